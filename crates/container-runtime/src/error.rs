@@ -1,4 +1,4 @@
-//! Errors between the node agent and its sandboxes.
+//! Errors of calls to the runtime.
 
 use std::path::PathBuf;
 
@@ -6,54 +6,52 @@ use host_kernel::Interrupted;
 
 use crate::spec::{StartError, StartErrorKind};
 
-/// Result of the runtime's calls.
 pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 
-/// An error of the container runtime.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The request itself is invalid: nothing was changed, and a retry is useless.
+    /// The request is invalid: nothing has changed, and a retry is useless.
     #[error("invalid {what}: {reason}")]
     Invalid {
-        /// The field or argument.
+        /// The invalid field or argument.
         what: String,
         reason: String,
     },
-    /// A live sandbox of that id exists with another specification.
+    /// A living sandbox with this id has another specification.
     #[error("sandbox {id} already exists with a different specification")]
     SandboxExists {
-        /// The sandbox.
+        /// The id of the sandbox.
         id: String,
     },
-    /// The sandbox's shim has ended; only `destroy` is possible.
+    /// The sandbox's shim has exited; only `destroy` is possible.
     #[error("sandbox {id} is dead")]
     SandboxDead {
-        /// The sandbox.
+        /// The id of the sandbox.
         id: String,
     },
-    /// The sandbox's shim runs but does not respond: it is stopped, or waits for a disk. Only `destroy`, and
-    /// `signal` with `SIGKILL`, work without it.
+    /// The sandbox's shim runs but does not respond, because it is stopped or waits for a disk. Only
+    /// `destroy`, and `signal` with `SIGKILL`, work without a response.
     #[error("the shim of sandbox {id} does not answer (waited {seconds} s)")]
     ShimSilent {
-        /// The sandbox.
+        /// The id of the sandbox.
         id: String,
-        /// The time waited for a response, in seconds.
+        /// The time without a response, in seconds.
         seconds: u64,
     },
-    /// No such container in the sandbox.
+    /// The sandbox has no container with this id.
     #[error("no container {container} in sandbox {sandbox}")]
     NoSuchContainer { sandbox: String, container: String },
-    /// The container is not in the state that the call needs.
+    /// The state of the container does not allow the call.
     #[error("container {container} is {state}")]
     WrongState {
         container: String,
-        /// Its state: `created`, `running`, `exited`.
+        /// The present state: `created`, `running` or `exited`.
         state: String,
     },
     /// A container or command could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// An error of the shim itself.
+    /// An internal error of the shim.
     #[error("{0}")]
     Shim(String),
     /// No range of user ids is free.
@@ -62,20 +60,21 @@ pub enum RuntimeError {
     /// The shim process ended before it was ready.
     #[error("start the sandbox's shim: {0}")]
     ShimStart(String),
-    /// A file or socket of the runtime.
+    /// An operation on a file or a socket has failed.
     #[error("{doing} {}: {cause}", path.display())]
     Io {
         /// The failed operation.
         doing: &'static str,
-        /// To which path.
+        /// The path of the operation.
         path: PathBuf,
-        /// The cause, which the message has: events and statuses show the message alone.
+        /// The cause. The message of the error contains the cause, because events and statuses contain only
+        /// the message.
         cause: std::io::Error,
     },
-    /// The shim sent a message that this version cannot decode.
+    /// The shim has sent a message that this version cannot decode.
     #[error("talk to the shim of sandbox {id}: {reason}")]
     Protocol {
-        /// The sandbox.
+        /// The id of the sandbox.
         id: String,
         /// The deviation from the protocol.
         reason: String,
@@ -89,7 +88,7 @@ impl From<Interrupted> for RuntimeError {
 }
 
 impl RuntimeError {
-    /// Whether the command itself is missing or not executable, so that a retry is useless.
+    /// Whether the command is missing or not executable, so that a retry is useless.
     pub fn is_bad_command(&self) -> bool {
         matches!(
             self,

@@ -1,11 +1,12 @@
-//! The range of the node's ids for a pod with a user namespace; pure.
+//! The ids of the node for a pod with a user namespace; pure.
 
 use serde::{Deserialize, Serialize};
 
-/// Ids of each such pod: as many as images and pods commonly name (KEP-127).
+/// Number of ids per pod: images and pods usually name smaller ids (KEP-127).
 pub(crate) const IDS_PER_POD: u32 = 1 << 16;
 
-/// All ranges. The first is for the node's own users; the last ends with the invalid id.
+/// All ranges. The first is reserved for the users of the node; the last is left out, because it contains
+/// the invalid id.
 const RANGES: std::ops::Range<u32> = 1..u32::MAX / IDS_PER_POD;
 
 /// User and group ids of the node that belong to one pod: `first` is id 0 of the pod.
@@ -15,7 +16,7 @@ pub(crate) struct IdRange {
 }
 
 impl IdRange {
-    /// The lowest range of ids that is not in `taken`; `None` if all are.
+    /// The lowest range of ids that is not in `taken`; `None` if there is no such range.
     pub fn lowest_free(taken: &[IdRange]) -> Option<IdRange> {
         RANGES
             .map(|number| IdRange {
@@ -24,12 +25,12 @@ impl IdRange {
             .find(|range| !taken.contains(range))
     }
 
-    /// The node's id for an id of the pod, if the pod has it.
+    /// The node's id for an id of the pod; `None` if the id is out of range.
     pub fn on_node(self, id: u32) -> Option<u32> {
         (id < IDS_PER_POD).then(|| self.first + id)
     }
 
-    /// The line of `uid_map` and `gid_map`.
+    /// The content of `uid_map` and `gid_map`.
     pub fn map(self) -> String {
         format!("0 {} {IDS_PER_POD}\n", self.first)
     }

@@ -1,12 +1,12 @@
 //! Pods in real containers, without a daemon between the node agent and them.
 //!
-//! Each pod has one small process, its *shim* ([`shim`]): it holds the pod's namespaces,
-//! creates the containers, reaps them, writes their logs, serves exec and attach over a unix
-//! socket, and outlives the agent. [`Runtime`] and [`Sandbox`] are the agent's side; they
-//! hold no state of their own, so that a restarted agent finds everything again in the state
-//! directory.
+//! Each pod has one small process, its *shim* ([`shim`]). The shim holds the pod's namespaces open, creates
+//! and reaps the containers, writes their logs, serves exec and attach over a unix socket, and outlives the
+//! agent. [`Runtime`] and [`Sandbox`] are the agent's part. They have no state in memory, so a restarted
+//! agent reads the whole state from the state directory.
 //!
-//! The shim and `stack` contain `unsafe` code; calls to the kernel that others use, too, are in `host-kernel`.
+//! The shim and `stack` contain `unsafe` code. Kernel calls that other crates use, too, are in
+//! `host-kernel`.
 
 pub mod accounting;
 mod cgroup;

@@ -6,14 +6,14 @@ use host_kernel::mount_table::MountPoint;
 
 use crate::spec::Propagation;
 
-/// Checks that the propagation of a path allows the propagation that a container asks for, with the texts of
-/// containerd. Without the check the container would not see later mounts.
+/// Checks that the propagation of a path allows the propagation that a container requests. The texts of the
+/// errors are containerd's. Without the check, later mounts would silently be missing in the container.
 pub(crate) fn check_propagation(
     table: &[MountPoint],
     path: &Path,
     propagation: Propagation,
 ) -> Result<(), String> {
-    // Of several mounts at one place the last is the one that is seen.
+    // If several mounts have one path, the last mount is the visible one.
     let mount = table
         .iter()
         .filter(|mount| path.starts_with(&mount.path))

@@ -1,12 +1,13 @@
 //! The protocol of a shim's socket.
 //!
-//! Every frame is one byte of kind, four bytes of length (big endian) and that many bytes.
-//! A connection carries one call: the client sends a [`Request`] in a `Message` frame and
-//! gets a [`Reply`] in one. After `Exec` and `Attach` the connection stays open for stream
-//! frames, which follow one [`Attached`] after `Attach`, after `Events` for `Message` frames with a [`SandboxEvent`] each.
+//! Every frame has one byte for its kind, four bytes for its length (big endian), and the content. A
+//! connection carries one call: the client sends a [`Request`] in a `Message` frame and receives a
+//! [`Reply`] in a `Message` frame. After `Exec` and `Attach`, the connection stays open for stream frames;
+//! `Attach` first sends one [`Attached`]. After `Events`, the connection stays open for `Message` frames
+//! with one [`SandboxEvent`] each.
 //!
-//! An agent may be newer than a shim that still runs, never the other way round for long:
-//! a shim refuses versions above its own, and the client speaks the oldest that will do.
+//! An agent may be newer than a running shim, and only for a short time older. A shim rejects versions
+//! above its version, and the client uses the oldest version that has the call.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,42 +17,42 @@ use crate::spec::{
     TerminalSize,
 };
 
-/// Version of the protocol this crate speaks.
+/// Version of the protocol.
 pub const VERSION: u32 = 1;
 
 /// Name of the socket in the sandbox's directory.
 pub const SOCKET: &str = "shim.sock";
 
-/// Bytes of kind and length before each frame.
+/// Bytes of the kind and the length before the content of a frame.
 pub const HEADER_BYTES: usize = 5;
 
-/// Maximum size of a frame; a larger one ends the connection. It covers a specification with the
-/// kernel's maximum environment of 6 MiB (execve(2)), and the JSON overhead.
+/// Maximum size of a frame; a larger frame closes the connection. The limit allows a specification with the
+/// kernel's maximum environment of 6 MiB (execve(2)) and the JSON overhead.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// Maximum size of a stream frame, so that both sides work with small buffers.
 pub const STREAM_BYTES_MAX: usize = 16 << 10;
 
-/// The kind of a frame's contents.
+/// The kind of a frame's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// JSON: a request, a reply, an event.
+    /// JSON of a request, a response or an event.
     Message = 0,
-    /// Bytes for standard input; an empty frame is its end.
+    /// Bytes for standard input; an empty frame closes the input.
     Stdin = 1,
-    /// Bytes of standard output; an empty frame is its end.
+    /// Bytes of standard output; an empty frame is the end of the output.
     Stdout = 2,
-    /// Bytes of standard error; an empty frame is its end.
+    /// Bytes of standard error; an empty frame is the end of the output.
     Stderr = 3,
-    /// JSON [`TerminalSize`].
+    /// JSON of a [`TerminalSize`].
     Resize = 4,
-    /// JSON exit code: the last frame of a session.
+    /// JSON of the exit code. The last frame of a session.
     Exit = 5,
 }
 
 impl FrameKind {
-    /// The kind of a header's first byte.
+    /// The kind for the first byte of a header; `None` if it is invalid.
     pub fn from_byte(byte: u8) -> Option<FrameKind> {
         Some(match byte {
             0 => FrameKind::Message,
@@ -65,20 +66,20 @@ impl FrameKind {
     }
 }
 
-/// Parses a header: kind and length of the contents.
+/// Decodes a header: the kind and the length of the content.
 pub fn parse_header(header: [u8; HEADER_BYTES]) -> Option<(FrameKind, usize)> {
     let [kind, a, b, c, d] = header;
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     (length <= FRAME_BYTES_MAX).then_some((FrameKind::from_byte(kind)?, length))
 }
 
-/// Writes the header for `length` bytes.
+/// Encodes the header of a frame with `length` bytes.
 pub fn header(kind: FrameKind, length: usize) -> [u8; HEADER_BYTES] {
     let [a, b, c, d] = (length as u32).to_be_bytes();
     [kind as u8, a, b, c, d]
 }
 
-/// A whole frame with a JSON body.
+/// A frame with a JSON body.
 pub fn json_frame<T: Serialize>(kind: FrameKind, body: &T) -> serde_json::Result<Vec<u8>> {
     let mut frame = vec![0; HEADER_BYTES];
     serde_json::to_writer(&mut frame, body)?;
@@ -87,12 +88,12 @@ pub fn json_frame<T: Serialize>(kind: FrameKind, body: &T) -> serde_json::Result
     Ok(frame)
 }
 
-/// First message of a connection.
+/// The first message of a connection.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// Version that the client speaks.
+    /// Version of the client's protocol.
     pub version: u32,
-    /// The called operation with its parameters.
+    /// The operation and its parameters.
     pub call: Call,
 }
 
@@ -100,65 +101,49 @@ pub struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
-    /// The state of everything.
+    /// Returns the state of the sandbox and its containers.
     State,
-    /// Makes a container.
+    /// Creates a container.
     Create(Box<ContainerSpec>),
     /// Starts a created container.
-    Start {
-        /// Container id.
-        container: String,
-    },
+    Start { container: String },
     /// Sends a signal to a container's first process.
-    Signal {
-        /// Container id.
-        container: String,
-        /// Signal number.
-        signal: i32,
-    },
+    Signal { container: String, signal: i32 },
     /// Changes the limits of a container, or of the pod.
     Update {
-        /// Container id; the pod when absent.
+        /// Container id; `None` for the pod.
         container: Option<String>,
-        /// The new limits.
         resources: Resources,
     },
-    /// Kills the rest of a container and removes its files.
-    Remove {
-        /// Container id.
-        container: String,
-    },
-    /// Opens a new log file (the old one was renamed).
-    ReopenLog {
-        /// Container id.
-        container: String,
-    },
+    /// Kills the processes of a container and removes its files.
+    Remove { container: String },
+    /// Opens a new log file, because the old file was renamed.
+    ReopenLog { container: String },
     /// Runs a command; the connection becomes its session.
     Exec(Box<ExecSpec>),
     /// Attaches to a container; the connection becomes its session.
     Attach(AttachSpec),
-    /// Streams all later events.
+    /// Sends all later events over the connection.
     Events,
     /// Stops all containers, then the shim itself.
     Destroy,
 }
 
-/// The time from which a client that has attached gets the container's output. Older shims do not send it.
+/// The time since which an attached client receives the container's output. Older shims do not send this
+/// message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Attached {
-    /// All lines of the log before this time were written before.
+    /// Log lines before this time were written before the attach.
     pub at: Timestamp,
 }
 
-/// The shim's answer to a [`Request`].
+/// The shim's response to a [`Request`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Success; sessions and event streams start after it.
     Done,
-    /// The requested state.
     State(Box<SandboxState>),
-    /// The call has failed.
     Failed(Failure),
 }
 
@@ -171,14 +156,14 @@ pub enum Failure {
         /// The shim's version.
         supported: u32,
     },
-    /// The request is wrong.
+    /// The request is invalid.
     Invalid {
-        /// The field.
+        /// The invalid field.
         what: String,
         reason: String,
     },
     NoSuchContainer,
-    /// The container is in another state than the call needs.
+    /// The state of the container does not allow the call.
     WrongState(String),
     /// A process could not be started.
     Start(StartError),

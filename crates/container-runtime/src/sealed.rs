@@ -1,10 +1,10 @@
 //! The shims' program, protected against changes.
 //!
-//! A container's first process, and each command run in it, is a copy of its shim until it executes
-//! its command. A process of the container can open the shim's program by `/proc/<pid>/exe`, which
-//! must not give access to the node's file (the class of CVE-2019-5736): shims are executed from a
-//! detached, read-only copy of the file's mount. No permission inside a container makes it writable
-//! again, and its pages are shared with the file.
+//! The first process of a container, and each command in the container, runs the program of the shim until
+//! it executes its command. A process of the container can open the shim's program through
+//! `/proc/<pid>/exe`, which must not give write access to the node's file (the class of CVE-2019-5736). So
+//! shims are executed from a detached, read-only copy of the file's mount. No permission inside a container
+//! makes the copy writable, and its pages are shared with the file.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -18,18 +18,18 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use host_kernel::mounts::{self, Attributes};
 
-/// A program that can be executed by [`path`](SealedProgram::path) as long as this is held.
+/// A program that can be executed through [`path`](SealedProgram::path) while the value exists.
 #[derive(Debug)]
 pub(crate) struct SealedProgram(OwnedFd);
 
 impl SealedProgram {
     /// Seals the program at a path.
     ///
-    /// `in_memory` is for machines where a mount cannot be copied: it keeps the one copy of the file
+    /// `in_memory` is used on machines that cannot copy a mount: it stores a copy of the file in memory
     /// that all shims share.
     ///
     /// # Errors
-    /// Neither way is possible. The program must not be executed then.
+    /// Neither method works. The program must not be executed then.
     pub fn open(path: &Path, in_memory: &OnceLock<OwnedFd>) -> io::Result<SealedProgram> {
         match on_read_only_mount(path) {
             Ok(program) => return Ok(SealedProgram(program)),
@@ -45,7 +45,7 @@ impl SealedProgram {
         Ok(SealedProgram(program.try_clone()?))
     }
 
-    /// A path that leads to the program in this process and those it has just forked.
+    /// A path of the program, valid in this process and in processes that it has just forked.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
@@ -59,7 +59,6 @@ pub(crate) struct Identity {
     inode: u64,
 }
 
-/// Identity of the file that a path leads to.
 pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
     let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
     let found = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted)?;
@@ -70,7 +69,7 @@ pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
     })
 }
 
-/// The file by a detached read-only mount.
+/// Opens the file through a detached read-only mount.
 fn on_read_only_mount(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
@@ -86,11 +85,12 @@ fn on_read_only_mount(path: &Path) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-/// A copy of the file in memory that can neither be written nor lose its right to be executed.
+/// A copy of the file in memory. Its content cannot be changed, and its execute permission cannot be
+/// removed.
 fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let made = match rustix::fs::memfd_create("mainstay-shim", flags | MemfdFlags::EXEC) {
-        // Linux before 6.3 does not ask.
+        // Linux before 6.3 does not have this flag.
         Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("mainstay-shim", flags)?,
         other => other?,
     };
@@ -98,13 +98,13 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     io::copy(&mut File::open(path)?, &mut copy)?;
     copy.set_permissions(Permissions::from_mode(0o555))?;
     match fcntl_add_seals(&copy, SealFlags::EXEC) {
-        // Linux before 6.3 has no seal for the right to execute.
+        // Linux before 6.3 has no seal for the execute permission.
         Ok(()) | Err(rustix::io::Errno::INVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
     let content = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK;
     fcntl_add_seals(&copy, content | SealFlags::SEAL)?;
-    // A file that is open for writing cannot be executed.
+    // A file that is open for writing cannot be executed, so the file is reopened.
     let name = format!("/proc/self/fd/{}", copy.as_raw_fd());
     Ok(File::open(name)?.into())
 }
@@ -113,7 +113,7 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// findings S2: the fallback where a mount cannot be copied.
+    /// findings S2: the fallback for machines that cannot copy a mount.
     #[test]
     fn a_program_in_memory_runs_and_cannot_be_changed() {
         let program = SealedProgram(sealed_copy(Path::new("/usr/bin/true")).unwrap());

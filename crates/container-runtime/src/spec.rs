@@ -1,7 +1,7 @@
 //! The requests of callers and the reports of the runtime: plain data.
 //!
-//! The same types are sent over the shim's socket and stored in its state directory. So each later field has
-//! a default, and no field gets a new meaning.
+//! The types are sent over the shim's socket and stored in its state directory. So each new field has a
+//! default, and no field changes its meaning.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,87 +13,85 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SandboxSpec {
-    /// Identity of the sandbox: the pod's UID. Letters, digits, `-`, `_` and `.` only.
+    /// Id of the sandbox: the pod's UID. Only letters, digits, `-`, `_` and `.`.
     pub id: String,
     /// Host name inside the pod; ignored with `host_network`.
     pub hostname: String,
-    /// Uses the node's network namespace (and host name).
+    /// Whether the pod uses the node's network namespace and host name.
     pub host_network: bool,
-    /// Uses the node's IPC namespace.
+    /// Whether the pod uses the node's IPC namespace.
     pub host_ipc: bool,
-    /// Uses the node's process namespace.
+    /// Whether the pod uses the node's process namespace.
     pub host_pid: bool,
-    /// One process namespace for all containers of the pod.
+    /// Whether all containers of the pod share one process namespace.
     pub share_process_namespace: bool,
-    /// Whether it has a user namespace. Then ids and capabilities of its containers are valid only there, and
-    /// it must not use the node's namespaces.
+    /// Whether the pod has a user namespace. Then ids and capabilities of its containers are valid only
+    /// there, and the pod must not use namespaces of the node.
     pub own_users: bool,
     /// Kernel parameters of the pod's namespaces (`net.core.somaxconn` → value).
     pub sysctls: BTreeMap<String, String>,
-    /// Limits of the pod as a whole (parent of all its containers' control groups).
+    /// Limits of the pod as a whole, set in the parent group of its containers' control groups.
     pub resources: Resources,
-    /// The sandbox ends with the lease of its node, and all its processes end with the shim; not
-    /// possible with `host_pid`.
+    /// The Lease with which the sandbox stops. All processes of the sandbox then also stop with the shim.
+    /// Not possible with `host_pid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<NodeLease>,
-    /// The caller's own annotations (pod name, namespace, …): stored and returned, never read.
+    /// Annotations of the caller, such as the pod's name and namespace: stored and returned, never read.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The lease of a node, which a sandbox may end with.
+/// The Lease of a node with which a sandbox stops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeLease {
-    /// The [deadline page](host_kernel::deadline).
+    /// The path of the [deadline page](host_kernel::deadline).
     pub page: PathBuf,
     /// Containers are asked to stop this long before the deadline, in milliseconds.
     pub warning_ms: u64,
 }
 
-/// One container of a sandbox.
+/// A container of a sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ContainerSpec {
-    /// Identity inside the sandbox, for example `<name>-<attempt>`; never used twice.
+    /// Id in the sandbox, for example `<name>-<attempt>`; never used twice.
     pub id: String,
     /// The container's name in the pod.
     pub name: String,
-    /// The overlay that becomes the container's `/`.
+    /// The overlay that becomes the root file system of the container.
     pub rootfs: RootfsSpec,
-    /// Entry point and arguments; the first is looked up in the container's `PATH`.
+    /// Entry point and arguments; the entry point is looked up in the container's `PATH`.
     pub args: Vec<String>,
-    /// Environment, in order; a later entry of the same name wins.
+    /// Environment, in order; the last entry of a name is used.
     pub env: Vec<EnvVar>,
-    /// Working directory; empty means `/`. Created when the image lacks it.
+    /// Working directory; `/` if empty. Created if the image does not have it.
     pub cwd: String,
-    /// The user to run as.
     pub user: UserSpec,
-    /// Mounts on top of the usual ones (`/proc`, `/dev`, `/sys`, …), in order.
+    /// Mounts in addition to the default mounts (`/proc`, `/dev`, `/sys`, …), in order.
     pub mounts: Vec<Mount>,
-    /// Device nodes given to the container besides the usual ones.
+    /// Device nodes in addition to the default nodes.
     pub devices: Vec<Device>,
     /// Limits of CPU, memory, processes and huge pages.
     pub resources: Resources,
-    /// Capabilities, seccomp and other restrictions.
     pub security: Security,
-    /// Id of a running container of the sandbox whose process namespace this one joins, if the pod
+    /// Id of a running container of the sandbox whose process namespace this container shares, if the pod
     /// does not share one.
     pub process_target: Option<String>,
-    /// Size limit in bytes of `/dev/shm`; the kernel's 64 MiB convention when absent.
+    /// Size limit of `/dev/shm` in bytes; 64 MiB if absent.
     pub shm_bytes: Option<u64>,
-    /// Resource limits of the first process (`RLIMIT_NOFILE` → soft, hard). They are lowered to the
-    /// node's own limits.
+    /// Resource limits of the first process: the name, such as `RLIMIT_NOFILE`, and the soft and hard
+    /// limit. Limits above the node's limits are lowered.
     pub rlimits: BTreeMap<String, (u64, u64)>,
     /// `oom_score_adj` of the first process, limited to the range that the node may set.
     pub oom_score_adj: Option<i32>,
-    /// Gives the container a terminal.
+    /// Whether the container has a terminal.
     pub tty: bool,
-    /// Keeps standard input open for [`attach`](crate::Sandbox::attach).
+    /// Whether standard input stays open for [`attach`](crate::Sandbox::attach).
     pub stdin: bool,
-    /// Closes standard input when the first attached client disconnects.
+    /// Whether standard input closes when the first attached client disconnects.
     pub stdin_once: bool,
-    /// The file for the container's output.
+    /// The log of the container's output.
     pub log: LogSpec,
-    /// The caller's own annotations: stored and returned, never read.
+    /// Annotations of the caller: stored and returned, never read.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -101,44 +99,43 @@ pub struct ContainerSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RootfsSpec {
-    /// Unpacked layers, the **topmost last** (as `image_store::Image::layers` gives them).
+    /// Unpacked layers, the **top layer last** (as in `image_store::Image::layers`).
     pub lowerdirs: Vec<PathBuf>,
-    /// Receives the container's writes. Created if missing, removed with the container.
+    /// The directory that receives the container's writes. Created if missing, removed with the container.
     pub upper_dir: PathBuf,
-    /// Overlayfs' scratch directory, on the same file system as `upper_dir`. Made when
-    /// missing, removed with the container.
+    /// The work directory of overlayfs, on the file system of `upper_dir`. Created if missing, removed with
+    /// the container.
     pub work_dir: PathBuf,
-    /// Whether the container's `/` is read-only.
+    /// Whether the container's root file system is read-only.
     pub read_only: bool,
 }
 
 /// An environment variable of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvVar {
-    /// Name of the variable.
     pub name: String,
-    /// Value, with references already expanded.
+    /// The value, with expanded references.
     pub value: String,
 }
 
-/// Maximum user or group id of a container, as in Kubernetes. For the kernel the largest 32-bit
-/// number means "unchanged", which would be the shim's own id: root.
+/// Maximum user or group id of a container, as in Kubernetes. The kernel treats the largest 32-bit number
+/// as "unchanged", so the process would keep the shim's id: root.
 pub const ID_MAX: u32 = i32::MAX as u32;
 
 /// The user of the process. No id is greater than [`ID_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UserSpec {
-    /// The image's `USER`: empty, `uid`, `name`, `uid:gid` or `name:group`. Names are looked
-    /// up in the image's own `/etc/passwd` and `/etc/group`.
+    /// The image's `USER`: empty, `uid`, `name`, `uid:gid` or `name:group`. Names are looked up in
+    /// `/etc/passwd` and `/etc/group` of the image.
     pub name: String,
-    /// `runAsUser`: takes precedence over `name`.
+    /// `runAsUser`; has priority over `name`.
     pub uid: Option<u32>,
-    /// `runAsGroup`: takes precedence over the group of `name` or of the image's `/etc/passwd`.
+    /// `runAsGroup`; has priority over the group of `name` and of the image's `/etc/passwd`.
     pub gid: Option<u32>,
     /// Group ids of `fsGroup` and `supplementalGroups`.
     pub supplementary_groups: Vec<u32>,
-    /// Leaves out the groups that the image's `/etc/group` lists for the user
+    /// Whether the groups that the image's `/etc/group` lists for the user are left out
     /// (`supplementalGroupsPolicy: Strict`).
     pub strict_groups: bool,
 }
@@ -146,11 +143,9 @@ pub struct UserSpec {
 /// A file or directory that is mounted into the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Absolute path inside the container; made when missing.
+    /// Absolute path in the container; created if missing.
     pub destination: PathBuf,
-    /// The file, directory or file system to mount.
     pub source: MountSource,
-    /// Whether the mount is read-only; false by default.
     #[serde(default)]
     pub read_only: bool,
 }
@@ -163,26 +158,26 @@ pub enum MountSource {
     Bind {
         /// The path on the node.
         path: PathBuf,
-        /// A path below `path` (`subPath`), resolved without ever leaving `path`, whatever symbolic
-        /// links the volume contains. Created as a directory if missing.
+        /// A path below `path` (`subPath`). The resolution never leaves `path`, even through symbolic links
+        /// in the volume. Created as a directory if missing.
         #[serde(default)]
         sub_path: Option<PathBuf>,
-        /// With `read_only`: submounts become read-only too.
+        /// Whether submounts become read-only, too, if the mount is read-only.
         #[serde(default)]
         recursive_read_only: bool,
         /// The propagation of later mounts between node and container.
         #[serde(default)]
         propagation: Propagation,
     },
-    /// The files of an image, read-only, none of which can be executed.
+    /// The files of an image; read-only and not executable.
     Layers {
-        /// Unpacked layers, the **topmost last**.
+        /// Unpacked layers, the **top layer last**.
         lowerdirs: Vec<PathBuf>,
-        /// A path in them, as with `Bind`; it must exist.
+        /// A path in the layers, as with `Bind`; the path must exist.
         #[serde(default)]
         sub_path: Option<PathBuf>,
     },
-    /// Memory.
+    /// A file system in memory.
     Tmpfs {
         /// Size limit in bytes.
         #[serde(default)]
@@ -205,42 +200,40 @@ pub enum Propagation {
     #[default]
     Private,
     HostToContainer,
-    /// `Bidirectional`; privileged containers only, the caller checks.
+    /// `Bidirectional`; only for privileged containers, which the caller checks.
     Bidirectional,
 }
 
-/// A device node of the node made available in a container.
+/// A device node of the node in a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Path of the device on the node.
     pub host_path: PathBuf,
-    /// Path of the device node in the container.
     pub container_path: PathBuf,
-    /// Any of `r`, `w`, `m`.
+    /// Any combination of `r`, `w`, `m`.
     pub access: String,
-    /// Its owner in the container; if absent, the owner on the node.
+    /// The owner in the container; if absent, the owner on the node.
     #[serde(default)]
     pub uid: Option<u32>,
-    /// Its group in the container; if absent, the group on the node.
+    /// The group in the container; if absent, the group on the node.
     #[serde(default)]
     pub gid: Option<u32>,
 }
 
-/// Limits of a pod or a container. Absent means: none.
+/// Limits of a pod or a container. An absent value sets no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
-    /// Weight as cgroup v1 counts it (1024 per CPU); converted for v2.
+    /// Weight as in version 1 of control groups (1024 per processor); converted for version 2.
     pub cpu_shares: Option<u64>,
     /// Microseconds of CPU per period.
     pub cpu_quota_us: Option<i64>,
-    /// The period in microseconds; 100000 when absent.
+    /// The period in microseconds; 100000 if absent.
     pub cpu_period_us: Option<u64>,
     /// Memory limit in bytes.
     pub memory_bytes: Option<i64>,
-    /// Number of processes and threads.
+    /// Maximum number of processes and threads.
     pub pids: Option<i64>,
-    /// Bytes of huge pages by their size as control groups name it (`2MB`, `1GB`).
+    /// Maximum bytes of huge pages, by the name of the page size in control groups (`2MB`, `1GB`).
     pub huge_pages: BTreeMap<String, i64>,
 }
 
@@ -248,20 +241,20 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {
-    /// All capabilities and devices, and no masked paths.
+    /// Whether the container has all capabilities and devices, and no masked paths.
     pub privileged: bool,
-    /// Capabilities added to the default set, with or without `CAP_`; `ALL` means all.
+    /// Capabilities that are added to the default set, with or without the prefix `CAP_`; `ALL` means all.
     pub capabilities_add: Vec<String>,
-    /// Capabilities removed from the default set and the additions; `ALL` keeps those that are
-    /// added by name.
+    /// Capabilities that are removed from the default set and the additions. `ALL` keeps capabilities that
+    /// are added by name.
     pub capabilities_drop: Vec<String>,
     /// Whether `no_new_privs` is set (`allowPrivilegeEscalation: false`).
     pub no_new_privileges: bool,
-    /// The seccomp filter of system calls.
     pub seccomp: Seccomp,
-    /// Whether `/proc` has no covered paths (`procMount: Unmasked`).
+    /// Whether no paths in `/proc` are covered (`procMount: Unmasked`).
     pub unmasked_proc: bool,
-    /// Whether files must stay in the volume's project; privileged containers are not restricted.
+    /// Whether files must stay in the quota project of their volume; privileged containers are not
+    /// restricted.
     pub keeps_projects: bool,
 }
 
@@ -272,22 +265,21 @@ pub enum Seccomp {
     /// No filter: the Kubernetes default.
     #[default]
     Unconfined,
-    /// The runtime's profile: refuses calls that containers have no use for.
+    /// The default profile of the runtime: rejects calls that containers do not need.
     RuntimeDefault,
     /// The profile in a file of the node, as JSON.
     Localhost(PathBuf),
 }
 
-/// The location and size of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogSpec {
-    /// The log file, in CRI format; its directory is made when missing. `None` discards.
-    /// Rotated files are `<path>.1` (newest) to `<path>.<files_max - 1>`.
+    /// The log file in CRI format; its directory is created if missing. Without a path, the output is
+    /// discarded. Rotated files are `<path>.1` (newest) to `<path>.<files_max - 1>`.
     pub path: Option<PathBuf>,
-    /// A file is rotated before it outgrows this many bytes.
+    /// A file is rotated before it exceeds this size, in bytes.
     pub file_bytes_max: u64,
-    /// Number of files, the current one included.
+    /// Number of files, including the current file.
     pub files_max: u32,
 }
 
@@ -306,58 +298,53 @@ impl Default for LogSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExecSpec {
-    /// Id of a running container of the sandbox.
     pub container: String,
-    /// Command and arguments; looked up in the container's `PATH`.
+    /// The command and its arguments; the command is looked up in the container's `PATH`.
     pub args: Vec<String>,
     /// Variables that are added to the container's environment.
     pub env: Vec<EnvVar>,
-    /// Working directory; the container's own when empty.
+    /// Working directory; if empty, the container's.
     pub cwd: String,
-    /// Gives the command a terminal; all its output is then standard output.
+    /// Whether the command has a terminal; then all its output is standard output.
     pub tty: bool,
     /// Whether the session sends standard input.
     pub stdin: bool,
-    /// First size of the terminal.
+    /// Initial size of the terminal.
     pub terminal: Option<TerminalSize>,
-    /// Kills the command when the session is dropped (probes, hooks). Otherwise it only loses its
-    /// streams, and its terminal hangs up.
+    /// Whether the command is killed if the session is dropped (probes, hooks). Otherwise only its streams
+    /// close, and its terminal hangs up.
     pub kill_on_drop: bool,
 }
 
-/// Connection to a running container's own streams.
+/// A connection to the standard streams of a running container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttachSpec {
-    /// Id of a running container of the sandbox.
     pub container: String,
-    /// Connects standard input (only useful when the container was created with `stdin`).
+    /// Whether standard input is connected (only useful if the container was created with `stdin`).
     pub stdin: bool,
-    /// First size of the terminal.
+    /// Initial size of the terminal.
     pub terminal: Option<TerminalSize>,
 }
 
 /// Size of a terminal in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalSize {
-    /// The number of columns.
     pub width: u16,
-    /// The number of rows.
     pub height: u16,
 }
 
 /// The state of a sandbox and of its containers at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxState {
-    /// The specification that it was created with.
+    /// The specification of the sandbox.
     pub spec: SandboxSpec,
-    /// Whether its shim process is alive.
+    /// Whether the shim is alive.
     pub status: SandboxStatus,
-    /// The shim's process id (the former one when dead).
+    /// The process id of the shim; of a dead sandbox, the former process id.
     pub pid: i32,
-    /// The time at which it was created.
     pub created_at: Timestamp,
-    /// Its containers, by their id.
+    /// The containers, by id.
     pub containers: BTreeMap<String, ContainerState>,
 }
 
@@ -365,38 +352,36 @@ pub struct SandboxState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxStatus {
-    /// The shim process answers.
+    /// The shim responds.
     Ready,
-    /// Its shim has ended; only [`destroy`](crate::Sandbox::destroy) is left to do.
+    /// The shim has exited; only [`destroy`](crate::Sandbox::destroy) is possible.
     Dead,
 }
 
 /// The state of a container at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerState {
-    /// Its id, unique in the sandbox.
+    /// Id, unique in the sandbox.
     pub id: String,
     /// The container's name in the pod.
     pub name: String,
-    /// The time at which it was created.
     pub created_at: Timestamp,
-    /// Created, running or exited.
     pub status: ContainerStatus,
-    /// Its log file; `None` if it has no log.
+    /// The log file; `None` if the container has no log.
     pub log_path: Option<PathBuf>,
-    /// The caller's annotations from its specification.
+    /// The caller's annotations from the specification.
     pub annotations: BTreeMap<String, String>,
-    /// Its user, after a lookup of names in the image.
+    /// The user of the first process, with names resolved.
     pub user: ResolvedUser,
-    /// Whether its shim creates, starts or removes it at the moment. Shims of 0.1.0 do not report this.
+    /// Whether the shim currently creates, starts or removes the container. Shims of version 0.1.0 do not
+    /// report this field.
     #[serde(default)]
     pub busy: bool,
 }
 
-/// Numeric identity of a container's first process.
+/// The numeric ids of a container's first process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolvedUser {
-    /// User id.
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
@@ -408,37 +393,36 @@ pub struct ResolvedUser {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerStatus {
-    /// Made, not started.
+    /// The container is created, but not started.
     Created,
     /// The first process is alive.
     Running {
         /// Process id on the node.
         pid: i32,
-        /// The start time.
         started_at: Timestamp,
     },
-    /// Its first process has ended, or could not be started.
+    /// The first process has exited, or could not be started.
     Exited(Exit),
 }
 
 /// The exit of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// The exit code; 128 + signal when a signal ended it, 128 when it never started.
+    /// The exit code; 128 + signal if a signal killed the process, 128 if the command never ran.
     pub code: i32,
-    /// The signal that ended it.
+    /// The signal that killed the process.
     pub signal: Option<i32>,
     /// Whether the kernel killed it, or one of its processes, because memory ran out.
     pub oom_killed: bool,
-    /// Its start time; absent if it never ran.
+    /// The start time; absent if the command never ran.
     pub started_at: Option<Timestamp>,
-    /// The time at which it ended.
+    /// The exit time.
     pub finished_at: Timestamp,
-    /// The error of its start (`StartError` in Kubernetes' status).
+    /// The error of the start (`StartError` in the pod's status).
     pub start_error: Option<StartError>,
 }
 
-/// The advice for a process with too large an environment, which is the most likely cause.
+/// Advice for a process whose environment is too large, with the most likely cause.
 pub(crate) const FEWER_VARIABLES: &str =
     "in a namespace with many Services, enableServiceLinks: false leaves their variables out";
 
@@ -448,7 +432,7 @@ pub(crate) const FEWER_VARIABLES: &str =
 pub struct StartError {
     /// The kind of the error, which decides the exit code.
     pub kind: StartErrorKind,
-    /// The whole message, as users know it (`exec: "foo": executable file not found in $PATH`).
+    /// The complete message for users (`exec: "foo": executable file not found in $PATH`).
     pub message: String,
 }
 
@@ -456,15 +440,15 @@ pub struct StartError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartErrorKind {
-    /// No such executable in the container.
+    /// The container has no such executable.
     CommandNotFound,
-    /// It is there, but may not or cannot be executed.
+    /// The command exists, but may not or cannot be executed.
     CommandNotExecutable,
     /// The user or group does not exist in the image.
     UserNotFound,
     /// A mount's source is missing or cannot be mounted.
     Mount,
-    /// A path in a volume that is missing, leads out of it, or cannot be made.
+    /// A path in a volume is missing, leaves the volume, or cannot be created.
     SubPath,
     /// Any other error.
     Other,
@@ -474,40 +458,32 @@ pub enum StartErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SandboxEvent {
-    /// A container's first process began to run.
+    /// The first process of a container has started.
     Started {
-        /// Container id.
         container: String,
         /// Process id on the node.
         pid: i32,
-        /// The time.
+        /// The start time.
         at: Timestamp,
     },
-    /// A container ended.
-    Exited {
-        /// Container id.
-        container: String,
-        exit: Exit,
-    },
+    /// A container has exited.
+    Exited { container: String, exit: Exit },
     /// The kernel killed a process of the container because memory ran out.
-    OutOfMemory {
-        /// Container id.
-        container: String,
-    },
-    /// The shim has ended (destroyed or killed); the last event.
+    OutOfMemory { container: String },
+    /// The shim has exited. This event is the last.
     Gone,
 }
 
 /// The usage of a container or pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU time used since start, in nanoseconds.
+    /// CPU time used since the start, in nanoseconds.
     pub cpu_ns: u64,
     /// Memory in bytes, with page cache that cannot be reclaimed at once.
     pub working_set_bytes: u64,
-    /// All memory in bytes, with all page cache.
+    /// All memory in bytes, including the page cache.
     pub memory_bytes: u64,
-    /// Memory in bytes that is not file-backed: anonymous memory, with its part of the swap cache.
+    /// Memory in bytes that is not file-backed: anonymous memory, including its part of the swap cache.
     pub rss_bytes: u64,
     /// The number of processes and threads.
     pub pids: u64,

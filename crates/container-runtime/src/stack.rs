@@ -1,23 +1,23 @@
-//! Unused memory that this process holds on the stack.
+//! Unused memory in the stack of this process.
 
-/// Pages of the stack that are checked. Nothing else is mapped so close below it: the kernel leaves a gap
-/// of a mebibyte.
+/// Bytes of the stack that are checked. No other mapping is that close below the stack, because the kernel
+/// leaves a gap of one mebibyte.
 const STACK_BYTES: usize = 512 << 10;
 
-/// Returns the stack that deeper calls have used before. For the first thread of a process: stacks of others
-/// may have neighbours.
+/// Returns stack memory that deeper calls have used to the kernel. Only for the first thread of a process,
+/// because the stacks of other threads may have neighbours.
 pub(crate) fn give_back() {
     // SAFETY: takes an integer.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let page = usize::try_from(page).unwrap_or(1 << 16);
     let frame = 0u8;
     let here = (&raw const frame).addr();
-    // One page stays for this function and its callees.
+    // One page stays for this function and the functions that it calls.
     let end = (here & !(page - 1)).saturating_sub(page);
     let Some(start) = end.checked_sub(STACK_BYTES) else {
         return;
     };
-    // SAFETY: nothing below this function's frame is in use, and the range has no other mapping.
+    // SAFETY: no memory below this function's frame is in use, and the range has no other mapping.
     unsafe {
         let start = std::ptr::without_provenance_mut(start);
         libc::madvise(start, STACK_BYTES, libc::MADV_DONTNEED);

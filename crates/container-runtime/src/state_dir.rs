@@ -3,16 +3,16 @@
 //! ```text
 //! <state_dir>/sandboxes/<id>/
 //!     sandbox.json            the sandbox's specification, written before the shim starts
-//!     lock                    record lock held by the shim as long as it lives
+//!     lock                    record lock that the shim holds as long as it runs
 //!     shim.sock  shim.log
 //!     containers/<id>/
 //!         spec.json           the container's specification
-//!         state.json          created, running or how it ended
+//!         state.json          created, running, or the exit
 //!         bundle/             the mount point of the container's root
 //! ```
 //!
-//! Every file is written under another name, synced and renamed, so that none is ever seen
-//! half-written.
+//! Every file is written under another name, synced and renamed, so that no reader finds an incomplete
+//! file.
 
 use std::fs;
 use std::io;
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::id_range::IdRange;
 use crate::spec::{ContainerState, SandboxSpec};
 
-/// Version of the files' form.
+/// Version of the file format.
 pub(crate) const VERSION: u32 = 1;
 pub(crate) const SANDBOXES: &str = "sandboxes";
 pub(crate) const SANDBOX_FILE: &str = "sandbox.json";
@@ -44,11 +44,11 @@ pub(crate) struct SandboxFile {
     pub version: u32,
     /// Control group of the pod, for all controllers.
     pub cgroup: String,
-    /// Control group of all shims, so that a shim is not counted in its pod, and its pod cannot
-    /// starve it.
+    /// Control group of all shims, so that the memory of a shim does not count for its pod, and the limits
+    /// of the pod do not affect the shim.
     pub shim_cgroup: String,
     pub created_at: Timestamp,
-    /// The node's ids for the pod's user namespace. They are reserved while this file exists.
+    /// The node's ids for the pod's user namespace. The ids are reserved while this file exists.
     #[serde(default)]
     pub ids: Option<IdRange>,
     pub spec: SandboxSpec,
@@ -71,7 +71,7 @@ impl SandboxFile {
     }
 }
 
-/// Reads the recorded states of a sandbox's containers; unreadable ones are left out.
+/// Reads the recorded states of a sandbox's containers. Unreadable states are left out.
 pub(crate) fn read_containers(dir: &Path) -> Vec<ContainerState> {
     let Ok(entries) = fs::read_dir(dir.join(CONTAINERS)) else {
         return Vec::new();
@@ -81,7 +81,6 @@ pub(crate) fn read_containers(dir: &Path) -> Vec<ContainerState> {
         .collect()
 }
 
-/// Whether a file must survive a loss of power, or only the end of processes.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
@@ -102,8 +101,8 @@ mod tests {
     use crate::protocol::Reply;
     use crate::spec::{ContainerSpec, ContainerStatus};
 
-    /// The files and the response of version 0.1.0, for a running pod: the shims of that version
-    /// outlive it, and later versions have to understand them.
+    /// The files and the response of version 0.1.0 for a running pod. Shims of that version survive an
+    /// upgrade, so later versions have to decode them.
     #[test]
     fn what_an_earlier_version_wrote_is_understood() {
         let sandbox = include_str!("../tests/formats/sandbox.json");

@@ -1,9 +1,9 @@
-//! Access to present images: pods that have shown their right to the image's registry.
+//! Access to present images: which pods have proved their right to use an image.
 //!
-//! As kubelet 1.36 (KEP 2535, policy `NeverVerifyPreloadedImages`): a pulled image is for all pods
-//! if its pull needed no secret, and otherwise for pods with a pull secret that was used for it, by
-//! the secret's coordinates or by its content. Other pods have to pull it, which asks the registry.
-//! Imported and built-in images are for all pods.
+//! As kubelet 1.36 (KEP 2535, policy `NeverVerifyPreloadedImages`): if the pull of an image needed no
+//! secret, all pods may use the image. Otherwise only pods with a pull secret that was used for the image
+//! may use it: the coordinates or the content of the secret must match. Other pods have to pull the image,
+//! so that the registry decides. All pods may use imported and built-in images.
 
 use std::collections::BTreeMap;
 
@@ -12,36 +12,34 @@ use serde::{Deserialize, Serialize};
 use crate::credentials::Credentials;
 use crate::reference::{InvalidReference, normalize};
 
-/// Maximum number of stored secrets per repository; further ones are verified at each use. As
+/// Maximum number of stored secrets per repository. Pods with further secrets pull at each use. As
 /// kubelet's limit of records that are written while reading.
 const SECRETS_MAX: usize = 100;
 
 /// The coordinates of a pull secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SecretName {
-    /// Namespace of the Secret.
     pub namespace: String,
-    /// Name of the Secret.
     pub name: String,
-    /// UID of the Secret: a new Secret of the same name is another one.
+    /// UID of the Secret, which distinguishes a new Secret with an old name.
     pub uid: String,
 }
 
 /// Credentials that a pod has for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullSecret {
-    /// The name and password, or the token, for the registry.
+    /// The credentials for the registry.
     pub credentials: Credentials,
-    /// The Secret that holds them.
+    /// The Secret that contains the credentials.
     pub holder: SecretName,
 }
 
-/// A secret that was good for an image.
+/// A secret that a registry has accepted for an image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Known {
     #[serde(flatten)]
     holder: SecretName,
-    /// Of the credentials.
+    /// The hash of the credentials.
     hash: String,
 }
 
@@ -57,7 +55,7 @@ impl Known {
 /// The allowed users of an image under the name of one repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Access {
-    /// Any pod of the node.
+    /// Whether all pods of the node may use the image.
     #[serde(default)]
     everybody: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -75,7 +73,7 @@ impl ImageUsers {
         self.0.is_empty()
     }
 
-    /// A pull of that full name succeeded, with that secret or without any.
+    /// The access after a successful pull of `reference`, with this secret or without a secret.
     pub fn pulled(reference: &str, secret: Option<&PullSecret>) -> Self {
         let access = Access {
             everybody: secret.is_none(),
@@ -84,8 +82,8 @@ impl ImageUsers {
         Self([(repository(reference).to_owned(), access)].into())
     }
 
-    /// The access to an image that gets another name: if it was not pulled, its former names stay
-    /// for all pods.
+    /// The access of an image that gets another name. If the image was not pulled before, its former names
+    /// stay for all pods.
     pub fn joined(new: (&str, Self), former: (&[String], &Self)) -> Self {
         let ((name, new), (former_names, former)) = (new, former);
         if new.is_empty() && former.is_empty() {
@@ -134,7 +132,7 @@ impl ImageUsers {
     }
 }
 
-/// The full name without tag and digest.
+/// The full name without its tag and digest.
 fn repository(reference: &str) -> &str {
     let name = reference.split('@').next().unwrap_or_default();
     let slash = name.rfind('/').map_or(0, |at| at + 1);
@@ -145,11 +143,11 @@ fn repository(reference: &str) -> &str {
 }
 
 impl crate::ImageStore {
-    /// Whether a pod with these secrets may use the present image of a name; otherwise it must be
-    /// pulled with them. `None` for an absent image.
+    /// Whether a pod with these secrets may use the present image `name`; otherwise the image must be
+    /// pulled with the secrets. `None` for an absent image.
     ///
     /// # Errors
-    /// The name is malformed or the disk fails.
+    /// The name is malformed, or the disk fails.
     pub fn may_use(
         &self,
         reference: &str,
@@ -191,7 +189,7 @@ mod tests {
         assert!(!access.allow(image, &[]));
         assert!(!access.allow(image, std::slice::from_ref(&other)));
         assert!(access.allow(image, &[other.clone(), own.clone()]));
-        // By another tag, but not by another repository's name for the same image.
+        // Another tag is allowed, but not another repository's name of the image.
         assert!(access.allow(
             "r.example:5000/team/app@sha256:1",
             std::slice::from_ref(&own)
@@ -200,14 +198,14 @@ mod tests {
             "r.example:5000/other/app@sha256:1",
             std::slice::from_ref(&own)
         ));
-        // The secret's content, or the same secret with another content, will do.
+        // A secret with equal content is allowed, and so is the known secret with another content.
         assert!(access.allow(image, &[secret("other", "p")]));
         assert!(access.allow(image, &[secret("team", "new")]));
-        // Once it was had without one, it is everybody's.
+        // After a pull without a secret, all pods may use the image.
         let mut public = ImageUsers::pulled(image, None);
         public.merge(&access);
         assert!(public.allow(image, &[]));
-        // An image that was not pulled is for all pods.
+        // All pods may use an image that was not pulled.
         assert!(ImageUsers::default().allow(image, &[]));
     }
 

@@ -1,4 +1,4 @@
-//! Images made here, of the program itself.
+//! Built-in images, which contain this program.
 
 use crate::access::ImageUsers;
 use crate::digest::Digest;
@@ -8,7 +8,7 @@ use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
 use crate::reference::normalize;
 use crate::store::{ImageStore, StoreError, io_error};
 
-/// A layer of images made here.
+/// The layer of built-in images.
 #[derive(Clone, Debug)]
 pub struct BuiltinLayer {
     diff_id: Digest,
@@ -17,8 +17,8 @@ pub struct BuiltinLayer {
 }
 
 impl ImageStore {
-    /// Adds an image made here: one layer (an uncompressed tar archive) and the configuration of
-    /// its containers.
+    /// Adds a built-in image: one layer (an uncompressed tar archive) and the configuration of its
+    /// containers.
     ///
     /// # Errors
     /// The name or the archive is malformed, or the disk fails.
@@ -33,13 +33,13 @@ impl ImageStore {
         self.put_builtin_of(reference, &layer, config, fingerprint)
     }
 
-    /// Adds the layer of images made here, an uncompressed tar archive.
+    /// Adds the layer of built-in images, an uncompressed tar archive.
     ///
     /// # Errors
     /// The archive is malformed, or the disk fails.
     pub fn put_builtin_layer(&self, layer: &[u8]) -> Result<BuiltinLayer, StoreError> {
         let diff_id = Digest::of(layer);
-        // Without it the program does not start.
+        // The program cannot start without this layer, so no minimum of disk space stays free.
         let room = WriteSpace::all(&self.directory);
         let (name, below) = (diff_id.hex(), Some([].as_slice()));
         let size = match self.layer_size(name) {
@@ -49,7 +49,7 @@ impl ImageStore {
         Ok(BuiltinLayer { diff_id, size })
     }
 
-    /// Adds an image of a layer made here.
+    /// Adds a built-in image with this layer.
     ///
     /// # Errors
     /// The name is malformed, or the disk fails.

@@ -1,10 +1,10 @@
-//! Removal of unused images, safe against pods that start to use them in the meantime.
+//! Removal of unused images, safe against pods that start to use them concurrently.
 //!
-//! The caller chooses the images; this module ensures that none in use is removed. An image is
-//! first removed from the index, then its layers are moved out of place, both under the store's
-//! lock; only then are they deleted, which takes long and needs no lock. After a crash in between
-//! there are layers without an image, or scratch directories of an ended process: the next
-//! [`ImageStore::mark_orphans`] removes the former, the next opening of the store the latter.
+//! The caller chooses the images; this module ensures that no image in use is removed. Under the store's
+//! lock, an image is first removed from the index, and then its layers are moved to a scratch directory.
+//! Their deletion takes long, and follows without the lock. A crash in between may leave layers without an
+//! image, which the next [`ImageStore::mark_orphans`] removes, or scratch directories of an exited process,
+//! which the next opening of the store removes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,22 +16,21 @@ use crate::index::{ImageRecord, Index};
 use crate::scratch::Scratch;
 use crate::store::{ImageStore, StoreError, io_error};
 
-/// The images and layers in use by pods, whether or not they are mounted yet.
+/// The images and layers that pods use, even if they are not mounted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImagesInUse {
-    /// Images by the names that pods have for them.
+    /// Images by their names in the specifications of pods.
     pub references: BTreeSet<String>,
-    /// Unpacked layers, as [`crate::Image::layers`] has them.
+    /// Unpacked layers, with the paths of [`crate::Image::layers`].
     pub layers: BTreeSet<PathBuf>,
 }
 
-/// Data that was removed from the store and still occupies the disk.
+/// Data that was removed from the store and still uses disk space.
 #[derive(Debug, Default)]
 #[must_use = "it takes room until it is swept"]
 pub struct Garbage {
-    /// The image names that were removed.
     pub references: Vec<String>,
-    /// Bytes of the layers, as unpacked.
+    /// Bytes of the unpacked layers.
     pub bytes: u64,
     places: Vec<Scratch>,
 }
@@ -40,7 +39,7 @@ impl Garbage {
     /// Deletes the data from the disk.
     ///
     /// # Errors
-    /// The disk fails; the rest is deleted when the store is opened next.
+    /// The disk fails; the rest is deleted when the store is opened the next time.
     pub fn sweep(self) -> Result<(), StoreError> {
         let mut result = Ok(());
         for place in &self.places {
@@ -56,8 +55,8 @@ impl Garbage {
 }
 
 impl ImageStore {
-    /// Removes an image with all its names, and its layers that no other image has, no mount uses
-    /// and no pod needs. `None` if it is pinned, in use, or absent.
+    /// Removes an image with all its names, and its layers that no other image has, no mount uses and no
+    /// pod needs. `None` if the image is pinned, in use, or absent.
     ///
     /// # Errors
     /// The disk fails.
@@ -82,8 +81,8 @@ impl ImageStore {
         Ok(Some(garbage))
     }
 
-    /// Takes away layers that no image names, if they are of that age at least: younger ones may
-    /// belong to an image that is being added.
+    /// Removes layers without an image whose age is at least `age`: newer layers may belong to an image
+    /// that is being added.
     ///
     /// # Errors
     /// The disk fails.
@@ -106,7 +105,7 @@ impl ImageStore {
         Ok(garbage)
     }
 
-    /// Digests of the images that are needed or mounted.
+    /// Digests of the images that are in `needed` or mounted.
     ///
     /// # Errors
     /// The disk fails.
@@ -121,7 +120,8 @@ impl ImageStore {
         Ok(found)
     }
 
-    /// The topmost layer identifies the image: a mount of it uses the whole image.
+    /// Whether an image is needed. The top layer identifies the image: a mount of that layer uses the whole
+    /// image.
     fn is_needed(
         &self,
         index: &Index,
@@ -143,8 +143,8 @@ impl ImageStore {
             || self.is_mounted(std::slice::from_ref(top))?)
     }
 
-    /// Moves an unused layer out of place. A failure is logged and left for the next time, because
-    /// the image is removed already.
+    /// Moves an unused layer to a scratch directory. A failure is logged, and the layer is removed the next
+    /// time, because the image is removed already.
     fn mark_layer(
         &self,
         index: &Index,
@@ -165,7 +165,7 @@ impl ImageStore {
                 garbage.bytes = garbage.bytes.saturating_add(bytes);
                 garbage.places.push(scratch);
             }
-            // An image may have a layer twice.
+            // An image may contain a layer twice.
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(layer, %error, "layer stays behind"),
         }
@@ -178,13 +178,13 @@ impl ImageStore {
         Ok(scratch)
     }
 
-    /// Whether this process adds images from registries just now.
+    /// Whether this process is adding images from registries.
     fn pulls_are_under_way(&self) -> bool {
         !self.pulls.is_empty()
     }
 }
 
-/// The size of a layer as unpacked.
+/// The size of an unpacked layer.
 fn bytes_of(place: &Path) -> u64 {
     let size = fs::read_to_string(place.join("size")).unwrap_or_default();
     size.trim().parse().unwrap_or(0)
@@ -205,7 +205,7 @@ mod tests {
         (directory, store)
     }
 
-    /// Adds an image of these layers as if it had been pulled; its digest.
+    /// Adds an image with these layers, as after a pull. Returns its digest.
     fn add(store: &ImageStore, name: &str, layers: &[&str]) -> String {
         let hexes = layers.iter().map(|text| {
             let bytes = layer(text);
@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(store.get("old:1").unwrap(), None);
         let kept = store.get("new:1").unwrap().unwrap();
         assert!(!kept.pinned && kept.layers.iter().all(|layer| layer.is_dir()));
-        // A second removal finds nothing.
+        // A second removal has no effect.
         assert!(store.mark(&old, &ImagesInUse::default()).unwrap().is_none());
         let gone = store.mark(&new, &ImagesInUse::default()).unwrap().unwrap();
         assert_eq!(gone.bytes, 5);
@@ -295,7 +295,7 @@ mod tests {
         }
         let in_use = store.in_use(&needed).unwrap();
         assert_eq!(in_use, [named.clone(), mounted.clone()].into());
-        // By id and by digest too.
+        // The image is also found by id and by digest.
         for name in ["sha256:named:1".to_owned(), format!("any@{named}")] {
             let needed = ImagesInUse {
                 references: [name].into(),
@@ -321,7 +321,7 @@ mod tests {
         let (directory, store) = store();
         let kept = add(&store, "kept:1", &["base"]);
         let digest = add(&store, "gone:1", &["base", "a"]);
-        // The index is written, the layers are still there.
+        // The state after a crash: the index is written, but the layers still exist.
         let mut index = store.index().unwrap();
         index.remove_image(&digest);
         store.write_index(&index).unwrap();
@@ -342,7 +342,8 @@ mod tests {
         let gone = store.mark_orphans(&ImagesInUse::default(), Duration::ZERO);
         let gone = gone.unwrap();
         assert_eq!(gone.bytes, 1);
-        // It is out of the store, and a process that ends here leaves it for the next one.
+        // The layer is not in the store any more. If the process exits now, the next opening of the store
+        // deletes the layer.
         let left = directory.path().join("temporary/0-0");
         fs::rename(gone.places[0].path(), &left).unwrap();
         ImageStore::open(directory.path()).unwrap();

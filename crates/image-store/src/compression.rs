@@ -1,12 +1,12 @@
-//! Layers are plain, gzip or zstd, and zstd ones may have several frames: seekable archives
-//! consist of thousands, some to be skipped.
+//! Decompression of layers: plain, gzip or zstd. A zstd layer may have several frames: seekable archives
+//! have thousands of frames, and some of them are skippable.
 
 use std::io::{self, Read, Seek};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-/// The decompressed archive of a blob: the compression is detected by its first bytes, since media
+/// The decompressed archive of a blob. The compression is detected from the first bytes, because media
 /// types are often wrong.
 pub(crate) fn decompressed(
     mut file: impl Read + Seek + Send + 'static,
@@ -31,7 +31,7 @@ pub(crate) fn decompressed(
 type Source = Box<dyn Read + Send>;
 type Decoder = StreamingDecoder<Source, FrameDecoder>;
 
-/// Consecutive zstd frames: seekable archives consist of thousands.
+/// A reader of consecutive zstd frames: seekable archives have thousands of frames.
 struct Frames {
     source: Option<Source>,
     current: Option<Box<Decoder>>,
@@ -63,7 +63,7 @@ impl Frames {
         }
     }
 
-    /// Whether this reader handles a file with these first bytes.
+    /// Whether this reader can decode a file with these first bytes.
     fn begin_with(magic: &[u8]) -> bool {
         match magic {
             [0x28, 0xb5, 0x2f, 0xfd] => true,

@@ -2,16 +2,10 @@
 
 use crate::digest::Digest;
 
-/// The name and password, or the token, that a registry asks for.
+/// The credentials that a registry requires.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// Name and password.
-    Basic {
-        /// Name.
-        username: String,
-        password: String,
-    },
-    /// A token.
+    Basic { username: String, password: String },
     Bearer(String),
 }
 
@@ -22,7 +16,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// A digest that identifies the credentials and does not reveal them.
+    /// A hash that identifies the credentials without revealing them.
     pub(crate) fn hash(&self) -> String {
         let parts = match self {
             Self::Basic { username, password } => ["basic", username, password],

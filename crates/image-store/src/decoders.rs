@@ -1,4 +1,4 @@
-//! The decoders of registries' answers and archives, for the fuzzer.
+//! The decoders of registries' responses and of archives, for the fuzzer.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,11 +11,11 @@ use crate::pull;
 use crate::store::ImageStore;
 use crate::unpack::entries;
 
-/// Maximum number of bytes that are read of the contents of a file.
+/// Maximum number of bytes that are read from the content of a file.
 const CONTENTS_MAX: u64 = 1 << 16;
 
-/// Reads an archive of one file, with these records of an extended header. Returns the number of
-/// valid entries.
+/// Decodes an archive with one file and these records of an extended header. Returns the number of valid
+/// entries.
 pub fn pax(records: &[u8]) -> usize {
     let mut extended = Header::new_ustar();
     extended.set_entry_type(EntryType::XHeader);
@@ -30,7 +30,7 @@ pub fn pax(records: &[u8]) -> usize {
     read(&archive)
 }
 
-/// Reads an archive that begins with this header, with a corrected checksum. Returns the number of
+/// Decodes an archive that begins with this header, after correcting the checksum. Returns the number of
 /// valid entries.
 pub fn tar_header(bytes: &[u8]) -> usize {
     let mut header = Header::new_old();
@@ -64,7 +64,7 @@ fn read(archive: &[u8]) -> usize {
     count
 }
 
-/// Parses a manifest or index, and chooses this machine's platform. Returns whether it is valid.
+/// Parses a manifest or index, and chooses this machine's platform. Returns whether the document is valid.
 pub fn manifest(bytes: &[u8]) -> bool {
     match manifest::parse(bytes) {
         Ok(manifest::Manifest::Index(entries)) => manifest::for_this_platform(&entries).is_ok(),
@@ -78,18 +78,18 @@ pub fn config(bytes: &[u8]) -> bool {
     manifest::configuration(bytes).is_ok()
 }
 
-/// Parses an authentication challenge. Returns whether it can be met.
+/// Parses an authentication challenge. Returns whether the client supports it.
 pub fn challenge(text: &[u8]) -> bool {
     let value = HeaderValue::from_bytes(text);
     value.is_ok_and(|value| pull::meets(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)])))
 }
 
-/// Whether a registry may send to a place.
+/// Whether a registry may redirect to a location.
 pub fn redirect(endpoint: &str, location: &str) -> bool {
     pull::may_send(endpoint, location)
 }
 
-/// Imports a whole archive into an empty store in `directory`; returns the names of its images.
+/// Imports an archive into an empty store in `directory`. Returns the names of its images.
 pub fn archive(directory: &Path, bytes: &[u8]) -> Option<Vec<String>> {
     let file = directory.join("archive.tar");
     std::fs::write(&file, bytes).ok()?;

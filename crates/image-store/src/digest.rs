@@ -1,4 +1,4 @@
-//! Content digests (OCI image specification, "Digests"): only `sha256` is known.
+//! Content digests (OCI image specification, "Digests"). Only `sha256` is supported.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -10,14 +10,13 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(String);
 
 impl Digest {
-    /// Checks the form; `None` for other algorithms and malformed text.
+    /// Parses a digest; `None` for other algorithms and malformed texts.
     pub fn parse(text: &str) -> Option<Self> {
         let hex = text.strip_prefix("sha256:")?;
         let valid = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         valid.then(|| Self(text.to_owned()))
     }
 
-    /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
@@ -30,7 +29,7 @@ impl Digest {
         Self(text)
     }
 
-    /// The hexadecimal part: safe as a file name.
+    /// The hexadecimal part, which is safe as a file name.
     pub fn hex(&self) -> &str {
         self.0.strip_prefix("sha256:").unwrap_or(&self.0)
     }
@@ -53,14 +52,14 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A reader that hashes its data.
+/// A reader that computes the digest of its data.
 pub struct HashingReader<R> {
     inner: R,
     hasher: Sha256,
 }
 
 impl<R: Read> HashingReader<R> {
-    /// Starts at the reader's present position.
+    /// Starts at the present position of `inner`.
     pub fn new(inner: R) -> Self {
         Self {
             inner,

@@ -1,7 +1,7 @@
-//! Disk space: the maximum use by images, and the minimum left to others.
+//! Disk space: the maximum for images, and the minimum that stays free for other data.
 //!
-//! The sizes from a registry or an archive are checked first; during the write the disk itself is
-//! checked, so that wrong sizes cannot fill it.
+//! Before a write, the sizes from a registry or an archive are checked. During the write, the free space of
+//! the disk is checked, so that wrong sizes cannot fill the disk.
 
 use std::fmt;
 use std::fs::File;
@@ -10,44 +10,40 @@ use std::path::{Path, PathBuf};
 
 use crate::stall_detector::Observer;
 
-/// One part in this many of the file system always stays free.
+/// The file system's capacity divided by this number always stays free.
 const FLOOR_PART: u64 = 20;
-/// Maximum of the space that stays free on a large file system, in bytes.
+/// Maximum bytes that stay free on a large file system.
 const FLOOR_BYTES_MAX: u64 = 1 << 30;
 
-/// The free space of the disk is read again after this number of written bytes or files.
+/// The free space is read again after this number of written bytes or files.
 const LOOK_BYTES: u64 = 1 << 20;
 const LOOK_FILES: u64 = 64;
 
-/// Maximum overhead of an archive over its files: headers, names, padding.
+/// Maximum overhead of an archive in addition to its files: headers, names, padding.
 const ARCHIVE_OVERHEAD_MAX: u64 = 8 << 30;
 
-/// The space to leave free.
+/// The space that must stay free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepFree {
-    /// Bytes that stay free.
     pub bytes: u64,
-    /// Inodes that stay free.
     pub files: u64,
 }
 
-/// The resource of a file system that is short.
+/// The scarce resource of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingSpace {
     Bytes,
     Files,
 }
 
-/// The disk has not enough room.
+/// The disk does not have enough free space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutOfSpace {
     /// A directory of the file system.
     pub directory: PathBuf,
-    /// The resource that is short: bytes or inodes.
     pub lack: MissingSpace,
-    /// The amount that is needed at least.
+    /// The minimum amount that is needed.
     pub wanted: u64,
-    /// The amount that is free.
     pub available: u64,
     /// The part of the free amount that must stay free.
     pub kept: u64,
@@ -73,7 +69,7 @@ impl fmt::Display for OutOfSpace {
 
 impl std::error::Error for OutOfSpace {}
 
-/// A number of bytes as users read it: `1.5 GiB`.
+/// A number of bytes that is printed in a readable unit: `1.5 GiB`.
 pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
@@ -93,12 +89,12 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// The present state of a file system.
+/// The free space and the capacity of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Space {
     bytes: u64,
     bytes_available: u64,
-    /// 0 where files are made without a limit.
+    /// Total inodes; 0 if the file system sets no limit.
     files: u64,
     files_available: u64,
 }
@@ -114,7 +110,7 @@ impl Space {
         })
     }
 
-    /// The space that must stay free on the file system.
+    /// The space that must always stay free on the file system.
     fn floor(&self) -> KeepFree {
         KeepFree {
             bytes: (self.bytes / FLOOR_PART).min(FLOOR_BYTES_MAX),
@@ -122,8 +118,8 @@ impl Space {
         }
     }
 
-    /// Whether that much more leaves the required space free. *Errors.* The missing resource, the
-    /// available amount, and the amount to leave free.
+    /// Checks that a further amount leaves the required space free. *Errors.* The scarce resource, the
+    /// available amount, and the amount that must stay free.
     fn fits(&self, bytes: u64, files: u64, keep: KeepFree) -> Result<(), (MissingSpace, u64, u64)> {
         if bytes > self.bytes_available.saturating_sub(keep.bytes) {
             return Err((MissingSpace::Bytes, self.bytes_available, keep.bytes));
@@ -135,19 +131,19 @@ impl Space {
     }
 }
 
-/// Room for something that is being written, on the file system of a directory.
+/// The free space for data that is being written, on the file system of a directory.
 #[derive(Clone, Debug)]
 pub struct WriteSpace {
     directory: PathBuf,
     keep: Option<KeepFree>,
-    /// Written since the disk was checked.
+    /// Bytes that were written since the disk was checked.
     bytes: u64,
     files: u64,
 }
 
 impl WriteSpace {
-    /// The space of a file system without the part to leave free, which is at least the file system's
-    /// minimum.
+    /// The free space of a file system without the part that must stay free. That part is `keep`, at least
+    /// the file system's minimum.
     pub fn new(directory: &Path, keep: KeepFree) -> Self {
         Self {
             directory: directory.to_owned(),
@@ -157,7 +153,7 @@ impl WriteSpace {
         }
     }
 
-    /// All free space, for the program itself.
+    /// All free space, for data of the program itself.
     pub fn all(directory: &Path) -> Self {
         Self {
             keep: None,
@@ -176,10 +172,10 @@ impl WriteSpace {
         }
     }
 
-    /// Checks that this size fits now.
+    /// Checks that this amount fits now.
     ///
     /// # Errors
-    /// It does not fit, or the disk cannot be read.
+    /// The amount does not fit, or the disk cannot be read.
     pub fn check(&self, bytes: u64, files: u64) -> Result<(), SpaceError> {
         let space = Space::of(&self.directory)?;
         let refused = space.fits(bytes, files, self.kept(&space));
@@ -197,10 +193,10 @@ impl WriteSpace {
         })
     }
 
-    /// Announces a write of that size.
+    /// Counts a write before it happens.
     ///
     /// # Errors
-    /// It does not fit, or the disk cannot be read.
+    /// The write does not fit, or the disk cannot be read.
     pub fn take(&mut self, bytes: u64, files: u64) -> Result<(), SpaceError> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.files = self.files.saturating_add(files);
@@ -211,11 +207,10 @@ impl WriteSpace {
         Ok(())
     }
 
-    /// Checks that a file of the announced length fits. Small files are checked when they are
-    /// written.
+    /// Checks that a file of this length fits. Small files are checked when they are written.
     ///
     /// # Errors
-    /// It does not fit, or the disk cannot be read.
+    /// The file does not fit, or the disk cannot be read.
     pub fn check_large(&self, bytes: u64) -> Result<(), SpaceError> {
         if bytes < LOOK_BYTES {
             return Ok(());
@@ -223,10 +218,10 @@ impl WriteSpace {
         self.check(bytes, 0)
     }
 
-    /// Copies a reader into a file; returns its length.
+    /// Copies a reader into a file; returns the length.
     ///
     /// # Errors
-    /// It does not fit, or reading or writing fails.
+    /// The data does not fit, or a read or write fails.
     pub fn copy(&mut self, from: &mut impl Read, to: &mut File) -> Result<u64, SpaceError> {
         let mut buffer = vec![0; 1 << 16];
         let mut written = 0;
@@ -243,7 +238,7 @@ impl WriteSpace {
         }
     }
 
-    /// The maximum length of an archive whose files all fit now.
+    /// Maximum length of an archive whose files would all fit now.
     ///
     /// # Errors
     /// The disk cannot be read.
@@ -256,12 +251,10 @@ impl WriteSpace {
     }
 }
 
-/// The error of a write.
 #[derive(Debug)]
 pub enum SpaceError {
-    /// The data does not fit.
     OutOfSpace(OutOfSpace),
-    /// Reading, writing or looking at the disk failed.
+    /// Reading, writing or checking the disk failed.
     Io(io::Error),
 }
 
@@ -271,7 +264,7 @@ impl From<io::Error> for SpaceError {
     }
 }
 
-/// An archive that may be infinitely long, and whose reader may be stopped.
+/// An archive of unlimited length, whose reader can be stopped.
 pub struct LimitedReader<R> {
     inner: R,
     left: u64,
@@ -279,7 +272,7 @@ pub struct LimitedReader<R> {
 }
 
 impl<R: Read> LimitedReader<R> {
-    /// Reads this many bytes at most.
+    /// Reads at most `left` bytes.
     pub fn new(inner: R, left: u64, observer: Observer) -> Self {
         Self {
             inner,

@@ -24,26 +24,18 @@ use crate::store::{ImageStore, StoreError};
 /// Maximum nesting of indexes.
 const INDEXES_DEEP: usize = 8;
 
-/// The error of an import of an image archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file cannot be read.
     #[error("read {path}")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file holds no image that can be used.
+    /// The file contains no usable image.
     #[error("{path}: {reason}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        reason: String,
-    },
+    Malformed { path: PathBuf, reason: String },
     /// An image has a malformed name.
     #[error(transparent)]
     Reference(#[from] InvalidReference),
@@ -52,7 +44,7 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
-/// An entry of `manifest.json` as `docker save` writes it.
+/// An entry of `manifest.json` in the format of `docker save`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Saved {
@@ -63,8 +55,7 @@ struct Saved {
 }
 
 impl ImageStore {
-    /// Imports every image of a file or directory that is for this machine. Returns their full
-    /// names.
+    /// Imports all images for this machine from a file or directory. Returns their full names.
     ///
     /// # Errors
     /// The file is not an image archive, or has no image for this machine.
@@ -98,8 +89,8 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
     }
 }
 
-/// Extracts the plain files of an archive. Links are not followed: Docker's are resolved here, to
-/// files of the same archive.
+/// Extracts the regular files of an archive. The file system's links are not used: links of `docker save`
+/// are resolved to files of the archive.
 fn extract(path: &Path, target: &Path, room: &mut WriteSpace) -> Result<(), ImportError> {
     let file = File::open(path).map_err(read_error(path))?;
     let plain = decompressed(file).map_err(read_error(path))?;
@@ -147,7 +138,7 @@ fn extract(path: &Path, target: &Path, room: &mut WriteSpace) -> Result<(), Impo
     Ok(())
 }
 
-/// Resolves `..` in a path without looking at the disk; `None` if it climbs out.
+/// Resolves `..` in a path without reading the disk; `None` if the path leaves its root.
 fn lexically(path: &Path) -> Option<PathBuf> {
     let mut resolved = PathBuf::new();
     for component in path.components() {
@@ -165,7 +156,7 @@ fn lexically(path: &Path) -> Option<PathBuf> {
     Some(resolved)
 }
 
-/// `root/name`, if the name stays below.
+/// `root/name`; `None` if the name leaves `root`.
 fn below(root: &Path, name: &Path) -> Option<PathBuf> {
     let plain = name
         .components()
@@ -173,7 +164,7 @@ fn below(root: &Path, name: &Path) -> Option<PathBuf> {
     plain.then(|| root.join(name))
 }
 
-/// Images lying as files in a directory.
+/// Images in the files of a directory.
 struct Import<'a> {
     store: &'a ImageStore,
     origin: &'a Path,
@@ -219,7 +210,7 @@ impl Import<'_> {
         Ok(names)
     }
 
-    /// Imports the target of a descriptor; the inner error lists the available platforms.
+    /// Imports the target of a descriptor. The inner error lists the available platforms.
     fn layout_image(
         &self,
         entry: &Descriptor,

@@ -12,26 +12,24 @@ use crate::access::ImageUsers;
 use crate::manifest::ImageConfig;
 use crate::reference::{InvalidReference, normalize};
 
-/// An image that is present: its layers are unpacked.
+/// A present image, whose layers are unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Digest of the configuration: the image's identity.
+    /// Digest of the configuration, which identifies the image.
     pub id: String,
-    /// Digest of the manifest, as a registry knows the image.
+    /// Digest of the manifest, which identifies the image in a registry.
     pub digest: String,
-    /// All full names of the image.
     pub references: Vec<String>,
-    /// The configuration for containers: entry point, environment, user.
+    /// The configuration of containers: entry point, environment, user.
     pub config: ImageConfig,
-    /// The unpacked layers, topmost last.
+    /// The unpacked layers, the top layer last.
     pub layers: Vec<PathBuf>,
-    /// Bytes of the layers as unpacked.
+    /// Bytes of the unpacked layers.
     pub size: u64,
     /// Whether garbage collection keeps the image, because no registry is known to have it.
     pub pinned: bool,
 }
 
-/// The content of the index file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     /// Full name → digest of the manifest.
@@ -40,27 +38,27 @@ pub struct Index {
     pub images: BTreeMap<String, ImageRecord>,
 }
 
-/// An image as the file has it.
+/// An image in the index file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
     pub id: String,
     pub config: ImageConfig,
-    /// Layers as names below `layers/`, topmost last.
+    /// Names of the layers in `layers/`, the top layer last.
     pub layers: Vec<String>,
     pub size: u64,
     /// The fingerprint of a built-in image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// The image came from a registry and can be pulled again.
+    /// Whether the image came from a registry and can be pulled again.
     #[serde(default)]
     pub pulled: bool,
-    /// The users of the image: those that pulled it, by repository. Empty if it was not pulled.
+    /// The allowed users of the image, by repository. Empty if the image was not pulled.
     #[serde(default, skip_serializing_if = "ImageUsers::is_empty")]
     pub access: ImageUsers,
 }
 
 impl Index {
-    /// Reads the file; a missing one is an empty store.
+    /// Reads the index file. A missing file is an empty store.
     pub fn read(path: &Path) -> io::Result<Self> {
         match fs::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
@@ -69,14 +67,13 @@ impl Index {
         }
     }
 
-    /// Replaces the file; durable when it returns.
+    /// Replaces the index file durably.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(self)?;
         durable_file::replace(path, &text, 0o644, Durability::Name)
     }
 
-    /// Adds an image under a name. The access under this name may differ from that under the
-    /// others.
+    /// Adds an image under a name. The access under this name may differ from the access under other names.
     pub fn insert(&mut self, reference: &str, digest: &str, mut record: ImageRecord) {
         let former = self.images.get(digest);
         let others = self.names_of(digest).iter().any(|name| name != reference);
@@ -91,14 +88,14 @@ impl Index {
         self.drop_unnamed();
     }
 
-    /// Removes a name; an image without names is removed too. Returns whether the name existed.
+    /// Removes a name, and an image without any other name. Returns whether the name existed.
     pub fn remove(&mut self, reference: &str) -> bool {
         let known = self.references.remove(reference).is_some();
         self.drop_unnamed();
         known
     }
 
-    /// Takes an image away with all its names.
+    /// Removes an image with all its names.
     pub fn remove_image(&mut self, digest: &str) {
         self.references.retain(|_, named| named != digest);
         self.drop_unnamed();
@@ -109,7 +106,7 @@ impl Index {
         self.images.retain(|digest, _| named.contains(digest));
     }
 
-    /// The image with a full name; a name with a digest selects the image of that digest.
+    /// The image with a full name. A name with a digest selects the image with that digest.
     pub fn find(&self, reference: &str) -> Option<(&String, &ImageRecord)> {
         let by_digest = || {
             reference
@@ -120,7 +117,7 @@ impl Index {
         self.images.get_key_value(&digest)
     }
 
-    /// The image with a name (completed as Docker does) or an id.
+    /// The image with a name (completed as in Docker) or an id.
     pub fn look_up(
         &self,
         reference: &str,
@@ -131,12 +128,12 @@ impl Index {
         }
     }
 
-    /// The image with an id (the digest of its configuration).
+    /// The image with an id, which is the digest of its configuration.
     pub fn find_id(&self, id: &str) -> Option<(&String, &ImageRecord)> {
         self.images.iter().find(|(_, record)| record.id == id)
     }
 
-    /// Names of all layers that some image uses.
+    /// Names of all layers that an image uses.
     pub fn layers(&self) -> BTreeSet<&str> {
         self.images
             .values()
@@ -201,8 +198,8 @@ mod tests {
         assert!(!index.images["sha256:x"].pulled);
     }
 
-    /// findings S20: an imported image is for all pods, even if the same image under another name
-    /// was pulled with a secret.
+    /// findings S20: all pods may use an imported image, even if the image was also pulled under another
+    /// name with a secret.
     #[test]
     fn an_imported_name_is_for_everybody_and_a_pulled_one_is_not() {
         let private = "registry.example/private:1";

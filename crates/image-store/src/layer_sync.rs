@@ -1,17 +1,17 @@
-//! The sync of an unpacked layer: it is on disk before it has its name.
+//! The sync of an unpacked layer: the layer is durable before it is moved to its final name.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Largest number of files and directories that are synced one by one. With more of them, one
-/// syncfs(2) is faster.
+/// Maximum number of files and directories that are synced individually. For more files, one syncfs(2) is
+/// faster.
 const SYNCED_ONE_BY_ONE: usize = 256;
 
-/// Syncs everything below a directory, and the directory.
+/// Syncs a directory and everything below it.
 ///
-/// syncfs(2) also waits for the data that other programs have written to the file system: on a
-/// busy disk that can take minutes. A small layer does not wait for them.
+/// syncfs(2) also waits for data that other programs have written to the file system, which can take
+/// minutes on a busy disk. A small layer does not wait for that data.
 pub fn sync_layer(directory: &Path) -> io::Result<()> {
     match files_to_sync(directory, SYNCED_ONE_BY_ONE)? {
         Some(files) => files
@@ -21,8 +21,8 @@ pub fn sync_layer(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// The regular files and the directories below a directory, and itself; `None` if there are more than
-/// `most`. Other kinds of files are entries of their directories and have no data of their own.
+/// A directory, and the regular files and directories below it; `None` if there are more than `most`. Other
+/// files are only entries of their directories.
 fn files_to_sync(directory: &Path, most: usize) -> io::Result<Option<Vec<PathBuf>>> {
     let mut files = vec![directory.to_owned()];
     let mut unread = vec![directory.to_owned()];

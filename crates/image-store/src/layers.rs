@@ -1,5 +1,5 @@
-//! The layers of the store: unpacked once by themselves, for all images, or for one place in an image if they mean
-//! files of the layers below.
+//! The layers of the store. A layer is unpacked once for all images; or once for one position in an image,
+//! if it refers to files of the layers below.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,20 +12,20 @@ use crate::stall_detector::Observer;
 use crate::store::{ImageStore, StoreError, io_error};
 use crate::unpack::{Below, Context, LooseEnds, unpack};
 
-/// The file beside a layer that lists where it depends on the layers below. Layers of earlier versions have
-/// none; they are unpacked again when they become part of another image.
+/// The name of the file in a layer's directory that lists the dependencies on the layers below. Layers of
+/// earlier versions have no such file; they are unpacked again when another image uses them.
 const LOOSE_ENDS: &str = "loose-ends";
 
-/// The layer of an image at its place.
+/// The state of a layer at its position in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Settled {
-    /// It is there.
+    /// The layer is in the store.
     Present { name: String, size: u64 },
-    /// It has to be unpacked above the layers below it.
+    /// The layer must be unpacked above the layers below it.
     Missing { name: String },
 }
 
-/// The name of a layer that is unpacked by itself, or above others.
+/// The name of a layer that is unpacked independently, or above the layers `below`.
 pub(crate) fn layer_name(below: Option<&[String]>, diff_id: &Digest) -> String {
     match below {
         None => diff_id.hex().to_owned(),
@@ -39,8 +39,8 @@ fn name_above(below: &[String], diff_id: &Digest) -> String {
 }
 
 impl ImageStore {
-    /// Unpacks a layer unless it is there: by itself, or above the named ones. Returns its size as unpacked, in
-    /// bytes.
+    /// Unpacks a layer unless it is in the store: independently, or above the named layers. Returns the
+    /// bytes of the unpacked layer.
     pub(crate) fn add_layer(
         &self,
         archive: impl Read,
@@ -68,7 +68,8 @@ impl ImageStore {
         })
     }
 
-    /// Unpacks a layer, and keeps it under a name if it is verified. Returns its size as unpacked, in bytes.
+    /// Unpacks a layer, and moves it to its name if its digest is correct. Returns the bytes of the
+    /// unpacked layer.
     pub(crate) fn unpack_layer<R: Read>(
         &self,
         mut archive: R,
@@ -99,18 +100,19 @@ impl ImageStore {
         Ok(unpacked.bytes)
     }
 
-    /// Moves an unpacked layer to its place, durably.
+    /// Moves an unpacked layer to its name, durably.
     fn keep_layer(&self, scratch: PathBuf, name: &str) -> Result<(), StoreError> {
         sync_layer(&scratch).map_err(io_error("sync", &scratch))?;
         let place = self.layer(name);
         if place.exists() && !self.has_layer(name) {
-            // Half of it was deleted by hand.
+            // The existing layer is incomplete, because a user has deleted a part of it.
             let doomed = self.scratch()?;
             fs::rename(&place, doomed.path()).map_err(io_error("move away", &place))?;
         }
         match fs::rename(&scratch, &place) {
             Ok(()) => {}
-            // Another process was faster, with the same result; or a version that did not look for loose ends.
+            // Another process was faster, with an equal result; or an earlier version of the program, which
+            // did not detect loose ends.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 let (from, to) = (scratch.join(LOOSE_ENDS), place.join(LOOSE_ENDS));
                 return fs::rename(&from, &to).map_err(io_error("rename to", &to));
@@ -123,7 +125,7 @@ impl ImageStore {
             .map_err(io_error("sync", &layers))
     }
 
-    /// The size of a layer, if it is there with its loose ends.
+    /// The size of a layer; `None` unless the layer and its loose ends exist.
     pub(crate) fn layer_size(&self, name: &str) -> Option<u64> {
         let place = self.layer(name);
         if !self.has_layer(name) || !place.join(LOOSE_ENDS).is_file() {
@@ -136,14 +138,15 @@ impl ImageStore {
             .ok()
     }
 
-    /// Which of an image's layers, bottom first, are there: by themselves or for their places in it.
+    /// Which of an image's layers are in the store, the bottom layer first: unpacked independently, or for
+    /// their positions in this image.
     pub(crate) fn present(&self, diff_ids: &[Digest]) -> Vec<bool> {
         let mut names = Vec::new();
         let known = diff_ids.iter().enumerate().map(|(index, diff_id)| {
             let above = name_above(&names, diff_id);
             let is_above = self.layer_size(&above).is_some();
             let alone = diff_id.hex().to_owned();
-            // An image may have a layer twice.
+            // An image may contain a layer twice.
             let is_repeated = diff_ids[..index].contains(diff_id);
             let is_known = is_above || is_repeated || self.layer_size(&alone).is_some();
             names.push(if is_above { above } else { alone });
@@ -152,8 +155,8 @@ impl ImageStore {
         known.collect()
     }
 
-    /// Finds the layer that is right above the named ones: by itself, if none of its loose ends means a file of
-    /// theirs.
+    /// The layer directly above the named layers. The independently unpacked layer is used if none of its
+    /// loose ends refers to a file of the layers below.
     pub(crate) fn settle(&self, diff_id: &Digest, below: &[String]) -> Result<Settled, StoreError> {
         let above = name_above(below, diff_id);
         if let Some(size) = self.layer_size(&above) {

@@ -1,9 +1,9 @@
-//! Container images: pulled from registries, imported from archives, unpacked once into layers that
+//! Container images: pulled from registries, imported from archives, and unpacked once into layers that
 //! containers share.
 //!
-//! On disk: `images.json` (names, images and the configuration of their containers) and `layers/`
-//! (unpacked, by the digest of their uncompressed archive). Several processes may use one store:
-//! changes are made under a file lock, and every read is from disk.
+//! On disk, there are `images.json` (names, images and the configuration of their containers) and `layers/`
+//! (unpacked layers, by the digest of their uncompressed archive). Several processes may use one store:
+//! changes need a file lock, and every read is from disk.
 
 mod access;
 mod builtin;

@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Maximum number of entries of a list in a document. An empty entry has two bytes there, and a hundred in memory.
+/// Maximum number of entries of a list in a document. An empty entry has two bytes in the document, but a
+/// hundred bytes in memory.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Maximum number of bytes of what is kept of a configuration. Images have some kilobytes.
+/// Maximum number of stored bytes of a configuration. Usual images have a few kilobytes.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
-/// Annotations of a descriptor that are the name of an image in an OCI layout, best first. Others are not kept.
+/// Annotations of a descriptor that contain the name of an image in an OCI layout, the preferred one first.
+/// Other annotations are not stored.
 pub const NAME_ANNOTATIONS: [&str; 2] = [
     "io.containerd.image.name",
     "org.opencontainers.image.ref.name",
@@ -31,14 +33,14 @@ pub const ACCEPTED: &[&str] = &[
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-/// The container configuration of an image; pods may override it.
+/// The container configuration of an image, which pods may override.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageConfig {
     /// The program and its first arguments (`Entrypoint`).
     #[serde(deserialize_with = "list")]
     pub entrypoint: Vec<String>,
-    /// Further arguments, or program and arguments where there is no entry point.
+    /// Further arguments; the program and its arguments if there is no entry point.
     #[serde(deserialize_with = "list")]
     pub cmd: Vec<String>,
     /// Environment variables as `NAME=value`.
@@ -47,13 +49,13 @@ pub struct ImageConfig {
     /// Working directory; empty for `/`.
     #[serde(deserialize_with = "null_is_default")]
     pub working_dir: String,
-    /// `user[:group]`, names or numbers; empty for root.
+    /// `user[:group]` with names or numbers; empty for root.
     #[serde(deserialize_with = "null_is_default")]
     pub user: String,
     /// Signal that stops a container, such as `SIGQUIT`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
-    /// Directories that the image wants to be volumes.
+    /// Directories that the image declares as volumes.
     #[serde(deserialize_with = "keys_of_map", serialize_with = "map_of_keys")]
     pub volumes: Vec<String>,
 }
@@ -66,7 +68,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A list, or its first entries: one more than there may be.
+/// A list. A list that is too long is cut after the first entry beyond the limit.
 struct Entries<T>(Vec<T>);
 
 impl<T> Default for Entries<T> {
@@ -113,7 +115,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
     }
 }
 
-/// The keys of a map, as those of a list.
+/// The keys of a map, with the limit of a list.
 #[derive(Default)]
 struct Keys(Entries<String>);
 
@@ -236,7 +238,7 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
-/// A manifest or an index, distinguished by its fields.
+/// A manifest or an index, which is recognised by its fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Document {
@@ -255,34 +257,33 @@ pub struct Document {
     pub manifests: Option<Vec<Descriptor>>,
 }
 
-/// The contents of a document.
+/// The content of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manifest {
-    /// One image.
+    /// The manifest of one image.
     Image {
-        /// The configuration's blob.
         config: Blob,
-        /// The layers' blobs, bottom first.
+        /// The layers, the bottom layer first.
         layers: Vec<Blob>,
     },
-    /// The same image for several platforms.
+    /// One image for several platforms.
     Index(Vec<Descriptor>),
 }
 
-/// A blob by digest and size.
+/// The digest and the size of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     pub digest: Digest,
     pub size: u64,
 }
 
-/// The position of a syntax error in a document, without its contents: those may be secret.
+/// The position of a syntax error in a document, without the content of the document, which may be secret.
 pub fn json_fault(what: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     format!("malformed {what}, at line {line}, column {column}")
 }
 
-/// Reads a document. *Errors.* A message.
+/// Reads a document. *Errors.* A message for users.
 pub fn document(bytes: impl Read) -> Result<Document, String> {
     let document: Document =
         serde_json::from_reader(bytes).map_err(|error| json_fault("manifest", &error))?;
@@ -291,7 +292,7 @@ pub fn document(bytes: impl Read) -> Result<Document, String> {
     Ok(document)
 }
 
-/// Reads the configuration of an image. *Errors.* A message.
+/// Reads the configuration of an image. *Errors.* A message for users.
 pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, String> {
     let what = "configuration";
     let blob: ConfigBlob =
@@ -332,7 +333,7 @@ fn bounded<T>(what: &str, entries: &str, list: Option<&[T]>) -> Result<(), Strin
     }
 }
 
-/// Parses a manifest or index. *Errors.* A message.
+/// Parses a manifest or index. *Errors.* A message for users.
 pub fn parse(bytes: impl Read) -> Result<Manifest, String> {
     let document = document(bytes)?;
     if document.schema_version != 2 {
@@ -373,7 +374,7 @@ pub fn for_this_platform(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<St
     if let Some(found) = manifests.iter().find(fits) {
         return Ok(found);
     }
-    // Archives of a single image often leave the platform out; the configuration is checked later.
+    // Archives with a single image often have no platform; the configuration is checked later.
     if let [only] = manifests
         && only.platform.is_none()
     {
@@ -387,7 +388,7 @@ pub fn for_this_platform(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<St
         .collect())
 }
 
-/// This machine's architecture as images name it.
+/// The architecture of this machine, as named in images.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

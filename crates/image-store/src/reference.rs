@@ -1,28 +1,26 @@
-//! Names of images (the grammar of the OCI Distribution Specification), completed as Docker completes
-//! them.
+//! Image names (the grammar of the OCI Distribution Specification), completed as in Docker.
 
 use std::fmt;
 
-/// The registry of names without one.
+/// The registry of names that have none.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// Another name of the default registry, which is also the host of its API.
+/// Another name of the default registry.
 const DEFAULT_REGISTRY_HOST: &str = "index.docker.io";
-/// The first part of repositories of the default registry whose name has one part only.
+/// The first part of the repository, for names in the default registry that have only one part.
 const DEFAULT_REPOSITORY: &str = "library";
-/// The tag of names without tag and digest.
+/// The tag of names without a tag and a digest.
 const DEFAULT_TAG: &str = "latest";
 /// Maximum length of a repository.
 const REPOSITORY_MAX: usize = 255;
 /// Maximum length of a tag.
 const TAG_MAX: usize = 128;
 
-/// A name that no registry could have.
+/// An image name that no registry can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid image reference {reference:?}: {reason}")]
 pub struct InvalidReference {
-    /// The image name as the user wrote it.
     pub reference: String,
-    /// The rule that it breaks.
+    /// The rule that the name violates.
     pub reason: String,
 }
 
@@ -41,7 +39,7 @@ pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
     })
 }
 
-/// An image name, completed as Docker does: registry, repository, tag or digest.
+/// An image name, completed as in Docker: registry, repository, tag or digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
     registry: String,
@@ -84,12 +82,12 @@ impl Reference {
         })
     }
 
-    /// The registry: `docker.io`, `localhost:5000`.
+    /// The registry, for instance `docker.io` or `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// The host that answers for the registry.
+    /// The host of the registry's API.
     pub fn resolve_registry(&self) -> &str {
         match self.registry() {
             DEFAULT_REGISTRY => DEFAULT_REGISTRY_HOST,
@@ -102,12 +100,12 @@ impl Reference {
         &self.repository
     }
 
-    /// The tag. Only a name with a digest may have none.
+    /// The tag; `None` only for a name with a digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, for instance `sha256:…`; `None` if the name has a tag only.
+    /// The digest, for instance `sha256:…`; `None` if the name has only a tag.
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
     }
@@ -166,7 +164,7 @@ fn split(name: &str) -> Result<(String, String), &'static str> {
     Ok((registry.to_owned(), repository))
 }
 
-/// Whether a text is a host with or without a port.
+/// Whether a text is a host, with or without a port.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -183,8 +181,8 @@ fn is_host(text: &str) -> bool {
     host.split('.').all(is_label) && port.is_none_or(is_port)
 }
 
-/// Whether a text is a part of a repository: words of small letters and digits, with a point, one or
-/// two underscores, or dashes between them.
+/// Whether a text is valid as a part of a repository: groups of lower-case letters and digits, separated by
+/// a dot, one or two underscores, or dashes.
 fn is_part(text: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_joint =
@@ -248,7 +246,7 @@ mod tests {
         }
     }
 
-    /// OCI Distribution Specification 1.1, "Pulling manifests"; Docker's hosts and default names.
+    /// OCI Distribution Specification 1.1, "Pulling manifests"; the hosts and default names of Docker.
     #[test]
     fn names_have_a_registry_a_repository_a_tag_and_a_digest() {
         let hash = "f".repeat(64);

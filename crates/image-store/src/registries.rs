@@ -1,4 +1,4 @@
-//! `registries.yaml`: mirrors and credentials, in the form that k3s made common.
+//! `registries.yaml`: mirrors and credentials, in the format of k3s.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,18 @@ use serde::Deserialize;
 
 use crate::credentials::Credentials;
 
-/// The error of a registries file.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistriesError {
     /// The file cannot be read.
     #[error("read {path}")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The file is malformed, or has settings that are not known.
+    /// The file is malformed, or has unknown settings.
     #[error("parse {path}: {reason}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        reason: String,
-    },
+    Parse { path: PathBuf, reason: String },
 }
 
 /// The endpoints and credentials of registries.
@@ -69,22 +61,21 @@ struct Tls {
 /// A registry server that is tried for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// The registry's host, with `:port` if it is not the standard one.
+    /// The registry's host, with `:port` if the port is not the default.
     pub host: String,
-    /// Plain HTTP instead of TLS.
+    /// Whether HTTP is used without TLS.
     pub plain_http: bool,
-    /// Do not check the certificate.
+    /// Whether the certificate is not verified.
     pub insecure_skip_verify: bool,
-    /// Certificate authority to trust besides the system's.
+    /// An additional certificate authority to trust.
     pub ca_file: Option<PathBuf>,
-    /// Whether the registries file names it.
+    /// Whether the registries file names the endpoint.
     pub configured: bool,
-    /// The credentials from the file.
     pub credentials: Option<Credentials>,
 }
 
 impl RegistriesConfig {
-    /// Reads a file. A missing file is the same as an empty one.
+    /// Reads a file. A missing file is like an empty one.
     ///
     /// # Errors
     /// The file cannot be read or parsed.
@@ -109,7 +100,7 @@ impl RegistriesConfig {
         serde_saphyr::from_str(text).map_err(|error| yaml_error::in_text(&error))
     }
 
-    /// The places to try for a registry: its mirrors in their order, then the registry itself.
+    /// The endpoints to try for a registry: its mirrors in their order, then the registry itself.
     pub(crate) fn endpoints(&self, registry: &str) -> Vec<Endpoint> {
         let mirror = self.mirrors.get(registry).or_else(|| self.mirrors.get("*"));
         let mut endpoints: Vec<Endpoint> = mirror
@@ -128,7 +119,7 @@ impl RegistriesConfig {
         endpoints
     }
 
-    /// Whether the file has mirrors of a registry, or has it as a mirror.
+    /// Whether the file configures a registry, or names it as a mirror.
     fn names(&self, host: &str) -> bool {
         let urls = self.mirrors.values().flat_map(|mirror| &mirror.endpoint);
         self.mirrors.contains_key(host) || urls.map(|url| host_of(url).1).any(|own| own == host)
@@ -170,7 +161,7 @@ impl Auth {
     }
 }
 
-/// Whether an endpoint uses plain HTTP, and its host.
+/// Whether a URL uses plain HTTP, and its host.
 fn host_of(url: &str) -> (bool, &str) {
     let (plain_http, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (scheme == "http", rest),
@@ -182,7 +173,7 @@ fn host_of(url: &str) -> (bool, &str) {
     )
 }
 
-/// Docker Hub answers on another host than its name.
+/// The host of a registry's API. Docker Hub's API has another host than its name.
 fn own_host(registry: &str) -> &str {
     if registry == "docker.io" {
         "index.docker.io"
@@ -191,7 +182,7 @@ fn own_host(registry: &str) -> &str {
     }
 }
 
-/// A registry on this machine uses plain HTTP, as in Docker.
+/// Whether a registry is on this machine. Such a registry uses plain HTTP, as in Docker.
 fn is_loopback(registry: &str) -> bool {
     let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     host == "localhost"

@@ -1,4 +1,4 @@
-//! Scratch directories: data that is being unpacked, and is not yet part of the store.
+//! Scratch directories for data that is being unpacked, and is not yet part of the store.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,8 +12,9 @@ use crate::store::{ImageStore, StoreError, io_error};
 /// Distinguishes the concurrent scratch directories of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// A directory of this process below the store, removed when it is dropped. Its lock marks it as in
-/// use: process ids cannot, since after a restart in a container the next process has the same.
+/// A directory of this process in the store, which is removed when the value is dropped. Its lock marks the
+/// directory as in use. A process id cannot be the mark: after a restart in a container, the next process
+/// has an equal id.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -29,7 +30,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         match fs::remove_dir_all(&self.path) {
-            // Kept contents were moved away.
+            // The content may have been moved to the store.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let path = self.path.display();
                 tracing::warn!(%path, %error, "scratch directory stays behind");
@@ -40,7 +41,7 @@ impl Drop for Scratch {
 }
 
 impl ImageStore {
-    /// A directory of this process's own below the store, on the same file system.
+    /// Creates a scratch directory of this process, on the file system of the store.
     pub(crate) fn scratch(&self) -> Result<Scratch, StoreError> {
         let temporary = self.directory().join("temporary");
         loop {
@@ -48,11 +49,11 @@ impl ImageStore {
             let path = temporary.join(format!("{}-{number}", std::process::id()));
             match fs::create_dir(&path) {
                 Ok(()) => {}
-                // Of a former process with the same id.
+                // A former process with this id has left the directory.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(io_error("make", &path)(error)),
             }
-            // Another process that opens the store may take it for a leftover before it is locked.
+            // Another process that opens the store may remove the directory before it is locked.
             if let Some(lock) = lock_directory(&path).map_err(io_error("lock", &path))?
                 && path.is_dir()
             {
@@ -61,7 +62,7 @@ impl ImageStore {
         }
     }
 
-    /// Removes scratch directories of ended processes: they are not locked.
+    /// Removes scratch directories of exited processes, which are not locked.
     pub(crate) fn clear_abandoned(&self) -> Result<(), StoreError> {
         let temporary = self.directory().join("temporary");
         for entry in fs::read_dir(&temporary).map_err(io_error("read", &temporary))? {
@@ -81,7 +82,7 @@ impl ImageStore {
     }
 }
 
-/// Locks a directory for this process; `None` if another process has the lock, or it does not
+/// Locks a directory for this process; `None` if another process has the lock, or if the directory does not
 /// exist.
 fn lock_directory(path: &Path) -> io::Result<Option<File>> {
     let directory = match File::open(path) {
@@ -113,7 +114,7 @@ mod tests {
             fs::create_dir(&left).unwrap();
             fs::write(left.join("blob"), "half").unwrap();
         }
-        // They are harmless, and are removed when the store is opened next.
+        // The remains are harmless, and are removed when the store is opened the next time.
         store
             .put_builtin("a", &layer("one"), &config(), "f")
             .unwrap();

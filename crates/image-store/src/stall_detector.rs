@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The minimum speed of a registry: a slower download is cancelled.
+/// The minimum speed of a registry. A slower download is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MinimumSpeed {
-    /// The length of a window.
+    /// The duration of a window.
     pub window: Duration,
     /// The minimum number of bytes per window.
     pub bytes_min: u64,
 }
 
 impl Default for MinimumSpeed {
-    /// Less than any usable line. The window is containerd's (`image_pull_progress_timeout`), which
+    /// Slower than any usable connection. The window is containerd's (`image_pull_progress_timeout`), which
     /// requires one byte.
     fn default() -> Self {
         Self {
@@ -36,7 +36,7 @@ pub struct TooSlow {
     pub minimum_speed: MinimumSpeed,
 }
 
-/// Measures one download, window by window.
+/// Measures the speed of one download in consecutive windows.
 #[derive(Debug)]
 pub struct StallDetector {
     minimum_speed: MinimumSpeed,
@@ -45,7 +45,7 @@ pub struct StallDetector {
 }
 
 impl StallDetector {
-    /// The first window begins now.
+    /// Starts the first window at `now`.
     pub fn new(minimum_speed: MinimumSpeed, now: Instant) -> Self {
         Self {
             minimum_speed,
@@ -54,20 +54,20 @@ impl StallDetector {
         }
     }
 
-    /// The end of the window.
+    /// The end of the present window.
     pub fn end(&self) -> Instant {
         self.began + self.minimum_speed.window
     }
 
-    /// Adds bytes that were received in this window.
+    /// Adds bytes that were received in the present window.
     pub fn add(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Begins the next window when this one is over.
+    /// Starts the next window if the present one has ended.
     ///
     /// # Errors
-    /// *Errors.* The window had too few bytes.
+    /// The window had too few bytes.
     pub fn check(&mut self, now: Instant) -> Result<(), TooSlow> {
         if now < self.end() {
             return Ok(());
@@ -88,18 +88,17 @@ impl StallDetector {
 pub struct PullProgress(Arc<AtomicU64>);
 
 impl PullProgress {
-    /// The bytes received so far.
     pub fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Notes that it went on.
+    /// Adds downloaded or unpacked bytes.
     pub fn add(&self, bytes: u64) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
-/// The observer of a read: it receives the progress, and may cancel.
+/// The observer of a read: it counts the progress, and may cancel the read.
 #[derive(Clone, Debug, Default)]
 pub struct Observer {
     progress: PullProgress,
@@ -107,7 +106,6 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// An observer of that progress.
     pub fn of(progress: PullProgress) -> Self {
         Self {
             progress,
@@ -115,17 +113,17 @@ impl Observer {
         }
     }
 
-    /// Lets the observer go when the guard is dropped.
+    /// Cancels the read when the returned guard is dropped.
     pub fn go_on_drop(&self) -> DropGuard {
         self.gone.clone().drop_guard()
     }
 
-    /// Whether the observer has cancelled.
+    /// Whether the read is cancelled.
     pub fn is_gone(&self) -> bool {
         self.gone.is_cancelled()
     }
 
-    /// Notes that it went on.
+    /// Adds read bytes to the progress.
     pub fn see(&self, bytes: u64) {
         self.progress.add(bytes);
     }
@@ -155,7 +153,7 @@ mod tests {
         );
         stall_detector.add(1);
         assert_eq!(stall_detector.check(at(10)), Ok(()));
-        // Earlier bytes do not count again.
+        // Bytes of earlier windows do not count.
         assert_eq!(stall_detector.end(), at(20));
         stall_detector.add(7);
         assert_eq!(

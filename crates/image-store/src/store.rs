@@ -1,4 +1,4 @@
-//! The store: the images with their names; layers are added and removed here.
+//! The store: the images with their names. This module adds and removes layers.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,10 +16,9 @@ use crate::index::{Image, ImageRecord, Index};
 use crate::reference::{InvalidReference, normalize};
 use crate::unpack::{UnpackError, hides_all_below};
 
-/// The error of the image store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A layer was removed before the image had its name: it must be added again.
+    /// A layer was removed before the image was added: the layer must be added again.
     #[error("layer {layer} was removed while its image was being added")]
     LayerCleared {
         /// The layer's digest, without its algorithm.
@@ -28,7 +27,7 @@ pub enum StoreError {
     /// The name is malformed.
     #[error(transparent)]
     Reference(#[from] InvalidReference),
-    /// No image of that name.
+    /// There is no image with this name.
     #[error("image {reference:?} not found")]
     NotFound {
         /// The full name.
@@ -43,9 +42,8 @@ pub enum StoreError {
     /// The unpacked data does not match its digest.
     #[error("layer does not match its digest: expected {expected}, got {actual}")]
     DigestMismatch {
-        /// Promised by the image's configuration.
+        /// The digest in the image's configuration.
         expected: String,
-        /// The actual digest.
         actual: String,
     },
     /// A layer cannot be unpacked.
@@ -54,13 +52,10 @@ pub enum StoreError {
     /// The data does not fit.
     #[error(transparent)]
     OutOfSpace(#[from] OutOfSpace),
-    /// The disk failed.
     #[error("{action} {path}")]
     Io {
-        /// The failed operation.
         action: &'static str,
         path: PathBuf,
-        /// The error.
         #[source]
         source: io::Error,
     },
@@ -84,7 +79,7 @@ pub(crate) fn room_error(action: &'static str, path: &Path) -> impl Fn(SpaceErro
 }
 
 impl StoreError {
-    /// The missing disk space, if that is the cause.
+    /// The missing disk space; `None` if the error has another cause.
     pub fn no_room(&self) -> Option<&OutOfSpace> {
         match self {
             Self::OutOfSpace(source) | Self::Unpack(UnpackError::OutOfSpace { source, .. }) => {
@@ -99,25 +94,24 @@ impl StoreError {
 #[derive(Clone, Debug)]
 pub struct ImageStore {
     pub(crate) directory: PathBuf,
-    /// One pull at a time per name.
+    /// A lock per name: only one pull of a name runs at a time.
     pub(crate) pulls: Arc<KeyedLocks<tokio::sync::Mutex<()>>>,
 }
 
-/// Fewest characters of a layer's short name in the options of an overlay.
+/// Minimum length of a layer's short name in the options of an overlay.
 const SHORT_NAME_BYTES: usize = 6;
 
-/// The directory's mode.
 const DIRECTORY_MODE: u32 = 0o700;
 
 impl ImageStore {
-    /// Opens a store, making the directory if it is not there.
+    /// Opens a store. The directory is created if it is missing.
     ///
     /// # Errors
     /// The directory cannot be created or read.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let directory = directory.into();
         fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
-        // Layers have programs that run as another user, and devices: not for users of the host.
+        // Layers contain set-user-ID programs and devices, so users of the host must not have access.
         let private = fs::Permissions::from_mode(DIRECTORY_MODE);
         fs::set_permissions(&directory, private).map_err(io_error("protect", &directory))?;
         for part in ["layers", "temporary"] {
@@ -131,15 +125,14 @@ impl ImageStore {
         Ok(store)
     }
 
-    /// The root directory of the store.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The image of that name (completed as Docker does) or id, if it is present.
+    /// The image with this name (completed as in Docker) or id; `None` if it is absent.
     ///
     /// # Errors
-    /// The name is malformed or the disk fails.
+    /// The name is malformed, or the disk fails.
     pub fn get(&self, reference: &str) -> Result<Option<Image>, StoreError> {
         let index = self.index()?;
         let found = index.look_up(reference)?;
@@ -147,7 +140,7 @@ impl ImageStore {
         Ok(found.map(|(digest, record)| self.image(&index, digest, record)))
     }
 
-    /// Whether all layers of an image exist: a user may have deleted them by hand.
+    /// Whether all layers of an image exist. A user may have deleted them.
     fn is_whole(&self, digest: &str, record: &ImageRecord) -> bool {
         let missing = record.layers.iter().find(|layer| !self.has_layer(layer));
         if let Some(layer) = missing {
@@ -177,7 +170,7 @@ impl ImageStore {
             .collect())
     }
 
-    /// Removes a name; the image is removed with its last name, unless a container uses it.
+    /// Removes a name. The image is removed with its last name, unless a container uses it.
     ///
     /// # Errors
     /// There is no such name, the image is in use, or the disk fails.
@@ -198,10 +191,10 @@ impl ImageStore {
         self.drop_unused_layers()
     }
 
-    /// Whether the image of that name is built-in with that fingerprint.
+    /// Whether the image with this name is built in and has this fingerprint.
     ///
     /// # Errors
-    /// The name is malformed or the disk fails.
+    /// The name is malformed, or the disk fails.
     pub fn has_builtin(&self, reference: &str, fingerprint: &str) -> Result<bool, StoreError> {
         let index = self.index()?;
         let found = index
@@ -211,7 +204,7 @@ impl ImageStore {
         Ok(found.flatten().as_deref() == Some(fingerprint))
     }
 
-    /// The image of that full name, if it was made here.
+    /// The image with this full name; `None` if it is not built in.
     pub(crate) fn builtin(&self, reference: &str) -> Option<Image> {
         let index = self.index().ok()?;
         let (digest, record) = index.find(reference)?;
@@ -219,7 +212,7 @@ impl ImageStore {
         Some(self.image(&index, digest, record))
     }
 
-    /// Records an image under a name; its layers must be there.
+    /// Records an image under a name. Its layers must exist.
     pub(crate) fn insert(
         &self,
         reference: &str,
@@ -227,14 +220,14 @@ impl ImageStore {
         mut record: ImageRecord,
     ) -> Result<Image, StoreError> {
         let lock = self.lock()?;
-        // Garbage collection holds the lock too: existing layers stay, because they are about to be
-        // named.
+        // Garbage collection holds this lock, too. Existing layers stay, because the image is about to name
+        // them.
         let is_gone = |layer: &&String| !self.has_layer(layer);
         if let Some(layer) = record.layers.iter().find(is_gone) {
             let layer = layer.clone();
             return Err(StoreError::LayerCleared { layer });
         }
-        // The kernel does not look for the mark at the top of a layer.
+        // The kernel ignores the opaque mark of a layer's root directory, so the layers below are left out.
         let hides_all = |layer: &String| hides_all_below(&self.layer(layer).join("fs"));
         if let Some(lowest) = record.layers.iter().rposition(hides_all) {
             record.layers.drain(..lowest);
@@ -247,7 +240,7 @@ impl ImageStore {
         Ok(self.image(&index, digest, record))
     }
 
-    /// Removes layers that no image names and no container has mounted.
+    /// Removes layers that no image has and no container has mounted.
     ///
     /// # Errors
     /// The disk fails.
@@ -255,7 +248,7 @@ impl ImageStore {
         self.drop_unused(&self.layers()?)
     }
 
-    /// Removes those of the given layers that no image names and no container has mounted.
+    /// Removes those of `layers` that no image has and no container has mounted.
     pub(crate) fn drop_unused(&self, layers: &BTreeSet<String>) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         let index = self.index()?;
@@ -266,7 +259,7 @@ impl ImageStore {
             if is_used || !place.exists() || self.is_mounted(std::slice::from_ref(layer))? {
                 continue;
             }
-            // Moved away first, so that a partly removed layer never looks complete.
+            // The layer is moved first, so that a partly deleted layer never looks complete.
             let scratch = self.scratch()?;
             fs::rename(&place, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
         }
@@ -277,7 +270,7 @@ impl ImageStore {
     pub(crate) fn is_mounted(&self, layers: &[String]) -> Result<bool, StoreError> {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = mount_table::read().map_err(io_error("read", path))?;
-        // Overlay names its layers among its options.
+        // The options of an overlay mount contain its layers.
         let uses = |mount: &MountPoint, layer: &str| {
             let bound = mount.root.components().chain(mount.path.components());
             is_named(&mount.super_options, layer)
@@ -319,7 +312,7 @@ impl ImageStore {
         self.directory.join("images.json")
     }
 
-    /// Keeps other processes from changing the index until it is dropped.
+    /// Prevents changes of the index by other processes until the value is dropped.
     pub(crate) fn lock(&self) -> Result<File, StoreError> {
         let path = self.directory.join("lock");
         let file = File::create(&path).map_err(io_error("open", &path))?;
@@ -333,7 +326,7 @@ impl ImageStore {
         self.pulls.get(reference)
     }
 
-    /// Names of the layers that are there, for tests and garbage collection.
+    /// Names of the layers in the store, for tests and garbage collection.
     ///
     /// # Errors
     /// The disk fails.
@@ -347,15 +340,15 @@ impl ImageStore {
     }
 }
 
-/// Layers without repetitions: what the topmost of equal ones changes, those below change too.
+/// The layers without repetitions. Of equal layers, the top one is kept, because it overrides the others.
 fn distinct(layers: &[String]) -> impl Iterator<Item = &String> {
     let above = |index: usize| &layers[index + 1..];
     let layers = layers.iter().enumerate();
     layers.filter_map(move |(index, layer)| (!above(index).contains(layer)).then_some(layer))
 }
 
-/// Whether the options of an overlay name a layer: as a part of a path, or by the beginning of its digest where
-/// the paths of all layers were too long for the kernel.
+/// Whether the options of an overlay name a layer: as a component of a path, or by a prefix of its digest
+/// if the paths of all layers were too long for the kernel.
 fn is_named(options: &str, layer: &str) -> bool {
     let names = options.split([',', '=', ':']);
     options.contains(layer)
@@ -372,7 +365,7 @@ pub(crate) mod tests {
     use crate::manifest::ImageConfig;
     use crate::stall_detector::Observer;
 
-    /// An archive with that text in one file.
+    /// An archive with one file, whose content is `text`.
     pub(crate) fn layer(text: &str) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
@@ -419,7 +412,7 @@ pub(crate) mod tests {
         let outer = tempfile::tempdir().unwrap();
         let directory = outer.path().join("images");
         fs::create_dir(&directory).unwrap();
-        // As it was made before.
+        // A directory with the mode of earlier versions.
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
         ImageStore::open(&directory).unwrap();
         let mode = fs::metadata(&directory).unwrap().permissions().mode();

@@ -1,4 +1,4 @@
-//! Hostile or broken images and registries.
+//! Malicious or malformed images and registries.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -26,7 +26,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// An archive of raw entries, hostile names and all.
+/// An archive of raw entries, which may have malicious names.
 #[derive(Default)]
 struct Layer(Vec<u8>);
 
@@ -69,7 +69,7 @@ impl Layer {
     }
 }
 
-/// Unpacks a layer by way of a built-in image; gives its directory.
+/// Unpacks a layer as a built-in image. Returns its directory.
 fn unpacked(store: &ImageStore, layer: Layer) -> Result<std::path::PathBuf, String> {
     let config = ImageConfig::default();
     let image = store.put_builtin("app", &layer.finish(), &config, "f");
@@ -123,7 +123,7 @@ fn numbers_of_attributes_are_numbers() {
     }
 }
 
-/// findings C4: as `umoci insert` of Debian writes, and as containerd takes.
+/// findings C4: an archive as `umoci insert` of Debian writes it, and as containerd accepts it.
 #[test]
 fn the_padding_of_the_last_file_may_be_missing() {
     let (_directory, store) = store();
@@ -133,7 +133,7 @@ fn the_padding_of_the_last_file_may_be_missing() {
     let image = store.put_builtin("app", &bytes, &config, "f").unwrap();
     let text = std::fs::read_to_string(image.layers[0].join("a"));
     assert_eq!(text.unwrap(), "text");
-    // A file that is cut off is none.
+    // A truncated file is an error.
     bytes.truncate(512 + 3);
     store.put_builtin("cut", &bytes, &config, "f").unwrap_err();
 }
@@ -141,7 +141,7 @@ fn the_padding_of_the_last_file_may_be_missing() {
 #[test]
 fn attributes_may_contain_any_byte() {
     let (_directory, store) = store();
-    // A line feed is two capabilities' bits as well.
+    // The value of a line feed is also a valid part of a capability mask.
     let capability: &[u8] = &[
         1, 0, 0, 2, b'\n', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
@@ -204,7 +204,7 @@ fn links_through_links_stay_inside() {
     );
 }
 
-/// May fail first, and may call back at a path.
+/// A registry whose first responses may fail, and which may run a function at a path.
 struct Registry {
     host: String,
     failures: Arc<AtomicU32>,
@@ -222,7 +222,7 @@ fn registry(blobs: Blobs, call_back: CallBack) -> Registry {
         for stream in listener.incoming() {
             let Ok(stream) = stream else { return };
             let shared = Arc::clone(&shared);
-            // Whoever calls back may wait for the answer to another.
+            // A function may wait for the response to another request.
             std::thread::spawn(move || answer(stream, &shared.0, &shared.1, &shared.2));
         }
     });
@@ -258,14 +258,14 @@ fn answer(mut stream: TcpStream, blobs: &Blobs, call_back: &CallBack, failing: &
          connection: close\r\n\r\n",
         body.len()
     );
-    // A client may have gone away.
+    // The client may have disconnected.
     stream
         .write_all(head.as_bytes())
         .and_then(|()| stream.write_all(body))
         .ok();
 }
 
-/// An image of (archive, as it is sent) pairs.
+/// An image with these layers: pairs of the archive and its transferred form.
 fn image(layers: &[(Vec<u8>, Vec<u8>)]) -> Blobs {
     let architecture = if std::env::consts::ARCH == "aarch64" {
         "arm64"
@@ -318,7 +318,7 @@ async fn layers_of_several_zstd_frames_are_whole() {
     assert_eq!(fs::read_to_string(image.layers[0].join("b")).unwrap(), "y");
 }
 
-/// findings-2 I3: two images have the layer, and it means another file above each base.
+/// findings-2 I3: two images have the layer, which refers to a different file above each base layer.
 #[tokio::test]
 async fn a_layer_is_pulled_for_its_place_in_the_image() {
     let (_directory, store) = store();
@@ -355,7 +355,7 @@ async fn clearing_up_during_a_pull_takes_nothing_that_the_pull_needs() {
     let (wanted, path) = (digest(&second), directory.path().to_owned());
     let blobs = image(&[(first.clone(), first.clone()), (second.clone(), second)]);
     let first = digest(&first);
-    // When the second layer is asked for, somebody removes what no image names.
+    // When the second layer is requested, a concurrent process removes layers without an image.
     let cleared = AtomicU32::new(0);
     let clear = move |asked: &str| {
         if asked.ends_with(&wanted) && cleared.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -372,7 +372,7 @@ async fn clearing_up_during_a_pull_takes_nothing_that_the_pull_needs() {
     assert!(image.layers.iter().all(|layer| layer.is_dir()), "{image:?}");
 }
 
-/// A file system of its own with so many MiB, while it lives.
+/// A separate file system with this size in MiB, which is unmounted when the value is dropped.
 struct Disk(tempfile::TempDir);
 
 impl Disk {
@@ -389,7 +389,7 @@ impl Disk {
         found.f_bavail * found.f_frsize
     }
 
-    /// Nothing of a pull is left, not even for a moment.
+    /// Checks that nothing of a pull is left, not even temporarily.
     fn is_clean(&self, store: &ImageStore) {
         assert_eq!(store.layers().unwrap().len(), 0);
         let temporary = self.0.path().join("temporary");
@@ -409,7 +409,7 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Pulls an image of one layer from a registry of its own.
+/// Pulls an image with one layer from a new registry.
 async fn pull_layer(store: &ImageStore, plain: Vec<u8>) -> Result<image_store::Image, String> {
     let sent = gzip(&plain);
     let registry = registry(image(&[(plain, sent)]), Box::new(|_| {}));
@@ -424,7 +424,7 @@ async fn a_bomb_ends_where_the_disk_has_no_more_room() {
     let store = ImageStore::open(disk.0.path()).unwrap();
     let before = disk.available();
     let zeros = |mib: usize| "\0".repeat(mib << 20);
-    // One file that says what it will be, and many that are each small.
+    // One large file with a stated size, and many small files.
     let one = Layer::default().file("bomb", &zeros(65)).finish();
     let small = zeros(1);
     let many = (0..65).fold(Layer::default(), |layer, number| {
@@ -443,7 +443,7 @@ async fn a_bomb_ends_where_the_disk_has_no_more_room() {
         disk.is_clean(&store);
         assert_eq!(disk.available(), before);
     }
-    // What fits may be packed as tightly as it likes.
+    // If the content fits, the compression ratio does not matter.
     let dense = Layer::default().file("dense", &zeros(40)).finish();
     let image = pull_layer(&store, dense).await.unwrap();
     assert_eq!(image.size, 40 << 20);
@@ -463,7 +463,7 @@ async fn an_image_of_which_one_layer_does_not_fit_leaves_none() {
     let present = pull_layer(&store, kept.0.clone()).await.unwrap();
     let wanted = digest(&large.1);
     let place = disk.0.path().join("layers").join(&digest(&fits.0)[7..]);
-    // The one that does not fit is sent when the other is there.
+    // The layer that does not fit is sent after the other layer is unpacked.
     let wait = move |path: &str| {
         if path.ends_with(&wanted) {
             wait_for(&place);
@@ -518,7 +518,7 @@ async fn a_full_disk_takes_the_image_when_there_is_room() {
     );
     disk.is_clean(&store);
     assert!(store.list().unwrap().is_empty());
-    // What somebody wants to stay free counts, and the disk's own last part in any case.
+    // Both the caller's minimum and the disk's minimum stay free.
     fs::remove_file(&others).unwrap();
     let plain = layer();
     let registry = registry(image(&[(plain.clone(), plain)]), Box::new(|_| {}));

@@ -1,5 +1,5 @@
-//! Whole images through the store: from archives, and from a small registry of this test's own
-//! that can be told to lie.
+//! Complete images in the store: from archives, and from a small registry of this test that can send wrong
+//! data.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -43,7 +43,7 @@ fn architecture() -> &'static str {
     }
 }
 
-/// The blobs of an image of one gzip layer with one file; the manifest comes last.
+/// The blobs of an image with one gzip layer and one file; the manifest is last.
 struct Built {
     layer: Vec<u8>,
     config: Vec<u8>,
@@ -132,7 +132,7 @@ fn an_archive_of_docker_save_is_imported() {
     assert_eq!(hello(&store, "app:2"), "two");
 }
 
-/// findings A6: a chain of indexes, each rightly named, ends before the stack does.
+/// findings A6: a chain of indexes with correct digests ends before the stack overflows.
 #[test]
 fn indexes_behind_indexes_are_bounded() {
     let (directory, store) = store();
@@ -175,7 +175,7 @@ fn what_is_wrong_with_an_archive_is_said() {
     let honest = built.layer.clone();
     built.layer = tar(&[("hello", b"evil")]);
     let mut bytes = oci_archive(&built, "app:1");
-    // The lying layer under the honest one's name.
+    // The wrong layer, under the digest of the correct layer.
     let (lie, name) = (digest(&built.layer), digest(&honest));
     let (lie, name) = (
         lie.trim_start_matches("sha256:"),
@@ -190,7 +190,7 @@ fn what_is_wrong_with_an_archive_is_said() {
     assert!(store.list().unwrap().is_empty(), "nothing was kept");
 }
 
-/// Serves fixed bodies by path; every other path is unknown.
+/// Serves fixed bodies by path; all other paths return 404.
 fn registry(paths: BTreeMap<String, (u16, Vec<u8>)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -324,7 +324,7 @@ async fn an_image_for_other_machines_is_refused() {
 #[tokio::test]
 async fn a_registry_that_is_down_cannot_be_reached() {
     let (directory, store) = store();
-    // Taken, so that nobody else listens there.
+    // The socket is bound so that no other program listens at the port.
     let taken = TcpSocket::new_v4().unwrap();
     taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let closed = taken.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! Registries that want to know who asks, that never come to an end, or are slow.
+//! Registries that require credentials, that never end their responses, or that are slow.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -32,11 +32,11 @@ struct Answer {
 #[derive(Clone)]
 enum Body {
     Whole(Vec<u8>),
-    /// So much is promised, and never less than a piece sent.
+    /// A response that states a length, which is at least the length of the first chunk.
     Promised(u64),
-    /// Goes on until nobody listens.
+    /// A response that continues until the client disconnects.
     Endless,
-    /// This, a byte now and then.
+    /// A response that is sent byte by byte, slowly.
     Trickle(Vec<u8>),
 }
 
@@ -55,7 +55,7 @@ impl Answer {
     }
 }
 
-/// The requests: the path with its query, and the credentials.
+/// A request: the path with its query, and the credentials.
 struct Question {
     path: String,
     authorization: String,
@@ -63,7 +63,8 @@ struct Question {
 
 type Answers = dyn Fn(&Question) -> Option<Answer> + Send + Sync;
 
-/// A registry that answers as the function says; where that says nothing, with the image's parts.
+/// A registry whose responses are returned by a function; if it returns none, the part of the image is
+/// sent.
 struct Registry {
     host: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -98,7 +99,7 @@ impl Registry {
     }
 }
 
-/// Answers one question and closes.
+/// Responds to one request and closes the connection.
 fn serve(
     mut stream: TcpStream,
     log: &Mutex<Vec<String>>,
@@ -123,7 +124,7 @@ fn serve(
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     if path == "/v2/" {
         let greeting = "HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
-        // A client that goes away has seen enough.
+        // A client that disconnects needs no more data.
         stream.write_all(greeting.as_bytes()).ok();
         return;
     }
@@ -157,7 +158,7 @@ fn serve(
         head.push_str(&format!("content-length: {length}\r\n"));
     }
     head.push_str("\r\n");
-    // A client that goes away has seen enough.
+    // A client that disconnects needs no more data.
     let mut send = |bytes: &[u8]| stream.write_all(bytes).is_ok();
     if !send(head.as_bytes()) {
         return;
@@ -176,7 +177,7 @@ fn serve(
     }
 }
 
-/// The parts of an image of one layer, by the end of their path.
+/// The parts of an image with one layer, by the end of their path.
 fn image() -> BTreeMap<String, Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -215,13 +216,13 @@ fn nothing_is_left(directory: &Path) {
     }
 }
 
-/// A registry that gives tokens to those with the password; its realm is the registry itself.
+/// A registry that issues tokens to clients with the password. The realm is the registry itself.
 fn with_tokens(token: Answer) -> Registry {
     let realm = Arc::new(Mutex::new(String::new()));
     let own = Arc::clone(&realm);
     let registry = Registry::new(image(), move |question: &Question| {
         if question.path.starts_with("/token?") {
-            // me:secret
+            // The base64 form of `me:secret`.
             let knows = question.authorization == "Basic bWU6c2VjcmV0";
             let refused = Answer {
                 status: 401,
@@ -277,7 +278,7 @@ async fn tokens_are_given_to_those_who_log_in() {
         assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
     }
     let mut mine = me("secret");
-    // The one that fits need not be the first.
+    // The valid secret need not be the first one.
     mine.secrets.insert(0, me("wrong").secrets.remove(0));
     registry.pull(&store, &mine).await.unwrap();
     let asked = registry.asked();
@@ -297,12 +298,12 @@ async fn an_image_is_for_those_who_have_shown_a_secret_or_for_all_if_none_was_ne
     registry.pull(&store, &mine).await.unwrap();
     assert!(store.may_use(&name, &mine.secrets).unwrap());
     assert!(!store.may_use(&name, &[]).unwrap());
-    // By the image's digest, under another repository's name, it is no more theirs.
+    // By the image's digest, under another repository's name, the image is not available to the pods.
     let digest = store.get(&name).unwrap().unwrap().digest;
     let elsewhere = format!("elsewhere.example/app@{digest}");
     assert!(store.get(&elsewhere).unwrap().is_some());
     assert!(!store.may_use(&elsewhere, &mine.secrets).unwrap());
-    // A failed attempt changes nothing, a second secret is added to the first.
+    // A failed attempt changes nothing. A second secret is added to the first one.
     registry.pull(&store, &me("wrong")).await.unwrap_err();
     let mut other = me("secret");
     other.secrets[0].holder.namespace = "other".to_owned();
@@ -314,8 +315,8 @@ async fn an_image_is_for_those_who_have_shown_a_secret_or_for_all_if_none_was_ne
     assert!(store.may_use(&format!("{}/app:1", open.host), &[]).unwrap());
 }
 
-/// findings S19: a service of the node that is no registry is asked for nothing but `/v2/`, and what
-/// it answers is not told, nor whether anything answers.
+/// findings S19: if a service of the node is no registry, only `/v2/` is requested from it. The error
+/// contains neither its response nor whether a service responds.
 #[tokio::test]
 async fn what_is_no_registry_on_the_node_is_not_asked_and_not_told() {
     let (_directory, store) = store();
@@ -342,7 +343,7 @@ async fn what_is_no_registry_on_the_node_is_not_asked_and_not_told() {
     assert!(asked.recv().unwrap().starts_with("GET /v2/ "));
     assert!(asked.recv().is_err(), "it was asked once");
     assert!(told.ends_with("does not answer as a registry"), "{told}");
-    // Nothing listens there now.
+    // No program listens at the port now.
     assert_eq!(pull().await, told);
     let anyone = PullOptions::default();
     let link = store.pull("169.254.169.254/x:1", &anyone).await;
@@ -380,7 +381,7 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
     let error = tokens.pull(&store, &me("secret")).await.unwrap_err();
     assert!(error.to_string().contains("may not reach"), "{error}");
     assert_eq!(inner.asked(), [""; 0]);
-    // Within itself it may send where it likes, but not for ever.
+    // A registry may redirect within itself, but not endlessly.
     let within = Registry::new(image(), |question| {
         let (path, count) = question
             .path
@@ -448,7 +449,7 @@ async fn answers_without_an_end_are_not_read_to_the_end() {
         let wanted = "its token is longer than the limit of 262144 bytes";
         assert!(error.contains(wanted), "{error}");
 
-        // What goes wrong, it cannot tell without end either.
+        // A response with an error cannot be endless either.
         let refusal = Answer {
             status: 400,
             ..manifest.clone()
@@ -458,7 +459,7 @@ async fn answers_without_an_end_are_not_read_to_the_end() {
         let error = error.unwrap_err().to_string();
         assert!(error.contains("it answered 400"), "{error}");
 
-        // A blob says how long it is; what continues is another one.
+        // The descriptor of a blob has its length; a longer blob does not match.
         for (part, bytes) in image() {
             if part.starts_with("sha256:") {
                 let part: &'static str = part.leak();
@@ -505,14 +506,14 @@ async fn a_registry_that_trickles_is_given_up() {
     let (directory, store) = store();
     let options = PullOptions {
         minimum_speed: MinimumSpeed {
-            // Longer than a busy machine takes for the small parts that come at once.
+            // The window is longer than a busy machine needs for the small parts, which are sent at once.
             window: Duration::from_secs(3),
             bytes_min: 1 << 20,
         },
         ..PullOptions::default()
     };
     for (part, bytes) in image() {
-        // The manifest as well as what it names; the smaller ones never end by themselves.
+        // The manifest is slow, too, and so are the parts that it names; the small parts never end.
         let mut slowly = bytes.clone();
         if part.starts_with('/') {
             slowly.resize(1 << 20, b' ');

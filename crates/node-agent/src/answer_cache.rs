@@ -1,10 +1,10 @@
-//! A cache of one response, which answers all requests within a few seconds.
+//! A cache of one response. The cached response serves all requests of a few seconds.
 
 use jiff::SignedDuration;
 use pod_lifecycle::Instant;
 use tokio::sync::Mutex;
 
-/// Lifetime of a response. Usage of CPU and memory is sampled less often than that.
+/// Lifetime of a response. CPU and memory usage are sampled less often.
 const CACHE_TTL: SignedDuration = SignedDuration::from_secs(5);
 
 /// The newest response, and the time of its request.
@@ -48,7 +48,8 @@ mod tests {
 
     use super::*;
 
-    /// findings C8: the summary asks about all pods and their file systems, so it is not made for each request.
+    /// findings C8: the summary reads all pods and their file systems, so it is not computed for each
+    /// request.
     #[tokio::test]
     async fn an_answer_is_made_anew_after_a_few_seconds() {
         let made = Cell::new(0);

@@ -1,11 +1,11 @@
-//! The node's clocks: the wall clock for users, and a monotonic clock for everything else. No other
-//! module of the agent reads either of them for a decision.
+//! The node's clocks: the wall clock for users, and a monotonic clock for everything else. No other module
+//! of the agent reads a clock for a decision.
 //!
-//! The monotonic clock is the kernel's boot clock (`CLOCK_BOOTTIME`, which continues while the
-//! machine is suspended), plus the time of the boot. That time is stored in a file with the boot
-//! id, so that the readings in the pods' records stay valid for the next agent, even if the wall
-//! clock was set in between. After a reboot only the wall clock has the elapsed time; but
-//! the clock never goes back behind its last known reading.
+//! The monotonic clock is the kernel's boot clock (`CLOCK_BOOTTIME`, which continues while the machine is
+//! suspended), plus the time of the boot. A file stores the time of the boot with the boot id. So the next
+//! agent can use the readings in the pods' records, even if the wall clock was set in between. After a
+//! reboot, only the wall clock has the elapsed time. The monotonic clock never goes back behind its last
+//! stored reading.
 
 use std::fs;
 use std::io;
@@ -18,31 +18,30 @@ use pod_lifecycle::{Instant, Moment};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// Longest sleep without reading the clock: the timers of the program stop while the
-/// machine is suspended, and this clock does not.
+/// Longest sleep between two reads of the clock: timers of the program stop while the machine is suspended,
+/// but this clock continues.
 const LOOK_MAX: Duration = Duration::from_secs(60);
 
-/// The wall clock and the monotonic clock of the node.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// The monotonic clock's reading at boot.
     origin: Instant,
 }
 
-/// The stored state of the clock.
+/// The content of the clock's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     boot_id: String,
     origin: Instant,
-    /// A late reading.
+    /// A reading of the clock shortly before the file was written.
     latest: Instant,
 }
 
 impl Clock {
-    /// The clock of the node with that data directory; `boot_id` is the machine's.
+    /// The clock of the node with this data directory; `boot_id` is the boot id of the machine.
     ///
     /// # Errors
-    /// Its file cannot be read or written.
+    /// Fails if the clock's file cannot be read or written.
     pub fn open(data_dir: &Path, boot_id: &str) -> io::Result<Self> {
         let kept = match fs::read(file(data_dir)) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -66,10 +65,10 @@ impl Clock {
         }
     }
 
-    /// Keeps how late it is, for the time after a new start of the machine.
+    /// Stores the clock's present reading for the time after a reboot.
     ///
     /// # Errors
-    /// Its file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn keep(&self, data_dir: &Path, boot_id: &str) -> io::Result<()> {
         let kept = Kept {
             boot_id: boot_id.to_owned(),
@@ -80,7 +79,6 @@ impl Clock {
         durable_file::replace(&file(data_dir), &text, 0o644, Durability::PageCache)
     }
 
-    /// The readings of both clocks.
     pub fn now(&self) -> Moment {
         Moment {
             wall: Timestamp::now(),
@@ -88,12 +86,11 @@ impl Clock {
         }
     }
 
-    /// The reading of the monotonic clock.
     pub fn instant(&self) -> Instant {
         self.origin + since_boot()
     }
 
-    /// Waits until the monotonic clock reads that.
+    /// Waits until the monotonic clock has reached `due`.
     pub async fn sleep_until(&self, due: Instant) {
         loop {
             let left = due.since(self.instant());
@@ -118,7 +115,7 @@ fn since_boot() -> SignedDuration {
     SignedDuration::new(read.tv_sec, nanos)
 }
 
-/// The clock's reading at boot.
+/// The monotonic clock's reading at boot.
 fn origin(
     kept: Option<&Kept>,
     boot_id: &str,
@@ -152,11 +149,11 @@ mod tests {
             origin: first,
             latest: first + up(150),
         };
-        // The same boot: the wall clock does not matter.
+        // After a restart without a reboot, a change of the wall clock has no effect.
         for wall in [5_000, 10_100, 90_000] {
             assert_eq!(origin(Some(&kept), "a", up(200), at(wall)), first);
         }
-        // Another boot: the wall clock has the elapsed time, but the clock does not go back.
+        // After a reboot, the wall clock has the elapsed time, but the monotonic clock does not go back.
         for (wall, expected) in [(20_000, 20_000), (5_000, 10_050)] {
             let origin = origin(Some(&kept), "b", up(3), at(wall));
             assert_eq!(origin + up(3), Instant::reading(at(expected)));

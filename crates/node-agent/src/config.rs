@@ -1,5 +1,3 @@
-//! The configuration of a node agent.
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -27,13 +25,13 @@ use tokio::sync::watch;
 
 use crate::error::KubeletApiError;
 
-/// The treatment of the pods at the end of the agent.
+/// The treatment of the pods when the agent shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnShutdown {
-    /// They are stopped, each within its grace period; their objects stay, and the next agent on
-    /// the same data directory starts them again.
+    /// The pods are stopped, each within its grace period. Their objects stay, and the next agent on this
+    /// data directory starts the pods again.
     StopPods,
-    /// They keep running; the next agent adopts them.
+    /// The pods keep running; the next agent adopts them.
     LeavePods,
 }
 
@@ -42,12 +40,12 @@ pub enum OnShutdown {
 pub struct LogLimits {
     /// A log file is rotated before it exceeds this size.
     pub file_bytes_max: u64,
-    /// Number of files of one instance, the current one included.
+    /// Number of files per instance of a container, with the current file.
     pub files_max: u32,
 }
 
 impl Default for LogLimits {
-    /// kubelet's `containerLogMaxSize` and `containerLogMaxFiles`.
+    /// The defaults of kubelet's `containerLogMaxSize` and `containerLogMaxFiles`.
     fn default() -> Self {
         Self {
             file_bytes_max: 10 << 20,
@@ -56,17 +54,16 @@ impl Default for LogLimits {
     }
 }
 
-/// The settings of node-pressure eviction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// The thresholds; pods are evicted below them.
+    /// Pods are evicted when an available amount is below its threshold.
     pub thresholds: Thresholds,
-    /// How long after a shortage the node keeps the pressure condition.
+    /// Duration of the pressure condition after the shortage has ended.
     pub transition_period: SignedDuration,
 }
 
 impl Default for Eviction {
-    /// kubelet's `evictionHard` and `evictionPressureTransitionPeriod`.
+    /// The defaults of kubelet's `evictionHard` and `evictionPressureTransitionPeriod`.
     fn default() -> Self {
         Self {
             thresholds: Thresholds::default(),
@@ -83,7 +80,7 @@ impl ServingCertificate {
     /// Reads the certificates and the key from PEM texts.
     ///
     /// # Errors
-    /// They are malformed, or do not belong together.
+    /// Fails if a text is malformed, or if the key does not match the certificate.
     pub fn of_pem(certificates: &str, key: &str) -> Result<Self, KubeletApiError> {
         let chain = CertificateDer::pem_slice_iter(certificates.as_bytes());
         let chain = chain.collect::<Result<_, _>>()?;
@@ -92,7 +89,6 @@ impl ServingCertificate {
         Ok(Self(Arc::new(pair)))
     }
 
-    /// The chain and the key.
     pub(crate) fn pair(&self) -> Arc<CertifiedKey> {
         self.0.clone()
     }
@@ -101,25 +97,25 @@ impl ServingCertificate {
 /// The kubelet API on the network, for API servers on other machines and for monitoring.
 #[derive(Clone, Debug)]
 pub struct KubeletApi {
-    /// The address to listen on. The system chooses a port in place of 0. The Node object has the port.
+    /// The address to listen on. The system replaces port 0 with a free port. The Node object has the
+    /// chosen port.
     pub listen: SocketAddr,
-    /// The certificate authorities of clients, PEM.
+    /// The certificate authorities of clients, in PEM.
     pub client_ca_pem: String,
-    /// The current server certificate. Without one, no handshake succeeds.
+    /// The current server certificate. TLS handshakes fail while it is absent.
     pub certificate: watch::Receiver<Option<ServingCertificate>>,
-    /// Whether API servers reach the node in no other way. Otherwise the node also runs without the port, if another
-    /// program has it.
+    /// `true` if API servers cannot reach the node without the port. If `false`, the node starts even if
+    /// another program uses the port.
     pub is_needed: bool,
 }
 
-/// A step of a volume's move to another node.
+/// One step of moving a volume to another node.
 #[derive(Clone, Debug)]
 pub struct MoveStep {
-    /// Name of the PersistentVolume.
     pub volume: String,
     /// The id of the move.
     pub id: String,
-    /// The query parameters of the request, by name.
+    /// The query string of the request.
     pub step: String,
     pub parameters: Vec<(String, String)>,
     /// The body of the request.
@@ -135,74 +131,67 @@ impl MoveStep {
     }
 }
 
-/// The part of a node that moves volumes.
+/// Moves volumes between nodes.
 pub trait VolumeMoves: std::fmt::Debug + Send + Sync {
-    /// Carries out a step; the answer is JSON, or a part of a copy.
+    /// Executes a step. The response is JSON, or a part of a copy.
     fn carry_out(&self, step: MoveStep) -> BoxFuture<'static, Result<Bytes, Box<Status>>>;
 }
 
-/// Settings of a node agent.
 #[derive(Clone)]
 pub struct Config {
     /// Name of the Node object.
     pub node_name: String,
-    /// Directory of this instance; pods are stored in `pods` below it.
+    /// The data directory of the agent; pods are stored in `pods` below it.
     pub data_dir: PathBuf,
-    /// The options of the container runtime.
     pub runtime: RuntimeOptions,
-    /// The image store of the node.
     pub images: ImageStore,
-    /// Mirrors and credentials for pulls.
     pub registries: RegistriesConfig,
-    /// The network of the node's pods.
     pub network: Arc<PodNetwork>,
-    /// The node's own address, which may change.
+    /// The present address of the node, which may change.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// Pod ranges to write into the Node object (`spec.podCIDR`).
+    /// Pod ranges that the agent writes into the Node object (`spec.podCIDR`).
     pub pod_cidr: Option<String>,
-    /// Addresses of the cluster's DNS.
+    /// Addresses of the cluster's DNS server.
     pub cluster_dns: Vec<String>,
-    /// The file with the name servers of the machine, for pods that use these.
+    /// The file with the name servers of the machine, for pods with the DNS policy `Default`.
     pub resolv_conf: PathBuf,
     /// The cluster domain, `cluster.local` by convention.
     pub cluster_domain: String,
     /// Kubernetes version to report, for instance `v1.36.0+mainstay.0`.
     pub kubelet_version: String,
-    /// Labels of the Node besides the usual ones.
+    /// Labels of the Node in addition to the standard labels.
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the Node that the node manages: their values, and `None` for those that must be absent.
+    /// Annotations of the Node that the node manages: the value, or `None` if the annotation must be
+    /// absent.
     pub annotations: BTreeMap<String, Option<String>>,
-    /// Taints of a new Node object. Those of an object that is there belong to its users.
+    /// Taints of a new Node object. Taints of an existing Node object belong to the users, and the agent
+    /// does not change them.
     pub taints: Vec<Taint>,
-    /// The length of the node's lease. An agent that finds pods with a longer lease continues with the longer
-    /// one.
+    /// The duration of the node's Lease. An agent that adopts pods with a longer Lease continues with the
+    /// longer duration.
     pub lease_length: LeaseLength,
     /// Maximum number of pods on the node.
     pub pods_max: u32,
     /// Maximum number of processes and threads of one pod.
     pub pod_pids_max: i64,
-    /// The rules by which the node rejects pods.
     pub admission: Policy,
-    /// The thresholds of eviction.
     pub eviction: Eviction,
-    /// The policy of image garbage collection.
     pub image_gc: image_gc::Policy,
-    /// The limits of containers' logs.
     pub logs: LogLimits,
-    /// The kubelet API on the network; `None` if it is reached in another way.
+    /// The kubelet API on the network; `None` if API servers reach the node without a port.
     pub kubelet_api: Option<KubeletApi>,
-    /// The treatment of the pods at the end of the agent; may change until then.
+    /// The treatment of the pods when the agent shuts down; may change until the shutdown.
     pub on_shutdown: watch::Receiver<OnShutdown>,
     /// The order in which pods are stopped with the node.
     pub shutdown_order: ShutdownOrder,
-    /// The usage of the volumes of the node's own classes.
+    /// The usage of volumes of the node's built-in storage classes.
     pub volume_usages: watch::Receiver<VolumeUsages>,
-    /// The moves of volumes to and from this node; `None` where there are none.
+    /// Moves volumes to and from this node; `None` if the node has no such volumes.
     pub volume_moves: Option<Arc<dyn VolumeMoves>>,
 }
 
 impl Config {
-    /// The node's own address, now.
+    /// The present address of the node.
     pub fn node_ip(&self) -> IpAddr {
         *self.node_ip.borrow()
     }

@@ -1,17 +1,12 @@
-//! The error of an agent that cannot start or continue.
-
 /// An agent that cannot start, or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The container runtime does not open.
     #[error("open the container runtime")]
     Runtime(#[source] container_runtime::RuntimeError),
-    /// A directory of the agent cannot be made or read.
+    /// A directory of the agent cannot be created or read.
     #[error("use the directory {}", path.display())]
     Directory {
-        /// The directory.
         path: std::path::PathBuf,
-        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -22,7 +17,6 @@ pub enum Error {
     #[error("register node {node}")]
     Register {
         node: String,
-        /// The cause.
         #[source]
         source: Box<api_client::Error>,
     },
@@ -35,14 +29,13 @@ pub enum KubeletApiError {
     #[error("listen on {address}")]
     Listen {
         address: std::net::SocketAddr,
-        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// A certificate or a key is malformed.
     #[error("read certificates as PEM")]
     Pem(#[from] rustls::pki_types::pem::Error),
-    /// rustls refuses the certificate or the key.
+    /// rustls rejects the certificate or the key.
     #[error("use certificates")]
     Rustls(#[from] rustls::Error),
     /// The authority of the clients cannot be used.

@@ -1,10 +1,9 @@
-//! The node agent: registers its node, runs the pods bound to it, reports their status, serves
-//! their logs and terminals.
+//! The node agent: registers its node, runs the pods bound to it, reports their status, serves their logs
+//! and terminals.
 //!
-//! `pod-lifecycle` plans; the agent executes: one task per pod ([`worker`]) that wakes up for a
-//! changed object, an event of the runtime, a probe's result or a timer, and never polls.
-//! Containers live in their shims and survive the agent; a new agent finds them again
-//! ([`recovery`]).
+//! `pod-lifecycle` plans; the agent executes: one task per pod ([`worker`]) that waits for a changed
+//! object, an event of the runtime, a probe's result or a timer, and never polls. Containers run under
+//! their shims and survive the agent; a new agent adopts the containers ([`recovery`]).
 
 mod agent;
 mod answer_cache;

@@ -1,4 +1,4 @@
-//! The context that all tasks of the agent share: settings, machine, clocks.
+//! The context that all tasks of the agent share: settings, properties of the machine, clocks.
 
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::resolv_conf::Resolver;
@@ -8,22 +8,19 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::machine::machine_info::MachineInfo;
 
-/// The agent's settings, and the machine that it runs on.
+/// The settings of the agent, and the machine on which the agent runs.
 pub struct NodeContext {
-    /// The settings of the agent.
     pub config: Config,
-    /// The properties of the machine, read at the start.
+    /// The properties of the machine, read when the agent starts.
     pub machine: MachineInfo,
-    /// The resolver configuration of the node, for pods that use it.
+    /// The resolver configuration of the node, for pods with the DNS policy `Default`.
     pub resolver: Resolver,
-    /// The wall clock and the monotonic clock of the node.
     pub clock: Clock,
-    /// Records events about the node and its pods.
     pub recorder: Recorder,
 }
 
 impl NodeContext {
-    /// The facts about the node in the downward API.
+    /// The properties of the node in the downward API.
     pub fn facts(&self, pod_ips: &[String]) -> NodeFacts {
         let allocatable = self.machine.allocatable(self.config.pods_max);
         let parsed = |(name, amount): (

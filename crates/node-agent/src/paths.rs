@@ -1,7 +1,7 @@
 //! Paths of a pod's files.
 //!
-//! `<data>/pods/<namespace>_<name>_<uid>/<container>/<n>.log` are the logs, as in kubelet;
-//! everything else is in `.state` beside them, which is not a valid container name.
+//! `<data>/pods/<namespace>_<name>_<uid>/<container>/<n>.log` are the logs, as in kubelet; all other files
+//! are in `.state` in the directory of the pod. `.state` is not a valid container name.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,6 @@ pub struct PodDir {
 }
 
 impl PodDir {
-    /// The directory of `pod` below the data directory.
     pub fn of(data_dir: &Path, pod: &Pod) -> Self {
         let meta = &pod.metadata;
         let name = format!(
@@ -28,12 +27,10 @@ impl PodDir {
         }
     }
 
-    /// A pod's directory that exists already.
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
 
-    /// The root of the pod's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -43,12 +40,12 @@ impl PodDir {
         self.state().join("record.json")
     }
 
-    /// The pod's object as last seen.
+    /// The file with the pod's object as the agent last read it.
     pub fn object(&self) -> PathBuf {
         self.state().join("pod.json")
     }
 
-    /// The Service variables that the pod's containers got at the last start.
+    /// The Service variables of the pod's containers at their last start.
     pub fn service_variables(&self) -> PathBuf {
         self.state().join("services.json")
     }
@@ -104,27 +101,26 @@ impl PodDir {
         self.logs(container).join(format!("{restart_count}.log"))
     }
 
-    /// Directory of everything but logs.
+    /// Directory of all files except logs.
     pub fn state(&self) -> PathBuf {
         self.root.join(".state")
     }
 }
 
-/// The directory with the state of the node's lease.
+/// The directory with the state of the node's Lease.
 pub fn lease_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("node-lease")
 }
 
-/// The page with the deadline of pods that end with the node's lease. Its readings have a meaning until
+/// The page with the deadline of pods that stop with the node's Lease. Its clock readings are valid until
 /// the next boot.
 pub fn deadline_page(data_dir: &Path, boot_id: &str) -> PathBuf {
     lease_dir(data_dir).join(format!("{DEADLINE_PAGE}{boot_id}"))
 }
 
-/// The name of deadline pages, before the id of the boot.
+/// The prefix of the names of deadline pages; the boot id follows.
 pub const DEADLINE_PAGE: &str = "deadline-";
 
-/// The directory with the directories of all pods.
 pub fn pods_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pods")
 }

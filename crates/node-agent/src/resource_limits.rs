@@ -1,4 +1,4 @@
-//! Limits of control groups, from the resources of a pod and its containers. Pure.
+//! Limits of control groups, computed from the resources of a pod and its containers. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use pod_lifecycle::spec;
 
 const CPU_PERIOD_US: i64 = 100_000;
 const CPU_SHARES_MIN: u64 = 2;
-/// The kernel takes no more.
+/// The largest value that the kernel accepts.
 const CPU_SHARES_MAX: u64 = 262_144;
-/// The kernel takes no more microseconds: it counts bandwidth by 44 bits.
+/// The largest number of microseconds that the kernel accepts: it stores the bandwidth in 44 bits.
 const CPU_QUOTA_MAX_US: i64 = (1 << 44) - 1;
 /// The prefix of huge page resources.
 pub const HUGE_PAGES: &str = "hugepages-";
@@ -46,7 +46,7 @@ pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
     }
 }
 
-/// Limits of huge pages, by their size as control groups name it.
+/// Limits of huge pages, by the name of the page size in control groups.
 fn huge_pages(limits: Limits<'_>) -> BTreeMap<String, i64> {
     let sized = |name: &String| {
         let size: Quantity = name.strip_prefix(HUGE_PAGES)?.parse().ok()?;
@@ -59,7 +59,8 @@ fn huge_pages(limits: Limits<'_>) -> BTreeMap<String, i64> {
         .collect()
 }
 
-/// `2MB` for 2097152: the unit is the largest that the size is a multiple of.
+/// The name of a page size, for instance `2MB` for 2097152. The unit is the largest unit that divides the
+/// size.
 fn page_size(bytes: i64) -> Option<String> {
     let units = [("GB", 30), ("MB", 20), ("KB", 10)];
     let (unit, shift) = units.into_iter().find(|(_, shift)| bytes >= 1 << shift)?;
@@ -75,8 +76,8 @@ fn quota(milli: i64) -> i64 {
     (milli.saturating_mul(CPU_PERIOD_US) / 1000).clamp(1000, CPU_QUOTA_MAX_US)
 }
 
-/// The limits of the pod as a whole: its pod-level limits; without them the sum of the containers'
-/// limits, if every container has one; plus its overhead.
+/// The limits of the pod as a whole, plus its overhead: the pod-level limits or, without them, the sum of
+/// the containers' limits if every container has a limit.
 pub fn pod_resources(spec: &PodSpec) -> Resources {
     let own = match &spec.resources {
         Some(own) => container_resources(Some(own)),
@@ -85,7 +86,7 @@ pub fn pod_resources(spec: &PodSpec) -> Resources {
     with_overhead(own, spec.overhead.as_ref())
 }
 
-/// The overhead of the runtime is added to requests, and to limits if there are any.
+/// Adds the overhead of the runtime to requests, and to limits if there are limits.
 fn with_overhead(own: Resources, overhead: Limits<'_>) -> Resources {
     let mut all = own;
     if let Some(cpu) = amount(overhead, "cpu").map(|cpu| cpu.milli_value()) {

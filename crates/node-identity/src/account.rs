@@ -1,6 +1,6 @@
-//! Clients of the parts that run on every node beside the node agent: the proxy of Services, the DNS
-//! server, the provisioner. Each is a ServiceAccount by a token that is bound to the Node object
-//! (KEP-4193).
+//! Clients of the components that run on every node in addition to the node agent: the proxy of Services,
+//! the DNS server, the provisioner. Each client is a ServiceAccount, with a token that is bound to the Node
+//! object (KEP-4193).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,24 +20,24 @@ use crate::error::Error;
 use crate::keys::Identity;
 use crate::servers::Servers;
 
-/// The life of a token that is asked for: that of the tokens in pods.
+/// The requested lifetime of a token, as for tokens in pods.
 const LIFE: Duration = Duration::from_secs(3600);
-/// The part of its life after which a token is replaced, as kubelet does it.
+/// The share of its lifetime after which a token is replaced, as in kubelet.
 const EARLIEST: f64 = 0.75;
-/// The part of its life within which the nodes of a cluster spread their requests.
+/// The share of the lifetime over which the nodes of a cluster spread their requests.
 const SPREAD: f64 = 0.1;
-/// The longest wait for a token: all requests of the account wait for it.
+/// Time limit of a request for a token, because all requests of the account wait for it.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// The time after a failure in which an older token that is still valid is used.
+/// The delay after a failed request, during which the present token is used while it is valid.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A client as a ServiceAccount of `kube-system`, by a token that is bound to the Node object of this
-/// name as it is at the time of the request. The token is asked for with the node's certificate, and
-/// again after about 80 % of its life, or when the server has refused it.
+/// A client that is a ServiceAccount of `kube-system`, with a token that is bound to the present Node
+/// object with this name. The token is requested with the node's certificate. It is requested again after
+/// about 80 % of its lifetime, or after the server has rejected it.
 ///
 /// # Errors
 /// A request fails if there is no token, for example because the Node object does not exist. A request
-/// whose token was refused gets the refusal; the next one asks for a token.
+/// whose token was rejected returns the rejection; the next request gets a new token.
 pub fn account_client(
     servers: &Servers,
     ca_pem: &str,
@@ -67,9 +67,9 @@ pub fn account_client(
     Client::new(service, NAMESPACE)
 }
 
-/// The tokens of an account, one after the other.
+/// The tokens of an account, of which one is used at a time.
 struct Tokens {
-    /// The API as the node.
+    /// The client with the node's certificate.
     node: Client,
     servers: Servers,
     ca_pem: String,
@@ -88,29 +88,29 @@ struct Held {
     due: Instant,
 }
 
-/// The life of a token, by this machine's monotonic clock: clocks of two machines differ.
+/// The lifetime of a token on this machine's monotonic clock, because the clocks of two machines differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Times {
-    /// When it was asked for, so before it was issued.
+    /// The time of the request, which is before the token was issued.
     asked: Instant,
     life: Duration,
 }
 
 impl Times {
-    /// The time of the next request for a token, by `share` from 0 to 1.
+    /// The time of the next request for a token; `share` is between 0 and 1.
     fn renewal(self, share: f64) -> Instant {
         let part = EARLIEST + SPREAD * share.clamp(0.0, 1.0);
         self.asked + self.life.mul_f64(part)
     }
 
-    /// The time of the next request after one that failed; `None` if the token is not valid any more.
+    /// The time of the next request after a failed request; `None` if the token is no longer valid.
     fn retry(self, now: Instant) -> Option<Instant> {
         (now < self.asked + self.life).then(|| now + RETRY)
     }
 }
 
 impl Tokens {
-    /// The connections with the current token. Other requests wait while a token is asked for.
+    /// The connections with the present token. Other requests wait while a token is requested.
     async fn current(&self) -> Result<(Transport<Body>, Times), Error> {
         let mut current = self.current.lock().await;
         let now = Instant::now();
@@ -137,7 +137,8 @@ impl Tokens {
         Ok((held.transport.clone(), held.times))
     }
 
-    /// The next request asks for a token, unless another one has done so already.
+    /// Removes the rejected token, unless another request has replaced it already. The next request gets a
+    /// new token.
     async fn forget(&self, refused: Times) {
         let mut current = self.current.lock().await;
         if current.as_ref().is_some_and(|held| held.times == refused) {
@@ -172,7 +173,7 @@ impl Tokens {
     }
 
     async fn request(&self) -> Result<TokenRequest, api_client::Error> {
-        // A Node that was registered again has another uid.
+        // A Node object that was registered again has another UID.
         let nodes: Api<Node> = Api::all(self.node.clone());
         let node = nodes.get(&self.node_name).await?;
         let request = TokenRequest {

@@ -1,4 +1,4 @@
-//! The authority's certificate, recognised by the hash of its key.
+//! The certificate of the authority, which is recognised by the hash of its key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use tokio_rustls::client::TlsStream;
 use crate::error::Error;
 use crate::keys;
 
-/// A server that does not answer within this time is not there.
+/// A server that does not respond within this time counts as unreachable.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// The port of a URL without one.
+/// The default port of a URL.
 const HTTPS: u16 = 443;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Gets the certificate (PEM) of the authority with this hash from a server, which shows it in the
-/// TLS handshake. Nothing is sent before the hash is right and the server's own certificate is
-/// verified with it.
+/// The certificate (PEM) of the authority with this hash, which a server sends in its TLS handshake. No
+/// data is sent to the server before the hash is correct and the server's certificate is verified with the
+/// authority.
 ///
 /// # Errors
-/// See [`Error`]: the server does not answer, has another authority, or the clocks differ.
+/// See [`Error`]: the server does not respond, has another authority, or the clocks differ.
 pub async fn find_authority(server: &Uri, hash: KeyHash) -> Result<String, Error> {
     let unreachable = |source: BoxError| Error::Unreachable {
         server: server.to_string(),
@@ -85,7 +85,7 @@ async fn handshake(
     connected.map_err(|_| "it does not answer in time")?
 }
 
-/// The reason for which a certificate was refused.
+/// The reason why a certificate was rejected.
 fn refusal(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<CertificateError> {
     let TlsError::Failed(failed) = error.downcast_ref()? else {
         return None;

@@ -19,10 +19,10 @@ pub(crate) const LIMITS: Limits = Limits {
     silence: Duration::from_secs(60),
 };
 
-/// The namespace of requests that name none.
+/// The namespace of requests without a namespace.
 pub(crate) const NAMESPACE: &str = "default";
 
-/// The path of the leases of nodes.
+/// The path of the Leases of nodes.
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 /// The path of nodes.
 const NODES: &str = "/api/v1/nodes/";
@@ -36,7 +36,7 @@ pub enum Credentials<'a> {
     Identity(&'a Identity),
 }
 
-/// A client of a server of this authority.
+/// A client of an API server with this authority.
 ///
 /// # Errors
 /// `Connection` if the certificates cannot be used.
@@ -67,7 +67,7 @@ async fn transport(
     connect(settings).await
 }
 
-/// Makes the transport of settings.
+/// Builds a transport from settings.
 pub(crate) async fn connect(
     settings: Result<Settings, TransportError>,
 ) -> Result<Transport<Body>, Error> {
@@ -76,12 +76,12 @@ pub(crate) async fn connect(
     transport.map_err(wrong)
 }
 
-/// A client that shows the newest client certificate of a node. The node's lease and its status have a connection of
-/// their own, so that no number of watches delays them. The first request after a renewal makes
-/// a new connection; a watch stays on its connection until the watch ends.
+/// A client with the newest client certificate of a node. The node's Lease and status have a separate
+/// connection, so that watches never delay them. The first request after a renewal opens a new connection;
+/// a watch stays on its connection until the watch ends.
 ///
 /// # Errors
-/// A request fails if the certificate cannot be used, or no server answers.
+/// A request fails if the certificate cannot be used, or if no server responds.
 pub fn renewed_client(
     servers: &Servers,
     ca_pem: &str,
@@ -111,10 +111,10 @@ struct Newest {
     made: Mutex<Option<Made>>,
 }
 
-/// The connections for a kind of request.
+/// The connections for a class of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lane {
-    /// The signs of life of a node: its lease and its status.
+    /// The heartbeats of a node: its Lease and its status.
     Heartbeats,
     Others,
 }
@@ -132,7 +132,7 @@ impl Lane {
     }
 }
 
-/// Connections, and the certificate that they were made with.
+/// Connections, and the certificate that they use.
 struct Made {
     identity: Identity,
     generation: u64,
@@ -178,7 +178,7 @@ impl Newest {
 mod tests {
     use super::*;
 
-    /// findings-2 S39
+    /// findings-2 S39: requests for the Lease and the status of a node are heartbeats.
     #[test]
     fn the_lease_and_the_status_of_a_node_are_its_signs_of_life() {
         let lease = format!("{LEASES}/a");

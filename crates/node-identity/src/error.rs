@@ -1,59 +1,51 @@
-//! The reasons why a machine cannot join.
-
 /// The reason why a node has no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The token's form is wrong.
+    /// The form of the token is invalid.
     #[error("the token is not of the form ID.SECRET.HASH, as `mainstay token create` prints it")]
     Malformed,
-    /// The server did not answer.
+    /// The server did not respond.
     #[error("{server} does not answer")]
     Unreachable {
-        /// The server's URL.
         server: String,
-        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The server belongs to another cluster, or to somebody who pretends to be the server.
+    /// The server belongs to another cluster, or is an impostor.
     #[error(
         "{server} is not a server of the cluster that the token is for: its certificate is not of the \
          authority with the hash in the token"
     )]
-    OtherAuthority {
-        /// The server's URL.
-        server: String,
-    },
-    /// The certificates are not valid at this machine's time.
+    OtherAuthority { server: String },
+    /// The certificates are not valid at the time of this machine.
     #[error(
         "the certificate of {server} is not valid at the time of this machine, {now}: correct the \
          machine's clock"
     )]
     Clock {
-        /// The server's URL.
         server: String,
-        /// The machine's time.
+        /// The time of this machine.
         now: String,
     },
-    /// The server refuses the token.
+    /// The server rejects the token.
     #[error(
         "the server does not accept the token: it has expired, was deleted, or is of another cluster. \
          `mainstay token create` on the server makes another one"
     )]
     TokenRefused,
-    /// A node of the name is alive.
+    /// A node with this name is alive.
     #[error("{0}")]
     NameTaken(String),
     /// The request for a certificate was denied, or could not be signed.
     #[error("the request for a certificate was refused: {0}")]
     Refused(String),
-    /// Nobody has decided about the request.
+    /// No decision about the request was made in time.
     #[error("the certificate request was not approved: {0}")]
     Undecided(String),
-    /// The key or the request could not be made.
+    /// The key or the request could not be created.
     #[error("make a certificate request")]
     Request(#[from] rcgen::Error),
-    /// The issued certificate does not belong to the key.
+    /// The issued certificate does not match the key.
     #[error("the issued certificate does not belong to the key of its request")]
     Issued,
     /// The certificate was not renewed in time.
@@ -61,19 +53,17 @@ pub enum Error {
         "the certificate of the node was valid until {0}: the machine has to join again with a token"
     )]
     Expired(String),
-    /// The API refused a request.
+    /// The API server rejected a request.
     #[error("ask for a certificate")]
     Api(#[source] api_client::Error),
-    /// There is no token of an account of the node.
+    /// A token for an account of the node could not be obtained.
     #[error("ask for a token of the ServiceAccount {account} that is bound to the Node object")]
     AccountToken {
-        /// The name of the ServiceAccount.
         account: &'static str,
-        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The settings of the connection are wrong.
+    /// The settings of the connection are invalid.
     #[error("connect to the server")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

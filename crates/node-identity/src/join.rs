@@ -1,4 +1,4 @@
-//! Joining: the first certificate.
+//! Joining: the first certificate of a node.
 
 use http::Uri;
 
@@ -9,16 +9,15 @@ use crate::keys::{CertificateSubject, Identity};
 use crate::request::request;
 use crate::token::JoinToken;
 
-/// The first certificate of a node.
+/// The result of joining.
 #[derive(Debug)]
 pub struct Joined {
     /// The certificate of the cluster's authority, in PEM.
     pub ca_pem: String,
-    /// The client certificate of the node.
     pub identity: Identity,
 }
 
-/// Joins as a node of this name.
+/// Gets the first certificate for a node with this name.
 ///
 /// # Errors
 /// See [`Error`].

@@ -1,4 +1,4 @@
-//! Keys, requests for certificates (PKCS#10), and the certificates for them.
+//! Keys, certificate requests (PKCS#10), and the issued certificates.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,11 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 /// The group of all nodes.
 const NODES: &str = "system:nodes";
 
-/// A certificate that a node asks for.
+/// The subject of a requested certificate.
 #[derive(Clone, Debug)]
 pub struct CertificateSubject {
     pub(crate) node_name: String,
-    /// The addresses of a server certificate.
+    /// The addresses of a server certificate; `None` for a client certificate.
     pub(crate) serving: Option<Vec<IpAddr>>,
 }
 
@@ -34,15 +34,14 @@ impl CertificateSubject {
     }
 }
 
-/// A certificate and its key, PEM.
+/// A certificate and its key, in PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     pub certificate_pem: String,
-    /// The private key, in PEM.
     pub key_pem: String,
 }
 
-/// Without the key.
+/// Prints the value without the key.
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Identity");
@@ -51,13 +50,13 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// A request and its key, PEM.
+/// A certificate request and its key, in PEM.
 pub(crate) struct KeyedRequest {
     pub(crate) request_pem: String,
     pub(crate) key_pem: String,
 }
 
-/// Makes a key and a request for the wanted certificate.
+/// Creates a key and a request for the certificate.
 pub(crate) fn request(wanted: &CertificateSubject) -> Result<KeyedRequest, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -79,7 +78,7 @@ pub(crate) fn request(wanted: &CertificateSubject) -> Result<KeyedRequest, rcgen
     })
 }
 
-/// A certificate (DER) as PEM.
+/// Converts a certificate from DER to PEM.
 pub(crate) fn pem(certificate: &[u8]) -> String {
     let certificate = Pem::new("CERTIFICATE", certificate);
     let config = EncodeConfig::new().set_line_ending(LineEnding::LF);

@@ -1,11 +1,12 @@
-//! The certificates of a node: the first one by a bootstrap token, and the next ones as the node itself.
+//! The certificates of a node: the first certificate is requested with a bootstrap token, later
+//! certificates with the node's certificate.
 //!
-//! A new node knows a server, a token and the hash of the authority's key. [`find_authority`] gets the
-//! authority's certificate in a TLS handshake, and sends nothing before the hash is right. [`join`]
-//! asks for the client certificate by the token. From then on the node asks for its certificates as
-//! itself ([`request()`]), and needs no token. [`Renewal`] replaces a certificate before it expires, and
-//! [`renewed_client`] shows the newest one. The other parts of a node have clients of their own
-//! ([`account_client`]). All of them ask the same server of several ([`Servers`]).
+//! A new node has the address of a server, a token, and the hash of the authority's key. [`find_authority`]
+//! reads the authority's certificate in a TLS handshake, and sends no data before the hash is correct.
+//! [`join`] requests the client certificate with the token. Afterwards, the node requests its certificates
+//! with its own certificate ([`request()`]), and needs no token. [`Renewal`] replaces a certificate before
+//! it expires, and [`renewed_client`] uses the newest certificate. Other components of a node have separate
+//! clients ([`account_client`]). All clients use the same server of several ([`Servers`]).
 
 mod account;
 mod authority;

@@ -1,4 +1,5 @@
-//! The renewal of a node's certificates: the time of the next one, and the loop that gets it.
+//! The renewal of a node's certificates: the time of the next renewal, and the loop that requests the
+//! certificates.
 
 use std::time::Duration;
 
@@ -13,18 +14,19 @@ use crate::keys::{CertificateSubject, Identity};
 use crate::request::request;
 use crate::servers::Servers;
 
-/// The part of its life after which a certificate may be renewed, as in client-go's certificate manager.
+/// The share of its lifetime after which a certificate may be renewed, as in client-go's certificate
+/// manager.
 const EARLIEST: f64 = 0.7;
-/// The part of its life within which the nodes of a cluster spread their requests.
+/// The share of the lifetime over which the nodes of a cluster spread their requests.
 const SPREAD: f64 = 0.2;
-/// The wait after the first failure. It doubles with each further one.
+/// The delay after the first failure. It doubles with each further failure.
 const RETRY_FIRST: SignedDuration = SignedDuration::from_secs(2);
-/// The longest wait after a failure.
+/// The longest delay after a failure.
 const RETRY_MAX: SignedDuration = SignedDuration::from_mins(10);
-/// The longest sleep: a clock may be set, and a machine may be suspended.
+/// The longest sleep, because a clock may be set, and a machine may be suspended.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
-/// The time within which a certificate is valid.
+/// The period in which a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
     /// `notBefore` of the certificate.
@@ -34,7 +36,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// The validity of the first certificate in a PEM text; `None` if there is none.
+    /// The validity of the first certificate in a PEM text; `None` if there is no certificate.
     pub fn of_pem(pem: &str) -> Option<Self> {
         let (begins, ends) = certificates::validity_of_pem(pem)?;
         Some(Self {
@@ -43,7 +45,7 @@ impl Validity {
         })
     }
 
-    /// The time of the renewal: between 70 % and 90 % of the life, by `share` from 0 to 1.
+    /// The time of the renewal: between 70 % and 90 % of the lifetime; `share` is between 0 and 1.
     pub fn renewal(&self, share: f64) -> Timestamp {
         let life = self.ends.duration_since(self.begins).as_secs_f64();
         let part = EARLIEST + SPREAD * share.clamp(0.0, 1.0);
@@ -56,14 +58,14 @@ impl Validity {
 /// Failed attempts since the last certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
-    /// The number of failures in a row.
+    /// The number of consecutive failures.
     pub count: u32,
-    /// The time of the last one.
+    /// The time of the last failure.
     pub last: Timestamp,
 }
 
 impl Failures {
-    /// One more failure, at a time.
+    /// The failures after a further failure at the time `last`.
     pub fn after(before: Option<Self>, last: Timestamp) -> Self {
         let count = before.map_or(0, |before| before.count).saturating_add(1);
         Self { count, last }
@@ -76,13 +78,14 @@ impl Failures {
     }
 }
 
-/// The time until a certificate is due that is renewed at `renewal`; `None` if it is due now.
+/// The time until a certificate must be renewed whose renewal is at `renewal`; `None` if it must be renewed
+/// now.
 pub fn wait(
     renewal: Timestamp,
     failures: Option<Failures>,
     now: Timestamp,
 ) -> Option<SignedDuration> {
-    // A failure in the future means that the clock was set back.
+    // If a failure is in the future, the clock was set back.
     let failures = failures.filter(|failures| failures.last <= now);
     let due = failures.map_or(renewal, |failures| failures.next_attempt().max(renewal));
     (now < due).then(|| due.duration_since(now))
@@ -90,23 +93,22 @@ pub fn wait(
 
 /// The renewal of one certificate of a node.
 pub struct Renewal {
-    /// The API servers that are asked.
     pub servers: Servers,
-    /// The certificate authority of the cluster, PEM.
+    /// The certificate authority of the cluster, in PEM.
     pub ca_pem: String,
     /// The subject and the usages of the new certificate.
     pub wanted: CertificateSubject,
-    /// The client certificate of the node, with its changes: the node asks with it.
+    /// A receiver of the node's client certificate, with which the node sends its requests.
     pub client: watch::Receiver<Identity>,
-    /// The certificate that is renewed. It may be the client certificate.
+    /// The certificate that is renewed, which may be the client certificate.
     pub current: watch::Sender<Identity>,
 }
 
 impl Renewal {
-    /// Renews the certificate until `stop`. `now` is the clock.
+    /// Renews the certificate until `stop`. `now` returns the time.
     ///
     /// # Errors
-    /// `Expired` if the client certificate is not valid any more: the node needs a token. `Issued` if a
+    /// `Expired` if the client certificate is no longer valid: the node needs a token. `Issued` if a
     /// certificate cannot be read.
     pub async fn run(
         self,
@@ -134,7 +136,7 @@ impl Renewal {
         }
     }
 
-    /// Waits until the certificate is due, and asks for the next one.
+    /// Waits until the certificate must be renewed, and requests the next certificate.
     async fn attempt(
         &self,
         renewal: Timestamp,
@@ -182,7 +184,7 @@ mod tests {
         let validity = hundred_days();
         for (share, days) in [(0.0, 70), (0.5, 80), (1.0, 90), (-1.0, 70), (7.0, 90)] {
             let renewal = validity.renewal(share);
-            // Fractions of seconds do not matter.
+            // The test ignores fractions of seconds.
             let difference = renewal.duration_since(at(days * DAY)).abs();
             assert!(
                 difference < SignedDuration::from_secs(1),
@@ -227,7 +229,7 @@ mod tests {
         assert_eq!(Failures::after(many, last).count, u32::MAX);
         let expected = Some(SignedDuration::from_secs(600));
         assert_eq!(wait(renewal, many, last), expected);
-        // The clock was set back: the failure says nothing about the present.
+        // The clock was set back, so the failure has no meaning for the present time.
         assert_eq!(wait(renewal, many, now), None);
         let expected = Some(SignedDuration::from_secs(70 * DAY));
         assert_eq!(wait(renewal, many, at(10 * DAY)), expected);

@@ -1,4 +1,4 @@
-//! Certificates by CertificateSigningRequests, which the cluster approves and signs.
+//! Certificates from CertificateSigningRequests, which the cluster approves and signs.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use resource_kinds::certificates::{condition, signer};
 use crate::error::Error;
 use crate::keys::{self, CertificateSubject, Identity};
 
-/// The requests of nodes are decided at once, or wait for an administrator.
+/// Time limit of a decision. The cluster decides at once, or waits for an administrator.
 const DECISION_LIMIT: Duration = Duration::from_secs(60);
-/// The interval between two checks of a request.
+/// The interval of the checks of a request.
 const LOOK: Duration = Duration::from_millis(200);
-/// The reason of the cluster for denying the certificate of a node that is alive.
+/// The reason with which the cluster denies the certificate of a node that is alive.
 const ALIVE: &str = "NodeIsAlive";
 
-/// Asks for a certificate with a new key, and waits for it.
+/// Requests a certificate with a new key, and waits for it.
 ///
 /// # Errors
 /// See [`Error`].
@@ -50,7 +50,7 @@ pub async fn request(client: &Client, wanted: &CertificateSubject) -> Result<Ide
     let issued = tokio::time::timeout(DECISION_LIMIT, issued(&requests, &name)).await;
     let certificate = issued.map_err(|_| Error::Undecided(name))??;
     let certificate_pem = String::from_utf8(certificate).map_err(|_| Error::Issued)?;
-    // The parts are used together only if they belong together.
+    // Checks that the certificate matches the key.
     let key = made.key_pem.as_bytes();
     let identity = tls::Identity::of_pem(certificate_pem.as_bytes(), key);
     let identity = identity.map_err(|_| Error::Issued)?;

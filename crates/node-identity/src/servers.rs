@@ -1,8 +1,8 @@
-//! The API servers of a cluster, and the one that all clients of a node ask.
+//! The API servers of a cluster, and the server that all clients of a node use.
 //!
-//! A node stays with a server as long as that server answers. When no connection can be made, or the
-//! server is not ready while another one is, all clients go to another server at once: requests that are
-//! in progress and watches at the former one end with an error, and their owners begin again.
+//! A node stays with a server while that server responds. If no connection is possible, or if the server is
+//! not ready while another server is, all clients change to another server at once. Requests in progress
+//! and watches at the former server then end with an error, and their callers start again.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,33 +24,33 @@ use tower::ServiceExt;
 use crate::client::connect;
 use crate::error::Error;
 
-/// The time between two questions whether the server is ready. With [`READY_LIMIT`], well below the life of
-/// a node's lease, so that a server that vanished costs no lease.
+/// The interval of the readiness checks of the server. With [`READY_LIMIT`], it is well below the duration
+/// of a node's Lease, so that the failure of a server does not let the Lease expire.
 const LOOK: Duration = Duration::from_secs(5);
-/// The time within which a server says that it is ready.
+/// Time limit of a readiness check.
 const READY_LIMIT: Duration = Duration::from_secs(5);
-/// The time between two questions after a failure.
+/// The interval of the readiness checks after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The servers of a cluster; clones share them.
+/// The servers of a cluster. Clones share the servers.
 #[derive(Clone)]
 pub struct Servers(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// All servers, for those who use each of them.
+    /// All servers, for callers that use each of them.
     list: watch::Sender<Vec<Uri>>,
-    /// A request to the current server has failed.
+    /// Notified when a request to the current server has failed.
     doubt: Notify,
 }
 
 struct State {
     known: Known,
-    /// Ends when the current server is left, or its connections are.
+    /// Cancelled when the current server or its connections are replaced.
     tenure: CancellationToken,
-    /// Counts the times at which all connections were left.
+    /// The number of times that all connections were replaced.
     generation: u64,
-    /// The server that has answered last.
+    /// The last server that has responded.
     answered: Option<Uri>,
 }
 
@@ -65,7 +65,7 @@ impl From<Known> for State {
     }
 }
 
-/// The known servers and the current one. There is at least one.
+/// The servers and the current server. There is at least one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     servers: Vec<Server>,
@@ -75,7 +75,7 @@ struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Server {
     url: Uri,
-    /// The time of its last failure, unless it has answered since.
+    /// The time of the last failure; `None` if the server has responded since.
     failed: Option<Instant>,
 }
 
@@ -106,7 +106,7 @@ impl Known {
         servers.map(|server| server.url.clone()).collect()
     }
 
-    /// Replaces the servers. The current one stays current if it is among them.
+    /// Replaces the servers. The current server stays current if it is in the new list.
     fn replaced(&self, urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
         let mut next = Self::new(urls)?;
         for server in &mut next.servers {
@@ -118,21 +118,21 @@ impl Known {
         Some(next)
     }
 
-    /// The others, in order from the current one on.
+    /// The other servers, in order, starting after the current server.
     fn others(&self) -> impl Iterator<Item = usize> {
         let number = self.servers.len();
         (1..number).map(move |step| (self.current + step) % number)
     }
 
-    /// The server to ask after a failure of the current one: one that has not failed, or else the one
-    /// whose failure is the oldest. None if there is only one.
+    /// The next server after a failure of the current one: a server without a failure, or else the server
+    /// with the oldest failure. `None` if there is only one server.
     fn successor(&self) -> Option<usize> {
         self.others().min_by_key(|at| self.servers[*at].failed)
     }
 }
 
 impl State {
-    /// Notes a failure of a server, and leaves it if it is the current one.
+    /// Records a failure of a server. If it is the current server, changes to another server.
     fn fail(&mut self, url: &Uri, now: Instant) {
         if self.known.url() != Some(url) {
             return;
@@ -143,7 +143,7 @@ impl State {
         }
     }
 
-    /// Goes from a server that is not ready to one that is.
+    /// Changes from a server that is not ready to a server that is.
     fn change(&mut self, from: &Uri, to: &Uri, now: Instant) {
         let mut servers = self.known.servers.iter();
         let next = servers.position(|server| server.url == *to);
@@ -160,7 +160,7 @@ impl State {
         std::mem::take(&mut self.tenure).cancel();
     }
 
-    /// Notes the server that has answered, and reports a change.
+    /// Records the server that has responded, and logs a change.
     fn succeed(&mut self, url: &Uri) {
         if self.answered.as_ref() != Some(url)
             && let Some(from) = self.answered.replace(url.clone())
@@ -175,7 +175,7 @@ impl State {
 }
 
 impl Servers {
-    /// These servers; the first one is asked first. `None` without any.
+    /// These servers, of which the first is used first. `None` for an empty list.
     pub fn new(urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
         Known::new(urls).map(Self::of)
     }
@@ -200,23 +200,23 @@ impl Servers {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server that is asked now.
+    /// The server that is used now.
     pub fn current(&self) -> Uri {
         self.state().known.url().cloned().unwrap_or_default()
     }
 
-    /// All servers, in the order in which they were named.
+    /// All servers, in the configured order.
     pub fn all(&self) -> Vec<Uri> {
         self.state().known.urls()
     }
 
-    /// All servers, with its later changes.
+    /// A receiver of the list of all servers.
     pub fn follow(&self) -> watch::Receiver<Vec<Uri>> {
         self.0.list.subscribe()
     }
 
-    /// Replaces the servers; an empty list changes nothing. The current one is left only if it is not
-    /// among them.
+    /// Replaces the servers; an empty list changes nothing. The current server stays current if it is in
+    /// the new list.
     pub fn replace(&self, urls: impl IntoIterator<Item = Uri>) {
         let mut state = self.state();
         let Some(next) = state.known.replaced(urls) else {
@@ -230,28 +230,28 @@ impl Servers {
         }
     }
 
-    /// Leaves all connections: this machine has another address, and no answer comes to the former one.
-    /// Requests that are in progress and watches end with an error, and their owners begin again.
+    /// Replaces all connections, because this machine has another address, and responses to the former
+    /// address are lost. Requests in progress and watches end with an error, and their callers start again.
     pub fn reconnect(&self) {
         let mut state = self.state();
         state.generation += 1;
         std::mem::take(&mut state.tenure).cancel();
     }
 
-    /// The generation of connections: those of earlier ones are left.
+    /// The generation of the connections; older connections are not used any more.
     pub(crate) fn generation(&self) -> u64 {
         self.state().generation
     }
 
-    /// The current server, and the end of its time.
+    /// The current server, and the token that is cancelled when the server is replaced.
     fn chosen(&self) -> (Uri, CancellationToken) {
         let state = self.state();
         let url = state.known.url().cloned().unwrap_or_default();
         (url, state.tenure.clone())
     }
 
-    /// Sends a request to the current server. One that was not sent, or only reads, goes to each other server
-    /// if it has to.
+    /// Sends a request to the current server. If a request was not sent, or only reads, it is tried at the
+    /// other servers.
     pub(crate) async fn send(
         &self,
         transport: &Transport<Body>,
@@ -284,7 +284,8 @@ impl Servers {
         }
     }
 
-    /// Asks the current server whether it is ready, and leaves it for one that is. Runs until it is dropped.
+    /// Checks whether the current server is ready, and changes to another server that is. Runs until the
+    /// future is dropped.
     ///
     /// # Errors
     /// `Connection` if the authority's certificate cannot be used.
@@ -293,7 +294,7 @@ impl Servers {
         let transport = connect(Ok(settings)).await?;
         loop {
             self.look(&transport).await;
-            // Requests that fail while no server is ready cause no stream of questions.
+            // The delay limits the checks if requests fail while no server is ready.
             sleep(backoff::jittered(PAUSE)).await;
             let _ = timeout(LOOK, self.0.doubt.notified()).await;
         }
@@ -322,7 +323,7 @@ impl Servers {
     }
 }
 
-/// Whether a server says that it is ready.
+/// Whether a server reports that it is ready.
 async fn is_ready(transport: &Transport<Body>, url: &Uri) -> bool {
     let request = Request::get("/readyz").body(Body::default());
     let Ok(request) = request else {
@@ -332,12 +333,12 @@ async fn is_ready(transport: &Transport<Body>, url: &Uri) -> bool {
     matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
 }
 
-/// The end of an answer whose server was left.
+/// The error of a response whose server was replaced.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection to the server was left: another one, or another server, is tried")]
 struct Left;
 
-/// The body of an answer, which ends with an error when its server is left.
+/// The body of a response, which ends with an error when its server is replaced.
 pub(crate) struct AnswerBody {
     body: http_client::Body,
     left: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -383,7 +384,7 @@ mod tests {
         let first = state.tenure.clone();
         state.fail(&url("b"), now);
         assert!(!first.is_cancelled(), "it was not asked");
-        // Each one once, and then the one whose failure is the oldest.
+        // Each server is used once, and then the server with the oldest failure.
         for (failed, next, second) in [("a", "b", 1), ("b", "c", 2), ("c", "a", 3), ("a", "b", 4)] {
             let tenure = state.tenure.clone();
             state.fail(&url(failed), now + Duration::from_secs(second));

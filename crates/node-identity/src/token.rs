@@ -5,7 +5,7 @@ use resource_kinds::bootstrap_token;
 
 use crate::error::Error;
 
-/// The token that `mainstay token create` prints.
+/// A token from `mainstay token create`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     pub(crate) bearer: String,
@@ -13,7 +13,7 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
-    /// Reads a token `<id>.<secret>.<hash>`.
+    /// Parses a token `<id>.<secret>.<hash>`.
     ///
     /// # Errors
     /// `Malformed` for any other text.
@@ -28,7 +28,7 @@ impl JoinToken {
     }
 }
 
-/// Without the secret part.
+/// Prints the token without the secret.
 impl std::fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JoinToken")

@@ -1,5 +1,6 @@
-//! The connections of a node with its server: how many there are, and a machine that vanishes without a word. For that, the
-//! link between two network namespaces is cut, so that no end of a connection learns of it. Root is required.
+//! The connections of a node to its server: their number, and the silent failure of a machine. For the
+//! failure, the link between two network namespaces is cut without a notification of either end. The tests
+//! need root.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,14 +36,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-/// The time within which each path notices, and a machine under load.
+/// Time limit in which each path detects the failure, on a busy machine.
 const NOTICED: Duration = Duration::from_secs(15 + 15);
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A network namespace, which lives until it is dropped.
+/// A network namespace that exists until the value is dropped.
 struct Namespace {
     file: File,
-    /// The thread that keeps it.
+    /// The thread that holds the namespace.
     thread: nix::unistd::Pid,
     _alive: mpsc::Sender<()>,
 }
@@ -68,7 +69,7 @@ impl Namespace {
         namespace
     }
 
-    /// Runs work in the namespace; the threads that it starts stay there.
+    /// Runs work in the namespace. Threads that it starts stay in the namespace.
     fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -97,7 +98,7 @@ impl Namespace {
     }
 }
 
-/// Runs work on a thread of a runtime: the caller's own is in another namespace.
+/// Runs work on a thread of a runtime, because the caller's thread is in another namespace.
 fn on<T: Send + 'static>(
     runtime: &tokio::runtime::Runtime,
     work: impl Future<Output = T> + Send + 'static,
@@ -123,7 +124,7 @@ impl Machines {
         Self { server, client }
     }
 
-    /// Cuts the link, with no word to either end.
+    /// Cuts the link without a notification of either end.
     fn cut(&self) {
         self.server.ip("link set s down");
     }
@@ -173,7 +174,7 @@ async fn serve(address: Ipv4Addr) -> (SocketAddr, String, Identity, ServerEnd) {
     )
 }
 
-/// The server, which ends with it.
+/// A server that stops when the value is dropped.
 struct ServerEnd {
     admin: api_client::Client,
     end: CancellationToken,
@@ -186,7 +187,7 @@ impl Drop for ServerEnd {
     }
 }
 
-/// findings-2 R26: the watches of a server that vanishes end, and begin again when it is there.
+/// findings-2 R26: the watches of a failed server end, and start again when the server is back.
 #[test]
 fn every_watch_notices_a_server_that_vanishes() {
     let machines = Machines::new();
@@ -203,7 +204,7 @@ fn every_watch_notices_a_server_that_vanishes() {
         for events in &mut watchers {
             while !matches!(events.next().await.unwrap(), Event::InitDone) {}
         }
-        // The watches begin, and have nothing to say.
+        // The watches are established, and no events follow.
         for events in &mut watchers {
             let begun = tokio::time::timeout(Duration::from_millis(300), events.next());
             assert!(begun.await.is_err());
@@ -241,7 +242,7 @@ fn every_watch_notices_a_server_that_vanishes() {
     });
 }
 
-/// findings-2 R26: both ends of a tunnel notice.
+/// findings-2 R26: both ends of a tunnel detect the failure of the other end.
 #[test]
 fn both_ends_of_a_tunnel_notice_that_the_other_vanishes() {
     let machines = Machines::new();
@@ -278,7 +279,7 @@ fn both_ends_of_a_tunnel_notice_that_the_other_vanishes() {
     drop(tunnel);
 }
 
-/// findings-2 R26: a stream of gRPC, such as the watch of etcd, ends.
+/// findings-2 R26: a gRPC stream, such as a watch of etcd, ends.
 #[test]
 fn a_stream_of_grpc_notices_a_server_that_vanishes() {
     let machines = Machines::new();
@@ -322,7 +323,7 @@ fn a_stream_of_grpc_notices_a_server_that_vanishes() {
     assert!(noticed < NOTICED, "{noticed:?}");
 }
 
-/// An address that leads to the server, and the number of connections through it so far.
+/// An address that forwards to the server, and the number of connections through it so far.
 async fn counted(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -340,7 +341,7 @@ async fn counted(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, count)
 }
 
-/// findings-2 S39: the limits of the client beside those of the server.
+/// findings-2 S39: the limits of the client and of the server together.
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_watches_share_connections_and_the_lease_has_its_own() {
     let (address, ca_pem, identity, _server) = serve(Ipv4Addr::LOCALHOST).await;
@@ -355,7 +356,7 @@ async fn hundreds_of_watches_share_connections_and_the_lease_has_its_own() {
             maps.watcher(WatchConfig::default().fields(&format!("metadata.name=m{number}")));
         watching.spawn(async move {
             while !matches!(events.next().await.unwrap(), Event::InitDone) {}
-            // Its watch begins, and has nothing to say.
+            // The watch is established, and no events follow.
             let begun = tokio::time::timeout(Duration::from_secs(2), events.next());
             assert!(begun.await.is_err());
             events

@@ -1,4 +1,4 @@
-//! A new node and a whole server: store, API over TLS, controllers.
+//! Tests with a new node and a complete server: store, API over TLS, controllers.
 
 #![expect(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A machine under load is slow.
+/// Time limit of a step. A machine under load is slow.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 struct Cluster {
@@ -46,7 +46,7 @@ impl Cluster {
         Self::with_certificate_of(SystemTime::now()).await
     }
 
-    /// A cluster whose server's certificate was made at this time.
+    /// A cluster whose server certificate was created at this time.
     async fn with_certificate_of(time: SystemTime) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::open_or_create(dir.path()).unwrap());
@@ -87,7 +87,7 @@ impl Cluster {
         }
     }
 
-    /// A token that ends at a time.
+    /// A token that expires at this time.
     async fn token(&self, expiration: &str) -> JoinToken {
         let secrets: Api<Secret> = Api::namespaced(self.admin.clone(), "kube-system");
         let secret = json!({"metadata": {"name": "bootstrap-token-abcdef"},
@@ -103,7 +103,7 @@ impl Cluster {
         self.token_with(self.hash)
     }
 
-    /// The same server at another address, until its end.
+    /// The server at a second address, until the token is cancelled.
     async fn also_at(&self) -> (Uri, CancellationToken) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("https://{}", listener.local_addr().unwrap());
@@ -144,7 +144,7 @@ async fn a_node_joins_by_a_token_and_then_needs_none() {
     nodes.patch_status("n1", &params, &patch).await.unwrap();
     let serving = CertificateSubject::serving("n1", [[10, 0, 0, 1].into()]);
     request(&node, &serving).await.unwrap();
-    // It renews its certificate as itself; a token does not get it now.
+    // The node renews its certificate with its certificate, which is not possible with a token now.
     request(&node, &CertificateSubject::client("n1"))
         .await
         .unwrap();
@@ -169,7 +169,7 @@ async fn a_certificate_is_renewed_before_it_expires() {
         client: current.subscribe(),
         current,
     };
-    // The clock is past the renewal, and before or after the end.
+    // The clock is after the renewal time, and before or after the expiration.
     let (late, over) = [-3600, 1]
         .map(|more| ends + SignedDuration::from_secs(more))
         .into();
@@ -239,8 +239,8 @@ async fn each_reason_not_to_join_has_its_message() {
     }
 }
 
-/// Clocks that are off by hours: for a node whose clock is behind, the certificate begins later; for one
-/// whose clock is ahead, it has ended.
+/// Clocks that differ by hours: for a node whose clock is behind, the certificate is not valid yet; for a
+/// node whose clock is ahead, it has expired.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_clock_is_off_by_hours_is_told() {
     let (now, hours) = (SystemTime::now(), Duration::from_secs(3 * 3600));
@@ -288,7 +288,7 @@ async fn the_parts_of_a_node_are_accounts_bound_to_its_object() {
         assert_eq!(of("node-name"), &["n1"]);
         assert_eq!(of("node-uid"), &[registered.metadata.uid.unwrap()]);
         assert_eq!(whoami(&component).await.unwrap().extra.unwrap(), extra);
-        // The token ends with the object, and the next one is bound to the next object.
+        // The token becomes invalid with the Node object. The next token is bound to the next object.
         let all: Api<Node> = Api::all(cluster.admin.clone());
         all.delete("n1", &DeleteParams::default()).await.unwrap();
         let registered = nodes.create(&PostParams::default(), &object).await.unwrap();
@@ -326,7 +326,7 @@ async fn a_node_goes_to_another_server_and_its_watches_too() {
     let mut events = nodes.watcher(own);
     while !matches!(events.next().await.unwrap(), Event::InitDone) {}
     end.cancel();
-    // Requests are not refused, whatever is left of the first server.
+    // No request fails, whatever state the first server is in.
     let object = json!({"metadata": {"labels": {"a": "b"}}});
     let moved = async {
         while servers.current() == first {
@@ -337,7 +337,7 @@ async fn a_node_goes_to_another_server_and_its_watches_too() {
         whoami(&proxy).await.unwrap();
         nodes.get("n1").await.unwrap();
         loop {
-            // An interruption, and then the change.
+            // The watch is interrupted, and then returns the change.
             if let Ok(Event::Apply(changed)) = events.next().await {
                 break serde_json::from_slice::<Node>(&changed).unwrap();
             }
@@ -353,7 +353,7 @@ async fn a_server_that_is_silent_is_left() {
     let cluster = Cluster::start().await;
     let token = cluster.token("2120-01-01T00:00:00Z").await;
     let joined = join(&cluster.uri, &token, "n1").await.unwrap();
-    // Connections are accepted by the kernel, and nobody answers.
+    // The kernel accepts connections, but no program responds.
     let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}", frozen.local_addr().unwrap());
     let servers = Servers::new([address.parse().unwrap(), cluster.uri.clone()]).unwrap();

@@ -1,5 +1,5 @@
-//! Keeps the routes to the pods of other nodes in step with the Node objects: each node with an address and
-//! a range of pods is a peer of [`PodNetwork::connect_peers`].
+//! Keeps the routes to the pods of other nodes equal to the Node objects: each node with an address and a
+//! pod range is a peer of [`PodNetwork::connect_peers`].
 
 mod peers;
 
@@ -17,32 +17,32 @@ use process_telemetry::Component;
 use reconcile::{Cache, Controller, EventType, Queue, ReconcileResult, Recorder, run_controller};
 use tokio::sync::{Mutex, watch};
 
-/// Changes that come together are carried out together.
+/// Changes within this time are processed together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// The interval between two checks of the kernel, whose links and routes others may change.
+/// The interval of the checks of the kernel, because other programs may change links and routes.
 const LOOK: Duration = Duration::from_secs(30);
-/// The reason of the event about a node without a way.
+/// The reason of the event about a node without a route.
 const UNREACHED: &str = "PodsOfNodeUnreachable";
-/// The time before another attempt after a refusal by the kernel.
+/// The delay before another attempt after the kernel has rejected a change.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The settings of the ways.
+/// The settings of the routes.
 #[derive(Clone)]
 pub struct Config {
     /// The name of this node's object.
     pub node_name: String,
-    /// The pods' network of this node.
+    /// The pod network of this node.
     pub network: Arc<PodNetwork>,
     /// The addresses of the pods of all nodes.
     pub cluster_cidr: Cidr,
-    /// The address of this node, with its later changes.
+    /// A receiver of this node's address.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// How packets reach the other nodes: directly or in a tunnel.
+    /// How packets reach other nodes: directly or in a tunnel.
     pub transport: PeerTransport,
 }
 
-/// Keeps the ways until the end of its part. A node without a way is no error: the log and an event of this
-/// node name it.
+/// Keeps the routes up to date until the component is shut down. A node without a route is no error: the
+/// log and an event of this node contain its name.
 pub fn run(client: Client, config: Config, component: Component) -> BoxFuture<'static, ()> {
     async move {
         let shutdown = component.shutdown.clone();
@@ -59,7 +59,7 @@ pub fn run(client: Client, config: Config, component: Component) -> BoxFuture<'s
     .boxed()
 }
 
-/// The only controller of the kernel's ways to other nodes.
+/// The controller of the kernel's routes to other nodes.
 struct NodeRoutes {
     nodes: Cache<Node>,
     recorder: Recorder,
@@ -70,7 +70,7 @@ struct NodeRoutes {
 /// The result of the last reconciliation.
 #[derive(Default)]
 struct Connections {
-    /// The peers that the kernel was given; none before the first time and after a refusal.
+    /// The peers that the kernel has; `None` before the first time and after a rejected change.
     connected: Option<Wanted>,
     unreached: Vec<UnreachedPeer>,
 }
@@ -80,7 +80,7 @@ struct Connections {
 enum Cause {
     /// Node objects have changed.
     Nodes,
-    /// The time has come, or the address of this node has changed: the kernel is checked, too.
+    /// The interval has passed, or this node's address has changed: the kernel is checked, too.
     Look,
 }
 
@@ -137,7 +137,7 @@ impl Controller for NodeRoutes {
     }
 }
 
-/// The settings and the peers of this node; none while it has no IPv4 address.
+/// The settings and the peers of this node; `None` while the node has no IPv4 address.
 type Wanted = Option<(PeerSettings, Vec<Peer>)>;
 
 fn wanted(nodes: &Cache<Node>, config: &Config) -> Wanted {
@@ -168,7 +168,7 @@ fn warn(cause: &(dyn std::error::Error + 'static)) {
     tracing::warn!(cause, "the ways to other nodes are not made");
 }
 
-/// Names the nodes that have lost their way, or have another reason for that.
+/// Reports the nodes that have lost their route, or whose route is missing for another reason than before.
 fn report(before: &[UnreachedPeer], now: &[UnreachedPeer], recorder: &Recorder, own: &str) {
     for peer in now.iter().filter(|peer| !before.contains(peer)) {
         let (node, cause) = (&peer.name, &peer.cause);
@@ -178,7 +178,7 @@ fn report(before: &[UnreachedPeer], now: &[UnreachedPeer], recorder: &Recorder, 
     }
 }
 
-/// The node as events name it: its name stands for its uid, as in kubelet's.
+/// The reference to a node in events: as in kubelet, its UID is the node's name.
 fn reference(node: &str) -> ObjectReference {
     let mut object = Node::default();
     object.metadata.name = Some(node.to_owned());

@@ -1,4 +1,4 @@
-//! The peers in Node objects.
+//! The peers of a node, from Node objects.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -6,23 +6,23 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::Node;
 use pod_network::{Peer, PeerEncryption, TunnelEnd};
 
-/// The type of the address by which nodes reach each other.
+/// The type of the address that other nodes use.
 const INTERNAL_IP: &str = "InternalIP";
 
-/// The public key of a node that encrypts the traffic of pods. Only the node itself may write it, besides
-/// administrators (node restriction).
+/// The annotation with the public key of a node that encrypts the traffic of pods. Only the node itself and
+/// administrators may write it (node restriction).
 pub const PUBLIC_KEY: &str = "node.mainstay.dev/wireguard-public-key";
-/// The UDP port of its tunnel.
+/// The annotation with the UDP port of the node's tunnel.
 pub const PORT: &str = "node.mainstay.dev/wireguard-port";
 
-/// The annotations of a node: those that it has, and those that it must not have.
+/// The annotations of a node: the value, or `None` if the annotation must be absent.
 pub fn annotations(end: Option<TunnelEnd>) -> BTreeMap<String, Option<String>> {
     let key = end.map(|end| end.key.to_string());
     let port = end.map(|end| end.port.to_string());
     [(PUBLIC_KEY.to_owned(), key), (PORT.to_owned(), port)].into()
 }
 
-/// The encryption of a node by its annotations.
+/// The encryption of a node, from its annotations.
 fn encryption(node: &Node) -> PeerEncryption {
     let annotation = |name: &str| {
         let annotations = node.metadata.annotations.as_ref()?;
@@ -44,7 +44,7 @@ fn encryption(node: &Node) -> PeerEncryption {
     }
 }
 
-/// The nodes besides the own one that have an IPv4 address and a range of pods, in order of name.
+/// The nodes except `own` that have an IPv4 address and a pod range, sorted by name.
 pub fn of<'a>(nodes: impl IntoIterator<Item = &'a Node>, own: &str) -> Vec<Peer> {
     let others = nodes.into_iter().filter_map(peer);
     let mut peers: Vec<Peer> = others.filter(|peer| peer.name != own).collect();
@@ -117,8 +117,8 @@ mod tests {
         );
     }
 
-    /// docs/many-machines.md: the annotations that a node writes lead its peers to its tunnel;
-    /// others are refused with the name of the annotation.
+    /// docs/many-machines.md: peers read the key and port of a node's tunnel from its annotations; an
+    /// invalid value is rejected with the name of the annotation.
     #[test]
     fn a_key_is_read_from_the_annotations_of_its_node() {
         let of = |annotations: Value| {

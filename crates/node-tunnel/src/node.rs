@@ -1,4 +1,4 @@
-//! The end of a tunnel at the node.
+//! The node's end of a tunnel.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{ANSWER_LIMIT, SILENCE, STREAM_BYTES, STREAMS_MAX, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
 
 /// Serves a tunnel over an upgraded connection to a server until the tunnel ends. `kubelet_api` is the
-/// address at which this node serves its own API; all connections lead there.
+/// address at which this node serves its kubelet API; all connections lead to this address.
 ///
 /// # Errors
-/// The connection is broken, or the server does not answer in time.
+/// The connection is broken, or the server does not respond in time.
 pub async fn serve<S>(connection: S, kubelet_api: SocketAddr) -> Result<(), hyper::Error>
 where
     S: Read + Write + Unpin + Send + 'static,

@@ -1,4 +1,4 @@
-//! The end of a tunnel at the API server.
+//! The API server's end of a tunnel.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri};
@@ -11,28 +11,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{ANSWER_LIMIT, SILENCE, STREAM_BYTES, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
 
-/// A connection to the node's API.
+/// A connection to the node's kubelet API.
 pub type NodeStream = TokioIo<Upgraded>;
 
-/// Why there is no connection through a tunnel.
+/// The reason why a connection through a tunnel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The tunnel has ended.
     #[error("the tunnel has ended")]
     Ended(#[from] hyper::Error),
-    /// The node cannot connect to its own API.
+    /// The node cannot connect to its kubelet API.
     #[error("the node does not reach its own API: status {0}")]
     Refused(StatusCode),
 }
 
-/// A tunnel to a node; clones share it.
+/// A tunnel to a node. Clones share the tunnel.
 #[derive(Clone, Debug)]
 pub struct Tunnel {
     sender: SendRequest<Empty<Bytes>>,
 }
 
-/// Begins a tunnel over the connection that a node has opened. The tunnel lasts as long as the returned
-/// future is polled, and ends with it.
+/// Starts a tunnel over the connection that a node has opened. The tunnel exists while the returned future
+/// is polled, and ends with the future.
 ///
 /// # Errors
 /// The connection has ended.
@@ -67,7 +67,8 @@ where
     Ok((Tunnel { sender }, running))
 }
 
-/// Runs the tasks of a tunnel until it ends. By itself, `hyper` waits for all open streams.
+/// Runs the tasks of a tunnel until it ends. Without this executor, `hyper` would wait for all open
+/// streams.
 #[derive(Clone)]
 struct UntilEnd(CancellationToken);
 
@@ -81,12 +82,12 @@ where
 }
 
 impl Tunnel {
-    /// Whether connections can be made.
+    /// Whether new connections are possible.
     pub fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }
 
-    /// A new connection to the node's API.
+    /// A new connection to the node's kubelet API.
     ///
     /// # Errors
     /// See [`ConnectError`].

@@ -20,7 +20,7 @@ const LINE_BYTES: usize = 64 * 1024;
 
 type Ended = JoinHandle<Result<(), hyper::Error>>;
 
-/// A kubelet API that sends back all that it gets.
+/// A kubelet API that returns all bytes that it receives.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -52,7 +52,7 @@ async fn connections_reach_the_nodes_own_api_and_nothing_else() {
     let (tunnel, [server, node]) = tunnel(ours, theirs, target).await;
     let mut first = tunnel.connect().await.unwrap();
     let mut second = tunnel.connect().await.unwrap();
-    // More than all windows hold, in one of two connections.
+    // More bytes than all windows hold, in one of two connections.
     let much = vec![7; 3 * 1024 * 1024];
     let (mut read, mut write) = tokio::io::split(&mut first);
     let mut back = Vec::new();
@@ -66,7 +66,7 @@ async fn connections_reach_the_nodes_own_api_and_nothing_else() {
     let mut word = [0; 10];
     second.read_exact(&mut word).await.unwrap();
     assert_eq!(&word, b"still here");
-    // The tunnel ends with the server's end, and its connections with it.
+    // The tunnel and its connections end with the server's end.
     server.abort();
     timeout(PATIENCE, node).await.unwrap().unwrap().ok();
     assert!(!tunnel.is_open());
@@ -93,7 +93,7 @@ async fn a_node_without_its_api_says_so() {
     assert!(tunnel.is_open());
 }
 
-/// A server cannot use a node as a way to other places.
+/// A server cannot use a node to reach other destinations.
 #[tokio::test]
 async fn other_destinations_are_refused() {
     let target = echo().await;
@@ -115,7 +115,7 @@ async fn other_destinations_are_refused() {
     }
 }
 
-/// Packets are lost without a trace in the middle: both ends find out by themselves.
+/// Packets are lost silently on the path: both ends detect the failure independently.
 #[tokio::test(start_paused = true)]
 async fn a_link_that_says_nothing_is_found_by_both_ends() {
     let (ours, mut middle) = duplex(LINE_BYTES);

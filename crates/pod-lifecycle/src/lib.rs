@@ -1,11 +1,10 @@
 //! The lifecycle of a pod on its node: the next actions for its containers, and its status.
 //!
-//! Everything here is a pure function over plain data: the pod's API object, the record of its
-//! containers, and the time. The node agent performs the actions and keeps the record; it decides
-//! nothing. Start with [`plan::plan_pod`], then read [`record`].
+//! All functions are pure: their inputs are the pod's API object, the record of its containers, and the
+//! time. The node agent performs the actions and stores the record, but makes no decision. Start with
+//! [`plan::plan_pod`], then read [`record`].
 //!
-//! This crate does not touch processes, files, the network or the API. Times and results are
-//! arguments.
+//! This crate does not access processes, files, the network or the API. Times and results are arguments.
 
 pub mod diagnosis;
 pub mod environment;

@@ -1,4 +1,4 @@
-//! Reasons and messages of events and container states, as kubelet writes them.
+//! Reasons and messages of events and container states, equal to kubelet's.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
@@ -7,11 +7,9 @@ use crate::record::backoff::go_seconds;
 use crate::record::{PodFailure, StopCause};
 use crate::spec::{ProbeKind, display_name};
 
-/// Reason of an exit of a container whose process could not be started.
 pub const START_ERROR: &str = "StartError";
 /// Waiting reason after a pull failed.
 pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
-/// Waiting reason between two attempts to pull an image.
 pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
 /// Waiting reason of an invalid image name.
 pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
@@ -19,7 +17,7 @@ pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
 pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
 /// Reason of the event about pull secrets that do not exist.
 pub const FAILED_TO_RETRIEVE_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
-/// Waiting reason between two starts of a container that ends again and again.
+/// Waiting reason between two starts of a container that exits repeatedly.
 pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
 /// Waiting reason when a process could not be started.
 pub const RUN_CONTAINER_ERROR: &str = "RunContainerError";
@@ -29,7 +27,6 @@ pub const POST_START_HOOK_ERROR: &str = "PostStartHookError";
 pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// Waiting reason when the container could not be created.
 pub const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
-/// Reason of a pod beyond `activeDeadlineSeconds`.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 /// Status message of a pod with the reason [`DEADLINE_EXCEEDED`].
 pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
@@ -44,17 +41,17 @@ pub fn deadline_exceeded() -> PodFailure {
     }
 }
 
-/// The message of a node that refuses a pod because of its conditions.
+/// The message of a node that rejects a pod because of the node's conditions.
 pub fn node_had_conditions(names: &[&str]) -> String {
     format!("The node had condition: [{}]. ", names.join(" "))
 }
 
-/// Status message of a pod that the node refused.
+/// Status message of a pod that the node has rejected.
 pub fn rejected(why: &str) -> String {
     format!("Pod was rejected: {why}")
 }
 
-/// Whether a failure of that reason is shown as `ImagePullBackOff` during the back-off.
+/// Whether the status reports a failure with this reason as `ImagePullBackOff` during the back-off.
 pub fn is_backed_off(reason: &str) -> bool {
     reason == ERR_IMAGE_PULL
 }
@@ -88,7 +85,7 @@ pub fn crash_loop(pod: &Pod, container: &str, delay: SignedDuration) -> String {
     )
 }
 
-/// State and event of a mount whose `subPath` cannot be opened.
+/// Message of the state and of the event of a mount whose `subPath` cannot be opened.
 pub fn sub_path_failed(volume: &str, container: &str, why: &str) -> String {
     format!(
         "failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\": {why}"
@@ -151,8 +148,8 @@ pub fn never_pull(image: &str) -> String {
     format!("Container image \"{image}\" is not present with pull policy of Never")
 }
 
-/// State and event of a present image that must be pulled for its credentials first, with the pull
-/// policy `Never` (KEP 2535).
+/// Message of the state and of the event of a present image that must be pulled to check its credentials,
+/// although the pull policy is `Never` (KEP 2535).
 pub fn never_pull_to_verify(image: &str) -> String {
     format!(
         "Container image \"{image}\" is present with pull policy of Never, but the pod has no \
@@ -160,7 +157,7 @@ pub fn never_pull_to_verify(image: &str) -> String {
     )
 }
 
-/// `Failed` event (`InspectFailed` upstream) and state of an invalid image name.
+/// Message of the `Failed` event (`InspectFailed` in kubelet) and of the state of an invalid image name.
 pub fn invalid_image(image: &str, error: &str) -> String {
     format!(
         "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": \

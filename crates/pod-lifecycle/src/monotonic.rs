@@ -1,8 +1,9 @@
-//! Monotonic points in time for durations, beside the wall-clock time for users.
+//! Readings of the monotonic clock for durations, in addition to the wall-clock time for users.
 //!
-//! The wall clock may be set while pods run, by hours and in both directions. Delays, periods,
-//! grace periods and deadlines are therefore measured on the node's monotonic clock: an [`Instant`]
-//! is a reading of it. The wall-clock time is only shown. A [`Moment`] has both readings.
+//! The wall clock may be set while pods run, by hours and in both directions. Delays, periods, grace
+//! periods and deadlines are therefore measured on the node's monotonic clock: an [`Instant`] is a reading
+//! of that clock. The wall-clock time is only printed and reported. A [`Moment`] has a reading of both
+//! clocks.
 
 use std::ops::Add;
 
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// A reading of the node's monotonic clock.
 ///
-/// The clock starts with the wall-clock time of the machine's boot, so readings look like times,
-/// and records of versions before 0.2, which had wall-clock times in the same fields, can be read.
+/// At the boot of the machine, the clock starts with the wall-clock time. So readings have the form of
+/// times, and records of versions before 0.2, which have wall-clock times in these fields, can be read.
 /// Only differences of readings have a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -27,12 +28,12 @@ impl Instant {
         Self(counted)
     }
 
-    /// The number of the reading, to set another clock.
+    /// The value of the reading, to set another clock.
     pub fn counted(self) -> Timestamp {
         self.0
     }
 
-    /// The time from `earlier` to this one, negative if `earlier` is later.
+    /// The time from `earlier` to this reading; negative if `earlier` is later.
     pub fn since(self, earlier: Self) -> SignedDuration {
         self.0.duration_since(earlier.0)
     }
@@ -41,7 +42,7 @@ impl Instant {
 impl Add<SignedDuration> for Instant {
     type Output = Self;
 
-    /// A later reading; a sum that cannot be represented becomes the maximum.
+    /// A later reading. The maximum if the sum cannot be represented.
     fn add(self, duration: SignedDuration) -> Self {
         let end = if duration.is_negative() {
             Timestamp::MIN
@@ -52,7 +53,7 @@ impl Add<SignedDuration> for Instant {
     }
 }
 
-/// A point in time on both clocks.
+/// A reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Kept")]
 pub struct Moment {
@@ -71,8 +72,8 @@ impl Moment {
         }
     }
 
-    /// The moment of a past wall-clock time, seen from now. It is never in the future, even if the
-    /// wall clock was set since.
+    /// The moment of a past wall-clock time, relative to this moment. The result is never in the future,
+    /// even if the wall clock was set since.
     pub fn past(self, wall: Timestamp) -> Self {
         let ago = self.wall.duration_since(wall).max(SignedDuration::ZERO);
         Self {
@@ -94,7 +95,7 @@ impl Add<SignedDuration> for Moment {
     }
 }
 
-/// The serialized form of a moment: before version 0.2 the time alone.
+/// The serialised form of a moment. Before version 0.2, only the time was stored.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Kept {
@@ -139,7 +140,7 @@ mod tests {
             instant: Instant(at(5000)),
         };
         assert_eq!(now.past(at(990)).instant, Instant(at(4990)));
-        // The clock was set back since.
+        // The clock was set back since that time.
         assert_eq!(now.past(at(2000)).instant, Instant(at(5000)));
     }
 

@@ -1,8 +1,8 @@
-//! Restart policies: they decide whether an exited container runs again.
+//! Restart policies: whether an exited container runs again.
 //!
-//! A pod's `restartPolicy` decides, unless the container has its own policy or a rule for its exit
-//! code (KEP-5307, statefulset.md §12.4). For an init container that is not a sidecar `Always`
-//! means `OnFailure`.
+//! A pod's `restartPolicy` decides, unless the container has a policy or a rule for its exit code
+//! (KEP-5307, statefulset.md §12.4). For an init container that is not a sidecar, `Always` means
+//! `OnFailure`.
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
 
@@ -12,7 +12,7 @@ use crate::spec::{Kind, containers, restart_policy};
 /// The action of a rule that restarts all containers of the pod.
 const RESTART_ALL: &str = "RestartAllContainers";
 
-/// Whether the policies restart the container after that exit.
+/// Whether the policies restart the container after this exit.
 pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
     match kind {
         Kind::Sidecar => return true,
@@ -25,7 +25,7 @@ pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) ->
     is_allowed(spec, container, exit.code)
 }
 
-/// Whether the policies allow a restart after that exit code, whatever the kind of the container.
+/// Whether the policies allow a restart after this exit code, independent of the container's kind.
 fn is_allowed(spec: &PodSpec, container: &Container, code: i32) -> bool {
     if let Some(action) = action_for(container, code) {
         return matches!(action, "Restart" | RESTART_ALL);
@@ -41,8 +41,8 @@ fn is_allowed(spec: &PodSpec, container: &Container, code: i32) -> bool {
     }
 }
 
-/// Whether a status may show the container as running again after it showed that exit: the API's
-/// validation, by the policies alone. Init containers that run again in a new sandbox are no
+/// Whether a status may report the container as running after it reported this exit. As the validation of
+/// the API server, which uses only the policies: init containers that run again in a new sandbox are no
 /// exception.
 pub(crate) fn may_go_on(spec: &PodSpec, kind: Kind, container: &Container, code: i32) -> bool {
     let rules = containers(spec).flat_map(|(_, container)| &container.restart_policy_rules);
@@ -59,7 +59,7 @@ fn action_for(container: &Container, code: i32) -> Option<&str> {
     found.map(|rule| rule.action.as_str())
 }
 
-/// The first container, if any, whose exit requests a restart of all.
+/// The first container whose exit requests a restart of all containers; `None` if there is none.
 pub(crate) fn asks_for_restart_all(spec: &PodSpec, record: &PodRecord) -> Option<RestartAll> {
     containers(spec).find_map(|(_, container)| {
         let known = record.containers.get(&container.name)?;

@@ -12,29 +12,29 @@ pub(crate) const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 /// The kind of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Runs once, before the next one starts.
+    /// A container that runs once, before the next init container starts.
     Init,
     /// An init container that keeps running (`restartPolicy: Always`).
     Sidecar,
-    /// One of the pod's `containers`.
+    /// A container of `spec.containers`.
     Main,
-    /// Added to the running pod for debugging; runs once.
+    /// A container that is added to the running pod for debugging; runs once.
     Ephemeral,
 }
 
 /// One of a container's three probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProbeKind {
-    /// Delays the other two until the application has started.
+    /// Delays the other two probes until the application has started.
     Startup,
     /// Restarts the container when it fails.
     Liveness,
-    /// Decides whether the container receives traffic of Services.
+    /// Decides whether the container gets traffic of Services.
     Readiness,
 }
 
 impl ProbeKind {
-    /// The first word of event messages.
+    /// The first word of event messages about the probe.
     pub fn word(self) -> &'static str {
         match self {
             Self::Startup => "Startup",
@@ -44,7 +44,7 @@ impl ProbeKind {
     }
 }
 
-/// The probe of a container, if it has one of that kind.
+/// The probe of a container; `None` if it has no probe of this kind.
 pub fn probe(container: &Container, kind: ProbeKind) -> Option<&Probe> {
     match kind {
         ProbeKind::Startup => container.startup_probe.as_ref(),
@@ -53,7 +53,7 @@ pub fn probe(container: &Container, kind: ProbeKind) -> Option<&Probe> {
     }
 }
 
-/// The pod's init containers, sidecars among them, in order.
+/// The pod's init containers, including sidecars, in order.
 pub fn init_containers(spec: &PodSpec) -> &[Container] {
     spec.init_containers.as_deref().unwrap_or_default()
 }
@@ -67,13 +67,13 @@ pub fn init_kind(container: &Container) -> Kind {
     }
 }
 
-/// The pod's ephemeral containers in order, each as a container.
+/// The pod's ephemeral containers in order, each converted to a container.
 pub fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
     let all = spec.ephemeral_containers.iter().flatten();
     all.map(container_of).collect()
 }
 
-/// The container whose processes an ephemeral container shares, if it names one.
+/// The container whose processes an ephemeral container shares; `None` if it names none.
 pub fn target_of<'a>(spec: &'a PodSpec, ephemeral: &str) -> Option<&'a str> {
     let mut all = spec.ephemeral_containers.iter().flatten();
     let target = all
@@ -107,13 +107,13 @@ fn container_of(ephemeral: &EphemeralContainer) -> Container {
     }
 }
 
-/// All containers of the pod: init containers and sidecars in order, then the main ones.
+/// The containers of the pod: init containers and sidecars in order, then the main containers.
 pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (Kind, &Container)> {
     let init = init_containers(spec).iter().map(|c| (init_kind(c), c));
     init.chain(spec.containers.iter().map(|c| (Kind::Main, c)))
 }
 
-/// The container of that name, of any kind.
+/// The container with this name, of any kind.
 pub fn find<'a>(spec: &'a PodSpec, name: &str) -> Option<(Kind, Cow<'a, Container>)> {
     if let Some((kind, container)) = containers(spec).find(|(_, c)| c.name == name) {
         return Some((kind, Cow::Borrowed(container)));
@@ -128,16 +128,16 @@ pub fn restart_policy(spec: &PodSpec) -> &str {
     spec.restart_policy.as_deref().unwrap_or("Always")
 }
 
-/// The grace period of the pod's own specification.
+/// The grace period in the pod's specification, or the default.
 pub fn grace_seconds(spec: &PodSpec) -> i64 {
     spec.termination_grace_period_seconds
         .unwrap_or(GRACE_DEFAULT_SECONDS)
         .max(1)
 }
 
-/// Whether the pod's own grace period is 0: its containers are killed without a signal, and the
-/// node confirms its end at once. The API server grants such a pod one second (`Pod::grace`); in
-/// Kubernetes its object would be removed while its containers still run.
+/// Whether the grace period in the pod's specification is 0: its containers are killed without a signal,
+/// and the node confirms the end of the pod at once. The API server grants such a pod one second
+/// (`Pod::grace`). In Kubernetes, the pod's object would be removed while its containers still run.
 pub fn has_no_grace(spec: &PodSpec) -> bool {
     spec.termination_grace_period_seconds == Some(0)
 }
@@ -153,8 +153,8 @@ pub fn is_critical(pod: &Pod) -> bool {
     priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
 }
 
-/// The user that all containers of the pod run as, if it is the same: kubelet's `FsUser`. Ephemeral
-/// containers do not count, nor does the user of an image.
+/// The user of all containers of the pod; `None` if the users differ. As kubelet's `FsUser`. Ephemeral
+/// containers and the users of images do not count.
 pub fn common_user(spec: &PodSpec) -> Option<i64> {
     let of_pod = spec.security_context.as_ref().and_then(|c| c.run_as_user);
     let mut users = containers(spec).map(|(_, container)| {

@@ -1,9 +1,9 @@
-//! The address and the host ports of each pod, stored on disk: one small file per pod, named by its
-//! UID, with the address in its first line and a port in each further one.
+//! The address and the host ports of each pod, stored on disk. Each pod has a small file, whose name is the
+//! pod's UID. The first line has the address, and each further line has a port.
 //!
-//! A file is written beside and renamed, so a crash leaves the old state or the new one. It is
-//! not synced: pods do not outlive a power failure, only a crash of the process. A file that
-//! cannot be read as an address of the range is discarded.
+//! A file is written under a temporary name and renamed, so that a crash leaves the old or the new state.
+//! The file is not synced, because pods do not outlive a power failure, only a crash of the process. A file
+//! that has no address of the range is discarded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -15,10 +15,10 @@ use service_routing::{HostPort, PublishedPort};
 
 use crate::error::{Error, file};
 
-/// First place of the range that a pod may have: 0 is the network, 1 the node.
+/// The first index in the range that a pod may have: 0 is the network, 1 the node.
 const FIRST_POD_INDEX: u32 = 2;
 
-/// The addresses in use, and where the search for the next one starts.
+/// The addresses in use, and the start of the search for the next address.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     dir: PathBuf,
@@ -35,7 +35,7 @@ struct Held {
 }
 
 impl Held {
-    /// Parses the output of [`Held::text`]; malformed lines are skipped.
+    /// Parses the output of [`Held::text`]. Malformed lines are skipped.
     fn read(text: &str) -> Option<Held> {
         let mut lines = text.lines();
         let ip = lines.next()?.trim().parse().ok()?;
@@ -49,7 +49,7 @@ impl Held {
     }
 }
 
-/// Makes a directory and its parents, with a mode that keeps users of the host out.
+/// Creates a directory and its parents, with a mode that denies access to users of the host.
 pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let mut private = std::fs::DirBuilder::new();
@@ -92,8 +92,8 @@ impl Addresses {
         })
     }
 
-    /// Returns the pod's address, and assigns one if it has none. Addresses are assigned in turn,
-    /// so that a freed one is not reused at once.
+    /// Returns the pod's address, and assigns an address if the pod has none. The search for a free address
+    /// starts after the last assigned one, so that a released address is not reused at once.
     pub(crate) fn assign(&mut self, uid: &str) -> Result<Ipv4Addr, Error> {
         if let Some(held) = self.by_uid.get(uid) {
             return Ok(held.ip);
@@ -121,7 +121,7 @@ impl Addresses {
         Ok(())
     }
 
-    /// Gives ports of the node to a pod that has an address, instead of those it had.
+    /// Replaces the host ports of a pod that has an address.
     pub(crate) fn publish(&mut self, uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
         match self.by_uid.get(uid) {
             Some(held) if held.ports != ports => {
@@ -132,7 +132,7 @@ impl Addresses {
         }
     }
 
-    /// Returns all ports of the node that pods have, in the order of the pods' uids.
+    /// All host ports of pods, sorted by the UIDs of the pods.
     pub(crate) fn published(&self) -> Vec<PublishedPort> {
         let of = |held: &Held| {
             let pod = held.ip;
@@ -152,12 +152,12 @@ impl Addresses {
             .find(|address| !used.contains(address))
     }
 
-    /// Returns the pod's address when it has one.
+    /// The pod's address; `None` if the pod has none.
     pub(crate) fn of(&self, uid: &str) -> Option<Ipv4Addr> {
         self.by_uid.get(uid).map(|held| held.ip)
     }
 
-    /// Forgets the pod's address; it may then be given to another.
+    /// Releases the pod's address, which may then be assigned to another pod.
     pub(crate) fn release(&mut self, uid: &str) -> Result<(), Error> {
         if self.by_uid.contains_key(uid) {
             let path = self.dir.join(uid);
@@ -171,13 +171,13 @@ impl Addresses {
         Ok(())
     }
 
-    /// Returns the addresses of all pods that have one.
+    /// The addresses of all pods, by the UIDs of the pods.
     pub(crate) fn by_uid(&self) -> BTreeMap<String, Ipv4Addr> {
         let held = self.by_uid.iter();
         held.map(|(uid, held)| (uid.clone(), held.ip)).collect()
     }
 
-    /// Returns the uids of all pods that have an address.
+    /// The UIDs of all pods with an address.
     pub(crate) fn uids(&self) -> BTreeSet<String> {
         self.by_uid.keys().cloned().collect()
     }
@@ -187,7 +187,7 @@ fn index_of(range: Cidr, address: Ipv4Addr) -> u32 {
     address.to_bits() - range.network().to_bits()
 }
 
-/// A uid becomes a file name, so it must not be able to leave the directory or hide in it.
+/// Whether a UID may be a file name: it must not leave the directory, and the file must not be hidden.
 fn valid_uid(uid: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !uid.is_empty() && uid.len() <= 128 && !uid.starts_with('.') && uid.chars().all(plain)

@@ -1,8 +1,8 @@
 //! Forwarding of packets between the host's links, which pods need to reach anything but the host.
 //!
-//! The setting belongs to the whole machine. It is enabled if it is disabled, and a file records
-//! that; the instance that enabled it disables it again, unless another instance exists or links
-//! exist that are likely to need it (bridges, tunnels, veths: container engines, virtual machines).
+//! The setting applies to the whole machine. If forwarding is disabled, the instance enables it and records
+//! this in a file. Later, this instance disables forwarding again, unless another instance exists, or links
+//! exist that probably need it (bridges, tunnels and veths of container engines or virtual machines).
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::host::Host;
 const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
 const REMEMBERED: &str = "forwarding-was-off";
 
-/// Turns forwarding on and remembers when it was off.
+/// Enables forwarding. If it was disabled, records that in a file.
 pub(crate) fn enable(state_dir: &Path) -> Result<(), Error> {
     let before = std::fs::read_to_string(SWITCH).map_err(file("read", SWITCH))?;
     if before.trim() != "0" {
@@ -27,7 +27,7 @@ pub(crate) fn enable(state_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Disables forwarding if this instance enabled it and no one else seems to need it.
+/// Disables forwarding if this instance has enabled it and no other program seems to need it.
 pub(crate) async fn restore(host: &Host, state_dir: &Path) -> Result<(), Error> {
     let path = state_dir.join(REMEMBERED);
     if !path.exists() {

@@ -1,4 +1,4 @@
-//! The host's side that all pods share: the node's addresses on `lo` and the Service route.
+//! The host's objects that all pods share: the node's addresses on `lo` and the Service route.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,16 +15,16 @@ use crate::error::{Error, file, kernel};
 use crate::names;
 use crate::ranges::{Ranges, UsedRange, dns_address};
 
-/// `lo` is the first device of every network namespace.
+/// `lo` is the first link of every network namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
 
-/// The routing table of the addresses of this machine, which the kernel keeps.
+/// The routing table with the addresses of this machine, which the kernel manages.
 pub(crate) const RT_TABLE_LOCAL: u8 = 255;
 
-/// Packets larger than this are not made where the host's uplink is not known.
+/// The MTU of pods if the host's uplink is unknown.
 const MTU_DEFAULT: u32 = 1500;
 
-/// A connection to the kernel of the host's network namespace, for one instance.
+/// A connection to the kernel in the host's network namespace, for one instance.
 #[derive(Clone)]
 pub(crate) struct Host {
     pub(crate) handle: Handle,
@@ -32,7 +32,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Opens the connection; it closes when the last clone is dropped.
+    /// Opens the connection, which closes when the last clone is dropped.
     pub(crate) fn connect(instance_id: &str) -> Result<Host, Error> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(file("open", "rtnetlink socket"))?;
@@ -43,7 +43,7 @@ impl Host {
         })
     }
 
-    /// Returns the ranges that others on this machine use: addresses, routes and name servers.
+    /// The ranges that other programs of this machine use: addresses, routes and name servers.
     pub(crate) async fn taken(&self) -> Result<Vec<UsedRange>, Error> {
         let names = self.link_names().await?;
         let own: Vec<Ipv4Addr> = self
@@ -84,8 +84,8 @@ impl Host {
         Ok(taken)
     }
 
-    /// Adds the node's address and the DNS address to `lo` and creates the Service route. Existing
-    /// ones stay; addresses of the instance's former ranges are removed.
+    /// Adds the node's address and the DNS address to `lo`, and creates the Service route. Existing objects
+    /// stay; addresses of former ranges of the instance are removed.
     pub(crate) async fn claim(&self, ranges: &Ranges) -> Result<(), Error> {
         let node = ranges.node_address()?;
         let dns = dns_address(ranges.service);
@@ -122,8 +122,8 @@ impl Host {
         self.add_service_route(ranges.service, node).await
     }
 
-    /// Connections of the node itself to a Service need a route before the kernel asks the
-    /// Service rules at all; the route names the source, so that pods can answer.
+    /// Adds the Service route. A connection of the node to a Service needs a route, before the kernel
+    /// applies the Service rules. The route sets the source address, so that pods can respond.
     async fn add_service_route(&self, service: Cidr, node: Ipv4Addr) -> Result<(), Error> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(service.network(), service.prefix())
@@ -135,7 +135,8 @@ impl Host {
         add.map_err(kernel(format!("add route to services {service}")))
     }
 
-    /// Removes the addresses of this instance; routes with them as source go with them.
+    /// Removes the addresses of this instance. The kernel also removes the routes with these source
+    /// addresses.
     pub(crate) async fn release(&self) -> Result<(), Error> {
         for address in self.own_addresses().await? {
             self.remove_address(address).await?;
@@ -160,7 +161,7 @@ impl Host {
         Ok(addresses)
     }
 
-    /// Whether any instance has its addresses on `lo`.
+    /// Whether any instance has addresses on `lo`.
     pub(crate) async fn has_instances(&self) -> Result<bool, Error> {
         let addresses = self.addresses().await?;
         let is_instance = |attribute: &AddressAttribute| match attribute {
@@ -200,7 +201,6 @@ impl Host {
             .map_err(kernel("list routes"))
     }
 
-    /// Returns all links of the host.
     pub(crate) async fn links(&self) -> Result<Vec<LinkMessage>, Error> {
         self.handle
             .link()
@@ -216,7 +216,7 @@ impl Host {
         Ok(self.links().await?.into_iter().filter_map(name).collect())
     }
 
-    /// Returns the MTU of the default route's device, so that pods do not send larger packets.
+    /// The MTU of the link of the default route, so that pods do not send larger packets.
     pub(crate) async fn uplink_mtu(&self) -> Result<u32, Error> {
         let routes = self.routes().await?;
         let is_default = |route: &&RouteMessage| route.header.destination_prefix_length == 0;
@@ -237,7 +237,6 @@ impl Host {
     }
 }
 
-/// Returns the name of a link.
 pub(crate) fn link_name(link: &LinkMessage) -> Option<String> {
     link.attributes
         .iter()
@@ -247,7 +246,6 @@ pub(crate) fn link_name(link: &LinkMessage) -> Option<String> {
         })
 }
 
-/// Returns the alias of a link.
 pub(crate) fn link_alias(link: &LinkMessage) -> Option<&str> {
     link.attributes
         .iter()

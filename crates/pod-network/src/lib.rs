@@ -1,14 +1,13 @@
-//! The network of the pods of one node: a routed veth pair per pod, no bridge.
+//! The network of one node's pods: a routed veth pair per pod, without a bridge.
 //!
-//! Each pod has one address of the node's range, known to the host as a /32 route to the pod's
-//! veth. The pod sends everything to the first address of the range, which sits on the host's
-//! `lo` and is the node's own address towards its pods. Both ends know each other's hardware
-//! address from the start, so no ARP is needed and ARP settings of the host do not matter.
+//! Each pod has one address of the node's range, and the host has a /32 route to the pod's veth. The pod
+//! sends all packets to the first address of the range. This address is on the host's `lo`, and is the
+//! node's address for its pods. Both ends of the pair have the hardware address of the other end from the
+//! start, so no ARP is needed, and ARP settings of the host have no effect.
 //!
-//! All kernel objects carry the instance's id (link names and aliases, labels of addresses), so
-//! that they can be found after a crash, distinguished from other instances' and removed. Addresses
-//! are stored on disk, with the pods' host ports. Masquerading and host ports are in the service
-//! proxy's table.
+//! All kernel objects contain the instance's id (names and aliases of links, labels of addresses). So the
+//! instance recognises its objects after a crash, and can remove them. Addresses and host ports of pods are
+//! stored on disk. Masquerading and host ports are in the table of the service proxy.
 
 mod addresses;
 mod error;

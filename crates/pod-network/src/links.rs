@@ -1,4 +1,4 @@
-//! The veth pair of a pod: its creation, both ends' addresses and routes, its removal.
+//! The veth pair of a pod: its creation, the addresses and routes of both ends, and its removal.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -15,7 +15,7 @@ use crate::{names, namespace};
 /// Name of the pod's end, as containers expect it.
 const POD_LINK: &str = "eth0";
 
-/// Number of names to try for a link if the first is another pod's.
+/// Maximum number of names that are tried for a link, because another pod's link may have the first name.
 const NAME_ATTEMPTS_MAX: u32 = 16;
 
 const EEXIST: i32 = 17;
@@ -32,8 +32,8 @@ pub(crate) struct PodLink {
 }
 
 impl PodLink {
-    /// Hardware addresses are computed from the pod's address: both ends know them beforehand, and
-    /// a pod that returns with its address has the same one.
+    /// The hardware address, computed from the pod's address. So both ends know the address before the pair
+    /// exists, and it depends only on the pod's address.
     fn pod_mac(&self) -> [u8; 6] {
         let [a, b, c, d] = self.ip.octets();
         [0x0a, 0x58, a, b, c, d]
@@ -45,8 +45,8 @@ impl PodLink {
     }
 }
 
-/// Connects the namespace to the host. Idempotent, so it may be repeated after a crash at any
-/// point; a pair to another namespace (after the sandbox was recreated) is replaced.
+/// Connects the namespace to the host. Idempotent, so it can be repeated after a crash at any point. A pair
+/// to another namespace is replaced, because the sandbox was recreated.
 pub(crate) async fn attach(host: &Host, pod: &PodLink, netns: &Path) -> Result<(), Error> {
     let (inside, netns) = namespace::connect(netns).await?;
     let host_link = find_host_link(host, &pod.uid).await?;
@@ -77,7 +77,8 @@ async fn find_host_link(host: &Host, uid: &str) -> Result<Option<u32>, Error> {
     Ok(None)
 }
 
-/// The pod's end is valid only with the hardware address for the pod's address.
+/// The pod's end of the pair; `None` if it is missing or its hardware address does not match the pod's
+/// address.
 async fn find_pod_link(inside: &Handle, pod: &PodLink) -> Result<Option<u32>, Error> {
     let mac = LinkAttribute::Address(pod.pod_mac().to_vec());
     let link = get_link(inside, POD_LINK).await?;
@@ -86,7 +87,6 @@ async fn find_pod_link(inside: &Handle, pod: &PodLink) -> Result<Option<u32>, Er
         .map(|link| link.header.index))
 }
 
-/// Finds a link by its name.
 pub(crate) async fn get_link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     use futures::TryStreamExt;
     let mut found = std::pin::pin!(handle.link().get().match_name(name).execute());
@@ -96,7 +96,7 @@ pub(crate) async fn get_link(handle: &Handle, name: &str) -> Result<Option<LinkM
     }
 }
 
-/// Makes the pair, the pod's end directly in its namespace, and returns both indexes.
+/// Creates the pair, with the pod's end directly in its namespace. Returns both indexes.
 async fn create_pair(
     host: &Host,
     pod: &PodLink,
@@ -134,16 +134,16 @@ async fn create_pair(
     }
 }
 
-/// Switches of the host's end of a pod's link.
+/// Settings of the host's end of a pod's link.
 const SWITCHES: [(&str, &str); 6] = [
-    // The pods have no IPv6 yet; the link's own addresses would only make noise.
+    // Pods have no IPv6 yet, so IPv6 addresses of the link would only cause useless traffic.
     ("ipv6/conf/{name}/disable_ipv6", "1"),
-    // Node ports answer on the host's localhost, too. The service rules see to it that pods
-    // cannot use this to reach the host's loopback.
+    // Node ports also work on the host's localhost. The service rules prevent pods from reaching the host's
+    // loopback this way.
     ("ipv4/conf/{name}/route_localnet", "1"),
-    // A pod must send from its own address and by the host's route. The service rules check the
-    // source address again, for machines that disable this check for all links; on a machine that
-    // sends redirects on all links, pods get them, too.
+    // A pod must send from its address, over the host's route. The service rules check the source address,
+    // too, for machines on which this check is disabled for all links. If a machine sends redirects on all
+    // links, pods receive redirects, too.
     ("ipv4/conf/{name}/rp_filter", "1"),
     ("ipv4/conf/{name}/accept_source_route", "0"),
     ("ipv4/conf/{name}/accept_redirects", "0"),
@@ -155,15 +155,15 @@ fn set_switches(name: &str) {
         let path = format!("/proc/sys/net/{}", switch.replace("{name}", name));
         match std::fs::write(&path, value) {
             Ok(()) => {}
-            // The kernel has no IPv6.
+            // The kernel has no IPv6 support.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(path, value, %error, "switch of a pod's link not set"),
         }
     }
 }
 
-/// The alias needs a message of its own: the kernel does not accept it at creation. A crash in
-/// between leaves a link without an alias, which is removed with its namespace.
+/// Sets the alias of a link, in a separate message, because the kernel does not accept an alias at
+/// creation. A crash in between leaves a link without an alias, which is removed with its namespace.
 async fn mark(host: &Host, pod: &PodLink, index: u32, name: &str) -> Result<(), Error> {
     set_switches(name);
     let alias = names::link_alias(&host.instance_id, &pod.uid);
@@ -240,8 +240,8 @@ async fn add_route(handle: &Handle, route: RouteMessage) -> Result<(), NetlinkEr
     handle.route().add(route).replace().execute().await
 }
 
-/// Removes the pod's host route at once, so that its address can be given to another, and returns
-/// the index of the link that is left to delete.
+/// Removes the pod's host route at once, so that the pod's address can be assigned to another pod. Returns
+/// the index of the link, which is still to be deleted.
 pub(crate) async fn unroute(host: &Host, uid: &str, ip: Ipv4Addr) -> Result<Option<u32>, Error> {
     let Some(index) = find_host_link(host, uid).await? else {
         return Ok(None);
@@ -259,7 +259,7 @@ pub(crate) async fn unroute(host: &Host, uid: &str, ip: Ipv4Addr) -> Result<Opti
     }
 }
 
-/// Deletes a link; a missing one is no error.
+/// Deletes a link. A missing link is no error.
 pub(crate) async fn delete_link(host: &Host, index: u32) -> Result<(), Error> {
     match host.handle.link().del(index).execute().await {
         Err(error) if !is(&error, ENODEV) => Err(kernel(format!("delete link {index}"))(error)),
@@ -267,8 +267,8 @@ pub(crate) async fn delete_link(host: &Host, index: u32) -> Result<(), Error> {
     }
 }
 
-/// Lowers the MTU of a pod's link on the host, and in the pod where its namespace is known. Packets of
-/// the pod that are too large for a way to another node would be lost.
+/// Lowers the MTU of a pod's link on the host and, if the namespace is known, in the pod. Otherwise packets
+/// of the pod that are too large for a path to another node would be lost.
 pub(crate) async fn lower_mtu(
     host: &Host,
     index: u32,
@@ -291,7 +291,7 @@ pub(crate) async fn lower_mtu(
     }
 }
 
-/// Returns the pods of this instance that have a link: uid and link index.
+/// The pods of this instance that have a link: UID and link index.
 pub(crate) async fn pods_with_links(host: &Host) -> Result<Vec<(String, u32)>, Error> {
     let prefix = names::alias_prefix(&host.instance_id);
     let links = host.links().await?;

@@ -1,8 +1,9 @@
-//! The listening sockets of the host: those of TCP from the kernel's diagnosis of sockets, those of UDP
-//! from `/proc/net`, where those of TCP are read as well if the kernel has no such diagnosis.
+//! The listening sockets of the host. TCP sockets are read from the kernel's socket diagnosis, UDP sockets
+//! from `/proc/net`. If the kernel has no socket diagnosis, TCP sockets are read from `/proc/net`, too.
 //!
-//! All is opened once, in the host's network namespace; files are read again from their beginning.
-//! IPv6 sockets on all addresses count for IPv4, too: the kernel does not tell which of them do not.
+//! The connection and the files are opened once, in the host's network namespace; files are read again from
+//! their beginning. IPv6 sockets on all addresses count for IPv4, too, because the kernel does not report
+//! which of them are IPv6-only.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,25 +16,25 @@ use object_model::listening::{Listening, ListeningAddress, Transport};
 use crate::error::{Error, file};
 use crate::socket_diagnosis::SocketDiagnosis;
 
-/// State of a TCP socket that listens, and of a UDP socket without a peer.
+/// State of a listening TCP socket, and state of a UDP socket without a peer.
 const TCP_LISTEN: &str = "0A";
 const UDP_UNCONNECTED: &str = "07";
 
 /// The default range of ephemeral ports.
 const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
-/// The kernel's lists of sockets.
+/// The kernel's lists of sockets, open for repeated reads.
 pub(crate) struct Sockets {
     diagnosis: Option<SocketDiagnosis>,
     tcp: Vec<File>,
     udp: Vec<File>,
     client_ports: RangeInclusive<u16>,
-    /// UDP sockets on ports of clients at the last look.
+    /// UDP sockets on ephemeral ports in the last reading.
     perhaps: BTreeSet<ListeningAddress>,
 }
 
 impl Sockets {
-    /// Opens the lists of the network namespace of the calling thread.
+    /// Opens the lists in the network namespace of the calling thread.
     pub(crate) fn open() -> Result<Sockets, Error> {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let diagnosis = SocketDiagnosis::open();
@@ -53,8 +54,8 @@ impl Sockets {
         })
     }
 
-    /// Reads the listening sockets. A UDP client's socket on an ephemeral port looks like a
-    /// server's; it counts only if the next reading shows it again.
+    /// Reads the listening sockets. A UDP client's socket on an ephemeral port cannot be distinguished from
+    /// a server's socket, so such a socket counts only if two consecutive readings contain it.
     pub(crate) fn look(&mut self) -> Result<Listening, Error> {
         let failed = || file("read", "the kernel's sockets");
         let mut places = BTreeSet::new();
@@ -89,7 +90,7 @@ impl Sockets {
     }
 }
 
-/// The lists of both families; there is none of IPv6 where the kernel has it not.
+/// The files of both address families. The IPv6 file is missing if the kernel has no IPv6 support.
 fn lists(transport: &str) -> Result<Vec<File>, Error> {
     let v4 = format!("/proc/thread-self/net/{transport}");
     let mut lists = vec![File::open(&v4).map_err(file("open", &v4))?];
@@ -120,7 +121,7 @@ fn read(
                         port,
                     }));
                 }
-                // Sockets that listen come first; connections can be very many.
+                // Listening sockets are first in the list; there may be very many connections.
                 (Transport::Tcp, _) => break,
                 (Transport::Udp, _) => {}
             },
@@ -133,7 +134,7 @@ fn read(
 /// An address (`None` for all addresses) and a port.
 type Bound = (Option<Ipv4Addr>, u16);
 
-/// The address and port (`None` for an IPv6 address) and the state in a line.
+/// The address (`None` for an IPv6 address), the port and the state in a line.
 fn socket(line: &str) -> Option<(Option<Bound>, &str)> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (address, port) = words.next()?.split_once(':')?;
@@ -143,7 +144,7 @@ fn socket(line: &str) -> Option<(Option<Bound>, &str)> {
     Some((reached.map(|address| (address, port)), state))
 }
 
-/// Reads an address: words of four bytes, each in the byte order of the machine.
+/// Decodes an address: words of four bytes, each in the byte order of the machine.
 fn address_of(text: &str) -> Option<IpAddr> {
     let mut octets = Vec::with_capacity(16);
     let (words, rest) = text.as_bytes().as_chunks::<8>();
@@ -160,8 +161,8 @@ fn address_of(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// The IPv4 address at which a socket with this address is reached: the inner `None` means all, the outer
-/// one none.
+/// The IPv4 address at which a socket can be reached. The inner `None` means all addresses, the outer
+/// `None` means no IPv4 address.
 fn reach(address: IpAddr) -> Option<Option<Ipv4Addr>> {
     let v4 = match address {
         IpAddr::V4(v4) => v4,

@@ -1,10 +1,10 @@
-//! Names of links, aliases and labels, by which an instance recognises its own.
+//! Names of links, aliases and labels, by which an instance recognises its kernel objects.
 
-/// Longest name that Linux gives a link, without the closing zero.
+/// Maximum length of a link's name in Linux, without the terminating zero.
 const LINK_NAME_MAX: usize = 15;
 
-/// Returns the name of the host's end of a pod's veth pair: `ms`, four digits of the instance,
-/// six that are derived from the pod's uid and the `attempt` (for the rare clash of two uids).
+/// The name of the host's end of a pod's veth pair: `ms`, four digits of the instance, and six digits from
+/// a hash of the pod's UID and `attempt`. The attempt separates two UIDs with equal hashes.
 pub(crate) fn link_name(instance_id: &str, pod_uid: &str, attempt: u32) -> String {
     let name = format!(
         "{}{:06x}",
@@ -15,32 +15,32 @@ pub(crate) fn link_name(instance_id: &str, pod_uid: &str, attempt: u32) -> Strin
     name
 }
 
-/// Returns the common prefix of the host-side link names of all pods of an instance.
+/// The prefix of the host's link names of all pods of an instance.
 pub fn link_prefix(instance_id: &str) -> String {
     let instance: String = instance_id.chars().take(4).collect();
     format!("ms{instance}")
 }
 
-/// Returns the name of the machine's link to the switch of an instance.
+/// The name of the machine's link to the switch of an instance.
 pub fn switch_link(instance_id: &str) -> String {
     let instance: String = instance_id.chars().take(6).collect();
     format!("mw{instance}")
 }
 
-/// Returns the name of the tunnel to other nodes. It differs from the names of pods' links, which the
-/// rules of Services know by their prefix.
+/// The name of the tunnel to other nodes. It does not have the prefix of pods' links, which the rules of
+/// Services match.
 pub(crate) fn tunnel_name(instance_id: &str) -> String {
     let instance: String = instance_id.chars().take(6).collect();
     format!("mx{instance}")
 }
 
-/// Returns the name of the encrypted tunnel to other nodes.
+/// The name of the encrypted tunnel to other nodes.
 pub(crate) fn encrypted_tunnel_name(instance_id: &str) -> String {
     let instance: String = instance_id.chars().take(6).collect();
     format!("mg{instance}")
 }
 
-/// FNV-1a: stable across builds, which a hasher of the standard library is not.
+/// The FNV-1a hash. It does not change between builds, unlike the hashes of the standard library.
 fn hash(text: &str, attempt: u32) -> u32 {
     let seed = 0x811c_9dc5_u32 ^ attempt;
     text.bytes().fold(seed, |hash, byte| {
@@ -48,17 +48,17 @@ fn hash(text: &str, attempt: u32) -> u32 {
     })
 }
 
-/// Returns the alias that marks a link as the veth of a pod of this instance.
+/// The alias of a pod's link.
 pub(crate) fn link_alias(instance_id: &str, pod_uid: &str) -> String {
     format!("{}{pod_uid}", alias_prefix(instance_id))
 }
 
-/// Returns the common prefix of the aliases of all links of this instance.
+/// The prefix of the aliases of all links of this instance.
 pub(crate) fn alias_prefix(instance_id: &str) -> String {
     format!("mainstay/{instance_id}/")
 }
 
-/// Returns the label of the addresses on `lo` that belong to this instance.
+/// The label of this instance's addresses on `lo`.
 pub(crate) fn address_label(instance_id: &str) -> String {
     let instance: String = instance_id.chars().take(6).collect();
     format!("lo:ms{instance}")

@@ -1,7 +1,7 @@
-//! Sockets that belong to a pod's network namespace: to the kernel there, and to its programs.
+//! Sockets in a pod's network namespace: connections to the kernel, and to programs of the pod.
 //!
-//! A socket belongs to the namespace in which it was opened. So a short-lived thread enters the
-//! namespace, opens the socket and ends; no thread of the pool ever changes its namespace.
+//! A socket belongs to the namespace in which it was opened. So a short-lived thread enters the namespace,
+//! opens the socket and ends; no thread of the pool ever changes its namespace.
 
 use std::io::Error as IoError;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 
-/// Opens a connection to the kernel of the namespace at `path`.
+/// Opens a connection to the kernel in the namespace at `path`.
 pub(crate) async fn connect(path: &Path) -> Result<(Handle, std::fs::File), Error> {
     let (opened, namespace) = inside(path, rtnetlink::new_connection).await?;
     let (connection, handle, _) = opened;
@@ -21,8 +21,8 @@ pub(crate) async fn connect(path: &Path) -> Result<(Handle, std::fs::File), Erro
     Ok((handle, namespace))
 }
 
-/// Creates a TCP socket in the namespace at `path`: it connects to the pod's own addresses,
-/// `localhost` included.
+/// Creates a TCP socket in the namespace at `path`. The socket can connect to the pod's addresses,
+/// including `localhost`.
 pub async fn tcp_socket(path: &Path, ipv6: bool) -> Result<TcpSocket, Error> {
     let open = if ipv6 {
         TcpSocket::new_v6
@@ -51,7 +51,7 @@ where
         let opened = setns(&inside, CloneFlags::CLONE_NEWNET)
             .map_err(IoError::from)
             .and_then(|()| open());
-        // A cancelled caller no longer waits; the socket is closed.
+        // A cancelled caller does not receive the socket, which is then closed.
         drop(send.send(opened));
     };
     std::thread::Builder::new()

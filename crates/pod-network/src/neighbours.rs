@@ -1,9 +1,9 @@
-//! The other instances of this machine, stopped ones included: their Service ranges must still be
-//! free when they start again.
+//! The other instances of this machine, including stopped ones: their Service ranges must still be free
+//! when they start again.
 //!
-//! A list for the whole machine names the file with each instance's ranges. It is read and written
-//! under the lock that serialises the choice. If the list is lost, an instance may choose the range
-//! of a stopped one; no data is lost.
+//! A list for the whole machine names the range file of each instance. The list is read and written under
+//! the lock that serialises the choice of ranges. If the list is lost, an instance may choose the range of
+//! a stopped instance, but no data is lost.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,9 @@ use host_kernel::durable_file::{self, Durability};
 
 use crate::ranges::{self, UsedRange};
 
-/// The file that names the range file of each instance of the machine, one a line.
+/// The file that lists the range file of each instance of the machine, one per line.
 pub const INSTANCES: &str = "/var/lib/mainstay-instances";
 
-/// The instances of the machine other than this one.
 pub(crate) struct Neighbours {
     list: PathBuf,
     own: PathBuf,
@@ -23,8 +22,8 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Reads the list; `own` is the file of this instance. Instances whose file no longer exists
-    /// are dropped.
+    /// Reads the list. `own` is the range file of this instance. Instances whose range file does not exist
+    /// are removed.
     pub(crate) fn read(list: &Path, own: &Path) -> Self {
         let own = std::path::absolute(own).unwrap_or_else(|_| own.to_owned());
         let others = std::fs::read_to_string(list)
@@ -40,7 +39,7 @@ impl Neighbours {
         }
     }
 
-    /// The ranges of the others.
+    /// The ranges of the other instances.
     pub(crate) fn ranges(&self) -> Vec<UsedRange> {
         let of = |path: &PathBuf| {
             let ranges = ranges::read(path).ok().flatten()?;
@@ -50,13 +49,13 @@ impl Neighbours {
                 by: by.clone(),
             }))
         };
-        // A cluster with several nodes has a file for itself, beside that of its first node.
+        // A cluster with several nodes has a range file in the directory of its first node's range file.
         let is_other = |path: &&PathBuf| path.parent() != self.own.parent();
         let others = self.others.iter().filter(is_other);
         others.filter_map(of).flatten().collect()
     }
 
-    /// Writes the list with this instance in it. A machine where that is not possible can still run
+    /// Writes the list, including this instance. A failure is logged, because the machine can still run
     /// pods.
     pub(crate) fn write(&self) {
         if let Err(error) = self.try_write() {

@@ -27,44 +27,41 @@ use crate::wireguard::kernel::Device;
 use crate::wireguard::{EncryptionOptions, PrivateKey, TunnelEnd, WIREGUARD_BYTES};
 use crate::{forwarding, names};
 
-/// Interval of the readings of the host's listening sockets: for this time a new listener may share
+/// Interval at which the host's listening sockets are read. During one interval, a new listener may share
 /// its port with a Service.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest time that a pod waits for its filters.
+/// Maximum time that a pod waits for its filters.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The options for opening a pod network.
 #[derive(Clone, Debug)]
 pub struct PodNetworkOptions {
-    /// Six hexadecimal digits that name this instance among others on the machine.
+    /// Six hexadecimal digits that distinguish this instance from other instances on the machine.
     pub instance_id: String,
-    /// Directory for addresses in use; it is this crate's alone.
+    /// Directory for the addresses in use. No other crate writes to it.
     pub state_dir: PathBuf,
-    /// Addresses of the pods of this node; the first is the node's own towards them.
+    /// The range of this node's pods. The first address is the node's address for its pods.
     pub pod_cidr: Cidr,
     /// Addresses of Services (`clusterIP`).
     pub service_cidr: Cidr,
-    /// The encryption of the traffic to other nodes; `None` leaves it plain.
+    /// The encryption of the traffic to other nodes; `None` for plain traffic.
     pub encryption: Option<EncryptionOptions>,
 }
 
-/// The file of the private key, in the directory of the state.
+/// The file of the private key, in the state directory.
 const PRIVATE_KEY: &str = "wireguard-private-key";
 
-/// The network configuration of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodAddress {
-    /// The pod's IPv4 address.
     pub ip: Ipv4Addr,
-    /// The node's address, to which the pod's default route leads.
+    /// The node's address for its pods, which is the gateway of the pod's default route.
     pub gateway: Ipv4Addr,
 }
 
 /// The pod network of one node.
 ///
-/// *Guarantees*: a pod uid keeps its address from the first `attach` to `detach`, also over a
-/// crash of the process; every method may be repeated.
+/// *Guarantees*: a pod keeps its address from the first `attach` to `detach`, even if the process crashes.
+/// Every method may be repeated.
 pub struct PodNetwork {
     host: Host,
     state_dir: PathBuf,
@@ -72,9 +69,9 @@ pub struct PodNetwork {
     dns: Option<Ipv4Addr>,
     uplink_mtu: u32,
     pod_mtu: AtomicU32,
-    /// The range of this node; the lock is held while the routes to peers change.
+    /// The range of this node. The lock is held while the routes to peers change.
     range: Mutex<Cidr>,
-    /// The encrypted tunnel and the range of all pods, of a node that encrypts.
+    /// The encrypted tunnel and the range of all pods; `None` if the node does not encrypt.
     encrypted: Option<(Device, Cidr)>,
     namespaces: Mutex<BTreeMap<String, PathBuf>>,
     addresses: Arc<Mutex<Addresses>>,
@@ -88,11 +85,11 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// Sets up the shared parts: the node's addresses on `lo`, the route of the Services,
+    /// Sets up the objects that all pods share: the node's addresses on `lo`, the Service route, and
     /// forwarding. Adopts the state of a former process of this instance.
     ///
     /// # Errors
-    /// The range is too small, or files or the kernel fail (root is required).
+    /// The range is too small, or an operation on a file or in the kernel fails (root is required).
     pub fn open(options: PodNetworkOptions) -> BoxFuture<'static, Result<PodNetwork, Error>> {
         async move {
             let ranges = Ranges {
@@ -144,28 +141,28 @@ impl PodNetwork {
         .boxed()
     }
 
-    /// Returns the node's own address towards its pods: the first of the pod range, on `lo`.
+    /// The node's address for its pods: the first address of the pod range, on `lo`.
     pub fn node_address(&self) -> Ipv4Addr {
         self.gateway
     }
 
-    /// Returns the end of the encrypted tunnel at this node, if it encrypts.
+    /// This node's end of the encrypted tunnel; `None` if the node does not encrypt.
     pub fn tunnel_end(&self) -> Option<TunnelEnd> {
         self.encrypted.as_ref().map(|(device, _)| device.end())
     }
 
-    /// Returns the name of the link by which encrypted packets come in, if this node encrypts.
+    /// The name of the link that receives encrypted packets; `None` if the node does not encrypt.
     pub fn encrypted_link(&self) -> Option<String> {
         let name = || names::encrypted_tunnel_name(&self.host.instance_id);
         self.encrypted.as_ref().map(|_| name())
     }
 
-    /// Returns the unencrypted tunnel to other nodes, now and in future.
+    /// A receiver of the unencrypted tunnel to other nodes.
     pub fn tunnel(&self) -> watch::Receiver<Option<TunnelGuard>> {
         self.tunnel.subscribe()
     }
 
-    /// Returns the address on `lo` for the cluster's DNS server.
+    /// The address on `lo` for the cluster's DNS server.
     pub fn dns_address(&self) -> Option<Ipv4Addr> {
         self.dns
     }
@@ -173,7 +170,7 @@ impl PodNetwork {
     /// Connects the pod's network namespace and returns the pod's address.
     ///
     /// # Errors
-    /// No address is free, the namespace does not exist, or the kernel refuses.
+    /// No address is free, the namespace does not exist, or the kernel rejects a change.
     pub async fn attach(&self, pod_uid: &str, netns_path: &Path) -> Result<PodAddress, Error> {
         let (uid, gateway) = (pod_uid.to_owned(), self.gateway);
         let mut namespaces = self.namespaces.lock().await;
@@ -196,30 +193,29 @@ impl PodNetwork {
         Ok(PodAddress { ip, gateway })
     }
 
-    /// Gives ports of the node to an attached pod, instead of those it had, until it is detached.
+    /// Replaces the host ports of an attached pod. The ports stay until the pod is detached.
     ///
     /// # Errors
-    /// Files fail.
+    /// An operation on a file fails.
     pub async fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
         let uid = pod_uid.to_owned();
         self.change(move |addresses| addresses.publish(&uid, ports))
             .await
     }
 
-    /// Returns the pods' host ports, now and in future. They are only stored here; the service
-    /// proxy serves them.
+    /// A receiver of the pods' host ports. This crate only stores the ports; the service proxy serves them.
     pub fn published(&self) -> watch::Receiver<Vec<PublishedPort>> {
         self.published.subscribe()
     }
 
-    /// Returns the addresses of the connected pods by uid, now and in future.
+    /// A receiver of the addresses of connected pods, by the UIDs of the pods.
     pub fn connected(&self) -> watch::Receiver<BTreeMap<String, Ipv4Addr>> {
         self.connected.subscribe()
     }
 
-    /// Makes later pods wait for the filters of their connections, and returns the place where
-    /// the service proxy reports the pods that have them, by uid and address; `None` if there is
-    /// nothing to wait for.
+    /// Makes later pods wait until their connections are filtered. Returns the sender with which the
+    /// service proxy reports the filtered pods, by UID and address; the value `None` means that pods do not
+    /// wait.
     pub fn guard(&self) -> watch::Sender<Option<BTreeMap<String, Ipv4Addr>>> {
         self.guarded.send_replace(Some(BTreeMap::new()));
         self.guarded.clone()
@@ -228,7 +224,7 @@ impl PodNetwork {
     /// Waits until the connections of an attached pod are filtered.
     ///
     /// # Errors
-    /// It takes too long: the pod must not start.
+    /// The time limit has passed: the pod must not start.
     pub async fn wait_guarded(&self, pod_uid: &str) -> Result<(), Error> {
         let ip = self.addresses.lock().await.of(pod_uid);
         let mut guarded = self.guarded.subscribe();
@@ -244,13 +240,13 @@ impl PodNetwork {
         }
     }
 
-    /// Returns the listening sockets of the host's own programs, now and (while
-    /// [`PodNetwork::follow_listening`] runs) from now on.
+    /// A receiver of the listening sockets of the host's programs. The value changes while
+    /// [`PodNetwork::follow_listening`] runs.
     pub fn listening(&self) -> watch::Receiver<Listening> {
         self.listening.subscribe()
     }
 
-    /// Reads the listening sockets of the host's programs at an interval. Never ends by itself.
+    /// Reads the listening sockets of the host's programs at an interval. Never returns.
     pub async fn follow_listening(&self) {
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -274,11 +270,11 @@ impl PodNetwork {
         Ok(())
     }
 
-    /// Returns the first of the ports that a program of the host has on the address that the port
-    /// asks for, or on `node`, the address by which others reach the host.
+    /// The first of the ports that a program of the host already uses, at the address of the port. Without
+    /// an address, `node` is checked, which is the host's address for other machines.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
+    /// The listening sockets cannot be read.
     pub async fn port_in_use(
         &self,
         ports: &[HostPort],
@@ -303,7 +299,7 @@ impl PodNetwork {
         Ok(ports.iter().find(in_use).copied())
     }
 
-    /// Changes the addresses in use beside the runtime's threads: that waits for the disk.
+    /// Changes the addresses in use, on a thread for blocking work, because the change waits for the disk.
     async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Addresses) -> Result<T, Error> + Send + 'static,
@@ -325,7 +321,7 @@ impl PodNetwork {
         replace(&self.connected, addresses.by_uid());
     }
 
-    /// Returns the connection of a pod that was attached before.
+    /// The network configuration of an attached pod.
     pub async fn address(&self, pod_uid: &str) -> Option<PodAddress> {
         let ip = self.addresses.lock().await.of(pod_uid)?;
         Some(PodAddress {
@@ -334,11 +330,11 @@ impl PodNetwork {
         })
     }
 
-    /// Disconnects the pod and frees its address. The link is deleted in the background (the kernel
-    /// takes tens of milliseconds), or with its namespace.
+    /// Disconnects the pod and frees its address. The link is deleted in the background (the kernel takes
+    /// tens of milliseconds), or with its namespace.
     ///
     /// # Errors
-    /// Files or the kernel fail; the pod then keeps its address.
+    /// An operation on a file or in the kernel fails; the pod keeps its address.
     pub async fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         let Some(ip) = self.addresses.lock().await.of(pod_uid) else {
             return Ok(());
@@ -351,13 +347,13 @@ impl PodNetwork {
         self.change(move |addresses| addresses.release(&uid)).await
     }
 
-    /// Makes routes to the pods of the given nodes, removes those to all others, and returns the nodes
-    /// that have none. New pods get the largest MTU that passes all ways; links of pods with a larger
-    /// one are lowered, but for the inner ends of pods that an earlier process connected: these learn
-    /// from the kernel's ICMP messages.
+    /// Creates routes to the pods of `peers`, removes the routes to all other nodes, and returns the peers
+    /// without a route. New pods get the largest MTU that all paths support. The MTU of existing pods is
+    /// lowered if it is larger, except inside pods that an earlier process connected: these pods get ICMP
+    /// messages of the kernel.
     ///
     /// # Errors
-    /// The kernel fails; repeat the call.
+    /// An operation in the kernel fails; the call can be repeated.
     pub async fn connect_peers(
         &self,
         settings: &PeerSettings,
@@ -375,7 +371,7 @@ impl PodNetwork {
         if mtu < self.pod_mtu.swap(mtu, Ordering::AcqRel) {
             self.lower_mtu(mtu).await?;
         }
-        // It is guarded before it is there.
+        // The tunnel is guarded before it exists.
         replace(&self.tunnel, plan.guard());
         let device = self.encrypted.as_ref().map(|(device, _)| device);
         let applied = peers::kernel::apply(&self.host, self.gateway, device, &plan);
@@ -399,7 +395,7 @@ impl PodNetwork {
             let netns = namespaces.get(&uid).map(PathBuf::as_path);
             let lowered = links::lower_mtu(&self.host, index, netns, mtu).await;
             if let Err(error) = lowered {
-                // The sandbox is gone, or going.
+                // The sandbox is removed, or is being removed.
                 tracing::warn!(uid, %error, "a pod keeps its MTU");
             }
         }
@@ -417,11 +413,10 @@ impl PodNetwork {
         });
     }
 
-    /// Disconnects the pods of a former process that are not among the living, and returns their
-    /// uids.
+    /// Disconnects the pods of a former process that are not in `live`, and returns their UIDs.
     ///
     /// # Errors
-    /// Files or the kernel fail.
+    /// An operation on a file or in the kernel fails.
     pub async fn recover(&self, live: &BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
         let mut gone = BTreeSet::new();
         for (uid, index) in links::pods_with_links(&self.host).await? {
@@ -439,11 +434,11 @@ impl PodNetwork {
         .await
     }
 
-    /// Closes the network. With `remove_everything`, all kernel objects of this instance are
-    /// removed; otherwise pods keep their connections and the next `open` adopts them.
+    /// Closes the network. With `remove_everything`, all kernel objects of this instance are removed;
+    /// otherwise pods keep their connections and the next `open` adopts them.
     ///
     /// # Errors
-    /// Files or the kernel fail; the rest stays.
+    /// An operation on a file or in the kernel fails; the remaining objects stay.
     pub fn close(&self, remove_everything: bool) -> BoxFuture<'_, Result<(), Error>> {
         async move {
             let mut deletions = std::mem::take(&mut *self.deletions.lock().await);
@@ -465,7 +460,7 @@ impl PodNetwork {
     }
 }
 
-/// Makes the encrypted tunnel, and leaves no plain way to pods of other nodes.
+/// Creates the encrypted tunnel, and removes all unencrypted routes to pods of other nodes.
 async fn encrypt(
     host: &Host,
     state_dir: &Path,
@@ -489,11 +484,11 @@ fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) {
     });
 }
 
-/// Removes the kernel objects of a killed process of the instance. Pods keep their addresses until
-/// the next [`PodNetwork::open`] finds that they are gone.
+/// Removes the kernel objects of a killed process of the instance. Pods keep their addresses until the next
+/// [`PodNetwork::open`] detects that the pods do not exist.
 ///
 /// # Errors
-/// Files or the kernel fail; the rest stays.
+/// An operation on a file or in the kernel fails; the remaining objects stay.
 pub async fn remove(instance_id: &str, state_dir: &Path) -> Result<(), Error> {
     let host = Host::connect(instance_id)?;
     for (_, index) in links::pods_with_links(&host).await? {

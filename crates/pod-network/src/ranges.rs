@@ -1,10 +1,10 @@
 //! The address ranges of an instance for its pods and Services.
 //!
-//! The configured ranges are taken if nothing else on the machine uses them (an address, a route, a
-//! name server, another instance, even a stopped one), else the next free ones. The choice is
-//! stored on disk: Services keep their addresses for the lifetime of the data. A lock, held until
-//! the choice is visible in the kernel as addresses on `lo`, separates two instances that start
-//! together.
+//! The configured ranges are used if no address, route, name server or other instance of the machine uses
+//! them; even stopped instances count. Otherwise the next free ranges are used. The choice is stored on
+//! disk, because Services keep their addresses for the lifetime of the data. A lock is held until the
+//! choice is visible in the kernel as addresses on `lo`, so that two instances that start concurrently
+//! choose different ranges.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ use crate::error::{Error, NoFreeRange, file};
 use crate::host::Host;
 use crate::neighbours::Neighbours;
 
-/// The pools for another range if the neighbourhood of the configured one is full: the private
-/// ranges, then the shared range of carriers.
+/// The pools for another range if the pool of the configured range has no free range: the private ranges,
+/// then the shared range of carriers.
 const POOLS: [&str; 4] = [
     "10.0.0.0/8",
     "172.16.0.0/12",
@@ -28,29 +28,29 @@ const POOLS: [&str; 4] = [
     "100.64.0.0/10",
 ];
 
-/// A route with fewer leading bits says "everything" (a default route, or the halves that some
-/// VPNs add), not "these addresses are in use".
+/// A route with fewer leading bits is a default route, or a half of it as some VPNs add, and does not mean
+/// that its addresses are in use.
 const ROUTE_PREFIX_MIN: u8 = 8;
 
 /// A range in use on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedRange {
-    /// The range of addresses.
     pub range: Cidr,
-    /// Its user, for messages: `route via eth0`, `address of docker0`.
+    /// The user of the range, for messages: `route via eth0`, `address of docker0`.
     pub by: String,
 }
 
-/// The ranges that the user configured, or the defaults.
+/// The configured ranges, or the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedRanges {
     /// Range of the pods of this node.
     pub pod: Cidr,
     /// Range of Services (`clusterIP`).
     pub service: Cidr,
-    /// The user named the pod range, so that it is refused rather than replaced when in use.
+    /// Whether the user configured the pod range: if so, a range in use is an error and is not replaced.
     pub pod_fixed: bool,
-    /// The user named the Service range, so that it is refused rather than replaced when in use.
+    /// Whether the user configured the Service range: if so, a range in use is an error and is not
+    /// replaced.
     pub service_fixed: bool,
 }
 
@@ -75,7 +75,7 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// The node's address towards its pods: the first of their range.
+    /// The node's address for its pods: the first address of the pod range.
     ///
     /// # Errors
     /// The range has fewer than eight addresses.
@@ -85,17 +85,18 @@ impl Ranges {
     }
 }
 
-/// The address of the cluster's DNS: the tenth of the Service range, by convention of Kubernetes. A smaller range has none.
+/// The address of the cluster's DNS server: the tenth address of the Service range, by convention of
+/// Kubernetes. `None` if the range is smaller.
 pub fn dns_address(service_range: Cidr) -> Option<Ipv4Addr> {
     service_range.nth(10)
 }
 
-/// Chooses the ranges: the configured ones, or the next ones that overlap nothing in `taken`. Those
-/// in `kept` belong to stopped instances: they are avoided while others are free, unless the user
-/// configures them.
+/// Chooses the ranges: the configured ranges, or the next ranges that do not overlap `taken`. The ranges in
+/// `kept` belong to stopped instances. They are avoided while other ranges are free, unless the user has
+/// configured them.
 ///
 /// # Errors
-/// A range that the user fixed is in use, or no range of its size is free.
+/// A range that the user has configured is in use, or no range of its size is free.
 pub fn choose_ranges(
     taken: &[UsedRange],
     kept: &[UsedRange],
@@ -141,7 +142,7 @@ pub(crate) fn choose(
     })
 }
 
-/// Returns the user of an overlapping range, or `None`.
+/// The user of a range that overlaps `range`; `None` if there is none.
 pub(crate) fn user_of(taken: &[UsedRange], range: Cidr) -> Option<&str> {
     let used = |taken: &&UsedRange| {
         taken.range.prefix() >= ROUTE_PREFIX_MIN && taken.range.overlaps(&range)
@@ -149,7 +150,8 @@ pub(crate) fn user_of(taken: &[UsedRange], range: Cidr) -> Option<&str> {
     taken.iter().find(used).map(|taken| taken.by.as_str())
 }
 
-/// Ranges of the size of `wanted`: those after it in its pool, those before it, then other pools.
+/// Ranges of the size of `wanted`: first the later ranges in its pool, then the earlier ones, then other
+/// pools.
 fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
     let pools = || POOLS.iter().filter_map(|text| text.parse::<Cidr>().ok());
     let inside = move |pool: Cidr| {
@@ -175,15 +177,15 @@ fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
     after.chain(before).chain(others)
 }
 
-/// Chooses the ranges of an instance, or finds those it chose before, and makes them visible in
-/// the kernel (the node's address and the DNS address on `lo`, the route of the Services).
+/// Chooses the ranges of an instance, or reads the stored ones, and makes them visible in the kernel (the
+/// node's address and the DNS address on `lo`, and the Service route).
 ///
-/// `instances` is the file in which all instances that may meet list themselves, by default
+/// `instances` is the file that lists all instances of the machine, by default
 /// [`INSTANCES`](crate::INSTANCES).
 ///
 /// # Errors
-/// The former Service range is now used by something else, a range that the user fixed is in use,
-/// or files or the kernel fail.
+/// Another program uses the stored Service range now, a range that the user has configured is in use, or an
+/// operation on a file or in the kernel fails.
 pub async fn reserve_ranges(
     instance_id: &str,
     state_dir: &Path,
@@ -211,7 +213,7 @@ pub async fn reserve_ranges(
                 service: before.service,
                 ..*wanted
             };
-            // It keeps its former ranges, even if others claim them.
+            // The instance keeps its stored ranges, even if other instances have recorded them, too.
             if choose_ranges(&taken, &[], &wanted)? == before {
                 before
             } else {
@@ -229,12 +231,12 @@ pub async fn reserve_ranges(
     Ok(ranges)
 }
 
-/// Chooses the ranges of a cluster with several nodes on this machine, or finds those it chose before.
-/// They are stored in the file `path`, which is in the directory of the ranges of the machine's own node.
-/// Nothing of them is in the kernel: each node claims its part.
+/// Chooses the ranges of a cluster with several nodes on this machine, or reads the stored ones. They are
+/// stored in the file `path`, in the directory of the machine's own range file. The ranges are not visible
+/// in the kernel: each node claims its part.
 ///
 /// # Errors
-/// A range that the user fixed is in use, or files or the kernel fail.
+/// A range that the user has configured is in use, or an operation on a file or in the kernel fails.
 pub async fn reserve_cluster_ranges(
     instance_id: &str,
     path: &Path,
@@ -274,7 +276,8 @@ fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
     durable_file::replace(path, &text, 0o644, Durability::Name).map_err(file("write", path))
 }
 
-/// Waits for the lock that all instances of the machine share; dropping it lets the next continue.
+/// Waits for the lock that all instances of the machine share. The lock is released when the value is
+/// dropped.
 pub(crate) async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
     let locked = blocking_value(|| {
         let path = PathBuf::from("/run/mainstay-ranges.lock");
@@ -354,8 +357,8 @@ mod tests {
         );
     }
 
-    /// An instance that is stopped gets its Services' addresses back: the next one's first choice
-    /// is another.
+    /// A stopped instance gets its Service addresses again, because the next instance chooses another
+    /// range.
     #[test]
     fn what_a_stopped_instance_had_is_left_alone() {
         let kept = taken(&["10.96.0.0/16", "10.244.0.0/24", "10.244.1.0/24"]);

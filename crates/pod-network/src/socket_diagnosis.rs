@@ -1,7 +1,8 @@
 //! The listening TCP sockets, as the kernel reports them (`sock_diag(7)`).
 //!
-//! The kernel reads the table of these sockets only. `/proc/net/tcp` walks the table of all
-//! connections as well, whose size depends on the machine's memory: milliseconds for each look.
+//! The kernel reads only its table of listening sockets. For `/proc/net/tcp`, the kernel also reads the
+//! table of all connections, whose size depends on the machine's memory: this takes milliseconds per
+//! reading.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-/// Types of messages, flags, and the numbers of families, protocol and state.
+/// Message types, flags, and the numbers of families, protocol and state.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -19,22 +20,22 @@ const IPPROTO_TCP: u8 = 6;
 const TCP_LISTEN: u32 = 1 << 10;
 
 const HEADER_BYTES: usize = 16;
-/// The rest of `inet_diag_req_v2`: the address of a certain socket, which a dump does not name.
+/// The rest of `inet_diag_req_v2`: the address of a single socket, which is empty in a dump.
 const SOCKET_ID: [u8; 48] = [0; 48];
 
-/// A connection to the kernel of one network namespace.
+/// A connection to the kernel in one network namespace.
 pub(crate) struct SocketDiagnosis(Socket);
 
 impl SocketDiagnosis {
     /// Opens the connection in the network namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
         let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        // An answer that does not come must not keep the caller.
+        // A missing response must not block the caller.
         socket.set_non_blocking(true)?;
         Ok(Self(socket))
     }
 
-    /// The addresses and ports at which sockets of TCP listen.
+    /// The addresses and ports of listening TCP sockets.
     pub(crate) fn tcp_listeners(&self) -> io::Result<Vec<(IpAddr, u16)>> {
         let mut listeners = Vec::new();
         for family in FAMILIES {
@@ -45,7 +46,7 @@ impl SocketDiagnosis {
     }
 }
 
-/// A request for all sockets of a family that listen.
+/// A request for all listening sockets of an address family.
 fn request(family: u8) -> Vec<u8> {
     let mut body = vec![family, IPPROTO_TCP, 0, 0];
     body.extend(TCP_LISTEN.to_ne_bytes());
@@ -59,7 +60,7 @@ fn request(family: u8) -> Vec<u8> {
     message
 }
 
-/// Adds the sockets of a part of an answer; whether it was the last part.
+/// Adds the sockets of a part of the response. Returns whether this part was the last.
 fn read(mut part: &[u8], listeners: &mut Vec<(IpAddr, u16)>) -> io::Result<bool> {
     while let Some((header, _)) = part.split_first_chunk::<HEADER_BYTES>() {
         let [a, b, c, d, kind @ ..] = *header;
@@ -81,8 +82,8 @@ fn read(mut part: &[u8], listeners: &mut Vec<(IpAddr, u16)>) -> io::Result<bool>
     Ok(false)
 }
 
-/// The source of an `inet_diag_msg`: the family is its first byte, the port in the order of the network
-/// follows at 4, the address at 8.
+/// The local address of an `inet_diag_msg`: the family is the first byte, the port is at offset 4 in
+/// network byte order, the address at offset 8.
 fn listener(message: &[u8]) -> Option<(IpAddr, u16)> {
     let port = u16::from_be_bytes(*message.get(4..)?.first_chunk()?);
     let address = message.get(8..)?;
@@ -108,7 +109,7 @@ mod tests {
             let bound = listener.local_addr().unwrap();
             let place = (bound.ip(), bound.port());
             assert!(diagnosis.tcp_listeners().unwrap().contains(&place));
-            // A connection is no listener.
+            // A connected socket is no listening socket.
             let _open = std::net::TcpStream::connect(bound).unwrap();
             drop(listener);
             assert!(!diagnosis.tcp_listeners().unwrap().contains(&place));
@@ -120,7 +121,7 @@ mod tests {
         let mut listeners = Vec::new();
         let short = [17, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         assert!(read(&short, &mut listeners).is_err());
-        // ENOENT: the kernel has no such diagnosis.
+        // ENOENT: the kernel has no socket diagnosis.
         let mut refused = vec![20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         refused.extend((-2_i32).to_ne_bytes());
         let error = read(&refused, &mut listeners).unwrap_err();

@@ -1,4 +1,4 @@
-//! Packets between pods of nodes that encrypt, as the link between the nodes has them. Most of it needs a
+//! Packets between pods of nodes that encrypt, captured on the link between the nodes. Most tests need a
 //! kernel with WireGuard, which `cargo xtask virtual-machine-test encryption` starts.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
@@ -24,7 +24,7 @@ use namespaces::Namespace;
 const CLUSTER: &str = "10.244.0.0/16";
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A node with one pod on the link of all nodes.
+/// A node with one pod on the shared link.
 struct Node {
     host: Namespace,
     pod: Namespace,
@@ -33,7 +33,7 @@ struct Node {
 }
 
 impl Node {
-    /// A node whose cable ends in the switch.
+    /// A node whose link is connected to the switch.
     fn new(number: u8, switch: &Namespace) -> Self {
         let (host, pod) = (Namespace::new(), Namespace::new());
         let thread = host.path().components().nth(4).unwrap();
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    /// Starts a process of the network with these peers, which leaves everything in the kernel.
+    /// Starts a network process with these peers. The process exits and leaves its objects in the kernel.
     fn start(&self, encrypts: bool, peers: &[Peer]) -> (Option<TunnelEnd>, Vec<UnreachedPeer>) {
         let encryption = encrypts.then(|| EncryptionOptions::new(CLUSTER.parse().unwrap()));
         let settings = PeerSettings::new(self.ip(), CLUSTER.parse().unwrap());
@@ -99,7 +99,7 @@ impl Node {
         })
     }
 
-    /// The peer of a process that has been started without peers.
+    /// The peer of a process that was started without peers.
     fn encrypted_peer(&self) -> Peer {
         let (end, _) = self.start(true, &[]);
         self.peer(PeerEncryption::On(end.unwrap()))
@@ -122,7 +122,7 @@ fn network<const N: usize>() -> (Namespace, [Node; N]) {
     (switch, nodes)
 }
 
-/// All nodes encrypt and know each other.
+/// All nodes encrypt and have each other as peers.
 fn encrypt_all(nodes: &[Node]) {
     let peers: Vec<Peer> = nodes.iter().map(Node::encrypted_peer).collect();
     for node in nodes {
@@ -140,7 +140,7 @@ fn assert_reached(from: &Node, to: &Node) {
     assert_eq!(from.host.ask((to.pod_ip(), 80)).unwrap(), expected);
 }
 
-/// Sends one UDP packet of the size of the pod's MTU, which may not be fragmented.
+/// Sends one UDP packet with the size of the pod's MTU, which must not be fragmented.
 fn assert_full_size(from: &Node, to: &Node) {
     let address = SocketAddr::from((to.pod_ip(), 9000));
     let server = to.pod.run(|| UdpSocket::bind(address)).unwrap();
@@ -180,7 +180,7 @@ impl Capture {
         }
     }
 
-    /// The IPv4 packets until now: source, destination, protocol, destination port.
+    /// The captured IPv4 packets: source, destination, protocol, destination port.
     fn end(mut self) -> Vec<(Ipv4Addr, Ipv4Addr, u8, u16)> {
         let mut frame = vec![0; 65_536];
         let mut found = Vec::new();
@@ -199,7 +199,7 @@ impl Capture {
         found
     }
 
-    /// Checks that no packet had an address of a pod, and returns the number of encrypted ones.
+    /// Checks that no packet had the address of a pod, and returns the number of encrypted packets.
     fn encrypted(self) -> usize {
         const UDP: u8 = 17;
         let packets = self.end();
@@ -213,7 +213,8 @@ impl Capture {
     }
 }
 
-/// Whether the kernel has WireGuard. Debian's has: the virtual machine says so by a variable.
+/// Whether the kernel has WireGuard. The kernel of the virtual machine has it, which an environment
+/// variable reports.
 fn has_wireguard() -> bool {
     let required = require_wireguard();
     if std::env::var_os("MAINSTAY_KERNEL_HAS_WIREGUARD").is_some() {
@@ -223,7 +224,7 @@ fn has_wireguard() -> bool {
     required.is_ok()
 }
 
-/// docs/many-machines.md: a kernel without WireGuard is refused before anything is changed.
+/// docs/many-machines.md: without WireGuard in the kernel, the start fails before anything has changed.
 #[test]
 fn a_kernel_without_wireguard_is_named() {
     if has_wireguard() {
@@ -260,7 +261,7 @@ fn the_link_has_encrypted_packets_alone() {
             assert_reached(from, to);
             assert_full_size(from, to);
         }
-        // Addresses that no node has do not leave the machine either.
+        // Packets to unassigned addresses do not leave the machine either.
         let nobody = SocketAddr::from(([10, 244, 99, 2], 9));
         send(from, nobody, b"secret").ok();
     }
@@ -268,7 +269,7 @@ fn the_link_has_encrypted_packets_alone() {
     assert!(encrypted > 6 * 2 * 4, "{encrypted}");
 }
 
-/// docs/many-machines.md: neither a node that encrypts nor a plain one sends plain packets to the other.
+/// docs/many-machines.md: neither a node that encrypts nor a plain node sends plain packets to the other.
 #[test]
 fn a_node_without_a_key_gets_no_plain_packets() {
     if !has_wireguard() {
@@ -276,7 +277,7 @@ fn a_node_without_a_key_gets_no_plain_packets() {
     }
     let (switch, nodes) = network::<3>();
     let [one, two, plain] = &nodes;
-    // A former process sent plain packets.
+    // A former process has sent plain packets.
     let capture = Capture::start(&switch);
     one.start(false, &[plain.peer(PeerEncryption::Off)]);
     plain.start(false, &[one.peer(PeerEncryption::Off)]);
@@ -304,8 +305,8 @@ fn a_node_without_a_key_gets_no_plain_packets() {
     assert!(capture.encrypted() > 8);
 }
 
-/// docs/many-machines.md: an agent that starts again keeps its key and the sessions; without the
-/// file it has another key, which the peers take from its Node object.
+/// docs/many-machines.md: a restarted agent keeps its key and the sessions. Without the key file, the agent
+/// creates another key, which the peers read from its Node object.
 #[test]
 fn a_restart_keeps_the_key_and_a_new_key_is_followed() {
     if !has_wireguard() {
@@ -316,7 +317,7 @@ fn a_restart_keeps_the_key_and_a_new_key_is_followed() {
     let [one, two] = &nodes;
     assert_reached(one, two);
     let before = one.encrypted_peer();
-    // It has no peers for a moment, and no plain way.
+    // After the restart, the node has no peers for a short time, and no plain route.
     one.pod.ask((two.pod_ip(), 80)).unwrap_err();
     assert_eq!(one.encrypted_peer(), before);
     encrypt_all(&nodes);
@@ -331,7 +332,8 @@ fn a_restart_keeps_the_key_and_a_new_key_is_followed() {
     assert_reached(two, one);
 }
 
-/// A handshake with a new key may wait for the time-out of one with the former key.
+/// Waits until a condition holds: a handshake with a new key may wait for the time-out of a handshake with
+/// the former key.
 fn assert_eventually(holds: impl Fn() -> bool) {
     let started = Instant::now();
     while !holds() {

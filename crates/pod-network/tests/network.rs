@@ -1,4 +1,4 @@
-//! The pod network against the real kernel, in namespaces of its own.
+//! The pod network with the real kernel, in separate namespaces.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -75,7 +75,7 @@ fn pods_wait_for_the_filters_of_their_connections() {
             let pods = BTreeMap::from([("pod-a".to_owned(), address)]);
             guarded.send_replace(Some(pods));
         };
-        // The filters of another address do not count.
+        // Filters for another address do not count.
         report(Ipv4Addr::new(10, 244, 0, 99));
         let wait = network.wait_guarded("pod-a");
         let mut wait = std::pin::pin!(wait);
@@ -95,7 +95,7 @@ fn attach_is_idempotent_and_survives_a_crash_and_a_new_sandbox() {
     let (host, first) = (Namespace::new(), Namespace::new());
     let dir = tempfile::tempdir().unwrap();
     let before = attach(&host, dir.path(), "pod-a", &first);
-    // Without the state, which follows a moment later.
+    // Compares only the names of links, because their state changes a little later.
     let names = |text: &str| -> Vec<String> {
         text.lines()
             .filter_map(|line| line.split_whitespace().next())

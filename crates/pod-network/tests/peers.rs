@@ -17,7 +17,6 @@ use namespaces::Namespace;
 
 const CLUSTER: &str = "10.244.0.0/16";
 
-/// A node with one pod.
 struct Node {
     host: Namespace,
     pod: Namespace,
@@ -63,7 +62,7 @@ impl Node {
         Ipv4Addr::new(10, 244, self.number, 2)
     }
 
-    /// Connects the pod and the peers with a new process of the network; returns unreached peers.
+    /// Connects the pod and the peers with a new network process. Returns the unreached peers.
     fn connect(&self, transport: PeerTransport, peers: &[&Node]) -> Vec<UnreachedPeer> {
         let peers: Vec<Peer> = peers.iter().map(|node| node.peer()).collect();
         let settings = PeerSettings {
@@ -82,7 +81,7 @@ impl Node {
     }
 }
 
-/// Gives `node` the end of a cable; the other end goes to `to`.
+/// Connects `node` and `to` by a veth pair.
 fn cable(node: &Namespace, name: &str, address: &str, to: &Namespace, port: &str) {
     let tid = to.path().components().nth(4).unwrap();
     let tid = tid.as_os_str().to_str().unwrap().to_owned();
@@ -95,8 +94,8 @@ fn cable(node: &Namespace, name: &str, address: &str, to: &Namespace, port: &str
     node.ip(&format!("addr add {address}/24 dev {name}"));
 }
 
-/// Nodes 1 and 2 are on a bridge of the router, node 3 is on another link of it. The router knows
-/// nothing of pods.
+/// Nodes 1 and 2 are on a bridge of the router, node 3 is on another link of the router. The router has no
+/// routes to pods.
 fn network() -> (Namespace, [Node; 3]) {
     let router = Namespace::new();
     router
@@ -133,7 +132,8 @@ fn connect_all(nodes: &[Node; 3], transport: PeerTransport) {
     }
 }
 
-/// Asks pod `to` from pod `from` by TCP: it answers, and sees the pod's own address.
+/// Connects from the pod `from` to the pod `to` by TCP. The pod responds, and observes the address of the
+/// other pod.
 fn assert_reached(from: &Node, to: &Node) {
     let expected = (to.number.to_string(), from.pod_ip().to_string());
     assert_eq!(from.pod.ask((to.pod_ip(), 80)).unwrap(), expected);
@@ -145,7 +145,7 @@ fn assert_reached(from: &Node, to: &Node) {
     assert_eq!(from.host.ask((to.pod_ip(), 80)).unwrap(), expected);
 }
 
-/// Sends one UDP packet of the size of the pod's MTU, which may not be fragmented.
+/// Sends one UDP packet with the size of the pod's MTU, which must not be fragmented.
 fn assert_full_size(from: &Node, to: &Node) {
     let address = (to.pod_ip(), 9000);
     let server = to.pod.run(|| UdpSocket::bind(address)).unwrap();
@@ -156,7 +156,7 @@ fn assert_full_size(from: &Node, to: &Node) {
     let mut words = mtu.split_whitespace().skip_while(|word| *word != "mtu");
     let mtu: usize = words.nth(1).unwrap().parse().unwrap();
     let sent = vec![7; mtu - 28];
-    // Linux sets DF on packets of UDP sockets whose path MTU is discovered, which is the default.
+    // Linux sets the DF flag on packets of UDP sockets with path MTU discovery, which is the default.
     from.pod.run(|| {
         let client = UdpSocket::bind((from.pod_ip(), 0)).unwrap();
         client.send_to(&sent, address).unwrap();
@@ -194,7 +194,7 @@ fn a_peer_whose_route_the_kernel_refuses_holds_back_no_other() {
     let (_router, nodes) = network();
     connect_all(&nodes, PeerTransport::Auto);
     let [one, two, three] = &nodes;
-    // The broadcast address of the link is no next hop.
+    // The broadcast address of the link is not valid as a next hop.
     let mut bad = Node::new(4, "192.0.2.255");
     bad.number = 0;
     let unreached = one.connect(PeerTransport::Auto, &[&bad, two, three]);

@@ -1,4 +1,4 @@
-//! The switch for nodes on one machine against the real kernel, in namespaces of its own.
+//! The switch for nodes on one machine with the real kernel, in separate namespaces.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -28,7 +28,7 @@ fn options(dir: &Path) -> SwitchOptions {
     }
 }
 
-/// Removes the mounts also when the test fails.
+/// Removes the mounts, even if the test fails.
 struct Removed<'a>(&'a Namespace, &'a Path);
 
 impl Drop for Removed<'_> {
@@ -43,7 +43,7 @@ fn within<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
     Namespace::at(namespace).run(work)
 }
 
-/// The address from which a connection from one namespace to an address of another comes.
+/// The source address of a connection from one namespace to an address of another namespace.
 fn source(listener: &TcpListener, from: &Path) -> Ipv4Addr {
     let to = listener.local_addr().unwrap();
     let client = within(from, || {
@@ -83,7 +83,7 @@ fn nodes_reach_each_other_and_the_machine() {
     assert_eq!(source(&at_b, &c.namespace), c.address);
     assert_eq!(source(&at_b, host.path()), switch.address());
     assert_eq!(source(&at_machine, &c.namespace), c.address);
-    // A second process finds the same namespaces with their links, and connections continue.
+    // A second process adopts the namespaces with their links, and connections continue.
     let again = open();
     assert_eq!(again.nodes(), switch.nodes());
     assert_eq!(source(&at_b, &c.namespace), c.address);
@@ -105,13 +105,13 @@ fn a_range_in_use_is_avoided() {
     let switch = host.block_on(|| NodeSwitch::open(beside_own)).unwrap();
     assert_eq!(switch.range().to_string(), "10.245.2.0/24");
     assert_eq!(switch.address(), Ipv4Addr::new(10, 245, 2, 1));
-    // A link of its own is no other user of the range.
+    // The instance's own link does not count as another user of the range.
     let again = host.block_on(|| NodeSwitch::open(options(dir.path())));
     assert_eq!(again.unwrap().range(), switch.range());
     drop(removed);
 }
 
-/// Clusters that start together: the pods' range of the other one is not in the kernel yet.
+/// Clusters that start concurrently: the pod ranges of the other cluster are not in the kernel yet.
 #[test]
 fn the_ranges_of_a_cluster_that_starts_are_avoided() {
     let host = Namespace::new();

@@ -13,7 +13,7 @@ const SUBSYSTEM_CONNTRACK: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM_CONNTRACK | 1;
 const DELETE: u16 = SUBSYSTEM_CONNTRACK | 2;
 
-/// The client's direction.
+/// The client's direction of a connection.
 const TUPLE_ORIGINAL: u16 = 1;
 /// The reply direction.
 const TUPLE_REPLY: u16 = 2;
@@ -22,13 +22,13 @@ const TUPLE_PROTOCOL: u16 = 2;
 const ZONE: u16 = 18;
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-/// The flow ended by itself between list and removal.
+/// The flow ended after it was listed and before it was removed.
 const ENOENT: i32 = 2;
 
-/// Removes the UDP flows at the chosen indexes of the list, and returns their number.
+/// Removes the UDP flows whose indexes in the list are chosen. Returns their number.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel rejects the removal.
 pub fn forget(
     kernel: &mut Kernel,
     choose: impl FnOnce(&[UdpFlow]) -> Vec<usize>,
@@ -36,10 +36,10 @@ pub fn forget(
     remove(kernel, flow, choose)
 }
 
-/// Removes the connections at the chosen indexes of the list, and returns their number.
+/// Removes the connections whose indexes in the list are chosen. Returns their number.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel rejects the removal.
 pub fn cut(
     kernel: &mut Kernel,
     choose: impl FnOnce(&[Connection]) -> Vec<usize>,
@@ -77,13 +77,15 @@ fn remove<F>(
     Ok(stale.len())
 }
 
-/// The seconds for which the kernel knows a connection of which the server has not closed its end yet.
+/// The seconds for which the kernel retains a connection whose client has closed its end and whose server
+/// has not.
 const CLOSE_WAIT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
-/// One hour, as kube-proxy has it.
+/// One hour, as in kube-proxy.
 const CLOSE_WAIT_SECONDS_MIN: u64 = 3600;
 
-/// Keeps a connection for an hour after its client has sent all. A server that works for minutes before it answers, such
-/// as the one of a dump through a pipe, would lose it after the kernel's 60 s. A longer time stays.
+/// Makes the kernel retain a half-closed connection for one hour after its client has sent everything. With
+/// the kernel's default of 60 s, a server that works for minutes before it responds, such as a dump through
+/// a pipe, would lose the connection. A longer configured time stays.
 ///
 /// # Errors
 /// The setting cannot be read or written.
@@ -130,8 +132,8 @@ fn flow(attributes: &[u8]) -> Option<UdpFlow> {
     })
 }
 
-/// A connection's client is the source of the first direction; its server, after the translation of
-/// the destination, that of the replies.
+/// The client and the server of a connection. The client is the source of the original direction. The
+/// server is the source of the replies, which have the translated address.
 fn connection(attributes: &[u8]) -> Option<Connection> {
     let original = find(attributes, TUPLE_ORIGINAL)?;
     let reply = find(attributes, TUPLE_REPLY)?;

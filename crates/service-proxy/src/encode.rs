@@ -1,4 +1,4 @@
-//! The table's parts as nftables messages, with the names of `linux/netfilter/nf_tables.h`.
+//! The parts of the table as nftables messages, with the names of `linux/netfilter/nf_tables.h`.
 
 use service_routing::{
     Balance, Direction, Endpoint, Hook, HookKind, Key, MapName, MapVerdict, Member, Rule,
@@ -13,16 +13,16 @@ use crate::limits;
 use crate::message::{Attributes, Batch, NLM_F_APPEND, NLM_F_CREATE};
 
 const NEW_TABLE: u16 = 0;
-/// The message that asks for a table.
+/// The message that requests a table.
 pub(crate) const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
-/// Adds a chain; also the type of replies about one.
+/// The message that adds a chain, and the type of replies with a chain.
 pub(crate) const NEW_CHAIN: u16 = 3;
-/// The message that asks for chains.
+/// The message that requests chains.
 pub(crate) const GET_CHAIN: u16 = 4;
 const DELETE_CHAIN: u16 = 5;
 pub(crate) const NEW_RULE: u16 = 6;
-/// The message that asks for rules.
+/// The message that requests rules.
 pub(crate) const GET_RULE: u16 = 7;
 pub(crate) const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
@@ -36,10 +36,10 @@ const SET_INTERVAL: u32 = 0x4;
 const SET_MAP: u32 = 0x8;
 const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
-/// Of an element: a range ends before it.
+/// A flag of an element: a range ends before the element.
 const ELEMENT_ENDS_RANGE: u32 = 0x1;
 
-/// Key types only matter for programs that list the table.
+/// The type of keys. The kernel ignores it, but programs that print the table need it.
 const TYPE_INTEGER: u32 = 4;
 const TYPE_IPV4: u32 = 7;
 const TYPE_PROTOCOL: u32 = 12;
@@ -47,7 +47,7 @@ const TYPE_PORT: u32 = 13;
 const TYPE_MARK: u32 = 19;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 const TYPES_OF_PORT: u32 = TYPE_PROTOCOL << 6 | TYPE_PORT;
-/// Bits of a type in a key of several.
+/// Bits per type in a key with several types.
 const TYPE_BITS: u32 = 6;
 
 /// A key, with the data of a map.
@@ -65,7 +65,7 @@ const VERDICT: FieldType = FieldType(TYPE_VERDICT, 0);
 const ENDPOINT: FieldType = FieldType(TYPE_IPV4 << TYPE_BITS | TYPE_PORT, 8);
 
 impl FieldType {
-    /// The same, with a number behind it.
+    /// The type of a key that consists of this type and a number.
     fn and_number(self) -> FieldType {
         FieldType(self.0 << TYPE_BITS | TYPE_MARK, self.1 + 4)
     }
@@ -73,11 +73,11 @@ impl FieldType {
 
 /// The data of an element.
 enum Data {
-    /// Of a set.
+    /// An element of a set has no data.
     None,
-    /// Of a set of ranges: the first key after a range.
+    /// An element of a set of ranges: the first key after a range.
     EndOfRange,
-    /// A verdict, with its chain.
+    /// A verdict and its chain.
     Verdict(u32, Option<String>),
     Value(Vec<u8>),
 }
@@ -108,12 +108,12 @@ impl<'a> Encoder<'a> {
         self.batch.into_bytes()
     }
 
-    /// The bytes of a trial, which changes nothing.
+    /// The bytes of a trial batch, which changes nothing.
     pub(crate) fn into_trial(self) -> Vec<u8> {
         self.batch.into_trial()
     }
 
-    /// Makes the table if it is missing, so that the removal after it never fails.
+    /// Creates the table if it is missing and then removes it, so that the removal never fails.
     pub(crate) fn remove_table(&mut self) {
         let table = self.table;
         self.batch
@@ -121,7 +121,7 @@ impl<'a> Encoder<'a> {
         self.batch.message(DELETE_TABLE, 0, |a| a.text(1, table));
     }
 
-    /// Makes the table with its maps, without elements.
+    /// Creates the table with its maps, without elements.
     pub(crate) fn add_table(&mut self) {
         let table = self.table;
         self.batch
@@ -212,7 +212,7 @@ impl<'a> Encoder<'a> {
         });
     }
 
-    /// Makes a set of clients, which forgets each after some seconds.
+    /// Creates a set of clients, whose elements expire after some seconds.
     fn add_clients(&mut self, name: &str, seconds: u32) {
         self.add_set_with(name, SET_TIMEOUT | SET_EVAL, ADDRESS, |a| {
             a.bytes(11, &(u64::from(seconds) * 1000).to_be_bytes());
@@ -242,7 +242,8 @@ impl<'a> Encoder<'a> {
         });
     }
 
-    /// Adds or removes an element of a map of the table, which may be several of the kernel's.
+    /// Adds or removes an element of a map of the table. One map of the table may be several maps in the
+    /// kernel.
     fn element(&mut self, kind: u16, map: MapName, key: Key, verdict: &MapVerdict) {
         let key = key_bytes(key);
         let data = match verdict {
@@ -269,7 +270,7 @@ impl<'a> Encoder<'a> {
         self.elements(kind, &endpoints_of(map), None, &elements);
     }
 
-    /// Adds or removes elements, in as many messages as necessary. Those of a map have data.
+    /// Adds or removes elements, in as many messages as necessary. Elements of a map have data.
     fn elements(&mut self, kind: u16, set: &str, id: Option<u32>, elements: &[Element]) {
         let table = self.table;
         let flags = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
@@ -326,8 +327,8 @@ impl<'a> Encoder<'a> {
             });
     }
 
-    /// Creates the map from a random number to a chain for one rule; the kernel names it and
-    /// removes it with the rule.
+    /// Creates the map from a random number to a chain for one rule. The kernel names the map and removes
+    /// it with the rule.
     fn add_choice(&mut self, chains: &[String]) -> u32 {
         let flags = SET_ANONYMOUS | SET_CONSTANT | SET_MAP;
         self.add_map(ANONYMOUS_MAP, flags, NUMBER, VERDICT);
@@ -367,7 +368,7 @@ fn as_elements(members: &[Member]) -> Vec<Element> {
             Member::Port(key) => key_bytes(*key),
         };
         elements.push((key, Data::None));
-        // A range up to the last address has no end.
+        // A range up to the last address has no end element.
         if let Member::Range(_, last) = member
             && let Some(end) = last.to_bits().checked_add(1)
         {
@@ -377,7 +378,7 @@ fn as_elements(members: &[Member]) -> Vec<Element> {
     elements
 }
 
-/// A key's fields, each padded to four bytes.
+/// The fields of a key, each padded to four bytes.
 fn key_bytes(key: Key) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12);
     if let Some(address) = key.address {

@@ -14,11 +14,11 @@ const VERDICT_JUMP: u32 = (-3_i32).cast_unsigned();
 pub(crate) const VERDICT_GOTO: u32 = (-4_i32).cast_unsigned();
 pub(crate) const VERDICT_RETURN: u32 = (-5_i32).cast_unsigned();
 
-/// The register of a verdict.
+/// The register of the verdict.
 const REGISTER_VERDICT: u32 = 0;
-/// First register of sixteen bytes, as the names of links need.
+/// The first register with 16 bytes, which names of links need.
 const REGISTER_FIRST: u32 = 1;
-/// First of the registers of four bytes.
+/// The first register with four bytes.
 const REGISTER_A: u32 = 8;
 const REGISTER_B: u32 = 9;
 const REGISTER_C: u32 = 10;
@@ -32,7 +32,7 @@ const TRANSPORT_HEADER: u32 = 2;
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
 const PORT_OFFSET: u32 = 2;
-/// The number of the virtual network in a packet of VXLAN, from the UDP header on.
+/// The offset of the virtual network's number in a VXLAN packet, from the UDP header.
 const TUNNEL_NUMBER_OFFSET: u32 = 12;
 
 const META_MARK: u32 = 3;
@@ -60,7 +60,8 @@ const REJECT_UNREACHABLE: u32 = 0;
 const REJECT_RESET: u32 = 1;
 const ICMP_PORT_UNREACHABLE: u8 = 3;
 const LOOPBACK_INDEX: u32 = 1;
-/// The flags FIN, SYN, RST and ACK of TCP; a packet that asks for a connection has SYN alone.
+/// The offset of the flags FIN, SYN, RST and ACK in the TCP header. The first packet of a connection has
+/// only SYN.
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_FLAGS: [u8; 4] = [0x17, 0, 0, 0];
 const TCP_SYN: [u8; 4] = [0x02, 0, 0, 0];
@@ -74,7 +75,7 @@ const AT_LEAST: u32 = 5;
 /// The name of a map that belongs to one rule; the kernel gives it a number.
 pub(crate) const ANONYMOUS_MAP: &str = "__map%d";
 
-/// Writes a verdict, with its chain.
+/// Writes a verdict and its chain.
 pub(crate) fn goes(data: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
     data.nested(DATA_VERDICT, |verdict| {
         verdict.number(1, code);
@@ -84,22 +85,22 @@ pub(crate) fn goes(data: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
     });
 }
 
-/// The direction of a packet, with the prefix of a link's name.
+/// The direction of a packet, with a prefix of a link's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkDirection<'a> {
-    /// The packet came in through this link.
+    /// The packet arrives through this link.
     Input(&'a str),
     /// The packet leaves through this link.
     Output(&'a str),
 }
 
-/// The expressions of a rule. Each loads into a register, compares, or acts.
+/// Writes the expressions of a rule. Each expression loads a register, compares, or acts.
 pub(crate) struct Expressions<'a, 'b> {
     pub(crate) list: &'a mut Attributes<'b>,
 }
 
 impl Expressions<'_, '_> {
-    /// Accepts packets from (or to) links with that name prefix, to the address.
+    /// Accepts packets from or to links with the name prefix, to the address if it is set.
     pub(crate) fn accept(&mut self, by: LinkDirection<'_>, address: Option<Ipv4Addr>) {
         let (key, prefix) = match by {
             LinkDirection::Input(prefix) => (META_INPUT_NAME, prefix),
@@ -113,7 +114,7 @@ impl Expressions<'_, '_> {
         self.go(VERDICT_ACCEPT, None);
     }
 
-    /// Continues if the link's name has the prefix (or has not).
+    /// Continues if the link's name has the prefix; with `holds` false, if it does not.
     fn link(&mut self, key: u32, prefix: &str, holds: bool) {
         self.load_meta(key, REGISTER_FIRST);
         self.compare_in(REGISTER_FIRST, holds, prefix.as_bytes());
@@ -204,7 +205,7 @@ impl Expressions<'_, '_> {
         }
     }
 
-    /// Acts; `choice` is the map of a random choice.
+    /// Writes an action; `choice` is the map of a random choice.
     pub(crate) fn action(&mut self, action: &RuleAction, choice: Option<u32>) {
         match action {
             RuleAction::Jump(chain) => self.go(VERDICT_JUMP, Some(chain)),
@@ -256,7 +257,7 @@ impl Expressions<'_, '_> {
         self.compare(true, &[protocol.number()]);
     }
 
-    /// Continues if the key in the registers is in the set.
+    /// Continues if the set contains the key in the registers.
     fn is_in(&mut self, set: &str) {
         self.add("lookup", |a| {
             a.text(1, set);
@@ -271,7 +272,7 @@ impl Expressions<'_, '_> {
 
     fn random(&mut self, chains: &[String], choice: Option<u32>) {
         let Some(id) = choice else {
-            // One endpoint needs no choice, none cannot be routed to.
+            // With one endpoint, no choice is needed; without endpoints, packets are dropped.
             let only = chains.first().map(String::as_str);
             return self.go(only.map_or(VERDICT_DROP, |_| VERDICT_GOTO), only);
         };
@@ -279,7 +280,7 @@ impl Expressions<'_, '_> {
         self.look_up(ANONYMOUS_MAP, Some(id));
     }
 
-    /// Loads a number below the count.
+    /// Loads a random number below `count`.
     fn random_number(&mut self, count: usize, register: u32) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.add("numgen", |a| {
@@ -290,7 +291,7 @@ impl Expressions<'_, '_> {
         });
     }
 
-    /// Sends the connection to one of the endpoints of its destination, if the map has it.
+    /// Redirects the connection to one of the endpoints of its destination, if the map has the destination.
     fn balance(&mut self, map: MapName, count: usize) {
         let number = self.load_key(map);
         self.random_number(count, number);
@@ -311,7 +312,7 @@ impl Expressions<'_, '_> {
         port + 1
     }
 
-    /// Loads the data of the key in the registers from a map, if the map has it.
+    /// Loads the data for the key in the registers from a map, if the map has the key.
     fn read(&mut self, map: &str, register: u32) {
         self.add("lookup", |a| {
             a.text(1, map);
@@ -337,7 +338,7 @@ impl Expressions<'_, '_> {
         self.destination(REGISTER_A, REGISTER_B);
     }
 
-    /// Sends the connection to the address and port in these registers.
+    /// Redirects the connection to the address and port in these registers.
     fn destination(&mut self, ip: u32, port: u32) {
         self.add("nat", |a| {
             a.number(1, NAT_DESTINATION);
@@ -371,7 +372,7 @@ impl Expressions<'_, '_> {
         self.compare(local, &ADDRESS_LOCAL.to_ne_bytes());
     }
 
-    /// Asks the routes about the packet.
+    /// Looks up the packet in the routing tables.
     fn fib(&mut self, result: u32, flags: u32) {
         self.add("fib", |a| {
             a.number(1, REGISTER_A);

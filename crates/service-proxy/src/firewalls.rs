@@ -1,11 +1,12 @@
-//! Rules for other firewalls of this machine, which do not know pods.
+//! Rules in other firewalls of this machine, which have no rules for pods.
 //!
-//! A packet must pass every table that filters it. Container engines and firewalls drop forwarded
-//! packets of links that they do not know (Docker sets that policy at its start), so that pods
-//! would have no network. As network plugins do, this module inserts rules for the pods' links at
-//! the head of such chains: all forwarding, and to the machine itself only the addresses for pods.
-//! The rules name the instance's links, by which they are found and removed. Where the old xtables
-//! interface is used without nftables nothing is done.
+//! A packet must pass every table that filters it. Container engines and firewalls drop forwarded packets
+//! of unknown links (Docker sets that policy at its start), so that pods would have no network. As network
+//! plugins do, this module inserts rules for the pods' links at the head of such chains. The rules accept
+//! all forwarded packets, but packets to the machine itself only if their destination is one of the
+//! addresses for pods. The rules contain the names of the instance's links, by which the module recognises
+//! and removes them. If a firewall uses the old xtables interface without nftables, the module changes
+//! nothing.
 
 use std::net::Ipv4Addr;
 
@@ -32,16 +33,16 @@ struct Guard {
 /// The links and addresses whose packets the machine's firewalls must accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLinks {
-    /// The common prefix of the host-side link names of pods, and of other links that pods' packets take.
+    /// Prefixes of the host's link names of pods, and of other links that pods' packets use.
     pub prefixes: Vec<String>,
-    /// Addresses of this machine that pods use (its own towards them, DNS).
+    /// Addresses of this machine that pods use: the node's address for its pods, and the DNS address.
     pub local_addresses: Vec<Ipv4Addr>,
 }
 
-/// Puts the rules where they are missing and returns how many chains needed them.
+/// Inserts missing rules, and returns the number of chains that needed a rule.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel rejects a rule.
 pub fn open(kernel: &mut Kernel, links: &PodLinks) -> Result<usize, KernelError> {
     let mut opened = 0;
     for guard in guards(kernel)? {
@@ -68,10 +69,10 @@ pub fn open(kernel: &mut Kernel, links: &PodLinks) -> Result<usize, KernelError>
     Ok(opened)
 }
 
-/// Removes the rules again.
+/// Removes the rules.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel rejects the removal.
 pub fn close(kernel: &mut Kernel, links: &PodLinks) -> Result<(), KernelError> {
     for guard in guards(kernel)? {
         let mut batch = Batch::new();
@@ -112,7 +113,7 @@ fn guards(kernel: &mut Kernel) -> Result<Vec<Guard>, KernelError> {
 fn guard(family: u8, attributes: &[u8]) -> Option<Guard> {
     let hook = big_number(find(attributes, 4)?, 1)?;
     let table = text(attributes, 1)?;
-    // This one lets everything into its chains, and rejects at their end.
+    // firewalld accepts all packets by policy, and rejects them with a rule at the end of its chains.
     let drops = big_number(attributes, 5)? == POLICY_DROP || table == "firewalld";
     let concerns_pods = matches!(hook, HOOK_INPUT | HOOK_FORWARD)
         && matches!(family, FAMILY_INET | FAMILY_IPV4)
@@ -126,7 +127,7 @@ fn guard(family: u8, attributes: &[u8]) -> Option<Guard> {
     })
 }
 
-/// Returns the handles of a chain's rules that name the instance's links.
+/// The handles of a chain's rules that contain the instance's links.
 fn own_rules(
     kernel: &mut Kernel,
     guard: &Guard,
@@ -163,7 +164,7 @@ mod tests {
     use crate::message::{Batch, NLM_F_CREATE, nftables};
     use crate::namespaces::Namespace;
 
-    /// A typical firewall: it drops unknown packets.
+    /// A typical firewall, which drops unknown packets.
     fn add_firewall(kernel: &mut Kernel, family: u8, hook: u32) {
         const NEW_TABLE: u16 = 0;
         let mut batch = Batch::new();

@@ -1,9 +1,9 @@
-//! Serves the `healthCheckNodePort` of Services: it reports to external load balancers whether this node
-//! has endpoints, because with `externalTrafficPolicy: Local` connections to other nodes' endpoints
-//! are dropped.
+//! Serves the `healthCheckNodePort` of Services, which reports to external load balancers whether this node
+//! has endpoints, because with `externalTrafficPolicy: Local` connections to other nodes' endpoints are
+//! dropped.
 //!
-//! As kube-proxy: 200 if there are ready endpoints and the kernel has the rules, else 503, for any
-//! path; the number is in the header `X-Load-Balancing-Endpoint-Weight` and in the body.
+//! As kube-proxy: 200 if there are ready endpoints and the kernel has the rules, else 503, for any path;
+//! the number is in the header `X-Load-Balancing-Endpoint-Weight` and in the body.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ use crate::limits;
 
 const ENDPOINT_WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
-/// The health checks of all Services; they end when it is dropped.
+/// The health checks of all Services, which stop when the value is dropped.
 pub(crate) struct HealthChecks {
     wanted: BTreeMap<ServiceName, HealthCheck>,
     open: BTreeMap<ServiceName, Open>,
@@ -38,7 +38,7 @@ pub(crate) struct HealthChecks {
     component: Component,
 }
 
-/// A port that is listened on.
+/// An open port.
 struct Open {
     port: u16,
     local_endpoints: watch::Sender<usize>,
@@ -69,8 +69,8 @@ impl HealthChecks {
         };
     }
 
-    /// Answers as noted; `in_step` says whether the kernel has the rules. A port of another program
-    /// is tried again at the next call.
+    /// Opens and closes ports as the checks require; `in_step` is true if the kernel has the rules. If
+    /// another program uses a port, the next call tries again.
     pub(crate) async fn answer(&mut self, in_step: bool) {
         self.in_step.send_replace(in_step);
         let wanted = &self.wanted;
@@ -83,7 +83,7 @@ impl HealthChecks {
             .map(|(_, open)| open)
             .collect();
         for mut open in gone {
-            // Another Service may have the port now.
+            // Another Service may use the port now.
             open.serving.abort();
             drop((&mut open.serving).await);
         }
@@ -155,7 +155,7 @@ fn answer(service: &ServiceName, local_endpoints: usize, in_step: bool) -> Respo
     response
 }
 
-/// Answers until it is aborted, each connection once.
+/// Serves until the task is aborted. Each connection gets one response.
 async fn serve(listener: TcpListener, answers: Answers) {
     let open = Arc::new(Connections::default());
     let mut connections = JoinSet::new();
@@ -170,7 +170,8 @@ async fn serve(listener: TcpListener, answers: Answers) {
             }
         };
         let close = CancellationToken::new();
-        // No client has credentials, so the oldest connection of the one with the most makes room.
+        // Clients have no credentials, so a full listener closes the oldest connection of the client with
+        // the most connections.
         let slot = open.enter(client.ip(), close.clone(), limits::HEALTH_CHECK_CONNECTIONS);
         if slot.as_ref().is_none_or(ConnectionSlot::replaces_another) {
             refusals::count(Budget::HealthCheckConnections);
@@ -185,7 +186,7 @@ async fn serve(listener: TcpListener, answers: Answers) {
             let mut http = http1::Builder::new();
             http.header_read_timeout(None).keep_alive(false);
             let connection = http.serve_connection(TokioIo::new(stream), service);
-            // The client may disconnect; there is no one to report it to.
+            // If the client disconnects, the error has no receiver.
             let answered = tokio::time::timeout(limits::HEALTH_CHECK_TIMEOUT, connection);
             drop(close.run_until_cancelled(answered).await);
             drop(slot);
@@ -197,7 +198,7 @@ async fn serve(listener: TcpListener, answers: Answers) {
 mod tests {
     use super::*;
 
-    /// findings-2 S40: a client that opens connections without end closes its own, and nobody else's.
+    /// findings-2 S40: a client with too many connections loses only its own connections.
     #[tokio::test]
     async fn a_client_with_too_many_connections_closes_its_own() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

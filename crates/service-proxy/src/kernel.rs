@@ -14,30 +14,28 @@ const ENOMEM: i32 = 12;
 const EMSGSIZE: i32 = 90;
 const ENOBUFS: i32 = 105;
 
-/// The error of a change of the table.
+/// The error of a change to the table.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// The netlink socket failed; root is needed.
+    /// An operation on the netlink socket failed; the process needs root.
     #[error("{doing} on the netfilter socket")]
     Socket {
-        /// The failed operation.
         doing: &'static str,
-        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The kernel refused a transaction; it has no effect.
+    /// The kernel rejected a transaction, which has no effect.
     #[error("kernel refused nftables message of type {message} (errno {errno})")]
     Refused {
-        /// The number of the error.
         errno: i32,
-        /// `NFT_MSG_*` of the first message that was refused.
+        /// The type (`NFT_MSG_*`) of the first rejected message.
         message: u16,
     },
 }
 
 impl KernelError {
-    /// Whether a smaller change may be accepted: the kernel refused this one, or it is too large for the socket.
+    /// Whether a smaller change may succeed: the kernel rejected this change, or the change is too large
+    /// for the socket.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             KernelError::Refused { .. } => true,
@@ -53,7 +51,7 @@ fn failed(doing: &'static str) -> impl FnOnce(std::io::Error) -> KernelError {
     move |source| KernelError::Socket { doing, source }
 }
 
-/// One table in the kernel, in the network namespace where this was opened.
+/// A table in the kernel, in the network namespace in which the connection was opened.
 pub struct Kernel {
     socket: Socket,
     name: String,
@@ -61,8 +59,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens a connection for the table of an instance. Nothing is changed yet: the table of a
-    /// former process stays active until the first [`Kernel::replace`].
+    /// Opens a connection for the table of an instance. The table of a former process stays active until
+    /// the first [`Kernel::replace`].
     ///
     /// # Errors
     /// There is no netfilter, or no permission to use it.
@@ -85,17 +83,17 @@ impl Kernel {
     /// Replaces the kernel's table by `table`, in one transaction, and returns the number of steps.
     ///
     /// # Errors
-    /// The kernel refuses; its table is unchanged.
+    /// The kernel rejects the table and keeps its present table.
     pub fn replace(&mut self, table: &Table) -> Result<usize, KernelError> {
         let steps = changes(&Table::default(), table);
         let bytes = with_steps(self.replacement(), &steps).into_bytes();
         self.transact(&bytes).map(|()| steps.len())
     }
 
-    /// Says whether the kernel would accept the table in place of its own, which stays.
+    /// Whether the kernel would accept the table in place of its present table, which does not change.
     ///
     /// # Errors
-    /// The socket fails.
+    /// An operation on the socket fails.
     pub fn accepts(&mut self, table: &Table) -> Result<bool, KernelError> {
         let steps = changes(&Table::default(), table);
         let bytes = with_steps(self.replacement(), &steps).into_trial();
@@ -116,7 +114,7 @@ impl Kernel {
     /// Applies the steps to the kernel's table, in one transaction.
     ///
     /// # Errors
-    /// The kernel refuses; its table is unchanged.
+    /// The kernel rejects the steps and keeps its present table.
     pub fn change(&mut self, steps: &[TableChange]) -> Result<(), KernelError> {
         if steps.is_empty() {
             return Ok(());
@@ -125,10 +123,10 @@ impl Kernel {
         self.transact(&bytes)
     }
 
-    /// Removes the table, also one of a former process.
+    /// Removes the table, even if a former process created it.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel rejects the removal.
     pub fn remove(&mut self) -> Result<(), KernelError> {
         let mut encoder = Encoder::new(&self.name);
         encoder.remove_table();
@@ -136,10 +134,10 @@ impl Kernel {
         self.transact(&bytes)
     }
 
-    /// Says whether the table is in the kernel.
+    /// Whether the kernel has the table.
     ///
     /// # Errors
-    /// The socket fails.
+    /// An operation on the socket fails.
     pub fn is_present(&mut self) -> Result<bool, KernelError> {
         let name = self.name.clone();
         let ask = message::single(FAMILY_IPV4, message::nftables(GET_TABLE), 0, |attributes| {
@@ -152,7 +150,7 @@ impl Kernel {
         }
     }
 
-    /// Asks for a list of objects and hands the family and attributes of each to `each`.
+    /// Requests a list of objects, and calls `each` with the family and the attributes of each object.
     pub(crate) fn list(
         &mut self,
         family: u8,
@@ -174,8 +172,8 @@ impl Kernel {
         }
     }
 
-    /// Sends messages and reads the answers. The kernel does the work within the call that sends,
-    /// so that all errors are there when it returns; without one, all was done.
+    /// Sends messages and reads the responses. The kernel executes the messages within the send call. So
+    /// all errors can be read when the call returns, and without an error, all messages were executed.
     pub(crate) fn transact(&mut self, bytes: &[u8]) -> Result<(), KernelError> {
         self.grow_send_buffer(bytes.len())?;
         self.socket.send(bytes, 0).map_err(failed("send"))?;

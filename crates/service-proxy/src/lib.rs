@@ -1,10 +1,11 @@
 //! Programs the kernel so that connections to Services reach their endpoints.
 //!
-//! `service-routing` decides the rules; this crate watches Services and EndpointSlices, and sends
-//! each change of the table as one atomic nftables transaction over netlink (no `nft` program, no
-//! hop through user space). The table carries the instance's id; it stays active while the agent is
-//! down, and the next agent replaces it without a gap. The crate also serves `healthCheckNodePort`
-//! for external load balancers, and filters the connections of pods as NetworkPolicies demand.
+//! `service-routing` decides the rules; this crate watches Services and EndpointSlices, and sends each
+//! change of the table as one atomic nftables transaction over netlink. The crate starts no `nft` program,
+//! and no packet passes through user space. The name of the table contains the instance's id. The table
+//! stays active while the agent is down, and the next agent replaces it without a gap. The crate also
+//! serves `healthCheckNodePort` for external load balancers, and filters the connections of pods as
+//! NetworkPolicies require.
 
 pub mod conntrack;
 mod encode;

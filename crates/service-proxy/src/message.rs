@@ -1,18 +1,18 @@
-//! Netlink messages as bytes: headers, attributes, batches. Independent of rules.
+//! Netlink messages as bytes: headers, attributes, batches. Independent of the rules.
 
-/// Offset of the length in a message header is 0; headers are this long.
+/// Length of a message header. The first field of the header is the length of the message.
 const HEADER_BYTES: usize = 16;
-/// Length of the part between the header and the attributes.
+/// Length of the family header between the message header and the attributes.
 const FAMILY_HEADER_BYTES: usize = 4;
 const NFNETLINK_V0: u8 = 0;
 const SUBSYSTEM_NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// The family of messages about all families.
+/// The family of messages for all families.
 pub(crate) const FAMILY_UNSPECIFIED: u8 = 0;
 const NLA_F_NESTED: u16 = 0x8000;
 
-/// Address family of all tables here.
+/// The address family of this program's tables.
 pub(crate) const FAMILY_IPV4: u8 = 2;
 
 pub(crate) const NLM_F_REQUEST: u16 = 0x1;
@@ -37,19 +37,19 @@ impl Batch {
         batch
     }
 
-    /// Ends the batch and returns its bytes.
+    /// Completes the batch and returns its bytes.
     pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         let start = self.header(BATCH_END, 0, FAMILY_UNSPECIFIED, SUBSYSTEM_NFTABLES);
         self.finish(start);
         self.bytes
     }
 
-    /// Returns the bytes without an end: the kernel checks such a batch, and then undoes it.
+    /// The bytes without an end message: the kernel checks such a batch, and then reverts it.
     pub(crate) fn into_trial(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Adds one nftables message for IPv4; `fill` writes its attributes.
+    /// Adds an nftables message for IPv4; `fill` writes the attributes.
     pub(crate) fn message(
         &mut self,
         kind: u16,
@@ -59,7 +59,7 @@ impl Batch {
         self.message_in(FAMILY_IPV4, kind, flags, fill);
     }
 
-    /// Adds one nftables message for a family.
+    /// Adds an nftables message for a family.
     pub(crate) fn message_in(
         &mut self,
         family: u8,
@@ -93,12 +93,12 @@ impl Batch {
     }
 }
 
-/// Returns the full type of an nftables message.
+/// The complete type of an nftables message.
 pub(crate) fn nftables(kind: u16) -> u16 {
     SUBSYSTEM_NFTABLES << 8 | kind
 }
 
-/// A single message that is not part of a batch. Its type includes the subsystem.
+/// A message that is not part of a batch. Its type contains the subsystem.
 pub(crate) fn single(
     family: u8,
     kind: u16,
@@ -117,30 +117,30 @@ pub(crate) fn single(
     batch.bytes
 }
 
-/// The attributes of a message, or those nested in one.
+/// Writes the attributes of a message, or nested attributes.
 pub(crate) struct Attributes<'a> {
     bytes: &'a mut Vec<u8>,
 }
 
 impl Attributes<'_> {
-    /// Adds an attribute of bytes.
+    /// Adds an attribute with bytes.
     pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
         let start = self.open(kind);
         self.bytes.extend(value);
         self.close(start);
     }
 
-    /// Adds attributes as they were received.
+    /// Adds attributes in the form in which they were received.
     pub(crate) fn raw(&mut self, attributes: &[u8]) {
         self.bytes.extend(attributes);
     }
 
-    /// Adds a number, in network order as nftables wants all its numbers.
+    /// Adds a number in network byte order, as in all nftables messages.
     pub(crate) fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// Adds a text with its closing zero.
+    /// Adds a text with a terminating zero.
     pub(crate) fn text(&mut self, kind: u16, value: &str) {
         let start = self.open(kind);
         self.bytes.extend(value.as_bytes());
@@ -148,7 +148,7 @@ impl Attributes<'_> {
         self.close(start);
     }
 
-    /// Adds an attribute of attributes.
+    /// Adds an attribute with nested attributes.
     pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
         let start = self.open(kind | NLA_F_NESTED);
         fill(&mut Attributes { bytes: self.bytes });
@@ -173,31 +173,30 @@ impl Attributes<'_> {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    /// Returns how long the message has become.
+    /// The present length of the message.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 }
 
-/// An answer of the kernel.
+/// A message of the kernel's response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KernelReply<'a> {
-    /// Type of the answer, subsystem included.
+    /// Type of the message, including the subsystem.
     pub(crate) kind: u16,
-    /// In an error: the errno and the type of the message it is about.
+    /// For an error: the error number, and the type of the rejected message.
     pub(crate) error: Option<(i32, u16)>,
-    /// Family that an object belongs to.
+    /// The family of the object.
     pub(crate) family: u8,
-    /// The attributes of an object.
     pub(crate) attributes: &'a [u8],
 }
 
-/// Type of an answer that acknowledges or refuses.
+/// Type of the message that acknowledges or rejects a request.
 const NLMSG_ERROR: u16 = 2;
-/// Type of the answer that ends a list.
+/// Type of the message at the end of a list.
 pub(crate) const NLMSG_DONE: u16 = 3;
 
-/// Splits received bytes into replies; an incomplete tail is dropped.
+/// Splits received bytes into messages; an incomplete tail is dropped.
 pub(crate) fn answers(mut bytes: &[u8]) -> Vec<KernelReply<'_>> {
     let mut answers = Vec::new();
     while let Some(header) = bytes.get(..HEADER_BYTES) {
@@ -223,7 +222,7 @@ pub(crate) fn answers(mut bytes: &[u8]) -> Vec<KernelReply<'_>> {
     answers
 }
 
-/// Finds an attribute among others.
+/// The value of an attribute.
 pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     while attributes.len() >= 4 {
         let length = usize::from(short(attributes, 0));
@@ -238,7 +237,7 @@ pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     None
 }
 
-/// The text of a netlink attribute, without its final zero.
+/// The text of an attribute, without its terminating zero.
 pub(crate) fn text(attributes: &[u8], wanted: u16) -> Option<String> {
     let bytes = find(attributes, wanted)?;
     let end = bytes
@@ -248,7 +247,7 @@ pub(crate) fn text(attributes: &[u8], wanted: u16) -> Option<String> {
     String::from_utf8(bytes[..end].to_vec()).ok()
 }
 
-/// Reads a number in network order.
+/// A number of an attribute, in network byte order.
 pub(crate) fn big_number(attributes: &[u8], wanted: u16) -> Option<u32> {
     find(attributes, wanted)?
         .try_into()

@@ -1,4 +1,5 @@
-//! The facts about nodes that the rules of a node follow: its own zone, and the addresses of all.
+//! The properties of nodes on which the rules of a node depend: the zone of this node, and the addresses of
+//! all nodes.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -12,32 +13,32 @@ use tokio::sync::watch;
 /// The label with the zone of a node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// The nodes as the rules of one of them need them.
+/// The properties of the nodes, for the rules of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeFacts {
-    /// The zone of the own node.
+    /// The zone of this node.
     pub(crate) zone: Option<String>,
-    /// The addresses of the own node.
+    /// The addresses of this node.
     pub(crate) own: BTreeSet<Ipv4Addr>,
     /// The addresses of the other nodes.
     pub(crate) others: BTreeSet<Ipv4Addr>,
 }
 
-/// The facts with their later changes; `None` until they are known.
+/// A receiver of the properties; `None` until the list of nodes is complete.
 pub(crate) type NodeReceiver = watch::Receiver<Option<NodeFacts>>;
 
-/// A node alone, without a zone, which never gets one.
+/// A single node without a zone, which never changes.
 pub(crate) fn none() -> NodeReceiver {
     watch::Sender::new(Some(NodeFacts::default())).subscribe()
 }
 
-/// The facts for the node of that name.
+/// The properties for the node with this name.
 pub(crate) fn of(client: &Client, node_name: &str, component: &Component) -> NodeReceiver {
     let nodes: Cache<Node> = Cache::spawn_all(client, component);
     follow(nodes, node_name, component)
 }
 
-/// The facts by the Node objects of a cache.
+/// The properties from the Node objects of a cache.
 pub(crate) fn follow(nodes: Cache<Node>, own: &str, component: &Component) -> NodeReceiver {
     let (told, facts) = watch::channel(None);
     let own = own.to_owned();

@@ -1,9 +1,10 @@
-//! Watches NetworkPolicies, and the namespaces and pods that they select, and computes the filters
-//! of this node's pods.
+//! Watches NetworkPolicies, and the namespaces and pods that they select, and computes the filters of this
+//! node's pods.
 //!
-//! All pods of the cluster are watched only from the first policy on. A pod of this node is known by
-//! the address that the node gave it, before its status says so: its containers start when it is
-//! reported in [`LocalPods::guarded`], after the kernel has its filters.
+//! The pods of the whole cluster are watched only after the first policy exists. A pod of this node is
+//! recognised by the address that the node has assigned, before the pod's status has that address. The
+//! containers of a pod start after [`LocalPods::guarded`] contains the pod, which is after the kernel has
+//! its filters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -20,7 +21,7 @@ use resource_kinds::pod_view::PodView;
 use service_routing::{Policy, PolicyObjects, PolicyPod, Table, filters};
 use tokio::sync::watch;
 
-/// Addresses of pods, by uid.
+/// Addresses of pods, by UID.
 pub type PodAddresses = BTreeMap<String, Ipv4Addr>;
 
 /// The pods of this node, whose connections are filtered.
@@ -28,11 +29,11 @@ pub type PodAddresses = BTreeMap<String, Ipv4Addr>;
 pub struct LocalPods {
     /// The pods that are connected.
     pub connected: watch::Receiver<PodAddresses>,
-    /// Those of them whose filters are in the kernel; `None` as long as there is no policy.
+    /// The connected pods whose filters are in the kernel; `None` while there is no policy.
     pub guarded: watch::Sender<Option<PodAddresses>>,
 }
 
-/// The caches that filters are computed from.
+/// The caches from which filters are computed.
 pub struct PolicySources {
     /// The NetworkPolicies of all namespaces.
     pub policies: Cache<NetworkPolicy>,
@@ -67,20 +68,20 @@ impl PolicySources {
     }
 }
 
-/// The policies and the objects that they select, as far as they are known.
+/// The policies, and the objects that they select.
 pub(crate) struct PolicyChanges {
     policies: Cache<NetworkPolicy>,
     of_policies: Changes<NetworkPolicy>,
-    /// Until the first policy.
+    /// Set until the first policy exists.
     start_peers: Option<Box<dyn FnOnce() -> Peers + Send>>,
-    /// From the first policy on.
+    /// Set after the first policy exists.
     peers: Option<Following>,
     node_name: String,
     local: LocalPods,
-    /// All pods, by uid. One that is deleted stays while it is connected.
+    /// All pods, by UID. A deleted pod stays while it is connected.
     views: BTreeMap<String, Arc<PodView>>,
     state: PolicyObjects,
-    /// Whether the state differs from the computed one.
+    /// Whether the state differs from the state of the last computation.
     differs: bool,
 }
 
@@ -115,7 +116,7 @@ impl PolicyChanges {
         }
     }
 
-    /// Waits until a state can be computed; `false` when a cache ended before.
+    /// Waits until filters can be computed; `false` if a cache stopped before.
     pub(crate) async fn wait_synced(&mut self) -> bool {
         if !self.policies.wait_synced().await {
             return false;
@@ -127,7 +128,7 @@ impl PolicyChanges {
         }
     }
 
-    /// Waits for a change that may matter; for ever when the caches have ended.
+    /// Waits for a change that may matter. Never returns after the caches have stopped.
     pub(crate) async fn wait(&mut self) {
         let is_synced = self.peers.as_ref().is_none_or(Following::is_synced);
         match &mut self.peers {
@@ -149,10 +150,10 @@ impl PolicyChanges {
         }
     }
 
-    /// Computes the filters; `None` if they are as before, or not all is known yet.
+    /// Computes the filters; `None` if they have not changed, or if a cache is not complete yet.
     ///
     /// # Errors
-    /// The thread that computes them ended.
+    /// The thread of the computation panicked.
     pub(crate) async fn take(&mut self) -> Result<Option<Table>, Interrupted> {
         self.read().await;
         let is_known = self.peers.as_ref().is_none_or(Following::is_synced);
@@ -170,18 +171,18 @@ impl PolicyChanges {
         Ok(Some(table))
     }
 
-    /// The state that filters are computed from.
+    /// The state from which filters are computed.
     pub(crate) fn state(&self) -> &PolicyObjects {
         &self.state
     }
 
-    /// Has these policies, and no others, allow nothing.
+    /// Sets the policies that allow nothing, because the kernel rejects them.
     pub(crate) fn leave_out(&mut self, uids: BTreeSet<String>) {
         self.differs |= self.state.left_out != uids;
         self.state.left_out = uids;
     }
 
-    /// Reports the pods whose filters are in the kernel: all that the last computation knew.
+    /// Reports the pods whose filters are in the kernel: all pods of the last computation.
     pub(crate) fn report(&self) {
         if self.differs {
             return;
@@ -206,7 +207,7 @@ impl PolicyChanges {
         });
     }
 
-    /// Reads all changes that wait.
+    /// Reads all waiting changes of the caches.
     async fn read(&mut self) {
         while let Some(change) = self.of_policies.ready() {
             self.note_policy(&change);
@@ -241,7 +242,7 @@ impl PolicyChanges {
         if self.state.policies.is_empty() {
             return;
         }
-        // Pods that start later wait.
+        // From now on, starting pods wait for their filters.
         self.local.guarded.send_if_modified(|guarded| {
             let first = guarded.is_none();
             guarded.get_or_insert_default();
@@ -285,7 +286,7 @@ impl PolicyChanges {
         self.note_facts(&uid);
     }
 
-    /// Reads where the pods of this node are.
+    /// Reads the addresses of this node's pods.
     fn note_connected(&mut self) {
         let connected = self.local.connected.borrow_and_update().clone();
         let pods = self.state.pods.iter();
@@ -303,14 +304,14 @@ impl PolicyChanges {
         }
     }
 
-    /// The pod that has the name now.
+    /// The newest pod with the name of `view`.
     fn stored(&self, view: &PodView) -> Option<Arc<PodView>> {
         let following = self.peers.as_ref()?;
         following.peers.pods.get_key(&Key::of_pod(view))
     }
 
-    /// Notes the facts of a pod that policies read. The address in the status of a pod of this node
-    /// may belong to another pod already, so only the address of its connection counts.
+    /// Updates the properties of a pod that policies read. The address in the status of a pod of this node
+    /// may already belong to another pod, so only the address of its connection is used.
     fn note_facts(&mut self, uid: &String) {
         let local = self.local.connected.borrow().get(uid).copied();
         let is_here = |view: &PodView| view.node.as_deref() == Some(self.node_name.as_str());

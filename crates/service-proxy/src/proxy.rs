@@ -1,6 +1,5 @@
-//! Watches Services, EndpointSlices, the pods' host ports and NetworkPolicies, and updates the
-//! kernel's table and the health checks. Only changed Services are processed, however many there
-//! are.
+//! Watches Services, EndpointSlices, the pods' host ports and NetworkPolicies, and updates the kernel's
+//! table and the health checks. Only changed Services are processed, independent of their total number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -35,24 +34,23 @@ use crate::policies::{LocalPods, PolicyChanges, PolicySources};
 use crate::refusals::{Refusals, Reports};
 use crate::rest::Rest;
 
-/// The link by which nodes in namespaces of this machine reach it and, through it, other networks.
+/// The link through which nodes in namespaces of this machine reach the machine and other networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwitchLink {
-    /// The name of the link.
     pub name: String,
-    /// The addresses of the nodes and of the machine.
+    /// The addresses of the nodes and of the machine on the link.
     pub range: Cidr,
 }
 
-/// The API server's Service: namespace and name.
+/// The Service of the API server: namespace and name.
 const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
 /// The settings of the proxy.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Six hexadecimal digits that name this instance; they name the table.
+    /// Six hexadecimal digits that identify this instance in the name of the table.
     pub instance_id: String,
-    /// Name of this node, by which endpoints say where they are.
+    /// Name of this node, as in the endpoints of EndpointSlices.
     pub node_name: String,
     /// Addresses of the pods of this node.
     pub pod_cidr: Cidr,
@@ -60,34 +58,35 @@ pub struct Config {
     pub cluster_cidr: Cidr,
     /// Addresses of Services (`clusterIP`).
     pub service_cidr: Cidr,
-    /// Addresses of Services that this node answers itself (the DNS server's).
+    /// Addresses of Services that this node serves itself, such as the DNS server's.
     pub unmanaged: BTreeSet<Ipv4Addr>,
-    /// The common prefix of the host-side link names of pods; the machine's firewalls get rules for
-    /// them.
+    /// The prefix of the host's link names of pods. The machine's firewalls get rules for these links.
     pub pod_link_prefix: String,
-    /// The link by which encrypted packets of other nodes' pods come in; with it, plain ones are dropped.
+    /// The link that receives encrypted packets of other nodes' pods. If it is set, plain packets are
+    /// dropped.
     pub encrypted_link: Option<String>,
-    /// The switch of further nodes on this machine.
+    /// The link to further nodes on this machine.
     pub switch: Option<SwitchLink>,
-    /// The tunnel to other nodes, while there is one: it takes packets of these alone.
+    /// The tunnel to other nodes, if there is one. Only packets from its other ends are accepted.
     pub tunnel: watch::Receiver<Option<TunnelGuard>>,
-    /// Ports of the node that belong to pods.
+    /// Host ports of pods.
     pub host_ports: watch::Receiver<Vec<PublishedPort>>,
-    /// The listening sockets of the node: their ports are not used for Services or pods.
+    /// The listening sockets of the node, whose ports are not used for Services or pods.
     pub listening: watch::Receiver<Listening>,
-    /// The pods whose connections are filtered by NetworkPolicies; without them none are.
+    /// The pods whose connections are filtered by NetworkPolicies; `None` disables the filters.
     pub pods: Option<LocalPods>,
-    /// Whether to remove the table when the proxy ends; otherwise it stays active for the next one.
+    /// Whether the table is removed when the proxy stops; otherwise the table stays active for the next
+    /// proxy.
     pub remove_on_shutdown: watch::Receiver<bool>,
 }
 
 /// The reason why the proxy ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// nftables of the kernel cannot be reached.
+    /// The kernel's nftables cannot be used.
     #[error("write the rules of Services to nftables")]
     Kernel(#[from] KernelError),
-    /// The thread that talks to the kernel ended.
+    /// The thread for blocking work panicked.
     #[error("run the thread that writes to nftables")]
     Lost(#[from] Interrupted),
 }
@@ -95,7 +94,7 @@ pub enum Error {
 /// Runs the proxy until its part of the program is shut down.
 ///
 /// # Errors
-/// The kernel is unreachable. A refused change is not an error: the table is replaced.
+/// The kernel's nftables cannot be used. A rejected change is not an error: the table is replaced.
 pub fn run(
     client: Client,
     config: Config,
@@ -147,14 +146,14 @@ pub async fn serve_with_policies(
     serve_among(services, policies, around, config, component).await
 }
 
-/// The proxy's relations to the cluster besides Services and policies.
+/// The proxy's inputs and outputs apart from Services and policies.
 struct Around {
     nodes: NodeReceiver,
     reports: Reports,
 }
 
 impl Around {
-    /// A proxy without other nodes, which reports to nobody.
+    /// A proxy without other nodes, which reports only the health of its component.
     fn alone(component: &Component) -> Around {
         Around {
             nodes: nodes::none(),
@@ -176,7 +175,7 @@ async fn serve_among(
     component.watched("the table", work).await
 }
 
-/// Keeps the table in step until the end of the part.
+/// Keeps the kernel's table equal to the routes until the component is shut down.
 async fn keep_in_step(
     (services, slices): (Cache<Service>, Cache<EndpointSlice>),
     mut policies: Option<PolicyChanges>,
@@ -201,7 +200,8 @@ async fn keep_in_step(
         in_step: false,
     };
     let mut routes = Routes::new(settings);
-    // Pods reach the world outside from the start; a table of before serves until ours is known.
+    // Pods can reach other networks from the start. The table of a former process stays active until the
+    // new table is complete.
     if !proxy.is_present().await? {
         proxy.apply(&routes, Vec::new()).await?;
     }
@@ -322,7 +322,7 @@ async fn keep_in_step(
     Ok(())
 }
 
-/// Waits for a change of policies; for ever without them.
+/// Waits for a change of policies. Never returns without policies.
 async fn wait_for(policies: &mut Option<PolicyChanges>) {
     match policies {
         Some(policies) => policies.wait().await,
@@ -333,7 +333,7 @@ async fn wait_for(policies: &mut Option<PolicyChanges>) {
 /// Removes the table of an instance that was killed.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel rejects the removal.
 pub fn remove(instance_id: &str) -> Result<(), KernelError> {
     Kernel::open(instance_id)?.remove()
 }
@@ -358,7 +358,7 @@ fn name_of(state: &ServiceState) -> ServiceName {
     }
 }
 
-/// The machines around the node, as far as they are known.
+/// The nodes and API servers, if they are known.
 #[derive(Default)]
 struct Surroundings {
     nodes: NodeFacts,
@@ -366,14 +366,14 @@ struct Surroundings {
     servers: BTreeSet<Ipv4Addr>,
 }
 
-/// The facts that differ from the ones before.
+/// The properties that have changed.
 #[derive(Clone, Copy)]
 struct Moved {
     zone: bool,
 }
 
 impl Surroundings {
-    /// Takes new facts about the nodes, if there are some.
+    /// Updates the properties of the nodes; `None` if they have not changed.
     fn take_nodes(&mut self, nodes: &mut NodeReceiver) -> Option<Moved> {
         let now = nodes.borrow_and_update().clone().unwrap_or_default();
         if now == self.nodes {
@@ -384,7 +384,7 @@ impl Surroundings {
         Some(Moved { zone })
     }
 
-    /// Takes new addresses of the servers, if there are some.
+    /// Updates the addresses of the servers; `None` if they have not changed.
     fn take_servers(&mut self, changed: &[ServiceState]) -> Option<Moved> {
         let mut all = changed.iter();
         let api = all.find(|state| (&*state.key.namespace, &*state.key.name) == API_SERVER)?;
@@ -407,14 +407,14 @@ impl Surroundings {
     }
 }
 
-/// Flows to wrong destinations, to be removed after the next change of the rules.
+/// Kinds of flows to former destinations, which are removed after the next change of the rules.
 #[derive(Default)]
 struct StaleFlows {
-    /// Policies may deny connections that are open.
+    /// Policies may now deny open connections.
     denied: bool,
-    /// A Service has lost an endpoint of UDP.
+    /// A Service has lost a UDP endpoint.
     of_services: bool,
-    /// The ports of the node before those of UDP changed.
+    /// The host ports before a change of UDP ports.
     published_before: Option<Vec<PublishedPort>>,
 }
 
@@ -434,10 +434,10 @@ impl StaleFlows {
     }
 }
 
-/// The kernel, used on threads that may block.
+/// The kernel's table, which is changed on threads for blocking work.
 pub(crate) struct Proxy {
     kernel: Arc<Mutex<Kernel>>,
-    /// Whether the kernel's table is the last applied one; if not it is replaced.
+    /// Whether the kernel's table equals the last applied table; if not, it is replaced.
     in_step: bool,
 }
 
@@ -454,7 +454,7 @@ impl Proxy {
         Ok(blocking_value(locked).await?)
     }
 
-    /// Lets pods through other firewalls; a refusal of one of them does not stop the proxy.
+    /// Lets the packets of pods pass other firewalls. If the kernel rejects a rule, the proxy continues.
     async fn pass_firewalls(&self, links: &PodLinks) -> Result<(), Error> {
         let links = links.clone();
         if let Err(error) = self
@@ -466,7 +466,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Keeps connections of which one end is closed; without that the proxy works.
+    /// Makes the kernel retain half-closed connections. If that fails, the proxy continues.
     async fn keep_half_closed(&self) -> Result<(), Error> {
         if let Err(error) = self.with(|_| conntrack::keep_half_closed()).await? {
             tracing::warn!(%error, "connections of which one end is closed are lost after a minute");
@@ -474,7 +474,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Ends UDP flows to former endpoints. A failure does not affect the rules.
+    /// Removes UDP flows to former endpoints. A failure does not affect the rules.
     async fn forget_flows(
         &self,
         choose: impl FnOnce(&[UdpFlow]) -> Vec<usize> + Send + 'static,
@@ -489,7 +489,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Ends the connections that policies deny, except those of the node itself.
+    /// Removes the connections that policies deny, except the connections of the node itself.
     async fn cut_denied(&self, filters: Table) -> Result<(), Error> {
         let choose = move |all: &[Connection]| {
             let local = conntrack::local_addresses();
@@ -505,7 +505,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Ends the flows to destinations that these routes do not have.
+    /// Removes the flows to destinations that are not in the routes.
     async fn forget_stale(&self, stale: StaleFlows, routes: &Routes) -> Result<(), Error> {
         if stale.of_services {
             let udp = routes.ports().filter(|port| port.protocol == Protocol::Udp);
@@ -526,15 +526,15 @@ impl Proxy {
         Ok(())
     }
 
-    /// Says whether the table is in the kernel.
+    /// Whether the kernel has the table.
     async fn is_present(&mut self) -> Result<bool, Error> {
         let present = self.with(Kernel::is_present).await??;
         self.in_step &= present;
         Ok(present)
     }
 
-    /// Programs the steps that led to the routes, or all of them where the kernel is not in step,
-    /// and returns whether the kernel accepted them.
+    /// Programs the steps that led to the routes, or the whole table if the kernel's table is not equal to
+    /// the last one. Returns whether the kernel accepted the change.
     pub(crate) async fn apply(
         &mut self,
         routes: &Routes,
@@ -570,12 +570,12 @@ impl Proxy {
         }
     }
 
-    /// Whether the kernel's table is the last one.
+    /// Whether the kernel's table equals the last applied table.
     pub(crate) fn is_in_step(&self) -> bool {
         self.in_step
     }
 
-    /// Has the whole table written next time.
+    /// Lets the next change replace the whole table.
     pub(crate) fn renew(&mut self) {
         self.in_step = false;
     }

@@ -1,8 +1,10 @@
-//! Parts of the table that the kernel refuses. They are found by trials, and left out alone: a Service is not served
-//! then, and a NetworkPolicy allows nothing to the pods that it selects. All other parts stay up to date.
+//! Parts of the table that the kernel rejects. Trials find these parts, and only they are left out: a
+//! Service without its part is not served, and a NetworkPolicy without its part allows nothing to the pods
+//! that it selects. All other parts stay up to date.
 //!
-//! The object gets an event. Until the kernel accepts the part, or the object is gone, `/readyz` and the metric
-//! `mainstay_failures_in_a_row` show the refusal, and it is tried again at an interval.
+//! The object of a rejected part gets an event. Until the kernel accepts the part, or the object is
+//! deleted, `/readyz` and the metric `mainstay_failures_in_a_row` report the rejection, and the part is
+//! tried again at an interval.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -20,13 +22,13 @@ use crate::limits;
 use crate::policies::PolicyChanges;
 use crate::proxy::{Error, Proxy};
 
-/// The reason of the event of an object whose rules the kernel refuses.
+/// The reason of the event of an object whose rules the kernel rejects.
 const REFUSED: &str = "RulesRefused";
 
 /// The reason of the event of a Service that does not get an external address.
 const WITHHELD: &str = "ExternalIPWithheld";
 
-/// The places where refusals are reported.
+/// The receivers of reports about rejected parts.
 pub(crate) struct Reports {
     recorder: Option<Recorder>,
     node: String,
@@ -34,7 +36,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Events of the cluster, and the health of the component.
+    /// Reports by events of the cluster and the health of the component.
     pub(crate) fn to(client: Client, node: &str, component: &Component) -> Reports {
         let source = Source {
             component: "mainstay-proxy".to_owned(),
@@ -48,7 +50,7 @@ impl Reports {
         }
     }
 
-    /// The health of the component alone.
+    /// Reports only by the health of the component.
     pub(crate) fn to_nobody(component: &Component) -> Reports {
         Reports {
             recorder: None,
@@ -94,7 +96,7 @@ impl Reports {
 /// The parts that are left out.
 pub(crate) struct Refusals {
     reports: Reports,
-    /// The external addresses that Services do not get, as far as events have told of them.
+    /// The external addresses that Services do not get, and about which events were sent.
     withheld: BTreeMap<ServiceName, BTreeSet<Ipv4Addr>>,
     left_out: BTreeSet<TableOwner>,
     /// The time of the next trial.
@@ -111,7 +113,7 @@ impl Refusals {
         }
     }
 
-    /// Tells by an event of external addresses that these Services do not get.
+    /// Sends events about external addresses that these Services do not get.
     pub(crate) fn tell_withheld(
         &mut self,
         routes: &Routes,
@@ -138,7 +140,7 @@ impl Refusals {
         !self.left_out.is_empty() && self.next <= now
     }
 
-    /// Waits until they should be; for ever without any.
+    /// Waits until the left-out parts should be tried again. Never returns if there are none.
     pub(crate) async fn wait(&self) {
         match self.left_out.is_empty() {
             true => std::future::pending().await,
@@ -146,11 +148,11 @@ impl Refusals {
         }
     }
 
-    /// Finds the parts that the kernel refuses, leaves them out and programs the others; says whether the kernel
-    /// accepted these.
+    /// Finds the parts that the kernel rejects, leaves them out and programs the others. Returns whether
+    /// the kernel accepted the others.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
+    /// The kernel's nftables cannot be used.
     pub(crate) async fn leave_out(
         &mut self,
         proxy: &mut Proxy,
@@ -162,7 +164,7 @@ impl Refusals {
         let all = owners(routes, &state);
         let mut former = self.left_out.clone();
         former.retain(|owner| all.contains(owner));
-        // Where all else is in the kernel, the former ones alone are tried.
+        // If the kernel has all other parts, only the parts that were left out before are tried.
         let suspects = match proxy.is_in_step() {
             true => former,
             false => all,
@@ -214,7 +216,7 @@ impl Refusals {
     }
 }
 
-/// All that may be left out.
+/// The objects whose parts may be left out.
 fn owners(routes: &Routes, state: &PolicyObjects) -> BTreeSet<TableOwner> {
     let services = routes.services().cloned().map(TableOwner::Service);
     let policies = state.policies.keys().cloned().map(TableOwner::Policy);
@@ -258,7 +260,7 @@ fn table_without(
     routes.table()
 }
 
-/// The object as events name it.
+/// The reference to an object in events.
 fn reference(
     owner: &TableOwner,
     routes: &Routes,

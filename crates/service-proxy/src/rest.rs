@@ -1,10 +1,10 @@
-//! The pauses between changes of the kernel's table.
+//! Delays between changes of the kernel's table.
 
 use std::time::Instant;
 
 use crate::limits;
 
-/// The end of the pause after a change; it may be in the past.
+/// The end of the delay after the last change; it may be in the past.
 pub(crate) struct Rest {
     over: Instant,
 }
@@ -14,7 +14,7 @@ impl Rest {
         Rest { over: now }
     }
 
-    /// The end of the pause after a change that comes now.
+    /// The end of the delay after a change at `now`.
     pub(crate) fn end(&self, now: Instant) -> Instant {
         self.over.max(now + limits::DEBOUNCE)
     }
@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// Readiness of a pod is in the rules at once: only changes of the same moment are collected.
+    /// The readiness of a pod must be in the rules at once: only concurrent changes are collected.
     #[test]
     fn a_change_after_a_quiet_time_waits_for_no_batch() {
         let start = Instant::now();

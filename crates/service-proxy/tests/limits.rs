@@ -1,4 +1,5 @@
-//! The rules of any Services and policies, at every limit of their fields, in a real kernel; and rules that it refuses.
+//! Tests of the rules of any Services and policies, at every limit of their fields, in a real kernel. Also
+//! tests of rules that the kernel rejects.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -39,15 +40,15 @@ use world::{BOTH, Namespace, World, config, objects, to};
 const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
 
-/// The number of tables of random objects; a hundred take some seconds.
+/// The number of tables with random objects; a hundred tables take some seconds.
 const TABLES: u64 = 60;
 
-/// The longest name of a namespace or of a Service.
+/// A name with the maximum length of a namespace or of a Service.
 fn long(letter: char) -> String {
     letter.to_string().repeat(63)
 }
 
-/// None, one, some, or very many.
+/// A number of items: zero, one, some, or very many.
 fn count(numbers: &mut StdRng, max: usize) -> usize {
     match numbers.random_range(0..8) {
         0 => 0,
@@ -57,7 +58,7 @@ fn count(numbers: &mut StdRng, max: usize) -> usize {
     }
 }
 
-/// Any range, often at the ends of the addresses, below a range.
+/// Any range inside `within`, often at the first or the last address.
 fn block(numbers: &mut StdRng, within: Cidr) -> Cidr {
     let prefix = numbers.random_range(within.prefix()..=32);
     let bits = match numbers.random_range(0..6) {
@@ -114,7 +115,7 @@ fn policy(uid: &str, spec: &Value) -> NetworkPolicy {
     json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
-/// A pod of this node with the label `app`; its name is its uid.
+/// A pod of this node with the label `app`; the name is also the UID.
 fn pod(name: &str) -> PodView {
     let ports = json!([{"name": "http", "containerPort": 8080},
         {"name": "fifteen-letters", "containerPort": 65535, "protocol": "SCTP"}]);
@@ -318,7 +319,7 @@ fn the_tunnel_takes_packets_of_its_other_ends_alone() {
         });
         let mut seen = Vec::new();
         let mut buffer = [0; 64];
-        // The last one is of another tunnel, and always arrives.
+        // The last packet belongs to another tunnel, and always arrives.
         while seen.last() != numbers.last() {
             let length = socket.recv(&mut buffer).unwrap();
             seen.extend(buffer[..length].get(6));
@@ -383,7 +384,7 @@ fn half_closed_connections_are_known_for_an_hour_or_longer() {
     assert_eq!(seconds(), "7200");
 }
 
-/// The input of a cache; its first list is complete.
+/// A cache with a complete first list, and the sender of its changes.
 fn told<K: Object>(first: Vec<K>) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     let (send, events) = listed(first);
     (Cache::from_events(events), send)
@@ -407,7 +408,7 @@ fn listed<K: Send + 'static>(
     (send, receive.chain(futures::stream::pending()))
 }
 
-/// Tries a connection until it is as expected.
+/// Tries a connection until the result is as expected.
 async fn until(world: &Arc<World>, from_a: bool, place: (Ipv4Addr, u16), expected: Option<&str>) {
     let (world, expected) = (world.clone(), expected.map(str::to_owned));
     let wait = host_kernel::blocking_value(move || {
@@ -425,7 +426,8 @@ async fn until(world: &Arc<World>, from_a: bool, place: (Ipv4Addr, u16), expecte
     wait.await.unwrap();
 }
 
-/// A Service of that name and address, with `a` as its endpoint. Its clients stay, so that it has chains of its own.
+/// A Service with this name and address, with `a` as its endpoint. It has session affinity, so that it has
+/// separate chains.
 fn service_of(name: &str, cluster_ip: &str) -> (Service, EndpointSlice) {
     let spec = json!({"clusterIP": cluster_ip, "sessionAffinity": "ClientIP"});
     let (mut service, mut slice) = objects(spec, &BOTH[..1]);
@@ -441,7 +443,7 @@ fn service_of(name: &str, cluster_ip: &str) -> (Service, EndpointSlice) {
 fn a_refused_service_and_policy_are_left_out_alone() {
     let world = Arc::new(World::new());
     let asker = world.clone();
-    // No chain has a name of more than 255 letters.
+    // A chain's name may have at most 255 characters.
     let refused = "x".repeat(300);
     world.host.block_on(move || async move {
         let (bad, bad_slice) = service_of(&refused, "10.96.0.6");
@@ -498,18 +500,18 @@ fn a_refused_service_and_policy_are_left_out_alone() {
                 .unwrap()
         };
         assert!(failures() > 0);
-        // The refused policy is closed, whatever it allows; the other one holds.
+        // The rejected policy allows nothing, whatever its rules are. The other policy is applied.
         until(&asker, true, (B, 8080), None).await;
         until(&asker, false, (A, 8080), None).await;
-        // Pods' own connections: `a` to itself through its Service; the refused one is not there.
+        // Connections of pods: `a` to itself through its Service. The rejected Service is not served.
         until(&asker, true, (Ipv4Addr::new(10, 96, 0, 5), 80), Some("a")).await;
         until(&asker, true, (Ipv4Addr::new(10, 96, 0, 6), 80), None).await;
-        // What comes later is up to date.
+        // Later changes are applied.
         let (late, late_slice) = service_of("late", "10.96.0.7");
         tell_service.unbounded_send(Event::Apply(late)).unwrap();
         tell_slice.unbounded_send(Event::Apply(late_slice)).unwrap();
         until(&asker, true, (Ipv4Addr::new(10, 96, 0, 7), 80), Some("a")).await;
-        // Without its policy, the pod is open again.
+        // Without its policy, the pod accepts connections again.
         tell_policy
             .unbounded_send(Event::Delete(bad_policy))
             .unwrap();

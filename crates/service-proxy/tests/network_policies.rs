@@ -34,7 +34,7 @@ const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// The host's address on the cable to the machine outside.
+/// The host's address on the link to the machine outside.
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 
@@ -67,7 +67,7 @@ fn policy(name: &str, spec: &Value) -> NetworkPolicy {
     json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
-/// A pod of this node with the label `app`; its name is its uid.
+/// A pod of this node with the label `app`; the name is also the UID.
 fn pod(name: &str, app: &str) -> PodView {
     let ports = json!([{"name": "http", "containerPort": 8080}]);
     let metadata =
@@ -77,8 +77,8 @@ fn pod(name: &str, app: &str) -> PodView {
     PodView::from(pod)
 }
 
-/// Applies policies of the namespace, with a Service that has `b` as its endpoint and a port of the
-/// node that leads to it.
+/// Applies policies of the namespace, with a Service whose endpoint is `b`, and a node port that leads to
+/// `b`.
 fn apply(world: &mut World, policies: &[Value]) -> Table {
     let spec = json!({"type": "NodePort"});
     let (service, slice) = objects(spec, &BOTH[1..]);
@@ -94,7 +94,7 @@ fn apply(world: &mut World, policies: &[Value]) -> Table {
     filters
 }
 
-/// Cuts the connections that the policies deny, and returns how many there were.
+/// Removes the connections that the policies deny, and returns their number.
 fn cut(world: &mut World, filters: &Table) -> usize {
     let local = world.host.run(conntrack::local_addresses);
     let choose = |all: &[_]| denied(filters, all, |address| local.contains(&address));
@@ -106,7 +106,7 @@ fn passes(from: &Namespace, to: SocketAddr, name: &str) {
     assert_eq!(from.ask(to).unwrap().0, name, "{to}");
 }
 
-/// Packets are dropped: there is no reply, not even a reset.
+/// Checks that packets are dropped: there is no reply, not even a reset.
 #[track_caller]
 fn dropped(from: &Namespace, to: SocketAddr) {
     let error = from.ask(to).unwrap_err();
@@ -141,7 +141,7 @@ fn a_pod_without_allowed_clients_is_reached_by_its_node_alone() {
     ] {
         dropped(from, place);
     }
-    // Probes, and other connections of the node; and the pod's own ones.
+    // Probes and other connections of the node are allowed, and so are connections of the pod to itself.
     passes(&world.host, to(B, 8080), "b");
     passes(&world.host, to(SERVICE, 80), "b");
     passes(&world.b, to(A, 8080), "a");
@@ -173,7 +173,7 @@ fn clients_are_allowed_by_labels_and_by_addresses() {
     let own = json!({"namespaceSelector": {"matchLabels": {"kind": "plain"}}});
     apply(&mut world, &ingress(json!({"from": [own]})));
     passes(&world.a, to(B, 8080), "b");
-    // The client's own address counts, although it is masqueraded afterwards.
+    // The address of the client is compared, although it is masqueraded afterwards.
     apply(&mut world, &blocks(&[]));
     passes(&world.outside, to(B, 8080), "b");
     passes(&world.outside, to(NODE, 30080), "b");
@@ -182,7 +182,7 @@ fn clients_are_allowed_by_labels_and_by_addresses() {
     apply(&mut world, &blocks(&["198.51.100.2/32"]));
     dropped(&world.outside, to(B, 8080));
     dropped(&world.outside, to(NODE, 30080));
-    // Two policies allow what one of them allows.
+    // With two policies, a connection is allowed if one of them allows it.
     let [block] = blocks(&[]);
     let [app] = ingress(json!({"from": [from_app("a")]}));
     apply(&mut world, &[block, app]);
@@ -256,7 +256,7 @@ fn datagrams_are_filtered_by_their_first() {
     let ask = |limit| ask_from(&socket, limit);
     let short = Duration::from_millis(300);
     let long = Duration::from_secs(240);
-    // A busy kernel may drop packets until it knows the neighbour.
+    // A busy kernel may drop packets until it has resolved the neighbour.
     let first = world.a.run(bound).unwrap();
     while ask_from(&first, short).is_err() {}
     apply(&mut world, &[]);
@@ -272,7 +272,7 @@ fn datagrams_are_filtered_by_their_first() {
     assert_eq!(cut(&mut world, &udp), 0);
 }
 
-/// A connection that is open between two pods.
+/// An open connection between two pods.
 fn connection(world: &World) -> (TcpStream, TcpStream) {
     let listener = world.b.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap();
     let client = world.a.run(|| TcpStream::connect((B, 7000))).unwrap();
@@ -280,7 +280,7 @@ fn connection(world: &World) -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// Whether what is written at one end arrives at the other within the time.
+/// Whether bytes that are written at one end arrive at the other end in time.
 fn arrives(mut from: &TcpStream, mut to: &TcpStream, limit: Duration) -> bool {
     from.write_all(b"x").unwrap();
     to.set_read_timeout(Some(limit)).unwrap();
@@ -301,11 +301,11 @@ fn an_open_connection_ends_with_the_permission_for_it() {
     assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
     let filters = apply(&mut world, &[about("b", json!({}))]);
     assert!(cut(&mut world, &filters) > 0);
-    // Neither end brings it back.
+    // Traffic of neither end makes the connection work again.
     assert!(!arrives(&server, &client, short));
     assert!(!arrives(&client, &server, short));
     assert_eq!(cut(&mut world, &filters), 0, "nothing of it is known");
-    // Both ends send again until it passes.
+    // Both ends retransmit until the packets pass.
     apply(&mut world, &[]);
     assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
 }
@@ -324,7 +324,7 @@ fn the_nodes_own_connections_stay_open() {
     assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
 }
 
-/// The input of a cache; its first list is complete.
+/// A cache with a complete first list, and the sender of its changes.
 fn told<K: Object>(first: Vec<K>) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     let (send, events) = listed(first);
     (Cache::from_events(events), send)
@@ -350,7 +350,7 @@ fn listed<K: Send + 'static>(
 
 type Told = watch::Receiver<Option<PodAddresses>>;
 
-/// Waits until exactly these pods are reported; `None` for no need to wait.
+/// Waits until exactly these pods are reported; `None` if pods do not wait.
 async fn reported(guarded: &mut Told, pods: Option<&[&str]>) {
     let holds = |seen: &Option<PodAddresses>| match (seen, pods) {
         (Some(seen), Some(pods)) => seen.keys().eq(pods),
@@ -411,7 +411,7 @@ fn the_proxy_follows_policies_pods_and_labels() {
         let event = Event::Apply(policy("p", &from_web));
         tell_policy.unbounded_send(event).unwrap();
         reported(&mut seen, Some(&[])).await;
-        // A connected pod is reported when its labels are known, too.
+        // A connected pod is reported after its labels are known, too.
         tell_pod(pod("b", "b"));
         connect("b", B);
         reported(&mut seen, Some(&["b"])).await;

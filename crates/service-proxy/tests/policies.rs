@@ -1,5 +1,5 @@
-//! Traffic policies, terminating endpoints, source ranges, and health checks of external load
-//! balancers; with real connections.
+//! Traffic policies, terminating endpoints, source ranges, and health checks of external load balancers,
+//! with real connections.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -25,13 +25,13 @@ use world::{
     to,
 };
 
-/// The host's address on the cable to the machine outside.
+/// The host's address on the link to the machine outside.
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
 const A: &str = "10.244.0.2";
 const B: &str = "10.244.0.3";
 
-/// Packets are dropped: there is no reply, not even a reset.
+/// Checks that packets are dropped: there is no reply, not even a reset.
 #[track_caller]
 fn dropped(from: &Namespace, to: SocketAddr) {
     let error = from.ask(to).unwrap_err();
@@ -44,7 +44,7 @@ fn only(from: &Namespace, to: SocketAddr, name: &str) {
     assert_eq!(answers, BTreeMap::from([(name.to_owned(), 12)]), "{to}");
 }
 
-/// An endpoint in the three states of its conditions.
+/// An endpoint with its three conditions.
 fn endpoint(ip: &str, node: &str, [ready, serving, terminating]: [bool; 3]) -> Value {
     json!({
         "addresses": [ip], "nodeName": node,
@@ -104,7 +104,7 @@ fn endpoints_that_end_are_used_while_they_serve_and_none_is_ready() {
     world.program_objects(&cluster, &with(endpoint(B, "here", READY)), &[]);
     only(&world.host, to(SERVICE, 80), "b");
     only(&world.outside, to(NODE, 30080), "b");
-    // Each node decides for itself: traffic that ends here gets this node's best endpoints.
+    // Each node decides separately: traffic that arrives at this node uses the best endpoints of this node.
     world.program_objects(&local, &with(endpoint(B, "there", READY)), &[]);
     only(&world.host, to(SERVICE, 80), "b");
     only(&world.outside, to(NODE, 30080), "a");
@@ -112,7 +112,7 @@ fn endpoints_that_end_are_used_while_they_serve_and_none_is_ready() {
     refused(&world.host, to(SERVICE, 80));
 }
 
-/// A Service of the type LoadBalancer with these addresses, for clients in the ranges.
+/// A Service of type LoadBalancer with these addresses, for clients in the ranges.
 fn balanced(addresses: &[&str], ranges: &[&str]) -> Service {
     let mut service =
         service(json!({ "type": "LoadBalancer", "loadBalancerSourceRanges": ranges }));
@@ -142,12 +142,12 @@ fn only_clients_in_the_source_ranges_use_a_load_balancers_addresses() {
         dropped(&world.outside, balancer);
         dropped(&world.b, balancer);
     }
-    // Other ways to the Service have no ranges.
+    // Other addresses and ports of the Service have no source ranges.
     only(&world.outside, to(NODE, 30080), "a");
     only(&world.b, to(SERVICE, 80), "a");
 }
 
-/// A cache with its input.
+/// A cache and the sender of its changes.
 fn told<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     let (send, receive) = mpsc::unbounded();
     for event in [Event::Init, Event::InitApply(first), Event::InitDone] {
@@ -159,7 +159,8 @@ fn told<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     )
 }
 
-/// The health check's response at a node port: the status, and the endpoints by header and by body.
+/// The health check's response at a node port: the status, and the number of endpoints in the header and in
+/// the body.
 fn health(world: &World, port: u16) -> std::io::Result<(u16, String, Value)> {
     world.outside.run(|| {
         let limit = Duration::from_secs(2);
@@ -168,7 +169,7 @@ fn health(world: &World, port: u16) -> std::io::Result<(u16, String, Value)> {
         connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")?;
         let mut answer = String::new();
         connection.read_to_string(&mut answer)?;
-        // A server that is being moved closes connections without an answer.
+        // A server that is being restarted closes connections without a response.
         let parts = answer.split_once("\r\n\r\n");
         let (head, body) = parts.ok_or(ErrorKind::UnexpectedEof)?;
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -220,7 +221,7 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
                 200,
                 2,
             ),
-            // Connections still reach it, but load balancers choose another node.
+            // The node still serves connections, but load balancers choose another node.
             (&[endpoint(A, "here", ENDING)], 503, 0),
             (
                 &[endpoint(A, "here", ENDING), endpoint(B, "here", READY)],
@@ -260,7 +261,7 @@ fn answer(count: usize) -> Value {
     })
 }
 
-/// Looks until it is as wanted.
+/// Calls a function until it returns `wanted`.
 #[track_caller]
 fn eventually<T: PartialEq + std::fmt::Debug>(
     wanted: T,

@@ -1,5 +1,5 @@
-//! Protection of the machine from pods, Services and network neighbours: ports on which the machine
-//! itself listens, foreign source addresses, and addresses for pods alone; with real packets.
+//! Protection of the machine from pods, Services and network neighbours, with real packets: ports on which
+//! the machine listens, forged source addresses, and addresses that only pods may use.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -16,7 +16,7 @@ mod world;
 
 use world::{BOTH, Namespace, World, objects, to};
 
-/// The host's address on the cable to the machine outside.
+/// The host's address on the link to the machine outside.
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
@@ -99,14 +99,14 @@ fn udp(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
 fn pods_send_under_their_own_address_alone() {
     for (with_rules, strict) in [(true, false), (false, true)] {
         let mut world = World::new();
-        // The kernel takes the larger of this and the link's own: 2 is loose.
+        // The kernel uses the larger value of this setting and the link's setting; 2 is the loose mode.
         let all = if strict { "0" } else { "2" };
         let set = || std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", all);
         world.host.run(set).unwrap();
         if with_rules {
             world.program(json!({}), &BOTH);
         } else {
-            // Without the rules the pods' addresses are not translated.
+            // Without the rules, the pods' addresses are not masqueraded.
             world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
         }
         let receiver = udp(&world.outside, OUTSIDE);
@@ -159,8 +159,8 @@ fn neighbours_do_not_reach_what_is_there_for_pods() {
     assert_eq!(answer, ("outside".to_owned(), NODE.to_string()));
 }
 
-/// docs/many-machines.md: a node that encrypts takes packets for its pods, and packets that claim
-/// to be from pods, by the encrypted link alone. Node ports stay open.
+/// docs/many-machines.md: a node that encrypts accepts packets for its pods, and packets with source
+/// addresses of pods, only through the encrypted link. Node ports stay open.
 #[test]
 fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! Real connections through Services, in network namespaces that play host, pods and outside.
+//! Real connections through Services, in network namespaces for the host, the pods and a machine outside.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -17,7 +17,7 @@ mod world;
 
 use world::{BOTH, Namespace, NoSlowPolls, SERVICE, World, config, count, objects, refused, to};
 
-/// The answer to a datagram. A datagram can be lost on a busy machine, so it is sent again after a while.
+/// The response to a datagram. A busy machine can lose datagrams, so the datagram is sent repeatedly.
 fn ask_udp(client: &UdpSocket, service: SocketAddr) -> String {
     const WAIT: Duration = Duration::from_secs(10);
     const ATTEMPTS_MAX: usize = 24;
@@ -31,7 +31,7 @@ fn ask_udp(client: &UdpSocket, service: SocketAddr) -> String {
     String::from_utf8(buffer[..length].to_vec()).unwrap()
 }
 
-/// A port of the node that leads to `10.244.0.<pod>`.
+/// A host port that leads to `10.244.0.<pod>`.
 fn published(pod: u8, port: &str) -> PublishedPort {
     PublishedPort {
         pod: Ipv4Addr::new(10, 244, 0, pod),
@@ -101,7 +101,7 @@ fn pods_do_not_reach_the_loopback_of_the_host() {
     let mut world = World::new();
     world.program(json!({ "type": "NodePort" }), &BOTH);
     world.host.serve(7777, "secret");
-    // A pod with the right to change its own routes sends for a loopback address to the host.
+    // A pod with the right to change its routes sends packets for a loopback address to the host.
     world
         .a
         .run(|| std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1"))

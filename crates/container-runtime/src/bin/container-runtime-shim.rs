@@ -1,4 +1,5 @@
-//! A shim alone, for this crate's tests; the product's own binary calls the same function.
+//! The shim as a separate program, for the tests of this crate. The program of the project calls this
+//! function, too.
 
 use std::process::ExitCode;
 

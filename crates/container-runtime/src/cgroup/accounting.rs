@@ -1,5 +1,5 @@
-//! The counters and limits of a group, as the kernel's files have them. A file that a kernel or a
-//! hierarchy does not have leaves its numbers out.
+//! The counters and limits of a control group, read from the kernel's files. If a kernel or a hierarchy
+//! does not have a file, its values are absent.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,6 @@ use crate::accounting::{Accounting, BlockTraffic};
 /// The time of one tick of `cpuacct.stat` (`USER_HZ` is 100 on all architectures of Linux that run containers).
 const TICK_NS: u64 = 10_000_000;
 
-/// Reads the counters and limits of a group.
 pub(crate) fn accounting(group: &str) -> std::io::Result<Accounting> {
     let hierarchies = Hierarchies::known()?;
     let mut all = match hierarchies {
@@ -23,7 +22,7 @@ pub(crate) fn accounting(group: &str) -> std::io::Result<Accounting> {
     Ok(all)
 }
 
-/// Version 2.
+/// Reads the files of version 2.
 fn unified(dir: &Path) -> Accounting {
     let cpu = fields(&dir.join("cpu.stat"));
     let memory = fields(&dir.join("memory.stat"));
@@ -40,7 +39,7 @@ fn unified(dir: &Path) -> Accounting {
         throttled_ns: micro("throttled_usec"),
         cpu_quota_us: quota.next().and_then(|quota| quota.parse().ok()),
         cpu_period_us: quota.next().and_then(|period| period.parse().ok()),
-        // The reverse of the rule by which weights are made of shares.
+        // The reverse of the function that computes weights from shares.
         cpu_shares: weight.map(|weight| 2 + weight.saturating_sub(1) * 262_142 / 9999),
         cache_bytes: memory.get("file").copied(),
         mapped_file_bytes: memory.get("file_mapped").copied(),
@@ -59,7 +58,7 @@ fn unified(dir: &Path) -> Accounting {
     }
 }
 
-/// Version 1.
+/// Reads the files of version 1.
 fn split(dir: impl Fn(&str) -> Option<PathBuf>) -> Accounting {
     let file = |controller: &str, name: &str| {
         let dir = dir(controller);
@@ -90,7 +89,7 @@ fn split(dir: impl Fn(&str) -> Option<PathBuf>) -> Accounting {
         mapped_file_bytes: memory.get("total_mapped_file").copied(),
         swap_bytes: memory.get("total_swap").copied(),
         memory_max_bytes: of_memory("memory.max_usage_in_bytes"),
-        // Without a limit there is a number near the end of the range.
+        // A group without a limit reports a number near the end of the range.
         memory_limit_bytes: of_memory("memory.limit_in_bytes").filter(|limit| *limit < 1 << 62),
         memory_limit_hits: of_memory("memory.failcnt"),
         page_faults: memory.get("total_pgfault").copied(),
@@ -114,7 +113,7 @@ fn number(path: &Path) -> Option<u64> {
     super::number(path).ok()
 }
 
-/// A file of `name number` lines.
+/// The values of a file with lines of the form `name number`.
 fn fields(path: &Path) -> BTreeMap<String, u64> {
     let text = text(path);
     let lines = text.lines().filter_map(|line| {

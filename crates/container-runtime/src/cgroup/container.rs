@@ -11,7 +11,7 @@ use super::{
 };
 use crate::spec::Resources;
 
-/// Controllers of version 1 in whose trees a container has a group.
+/// Controllers of version 1 in whose hierarchies a container has a group.
 const CONTROLLERS: [&str; 12] = [
     "cpu",
     "cpuacct",
@@ -27,18 +27,18 @@ const CONTROLLERS: [&str; 12] = [
     "freezer",
 ];
 
-/// Files of a `cpuset` group that must have a value before a process can join.
+/// Files of a `cpuset` group that must have a value before a process can join the group.
 const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
-/// The group of a container, with its limits, open for its first process.
+/// The control group of a container with its limits, opened for the container's first process.
 ///
-/// Open descriptors refer to it: the process joins after it has entered its user namespace, with the rights
-/// of the process that opened them (Linux 5.16).
+/// The process joins through the open descriptors after it has entered its user namespace. The kernel then
+/// checks the rights of the process that opened the descriptors (Linux 5.16).
 #[derive(Debug)]
 pub(crate) struct ContainerGroup(Vec<(PathBuf, File)>);
 
 impl ContainerGroup {
-    /// Makes the group and sets its limits.
+    /// Creates the group and sets its limits.
     pub fn create(
         group: &str,
         resources: &Resources,
@@ -84,7 +84,8 @@ impl ContainerGroup {
     }
 }
 
-/// Roots of the version 1 trees in which each container has a group: those with a controller.
+/// Root directories of the version 1 hierarchies in which each container has a group: the hierarchies with
+/// a controller.
 pub(crate) fn container_trees(hierarchies: &Hierarchies) -> Vec<&Path> {
     match hierarchies {
         Hierarchies::Unified(_) => Vec::new(),
@@ -111,8 +112,8 @@ fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<PathBuf>
     Ok(dirs)
 }
 
-/// Gives a group and its parents the processors and memory nodes of their parent, where they have
-/// none: no process can join a group without them.
+/// Copies the processors and memory nodes of the parent group to a group and its parents, if their files
+/// are empty: no process can join a group with empty files.
 fn inherit_cpuset(root: &Path, group: &str) -> io::Result<()> {
     for file in CPUSET_FILES {
         let mut dir = root.to_owned();
@@ -131,8 +132,8 @@ fn inherit_cpuset(root: &Path, group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The settings of a container's group besides its limits: huge pages, and with version 2 no swap
-/// (`memory.swap.max`) and the end of all its processes when memory runs out (`memory.oom.group`).
+/// The settings of a container's group in addition to its limits: huge pages and, with version 2, no swap
+/// (`memory.swap.max`) and a kill of all processes when memory runs out (`memory.oom.group`).
 pub(super) fn completion(
     hierarchies: &Hierarchies,
     group: &str,

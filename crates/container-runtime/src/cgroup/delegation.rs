@@ -9,21 +9,23 @@ use host_kernel::mount_table::{self, MountPoint};
 use super::making::{NEEDED, lacking, not_made};
 use super::{join, write};
 
-/// The controllers that are delegated, where the kernel has them.
+/// Optional controllers: they are delegated if the kernel has them.
 const OTHERS: [&str; 3] = ["cpuset", "io", "hugetlb"];
 
-/// The group for the processes that were in the root of a container's own groups.
+/// The group for processes that were in the root group of the hierarchy.
 const FORMER: &str = "init";
 
-/// Maximum number of moves of a group's processes: new ones may appear during each move.
+/// Maximum number of attempts to move a group's processes, because new processes may appear during each
+/// attempt.
 const MOVES_MAX: usize = 100;
 
-/// Makes sure that groups can be made below the root.
+/// Ensures that groups can be created below the root.
 ///
-/// In a container the root is a group like any other, which may hold processes or pass on
-/// controllers, but not both: the processes get a group of their own.
+/// In a container, the root is an ordinary group. Such a group may contain processes or delegate
+/// controllers, but not both. So the processes are moved into a separate group.
 ///
-/// # Errors Groups cannot be made, or lack a controller that pods need; the error names it.
+/// # Errors
+/// Groups cannot be created, or a controller that pods need is missing; the error names the controller.
 pub(crate) fn prepare(root: &Path) -> io::Result<()> {
     if is_foreign(&mount_table::read()?, root) {
         let text = format!(
@@ -57,7 +59,7 @@ pub(crate) fn prepare(root: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
 }
 
-/// Whether the root is not of this control group namespace, where that makes a difference.
+/// Whether the root belongs to another control group namespace, on kernels where the difference matters.
 fn is_foreign(mounts: &[MountPoint], root: &Path) -> bool {
     let mut mounts = mounts.iter().rev();
     mounts
@@ -71,7 +73,7 @@ fn is_foreign(mounts: &[MountPoint], root: &Path) -> bool {
         })
 }
 
-/// Moves the processes of the root into a group below it.
+/// Moves the processes of the root group into a group below it.
 fn make_way(root: &Path) -> io::Result<()> {
     let dir = root.join(FORMER);
     match fs::create_dir(&dir) {
@@ -79,11 +81,11 @@ fn make_way(root: &Path) -> io::Result<()> {
         _ => {}
     }
     let processes = fs::read_to_string(root.join("cgroup.procs"))?;
-    // Those of foreign process namespaces are all 0, which would mean this one.
+    // The id 0 means a process of another process namespace. Writing 0 would move this process.
     for pid in processes.lines().filter(|pid| *pid != "0") {
         let procs = dir.join("cgroup.procs");
         match fs::write(&procs, pid) {
-            // It has ended.
+            // The process has exited.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             Err(error) => {
                 let text = format!("move process {pid} to {}: {error}", procs.display());
@@ -95,7 +97,7 @@ fn make_way(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a group, with those above it, which pass their controllers on to it.
+/// Creates a group and its parents. The parents delegate their controllers.
 pub(crate) fn make(root: &Path, group: &str) -> io::Result<()> {
     let mut dir = root.to_owned();
     for part in group.split('/').filter(|part| !part.is_empty()) {
@@ -111,22 +113,22 @@ pub(crate) fn make(root: &Path, group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a group for child groups, without processes.
+/// Creates a group for child groups, without processes.
 pub(crate) fn make_parent(root: &Path, group: &str) -> io::Result<()> {
     make(root, group)?;
     pass_on(&join(root, group))
 }
 
-/// Passes the controllers of a group on to its children.
+/// Delegates the controllers of a group to its child groups.
 fn pass_on(dir: &Path) -> io::Result<()> {
     let file = dir.join("cgroup.subtree_control");
-    // All at once: some alone would be passed on by a group with processes, too, which then takes
-    // no others any more.
+    // All controllers are written at once: single controllers could be delegated by a group with processes,
+    // which could then never delegate the others.
     write(&file, &NEEDED.map(|name| format!("+{name}")).join(" "))?;
     let controllers = fs::read_to_string(dir.join("cgroup.controllers"))?;
     let names = controllers.split_whitespace();
     for name in names.filter(|name| OTHERS.contains(name)) {
-        // One that cannot be passed on is only missing later, when a limit needs it.
+        // If an optional controller cannot be delegated, the error occurs later, when a limit needs it.
         if let Err(error) = write(&file, &format!("+{name}")) {
             tracing::debug!(%error, "a controller is not passed on");
         }

@@ -1,5 +1,5 @@
-//! The device filter of a control group: with version 2 a program that the kernel asks at each use,
-//! with version 1 a list.
+//! The device filter of a control group: with version 2, a BPF program that the kernel runs at each access;
+//! with version 1, a list.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-// The access of a process to a device, as the kernel's `bpf.h` has it (`BPF_DEVCG_ACC_*`).
+// The access of a process to a device; values of the kernel's `bpf.h` (`BPF_DEVCG_ACC_*`).
 const MAKE_NODE: u32 = 1;
 const READ: u32 = 2;
 const WRITE: u32 = 4;
@@ -16,14 +16,14 @@ const ANYTHING: u32 = MAKE_NODE | READ | WRITE;
 /// The letters of [`Device::access`](crate::spec::Device::access).
 const LETTERS: [(char, u32); 3] = [('r', READ), ('w', WRITE), ('m', MAKE_NODE)];
 
-/// A kind of device, by its number there (`BPF_DEVCG_DEV_*`).
+/// A kind of device, with its number in `bpf.h` (`BPF_DEVCG_DEV_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceKind {
     Block = 1,
     Character = 2,
 }
 
-/// A class of devices that may be used; without a number, all numbers.
+/// A class of devices that may be used. An absent number matches all numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRule {
     kind: DeviceKind,
@@ -33,7 +33,7 @@ pub(crate) struct DeviceRule {
 }
 
 impl DeviceRule {
-    /// One device; `access` is any of `r`, `w`, `m`.
+    /// A rule for one device; `access` is any combination of `r`, `w`, `m`.
     pub fn new(kind: DeviceKind, major: u32, minor: u32, access: &str) -> DeviceRule {
         let named = LETTERS
             .iter()
@@ -52,7 +52,7 @@ impl DeviceRule {
 pub(crate) enum DeviceRules {
     /// All devices of the node.
     All,
-    /// The default devices, and these.
+    /// The default devices and the listed devices.
     Only(Vec<DeviceRule>),
 }
 
@@ -74,7 +74,7 @@ const fn nodes(kind: DeviceKind) -> DeviceRule {
     }
 }
 
-/// Devices of every container, and the right to make nodes, which are no use by themselves.
+/// Devices of every container, and the right to create device nodes, which alone gives no access.
 const USUAL: [DeviceRule; 12] = [
     nodes(DeviceKind::Block),
     nodes(DeviceKind::Character),
@@ -90,18 +90,18 @@ const USUAL: [DeviceRule; 12] = [
     character(10, Some(200)), // net/tun
 ];
 
-/// One instruction of the kernel's machine.
+/// An instruction of the kernel's BPF machine.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Instruction {
     operation: u8,
-    /// The register that is changed or compared, and above it the one that is read.
+    /// Lower half: the register that is changed or compared. Upper half: the register that is read.
     registers: u8,
     offset: i16,
     value: i32,
 }
 
-// Operations; all but the jump are on 32 bits.
+// Operations; all operations except the jump use 32 bits.
 const LOAD: u8 = 0x61;
 const AND: u8 = 0x54;
 const SHIFT_RIGHT: u8 = 0x74;
@@ -110,7 +110,7 @@ const SET: u8 = 0xb4;
 const JUMP_UNLESS_EQUAL: u8 = 0x55;
 const EXIT: u8 = 0x95;
 
-// Registers. The kernel gives the question in the second and takes the answer from the first.
+// Registers. The kernel passes the request in the second register, and reads the result from the first.
 const ANSWER: u8 = 0;
 const QUESTION: u8 = 1;
 const KIND: u8 = 2;
@@ -145,9 +145,10 @@ fn answer(yes: bool) -> [Instruction; 2] {
     [with(SET, ANSWER, i32::from(yes)), with(EXIT, 0, 0)]
 }
 
-/// The program that allows the devices of the rules and the usual devices; pure.
+/// The program that allows the devices of the rules and the default devices; pure.
 fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
-    // The question: access in the upper and kind in the lower half of a word, major, minor.
+    // The fields of the request: access in the upper half and kind in the lower half of a word, then major,
+    // then minor.
     let mut code = vec![
         load(KIND, 0),
         load(ACCESS, 0),
@@ -161,7 +162,7 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         let numbers = [(MAJOR, rule.major), (MINOR, rule.minor)];
         let numbers = numbers.into_iter().filter_map(|(r, n)| Some((r, n?)));
         conditions.extend(numbers.map(|(register, n)| with(JUMP_UNLESS_EQUAL, register, n as i32)));
-        // Nothing is wanted that the rule does not give.
+        // Checks that no access is requested that the rule does not allow.
         conditions.push(copy(ACCESS, REST));
         conditions.push(with(AND, REST, (ANYTHING & !rule.access) as i32));
         conditions.push(with(JUMP_UNLESS_EQUAL, REST, 0));
@@ -169,7 +170,7 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         let length = conditions.len();
         for (at, instruction) in conditions.iter_mut().enumerate() {
             if instruction.operation == JUMP_UNLESS_EQUAL {
-                // To the next rule.
+                // Jump to the next rule.
                 instruction.offset = (length - at - 1) as i16;
             }
         }
@@ -179,10 +180,10 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     code
 }
 
-/// Files and lines that set the rules in a group of version 1; pure.
+/// Files and lines that apply the rules to a group of version 1; pure.
 pub(super) fn list(rules: &DeviceRules) -> Vec<(&'static str, String)> {
     let DeviceRules::Only(rules) = rules else {
-        // A new group has the rights of the one above.
+        // A new group has the rights of its parent.
         return Vec::new();
     };
     let mut lines = vec![("devices.deny", "a".to_owned())];
@@ -200,19 +201,19 @@ pub(super) fn list(rules: &DeviceRules) -> Vec<(&'static str, String)> {
     lines
 }
 
-/// Limits the processes of the version 2 group at `dir`, now and later, to the devices that the
-/// rules allow.
+/// Limits all processes of the version 2 group at `dir` to the devices that the rules allow.
 pub(super) fn guard(dir: &Path, rules: &DeviceRules) -> io::Result<()> {
     let DeviceRules::Only(rules) = rules else {
         return Ok(());
     };
     let group = File::open(dir)?;
-    // Older kernels count programs as locked memory. This process starts nothing more.
+    // Older kernels count BPF programs as locked memory. This process starts no other program.
     let unlimited = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
     };
-    // SAFETY: the limit lives through the call. Failing is fine: most kernels do not ask.
+    // SAFETY: the limit is valid during the call. A failure is ignored, because most kernels do not check
+    // the limit.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
     load_program(&program(rules))
         .and_then(|program| attach(&program, &group))
@@ -225,15 +226,15 @@ pub(super) fn guard(dir: &Path, rules: &DeviceRules) -> io::Result<()> {
         })
 }
 
-// Of the kernel's `bpf.h`.
+// Values of the kernel's `bpf.h`.
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
-/// Those of the groups above count as well.
+/// Programs of parent groups apply, too.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
-/// The kernel takes no program without a license. Ours calls nothing of the kernel's.
+/// The kernel accepts no program without a licence. This program calls no function of the kernel.
 const LICENSE: &CStr = c"Apache-2.0";
 
 /// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; the missing fields are zero.
@@ -245,7 +246,7 @@ struct Load {
     license: u64,
 }
 
-/// That for `BPF_PROG_ATTACH`.
+/// The beginning of `union bpf_attr` for `BPF_PROG_ATTACH`.
 #[repr(C)]
 struct Attach {
     target: u32,
@@ -261,10 +262,10 @@ fn load_program(code: &[Instruction]) -> io::Result<OwnedFd> {
         instructions: code.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
     };
-    // SAFETY: the attributes are of the form that the command wants, and what they point to lives
-    // through the call.
+    // SAFETY: the attributes have the layout that the command expects, and their pointers are valid during
+    // the call.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &attributes)? };
-    // SAFETY: the kernel has just made this descriptor, which closes with `execve`.
+    // SAFETY: the kernel has just created this descriptor; `execve` closes it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -275,14 +276,14 @@ fn attach(program: &OwnedFd, group: &File) -> io::Result<()> {
         kind: BPF_CGROUP_DEVICE,
         flags: BPF_F_ALLOW_MULTI,
     };
-    // SAFETY: the attributes are of the form that the command wants, and name open descriptors.
+    // SAFETY: the attributes have the layout that the command expects, and contain open descriptors.
     unsafe { bpf(BPF_PROG_ATTACH, &attributes) }.map(drop)
 }
 
 /// # Safety
 /// `attributes` must be the first fields of the attributes of `command`, and its pointers valid.
 unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
-    // SAFETY: as the caller promises; the size is that of the attributes.
+    // SAFETY: the caller guarantees the layout; the size is the size of the attributes.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -301,7 +302,7 @@ unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int
 mod tests {
     use super::*;
 
-    /// Runs a program as the kernel would.
+    /// Interprets a program as the kernel would.
     fn passes(code: &[Instruction], kind: DeviceKind, numbers: (i32, i32), access: u32) -> bool {
         let question = [
             access << 16 | kind as u32,
@@ -344,7 +345,7 @@ mod tests {
         assert!(!block((7, 3), READ | WRITE));
         assert!(!block((7, 4), READ) && !block((8, 3), READ));
         assert!(!character((7, 3), READ));
-        // Nodes may be made, but not used.
+        // Device nodes may be created, but not used.
         assert!(block((254, 0), MAKE_NODE) && character((1, 1), MAKE_NODE));
         assert!(!character((1, 1), READ));
         assert!(character((1, 3), READ | WRITE));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Hierarchies, KILL_MAX, join, tree};
 
-/// Sends `SIGKILL` to every process that is in a group or below it now.
+/// Sends `SIGKILL` once to every present process of a group and of its child groups.
 pub(crate) fn kill_once(group: &str) -> io::Result<()> {
     for pid in processes_in(Hierarchies::known()?, group)? {
         send_kill(pid);
@@ -16,18 +16,18 @@ pub(crate) fn kill_once(group: &str) -> io::Result<()> {
 
 fn send_kill(pid: i32) {
     let pid = nix::unistd::Pid::from_raw(pid);
-    // The process may have ended since it was listed.
+    // The process may have exited since it was listed.
     if let Err(error) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
         tracing::debug!(%pid, %error, "not killed");
     }
 }
 
-/// Kills every process of a group and of the groups below, repeatedly until none is left.
+/// Kills every process of a group and of its child groups, repeatedly until no process is left.
 pub(crate) fn kill(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
     let hierarchies = Hierarchies::known()?;
     if let Hierarchies::Unified(root) = hierarchies {
-        // One write kills all at once, forks included; older kernels lack it.
+        // One write kills all processes, even those that fork. Older kernels do not have this file.
         match fs::write(join(root, group).join("cgroup.kill"), "1") {
             Ok(()) => {}
             Err(error) => tracing::debug!(group, %error, "no cgroup.kill"),
@@ -50,12 +50,12 @@ pub(crate) fn kill(group: &str) -> io::Result<()> {
     }
 }
 
-/// Thaws frozen processes of version 1: its freezer delays even SIGKILL.
+/// Thaws frozen processes of version 1: the freezer delays even `SIGKILL`.
 fn thaw(hierarchies: &Hierarchies, group: &str) {
     let Some(dir) = hierarchies.v1_dir("freezer", group) else {
         return;
     };
-    // Outer groups first: a group below a frozen one stays frozen.
+    // Parent groups first: a group below a frozen group stays frozen.
     for dir in tree(&dir).unwrap_or_default() {
         if let Err(error) = fs::write(dir.join("freezer.state"), "THAWED") {
             tracing::debug!(dir = %dir.display(), %error, "not thawed");
@@ -63,7 +63,7 @@ fn thaw(hierarchies: &Hierarchies, group: &str) {
     }
 }
 
-/// Process ids in a group and below, in any tree.
+/// Process ids of a group and of its child groups, in all hierarchies.
 pub(super) fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for root in hierarchies.roots() {
@@ -76,7 +76,7 @@ pub(super) fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result
     }
     found.sort_unstable();
     found.dedup();
-    // Pid 0 stands for a process of a foreign process namespace.
+    // The id 0 means a process of another process namespace.
     found.retain(|pid| *pid > 0);
     Ok(found)
 }

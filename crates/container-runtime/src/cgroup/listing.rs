@@ -1,4 +1,4 @@
-//! The processes in a cgroup and below it, of every origin.
+//! The processes of a control group and of its child groups.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,12 +7,12 @@ use std::io;
 use super::killing::processes_in;
 use super::{Hierarchies, join};
 
-/// Process ids in a group and below.
+/// Process ids of a group and of its child groups.
 pub(crate) fn processes(group: &str) -> io::Result<Vec<i32>> {
     processes_in(Hierarchies::known()?, group)
 }
 
-/// Names of the groups in a group, in any tree.
+/// Names of the child groups of a group, in all hierarchies.
 pub(crate) fn children(group: &str) -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for root in Hierarchies::known()?.roots() {

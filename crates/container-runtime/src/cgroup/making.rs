@@ -1,13 +1,13 @@
-//! The making of control groups, and the kernel's refusals in words.
+//! Creation of control groups, and readable errors of the kernel.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Controllers that pods cannot do without.
+/// Controllers that pods require.
 pub(super) const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 
-/// Without a controller limits would be left out in silence.
+/// Fails if a required controller is missing. Without the check, limits would be ignored silently.
 pub(super) fn lacking(has: impl Fn(&str) -> bool, root: &Path) -> io::Result<()> {
     let lacking: Vec<_> = NEEDED.into_iter().filter(|needed| !has(needed)).collect();
     if lacking.is_empty() {
@@ -22,12 +22,12 @@ pub(super) fn lacking(has: impl Fn(&str) -> bool, root: &Path) -> io::Result<()>
     Err(io::Error::new(io::ErrorKind::Unsupported, text))
 }
 
-/// Makes a directory of a group, with those above it.
+/// Creates the directory of a group and its parents.
 pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir).map_err(|error| not_made(dir, &error))
 }
 
-/// The error of a group that the kernel does not make, in words; pure.
+/// A readable error for a group that the kernel does not create; pure.
 pub(super) fn not_made(dir: &Path, error: &io::Error) -> io::Error {
     let why = match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EAGAIN) => "the kernel takes no more control groups here: ",

@@ -1,8 +1,8 @@
 //! Control groups by plain files, for version 1 (one tree per controller) and version 2.
 //!
-//! Makes the groups of pods and, below them, of containers, sets and changes limits, reads usage, and
-//! kills and removes whole trees. A group is named by its path below the hierarchies' roots and has
-//! the same one in each.
+//! The module creates the groups of pods and, below them, of containers. It sets limits, reads usage, and
+//! kills and removes whole trees. The name of a group is its path below the root of a hierarchy, and is
+//! equal in all hierarchies.
 
 use std::fs;
 use std::io::{self, Write};
@@ -29,15 +29,15 @@ pub(crate) use killing::{kill, kill_once};
 pub(crate) use listing::{children, processes};
 use making::{lacking, make_dir};
 
-/// Longest wait for killed processes to leave a group.
+/// Maximum time until killed processes have left a group.
 const KILL_MAX: Duration = Duration::from_secs(20);
 
 /// The hierarchies of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hierarchies {
-    /// One tree for everything.
+    /// Version 2: one hierarchy for all controllers.
     Unified(PathBuf),
-    /// One tree per controller: (controllers, root), and maybe a version 2 tree beside them.
+    /// Version 1: the controllers and the root of each hierarchy. There may also be a version 2 hierarchy.
     Split {
         trees: Vec<(Vec<String>, PathBuf)>,
         unified: Option<PathBuf>,
@@ -45,8 +45,8 @@ pub(crate) enum Hierarchies {
 }
 
 impl Hierarchies {
-    /// The hierarchies of this machine, which are looked for once in a process: its mount table has several lines for
-    /// each container, and each part of a container's life asks.
+    /// The hierarchies of this machine. They are detected once per process, because the mount table has
+    /// several lines for each container and many functions need the hierarchies.
     pub fn known() -> io::Result<&'static Hierarchies> {
         static KNOWN: OnceLock<Hierarchies> = OnceLock::new();
         match KNOWN.get() {
@@ -58,7 +58,7 @@ impl Hierarchies {
         }
     }
 
-    /// Finds the hierarchies in the mount table.
+    /// Detects the hierarchies from the mount table.
     fn detect() -> io::Result<Hierarchies> {
         Hierarchies::of(mount_table::read()?)
     }
@@ -75,7 +75,7 @@ impl Hierarchies {
                     return Ok(Hierarchies::Unified(mount.path));
                 }
                 "cgroup2" => unified = unified.or(Some(mount.path)),
-                // A mount in a tree shows a part of it, and is no tree.
+                // A mount inside a hierarchy is a part of that hierarchy, not another one.
                 "cgroup" if trees.iter().any(|(_, tree)| mount.path.starts_with(tree)) => {}
                 "cgroup" => {
                     let options = mount.super_options.split(',').map(str::to_owned);
@@ -91,7 +91,7 @@ impl Hierarchies {
         Ok(Hierarchies::Split { trees, unified })
     }
 
-    /// The mount points of all trees; exactly one with cgroup v2.
+    /// The mount points of all hierarchies; with version 2, exactly one.
     pub fn roots(&self) -> Vec<&Path> {
         match self {
             Hierarchies::Unified(root) => vec![root],
@@ -104,7 +104,7 @@ impl Hierarchies {
         }
     }
 
-    /// Directory of a group for one version 1 controller.
+    /// Directory of a group in the hierarchy of a version 1 controller.
     pub fn v1_dir(&self, controller: &str, group: &str) -> Option<PathBuf> {
         let Hierarchies::Split { trees, .. } = self else {
             return None;
@@ -119,9 +119,10 @@ pub(crate) fn join(root: &Path, group: &str) -> PathBuf {
     root.join(group.trim_start_matches('/'))
 }
 
-/// Makes sure that groups can be made on this machine.
+/// Ensures that groups can be created on this machine.
 ///
-/// # Errors They cannot be made; the error names the missing controller.
+/// # Errors
+/// Groups cannot be created; the error names the missing controller.
 pub(crate) fn prepare() -> io::Result<()> {
     match Hierarchies::known()? {
         Hierarchies::Unified(root) => delegation::prepare(root),
@@ -133,7 +134,8 @@ pub(crate) fn prepare() -> io::Result<()> {
     }
 }
 
-/// Tries whether groups of pods and of their containers can be made below a group: one is made and removed.
+/// Checks that groups of pods and of their containers can be created below a group: creates and removes a
+/// group.
 pub(crate) fn probe(parent: &str) -> io::Result<()> {
     let hierarchies = Hierarchies::known()?;
     let group = format!("{parent}/probe");
@@ -151,7 +153,7 @@ pub(crate) fn probe(parent: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a pod's group (and those above it), which holds groups with limits.
+/// Creates the group of a pod and its parents. The group contains only child groups with limits.
 pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
     let hierarchies = Hierarchies::known()?;
     match hierarchies {
@@ -164,7 +166,7 @@ pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
     write_known(huge_pages(hierarchies, group, resources))
 }
 
-/// Makes a group that holds processes.
+/// Creates a group that contains processes.
 pub(crate) fn create_leaf(group: &str) -> io::Result<()> {
     let hierarchies = Hierarchies::known()?;
     match hierarchies {
@@ -182,7 +184,7 @@ fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the files that this kernel has.
+/// Writes the settings whose files exist on this kernel.
 fn write_known(settings: Vec<(PathBuf, String)>) -> io::Result<()> {
     for (path, value) in settings {
         if path.exists() {
@@ -208,7 +210,7 @@ fn huge_pages(
     resources.huge_pages.iter().filter_map(file).collect()
 }
 
-/// The owner of the limits: weights of pods and of containers are computed differently.
+/// The owner of the limits: the weights of pods and of containers are computed differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {
     Pod,
@@ -273,9 +275,9 @@ fn or_max(limit: i64) -> String {
     }
 }
 
-/// Version 2 weight (1..10000) for version 1 shares (2..262144): kubelet converts a pod's in
-/// proportion, runtimes (runc from 1.3.2 on) a container's so that both defaults,
-/// 1024 and 100, are the same.
+/// The weight of version 2 (1 to 10000) for shares of version 1 (2 to 262144). For a pod, the result is
+/// proportional, as in kubelet. For a container, the default 1024 becomes the default 100, as in runc from
+/// 1.3.2 on.
 fn weight(shares: u64, holder: Holder) -> u64 {
     let shares = shares.clamp(2, 262_144);
     match holder {
@@ -297,8 +299,8 @@ pub(crate) fn update(group: &str, resources: &Resources, holder: Holder) -> io::
     Ok(())
 }
 
-/// Moves the calling process out of its group into `group`, in every tree where it is not in the
-/// root: so that the end or the limits of the old group do not affect it.
+/// Moves the calling process out of its group into `group`, in every hierarchy in which the process is not
+/// in the root group. So the removal or the limits of the old group do not affect the process.
 pub(crate) fn move_self(group: &str) -> io::Result<()> {
     let hierarchies = Hierarchies::known()?;
     let membership = fs::read_to_string("/proc/self/cgroup")?;
@@ -326,7 +328,7 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
         let Some(root) = root else { continue };
         let dir = join(root, group);
         make_dir(&dir)?;
-        // An empty cpuset takes nobody; it is no way to limit a shim either.
+        // A group with an empty cpuset accepts no process. A shim needs no cpuset limit.
         if !names.split(',').any(|name| name == "cpuset") {
             write(&dir.join("cgroup.procs"), "0")?;
         }
@@ -334,7 +336,7 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves the calling process into `group` in every tree that has it.
+/// Moves the calling process into `group`, in every hierarchy that has the group.
 pub(crate) fn join_self(group: &str) -> io::Result<()> {
     for root in Hierarchies::known()?.roots() {
         let procs = join(root, group).join("cgroup.procs");
@@ -342,7 +344,7 @@ pub(crate) fn join_self(group: &str) -> io::Result<()> {
             Ok(mut file) => file.write_all(b"0").map_err(|error| {
                 io::Error::new(error.kind(), format!("join {}: {error}", procs.display()))
             })?,
-            // No container has a group in trees without a controller.
+            // Containers have no group in hierarchies without a controller.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -352,8 +354,8 @@ pub(crate) fn join_self(group: &str) -> io::Result<()> {
 
 /// Moves the calling process to the process `first` of a container with `group`.
 ///
-/// A privileged container may have made groups below its own, for containers or services of its own.
-/// With version 2 its group then takes no more processes, and the group of `first` is joined.
+/// A privileged container may have created child groups, for containers or services inside it. With version
+/// 2, the container's group then accepts no more processes, so the group of `first` is joined.
 pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
     match join_self(group) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -368,13 +370,13 @@ pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
     }
 }
 
-/// Removes a group and those below it from every tree; none is no error.
+/// Removes a group and its child groups from every hierarchy. A missing group is no error.
 pub(crate) fn remove(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
     for root in Hierarchies::known()?.roots() {
         let dir = join(root, group);
-        // The kernel releases dead processes a little after they are reaped, and a shim that starts late may
-        // make a group in the meantime.
+        // The kernel releases exited processes shortly after they are reaped. A shim that starts late may
+        // create a group in the meantime.
         while let Err(error) = remove_tree(&dir) {
             let is_busy = [
                 io::ErrorKind::ResourceBusy,
@@ -390,7 +392,7 @@ pub(crate) fn remove(group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a directory and those below it once, inner before outer.
+/// Removes a directory and its child directories once, the innermost first.
 fn remove_tree(dir: &Path) -> io::Result<()> {
     for dir in tree(dir)?.iter().rev() {
         match fs::remove_dir(dir) {
@@ -404,7 +406,7 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A directory and those below it, outer before inner.
+/// A directory and all directories below it, the outermost first.
 fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
@@ -458,8 +460,7 @@ pub(crate) fn usage(group: &str) -> io::Result<Usage> {
     })
 }
 
-/// Number of kills by the kernel because of missing memory (OOM kills), in a group and in those
-/// below.
+/// Number of kills by the kernel because memory ran out (OOM kills), in a group and its child groups.
 pub(crate) fn oom_kills(group: &str) -> u64 {
     let Ok(hierarchies) = Hierarchies::known() else {
         return 0;
@@ -481,7 +482,7 @@ fn number(path: &Path) -> io::Result<u64> {
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a number"))
 }
 
-/// The number behind a name in a file of `name number` lines; 0 when it is not listed.
+/// The number after a name in a file with lines of the form `name number`; 0 if the name is missing.
 fn field(path: &Path, name: &str) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     let value = text

@@ -1,4 +1,4 @@
-//! Removes a sandbox's kernel objects and files, in any state.
+//! Removal of a sandbox's kernel objects and files, in any state of the sandbox.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,11 +16,11 @@ use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::state_dir::{self, CONTAINERS, LOCK};
 
-/// Maximum wait for the end of a shim that has announced it, then for the end of a killed shim.
+/// Maximum time until a shim exits after its announcement, and then until a killed shim has exited.
 pub(crate) const SHIM_END_MAX: Duration = Duration::from_secs(10);
 
-/// Process id of the living shim of a sandbox directory, by its record lock: the lock ends with its
-/// process, so it cannot belong to a reused id.
+/// Process id of the running shim of a sandbox directory, found by the shim's record lock. The lock is
+/// released when its process exits, so the process id is never a reused id.
 pub(crate) fn shim_of(dir: &Path) -> Result<Option<i32>> {
     let path = dir.join(LOCK);
     let file = match File::open(&path) {
@@ -34,7 +34,7 @@ pub(crate) fn shim_of(dir: &Path) -> Result<Option<i32>> {
     Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
 }
 
-/// Takes the record lock of a sandbox directory for this process.
+/// Acquires the record lock of a sandbox directory for this process; `None` if another process has it.
 pub(crate) fn lock(dir: &Path) -> io::Result<Option<File>> {
     let path = dir.join(LOCK);
     let file = OpenOptions::new()
@@ -59,11 +59,12 @@ fn whole_file_lock() -> libc::flock {
     }
 }
 
-/// Ends the shim if it lives and does not end by itself within `patience`, kills every process of the
-/// pod, unmounts, removes. Blocks.
+/// Kills the shim unless it exits within `patience`. Then kills every process of the pod, unmounts
+/// everything, and removes the files. Blocks.
 pub(crate) fn destroy(dir: &Path, group: &str, patience: Duration) -> Result<()> {
     end_shim(dir, patience)?;
-    // The cgroup of another directory with that name, as before a backup was restored.
+    // Kills the shims of a sandbox with this id and another directory, for instance from before a backup
+    // was restored.
     if let (Some((parent, _)), Some(id)) = (group.rsplit_once('/'), dir.file_name()) {
         orphans::end_shims(parent, &id.to_string_lossy())?;
     }
@@ -71,7 +72,7 @@ pub(crate) fn destroy(dir: &Path, group: &str, patience: Duration) -> Result<()>
     remove_dir(dir)
 }
 
-/// Kills every process of the pod, unmounts and removes its files, except for the sandbox's
+/// Kills every process of the pod, unmounts everything, and removes the files except the sandbox's
 /// directory. Blocks.
 pub(crate) fn clear(dir: &Path, group: &str) -> Result<()> {
     cgroup::kill(group).map_err(RuntimeError::io("kill control group", group))?;
@@ -97,7 +98,7 @@ fn end_shim(dir: &Path, patience: Duration) -> Result<()> {
             }
             killed = true;
             until = Instant::now() + SHIM_END_MAX;
-            // It may just have ended: then there is nothing to kill.
+            // The shim may just have exited, so there is no process to kill.
             if let Err(error) = signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 tracing::debug!(pid, %error, "shim has ended");
             }
@@ -107,7 +108,7 @@ fn end_shim(dir: &Path, patience: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Writable layers of the containers, which may lie anywhere.
+/// Writable layers of the containers, which may be in any directory.
 fn writable_dirs(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir.join(CONTAINERS)) else {
         return Vec::new();
@@ -123,10 +124,10 @@ fn writable_dirs(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Unmounts everything at or below a directory, innermost first.
+/// Unmounts everything at or below a directory, the innermost mount first.
 ///
-/// A mount may be a peer of the node's mounts, as a bound volume is: it is made private first, so
-/// that the node keeps its mounts below it.
+/// A mount may be a peer of a mount of the node, as a bind-mounted volume is. So the mount is made private
+/// first, because unmounts below it would propagate to the node.
 pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
     let table = mount_table::read().map_err(RuntimeError::io("list mounts below", dir))?;
     let mounted = mount_table::at_or_below(&table, dir);
@@ -138,7 +139,7 @@ pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
         }
     }
     for path in mounted.iter().rev() {
-        // Lazily: a process elsewhere that looks into the root must not keep it.
+        // The unmount is lazy, because another process that uses the root must not prevent it.
         match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
             Err(errno) => return Err(RuntimeError::io("unmount", path)(errno.into())),
@@ -147,7 +148,7 @@ pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory and all in it; none is no error. Never follows into a mount: the
+/// Removes a directory with its content. A missing directory is no error. Never enters a mount, because the
 /// caller has unmounted before.
 pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     match tree::remove(dir) {

@@ -1,4 +1,4 @@
-//! One connection to a shim: frames in, frames out.
+//! A connection to a shim, which carries frames in both directions.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -17,11 +17,10 @@ use crate::protocol::{
 };
 use crate::spec::FEWER_VARIABLES;
 
-/// Longest wait for an answer that needs no work of the shim's. A stopped or wedged shim
-/// must not stop the agent.
+/// Maximum time for a response that needs no work of the shim. A stopped shim must not block the agent.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// A shim seen from the agent.
+/// The address of a shim.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer<'a> {
     pub id: &'a str,
@@ -29,10 +28,10 @@ pub(crate) struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    /// Opens a connection; `SandboxDead` without a listener.
+    /// Opens a connection; `SandboxDead` if no process listens.
     pub async fn connect(&self) -> Result<UnixStream> {
-        // The path of a socket has 108 bytes at most, a data directory may be longer: go
-        // through a descriptor of the directory.
+        // A socket path has at most 108 bytes, but the path of a data directory may be longer. So the path
+        // goes through a descriptor of the directory.
         let dir = match tokio::fs::File::open(self.dir).await {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.dead()),
@@ -43,16 +42,16 @@ impl Peer<'_> {
             Ok(stream) => Ok(stream),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Err(self.dead()),
-                // As many wait for it to answer as may.
+                // The queue of pending connections is full.
                 io::ErrorKind::WouldBlock => Err(self.silent()),
-                // It went away in the midst of it.
+                // The shim exited during the call.
                 _ if is_gone(&error) => Err(self.dead()),
                 _ => Err(RuntimeError::io("connect to", self.dir.join(SOCKET))(error)),
             },
         }
     }
 
-    /// Makes one call and leaves the connection open for its stream.
+    /// Sends a call and leaves the connection open for its stream.
     pub async fn open(&self, call: Call) -> Result<(UnixStream, Reply)> {
         let mut stream = self.connect().await?;
         let request = Request {
@@ -61,7 +60,7 @@ impl Peer<'_> {
         };
         let frame = json_frame(FrameKind::Message, &request)
             .map_err(|error| self.odd(error.to_string()))?;
-        // The shim would take it for garbage, and hang up.
+        // The shim would reject the frame as malformed and close the connection.
         if frame.len() - HEADER_BYTES > FRAME_BYTES_MAX {
             return Err(RuntimeError::Invalid {
                 what: container_of(&request.call).to_owned(),
@@ -80,7 +79,7 @@ impl Peer<'_> {
         match answer {
             Ok(Ok(Some(Reply::Failed(failure)))) => Err(self.failure(failure, &request.call)),
             Ok(Ok(Some(reply))) => Ok((stream, reply)),
-            // The shim went away before it answered.
+            // The shim exited before it responded.
             Ok(Ok(None)) => Err(self.dead()),
             Ok(Err(error)) if is_gone(&error) => Err(self.dead()),
             Ok(Err(error)) => Err(self.odd(error.to_string())),
@@ -88,7 +87,7 @@ impl Peer<'_> {
         }
     }
 
-    /// Makes one call and expects only success.
+    /// Sends a call and expects only success.
     pub async fn call(&self, call: Call) -> Result<()> {
         match self.open(call).await? {
             (_, Reply::Done) => Ok(()),
@@ -159,7 +158,7 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Reads the next frame; `None` at an orderly end.
+/// Reads the next frame; `None` if the connection is closed between two frames.
 pub(crate) async fn read_frame<R: AsyncRead + Unpin>(
     stream: &mut R,
 ) -> io::Result<Option<(FrameKind, Vec<u8>)>> {
@@ -190,7 +189,7 @@ pub(crate) async fn write_frame<W: AsyncWrite + Unpin>(
     stream.write_all(body).await
 }
 
-/// Writes one frame of JSON.
+/// Writes one frame with a JSON body.
 pub(crate) async fn write_json<W: AsyncWrite + Unpin, T: Serialize>(
     stream: &mut W,
     kind: FrameKind,
@@ -199,7 +198,7 @@ pub(crate) async fn write_json<W: AsyncWrite + Unpin, T: Serialize>(
     stream.write_all(&json_frame(kind, body)?).await
 }
 
-/// Reads one message frame as JSON; `None` at the end of the stream.
+/// Reads the JSON body of a message frame; `None` at the end of the stream.
 pub(crate) async fn read_json<T: DeserializeOwned>(
     stream: &mut UnixStream,
 ) -> io::Result<Option<T>> {

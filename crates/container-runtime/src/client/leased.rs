@@ -1,4 +1,4 @@
-//! The processes of sandboxes that end with the lease of their node.
+//! The processes of sandboxes that stop with the Lease of their node.
 
 use std::fs;
 use std::io;
@@ -7,8 +7,8 @@ use std::path::Path;
 use crate::cgroup;
 use crate::state_dir::{SANDBOXES, SandboxFile};
 
-/// Whether a sandbox that ends with the node's lease has a process, including killed processes that wait for
-/// a device. `state_dir` is that of the runtime.
+/// Whether a sandbox that stops with the node's Lease has a process, including killed processes that wait
+/// for a device. `state_dir` is the state directory of the runtime.
 ///
 /// # Errors
 /// A record or a control group cannot be read.
@@ -19,7 +19,7 @@ pub fn leased_processes_are_there(state_dir: &Path) -> io::Result<bool> {
     };
     for entry in entries {
         let file = match SandboxFile::read(&entry?.path()) {
-            // Nothing was started from a directory without a file.
+            // A directory without a file belongs to a sandbox that has started no process.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file?,
         };

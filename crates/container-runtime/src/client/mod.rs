@@ -1,4 +1,5 @@
-//! The agent's side: starts shims, finds running ones, calls them, and removes their remains.
+//! The agent's part of the runtime: starts shims, connects to running shims, calls them, and removes their
+//! remains.
 
 pub(crate) mod cleanup;
 pub(crate) mod connection;

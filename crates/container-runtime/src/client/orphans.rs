@@ -1,8 +1,8 @@
 //! Kills the processes of sandboxes whose records are lost, or come from a backup.
 //!
-//! The directory of sandboxes records the created sandboxes; the cgroups and the shims show the running ones. A
-//! second instance of a pod must not be created beside one without a record. A shim cannot be
-//! reached without its socket, so its processes are killed, not adopted.
+//! The directory of sandboxes records the created sandboxes. The control groups and the shims show the
+//! running ones. A second instance of a pod must not be created while an instance without a record runs. A
+//! shim cannot be called without its socket, so its processes are killed and not adopted.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,18 +16,18 @@ use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::state_dir::SANDBOXES;
 
-/// Maximum wait for the end of a killed shim.
+/// Maximum time until a killed shim has exited.
 const SHIM_END_MAX: Duration = Duration::from_secs(10);
 
-/// The name prefix of a pod's cgroup.
+/// The name prefix of a pod's control group.
 const POD: &str = "pod";
 
-/// The control group of a pod below that of all.
+/// The control group of a pod below the parent group of all pods.
 pub(crate) fn pod_group(parent: &str, id: &str) -> String {
     format!("{parent}/{POD}{id}")
 }
 
-/// The control group of all shims.
+/// The control group that all shims share.
 pub(crate) fn shim_group(parent: &str) -> String {
     format!("{parent}/shims")
 }
@@ -49,7 +49,7 @@ pub(crate) fn ids_of_groups(parent: &str) -> Result<BTreeSet<String>> {
     Ok(ids.map(str::to_owned).collect())
 }
 
-/// Ends the shims and processes of a sandbox, and removes its control group. Blocks.
+/// Kills the shims and processes of a sandbox, and removes its control group. Blocks.
 pub(crate) fn end(parent: &str, id: &str) -> Result<()> {
     end_shims(parent, id)?;
     let group = pod_group(parent, id);
@@ -57,7 +57,7 @@ pub(crate) fn end(parent: &str, id: &str) -> Result<()> {
     cgroup::remove(&group).map_err(RuntimeError::io("remove control group", &group))
 }
 
-/// Kills the shims of a sandbox, with any directory. Blocks.
+/// Kills the shims of a sandbox whose id matches, in any state directory. Blocks.
 pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
     let group = shim_group(parent);
     let until = Instant::now() + SHIM_END_MAX;
@@ -76,7 +76,7 @@ pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
         }
         for pid in left {
             tracing::warn!(sandbox = id, pid, "a shim without a record is ended");
-            // It may just have ended: then there is nothing to kill.
+            // The shim may just have exited, so there is no process to kill.
             if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 tracing::debug!(pid, %error, "shim has ended");
             }
@@ -85,7 +85,7 @@ pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
     }
 }
 
-/// The id of a shim's sandbox: the last argument of a shim is the directory of its sandbox.
+/// The id of a shim's sandbox: the last argument of the shim is the directory of its sandbox.
 fn id_of_shim(pid: i32) -> Option<String> {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let last = arguments

@@ -1,4 +1,4 @@
-//! All sandboxes of one node agent.
+//! The sandboxes of a node agent.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -29,26 +29,26 @@ use crate::sealed::SealedProgram;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{self, SandboxFile};
 
-/// Longest id: it becomes a file name and part of a control group's name.
+/// Maximum length of an id, because the id becomes a file name and a part of a control group's name.
 const ID_BYTES_MAX: usize = 128;
 
-/// Maximum time between a shim's lock and its socket; a slower one is killed.
+/// Maximum time from a shim's lock to its socket; a slower shim is killed.
 const SHIM_START_MAX: Duration = Duration::from_secs(5);
 
 /// The directories, the instance and the shim program of a [`Runtime`].
 #[derive(Clone, Debug)]
 pub struct RuntimeOptions {
-    /// Holds one directory per sandbox; survives the agent.
+    /// The directory with one subdirectory per sandbox. The directory survives a restart of the agent.
     pub state_dir: PathBuf,
-    /// Distinguishes the instances on one machine.
+    /// Distinguishes the control groups of several data directories on one machine.
     pub instance_id: String,
-    /// The shim's program and first arguments (`/proc/self/exe`, `shim`).
+    /// The program of the shim and its first arguments (`/proc/self/exe`, `shim`).
     pub shim_command: Vec<String>,
-    /// The control group above all pods; `/mainstay-<instance_id>` when empty.
+    /// The parent control group of all pods; if empty, `/mainstay-<instance_id>`.
     pub cgroup_parent: String,
 }
 
-/// Creates sandboxes and finds those of a former process.
+/// Creates sandboxes, and lists the sandboxes of a former process.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -57,12 +57,12 @@ pub struct Runtime {
 #[derive(Debug)]
 struct Inner {
     options: RuntimeOptions,
-    // One creation or clean-up at a time per runtime would be too few, per id is right; the
-    // set is bounded by the number of sandboxes.
+    // A lock per sandbox id for creation and clean-up. One lock for all sandboxes would be too slow. The
+    // number of locks is bounded by the number of sandboxes.
     busy: KeyedLocks<tokio::sync::Mutex<()>>,
-    // The shims' program, on machines where it has to be copied.
+    // A copy of the shim's program, on machines that need a copy.
     shim_in_memory: OnceLock<OwnedFd>,
-    // Held from the choice of ids until the file that takes them is there.
+    // Locked from the choice of ids until the file with the ids is written.
     choosing_ids: std::sync::Mutex<()>,
 }
 
@@ -91,7 +91,7 @@ impl Runtime {
         cgroup::prepare().map_err(RuntimeError::io("prepare", "/sys/fs/cgroup"))?;
         tree::make_private(&options.state_dir.join(state_dir::SANDBOXES))
             .map_err(RuntimeError::io("make", &options.state_dir))?;
-        // Shims have another working directory: every path they get must be absolute.
+        // A shim has another working directory, so every path that it gets must be absolute.
         options.state_dir = fs::canonicalize(&options.state_dir)
             .map_err(RuntimeError::io("resolve", &options.state_dir))?;
         let busy = KeyedLocks::default();
@@ -105,9 +105,9 @@ impl Runtime {
         })
     }
 
-    /// Finds every sandbox, in order of id: live ones, and dead ones that still need
-    /// [`Sandbox::destroy`]. A directory that cannot be read or removed is logged and skipped, so
-    /// that the others are handled. Processes of sandboxes without records are killed.
+    /// Lists all sandboxes, sorted by id: living sandboxes, and dead sandboxes that still need
+    /// [`Sandbox::destroy`]. A directory that cannot be read or removed is logged and skipped, so that the
+    /// other sandboxes are handled. Processes of sandboxes without records are killed.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
         for id in block_in_place(|| orphans::ids(&self.inner.options.cgroup_parent))? {
             if let Err(error) = self.sandbox(&id).await {
@@ -129,15 +129,15 @@ impl Runtime {
         Ok(found)
     }
 
-    /// Finds one sandbox by id.
+    /// The sandbox with this id; `None` if it does not exist.
     pub async fn sandbox(&self, id: &str) -> Result<Option<Sandbox>> {
         check_id("sandbox id", id)?;
         let dir = self.dir(id);
         match block_in_place(|| SandboxFile::read(&dir)) {
             Ok(file) => Ok(Some(self.handle(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Made by a process that died before the first file was there, or its records are
-                // lost.
+                // The process that created the directory died before it wrote the first file, or the
+                // records are lost.
                 self.forget(id).await?;
                 Ok(None)
             }
@@ -147,10 +147,10 @@ impl Runtime {
         }
     }
 
-    /// Makes a sandbox: its shim, its namespaces, its control group.
+    /// Creates a sandbox: its shim, its namespaces and its control group.
     ///
-    /// Calling it again with the same specification returns the living sandbox; a dead one is
-    /// removed first, so there are never two shims for one id.
+    /// A second call with an equal specification returns the living sandbox. A dead sandbox is removed
+    /// first, so there are never two shims with one id.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox> {
         check_id("sandbox id", &spec.id)?;
         if spec.own_users && (spec.host_network || spec.host_ipc || spec.host_pid) {
@@ -175,8 +175,8 @@ impl Runtime {
                 Err(error) => return Err(error),
             }
         } else {
-            // A shim alone was ended by `sandboxes`: reading the arguments of all shims here would
-            // make each creation slower.
+            // `sandboxes` has killed shims without a control group already. Reading the arguments of all
+            // shims here would slow each creation down.
             self.end_strays(&spec.id, orphans::ids_of_groups).await?;
         }
         let options = &self.inner.options;
@@ -194,7 +194,7 @@ impl Runtime {
         })?;
         let sandbox = self.handle(file);
         if let Err(error) = self.start_shim(&dir).await {
-            // The first error is the one to tell; the next attempt cleans up again anyway.
+            // Only the first error is returned, because the next attempt cleans up again.
             if let Err(second) = sandbox.destroy().await {
                 tracing::warn!(sandbox = sandbox.id(), error = %second, "clean-up failed");
             }
@@ -203,20 +203,20 @@ impl Runtime {
         Ok(sandbox)
     }
 
-    /// Checks that control groups of pods can be made now; the error names the group. Blocks.
+    /// Checks that control groups of pods can be created now; the error names the group. Blocks.
     pub fn check_groups(&self) -> Result<()> {
         let parent = &self.inner.options.cgroup_parent;
         cgroup::probe(parent).map_err(RuntimeError::io("try the control groups in", parent))
     }
 
-    /// Removes the runtime's own kernel objects, once all sandboxes are destroyed.
+    /// Removes the kernel objects of the runtime. All sandboxes must be destroyed before.
     pub async fn close(&self) -> Result<()> {
         let parent = &self.inner.options.cgroup_parent;
         block_in_place(|| cgroup::remove(parent))
             .map_err(RuntimeError::io("remove control group", parent))
     }
 
-    /// Writes a sandbox's file with ids that no other sandbox has.
+    /// Writes a sandbox's file, with ids that no other sandbox has.
     fn write_with_ids(&self, dir: &Path, file: &mut SandboxFile) -> Result<()> {
         let _only = self.inner.choosing_ids.lock();
         let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
@@ -225,9 +225,9 @@ impl Runtime {
             let path = entry.map_err(RuntimeError::io("list", &root))?.path();
             match SandboxFile::read(&path) {
                 Ok(other) => taken.extend(other.ids),
-                // Nothing was started from a directory without a file.
+                // A directory without a file belongs to a sandbox that has started no process.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // Without knowing the ids in use, none are assigned.
+                // If the ids in use cannot be read, no ids are assigned.
                 Err(error) => return Err(RuntimeError::io("read", path)(error)),
             }
         }
@@ -242,11 +242,11 @@ impl Runtime {
         };
         let log = block_in_place(|| open_log(dir))
             .map_err(RuntimeError::io("open", dir.join("shim.log")))?;
-        // The pod's processes cannot write to their view of it, nor change its mode or owner.
+        // Processes of the pod cannot write to this copy of the program, nor change its mode or owner.
         let sealed =
             block_in_place(|| SealedProgram::open(Path::new(program), &self.inner.shim_in_memory))
                 .map_err(RuntimeError::io("seal", program))?;
-        // Not killed when this future is dropped: the next call finds the sandbox.
+        // The shim is not killed if this future is dropped: the next call finds the sandbox.
         let mut child = Command::new(sealed.path())
             .arg0(program)
             .args(arguments)
@@ -291,8 +291,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Kills the processes of a sandbox without a record, if it is among those that run, and removes its
-    /// directory.
+    /// Kills the processes of a sandbox without a record and removes its directory, if the sandbox is in
+    /// the list `that_run`.
     async fn end_strays(
         &self,
         id: &str,
@@ -301,7 +301,7 @@ impl Runtime {
         let (dir, id) = (self.dir(id), id.to_owned());
         let parent = self.inner.options.cgroup_parent.clone();
         let ended = blocking_value(move || {
-            // A mount belongs to the sandbox only if there was one.
+            // A mount belongs to the sandbox only if the sandbox ran.
             if that_run(&parent)?.contains(&id) {
                 orphans::end(&parent, &id)?;
                 cleanup::unmount_below(&dir)?;
@@ -328,7 +328,7 @@ impl Runtime {
     }
 }
 
-/// Checks a name that becomes part of paths.
+/// Checks a name that becomes a part of paths.
 pub(crate) fn check_id(what: &str, id: &str) -> Result<()> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if id.is_empty() || id.len() > ID_BYTES_MAX {
@@ -375,7 +375,7 @@ fn open_log(dir: &Path) -> io::Result<File> {
 }
 
 impl Sandbox {
-    /// Whether the shim lives and responds; waits for one that is starting.
+    /// Whether the shim runs and responds. Waits for a shim that is starting.
     pub(crate) async fn is_alive(&self) -> Result<bool> {
         let peer = Peer {
             id: self.id(),
@@ -388,7 +388,7 @@ impl Sandbox {
                 Err(RuntimeError::SandboxDead { .. }) => {}
                 Err(error) => return Err(error),
             }
-            // No listener: dead, unless a process holds the lock.
+            // Without a listener, the shim is dead unless a process has the lock.
             if block_in_place(|| cleanup::shim_of(self.dir()))?.is_none() || Instant::now() > until
             {
                 return Ok(false);

@@ -1,4 +1,4 @@
-//! The client of one sandbox, for the node agent.
+//! The agent's client of one sandbox.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::spec::{
 };
 use crate::state_dir::{self, SandboxFile};
 
-/// Handle of a sandbox; cheap to clone. Dropping it does not end the sandbox.
+/// Handle of a sandbox. Clones are cheap. A dropped handle does not stop the sandbox.
 ///
-/// Every call fails with [`RuntimeError::SandboxDead`] once the shim is gone, except
+/// Every call fails with [`RuntimeError::SandboxDead`] after the shim has exited, except
 /// [`state`](Sandbox::state) and [`destroy`](Sandbox::destroy).
 #[derive(Clone, Debug)]
 pub struct Sandbox {
@@ -40,7 +40,7 @@ impl Sandbox {
         }
     }
 
-    /// Its id: the pod's UID.
+    /// The id of the sandbox, which is the pod's UID.
     pub fn id(&self) -> &str {
         &self.inner.file.spec.id
     }
@@ -59,10 +59,10 @@ impl Sandbox {
         &self.inner.dir
     }
 
-    /// Path of the pod's network namespace, `None` with the host's network.
+    /// Path of the pod's network namespace; `None` on the host network.
     ///
-    /// Only the shim holds it: when the shim and the containers have ended, the kernel removes it
-    /// with all its links.
+    /// Only the shim holds the namespace open: when the shim and the containers have exited, the kernel
+    /// removes the namespace with all its links.
     pub fn netns_path(&self) -> Result<Option<PathBuf>> {
         if self.spec().host_network {
             return Ok(None);
@@ -75,16 +75,16 @@ impl Sandbox {
 
     /// Creates a container: mounts its root and looks up its user. No process runs yet.
     ///
-    /// Doing it again with the same specification is no error.
+    /// A second call with an equal specification is no error.
     pub async fn create_container(&self, spec: ContainerSpec) -> Result<()> {
         super::runtime::check_id("container id", &spec.id)?;
         self.peer().call(Call::Create(Box::new(spec))).await
     }
 
-    /// Starts a created container; returns once its command runs.
+    /// Starts a created container. Returns when the container's command runs.
     ///
-    /// *Errors:* [`RuntimeError::Start`] has the reason why the command could not be executed; the
-    /// container is then exited with code 128 and the same error.
+    /// *Errors:* [`RuntimeError::Start`] has the reason why the command could not be executed. The
+    /// container is then exited with code 128 and that error.
     pub async fn start(&self, container: &str) -> Result<()> {
         self.peer()
             .call(Call::Start {
@@ -93,11 +93,11 @@ impl Sandbox {
             .await
     }
 
-    /// Sends a signal to the container's first process. `SIGKILL` ends all its processes.
-    /// No error when it has already exited.
+    /// Sends a signal to the container's first process. `SIGKILL` kills all processes of the container. No
+    /// error if the first process has already exited.
     ///
-    /// `SIGKILL` does not depend on the shim: if that is silent, all of the pod is killed by its
-    /// control group and the shim with it, so that the sandbox is dead.
+    /// `SIGKILL` does not depend on the shim: if the shim does not respond, the shim and the whole control
+    /// group of the pod are killed, so that the sandbox is dead.
     pub async fn signal(&self, container: &str, signal: i32) -> Result<()> {
         let call = Call::Signal {
             container: container.to_owned(),
@@ -134,8 +134,8 @@ impl Sandbox {
             .await
     }
 
-    /// Kills the rest of a container and removes its root and records; its log files stay. No error
-    /// if there is no such container.
+    /// Kills the processes of a container and removes its root and records; its log files stay. A missing
+    /// container is no error.
     pub async fn remove(&self, container: &str) -> Result<()> {
         match self
             .peer()
@@ -149,7 +149,7 @@ impl Sandbox {
         }
     }
 
-    /// Makes the shim reopen a container's log file after a rotation.
+    /// Lets the shim reopen a container's log file after a rotation.
     pub async fn reopen_log(&self, container: &str) -> Result<()> {
         self.peer()
             .call(Call::ReopenLog {
@@ -158,7 +158,7 @@ impl Sandbox {
             .await
     }
 
-    /// The state of the sandbox and its containers; of a dead one, the last that its shim
+    /// The state of the sandbox and its containers; for a dead sandbox, the last state that its shim
     /// recorded.
     pub async fn state(&self) -> Result<SandboxState> {
         match self.peer().open(Call::State).await {
@@ -169,7 +169,8 @@ impl Sandbox {
         }
     }
 
-    /// All later events. Take the stream before the state, so that no event is missed.
+    /// A subscription to all later events. Subscribe before [`state`](Sandbox::state) is read, so that no
+    /// event is missed.
     pub async fn events(&self) -> Result<Events> {
         let (stream, _) = self.peer().open(Call::Events).await?;
         Ok(Events::new(stream))
@@ -184,7 +185,7 @@ impl Sandbox {
         Ok(Session::new(stream, stdin))
     }
 
-    /// Connects to a running container's own streams.
+    /// Connects to the standard streams of a running container.
     pub async fn attach(&self, spec: AttachSpec) -> Result<Session> {
         let stdin = spec.stdin;
         let (stream, _) = self.peer().open(Call::Attach(spec)).await?;
@@ -212,8 +213,8 @@ impl Sandbox {
         Ok(format!("{}/{container}", self.cgroup()))
     }
 
-    /// Kills its processes, unmounts its mounts and removes its files. Works on live, dead and
-    /// half-made sandboxes alike and may be repeated; log files stay.
+    /// Kills all processes of the sandbox, unmounts its mounts and removes its files. Works on living, dead
+    /// and incomplete sandboxes, and may be repeated; log files stay.
     pub async fn destroy(&self) -> Result<()> {
         let patience = match self.peer().call(Call::Destroy).await {
             Ok(()) | Err(RuntimeError::SandboxDead { .. }) => cleanup::SHIM_END_MAX,
@@ -226,7 +227,7 @@ impl Sandbox {
             .await
     }
 
-    /// Runs blocking work (ends of processes, unmounts) off this thread.
+    /// Runs blocking work, such as kills and unmounts, on a thread for blocking work.
     async fn blocking(
         &self,
         work: impl FnOnce(&Sandbox) -> Result<()> + Send + 'static,

@@ -16,40 +16,42 @@ use super::connection::{read_frame, write_frame, write_json};
 use crate::protocol::{Attached, FrameKind, STREAM_BYTES_MAX};
 use crate::spec::{SandboxEvent, TerminalSize};
 
-/// Bytes buffered per stream between the shim and the reader or writer.
+/// Bytes in the buffer of each stream.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Events that may wait; then the shim's socket buffer fills, then the shim drops the stream.
+/// Maximum number of waiting events. Further events fill the buffer of the shim's socket; then the shim
+/// closes the stream.
 const EVENTS_MAX: usize = 64;
 
-/// Resizes that may wait; a terminal that changes faster loses none but waits.
+/// Maximum number of waiting resizes. Further resizes wait, and no resize is lost.
 const RESIZES_MAX: usize = 16;
 
-/// A running command, or a container that is attached to.
+/// A running command, or an attached container.
 ///
-/// Dropping all parts closes the connection; what then happens to the command depends on
-/// [`ExecSpec::kill_on_drop`](crate::spec::ExecSpec::kill_on_drop).
+/// The connection closes when all parts are dropped.
+/// [`ExecSpec::kill_on_drop`](crate::spec::ExecSpec::kill_on_drop) decides what happens to the command
+/// then.
 #[derive(Debug)]
 pub struct Session {
-    /// Standard input, if requested. Shutting it down ends the input.
+    /// Standard input, if requested. A shutdown of this stream closes the input.
     pub stdin: Option<SessionInput>,
-    /// Standard output (and error, with a terminal).
+    /// Standard output. With a terminal, it includes standard error.
     pub stdout: SessionOutput,
-    /// Standard error; ends at once with a terminal. Both outputs must be read, or the command blocks on a
-    /// full one.
+    /// Standard error; empty with a terminal. Both outputs must be read, because the command blocks when
+    /// one of them is full.
     pub stderr: SessionOutput,
     /// Terminal size and exit code.
     pub control: SessionControl,
 }
 
-/// Write half of a session.
+/// The writing half of a session.
 #[derive(Debug)]
 pub struct SessionInput {
     stream: DuplexStream,
     taken: watch::Receiver<bool>,
 }
 
-/// Read half of a session.
+/// The reading half of a session.
 #[derive(Debug)]
 pub struct SessionOutput(DuplexStream);
 
@@ -59,7 +61,7 @@ pub struct SessionControl {
     resizes: mpsc::Sender<TerminalSize>,
     exit: watch::Receiver<Option<i32>>,
     attached: watch::Receiver<Option<Timestamp>>,
-    // Keeps the pumps running; aborted with the session.
+    // Keeps the tasks that copy the streams running; they are aborted with the session.
     _pumps: Pumps,
 }
 
@@ -115,7 +117,7 @@ impl SessionInput {
     /// Waits until the shim has received all of an input that was shut down: data in transit is lost when the
     /// session is dropped.
     pub async fn taken(mut self) {
-        // An error means that the shim is gone and takes no more.
+        // An error means that the shim has exited and receives no more data.
         if self.taken.wait_for(|taken| *taken).await.is_err() {
             tracing::debug!("the shim went before it had all of an input");
         }
@@ -125,22 +127,21 @@ impl SessionInput {
 impl SessionControl {
     /// Sets the size of the terminal.
     pub async fn resize(&self, size: TerminalSize) {
-        // Without a receiver the session has ended: there is nothing to resize.
+        // Without a receiver, the session has ended, and the terminal cannot be resized.
         if self.resizes.send(size).await.is_err() {
             tracing::debug!("resize after the end of a session");
         }
     }
 
-    /// Waits for the time from which the session has the container's output: earlier lines are in its log. `None` if
-    /// the shim ends, or is too old to tell it within `limit`.
+    /// Waits for the time since which the session has received the container's output; earlier lines are in
+    /// the log. `None` if the shim exits, or if an older shim does not send the time within `limit`.
     pub async fn attached_at(&mut self, limit: Duration) -> Option<Timestamp> {
         let told = self.attached.wait_for(Option::is_some);
         let told = tokio::time::timeout(limit, told).await.ok()?;
         told.ok().and_then(|at| *at)
     }
 
-    /// Waits for the end. `None` when the connection broke before an exit code came: the
-    /// shim died.
+    /// Waits for the exit code; `None` if the connection closes before, because the shim died.
     pub async fn wait(&mut self) -> Option<i32> {
         self.exit
             .wait_for(Option::is_some)
@@ -162,7 +163,8 @@ async fn pump_output(
             FrameKind::Stdout => &mut stdout,
             FrameKind::Stderr => &mut stderr,
             FrameKind::Exit => {
-                // A receiver of the exit code must also see the end of the output.
+                // The outputs are closed first, so that a receiver of the exit code also observes the end
+                // of the output.
                 (stdout, stderr) = (None, None);
                 if let Ok(code) = serde_json::from_slice(&body) {
                     exit.send_replace(Some(code));
@@ -177,7 +179,7 @@ async fn pump_output(
             }
             FrameKind::Stdin | FrameKind::Resize => continue,
         };
-        // Without a reader the output is not needed.
+        // Without a reader, the output is not needed.
         let closed = match sink {
             Some(open) if !body.is_empty() => open.write_all(&body).await.is_err(),
             _ => true,
@@ -199,7 +201,7 @@ async fn pump_input(
     loop {
         tokio::select! {
             size = resizes.recv() => {
-                // The sender lives as long as the session: its end ends this pump.
+                // The sender lives as long as the session, so this task ends with the session.
                 let Some(size) = size else { return };
                 if write_json(&mut writer, FrameKind::Resize, &size).await.is_err() {
                     return;
@@ -254,7 +256,7 @@ impl AsyncRead for SessionOutput {
     }
 }
 
-/// The events of one sandbox, in order, from the call on.
+/// The events of one sandbox, in order, since the subscription.
 #[derive(Debug)]
 pub struct Events {
     queue: mpsc::Receiver<SandboxEvent>,
@@ -271,8 +273,8 @@ impl Events {
         }
     }
 
-    /// Waits for the next event; cancellation loses none. [`SandboxEvent::Gone`] is the last, then
-    /// `None`.
+    /// Waits for the next event. Cancellation loses no event. [`SandboxEvent::Gone`] is the last event,
+    /// followed by `None`.
     pub async fn next(&mut self) -> Option<SandboxEvent> {
         self.queue.recv().await
     }

@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-/// Maximum number of output bytes in a client's queue; beyond it the source is not read.
+/// Maximum output bytes in a client's queue; if the queue is full, the source is not read.
 pub(crate) const CLIENT_BYTES_MAX: usize = 256 << 10;
 
-/// Maximum number of input bytes in a process's queue; beyond it the client is not read.
+/// Maximum input bytes in a process's queue; if the queue is full, the client is not read.
 pub(crate) const INPUT_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes per read of a stream.
 pub(crate) const READ_BYTES: usize = 16 << 10;
 
-/// An attached client that reads nothing for this time is disconnected, so that it cannot block the
+/// An attached client that receives nothing for this time is disconnected, so that it cannot block the
 /// container.
 pub(crate) const STUCK_CLIENT_MS: u64 = 10_000;
 
-/// Maximum number of concurrent connections; more wait in the socket's queue.
+/// Maximum number of concurrent connections; further connections wait in the socket's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 256;
 
-/// Maximum number of stored exits of processes that no worker has reported yet.
+/// Maximum number of stored exits of processes whose workers have not reported yet.
 pub(crate) const EARLY_EXITS_MAX: usize = 64;
 
 const NAMES: [(&str, u32); 16] = [
@@ -40,7 +40,7 @@ const NAMES: [(&str, u32); 16] = [
     ("RLIMIT_STACK", libc::RLIMIT_STACK),
 ];
 
-/// Resource limits by number: (resource, soft, hard).
+/// Resource limits by number: resource, soft limit, hard limit.
 pub(crate) fn rlimits(
     wanted: &BTreeMap<String, (u64, u64)>,
 ) -> Result<Vec<(u32, u64, u64)>, String> {

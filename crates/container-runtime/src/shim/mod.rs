@@ -1,7 +1,8 @@
-//! The pod's shim: one small process with one thread that holds a sandbox together.
+//! The pod's shim: one small process with one thread for each sandbox.
 //!
-//! [`Runtime`](crate::Runtime) starts it. It detaches from the agent, makes the pod's namespaces, and serves
-//! its socket until a call destroys the sandbox. It must never start a thread: `fork` relies on that.
+//! [`Runtime`](crate::Runtime) starts the shim. The shim detaches from the agent, creates the pod's
+//! namespaces, and serves its socket until a call destroys the sandbox. It must never start a thread,
+//! because `fork` relies on a single thread.
 
 mod confinement;
 mod container;
@@ -38,13 +39,14 @@ use sandbox::supervisor::Supervisor;
 /// Mount point of the pod's shared memory in the sandbox's directory.
 const SHM: &str = "shm";
 
-/// Size of the pod's shared memory, as every container runtime has it.
+/// Size of the pod's shared memory, as in other container runtimes.
 const SHM_BYTES: u64 = 64 << 20;
 
-/// The whole life of a shim. `args` follows `shim` on the command line: the sandbox's directory.
+/// Runs a shim until it exits. `args` are the arguments after `shim` on the command line: the directory of
+/// the sandbox.
 ///
-/// Must be called before the process has started any thread or opened any file. Prints `ready`, or
-/// an error, on standard output; later errors go to standard error.
+/// Must be called before the process has started any thread or opened any file. Prints `ready`, or an
+/// error, on standard output; later errors go to standard error.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let (Some(dir), None) = (args.next(), args.next()) else {
@@ -55,8 +57,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = unsafe { descriptors::close_inherited() } {
         return refuse(&format!("close what the agent has open: {error}"));
     }
-    // The agent reaps this process at once; the child is reparented. SAFETY: no thread has been
-    // started, as the caller promises.
+    // The agent reaps this process at once, and the child gets another parent. SAFETY: no thread has been
+    // started, as the caller guarantees.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { .. }) => return ExitCode::SUCCESS,
         Ok(ForkResult::Child) => {}
@@ -67,7 +69,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return refuse(&error.to_string()),
     };
     if let Err(error) = say_ready() {
-        // The agent died before it knew of this sandbox: nothing may stay.
+        // The agent died before it could use this sandbox, so everything is removed.
         eprintln!("shim: nobody waits for it: {error}");
         if let Err(error) = cleanup::clear(&supervisor.dir, &supervisor.file.cgroup) {
             eprintln!("shim: {error}");
@@ -88,7 +90,7 @@ fn refuse(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Tells the agent, then closes the pipe to it.
+/// Reports success to the agent, then closes the pipe to the agent.
 fn say_ready() -> io::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "{READY}")?;
@@ -104,12 +106,12 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
     let Some(lock) = cleanup::lock(&dir).map_err(doing("lock the sandbox"))? else {
         return Err(io::Error::other("another shim holds this sandbox"));
     };
-    // Held until the process ends; closing it would give it up.
+    // The lock is held until the process exits; closing the file would release it.
     std::mem::forget(lock);
     let file = SandboxFile::read(&dir).map_err(doing("read the sandbox's specification"))?;
     nix::sys::prctl::set_name(c"mainstay-shim")?;
     nix::sys::prctl::set_child_subreaper(true)?;
-    // As hard to kill as may be; containers get their own score.
+    // The kernel should kill the shim last; containers get separate scores.
     for score in ["-999", "0"] {
         if fs::write("/proc/self/oom_score_adj", score).is_ok() {
             break;
@@ -160,7 +162,7 @@ fn make_namespaces(file: &SandboxFile) -> io::Result<Option<UserNamespace>> {
     }
 }
 
-/// Prepares the pod's namespaces, as their root.
+/// Configures the pod's namespaces, as their root user.
 fn set_up_namespaces(spec: &SandboxSpec) -> io::Result<()> {
     if !spec.host_network {
         raise_loopback().map_err(doing("raise the loopback interface"))?;
@@ -175,7 +177,7 @@ fn set_up_namespaces(spec: &SandboxSpec) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets a parameter of the pod's own namespaces; the node's are out of reach.
+/// Sets a kernel parameter of the pod's namespaces. The node's parameters cannot be changed.
 fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> io::Result<()> {
     const IPC: [&str; 8] = [
         "kernel.msgmax",
@@ -195,7 +197,7 @@ fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> io::Result<()> {
     if !(legal && (own_network || own_ipc)) {
         return Err(io::Error::other("is not of the pod's own namespaces"));
     }
-    // A name with slashes is used unchanged, because it may have dots in an interface's name.
+    // A name with slashes is used unchanged, because the name of an interface may contain dots.
     let path = if name.contains('/') {
         name.to_owned()
     } else {
@@ -210,12 +212,12 @@ fn raise_loopback() -> io::Result<()> {
         rustix::net::SocketType::DGRAM,
         None,
     )?;
-    // SAFETY: all-zero is a legal value of this plain C structure.
+    // SAFETY: all-zero is a valid value of this plain C structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request names an interface and lives through the call.
+    // SAFETY: the request names an interface and is valid during the call.
     let result = unsafe {
         libc::ioctl(
             socket.as_raw_fd(),
@@ -244,8 +246,8 @@ fn mount_shm(target: &Path, root: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Children's ends come through a descriptor; requests to terminate are for the containers'
-/// owner to act on, not for the shim.
+/// Exits of children are read through a descriptor. The shim ignores termination signals, because the agent
+/// decides about the containers.
 fn block_signals() -> io::Result<SignalFd> {
     let mut set = SigSet::empty();
     for signal in [
@@ -263,7 +265,7 @@ fn block_signals() -> io::Result<SignalFd> {
     )?)
 }
 
-/// Opens the socket by a relative name: the directory's own path may be too long for one.
+/// Opens the socket with a relative name, because the path of the directory may be too long for a socket.
 fn listen() -> io::Result<UnixListener> {
     match fs::remove_file(SOCKET) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -274,8 +276,8 @@ fn listen() -> io::Result<UnixListener> {
     umask(old);
     let listener = listener?;
     listener.set_nonblocking(true)?;
-    // Makes it visible to a restarted agent after a power failure; otherwise the sandbox is dead
-    // anyway.
+    // The sync makes the socket's directory entry durable. If it fails, the sandbox only counts as dead
+    // after a power failure.
     File::open(".")?.sync_all().ok();
     Ok(listener)
 }

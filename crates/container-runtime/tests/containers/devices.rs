@@ -9,7 +9,7 @@ use host_kernel::loop_device::LoopDevice;
 
 use crate::world::{World, command, exec, logged, run, start};
 
-/// A block device over a file, which goes whatever happens.
+/// A loop device over a file, which is detached when the value is dropped.
 struct Disk(Option<LoopDevice>);
 
 impl Disk {
@@ -60,7 +60,7 @@ async fn a_block_device_is_where_it_is_asked_for_and_whose_it_is_for() {
     let exit = run(&sandbox, &writer).await;
     let node = "1000 1001 block special file";
     assert_eq!(logged(&writer), ["mark", node, node], "{exit:?}");
-    // Of its group only, and by what the control group lets through.
+    // The reader has only the device's group, and only the access that the control group allows.
     let mut reader = world.shell(
         "reader",
         "head -c 4 /dev/raw && echo; printf lost | dd of=/dev/raw bs=4 2>/dev/null || echo refused",

@@ -1,5 +1,5 @@
-//! Odd images: many layers, links where something is mounted, and configurations. Each result is compared
-//! with runc, which has the same root and, by umoci, the same configuration.
+//! Unusual images: many layers, links at mount points, and unusual configurations. Each result is compared
+//! with the result of runc, which starts the root with the configuration that umoci writes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::world::{World, layer, logged, run, sandbox_spec};
 
-/// Layers as an image store names them; each has a file of its own.
+/// Layers with names as in an image store; each layer has a different file.
 fn many_layers(world: &World, count: u32) -> Vec<PathBuf> {
     let made = (0..count).map(|number| {
         let digits = number.wrapping_mul(2_654_435_761);
@@ -56,7 +56,7 @@ async fn images_of_five_hundred_layers_start() {
             }];
             run(sandbox, &spec).await;
             assert_eq!(logged(&spec), [count.to_string(), (count + 1).to_string()]);
-            // By the options of its mount, others see that a layer is in use.
+            // Other processes can recognise the layer in use by the options of the mount.
             let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
             let upper = spec.rootfs.upper_dir.to_str().unwrap();
             let root = format!("{id}/bundle/rootfs ");
@@ -91,7 +91,7 @@ async fn images_of_five_hundred_layers_start() {
     world.end().await;
 }
 
-/// An image without layers has no command; it is not refused for the want of layers.
+/// An image without layers has no command, but it is not rejected for having no layers.
 #[tokio::test]
 async fn an_image_may_have_no_layer() {
     let world = World::new("nolayer");
@@ -104,7 +104,7 @@ async fn an_image_may_have_no_layer() {
     world.end().await;
 }
 
-/// A container of runc: the layers, and an upper directory of its own.
+/// A container of runc with the layers and a separate upper directory.
 struct Bundle {
     dir: PathBuf,
     config: Value,
@@ -138,7 +138,7 @@ impl Bundle {
     /// Runs the container, and returns its output, or the error of runc.
     fn run(&self) -> Result<Vec<String>, String> {
         fs::write(self.dir.join("config.json"), self.config.to_string()).unwrap();
-        // Its control group has this name too: no other test of this process has it.
+        // The control group has this name, too, so the name must be unique in this process.
         let names = [self.dir.parent().unwrap(), &self.dir];
         let names = names.map(|path| path.file_name().unwrap().to_str().unwrap());
         let id = names.join("-");
@@ -183,7 +183,7 @@ async fn ours(sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Vec<String>, St
     Ok(logged(spec))
 }
 
-/// The files below a directory: owner, and the mode of a directory.
+/// The files below a directory: their owners, and the modes of directories.
 fn files(root: &Path) -> BTreeMap<PathBuf, (u32, Option<u32>)> {
     let mut found = BTreeMap::new();
     let mut unread = vec![root.to_owned()];
@@ -201,10 +201,10 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (u32, Option<u32>)> {
     found
 }
 
-/// The links of an image: where they are, and where they lead.
+/// The links of an image: their paths and their targets.
 type Links = Vec<(&'static str, &'static str)>;
 
-/// The ways in which an image has a path, `P` with its parent `D`.
+/// The forms of a path `P`, with the parent `D`, in an image.
 fn shapes(path: &'static str) -> Vec<Links> {
     let (parent, _) = path.rsplit_once('/').unwrap();
     vec![
@@ -283,7 +283,7 @@ async fn mounts_go_where_the_links_of_the_image_lead() {
             let theirs = bundle.run();
             let ours = ours(&sandbox, &spec).await;
             if links.iter().any(|(_, target)| target.contains("gone/..")) {
-                // runc leaves "gone" out, and the container cannot use the path.
+                // runc ignores the difference, and its container cannot use the path.
                 assert!(theirs.is_err(), "{links:?} {theirs:?}");
                 assert_eq!(ours, Ok(vec!["mounted".to_owned()]), "{links:?} {path}");
                 continue;
@@ -308,7 +308,7 @@ async fn mounts_go_where_the_links_of_the_image_lead() {
     world.end().await;
 }
 
-/// One configuration of an image, as umoci's options.
+/// A configuration of an image, as options of umoci.
 struct Config {
     user: &'static str,
     directory: &'static str,
@@ -439,18 +439,18 @@ async fn configurations_mean_the_same_to_another_implementation() {
         let (mut ours, mut theirs) = (ours(&sandbox, &spec).await, theirs);
         for shown in [&mut ours, &mut theirs].into_iter().flatten() {
             if config.user.contains(':') {
-                // Beside a named group, containerd gives the user's others too; umoci does not.
+                // With a named group, containerd adds the other groups of the user, too; umoci does not.
                 shown.remove(2);
             }
             if config.variables.contains(&"HOME=/elsewhere") {
-                // The image decides, as with containerd; umoci takes the home of the user.
+                // The image decides, as with containerd; umoci uses the user's home directory.
                 shown.remove(4);
             }
         }
         let what = (config.user, config.directory, args, config.variables);
         match (&ours, &theirs) {
             (Err(_), Err(_)) => {}
-            // runc makes a missing directory, but none where a link leads.
+            // runc creates a missing directory, but not the missing target of a link.
             (Ok(_), Err(_)) if config.directory == "/dangling" => {}
             _ => assert_eq!(ours, theirs, "{what:?}"),
         }

@@ -27,7 +27,7 @@ async fn the_usual_file_systems_are_there_and_guarded() {
          ls / | grep -c old";
     let spec = world.shell("a", script);
     assert_eq!(run(&sandbox, &spec).await.code, 1);
-    // Three streams and the directory that `ls` reads.
+    // Three standard streams, and the directory that `ls` reads.
     assert_eq!(
         logged(&spec),
         [
@@ -97,7 +97,7 @@ async fn a_file_stays_in_its_project() {
     let world = World::new("project");
     let sandbox = world.sandbox("p1").await;
     let script = "mkdir /d; chattr +d /d 2>&1 && echo set; chattr -p 7 /d 2>&1; lsattr -d /d";
-    // The machine's own programs: busybox has none for this.
+    // The test uses programs of the machine, because busybox does not have them.
     let programs = [
         ("/usr/bin", "/usr/bin"),
         ("/usr/lib", "/lib"),
@@ -357,8 +357,8 @@ async fn limits_are_set_and_can_be_changed() {
 async fn what_runs_in_a_container_may_divide_its_control_group() {
     let world = World::new("divided");
     let sandbox = world.sandbox("p1").await;
-    // As a container engine or a service manager does that runs in a container. With version 1
-    // there is nothing to divide at this place.
+    // As a container engine or a service manager inside a container does. In version 1, there are no
+    // controllers to delegate.
     let script = "cd /sys/fs/cgroup; mkdir own; echo 0 > own/cgroup.procs; \
          echo +memory > cgroup.subtree_control; echo \"has $(cat cgroup.subtree_control)\"; \
          exec sleep 1000";
@@ -374,7 +374,8 @@ async fn what_runs_in_a_container_may_divide_its_control_group() {
     world.end().await;
 }
 
-/// Where the kernel counts huge pages; elsewhere a container that may have some starts all the same.
+/// Needs a kernel that counts huge pages. On other kernels, a container with a limit of huge pages starts,
+/// too.
 #[tokio::test]
 async fn huge_pages_are_limited() {
     let world = World::new("hugepages");
@@ -432,7 +433,8 @@ async fn containers_of_a_pod_share_what_a_pod_shares() {
     let b = world.shell("b", script);
     run(&sandbox, &b).await;
     assert_eq!(logged(&b), ["there", "321", "1", "0", "web-0", "1"]);
-    // Ending one leaves the other alone, but takes what the one has started.
+    // The removal of one container does not affect the other, but kills the processes that the removed
+    // container has started.
     let (out, _, _) = exec(&sandbox, command("a", &["echo", "alive"]), b"").await;
     assert_eq!(out, "alive\n");
     let own = world.sandbox("p2").await;
@@ -453,7 +455,8 @@ async fn who_holds_the_pods_processes_is_nobody() {
             ..sandbox_spec(id)
         };
         let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
-        // Even who may look into all processes finds neither files of the node nor rights there.
+        // Even a container that can inspect all processes finds no files and no rights of the node in the
+        // pause process.
         let script = "cat /proc/1/comm; ls -A /proc/1/root/ 2>/dev/null | wc -l; \
              grep -E 'Uid|Cap(Prm|Bnd)|NoNewPrivs' /proc/1/status";
         let mut spec = world.shell("a", script);
@@ -505,7 +508,7 @@ async fn the_network_namespace_is_the_pods_own_unless_asked() {
     start(&host, &spec).await;
     crate::world::until("it is written", || !logged(&spec).is_empty()).await;
     assert_eq!(logged(&spec)[0], node.to_str().unwrap());
-    // What it left on the node goes with it.
+    // Processes that the container has left on the node are killed with it.
     host.signal("a", 9).await.unwrap();
     crate::world::exit_of(&host, "a").await;
     let bad = SandboxSpec {
@@ -563,7 +566,7 @@ async fn a_container_can_join_the_processes_of_another() {
     debugger.security.capabilities_add = vec!["SYS_PTRACE".into()];
     assert_eq!(run(&sandbox, &debugger).await.code, 0);
     assert_eq!(logged(&debugger), ["sleep 1000 ", "root"]);
-    // It ends with the container that it looks into; one that does not run has nothing to see.
+    // The container stops with its target container. If the target does not run, the start fails.
     let mut waiting = world.shell("waiting", "exec sleep 1000");
     waiting.process_target = Some("app".into());
     start(&sandbox, &waiting).await;

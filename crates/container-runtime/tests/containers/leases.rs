@@ -1,4 +1,4 @@
-//! Sandboxes that end with the lease of their node, and with their shim.
+//! Sandboxes that stop with the Lease of their node, and with their shim.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 
 use crate::world::{World, cgroup_dirs, command, exec, logged, sandbox_spec, start, until};
 
-/// Longer than any test.
+/// Longer than the longest test.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A process that leaves its parent, its session and its user, beside the one that is started.
+/// A script that starts a second process, which leaves its parent, its session and its user.
 fn runaway() -> String {
     let setsid = libc::SYS_setsid;
     format!(
@@ -25,7 +25,7 @@ fn runaway() -> String {
     )
 }
 
-/// The page of a node, as its agent and as a shim has it.
+/// The deadline page of a node, mapped as in the agent and as in the shim.
 struct Page {
     file: DeadlineFile,
     mapped: DeadlinePage,
@@ -99,7 +99,7 @@ async fn nothing_starts_when_the_lease_has_lapsed() {
     world.end().await;
 }
 
-/// Times from the start of an attempt to its deadline: a busy machine needs a longer one.
+/// Durations from the start of an attempt to its deadline: a busy machine needs a longer one.
 const ATTEMPTS: [Duration; 3] = [
     Duration::from_secs(6),
     Duration::from_secs(20),
@@ -107,8 +107,8 @@ const ATTEMPTS: [Duration; 3] = [
 ];
 const WARNED: &str = "trap 'echo warned' TERM; echo up; while :; do sleep 0.1; done";
 
-/// A sandbox that is warned in the middle of the time until the deadline; `None` if that is over
-/// before it runs.
+/// A sandbox whose containers are asked to stop in the middle of the time until the deadline; `None` if the
+/// deadline passes before the sandbox runs.
 async fn closing(world: &World, page: &Page, path: &Path, time: Duration) -> Option<Sandbox> {
     page.set(now() + time);
     let mut spec = spec(path);
@@ -158,8 +158,8 @@ async fn a_sandbox_is_warned_and_ends_at_the_deadline() {
     panic!("never warned");
 }
 
-/// The agent restarts a container that has ended because it was asked to stop. The new one would be killed at the
-/// deadline.
+/// An agent may restart a container that has exited because it was asked to stop. The new container would
+/// be killed at the deadline.
 // findings-2 R28
 #[tokio::test]
 async fn nothing_starts_while_the_lease_is_closing() {
@@ -223,8 +223,8 @@ async fn a_renewed_lease_keeps_a_sandbox() {
     panic!("never renewed in time");
 }
 
-/// Pods that end with the lease: an ordinary one, one with a common process namespace, and one with users of its
-/// own.
+/// Pods that stop with the Lease: an ordinary pod, a pod with a shared process namespace, and a pod with a
+/// user namespace.
 fn of_each_form(page: &Path) -> [SandboxSpec; 3] {
     let shared = SandboxSpec {
         share_process_namespace: true,
@@ -237,7 +237,7 @@ fn of_each_form(page: &Path) -> [SandboxSpec; 3] {
     [spec(page), shared, of_own_users]
 }
 
-/// A parent-death signal on the container itself does not hold: a change of the user clears it.
+/// A parent-death signal of the container's process is not enough, because a change of the user clears it.
 #[tokio::test]
 async fn nothing_outlives_the_shim() {
     let world = World::new("warden");
@@ -259,7 +259,7 @@ async fn nothing_outlives_the_shim() {
     world.end().await;
 }
 
-/// A shim that writes a log to a disk that does not answer stands still, as one that is stopped does.
+/// A shim that writes a log to a disk that does not respond is blocked like a stopped shim.
 #[tokio::test]
 async fn nothing_outlives_the_deadline_while_the_shim_stands_still() {
     let world = World::new("still");
@@ -285,7 +285,7 @@ async fn nothing_outlives_the_deadline_while_the_shim_stands_still() {
             stopped = up && now() < deadline;
             until("all has ended", || processes(&sandbox).is_empty()).await;
             assert!(now() >= deadline);
-            // A renewal comes too late for this pod.
+            // For this pod, the renewal is too late.
             page.set(now() + HOUR);
             kill(shim, Signal::SIGCONT).unwrap();
             until_dead(&sandbox).await;

@@ -50,11 +50,11 @@ async fn signals_reach_the_first_process() {
     assert_eq!(logged(&spec), ["up", "bye"]);
     let spec = world.container("kill", &["sleep", "1000"]);
     start(&sandbox, &spec).await;
-    // The first process of a process namespace ignores signals it has no handler for.
+    // The first process of a process namespace ignores signals without a handler.
     sandbox.signal("kill", 9).await.unwrap();
     let exit = exit_of(&sandbox, "kill").await;
     assert_eq!((exit.code, exit.signal), (137, Some(9)));
-    // Once more is no error.
+    // A repeated signal is no error.
     sandbox.signal("kill", 9).await.unwrap();
     world.end().await;
 }
@@ -109,8 +109,8 @@ async fn a_command_that_cannot_run_is_a_start_error() {
     world.end().await;
 }
 
-/// As thousands of Services in a namespace make it: the kernel takes 6 MiB at most (execve(2)), and
-/// what is much larger does not even reach it.
+/// Thousands of Services in a namespace create such an environment. The kernel accepts at most 6 MiB
+/// (execve(2)), and much larger environments do not even reach the kernel.
 #[tokio::test]
 async fn an_environment_that_is_too_large_is_told_as_such() {
     let world = World::new("large");
@@ -142,7 +142,7 @@ async fn an_environment_that_is_too_large_is_told_as_such() {
         error.to_string().contains("enableServiceLinks: false"),
         "{error}"
     );
-    // The sandbox takes it calmly.
+    // The sandbox still works.
     assert_eq!(
         run(&sandbox, &world.container("next", &["true"]))
             .await
@@ -162,7 +162,7 @@ async fn calls_in_the_wrong_state_are_refused() {
         Err(RuntimeError::NoSuchContainer { .. })
     ));
     sandbox.create_container(spec.clone()).await.unwrap();
-    // The same again, as an agent does that died before the answer.
+    // An equal call is repeated, as by an agent that was killed before the response.
     sandbox.create_container(spec.clone()).await.unwrap();
     assert!(matches!(
         sandbox.signal("a", 15).await,
@@ -183,7 +183,7 @@ async fn calls_in_the_wrong_state_are_refused() {
         state.containers["a"].status,
         ContainerStatus::Running { .. }
     ));
-    // Removal kills.
+    // The removal kills the container.
     sandbox.remove("a").await.unwrap();
     sandbox.remove("a").await.unwrap();
     let bad = world.container("../x", &["true"]);

@@ -22,7 +22,7 @@ fn bind(path: &Path, to: &str) -> Mount {
     }
 }
 
-/// A mount of the node that goes with its guard.
+/// A mount of the node, which is unmounted when the value is dropped.
 pub struct Mounted(PathBuf);
 
 impl Mounted {
@@ -39,7 +39,7 @@ impl Mounted {
         Mounted(at)
     }
 
-    /// A directory that is mounted where it is.
+    /// Mounts a directory over itself.
     pub fn itself(at: PathBuf) -> Self {
         fs::create_dir_all(&at).unwrap();
         let flags = MsFlags::MS_BIND;
@@ -97,7 +97,7 @@ async fn later_mounts_travel_as_far_as_is_asked() {
         ("none", "/v", "0\n"),
         ("in", "/v", "1\n"),
         ("both", "/v", "1\n"),
-        // One mount that travels does not take the others with it.
+        // The propagation of one mount does not affect the other mounts.
         ("both", "/own", "0\n"),
     ] {
         let script = format!("ls {place}/node | wc -l");
@@ -120,8 +120,8 @@ async fn later_mounts_travel_as_far_as_is_asked() {
     world.end().await;
 }
 
-/// A privileged pod may mount the node's `/dev` as a whole: the container's own devices and links are
-/// below it then, and what is masked stays so.
+/// A privileged pod may mount the node's `/dev`. The container's devices and links are covered by it then,
+/// and masked paths stay masked.
 #[tokio::test]
 async fn a_volume_may_be_mounted_over_dev() {
     let world = World::new("over-dev");

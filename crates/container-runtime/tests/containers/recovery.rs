@@ -1,4 +1,4 @@
-//! The state that a new agent finds after any failure of the old one or of a shim.
+//! The state that a new agent finds after any failure of the former agent or of a shim.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 
 use crate::world::{World, cgroup_dirs, command, exec, logged, sandbox_spec, start, until};
 
-/// Whether the process runs. One that is about to be a zombie has left its control group already, and runs
-/// nothing any more.
+/// Whether the process runs. A process that is about to become a zombie has left its control group already
+/// and runs no more code.
 fn alive(pid: i32) -> bool {
     /// `PF_EXITING` of `include/linux/sched.h`.
     const EXITING: u64 = 4;
@@ -54,7 +54,8 @@ async fn a_new_agent_finds_running_containers_and_past_exits() {
     assert_eq!(state.status, SandboxStatus::Ready);
     assert!(matches!(&state.containers["b"].status, ContainerStatus::Exited(e) if e.code == 3));
     assert!(alive(running_pid(&state.containers["a"].status)));
-    // Creating it again gives the same one; a different one under its name is refused.
+    // An equal specification returns the existing sandbox; a different specification with this id is
+    // rejected.
     let again = runtime.create_sandbox(sandbox_spec("p1")).await.unwrap();
     assert_eq!(again.state().await.unwrap().pid, state.pid);
     let other = SandboxSpec {
@@ -68,7 +69,7 @@ async fn a_new_agent_finds_running_containers_and_past_exits() {
     world.end().await;
 }
 
-/// Deletes what can be deleted of a sandbox's directory while its containers run.
+/// Deletes all files of a sandbox's directory that can be deleted while its containers run.
 fn lose_records(dir: &std::path::Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -88,7 +89,8 @@ async fn bodies_whose_records_are_lost_end_before_others_begin() {
     let world = World::new("lost");
     let dir = world.dir.join("run/sandboxes/p1");
     let mut bodies = Vec::new();
-    // A new agent looks for what there is, or makes the sandbox at once, or finds what a backup has.
+    // Three cases: a new agent lists the sandboxes, creates the sandbox at once, or has the records of a
+    // backup.
     for (round, way) in ["looks", "makes", "restored"].into_iter().enumerate() {
         let sandbox = world.sandbox("p1").await;
         let container = world.container("a", &["sleep", "1000"]);
@@ -114,13 +116,13 @@ async fn bodies_whose_records_are_lost_end_before_others_begin() {
     world.end().await;
 }
 
-/// Agents that clean up after each other at the same time leave such a shim.
+/// Two agents that clean up concurrently can leave such a shim.
 #[tokio::test]
 async fn a_shim_without_record_and_control_group_is_ended() {
     let world = World::new("alone");
     let sandbox = world.sandbox("p1").await;
     let shim = sandbox.state().await.unwrap().pid;
-    // It stands still, so that it does not end with its pod.
+    // The shim is stopped, so that it does not exit with its pod.
     send(shim, Signal::SIGSTOP);
     let dirs = cgroup_dirs(sandbox.cgroup().trim_start_matches('/'));
     let processes = dirs.iter().flat_map(|dir| {
@@ -166,7 +168,7 @@ async fn a_killed_shim_is_noticed_and_cleaned_up() {
         Err(RuntimeError::SandboxDead { .. })
     ));
     assert!(alive(pid), "containers live on without their shim");
-    // A sandbox of the same id comes only after the old one has left no process behind.
+    // A sandbox with this id is created only after the old sandbox has left no process.
     let fresh = world
         .runtime
         .create_sandbox(sandbox_spec("p1"))
@@ -183,7 +185,7 @@ async fn a_killed_shim_is_noticed_and_cleaned_up() {
 async fn half_made_sandboxes_are_cleaned_up() {
     let world = World::new("halfmade");
     let root = world.dir.join("run/sandboxes");
-    // The agent died before, and after, it had written the specification.
+    // The agent was killed before it had written the specification, and after.
     fs::create_dir_all(root.join("empty")).unwrap();
     let sandbox = world.sandbox("p1").await;
     let file = fs::read(root.join("p1/sandbox.json")).unwrap();
@@ -209,7 +211,7 @@ async fn there_are_never_two_shims_for_one_sandbox() {
         .map(|agent| agent.create_sandbox(sandbox_spec("p1")));
     let mut pids = BTreeSet::new();
     for sandbox in join_all(creations).await.into_iter().flatten() {
-        // One that lost the race may have been cleaned away by its rival.
+        // A shim that lost the race may have been removed by the other one.
         if let Ok(state) = sandbox.state().await {
             pids.insert(state.pid);
         }
@@ -219,7 +221,7 @@ async fn there_are_never_two_shims_for_one_sandbox() {
     world.end().await;
 }
 
-/// Processes whose working directory is the sandbox's: its shims.
+/// Processes whose working directory is the sandbox's directory: its shims.
 fn shims_of(dir: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -282,7 +284,7 @@ async fn twenty_sandboxes_live_side_by_side() {
         *private.last().unwrap() < 3 << 10,
         "KiB of private memory: {private:?}"
     );
-    // Idle means idle.
+    // An idle shim uses no processor time.
     comes_to_rest(&pids, 0).await;
     join_all(pods.iter().map(|(sandbox, _)| sandbox.destroy())).await;
     assert!(world.runtime.sandboxes().await.unwrap().is_empty());
@@ -334,8 +336,7 @@ pub fn private_kib(pid: i32) -> u64 {
         .sum()
 }
 
-/// Waits until the processes together use no more than so many ticks of the processor in a while: idle
-/// means idle.
+/// Waits until the processes together use at most `most` ticks of processor time in an interval.
 pub async fn comes_to_rest(pids: &[i32], most: u64) {
     let used = || pids.iter().map(|pid| ticks(*pid)).sum::<u64>();
     for _ in 0..120 {
@@ -384,7 +385,7 @@ async fn a_sandbox_whose_agent_died_before_it_was_ready_leaves_nothing() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    // Nobody will read what it says.
+    // The output of the process is not read any more.
     drop(child.stdout.take());
     child.wait().unwrap();
     until("it has ended", || shims_of(&dir).is_empty()).await;
@@ -405,7 +406,7 @@ async fn a_shim_that_does_not_answer_keeps_nothing_alive() {
         let pid = running_pid(&state.containers["a"].status);
         let shim = nix::unistd::Pid::from_raw(state.pid);
         nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGSTOP).unwrap();
-        // What waits for an answer has waited long enough at once.
+        // The paused clock ends all time limits at once.
         tokio::time::pause();
         let said = sandbox.state().await.unwrap_err();
         assert!(matches!(said, RuntimeError::ShimSilent { .. }), "{said:?}");
@@ -418,7 +419,7 @@ async fn a_shim_that_does_not_answer_keeps_nothing_alive() {
             false => sandbox.signal("a", 9).await.unwrap(),
         }
         tokio::time::resume();
-        // A process leaves its control group a little before it is a zombie.
+        // A process leaves its control group shortly before it becomes a zombie.
         until("all have ended", || !alive(pid) && !alive(state.pid)).await;
         let gone = sandbox.state().await.unwrap();
         assert_eq!(gone.status, SandboxStatus::Dead);
@@ -427,7 +428,7 @@ async fn a_shim_that_does_not_answer_keeps_nothing_alive() {
     world.end().await;
 }
 
-/// The group of a process that it is frozen by, the file that freezes it, and what is written there.
+/// The control group that can freeze a process, the file that freezes it, and the text to write.
 fn freezer(pid: i32) -> (PathBuf, &'static str, &'static str) {
     let membership = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let of = |mark: &str| {
@@ -444,8 +445,8 @@ fn freezer(pid: i32) -> (PathBuf, &'static str, &'static str) {
     }
 }
 
-/// findings R12: what somebody has frozen ends all the same. With control groups of version 1 the
-/// freezer keeps processes even from being killed.
+/// findings R12: frozen processes can be killed. In version 1 of control groups, the freezer delays even
+/// `SIGKILL`.
 #[tokio::test]
 async fn frozen_processes_are_thawed_to_be_killed() {
     let world = World::new("frozen");
@@ -454,7 +455,7 @@ async fn frozen_processes_are_thawed_to_be_killed() {
     let state = sandbox.state().await.unwrap();
     let pid = running_pid(&state.containers["a"].status);
     let (group, file, frozen) = freezer(pid);
-    // A group below a frozen one stays frozen.
+    // A group below a frozen group stays frozen.
     let inner = group.join("inner");
     fs::create_dir(&inner).unwrap();
     fs::write(inner.join("cgroup.procs"), pid.to_string()).unwrap();

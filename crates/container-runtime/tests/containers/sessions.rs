@@ -63,7 +63,7 @@ async fn commands_run_with_separate_streams_and_their_own_exit_code() {
         error.message,
         "exec: \"nothere\": executable file not found in $PATH"
     );
-    // Killed by a signal: as a shell says it.
+    // Killed by a signal: the code is that of a shell.
     let killed = exec(&sandbox, command("a", &["sh", "-c", "kill -9 $$"]), b"").await;
     assert_eq!(killed.2, Some(137));
     world.end().await;
@@ -95,7 +95,7 @@ async fn commands_can_have_a_terminal() {
             height: 40,
         })
         .await;
-    // The size is set by the shim some time after the call; ask until it is.
+    // The shim sets the size some time after the call, so the test reads the size until it has changed.
     let text = loop {
         stdin.write_all(b"stty size; echo done\n").await.unwrap();
         let text = read_until(&mut session, "done\r\n").await;
@@ -184,7 +184,7 @@ async fn a_container_can_have_a_terminal() {
         text.contains("/dev/pts/0") && text.contains("24 80"),
         "{text:?}"
     );
-    // A client that goes away leaves the container running; another may come.
+    // The container continues after a client has disconnected, and another client may attach.
     drop(session);
     drop(stdin);
     let attach = AttachSpec {
@@ -243,7 +243,7 @@ async fn a_client_that_leaves_much_input_behind_costs_nothing() {
     };
     let mut session = sandbox.exec(spec).await.unwrap();
     let mut stdin = session.stdin.take().unwrap();
-    // Nobody reads it: pipes and queues fill up.
+    // No process reads the data, so pipes and queues fill up.
     let writing = stdin.write_all(&[b'x'; 4 << 20]);
     assert!(
         tokio::time::timeout(Duration::from_millis(300), writing)
@@ -257,13 +257,14 @@ async fn a_client_that_leaves_much_input_behind_costs_nothing() {
     world.end().await;
 }
 
-/// findings-2 K1: a command that reads late gets what its client has left behind, and then the end.
+/// findings-2 K1: a command that reads late receives the data that its client has sent before it
+/// disconnected, and then the end of the input.
 #[tokio::test]
 async fn input_of_a_client_that_has_left_is_delivered() {
     let world = World::new("lateinput");
     let sandbox = world.sandbox("p1").await;
     start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
-    // More than the shim's queue and the pipe have room for: the rest waits in the socket.
+    // More than the shim's queue and the pipe can hold: the rest waits in the socket.
     const MUCH: usize = 140_000;
     let script = "until [ -e /tmp/go ]; do sleep 0.01; done; cat > /tmp/got; echo end > /tmp/end";
     let spec = ExecSpec {

@@ -1,5 +1,4 @@
-//! Pods with users of their own: what ids and capabilities mean inside, on the node and on disk
-//! (KEP-127).
+//! Pods with a user namespace: ids and capabilities inside, on the node and on disk (KEP-127).
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -45,7 +44,7 @@ async fn pid_of(sandbox: &Sandbox, container: &str) -> i32 {
     }
 }
 
-/// A directory whose mode says that only its owner may go through it.
+/// Removes the access of other users from a directory.
 fn closed(dir: PathBuf) -> PathBuf {
     fs::create_dir_all(&dir).unwrap();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
@@ -80,7 +79,7 @@ async fn each_pod_has_ids_of_its_own_and_its_containers_share_them() {
     assert_eq!(maps[0][0], maps[0][1]);
     let on_node = fs::metadata(format!("/proc/{}", pid_of(&one, "a").await)).unwrap();
     assert_eq!((on_node.uid(), on_node.gid()), (first[1], first[1]));
-    // A new agent knows whose ids are whose; what a pod leaves is free again.
+    // A new agent reads the ids of all pods; the ids of a removed pod can be assigned again.
     let runtime = world.reopened();
     let three = runtime.create_sandbox(own_users("p3")).await.unwrap();
     let spec = world.container("d", &["cat", "/proc/self/uid_map"]);
@@ -98,7 +97,7 @@ async fn each_pod_has_ids_of_its_own_and_its_containers_share_them() {
 async fn files_belong_to_whom_they_belong_on_disk() {
     let world = World::new("userfiles");
     let sandbox = sandbox(&world, "p1").await;
-    // Neither the way to the volumes nor the one to the root is open to the pod's users.
+    // The pod's users have no access to the parent directories of the volumes and of the root.
     let volume = closed(world.dir.join("closed")).join("volume");
     fs::create_dir_all(volume.join("sub")).unwrap();
     fs::write(volume.join("file"), "").unwrap();
@@ -137,7 +136,7 @@ async fn files_belong_to_whom_they_belong_on_disk() {
         (found.uid(), found.gid())
     };
     assert_eq!(owner(volume.join("made")), (0, 0));
-    // As a user with a group of the volume's.
+    // A user with a group of the volume.
     let mut user = world.shell(
         "b",
         "touch /sub/made && busybox stat -c '%u:%g' /sub/made; echo again > /dev/stdout; busybox id -G",
@@ -189,7 +188,7 @@ async fn capabilities_count_in_the_pod_alone() {
     fs::write(world.dir.join("secret"), "of the node\n").unwrap();
     let secret = world.dir.join("secret");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-    // As good as the node's root, were it not for the namespace.
+    // A user with all capabilities, which are limited to the user namespace.
     let script = "grep CapEff /proc/self/status; hostname; \
          busybox mknod /tmp/disk b 254 0 2>/dev/null || echo no device; \
          mount -t tmpfs none /tmp && echo mounted inside; \
@@ -220,7 +219,7 @@ async fn capabilities_count_in_the_pod_alone() {
         fs::read_to_string("/proc/sys/kernel/hostname").unwrap(),
         "renamed\n"
     );
-    // A process that got out of its root would still be nobody on the node.
+    // A process that escaped from its root would still have no rights on the node.
     let a = world.shell("b", "exec sleep 1000");
     start(&sandbox, &a).await;
     let pid = pid_of(&sandbox, "b").await;
@@ -357,7 +356,7 @@ async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
 async fn what_cannot_be_mapped_is_refused() {
     let world = World::new("userrefused");
     let sandbox = sandbox(&world, "p1").await;
-    // The process file system shows ids as they are, and says so.
+    // The process file system does not support mapped mounts, which the error reports.
     let mut spec = world.container("a", &["true"]);
     spec.mounts = vec![bind(Path::new("/proc"), "/node", None)];
     let refused = sandbox
@@ -393,7 +392,7 @@ async fn what_cannot_be_mapped_is_refused() {
 async fn an_unmasked_process_file_system_can_be_mounted_again() {
     let world = World::new("userproc");
     let sandbox = sandbox(&world, "p1").await;
-    // Whoever makes a namespace of its own inside is kept from what is hidden outside.
+    // A process that creates a nested namespace cannot access paths that are hidden outside.
     let script = "unshare -U -r -m -p -f mount -t proc proc /tmp 2>/dev/null && echo mounted; \
          (echo 1 > /proc/sys/net/ipv4/ip_unprivileged_port_start) 2>/dev/null && echo written; true";
     let mut masked = world.shell("masked", script);

@@ -1,5 +1,5 @@
-//! A runtime of its own for each test, with a root file system made of Debian's busybox, and everything taken away
-//! again in the end, whatever happened.
+//! A separate runtime for each test, with a root file system of Debian's busybox. Everything is removed at
+//! the end, even if the test fails.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -29,7 +29,7 @@ const APPLETS: &[&str] = &[
     "mkfifo",
 ];
 
-/// One read-only layer for all tests.
+/// A read-only layer that all tests share.
 pub fn layer() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| {
@@ -47,7 +47,8 @@ pub fn layer() -> &'static Path {
         let busybox = busybox.expect("these tests need busybox (or busybox-static)");
         fs::copy(busybox, dir.join("bin/busybox")).unwrap();
         copy_libraries(busybox, &dir);
-        // Debian's perl makes any system call; the shim's libraries are for those who run its program.
+        // Debian's perl can make any system call. The libraries of the shim are for tests that run its
+        // program.
         fs::create_dir_all(dir.join("usr/bin")).unwrap();
         fs::copy(PERL, dir.join("usr/bin/perl")).expect("these tests need Debian's perl-base");
         copy_libraries(PERL, &dir);
@@ -67,7 +68,7 @@ pub fn layer() -> &'static Path {
         .unwrap();
         fs::write(dir.join("etc/text"), "not a program\n").unwrap();
         fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        // Another test process may have been faster; then its layer is as good.
+        // If another test process was faster, its layer is used.
         if fs::rename(&dir, &done).is_err() {
             fs::remove_dir_all(&dir).unwrap();
         }
@@ -75,7 +76,7 @@ pub fn layer() -> &'static Path {
     })
 }
 
-/// The interpreter and libraries of a program that is not static, as `ldd` names them.
+/// The interpreter and the libraries of a dynamically linked program, as `ldd` lists them.
 pub fn copy_libraries(program: &str, root: &Path) {
     let output = std::process::Command::new("ldd")
         .arg(program)
@@ -90,7 +91,7 @@ pub fn copy_libraries(program: &str, root: &Path) {
 }
 
 impl Drop for World {
-    /// Takes everything away even when the test has failed.
+    /// Cleans up, even if the test has failed.
     fn drop(&mut self) {
         let runtime = self.runtime.clone();
         let clean_up = move || {
@@ -165,7 +166,7 @@ impl World {
         self.container(id, &["sh", "-c", script])
     }
 
-    /// Destroys everything and checks that nothing of it is left.
+    /// Destroys all sandboxes and checks that nothing is left.
     pub async fn end(self) {
         for sandbox in self.runtime.sandboxes().await.unwrap() {
             sandbox.destroy().await.unwrap();
@@ -200,7 +201,7 @@ pub fn cgroup_dirs(group: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A file of a group, by its version 1 or version 2 name.
+/// The content of a group's file, with its version 1 or version 2 name.
 pub fn cgroup_file(group: &str, names: &[&str]) -> String {
     let group = group.trim_start_matches('/');
     let mut paths = cgroup_dirs(group)
@@ -219,7 +220,7 @@ pub fn sandbox_spec(id: &str) -> SandboxSpec {
     }
 }
 
-/// Creates, starts and waits for the end.
+/// Creates and starts a container, and waits for its exit.
 pub async fn run(sandbox: &Sandbox, spec: &ContainerSpec) -> Exit {
     sandbox.create_container(spec.clone()).await.unwrap();
     sandbox.start(&spec.id).await.unwrap();

@@ -16,7 +16,7 @@ pub(super) enum Challenge {
     },
 }
 
-/// The first challenge that can be met.
+/// The first challenge that this client supports.
 pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     let texts = headers.get_all(WWW_AUTHENTICATE).iter();
     let texts = texts.filter_map(|text| text.to_str().ok());
@@ -39,7 +39,7 @@ pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     })
 }
 
-/// Whether a challenge can be met, for fuzzing.
+/// Whether this client supports a challenge, for fuzzing.
 pub(crate) fn meets(headers: &HeaderMap) -> bool {
     match challenge(headers) {
         Some(Challenge::Bearer {

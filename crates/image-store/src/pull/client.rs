@@ -1,5 +1,5 @@
 //! Requests to a registry (OCI distribution specification; tokens as in "Docker Registry v2
-//! authentication"). The size of every response is bounded, because a registry is not trusted.
+//! authentication"). The size of each response is limited, because a registry is not trusted.
 
 use std::io;
 use std::path::PathBuf;
@@ -31,9 +31,9 @@ const USER_AGENT_VALUE: HeaderValue =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The largest answer with a token, in bytes.
+/// Maximum size of a response with a token, in bytes.
 const TOKEN_BYTES_MAX: u64 = 256 << 10;
-/// Maximum size of the answer to the check that a server is a registry, in bytes.
+/// Maximum size of the response to the check whether a server is a registry, in bytes.
 const HELLO_BYTES_MAX: u64 = 1 << 10;
 /// Maximum size of an error response that is read, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 64 << 10;
@@ -62,65 +62,56 @@ const CODES: &[&str] = &[
     "UNSUPPORTED",
 ];
 
-/// The error of a request to a registry.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     /// The registry does not have the manifest or blob (404).
     #[error("not found")]
     NotFound,
-    /// It requires credentials, or refuses these.
+    /// The registry requires credentials, or rejects these credentials.
     #[error("unauthorized")]
     Unauthorized,
-    /// The registry answers with another status than success.
+    /// The registry responds with another status.
     #[error("it answered {status}{}{}", if .code.is_some() { ": " } else { "" }, .code.unwrap_or(""))]
     Status {
-        /// The code.
         status: StatusCode,
-        /// Its error code, if it is a known one. No more of the response is reported: it may come
-        /// from a service that the pod's owner must not see.
+        /// The error code, if it is one of the known codes. No other part of the response is reported,
+        /// because the response may come from a service that the pod's owner must not read.
         code: Option<&'static str>,
         /// Whether a retry may succeed.
         passing: bool,
     },
-    /// The answer is longer than such answers are.
+    /// The response exceeds its maximum size.
     #[error("its {what} is longer than the limit of {limit} bytes")]
     TooLong {
-        /// The requested object.
         what: &'static str,
-        /// The bound.
+        /// The maximum size, in bytes.
         limit: u64,
     },
-    /// An address of the node itself has no registry, or no listener.
+    /// The address belongs to this node and has no registry, or no listener.
     #[error("does not answer as a registry")]
     NoRegistry,
     /// The address is not allowed for pulls.
     #[error("the address is not allowed for pulls")]
     OutOfReach,
-    /// The transfer is below the minimum speed.
     #[error("too slow")]
     TooSlow(TooSlow),
-    /// It does not keep to the protocol.
+    /// The response violates the protocol.
     #[error("{0}")]
     Protocol(String),
-    /// It cannot be reached, or gives no answer.
+    /// The registry cannot be reached, or does not respond.
     #[error(transparent)]
     Connection(#[from] Error),
-    /// The answer ends before its length.
+    /// The response ends before its length.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// The trusted certificates cannot be read.
+    /// The certificate authorities cannot be read.
     #[error("read {path}: {source}")]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Certificates { path: PathBuf, source: io::Error },
 }
 
 impl RequestError {
-    /// Whether an immediate retry may succeed. A refused connection or an unknown host is reported:
-    /// there may be another endpoint.
+    /// Whether an immediate retry may succeed. A refused connection or an unknown host is reported at once,
+    /// because there may be another endpoint.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Status { passing, .. } => *passing,
@@ -132,28 +123,28 @@ impl RequestError {
     }
 }
 
-/// A client of one repository of a registry, with credentials.
+/// A client for one repository of a registry, with credentials.
 pub(super) struct RegistryClient {
     http: Pool,
-    /// `https://host/v2/`
+    /// The URL `https://host/v2/`.
     root: Url,
-    /// `https://host/v2/repository`
+    /// The URL `https://host/v2/repository`.
     base: String,
     reach: AllowedAddresses,
-    /// It has shown that it is a registry.
+    /// Whether the server has proved that it is a registry.
     shown: AtomicBool,
-    /// With a mirror, `?ns=registry`.
+    /// The query `?ns=registry`, for a mirror.
     query: String,
     repository: String,
     credentials: Option<Credentials>,
     minimum_speed: MinimumSpeed,
     progress: PullProgress,
-    /// The `Authorization` header that it accepted.
+    /// The `Authorization` header that the registry has accepted.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
 impl RegistryClient {
-    /// A client for the repository of a name, at an endpoint.
+    /// A client for the repository of an image name, at an endpoint.
     pub async fn new(
         endpoint: &Endpoint,
         reference: &Reference,
@@ -204,9 +195,9 @@ impl RegistryClient {
         })
     }
 
-    /// Checks that a listener on the node itself is a registry, before any request whose contents a
-    /// pod's owner has chosen: it answers as the base of the distribution API. The error does not
-    /// tell the pod's owner whether there is no listener or another one.
+    /// Checks that a listener on this node is a registry, before any request whose content a pod's owner
+    /// has chosen: the response must be that of the base of the distribution API. The error does not reveal
+    /// to the pod's owner whether there is no listener or another server.
     pub async fn show_itself(&self) -> Result<(), RequestError> {
         if !self.reach.must_show_itself() || self.shown.load(Ordering::Relaxed) {
             return Ok(());
@@ -288,12 +279,12 @@ impl RegistryClient {
         }
     }
 
-    /// The `Authorization` header for a challenge, if it can be met.
+    /// The `Authorization` header for a challenge; `None` if the client does not support the challenge.
     async fn authorize(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {
         let given = match &self.credentials {
             None => None,
             Some(Credentials::Basic { username, password }) => Some((username, password)),
-            // There are no other credentials.
+            // The client has no other credentials.
             Some(Credentials::Bearer(_)) => return Ok(None),
         };
         match challenge(headers) {
@@ -321,7 +312,7 @@ impl RegistryClient {
                 let answer = self.send(&url, headers).await?;
                 match answer.status() {
                     StatusCode::OK => {}
-                    // Some say 400 when they do not know a name.
+                    // Some token servers respond with 400 to an unknown name.
                     status if status.is_client_error() && !is_passing(status) => {
                         return Err(RequestError::Unauthorized);
                     }
@@ -339,7 +330,7 @@ impl RegistryClient {
     }
 }
 
-/// An answer that is coming in.
+/// A response whose body is being received.
 pub(super) struct RegistryResponse {
     response: Response<Body>,
     stall_detector: StallDetector,
@@ -351,19 +342,19 @@ impl RegistryResponse {
         self.response.status()
     }
 
-    /// The digest that the registry says it has.
+    /// The digest in the headers of the response.
     pub fn digest(&self) -> Option<&str> {
         let digest = self.response.headers().get("docker-content-digest")?;
         digest.to_str().ok()
     }
 
-    /// Whether it says that it has more bytes.
+    /// Whether the headers state more than `limit` bytes.
     pub fn is_longer_than(&self, limit: u64) -> bool {
         let length = self.response.body().content_length();
         length.is_some_and(|length| length > limit)
     }
 
-    /// The next piece; `None` at the end.
+    /// The next chunk; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
         loop {
             let chunk =
@@ -383,7 +374,7 @@ impl RegistryResponse {
     }
 }
 
-/// The token in a registry's response, under either name.
+/// The token in a response, under either of its two names.
 pub(crate) fn token(bytes: &[u8]) -> Result<Option<String>, serde_json::Error> {
     let tokens: Tokens = serde_json::from_slice(bytes)?;
     Ok(tokens.token.or(tokens.access_token))
@@ -407,7 +398,7 @@ struct RefusalError {
     code: String,
 }
 
-/// Whether an answer is one of the base of the distribution API (OCI distribution specification,
+/// Whether a response is valid for the base of the distribution API (OCI distribution specification,
 /// "Determining Support"): 200, or 401 with a challenge.
 async fn speaks_distribution(answer: RegistryResponse) -> bool {
     let headers = answer.response.headers();
@@ -424,7 +415,7 @@ async fn speaks_distribution(answer: RegistryResponse) -> bool {
     }
 }
 
-/// The certificates that an endpoint is verified with.
+/// The TLS configuration with the trusted certificates of an endpoint.
 async fn trust(endpoint: &Endpoint) -> Result<Arc<tls::ClientConfig>, RequestError> {
     let tls = |error: tls::Error| RequestError::Protocol(error.to_string());
     if endpoint.insecure_skip_verify {
@@ -461,7 +452,7 @@ fn bearer(token: &str) -> Result<HeaderValue, RequestError> {
     Ok(value)
 }
 
-/// Reads a whole answer of at most this number of bytes.
+/// Reads a complete response of at most `limit` bytes.
 async fn whole(
     mut answer: RegistryResponse,
     what: &'static str,
@@ -485,7 +476,7 @@ async fn whole(
 async fn refusal(mut answer: RegistryResponse) -> RequestError {
     let status = answer.status();
     let mut bytes = Vec::new();
-    // A truncated response is reported as far as it was read.
+    // A truncated response is evaluated as far as it was read.
     while let Ok(Some(chunk)) = answer.next().await {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > REFUSAL_BYTES_MAX {
@@ -495,7 +486,7 @@ async fn refusal(mut answer: RegistryResponse) -> RequestError {
     meaning(status, &bytes)
 }
 
-/// The error code in the body of a refusal.
+/// The error code in the body of an error response.
 pub(crate) fn said(body: &[u8]) -> String {
     format!("{:?}", meaning(StatusCode::BAD_REQUEST, body))
 }
@@ -522,7 +513,7 @@ fn meaning(status: StatusCode, body: &[u8]) -> RequestError {
     }
 }
 
-/// The registry may be busy.
+/// Whether the failure is temporary, for instance because the registry is busy.
 fn is_passing(status: StatusCode) -> bool {
     matches!(
         status,

@@ -1,5 +1,6 @@
-//! Manifests and configurations on their way. They are files until they are read: a pull that waits for a slow registry has
-//! nothing of them in memory, and afterwards only what it needs.
+//! Transfers of manifests and configurations. A document is received into a file, and then read. So a pull
+//! that waits for a slow registry holds no part of a document in memory, and afterwards only the needed
+//! parts.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -13,20 +14,20 @@ use crate::digest::Digest;
 use crate::manifest::{self, Blob, ConfigBlob, Descriptor, Manifest, for_this_platform};
 use crate::store::{ImageStore, io_error};
 
-/// Maximum size of a manifest or index in bytes, as registries have it.
+/// Maximum size of a manifest or index in bytes, as in registries.
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
-/// The largest configuration that is read, in bytes.
+/// Maximum size of a configuration in bytes.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
-/// The bound of a document.
+/// The size limit of a document.
 struct Bound {
     bytes: u64,
-    /// The error of a longer one.
+    /// The error for a larger document.
     error: PullError,
 }
 
 impl Pull<'_> {
-    /// The manifest for this machine: its digest, the configuration, the layers.
+    /// The manifest for this machine: its digest, the configuration, and the layers.
     pub(super) async fn manifest(
         &self,
         client: &RegistryClient,
@@ -87,7 +88,7 @@ impl Pull<'_> {
         let answer = client.blob(blob.digest.as_str()).await;
         let answer = answer.map_err(|error| self.remote(error))?;
         let expected = [blob.digest.to_string()];
-        // A blob says how long it is; a longer one is another one.
+        // The descriptor of a blob has its length; longer content does not match.
         let bound = Bound {
             bytes: CONFIG_BYTES_MAX,
             error: self.mismatch(blob.digest.as_str()),
@@ -97,7 +98,7 @@ impl Pull<'_> {
         Ok(received.await?.1)
     }
 
-    /// Receives a document that has all these digests, and reads it.
+    /// Receives a document that matches all these digests, and decodes it.
     async fn receive<T: Send + 'static>(
         &self,
         mut answer: RegistryResponse,
@@ -129,7 +130,7 @@ impl Pull<'_> {
         let read = self.in_store(move |_| {
             let file = File::open(&path).map_err(io_error("read", &path))?;
             let read = read(BufReader::new(file));
-            // Its end removes files.
+            // The drop deletes files, so it runs on the thread for blocking work.
             drop(scratch);
             Ok(read)
         });

@@ -1,5 +1,5 @@
-//! Pulling from registries (OCI distribution specification): mirrors in order, digests checked,
-//! layers downloaded to disk and unpacked once.
+//! Pulls from registries (OCI distribution specification): mirrors are tried in order, digests are checked,
+//! layers are downloaded to disk and unpacked once.
 
 mod challenge;
 mod client;
@@ -38,16 +38,17 @@ pub(crate) use client::{said, token};
 pub use error::PullError;
 pub(crate) use reach::may_send;
 
-/// Layers that are downloaded at the same time.
+/// Maximum number of layers that are downloaded concurrently.
 const DOWNLOADS_MAX: usize = 3;
 
-/// Maximum length of what an error says of a registry's data, in bytes: the registry chooses the text.
+/// Maximum length of a text about a registry's data in an error, in bytes, because the registry chooses the
+/// text.
 const REASON_BYTES_MAX: usize = 1024;
 
-/// Maximum number of attempts at one endpoint after a temporary failure: it is busy, the connection
-/// broke, or a layer was removed before the image had a name.
+/// Maximum number of attempts at one endpoint after temporary failures: the registry is busy, the
+/// connection broke, or a layer was removed before the image was added.
 const ATTEMPTS: u32 = 3;
-/// The wait before the second attempt; four times as long before each further one.
+/// The delay before the second attempt; four times as long before each further attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The options of a pull: registries and credentials.
@@ -55,20 +56,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 pub struct PullOptions {
     /// Mirrors and credentials of the machine.
     pub registries: RegistriesConfig,
-    /// Credentials for the registry that the name names (pull secrets), tried in order.
+    /// Credentials for the registry in the image name (pull secrets), tried in order.
     pub secrets: Vec<PullSecret>,
-    /// The space that the pull must leave on the store's disk, beside the store's own minimum: 5 %
+    /// The space that the pull must leave free on the store's disk, in addition to the store's minimum: 5 %
     /// of the disk, at most 1 GiB.
     pub keep_free: KeepFree,
-    /// The minimum speed of registries.
     pub minimum_speed: MinimumSpeed,
-    /// The receiver of the progress.
     pub progress: PullProgress,
 }
 
 impl ImageStore {
-    /// Pulls an image, whether or not one of that name is present. Pulls of one name wait for each
-    /// other. A built-in image has no registry and is returned as it is.
+    /// Pulls an image, even if an image with this name is present. Pulls of one name run one after another.
+    /// A built-in image has no registry and is returned unchanged.
     ///
     /// # Errors
     /// See [`PullError`]; the store is then unchanged.
@@ -138,7 +137,8 @@ impl ImageStore {
     }
 }
 
-/// The error of a registry that responded is more useful than that of an unreachable one.
+/// Keeps the more useful of two errors: the error of a registry that responded is more useful than the
+/// error of an unreachable registry.
 fn keep_the_better(kept: &mut Option<PullError>, error: PullError) {
     let silent = |error: &PullError| {
         matches!(
@@ -152,8 +152,8 @@ fn keep_the_better(kept: &mut Option<PullError>, error: PullError) {
     }
 }
 
-/// The credentials to try at an endpoint: the configured ones, then each pull secret, else none.
-/// Pull secrets are for the registry in the name, and not for its mirrors.
+/// The credentials to try at an endpoint: the configured credentials, then each pull secret; without any,
+/// no credentials. Pull secrets are only for the registry in the name, and not for its mirrors.
 fn candidates(
     endpoint: &Endpoint,
     reference: &Reference,
@@ -175,7 +175,7 @@ enum Candidate {
     Nobody,
     /// The credentials of `registries.yaml`.
     Node(Credentials),
-    /// With a pod's pull secret.
+    /// A pull secret of the pod.
     Pod(PullSecret),
 }
 
@@ -198,7 +198,7 @@ impl Candidate {
     }
 }
 
-/// A layer of an image, and whether it is in the store.
+/// A layer of an image, and whether the store has it.
 type Work = (Blob, Digest, bool);
 
 /// One attempt at one endpoint.
@@ -206,21 +206,19 @@ struct Pull<'a> {
     store: &'a ImageStore,
     room: WriteSpace,
     progress: &'a PullProgress,
-    /// The full name.
     name: String,
     target: &'a Reference,
     /// The allowed users of the image.
     access: ImageUsers,
     host: &'a str,
-    /// The last failure was a passing one.
+    /// Whether the last failure was temporary.
     passing: AtomicBool,
-    /// Layers that were not there before.
+    /// Layers that were not in the store before.
     begun: Mutex<BTreeSet<String>>,
 }
 
 impl Pull<'_> {
-    /// Pulls, and repeats the attempt after a temporary failure. Present layers are not fetched
-    /// again.
+    /// Pulls, and repeats the attempt after a temporary failure. Present layers are not downloaded again.
     async fn run(&self, client: &RegistryClient) -> Result<Image, PullError> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..ATTEMPTS {
@@ -267,7 +265,7 @@ impl Pull<'_> {
             let (name, bytes) = match self.settled(&diff_id, &names).await? {
                 Settled::Present { name, size } => (name, size),
                 Settled::Missing { .. } => {
-                    // It means files of those below, which are all there now.
+                    // The layer refers to files of the layers below, which are all in the store now.
                     alone.insert(diff_id.hex().to_owned());
                     let below = Some(names.clone());
                     self.layer(client, layer, diff_id.clone(), below).await?;
@@ -300,7 +298,7 @@ impl Pull<'_> {
         .await
     }
 
-    /// The layers with the information whether each is in the store.
+    /// The layers, each with the information whether the store has it.
     async fn missing(&self, work: Vec<(Blob, Digest)>) -> Result<Vec<Work>, PullError> {
         self.in_store(move |store| {
             let diff_ids: Vec<Digest> = work.iter().map(|(_, diff_id)| diff_id.clone()).collect();
@@ -319,7 +317,7 @@ impl Pull<'_> {
             .await
     }
 
-    /// Runs blocking work outside of the runtime's threads.
+    /// Runs blocking work on a thread for blocking work.
     async fn in_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ImageStore) -> Result<T, StoreError> + Send + 'static,
@@ -331,7 +329,7 @@ impl Pull<'_> {
             .map_err(|source| self.store_error(source))
     }
 
-    /// Downloads a layer to disk, checks it, unpacks it: by itself, or above others.
+    /// Downloads a layer to disk, checks its digest, and unpacks it: independently, or above other layers.
     async fn layer(
         &self,
         client: &RegistryClient,
@@ -347,7 +345,7 @@ impl Pull<'_> {
         let added = self
             .download_and_unpack(client, &blob, &diff_id, below, scratch.path())
             .await;
-        // Its end removes files.
+        // The drop deletes files, so it runs on the thread for blocking work.
         self.in_store(move |_| {
             drop(scratch);
             Ok(())
@@ -356,7 +354,7 @@ impl Pull<'_> {
         added
     }
 
-    /// Removes the layers written so far: a pull that runs out of space leaves the disk as it was.
+    /// Removes the layers of this pull: a pull without enough disk space leaves the disk unchanged.
     async fn give_back(&self) {
         let begun = {
             let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -365,7 +363,7 @@ impl Pull<'_> {
         drop_layers(self.store, begun).await;
     }
 
-    /// The announced sizes of the layers must fit before any download.
+    /// Checks that the announced sizes of the layers fit, before any download.
     async fn check_room(&self, work: &[Work]) -> Result<(), PullError> {
         let missing = work.iter().filter(|(_, _, is_present)| !is_present);
         let bytes = missing.fold(0_u64, |sum, (layer, ..)| sum.saturating_add(layer.size));
@@ -519,7 +517,7 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// The error with its causes.
+/// The text of the error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,31 +1,32 @@
-//! The addresses that a pull may connect to.
+//! The addresses to which a pull may connect.
 //!
-//! A pod's owner chooses the name of an image, and a registry chooses the addresses for tokens and
-//! layers. Neither may direct the node to services on its loopback, or on its link, where clouds
-//! serve the machine's credentials. Endpoints in `registries.yaml` are the administrator's choice
-//! and may be anywhere.
+//! A pod's owner chooses the name of an image, and a registry chooses the addresses for tokens and layers.
+//! Neither of them may direct the node to services on its loopback, or on its link, where clouds provide
+//! the machine's credentials. Endpoints in `registries.yaml` are the administrator's choice and may have
+//! any address.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use http_client::Url;
 use object_model::dialling::{SpecialAddress, special};
 
-/// Most redirects in a row: registries send to a store of layers, and that at most once further.
+/// Maximum number of consecutive redirects: registries redirect to a store of layers, which redirects at
+/// most once more.
 const REDIRECTS_MAX: usize = 5;
 
-/// Metadata services that are on no link-local address (Amazon over IPv6, Alibaba, Oracle).
+/// Metadata services with addresses that are not link-local (Amazon over IPv6, Alibaba, Oracle).
 const METADATA: [IpAddr; 3] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V4(std::net::Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 192)),
 ];
 
-/// The class of an address, seen from the node.
+/// The class of an address, relative to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddressClass {
-    /// Anywhere that others reach, too.
+    /// An address that other machines can reach, too.
     Open,
-    /// The node itself.
+    /// An address of the node itself.
     Loopback,
     /// Link-local addresses, and addresses that no host has.
     Closed,
@@ -41,7 +42,7 @@ pub(super) fn place(address: IpAddr) -> AddressClass {
     }
 }
 
-/// The class of a URL without a DNS lookup: `None` for most names.
+/// The class of the address in a URL; `None` if the host is a name that needs a DNS lookup.
 fn literal_place(url: &Url) -> Option<AddressClass> {
     let host = url.host_str()?;
     if is_localhost(host) {
@@ -56,16 +57,15 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// The classes that requests to one endpoint may reach.
+/// The address classes that requests to one endpoint may reach.
 #[derive(Clone, Debug)]
 pub(super) struct AllowedAddresses {
     endpoint: Url,
-    /// `registries.yaml` names it.
+    /// Whether `registries.yaml` names the endpoint.
     configured: bool,
 }
 
 impl AllowedAddresses {
-    /// The reach of an endpoint.
     pub fn new(endpoint: Url, configured: bool) -> Self {
         Self {
             endpoint,
@@ -83,7 +83,7 @@ impl AllowedAddresses {
         !self.configured && literal_place(&self.endpoint) == Some(AddressClass::Loopback)
     }
 
-    /// Whether the endpoint may send the node to a URL.
+    /// Whether the endpoint may redirect the node to a URL.
     pub fn allows(&self, url: &Url) -> bool {
         if !matches!(url.scheme(), "http" | "https") {
             return false;
@@ -96,7 +96,7 @@ impl AllowedAddresses {
         )
     }
 
-    /// Whether a redirect is followed after this number of others.
+    /// Checks that a redirect may be followed, after `followed` other redirects.
     ///
     /// # Errors
     /// The reason, for users.
@@ -110,7 +110,7 @@ impl AllowedAddresses {
         }
     }
 
-    /// Whether an address that a name resolves to may be connected to.
+    /// Whether the node may connect to an address of a name.
     pub fn allows_address(&self, name: &str, address: IpAddr) -> bool {
         let own = self.endpoint.host_str() == Some(name);
         match place(address) {

@@ -1,7 +1,7 @@
-//! The files of the layers below one, as their overlay shows them.
+//! The files of the layers below a layer, as an overlay mount would show them.
 //!
-//! A layer is a list of changes, and some of them mean files of the layers below: a file in a directory for which
-//! the layer has no entry, a path through a link, a hard link.
+//! A layer is a list of changes. Some changes refer to files of the layers below: a file in a directory
+//! without an entry in the layer, a path through a link, and a hard link.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,10 +14,10 @@ use rustix::io::Errno;
 
 use super::{is_kept, is_opaque, is_white_out};
 
-/// Unpacked layers, found by paths without links.
+/// Unpacked layers, in which files are looked up by paths without links.
 #[derive(Debug, Default)]
 pub(crate) struct Below {
-    /// The topmost first.
+    /// The top layer first.
     layers: Vec<PathBuf>,
 }
 
@@ -31,13 +31,13 @@ pub(crate) enum FoundBelow {
 }
 
 impl Below {
-    /// Of the directories of the layers, the topmost last.
+    /// Creates the value from the directories of the layers, the top layer last.
     pub fn new(layers: Vec<PathBuf>) -> Self {
         let layers = layers.into_iter().rev().collect();
         Below { layers }
     }
 
-    /// Finds a path of which each parent is a directory.
+    /// Looks up a path whose parents are all directories.
     pub fn find(&self, path: &[Vec<u8>]) -> Result<FoundBelow, Errno> {
         for layer in &self.layers {
             let (found, covers) = find_in(layer, path)?;
@@ -51,7 +51,7 @@ impl Below {
 
 const AS_IT_IS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The file of one layer, and whether the layer covers the path in those below.
+/// The file in one layer, and whether the layer hides the path in the layers below.
 fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(FoundBelow, bool), Errno> {
     let mut found = rustix::fs::open(layer, AS_IT_IS, Mode::empty())?;
     let mut covers = false;
@@ -63,7 +63,7 @@ fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(FoundBelow, bool), Errno> 
         found = match rustix::fs::openat(&found, OsStr::from_bytes(part), AS_IT_IS, Mode::empty()) {
             Ok(inner) => inner,
             Err(Errno::NOENT) => return Ok((FoundBelow::Nothing, covers)),
-            // A file covers all that is below its name.
+            // A file hides all paths below its name.
             Err(Errno::NOTDIR) => return Ok((FoundBelow::Nothing, true)),
             Err(errno) => return Err(errno),
         };
@@ -79,14 +79,15 @@ fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(FoundBelow, bool), Errno> 
     Ok((found, covers))
 }
 
-/// Whether a directory is as one that is made without an entry: root's, 0755, without attributes.
+/// Whether a directory has the properties of a directory without an entry: owner root, mode 0755, no
+/// extended attributes.
 pub(crate) fn is_plain(directory: &OwnedFd) -> Result<bool, Errno> {
     let stat = rustix::fs::fstat(directory)?;
     let is_roots = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (0o755, 0, 0);
     Ok(is_roots && attributes(directory)?.is_empty())
 }
 
-/// Gives a new file owner, mode, attributes and time of another.
+/// Copies owner, mode, extended attributes and times to a new file.
 pub(crate) fn copy_facts(from: &OwnedFd, to: &File) -> Result<(), Errno> {
     let stat = rustix::fs::fstat(from)?;
     let (owner, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -98,7 +99,6 @@ pub(crate) fn copy_facts(from: &OwnedFd, to: &File) -> Result<(), Errno> {
     rustix::fs::futimens(to, &times_of(from)?)
 }
 
-/// The times of a file.
 pub(crate) fn times_of(file: &OwnedFd) -> Result<Timestamps, Errno> {
     let stat = rustix::fs::fstat(file)?;
     Ok(super::times(Timespec {
@@ -107,7 +107,7 @@ pub(crate) fn times_of(file: &OwnedFd) -> Result<Timestamps, Errno> {
     }))
 }
 
-/// The attributes that a layer may give a file.
+/// The extended attributes that a layer may set.
 fn attributes(file: &OwnedFd) -> Result<Vec<(String, Vec<u8>)>, Errno> {
     let proc = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut names = vec![0; 65536];

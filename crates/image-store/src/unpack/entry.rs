@@ -1,7 +1,7 @@
-//! Reads an archive entry by entry: header, the extensions before it, contents.
+//! Reads an archive entry by entry: the extended headers, the header, and the content.
 //!
-//! The archive library's own iterator is not used: it reads names of any length into memory and
-//! cuts attributes at a line feed. Its header type does the decoding of fields.
+//! The iterator of the archive library is not used, because it reads names of any length into memory, and
+//! cuts attributes at a line feed. The header type of the library decodes the fields.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -12,13 +12,12 @@ use tar::{EntryType, Header};
 
 use super::{UnpackError, bytes_path, failure, is_kept, malformed};
 
-/// Size of headers and blocks.
 const BLOCK: usize = 512;
 
-/// Longest name or attribute of an entry; real ones have some hundred bytes.
+/// Maximum length of a name or attribute of an entry; usual entries have a few hundred bytes.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
-/// One entry, without its contents.
+/// An entry without its content.
 pub(crate) struct ArchiveEntry {
     pub kind: EntryType,
     pub path: Vec<Vec<u8>>,
@@ -40,10 +39,10 @@ struct Extensions {
     pax: BTreeMap<String, Vec<u8>>,
 }
 
-/// The entries of a tar archive, read one after the other.
+/// The entries of a tar archive, which are read one after another.
 pub(crate) struct Entries<R> {
     archive: R,
-    /// Unread bytes of the last entry's contents and padding.
+    /// Unread bytes of the last entry's content and padding.
     unread: u64,
     padding: u64,
 }
@@ -57,7 +56,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// The next entry; `None` at the archive's end.
+    /// The next entry; `None` at the end of the archive.
     pub fn next(&mut self) -> Result<Option<ArchiveEntry>, UnpackError> {
         let mut extensions = Extensions::default();
         loop {
@@ -92,13 +91,13 @@ impl<R: Read> Entries<R> {
         Ok(())
     }
 
-    /// Reads the next header, after skipping the rest of the last entry.
+    /// Reads the next header, after the rest of the last entry is skipped.
     fn header(&mut self) -> Result<Option<Header>, UnpackError> {
         let left = self.unread.saturating_add(self.padding);
         let skipped = io::copy(&mut (&mut self.archive).take(left), &mut io::sink());
         match skipped.map_err(between)? {
             skipped if skipped == left => {}
-            // Some writers leave out the padding of the last file, and the end mark.
+            // Some programs leave out the padding of the last file, and the end mark.
             skipped if skipped >= self.unread => return Ok(None),
             _ => return Err(between(io::ErrorKind::UnexpectedEof.into())),
         }
@@ -108,7 +107,7 @@ impl<R: Read> Entries<R> {
         let mut filled = 0;
         while filled < BLOCK {
             match self.archive.read(&mut block[filled..]) {
-                // Some writers leave the end mark out.
+                // Some programs leave out the end mark.
                 Ok(0) if filled == 0 => return Ok(None),
                 Ok(0) => return Err(between(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => filled += count,
@@ -147,7 +146,7 @@ impl<R: Read> Entries<R> {
     }
 }
 
-/// Reads the contents of the entry that came last.
+/// Reads the content of the last returned entry.
 impl<R: Read> Read for Entries<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = (&mut self.archive).take(self.unread).read(buffer)?;
@@ -164,7 +163,7 @@ impl Extensions {
         std::str::from_utf8(self.pax.get(key)?).ok()?.parse().ok()
     }
 
-    /// A decimal number; `size=inf` is none.
+    /// The decimal number of a key; `size=inf` is no number.
     fn integer(&self, key: &str) -> Result<Option<u64>, UnpackError> {
         let Some(bytes) = self.pax.get(key) else {
             return Ok(None);
@@ -178,7 +177,7 @@ impl Extensions {
 
 fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<ArchiveEntry, UnpackError> {
     let id = |key: &str, value: io::Result<u64>| {
-        // Archives made by hand often leave the owner out; then it is root.
+        // Archives that were created by hand often have no owner; then root is the owner.
         let number = extensions.integer(key)?;
         let number = number.or(value.ok()).unwrap_or(0);
         u32::try_from(number).map_err(|_| malformed("", "an owner beyond 32 bits"))
@@ -223,7 +222,7 @@ fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<ArchiveEn
     })
 }
 
-/// Splits a path from the root; `..` leads no further than there.
+/// Splits a path relative to the root; `..` never leaves the root.
 pub(super) fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
     let mut parts = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
@@ -240,7 +239,8 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
     Ok(parts)
 }
 
-/// Records of `<length> <key>=<value>`, each with a line feed; values may contain anything.
+/// Parses records of the form `<length> <key>=<value>`, each with a line feed. Values may contain any
+/// bytes.
 fn parse_pax(mut data: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, UnpackError> {
     let wrong = || malformed("", "a malformed extended header");
     let mut records = BTreeMap::new();

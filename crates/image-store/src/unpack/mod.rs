@@ -1,10 +1,10 @@
 //! Unpacks a layer into a directory, without trusting its contents.
 //!
-//! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`) and its
-//! last part never followed, so that neither `..` nor a link in the layer leads outside; counts and
-//! lengths are bounded, and sizes by the room that the disk has ([`crate::disk_space`]). Whiteouts become
-//! overlayfs' own (a character device 0:0; an opaque mark on the directory): OCI image layer
-//! specification, kernel's overlayfs documentation.
+//! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`), and a link at its
+//! end is not followed. So neither `..` nor a link in the layer leads outside. Counts and lengths are
+//! limited; sizes are limited by the free disk space ([`crate::disk_space`]). Whiteouts are converted to
+//! those of overlayfs (a character device 0:0, or an opaque mark on the directory), as in the OCI image
+//! layer specification and the kernel's overlayfs documentation.
 
 mod below;
 mod entry;
@@ -31,66 +31,60 @@ use entry::{ArchiveEntry, Entries, components};
 use parents::ParentPlace;
 pub(crate) use parents::{Context, LooseEnds};
 
-/// The prefix of a file that hides another in the layers below.
+/// The prefix of a file that hides another file in the layers below.
 const WHITEOUT: &[u8] = b".wh.";
-/// The name of the file that hides everything in its directory in the layers below.
+/// The name of the file that hides the content of its directory in the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
-/// Maximum number of entries of a layer; real layers have far fewer.
+/// Maximum number of entries of a layer; usual layers have far fewer.
 const ENTRIES_MAX: u64 = 4_000_000;
 
-/// The error of unpacking a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// A path that leads outside, or is no path at all.
+    /// A path that leaves the directory, or is invalid.
     #[error("layer entry {path:?} has an unsafe path")]
     UnsafePath {
-        /// As the layer has it.
+        /// The path in the layer.
         path: PathBuf,
     },
-    /// The layer is larger than it may be.
+    /// The layer exceeds a limit.
     #[error("layer is larger than the limit of {limit} {what}")]
     TooLarge {
-        /// The bound.
         limit: u64,
         /// `entries`, or the kind of bytes.
         what: &'static str,
     },
-    /// The disk has not enough room for it.
+    /// The disk has not enough free space for the layer.
     #[error("unpack layer entry {path:?}, after {}: {source}", Bytes(*.unpacked))]
     OutOfSpace {
-        /// The entry.
         path: PathBuf,
         /// Bytes that were unpacked before.
         unpacked: u64,
-        /// The missing resource.
         source: OutOfSpace,
     },
     /// The archive is malformed, or the disk failed.
     #[error("unpack layer entry {path:?}: {source}")]
     Io {
-        /// The entry, empty between entries.
+        /// The entry; empty between two entries.
         path: PathBuf,
-        /// The cause.
         source: io::Error,
     },
 }
 
-/// Facts about an unpacked layer.
+/// Properties of an unpacked layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unpacked {
-    /// Bytes of all files together.
+    /// Total bytes of all files.
     pub bytes: u64,
-    /// None if the layers below are known.
+    /// Empty if the layers below are known.
     pub loose_ends: LooseEnds,
 }
 
 /// Unpacks an uncompressed archive into an existing empty directory.
 ///
 /// # Errors
-/// The archive is hostile or malformed, or the disk fails or is full; the directory is then
-/// incomplete.
+/// The archive is malicious or malformed, or the disk fails or is full; the directory is then incomplete.
 pub(crate) fn unpack(
     archive: impl Read,
     directory: &Path,
@@ -120,7 +114,7 @@ pub(crate) fn unpack(
     unpacker.finish(directory)
 }
 
-/// The entries of an archive, not unpacked.
+/// The entries of an archive, without unpacking them.
 pub(crate) fn entries<R: Read>(archive: R) -> Entries<R> {
     Entries::new(archive)
 }
@@ -149,10 +143,10 @@ struct Unpacker {
     context: Context,
     bytes: u64,
     entries: u64,
-    // Times of directories are set in the end: every new file changes them.
+    // Times of directories are set at the end, because every new file changes them.
     directories: Vec<(Vec<Vec<u8>>, Timespec)>,
     last_parent: Option<(Vec<Vec<u8>>, ParentPlace)>,
-    /// Files of the layers below that are here for a hard link alone.
+    /// Files of the layers below that were copied into this layer only for a hard link.
     copied: BTreeSet<Vec<Vec<u8>>>,
 }
 
@@ -218,7 +212,7 @@ impl Unpacker {
         }
         let hidden = &name[WHITEOUT.len()..];
         if hidden.starts_with(b".wh.") {
-            // Notes of other storage drivers.
+            // Metadata files of other storage drivers.
             return Ok(());
         }
         if matches!(hidden, b"" | b"." | b"..") {
@@ -227,7 +221,8 @@ impl Unpacker {
         let copied = [place.path.as_slice(), &[hidden.to_vec()]].concat();
         let hidden = OsStr::from_bytes(hidden);
         match rustix::fs::statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW) {
-            // This layer has an entry of that name itself: only its children are hidden.
+            // This layer has an entry for the directory itself, so only its content in the layers below is
+            // hidden.
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let dir = rustix::fs::openat(parent, hidden, flags, Mode::empty());
@@ -245,7 +240,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Removes the file that an entry replaces; a directory stays for a directory.
+    /// Removes the file that an entry replaces. A directory is not removed for a directory.
     fn make_room(
         &mut self,
         parent: &OwnedFd,
@@ -320,7 +315,7 @@ impl Unpacker {
         let mut file = File::from(file.map_err(failed)?);
         let copied = self.room.copy(contents, &mut file);
         self.bytes += copied.map_err(|error| self.refused(&entry.path, error))?;
-        // The owner first: changing it takes the set-user-ID bits away.
+        // The owner is set first, because a change of the owner clears the set-user-ID bit.
         set_owner_and_mode(&file, entry).map_err(failed)?;
         set_attributes(&file, &entry.attributes).map_err(failed)?;
         rustix::fs::futimens(&file, &times(entry.modified)).map_err(failed)
@@ -338,7 +333,7 @@ impl Unpacker {
     }
 
     fn finish(self, layer: &Path) -> Result<Unpacked, UnpackError> {
-        // Inner ones first; one that was replaced later is skipped.
+        // Inner directories first. A directory that was replaced later is skipped.
         for (path, modified) in self.directories.iter().rev() {
             if let Ok(dir) = self.open_inside(&joined(path), OFlags::DIRECTORY | OFlags::NOFOLLOW) {
                 let proc = format!("/proc/self/fd/{}", dir.as_raw_fd());
@@ -417,7 +412,7 @@ fn set_owner_and_mode(fd: impl AsFd, entry: &ArchiveEntry) -> Result<(), Errno> 
 fn set_attributes(fd: impl AsFd, attributes: &[(String, Vec<u8>)]) -> Result<(), Errno> {
     for (name, value) in attributes {
         match rustix::fs::fsetxattr(&fd, name.as_str(), value, XattrFlags::empty()) {
-            // A file system without attributes cannot keep them; the file itself is fine.
+            // A file system without extended attributes cannot store them, but the file itself is correct.
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
         }
@@ -434,14 +429,15 @@ fn is_opaque(dir: &OwnedFd) -> bool {
     hides_all_below(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())))
 }
 
-/// Whether a directory of a layer hides the contents that it has in the layers below.
+/// Whether a directory of a layer hides its content in the layers below.
 pub(crate) fn hides_all_below(directory: &Path) -> bool {
     let mut value = [0; 4];
     let found = rustix::fs::getxattr(directory, OPAQUE_ATTRIBUTE, &mut value);
     found.is_ok_and(|length| &value[..length] == b"y")
 }
 
-/// Whether a layer may give a file this attribute. Others are the kernel's own, overlayfs' among them.
+/// Whether a layer may set this extended attribute. Other attributes belong to the kernel, for instance
+/// those of overlayfs.
 fn is_kept(attribute: &str) -> bool {
     let is_users = attribute.starts_with("user.") && !attribute.starts_with("user.overlay.");
     is_users || attribute == "security.capability"

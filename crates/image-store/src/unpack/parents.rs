@@ -1,8 +1,8 @@
-//! The directories of a layer's entries, and its hard links.
+//! The parent directories of a layer's entries, and its hard links.
 //!
-//! Paths are resolved as they are in the image: by the files of the layer, and where it has none, by those of the
-//! layers below. A layer is unpacked before they are known, if possible, so that images share it; the places where
-//! they would matter are its [`LooseEnds`].
+//! Paths are resolved as in the image: with the files of the layer and, if the layer has no such file, with
+//! the files of the layers below. If possible, a layer is unpacked before the layers below are known, so
+//! that images share it. The parts that depend on the layers below are its [`LooseEnds`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -22,19 +22,19 @@ use super::{
 /// Maximum number of links that are followed in one path, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// The places of a layer that depend on the layers below.
+/// The parts of a layer that depend on the layers below.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LooseEnds {
-    /// Directories that the layer has only because of the files in them.
+    /// Directories without an entry, which the layer needs only for the files in them.
     directories: Vec<Vec<Vec<u8>>>,
-    /// Directories with deletions.
+    /// Directories that contain deletions.
     changed: BTreeSet<Vec<Vec<u8>>>,
-    /// Whether it has hard links to files of other layers.
+    /// Whether the layer has hard links to files of other layers.
     links: bool,
 }
 
 impl LooseEnds {
-    /// Whether the layer, unpacked by itself, is right above these layers.
+    /// Whether the layer, unpacked independently, is correct above these layers.
     pub fn fit(&self, below: &Below) -> Result<bool, Errno> {
         for path in &self.directories {
             let fits = match below.find(path)? {
@@ -55,7 +55,7 @@ impl LooseEnds {
         Ok(!self.links)
     }
 
-    /// For the file beside the layer.
+    /// The content of the layer's loose-ends file.
     pub fn encode(&self) -> Vec<u8> {
         let links = self.links.then(|| b"l".to_vec());
         let line = |kind: &[u8], path: &Vec<Vec<u8>>| [kind, path.join(&b'/').as_slice()].concat();
@@ -67,7 +67,7 @@ impl LooseEnds {
         lines.flat_map(|line| [line, vec![0]].concat()).collect()
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Decodes the output of [`encode`](Self::encode).
     pub fn decode(bytes: &[u8]) -> Self {
         let mut ends = LooseEnds::default();
         for line in bytes.split(|byte| *byte == 0) {
@@ -89,9 +89,10 @@ impl LooseEnds {
     }
 }
 
-/// The layers below, as far as they are known.
+/// The layers below, if they are known.
 pub(crate) enum Context {
-    /// They come later: the loose ends are noted. Directories without an entry are found by their inodes.
+    /// The layers below are unknown: the loose ends are recorded. Directories without an entry are
+    /// recognised by their inodes.
     Unknown {
         directories: BTreeMap<u64, Vec<Vec<u8>>>,
         changed: BTreeSet<Vec<Vec<u8>>>,
@@ -110,7 +111,7 @@ impl Context {
     }
 }
 
-/// A directory of the layer: its path in the layer, and itself.
+/// A directory of the layer: its path in the layer, and its descriptor.
 pub(super) struct ParentPlace {
     pub path: Vec<Vec<u8>>,
     pub directory: OwnedFd,
@@ -126,7 +127,7 @@ impl ParentPlace {
 }
 
 impl Unpacker {
-    /// Opens the directory of an entry, and makes missing parents.
+    /// Opens the parent directory of an entry, and creates missing parents.
     pub(super) fn parent_place(&mut self, parents: &[Vec<u8>]) -> Result<ParentPlace, UnpackError> {
         let failed = |error| failure_at(parents, error);
         if let Some((path, place)) = &self.last_parent
@@ -150,7 +151,7 @@ impl Unpacker {
         let failed = |errno: Errno| failure_at(parents, errno.into());
         let mut place = self.place(Vec::new()).map_err(failed)?;
         let mut followed = 0;
-        // The next part last.
+        // A stack whose top is the next component.
         let mut left: Vec<Vec<u8>> = parents.iter().rev().cloned().collect();
         while let Some(part) = left.pop() {
             if part == b".." {
@@ -176,7 +177,8 @@ impl Unpacker {
         Ok(place)
     }
 
-    /// Goes into a directory, which is made if it is missing; or returns the target of a link of that name.
+    /// Enters a directory, which is created if it is missing. If the name is a link, returns the target of
+    /// the link instead.
     fn step(&mut self, place: &mut ParentPlace, part: Vec<u8>) -> Result<Option<Vec<u8>>, Errno> {
         let name = OsStr::from_bytes(&part).to_owned();
         let dir = &place.directory;
@@ -191,7 +193,7 @@ impl Unpacker {
                 let target = rustix::fs::readlinkat(dir, &name, Vec::new())?;
                 return Ok(Some(target.into_bytes()));
             }
-            // Left by a deletion that this layer itself takes back.
+            // A deletion of this layer, which a later entry of this layer reverts.
             Some(_) if is_white_out(dir, &part) => {
                 rustix::fs::unlinkat(dir, &name, AtFlags::empty())?;
                 let made = make_directory(dir, &name)?;
@@ -211,7 +213,7 @@ impl Unpacker {
             Some(FoundBelow::Directory(found)) => {
                 let made = make_directory(dir, &name)?;
                 copy_facts(&found, &File::from(made))?;
-                // Files in it change its time.
+                // New files in the directory change its time.
                 let time = times_of(&found)?.last_modification;
                 self.directories.push((place.path.clone(), time));
             }
@@ -239,7 +241,7 @@ impl Unpacker {
         Ok(ParentPlace { path, directory })
     }
 
-    /// A file of the layers below, as far as they are known and this layer does not hide them.
+    /// A file of the layers below, if they are known and this layer does not hide the file.
     fn found_below(&self, place: &ParentPlace, name: &[u8]) -> Result<FoundBelow, Errno> {
         let Context::Known(below) = &self.context else {
             return Ok(FoundBelow::Nothing);
@@ -250,7 +252,7 @@ impl Unpacker {
         below.find(&[place.path.as_slice(), &[name.to_vec()]].concat())
     }
 
-    /// Whether this layer hides the contents of a directory in the layers below.
+    /// Whether this layer hides the content of a directory in the layers below.
     fn is_hidden(&self, path: &[Vec<u8>]) -> Result<bool, Errno> {
         for depth in 0..=path.len() {
             if is_opaque(&self.place(path[..depth].to_vec())?.directory) {
@@ -260,7 +262,7 @@ impl Unpacker {
         Ok(false)
     }
 
-    /// Whether the image has a file where an entry has a directory: a deletion there removes nothing.
+    /// Whether the image has a file at a parent path of an entry: a deletion there has no effect.
     pub(super) fn is_below_a_file(&self, parents: &[Vec<u8>]) -> Result<bool, Errno> {
         let Context::Known(below) = &self.context else {
             return Ok(false);
@@ -279,9 +281,10 @@ impl Unpacker {
         Ok(false)
     }
 
-    /// Whether the overlay merges a directory with one below. It shows the names of deletions in others.
+    /// Whether the overlay merges a directory with a directory below. In other directories, the overlay
+    /// would show the names of deletions.
     pub(super) fn is_merged(&mut self, place: &ParentPlace) -> Result<bool, UnpackError> {
-        // Without links.
+        // The path without links.
         let ParentPlace { path, .. } = self.make_parents(&place.path)?;
         let failed = |errno: Errno| failure_at(&path, errno.into());
         if path.is_empty() {
@@ -302,7 +305,7 @@ impl Unpacker {
         }
     }
 
-    /// Gives the root the owner that it has in the layers below.
+    /// Sets the owner of the root to its owner in the layers below.
     pub(super) fn begin_root(&mut self) -> Result<(), Errno> {
         match &mut self.context {
             Context::Known(below) => match below.find(&[])? {
@@ -320,8 +323,8 @@ impl Unpacker {
         }
     }
 
-    /// Takes the owner of the root from its entry. Its bits stay 0755, as with containerd: images are made of
-    /// private directories, and their programs need not be root's.
+    /// Sets the owner of the root from its entry. The mode stays 0755, as in containerd: some images are
+    /// created from private directories, but their programs may run as other users.
     pub(super) fn root_entry(&mut self, entry: &ArchiveEntry) -> Result<(), Errno> {
         if entry.kind != tar::EntryType::Directory {
             return Ok(());
@@ -337,7 +340,7 @@ impl Unpacker {
         rustix::fs::chownat(&self.root, "", Some(user), Some(group), flags)
     }
 
-    /// A directory has an entry of its own after all.
+    /// Records that a directory has an entry.
     pub(super) fn is_explicit(&mut self, directory: &OwnedFd) -> Result<(), Errno> {
         if let Context::Unknown { directories, .. } = &mut self.context {
             directories.remove(&rustix::fs::fstat(directory)?.st_ino);
@@ -345,7 +348,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// The loose ends, when all entries are there.
+    /// The loose ends of the layer, after all entries are unpacked.
     pub(super) fn loose_ends(&self) -> Result<LooseEnds, Errno> {
         let Context::Unknown {
             directories,
@@ -361,7 +364,7 @@ impl Unpacker {
             links: *links,
         };
         for (inode, path) in directories {
-            // One that was replaced later has another inode, or is no directory.
+            // A directory that was replaced later has another inode, or is no directory.
             if let Ok(place) = self.place(path.clone())
                 && rustix::fs::fstat(&place.directory)?.st_ino == *inode
             {
@@ -411,7 +414,8 @@ impl Unpacker {
         rustix::fs::linkat(CWD, source, parent, name, AtFlags::SYMLINK_FOLLOW).map_err(failed)
     }
 
-    /// Copies a file of the layers below into this one, as the overlay does before it makes a hard link.
+    /// Copies a file of the layers below into this layer, as the overlay does before it creates a hard
+    /// link.
     fn copy_up(
         &mut self,
         place: &ParentPlace,
@@ -485,7 +489,7 @@ fn open_in(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, OsStr::from_bytes(name), flags, Mode::empty())
 }
 
-/// Makes a directory as root's own; the mask takes nothing of its mode.
+/// Creates a directory that belongs to root, with a mode independent of the umask.
 fn make_directory(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,11 +1,11 @@
-//! Single layers, honest and hostile.
+//! Tests of single layers, valid and malicious.
 
 use super::*;
 use crate::disk_space::KeepFree;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
-/// An archive of raw entries: (kind, path, link or contents).
+/// An archive of raw entries: type, path, and link target or content.
 fn archive(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (kind, path, text) in entries {
@@ -16,7 +16,7 @@ fn archive(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
         let is_file = *kind == EntryType::Regular;
         let body = if is_file { text.as_bytes() } else { b"" };
         header.set_size(body.len() as u64);
-        // Set by hand: the builder's own methods refuse hostile names.
+        // The name is written directly, because the methods of the builder reject malicious names.
         let name = &mut header.as_old_mut().name;
         name[..path.len()].copy_from_slice(path.as_bytes());
         if !is_file {
@@ -267,7 +267,7 @@ fn what_does_not_fit_is_cut_off() {
     let left = fs::read_dir(directory.path()).unwrap().count();
     assert_eq!(left, 1, "it was seen before it was begun");
 
-    // Empty files fill a disk as well, if it has a limited number of inodes.
+    // Empty files fill a disk, too, if the number of inodes is limited.
     if rustix::fs::statvfs(directory.path()).unwrap().f_files == 0 {
         return;
     }

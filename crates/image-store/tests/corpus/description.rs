@@ -1,4 +1,4 @@
-//! Images as plain data, and their making: an OCI layout of uncompressed layers.
+//! Images as plain data, and their creation: an OCI layout of uncompressed layers.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-/// One image: its layers, bottom first.
+/// An image: its layers, the bottom layer first.
 #[derive(Clone, Debug)]
 pub struct Described {
     pub name: String,
@@ -97,7 +97,7 @@ pub fn block(path: &str, major: u32, minor: u32) -> Entry {
     Entry::new(path, Kind::Block(major, minor), 0o644)
 }
 
-/// Removes a path of the layers below.
+/// An entry that removes a path of the layers below.
 pub fn without(path: &str) -> Entry {
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
     let slash = if parent.is_empty() { "" } else { "/" };
@@ -108,7 +108,7 @@ pub fn without(path: &str) -> Entry {
     )
 }
 
-/// Removes the contents that a directory has in the layers below.
+/// An entry that removes the content of a directory in the layers below.
 pub fn opaque(path: &str) -> Entry {
     Entry::new(
         &format!("{path}/.wh..wh..opq"),
@@ -169,7 +169,7 @@ pub fn archive(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
-/// An attribute of an extended header: its length is a part of it.
+/// A record of an extended header; the record starts with its length.
 fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -181,7 +181,7 @@ fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     records.push(b'\n');
 }
 
-/// A header, names of any kind in it, and its contents.
+/// A header, with any name in it, and its content.
 fn block_of(
     bytes: &mut Vec<u8>,
     kind: EntryType,

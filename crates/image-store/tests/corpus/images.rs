@@ -1,8 +1,7 @@
-//! The corpus: families of odd images, each a product of plain lists, and images by chance from seeds.
+//! The corpus: families of unusual images, each a product of plain lists, and random images from seeds.
 
 use super::description::*;
 
-/// All images.
 pub fn all() -> Vec<Described> {
     let mut images = Vec::new();
     let mut add = |family: &str, layers: Vec<Vec<Entry>>| {
@@ -52,7 +51,7 @@ pub fn all() -> Vec<Described> {
     images
 }
 
-/// Every kind of entry, mode, owner, time and attribute.
+/// Entries of every type, mode, owner, time and attribute.
 fn singles() -> Vec<Entry> {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut all = vec![
@@ -89,7 +88,7 @@ fn singles() -> Vec<Entry> {
     all
 }
 
-/// Deletions of each kind of file, alone and with other entries of its layer before and after.
+/// Deletions of each type of file, alone, and with other entries of the layer before and after.
 fn deletions() -> Vec<(Vec<Entry>, Vec<Entry>)> {
     let lowers: [Vec<Entry>; 5] = [
         vec![file("t")],
@@ -120,7 +119,7 @@ fn deletions() -> Vec<(Vec<Entry>, Vec<Entry>)> {
     pairs.collect()
 }
 
-/// Layers without an entry for a directory, above each kind of directory and of link to one.
+/// Layers without an entry for a directory, above each type of directory and of link to a directory.
 fn implicit() -> Vec<(Vec<Entry>, Vec<Entry>)> {
     let lowers: [Vec<Entry>; 8] = [
         vec![directory("t").mode(0o1777)],
@@ -201,7 +200,7 @@ fn hard_links() -> Vec<Vec<Vec<Entry>>> {
     ]
 }
 
-/// Paths as few writers have them.
+/// Unusual paths.
 fn paths() -> Vec<Vec<Entry>> {
     let long = "n".repeat(200);
     let deep = "deep/".repeat(40);
@@ -240,7 +239,7 @@ fn paths() -> Vec<Vec<Entry>> {
     ]
 }
 
-/// Entries of the root itself, below and above layers without.
+/// Entries of the root itself, below and above layers without such an entry.
 fn roots() -> Vec<Vec<Vec<Entry>>> {
     let given = |path: &str| vec![directory(path).owner(3, 4).time(9), file("a")];
     let back = vec![directory("/")];
@@ -257,7 +256,7 @@ fn roots() -> Vec<Vec<Vec<Entry>>> {
     ]
 }
 
-/// Files of each kind where a container has mounts.
+/// Files of each type at the paths of a container's mounts.
 fn places() -> Vec<Vec<Entry>> {
     let shapes = |path: &'static str| {
         vec![
@@ -285,7 +284,7 @@ fn places() -> Vec<Vec<Entry>> {
     paths.flat_map(shapes).collect()
 }
 
-/// Many layers, which write, replace and remove.
+/// Many layers, which write, replace and remove files.
 fn many(count: usize) -> Vec<Vec<Entry>> {
     let layer = |number: usize| {
         let mut entries = vec![
@@ -303,7 +302,7 @@ fn many(count: usize) -> Vec<Vec<Entry>> {
     (0..count).map(layer).collect()
 }
 
-/// Layers by chance; the same for the same seed.
+/// A random generator for layers, deterministic for each seed.
 struct Chance(u64);
 
 impl Chance {
@@ -335,7 +334,7 @@ impl Chance {
         let mut entries: Vec<Entry> = Vec::new();
         for _ in 0..1 + self.below(5) {
             let path = self.path();
-            // A layer has no path twice.
+            // A layer has each path only once.
             if entries.iter().any(|entry| entry.path == path) {
                 continue;
             }
@@ -350,7 +349,7 @@ impl Chance {
             };
             entries.push(entry.mode(mode).owner(owner, owner));
         }
-        // As most writers: deletions first, then by path.
+        // As most programs do: deletions first, then sorted by path.
         entries.sort_by_key(|entry| (!entry.path.contains(".wh."), entry.path.clone()));
         entries
     }

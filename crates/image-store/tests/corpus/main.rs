@@ -1,5 +1,5 @@
-//! Odd images, made from descriptions: the files of each, as the kernel shows them, are those that umoci makes of
-//! it. Differences are faults, or in the list below with their reason.
+//! Unusual images, created from descriptions: the files of each image, as the kernel shows them, equal the
+//! files that umoci unpacks. A difference is a defect, or has an entry with its reason below.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -19,7 +19,7 @@ use reasons::reason;
 use rustix::mount::{UnmountFlags, unmount};
 use tree::Tree;
 
-/// The files of an image by our store, as the kernel merges its layers.
+/// The files of an image in this store, with the layers merged by the kernel.
 fn ours(image: &Described, layout: &Path, place: &Path) -> Result<Tree, String> {
     let store = ImageStore::open(place.join("store")).unwrap();
     let names = store.import(layout).map_err(|error| chain(&error))?;
@@ -34,7 +34,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     format!("{error}{}", source.unwrap_or_default())
 }
 
-/// An overlay for reading.
+/// A read-only overlay mount.
 struct Merged(PathBuf);
 
 impl Merged {
@@ -48,12 +48,12 @@ impl Merged {
             symlink(layer, names.join(number.to_string())).unwrap();
             all.push(number.to_string());
         }
-        // The kernel takes 500 at most, and two at least.
+        // The kernel accepts at most 500 layers, and at least two.
         if all.len() < 500 {
             all.push("e".to_owned());
         }
         let options = format!("lowerdir={}", all.join(":"));
-        // Busybox's mounts by mount(2), from its own directory.
+        // Busybox uses mount(2) directly, in its working directory.
         let mounted = Command::new("busybox")
             .args(["mount", "-t", "overlay", "-o", &options, "overlay"])
             .arg(at)
@@ -72,7 +72,7 @@ impl Drop for Merged {
     }
 }
 
-/// The files of an image by umoci.
+/// The files of an image, unpacked by umoci.
 fn umocis(layout: &Path, place: &Path) -> Result<Tree, String> {
     let bundle = place.join("bundle");
     let unpacked = Command::new("umoci")

@@ -1,11 +1,11 @@
-//! Differences of an image's files from those that umoci makes, which are wanted.
+//! The intended differences between an image's files and the files that umoci unpacks.
 
 use std::path::Path;
 
 use super::description::{Described, Entry};
 use super::tree::Difference;
 
-/// The reason for a difference that is wanted.
+/// The reason for an intended difference.
 pub fn reason(image: &Described, difference: &Difference) -> Option<&'static str> {
     let Difference {
         path,

@@ -1,33 +1,33 @@
-//! The files of a directory, and the differences of two.
+//! The files of a directory, and the differences between two directories.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// The facts about one file.
+/// The properties of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     pub kind: &'static str,
-    /// Of a file or the target of a link.
+    /// The content of a file, or the target of a link.
     pub contents: Vec<u8>,
     pub mode: u32,
     pub owner: (u32, u32),
     pub time: i64,
     pub device: u64,
     pub attributes: BTreeMap<String, Vec<u8>>,
-    /// The first path of the same inode.
+    /// The first path with this inode.
     pub first: PathBuf,
 }
 
 pub type Tree = BTreeMap<PathBuf, Facts>;
 
-/// Reads a directory and all below it, but nothing below the directories of other mounts.
+/// Reads a directory and everything below it, without the content of other mounts.
 pub fn read(root: &Path, is_mount_point: &dyn Fn(&Path) -> bool) -> Tree {
     let mut tree = Tree::new();
     let mut firsts = BTreeMap::new();
     let top = PathBuf::new();
-    // A root of a process is a link by itself.
+    // The root directory of a process is a link in `/proc`.
     tree.insert(
         top.clone(),
         facts(&root.join("."), top.clone(), &mut firsts),
@@ -94,7 +94,7 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     values.collect()
 }
 
-/// One difference: the path, the fact and both values.
+/// A difference: the path, the property and both values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub path: PathBuf,
@@ -103,7 +103,7 @@ pub struct Difference {
     pub theirs: String,
 }
 
-/// The differences of two trees.
+/// The differences between two trees.
 pub fn compare(ours: &Tree, theirs: &Tree) -> Vec<Difference> {
     let mut differences = Vec::new();
     let paths: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();

@@ -21,7 +21,7 @@ use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 use crate::volumes::watched_objects;
 
-/// The pods of the node as the API has them, and the node.
+/// The cached pods of the node, and the cached Node object, that the admission checks read.
 pub struct Admission {
     node: Arc<NodeContext>,
     client: Client,
@@ -32,7 +32,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Starts to follow the node's pods and its object.
+    /// Starts the watches of the node's pods and of the Node object.
     pub fn new(
         node: Arc<NodeContext>,
         client: &Client,
@@ -54,12 +54,10 @@ impl Admission {
         }
     }
 
-    /// The pods of the node.
     pub fn pods(&self) -> &Cache<Pod> {
         &self.pods
     }
 
-    /// The object of the node.
     pub fn node(&self) -> &Cache<Node> {
         &self.nodes
     }
@@ -77,13 +75,14 @@ impl Admission {
         if let Some(rejection) = too_many_objects(watched_objects(pod).len()) {
             return Some(rejection);
         }
-        // Without the Node object the agent knows no labels, and only its own limits.
+        // Without the Node object, the agent checks only its own limits: the labels of the node are
+        // missing.
         let node = self.nodes.get("", &self.node.config.node_name)?;
         let wanted = PodView::from(pod);
         let others = self.others(pod);
         let mut found = misfit(&wanted, &node, &others);
         if found == Some(AdmissionFailure::NodeAffinity) {
-            // The scheduler may have seen newer labels.
+            // The scheduler may have read newer labels than the agent's cache has.
             let api: Api<Node> = Api::all(self.client.clone());
             match api.get(&self.node.config.node_name).await {
                 Ok(node) => found = misfit(&wanted, &node, &others),
@@ -96,7 +95,7 @@ impl Admission {
         })
     }
 
-    /// The node's admitted pods that have not ended.
+    /// The admitted pods of the node that have not ended, without `pod`.
     fn others(&self, pod: &Pod) -> Vec<PodView> {
         let taken = self.admitted.list();
         let taken = taken.iter().map(|v| (v.pod.metadata.uid.as_deref(), v));
@@ -114,8 +113,8 @@ impl Admission {
     }
 }
 
-/// The rejection of a pod whose volumes have that many ConfigMaps and Secrets: each is followed for as long as the pod
-/// runs.
+/// The rejection of a pod whose volumes have `count` ConfigMaps and Secrets. The limit exists because the
+/// agent watches each of these objects for as long as the pod runs.
 fn too_many_objects(count: usize) -> Option<PodRejection> {
     if count <= OBJECTS_PER_POD_MAX {
         return None;

@@ -1,8 +1,8 @@
-//! Termination of pods after their agent was killed, from their records on disk: for a program
-//! without an agent and an API server.
+//! Termination of pods after their agent was killed, from the records on disk. The command that removes a
+//! node uses this module without an agent and without an API server.
 //!
-//! The agent's planner is used here too, as in a node shutdown. So hooks, signals, grace periods
-//! and the order of sidecars follow the pod's specification.
+//! The module uses the planner of the agent, as a node shutdown does. Hooks, signals, grace periods and the
+//! order of sidecars follow the pod's specification.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,7 +42,7 @@ impl LeftPods {
     /// Reads the pods' objects and records.
     ///
     /// # Errors
-    /// A directory cannot be read.
+    /// Fails if a directory cannot be read.
     pub fn read(data_dir: &Path) -> io::Result<Self> {
         let machine = MachineInfo::read(data_dir);
         Ok(Self {
@@ -52,11 +52,11 @@ impl LeftPods {
         })
     }
 
-    /// Stops the containers of a sandbox, then removes the rest. Returns messages about deviations
-    /// from the pod's specification.
+    /// Stops the containers of a sandbox, then removes the sandbox. Returns messages about deviations from
+    /// the pod's specification.
     ///
     /// # Errors
-    /// The sandbox could not be removed completely.
+    /// Fails if the sandbox could not be removed completely.
     pub async fn end(&self, sandbox: &Sandbox) -> container_runtime::Result<Vec<String>> {
         let notes = match recovery::reconnect(sandbox).await {
             Ok((state, _)) => self.ending(sandbox, &state).carry_out().await,
@@ -98,7 +98,7 @@ impl LeftPods {
     }
 }
 
-/// A specification of which only the containers are known.
+/// A pod specification with only the names of the sandbox's containers, for a pod without a stored object.
 fn spec_of(state: &SandboxState) -> PodSpec {
     let containers = state.containers.values().map(|container| Container {
         name: container.name.clone(),
@@ -110,14 +110,14 @@ fn spec_of(state: &SandboxState) -> PodSpec {
     }
 }
 
-/// The termination of one pod.
+/// The state of one pod's termination.
 struct Ending<'a> {
     clock: &'a Clock,
     sandbox: &'a Sandbox,
     pod: Pod,
     dir: PodDir,
     record: PodRecord,
-    /// Running hooks: the container, and the error.
+    /// Running hooks: the name of the container, and the result.
     hooks: JoinSet<(String, Result<(), String>)>,
     notes: Vec<String>,
 }
@@ -195,7 +195,7 @@ impl Ending<'_> {
                 }
                 self.signal(&container, nix::libc::SIGKILL).await;
             }
-            // Other results are not needed; the sandbox removes the rest.
+            // The other actions of the plan are not needed, because the removal of the sandbox follows.
             _ => {}
         }
     }

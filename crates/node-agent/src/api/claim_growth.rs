@@ -1,4 +1,4 @@
-//! Reports about a volume that grows: the claim's status, and events.
+//! Reports about the expansion of a volume: the claim's status, and events.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -9,17 +9,14 @@ use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
 use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 
-/// The growth of a claim's volume.
+/// The expansion of a claim's volume.
 pub struct ClaimGrowth<'a> {
-    /// Reads and writes the claim.
     pub objects: &'a ApiObjects,
-    /// The receiver of events about a pod that uses the volume.
+    /// Sends events about the pod that uses the volume.
     pub events: &'a PodEvents,
-    /// Name of this node.
     pub node: &'a str,
-    /// The name of the PersistentVolume.
     pub volume: &'a str,
-    /// The old and the new size.
+    /// The old and the new size of the volume.
     pub growth: VolumeExpansion,
 }
 
@@ -27,7 +24,7 @@ impl ClaimGrowth<'_> {
     /// Reports that the expansion on the node is in progress.
     ///
     /// # Errors
-    /// As users read them; the claim may have been changed.
+    /// A message for users; the claim may have been changed.
     pub async fn begin(
         &self,
         claim: &PersistentVolumeClaim,
@@ -41,7 +38,7 @@ impl ClaimGrowth<'_> {
     /// Reports that the volume has its new capacity.
     ///
     /// # Errors
-    /// As users read them; the claim may have been changed.
+    /// A message for users; the claim may have been changed.
     pub async fn succeeded(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
         let (volume, node) = (self.volume, self.node);
         let text = format!("MountVolume.NodeExpandVolume succeeded for volume \"{volume}\" {node}");
@@ -54,7 +51,7 @@ impl ClaimGrowth<'_> {
         Ok(())
     }
 
-    /// Tells the pod of an error, in the text that is returned.
+    /// Reports an error as an event of the pod. Returns the text of the event.
     pub fn warn(&self, error: &str) -> String {
         let volume = self.volume;
         let text =
@@ -63,10 +60,10 @@ impl ClaimGrowth<'_> {
         text
     }
 
-    /// Reports a definite failure in the claim.
+    /// Reports a final failure in the claim's status.
     ///
     /// # Errors
-    /// As users read them; the claim may have been changed.
+    /// A message for users; the claim may have been changed.
     pub async fn failed(
         &self,
         claim: &PersistentVolumeClaim,

@@ -1,4 +1,4 @@
-//! The objects that the environments of containers are made of.
+//! The API objects that the environments of containers are built from.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,8 @@ use pod_lifecycle::environment::{self, References};
 use super::objects::{ApiObjects, Unread};
 use crate::limits::{ENVIRONMENT_BYTES_MAX, KNOWN_ENVIRONMENTS_BYTES_MAX};
 
-/// The environment of each container of a pod as it was at the container's last start by this agent. Those that do not
-/// fit into [`KNOWN_ENVIRONMENTS_BYTES_MAX`] together are not kept.
+/// The sources of the environment of each container of a pod at the last start of the container by this
+/// agent. Sources beyond a total of [`KNOWN_ENVIRONMENTS_BYTES_MAX`] are not stored.
 #[derive(Clone, Debug, Default)]
 pub struct KnownEnvironments(Arc<Mutex<BTreeMap<String, environment::Sources>>>);
 
@@ -33,8 +33,9 @@ impl KnownEnvironments {
 }
 
 impl ApiObjects {
-    /// The objects that a container's environment is made of, without Services. While the API does not
-    /// answer, they are those of the container's last start, if this agent has started it.
+    /// The objects that a container's environment is built from, without Services. While the API does not
+    /// respond, the sources of the container's last start are used, if this agent has started the
+    /// container.
     pub async fn environment(
         &self,
         pod: &Pod,
@@ -89,7 +90,7 @@ impl ApiObjects {
     }
 }
 
-/// *Errors.* The kernel takes no environment of so many bytes.
+/// *Errors.* The environment is larger than the kernel accepts.
 fn check_environment(sources: &environment::Sources) -> Result<(), Unread> {
     if sources.object_bytes() <= ENVIRONMENT_BYTES_MAX {
         return Ok(());
@@ -124,7 +125,7 @@ mod tests {
         known.keep("c", &sources(2));
         assert_eq!(known.of("a"), Some(sources(half)));
         assert_eq!(known.of("c"), None);
-        // The former environment of the same container goes.
+        // The stored environment of this container is replaced.
         known.keep("b", &sources(2));
         known.keep("c", &sources(2));
         assert_eq!(known.of("c"), Some(sources(2)));

@@ -12,7 +12,6 @@ pub struct PodEvents {
 }
 
 impl PodEvents {
-    /// For the events of `pod`.
     pub fn of(recorder: &Recorder, pod: &Pod) -> Self {
         Self {
             recorder: recorder.clone(),
@@ -20,19 +19,17 @@ impl PodEvents {
         }
     }
 
-    /// A normal event about the pod.
     pub fn normal(&self, reason: &str, message: impl Into<String>) {
         self.recorder
             .event(self.pod.clone(), EventType::Normal, reason, message);
     }
 
-    /// A warning about the pod.
     pub fn warning(&self, reason: &str, message: impl Into<String>) {
         self.recorder
             .event(self.pod.clone(), EventType::Warning, reason, message);
     }
 
-    /// A reporter about another object.
+    /// A reporter of events about `object`.
     pub fn about(&self, object: ObjectReference) -> Self {
         Self {
             recorder: self.recorder.clone(),
@@ -40,7 +37,7 @@ impl PodEvents {
         }
     }
 
-    /// A reporter about one of the pod's containers.
+    /// A reporter of events about a container of the pod.
     pub fn container(&self, pod: &Pod, name: &str) -> Self {
         let found = pod.spec.as_ref().and_then(|spec| find(spec, name));
         let list = match found {

@@ -1,30 +1,30 @@
-//! The status of an object as the API server stores it, as far as this program knows.
+//! The newest status of an object that the API server has stored, as far as this program has observed it.
 //!
-//! There are two sources: the responses to own writes, which come at once, and the watch, which
-//! also brings others' writes and may be behind. The resource version decides between them, so that
-//! a status is compared with the stored one and not with the last one sent. Others write statuses
-//! too (the node lifecycle controller marks a lost node and its pods), and the agent has to correct
-//! them. As kubelet, whose status manager compares each pod with the API's.
+//! There are two sources: the responses to this node's writes, and the watch. A response arrives at once.
+//! The watch also has the writes of other programs, but may be behind. The resource version decides between
+//! both sources, so a status is compared with the stored status and not with the last status that was sent.
+//! Other programs write statuses, too: the node lifecycle controller marks a lost node and its pods, and
+//! the agent has to correct these marks. As kubelet, whose status manager compares each pod with the API's.
 
 use std::time::Duration;
 
 use api_client::ResourceExt;
 use tokio::time::Instant;
 
-/// The status of one object in the API.
+/// The newest stored status of one object.
 #[derive(Clone, Debug)]
 pub struct KnownStatus<S> {
     status: S,
-    /// The version that the answer to the last own write had, and when it came.
+    /// The resource version in the response to this node's last write, and the time of the response.
     answered: Option<(u64, Instant)>,
 }
 
-/// Maximum delay of the watch behind a response. After it the watch wins: the versions of a
-/// restored store begin again at a lower number.
+/// Maximum delay of the watch behind a response. A later status of the watch is always used, because the
+/// resource versions of a restored store begin again at a lower number.
 const WATCH_BEHIND_MAX: Duration = Duration::from_secs(10);
 
 impl<S> KnownStatus<S> {
-    /// Starts with the result of a read or of the watch.
+    /// Starts with the status from a read or from the watch.
     pub fn new(status: S) -> Self {
         Self {
             status,
@@ -32,19 +32,18 @@ impl<S> KnownStatus<S> {
         }
     }
 
-    /// The status as it is stored in the API server.
     pub fn get(&self) -> &S {
         &self.status
     }
 
-    /// Takes the answer to an own write.
+    /// Stores the status in the response to this node's write.
     pub fn answered(&mut self, object: &impl ResourceExt, status: S) {
         self.answered = version(object).map(|version| (version, Instant::now()));
         self.status = status;
     }
 
-    /// Takes a status from the watch, unless it is older than a response; returns whether it was
-    /// taken.
+    /// Stores a status from the watch, unless the status is older than a response. Returns whether the
+    /// status was stored.
     pub fn watched(&mut self, object: &impl ResourceExt, status: S) -> bool {
         let is_behind = match (self.answered, version(object)) {
             (Some((answered, at)), Some(watched)) => {
@@ -59,7 +58,8 @@ impl<S> KnownStatus<S> {
     }
 }
 
-/// Resource versions of Kubernetes' API are whole numbers that grow (KEP-5504).
+/// The resource version as a number. Resource versions of the Kubernetes API are increasing integers
+/// (KEP-5504).
 fn version(object: &impl ResourceExt) -> Option<u64> {
     object.resource_version()?.parse().ok()
 }

@@ -7,7 +7,7 @@ pub(crate) mod known_status;
 pub(crate) mod objects;
 pub(crate) mod status_writer;
 
-/// Whether the API server did not answer, or is not ready: a later attempt may succeed.
+/// Whether the API server did not respond, or is not ready: a later attempt may succeed.
 pub fn is_away(error: &api_client::Error) -> bool {
     error
         .code()

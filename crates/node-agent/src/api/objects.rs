@@ -1,8 +1,8 @@
 //! The API objects that pods refer to: ConfigMaps, Secrets, claims, tokens, Services.
 //!
-//! They are read when a container or volume needs them, so that it starts with the present state;
-//! the sources of a running pod's volumes are watched, one watch per object and node however many
-//! pods use it.
+//! An object is read when a container or volume needs it, so that the container starts with the present
+//! state. The objects of a running pod's volumes are watched. Each object has one watch per node, which all
+//! pods share.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,10 +29,10 @@ use tokio_util::sync::CancellationToken;
 use super::is_away;
 use crate::limits::{OBJECT_READ_INTERVAL, REQUEST_TIMEOUT, WATCHED_OBJECTS_MAX};
 
-/// An object that was not read.
+/// The error of a failed read.
 pub(super) struct Unread {
     pub(super) message: String,
-    /// The API did not answer.
+    /// The API server did not respond.
     pub(super) is_away: bool,
 }
 
@@ -43,34 +43,31 @@ pub enum ObjectKind {
     Secret,
 }
 
-/// A token that a pod asks for.
+/// The request for a token of a pod's service account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenWanted {
-    /// The audience; the API server if absent.
+    /// The audience; `None` for the API server.
     pub audience: Option<String>,
-    /// The requested life of the token in seconds.
+    /// The requested lifetime of the token in seconds.
     pub expiration_seconds: i64,
 }
 
 /// A token for a pod's service account.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The token's text.
     pub value: String,
-    /// The time at which it expires.
     pub expires: Timestamp,
 }
 
 /// A claim and its volume.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundClaim {
-    /// The claim as it was read.
     pub claim: PersistentVolumeClaim,
     /// The PersistentVolume that the claim is bound to.
     pub volume: PersistentVolume,
 }
 
-/// An object of the pod's namespace.
+/// An object in the namespace of the pod.
 pub type ObjectName = (ObjectKind, String);
 
 /// The state of an object at a read: its resource version, or its absence.
@@ -78,7 +75,6 @@ pub type ObjectName = (ObjectKind, String);
 pub struct Version(Option<String>);
 
 impl Version {
-    /// The version of a read object.
     pub fn of<K: api_client::Resource>(found: Option<&K>) -> Self {
         Self(found.and_then(|object| object.meta().resource_version.clone()))
     }
@@ -89,24 +85,23 @@ pub type Versions = BTreeMap<ObjectName, Version>;
 
 type WatchKey = (ObjectKind, String, String);
 
-/// Access to the API objects that pods refer to.
 pub struct ApiObjects {
     client: Client,
     services: Cache<Service>,
     watches: Mutex<BTreeMap<WatchKey, Weak<ObjectWatch>>>,
-    /// The places of watches at the API server.
+    /// Permits for watches at the API server.
     places: Arc<Semaphore>,
-    /// The turn of a volume with many bytes of files.
+    /// Lock for volumes with many bytes of files: only one such volume is in memory at a time.
     large_volumes: Arc<tokio::sync::Mutex<()>>,
     component: Component,
 }
 
-/// A subscription to an object; the watch ends with the last one.
+/// A subscription to an object. The watch stops when the last subscription is dropped.
 pub struct ObjectWatch {
-    /// The object's last version; `None` before the first.
+    /// The newest observed version of the object; `None` before the first.
     seen: watch::Sender<Option<Version>>,
     stop: CancellationToken,
-    /// The place of its watch; without one, the object is read at an interval.
+    /// The permit for the watch; `None` if the object is read at an interval instead.
     place: Option<OwnedSemaphorePermit>,
 }
 
@@ -117,7 +112,7 @@ impl Drop for ObjectWatch {
 }
 
 impl ObjectWatch {
-    /// The changes of the object after the version that was `read`. Without one, after the first
+    /// The changes of the object after the version `read`. If `read` is `None`, the changes after the first
     /// version of the watch.
     pub fn changes(self: Arc<Self>, read: Option<Version>) -> ObjectChanges {
         ObjectChanges {
@@ -136,10 +131,10 @@ pub struct ObjectChanges {
 }
 
 impl ObjectChanges {
-    /// Waits until the object has another version than the known one; `false` after the end of the
-    /// watch.
+    /// Waits until the object has another version than the last reported version; `false` after the watch
+    /// has ended.
     ///
-    /// A watch may be behind the read: then that version is reported again.
+    /// If the watch is behind the read, the version of the watch is reported, too.
     pub async fn next(&mut self) -> bool {
         loop {
             if let Some(seen) = self.seen.borrow_and_update().clone() {
@@ -156,7 +151,7 @@ impl ObjectChanges {
 }
 
 impl ApiObjects {
-    /// Starts a watch of Services; other objects are watched when they are used.
+    /// Starts the watch of Services; other objects are watched when pods use them.
     pub fn new(client: Client, component: Component) -> Self {
         let services = Cache::spawn_all(&client, &component);
         Self {
@@ -169,27 +164,25 @@ impl ApiObjects {
         }
     }
 
-    /// The turn of a volume with many bytes of files.
+    /// Lock for volumes with many bytes of files: only one such volume is in memory at a time.
     pub fn large_volumes(&self) -> &Arc<tokio::sync::Mutex<()>> {
         &self.large_volumes
     }
 
-    /// Waits until Services are known.
+    /// Waits until the list of Services is complete.
     pub async fn wait_synced(&self) -> bool {
         self.services.wait_synced().await
     }
 
-    /// A ConfigMap, if it exists.
+    /// A ConfigMap; `None` if it does not exist.
     pub async fn config_map(&self, ns: &str, name: &str) -> Result<Option<ConfigMap>, String> {
         self.get("configmap", ns, name).await
     }
 
-    /// A Secret, if it exists.
     pub async fn secret(&self, ns: &str, name: &str) -> Result<Option<Secret>, String> {
         self.get("secret", ns, name).await
     }
 
-    /// A ResourceClaim, if it exists.
     pub async fn resource_claim(
         &self,
         ns: &str,
@@ -198,7 +191,6 @@ impl ApiObjects {
         self.get("resourceclaim", ns, name).await
     }
 
-    /// A pod, if it exists.
     pub async fn pod(&self, ns: &str, name: &str) -> Result<Option<Pod>, String> {
         self.get("pod", ns, name).await
     }
@@ -236,7 +228,6 @@ impl ApiObjects {
         })
     }
 
-    /// A claim, if it exists.
     pub async fn claim(
         &self,
         ns: &str,
@@ -253,7 +244,7 @@ impl ApiObjects {
         Ok(BoundClaim { claim, volume })
     }
 
-    /// The volume of a claim.
+    /// The PersistentVolume that a claim is bound to.
     pub async fn volume_of(
         &self,
         claim: &PersistentVolumeClaim,
@@ -297,7 +288,6 @@ impl ApiObjects {
         written.map_err(|error| format!("write the status of PVC {namespace}/{name}: {error}"))
     }
 
-    /// The handler of a RuntimeClass.
     pub async fn runtime_handler(&self, class: &str) -> Result<String, String> {
         let api: Api<RuntimeClass> = Api::all(self.client.clone());
         let found = in_time(api.get_opt(class)).await;
@@ -348,7 +338,7 @@ impl ApiObjects {
         })
     }
 
-    /// The variables of Services for a pod; `None` before Services are known.
+    /// The variables of Services for a pod; `None` before the list of Services is complete.
     pub fn service_variables(&self, pod: &Pod) -> Option<Vec<(String, String)>> {
         self.services.is_synced().then(|| {
             let services = self.services.list();
@@ -396,7 +386,7 @@ impl ApiObjects {
     }
 }
 
-/// Publishes the version of a cache's only object, from the first list on.
+/// Publishes the version of the only object of a cache, from the first list on.
 async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Version>>) {
     if !cache.wait_synced().await {
         return;
@@ -428,7 +418,7 @@ where
     }
 }
 
-/// One request with a time limit; the error is the server's own text.
+/// A request with a time limit. The error is the text of the server.
 pub async fn in_time<T>(request: impl Future<Output = api_client::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -464,7 +454,7 @@ mod tests {
         events
     }
 
-    /// A watch that lists first, and then waits for `later`.
+    /// A watch that responds with a list, and then sends the events of `later`.
     fn watch(
         first: Vec<Event<Map>>,
     ) -> (

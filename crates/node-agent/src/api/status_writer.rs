@@ -11,12 +11,11 @@ use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
 
 use crate::limits::REQUEST_TIMEOUT;
 
-/// The result of a write of a pod's status.
 #[derive(Debug)]
 pub enum StatusWriteResult {
-    /// The write succeeded; the pod as stored.
+    /// The write succeeded; the pod is in its stored form.
     Done(Box<Pod>),
-    /// The pod is deleted.
+    /// The pod is deleted in the API.
     Gone,
     /// The write failed and may be tried again.
     Failed(String),
@@ -51,7 +50,8 @@ pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-/// Fields that others write are left alone when the node has no opinion.
+/// Whether only the node writes the field. If the node has no value for another field, the stored value
+/// stays.
 fn owned(key: &str) -> bool {
     matches!(
         key,
@@ -72,8 +72,8 @@ fn object(status: &PodStatus) -> Map<String, Value> {
     }
 }
 
-/// The node's changed conditions. Conditions of others are not written, and may be newer in the
-/// store than in the agent's view.
+/// The node's changed conditions. Conditions of other programs are not written, because the store may have
+/// newer versions than the agent.
 fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let known = before.map(list).unwrap_or_default();
@@ -85,7 +85,8 @@ fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
         .collect();
     for condition in &mut changed {
         let old = known.iter().find(|old| old["type"] == condition["type"]);
-        // A field that went away has to be said.
+        // A field that is absent now is written as null, because the patch keeps fields that it does not
+        // name.
         for field in ["reason", "message"] {
             let had = old.is_some_and(|old| old.get(field).is_some());
             if had && condition.get(field).is_none() {
@@ -93,7 +94,7 @@ fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
             }
         }
     }
-    // A condition that exists only while it holds is deleted.
+    // The node deletes a condition that it does not set any more.
     let gone = known.iter().filter(|old| {
         let is_kept = |condition: &Value| condition["type"] == old["type"];
         is_own(old) && !kept.iter().any(is_kept)
@@ -103,14 +104,14 @@ fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
-/// Whether the node decides the condition.
+/// Whether the node sets the condition.
 fn is_own(condition: &Value) -> bool {
     let type_ = condition["type"].as_str().unwrap_or_default();
     OWN_CONDITIONS.contains(&type_) || condition["reason"] == BY_NODE
 }
 
-/// Sets the transition time to `now` for the node's conditions that are stored with another status:
-/// others had changed them.
+/// Sets the transition time to `now` for conditions of the node that another program has stored with
+/// another status.
 pub fn begin_transitions(status: &mut PodStatus, stored: &PodStatus, now: Timestamp) {
     for condition in status.conditions.iter_mut().flatten() {
         let stored = stored.conditions.iter().flatten();
@@ -122,14 +123,14 @@ pub fn begin_transitions(status: &mut PodStatus, stored: &PodStatus, now: Timest
     }
 }
 
-/// A list with merge keys that is replaced as a whole.
+/// A patch of a list with merge keys that replaces the whole list.
 fn replaced(value: &Value) -> Value {
     let mut list = value.as_array().cloned().unwrap_or_default();
     list.push(json!({"$patch": "replace"}));
     Value::Array(list)
 }
 
-/// Writes a changed part of a pod's status, if the pod still has its UID.
+/// Writes the changed part of a pod's status, if the pod still has its UID.
 pub async fn write(client: &Client, pod: &Pod, difference: Value) -> StatusWriteResult {
     let meta = &pod.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();
@@ -148,7 +149,7 @@ pub async fn write(client: &Client, pod: &Pod, difference: Value) -> StatusWrite
     }
 }
 
-/// Removes the pod's object: the node has cleaned up.
+/// Deletes the object of a pod after the node has cleaned up the pod.
 pub async fn remove(client: &Client, pod: &Pod) -> Result<(), String> {
     let meta = &pod.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();

@@ -6,11 +6,11 @@ use container_runtime::spec::Device;
 
 use super::runtime_spec::ContainerInputs;
 
-/// The devices that the container asks for. On the node they belong to root: in the container
-/// they are its user's and group's where the pod names these, or the volumes' group's.
+/// The block devices of the container. On the node, root owns the devices. In the container, the owner is
+/// the user and group that the pod names; without a group, `fsGroup` owns the devices.
 ///
 /// # Errors
-/// The error in the pod's specification, for the user.
+/// A message for users about the error in the pod's specification.
 pub fn devices(of: &ContainerInputs<'_>) -> Result<Vec<Device>, String> {
     let pod = of.pod.spec.as_ref();
     let pod = pod.and_then(|spec| spec.security_context.as_ref());

@@ -1,4 +1,4 @@
-//! One instance of a container as statuses show it: its id, image and user, its exit and its
+//! One instance of a container as the pod's status reports it: its id, image and user, its exit and its
 //! termination message.
 
 use std::fs;
@@ -34,7 +34,7 @@ pub(crate) fn image_id(image: &image_store::Image) -> String {
     )
 }
 
-/// The signal that containers of an image are stopped by, unless they ask for another.
+/// The stop signal of an image's containers; `SIGTERM` if the image names no signal.
 pub(crate) fn stop_signal(image: &image_store::Image) -> String {
     let own = image.config.stop_signal.as_deref();
     own.unwrap_or("SIGTERM").to_owned()
@@ -60,7 +60,7 @@ pub(crate) fn signal_number(name: &str) -> Option<i32> {
         .map(|signal| signal as i32)
 }
 
-/// The id of an instance as the API shows it: 64 hexadecimal digits, unique everywhere.
+/// The id of an instance in the pod's status: 64 hexadecimal digits, globally unique.
 pub(crate) fn public_id(pod: &Pod, container: &str, restart_count: u32) -> String {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let digest = Sha256::digest(format!("{uid}/{container}/{restart_count}"));
@@ -73,11 +73,11 @@ pub(crate) fn make_message_file(path: &Path) -> std::io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     fs::write(path, "")?;
-    // Any user in the container may write its last words.
+    // Any user in the container may write the termination message.
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))
 }
 
-/// The exit of an instance for statuses; the runtime only knows the wall-clock time.
+/// The exit of an instance for the pod's status. The runtime reports only wall-clock times.
 pub(crate) fn exit_of(
     running: &Running,
     exit: &RuntimeExit,

@@ -7,23 +7,22 @@ use k8s_openapi::api::core::v1::{HTTPHeader, LifecycleHandler};
 use crate::probes::http_probe::{self, HttpProbeError, HttpTarget};
 use crate::probes::prober::{self, CommandResult, ProbeTarget, run_command};
 
-/// The way in which a hook succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookOutcome {
-    /// By the specified protocol.
+    /// The hook succeeded with the specified protocol.
     AsAsked,
-    /// Its server does not speak TLS, though the hook says `HTTPS`.
+    /// The hook's server does not speak TLS, although the hook has the scheme `HTTPS`.
     WithoutTls,
 }
 
 /// Runs a hook of the pod (`name_namespace(uid)`) until it ends or times out.
 ///
-/// Any response to a request is a success, as in kubelet: the status code does not count. The API
-/// accepts a `tcpSocket`, which has no effect.
+/// Any response to a request is a success, as in kubelet: the status code does not count. The API accepts a
+/// `tcpSocket`, which has no effect.
 ///
 /// # Errors
-/// The error with a command's output: for statuses, which only users with access to the pod read,
-/// and not for events.
+/// The error with the output of the command. Only the pod's status may contain the error, because events
+/// have more readers.
 pub async fn run(
     asked: &ProbeTarget,
     pod: &str,
@@ -63,8 +62,9 @@ pub async fn run(
     Err("Cannot run handler: invalid handler".to_owned())
 }
 
-/// Sends an HTTP request. A server that does not speak TLS for a hook with `HTTPS` gets a second
-/// request, in the clear and without secrets, as in kubelet: hooks once ignored the scheme.
+/// Sends an HTTP request. If the hook has the scheme `HTTPS` and the server does not speak TLS, a second
+/// request follows without TLS and without the header `Authorization`. As kubelet, because early versions
+/// of Kubernetes ignored the scheme.
 async fn ask(
     mut target: HttpTarget,
     headers: &[HTTPHeader],

@@ -19,21 +19,21 @@ use crate::limits::LOG_FOLLOW_PERIOD;
 
 /// The largest number of rotated files that are read.
 const ROTATED_MAX: u32 = 100;
-/// Bytes that are read at a time when the end of a file is searched.
+/// Bytes per read while the start of the last lines of a file is searched.
 const TAIL_CHUNK: u64 = 64 * 1024;
-/// Bytes that are collected before they are sent.
+/// Bytes that are collected before they are sent, because small chunks are slow.
 const SEND_BYTES: usize = 32 * 1024;
 
 /// The requested part of a log, and its format.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogQuery {
-    /// Whether the stream continues with later lines.
+    /// Whether the stream continues with new lines.
     pub follow: bool,
     /// Whether each line starts with its time.
     pub timestamps: bool,
-    /// The time of the first line; `None` for the start of the log.
+    /// Lines before this time are left out; `None` for the whole log.
     pub since: Option<Timestamp>,
-    /// The number of lines from the end; `None` for all.
+    /// The number of lines from the end of the log; `None` for all lines.
     pub tail_lines: Option<usize>,
     /// The largest number of bytes; `None` for no limit.
     pub limit_bytes: Option<usize>,
@@ -64,7 +64,7 @@ fn parse(line: &[u8]) -> Option<CriLine<'_>> {
 /// Formats lines of a log as requested.
 struct Formatter {
     query: LogQuery,
-    /// The time of the last line, as text.
+    /// The text of the last line's time.
     last: String,
     at_line_start: bool,
     left: Option<usize>,
@@ -81,7 +81,7 @@ impl Formatter {
         }
     }
 
-    /// Adds a line's part of the answer; `false` when the answer is complete.
+    /// Adds the requested part of a line to `out`; `false` when the response is complete.
     fn add(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(line) = parse(line) else { return true };
         if let Some(since) = self.query.since
@@ -125,7 +125,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Removes a log with all its files.
+/// Deletes all files of a log.
 pub fn remove(path: &Path) {
     for file in files(path) {
         if let Err(error) = fs::remove_file(&file)
@@ -136,7 +136,7 @@ pub fn remove(path: &Path) {
     }
 }
 
-/// The offset of the last `lines` lines of a file, and their number.
+/// The offset of the last `lines` lines of a file, and the number of these lines.
 fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
     let mut file = tree::open_file(path)?;
     let size = file.metadata()?.len();
@@ -150,7 +150,7 @@ fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
         (&mut file).take(end - start).read_to_end(&mut buffer)?;
         for (index, byte) in buffer.iter().enumerate().rev() {
             let at = start + index as u64;
-            // The file's last line feed ends its last line.
+            // The line feed at the end of the file ends the last line and starts no new line.
             if *byte == b'\n' && at + 1 != size {
                 seen += 1;
                 if seen == lines {
@@ -163,7 +163,7 @@ fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
     Ok((0, if size == 0 { 0 } else { seen + 1 }))
 }
 
-/// The files to read, with the position to start at in the first.
+/// The files to read, and the start offset in the first file.
 fn plan(path: &Path, tail: Option<usize>) -> (Vec<PathBuf>, u64) {
     let mut all = files(path);
     let Some(mut wanted) = tail else {
@@ -218,8 +218,8 @@ pub enum LogStream {
     Stderr,
 }
 
-/// Calls `take` with the time, the output and the text of each of the last lines of a log, of at most `bytes`. Of a
-/// log that was rotated it reads the current file. Blocks.
+/// Calls `take` with the time, the stream and the text of each of the last lines of a log, at most `bytes`
+/// from the end. If the log was rotated, reads only the current file. Blocks.
 pub fn each_line(path: &Path, bytes: u64, mut take: impl FnMut(Timestamp, LogStream, Vec<u8>)) {
     let Ok(mut file) = tree::open_file(path) else {
         return;
@@ -251,8 +251,8 @@ pub fn each_line(path: &Path, bytes: u64, mut take: impl FnMut(Timestamp, LogStr
     }
 }
 
-/// Sends a log to `to`; follows it, if requested, until `is_over` returns that the log is complete. Returns the time of
-/// the last line.
+/// Sends a log to `to`. If `follow` is requested, continues until `is_over` returns that the log is
+/// complete. Returns the time of the last line.
 pub async fn send(
     path: PathBuf,
     query: LogQuery,
@@ -295,7 +295,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// `false` if the receiver is gone, or the response is complete.
+    /// `false` if the receiver is dropped, or the response is complete.
     async fn flush(&mut self) -> bool {
         if self.buffer.is_empty() {
             return !self.to.is_closed();
@@ -358,7 +358,7 @@ impl Sender {
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
         loop {
-            // Read before the file: data from before the end is then still read.
+            // `is_over` is read before the file, so that lines written just before the exit are still read.
             let over = is_over();
             let now = tokio::fs::symlink_metadata(path).await;
             let replaced = now.map_or(true, |meta| meta.ino() != inode);

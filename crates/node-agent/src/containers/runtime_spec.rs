@@ -24,27 +24,21 @@ use crate::volumes::PreparedVolumes;
 
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The inputs for the specification of one instance of a container.
 pub struct ContainerInputs<'a> {
-    /// The pod with all defaults.
+    /// The pod with all defaults filled in.
     pub pod: &'a Pod,
-    /// The container of the pod's specification.
     pub container: &'a Container,
     /// The number of the instance: 0 for the first, as `restartCount`.
     pub restart_count: u32,
-    /// The image's entry point, environment and user.
     pub image: &'a ImageConfig,
-    /// The image's layers, the topmost last.
+    /// The image's layers, the top layer last.
     pub layers: &'a [PathBuf],
-    /// The pod's environment variables for it.
+    /// The environment variables of the container from the pod's specification.
     pub env: &'a [(String, String)],
-    /// The prepared volumes of the pod.
     pub volumes: &'a PreparedVolumes,
     /// The pod's directory on the node.
     pub dir: &'a PodDir,
-    /// The host name and the domain of the pod.
     pub names: &'a Names,
-    /// The limits of its logs.
     pub logs: LogLimits,
     /// The directory of the seccomp profiles of type `Localhost`.
     pub seccomp_profiles: &'a Path,
@@ -54,10 +48,11 @@ pub struct ContainerInputs<'a> {
     pub process_target: Option<&'a str>,
 }
 
-/// Sysctls of every pod with its own network: any user may listen on any port and send echo
-/// requests, as with other runtimes. Harmless, since the pod is alone in that network.
+/// Sysctls of every pod with its own network namespace: any user may listen on any port and send ICMP echo
+/// requests, as with other runtimes. The settings are safe, because they apply only to the pod's network
+/// namespace.
 fn network_sysctls(own_users: bool) -> [(&'static str, &'static str); 2] {
-    // A range may only name groups that are the pod's.
+    // In a user namespace, the range may only contain groups that are mapped.
     let groups = if own_users { "0 65535" } else { "0 2147483647" };
     [
         ("net.ipv4.ip_unprivileged_port_start", "0"),
@@ -65,8 +60,8 @@ fn network_sysctls(own_users: bool) -> [(&'static str, &'static str); 2] {
     ]
 }
 
-/// The sandbox of a pod that may have `pids_max` processes and threads; `lease` is the node's, for pods
-/// that end with it.
+/// The sandbox of a pod that may have `pids_max` processes and threads. `lease` is the node's Lease, for
+/// pods that stop when the Lease expires.
 pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64, lease: NodeLease) -> SandboxSpec {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
@@ -109,10 +104,10 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64, lease: NodeLease) -
     }
 }
 
-/// One instance of a container.
+/// The specification of one instance of a container.
 ///
 /// # Errors
-/// The error in the pod's specification, for the user.
+/// A message for users about the error in the pod's specification.
 pub fn container_spec(of: &ContainerInputs<'_>) -> Result<ContainerSpec, String> {
     let container = of.container;
     let id = runtime_id(&container.name, of.restart_count);
@@ -147,7 +142,8 @@ pub fn container_spec(of: &ContainerInputs<'_>) -> Result<ContainerSpec, String>
         devices: devices(of)?,
         resources: container_resources(container.resources.as_ref()),
         security: Security {
-            // Of the whole pod: processes of one container may reach the files of another.
+            // True if any volume of the pod is in a project, because processes of one container may reach
+            // the files of another container.
             keeps_projects: of.volumes.values().any(|volume| volume.in_project),
             ..security(pod_context, context, of.seccomp_profiles)?
         },
@@ -177,7 +173,7 @@ pub fn container_spec(of: &ContainerInputs<'_>) -> Result<ContainerSpec, String>
     })
 }
 
-/// The image's variables, the host name, the pod's variables; the last of a name wins.
+/// The image's variables, the host name and the pod's variables. The last value of a name is used.
 fn environment(of: &ContainerInputs<'_>) -> Vec<EnvVar> {
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let own = [("PATH", ROOT_PATH), ("HOSTNAME", of.names.kernel.as_str())];
@@ -194,8 +190,8 @@ fn environment(of: &ContainerInputs<'_>) -> Vec<EnvVar> {
         .collect()
 }
 
-/// As kubelet: guaranteed pods are killed last, best-effort pods first, others by how much of the
-/// node's memory they asked for.
+/// As kubelet: guaranteed pods are killed last, best-effort pods first, and other pods by their memory
+/// request relative to the node's memory.
 fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory: u64) -> i32 {
     match qos_class(spec) {
         "Guaranteed" => -997,
@@ -233,7 +229,8 @@ fn mounts(of: &ContainerInputs<'_>) -> Result<Vec<Mount>, String> {
             });
         }
     };
-    // As kubelet and containerd: the files that are read-only with the root, and the others.
+    // As kubelet and containerd: some state files are read-only if the root file system is read-only, the
+    // other files are always writable.
     state_file(of.dir.hosts(), "/etc/hosts", false, &mut found);
     let hostname = of.dir.hostname();
     state_file(hostname, "/etc/hostname", read_only_root, &mut found);
@@ -245,7 +242,6 @@ fn mounts(of: &ContainerInputs<'_>) -> Result<Vec<Mount>, String> {
     Ok(found)
 }
 
-/// The path of the container's termination message.
 pub fn termination_path(container: &Container) -> &str {
     let own = container
         .termination_message_path

@@ -15,7 +15,7 @@ const BUILT_IN_RUNTIMES: [&str; 3] = ["", "mainstay", "runc"];
 /// Whether the node has the handler of a RuntimeClass.
 ///
 /// # Errors
-/// It has not; as the user reads it.
+/// Fails if the node has no such handler; the text is for users.
 pub fn check_runtime(handler: &str) -> Result<(), String> {
     if BUILT_IN_RUNTIMES.contains(&handler) {
         return Ok(());
@@ -25,7 +25,7 @@ pub fn check_runtime(handler: &str) -> Result<(), String> {
     ))
 }
 
-/// Unsupported harmless settings, for a warning.
+/// Settings of the pod that this node does not support but that are harmless, for a warning.
 pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
     let Some(pod_spec) = &pod.spec else {
         return Vec::new();
@@ -55,7 +55,7 @@ pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
 /// The user of the process.
 ///
 /// # Errors
-/// The pod names an id that no user or group has, which the API refuses to store.
+/// Fails if the pod names an id out of range. The API server rejects such ids.
 pub fn user_spec(
     pod: Option<&PodSecurityContext>,
     own: Option<&SecurityContext>,
@@ -83,8 +83,8 @@ pub fn user_spec(
     })
 }
 
-/// A user or group id. An id out of range is never treated as absent: that would select the image's
-/// user.
+/// A user or group id. An id out of range is an error and never treated as absent: an absent id would
+/// select the image's user.
 fn id(wanted: i64) -> Result<u32, String> {
     let id = u32::try_from(wanted).ok().filter(|id| *id <= ID_MAX);
     id.ok_or_else(|| {
@@ -114,7 +114,7 @@ pub fn check_non_root(
 /// Checks that a user is certainly not root.
 ///
 /// # Errors
-/// The reason why it is not certain.
+/// The reason why the user may be root.
 fn check_not_root(user: &UserSpec) -> Result<(), String> {
     match user.uid {
         Some(0) => return Err("container's runAsUser breaks non-root policy".to_owned()),
@@ -139,7 +139,7 @@ fn check_not_root(user: &UserSpec) -> Result<(), String> {
 /// The permissions of the process. Seccomp profiles of the node are below `profiles`.
 ///
 /// # Errors
-/// The pod names a profile that is elsewhere.
+/// Fails if the pod names a profile outside of `profiles`.
 pub fn security(
     pod: Option<&PodSecurityContext>,
     own: Option<&SecurityContext>,

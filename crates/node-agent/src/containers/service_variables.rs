@@ -1,5 +1,5 @@
-//! The variables of Services in a container's environment, which are kept on disk: a container that is
-//! started again while no API server answers gets those of the start before.
+//! The Service variables of a container's environment. The variables are stored on disk, so that a
+//! container that restarts while no API server responds gets the variables of its last start.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use crate::paths::PodDir;
 /// Variables and their values.
 type Variables = Vec<(String, String)>;
 
-/// The current variables of a pod, which are stored; without them, the stored ones.
+/// The current variables of a pod, which are stored on disk; without current variables, the stored ones.
 ///
 /// # Errors
-/// There are neither; the text is kubelet's.
+/// Fails if there are neither current nor stored variables; the text is kubelet's.
 pub fn latest(dir: &PodDir, present: Option<Variables>) -> Result<Variables, String> {
     let file = dir.service_variables();
     let kept = match fs::read(&file) {

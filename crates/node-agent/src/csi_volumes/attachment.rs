@@ -1,8 +1,9 @@
 //! Attached volumes: the node reports the volumes in use, and waits for volumes that are not attached yet.
 //!
-//! The order keeps a volume from being detached while a pod uses it. First the node reports the volume as in use in its
-//! status; then it reads that the volume is attached. The controller removes a volume from `volumesAttached` with the
-//! resourceVersion of a Node that did not use the volume, and detaches it afterwards.
+//! The order keeps a volume from being detached while a pod uses it. First the node reports the volume as
+//! in use in its status; then it reads that the volume is attached. The controller reads a Node that does
+//! not use the volume, removes the volume from `volumesAttached` with the resourceVersion of that Node, and
+//! then detaches the volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -39,7 +40,7 @@ struct State {
     expected: BTreeMap<String, usize>,
 }
 
-/// A pod's wait for a volume, which ends when the value is dropped.
+/// A pod that waits for a volume. The wait ends when the value is dropped.
 pub struct AwaitedAttachment<'a> {
     all: &'a VolumesInUse,
     name: String,
@@ -112,7 +113,7 @@ fn is_ready(status: &NodeStatus, name: &str) -> bool {
 
 /// Waits until the volume is attached to the node. Returns the attachment metadata of the driver.
 ///
-/// *Errors.* Messages for users: the attacher's error, or that the volume was not attached in time.
+/// *Errors.* A message for users: the error of the attacher, or that the volume was not attached in time.
 pub async fn wait(
     client: &Client,
     node: &str,

@@ -1,5 +1,5 @@
-//! The drivers of a node in the API: its CSINode, the labels of their topology on the Node, and
-//! their names of the node.
+//! The node's drivers in the API: the CSINode object, the topology labels of the Node, and the ids of the
+//! node at the drivers.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use super::drivers::Registered;
 use crate::api::objects::in_time;
 
-/// The annotation of a Node with the drivers' names of it.
+/// The annotation of a Node with the node's id at each driver.
 const NODE_IDS: &str = "csi.volume.kubernetes.io/nodeid";
-/// Attempts of a write that others outrun.
+/// Attempts of a write that conflicts with writes of other programs.
 const ATTEMPTS: usize = 5;
 
-/// The drivers of a CSINode with the driver in its present form; `None` if it is as it should be.
+/// The drivers of a CSINode with the present state of the driver; `None` if the CSINode has this state
+/// already.
 fn with_driver(drivers: &[CSINodeDriver], wanted: CSINodeDriver) -> Option<Vec<CSINodeDriver>> {
     if drivers.contains(&wanted) {
         return None;
@@ -42,7 +43,7 @@ fn driver(name: &str, info: &NodeInfo) -> CSINodeDriver {
     }
 }
 
-/// The drivers' names of the node, as it has them.
+/// The node's id at each driver, from the annotation.
 fn ids(node: &Node) -> BTreeMap<String, String> {
     let ids = node.metadata.annotations.as_ref();
     let ids = ids.and_then(|all| all.get(NODE_IDS));
@@ -50,10 +51,10 @@ fn ids(node: &Node) -> BTreeMap<String, String> {
     ids.unwrap_or_default()
 }
 
-/// The change of the Node's metadata for a driver; `None` if it is as it should be.
+/// The change of the Node's metadata for a driver; `None` if nothing changes.
 ///
-/// *Errors.* A label that the node has already with another value: two drivers disagree, or the
-/// machine has moved; kubelet refuses the driver, too.
+/// *Errors.* The node has a label of the driver with another value: two drivers disagree, or the machine
+/// has moved. As kubelet, which rejects the driver, too.
 fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Option<Value>, String> {
     let labels = node.metadata.labels.clone().unwrap_or_default();
     for (key, value) in &info.topology {
@@ -76,8 +77,9 @@ fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Option<Value>, S
     }})))
 }
 
-/// The change of the Node's metadata without the drivers that are not registered; `None` if it has none
-/// of them. Labels stay: pods and volumes may rely on them, as kubelet's.
+/// The change of the Node's metadata that removes unregistered drivers; `None` if there are no unregistered
+/// drivers. As in kubelet, the labels of these drivers stay, because pods and volumes may depend on the
+/// labels.
 fn without_others(node: &Node, registered: &[Registered]) -> Option<Value> {
     let mut ids = ids(node);
     let before = ids.len();
@@ -94,7 +96,7 @@ fn without_others(node: &Node, registered: &[Registered]) -> Option<Value> {
 /// Writes a registered driver into the API.
 ///
 /// # Errors
-/// As users read them.
+/// A message for users.
 pub async fn publish(
     client: &Client,
     node_name: &str,
@@ -108,10 +110,10 @@ pub async fn publish(
     .await
 }
 
-/// Writes the registered drivers into the API, and removes all others.
+/// Writes the registered drivers into the API, and removes all other drivers.
 ///
 /// # Errors
-/// As of [`publish`].
+/// A message for users.
 pub async fn show(
     client: &Client,
     node_name: &str,
@@ -144,7 +146,7 @@ pub async fn show(
     .await
 }
 
-/// The Node after the change, if there is one.
+/// The Node after the patch; `None` if the Node does not exist.
 async fn patched(
     client: &Client,
     node_name: &str,
@@ -168,13 +170,14 @@ async fn patched(
     }
 }
 
-/// Whether the CSINode goes with this Node, and not with a former one of its name.
+/// Whether the CSINode belongs to this Node, and not to a deleted Node with this name.
 fn is_of(found: &CSINode, node: &Node) -> bool {
     let mut owners = found.metadata.owner_references.iter().flatten();
     owners.any(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
 }
 
-/// Changes the drivers of the CSINode. One of a former Node is replaced: it is about to go with that.
+/// Changes the drivers of the CSINode. A CSINode of a deleted Node is replaced, because the garbage
+/// collector will delete the old CSINode.
 async fn write(
     client: &Client,
     node: &Node,

@@ -1,4 +1,4 @@
-//! The kubelet's directory, as drivers know it and as it is on this machine.
+//! The kubelet's directory: its path for drivers, and its path on this machine.
 
 use std::fs;
 use std::io;
@@ -9,31 +9,31 @@ use host_kernel::mount_table;
 use nix::mount::{MsFlags, mount};
 use sha2::{Digest, Sha256};
 
-/// The directory in every driver's manifests.
+/// The directory in the manifests of all drivers.
 const TOLD: &str = "/var/lib/kubelet";
 const STAGES: &str = "plugins/kubernetes.io/csi";
 const VOLUME_DATA: &str = "vol_data.json";
 
-/// The directory of one instance.
+/// The kubelet's directory of one data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubeletDir {
     real: PathBuf,
 }
 
-/// A path below the directory.
+/// A path relative to the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubeletPath(PathBuf);
 
 impl KubeletDir {
-    /// The directory of the instance with this data directory.
+    /// The kubelet's directory of the server with this data directory.
     pub fn of(data_dir: &Path) -> Self {
         Self {
             real: data_dir.join("kubelet"),
         }
     }
 
-    /// The path on this machine of a path in a pod's manifest or from a driver; `None` for paths outside of
-    /// the directory.
+    /// The path on this machine for a path in a pod's manifest or from a driver; `None` for paths outside
+    /// of the directory.
     pub fn real(&self, told: &Path) -> Option<PathBuf> {
         let inside = told.strip_prefix(TOLD).ok()?;
         let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
@@ -41,27 +41,27 @@ impl KubeletDir {
         is_inside.then(|| self.real.join(inside))
     }
 
-    /// Whether a path on this machine is below the directory.
+    /// Whether a path of this machine is in the directory.
     pub fn contains(&self, path: &Path) -> bool {
         path.starts_with(&self.real)
     }
 
-    /// The directory with the sockets of drivers that want to be registered.
+    /// The directory with the registration sockets of drivers.
     pub fn registry(&self) -> PathBuf {
         self.real.join("plugins_registry")
     }
 
-    /// The path of a place on this machine.
     pub fn at(&self, place: &KubeletPath) -> PathBuf {
         self.real.join(&place.0)
     }
 
-    /// Makes the directory with its usual parts. Mounts in it are seen by all pods that mount a part of
-    /// it: it is a shared mount of its own, unless the file system around it is shared. It is made before
-    /// anything is mounted in it, and once: a later mount of the directory would hide its mounts.
+    /// Creates the directory and its subdirectories. The directory becomes a shared mount, unless the file
+    /// system around it is shared already. So all pods that mount a part of the directory have the mounts
+    /// below it. The directory is mounted before anything is mounted in it, and only once: a second mount
+    /// would hide the mounts below.
     ///
     /// # Errors
-    /// Of the disk or the kernel.
+    /// An error of the disk or the kernel.
     pub fn make(&self) -> io::Result<()> {
         static MAKING: Mutex<()> = Mutex::new(());
         let _turn = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +88,7 @@ impl KubeletDir {
     /// Removes the mount of [`KubeletDir::make`], if nothing is mounted below it.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// An error of the kernel.
     pub fn leave(&self) -> io::Result<()> {
         let Ok(real) = fs::canonicalize(&self.real) else {
             return Ok(());
@@ -103,10 +103,10 @@ impl KubeletDir {
         }
     }
 
-    /// Directories with the records of publications; those of no pod are empty.
+    /// Directories with the records of publications; a directory without a pod is empty.
     ///
     /// # Errors
-    /// Of the disk.
+    /// An error of the disk.
     pub fn publication_records(&self) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for pod in entries(&self.real.join("pods"))? {
@@ -121,7 +121,7 @@ impl KubeletDir {
     /// The records of staged volumes.
     ///
     /// # Errors
-    /// Of the disk.
+    /// An error of the disk.
     pub fn stage_records(&self) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for driver in entries(&self.real.join(STAGES))? {
@@ -150,12 +150,12 @@ impl KubeletPath {
         Self(Path::new(STAGES).join("volumeDevices/staging").join(volume))
     }
 
-    /// The mount of a volume for a pod.
+    /// The path at which a volume is mounted for a pod.
     pub fn publication(pod: &str, volume: &str) -> Self {
         Self::publication_dir(pod, volume).join("mount")
     }
 
-    /// The device of a block volume for a pod.
+    /// The path of a block volume's device for a pod.
     pub fn block_publication(pod: &str, volume: &str) -> Self {
         let all = Path::new(STAGES).join("volumeDevices/publish");
         Self(all.join(volume).join(pod))
@@ -186,7 +186,7 @@ impl KubeletPath {
     }
 }
 
-/// The digits of a hash.
+/// The bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

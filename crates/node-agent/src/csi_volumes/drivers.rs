@@ -11,11 +11,11 @@ use tokio::sync::{Mutex, watch};
 /// A CSI driver that has registered with the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// The driver's name and socket.
+    /// The name and the socket of the driver.
     pub driver: Driver,
-    /// Its optional calls (`NodeGetCapabilities`).
+    /// The optional calls that the driver supports (`NodeGetCapabilities`).
     pub can: NodeCapabilities,
-    /// Its answer to `NodeGetInfo`.
+    /// The response to `NodeGetInfo`.
     pub info: NodeInfo,
     /// The registration socket in `plugins_registry`.
     pub by: PathBuf,
@@ -25,7 +25,7 @@ pub struct Registered {
 #[derive(Debug, Default)]
 struct Known {
     by_name: BTreeMap<String, Registered>,
-    /// The sockets that have not answered yet; `None` before their directory was read.
+    /// The sockets that have not responded yet; `None` until the registration directory was read.
     unanswered: Option<BTreeSet<PathBuf>>,
 }
 
@@ -33,11 +33,10 @@ struct Known {
 #[derive(Default)]
 pub struct Drivers {
     known: watch::Sender<Known>,
-    /// One registration at a time for each name.
+    /// One lock for each driver name: only one registration of a name runs at a time.
     turns: KeyedLocks<Mutex<()>>,
 }
 
-/// The changes of the registered drivers.
 pub struct Changes(watch::Receiver<Known>);
 
 impl Changes {
@@ -52,7 +51,7 @@ impl Changes {
 impl Drivers {
     /// A driver.
     ///
-    /// # Errors It is not registered; kubelet's text.
+    /// # Errors Fails if the driver is not registered; the text is kubelet's.
     pub fn get(&self, name: &str) -> Result<Registered, String> {
         let found = self.known.borrow().by_name.get(name).cloned();
         found.ok_or_else(|| {
@@ -60,7 +59,7 @@ impl Drivers {
         })
     }
 
-    /// All drivers; `None` while a new socket has not answered.
+    /// All drivers; `None` while a new socket has not responded.
     pub fn complete(&self) -> Option<Vec<Registered>> {
         let known = self.known.borrow();
         let is_answered = known.unanswered.as_ref().is_some_and(BTreeSet::is_empty);
@@ -72,12 +71,11 @@ impl Drivers {
         Changes(self.known.subscribe())
     }
 
-    /// The lock for registrations of that name.
     pub fn turn(&self, name: &str) -> Arc<Mutex<()>> {
         self.turns.get(name)
     }
 
-    /// Adds a driver. Any other driver with this socket is removed.
+    /// Adds a driver. A driver with another name that registered by this socket is removed.
     pub fn add(&self, registered: Registered) {
         self.known.send_modify(|known| {
             known.by_name.retain(|_, other| other.by != registered.by);
@@ -101,7 +99,7 @@ impl Drivers {
         removed
     }
 
-    /// Records new sockets, and removes those that are gone.
+    /// Records new sockets, and removes deleted sockets.
     pub fn record_sockets<'p>(
         &self,
         new: impl IntoIterator<Item = &'p PathBuf>,
@@ -118,7 +116,7 @@ impl Drivers {
         });
     }
 
-    /// Records the first answer, or the first failure, of a socket.
+    /// Records the first response, or the first failure, of a socket.
     pub fn answered(&self, socket: &Path) {
         self.known.send_if_modified(|known| {
             let unanswered = known.unanswered.as_mut();

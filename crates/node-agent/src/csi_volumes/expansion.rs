@@ -1,4 +1,4 @@
-//! The growth of a driver's volumes on this node (`pod_lifecycle::node::volume_expansion`).
+//! The expansion of a driver's volumes on this node (`pod_lifecycle::node::volume_expansion`).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use crate::api::claim_growth::ClaimGrowth;
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, BoundClaim};
 
-/// The known capacities of volumes in use. They are not stored on disk: an expansion that a claim does not
-/// show yet is repeated.
+/// The recorded capacities of volumes in use. The capacities are not stored on disk: after a restart, an
+/// expansion that the claim does not report yet is repeated.
 #[derive(Debug, Default)]
 pub struct KnownCapacities(Mutex<BTreeMap<Identity, KnownVolume>>);
 
@@ -23,7 +23,6 @@ impl KnownCapacities {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The knowledge of a volume.
     pub fn of(&self, id: &Identity) -> KnownVolume {
         self.all().get(id).copied().unwrap_or_default()
     }
@@ -32,24 +31,24 @@ impl KnownCapacities {
         self.all().insert(id.clone(), known);
     }
 
-    /// Records that another pod uses the volume: the driver may expand it now.
+    /// Records that a new pod uses the volume: the driver may expand the volume now.
     pub fn is_newly_used(&self, id: &Identity) {
         if let Some(known) = self.all().get_mut(id) {
             known.is_refused = false;
         }
     }
 
-    /// A volume that is not used any more.
+    /// Removes a volume that is not used any more.
     pub fn forget(&self, id: &Identity) {
         self.all().remove(id);
     }
 }
 
 impl CsiVolumes {
-    /// Lets a published volume grow, if its claim asks for it. May be repeated.
+    /// Expands a published volume if its claim requests more. May be repeated.
     ///
     /// # Errors
-    /// As users read them; it is to be tried again.
+    /// A message for users; the caller tries again later.
     pub async fn expand(
         &self,
         objects: &ApiObjects,

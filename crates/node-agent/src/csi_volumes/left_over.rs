@@ -1,8 +1,8 @@
-//! The release of volumes that belong to no pod of the node any more: after a kill between two steps,
-//! or a failed call.
+//! The release of volumes that belong to no pod of the node: the agent was killed between two steps, or a
+//! call failed.
 //!
-//! **Guarantees**: each volume is tried again until it is released, with a pause that doubles after each
-//! failure; a driver that does not answer delays only its own volumes.
+//! **Guarantees**: the release of each volume is retried until it succeeds, with a delay that doubles after
+//! each failure. A driver that does not respond delays only its own volumes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,22 +17,21 @@ use tokio_util::sync::CancellationToken;
 use super::request::Identity;
 use super::volumes::CsiVolumes;
 
-/// Pause after a failure, doubled each time up to the longest; kubelet's.
+/// Delay after a failure, doubled after each further failure up to the maximum. The values are kubelet's.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(122);
 
-/// The sign that volumes may be left over.
+/// Notification that there may be volumes to release.
 #[derive(Debug, Default)]
 pub struct LeftoverNotice(Notify);
 
 impl LeftoverNotice {
-    /// Asks for a retry of all volumes now, without their pauses.
+    /// Starts a retry of all volumes now, without their delays.
     pub fn retry_now(&self) {
         self.0.notify_one();
     }
 }
 
-/// The state of the release of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Try {
     Running(Backoff),
@@ -44,7 +43,7 @@ enum Try {
 struct Tries(BTreeMap<Identity, Try>);
 
 impl Tries {
-    /// Whether the release of a volume is due; then it counts as running.
+    /// Whether the release of a volume is due. If so, the volume is marked as running.
     fn begin(&mut self, id: &Identity, now: Instant) -> bool {
         let backoff = match self.0.get(id) {
             None => Backoff::new(PAUSE, PAUSE_MAX),
@@ -63,12 +62,12 @@ impl Tries {
         }
     }
 
-    /// Ends all pauses.
+    /// Ends all delays.
     fn begin_anew(&mut self) {
         self.0.retain(|_, one| matches!(one, Try::Running(_)));
     }
 
-    /// The end of the next pause.
+    /// The earliest time at which a delay ends.
     fn next(&self) -> Option<Instant> {
         let ends = self.0.values().filter_map(|one| match one {
             Try::Waiting { until, .. } => Some(*until),
@@ -78,7 +77,7 @@ impl Tries {
     }
 }
 
-/// Releases volumes of pods that are gone until `shutdown`.
+/// Releases volumes of deleted pods until `shutdown`.
 pub async fn clean_up(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
     let mut tries = Tries::default();
     let mut releases: JoinSet<(Identity, bool)> = JoinSet::new();
@@ -107,7 +106,7 @@ pub async fn clean_up(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
             () = volumes.left_over().0.notified() => tries.begin_anew(),
             Some(ended) = releases.join_next() => match ended {
                 Ok((id, has_failed)) => tries.ended(&id, has_failed, Instant::now()),
-                // It does not tell of which volume it was.
+                // The error does not name the volume of the task.
                 Err(_) => {
                     releases.abort_all();
                     tries = Tries::default();
@@ -151,7 +150,7 @@ mod tests {
             pauses.push((next - at).as_millis());
             at = next;
         }
-        // A part of each pause is random.
+        // A part of each delay is random.
         let whole = [500, 1000, 2000]
             .into_iter()
             .chain(std::iter::repeat(122_000));
@@ -175,7 +174,7 @@ mod tests {
         tries.begin_anew();
         assert!(tries.begin(&a, now));
         assert!(!tries.begin(&b, now));
-        // Running when the look began: the pause grows on.
+        // The release of `b` was running before the delays ended, so its delay keeps growing.
         tries.ended(&b, true, now);
         assert!(tries.next().unwrap() <= now + PAUSE);
     }

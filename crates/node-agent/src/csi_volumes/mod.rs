@@ -1,10 +1,10 @@
 //! Volumes of CSI drivers: the registration of drivers, and the node's part of a volume's life.
 //!
-//! Drivers run in pods and know the kubelet's directory as `/var/lib/kubelet`. That is how paths are
-//! told to them; on this machine they are below the instance's own directory (`directory`).
-//! **Guarantees**: before each call that has an effect there is a record of it on disk
-//! (`records`), which stays until the reverse call has succeeded. All calls may be repeated, so an
-//! agent that was killed between any two steps repeats the last, or undoes it.
+//! Drivers run in pods, where the path of the kubelet's directory is `/var/lib/kubelet`. Calls of drivers
+//! have this path. On this machine, the directory is below the data directory (`directory`).
+//! **Guarantees**: before each call with an effect, a record of the call is written to disk (`records`).
+//! The record stays until the reverse call has succeeded. All calls may be repeated, so an agent that was
+//! killed between any two steps repeats or reverts the last step.
 
 mod attachment;
 mod csi_node;

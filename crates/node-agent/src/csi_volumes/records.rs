@@ -17,27 +17,29 @@ use super::request::Identity;
 pub struct VolumeData {
     /// Name of the CSI driver.
     pub driver_name: String,
-    /// The driver's name of the volume.
+    /// The volume's id at the driver.
     pub volume_handle: String,
-    /// The path in the call of the driver.
+    /// The path in the call to the driver.
     pub path: String,
-    /// The PersistentVolume, or the pod's name of an inline volume; empty for a staged volume.
+    /// The name of the PersistentVolume, or the name of an inline volume in its pod; empty for a staged
+    /// volume.
     #[serde(
         default,
         rename = "specVolID",
         skip_serializing_if = "String::is_empty"
     )]
     pub volume: String,
-    /// The pod's uid. For a staged volume the last pod that asked for it, or empty if that has gone.
+    /// The UID of the pod. For a staged volume, the UID of the last pod that used it; empty if that pod is
+    /// deleted.
     #[serde(default, rename = "podUID", skip_serializing_if = "String::is_empty")]
     pub pod: String,
-    /// Whether the volume was attached to the node for it.
+    /// Whether the volume was attached to the node before it was staged or published.
     #[serde(default)]
     pub is_attached: bool,
 }
 
 impl VolumeData {
-    /// The driver and its name of the volume.
+    /// The driver and the volume's id at the driver.
     pub fn id(&self) -> Identity {
         Identity {
             driver: self.driver_name.clone(),
@@ -49,18 +51,16 @@ impl VolumeData {
 /// All records of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeRecords {
-    /// Records of staged volumes.
     pub stages: Vec<VolumeData>,
-    /// Records of published volumes.
     pub publications: Vec<VolumeData>,
 }
 
 impl VolumeRecords {
-    /// Reads all records. One that cannot be read is left out with a warning: it was cut by a loss of
-    /// power before the call that it was written for.
+    /// Reads all records. A record that cannot be read is skipped with a warning: a power failure cut it
+    /// before the call was sent.
     ///
     /// # Errors
-    /// Of the disk.
+    /// An error of the disk.
     pub fn read(dir: &KubeletDir) -> io::Result<Self> {
         Ok(Self {
             stages: read_all(&dir.stage_records()?)?,
@@ -68,12 +68,12 @@ impl VolumeRecords {
         })
     }
 
-    /// The records of staged, then of published volumes.
+    /// The records of staged volumes, then of published volumes.
     pub fn all(&self) -> impl Iterator<Item = &VolumeData> {
         self.stages.iter().chain(&self.publications)
     }
 
-    /// The volumes that are published for a pod, or were staged for it.
+    /// The volumes that are published for a pod, or that were staged for it.
     pub fn of_pod(&self, pod: &str) -> BTreeSet<Identity> {
         let own = self.all().filter(|data| data.pod == pod);
         own.map(VolumeData::id).collect()
@@ -107,10 +107,10 @@ fn read_all(paths: &[std::path::PathBuf]) -> io::Result<Vec<VolumeData>> {
     Ok(found)
 }
 
-/// Writes a record, durably: the call follows.
+/// Writes a record durably, because the call follows.
 ///
 /// # Errors
-/// Of the disk.
+/// An error of the disk.
 pub fn write(dir: &KubeletDir, place: &KubeletPath, data: &VolumeData) -> Result<(), String> {
     let path = dir.at(place);
     let failed = |error: io::Error| format!("write {}: {error}", path.display());
@@ -120,10 +120,11 @@ pub fn write(dir: &KubeletDir, place: &KubeletPath, data: &VolumeData) -> Result
     replace(&path, &text, 0o600, Durability::Name).map_err(failed)
 }
 
-/// Removes a record, after the path of its call: a mount that is still there keeps both.
+/// Removes the path of a call, then the record of the call. If something is still mounted at the path, both
+/// stay.
 ///
 /// # Errors
-/// Of the disk.
+/// An error of the disk.
 pub fn remove(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Result<(), String> {
     let gone = |removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -137,14 +138,14 @@ pub fn remove(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Resu
             false => fs::remove_file(&path),
         })
         .map_err(failed)?;
-        // The directory of a device, which is empty after the last pod.
+        // The parent directory of a device, which is empty after the last pod.
         if let Some(around) = path.parent().filter(|_| !data.pod.is_empty()) {
             fs::remove_dir(around).ok();
         }
     }
     let path = dir.at(record);
     gone(fs::remove_file(&path)).map_err(|error| format!("remove {}: {error}", path.display()))?;
-    // The empty directories around it, up to the pod's.
+    // The empty parent directories, up to the directory of the pod.
     let mut parents = path.ancestors().skip(1).take(4);
     while parents
         .next()
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(found.stages, [data]);
         assert_eq!(found.publications, std::slice::from_ref(&of_pod));
         assert_eq!(found.of("d", "other"), VolumeRecords::default());
-        // A file in the mount's place keeps the record.
+        // A file at the path of the mount prevents the removal of the record.
         let file = dir.at(&KubeletPath::publication("u", "pv")).join("file");
         fs::write(&file, "x").unwrap();
         assert!(remove(&dir, &place, &of_pod).is_err());

@@ -19,16 +19,16 @@ use super::csi_node;
 use super::drivers::Registered;
 use super::volumes::CsiVolumes;
 
-/// Interval at which the directory is read; kubelet's reconciler has the same.
+/// Interval at which the directory is read; as kubelet's reconciler.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause after a failed registration, doubled each time up to the longest.
+/// Delay after a failed registration, doubled after each further failure up to the maximum.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(120);
 
-/// A socket by its place on the disk: a driver that was started again has another one.
+/// The identity of a socket on the disk: a driver that restarts creates a socket with another identity.
 type SocketId = (u64, u64, i64, i64);
 
-/// The sockets in the directory. A directory that is not there has none; other files are left out.
+/// The sockets in the directory; empty if the directory does not exist. Other files are skipped.
 fn sockets(dir: &Path) -> io::Result<BTreeMap<PathBuf, SocketId>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -55,8 +55,8 @@ struct Attended {
     task: AbortOnDropHandle<()>,
 }
 
-/// Registers drivers until `shutdown`. Each socket has a task of its own: a socket that does not answer
-/// delays no other.
+/// Registers drivers until `shutdown`. Each socket has a task, so a socket that does not respond delays no
+/// other socket.
 pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
     let registry = volumes.directory().registry();
     let mut attended: BTreeMap<PathBuf, Attended> = BTreeMap::new();
@@ -72,7 +72,7 @@ pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken
     }
 }
 
-/// Starts tasks for new sockets, and ends those of sockets that are gone.
+/// Starts tasks for new sockets, and stops the tasks of deleted sockets.
 async fn attend_to(
     volumes: &Arc<CsiVolumes>,
     attended: &mut BTreeMap<PathBuf, Attended>,
@@ -85,7 +85,7 @@ async fn attend_to(
     }
     let mut gone = Vec::new();
     for (path, Attended { task, .. }) in left {
-        // It adds nothing any more after this.
+        // The aborted task has ended now, so it cannot add a driver any more.
         drop(task.await);
         if !found.contains_key(&path) {
             gone.push(path);
@@ -114,10 +114,10 @@ async fn attend_to(
 /// The reason why a driver is not registered.
 #[derive(Debug, thiserror::Error)]
 enum NotRegistered {
-    /// The registrar does not answer, or its answer is refused.
+    /// The registrar does not respond, or its response is invalid.
     #[error("{0}")]
     Refused(String),
-    /// Another driver has the name.
+    /// Another driver is registered with the name.
     #[error(
         "another driver with the name {name} is registered already by the socket {}",
         by.display()
@@ -137,7 +137,7 @@ impl From<csi::CsiError> for NotRegistered {
     }
 }
 
-/// Registers the driver behind a socket, and tries until that is done.
+/// Registers the driver of a socket. Retries until the registration succeeds.
 async fn attend(volumes: Arc<CsiVolumes>, socket: PathBuf) {
     let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
     loop {
@@ -174,7 +174,7 @@ async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegister
         Ok(info) => info,
         Err(error) => {
             if !error.is_silence() {
-                // Another program than before may be behind the socket.
+                // A new program may listen at the socket.
                 volumes.drivers().remove(socket);
                 tell(&plugin, Err(&error.to_string())).await;
             }
@@ -191,7 +191,7 @@ async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegister
     Ok(())
 }
 
-/// Tells the registrar the result; it shows the words, or ends with them.
+/// Sends the result to the registrar, which logs the error or exits with it.
 async fn tell(plugin: &Plugin, result: Result<(), &str>) {
     if let Err(error) = plugin.notify(result).await {
         let path = plugin.socket.display().to_string();

@@ -1,4 +1,4 @@
-//! The requests to a driver, from a volume's specification. Pure.
+//! The requests to a driver, built from a volume's specification. Pure.
 
 use std::collections::BTreeMap;
 
@@ -12,26 +12,24 @@ use sha2::{Digest, Sha256};
 
 use super::directory::{KubeletPath, hex};
 
-/// The name of a Secret with its namespace.
+/// The name and the namespace of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretName {
-    /// Namespace of the Secret.
     pub namespace: String,
-    /// Name of the Secret.
     pub name: String,
 }
 
-/// The identity of a CSI volume: its driver and the driver's name of it.
+/// The identity of a CSI volume: the driver, and the volume's id at the driver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     /// Name of the CSI driver.
     pub driver: String,
-    /// The driver's name of the volume.
+    /// The volume's id at the driver.
     pub handle: String,
 }
 
 impl Identity {
-    /// The name in the status of Nodes.
+    /// The name of the volume in the status of Nodes.
     pub fn unique_name(&self) -> String {
         format!("kubernetes.io/csi/{}^{}", self.driver, self.handle)
     }
@@ -46,15 +44,14 @@ impl Identity {
 /// A volume of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsiVolume {
-    /// The driver and its name of the volume.
+    /// The driver, and the volume's id at the driver.
     pub id: Identity,
-    /// The PersistentVolume's name, or the pod's name of an inline volume.
+    /// The name of the PersistentVolume, or the name of the inline volume in its pod.
     pub name: String,
     /// Whether the volume has the lifetime of the pod.
     pub is_ephemeral: bool,
-    /// Whether it is a device.
+    /// Whether the volume is a block device.
     pub is_block: bool,
-    /// Whether nothing may be written.
     pub read_only: bool,
     fs_type: String,
     mount_options: Vec<String>,
@@ -69,7 +66,7 @@ pub struct CsiVolume {
 }
 
 impl CsiVolume {
-    /// A PersistentVolume, if it is a driver's.
+    /// The volume for a PersistentVolume; `None` if no CSI driver manages it.
     pub fn of_volume(volume: &PersistentVolume, read_only: bool) -> Option<Self> {
         let spec = volume.spec.as_ref()?;
         let source = spec.csi.as_ref()?;
@@ -99,7 +96,8 @@ impl CsiVolume {
         })
     }
 
-    /// An inline volume of a pod, if it is a driver's. Its handle is kubelet's.
+    /// The inline volume of a pod; `None` if no CSI driver manages it. The handle is computed as in
+    /// kubelet.
     pub fn inline(pod: &Pod, volume: &Volume) -> Option<Self> {
         let source = volume.csi.as_ref()?;
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
@@ -128,9 +126,9 @@ impl CsiVolume {
         })
     }
 
-    /// Whether the driver's object lets the volume be used in this way.
+    /// Checks that the CSIDriver object permits the volume's life cycle: persistent or inline.
     ///
-    /// *Errors.* The reason, for the user.
+    /// *Errors.* A message for users.
     pub fn check_life_cycle(&self, driver: Option<&CSIDriver>) -> Result<(), String> {
         let modes = driver.and_then(|driver| driver.spec.volume_lifecycle_modes.as_deref());
         let modes = modes.filter(|modes| !modes.is_empty());
@@ -158,18 +156,18 @@ impl CsiVolume {
         !self.is_ephemeral && required.unwrap_or(true)
     }
 
-    /// Whether only one pod may use it. If the volume has several access modes, the one that a pod means is
-    /// unknown.
+    /// Whether only one pod may use the volume. If the volume has several access modes, the mode for the
+    /// pod is unknown, so the result is `false`.
     pub fn is_for_one_pod(&self) -> bool {
         self.modes == ["ReadWriteOncePod"]
     }
 
-    /// Whether the driver stages it. Inline volumes are only published.
+    /// Whether the driver stages the volume. Inline volumes are only published.
     pub fn is_staged(&self, can: NodeCapabilities) -> bool {
         can.stage && !self.is_ephemeral
     }
 
-    /// The component that gives the files to the pod's group.
+    /// Which component changes the group of the files.
     pub fn group(
         &self,
         driver: Option<&CSIDriver>,
@@ -222,7 +220,6 @@ impl CsiVolume {
         VolumeCapability { access, mode }
     }
 
-    /// The staging path below the kubelet's directory.
     pub fn stage_place(&self) -> KubeletPath {
         match self.is_block {
             true => KubeletPath::block_stage(&self.name),
@@ -238,7 +235,6 @@ impl CsiVolume {
         }
     }
 
-    /// The request to stage it.
     pub fn stage(
         &self,
         can: NodeCapabilities,
@@ -255,7 +251,7 @@ impl CsiVolume {
         }
     }
 
-    /// The request to expand it, as it is published for a pod.
+    /// The request to expand the volume at its path for a pod.
     pub fn expansion(
         &self,
         can: NodeCapabilities,
@@ -273,7 +269,6 @@ impl CsiVolume {
         }
     }
 
-    /// The request to publish it for a pod.
     pub fn publication(
         &self,
         can: NodeCapabilities,
@@ -315,26 +310,26 @@ impl CsiVolume {
     }
 }
 
-/// The component that gives the files of a volume to a group.
+/// The component that changes the group of a volume's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupUse {
-    /// None: the files keep their group.
+    /// The files keep their group.
     None,
     Driver(u32),
-    /// The node, after the volume is published.
+    /// The node changes the group after the volume is published.
     Node(u32),
 }
 
-/// Data for the requests that is read from the API.
+/// Data from the API for requests to a driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestData {
-    /// The result of the attachment.
+    /// The metadata of the VolumeAttachment.
     pub publish_context: BTreeMap<String, String>,
     /// The content of the Secret for staging.
     pub stage_secrets: BTreeMap<String, String>,
     /// The content of the Secret for publishing.
     pub publish_secrets: BTreeMap<String, String>,
-    /// Tokens of the pod's account, as JSON by audience.
+    /// Tokens of the pod's service account, as JSON by audience.
     pub tokens: Option<String>,
 }
 
@@ -452,7 +447,8 @@ mod tests {
         assert!(!wanted.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
     }
 
-    /// CSI `mount_flags`: the driver judges them, as with kubelet. They are neither split nor changed.
+    /// CSI `mount_flags`: the driver checks the options, as with kubelet. The options are neither split nor
+    /// changed.
     #[test]
     fn mount_options_reach_the_driver_as_they_are() {
         let long = "o".repeat(5000);
@@ -533,7 +529,7 @@ mod tests {
             handle: "h".to_owned(),
         };
         assert_eq!(id.unique_name(), "kubernetes.io/csi/d^h");
-        // printf %s hdn | sha256sum
+        // The result of: printf %s hdn | sha256sum
         let hash = hex(&Sha256::digest("hdn"));
         assert_eq!(id.attachment("n"), format!("csi-{hash}"));
     }

@@ -1,7 +1,7 @@
 //! Keeps the CSINode object equal to the registered drivers.
 //!
-//! A registration writes its driver itself. Other changes are written here: a driver whose socket has
-//! gone, also while no agent ran, and a Node object that was deleted and made again.
+//! Each registration writes its driver. This module writes the other changes: a driver whose socket was
+//! deleted, even while no agent ran, and a Node object that was deleted and created again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::csi_node;
 use super::volumes::CsiVolumes;
 
-/// Pause after a failed write, doubled each time up to the interval of the looks without a cause.
+/// Delay after a failed write, doubled after each further failure up to the interval of the periodic
+/// checks.
 const PAUSE: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(300);
 

@@ -1,18 +1,20 @@
-//! The volumes that drivers have staged, or may have.
+//! The volumes that are staged or may be staged.
 //!
-//! The record of a stage is written before the call. If the driver refuses the call for good, there is nothing to unstage, as
-//! for kubelet, and the record goes; not if the volume was staged before.
+//! The record of a stage is written before the call. If the driver rejects the call with a final error,
+//! nothing is staged, as for kubelet, and the record is deleted. The record stays if the volume was staged
+//! before.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use csi::{CsiError, Finality};
 
-/// Unique names of volumes with a call that has succeeded. Those of a former agent count: its calls are not known.
+/// Unique names of volumes with a successful stage call. Volumes of a former agent are in the set, because
+/// the results of its calls are unknown.
 pub(super) struct KnownStages(Mutex<BTreeSet<String>>);
 
 impl KnownStages {
-    /// With the volumes of a former agent.
+    /// Starts with the volumes of a former agent.
     pub fn new(found: impl IntoIterator<Item = String>) -> Self {
         Self(Mutex::new(found.into_iter().collect()))
     }
@@ -21,7 +23,8 @@ impl KnownStages {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of the end of a call; whether its record must go, because the volume is certainly not staged.
+    /// Records the result of a call. Returns whether the record must be deleted, because the volume is
+    /// certainly not staged.
     pub fn ended(&self, volume: &str, result: &Result<(), CsiError>) -> bool {
         match result {
             Ok(()) => {
@@ -32,7 +35,7 @@ impl KnownStages {
         }
     }
 
-    /// The volume is unstaged.
+    /// Removes a volume that is unstaged.
     pub fn forget(&self, volume: &str) {
         self.names().remove(volume);
     }

@@ -1,8 +1,8 @@
-//! The care for volumes that pods use: their growth, their stats, and the repeated publication that
-//! some drivers ask for.
+//! The upkeep of volumes that pods use: their expansion, their statistics, and the repeated publication
+//! that some drivers request.
 //!
-//! A node may not watch claims and volumes, only read those of its pods: it checks at intervals, as
-//! kubelet does.
+//! A node must not watch claims and volumes, and may only read those of its pods. So the node reads them at
+//! an interval, as kubelet does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ struct UpkeepRound {
 }
 
 impl UpkeepRound {
-    /// The round of a number, from one.
+    /// The tasks of the round with a number; the first number is 1.
     fn of(number: u32) -> Self {
         Self {
             grows: number.is_multiple_of(CLAIMS_EVERY),
@@ -55,16 +55,16 @@ impl UpkeepRound {
 /// A pod whose volumes are ready.
 #[derive(Clone)]
 pub struct LivePod {
-    /// The pod as the agent last read it.
+    /// The last version of the pod that the agent read.
     pub pod: Arc<Pod>,
-    /// The group of its files.
+    /// The `fsGroup` of the pod.
     pub group: Option<u32>,
-    /// The receiver of events about it.
+    /// Sends events about the pod.
     pub events: PodEvents,
 }
 
-/// Maintains the volumes of these pods until `shutdown`. A driver that does not answer delays only its own
-/// volumes.
+/// Maintains the volumes of running pods until `shutdown`. A driver that does not respond delays only its
+/// own volumes.
 pub async fn keep_up(
     volumes: Arc<CsiVolumes>,
     objects: Arc<ApiObjects>,
@@ -81,7 +81,7 @@ pub async fn keep_up(
         while let Some(ended) = looks.try_join_next() {
             match ended {
                 Ok(driver) => busy.remove(&driver),
-                // A round that ended unexpectedly does not say of which driver it was.
+                // The error does not name the driver of the round.
                 Err(_) => {
                     looks.abort_all();
                     busy = BTreeSet::new();
@@ -104,7 +104,7 @@ pub async fn keep_up(
     }
 }
 
-/// A publication for a pod that lives.
+/// The publication of a volume for a running pod.
 struct Use {
     data: VolumeData,
     /// The directory in which the volume is staged.
@@ -113,7 +113,7 @@ struct Use {
 }
 
 impl CsiVolumes {
-    /// The publications for these pods, by driver.
+    /// The publications for `pods`, by driver.
     async fn in_use_now(&self, pods: &[LivePod]) -> BTreeMap<String, Vec<Use>> {
         let mut by_driver: BTreeMap<String, Vec<Use>> = BTreeMap::new();
         let records = match self.records().await {
@@ -147,7 +147,7 @@ impl CsiVolumes {
         self.directory().real(one.data.path.as_ref())
     }
 
-    /// Checks the volumes of a driver, one after another.
+    /// Maintains the volumes of a driver, one after another.
     async fn round(&self, objects: &ApiObjects, driver: &str, uses: &[Use], round: UpkeepRound) {
         let Ok(Registered { driver, can, .. }) = self.drivers().get(driver) else {
             return;
@@ -166,8 +166,8 @@ impl CsiVolumes {
         }
     }
 
-    /// Publishes volumes again, if their driver asks for it: it renews their content, for instance by a
-    /// new token of the pod.
+    /// Publishes volumes again, if their driver requests it: the driver renews the content of a volume, for
+    /// instance with a new token of the pod.
     async fn publish_all(&self, objects: &ApiObjects, driver: &str, uses: &[Use]) {
         let object = match self.driver_object(driver).await {
             Ok(Some(object)) if object.spec.requires_republish == Some(true) => object,
@@ -192,7 +192,7 @@ impl CsiVolumes {
         }
     }
 
-    /// Asks for the figures of volumes that are due.
+    /// Reads the statistics of volumes that are due.
     async fn measure(&self, driver: &Driver, can: NodeCapabilities, uses: &[Use]) {
         for one in uses {
             let Some(path) = self.path(one) else {
@@ -220,7 +220,7 @@ impl CsiVolumes {
         }
     }
 
-    /// Lets one volume grow, if its claim asks for it.
+    /// Expands a volume, if its claim requests more.
     async fn grow(&self, objects: &ApiObjects, of: &Use) -> Result<(), String> {
         let Some((claim, read_only)) = claim_of(objects, of).await? else {
             return Ok(());
@@ -238,7 +238,8 @@ impl CsiVolumes {
     }
 }
 
-/// The volume of a publication, as its pod wants it; `None` if it does not any more.
+/// The volume of a publication, from its pod's specification; `None` if the pod does not use the volume any
+/// more.
 async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<CsiVolume>, String> {
     let pod = &of.live.pod;
     if let Some(volume) = inline(pod, &of.data.volume) {
@@ -251,7 +252,7 @@ async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<CsiVolume>, Str
     Ok(CsiVolume::of_volume(&volume, read_only))
 }
 
-/// The pod's own volume of a driver that has this name.
+/// The inline volume of a pod with this name.
 fn inline<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
     let mut volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
     volumes.find(|volume| volume.csi.is_some() && volume.name == name)

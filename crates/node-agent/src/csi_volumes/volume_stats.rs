@@ -1,5 +1,5 @@
-//! The usage and the state of volumes, as their drivers report them. They are asked in the background:
-//! nobody who reads the figures waits for a driver.
+//! The usage and the condition of volumes, as their drivers report them. The agent calls the drivers in the
+//! background, so that a request for statistics never waits for a driver.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use std::time::Duration;
 use csi::VolumeStats;
 use tokio::time::Instant;
 
-/// The age at which figures are asked for again (kubelet's default).
+/// The age at which statistics are read again (kubelet's default).
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// The last figures of a volume.
+/// The last statistics of a volume.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     asked: Instant,
-    /// `None` if the driver had an error.
+    /// `None` if the driver returned an error.
     stats: Option<VolumeStats>,
 }
 
-/// The last figures of all volumes, by their paths on this machine.
+/// The last statistics of all volumes, by their paths on this machine.
 #[derive(Debug, Default)]
 pub struct VolumeStatsCache(Mutex<BTreeMap<PathBuf, Known>>);
 
@@ -29,23 +29,22 @@ impl VolumeStatsCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The figures of a volume, about a minute old at most.
+    /// The statistics of a volume, at most about one minute old.
     pub fn of(&self, path: &Path) -> Option<VolumeStats> {
         self.all().get(path)?.stats
     }
 
-    /// Whether the driver is to be asked about a volume.
+    /// Whether the statistics of a volume must be read again.
     pub fn is_due(&self, path: &Path, now: Instant) -> bool {
         let known = self.all().get(path).copied();
         known.is_none_or(|known| now >= known.asked + AGE_MAX)
     }
 
-    /// Caches the statistics of a volume.
     pub fn set(&self, path: PathBuf, asked: Instant, stats: Option<VolumeStats>) {
         self.all().insert(path, Known { asked, stats });
     }
 
-    /// Forgets the volumes that are not in use.
+    /// Removes the volumes that are not in use.
     pub fn retain(&self, is_used: impl Fn(&Path) -> bool) {
         self.all().retain(|path, _| is_used(path));
     }

@@ -30,17 +30,16 @@ use super::volume_stats::VolumeStatsCache;
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
 use crate::paths::pods_dir;
 
-/// kubelet's length of tokens for which a driver names none.
+/// The lifetime of tokens if the driver requests none; kubelet's value.
 const TOKEN_SECONDS: i64 = 3600;
 
-/// The volumes of drivers on this node.
 pub struct CsiVolumes {
     client: Client,
     node: String,
     directory: KubeletDir,
     pods: PathBuf,
     drivers: Drivers,
-    /// One step at a time per volume.
+    /// One lock for each volume: only one step of a volume runs at a time.
     locks: KeyedLocks<Mutex<()>>,
     in_use: VolumesInUse,
     stages: KnownStages,
@@ -52,9 +51,8 @@ pub struct CsiVolumes {
 /// A volume that is published for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Its path on this machine.
     pub path: PathBuf,
-    /// The group to which the node gives its files.
+    /// The group to which the node changes the files; `None` if the files keep their group.
     pub group: Option<u32>,
 }
 
@@ -62,7 +60,7 @@ impl CsiVolumes {
     /// The volumes that a former agent has left.
     ///
     /// # Errors
-    /// Of the disk.
+    /// An error of the disk.
     pub fn open(client: Client, node: String, data_dir: &std::path::Path) -> io::Result<Self> {
         let directory = KubeletDir::of(data_dir);
         let records = VolumeRecords::read(&directory)?;
@@ -81,12 +79,10 @@ impl CsiVolumes {
         })
     }
 
-    /// The client of the API server.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The name of the Node object.
     pub fn node(&self) -> &str {
         &self.node
     }
@@ -96,27 +92,22 @@ impl CsiVolumes {
         &self.directory
     }
 
-    /// The drivers that are registered now.
     pub(super) fn drivers(&self) -> &Drivers {
         &self.drivers
     }
 
-    /// The attached volumes in use.
     pub fn in_use(&self) -> &VolumesInUse {
         &self.in_use
     }
 
-    /// The knowledge of the volumes' capacities.
     pub(super) fn sizes(&self) -> &KnownCapacities {
         &self.sizes
     }
 
-    /// The sign that volumes may be left over.
     pub(super) fn left_over(&self) -> &LeftoverNotice {
         &self.left_over
     }
 
-    /// The last figures of volumes.
     pub fn stats(&self) -> &VolumeStatsCache {
         &self.stats
     }
@@ -128,7 +119,7 @@ impl CsiVolumes {
     /// Stages a volume and publishes it for a pod. May be repeated.
     ///
     /// # Errors
-    /// As users read them.
+    /// A message for users.
     pub async fn publish(
         &self,
         objects: &ApiObjects,
@@ -230,7 +221,7 @@ impl CsiVolumes {
     /// Publishes a volume again for a pod that has it.
     ///
     /// # Errors
-    /// As users read them; the volume stays as it is.
+    /// A message for users; the volume does not change.
     pub(super) async fn publish_again(
         &self,
         objects: &ApiObjects,
@@ -258,13 +249,14 @@ impl CsiVolumes {
         published.map_err(|error| error.to_string())
     }
 
-    /// Whether the volume has a record for a pod, by its uid. It stays while the volume's lock is held.
+    /// Whether the volume has a record for a pod, by its UID. The result is valid while the caller holds
+    /// the volume's lock.
     pub(super) async fn is_published(&self, id: &Identity, pod: &str) -> Result<bool, String> {
         let records = self.records().await?.of(&id.driver, &id.handle);
         Ok(records.publications.iter().any(|data| data.pod == pod))
     }
 
-    /// Checks that a volume for one pod is published for no other one. kubelet's words.
+    /// Checks that a volume for one pod is published for no other pod. The error is kubelet's text.
     async fn check_single_pod(&self, wanted: &CsiVolume, pod: &str) -> Result<(), String> {
         if !wanted.is_for_one_pod() {
             return Ok(());
@@ -323,11 +315,11 @@ impl CsiVolumes {
     /// Unpublishes all volumes of a pod, and unstages those that no other pod uses. A volume that cannot be
     /// unstaged now delays no pod: the unstage is retried later.
     ///
-    /// If the pod `comes_back` with the node, a driver that is gone holds nothing up: the mounts
-    /// end without it, and the records tell the driver later.
+    /// If the pod `comes_back` with the node, a driver that is not registered does not delay the release:
+    /// the node unmounts without the driver, and the records let the node call the driver later.
     ///
     /// # Errors
-    /// As users read them; it is to be tried again.
+    /// A message for users; the caller tries again later.
     pub async fn release(&self, pod: &str, comes_back: bool) -> Result<(), String> {
         let own = self.records().await?.of_pod(pod);
         for id in own {
@@ -348,7 +340,7 @@ impl CsiVolumes {
         Ok(())
     }
 
-    /// Leaves a staged volume to the clean-up: its pod goes.
+    /// Removes the pod from the record of a staged volume, so that the clean-up unstages the volume later.
     async fn give_up_stage(&self, id: &Identity, pod: &str) -> Result<(), String> {
         let lock = self.lock(id);
         let _turn = lock.lock().await;
@@ -364,8 +356,7 @@ impl CsiVolumes {
         Ok(())
     }
 
-    /// The volumes of registered drivers that are published or staged for pods that the node does not
-    /// have any more.
+    /// The volumes of registered drivers that are published or staged for pods that the node no longer has.
     pub(super) async fn without_pod(&self) -> Result<Vec<Identity>, String> {
         let records = self.records().await?;
         let present = self.present_pods().await?;
@@ -378,7 +369,7 @@ impl CsiVolumes {
         Ok(all.into_iter().filter(is_left).collect())
     }
 
-    /// Releases a volume for the pods that are gone from the node.
+    /// Releases a volume for the pods that the node no longer has.
     pub(super) async fn release_unused(&self, id: &Identity) -> Result<(), String> {
         self.release_volume(id, None).await
     }
@@ -391,7 +382,7 @@ impl CsiVolumes {
         .await
     }
 
-    /// Performs the plan for a volume, without the pod that leaves it.
+    /// Executes the release steps of a volume, as if the pod `leaving` did not exist.
     async fn release_volume(&self, id: &Identity, leaving: Option<&str>) -> Result<(), String> {
         let lock = self.lock(id);
         let _turn = lock.lock().await;
@@ -443,8 +434,8 @@ impl CsiVolumes {
         Ok(())
     }
 
-    /// The result of a reverse call. A driver that does not know the volume has nothing to undo: what is
-    /// left is its mount.
+    /// The result of a reverse call. If the driver does not know the volume, only the mount is left to
+    /// remove.
     async fn unless_unknown(
         &self,
         done: Result<(), CsiError>,
@@ -461,7 +452,7 @@ impl CsiVolumes {
         }
     }
 
-    /// Ends the mounts of a volume for a pod, and its stage if it is the last; the records stay.
+    /// Unmounts a volume for a pod, and unmounts its stage if no other pod uses it; the records stay.
     async fn unmount(&self, id: &Identity, pod: &str) -> Result<(), String> {
         let lock = self.lock(id);
         let _turn = lock.lock().await;
@@ -475,7 +466,7 @@ impl CsiVolumes {
     }
 }
 
-/// Ends the mount at a path of a call, if there is one.
+/// Unmounts the path of a call, if it is a mount point.
 fn end_mount(dir: &KubeletDir, path: &str) -> Result<(), String> {
     let Some(path) = dir.real(path.as_ref()) else {
         return Ok(());
@@ -487,7 +478,7 @@ fn end_mount(dir: &KubeletDir, path: &str) -> Result<(), String> {
     }
 }
 
-/// The steps for a volume with these records.
+/// The release steps for a volume with these records.
 fn steps(records: &VolumeRecords, lives: impl Fn(&str) -> bool) -> Vec<CsiStep> {
     let users = records.publications.iter();
     let users: Vec<&str> = users.map(|data| data.pod.as_str()).collect();
@@ -519,8 +510,9 @@ fn make_dir(path: PathBuf) -> Result<(), String> {
     fs::create_dir_all(&path).map_err(|error| format!("make {}: {error}", path.display()))
 }
 
-/// A driver may say that a volume is published, and make no target. As by containerd, its directory is made then, and removed
-/// with the volume; there is no device in place of a block volume.
+/// Creates the target of a volume, if it is missing. A driver may report a volume as published without a
+/// target. As in containerd, the directory is created then, and removed with the volume. A block volume
+/// without a device is an error.
 fn make_target(path: &std::path::Path, is_block: bool) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match is_block {
@@ -530,7 +522,7 @@ fn make_target(path: &std::path::Path, is_block: bool) -> Result<(), String> {
             )),
             false => make_dir(path.to_owned()),
         },
-        // A mount that does not answer is the driver's own.
+        // An error of the mount point comes from the driver's file system.
         _ => Ok(()),
     }
 }
@@ -553,7 +545,7 @@ pub(super) async fn secrets(
         .collect()
 }
 
-/// The tokens that the driver asks for, as JSON by audience.
+/// The tokens that the driver requests, as JSON by audience.
 async fn tokens(
     objects: &ApiObjects,
     pod: &Pod,

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::machine::pressure::Monitor;
 use pull_limiter::PullLimiter;
 
-/// The reason why an image is not available now.
+/// The reason why an image is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageTrouble {
     /// The waiting reason in the status, for instance `ErrImagePull`.
@@ -34,23 +34,19 @@ pub struct ImageTrouble {
 
 /// Pulls the images of pods.
 pub struct Puller {
-    /// The images of this machine.
     store: ImageStore,
-    /// Mirrors and credentials of this machine.
     registries: RegistriesConfig,
-    /// The source of pull secrets.
     api_objects: Arc<ApiObjects>,
-    /// The space that pulls must leave free.
+    /// Knows how much disk space pulls must leave free.
     monitor: Arc<Monitor>,
-    /// The limit of concurrent pulls.
     limiter: PullLimiter,
-    /// Notified when a pull finds too little disk space.
+    /// Notified when a pull needs more disk space than is free.
     pub disk_space_wanted: Notify,
-    /// Held during lookups and mounts of images: no image is removed meanwhile.
+    /// Read-locked during lookups and mounts of images, so that no image is removed meanwhile.
     pub looks: RwLock<()>,
 }
 
-/// A name by tag as the name by digest of the same repository.
+/// The image name with the tag replaced by a digest.
 pub fn by_digest(name: &str, digest: &str) -> String {
     let name = name.split('@').next().unwrap_or_default();
     let slash = name.rfind('/').map_or(0, |at| at + 1);
@@ -61,7 +57,7 @@ pub fn by_digest(name: &str, digest: &str) -> String {
     format!("{repository}@{digest}")
 }
 
-/// The policy where none is named: `Always` for `latest`.
+/// The pull policy of a container: without a policy, `Always` for the tag `latest`, else `IfNotPresent`.
 fn policy<'a>(own: Option<&'a str>, image: &str) -> &'a str {
     own.filter(|policy| !policy.is_empty()).unwrap_or_else(|| {
         let last = image.rsplit('/').next().unwrap_or_default();
@@ -71,7 +67,6 @@ fn policy<'a>(own: Option<&'a str>, image: &str) -> &'a str {
 }
 
 impl Puller {
-    /// A puller into the image store of the node.
     pub fn new(config: &Config, api_objects: Arc<ApiObjects>, monitor: Arc<Monitor>) -> Self {
         Self {
             store: config.images.clone(),
@@ -84,7 +79,7 @@ impl Puller {
         }
     }
 
-    /// Ensures that an image of the pod is present, by its pull policy.
+    /// Ensures that an image of the pod is present, as its pull policy says.
     pub async fn ensure(
         &self,
         pod: &Pod,
@@ -92,7 +87,7 @@ impl Puller {
         pull_policy: Option<&str>,
         events: &PodEvents,
     ) -> Result<Image, ImageTrouble> {
-        // The pod is in the registry: images found from here on are not collected.
+        // The pod manager has the pod, so images that are present from now on are not collected.
         let look = self.looks.read().await;
         let present = self.look(name, events)?;
         drop(look);
@@ -132,7 +127,7 @@ impl Puller {
         }
     }
 
-    /// Whether the pod may use the present image. Its secrets are read only if that depends on
+    /// Whether the pod may use the present image. The pull secrets are read only if the result depends on
     /// them.
     async fn may_use(
         &self,
@@ -225,7 +220,7 @@ impl Puller {
                         holder: holder.clone(),
                     }));
                 }
-                // No error yet: the image may be public.
+                // A missing secret is no error yet: the image may be public.
                 Ok(None) => missing.push(reference.name.as_str()),
                 Err(error) => tracing::warn!(secret = reference.name, error, "pull secret"),
             }
@@ -254,7 +249,7 @@ fn trouble(message: String) -> ImageTrouble {
     }
 }
 
-/// The error with its causes.
+/// The text of the error with its causes.
 fn chain(error: &PullError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -268,7 +263,7 @@ fn chain(error: &PullError) -> String {
     text
 }
 
-/// The number of entries of a Docker configuration for a registry.
+/// The number of entries for a registry in a Docker configuration.
 pub fn entries_for(config: &[u8], image: &str) -> usize {
     [".dockerconfigjson", ".dockercfg"]
         .into_iter()
@@ -330,7 +325,8 @@ fn registry_of(image: &str) -> String {
     whole.split('/').next().unwrap_or_default().to_owned()
 }
 
-/// `https://index.docker.io/v1/` and the like → the name that references use.
+/// The host in image references for the key of a Docker configuration, for instance for
+/// `https://index.docker.io/v1/`.
 fn host_of(entry: &str) -> String {
     let bare = entry.split("://").last().unwrap_or_default();
     match bare.split('/').next().unwrap_or_default() {

@@ -1,5 +1,4 @@
-//! The limit of parallel image pulls: in total and for each registry. A stalled pull does not
-//! count.
+//! The limit of concurrent image pulls: in total and for each registry. A stalled pull does not count.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,8 +12,9 @@ use tokio::time::sleep;
 
 use crate::limits::{PULL_STALL_BYTES_MIN, PULL_STALL_CHECK, PULLS_MAX, PULLS_OF_ONE_REGISTRY_MAX};
 
-/// The permits of a node for image pulls. Waiting pulls are served in order. A pull waits for its own
-/// registry before it waits for the total, so a slow registry does not delay pulls from others.
+/// The permits of a node for image pulls. Waiting pulls get permits in their order. A pull waits for the
+/// permit of its registry before it waits for the total, so a slow registry does not delay pulls from other
+/// registries.
 pub struct PullLimiter {
     all: Arc<Semaphore>,
     registries: KeyedLocks<Semaphore>,
@@ -36,8 +36,8 @@ impl Default for PullLimiter {
 }
 
 impl PullLimiter {
-    /// Runs a pull when it has a permit. A stalled pull continues without its permit, so other
-    /// pulls need not wait for a slow registry.
+    /// Runs a pull as soon as it has a permit. A stalled pull continues without its permit, so that other
+    /// pulls do not wait for a slow registry.
     pub async fn run<T>(
         &self,
         registry: &str,
@@ -97,14 +97,14 @@ mod tests {
         })
     }
 
-    /// Lets all tasks run as far as they can.
+    /// Runs all tasks until each of them waits.
     async fn settle() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// A pull that makes progress.
+    /// A pull that continuously receives data, and the task that sends the data.
     fn lively() -> (PullProgress, JoinHandle<()>) {
         let progress = PullProgress::default();
         let counted = progress.clone();
@@ -126,7 +126,7 @@ mod tests {
             .map(|_| hang(&limiter, "a", progress.clone()))
             .collect();
         settle().await;
-        // Other tests count pulls of theirs.
+        // Other tests also count pulls.
         assert!(
             refusals::counted(Budget::ImagePulls) >= before + 20 - PULLS_OF_ONE_REGISTRY_MAX as u64
         );
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(limiter.all.available_permits(), free);
         let other = limiter.run("b", &PullProgress::default(), ready(7)).await;
         assert_eq!(other.unwrap(), 7);
-        // They keep theirs while data arrives.
+        // Pulls keep their permits while data arrives.
         sleep(PULL_STALL_CHECK * 10).await;
         assert_eq!(limiter.all.available_permits(), free);
         for task in &hung {
@@ -160,7 +160,7 @@ mod tests {
             sleep(Duration::from_secs(3600)).await;
             7
         });
-        // It completes, and so do those that gave up their permits.
+        // The pull completes, and so do the pulls that lost their permits.
         assert_eq!(other.await.unwrap(), 7);
         assert_eq!(limiter.all.available_permits(), PULLS_MAX);
         assert!(hung.iter().all(|task| !task.is_finished()));

@@ -21,7 +21,7 @@ use super::{log_messages, streams};
 use crate::containers::logs::{self, LogQuery};
 use crate::pods::pod_manager::{PodManager, PodView};
 
-/// Chunks that may wait for a slow reader.
+/// Maximum number of chunks that wait for a slow reader.
 const CHUNKS_MAX: usize = 4;
 
 pub fn answer(
@@ -50,7 +50,8 @@ pub fn answer(
     let instance = instance_of(&view, target.container, number);
     let note = is_whole.then(|| (reads.clone(), instance));
     tokio::spawn(async move {
-        // The answer ends behind the note.
+        // The sender is cloned, because the response ends when the last sender is dropped, and a message
+        // may follow the log.
         let open = to.clone();
         let shown = logs::send(path, query, is_over, to).await;
         if let Some((reads, instance)) = note {
@@ -105,13 +106,13 @@ fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
     })
 }
 
-/// A time this many seconds before; the earliest that there is for more than the calendar has.
+/// The time that is `seconds` before `now`; at least the minimum of the calendar.
 fn seconds_before(now: Timestamp, seconds: i64) -> Timestamp {
     let ago = SignedDuration::from_secs(seconds);
     now.checked_sub(ago).unwrap_or(Timestamp::MIN)
 }
 
-/// The log of the requested instance, and that instance's number.
+/// The path of the requested instance's log, and the number of the instance.
 fn log_of(
     view: &PodView,
     target: &RequestTarget<'_>,
@@ -130,7 +131,8 @@ fn log_of(
     let at = |number: u32| (view.dir.log(container, number), number);
     if previous {
         let former = match &record.instance {
-            // Between two instances, the one that ended last is the previous one.
+            // While the container waits for its next instance, the instance that exited last is the
+            // previous instance.
             Instance::Refused(_) | Instance::Starting { .. } => Some(record.restart_count),
             Instance::Exited(_) if is_waiting(status) => Some(record.restart_count),
             _ => record.restart_count.checked_sub(1),
@@ -182,7 +184,7 @@ fn waiting(target: &RequestTarget<'_>, status: &ContainerStatus) -> String {
     format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {said}")
 }
 
-/// Says whether the instance has ended: then its log grows no more.
+/// A function that returns whether the instance has exited, so that its log is complete.
 fn is_over(
     pods: Arc<PodManager>,
     target: &RequestTarget<'_>,
@@ -208,7 +210,7 @@ fn is_over(
 mod tests {
     use super::*;
 
-    /// findings S32: more seconds than the calendar has are all of them.
+    /// findings S32: a number of seconds beyond the calendar selects the whole log.
     #[test]
     fn any_number_of_seconds_is_a_time() {
         let asked = |seconds: usize| {

@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 use super::query;
 use super::streams::{Protocol, said};
 
-/// A client that has said all it will say, and does not read.
+/// A client that has sent all its data, and that reads nothing.
 struct Recorded<'b>(Cursor<&'b [u8]>);
 
 impl Read for Recorded<'_> {
@@ -29,12 +29,12 @@ impl Write for Recorded<'_> {
 /// The number of subprotocols that clients can name.
 pub const PROTOCOLS: usize = Protocol::NAMED.len();
 
-/// Reads all frames of a WebSocket (RFC 6455 §5), and interprets their messages; returns the number
-/// of valid ones.
+/// Decodes all frames of a WebSocket (RFC 6455 §5) and their messages; returns the number of valid
+/// messages.
 pub fn web_socket(bytes: &[u8]) -> usize {
     let mut socket = WebSocket::from_raw_socket(Recorded(Cursor::new(bytes)), Role::Server, None);
     let mut count = 0;
-    // Every message took bytes of the input, which ends.
+    // The loop ends, because every message consumes bytes of the input.
     while let Ok(message) = socket.read() {
         for protocol in Protocol::NAMED {
             count += usize::from(said(message.clone(), protocol).is_some());
@@ -53,7 +53,7 @@ pub fn pull_secret(config: &[u8]) -> usize {
     crate::images::entries_for(config, "registry.example/app")
 }
 
-/// The path and the parameters of a request to the node, decoded.
+/// The path and the query parameters of a request to the node, decoded.
 pub fn request(path: &str, query: &str) -> (Vec<u8>, Vec<(String, String)>) {
     (query::decode_path(path), query::parameters(Some(query)))
 }
@@ -64,14 +64,14 @@ mod tests {
 
     #[test]
     fn frames_are_read_and_understood() {
-        // Masked with zeros: input "a", a size, the end of input, which only version 5 knows;
-        // protocols in text know none of it.
+        // The frames are masked with zeros: the input "a", a terminal size, and the end of the input, which
+        // only version 5 has. The text protocols have no terminal size and no end of the input.
         let input = b"\x82\x82\0\0\0\0\0a";
         let size = b"\x82\x99\0\0\0\0\x04{\"Width\":80,\"Height\":24}";
         let end = b"\x82\x82\0\0\0\0\xff\0";
         assert_eq!(web_socket(input), 3);
         assert_eq!(web_socket(&[&input[..], size, end].concat()), 7);
-        // An unmasked frame ends the connection.
+        // An unmasked frame closes the connection.
         assert_eq!(web_socket(b"\x82\x02\0a"), 0);
     }
 }

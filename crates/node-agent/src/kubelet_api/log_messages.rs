@@ -1,6 +1,6 @@
-//! A log over a WebSocket, for clients without another way to follow one, such as browsers:
-//! `binary.k8s.io`, or in base64 `base64.binary.k8s.io`. The client's messages are ignored; when it
-//! disconnects, the log ends.
+//! A log over a WebSocket, for clients that cannot follow a log in another way, such as browsers. The
+//! subprotocols are `binary.k8s.io` and, in base64, `base64.binary.k8s.io`. The node ignores the client's
+//! messages. When the client disconnects, the log ends.
 
 use std::io;
 
@@ -18,9 +18,9 @@ use super::streams::{Socket, until_closed};
 pub enum Protocol {
     /// No subprotocol: raw bytes.
     Unnamed,
-    /// Bytes as they are.
+    /// The bytes without an encoding.
     Binary,
-    /// Bytes in base64, as text.
+    /// The bytes in base64, as text messages.
     Text,
 }
 
@@ -28,7 +28,8 @@ impl Protocol {
     /// The subprotocols that have a name.
     pub const NAMED: [Self; 2] = [Self::Binary, Self::Text];
 
-    /// The first offered one that is supported; `None` if there is none.
+    /// The first offered subprotocol that is supported; `None` if the client offers subprotocols but none
+    /// is supported.
     pub fn choose(offered: &[String]) -> Option<Self> {
         if offered.is_empty() {
             return Some(Self::Unnamed);
@@ -40,7 +41,7 @@ impl Protocol {
         offered.iter().find_map(known)
     }
 
-    /// Its name; empty for the one without.
+    /// The name of the subprotocol; empty for `Unnamed`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unnamed => "",

@@ -1,5 +1,6 @@
-//! Prometheus metrics besides `/metrics/resource` and `/metrics/cadvisor`: `/metrics`, `/metrics/probes`; and
-//! the settings (`/configz`). Names and labels are kubelet's, for existing dashboards.
+//! Prometheus metrics besides `/metrics/resource` and `/metrics/cadvisor`: `/metrics` and
+//! `/metrics/probes`. Also the settings (`/configz`). Names and labels are kubelet's, for existing
+//! dashboards.
 
 use std::collections::BTreeMap;
 
@@ -34,12 +35,12 @@ const CONTAINERS: Metric = Metric::gauge(
     "Number of containers by their state",
 );
 
-/// Answers `/metrics/probes`: counts of probe results by container.
+/// `/metrics/probes`: counts of probe results by container.
 pub fn probes(counts: &ProbeCounts) -> Response<BoxBody> {
     metrics(probe_page(counts))
 }
 
-/// Answers `/metrics`: kubelet's metrics of the node, its volumes and its pods.
+/// `/metrics`: kubelet's metrics of the node, its volumes and its pods.
 pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<Status>> {
     let views = context.pods.list();
     let (looked_at, now) = (views.clone(), context.node.clock.now().wall.to_string());
@@ -79,7 +80,7 @@ pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<
     Ok(metrics(page))
 }
 
-/// `/configz`: the settings that have a name in kubelet's configuration.
+/// `/configz`: the settings that exist in kubelet's configuration.
 pub fn settings(node: &NodeContext) -> Response<BoxBody> {
     let config = &node.config;
     let duration = |seconds: u64| format!("{}m{}s", seconds / 60, seconds % 60);

@@ -1,6 +1,7 @@
 //! The kubelet API: logs, exec, attach, port-forward, pods, resource usage, system logs, health.
 //!
-//! Requests are authorised before they come here: by the API server that passes them on, or by [`https`].
+//! Requests are authorised before they reach this module: by the API server that forwards them, or by
+//! [`https`].
 
 mod cadvisor;
 mod container_logs;
@@ -48,11 +49,9 @@ use response::{RequestTarget, refusal, refused, text};
 /// The kubelet's API as a service.
 pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
 
-/// The parts of the agent that requests read.
+/// The parts of the agent that request handlers read.
 pub struct KubeletContext {
-    /// The settings and properties of the node.
     pub node: Arc<NodeContext>,
-    /// The current view of all pods.
     pub pods: Arc<PodManager>,
     /// The resource usage of the node, its pods and containers.
     pub usage: Arc<UsageHistory>,
@@ -60,17 +59,16 @@ pub struct KubeletContext {
     pub disk: Arc<DiskFigures>,
     /// Counts of probe results by container.
     pub probes: Arc<ProbeCounts>,
-    /// The volumes of CSI drivers.
     pub csi: Arc<CsiVolumes>,
     /// The sessions in the containers of pods.
     pub sessions: PodSessions,
-    /// The last answer to `/stats/summary`.
+    /// The last response to `/stats/summary`.
     pub summary: CachedAnswer<Bytes>,
-    /// The logs that were read a moment ago.
+    /// The logs that were read recently.
     pub reads: RecentReads,
 }
 
-/// The service of the agent's node.
+/// The kubelet API of the agent's node.
 pub fn service(context: Arc<KubeletContext>) -> NodeService {
     BoxCloneSyncService::new(tower::service_fn(move |request| {
         let context = context.clone();
@@ -82,7 +80,7 @@ async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> 
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     if let ["exec" | "attach" | "portForward", ns, pod, ..] = parts.as_slice() {
-        // The session ends with the connection: `accept` keeps it.
+        // The session stays open as long as the connection: `accept` holds it.
         match context.sessions.open(ns, pod) {
             Ok(session) => request.extensions_mut().insert(Arc::new(session)),
             Err(status) => return refusal(&status),

@@ -29,12 +29,12 @@ pub struct Interface {
     pub send_drops: u64,
 }
 
-/// The interfaces of the pod, without its loopback; none for a pod on the host network.
+/// The interfaces of the pod, without the loopback; empty for a pod on the host network.
 pub fn of_pod(view: &PodView) -> Vec<Interface> {
     let Some(sandbox) = &view.sandbox else {
         return Vec::new();
     };
-    // It may just have ended.
+    // The sandbox may just have ended.
     let Ok(Some(namespace)) = sandbox.netns_path() else {
         return Vec::new();
     };
@@ -73,7 +73,7 @@ fn parse(text: &str) -> Vec<Interface> {
     links.filter(|link| link.name != "lo").collect()
 }
 
-/// The links as kubelet's summary has them: the first one, and all.
+/// The links as kubelet's summary reports them: the first link, and the list of all links.
 pub fn summary(links: &[Interface], time: &str) -> Value {
     let each = |link: &Interface| {
         json!({

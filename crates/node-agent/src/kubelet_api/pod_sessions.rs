@@ -1,7 +1,7 @@
 //! The number of sessions in the containers of each pod: commands, attached streams and forwarded ports.
 //!
-//! The shim of a pod serves a bounded number of connections (`container_runtime`), and the agent itself needs some of them.
-//! So the sessions of users end well below that bound.
+//! The shim of a pod serves a bounded number of connections (`container_runtime`), and the agent itself
+//! needs some of these connections. So the limit of user sessions is well below that bound.
 
 use connection_limits::{Share, Shares};
 use object_model::{Status, StatusReason};
@@ -9,16 +9,16 @@ use process_telemetry::refusals::{self, Budget};
 
 use super::response::status;
 
-/// Most sessions of one pod at a time.
+/// Maximum number of concurrent sessions of one pod.
 const SESSIONS_PER_POD_MAX: usize = 128;
 
-/// A namespace and the name of a pod in it.
+/// The namespace and the name of a pod.
 pub type PodName = (String, String);
 
 /// The open sessions of all pods.
 pub struct PodSessions(Shares<PodName>);
 
-/// An open session; it ends when it is dropped.
+/// An open session, which closes when the value is dropped.
 pub type PodSession = Share<PodName>;
 
 impl Default for PodSessions {
@@ -30,7 +30,7 @@ impl Default for PodSessions {
 impl PodSessions {
     /// Opens a session.
     ///
-    /// *Errors.* 429 if the pod has as many as it may have.
+    /// *Errors.* 429 if the pod has the maximum number of sessions.
     pub fn open(&self, namespace: &str, name: &str) -> Result<PodSession, Box<Status>> {
         let session = self.0.take((namespace.to_owned(), name.to_owned()));
         session.ok_or_else(|| {
@@ -47,7 +47,8 @@ impl PodSessions {
 mod tests {
     use super::*;
 
-    /// findings-2 S40: sessions of one pod leave the connections of its shim to the agent, and those of other pods alone.
+    /// findings-2 S40: sessions of one pod use up neither the agent's connections to its shim nor the
+    /// sessions of other pods.
     #[test]
     fn a_pod_with_too_many_sessions_is_refused_alone() {
         let sessions = PodSessions::default();

@@ -1,8 +1,8 @@
-//! Port-forward of clients that know WebSockets and no SPDY: `v4.channel.k8s.io` with the ports in
-//! the query (`ports=80,443`).
+//! Port-forward for clients that support WebSockets but not SPDY: `v4.channel.k8s.io` with the ports in the
+//! query (`ports=80,443`).
 //!
-//! Each port has two channels, one for data and one for errors; the first message in each is the
-//! port's number, the low byte first. There is one connection per port and WebSocket.
+//! Each port has two channels, one for data and one for errors; the first message in each channel is the
+//! number of the port as two bytes, the low byte first. There is one connection per port and WebSocket.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub const PROTOCOL: &str = "v4.channel.k8s.io";
 /// Maximum number of ports of one client: their channels are numbered by a byte.
 const PORTS_MAX: usize = 64;
 
-/// The requested ports; a parameter may contain several.
+/// The requested ports. A parameter may contain several ports.
 pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
     let values = parameters.iter().filter(|(name, _)| name == "ports");
     let words = values.flat_map(|(_, value)| value.split(','));
@@ -43,8 +43,8 @@ pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
     }
 }
 
-/// Forwards until the client disconnects or all connections have ended. When it disconnects, they end behind what it
-/// has sent.
+/// Forwards until the client disconnects or all connections have closed. After a disconnect, the pod still
+/// receives the data that the client has sent.
 pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
     let (sink, mut messages) = socket.split();
     let gone = CancellationToken::new();
@@ -80,7 +80,8 @@ pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
 async fn send(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver<Message>) {
     let mut reads = true;
     while let Some(message) = messages.recv().await {
-        // What nobody reads must not hold up what comes.
+        // After a failed send, messages are dropped, so that a client that does not read does not block the
+        // loop.
         reads = reads && sink.send(message).await.is_ok();
     }
     if let Err(error) = sink.send(Message::Close(None)).await {
@@ -118,7 +119,7 @@ struct Port {
     channel: u8,
     port: u16,
     to: mpsc::Sender<Message>,
-    /// Cancelled when the client has left.
+    /// Cancelled when the client has disconnected.
     gone: CancellationToken,
 }
 

@@ -1,7 +1,7 @@
 //! `/portForward/{namespace}/{pod}` (kubectl.md 5.6): connections to ports inside a pod.
 //!
-//! Clients speak SPDY, either on the connection itself or inside a WebSocket's binary messages. For
-//! each connection they open two streams with the same `requestid`: one for data, one for errors.
+//! Clients speak SPDY, either on the connection itself or inside a WebSocket's binary messages. For each
+//! connection, a client opens two streams with equal `requestid`s: one for data, one for errors.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -36,16 +36,16 @@ const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 /// Maximum number of concurrent connections of one client.
 const CONNECTIONS_MAX: usize = 512;
 
-/// Streams that may wait for the other one of their pair.
+/// Maximum number of streams that wait for the second stream of their pair.
 const UNPAIRED_MAX: usize = 64;
 
-/// Bytes that are read from a connection at once, and that wait between two of them.
+/// Bytes per read of a connection, and the buffer size of the tunnel through a WebSocket.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// The pod takes what a client has sent within this time after the client has left.
+/// After a client has disconnected, the pod has this time to read the data that the client has sent.
 pub const DELIVERY_MAX: Duration = Duration::from_secs(60);
 
-/// Answers the upgrade, then forwards until the client disconnects.
+/// Responds to the upgrade, then forwards until the client disconnects.
 pub fn answer(
     pods: &PodManager,
     target: &RequestTarget<'_>,
@@ -88,7 +88,7 @@ pub fn answer(
 pub struct Pod {
     name: String,
     uid: String,
-    /// Its network namespace; `None` for the host's.
+    /// The pod's network namespace; `None` for the host network.
     netns: Option<PathBuf>,
 }
 
@@ -110,7 +110,7 @@ impl Pod {
         })
     }
 
-    /// Connects to the pod's own `localhost`.
+    /// Connects to a port on the pod's `localhost`.
     pub async fn connect(&self, port: u16) -> Result<TcpStream, String> {
         let addresses: [SocketAddr; 2] = [
             (Ipv4Addr::LOCALHOST, port).into(),
@@ -138,14 +138,14 @@ impl Pod {
         Err(format!("connect to localhost:{port} inside the pod: {why}"))
     }
 
-    /// The error for a client without a connection.
+    /// The error for the client when the connection to the port fails.
     pub fn failure(&self, port: u16, why: &str) -> String {
         let Self { name, uid, .. } = self;
         format!("error forwarding port {port} to pod {name}, uid {uid}: {why}")
     }
 }
 
-/// Carries the bytes inside a WebSocket's messages to and from `inner`.
+/// Copies the bytes of a WebSocket's messages to `inner`, and the bytes of `inner` to the WebSocket.
 async fn tunnel(socket: Socket, inner: DuplexStream) {
     let (mut sink, mut messages) = socket.split();
     let (mut reader, mut writer) = tokio::io::split(inner);
@@ -173,7 +173,8 @@ async fn tunnel(socket: Socket, inner: DuplexStream) {
                 Ok(_) => Message::Binary(buffer.freeze()),
             };
             let last = message.is_close();
-            // What nobody reads must not hold up what comes.
+            // After a failed send, messages are dropped, so that a client that does not read does not block
+            // the loop.
             reads = reads && sink.send(message).await.is_ok();
             if last {
                 return;
@@ -183,7 +184,7 @@ async fn tunnel(socket: Socket, inner: DuplexStream) {
     tokio::join!(incoming, outgoing);
 }
 
-/// Serves a client's streams. When it disconnects, its connections end behind what it has sent.
+/// Serves a client's streams. After a disconnect, the pod still receives the data that the client has sent.
 async fn serve<I>(connection: I, pod: Arc<Pod>)
 where
     I: AsyncRead + AsyncWrite + Send + 'static,
@@ -222,7 +223,7 @@ where
     delivered(&mut connections).await;
 }
 
-/// Waits until the pod has taken all that a client has sent, for a limited time.
+/// Waits until the pod has received all data of the client, up to a limit.
 pub async fn delivered(connections: &mut JoinSet<()>) {
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(DELIVERY_MAX, all).await.is_err() {
@@ -237,8 +238,8 @@ struct Pair {
     error: Stream,
 }
 
-/// Finds the other stream of a pair, or keeps this one until that comes. Returns a stream with
-/// invalid headers.
+/// Returns the pair of the stream if the second stream is open already; else stores the stream in
+/// `unpaired`. Returns a stream with invalid headers as an error.
 fn pair(unpaired: &mut BTreeMap<String, Stream>, stream: Stream) -> Result<Option<Pair>, Stream> {
     let kind = stream.header("streamtype").unwrap_or_default();
     let port = stream.header("port").and_then(|port| port.parse().ok());
@@ -248,7 +249,7 @@ fn pair(unpaired: &mut BTreeMap<String, Stream>, stream: Stream) -> Result<Optio
     let is_data = kind == "data";
     let id = match stream.header("requestid") {
         Some(id) => id.to_owned(),
-        // Old clients open the stream for errors right before that for data.
+        // Old clients open the error stream directly before the data stream.
         None if is_data => stream.id().saturating_sub(2).to_string(),
         None => stream.id().to_string(),
     };
@@ -287,7 +288,8 @@ async fn forward(pod: Arc<Pod>, pair: Pair, gone: CancellationToken) {
     error.finish().await;
 }
 
-/// Copies both ways until the pod has said all. That the client has is no end, unless it is `gone`.
+/// Copies in both directions until the pod closes the connection. If the client closes its stream, the copy
+/// continues until the client is `gone`.
 async fn copy(
     connection: TcpStream,
     mut reader: StreamReader,
@@ -313,7 +315,8 @@ async fn copy(
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
-            // Without a client it is thrown away: the pod may read on only when it is taken.
+            // If the client has disconnected, the data is dropped, so that the pod is not blocked by a full
+            // buffer.
             writer.write(buffer.freeze()).await;
         }
     };

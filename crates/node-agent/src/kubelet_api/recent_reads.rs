@@ -1,7 +1,8 @@
-//! Logs that were read as a whole a moment ago, and what has been said since.
+//! Logs that a client has recently read to the end, and the lines that the container has written since.
 //!
-//! `kubectl run -i` reads the log of a container and then attaches to it. A container that says something in between,
-//! and perhaps ends, would not be heard: who attaches right after such a read gets first what the log has got since.
+//! `kubectl run -i` reads the log of a container and then attaches to the container. Lines that the
+//! container writes in between would be lost, above all if the container exits. So a client that attaches
+//! directly after such a read first receives the lines that were added to the log since the read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,23 +18,23 @@ use crate::containers::logs::{self, LogStream};
 
 /// The longest time between the read and the attach.
 const RECENT: Duration = Duration::from_secs(10);
-/// Most reads that are kept; further ones are not noted.
+/// Maximum number of stored reads; further reads are not stored.
 const READS_MAX: usize = 1024;
-/// Most bytes of a log that are looked through.
+/// Maximum number of bytes of a log that are searched.
 const LOOKED_MAX: u64 = 1024 * 1024;
 
-/// An instance of a container: the pod's uid, the name, the number.
+/// An instance of a container: the UID of the pod, the name of the container, the number of the instance.
 pub type ContainerInstance = (String, String, u32);
 
-/// The time of the last line that a read has shown; `None` if there was none.
+/// The time of the last line that a read has returned; `None` if the log was empty.
 type Shown = Option<Timestamp>;
 
-/// The last whole read of each container's log; clones share them.
+/// The last complete read of each container's log. Clones share the reads.
 #[derive(Clone, Debug, Default)]
 pub struct RecentReads(Arc<Mutex<BTreeMap<ContainerInstance, (Instant, Shown)>>>);
 
 impl RecentReads {
-    /// Notes a read that has shown all lines up to a time.
+    /// Stores that a read has returned all lines up to the time `shown`.
     pub fn note(&self, instance: ContainerInstance, shown: Shown) {
         let now = Instant::now();
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +44,7 @@ impl RecentReads {
         }
     }
 
-    /// Takes the note about a read, if it is recent.
+    /// Removes the stored read of an instance, and returns it if it is recent.
     pub fn take(&self, instance: &ContainerInstance) -> Option<Shown> {
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, shown) = reads.remove(instance)?;
@@ -51,7 +52,7 @@ impl RecentReads {
     }
 }
 
-/// The lines of a log after a time and before another one, in parts. Blocks.
+/// The lines of a log after the time `shown` and before `until`, in chunks. Blocks.
 pub fn said_since(path: &Path, shown: Shown, until: Option<Timestamp>) -> Vec<(Output, Bytes)> {
     let mut said: Vec<(Output, Vec<u8>)> = Vec::new();
     logs::each_line(path, LOOKED_MAX, |time, stream, text| {

@@ -1,4 +1,4 @@
-//! Request targets, response bodies and errors of all paths.
+//! Request targets, response bodies and errors that all paths of the API share.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::pods::pod_manager::{PodManager, PodView};
 /// Any error, for bodies and services.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of requests and answers.
+/// The body of a request or a response.
 pub type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The container that a request is about.

@@ -1,9 +1,9 @@
-//! A session of exec or attach: carries the client's input to the command, the command's output to
-//! the client, and at the end the status. It is independent of the transport, WebSocket or SPDY.
+//! A session of exec or attach: copies the client's input to the command and the command's output to the
+//! client, and finally sends the status. The module is independent of the transport, WebSocket or SPDY.
 //!
-//! An end never overtakes the data before it. A client may leave right after its last byte: then the
-//! command gets all of the input, and the end of its input. Its output is thrown away meanwhile, so that
-//! it does not wait for a reader.
+//! The end of a stream is never delivered before its data. A client may disconnect directly after its last
+//! byte. Then the command still receives all of the input, and the end of the input. The output of the
+//! command is dropped meanwhile, so that the command does not wait for a reader.
 
 use std::time::Duration;
 
@@ -18,30 +18,33 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes of output per message.
 pub const CHUNK_BYTES: usize = 16 * 1024;
-/// Messages that may wait to be passed on.
+/// Maximum number of messages that wait to be sent.
 pub const OUTGOING_MAX: usize = 8;
 
-/// A client reads the end and closes its connection within this time, or it is closed here. A connection that is
-/// closed while something of the client is unread takes unread output with it.
+/// After the session has ended, the client has this time to read the rest and to close its connection. Then
+/// the server closes the connection. If a connection is closed while the server has unread data of the
+/// client, the client loses output that it has not read.
 pub const CLOSING_MAX: Duration = Duration::from_secs(10);
 
-/// A command whose client has left works on its input for this time; then its streams are closed.
+/// After the client has disconnected, the command has this time to process its input. Then the streams of
+/// the command are closed.
 const COMMAND_LINGER_MAX: Duration = Duration::from_secs(60);
 
-/// A command on a terminal reads its last input within this time; then the terminal hangs up.
+/// After the client has disconnected, a command on a terminal has this time to read its last input. Then
+/// the terminal hangs up.
 const TERMINAL_LINGER_MAX: Duration = Duration::from_secs(5);
 
-/// The streams behind a request.
+/// The streams of the container for a request.
 pub enum SessionState {
-    /// They are open, and this was said before.
+    /// The streams are open. The list has output from before the session.
     Open(Session, Vec<(Output, Bytes)>),
-    /// The container has ended, and this was said before.
+    /// The container has exited. The list has its output since the client's last read of the log.
     Ended(Vec<(Output, Bytes)>),
-    /// They cannot be opened, for this reason.
+    /// The streams cannot be opened, for this reason.
     Refused(String),
 }
 
-/// The streams that the client asks for.
+/// The streams that the client requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionStreams {
     /// Whether the client sends standard input.
@@ -52,12 +55,12 @@ pub struct SessionStreams {
     pub stderr: bool,
     /// Whether the command has a terminal.
     pub tty: bool,
-    /// Whether the end of the client's input ends the session, as for an attach to a container
-    /// whose input stays open.
+    /// Whether the end of the client's input ends the session, as in an attach to a container whose input
+    /// stays open.
     pub ends_with_input: bool,
 }
 
-/// A message of the client of `exec` or `attach`.
+/// A message from the client of `exec` or `attach`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientMessage {
     Input(Bytes),
@@ -67,29 +70,27 @@ pub enum ClientMessage {
     InputEnds,
 }
 
-/// The stream of the command's output.
+/// An output stream of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Standard output of the command.
     Stdout,
-    /// Standard error of the command.
     Stderr,
 }
 
-/// Receives the client's messages, in either protocol (WebSocket or SPDY).
+/// Receives the client's messages over WebSocket or SPDY.
 pub trait FromClient: Send {
-    /// The next message; `None` after a disconnect, behind all messages that the client has sent.
+    /// The next message. `None` after the client has disconnected and all of its messages are returned.
     fn next(&mut self) -> impl Future<Output = Option<ClientMessage>> + Send;
 }
 
-/// The output to the client.
+/// Sends output to the client.
 pub trait ToClient: Sync {
-    /// Sends output; `false` after a disconnect.
+    /// Sends output; `false` if the client has disconnected.
     fn send(&self, output: Output, bytes: Bytes) -> impl Future<Output = bool> + Send;
 }
 
-/// Runs a session until it ends, and returns its final status, with the command's exit code if
-/// `exit_code` is set. `None` if the client disconnects.
+/// Runs a session until it ends, and returns its final status, with the command's exit code if `exit_code`
+/// is set. `None` if the client disconnects first.
 pub async fn carry(
     session: SessionState,
     (wanted, exit_code): (SessionStreams, bool),
@@ -136,7 +137,7 @@ pub async fn carry(
         end = take_input(from, stdin, wanted.ends_with_input, sizes) => end,
     };
     match end {
-        // The client ended the session.
+        // The end of the client's input ends the session.
         InputEnd::IsTheEnd => Some(verdict(Some(0), exit_code)),
         InputEnd::ClientGone(input) => {
             gone.cancel();
@@ -166,14 +167,15 @@ pub async fn carry(
 
 /// The reason for the end of the input.
 enum InputEnd {
-    /// The client has left, and its input is closed behind all of it.
+    /// The client has disconnected. Contains the input, which is closed and may still have undelivered
+    /// data.
     ClientGone(Option<SessionInput>),
-    /// The client has sent the end of its input, which ends the session.
+    /// The client has closed its input, which ends the session.
     IsTheEnd,
 }
 
-/// Forwards input until the client disconnects. The end of its input does not end the session,
-/// unless configured so.
+/// Forwards input until the client disconnects. The end of the input ends the session only if
+/// `ends_with_input` is set.
 async fn take_input(
     from: &mut impl FromClient,
     mut stdin: Option<SessionInput>,
@@ -204,7 +206,7 @@ async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
     if let Some(open) = stdin
         && open.write_all(bytes).await.is_err()
     {
-        // The command reads no more; it may still have something to say.
+        // The command does not read any more, but may still write output.
         *stdin = None;
     }
 }
@@ -218,7 +220,7 @@ async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
     Some(open)
 }
 
-/// Waits until all input has arrived, so that none is lost with the session.
+/// Waits until all input is delivered, so that no input is lost when the session closes.
 async fn all_taken(closed: Option<SessionInput>) {
     if let Some(closed) = closed {
         closed.taken().await;
@@ -236,7 +238,7 @@ async fn send_output(
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        // Unwanted output is read all the same: a full pipe would block the command.
+        // Output that is not requested is read, too, because a full pipe would block the command.
         if wanted {
             let sent = gone.run_until_cancelled(to.send(output, buffer.freeze()));
             wanted = sent.await == Some(true);
@@ -244,7 +246,7 @@ async fn send_output(
     }
 }
 
-/// Resizes the terminal until the session ends, then returns its exit code.
+/// Resizes the terminal until the session ends, then returns the command's exit code.
 async fn end(mut control: SessionControl, mut sizes: mpsc::Receiver<TerminalSize>) -> Option<i32> {
     let mut open = true;
     loop {
@@ -275,7 +277,7 @@ pub fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
 pub fn verdict(code: Option<i32>, exit_code: bool) -> Value {
     match code {
         Some(0) => success(),
-        // An attached client gets the end of the container's streams, but no exit code.
+        // A client of `attach` gets no exit code, only the end of the container's streams.
         _ if !exit_code => success(),
         Some(code) => exited(code),
         None => failure("the container is gone"),

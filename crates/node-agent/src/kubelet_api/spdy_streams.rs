@@ -1,5 +1,5 @@
-//! A session's streams over SPDY (kubectl.md 5.1): one stream each for input, output, errors, the
-//! terminal's size and the final status, which the client opens and names by a header.
+//! A session's streams over SPDY (kubectl.md 5.1). The client opens one stream each for input, output,
+//! errors, the terminal's size and the final status, and names each stream by a header.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use super::session::{
     terminal_size,
 };
 
-/// The client opens its streams within this time (upstream's figure).
+/// Time limit for the client to open its streams; kubelet's value.
 const OPENING_MAX: Duration = Duration::from_secs(30);
 
-/// Longest word about the terminal's size.
+/// Maximum size of a message with the terminal's size.
 const SIZE_BYTES_MAX: usize = 1024;
 
-/// The versions of the protocol that differ here.
+/// The protocol versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// The error stream gets a Status.
     V4,
     /// The error stream gets a text, for a failure only.
     V3,
-    /// As before, and without the terminal's size.
+    /// As `V3`, but without the terminal's size.
     V2,
 }
 
@@ -44,7 +44,7 @@ impl Version {
             .find(|version| offered.iter().any(|name| name == version.name()))
     }
 
-    /// The subprotocol's name in `X-Stream-Protocol-Version`.
+    /// The name in the header `X-Stream-Protocol-Version`.
     pub fn name(self) -> &'static str {
         match self {
             Self::V4 => "v4.channel.k8s.io",
@@ -87,13 +87,13 @@ pub async fn carry(
         };
         parts.carry(version, open, (wanted, exit_code)).await;
     }
-    // Clients lose unread data when the connection ends first.
+    // Clients lose unread data if the connection closes before the streams are read.
     if tokio::time::timeout(CLOSING_MAX, &mut work).await.is_err() {
         work.abort();
     }
 }
 
-/// The names of the streams that the client opens for its request.
+/// The names of the streams that the client opens for its requested session.
 fn expected(wanted: SessionStreams, version: Version) -> Vec<&'static str> {
     let all = [
         ("error", true),
@@ -127,7 +127,7 @@ async fn collect(
     Some(streams)
 }
 
-/// Waits for the client's disconnect; it opens no further streams.
+/// Waits until the client disconnects. The client opens no further streams.
 async fn gone(opened: &mut mpsc::Receiver<Stream>) {
     while let Some(stream) = opened.recv().await {
         stream.split().1.reset().await;
@@ -184,7 +184,7 @@ impl ToClient for OutputStreams {
 /// The streams from the client.
 struct ClientStreams {
     opened: mpsc::Receiver<Stream>,
-    /// Whether the client has disconnected. Its last input may still wait.
+    /// Whether the client has disconnected. The last input may still be unread.
     is_gone: bool,
     stdin: Option<StreamReader>,
     resize: Option<StreamReader>,
@@ -220,7 +220,8 @@ impl FromClient for ClientStreams {
 }
 
 impl ClientStreams {
-    /// Sizes come as JSON objects, one after the other, cut anywhere.
+    /// Removes the next complete size from the buffer. Sizes are consecutive JSON objects, which the frames
+    /// may split at any byte.
     fn whole_size(&mut self) -> Option<TerminalSize> {
         while let Some(end) = self.size.iter().position(|byte| *byte == b'}') {
             let object = self.size.split_to(end + 1);
@@ -232,7 +233,7 @@ impl ClientStreams {
     }
 }
 
-/// The next data of a stream; pending for ever for a stream that has ended or does not exist.
+/// The next data of a stream. Never returns for a stream that has ended or does not exist.
 async fn read(from: &mut Option<StreamReader>) -> Option<Bytes> {
     match from {
         Some(from) => from.read().await,
@@ -240,7 +241,7 @@ async fn read(from: &mut Option<StreamReader>) -> Option<Bytes> {
     }
 }
 
-/// The text of the error stream at the end.
+/// The text that the error stream receives at the end of the session.
 fn told(version: Version, status: &Value) -> Option<String> {
     if version == Version::V4 {
         return Some(status.to_string());

@@ -1,12 +1,12 @@
-//! A session's streams over a WebSocket: `v5.channel.k8s.io`, `v4.channel.k8s.io` and their
-//! forerunner `channel.k8s.io` (kubectl.md 5.2).
+//! A session's streams over a WebSocket: `v5.channel.k8s.io`, `v4.channel.k8s.io` and the older
+//! `channel.k8s.io` (kubectl.md 5.2).
 //!
-//! The first byte of each binary message is the number of its channel: 0 input, 1 output, 2 errors,
-//! 3 the final status, 4 the terminal's size; in version 5 also 255, which closes the channel in
-//! the next byte. Before version 4 the status is the text of a failure only.
+//! The first byte of each binary message is the number of its channel: 0 input, 1 output, 2 errors, 3 the
+//! final status, 4 the terminal's size; in version 5 also 255, which closes the channel whose number is the
+//! next byte. Before version 4, only a failure has a status, which is a text.
 //!
-//! For text-only clients (`v4.base64.channel.k8s.io`, `base64.channel.k8s.io`) the number is a
-//! digit, and the rest is in base64.
+//! For text-only clients (`v4.base64.channel.k8s.io`, `base64.channel.k8s.io`) the number is a digit, and
+//! the rest is in base64.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -38,20 +38,20 @@ const CLOSE: u8 = 255;
 /// The WebSocket of a client of `exec` or `attach`.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// The subprotocols, the best last.
+/// The subprotocols, the newest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// No subprotocol: as [`V1`](Self::V1).
     Unnamed,
-    /// As [`V1`](Self::V1), in text.
+    /// As [`V1`](Self::V1), but in base64.
     V1Text,
-    /// The status has no form.
+    /// The status is a text.
     V1,
-    /// As [`V4`](Self::V4), in text.
+    /// As [`V4`](Self::V4), but in base64.
     V4Text,
-    /// Channels cannot be closed one by one.
+    /// The status is a JSON object. Single channels cannot be closed.
     V4,
-    /// They can.
+    /// Single channels can be closed.
     V5,
 }
 
@@ -59,7 +59,7 @@ impl Protocol {
     /// The subprotocols that have a name, the oldest first.
     pub const NAMED: [Self; 5] = [Self::V1Text, Self::V1, Self::V4Text, Self::V4, Self::V5];
 
-    /// The newest of the client's offered ones; `None` if none is supported.
+    /// The newest offered subprotocol; `None` if the client offers subprotocols but none is supported.
     pub fn choose<'a>(mut offered: impl Iterator<Item = &'a str>) -> Option<Self> {
         let known = |name: &str| Self::NAMED.into_iter().find(|known| known.name() == name);
         let Some(first) = offered.next() else {
@@ -71,7 +71,7 @@ impl Protocol {
             .max()
     }
 
-    /// Its name; empty for the one without.
+    /// The name of the subprotocol; empty for `Unnamed`.
     pub fn name(self) -> &'static str {
         match self {
             Self::V5 => "v5.channel.k8s.io",
@@ -87,7 +87,7 @@ impl Protocol {
         matches!(self, Self::V4Text | Self::V1Text)
     }
 
-    /// A message with a channel's contents.
+    /// A message with the content of a channel.
     fn message(self, channel: u8, content: &[u8]) -> Message {
         if self.is_text() {
             let digit = char::from(b'0' + channel);
@@ -99,7 +99,7 @@ impl Protocol {
         Message::binary(bytes)
     }
 
-    /// The channel and the contents of a message; `None` if it is malformed.
+    /// The channel and the content of a message; `None` if the message is malformed.
     fn content(self, mut message: Bytes) -> Option<(u8, Bytes)> {
         let channel = *message.first()?;
         let rest = message.split_off(1);
@@ -110,7 +110,7 @@ impl Protocol {
         Some((channel, STANDARD.decode(rest).ok()?.into()))
     }
 
-    /// The final message; before version 4 none for a success.
+    /// The final message. Before version 4, a success has no final message.
     fn last_words(self, status: &Value) -> Option<Message> {
         match self {
             Self::V5 | Self::V4 | Self::V4Text => {
@@ -124,7 +124,7 @@ impl Protocol {
     }
 }
 
-/// The server's end of an upgraded connection.
+/// The WebSocket at the server's end of an upgraded connection.
 pub async fn socket(connection: Upgraded) -> Socket {
     WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await
 }
@@ -151,7 +151,8 @@ pub async fn carry(
     }
 }
 
-/// Reads what the client still sends after the end, until it closes the connection, for a limited time.
+/// After the end of the session, reads the client's messages until the client closes the connection, up to
+/// a limit.
 pub(super) async fn until_closed(stream: &mut SplitStream<Socket>) {
     let closed = timeout(CLOSING_MAX, async {
         while let Some(Ok(_)) = stream.next().await {}
@@ -161,9 +162,10 @@ pub(super) async fn until_closed(stream: &mut SplitStream<Socket>) {
     }
 }
 
-/// Answers the client's close frame, if the connection takes it at once: a client may wait for it.
+/// Sends the response to the client's close frame, if the connection accepts it without waiting: a client
+/// may wait for the response.
 pub(super) fn answer_close(stream: &mut SplitStream<Socket>) {
-    // The answer is written by the next read, which finds nothing else.
+    // The next read also writes the response.
     drop(stream.next().now_or_never());
 }
 
@@ -212,7 +214,7 @@ impl OutputMessages {
     }
 
     async fn finish(&self, status: &Value) {
-        // Only a normal close lets the client keep the data that it has read (RFC 6455 §7.4.1).
+        // Clients keep the data that they have read only after a normal close (RFC 6455 §7.4.1).
         let end = CloseFrame {
             code: CloseCode::Normal,
             reason: Utf8Bytes::default(),
@@ -226,7 +228,7 @@ impl OutputMessages {
     }
 }
 
-/// Interprets a message; `None` if it has no meaning here.
+/// Decodes a message; `None` if the message has no meaning for the session.
 pub(super) fn said(message: Message, protocol: Protocol) -> Option<ClientMessage> {
     let bytes: Bytes = match message {
         Message::Binary(bytes) => bytes,

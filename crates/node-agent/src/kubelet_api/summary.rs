@@ -1,9 +1,9 @@
-//! `GET /stats/summary` and `GET /metrics/resource`: resource usage of the node and its pods
-//! (kubectl.md 6.1).
+//! `GET /stats/summary` and `GET /metrics/resource`: resource usage of the node and its pods (kubectl.md
+//! 6.1).
 //!
-//! Beside kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
-//! which `usageNanoCores` was measured. `localVolumes` lists the volumes of the node's own classes, also
-//! those that no pod uses: `path`, `usedBytes`, and `limitBytes` if the size is enforced.
+//! In addition to kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
+//! which `usageNanoCores` was measured. `localVolumes` lists the volumes of the node's built-in storage
+//! classes, even unused volumes: `path`, `usedBytes`, and `limitBytes` if the size is enforced.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::machine::machine_info;
 use crate::machine::stats::{UsageFigures, UsageSubject, seconds};
 use crate::pods::pod_manager::PodView;
 
-/// The summary, which is some seconds old at most.
+/// `/stats/summary`. The response may be a few seconds old.
 pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, Box<Status>> {
     let make = async {
         let context = context.clone();
@@ -41,8 +41,8 @@ pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, 
     Ok(response)
 }
 
-/// Blocks: it asks about file systems. The sizes of the pods' files are those of the last measurement; a pod without
-/// one is measured now.
+/// Blocks, because it reads the sizes of file systems. The sizes of the pods' files are from the last
+/// measurement; the files of a pod without a measurement are measured now.
 fn summary(context: &KubeletContext) -> Value {
     let mut node = json!({"nodeName": context.node.config.node_name});
     if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
@@ -106,7 +106,8 @@ fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value
     pod
 }
 
-/// A part of the node's disk, as kubelet has it: the capacity is the disk's.
+/// The usage of a part of the node's disk, in kubelet's fields. As in kubelet, the capacity is the capacity
+/// of the disk.
 fn used(now: &str, disk: Option<&machine_info::Disk>, taken: DiskSpace) -> Value {
     let mut part = json!({"time": now, "usedBytes": taken.bytes, "inodesUsed": taken.files});
     if let Some(disk) = disk {
@@ -148,7 +149,7 @@ fn usage(of: &mut Value, figures: &UsageFigures) {
     });
 }
 
-/// Answers `/metrics/resource`: CPU and memory for Prometheus.
+/// `/metrics/resource`: CPU and memory usage for Prometheus.
 pub fn resource_metrics(context: &KubeletContext) -> Response<BoxBody> {
     let mut page = Page::default();
     if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
@@ -160,7 +161,7 @@ pub fn resource_metrics(context: &KubeletContext) -> Response<BoxBody> {
     super::response::metrics(page)
 }
 
-/// The metrics of processor time and memory.
+/// The metrics of CPU time and memory.
 type UsageMetrics = [Metric; 2];
 
 const NODE: UsageMetrics = usage_metrics(

@@ -1,9 +1,9 @@
-//! `GET /logs/…`: the machine's own logs, files and directories, as kubelet serves them by default.
-//! Log queries (`?query=`) are not supported; kubelet has them off by default.
+//! `GET /logs/…`: the machine's own logs, files and directories, as kubelet serves them by default. Log
+//! queries (`?query=`) are not supported; kubelet has them off by default.
 //!
-//! A process with write access below the directory, such as a pod with a `hostPath`, could make a
-//! link to any file of the machine: the kernel resolves paths below the directory, and nothing
-//! outside is ever opened.
+//! A process with write access to the directory, such as a pod with a `hostPath`, could create a link to
+//! any file of the machine. So the kernel resolves each path beneath the directory, and files outside of
+//! the directory are never opened.
 
 use std::fs::File;
 use std::io;
@@ -25,16 +25,16 @@ use tokio::io::AsyncReadExt;
 use super::query::decode_path;
 use super::response::{BoxBody, BoxError, full, refused, status};
 
-/// The directory of the machine's logs; kubelet's.
+/// The directory of the machine's logs; as in kubelet.
 const DIRECTORY: &str = "/var/log";
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Number of bytes that decide whether a file is text.
+/// Number of bytes at the start of a file that decide whether the file is text.
 const HEAD_BYTES: usize = 512;
 
-/// Answers a request for a path below `/logs`.
+/// Responds to a request for a path below `/logs`.
 ///
 /// *Errors.* 404 for a missing path and for special files, 403 for a path outside of the directory.
 pub async fn answer(path: &str) -> Result<Response<BoxBody>, Box<Status>> {
@@ -49,7 +49,8 @@ async fn below(directory: PathBuf, path: &str) -> Result<Response<BoxBody>, Box<
     let found = blocking(move || find(&directory, &wanted)).await;
     match found.map_err(|error| failure(name, &error))? {
         Found::Directory(_) if !is_directory && last.is_empty() => redirect("logs/"),
-        // A page's links are relative, so its path has to end with a slash, and no other's may.
+        // The links of a directory's page are relative. So the path of a directory must end with a slash,
+        // and the path of a file must not.
         Found::Directory(_) if !is_directory => redirect(&format!("{last}/")),
         Found::File(_) if is_directory => redirect(&format!("../{last}")),
         Found::Directory(entries) => Ok(page(&entries)),
@@ -60,7 +61,7 @@ async fn below(directory: PathBuf, path: &str) -> Result<Response<BoxBody>, Box<
 #[derive(Debug)]
 enum Found {
     File(OpenFile),
-    /// The names, in order; those of directories end with a slash.
+    /// The names in the directory, sorted; names of directories end with a slash.
     Directory(Vec<String>),
 }
 
@@ -79,7 +80,7 @@ fn find(directory: &Path, path: &str) -> io::Result<Found> {
         false => &path,
     };
     let root = File::open(directory)?;
-    // Does not wait for the writer of a pipe.
+    // With this flag, opening a pipe does not wait for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let file = File::from(rustix::fs::openat2(
@@ -150,7 +151,8 @@ fn redirect(to: &str) -> Result<Response<BoxBody>, Box<Status>> {
     Ok(response)
 }
 
-/// A directory's names as links: the page that Go's file server makes, which clients take apart.
+/// A page with a directory's names as links. The format is that of Go's file server, because clients parse
+/// the page.
 fn page(names: &[String]) -> Response<BoxBody> {
     let mut text = String::from(
         "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n",
@@ -166,7 +168,7 @@ fn page(names: &[String]) -> Response<BoxBody> {
     response
 }
 
-/// A name as a relative link: only the slash at its end has a meaning.
+/// A name as a relative URL: all special characters except the slash at the end are encoded.
 fn encoded(name: &str) -> String {
     let mut out = String::new();
     for byte in name.bytes() {
@@ -195,7 +197,7 @@ fn escaped(name: &str) -> String {
     out
 }
 
-/// The present contents of a file; later writes are not waited for.
+/// The present content of a file, without data that is written later.
 fn content(found: OpenFile) -> Response<BoxBody> {
     let OpenFile {
         file,
@@ -211,7 +213,7 @@ fn content(found: OpenFile) -> Response<BoxBody> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-    // Browsers must not execute the contents of a log.
+    // With this header, browsers do not execute the content of a log.
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
@@ -332,7 +334,7 @@ mod tests {
         Ok(())
     }
 
-    /// Of a log that is emptied meanwhile the reader learns that it is not whole.
+    /// If a log is truncated while it is read, the reader gets an error.
     #[tokio::test]
     async fn a_log_that_is_cut_is_not_taken_for_whole() -> io::Result<()> {
         let outside = logs()?;

@@ -20,7 +20,7 @@ use super::upgrade::{Transport, accept, none_offered};
 use crate::paths::runtime_id;
 use crate::pods::pod_manager::PodManager;
 
-/// A shim says within this time from when on a session has the output.
+/// Time limit for the shim to report since when a session has received output.
 const ATTACHED_MAX: Duration = Duration::from_secs(1);
 
 /// Runs a command in a container.
@@ -64,9 +64,10 @@ pub fn exec(
     })
 }
 
-/// Connects to a container's own streams. The streams of a container that has ended are at their end: its output is in
-/// the log, and who attaches right after it gets the same answer as who was attached before. A client that has just read the log
-/// gets what was said since.
+/// Connects to the standard streams of a container. If the container has exited, the session ends at once,
+/// because the output is in the log: a client that attaches directly after the exit gets the response of a
+/// client that was attached before. A client that has just read the log first receives the lines that were
+/// added since.
 pub fn attach(
     pods: &PodManager,
     reads: &RecentReads,
@@ -82,14 +83,14 @@ pub fn attach(
     // A terminal is available only if the container was created with one.
     wanted.tty = made.tty == Some(true);
     wanted.stdin &= made.stdin == Some(true);
-    // As containerd: an input that stays open does not keep the session.
+    // As containerd: a session does not continue only because its input stays open.
     let closes = made.stdin_once == Some(true) && !wanted.tty;
     wanted.ends_with_input = wanted.stdin && !closes;
     let record = view.record.containers.get(target.container);
     let number = record.map_or(0, |record| record.restart_count);
     let log = view.dir.log(target.container, number);
     let read = reads.take(&instance_of(&view, target.container, number));
-    // Nothing is said again to who has not just read the log.
+    // Only a client that has just read the log receives older lines.
     let said_until = async move |until: Option<Timestamp>| match read {
         Some(shown) => {
             let said = blocking_value(move || said_since(&log, shown, until));
@@ -124,7 +125,7 @@ pub fn attach(
             Err(error) => error,
         };
         match sandbox.state().await {
-            // It has ended since the record was written.
+            // The container has exited since the record was written.
             Ok(state) if has_ended(&state, &instance) => {
                 SessionState::Ended(said_until(None).await)
             }
@@ -135,7 +136,8 @@ pub fn attach(
 }
 
 fn wanted(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>> {
-    // The API calls them `stdin` and so on, kubelet's own clients `input` and so on.
+    // The API server names the parameters `stdin` and so on; kubelet's other clients name them `input` and
+    // so on.
     let is = |name: &str, other: &str| is_set(parameters, name) || is_set(parameters, other);
     let wanted = SessionStreams {
         stdin: is("stdin", "input"),
@@ -158,12 +160,12 @@ fn running(record: Option<&ContainerRecord>, container: &str) -> Option<String> 
     runs.then(|| runtime_id(container, record.restart_count))
 }
 
-/// Whether an instance of the container has been started; it need not run now.
+/// Whether an instance of the container has ever started. The instance may have exited.
 fn has_run(record: &ContainerRecord) -> bool {
     matches!(record.instance, Instance::Running(_)) || record.ended().is_some()
 }
 
-/// Whether a container of a sandbox has ended, alone or with the sandbox.
+/// Whether a container of a sandbox has exited, or its whole sandbox has.
 fn has_ended(sandbox: &SandboxState, container: &str) -> bool {
     let state = sandbox.containers.get(container).map(|state| &state.status);
     matches!(state, Some(ContainerStatus::Exited(_))) || sandbox.status == SandboxStatus::Dead
@@ -182,7 +184,7 @@ fn not_running(record: Option<&ContainerRecord>, container: &str) -> Box<Status>
     refused(StatusCode::BAD_REQUEST, &message)
 }
 
-/// Answers the upgrade, then runs the session that `open` creates over the connection.
+/// Responds to the upgrade, then runs the session that `open` creates over the connection.
 fn carry(
     request: Request<BoxBody>,
     wanted: SessionStreams,

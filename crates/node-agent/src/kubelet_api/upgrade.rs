@@ -1,4 +1,4 @@
-//! Upgrades of requests to connections: WebSocket, or SPDY for older clients.
+//! Upgrades of HTTP connections to WebSocket, or to SPDY for older clients.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ const SPDY: &str = "SPDY/3.1";
 /// The protocol of the upgrade, and the subprotocols that the client offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Messages.
+    /// A WebSocket, which carries messages.
     WebSocket(Vec<String>),
-    /// Streams.
+    /// A SPDY connection, which carries streams.
     Spdy(Vec<String>),
 }
 
 impl Transport {
-    /// Reads it from the request.
+    /// Reads the transport from the request.
     ///
     /// *Errors.* 400 for a request without a supported upgrade.
     pub fn of(request: &Request<BoxBody>) -> Result<Self, Box<Status>> {
@@ -45,7 +45,7 @@ impl Transport {
     }
 }
 
-/// 400 for a client that offers other protocols only than these.
+/// 400 for a client that offers only protocols that are not in `known`.
 pub fn none_offered(known: impl IntoIterator<Item = &'static str>) -> Box<Status> {
     let known: Vec<&str> = known.into_iter().collect();
     let known = match known.as_slice() {
@@ -66,10 +66,9 @@ fn offered(request: &Request<BoxBody>, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// Answers the upgrade, with the name of the chosen subprotocol, and runs `serve` with the
-/// connection.
+/// Responds to the upgrade with the name of the chosen subprotocol, and runs `serve` with the connection.
 ///
-/// *Errors.* 400 for a WebSocket without a key.
+/// *Errors.* 400 for a WebSocket request without a key.
 pub fn accept<F, Fut>(
     mut request: Request<BoxBody>,
     protocol: &'static str,

@@ -1,7 +1,7 @@
 //! The steps of a volume's move to another node: `POST /volumeMoves/VOLUME/ID/STEP`.
 //!
-//! The leader of the controllers takes them. Each is a POST: also a step that only reads, because it
-//! reads files of pods, which needs more than the right to read a node.
+//! The leader of the controllers sends the requests. All steps are POST requests, even a step that only
+//! reads: the step reads files of pods, so the right to read a node must not be enough.
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
@@ -12,7 +12,7 @@ use super::query;
 use super::response::{BoxBody, full, refused};
 use crate::config::{MoveStep, VolumeMoves};
 
-/// Largest part of a copy, in bytes.
+/// Maximum bytes in one part of a copy.
 const PART_BYTES_MAX: usize = 4 << 20;
 
 pub(super) async fn answer(
@@ -38,7 +38,7 @@ pub(super) async fn answer(
         .map(|bytes| Response::new(full(bytes)))
 }
 
-/// The data of a request, up to the largest part.
+/// The body of a request. Fails if it is larger than the largest part.
 async fn part(mut body: BoxBody) -> Result<Bytes, Box<Status>> {
     let bad = |text: String| refused(StatusCode::BAD_REQUEST, &text);
     let mut data = BytesMut::new();

@@ -16,17 +16,17 @@ use crate::csi_volumes::CsiVolumes;
 use crate::machine::machine_info;
 use crate::pods::pod_manager::PodView;
 
-/// Until the server of a volume has answered.
+/// Maximum wait for the server of a remote volume.
 const REMOTE_MAX: Duration = Duration::from_secs(1);
 
-/// From the field of the summary with the same meaning.
+/// This metric uses the summary's field with a corresponding meaning.
 const ABNORMAL: Metric = Metric::gauge(
     "kubelet_volume_stats_health_status_abnormal",
     "Abnormal volume health status. The count is either 1 or 0. 1 indicates the volume is unhealthy, \
      0 indicates volume is healthy",
 );
 
-/// The metrics, each with its field of the summary.
+/// The metrics, each with the name of its field in the summary.
 const METRICS: [(Metric, &str); 6] = [
     (
         Metric::gauge(
@@ -72,7 +72,7 @@ const METRICS: [(Metric, &str); 6] = [
     ),
 ];
 
-/// The file system that holds a directory; null if it cannot be read.
+/// The usage of the file system that contains a directory; null if it cannot be read.
 pub fn file_system(place: &Path) -> Value {
     machine_info::disk(place).map_or(Value::Null, |disk| {
         json!({
@@ -86,13 +86,13 @@ pub fn file_system(place: &Path) -> Value {
     })
 }
 
-/// The figures of a volume on another machine; null while that does not answer.
+/// The usage of a volume on a remote machine; null while the remote machine does not respond.
 fn remote_file_system(place: PathBuf) -> Value {
     let key = format!("figures {}", place.display());
     call_with_timeout_blocking(key, REMOTE_MAX, move || file_system(&place)).unwrap_or_default()
 }
 
-/// The volumes of the node's own classes, by path.
+/// The volumes of the node's built-in storage classes, by path.
 pub fn local_volumes(usages: &VolumeUsages) -> Vec<Value> {
     let one = |(path, usage): (&PathBuf, &VolumeUsage)| {
         let mut volume = json!({"path": path, "usedBytes": usage.used});
@@ -104,7 +104,8 @@ pub fn local_volumes(usages: &VolumeUsages) -> Vec<Value> {
     usages.iter().map(one).collect()
 }
 
-/// Replaces the figures of a file system by those of a volume that may fill only a part of it.
+/// Replaces the values of a file system by the values of a volume that may use only a part of the file
+/// system.
 fn limit(figures: &mut Value, usage: VolumeUsage) {
     let of_all = figures["capacityBytes"].as_u64();
     let Some(limit) = usage.limit.filter(|limit| Some(*limit) < of_all) else {
@@ -117,7 +118,7 @@ fn limit(figures: &mut Value, usage: VolumeUsage) {
     figures["availableBytes"] = json!(left.min(free));
 }
 
-/// The figures of a driver's volume; null for figures that the driver does not report.
+/// The statistics of a CSI volume; null for values that the driver does not report.
 fn of_driver(stats: &VolumeStats) -> Value {
     let mut figures = json!({});
     if let Some(bytes) = stats.bytes {
@@ -136,8 +137,8 @@ fn of_driver(stats: &VolumeStats) -> Value {
     figures
 }
 
-/// The volumes of a pod's claims and drivers that are mounted: those of drivers by their drivers'
-/// figures, others by the file systems that they are on, or by their quotas. Blocks.
+/// The mounted volumes of a pod's claims and CSI drivers. The values of CSI volumes are from their drivers,
+/// the values of other volumes from their quotas or file systems. Blocks.
 pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &str) -> Vec<Value> {
     let spec = view.pod.spec.as_ref();
     let volumes = spec
@@ -175,7 +176,7 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
     each.collect()
 }
 
-/// Adds the statistics of volumes to a page, those of a claim once, because several pods may use it.
+/// Adds the statistics of volumes to a page. A claim is added once, because several pods may use it.
 pub fn write(page: &mut Page, volumes: &[Value]) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let of_claim = |volume: &Value| {

@@ -1,4 +1,4 @@
-//! The disk usage of pods, as of the last measurement of their files.
+//! The disk usage of pods at the last measurement of their files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,20 +11,18 @@ use crate::clock::Clock;
 /// The files of a pod, and the time of their measurement.
 #[derive(Debug)]
 pub struct MeasuredFiles {
-    /// The time of the measurement.
     pub at: Moment,
-    /// The sizes of the pod's files.
     pub files: PodFiles,
 }
 
-/// The newest figures of each pod, by its uid.
+/// The newest measurement of each pod, by its UID.
 #[derive(Debug, Default)]
 pub struct DiskFigures {
     of_pods: Mutex<BTreeMap<String, Arc<MeasuredFiles>>>,
 }
 
 impl DiskFigures {
-    /// Measures all files of a pod and keeps their sizes. Blocks.
+    /// Measures all files of a pod and stores their sizes. Blocks.
     pub fn measure(&self, uid: &str, places: &PodPaths, clock: Clock) -> Arc<MeasuredFiles> {
         let files = places.taken();
         let at = clock.now();
@@ -33,12 +31,12 @@ impl DiskFigures {
         measured
     }
 
-    /// The figures of a pod; `None` until its files were measured.
+    /// The last measurement of a pod; `None` until its files were measured.
     pub fn of(&self, uid: &str) -> Option<Arc<MeasuredFiles>> {
         self.of_pods().get(uid).cloned()
     }
 
-    /// Removes the measurements of all pods but these.
+    /// Removes the measurements of all pods except `uids`.
     pub fn keep(&self, uids: &BTreeSet<&str>) {
         self.of_pods().retain(|uid, _| uids.contains(&**uid));
     }

@@ -1,4 +1,4 @@
-//! Machine info: processors, memory, disk, kernel and operating system.
+//! Properties of the machine: processors, memory, disk, kernel and operating system.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,16 +8,15 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::resource_limits::HUGE_PAGES;
 
-/// The properties that are read once, at the start.
+/// The properties that are read once, when the agent starts.
 #[derive(Clone, Debug, Default)]
 pub struct MachineInfo {
-    /// The number of processors.
     pub cpus: usize,
     /// The memory in bytes (`MemTotal`).
     pub memory_bytes: u64,
     /// Size in bytes of the file system of the data directory.
     pub disk_bytes: u64,
-    /// Bytes of memory that are set aside as huge pages, by the size of a page in bytes.
+    /// Bytes of memory that are reserved as huge pages, by the size of a page in bytes.
     pub huge_pages: BTreeMap<u64, u64>,
     /// The kernel's release, as `uname -r`.
     pub kernel: String,
@@ -41,13 +40,11 @@ fn line(path: &str) -> String {
         .to_owned()
 }
 
-/// The id of this boot of the machine.
 pub fn boot_id() -> String {
     line("/proc/sys/kernel/random/boot_id")
 }
 
 impl MachineInfo {
-    /// Reads the properties of the machine.
     pub fn read(data_dir: &Path) -> Self {
         let kernel = line("/proc/sys/kernel/osrelease");
         Self {
@@ -90,7 +87,7 @@ impl MachineInfo {
         capacity
     }
 
-    /// The allocatable part: memory reserved as huge pages is not available as memory.
+    /// The allocatable part: memory that is reserved as huge pages is not available as memory.
     pub fn allocatable(&self, pods_max: u32) -> BTreeMap<String, Quantity> {
         let set_aside: u64 = self.huge_pages.values().sum();
         let left = self.memory_bytes.saturating_sub(set_aside) / 1024;
@@ -138,15 +135,15 @@ fn os_release(field: &str) -> Option<String> {
     Some(line.trim_matches('"').to_owned())
 }
 
-/// The size of a file system without its reserved blocks, so that the free share equals that of
-/// `df`, and its inodes.
+/// The size and the inodes of a file system. The size excludes reserved blocks, so that the free share
+/// equals that of `df`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// The size in bytes.
     pub total: u64,
     /// The free bytes that unprivileged users can use.
     pub free: u64,
-    /// The number of inodes; 0 where the file system sets no limit.
+    /// The number of inodes; 0 if the file system sets no limit.
     pub files: u64,
     /// The number of free inodes.
     pub files_free: u64,
@@ -175,8 +172,7 @@ pub fn architecture() -> &'static str {
     }
 }
 
-/// Whether the kernel supports user namespaces, and overlays of layers with idmapped mounts (Linux
-/// 5.19).
+/// Whether the kernel supports user namespaces, and overlays of layers with idmapped mounts (Linux 5.19).
 fn user_namespaces(count_max: &str, kernel: &str) -> bool {
     let mut numbers = kernel
         .split(|c: char| !c.is_ascii_digit())

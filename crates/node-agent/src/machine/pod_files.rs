@@ -1,5 +1,3 @@
-//! Disk usage of a pod's logs, volumes and writable layers.
-
 use std::path::{Path, PathBuf};
 
 use host_kernel::disk_usage::{self, DiskSpace};
@@ -22,9 +20,9 @@ pub struct PodPaths {
 /// The sizes of a pod's files.
 #[derive(Clone, Debug, Default)]
 pub struct PodFiles {
-    /// `/etc/hosts` and the like.
+    /// State files such as `/etc/hosts`.
     files: DiskSpace,
-    /// By container its writable layer, and its logs with its termination message.
+    /// Per container: the writable layer, and the logs with the termination message.
     containers: Vec<(String, [DiskSpace; 2])>,
     /// emptyDir volumes on disk by name.
     volumes: Vec<(String, DiskSpace)>,
@@ -50,14 +48,15 @@ impl PodPaths {
         let volumes = local_storage::disk_volume_names(pod_spec)
             .map(|name| (name.to_owned(), dir.volume(name)));
         Self {
-            // As kubelet counts its own; containers may write to all three.
+            // As in kubelet, the files that all containers share are counted; containers may write to all
+            // three.
             files: vec![dir.hosts(), dir.hostname(), dir.resolv_conf()],
             containers: containers.collect(),
             volumes: volumes.collect(),
         }
     }
 
-    /// Measures the disk usage of the files. Blocks.
+    /// Measures the sizes of the files. Blocks.
     pub fn taken(&self) -> PodFiles {
         let containers = self.containers.iter().map(|(name, dirs)| {
             let [layer, logs, message] = dirs.each_ref().map(|dir| taken(dir));
@@ -76,7 +75,7 @@ impl PodPaths {
 }
 
 impl PodFiles {
-    /// The disk usage in bytes, for decisions about eviction.
+    /// The disk usage in bytes, for eviction decisions.
     pub fn bytes(&self) -> DiskUsage {
         let containers = self.containers.iter();
         let volumes = self.volumes.iter();
@@ -106,12 +105,12 @@ impl PodFiles {
         each.fold(DiskSpace::default(), DiskSpace::plus)
     }
 
-    /// The volumes on disk that are the pod's own, by name.
+    /// The pod's emptyDir volumes on disk, by name.
     pub fn volumes(&self) -> &[(String, DiskSpace)] {
         &self.volumes
     }
 
-    /// The usage that counts when the node is short of the resource.
+    /// The usage that is compared when the node is short of the resource.
     pub fn usage(&self, resource: Resource) -> PodUsage {
         let of = |taken: &DiskSpace| match resource {
             Resource::Inodes => amount(taken.files),
@@ -128,7 +127,7 @@ impl PodFiles {
     }
 }
 
-/// A file that is removed in the meantime has no size.
+/// The size of a directory. Files that are removed meanwhile have no size.
 fn taken(dir: &Path) -> DiskSpace {
     disk_usage::taken(dir).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! The monitor of available memory and disk, of the node's pressure conditions, and of a disk that takes no records or a
-//! kernel that takes no control groups.
+//! Observation of the node's memory and disks, and of the pressure conditions. Also of two faults: the disk
+//! cannot store records, or the kernel cannot create control groups.
 //!
-//! [`pod_lifecycle::resources::eviction`] evaluates the observations. The Node object, admission
-//! and eviction use the same conditions, which are stored here.
+//! [`pod_lifecycle::resources::eviction`] evaluates the observations. The Node object, admission and
+//! eviction use the conditions that are stored here.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -22,25 +22,25 @@ use super::machine_info::{self, meminfo};
 use crate::clock::Clock;
 use crate::config::Eviction;
 
-/// Watches the node's memory and disks.
+/// Observes the node's memory and disks.
 pub struct Monitor {
     policy: Eviction,
     clock: Clock,
-    /// A place on the file system that pods write to.
+    /// A path on the file system that pods write to.
     node_files: PathBuf,
-    /// A place on the file system that images are on.
+    /// A path on the file system of the images.
     image_files: PathBuf,
     pressure: Mutex<NodePressure>,
     conditions: watch::Sender<BTreeSet<Condition>>,
-    /// The error of the last record that could not be stored, until one can be.
+    /// The error of the last record that could not be stored; `None` as soon as a record can be stored.
     record_error: watch::Sender<Option<String>>,
-    /// Tries whether control groups of pods can be made.
+    /// Checks whether control groups of pods can be created.
     group_check: GroupCheck,
-    /// The error of the last try.
+    /// The error of the last check.
     group_error: watch::Sender<Option<String>>,
 }
 
-/// A try to make a control group; the error is for users.
+/// A check that creates a control group; the error is for users.
 type GroupCheck = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 impl Monitor {
@@ -61,7 +61,7 @@ impl Monitor {
         monitor
     }
 
-    /// With a way to try whether control groups of pods can be made.
+    /// Adds a check whether control groups of pods can be created.
     pub fn with_group_check(
         self,
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
@@ -73,7 +73,7 @@ impl Monitor {
         }
     }
 
-    /// Observes again: the present shortages, the most important first.
+    /// Reads the memory and disks again. Returns the present shortages, the most important first.
     pub fn observe(&self) -> Vec<Shortage> {
         let seen = observe(&self.node_files, &self.image_files);
         let found = shortages(&self.policy.thresholds, &seen);
@@ -93,7 +93,7 @@ impl Monitor {
         found
     }
 
-    /// Waits until the space of removed data is free: some file systems free it later.
+    /// Waits until the space of removed files is free, because some file systems free the space later.
     pub fn settle(&self) {
         for place in [&self.node_files, &self.image_files] {
             let synced = File::open(place).and_then(|place| Ok(rustix::fs::syncfs(&place)?));
@@ -108,12 +108,12 @@ impl Monitor {
         self.conditions.borrow().clone()
     }
 
-    /// Reports each change of the conditions.
     pub fn changes(&self) -> watch::Receiver<BTreeSet<Condition>> {
         self.conditions.subscribe()
     }
 
-    /// A record of a pod could not be stored. A full disk is a condition of its own.
+    /// Stores the error of a record that could not be stored. A full disk is no such error, because it is a
+    /// pressure condition.
     pub fn record_not_stored(&self, error: &io::Error) {
         let is_full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         if !is_full.contains(&error.kind()) {
@@ -123,18 +123,19 @@ impl Monitor {
         }
     }
 
-    /// A record of a pod was stored.
+    /// Removes the error after a record was stored.
     pub fn record_stored(&self) {
         self.record_error
             .send_if_modified(|known| known.take().is_some());
     }
 
-    /// Reports each change of the error with which records are not stored.
+    /// A receiver of the errors of records that could not be stored.
     pub fn record_errors(&self) -> watch::Receiver<Option<String>> {
         self.record_error.subscribe()
     }
 
-    /// The reason why the node can store no record of a pod. After an error it is tried again: the pod may be gone.
+    /// The reason why the node can store no record of a pod. After an error, a new attempt is made, because
+    /// no pod may be left that stores its record.
     pub fn record_error(&self) -> Option<String> {
         self.record_error.borrow().as_ref()?;
         let probe = self.node_files.join(".probe");
@@ -146,7 +147,8 @@ impl Monitor {
         self.record_error.borrow().clone()
     }
 
-    /// A pod or a container could not be made: tries whether that is the node's own fault. Blocks.
+    /// Checks the control groups after a pod or a container could not be created, because the cause may be
+    /// a fault of the node. Blocks.
     pub fn check_groups(&self) {
         let now = (self.group_check)().err();
         self.group_error.send_if_modified(|known| {
@@ -159,12 +161,13 @@ impl Monitor {
         });
     }
 
-    /// Reports each change of the error with which control groups are not made.
+    /// A receiver of the errors of control groups that cannot be created.
     pub fn group_errors(&self) -> watch::Receiver<Option<String>> {
         self.group_error.subscribe()
     }
 
-    /// The reason why the node can run no pods, for its condition. After an error it is tried again. Blocks.
+    /// The reason why the node can run no pods, for the Node's condition. After an error, a new attempt is
+    /// made. Blocks.
     pub fn fault(&self) -> Option<String> {
         if let Some(error) = self.record_error() {
             return Some(format!("the disk of the node takes no records: {error}"));
@@ -176,7 +179,7 @@ impl Monitor {
         Some(format!("no control groups can be made for pods: {error}"))
     }
 
-    /// The space that pulls must leave free on the image file system: the eviction threshold.
+    /// The free space that pulls must leave on the image file system: the eviction threshold.
     pub fn keep_free_of_images(&self) -> KeepFree {
         let seen = observe(&self.node_files, &self.image_files);
         let shared = !self.images_are_apart();
@@ -195,7 +198,7 @@ impl Monitor {
         }
     }
 
-    /// Whether images are on another file system than pods' data.
+    /// Whether the images and the data of pods are on different file systems.
     pub fn images_are_apart(&self) -> bool {
         are_apart(&self.node_files, &self.image_files)
     }
@@ -224,7 +227,7 @@ fn observe(node_files: &Path, image_files: &Path) -> ResourceObservations {
         found
     };
     let of_pods = disk(node_files);
-    // Two readings of one file system would differ while something writes to it.
+    // A shared file system is read once, because two readings would differ while a process writes to it.
     let of_images = if are_apart(node_files, image_files) {
         disk(image_files)
     } else {
@@ -240,7 +243,7 @@ fn observe(node_files: &Path, image_files: &Path) -> ResourceObservations {
     ] {
         let Some(disk) = found else { continue };
         seen.insert(space, of(disk.free, disk.total));
-        // Some file systems make room for files as they need it.
+        // Some file systems have no fixed number of inodes and report 0.
         if disk.files > 0 {
             seen.insert(files, of(disk.files_free, disk.files));
         }
@@ -278,7 +281,7 @@ mod tests {
         assert_eq!(monitor.record_error(), None);
         monitor.record_not_stored(&io::ErrorKind::ReadOnlyFilesystem.into());
         assert!(changes.has_changed().unwrap());
-        // There is no such directory yet.
+        // The directory does not exist yet.
         assert!(monitor.record_error().is_some());
         let fault = monitor.fault().unwrap();
         assert!(fault.starts_with("the disk of the node takes no records: "));
@@ -305,7 +308,7 @@ mod tests {
             (None, false)
         );
         fs::write(&marker, "").unwrap();
-        // Nothing was tried since.
+        // No attempt was made since the error.
         assert_eq!(monitor.fault(), None);
         monitor.check_groups();
         assert!(changes.has_changed().unwrap());

@@ -12,34 +12,32 @@ use pod_lifecycle::Moment;
 pub enum UsageSubject {
     /// The machine as a whole.
     Node,
-    /// The pod of that uid.
+    /// The pod with this UID.
     Pod(String),
-    /// One instance of a container, by the id that statuses show.
+    /// One instance of a container, by its id in the pod's status.
     Container(String),
 }
 
 /// One sample of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageSample {
-    /// The time of the sample.
     pub at: Moment,
     /// CPU time used so far, in nanoseconds.
     pub cpu_ns: u64,
     /// Memory in bytes that cannot be reclaimed at once.
     pub working_set_bytes: u64,
-    /// All memory in bytes, with all page cache.
+    /// All memory in bytes, including the page cache.
     pub usage_bytes: u64,
     /// Memory in bytes that is not file-backed.
     pub rss_bytes: u64,
 }
 
-/// The newest sample, and the rate since the previous one.
+/// The newest sample, and the rate since the sample before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageFigures {
-    /// The newest sample of the counters.
     pub sample: UsageSample,
-    /// CPU time used per second of the window, in billionths of a processor, and the window; `None` until
-    /// there are two samples.
+    /// CPU time used per second, in billionths of a processor, and the duration over which it was measured;
+    /// `None` until there are two samples.
     pub rate: Option<(u64, SignedDuration)>,
 }
 
@@ -65,20 +63,20 @@ fn rate(earlier: &UsageSample, latest: &UsageSample) -> Option<(u64, SignedDurat
     let length = u128::try_from(window.as_nanos())
         .ok()
         .filter(|ns| *ns > 0)?;
-    // A counter that went back is another counter.
+    // If the counter has decreased, the counter was reset, and there is no rate.
     let used = u128::from(latest.cpu_ns.checked_sub(earlier.cpu_ns)?);
     let per_second = used * 1_000_000_000 / length;
     Some((u64::try_from(per_second).ok()?, window))
 }
 
-/// The last two samples of everything that runs.
+/// The last two samples of each subject.
 #[derive(Debug, Default)]
 pub struct UsageHistory {
     tracks: Mutex<BTreeMap<UsageSubject, UsageTrack>>,
 }
 
 impl UsageHistory {
-    /// Adds a round of samples; subjects without one are removed.
+    /// Adds a round of samples. Subjects without a sample are removed.
     pub fn note(&self, round: Vec<(UsageSubject, UsageSample)>) {
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut former = std::mem::take(&mut *tracks);
@@ -88,7 +86,7 @@ impl UsageHistory {
         }
     }
 
-    /// The subject's usage at the last sample.
+    /// The usage of the subject at the last sample.
     pub fn figures(&self, subject: &UsageSubject) -> Option<UsageFigures> {
         let tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         tracks.get(subject).map(UsageTrack::figures)
@@ -127,12 +125,12 @@ mod tests {
         history.note(vec![(pod.clone(), sample(110, 5_000_001_000))]);
         let rate = history.figures(&pod).unwrap().rate.unwrap();
         assert_eq!(rate, (500_000_000, SignedDuration::from_secs(10)));
-        // A reset counter, and a clock that stands still, give no rate.
+        // There is no rate after the counter was reset, or while the clock does not advance.
         history.note(vec![(pod.clone(), sample(120, 5))]);
         assert_eq!(history.figures(&pod).unwrap().rate, None);
         history.note(vec![(pod.clone(), sample(120, 6))]);
         assert_eq!(history.figures(&pod).unwrap().rate, None);
-        // A removed subject is forgotten.
+        // The samples of a removed subject are deleted.
         history.note(Vec::new());
         assert_eq!(history.figures(&pod), None);
     }

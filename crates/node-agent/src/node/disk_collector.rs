@@ -1,7 +1,7 @@
 //! The collector of disk usage: measures the files of all pods at intervals.
 //!
-//! A measurement takes time in proportion to the number of files. The pause after it grows with that time, so that
-//! the looks take a small part of one processor, also on a node with millions of files.
+//! A measurement takes time in proportion to the number of files. The delay after a measurement grows with
+//! that time. So the measurements use a small part of one processor, even on a node with millions of files.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,12 +39,13 @@ pub async fn watch(
     }
 }
 
-/// The pause after a round that took that time.
+/// The delay after a round of measurements that took the duration `round`.
 fn pause_after(round: Duration) -> Duration {
     (round * DISK_USAGE_SHARE).clamp(DISK_USAGE_PERIOD, DISK_USAGE_PERIOD_MAX)
 }
 
-/// One pod after the other. The worker of a pod with limits measures its files more often.
+/// Measures the files of one pod after another. The worker of a pod with limits measures its files more
+/// often.
 fn measure_all(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
     let views = pods.list();
     let uids = views

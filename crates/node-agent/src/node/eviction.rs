@@ -26,20 +26,15 @@ use crate::pods::pod_manager::{PodManager, PodView};
 
 /// Evicts pods when memory or disk space runs short.
 pub struct EvictionManager {
-    /// The settings and properties of the node.
     pub node: Arc<NodeContext>,
-    /// The monitor of memory and disk.
     pub monitor: Arc<Monitor>,
-    /// The current view of all pods.
     pub pods: Arc<PodManager>,
-    /// The disk usage of pods.
     pub disk: Arc<DiskFigures>,
-    /// Removes unused images before pods are evicted for disk space.
     pub images: Arc<ImageCollector>,
 }
 
 impl EvictionManager {
-    /// Checks the node at intervals until `shutdown`.
+    /// Checks the node's memory and disks at an interval until `shutdown`.
     pub async fn watch(self, shutdown: CancellationToken) {
         let rounds = async {
             loop {
@@ -77,7 +72,7 @@ impl EvictionManager {
         Some((gone, shortage.signal.resource()))
     }
 
-    /// Frees unused data on the full file system.
+    /// Removes unused data from the full file system.
     async fn reclaim(&self, signal: Signal) {
         let apart = block_in_place(|| self.monitor.images_are_apart());
         let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
@@ -100,10 +95,10 @@ impl EvictionManager {
         }
     }
 
-    /// Chooses a pod and evicts it.
+    /// Chooses a pod and evicts it. Returns the evicted pod.
     async fn evict(&self, shortage: Shortage) -> Option<Arc<PodView>> {
         let resource = shortage.signal.resource();
-        // A pod without containers here has no usage.
+        // A pod without running containers has no usage.
         let mut views = self.pods.list();
         views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
         let measured = views.clone();
@@ -152,7 +147,7 @@ impl EvictionManager {
         Some(view.clone())
     }
 
-    /// Waits, up to a limit, until the pod has ended: only then is its usage freed.
+    /// Waits, up to a limit, until the pod has ended, because its usage is not free before.
     async fn wait_for_end(&self, gone: &PodView) {
         let begun = Instant::now();
         while begun.elapsed() < EVICTION_WAIT {
@@ -168,7 +163,7 @@ impl EvictionManager {
     }
 }
 
-/// Removes the logs of a pod that has ended. Returns whether there were any.
+/// Removes the logs of a pod that has ended. Returns whether there were logs.
 fn remove_logs_of_ended(view: &PodView) -> bool {
     if !view.has_ended() || view.record.sandbox != Sandbox::None {
         return false;
@@ -189,8 +184,8 @@ fn is_here(view: &PodView) -> bool {
     view.record.sandbox != Sandbox::None || view.record.volumes != Volumes::None
 }
 
-/// The pod's usage of the missing resource. Images belong to no pod: if they have a separate disk,
-/// no pod uses it.
+/// The pod's usage of the scarce resource. Images belong to no pod: if images have a separate disk, no pod
+/// uses that disk.
 fn usage(
     view: &PodView,
     signal: Signal,
@@ -209,14 +204,13 @@ fn usage(
     }
 }
 
-/// The present memory usage of the pod and its containers.
 fn memory(view: &PodView) -> Option<PodUsage> {
     let Some(sandbox) = &view.sandbox else {
         return Some(PodUsage::default());
     };
     let bytes = |container: Option<&str>| match sandbox.usage(container) {
         Ok(usage) => Some(i64::try_from(usage.working_set_bytes).unwrap_or(i64::MAX)),
-        // It may just have ended.
+        // The sandbox may just have ended.
         Err(error) => {
             tracing::debug!(sandbox = sandbox.id(), %error, "usage not read");
             None

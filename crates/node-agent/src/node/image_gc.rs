@@ -1,10 +1,10 @@
-//! Image garbage collection: unused images are removed when their disk is nearly full, and when
-//! they are old.
+//! Image garbage collection: unused images are removed when their disk is nearly full, and when they are
+//! old.
 //!
-//! [`pod_lifecycle::node::image_gc`] chooses the images, and [`image_store`] ensures that none in
-//! use is removed. This module finds the images in use: those of all pods that have not ended. A
-//! pod is in the registry before it looks for its images, and it looks for them, and mounts them,
-//! while it holds `Puller::looks`; meanwhile nothing is removed.
+//! [`pod_lifecycle::node::image_gc`] chooses the images, and [`image_store`] ensures that no image in use
+//! is removed. This module lists the images in use: the images of all pods that have not ended. A pod is in
+//! the pod manager before its worker looks up its images. The lookup and the mount hold a read lock of
+//! `Puller::looks`, and the removal holds the write lock.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::machine::machine_info;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 
-/// Maximum number of attempts to find a moment without a lookup of images.
+/// Maximum number of attempts to get the write lock of the lookups.
 const TRIES: u32 = 100;
 
-/// The pause between two tries.
+/// The delay between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Removes images; one removal at a time.
@@ -44,16 +44,16 @@ pub struct ImageCollector {
 /// The goal of a round.
 #[derive(Clone, Copy)]
 enum Goal {
-    /// Images until this number of bytes is freed.
+    /// Unused images are removed until this number of bytes is freed.
     Bytes(u64),
     /// All unused images are removed.
     Everything,
-    /// Images beyond the maximum age.
+    /// Unused images beyond the maximum age are removed.
     Age,
 }
 
 impl ImageCollector {
-    /// A collector without history; the pod manager must know all pods of the node.
+    /// The pod manager must have all pods of the node.
     pub fn new(node: Arc<NodeContext>, puller: Arc<Puller>, pods: Arc<PodManager>) -> Self {
         Self {
             node,
@@ -76,7 +76,7 @@ impl ImageCollector {
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => {}
                 () = self.puller.disk_space_wanted.notified() => {
-                    // The next attempt at the pull may find more.
+                    // The next attempt at the pull may remove more images.
                     if let Err(error) = self.remove_unused().await {
                         tracing::warn!(error, "no space was freed for a pull");
                     }
@@ -86,7 +86,7 @@ impl ImageCollector {
             let result = self.collect().await;
             if let Err(error) = &result {
                 tracing::warn!(error, "image garbage collection");
-                // Once may be bad luck.
+                // A single failure may be an accident, so only the second consecutive failure is reported.
                 if failed_before {
                     self.warn("ImageGCFailed", error.clone());
                 }
@@ -95,7 +95,7 @@ impl ImageCollector {
         }
     }
 
-    /// Removes images that are too old, then as many as the disk wants.
+    /// Removes images that are too old, then as many images as the full disk requires.
     async fn collect(&self) -> Result<(), String> {
         self.remove(Goal::Age).await?;
         let config = &self.node.config;
@@ -146,7 +146,7 @@ impl ImageCollector {
         Ok(freed)
     }
 
-    /// The images that may go, in their order.
+    /// The images that may be removed, in the order of removal.
     async fn candidates(
         &self,
         history: &mut ImageHistory,
@@ -163,7 +163,7 @@ impl ImageCollector {
         Ok(chosen.into_iter().map(str::to_owned).collect())
     }
 
-    /// Removes one image, unless it has come into use; without an image, remains of former ones.
+    /// Removes an image, unless it has come into use. Without a digest, removes layers without an image.
     /// Returns the freed bytes.
     async fn remove_image(&self, digest: Option<String>) -> Result<u64, String> {
         let turn = self.turn().await?;
@@ -183,8 +183,8 @@ impl ImageCollector {
         Ok(bytes)
     }
 
-    /// Waits for a moment without lookups and mounts of images. Lookups do not wait for it: one
-    /// that starts in the meantime goes first.
+    /// The write lock of the lookups. The attempts do not queue, so that a new lookup never waits behind
+    /// the removal.
     async fn turn(&self) -> Result<RwLockWriteGuard<'_, ()>, String> {
         for _ in 0..TRIES {
             if let Ok(turn) = self.puller.looks.try_write() {
@@ -239,7 +239,7 @@ fn present(store: &ImageStore, needed: &ImagesInUse) -> Result<Vec<Present>, Sto
         .collect())
 }
 
-/// The names of all images that a pod is made of.
+/// The names of all images in a pod's specification.
 fn references(pod: &Pod) -> BTreeSet<String> {
     let Some(pod_spec) = &pod.spec else {
         return BTreeSet::new();

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::ContainerImage;
 use crate::images::by_digest;
 use crate::limits::{STATUS_IMAGE_NAMES_MAX, STATUS_IMAGES_MAX};
 
-/// The largest images, the largest first, as kubelet names them.
+/// The largest images, the largest first, in kubelet's form.
 pub fn status_images(mut images: Vec<Image>) -> Vec<ContainerImage> {
     images.sort_unstable_by(|a, b| (b.size, &a.digest).cmp(&(a.size, &b.digest)));
     images.truncate(STATUS_IMAGES_MAX);
@@ -18,7 +18,7 @@ pub fn status_images(mut images: Vec<Image>) -> Vec<ContainerImage> {
     .collect()
 }
 
-/// First the names by digest, as far as a registry knows them, then those by tag.
+/// First the names by digest, if a registry has the image, then the names by tag.
 fn names(image: &Image) -> Vec<String> {
     let (exact, tagged): (Vec<&String>, Vec<&String>) =
         image.references.iter().partition(|name| name.contains('@'));

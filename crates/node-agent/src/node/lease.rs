@@ -1,4 +1,4 @@
-//! The node's lease on this machine: the deadline page, which shims follow, and the file of the epoch.
+//! The node's Lease on this machine: the deadline page, which shims read, and the file of the epoch.
 
 use std::fs;
 use std::io;
@@ -17,19 +17,19 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::paths::{DEADLINE_PAGE, deadline_page, lease_dir};
 
-/// A lease that was not renewed.
+/// The reason why the Lease was not renewed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
-    /// The API server refused it, or cannot be reached.
+    /// The API server rejected the renewal, or cannot be reached.
     #[error(transparent)]
     Api(#[from] api_client::Error),
-    /// The request was not answered within this time.
+    /// The API server did not respond within this time.
     #[error("no answer within {:.0}s", .0.as_secs_f64())]
     Timeout(Duration),
     /// The pods of an earlier epoch could not be stopped.
     #[error("end the pods of an earlier epoch")]
     Pods(#[source] container_runtime::RuntimeError),
-    /// The deadline could not be written. The pods that end with the lease end at the former one.
+    /// The deadline could not be written. Pods that stop with the Lease stop at the previous deadline.
     #[error("write the deadline of the pods")]
     Deadline(#[source] io::Error),
     /// The epoch could not be stored.
@@ -37,14 +37,14 @@ pub enum LeaseError {
     Epoch(#[source] io::Error),
 }
 
-/// The files of a node's lease.
+/// The files of a node's Lease.
 pub struct LeaseFiles {
     dir: PathBuf,
     page: PathBuf,
 }
 
 impl LeaseFiles {
-    /// The lease files of a data directory, for one boot of the machine.
+    /// The Lease files of a data directory, for one boot of the machine.
     pub fn of(data_dir: &Path, boot_id: &str) -> Self {
         Self {
             dir: lease_dir(data_dir),
@@ -53,18 +53,18 @@ impl LeaseFiles {
     }
 }
 
-/// Renews the lease of the node of this agent.
+/// Renews the Lease of this agent's node.
 pub struct NodeLease {
     keeper: LeaseKeeper<Machine>,
     renewal_timeout: Duration,
 }
 
 impl NodeLease {
-    /// Opens the deadline page of this boot; `node` is the node's name. `gate` is held to read while a
-    /// sandbox that ends with the lease is made: no pod of an earlier epoch gets one in a new epoch.
+    /// Opens the deadline page of this boot. The agent holds a read lock of `gate` while it creates a
+    /// sandbox that stops with the Lease, so that no pod of an earlier epoch gets a sandbox in a new epoch.
     ///
     /// # Errors
-    /// The files in the data directory cannot be used.
+    /// Fails if the files in the data directory cannot be used.
     pub fn open(
         client: Client,
         node: String,
@@ -89,7 +89,7 @@ impl NodeLease {
         })
     }
 
-    /// Renews the lease, or makes it; `uid` is that of the Node object.
+    /// Renews the Lease, or creates it. `uid` is the UID of the Node object.
     pub async fn renew(&mut self, uid: Option<&str>, now: Timestamp) -> Result<(), LeaseError> {
         let (limit, renewal) = (self.renewal_timeout, self.keeper.renew(uid, now));
         let renewed = tokio::time::timeout(limit, renewal).await;
@@ -97,7 +97,7 @@ impl NodeLease {
     }
 }
 
-/// This machine, whose shims follow the deadline page.
+/// This machine, whose shims read the deadline page.
 struct Machine {
     runtime: Runtime,
     page: DeadlineFile,
@@ -148,8 +148,8 @@ impl LeasedMachine for Machine {
     }
 }
 
-/// The length of the lease of a node whose sandboxes are these: the configured one, or a longer one while
-/// pods run that were started with it. Their shims stop them by the former length.
+/// The duration of the Lease for a node with these sandboxes: the configured duration, or a longer one
+/// while pods run that were started with the longer duration, because their shims still use it.
 pub fn length_with(configured: LeaseLength, sandboxes: &[Sandbox]) -> LeaseLength {
     let leases = sandboxes
         .iter()
@@ -157,8 +157,8 @@ pub fn length_with(configured: LeaseLength, sandboxes: &[Sandbox]) -> LeaseLengt
     configured.covering(leases.map(|lease| Duration::from_millis(lease.warning_ms)))
 }
 
-/// The stored epoch; agents without a file have the first. A file that cannot be understood is none of
-/// the epochs, so that the agent begins a new one.
+/// The stored epoch; the first epoch if there is no file. A malformed file is treated as no known epoch, so
+/// that the agent begins a new epoch.
 fn read_epoch(file: &Path) -> io::Result<i32> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(text.trim().parse().unwrap_or(-1)),
@@ -167,7 +167,7 @@ fn read_epoch(file: &Path) -> io::Result<i32> {
     }
 }
 
-/// Removes the pages of earlier boots, whose readings have no meaning any more.
+/// Removes the pages of earlier boots, because their clock readings are invalid.
 fn remove_other_pages(dir: &Path, page: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();

@@ -1,4 +1,4 @@
-//! The node: its Node object and lease, machine info, resource usage, pressure and garbage
+//! The node: its Node object and Lease, properties of the machine, resource usage, pressure and garbage
 //! collection.
 
 pub(crate) mod disk_collector;

@@ -12,23 +12,22 @@ use crate::machine::machine_info::architecture;
 /// A node before its agent starts.
 #[derive(Clone, Debug, Default)]
 pub struct NewNode {
-    /// Name of the Node object.
     pub name: String,
-    /// Labels of the Node besides the usual ones.
+    /// Labels of the Node in addition to the standard labels.
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the Node that the node manages: their values, and `None` for those that must be absent.
+    /// Annotations of the Node that the node manages: the value, or `None` if the annotation must be
+    /// absent.
     pub annotations: BTreeMap<String, Option<String>>,
-    /// Taints of a new Node object.
     pub taints: Vec<Taint>,
-    /// The addresses of the node's pods; the API server chooses them if there are none.
+    /// The pod range of the node; the API server chooses a range if it is `None`.
     pub pod_cidr: Option<String>,
 }
 
 impl NewNode {
-    /// Creates the Node object, and returns it as it is stored, or the object that is there.
+    /// Creates the Node object, unless it exists. Returns the stored object.
     ///
     /// # Errors
-    /// The API refuses the node, or does not answer.
+    /// The API server rejects the node, or does not respond.
     pub async fn register(&self, client: &Client) -> Result<Node, api_client::Error> {
         let api: Api<Node> = Api::all(client.clone());
         match api.create(&PostParams::default(), &self.object()).await {
@@ -39,7 +38,6 @@ impl NewNode {
         }
     }
 
-    /// The Node object with its labels, taints and addresses.
     pub(crate) fn object(&self) -> Node {
         let mut labels = self.labels.clone();
         for (key, value) in [

@@ -11,15 +11,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::resources::eviction::Condition;
 
-/// The conditions that the node decides.
+/// The conditions that the node sets.
 const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
-/// Extended resources from other writers, as allocatable resources; `None` for those that were
-/// removed.
+/// Extended resources that other programs write, as allocatable resources; `None` for removed resources.
 pub type ExtendedResources = BTreeMap<String, Option<Quantity>>;
 
-/// The extended resources in a status. Operators write them into the capacity; as with kubelet, all
-/// of it is allocatable.
+/// The extended resources in a status. Operators write extended resources into the capacity. As with
+/// kubelet, the whole amount is allocatable.
 pub fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> ExtendedResources {
     let foreign = |of: &Option<BTreeMap<String, Quantity>>| {
         let all = of.clone().into_iter().flatten();
@@ -30,14 +29,14 @@ pub fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> Extend
     gone.chain(there).collect()
 }
 
-/// The address in a status.
+/// The internal IP address in a status.
 pub fn address_of(status: &NodeStatus) -> Option<IpAddr> {
     let mut addresses = status.addresses.iter().flatten();
     let own = addresses.find(|address| address.type_ == "InternalIP")?;
     own.address.parse().ok()
 }
 
-/// The node's own part of a status, without times.
+/// The part of a status that the node writes, without times.
 pub fn own_part(status: &NodeStatus) -> Value {
     let conditions = status.conditions.iter().flatten();
     let own = conditions.filter(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
@@ -62,8 +61,8 @@ pub fn own_part(status: &NodeStatus) -> Value {
     ])
 }
 
-/// The node's conditions, based on the stored ones: a transition time changes only with its status,
-/// and never goes back. `fault` is the reason why the node starts no pods.
+/// The node's conditions, based on the stored conditions. A transition time changes only with the status of
+/// its condition, and never goes back. `fault` is the reason why the node starts no pods.
 pub fn conditions(
     before: &[NodeCondition],
     seen: &BTreeSet<Condition>,
@@ -189,7 +188,7 @@ mod tests {
             condition.status = "Unknown".to_owned();
             condition.last_transition_time = Some(Time(at(2000)));
         }
-        // The second time the clock was set back meanwhile.
+        // In the second case, the clock was set back.
         for (now, expected) in [(2010, 2010), (1500, 2000)] {
             let after = conditions(&lost, &BTreeSet::new(), None, at(now));
             let since = after

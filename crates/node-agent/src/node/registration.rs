@@ -1,4 +1,4 @@
-//! The Node object and its lease: registration, heartbeat, conditions.
+//! The Node object and its Lease: registration, heartbeat, conditions.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -35,26 +35,25 @@ use crate::limits::{
 use crate::machine::machine_info::{MachineInfo, architecture};
 use crate::machine::pressure::Monitor;
 
-/// Keeps the Node object and its lease up to date.
+/// Keeps the Node object and its Lease up to date.
 pub struct NodeKeeper {
     client: Client,
     config: Config,
     machine: MachineInfo,
     monitor: Arc<Monitor>,
     clock: Clock,
-    /// The uid of the Node object, once the node is registered.
+    /// The UID of the Node object; `None` until the node is registered.
     uid: watch::Sender<Option<String>>,
     is_registered: bool,
     lease: NodeLease,
-    /// The attached volumes in use.
     volumes_in_use: watch::Receiver<BTreeSet<String>>,
     stored: KnownStatus<NodeStatus>,
     told: Seen,
-    /// The node's own part of the stored status after the last write.
+    /// The node's part of the stored status after the last write.
     left: Option<Value>,
 }
 
-/// The variable part of the node's status.
+/// The observed state that the node's status reports.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     pressure: BTreeSet<Condition>,
@@ -78,8 +77,8 @@ pub fn event_reference(node: &str) -> ObjectReference {
 }
 
 impl NodeKeeper {
-    /// Registers the node, or takes over its existing object. If no server answers, [`NodeKeeper::keep`]
-    /// retries: the pods of a former agent do not wait for the registration.
+    /// Registers the node, or adopts the existing Node object. If no API server responds,
+    /// [`NodeKeeper::keep`] retries, so that the pods of a former agent do not wait for the registration.
     pub async fn register(
         client: Client,
         config: Config,
@@ -104,7 +103,8 @@ impl NodeKeeper {
             left: None,
         };
         match timeout(REGISTRATION_PATIENCE, keeper.make_or_take_over()).await {
-            // Before any pod is started: after a fence, those of an earlier epoch end first.
+            // The Lease is renewed before any pod is started: after a fence, pods of an earlier epoch are
+            // stopped first.
             Ok(Ok(())) => keeper.renew_lease().await,
             Ok(Err(source)) if !is_away(&source) => {
                 return Err(Error::Register {
@@ -125,7 +125,7 @@ impl NodeKeeper {
         self.is_registered
     }
 
-    /// The uid of the Node object, with its later changes.
+    /// A receiver of the UID of the Node object.
     pub fn uid_changes(&self) -> watch::Receiver<Option<String>> {
         self.uid.subscribe()
     }
@@ -140,13 +140,15 @@ impl NodeKeeper {
     async fn make_or_take_over(&mut self) -> Result<(), api_client::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
         let mut wanted = self.object();
-        // A new object has it from its first version on: nothing is detached in between.
+        // A new object has `volumesInUse` from its first version on, so that no volume is detached in
+        // between.
         let in_use = self.volumes_in_use.borrow().iter().cloned().collect();
         wanted.status.get_or_insert_default().volumes_in_use = Some(in_use);
         let node = match api.create(&PostParams::default(), &wanted).await {
             Ok(node) => {
                 self.has_uid(&node);
-                // An epoch begins before the first pods are bound to the node: they belong to it.
+                // An epoch begins before the first pods are bound to the node, because these pods belong to
+                // the epoch.
                 self.renew_lease().await;
                 node
             }
@@ -193,7 +195,7 @@ impl NodeKeeper {
         }
     }
 
-    /// Renews lease and status until `shutdown`; `own` has the node's object.
+    /// Renews the Lease and the status until `shutdown`; `own` is the cache of this node's Node object.
     pub async fn keep(mut self, recorder: Recorder, own: Cache<Node>, shutdown: CancellationToken) {
         let mut lease_tick = interval(self.config.lease_length.renewal_period());
         lease_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -283,7 +285,7 @@ impl NodeKeeper {
         }
     }
 
-    /// Writes the observed status, and emits events about changes.
+    /// Writes the observed status, and sends events about changes.
     async fn tell(&mut self, recorder: &Recorder, seen: Seen) -> Result<(), api_client::Error> {
         self.write_status(&seen).await?;
         self.announce(recorder, &self.told.pressure, &seen.pressure);
@@ -293,12 +295,12 @@ impl NodeKeeper {
         Ok(())
     }
 
-    /// The Node object was deleted: it is created again, before its pods count as those of a
+    /// Creates the deleted Node object again, before the control plane treats the node's pods as pods of a
     /// deleted node.
     async fn register_again(&mut self, recorder: &Recorder) -> Result<(), api_client::Error> {
         tracing::warn!(node = self.config.node_name, "the node's object is gone");
         let registered = self.make_or_take_over().await;
-        // For example because another node has got the addresses of this node's pods.
+        // A possible reason: another node has the pod range of this node now.
         if let Err(error) = &registered
             && error.code().is_some_and(|code| (400..500).contains(&code))
         {
@@ -313,20 +315,21 @@ impl NodeKeeper {
         registered
     }
 
-    /// Whether the node's own annotations are those that it wrote: an administrator may have changed them.
+    /// Whether the node's annotations have the values that the node wrote. An administrator may have
+    /// changed them.
     fn has_own_annotations(&self, node: &Node) -> bool {
         let stored = node.metadata.annotations.as_ref();
         let mut own = self.config.annotations.iter();
         own.all(|(name, value)| stored.and_then(|stored| stored.get(name)) == value.as_ref())
     }
 
-    /// Whether the stored status is that of the last write: others write it too, above all the node
-    /// lifecycle controller, which marks a silent node as lost.
+    /// Whether the stored status equals the status of the last write. Other programs write the status, too:
+    /// the node lifecycle controller marks a silent node as lost.
     fn is_as_left(&self) -> bool {
         self.left.as_ref() == Some(&own_part(self.stored.get()))
     }
 
-    /// Emits events about changed conditions.
+    /// Sends events about changed conditions.
     fn announce(
         &self,
         recorder: &Recorder,
@@ -428,7 +431,7 @@ impl NodeKeeper {
                 supplemental_groups_policy: Some(true),
             }),
             runtime_handlers: Some(vec![NodeRuntimeHandler {
-                // The default handler.
+                // The empty name is the default handler.
                 name: Some(String::new()),
                 features: Some(NodeRuntimeHandlerFeatures {
                     recursive_read_only_mounts: Some(true),
@@ -468,7 +471,8 @@ impl NodeKeeper {
     }
 }
 
-/// A request without an answer must not hold up the renewals of the lease.
+/// Limits the time of a request, so that a request without a response does not delay the renewals of the
+/// Lease.
 async fn in_time(
     request: impl Future<Output = Result<(), api_client::Error>>,
 ) -> Result<(), String> {

@@ -59,7 +59,7 @@ fn sample(pods: &PodManager, clock: Clock) -> Vec<(UsageSubject, UsageSample)> {
                         rss_bytes: usage.rss_bytes,
                     },
                 )),
-                // It may just have ended.
+                // The sandbox may just have ended.
                 Err(error) => tracing::debug!(sandbox = sandbox.id(), %error, "usage not read"),
             };
         add(UsageSubject::Pod(sandbox.id().to_owned()), None);
@@ -73,8 +73,7 @@ fn sample(pods: &PodManager, clock: Clock) -> Vec<(UsageSubject, UsageSample)> {
     round
 }
 
-/// The machine's own counters: CPU time without idle time, and memory in use without inactive file
-/// cache.
+/// The usage of the machine: CPU time without idle time, and used memory without the inactive file cache.
 fn node(at: Moment) -> Option<UsageSample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)

@@ -1,10 +1,10 @@
-//! The watchdog of the machine, for pods that end with the node's lease: a process that waits for a device
-//! cannot be killed, and ends with the machine.
+//! The watchdog of the machine, for pods that stop with the node's Lease: a process that waits for a device
+//! cannot be killed, so only a reset of the machine stops it.
 //!
-//! **Goal**: when the control plane takes the lease of this node, a quarter of the lease after the deadline,
-//! no process of such a pod is there, or the machine has been reset. **Relies on**: the device. **Guarantees**:
-//! after the deadline it is fed only while no such process is there, and it is not fed at all when this
-//! process was killed or does not run.
+//! **Goal**: the control plane fences this node a quarter of the Lease's duration after the deadline. At
+//! that time, no process of such a pod exists, or the machine has been reset. **Relies on**: the device.
+//! **Guarantees**: after the deadline, the device is fed only while no such process exists. If this program
+//! was killed or does not run, the device is not fed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ use node_lease::LeaseLength;
 use crate::machine::machine_info::boot_id;
 use crate::paths::{deadline_page, lease_dir};
 
-/// The shortest timeout: a busy machine must not be reset.
+/// The shortest timeout, because a busy machine must not be reset.
 const TIMEOUT_MIN: Duration = Duration::from_secs(3);
 
-/// A watchdog that cannot be used.
+/// The reason why the watchdog cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchdogError {
-    /// The reset would come too late, or a busy machine would be reset.
+    /// The Lease is too short: the reset would come too late, or a busy machine would be reset.
     #[error("a lease of {}s is too short for a watchdog, which needs one of {}s or more", .0.seconds(), least().as_secs())]
     LeaseTooShort(LeaseLength),
     /// The device cannot be used.
@@ -37,13 +37,13 @@ pub enum WatchdogError {
     Deadline(#[source] io::Error),
 }
 
-/// The shortest lease of a node with a watchdog.
+/// The shortest duration of a Lease for a node with a watchdog.
 fn least() -> Duration {
     TIMEOUT_MIN * 8
 }
 
-/// The timeout of the device: half of the time between the deadline and the fence, since the rates of two
-/// clocks may differ.
+/// The timeout of the device: half of the time between the deadline and the fence, because the clocks of
+/// two machines may run at different rates.
 fn timeout(lease: LeaseLength) -> Result<Duration, WatchdogError> {
     match lease.duration() < least() {
         true => Err(WatchdogError::LeaseTooShort(lease)),
@@ -51,7 +51,8 @@ fn timeout(lease: LeaseLength) -> Result<Duration, WatchdogError> {
     }
 }
 
-/// Whether the device is fed. Nobody knows whether a pod has ended while its processes cannot be read.
+/// Whether the device is fed. If the processes of the pods cannot be read, the device is not fed after the
+/// deadline.
 fn may_feed(
     now: Duration,
     deadline: Duration,
@@ -76,17 +77,18 @@ impl Device for watchdog::Watchdog {
     }
 }
 
-/// The running watchdog. It is stopped when this is dropped; the machine is reset when the process is killed.
+/// The running watchdog, which is stopped when the value is dropped. If the program is killed, the machine
+/// is reset.
 #[derive(Debug)]
 pub struct Watchdog {
     feeding: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Watchdog {
-    /// Opens the device and starts to feed it: an agent that was killed before has left it running.
+    /// Opens the device and starts to feed it. The device may still run, because a former agent was killed.
     ///
     /// # Errors
-    /// The lease is too short, or the device or the files in the data directory cannot be used.
+    /// Fails if the Lease is too short, or if the device or the files in the data directory cannot be used.
     pub fn start(path: &Path, data_dir: &Path, lease: LeaseLength) -> Result<Self, WatchdogError> {
         let timeout = timeout(lease)?;
         let open_page = || {
@@ -107,7 +109,7 @@ impl Watchdog {
         started.map_err(|source| WatchdogError::Device(path.to_owned(), source))
     }
 
-    /// Feeds the device on a thread of its own while the rule says so.
+    /// Feeds the device on a separate thread while [`may_feed`] allows it.
     fn feed(
         mut device: impl Device,
         period: Duration,
@@ -164,8 +166,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// docs/node-failure.md: a process that cannot be killed is no proof; the machine is reset
-    /// before the fence.
+    /// docs/node-failure.md: as long as a process cannot be killed, the device is not fed, and the machine
+    /// is reset before the fence.
     #[test]
     fn after_the_deadline_processes_of_pods_leave_it_unfed() {
         let there = || Ok(true);
@@ -177,12 +179,12 @@ mod tests {
         assert!(!may_feed(deadline, deadline, there));
         assert!(!may_feed(deadline, deadline, unknown));
         assert!(may_feed(deadline, deadline, gone));
-        // Before the first lease, after a start of the machine.
+        // After a reboot, before the first Lease.
         assert!(may_feed(SECOND, Duration::ZERO, gone));
     }
 
-    /// The last feeding is before the deadline, and the fence at five quarters of the lease, by a clock that
-    /// may be 5 % faster.
+    /// The last feeding is before the deadline. The fence is at five quarters of the Lease's duration, by a
+    /// clock that may be 5 % faster.
     #[test]
     fn the_reset_is_before_the_fence() {
         for seconds in 12..=40 {

@@ -22,52 +22,52 @@ use crate::volumes::{PreparedVolumes, ReadObjects};
 pub enum StartResult {
     /// The container runs.
     Running(Box<Running>),
-    /// Its process could not be started; counts as a run.
+    /// The process of the container could not be started. The instance counts as exited.
     Failed(Exit),
     /// The container could not be created.
     Refused {
-        /// Status reason.
+        /// The reason in the container's status.
         reason: &'static str,
-        /// The error message.
         message: String,
     },
 }
 
 /// A message to a worker.
 pub enum Message {
-    /// The object was changed.
+    /// The pod's object has changed.
     Pod(Arc<Pod>),
-    /// The object is deleted; its last state.
+    /// The pod's object is deleted. Contains its last state.
     Removed(Arc<Pod>),
-    /// The former pod of this name, by UID, was cleaned up.
+    /// An older pod with this name was cleaned up. Contains the UID of the older pod.
     PredecessorGone(String),
     /// The node has another address.
     NodeAddressChanged,
-    /// The node shuts down, and its pods are stopped.
+    /// The node shuts down, and the pod must stop.
     NodeStops(NodeStop),
     /// The node sets the pod to `Failed`.
     FailPod(PodFailure),
-    /// The runtime reports.
+    /// An event of the runtime.
     Runtime {
-        /// Number of the sandbox that it reports of.
+        /// Number of the sandbox that the event belongs to.
         sandbox: u32,
         event: SandboxEvent,
     },
-    /// The result of making the sandbox.
+    /// The result of the creation of the sandbox.
     SandboxMade(Result<(Sandbox, Vec<String>), String>),
-    /// The result of removing the sandbox.
+    /// The result of the removal of the sandbox.
     SandboxDestroyed(Result<(), String>),
-    /// The result of preparing devices and volumes, and the sources of the volumes.
+    /// The result of the preparation of devices and volumes, and the objects that the volumes were built
+    /// from.
     VolumesPrepared(Result<PreparedVolumes, NotPrepared>, ReadObjects),
-    /// The result of releasing the volumes.
+    /// The result of the release of the volumes.
     VolumesReleased(Result<(), String>),
-    /// A source object of the volumes has changed, or a token must be renewed.
+    /// An object that a volume was built from has changed, or a token must be renewed.
     VolumesOutdated,
-    /// The volumes' files were refreshed, with their sources.
+    /// The files of the volumes were refreshed.
     VolumesRefreshed {
-        /// The objects that the environment was made of.
+        /// The objects that the files were built from.
         read_objects: ReadObjects,
-        /// Whether something was missing.
+        /// Whether an object was missing.
         failed: bool,
     },
     /// The pod's disk usage.
@@ -75,7 +75,6 @@ pub enum Message {
     /// The result of an image pull.
     Image {
         container: String,
-        /// The name of the image.
         image: String,
         result: Result<(), ImageTrouble>,
     },
@@ -87,52 +86,45 @@ pub enum Message {
     /// A `postStart` hook has ended.
     PostStart {
         container: String,
-        /// The instance it belongs to.
+        /// The runtime's id of the instance.
         id: String,
         result: Result<HookOutcome, String>,
     },
     /// A `preStop` hook has ended.
     PreStop {
         container: String,
-        /// The instance it belongs to.
+        /// The runtime's id of the instance.
         id: String,
         result: Result<HookOutcome, String>,
     },
     /// The result of a probe.
     Probe {
         container: String,
-        /// The instance it belongs to.
+        /// The runtime's id of the instance.
         id: String,
-        /// The probe.
         kind: ProbeKind,
-        /// The answer.
         outcome: ProbeOutcome,
     },
-    /// The result of a change of a running container's limits.
+    /// The result of a change of a running container's resources.
     ResourcesUpdated {
         container: String,
         /// The runtime's id of the instance.
         id: String,
-        /// The resources that the instance has now.
+        /// The present resources of the instance.
         resources: Box<ResourceRequirements>,
         result: Result<(), String>,
     },
-    /// The result of a change of the pod's limits.
+    /// The result of a change of the pod's resources.
     PodResourcesUpdated {
-        /// The number of the sandbox that has them.
+        /// The number of the sandbox that has the resources.
         sandbox: u32,
-        /// The new resources of the pod.
         resources: Option<Box<ResourceRequirements>>,
         result: Result<(), String>,
     },
-    /// The runtime did not take a signal for a container.
-    SignalFailed {
-        container: String,
-        /// The error message.
-        message: String,
-    },
+    /// The runtime could not send a signal to a container.
+    SignalFailed { container: String, message: String },
     /// The result of a status write.
     StatusWritten(StatusWriteResult),
-    /// The result of the removal of the object.
+    /// The result of the deletion of the pod's object.
     ObjectRemoved(Result<(), String>),
 }

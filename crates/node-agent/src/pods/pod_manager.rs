@@ -16,22 +16,21 @@ use crate::machine::pod_files::PodPaths;
 use crate::paths::PodDir;
 use crate::volumes::PreparedVolumes;
 
-/// A pod at its worker's last step.
+/// The state of a pod after its worker's last step.
 #[derive(Clone)]
 pub struct PodView {
     /// The pod as the worker last read it.
     pub pod: Arc<Pod>,
-    /// The node's record of it.
+    /// The node's record of the pod.
     pub record: PodRecord,
-    /// Its status by the last plan.
+    /// The pod's status from the last plan.
     pub status: PodStatus,
-    /// Its sandbox, while there is one.
     pub sandbox: Option<Sandbox>,
-    /// The volumes that are prepared for it.
+    /// The prepared volumes of the pod.
     pub volumes: PreparedVolumes,
     /// The pod's directory on the node.
     pub dir: PodDir,
-    /// The sender of messages to its worker.
+    /// The sender of messages to the pod's worker.
     pub worker: mpsc::Sender<Message>,
 }
 
@@ -41,7 +40,7 @@ impl PodView {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
-    /// Measures all files of the pod and keeps their sizes. Blocks.
+    /// Measures all files of the pod and stores their sizes. Blocks.
     pub fn measure_files(&self, figures: &DiskFigures, clock: Clock) -> Arc<MeasuredFiles> {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         let places = PodPaths::of(&self.pod, &self.record, &self.dir);
@@ -51,8 +50,7 @@ impl PodView {
 
 type Name = (String, String);
 
-/// All pods of the node by namespace and name; former ones of a name stay until they are cleaned
-/// up.
+/// All pods of the node by namespace and name. Older pods with a name stay until they are cleaned up.
 #[derive(Default)]
 pub struct PodManager {
     views: RwLock<BTreeMap<Name, Vec<Arc<PodView>>>>,
@@ -67,7 +65,6 @@ fn name_of(pod: &Pod) -> Name {
 }
 
 impl PodManager {
-    /// Replaces the view of the pod.
     pub fn publish(&self, view: PodView) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
         let of_name = views.entry(name_of(&view.pod)).or_default();
@@ -78,7 +75,6 @@ impl PodManager {
         }
     }
 
-    /// Removes the pod's view.
     pub fn remove(&self, pod: &Pod) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
         let name = name_of(pod);
@@ -90,7 +86,7 @@ impl PodManager {
         }
     }
 
-    /// The newest pod of that name.
+    /// The newest pod with this name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<PodView>> {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
         views
@@ -99,7 +95,6 @@ impl PodManager {
             .cloned()
     }
 
-    /// The views of all pods.
     pub fn list(&self) -> Vec<Arc<PodView>> {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
         views.values().flatten().cloned().collect()

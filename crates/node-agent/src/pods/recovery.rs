@@ -25,14 +25,12 @@ use crate::volumes::PreparedVolumes;
 /// The stored state of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoredPod {
-    /// The record of containers, probes and volumes.
     pub record: PodRecord,
-    /// The volumes that are prepared.
     #[serde(default)]
     pub volumes: PreparedVolumes,
 }
 
-/// Keeps a pod's record, and its object when that is new.
+/// Stores a pod's record, and with `with_object` also its object.
 pub fn store(dir: &PodDir, pod: &Pod, stored: &StoredPod, with_object: bool) -> io::Result<()> {
     fs::create_dir_all(dir.state())?;
     if with_object {
@@ -41,25 +39,25 @@ pub fn store(dir: &PodDir, pod: &Pod, stored: &StoredPod, with_object: bool) -> 
     replace(&dir.record(), &serde_json::to_vec(stored)?)
 }
 
-/// Replaces a record: after a loss of power it is whole, the former or the new one.
+/// Replaces a file atomically: after a power failure, the file has its old or its new content.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     durable_file::replace(path, bytes, 0o600, Durability::Content)
 }
 
-/// A pod that a former agent left.
+/// A pod that a former agent has left.
 #[derive(Clone, Debug)]
 pub struct FoundPod {
-    /// Its object as last seen.
+    /// The pod's object as the agent last read it.
     pub pod: Arc<Pod>,
     /// The stored record and volumes.
     pub stored: StoredPod,
-    /// Whether there was a record: a pod that had just arrived, or was about to be cleaned up, has
-    /// none.
+    /// Whether the pod had a record. A pod that had just arrived, or that was about to be cleaned up, has
+    /// no record.
     pub recorded: bool,
 }
 
-/// All pods of a former agent, by UID. An unreadable record is logged and renamed, and the pod's state is
-/// read from its sandbox. Other directories are logged and ignored.
+/// All pods of a former agent, by UID. An unreadable record is logged and renamed; the pod's state is then
+/// read from its sandbox. Directories that belong to no pod are logged and ignored.
 pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, FoundPod>> {
     let mut pods = BTreeMap::new();
     let root = pods_dir(data_dir);
@@ -87,7 +85,8 @@ fn find(dir: &PodDir) -> io::Result<FoundPod> {
         pod: Arc::new(pod),
         recorded: stored.is_some(),
         stored: stored.unwrap_or_else(|| {
-            // Work begins before it is noted.
+            // Volumes may exist without a record, because their preparation begins before the record is
+            // written.
             let volumes = record::Volumes::Unknown;
             StoredPod {
                 record: PodRecord {
@@ -100,8 +99,8 @@ fn find(dir: &PodDir) -> io::Result<FoundPod> {
     })
 }
 
-/// The contents of a file, if it exists and can be parsed. An invalid one is moved aside for
-/// inspection.
+/// The content of a file; `None` if the file does not exist or is malformed. A malformed file is renamed,
+/// so that an administrator can read it.
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -120,7 +119,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// A pod that is known by its directory only.
+/// The pod of a directory without a readable object, from the name of the directory.
 fn pod_of_name(dir: &PodDir) -> Option<Pod> {
     let mut parts = dir.root().file_name()?.to_str()?.split('_');
     let mut part = || {
@@ -141,7 +140,7 @@ fn pod_of_name(dir: &PodDir) -> Option<Pod> {
     })
 }
 
-/// A pod that is known by its sandbox only.
+/// The pod of a sandbox without a directory, from the labels of the sandbox.
 pub fn pod_of_sandbox(sandbox: &Sandbox) -> Pod {
     let note = |key: &str| sandbox.spec().annotations.get(key).cloned();
     Pod {
@@ -155,9 +154,9 @@ pub fn pod_of_sandbox(sandbox: &Sandbox) -> Pod {
     }
 }
 
-/// The sandbox's later events, and its state; no events of a dead one. A start requested by
-/// the former agent is finished by then; containers that were created and not started are removed,
-/// since their configuration may have changed.
+/// The state of a sandbox, and a subscription to its events; a dead sandbox has no events. A start that the
+/// former agent requested is finished by then. Containers that were created and not started are removed,
+/// because their configuration may have changed.
 pub async fn reconnect(
     sandbox: &Sandbox,
 ) -> container_runtime::Result<(SandboxState, Option<Events>)> {
@@ -197,7 +196,8 @@ fn unstarted(state: &SandboxState) -> Vec<String> {
         .collect()
 }
 
-/// Updates a record from the real state; `image_id` gives the image's id for statuses.
+/// Updates a record from the real state of the sandbox. `image_id` returns the id of an image for the pod's
+/// status.
 pub fn adopt(
     stored: StoredPod,
     pod: &Pod,
@@ -227,7 +227,7 @@ pub fn adopt(
         let was = record.sandbox.clone();
         record.sandbox_lost(now);
         record.sandbox = was;
-        // The machine may have been rebooted since.
+        // The machine may have been rebooted since the record was written.
         if record.volumes == record::Volumes::Ready {
             record.volumes = record::Volumes::Unknown;
         }
@@ -286,7 +286,7 @@ pub fn adopt_containers(
     }
 }
 
-/// Whether the record does not know the instance's start yet.
+/// Whether the record does not have the start of this instance yet.
 fn starts_anew(known: &record::ContainerRecord, number: u32, sandbox: u32) -> bool {
     match &known.instance {
         Instance::Absent => true,
@@ -329,7 +329,8 @@ fn running_of(
         image_id: String::new(),
         user: Some(user_of(&found.user)),
         started_at: now.past(started_at),
-        // Whether it has started is not known; each instance has it at least once.
+        // The hook may have run already. It runs again, because each instance must run the hook at least
+        // once.
         post_start: Hook::post_start(container),
         startup: Default::default(),
         liveness: Default::default(),
@@ -537,7 +538,7 @@ mod tests {
         store(&dir, &pod(), &known(2), true).unwrap();
         fs::remove_file(dir.object()).unwrap();
         assert_eq!(found(temp.path()).unwrap()["u"].stored, known(2));
-        // A foreign directory is left alone.
+        // A directory that belongs to no pod is left alone.
         let other = pods_dir(temp.path()).join("lost+found");
         fs::create_dir(&other).unwrap();
         assert_eq!(found(temp.path()).unwrap().len(), 1);

@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 
-/// Labels of a count: names and values.
+/// The names and values of a count's labels.
 pub type Labels = Vec<(&'static str, String)>;
 
-/// The number of probes by result, of all pods.
+/// The number of probes of all pods, by result.
 #[derive(Debug, Default)]
 pub struct ProbeCounts {
     by_pod: Mutex<BTreeMap<String, BTreeMap<Labels, u64>>>,

@@ -16,11 +16,11 @@ const OPTIONS: ChannelOptions = ChannelOptions {
     message_bytes_max: PROBE_OUTPUT_BYTES_MAX,
 };
 
-/// Asks the server at the other end whether `service` (empty: the whole server) is serving. The caller limits
-/// the time.
+/// Checks whether the server reports `service` as serving; the empty name is the whole server. The caller
+/// limits the time.
 ///
 /// # Errors
-/// *Errors.* The message for the user.
+/// A message for users.
 pub async fn check(stream: TcpStream, address: &str, service: &str) -> Result<(), String> {
     let failed = |error: RpcError| format!("error: health rpc probe failed: {}", reason(error));
     let channel = Channel::over(stream, format!("http://{address}"), OPTIONS).await;
@@ -37,7 +37,7 @@ pub async fn check(stream: TcpStream, address: &str, service: &str) -> Result<()
     Err(format!("service unhealthy (responded with \"{name}\")"))
 }
 
-/// The text of an error, for a status in the form of gRPC's own library.
+/// The text of an error, as Go's gRPC library prints its statuses.
 fn reason(error: RpcError) -> String {
     match error {
         RpcError::Status { code, message } => {

@@ -12,14 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::prober::{connect, host_and_port};
 use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
 
-/// The target of a request.
+/// The URL of a request, in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
     /// Whether the scheme is `https`; certificates are not verified.
     pub tls: bool,
-    /// Name or address of the server.
     pub host: String,
-    /// TCP port of the server.
     pub port: u16,
     /// Path with its query.
     pub path: String,
@@ -31,16 +29,15 @@ pub struct HttpProbeResponse {
     /// The HTTP status code.
     pub status: u16,
     location: Option<String>,
-    /// The beginning of the body of a redirection.
+    /// The beginning of the body, if the response is a redirect.
     body: String,
 }
 
-/// The error of a request, for the user.
+/// The error of a request, as a message for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpProbeError {
-    /// The server does not speak TLS, though the scheme is HTTPS.
+    /// The server does not speak TLS, although the scheme is HTTPS.
     NotTls(String),
-    /// Any other error.
     Other(String),
 }
 
@@ -55,9 +52,9 @@ impl From<HttpProbeError> for String {
 /// The target of a redirect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Redirect {
-    /// To another host or an invalid target: the redirect is the answer.
+    /// A redirect to another host or to an invalid target: the redirect is the final response.
     Away,
-    /// To another target on the same host.
+    /// A redirect to another target on the present host.
     Here(HttpTarget),
 }
 
@@ -74,7 +71,8 @@ pub fn outcome(answer: &HttpProbeResponse) -> ProbeOutcome {
     }
 }
 
-/// The target of a `Location` on a page of `http://10.0.0.1:8080`, if it is followed.
+/// The target of a `Location` in a response of `http://10.0.0.1:8080`; `None` if the redirect is not
+/// followed.
 pub fn followed(location: &str) -> Option<String> {
     let start = HttpTarget {
         tls: false,
@@ -98,7 +96,7 @@ impl HttpTarget {
         format!("{scheme}://{}{}", self.address(), self.path)
     }
 
-    /// The target of a `Location` from here.
+    /// The target of a `Location` in a response of this target.
     fn redirected(&self, location: &str) -> Result<Redirect, String> {
         let malformed = |error| format!("failed to parse Location header {location:?}: {error}");
         let here = Url::parse(&self.url()).map_err(malformed)?;
@@ -124,9 +122,10 @@ impl HttpTarget {
     }
 }
 
-/// Sends a GET request and follows redirections that stay on the host; the last answer.
+/// Sends a GET request and follows redirects on the present host. Returns the last response.
 ///
-/// # Errors A timeout, or too many redirects; a message for users.
+/// # Errors
+/// A timeout, or too many redirects; a message for users.
 pub async fn get(
     mut target: HttpTarget,
     agent: &str,
@@ -143,12 +142,12 @@ pub async fn get(
     }
 }
 
-/// An error's text as Go's client has it.
+/// An error's text in the form of Go's HTTP client.
 fn failed(url: &str, what: &str) -> String {
     format!("Get \"{url}\": {what}")
 }
 
-/// Follows redirects; returns the last target.
+/// Sends requests until a response is no redirect to follow. `target` is the last target then.
 async fn follow(
     target: &mut HttpTarget,
     agent: &str,
@@ -182,18 +181,18 @@ async fn follow(
             }
             Redirect::Away => return Ok(answer),
         };
-        // A custom `Host` header is only kept for relative redirects.
+        // A custom `Host` header is only sent again after relative redirects.
         wishes.own_host &= is_relative(location);
         wishes.referer = (!target.tls || next.tls).then(|| target.url());
         *target = next;
     }
 }
 
-/// The headers of requests.
+/// The headers of the requests.
 struct Wishes<'a> {
     agent: &'a str,
     headers: &'a [HTTPHeader],
-    /// Whether the header `Host` among them counts.
+    /// Whether a custom header `Host` is sent.
     own_host: bool,
     referer: Option<String>,
 }
@@ -228,12 +227,12 @@ async fn ask(
 /// The error of Go's client for a server that does not speak TLS.
 const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
 
-/// Whether a location names no scheme.
+/// Whether a location has no scheme.
 fn is_relative(location: &str) -> bool {
     Url::parse(location).is_err()
 }
 
-/// One request and its answer.
+/// Sends a request and returns the response.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: http::Request<Empty<bytes::Bytes>>,
@@ -326,7 +325,7 @@ pub(crate) mod tests {
         assert!(to("http://[/").starts_with("failed to parse Location header \"http://[/\": "));
     }
 
-    /// A server that answers each path as `answers` says, and the requests that it has had.
+    /// A server that responds to each path with the result of `answers`, and the list of its requests.
     pub async fn server(
         answers: impl Fn(&str) -> String + Send + 'static,
     ) -> (HttpTarget, Arc<Mutex<Vec<String>>>) {
@@ -339,7 +338,7 @@ pub(crate) mod tests {
                 let mut request = vec![0; 4096];
                 let count = stream.read(&mut request).await.unwrap();
                 let request = String::from_utf8_lossy(&request[..count]).into_owned();
-                // Invalid HTTP gets the default response.
+                // A request with invalid HTTP gets the default response.
                 let answer = answers(request.split(' ').nth(1).unwrap_or_default());
                 seen.lock().unwrap().push(request);
                 stream.write_all(answer.as_bytes()).await.unwrap();
@@ -380,7 +379,7 @@ pub(crate) mod tests {
             )
         );
         assert_eq!(asked.lock().unwrap().len(), 2);
-        // A redirect without a target is a success as well.
+        // A redirect without a target is a success, too.
         let (target, _) = server(|_| "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()).await;
         let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
         assert_eq!(

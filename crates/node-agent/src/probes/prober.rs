@@ -24,19 +24,19 @@ pub struct ProbeTarget {
     pub sandbox: Sandbox,
     /// The container's id in the sandbox.
     pub runtime_id: String,
-    /// The container's specification in the pod.
+    /// The container's id in the sandbox.
     pub container: Container,
-    /// The pod's address, which probes connect to by default.
+    /// The pod's address, to which probes connect by default.
     pub pod_ip: String,
 }
 
 /// The result of a probe's command.
 pub enum CommandResult {
-    /// It ended by itself, with this code and output.
+    /// The command exited by itself, with this code and output.
     Exited(i32, String),
-    /// It was killed at its timeout.
+    /// The command was killed at its timeout.
     TimedOut,
-    /// The command could not be run.
+    /// The command could not be started.
     Failed(String),
 }
 
@@ -138,7 +138,7 @@ pub async fn run_command(
         .unwrap_or(CommandResult::TimedOut)
 }
 
-/// Reads to the end, keeps the beginning.
+/// Reads to the end, but stores only the first bytes.
 async fn read_some(mut from: impl AsyncRead + Unpin) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
@@ -151,7 +151,7 @@ async fn read_some(mut from: impl AsyncRead + Unpin) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// The number of a port that may be named.
+/// The number of a port. A name is looked up in the container's ports.
 fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => Some(*number),
@@ -185,7 +185,7 @@ pub fn host_and_port(host: &str, port: u16) -> String {
     }
 }
 
-/// Opens and closes a connection.
+/// Opens and closes a TCP connection.
 pub async fn connect_tcp(
     asked: &ProbeTarget,
     action: &TCPSocketAction,
@@ -205,7 +205,7 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, Stri
     })
 }
 
-/// An error's text as Go prints the kernel's.
+/// The text of a kernel error, as Go prints it.
 fn plain(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
@@ -215,9 +215,10 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
-/// The request of an HTTP action.
+/// The target of an HTTP action.
 ///
-/// # Errors The port is invalid, or the container has no port of this name; a message for users.
+/// # Errors
+/// The port is invalid, or the container has no port of this name; a message for users.
 pub fn target(asked: &ProbeTarget, action: &HTTPGetAction) -> Result<HttpTarget, String> {
     let path = match action.path.as_deref().unwrap_or("/") {
         path if path.starts_with('/') => path.to_owned(),

@@ -1,8 +1,9 @@
 //! Atomic updates of a volume's files (statefulset.md §12.13).
 //!
-//! Files are written into a new directory `..<time>`; then a rename replaces the link `..data`,
-//! which points to it. Users see links through `..data`, so a reader never sees half an update.
-//! Before the rename nothing visible changes; after it invisible files are removed.
+//! Files are written into a new directory `..<time>`; then a rename replaces the link `..data`, which
+//! points to it. The visible names are links through `..data`, so a reader never reads a half-written
+//! update. Before the rename, no visible file changes. After the rename, the old files, which are not
+//! visible any more, are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,14 +17,13 @@ use jiff::Timestamp;
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
 
-/// One file of a payload.
+/// A file of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Its content in bytes.
     pub bytes: Vec<u8>,
-    /// Its permission bits, for instance `0o644`.
+    /// Permission bits, for instance `0o644`.
     pub mode: u32,
-    /// Its owner; root if absent.
+    /// The owner of the file; `None` for root.
     pub uid: Option<u32>,
 }
 
@@ -35,11 +35,11 @@ impl File {
     }
 }
 
-/// Files by path relative to the volume.
+/// Files by their paths relative to the volume.
 pub type Payload = BTreeMap<String, File>;
 
-/// Makes the directory's content equal to `payload`, owned by the group `gid` if given. Says
-/// whether anything was changed.
+/// Makes the directory's content equal to `payload`. The files belong to the group `gid`, if it is set.
+/// Returns whether anything has changed.
 pub fn write(dir: &Path, payload: &Payload, gid: Option<u32>, now: Timestamp) -> io::Result<bool> {
     if let Some(bad) = payload.keys().find(|path| !is_inside(path)) {
         let message = format!("path {bad:?} leads out of the volume");
@@ -132,7 +132,7 @@ fn write_files(dir: &Path, payload: &Payload, gid: Option<u32>) -> io::Result<()
     Ok(())
 }
 
-/// The directories from below `root` down to `path`.
+/// The parent directories of `path` below `root`, and `path` itself, from the top.
 fn ancestors_below(path: &Path, root: &Path) -> Vec<std::path::PathBuf> {
     let mut list: Vec<_> = path
         .ancestors()

@@ -1,10 +1,10 @@
 //! Volumes that are block devices.
 //!
-//! A device of the node is passed to containers unchanged. The provisioner's volumes are image
-//! files that are attached to loop devices when a pod needs them. The pods' directories record the
-//! users: each has a link to the image beside its other volumes. So a new agent knows them too, and
-//! the device is detached with the last link. After a reboot there are links without a device: a
-//! container that starts attaches it again.
+//! A block device of the node is passed to containers unchanged. The provisioner's volumes are image files,
+//! which are attached to loop devices when a pod needs them. The directory of each pod that uses the image
+//! has a link to the image. So a new agent can list the users of a device. The device is detached when the
+//! last link is removed. After a reboot, there are links without a device. The start of a container
+//! attaches the device again.
 
 use std::fs;
 use std::io;
@@ -16,8 +16,7 @@ use host_kernel::loop_device::LoopDevice;
 
 use crate::paths::PodDir;
 
-/// Serialises attaching and detaching: between the search for users and the detach no user may be
-/// added.
+/// Serialises attach and detach, because no user may be added between the search for users and the detach.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
@@ -27,7 +26,7 @@ fn turn() -> MutexGuard<'static, ()> {
 /// Checks that a path is a block device of the node.
 ///
 /// # Errors
-/// As users know it from kubelet.
+/// The text is kubelet's.
 pub fn check_device(path: &Path) -> Result<(), String> {
     let failed = |why: String| {
         Err(format!(
@@ -45,10 +44,10 @@ pub fn check_device(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Attaches an image to a device for a pod's volume of that name.
+/// Attaches an image to a loop device for the pod's volume `volume`.
 ///
 /// # Errors
-/// Of the disk, or when no device can be had.
+/// An error of the disk, or no loop device is available.
 pub fn attach(dir: &PodDir, volume: &str, image: &Path) -> io::Result<()> {
     let _turn = turn();
     let link = dir.volume(volume);
@@ -62,17 +61,17 @@ pub fn attach(dir: &PodDir, volume: &str, image: &Path) -> io::Result<()> {
     device_over(image).map(drop)
 }
 
-/// The device over an image, attached again where it is not.
+/// The device of an image. The image is attached again if it is not attached.
 ///
 /// # Errors
-/// As of [`attach`].
+/// Like [`attach`].
 pub fn device(image: &Path) -> io::Result<PathBuf> {
     let _turn = turn();
     device_over(image)
 }
 
 fn device_over(image: &Path) -> io::Result<PathBuf> {
-    // A link would make a device of any file of the node.
+    // A symbolic link could select any file of the node.
     if !fs::symlink_metadata(image)?.is_file() {
         let what = format!("{} is not an image of a volume", image.display());
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -80,10 +79,10 @@ fn device_over(image: &Path) -> io::Result<PathBuf> {
     Ok(LoopDevice::kept_over(image)?.path().to_owned())
 }
 
-/// Detaches the devices of which the pod was the last user.
+/// Detaches the devices whose last user was the pod.
 ///
 /// # Errors
-/// Of the disk and the kernel; then links are left, and it can be tried again.
+/// An error of the disk or the kernel. The links of the failed devices stay, and the caller can retry.
 pub fn release(dir: &PodDir) -> io::Result<()> {
     let _turn = turn();
     for (link, image) in links(&dir.volumes())? {
@@ -129,8 +128,8 @@ fn links(dir: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
 mod tests {
     use super::*;
 
-    /// Waits until no device is over a file: tests of other processes open every device for a
-    /// moment, to find their own, and the kernel detaches it after that.
+    /// Waits until no loop device is attached to a file: tests of other processes open every device for a
+    /// short time, and the kernel detaches a device after its last user.
     fn no_device_over(file: &Path) -> bool {
         (0..100).any(|_| {
             let is_gone = LoopDevice::find(file).unwrap().is_none();
@@ -164,7 +163,7 @@ mod tests {
         assert!(check_device(&found).is_ok());
         release(&first).unwrap();
         assert_eq!(device(&image).unwrap(), found);
-        // As after a reboot: the link is there, the device is not.
+        // As after a reboot: the link exists, the device does not.
         LoopDevice::detach_from(&image).unwrap();
         assert!(no_device_over(&image));
         device(&image).unwrap();

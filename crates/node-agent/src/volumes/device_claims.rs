@@ -1,4 +1,4 @@
-//! Devices of a pod, before its volumes are made: a pod that claims some waits until they can be
+//! Devices of a pod. A pod that claims devices waits until they can be prepared, before its volumes are
 //! prepared.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ pub enum NotPrepared {
 }
 
 impl NotPrepared {
-    /// The reason of the event.
+    /// The reason for the pod's event.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Volume(error) => error.error.reason(),
@@ -32,8 +32,7 @@ impl NotPrepared {
 /// Prepares the devices of a pod.
 ///
 /// # Errors
-/// *Errors.* The missing device. No driver can register with the agent, so a claim with devices
-/// always fails.
+/// The missing device. No device driver can register with the agent, so a claim for devices always fails.
 pub async fn prepare(objects: &ApiObjects, pod: &Pod) -> Result<(), NotPrepared> {
     let mut names = claims(pod);
     if names.is_empty() {
@@ -41,7 +40,7 @@ pub async fn prepare(objects: &ApiObjects, pod: &Pod) -> Result<(), NotPrepared>
     }
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
-    // The agent's object may be from before the claims were noted in its status.
+    // The agent may have a version of the object from before the names of the claims were in its status.
     let mut current = pod.clone();
     if names.iter().any(|(_, claim)| claim.is_none()) {
         let found = objects.pod(&namespace, &name).await;

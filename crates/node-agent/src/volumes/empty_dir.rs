@@ -1,4 +1,4 @@
-//! emptyDir volumes: on disk, in memory, or of huge pages (statefulset.md §12.14).
+//! emptyDir volumes: on disk, in memory, or in huge pages (statefulset.md §12.14).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,22 +18,23 @@ use crate::resource_limits::{HUGE_PAGES, pod_resources};
 /// The medium of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
-    /// The disk of the data directory; its limit is watched, not enforced.
+    /// The disk of the data directory. The size limit is checked at an interval, and not enforced.
     Disk,
-    /// Memory that is counted as the pod's.
+    /// Memory that counts as memory of the pod.
     Memory {
-        /// Size in bytes, 0 for the kernel's own limit.
+        /// Size in bytes; 0 for the kernel's default limit.
         bytes: i64,
     },
     HugePages {
-        /// Size of a page in bytes.
+        /// Size of a huge page in bytes.
         page_bytes: i64,
     },
 }
 
-/// The medium of a volume of a pod, on a node with so much memory.
+/// The medium of a pod's volume, on a node with `node_memory` bytes of memory.
 ///
-/// # Errors The medium is unknown, or the size of the huge pages is ambiguous.
+/// # Errors
+/// The medium is unknown, or the size of the huge pages is ambiguous.
 pub fn medium(
     source: &EmptyDirVolumeSource,
     spec: &PodSpec,
@@ -44,7 +45,7 @@ pub fn medium(
         "Memory" => {
             let own = source.size_limit.as_ref();
             let own = own.and_then(|limit| limit.0.parse::<Quantity>().ok());
-            // A volume is limited by the pod's limit, and that by the node's memory.
+            // The smallest limit is used: of the volume, of the pod, and of the node's memory.
             let limits = [
                 Some(node_memory),
                 pod_resources(spec).memory_bytes,
@@ -85,7 +86,7 @@ fn page(size: &str) -> Result<Medium, String> {
     }
 }
 
-/// The sizes of huge pages that a pod's containers ask for.
+/// The sizes of huge pages that a pod's containers request.
 fn huge_page_sizes(spec: &PodSpec) -> BTreeSet<String> {
     let resources = containers(spec).filter_map(|(_, container)| container.resources.as_ref());
     let lists = resources.flat_map(|resources| [&resources.requests, &resources.limits]);
@@ -96,7 +97,7 @@ fn huge_page_sizes(spec: &PodSpec) -> BTreeSet<String> {
         .collect()
 }
 
-/// Makes the volume, unless it is there.
+/// Creates the volume, unless it exists.
 pub fn make(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), String> {
     let failed = |error: io::Error| format!("make the directory: {error}");
     fs::create_dir_all(path).map_err(failed)?;
@@ -110,7 +111,8 @@ pub fn make(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), String>
             mount_once(path, "hugetlbfs", Some(&format!("pagesize={page_bytes}")))?;
         }
     }
-    // In memory, files are their owners' alone to remove, as is usual there and with kubelet.
+    // In memory, only the owner of a file may remove it, as in other temporary file systems and with
+    // kubelet.
     let sticky = fs::metadata(path).map_err(failed)?.mode() & 0o1000;
     let open = fs::Permissions::from_mode(0o777 | sticky);
     fs::set_permissions(path, open).map_err(failed)?;

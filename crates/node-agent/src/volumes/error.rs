@@ -1,4 +1,4 @@
-//! Errors of preparing volumes, as events and statuses show them.
+//! Errors of the preparation of volumes, in the form for events and statuses.
 
 /// The reason why a volume is not available now.
 #[derive(Debug, thiserror::Error)]
@@ -6,7 +6,6 @@
 pub struct VolumeError {
     /// The volume's name in the pod's specification.
     pub volume: String,
-    /// The step that failed, and its message.
     pub error: VolumeSetupError,
 }
 
@@ -15,7 +14,6 @@ pub struct VolumeError {
 pub struct VolumeSetupError {
     /// Whether the volume is a block device.
     pub(super) block: bool,
-    /// The error message for the user.
     pub(super) message: String,
 }
 
@@ -27,7 +25,7 @@ impl VolumeSetupError {
         }
     }
 
-    /// The reason of the event.
+    /// The reason for the pod's event.
     pub fn reason(&self) -> &'static str {
         match self.block {
             true => "FailedMapVolume",

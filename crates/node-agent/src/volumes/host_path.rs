@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Checks that `path` has the type `type_`, and creates it if the type says so.
+/// Checks that `path` has the type `type_`, and creates the path for types with `OrCreate`.
 ///
 /// # Errors
-/// With the text that users know from kubelet.
+/// The text is kubelet's.
 pub fn check(path: &Path, type_: &str) -> Result<(), String> {
     let shown = path.display();
     let found = fs::metadata(path);

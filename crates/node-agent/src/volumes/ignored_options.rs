@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 
 use crate::api::events::PodEvents;
 
-/// Warns of mount options of a volume that is a directory of the node, which nothing is mounted for.
+/// Sends a warning event if the volume has mount options but is a directory of the node, which is not
+/// mounted.
 pub(super) fn tell(events: &PodEvents, volume: &PersistentVolume, is_directory: bool) {
     let options = volume
         .spec

@@ -1,7 +1,7 @@
-//! `local` volumes that are block devices with a file system: formatted if they are blank, and
-//! mounted for the pod (kubelet's `SafeFormatAndMount`).
+//! `local` volumes that are block devices with a file system: formatted if they are blank, and mounted for
+//! the pod (kubelet's `SafeFormatAndMount`).
 //!
-//! A device with contents, or with unknown contents, is never formatted.
+//! A device whose content is not blank, or unknown, is never formatted.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use host_kernel::mount_options;
 
 use super::mount_points::mounts_below;
 
-/// The file system where the volume names none; kubelet's.
+/// The file system of volumes that name no file system; kubelet's default.
 const FILE_SYSTEM: &str = "ext4";
 
 /// The exit code of `blkid` for a blank device.
@@ -24,11 +24,11 @@ pub fn is_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
 }
 
-/// Mounts a device at `target`, which is created, unless it is mounted there. A blank one is
-/// formatted first, unless it is read-only.
+/// Mounts a device at `target`, which is created. Does nothing if the device is mounted there. A blank
+/// device is formatted first, unless it is read-only.
 ///
 /// # Errors
-/// As users read them.
+/// A message for users.
 pub fn mount_at(
     device: &Path,
     target: &Path,
@@ -61,10 +61,10 @@ pub fn mount_at(
             wanted.to_owned()
         }
     };
-    // `mount` distinguishes the kernel's options from the file system's.
+    // The program `mount` separates options of the kernel from options of the file system.
     let mut all = vec!["defaults".to_owned()];
     all.extend_from_slice(options);
-    // The last word counts.
+    // The last option has priority, so `ro` overrides `rw`.
     all.extend(read_only.then(|| "ro".to_owned()));
     let mut command = Command::new("mount");
     command.args(["-t", &found, "-o", &all.join(",")]);
@@ -72,10 +72,10 @@ pub fn mount_at(
     done(output, &format!("mount -t {found}"), device)
 }
 
-/// Lets the file system of a mounted device fill it, in use. May be repeated.
+/// Grows the mounted file system to the size of its device. May be repeated.
 ///
 /// # Errors
-/// As users read them.
+/// A message for users.
 pub fn grow(device: &Path, target: &Path) -> Result<(), String> {
     let shown = device.display();
     let found = found_on(device)?.ok_or_else(|| format!("{shown} has no file system"))?;
@@ -104,7 +104,7 @@ fn done(output: std::process::Output, program: &str, device: &Path) -> Result<()
     }
 }
 
-/// The file system on a device; `None` for a blank one.
+/// The file system on a device; `None` for a blank device.
 fn found_on(device: &Path) -> Result<Option<String>, String> {
     let shown = device.display();
     let found = run(
@@ -134,7 +134,7 @@ fn found_on(device: &Path) -> Result<Option<String>, String> {
 fn format(device: &Path, file_system: &str) -> Result<(), String> {
     let program = format!("mkfs.{file_system}");
     let mut command = Command::new(&program);
-    // No reserved blocks for root, and a whole device is allowed: kubelet's options.
+    // No blocks are reserved for root, and a device without partitions is allowed: kubelet's options.
     if matches!(file_system, "ext2" | "ext3" | "ext4") {
         command.args(["-F", "-m0"]);
     }
@@ -190,8 +190,8 @@ mod tests {
         }
     }
 
-    /// Whether the process has the capability `CAP_SYS_RESOURCE`, which ext4 asks for. Root of a container may
-    /// lack it.
+    /// Whether the process has the capability `CAP_SYS_RESOURCE`, which ext4 requires to grow. Root in a
+    /// container may lack the capability.
     fn has_sys_resource() -> bool {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let mut lines = status.lines();
@@ -233,7 +233,7 @@ mod tests {
     fn a_device_that_is_not_blank_is_not_formatted() {
         let temp = tempfile::tempdir().unwrap();
         let (path, _open) = device(temp.path(), "image");
-        // The mark of a swap area, on pages of 4096 bytes.
+        // The signature of a swap area, for pages of 4096 bytes.
         let mut head = vec![0; 4096];
         (head[1024], head[1028]) = (1, 100);
         head[4086..].copy_from_slice(b"SWAPSPACE2");
@@ -252,7 +252,7 @@ mod tests {
         assert!(error.contains("mkfs.nosuch is not installed"), "{error}");
     }
 
-    /// The options of a volume: refused, or of no harm.
+    /// Options that try to mount another path are rejected or have no effect.
     #[test]
     fn options_lead_to_no_other_place() {
         let temp = tempfile::tempdir().unwrap();
@@ -274,7 +274,7 @@ mod tests {
             (&["noauto", &elsewhere], "is not for a volume"),
             (&["a\0b"], "has a control character"),
             (&["a=\"", "b=\"c,bind,d\""], "has a quote without an end"),
-            // Words of one option of the program, and refused by the kernel.
+            // `mount` treats these words as one option, which the kernel rejects.
             (&["--bind"], "mount -t ext4 "),
             (&["x, -v /"], "mount -t ext4 "),
             (&["noauto --move"], "mount -t ext4 "),
@@ -303,7 +303,7 @@ mod tests {
             assert_eq!(mounted, std::slice::from_ref(&target), "{options:?}");
             release(&dir, &BTreeSet::new()).unwrap();
         }
-        // A volume that is read-only stays so.
+        // A read-only volume stays read-only.
         mount_at(&path, &target, None, &["rw".to_owned()], true).unwrap();
         let flags = rustix::fs::statvfs(&target).unwrap().f_flag;
         assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));

@@ -1,7 +1,8 @@
-//! Volumes of a pod on the node: mounted, updated and unmounted here.
+//! Volumes of a pod on the node: this module mounts, updates and unmounts them.
 //!
-//! A volume is a path on the node that containers mount. Nothing here deletes the data of a claim or a
-//! hostPath: only files in the pod's own directory, and only after all mounts below it are gone.
+//! A volume is a path on the node that containers mount. The module never deletes the data of a claim or a
+//! hostPath. It deletes only files in the pod's directory, and only after everything below that directory
+//! is unmounted.
 
 mod atomic;
 pub mod block;
@@ -50,56 +51,54 @@ pub use release::release;
 /// A volume that is ready to be mounted into containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
-    /// Its path on the node.
+    /// The path of the volume on the node.
     pub path: PathBuf,
-    /// The device, for a block volume.
+    /// The kind of the block volume; `None` for a file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<BlockVolume>,
     /// Whether no container may write to it.
     pub read_only: bool,
-    /// Whether its files have a project quota.
+    /// Whether the files of the volume have a project quota.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_project: bool,
-    /// Whether its files are on another machine: while that machine does not answer, each access waits.
+    /// Whether the files are on a remote machine: while that machine does not respond, each access waits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remote: bool,
-    /// The layers of an image volume, the topmost last; the path is then empty.
+    /// The layers of an image volume, the top layer last. If there are layers, `path` is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
 }
 
-/// The file behind a block volume.
+/// The kind of file behind a block volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockVolume {
     Device,
-    /// The image file behind a loop device.
+    /// An image file, which is attached to a loop device.
     Image,
 }
 
 /// The prepared volumes of a pod, by name.
 pub type PreparedVolumes = BTreeMap<String, Prepared>;
 
-/// The context of preparing and refreshing volumes.
+/// The context for the preparation and the refresh of volumes.
 #[derive(Clone, Copy)]
 pub struct VolumeContext<'a> {
     /// Reads ConfigMaps, Secrets, claims and tokens.
     pub api_objects: &'a ApiObjects,
-    /// The pod that the volumes are for.
     pub pod: &'a Pod,
-    /// The pod's directory on the node.
     pub dir: &'a PodDir,
-    /// Addresses and allocatable resources, for files of the downward API.
+    /// Addresses and allocatable resources of the node, for files of the downward API.
     pub facts: &'a NodeFacts,
     /// Pulls the images of `image` volumes.
     pub images: &'a Puller,
-    /// The volumes of CSI drivers.
     pub csi: &'a CsiVolumes,
-    /// The receiver of events about pulls.
+    /// Sends events about pulls.
     pub events: &'a PodEvents,
 }
 
-/// Prepares all volumes of the pod's containers, and records their sources.
+/// Prepares all volumes that the pod's containers use, and records the objects that the volumes are built
+/// from.
 pub async fn prepare(
     context: VolumeContext<'_>,
     read_objects: &mut ReadObjects,
@@ -118,7 +117,7 @@ pub async fn prepare(
     Ok(prepared)
 }
 
-/// Rewrites the files of volumes whose source objects have changed, and records their sources.
+/// Rewrites the files of volumes whose objects have changed, and records the objects.
 pub async fn refresh(
     context: VolumeContext<'_>,
     read_objects: &mut ReadObjects,
@@ -142,7 +141,7 @@ pub async fn refresh(
     Ok(())
 }
 
-/// The objects that the pod's volumes are made of.
+/// The objects that the pod's volumes are built from.
 pub fn watched_objects(pod: &Pod) -> BTreeSet<ObjectName> {
     let mut found = BTreeSet::new();
     let mut add = |kind: ObjectKind, name: &str| {
@@ -175,7 +174,7 @@ pub fn watched_objects(pod: &Pod) -> BTreeSet<ObjectName> {
     found
 }
 
-/// The volumes that outlive a stop of the node, as they outlive a restart of a container.
+/// The emptyDir volumes, which survive a shutdown of the node as they survive a restart of a container.
 pub fn empty_dirs(pod: &Pod) -> BTreeSet<String> {
     let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
     let empty_dirs = volumes.filter(|volume| volume.empty_dir.is_some());
@@ -308,7 +307,8 @@ async fn prepare_claim(
     let bound = context.api_objects.bound_claim(namespace, claim).await?;
     let found = &bound.volume;
     let spec = found.spec.clone().unwrap_or_default();
-    // The volume was read just now: a former primary starts no pod with what it has.
+    // The PersistentVolume was just read from the API, so a former primary node starts no pod with an old
+    // version of the volume.
     let node = context.pod.spec.as_ref();
     let node = node.and_then(|spec| spec.node_name.as_deref());
     let replicated = VolumeReplication::of(found);
@@ -439,7 +439,8 @@ async fn prepare_csi(
     })
 }
 
-/// Whether the files of a volume are given to the group only if its root does not belong to it.
+/// Whether the files of a volume keep their group if the volume's root has the group already
+/// (`fsGroupChangePolicy`).
 fn only_on_mismatch(pod: &Pod) -> bool {
     let context = pod.spec.as_ref();
     let context = context.and_then(|spec| spec.security_context.as_ref());
@@ -447,8 +448,8 @@ fn only_on_mismatch(pod: &Pod) -> bool {
     policy == Some("OnRootMismatch")
 }
 
-/// Whether several nodes may have a volume at the same time: all only read, or the users of a device
-/// agree among themselves.
+/// Whether several nodes may use a volume at one time: all of them only read, or the volume is a block
+/// device whose users coordinate their writes.
 fn is_shared(spec: &PersistentVolumeSpec, block: bool) -> bool {
     let modes = spec.access_modes.clone().unwrap_or_default();
     let has = |mode: &str| modes.iter().any(|has| has == mode);

@@ -1,7 +1,7 @@
 //! `nfs` volumes: an export of a server, mounted by the kernel for one pod.
 //!
-//! Nothing here reads a mount that exists: each read would wait for its server, for ever if the
-//! volume is `hard`.
+//! The module never reads an existing mount: each read would wait for the server, and would never end if
+//! the mount is `hard`.
 
 use std::fs;
 use std::io;
@@ -17,16 +17,16 @@ use nix::mount::{MntFlags, umount2};
 
 use super::{Prepared, blocking};
 
-/// Until a mount has succeeded or failed.
+/// Time limit of a mount.
 const MOUNT_MAX: Duration = Duration::from_secs(60);
 
-/// Time for an unmount to write the data that the kernel still holds.
+/// Time limit of an unmount that writes pending data of the kernel.
 const UNMOUNT_MAX: Duration = Duration::from_secs(10);
 
-/// Mounts the export of a volume at `target`, unless it is mounted there.
+/// Mounts the export of a volume at `target`. Does nothing if the export is mounted there.
 ///
 /// # Errors
-/// As users read them.
+/// A message for users.
 pub(super) async fn prepare(
     target: PathBuf,
     source: &NFSVolumeSource,
@@ -46,7 +46,8 @@ pub(super) async fn prepare(
         let mounted = call_with_timeout(key, MOUNT_MAX, work).await;
         let mounted = mounted.map_err(|error| format!("mount {shown}: {error}"))?;
         let mounted = mounted.map_err(|error| error.to_string())?;
-        // Not before: nobody unmounts what comes after the pod has gone.
+        // The mount is attached only after it has succeeded. A mount that succeeds after the pod was
+        // removed would never be unmounted.
         blocking(move || mounted.attach(&place).map_err(|error| error.to_string())).await?;
     }
     Ok(Prepared {
@@ -57,7 +58,7 @@ pub(super) async fn prepare(
     })
 }
 
-/// The directory to mount on; `None` if something is mounted there already.
+/// The path to mount at; `None` if a mount exists there already.
 fn place(target: &Path) -> Result<Option<PathBuf>, String> {
     let parent = target.parent().unwrap_or(target);
     let failed = |error: io::Error| format!("make {}: {error}", target.display());
@@ -74,16 +75,16 @@ fn place(target: &Path) -> Result<Option<PathBuf>, String> {
     }
 }
 
-/// Whether the files of a mount are on another machine.
+/// Whether the files of a mount are on a remote machine.
 pub(super) fn is_remote(mount: &MountPoint) -> bool {
     matches!(mount.file_system.as_str(), "nfs" | "nfs4" | "ceph")
 }
 
-/// Unmounts a volume whose server may not answer. The mount is removed from its directory at once; the kernel
-/// writes or discards its pending data by the rules of `hard` and `soft`.
+/// Unmounts a volume whose server may not respond. The mount is detached from its directory at once. Then
+/// the kernel writes or discards the pending data, as the options `hard` and `soft` say.
 ///
 /// # Errors
-/// The kernel refused.
+/// The kernel rejected the unmount.
 pub(super) fn unmount(target: &Path) -> io::Result<()> {
     let flags = MntFlags::UMOUNT_NOFOLLOW;
     let at = target.to_owned();
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!(remote, [true, true, false, false]);
     }
 
-    /// As root.
+    /// Needs root.
     #[test]
     fn what_is_mounted_stays_and_what_is_not_is_no_error() {
         let temp = tempfile::tempdir().unwrap();

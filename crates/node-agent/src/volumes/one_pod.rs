@@ -1,7 +1,9 @@
-//! Volumes for one pod (`ReadWriteOncePod`) without a CSI driver: the last guard after the scheduler.
+//! Volumes for one pod (`ReadWriteOncePod`) without a CSI driver: the node's check, after the scheduler's
+//! check.
 //!
-//! The pods' directories record the users, so that a new agent knows them too: each has a file with the name of
-//! the PersistentVolume, from before the volume is prepared until it is released.
+//! The directory of each pod that uses such a volume has a file with the name of the PersistentVolume. So a
+//! new agent can list the users of a volume. The file is created before the volume is prepared, and deleted
+//! after the volume is released.
 
 use std::fs;
 use std::io;
@@ -13,13 +15,13 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 
 use crate::paths::PodDir;
 
-/// Serialises the search for users and the record of a new one.
+/// Serialises the search for users and the record of a new user.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Gives a PersistentVolume to a pod, if it is for one pod.
+/// Records the pod as the user of a PersistentVolume, if the volume is for one pod.
 ///
 /// # Errors
-/// Another pod has it, in kubelet's words; or errors of the disk.
+/// Another pod uses the volume, with kubelet's text; or an error of the disk.
 pub async fn guard(dir: &PodDir, volume: &PersistentVolume) -> Result<(), String> {
     let spec = volume.spec.as_ref();
     let modes = spec.and_then(|spec| spec.access_modes.as_deref());
@@ -31,10 +33,10 @@ pub async fn guard(dir: &PodDir, volume: &PersistentVolume) -> Result<(), String
     blocking(move || take(&dir, &name)).await
 }
 
-/// Gives a PersistentVolume to a pod.
+/// Records the pod as the user of a PersistentVolume.
 ///
 /// # Errors
-/// Another pod has it, in kubelet's words; or errors of the disk.
+/// Another pod uses the volume, with kubelet's text; or an error of the disk.
 fn take(dir: &PodDir, volume: &str) -> Result<(), String> {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let done = is_used_elsewhere(dir, volume).and_then(|is_used| match is_used {
@@ -51,7 +53,7 @@ fn take(dir: &PodDir, volume: &str) -> Result<(), String> {
     }
 }
 
-/// Lets the volumes of a pod go.
+/// Deletes the records of the volumes that the pod uses.
 pub fn release(dir: &PodDir) -> io::Result<()> {
     match tree::remove(&dir.volumes_for_one_pod()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

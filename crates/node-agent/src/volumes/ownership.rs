@@ -1,4 +1,4 @@
-//! fsGroup: the group ownership of volumes.
+//! `fsGroup`: the group ownership of volumes.
 
 use std::io;
 use std::path::Path;
@@ -7,18 +7,17 @@ use host_kernel::tree::{self, Handle, Mounts, TreeEntry, Visitor};
 use k8s_openapi::api::core::v1::Pod;
 use rustix::fs::FileType;
 
-/// The `fsGroup` of a pod.
 pub fn fs_group(pod: &Pod) -> Option<u32> {
     let context = pod.spec.as_ref()?.security_context.as_ref()?;
     context.fs_group.and_then(|gid| u32::try_from(gid).ok())
 }
 
-/// Gives the target of `root`, and everything below it, to the group: files become readable and
-/// writable by it, directories also get the setgid bit. With `on_mismatch_only`, a root that
-/// belongs to the group already is skipped.
+/// Changes the group of the target of `root` and of everything below it: files become readable and writable
+/// for the group, and directories also get the setgid bit. With `on_mismatch_only`, a root that has the
+/// group already is skipped.
 ///
-/// The root may be a link, as that of a `local` volume; links below it are not followed. Mounts
-/// below it are included, as in kubelet.
+/// The root may be a symbolic link, as for a `local` volume; links below the root are not followed. Mounts
+/// below the root are included, as in kubelet.
 pub fn give_to_group(root: &Path, gid: u32, on_mismatch_only: bool) -> io::Result<()> {
     let root = Handle::at(root)?;
     let found = root.stat();

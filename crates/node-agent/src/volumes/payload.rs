@@ -18,7 +18,7 @@ use crate::limits::{SMALL_VOLUME_BYTES_MAX, VOLUME_FILES_BYTES_MAX};
 
 const MODE_DEFAULT: i32 = 0o644;
 
-/// The files of a volume, until they are written. One volume of the node with many bytes of them is made at a time.
+/// The files of a volume until they are written. Large volumes are built one at a time.
 #[derive(Default)]
 pub struct VolumeFiles {
     payload: Payload,
@@ -27,7 +27,6 @@ pub struct VolumeFiles {
 }
 
 impl VolumeFiles {
-    /// The files by path.
     pub fn payload(&self) -> &Payload {
         &self.payload
     }
@@ -37,9 +36,9 @@ impl VolumeFiles {
         self.payload.insert(path, file);
     }
 
-    /// Waits until the volume may have as many bytes as it has.
+    /// Waits until the volume may have as many bytes as it has now.
     ///
-    /// *Errors.* No volume may have so many; the message is for the user.
+    /// *Errors.* The bytes exceed the limit of a volume; the message is for users.
     async fn wait_for_turn(&mut self, turns: &Arc<Mutex<()>>) -> Result<(), String> {
         if self.bytes > VOLUME_FILES_BYTES_MAX {
             return Err(format!(
@@ -53,27 +52,26 @@ impl VolumeFiles {
     }
 }
 
-/// The sources of a volume's files.
+/// Builds the files of a volume from the API objects that the volume names.
 pub struct Projector<'a> {
     /// Reads ConfigMaps, Secrets and tokens.
     pub api_objects: &'a ApiObjects,
-    /// The pod that the volume is for.
     pub pod: &'a Pod,
-    /// Addresses and allocatable resources, for files of the downward API.
+    /// Addresses and allocatable resources of the node, for files of the downward API.
     pub facts: &'a NodeFacts,
 }
 
-/// The objects that were read for files.
+/// The objects that were read to build files.
 #[derive(Debug, Default)]
 pub struct ReadObjects {
-    /// The objects, as they were when they were first read.
+    /// The versions of the objects at their first read.
     pub versions: Versions,
-    /// After how long a token among the files should be replaced.
+    /// The delay after which a token in the files should be replaced.
     pub refresh_in: Option<SignedDuration>,
 }
 
 impl ReadObjects {
-    /// The files must be rewritten after this time at the latest.
+    /// Ensures that the files are rewritten after this delay at the latest.
     pub fn replace_in(&mut self, time: SignedDuration) {
         self.refresh_in = Some(self.refresh_in.map_or(time, |known| known.min(time)));
     }
@@ -85,10 +83,10 @@ impl ReadObjects {
 }
 
 impl Projector<'_> {
-    /// The files of a volume; `None` if it is of another type. Records the objects that it reads.
+    /// The files of a volume; `None` for volumes of other types. Records the objects that it reads.
     ///
     /// # Errors
-    /// *Errors.* The missing object, for the user.
+    /// The missing object, as a message for users.
     pub async fn project(
         &self,
         volume: &Volume,
@@ -238,8 +236,8 @@ impl Projector<'_> {
     }
 }
 
-/// Mode and owner of a token's file, as in kubelet: only the pod's user may read it, if that is
-/// known. The volume's group gets read permission when the file is written.
+/// Mode and owner of a token's file. As in kubelet, only the pod's user may read the file, if the user is
+/// known. The volume's group gets the read permission when the file is written.
 fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
     let user = pod.spec.as_ref().and_then(spec::common_user);
     let user = user.and_then(|user| u32::try_from(user).ok());
@@ -265,7 +263,7 @@ impl<'a> Pick<'a> {
         }
     }
 
-    /// The object and the named keys must exist.
+    /// Whether the object and the named keys must exist.
     fn is_required(&self) -> bool {
         self.optional != Some(true)
     }
@@ -412,7 +410,7 @@ mod tests {
         };
         let mut first = files(SMALL_VOLUME_BYTES_MAX + 1);
         first.wait_for_turn(&turns).await.unwrap();
-        // A volume of the usual size needs no turn.
+        // A volume of the usual size needs no lock.
         let mut small = files(SMALL_VOLUME_BYTES_MAX);
         small.wait_for_turn(&turns).await.unwrap();
         let mut second = files(SMALL_VOLUME_BYTES_MAX + 1);

@@ -1,4 +1,4 @@
-//! Unmount of a pod's volumes, and removal of their files.
+//! Unmount of a pod's volumes, and deletion of their files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +12,8 @@ use super::mount_points::{mounts_below, mounts_in};
 use super::{block, nfs, one_pod, rbd};
 use crate::paths::PodDir;
 
-/// The reverse of [`prepare`](super::prepare): unmounts and detaches everything in the pod's
-/// directory, and removes the files of all volumes except `kept`.
+/// Reverts [`prepare`](super::prepare): unmounts and detaches everything in the pod's directory, and
+/// deletes the files of all volumes except `kept`.
 pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();

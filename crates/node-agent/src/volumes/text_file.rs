@@ -1,4 +1,4 @@
-//! The agent's own reads of files in volumes.
+//! Reads of files in volumes by the agent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-/// Largest file that is read.
+/// The largest file that is read, in bytes.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// The text of a file below `volume`; `None` if there is none. A container controls the contents of
-/// the volume: no link is followed, so that the node's own files are never read.
+/// The text of a file below `volume`; `None` if the file does not exist. A container controls the content
+/// of the volume, so links are not followed: the agent must never read other files of the node.
 pub fn read(volume: &Path, path: &str) -> io::Result<Option<String>> {
     let dir = File::open(volume)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;

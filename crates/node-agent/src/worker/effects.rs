@@ -1,4 +1,4 @@
-//! Execution of the planner's actions: each is recorded, then started.
+//! Execution of the planner's actions: each action is recorded before it starts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::pods::message::Message;
 use crate::probes::prober::{self, ProbeTarget};
 use crate::volumes::{self, ReadObjects, VolumeContext, device_claims};
 
-/// The parts of a volume context that a task owns.
+/// A [`VolumeContext`] with owned values, for a task.
 struct VolumesOfPod {
     api_objects: Arc<ApiObjects>,
     images: Arc<Puller>,
@@ -67,7 +67,7 @@ impl VolumesOfPod {
 }
 
 impl Worker {
-    /// Starts the effect of one planned action; its result arrives as a message.
+    /// Starts the effect of a planned action. The result arrives as a message.
     pub(super) fn perform(&mut self, action: LifecycleAction) {
         tracing::debug!(pod = self.name(), ?action, "action");
         match action {
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    /// The container's specification; the planner only names containers that there are.
+    /// The specification of a container. The planner names only containers that exist.
     pub(super) fn container(&self, name: &str) -> Option<Container> {
         let spec = self.pod.spec.as_ref()?;
         spec::find(spec, name).map(|(_, container)| container.into_owned())
@@ -143,7 +143,8 @@ impl Worker {
 
     fn prepare_volumes(&mut self) {
         self.record.volumes = Volumes::Preparing;
-        // Before images are looked for, it is known that they are needed.
+        // The view with the pod's images is published before the images are looked up, so that they are not
+        // removed.
         self.publish();
         let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
         self.tasks.hold(async move {
@@ -183,9 +184,9 @@ impl Worker {
         });
     }
 
-    /// Refreshes the files of volumes, unless that is in progress.
+    /// Refreshes the files of volumes, unless a refresh is in progress.
     pub(super) fn refresh_volumes(&mut self) {
-        // The source objects of a terminating pod may be deleted before it.
+        // The objects of a terminating pod's volumes may be deleted before the pod.
         let ends = self.removed || self.pod.metadata.deletion_timestamp.is_some();
         if ends || self.refreshing || self.record.volumes != Volumes::Ready {
             return;
@@ -198,8 +199,8 @@ impl Worker {
             let mut read_objects = ReadObjects::default();
             let refreshed = volumes::refresh(context, &mut read_objects).await;
             if let Err(error) = &refreshed {
-                // Mounted volumes stay as they are; a change or the next attempt may succeed. A
-                // first failure is not reported: an object and its pod may be deleted together, in
+                // Mounted volumes do not change; a change of an object or the next attempt may succeed. A
+                // first failure is not logged, because an object and its pod may be deleted together, in
                 // either order.
                 if failed_before {
                     tracing::warn!(%error, "volumes not refreshed");
@@ -220,8 +221,8 @@ impl Worker {
         });
     }
 
-    /// Watches for changes since the `read` of the objects that volumes are made of, and of those
-    /// that containers still wait for.
+    /// Watches the objects that volumes are built from for changes after the versions in `read`. Also
+    /// watches the objects that containers wait for.
     pub(super) fn watch_sources(&mut self, read: &Versions) {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let mut objects = volumes::watched_objects(&self.pod);
@@ -265,7 +266,8 @@ impl Worker {
             return;
         };
         self.record.container(&name).image.ensure();
-        // Before the image is looked for, it is known that it is needed.
+        // The view with the pod's image is published before the image is looked up, so that the image is
+        // not removed.
         self.publish();
         let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
         let events = self.events.container(&pod, &name);
@@ -302,7 +304,7 @@ impl Worker {
         }
     }
 
-    /// The context of a running container's probes and hooks.
+    /// The container that a probe or a hook runs in, and the id of its instance.
     fn asked(&mut self, name: &str) -> Option<(ProbeTarget, String)> {
         let container = self.container(name)?;
         let sandbox = self.sandbox.clone()?;

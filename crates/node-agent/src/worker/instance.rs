@@ -23,7 +23,7 @@ use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::pods::message::{Message, StartResult};
 use crate::volumes::{BlockVolume, PreparedVolumes, block, text_file};
 
-/// The inputs of a start of an instance.
+/// The inputs of the start of an instance.
 struct Start {
     context: Arc<WorkerContext>,
     pod: Arc<Pod>,
@@ -37,16 +37,16 @@ struct Start {
     dir: PodDir,
     events: PodEvents,
     target: Target,
-    /// Limits that the pod as a whole must get first.
+    /// New limits of the pod, which must be applied before the start; `None` if they are unchanged.
     pod_limits: Option<Resources>,
 }
 
-/// The container whose processes the container shares.
+/// The container whose process namespace this container shares.
 enum Target {
     None,
-    /// The running instance with that id.
+    /// The running instance with this id.
     Running(String),
-    /// A container of that name that does not run.
+    /// The container with this name, which does not run.
     Missing(String),
 }
 
@@ -105,7 +105,7 @@ type Refused = (&'static str, String);
 impl Start {
     async fn run(self) -> StartResult {
         self.remove_former().await;
-        // Until it is mounted, the image must not go.
+        // The lock prevents the removal of the image until it is mounted.
         let looks = self.context.images.looks.read().await;
         let spec = match self.spec().await {
             Ok(spec) => spec,
@@ -119,7 +119,7 @@ impl Start {
         }
         if let Err(error) = self.sandbox.create_container(spec.0).await {
             block_in_place(|| self.context.monitor.check_groups());
-            // A start error at this stage: a mount or user that cannot be had.
+            // A container that fails here counts as failed to start: a mount or the user is missing.
             let (reason, message) = self.not_created(&error);
             return self.refuse(reason, message);
         }
@@ -145,8 +145,8 @@ impl Start {
         }
     }
 
-    /// The error of a container that cannot be created. A `subPath` is configuration; the volume's
-    /// path on the node is not revealed.
+    /// The reason and message for a container that cannot be created. An error of a `subPath` counts as an
+    /// error of the configuration. The message does not contain the volume's path on the node.
     fn not_created(&self, error: &RuntimeError) -> Refused {
         let RuntimeError::Start(StartError {
             kind: StartErrorKind::SubPath,
@@ -167,7 +167,7 @@ impl Start {
         (messages::CREATE_CONTAINER_CONFIG_ERROR, message)
     }
 
-    /// The container's user, after a lookup of names in the image.
+    /// The user of the container. Names are looked up in the image.
     async fn user(&self, id: &str) -> Option<User> {
         let state = self.sandbox.state().await.ok()?;
         state.containers.get(id).map(|found| user_of(&found.user))
@@ -178,7 +178,7 @@ impl Start {
         StartResult::Refused { reason, message }
     }
 
-    /// Clears away the instance before, and logs older than the one of that.
+    /// Removes the previous instance, and the logs of instances before the previous one.
     async fn remove_former(&self) {
         let name = &self.container.name;
         if let Some(former) = self.restart_count.checked_sub(1) {
@@ -270,8 +270,8 @@ impl Start {
         Ok((spec.map_err(config_error)?, image))
     }
 
-    /// The pod's volumes, with devices in place of images: the container's ones are attached, also
-    /// after a reboot.
+    /// The pod's volumes with loop devices in place of image files. The container's image files are
+    /// attached if they are not, for instance after a reboot.
     async fn attached_volumes(&self) -> Result<PreparedVolumes, String> {
         let mut volumes = self.volumes.clone();
         for wanted in self.container.volume_devices.iter().flatten() {
@@ -287,7 +287,6 @@ impl Start {
         Ok(volumes)
     }
 
-    /// The text of a file in one of the pod's volumes.
     fn file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {
         let Some(prepared) = self.volumes.get(volume) else {
             return Err(format!("volume \"{volume}\" is not mounted"));
@@ -318,7 +317,7 @@ impl Start {
         }
     }
 
-    /// The resources of the pod as a whole.
+    /// The allocated resources of the pod as a whole.
     fn of_pod(&self) -> ResourceRequirements {
         let spec = self.pod.spec.as_ref();
         let own = spec.and_then(|spec| spec.resources.clone());

@@ -21,7 +21,7 @@ impl Worker {
             (limited && !over).then(|| self.context.node.clock.instant() + LOCAL_STORAGE_PERIOD);
     }
 
-    /// Begins a check of the pod's disk usage.
+    /// Starts a measurement of the pod's disk usage.
     pub(super) fn look_at_storage(&mut self) {
         let places = PodPaths::of(&self.pod, &self.record, &self.dir);
         let (figures, clock) = (self.context.disk.clone(), self.context.node.clock);

@@ -1,8 +1,8 @@
 //! The pod worker: one task per pod receives events, asks the planner, and starts its actions.
 //!
-//! Only the worker changes the pod's record. Long work runs in separate tasks that report back by
-//! messages; the worker never waits for them, so that a deletion is handled during a pull. Its
-//! state is on disk before it waits for the next event, and before work that begins something.
+//! Only the worker changes the pod's record. Long work runs in separate tasks that report back by messages;
+//! the worker never waits for them, so that a deletion is handled during a pull. The worker stores its
+//! state on disk before it waits for the next event, and before it starts work with an effect.
 
 mod context;
 mod effects;
@@ -43,32 +43,30 @@ use crate::pods::message::Message;
 pub use context::WorkerContext;
 use tasks::Tasks;
 
-/// The state of a pod in the API when its worker begins.
+/// The state of a pod's object in the API when the pod's worker starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodConfirmation {
     /// The pod is bound to this node.
     Bound,
-    /// The pod's object is deleted.
     Removed,
-    /// Unknown: the pod is known from the disk alone.
+    /// Unknown: only the disk has the pod.
     Unconfirmed,
 }
 
 /// The initial state of a worker.
 pub struct WorkerStart {
-    /// The pod as it is in the API now.
+    /// The pod as the API server has it now.
     pub pod: Arc<Pod>,
-    /// The state of the pod's object in the API.
     pub standing: PodConfirmation,
-    /// The reason why the node rejects the new pod.
+    /// The reason why the node rejects a new pod; `None` if it admits the pod.
     pub rejection: Option<PodRejection>,
-    /// The state from a former agent.
+    /// The state that a former agent has stored.
     pub stored: StoredPod,
-    /// The pod's sandbox, if it is there.
+    /// The pod's sandbox; `None` if it does not exist.
     pub sandbox: Option<Sandbox>,
-    /// Events of that sandbox, from before its state was read.
+    /// A subscription to the events of the sandbox, from before its state was read.
     pub events: Option<container_runtime::Events>,
-    /// Uids of former pods of the same name that are still here.
+    /// UIDs of older pods with this name that the node has not cleaned up.
     pub predecessors: BTreeSet<String>,
 }
 
@@ -88,29 +86,29 @@ pub struct Worker {
     environments: KnownEnvironments,
     sandbox: Option<Sandbox>,
     stored: Option<StoredPod>,
-    /// The status by the last plan.
+    /// The status from the last plan.
     status: PodStatus,
-    /// The status as stored in the API.
+    /// The newest status that the API server has stored.
     known: KnownStatus<PodStatus>,
-    /// The difference that is being written.
+    /// The patch of a write in progress.
     writing: Option<Value>,
-    /// A patch that was written without effect.
+    /// A patch that was written but changed nothing, so it is not written again.
     futile: Option<Value>,
     status_failures: u32,
     removal_failures: u32,
     status_due: Option<Instant>,
     refresh_due: Option<Instant>,
     storage_due: Option<Instant>,
-    /// The time of the next try to store the record, after a failure.
+    /// The time of the next attempt to store the record, after a failure.
     record_due: Option<Instant>,
     /// Consecutive failures to store the record.
     record_failures: u32,
     refreshing: bool,
-    /// Whether that failed the last time.
+    /// Whether the last refresh of the volumes failed.
     refresh_failed: bool,
-    /// Exits that were reported before the start was.
+    /// Exits that were reported before the start of their instance was reported.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
-    /// The watches of objects that volumes are made of.
+    /// The watches of objects that volumes are built from.
     watches: BTreeMap<ObjectName, AbortHandle>,
     sender: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
@@ -118,7 +116,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker and the sender of messages to it.
+    /// Creates a worker, and the sender of its messages.
     pub fn new(context: Arc<WorkerContext>, from: WorkerStart) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
         let status = from.pod.status.clone().unwrap_or_default();
@@ -169,12 +167,12 @@ impl Worker {
             worker.record.failure = Some(rejection.failure());
         }
         worker.follow_address();
-        // The next pod is checked against this one.
+        // The view is published at once, because the admission of the next pod counts this pod.
         worker.publish();
         (worker, sender)
     }
 
-    /// Runs until the pod is cleaned up, or the agent leaves it.
+    /// Runs until the pod is cleaned up, or the agent stops its workers.
     pub async fn run(mut self) {
         if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
             self.refresh_volumes();
@@ -195,7 +193,7 @@ impl Worker {
         self.end();
     }
 
-    /// Plans until there is no action left now.
+    /// Plans until a plan has no actions.
     fn plan_and_act(&mut self) -> PodPlan {
         let host_ips = [self.context.node.config.node_ip().to_string()];
         let mut rounds = 0;
@@ -238,7 +236,7 @@ impl Worker {
         }
     }
 
-    /// Waits for something to happen; `false` when the agent leaves the pod.
+    /// Waits for a message, a finished task or the time `next_at`; `false` if the agent stops its workers.
     async fn wait(&mut self, next_at: Option<Instant>) -> bool {
         let due = [
             next_at,
@@ -272,7 +270,7 @@ impl Worker {
         if self.status_due.is_some_and(|due| due <= now) {
             self.status_due = None;
         }
-        // A change during a refresh may have been missed: it is repeated.
+        // The refresh is repeated, because a change during a refresh may have been missed.
         if !self.makes_files() && self.refresh_due.is_some_and(|due| due <= now) {
             self.refresh_due = None;
             self.refresh_volumes();
@@ -286,7 +284,7 @@ impl Worker {
         }
     }
 
-    /// Whether files of volumes are being made.
+    /// Whether files of volumes are being built.
     fn makes_files(&self) -> bool {
         self.refreshing || self.record.volumes == pod_lifecycle::record::Volumes::Preparing
     }
@@ -331,7 +329,7 @@ impl Worker {
         self.status_due = Some(self.context.node.clock.instant() + delay);
     }
 
-    /// The last clean-up after the pod.
+    /// Cleans up after the pod is removed.
     fn end(self) {
         self.context.pods.remove(&self.pod);
         self.context.probes.forget(&self.pod);
@@ -342,7 +340,7 @@ impl Worker {
         tracing::info!(pod = self.name(), gone, "pod ended");
     }
 
-    /// A pod in the node's own network has the node's address.
+    /// Updates the address of a pod on the host network, which has the node's address.
     fn follow_address(&mut self) {
         let spec = self.pod.spec.as_ref();
         let is_ready = self.record.sandbox == pod_lifecycle::record::Sandbox::Ready;
@@ -356,7 +354,7 @@ impl Worker {
     }
 }
 
-/// Sends a message to the worker; if it is gone, the message is dropped.
+/// Sends a message to the worker. If the worker has ended, the message is dropped.
 async fn tell(worker: &mpsc::Sender<Message>, message: Message) {
     if worker.send(message).await.is_err() {
         tracing::debug!("the pod's worker is gone");

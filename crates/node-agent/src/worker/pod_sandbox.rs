@@ -42,7 +42,7 @@ impl Worker {
         });
     }
 
-    /// Forwards the events of a sandbox that was found.
+    /// Starts to forward the events of an adopted sandbox.
     pub(super) fn follow_sandbox(&mut self, stream: Events) {
         self.tasks.spawn(forward(
             stream,
@@ -52,12 +52,12 @@ impl Worker {
     }
 }
 
-/// Forwards the events of the pod's sandbox of that number.
+/// Forwards the events of the pod's sandbox with the number `sandbox`.
 async fn forward(mut stream: Events, sandbox: u32, worker: mpsc::Sender<Message>) {
     while let Some(event) = stream.next().await {
         tell(&worker, Message::Runtime { sandbox, event }).await;
     }
-    // The end of the stream means that the shim has ended, too.
+    // The end of the stream means that the shim has exited, too.
     tell(
         &worker,
         Message::Runtime {
@@ -68,8 +68,8 @@ async fn forward(mut stream: Events, sandbox: u32, worker: mpsc::Sender<Message>
     .await;
 }
 
-/// The pod's host names. On the host network the kernel's name is the node's, whatever the pod's
-/// specification.
+/// The pod's host names. On the host network, the host name is the node's, even if the pod's specification
+/// has another name.
 pub(super) fn names(context: &WorkerContext, pod: &Pod) -> Result<Names, String> {
     let zone = &context.node.config.cluster_domain;
     if pod.spec.as_ref().is_some_and(spec::uses_host_network) {
@@ -122,8 +122,8 @@ async fn create(
     }
 }
 
-/// Makes the sandbox. A pod that ends with the node's lease must still be bound to the node: since the
-/// pod was seen the node may have been fenced, and the pod replaced elsewhere.
+/// Creates the sandbox. A pod that stops with the node's Lease must still be bound to the node: after the
+/// agent last read the pod, the node may have been fenced, and the pod replaced on another node.
 async fn make(context: &WorkerContext, pod: &Pod, wanted: SandboxSpec) -> Result<Sandbox, String> {
     let _open = match wanted.lease {
         Some(_) => {
@@ -184,12 +184,12 @@ async fn connect(
     }
     let address = network.attach(uid, &netns).await.map_err(failed)?;
     network.publish(uid, ports).await.map_err(failed)?;
-    // The first packet of the first container already meets the policies.
+    // The network policies apply before the first packet of the first container.
     network.wait_guarded(uid).await.map_err(failed)?;
     Ok((vec![address.ip.to_string()], stream))
 }
 
-/// Removes a sandbox and its network, in any state.
+/// Removes a sandbox and its network, in any state of both.
 pub(super) async fn destroy(
     context: &WorkerContext,
     uid: &str,
@@ -252,7 +252,8 @@ fn write_files(
     write_in_place(&dir.resolv_conf(), &found.resolver.render())
 }
 
-/// Writes a file that containers may have mounted: the same file must stay.
+/// Writes a file that containers may have mounted. The inode must stay, so the file is not replaced by a
+/// rename.
 fn write_in_place(path: &Path, text: &str) -> std::io::Result<()> {
     fs::write(path, text)
 }

@@ -1,5 +1,5 @@
-//! The pod's record on disk. Work that begins something starts after its record is stored: an agent that finds an older
-//! record would begin it once more, with the restart counts of that time.
+//! The pod's record on disk. Work with an effect starts after its record is stored: an agent that reads an
+//! older record would start the work again, with old restart counts.
 
 use host_kernel::block_in_place;
 use pod_lifecycle::{LifecycleAction, doubled};
@@ -9,8 +9,8 @@ use crate::limits::{RECORD_RETRY_MAX, RECORD_RETRY_MIN};
 use crate::pods::recovery::{self, StoredPod};
 
 impl Worker {
-    /// Begins work after its record is stored; `false` if the record cannot be stored. Then nothing has begun, and the
-    /// pod waits for the next try.
+    /// Starts work after its record is stored; `false` if the record cannot be stored. Then no work has
+    /// started, and the pod waits for the next attempt.
     pub(super) fn begin_work(&mut self, actions: Vec<LifecycleAction>) -> bool {
         if self.record_due.is_some() {
             return false;
@@ -29,7 +29,8 @@ impl Worker {
         stored
     }
 
-    /// Stores the state for a new agent, unless a failure was just now; whether it is stored.
+    /// Stores the state for the next agent; does nothing during the delay after a failure. Returns whether
+    /// the state is stored.
     pub(super) fn persist(&mut self) -> bool {
         let now = StoredPod {
             record: self.record.durable(),

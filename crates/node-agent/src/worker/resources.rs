@@ -19,7 +19,7 @@ use crate::pods::message::Message;
 use crate::resource_limits::{container_resources, pod_resources};
 
 impl Worker {
-    /// The pod with its allocated resources, for starting containers.
+    /// The pod with its allocated resources, for new containers.
     pub(super) fn allocated_pod(&self) -> Arc<Pod> {
         let Some(spec) = self.pod.spec.as_ref() else {
             return self.pod.clone();
@@ -32,7 +32,7 @@ impl Worker {
         Arc::new(pod)
     }
 
-    /// The node's resources for this pod; the default while no resize is requested.
+    /// The node's resources for the planner; the default if no resize is requested.
     pub(super) fn node_resources(&self) -> NodeResources {
         let wanted = self.pod.spec.as_ref();
         if wanted.is_some_and(|spec| resize::is_wanted(spec, &self.record)) {
@@ -69,7 +69,7 @@ impl Worker {
         }
     }
 
-    /// Allocates the resources, if they are still available: other pods decide at the same time.
+    /// Allocates the resources, if they are still available: workers of other pods allocate concurrently.
     pub(super) fn start_resize(&mut self, resources: Allocation, generation: i64) {
         let context = self.context.clone();
         let _turn = context
@@ -114,7 +114,7 @@ impl Worker {
         self.events.normal("ResizeCompleted", words);
     }
 
-    /// The applied resources of running containers, and the allocated ones of the others.
+    /// The applied resources of running containers, and the allocated resources of the other containers.
     fn applied(&self) -> Allocation {
         let mut applied = self.record.resize.allocated.clone().unwrap_or_default();
         for (name, record) in &self.record.containers {
@@ -127,15 +127,15 @@ impl Worker {
         applied
     }
 
-    /// The pod's limits for a container that starts, if they differ from those of its sandbox.
+    /// The pod's limits for a container that starts; `None` if the sandbox has these limits already.
     pub(super) fn new_pod_limits(&self) -> Option<Resources> {
         self.record.resize.progress.as_ref()?;
         let spec = self.pod.spec.as_ref()?;
         Some(self.pod_limits(spec, &self.applied()))
     }
 
-    /// The limits of the pod while its containers have these resources. As long as the pod as a
-    /// whole has others than are allocated, it is as wide as any of them.
+    /// The limits of the pod while its containers have the resources `resources`. If the applied resources
+    /// of the pod differ from the allocated ones, the wider limit is used.
     fn pod_limits(&self, spec: &PodSpec, resources: &Allocation) -> Resources {
         let of_pod = &self.record.resize;
         let after = pod_resources(&resize::with(spec, Some(resources)));
@@ -151,7 +151,7 @@ impl Worker {
         })
     }
 
-    /// Changes the limits of a running container, and those of the pod around it.
+    /// Changes the limits of a running container, and the limits of its pod.
     pub(super) fn update_resources(&mut self, name: String) {
         let allocated = self.record.resize.allocated.as_ref();
         let Some(wanted) = allocated.and_then(|allocated| allocated.get(&name).cloned()) else {
@@ -209,7 +209,7 @@ impl Worker {
         self.resize_tried(result);
     }
 
-    /// Changes the pod's limits to the allocated ones.
+    /// Changes the pod's limits to the allocated limits.
     pub(super) fn update_pod_resources(&mut self) {
         let (Some(sandbox), Some(spec)) = (self.sandbox.clone(), self.pod.spec.as_ref()) else {
             return;
@@ -248,7 +248,7 @@ impl Worker {
         self.resize_tried(result);
     }
 
-    /// Records the result of a step, and emits an event for the first failure.
+    /// Records the result of a step. The first failure sends an event.
     fn resize_tried(&mut self, result: Result<(), String>) {
         let Some(progress) = &mut self.record.resize.progress else {
             return;
@@ -268,7 +268,7 @@ async fn limit_pod(sandbox: &Sandbox, limits: Resources) -> Result<(), String> {
     changed.map_err(|error| error.to_string())
 }
 
-/// Refuses a memory limit below the present usage: the kernel would kill processes.
+/// Rejects a memory limit below the present usage, because the kernel would kill processes.
 fn check_memory(sandbox: &Sandbox, id: Option<&str>, limits: &Resources) -> Result<(), String> {
     let Some(limit) = limits.memory_bytes else {
         return Ok(());
@@ -290,12 +290,12 @@ struct Change {
     before: Resources,
     /// The new limits of the pod.
     after: Resources,
-    /// The new limits of the container.
     container: Resources,
 }
 
 impl Change {
-    /// The pod's limits are never lower than its containers': they grow first and shrink last.
+    /// Applies the change. The pod's limits are never lower than its containers' limits: the pod's limits
+    /// grow first and shrink last.
     async fn apply(self, sandbox: &Sandbox, id: &str) -> Result<(), String> {
         check_memory(sandbox, Some(id), &self.container)?;
         let both = wider(&self.before, &self.after);

@@ -57,7 +57,8 @@ impl Worker {
                 self.refreshing = false;
                 self.refresh_failed = failed;
                 self.note_refresh(read_objects.refresh_in);
-                // An agent that has just started has read before it listens.
+                // The watches are started even if no volume was built, because a new agent reads the
+                // objects before it watches them.
                 self.watch_sources(&read_objects.versions);
             }
             Message::StorageUsed(usage) => self.storage_used(&usage),
@@ -104,7 +105,8 @@ impl Worker {
             } => {
                 self.pod_resources_updated(sandbox, resources, result);
             }
-            // Users see why the pod does not end; it is killed again, in the end without its shim.
+            // The event tells users why the pod does not end. The planner kills the container again, and
+            // finally kills the shim.
             Message::SignalFailed { container, message } => {
                 let events = self.events.container(&self.pod, &container);
                 events.warning("FailedKillPod", message);
@@ -114,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Records, and emits an event, that the pod fails; a pod that has ended is unchanged.
+    /// Records that the pod has failed, and sends an event. A pod that has ended does not change.
     pub(super) fn fail_pod(&mut self, failure: PodFailure) {
         let ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
         if ended || self.record.failure.is_some() {
@@ -139,11 +141,12 @@ impl Worker {
             self.record.images_changed(before, after);
         }
         self.pod = pod;
-        // The record on disk is the last copy of a pod that the API has lost.
+        // The record is stored again, because the record on disk is the last copy of a pod that the API
+        // server has lost.
         self.stored = None;
     }
 
-    /// Retries the steps that failed for a missing object at once.
+    /// Retries the steps that failed for a missing object, without a delay.
     fn sources_changed(&mut self) {
         if matches!(self.record.volumes, Volumes::Failed { .. }) {
             self.record.volumes = Volumes::Unknown;
@@ -252,7 +255,7 @@ impl Worker {
         let wanted = self.container(name).and_then(|container| container.image);
         let now = self.context.node.clock.instant();
         let record = self.record.container(name);
-        // The pod may name another image by now, which is looked for in its own turn.
+        // The pod may name another image by now, which the planner ensures separately.
         if !record.image.is_ensuring() || wanted.as_deref() != Some(image) {
             return;
         }
@@ -352,7 +355,7 @@ impl Worker {
                 Hook::Done
             }
             Err(message) => {
-                // A hook's output may be secret, and more users can read events.
+                // The output of a hook may be secret, and events have more readers than the pod's status.
                 events.warning("FailedPostStartHook", "PostStartHook failed");
                 Hook::Failed(message)
             }
@@ -411,8 +414,8 @@ impl Worker {
         }
     }
 
-    /// A change of the node's conditions by others is a transition now, when the node's
-    /// view is written again.
+    /// Sets the transition times of conditions that another program has changed: the node's value is
+    /// written again, which is a transition now.
     fn note_foreign_transitions(&mut self) {
         let now = self.context.node.clock.now().wall;
         if self.writing.is_none() {
@@ -432,7 +435,7 @@ impl Worker {
                 let left = status_writer::difference(self.known.get(), &self.status);
                 self.futile = left.filter(|left| *left == sent);
             }
-            // The watch will report it as well; until then there is no object to write to.
+            // The watch will report the deletion, too. Until then, no status is written.
             StatusWriteResult::Gone => self.futile = Some(sent),
             StatusWriteResult::Failed(reason) => self.status_failed(&reason),
         }
@@ -453,7 +456,7 @@ impl Worker {
     }
 }
 
-/// Emits a warning about a hook that succeeded in an unusual way.
+/// Sends a warning event about a hook that succeeded in an unusual way.
 fn hook_done(events: &PodEvents, done: HookOutcome) {
     match done {
         HookOutcome::AsAsked => {}

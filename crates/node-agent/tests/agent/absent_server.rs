@@ -1,4 +1,4 @@
-//! Agents that start while no API server answers.
+//! Agents that start while no API server responds.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::pods::SLEEP;
 use crate::restarts::container_id;
 use crate::world::{World, is_ready, state};
 
-/// Ends the agent, which leaves its pods, and starts another one without an API server.
+/// Stops the agent but not its pods, and starts another agent without an API server.
 async fn start_alone(world: &mut World) {
     world.stop().await;
     world.away.store(true, Ordering::Relaxed);
@@ -33,7 +33,7 @@ async fn sandbox(world: &World, pod: &Pod) -> Sandbox {
     world.runtime.sandbox(uid).await.unwrap().unwrap()
 }
 
-/// Kills an instance of the container of a pod, and waits until the next one runs.
+/// Kills the process of a pod's container, and waits until the next instance runs.
 async fn crash(world: &World, pod: &Pod, number: u32) {
     let sandbox = sandbox(world, pod).await;
     sandbox.signal(&format!("c-{number}"), 9).await.unwrap();
@@ -46,8 +46,8 @@ async fn crash(world: &World, pod: &Pod, number: u32) {
     .await;
 }
 
-/// A server that is away: containers keep their processes, those that end are started again with the same
-/// environment, and the status is told when the server is back.
+/// Without an API server, containers keep their processes. Containers that exit are restarted with their
+/// former environment. The status is written when the server responds again.
 pub async fn containers_go_on_and_are_started_again() {
     // statefulset.md 12.5
     let mut world = World::new("alone").await;
@@ -57,7 +57,7 @@ pub async fn containers_go_on_and_are_started_again() {
     let script = format!("echo \"$DB_SERVICE_PORT\"; {SLEEP}");
     let container = json!({"name": "c", "command": ["sh", "-c", script],
         "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp"]}, "periodSeconds": 1}});
-    // The agent may see the Service later than a pod.
+    // The agent may observe the Service later than a pod.
     world.pod("first", json!({"containers": [container]})).await;
     world.ready("first").await;
     for name in ["kept", "crashes"] {
@@ -67,7 +67,7 @@ pub async fn containers_go_on_and_are_started_again() {
     let crashes = world.ready("crashes").await;
     start_alone(&mut world).await;
     crash(&world, &crashes, 0).await;
-    // Logs need no API server.
+    // Logs are available without an API server.
     let log = world.logged("crashes", "c", "5432").await;
     assert_eq!(log, "5432\n");
     let told = world.ready("crashes").await;
@@ -79,14 +79,14 @@ pub async fn containers_go_on_and_are_started_again() {
     let now = world.ready("kept").await;
     assert_eq!(container_id(&now), container_id(&kept));
     assert_eq!(now.status, kept.status);
-    // The pods are the agent's as ever.
+    // After the restart of the server, the agent manages the pods as before.
     world.delete("kept").await;
     world.gone("kept").await;
     world.end().await;
 }
 
-/// An agent that has started a container starts it again while no server answers, with the ConfigMaps and
-/// Secrets that it had.
+/// While no API server responds, an agent restarts a container that it has started, with the stored
+/// ConfigMaps and Secrets.
 pub async fn a_container_keeps_its_environment_while_the_server_is_away() {
     let mut world = World::new("aloneenv").await;
     world.start(OnShutdown::StopPods).await;
@@ -110,8 +110,8 @@ pub async fn a_container_keeps_its_environment_while_the_server_is_away() {
     world.end().await;
 }
 
-/// Two pods of one identity never run side by side: a running pod whose object is gone ends before the next one
-/// of its name begins.
+/// Two pods with one name never run concurrently: a running pod whose object is deleted ends before the
+/// next pod of its name starts.
 pub async fn what_was_deleted_meanwhile_ends_before_its_successor() {
     // statefulset.md 3.32
     let mut world = World::new("alonegone").await;
@@ -143,8 +143,8 @@ pub async fn what_was_deleted_meanwhile_ends_before_its_successor() {
     world.end().await;
 }
 
-/// The processes are gone, as after a start of the machine. An administrator may have confirmed that it is off, so
-/// that the pods run elsewhere: none is started here before the API confirms it.
+/// After a reboot, all processes are gone. An administrator may have confirmed that the machine was off, so
+/// the pods may run on other nodes. The agent starts no pod before the API confirms the pod.
 pub async fn a_machine_that_was_off_starts_nothing() {
     // statefulset.md 3.32
     let mut world = World::new("aloneoff").await;
@@ -160,7 +160,7 @@ pub async fn a_machine_that_was_off_starts_nothing() {
         sandbox(&world, pod).await.destroy().await.unwrap();
     }
     start_alone(&mut world).await;
-    // The agent works; the second restart is delayed.
+    // The agent works: it delays the second restart.
     crash(&world, &lives, 0).await;
     crash(&world, &lives, 1).await;
     let sandboxes = world.runtime.sandboxes().await.unwrap();
@@ -176,9 +176,8 @@ pub async fn a_machine_that_was_off_starts_nothing() {
     world.end().await;
 }
 
-/// The bound of docs/node-failure.md: an agent without a server never moves the deadline of the
-/// pods that end with the node's lease. They end by it, and begin again only when the lease is
-/// renewed.
+/// The bound in docs/node-failure.md: an agent without a server never moves the deadline of pods that stop
+/// with the node's Lease. The pods stop at the deadline, and start again only after the Lease is renewed.
 pub async fn the_deadline_of_pods_is_not_moved() {
     let mut world = World::new("alonelease").await;
     world.lease_length = LeaseLength::MIN;
@@ -205,7 +204,7 @@ pub async fn the_deadline_of_pods_is_not_moved() {
     })
     .await;
     assert!(host_kernel::deadline::now() >= deadline);
-    // The agent has seen that end, and continues.
+    // The agent has observed the exit, and continues.
     crash(&world, &lives, 1).await;
     assert_eq!(self::deadline(&world), deadline);
     let sandbox = sandbox(&world, &lives).await;

@@ -1,4 +1,5 @@
-//! Pods that somebody binds by hand: the node takes those that fit, and gives them its ports.
+//! Pods that are bound to the node without a scheduler: the node admits pods that fit, and opens their host
+//! ports.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -47,7 +48,7 @@ pub async fn what_does_not_fit_is_refused_once() {
         "{message}"
     );
     let picky = || {
-        // A shell that has just started does not hear that it is to end.
+        // A shell ignores a termination signal directly after its start.
         json!({"terminationGracePeriodSeconds": 1, "nodeSelector": {"disk": "ssd"},
             "containers": [sleeps()]})
     };
@@ -63,7 +64,7 @@ pub async fn what_does_not_fit_is_refused_once() {
         .unwrap();
     world.pod("at-home", picky()).await;
     world.ready("at-home").await;
-    // It has its place, whatever becomes of the node, and of the agent.
+    // An admitted pod stays, even if the node's labels change or the agent restarts.
     nodes
         .patch(NODE, &params, &label(Value::Null))
         .await
@@ -96,7 +97,7 @@ pub async fn ports_of_the_node_are_one_pods() {
         world.proxy_config(),
         stop.clone().into(),
     ));
-    // Free now; whoever else takes it on this machine is not asked.
+    // The port is free now. Another process of this machine could still bind it before the pod.
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -43,13 +43,13 @@ pub fn image(world: &World, name: &str) -> PathBuf {
     path
 }
 
-/// A claim bound to a volume at `path`, of that mode; made by a provisioner or by hand.
+/// A claim that is bound to a volume at `path`, with the volume mode `mode`; with or without a provisioner.
 pub async fn claim(world: &World, name: &str, path: &Path, mode: &str, provisioner: Option<&str>) {
     let claim = ask(world, name, mode).await;
     bind(world, &claim, path, mode, provisioner).await;
 }
 
-/// A claim for a volume of that mode.
+/// A claim with the volume mode `mode`.
 pub async fn ask(world: &World, name: &str, mode: &str) -> PersistentVolumeClaim {
     world
         .create(
@@ -60,7 +60,7 @@ pub async fn ask(world: &World, name: &str, mode: &str) -> PersistentVolumeClaim
         .await
 }
 
-/// Makes the volume that a claim asks for, and binds the two.
+/// Creates the volume for a claim, and binds both.
 pub async fn bind(
     world: &World,
     claim: &PersistentVolumeClaim,
@@ -94,7 +94,7 @@ pub async fn bind(
         .unwrap();
 }
 
-/// A pod that runs a script with a claim as `/dev/raw`.
+/// A pod that runs a script with the claim's device at `/dev/raw`.
 pub fn with_device(claim: &str, read_only: bool, script: &str) -> Value {
     json!({
         "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
@@ -167,7 +167,7 @@ pub async fn an_image_is_a_device_while_pods_use_it() {
     end(&world, "second").await;
     assert!(device().is_some(), "the other still uses it");
 
-    // As when the machine was started again: neither processes nor devices are left.
+    // As after a reboot: no processes and no devices are left.
     world.stop().await;
     for sandbox in world.runtime.sandboxes().await.unwrap() {
         sandbox.destroy().await.unwrap();

@@ -1,4 +1,4 @@
-//! Volumes of a CSI driver: a strict one of the tests, with real mounts.
+//! Volumes of a CSI driver. The driver of the tests checks each call strictly, and has real mounts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::world::{NODE, World};
 pub const DRIVER: &str = "test.csi.example.com";
 pub const TOLD: &str = "/var/lib/kubelet";
 
-/// The agent has the rights of a node only.
+/// The agent has only the rights of a node.
 pub fn node_user() -> UserInfo {
     UserInfo::new(format!("system:node:{NODE}"), ["system:nodes"])
 }
@@ -32,7 +32,7 @@ pub async fn started(name: &str) -> World {
     world
 }
 
-/// A driver, registered or not.
+/// A CSI driver, registered or not.
 pub struct Disks {
     pub node: Arc<NodeDriver>,
     pub kubelet: PathBuf,
@@ -45,7 +45,7 @@ impl Disks {
         Self::taking(world, 7)
     }
 
-    /// A driver that takes so many volumes on the node.
+    /// A driver that supports `volumes_max` volumes on the node.
     pub fn taking(world: &World, volumes_max: u64) -> Self {
         let (kubelet, volumes) = (world.dir.join("kubelet"), world.dir.join("disks"));
         for dir in ["plugins/t", "plugins_registry"] {
@@ -71,7 +71,7 @@ impl Disks {
         }
     }
 
-    /// A registered driver with an object and a volume for the claim `v`.
+    /// A registered driver with a CSIDriver object, and a volume for the claim `v`.
     pub async fn with_claim(world: &World, spec: Value) -> Self {
         let mut disks = Self::of(world);
         key(world).await;
@@ -96,8 +96,8 @@ impl Disks {
         std::fs::remove_file(self.kubelet.join("plugins_registry/t-reg.sock")).unwrap();
     }
 
-    /// Ends the driver and the test. A socket that is bound below the mount of the kubelet's directory
-    /// holds it; a driver in a pod ends before the mount.
+    /// Stops the driver and ends the test. The driver stops first, because an open socket in the kubelet's
+    /// directory keeps the mount busy. A driver in a pod also stops before the unmount.
     pub async fn end(mut self, world: World) {
         self.stop();
         let directory = self.kubelet.display().to_string();
@@ -109,7 +109,7 @@ impl Disks {
         world.end().await;
     }
 
-    /// The calls of a volume, without their services.
+    /// The method names of a volume's calls, without their services.
     pub fn calls(&self, volume: &str) -> Vec<String> {
         let calls = self.node.calls();
         let own = calls.iter().filter(|call| call.volume == volume);
@@ -117,7 +117,7 @@ impl Disks {
             .collect()
     }
 
-    /// Waits until nothing of a volume is left.
+    /// Waits until no stage and no publication of a volume is left.
     pub async fn free(&self, volume: &str) {
         until("the volume's mounts end", || async {
             let records = self.kubelet.join("plugins/kubernetes.io/csi").join(DRIVER);
@@ -167,7 +167,7 @@ impl Disks {
         claim_status(world, name, bound).await;
     }
 
-    /// The resizer's part of an expansion: the storage has grown.
+    /// Does the resizer's part of an expansion: the storage has grown.
     pub async fn grown(&self, world: &World, name: &str, size: &str) {
         let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
         let capacity = json!({"spec": {"capacity": {"storage": size}}});
@@ -191,7 +191,7 @@ async fn claim_status(world: &World, name: &str, status: Value) {
         .unwrap();
 }
 
-/// Waits until the claim has this capacity, and nothing of the expansion is left.
+/// Waits until the claim has this capacity, and no field about the expansion is left.
 pub async fn has_grown(world: &World, name: &str, size: &str) {
     let claims = world.api::<PersistentVolumeClaim>();
     until("the claim has grown", || async {
@@ -244,7 +244,7 @@ pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
         .await;
     let unknown = "not found in the list of registered CSI drivers";
     world.event("first", unknown).await;
-    // The answer is lost after the work, and the next attempt fails with another error.
+    // The driver does the work but sends no response, and the next attempt fails with another error.
     disks.node.fail_next("NodeStageVolume", Failure::DiesAfter);
     disks
         .node
@@ -280,7 +280,7 @@ pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
     world.delete("first").await;
     world.gone("first").await;
     assert_eq!(disks.node.mounts_of("v"), 2);
-    // A busy driver is asked again.
+    // A call to a busy driver is repeated.
     disks
         .node
         .fail_next("NodeUnpublishVolume", Failure::Before(10));
@@ -292,7 +292,7 @@ pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
     assert!(disks.volumes.join("v/file").exists());
     assert!(!disks.kubelet.join("pods").read_dir().unwrap().any(|_| true));
 
-    // The driver's socket goes, and the driver with it.
+    // The driver's socket is deleted, so the driver is unregistered.
     disks.stop();
     let nodes: Api<CSINode> = Api::all(world.client.clone());
     until("no driver is listed", || async {
@@ -376,7 +376,7 @@ pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
     world.ready("p").await;
     assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
 
-    // In use. The answer is lost after the work, and the call is repeated.
+    // The volume is in use. The driver does the work but sends no response, and the call is repeated.
     disks.node.fail_next("NodeExpandVolume", Failure::DiesAfter);
     disks.grown(&world, "v", "2Mi").await;
     has_grown(&world, "v", "2Mi").await;
@@ -394,7 +394,7 @@ pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
         world.event(object, done).await;
     }
 
-    // Infeasible: the resizer is told, and the node leaves it alone.
+    // The expansion is infeasible: the node reports it for the resizer, and does not retry.
     disks
         .node
         .fail_next("NodeExpandVolume", Failure::Before(11));
@@ -413,7 +413,7 @@ pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
     assert!(message.contains("on purpose"), "{message}");
     assert_eq!(status.capacity.unwrap()["storage"].0, "2Mi");
 
-    // At the next mount.
+    // The volume grows at the next mount.
     world.delete("p").await;
     world.gone("p").await;
     disks.free("v").await;
@@ -465,7 +465,7 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
         (&json!(600), &json!("data"))
     );
 
-    // A driver that fails is told of, and asked again.
+    // The failure of a driver is reported, and the call is repeated.
     disks
         .node
         .fail_next("NodePublishVolume", Failure::Before(13));
@@ -491,7 +491,7 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
     world.end().await;
 }
 
-/// Kills the agent in a call that does not end, once for each of the methods in turn, and starts it again.
+/// For each of the methods, kills the agent during a call that does not return, and starts the agent again.
 async fn killed_in(world: &mut World, disks: &Disks, methods: &[&str], failure: Failure) {
     for method in methods {
         disks.node.fail_next(method, failure);
@@ -534,7 +534,7 @@ pub async fn an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_
     let kept = std::fs::read_to_string(disks.volumes.join("v/file")).unwrap();
     assert_eq!(kept, "kept\nkept\n");
     assert_eq!(disks.node.size_of("v"), 3 << 20);
-    // Only an agent that ends its pods leaves the directory.
+    // Only an agent that stops its pods removes the mount of the directory.
     world.stop().await;
     world.start(OnShutdown::StopPods).await;
     disks.end(world).await;

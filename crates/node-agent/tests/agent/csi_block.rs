@@ -24,7 +24,7 @@ pub async fn a_device_of_a_driver_is_one_of_the_pods() {
     let log = world.logged("writer", "c", "2000").await;
     assert_eq!(log, "mark\n1000 2000\n");
     assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
-    // One node writes: the driver does not tell pods apart.
+    // The access mode is one node that writes: the driver does not distinguish pods.
     assert!(disks.node.calls().iter().all(|call| call.mode == 1));
     assert_eq!(disks.node.mounts_of("v"), 1);
     world.delete("writer").await;
@@ -33,7 +33,7 @@ pub async fn a_device_of_a_driver_is_one_of_the_pods() {
     assert_eq!(disks.calls("v")[2..], ["Unpublish", "Unstage"]);
     assert_eq!(std::fs::read(&image).unwrap()[..4], *b"mark");
 
-    // The next pod has what is there.
+    // The next pod reads the data of the first pod.
     let script = "head -c 4 /dev/raw; echo";
     world.pod("reader", with_device("v", false, script)).await;
     world.logged("reader", "c", "mark\n").await;

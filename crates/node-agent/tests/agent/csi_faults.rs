@@ -1,4 +1,4 @@
-//! Drivers and registrars that fail, hang, go, or talk nonsense.
+//! Drivers and registrars that fail, hang, exit, or send invalid responses.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ fn endpoint() -> String {
     path.display().to_string()
 }
 
-/// A registrar that keeps what it is told.
+/// A registrar that records the node's messages.
 struct Registrar {
     told: Arc<Mutex<Vec<String>>>,
     socket: PathBuf,
@@ -39,7 +39,7 @@ impl Registrar {
         }
     }
 
-    /// Waits until the registrar is told something with these words.
+    /// Waits until the registrar has received a message that contains `words`.
     async fn hears(&self, words: &str) {
         until(words, || async {
             let told = self.told.lock().unwrap();
@@ -57,7 +57,7 @@ impl Registrar {
     }
 }
 
-/// The drivers that the node shows, with the uid of the Node that they go with.
+/// The drivers in the CSINode, with the UID of the Node that owns the CSINode.
 async fn shown(world: &World) -> (Vec<String>, Option<String>) {
     let nodes: Api<CSINode> = Api::all(world.client.clone());
     let Some(found) = nodes.get_opt(NODE).await.unwrap() else {
@@ -111,7 +111,7 @@ pub async fn a_registrar_that_is_refused_hears_why() {
     let second = Registrar::start(&disks, "second.sock", driver(DRIVER));
     let taken = format!("another driver with the name {DRIVER} is registered already");
     second.hears(&taken).await;
-    // The first makes room.
+    // The first driver is removed, so that the second driver can register.
     std::fs::remove_file(disks.kubelet.join("plugins_registry/t-reg.sock")).unwrap();
     second.hears("").await;
     until("the driver is registered by the second", || async {
@@ -134,7 +134,7 @@ pub async fn a_socket_that_says_nothing_holds_up_no_other() {
         (shown(&world).await.0 == [DRIVER]).then_some(())
     })
     .await;
-    // The node still waits for the silent one: what it has sent is there, and no end.
+    // The node still waits for the response: the socket has the request of the node, and is open.
     let mut bytes = [0; 4096];
     let mut is_open = true;
     while let Ok(count) = connection.try_read(&mut bytes) {
@@ -179,7 +179,7 @@ pub async fn the_node_shows_the_drivers_that_are_registered_and_no_others() {
     .await;
     is_shown(&[DRIVER]).await;
 
-    // The driver goes while no agent runs.
+    // The driver stops while no agent runs.
     world.stop().await;
     disks.stop();
     world.start(OnShutdown::StopPods).await;
@@ -199,7 +199,7 @@ pub async fn the_node_shows_the_drivers_that_are_registered_and_no_others() {
     disks.end(world).await;
 }
 
-/// A driver that answers nonsense is asked again: about the node, and about a volume.
+/// Calls to a driver that sends invalid responses are repeated, for the node and for a volume.
 pub async fn a_driver_that_answers_nonsense_is_asked_again() {
     let world = started("csi-nonsense").await;
     let mut disks = Disks::of(&world);
@@ -229,7 +229,8 @@ pub async fn a_driver_that_answers_nonsense_is_asked_again() {
     disks.end(world).await;
 }
 
-/// A secret that is missing is named, at each use of one, and the work continues when it is there.
+/// A missing Secret is reported with its name, for each call that needs a Secret. The call succeeds when
+/// the Secret exists.
 pub async fn secrets_that_are_missing_are_named() {
     let world = started("csi-secrets").await;
     let mut disks = Disks::of(&world);
@@ -315,7 +316,8 @@ pub async fn a_volume_that_cannot_be_unstaged_holds_no_pod_up_and_is_tried_again
     disks.end(world).await;
 }
 
-/// As for kubelet: a volume that was refused for good was never staged; one that may be staged is unstaged.
+/// As with kubelet: a volume whose stage was rejected with a final error is not unstaged; a volume that may
+/// be staged is unstaged.
 // findings-2 C31
 pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
     let world = started("csi-refused").await;
@@ -327,7 +329,7 @@ pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
                 .node
                 .fail_next("NodeStageVolume", Failure::Before(code));
         }
-        // Each has its own name, so that no event is that of the one before.
+        // Each pod has another name, so that its events differ from those of the pods before.
         let pod = format!("refused-{code}");
         world.pod(&pod, with(claim("v"), "true")).await;
         world.event(&pod, "MountDevice failed").await;
@@ -337,7 +339,8 @@ pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
         disks.node.fail_no_more();
         assert_eq!(disks.calls("v")[before..], *expected, "{code}");
     }
-    // After a stage, a refusal of the next one says nothing: the volume is unstaged.
+    // The volume was staged before, so a rejected stage does not mean that the volume is not staged: the
+    // volume is unstaged.
     world.pod("p", with(claim("v"), "true")).await;
     world.ready("p").await;
     disks.node.fail_next("NodeStageVolume", Failure::Before(3));
@@ -352,7 +355,8 @@ pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
     disks.end(world).await;
 }
 
-/// The driver answers that the volume is published, and makes nothing. The directory is made, as by containerd.
+/// The driver reports that the volume is published, but creates no target. The node creates the directory,
+/// as containerd does.
 // findings-2 C32
 pub async fn a_pod_runs_whose_driver_has_made_no_target() {
     let world = started("csi-idle").await;
@@ -366,7 +370,7 @@ pub async fn a_pod_runs_whose_driver_has_made_no_target() {
     disks.end(world).await;
 }
 
-/// NOT_FOUND of a reverse call: the volume does not exist any more, so there is nothing to undo.
+/// A reverse call returns NOT_FOUND: the volume does not exist any more, so there is nothing to revert.
 pub async fn a_volume_that_its_driver_does_not_know_is_released() {
     let world = started("csi-unknown").await;
     let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
@@ -378,7 +382,7 @@ pub async fn a_volume_that_its_driver_does_not_know_is_released() {
     world.delete("p").await;
     world.gone("p").await;
     disks.free("v").await;
-    // Each was asked once, without an effect: the mounts were ended by the node.
+    // Each call was made once and had no effect: the node has unmounted the volume.
     assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
     disks.end(world).await;
 }

@@ -1,4 +1,4 @@
-//! The attach limit that a CSI driver reports, from the driver's answer to the scheduler.
+//! The attach limit that a CSI driver reports, from the driver's response to the decision of the scheduler.
 
 use api_client::{Api, Patch, PatchParams};
 use api_server::UserInfo;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::csi::{Disks, claim, key, started, until, with};
 use crate::world::{NODE, World};
 
-/// Lets the scheduler use the node. No controller runs here that does it.
+/// Removes the taint, so that the scheduler uses the node. No controller runs in this test.
 async fn admit_pods(world: &World) {
     let nodes: Api<Node> = Api::all(world.client.clone());
     let patch = Patch::Merge(json!({"spec": {"taints": null}}));
@@ -18,7 +18,7 @@ async fn admit_pods(world: &World) {
     nodes.patch(NODE, &params, &patch).await.unwrap();
 }
 
-/// A claim with a volume, after the binder.
+/// A claim with a bound volume.
 async fn bound_claim(world: &World, disks: &Disks, name: &str) {
     disks.claim(world, name).await;
     let annotations = json!({"pv.kubernetes.io/bind-completed": "yes"});
@@ -28,7 +28,7 @@ async fn bound_claim(world: &World, disks: &Disks, name: &str) {
     claims.patch(name, &params, &patch).await.unwrap();
 }
 
-/// The reason why the pod has no node.
+/// The reason why the scheduler has chosen no node for the pod.
 fn unscheduled(pod: &Pod) -> Option<&str> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let scheduled = conditions.iter().find(|one| one.type_ == "PodScheduled")?;
@@ -67,7 +67,7 @@ pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
     let message = "0/1 nodes are available: 1 node(s) exceed max volume count.";
     let told = |pod: &Pod| unscheduled(pod).is_some_and(|text| text.starts_with(message));
     world.until("third", "told of the limit", told).await;
-    // A pod with a volume that is there already is no burden.
+    // A pod whose volume is on the node already does not count.
     world.unplaced_pod("again", with(claim("v1"), "true")).await;
     world.ready("again").await;
     world.delete("second").await;

@@ -1,5 +1,5 @@
-//! The calls of a driver's volume in the life of a pod, and their times beside the same calls made by
-//! hand and beside a pod without the volume. The calls are checked, the times are printed.
+//! The duration of a driver's calls in the life of a pod. The test compares them with direct calls, and
+//! with a pod without a volume. The calls are checked, the durations are only printed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use json_tree::json;
 use crate::csi::{DRIVER, Disks, TOLD, claim, key, started, with};
 use crate::world::World;
 
-/// Pods of each kind.
+/// Number of pods of each kind.
 const ROUNDS: usize = 5;
 
-/// Times from the creation of a pod to its readiness, and from its deletion to its end.
+/// Durations from the creation of a pod until it is ready, and from its deletion until its end.
 #[derive(Default)]
 struct Times {
     starts: Vec<Duration>,
@@ -69,7 +69,7 @@ pub async fn a_pod_costs_the_calls_that_a_hand_would_make() {
     disks.end(world).await;
 }
 
-/// A pod with a volume, from its creation to its end.
+/// Creates a pod with a volume, and deletes it again.
 async fn live(world: &World, name: &str, volume: json_tree::Value, times: &mut Times) {
     let begun = Instant::now();
     world.pod(name, with(volume, "true")).await;
@@ -81,7 +81,7 @@ async fn live(world: &World, name: &str, volume: json_tree::Value, times: &mut T
     times.ends.push(begun.elapsed());
 }
 
-/// The same calls for a volume that no pod has.
+/// Makes the driver's calls directly, for a volume that no pod has.
 async fn hand(disks: &Disks, times: &mut Times) {
     let driver = Driver {
         name: DRIVER.to_owned(),

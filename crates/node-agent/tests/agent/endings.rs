@@ -1,5 +1,5 @@
-//! The end of a stream never overtakes its data: clients that leave right after their last byte, in every protocol and
-//! at every point.
+//! The end of a stream is never delivered before its data: clients that disconnect directly after their
+//! last byte, with every protocol and after several numbers of messages.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,10 +14,11 @@ use crate::spdy_client::{open, send, upgraded};
 use crate::terminal::{Client, connect, dial, exec, finish};
 use crate::world::{PATIENCE, World};
 
-/// Bytes of one message.
+/// Bytes per message.
 const CHUNK: usize = 10_000;
 
-/// How many messages are sent before the client leaves: none, one, and more than the connection's buffers have room for.
+/// Number of messages before the client disconnects: none, one, and more than the buffers of the connection
+/// can hold.
 const POINTS: [usize; 4] = [0, 1, 5, 30];
 
 /// The protocols of exec and attach over WebSocket.
@@ -29,12 +30,12 @@ const PROTOCOLS: [&str; 5] = [
     "base64.channel.k8s.io",
 ];
 
-/// How a client leaves.
+/// How a client disconnects.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
-    /// With a close frame, and without a look at what comes.
+    /// With a close frame, and without reading.
     Close,
-    /// Its connection ends.
+    /// The connection is closed without a close frame.
     Vanish,
 }
 
@@ -46,7 +47,7 @@ async fn leave(mut socket: Client, leaving: Leaving) {
     }
 }
 
-/// A message on a channel.
+/// A message for a channel.
 fn message(protocol: &str, channel: u8, content: &[u8]) -> Message {
     match protocol.contains("base64") {
         true => {
@@ -87,7 +88,7 @@ async fn type_over_spdy(world: &World, path: &str, chunks: usize) {
     client.flush().await.unwrap();
 }
 
-/// The number of bytes of a file in the container, when the command that writes it has ended so many times.
+/// The size of a file in the container, after the command that writes the file has exited `ends` times.
 async fn written(world: &World, file: &str, ends: usize) -> usize {
     let script = format!(
         "until [ \"$(busybox wc -l < {file}.ends 2>/dev/null)\" = {ends} ]; do busybox usleep 10000; done; \
@@ -111,7 +112,7 @@ pub async fn a_command_gets_all_that_was_sent_and_then_its_end() {
     let mut number = 0;
     let mut next = || {
         number += 1;
-        // Nobody reads what the command says, and it says as much as it hears.
+        // The client does not read the output of the command, and the command writes as much as it reads.
         let file = format!("/tmp/{number}");
         let script = format!("busybox tee {file}; echo end > {file}.ends");
         (file, exec(&["sh", "-c", &script], "stdin=true&stdout=true"))
@@ -135,7 +136,8 @@ pub async fn a_command_gets_all_that_was_sent_and_then_its_end() {
 // findings-2 K1
 pub async fn a_container_gets_all_that_who_was_attached_has_sent() {
     let world = World::started("end-attach").await;
-    // One keeps its input from client to client, the other one has it once.
+    // One container keeps its input open for the next client, the other closes its input after the first
+    // client.
     let keeps = format!("busybox tee /tmp/all; {SLEEP}");
     let once = "busybox wc -c; echo over";
     world
@@ -214,7 +216,7 @@ pub async fn a_port_gets_all_that_was_forwarded() {
             leave(socket, leaving).await;
             (sent, ends) = (sent + chunks * CHUNK, ends + 1);
             assert_eq!(written(&world, "/tmp/all", ends).await, sent, "{leaving:?}");
-            // Channels.
+            // The WebSocket protocol with channels.
             let path = "/portForward/default/p?ports=80";
             let protocol = "v4.channel.k8s.io";
             type_over_websocket(&world, path, (protocol, chunks, leaving)).await;
@@ -236,7 +238,8 @@ pub async fn a_port_gets_all_that_was_forwarded() {
     world.end().await;
 }
 
-// findings-2 K1: the other direction. The client still sends when the command ends, and gets all of its output.
+// findings-2 K1: the opposite direction. The client still sends when the command exits, and receives all
+// output of the command.
 pub async fn a_client_that_still_sends_gets_all_output_and_the_status() {
     let world = World::started("end-output").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [

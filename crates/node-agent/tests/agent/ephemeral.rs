@@ -1,4 +1,4 @@
-//! Ephemeral containers (kubectl.md 5.8), and what nodes say that they use (kubectl.md 6.1).
+//! Ephemeral containers (kubectl.md 5.8), and the resource usage that nodes report (kubectl.md 6.1).
 
 use api_client::{Patch, PatchParams};
 use futures::{SinkExt, StreamExt};
@@ -50,7 +50,7 @@ pub async fn a_running_pod_is_looked_into() {
     world.until("p", "debugged", |pod| runs(pod, "debug")).await;
     world.event("p", "Normal Started").await;
 
-    // It sees the processes of its target, and continues without the agent.
+    // The debug container shares the processes of its target, and continues to run without the agent.
     let attach = "/attach/default/p/debug?stdin=true&stdout=true";
     let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
     let ask = b"\0tr '\\0' ' ' < /proc/1/cmdline; echo\n".to_vec();
@@ -61,14 +61,15 @@ pub async fn a_running_pod_is_looked_into() {
     attached.close(None).await.unwrap();
     world.stop().await;
     world.start(OnShutdown::StopPods).await;
-    // What the API says of it is from before: the new agent has to have found it.
+    // The status in the API is older than the agent, so the test waits until the new agent has adopted the
+    // container.
     while !asked(&world, "/pods").await.contains("\"debug\"") {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let before = world.until("p", "debugged", |pod| runs(pod, "debug")).await;
     let id = |pod: &Pod| status(pod, "debug").unwrap().container_id.clone();
 
-    // Its end is its own.
+    // The exit of the debug container does not affect other containers.
     let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
     attached
         .send(Message::binary(b"\0exit 7\n".to_vec()))
@@ -82,7 +83,7 @@ pub async fn a_running_pod_is_looked_into() {
     let logs = world.logs("p", "debug").await;
     assert!(logs.contains("echo up"), "{logs:?}");
 
-    // A target that there is not now is waited for.
+    // If the target does not run, the debug container waits for it.
     let second = json!({"name": "again", "image": IMAGE, "command": ["sh", "-c", SLEEP],
     });
     add(&world, "p", second).await;
@@ -92,7 +93,7 @@ pub async fn a_running_pod_is_looked_into() {
     world.end().await;
 }
 
-/// The answer of the node's own API.
+/// The response of the kubelet API.
 pub async fn asked(world: &World, path: &'static str) -> String {
     let body = http_body_util::Empty::new()
         .map_err(|never| match never {})

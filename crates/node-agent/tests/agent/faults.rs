@@ -1,4 +1,4 @@
-//! Containers that misbehave: they are distinguished, and nobody else is harmed.
+//! Containers that misbehave: each fault is reported separately, and other containers continue.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::world::{NODE, World, phase, state};
 pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     // statefulset.md 12.9
     let world = World::started("registries").await;
-    // Takes connections, and says nothing.
+    // A server that accepts connections and never responds.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let image = |port: u16| format!("127.0.0.1:{port}/app:1");
-    // Taken, so that nobody else listens there.
+    // The socket is bound so that no other program listens at the port.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let of = |image: String| json!({"containers": [{"name": "c", "image": image}]});
@@ -42,7 +42,7 @@ pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     let quiet = json!({"containers": [{"name": "c", "command": shell(SLEEP)}]});
     world.pod("quiet", quiet).await;
     world.ready("quiet").await;
-    // Nobody waits for an answer that does not come.
+    // The deletion does not wait for the response that never arrives.
     world.delete("silent").await;
     world.gone("silent").await;
     drop(silent);
@@ -56,7 +56,7 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     world.pod("quiet", quiet).await;
     world.ready("quiet").await;
 
-    // More processes than the pod may have: the next one cannot be made.
+    // More processes than the pod may have: the next fork fails.
     let forks = "while sleep 1000 & do :; done";
     let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
         "containers": [{"name": "c", "command": shell(forks)}]});
@@ -66,7 +66,7 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     assert_eq!(state(&told, "c").0, "Error 2");
     world.logged("forks", "c", "can't fork").await;
 
-    // More memory than the container may have: the kernel ends it.
+    // More memory than the container may have: the kernel kills it.
     let eats = json!({"restartPolicy": "Never", "containers": [{"name": "c",
         "command": ["busybox", "tail", "-c", "90000000", "/dev/zero"],
         "resources": {"limits": {"memory": "16Mi"}}}]});
@@ -74,7 +74,7 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     let pod = world.until("eats", "killed", ended).await;
     assert_eq!(state(&pod, "c").0, "OOMKilled 137");
 
-    // More output than is kept: the oldest goes.
+    // More output than is stored: the oldest output is deleted.
     let line = "x".repeat(4000);
     let talks = format!("trap '' TERM; while true; do echo {line}; done");
     let spec = json!({"terminationGracePeriodSeconds": 1,
@@ -88,11 +88,11 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     world.logged("talks", "c", "xxx").await;
-    // It does not hear that it is to end.
+    // The container ignores the termination signal.
     world.delete("talks").await;
     world.gone("talks").await;
     while logs.exists() {
-        // They go with their pod, a moment later.
+        // The processes end shortly after their pod.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 
@@ -111,7 +111,8 @@ pub async fn a_shim_that_is_stopped_is_named_and_keeps_nothing_alive() {
     let shim = shim_of(&pod.metadata.uid.unwrap());
     kill(shim, Signal::SIGSTOP).unwrap();
     world.delete("p").await;
-    // An answer is waited for as long as one waits here, and a moment longer.
+    // Requests to the stopped shim end at their timeout, so the test waits a little longer than the
+    // timeout.
     tokio::time::sleep(Duration::from_secs(10)).await;
     world
         .event(
@@ -123,7 +124,7 @@ pub async fn a_shim_that_is_stopped_is_named_and_keeps_nothing_alive() {
     world.end().await;
 }
 
-/// The process that looks after the containers of that pod.
+/// The shim of the pod with this UID.
 fn shim_of(uid: &str) -> Pid {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -135,8 +136,8 @@ fn shim_of(uid: &str) -> Pid {
     Pid::from_raw(found.unwrap())
 }
 
-/// A disk that takes no records, as after an error of the device: a pod that is bound to the node waits, and nothing of it
-/// begins. The node says so, and goes on when the disk does.
+/// The disk cannot store records, as after an error of the device. A pod that is bound to the node waits,
+/// and no work of the pod starts. The node reports the fault, and continues when the disk works again.
 // findings-2 R34
 pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready() {
     let world = World::started("records").await;
@@ -156,7 +157,7 @@ pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready
         message.starts_with("the disk of the node takes no records: Read-only"),
         "{message}"
     );
-    // It neither fails nor begins: its set does not make it again.
+    // The pod neither fails nor starts, so its StatefulSet does not replace it.
     let now = world.until("waits", "there", |_| true).await;
     assert_eq!(
         (now.metadata.uid.clone(), phase(&now)),
@@ -164,7 +165,7 @@ pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready
     );
     let sandboxes = world.runtime.sandboxes().await.unwrap();
     assert_eq!(sandboxes.len(), 1, "the other pod's only");
-    // A pod ends without its record.
+    // A pod can end without its record.
     world
         .pod(
             "ends",
@@ -183,7 +184,7 @@ pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready
     world.end().await;
 }
 
-/// Waits until the condition `Ready` of the node has a status; its message.
+/// Waits until the condition `Ready` of the node has a status. Returns the message of the condition.
 pub async fn until_node(world: &World, status: &str) -> String {
     let nodes: Api<Node> = Api::all(world.client.clone());
     let found = seen("the node's readiness", async || {
@@ -194,7 +195,7 @@ pub async fn until_node(world: &World, status: &str) -> String {
     found.await
 }
 
-/// Runs a program of the node.
+/// Runs a program of the machine.
 pub fn run(program: &str, arguments: &[&str]) {
     let done = std::process::Command::new(program).args(arguments).output();
     let done = done.unwrap();

@@ -1,4 +1,4 @@
-//! A probe that asks a container's gRPC server: this program, which is one when it is told so.
+//! A probe of a container's gRPC server. The server is this program with the argument [`SERVE`].
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -19,13 +19,13 @@ use crate::images::{self, layer_with};
 use crate::trace::Trace;
 use crate::world::{World, is_ready, libraries};
 
-/// First argument of this program as a server.
+/// The first argument that makes this program a server.
 pub const SERVE: &str = "serve-health";
 
 const PORT: u16 = 50051;
 
-/// Serves `grpc.health.v1.Health` in a container, for the service `db` alone: it is well while
-/// the file `well` of the trace is there.
+/// Serves `grpc.health.v1.Health` in a container, only for the service `db`. The service is healthy while
+/// the file `well` of the trace exists.
 pub fn serve() -> ExitCode {
     let executor = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -46,7 +46,7 @@ type Frames = futures::stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, In
 async fn check(request: Request<Incoming>) -> Result<Response<StreamBody<Frames>>, hyper::Error> {
     let known = request.uri().path() == "/grpc.health.v1.Health/Check";
     let asked = request.into_body().collect().await?.to_bytes();
-    // A message of four bytes that is not compressed: its field 1 is `db`.
+    // An uncompressed message of four bytes, whose field 1 is `db`.
     let known = known && asked.as_ref() == b"\0\0\0\0\x04\x0a\x02db";
     let status: &[u8] = match Path::new("/trace/well").exists() {
         true => b"\0\0\0\0\x02\x08\x01",

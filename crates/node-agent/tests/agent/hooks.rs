@@ -11,7 +11,7 @@ use crate::spec::shell;
 use crate::trace::{Trace, holds, traced};
 use crate::world::{World, is_ready, layer, phase, state};
 
-/// Whether the only main container runs, but counts as not started yet.
+/// Whether the only container runs, but does not count as started yet.
 fn runs_unstarted(pod: &Pod) -> bool {
     let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref();
     let status = statuses.and_then(|all| all.first());
@@ -22,7 +22,7 @@ pub async fn hooks_ask_wait_and_hold_back_what_follows() {
     // statefulset.md 12.6, 12.7
     let world = World::started("hooks").await;
     let trace = Trace::new(&world);
-    // It has no page: an answer is an answer, as with kubelet.
+    // The server has no page to serve, but any response is a success, as with kubelet.
     let sink = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["busybox", "httpd", "-f", "-vv", "-p", "80", "-h", "/tmp"],
             "readinessProbe": {"tcpSocket": {"port": 80}}}]});
@@ -54,7 +54,7 @@ pub async fn hooks_ask_wait_and_hold_back_what_follows() {
         "{events:#?}"
     );
 
-    // A container whose hook still runs has not started.
+    // A container whose hook still runs does not count as started.
     let waits = "until test -e /trace/go -a -e /tmp/hears; do sleep 0.05; done";
     let held = json!({"postStart": {"exec": {"command": shell(waits)}},
         "preStop": {"exec": {"command": shell("echo hook >> /trace/order")}}});
@@ -133,7 +133,7 @@ pub async fn hooks_that_fail_are_told_without_what_they_printed() {
         message.contains("exited with 3: , message: \"password\\n\""),
         "{message}"
     );
-    // It was told to end, and it did.
+    // The container received the termination signal and exited.
     let ended = status.last_state.unwrap().terminated.unwrap();
     assert_eq!(ended.exit_code, 0);
     let waits = |pod: &Pod| state(pod, "c").0 == "CrashLoopBackOff";
@@ -144,13 +144,13 @@ pub async fn hooks_that_fail_are_told_without_what_they_printed() {
     let events = world.events("first").await;
     let told = "Warning FailedPostStartHook PostStartHook failed".to_owned();
     assert!(events.contains(&told), "{events:#?}");
-    // It was started once more at once; a later start may have followed by now.
+    // The container was restarted without a delay. A later start may have followed by now.
     let order = trace.written("order");
     assert!(order.starts_with("c ends\nc ends\n"), "{order}");
     world.delete("first").await;
     world.gone("first").await;
 
-    // No server is asked: kubelet has no such hook, though the API takes it.
+    // No connection is opened: kubelet does not support this hook, although the API accepts it.
     let none = json!({"postStart": {"tcpSocket": {"port": 80}}});
     let mut spec = of("Never", none);
     spec["terminationGracePeriodSeconds"] = json!(1);
@@ -161,7 +161,7 @@ pub async fn hooks_that_fail_are_told_without_what_they_printed() {
         .event("never", "Warning FailedPostStartHook PostStartHook failed")
         .await;
 
-    // What fails before the end does not hold it up.
+    // A failing `preStop` hook does not delay the termination.
     let fails = "until test -e /tmp/hears; do sleep 0.05; done; echo password; exit 4";
     let fails = json!({"preStop": {"exec": {"command": shell(fails)}}});
     std::fs::remove_file(trace.0.join("order")).unwrap();
@@ -210,7 +210,7 @@ pub async fn containers_get_the_signal_that_they_ask_for() {
     for name in ["plain", "image", "own", "both"] {
         world.logged("p", name, "up").await;
     }
-    // What the name stands for by now does not count.
+    // The image name refers to another image by now, which does not matter.
     put("SIGUSR1");
     world.delete("p").await;
     world.gone("p").await;
@@ -225,7 +225,8 @@ pub async fn containers_get_the_signal_that_they_ask_for() {
     world.end().await;
 }
 
-/// findings R7: without an agent, what one that was killed has left ends as with one.
+/// findings R7: pods that a killed agent has left are terminated as their specifications say, without an
+/// agent.
 pub async fn what_an_agent_has_left_ends_as_its_pods_say() {
     // statefulset.md 12.6, 12.7
     let mut world = World::new("left").await;
@@ -292,8 +293,8 @@ pub async fn what_an_agent_has_left_ends_as_its_pods_say() {
     world.end().await;
 }
 
-/// findings R7: the next agent runs a hook again that was cut off with the last one, and does not wait
-/// for the end of the grace period.
+/// findings R7: the next agent runs a hook again that was interrupted when the agent was killed. The agent
+/// does not wait for the end of the grace period.
 pub async fn a_hook_that_was_cut_off_runs_again() {
     // statefulset.md 12.6
     let mut world = World::new("again").await;

@@ -1,4 +1,4 @@
-//! Registries and images that want to do harm: each is told at its pod, and nobody else is held up.
+//! Malicious registries and images: each error is reported for its pod, and other pods are not delayed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,13 +22,13 @@ use crate::world::{IMAGE, World, layer, phase, state};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// The responses by path; one without contents ends early.
+/// The responses by path. A response of `None` ends before its content is complete.
 type Pages = BTreeMap<String, Option<Vec<u8>>>;
 
-/// Serves pages until it is dropped.
+/// A registry that serves pages until it is dropped.
 struct Hostile {
     host: String,
-    /// How many wait for what does not come.
+    /// Number of requests that wait for data that never arrives.
     waiting: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -68,7 +68,7 @@ impl Drop for Hostile {
     }
 }
 
-/// Answers one request and closes.
+/// Responds to one request and closes the connection.
 async fn answer(mut stream: TcpStream, pages: Arc<Pages>, waiting: Arc<AtomicUsize>) {
     let Some(head) = request_head(&mut stream).await else {
         return;
@@ -81,7 +81,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Pages>, waiting: Arc<AtomicUsi
     };
     let reply =
         format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-    // A client that goes away has seen enough.
+    // A client that disconnects needs no more data.
     if stream.write_all(reply.as_bytes()).await.is_err() {
         return;
     }
@@ -91,7 +91,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Pages>, waiting: Arc<AtomicUsi
         }
         Some(None) => {
             waiting.fetch_add(1, Ordering::Relaxed);
-            // Until the client goes away.
+            // Waits until the client disconnects.
             stream.read_u8().await.ok();
             waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -106,7 +106,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// An image as a registry has it; what it serves is not always what it promises.
+/// An image of a registry, whose responses may differ from its manifest.
 struct Image {
     name: &'static str,
     layers: Vec<Vec<u8>>,
@@ -118,10 +118,10 @@ enum Lie {
     None,
     Layer,
     Config,
-    /// Asked for by that digest, something else comes.
+    /// The response to a request for this digest is another content.
     Manifest(String),
     EndlessManifest,
-    /// Its layers do not come.
+    /// The content of its layers never arrives.
     Nothing,
 }
 
@@ -139,7 +139,7 @@ impl Image {
         }
     }
 
-    /// One that can run, of which not all is there already.
+    /// An image that can run. Not all of its content is on the node.
     fn fine(mark: &str) -> Self {
         let mut image = Self::new("fine", layer());
         let own = entry(EntryType::Regular, mark, "", 0, (0, 0));
@@ -190,7 +190,7 @@ impl Image {
     }
 }
 
-/// An archive of one entry that says to be so long.
+/// An archive with one entry, whose header states the size `size`.
 fn entry(kind: EntryType, path: &str, link: &str, size: u64, device: (u32, u32)) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
@@ -198,7 +198,7 @@ fn entry(kind: EntryType, path: &str, link: &str, size: u64, device: (u32, u32))
     header.set_size(size);
     header.set_device_major(device.0).unwrap();
     header.set_device_minor(device.1).unwrap();
-    // By hand: the library refuses such names.
+    // The name is written directly, because the library rejects such names.
     let raw = header.as_old_mut();
     raw.name[..path.len()].copy_from_slice(path.as_bytes());
     raw.linkname[..link.len()].copy_from_slice(link.as_bytes());
@@ -224,7 +224,7 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
     let memory = entry(EntryType::Char, "memory", "", 0, (1, 1));
     let mut device = Image::new("device", layer());
     device.layers.push(memory);
-    // It is unpacked inside the root (findings-2 I5).
+    // The archive is unpacked inside the root (findings-2 I5).
     let climbs = entry(EntryType::Regular, "../evil", "", 0, (0, 0));
     device.layers.push(climbs);
     let manifest = Image::new("manifest", plain.clone()).lying(Lie::Manifest(another.clone()));
@@ -290,18 +290,18 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
             .await;
     }
     world.ready("fine").await;
-    // A layer may have a device; the container is not given it.
+    // A layer may contain a device; the container cannot use it.
     let ended = |pod: &_| phase(pod) == "Succeeded";
     world.until("device", "done", ended).await;
     let log = world.logs("device", "c").await;
     assert!(log.contains("ermi") && !log.contains("was read"), "{log}");
     assert!(!Path::new("/evil").exists());
-    // Each is asked for again after a while: nothing is left between the attempts.
+    // Each pull is retried after a delay. No files are left between the attempts.
     no_pull_is_left(world.images.directory()).await;
     world.end().await;
 }
 
-/// Waits until no directory is left that a pull has made for itself.
+/// Waits until no temporary directory of a pull is left.
 async fn no_pull_is_left(images: &Path) {
     let temporary = images.join("temporary");
     holds("pulls leave nothing", || {
@@ -323,7 +323,7 @@ pub async fn a_slow_registry_leaves_turns_to_others() {
     for number in 0..8 {
         world.pod(&format!("slow-{number}"), image(number)).await;
     }
-    // One of them asks, the others wait for it or for their turn.
+    // One pull sends a request, the other pulls wait for its result or for a permit.
     let asks = || slow.waiting.load(Ordering::Relaxed) > 0;
     holds("one of them asks", asks).await;
     world.pod("fine", pod(fine.name("fine"), SLEEP)).await;
@@ -335,8 +335,8 @@ pub async fn a_slow_registry_leaves_turns_to_others() {
     for number in 0..8 {
         world.gone(&format!("slow-{number}")).await;
     }
-    // A cancelled pull leaves nothing. A directory that was being made when its pod went is removed
-    // shortly after.
+    // A cancelled pull leaves no files. A directory that was being created when its pod was deleted is
+    // removed shortly after.
     no_pull_is_left(world.images.directory()).await;
     world.end().await;
 }
@@ -361,7 +361,7 @@ pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
         let found = nix::sys::statvfs::statvfs(&disk.0).unwrap();
         found.blocks_available() * found.fragment_size()
     };
-    // Little more than the twentieth part that images leave.
+    // Slightly more than the share of the disk that pulls must leave free.
     std::fs::write(
         &others,
         vec![1; usize::try_from(free() - (4 << 20)).unwrap()],
@@ -369,7 +369,7 @@ pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
     .unwrap();
     world.images = store.clone();
     world.start(OnShutdown::StopPods).await;
-    // What is there runs.
+    // A pod with a present image runs.
     let present =
         json!({"containers": [{"name": "c", "command": ["/bin/busybox", "sh", "-c", SLEEP]}]});
     world.pod("present", present).await;

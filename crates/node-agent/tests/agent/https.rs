@@ -1,4 +1,4 @@
-//! The kubelet API on the network, as API servers on other machines and monitoring use it.
+//! The kubelet API on the network, as API servers on other machines and monitoring tools use it.
 
 use certificates::{ApprovedRequest, Authority, ClientSubject, Usage};
 use http_client::tls::{self, Roots, Trust};
@@ -14,7 +14,7 @@ use crate::pods::SLEEP;
 use crate::terminal::{exec, finish};
 use crate::world::{NODE, PATIENCE, World};
 
-/// The server certificate of the node, as the signer `kubernetes.io/kubelet-serving` makes it.
+/// The server certificate of the node, in the form of the signer `kubernetes.io/kubelet-serving`.
 fn serving(authority: &Authority) -> ServingCertificate {
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::default()
@@ -54,7 +54,7 @@ pub async fn commands_and_logs_go_over_the_network() {
     world.pod("p", spec).await;
     world.ready("p").await;
 
-    // The API server has no other way to the node.
+    // The API server cannot reach the node without the network.
     world.forget_service();
     let own = authority
         .client("kube-apiserver-kubelet-client", &[])

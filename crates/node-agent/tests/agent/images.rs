@@ -6,10 +6,10 @@ use image_store::ImageConfig;
 
 use crate::world::{World, layer};
 
-/// The layer of all tests, and more files on top of it: each readable, and executable.
+/// The layer of all tests with additional files, which are readable and executable.
 pub fn layer_with(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut archive = layer();
-    // Without the two empty blocks at its end, more can follow.
+    // The two empty blocks at the end are removed, so that more entries can be added.
     archive.truncate(archive.len() - 1024);
     let mut archive = tar::Builder::new(archive);
     for (name, bytes) in files {
@@ -25,7 +25,7 @@ pub fn layer_with(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Makes an image of the node: its layer, and what else it says of itself.
+/// Adds an image to the node: its layer and its configuration.
 pub fn put(world: &World, image: &str, layer: &[u8], config: ImageConfig) {
     let fingerprint = format!("{config:?}");
     let config = ImageConfig {

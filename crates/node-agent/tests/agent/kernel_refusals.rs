@@ -1,5 +1,5 @@
-//! Mounts and control groups that the kernel refuses: a refused part is told with its path, value and error, concerns
-//! nobody else, and is tried again.
+//! Mounts and control groups that the kernel rejects. The error is reported with its path, value and cause,
+//! affects no other container, and the step is retried.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::world::{PATIENCE, World, state};
 
-/// The directories of the control group above all pods: one, or one for each controller.
+/// The directories of the parent control group of all pods: one directory, or one for each controller.
 fn control_groups(world: &World) -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
     let trees = fs::read_dir(top)
@@ -25,7 +25,7 @@ fn control_groups(world: &World) -> Vec<PathBuf> {
     groups.filter(|group| group.is_dir()).collect()
 }
 
-/// Waits until an event with that text was counted at least twice.
+/// Waits until an event that contains `text` was counted at least twice.
 async fn told_again(world: &World, pod: &str, text: &str) {
     let only = ListParams::default().fields(&format!("involvedObject.name={pod}"));
     let begun = std::time::Instant::now();
@@ -45,7 +45,7 @@ async fn told_again(world: &World, pod: &str, text: &str) {
     }
 }
 
-/// Waits for a container that could not be started; the other of its pod runs.
+/// Waits until a container could not be started while the other container of its pod runs.
 async fn refused(world: &World, pod: &str, container: &str) {
     let reasons = ["CreateContainerError", "StartError 128", "CrashLoopBackOff"];
     let is_refused = |pod: &Pod| {
@@ -57,8 +57,8 @@ async fn refused(world: &World, pod: &str, container: &str) {
         .await;
 }
 
-/// A quota above that of the group of all pods, which an administrator has limited: version 1 refuses it. The other
-/// container of the pod, and other pods, run.
+/// A quota above the quota of the control group of all pods, which an administrator has limited: version 1
+/// of control groups rejects it. The other container of the pod, and other pods, run.
 // findings-2 S36
 pub async fn a_value_that_the_kernel_refuses_concerns_its_container_alone() {
     let world = World::started("refusedvalue").await;
@@ -68,7 +68,7 @@ pub async fn a_value_that_the_kernel_refuses_concerns_its_container_alone() {
     world.ready("first").await;
     let groups = control_groups(&world).into_iter();
     let mut files = groups.map(|group| group.join("cpu.cfs_quota_us"));
-    // With version 2 a child may have more than its parent.
+    // In version 2, a child may have more than its parent.
     if let Some(file) = files.find(|file| file.exists()) {
         fs::write(file, "50000").unwrap();
         try_greedy_pods(&world).await;
@@ -90,7 +90,7 @@ async fn try_greedy_pods(world: &World) {
         {"name": "fine", "command": shell(SLEEP)},
         {"name": "greedy", "command": shell(SLEEP), "resources": greedy}]});
     world.pod("mixed", spec).await;
-    // The whole pod has a limit if each container has one.
+    // The pod has a limit if each container has a limit.
     let spec = json!({"terminationGracePeriodSeconds": 1,
         "containers": [{"name": "c", "command": shell(SLEEP), "resources": greedy}]});
     world.pod("whole", spec).await;
@@ -116,7 +116,7 @@ async fn try_greedy_pods(world: &World) {
     }
 }
 
-/// A file over a directory: the event names both places in words, and the container starts when it can.
+/// A file mounted over a directory: the event names both paths, and the container starts as soon as it can.
 // findings-2 S36
 pub async fn a_mount_that_the_kernel_refuses_is_told_and_tried_again() {
     let world = World::started("refusedmount").await;
@@ -148,7 +148,7 @@ pub async fn a_mount_that_the_kernel_refuses_is_told_and_tried_again() {
     world.end().await;
 }
 
-/// Makes the control groups of all pods read-only, or writable again.
+/// Makes the control groups of all pods read-only until it is dropped.
 struct ReadOnly(Vec<PathBuf>);
 
 impl ReadOnly {
@@ -202,7 +202,7 @@ pub async fn a_node_that_can_make_no_control_groups_says_so_until_it_can() {
         state(&world.ready("before").await, "c"),
         ("running".to_owned(), 0)
     );
-    // A pod that never began can go.
+    // A pod that never started can be deleted.
     world.delete("goes").await;
     world.gone("goes").await;
     drop(read_only);
@@ -230,7 +230,7 @@ pub async fn groups_that_cannot_be_removed_keep_their_pod_alone() {
     let own: Vec<_> = own.map(|group| group.join(format!("pod{uid}"))).collect();
     let own = own.into_iter().find(|group| group.is_dir()).unwrap();
     let path = own.to_str().unwrap();
-    // A mount point cannot be removed, as a directory in which somebody works.
+    // A mount point cannot be removed, like a directory that a process uses.
     run("mount", &["--bind", path, path]);
     world.delete("stays").await;
     world.delete("other").await;

@@ -1,4 +1,4 @@
-//! The node's lease, and pods that end with it.
+//! The node's Lease, and pods that stop with it.
 
 use api_client::{Api, DeleteParams, Patch, PatchParams};
 use json_tree::{Value, json};
@@ -26,8 +26,8 @@ pub fn pod(name: &str, ends: bool) -> Value {
     })
 }
 
-/// A fenced node ends the pods that may run elsewhere, gives up their objects, and only then takes its
-/// lease in the new epoch; other pods continue.
+/// A fenced node stops the pods that may run on other nodes, and deletes their objects. Only then does the
+/// node renew its Lease in the new epoch. Other pods continue.
 pub async fn a_fenced_node_returns_without_the_pods_that_fail_over() {
     let world = World::started("fenced").await;
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
@@ -57,7 +57,7 @@ pub async fn a_fenced_node_returns_without_the_pods_that_fail_over() {
     world.end().await;
 }
 
-/// New pods run, and the pod that stays was not touched.
+/// New pods run, and the pod `stays` was not restarted.
 async fn runs_in_the_new_epoch(world: &World, stays: &Pod) {
     world.create::<Pod>(pod("next", true)).await;
     world.ready("next").await;
@@ -68,8 +68,8 @@ async fn runs_in_the_new_epoch(world: &World, stays: &Pod) {
     );
 }
 
-/// The lease of a node may have been deleted after a fence: the node makes it in a new epoch, without the
-/// pods that may run elsewhere.
+/// The Lease of a node may have been deleted after a fence. The node creates the Lease in a new epoch,
+/// without the pods that may run on other nodes.
 pub async fn a_node_whose_lease_is_gone_returns_without_the_pods_that_fail_over() {
     let world = World::started("no-lease").await;
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");

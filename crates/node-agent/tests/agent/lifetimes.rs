@@ -24,7 +24,7 @@ pub async fn sidecars_end_last_and_in_reverse() {
             of("b", traced("b"), true, None)
         ])
     };
-    // It needs its time, and sees the hook of the sidecar that goes last before it has gone.
+    // The main container needs some time to stop, and waits for the hook of the sidecar, which stops last.
     let main = "trap 'until busybox grep -q hook /trace/order; do sleep 0.05; done; sleep 0.3; \
         echo main ends >> /trace/order; exit 0' TERM; touch /trace/main; \
         while true; do sleep 0.05; done";
@@ -110,7 +110,7 @@ pub async fn time_is_limited_and_readiness_may_need_others() {
     let pod = world
         .until("gated", "held back", |pod| !is_ready(pod))
         .await;
-    // kubelet's own words.
+    // The text is kubelet's.
     let expected =
         "the status of pod readiness gate \"example.org/checked\" is not \"True\", but False";
     assert_eq!(
@@ -175,7 +175,7 @@ pub async fn last_words_are_kept() {
     ] {
         assert_eq!(ended(name), (code, message.map(str::to_owned)), "{name}");
     }
-    // Of what is too long, the end.
+    // Only the end of a message that is too long is stored.
     let (_, message) = ended("long");
     let message = message.unwrap();
     assert_eq!(message.len(), 4096);

@@ -75,7 +75,7 @@ fn sizes(dir: &Path) -> BTreeMap<PathBuf, fs::Metadata> {
     let entries = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    // One may have got its next name by now.
+    // A file may have been renamed by a rotation.
     let found = entries.filter_map(|path| Some((path.clone(), fs::metadata(path).ok()?)));
     found.collect()
 }
@@ -90,7 +90,7 @@ pub async fn a_log_never_takes_more_than_its_room() {
         of("endless", "busybox tr '\\0' x < /dev/zero")]});
     let uid = world.pod("p", spec).await.metadata.uid.unwrap();
     world.ready("p").await;
-    // As the agent of these tests is told, and an entry at most beyond it.
+    // The limits of the agent in these tests. A file may exceed its limit by one entry.
     let (files_max, file_bytes_max) = (3, (1 << 20) + (16 << 10) + 64);
     for name in ["lines", "endless"] {
         let dir = world.dir.join(format!("pods/default_p_{uid}/{name}"));
@@ -101,7 +101,7 @@ pub async fn a_log_never_takes_more_than_its_room() {
             for file in files.values() {
                 assert!(file.len() <= file_bytes_max, "{name}: {file:?}");
             }
-            // Each time that another file is the one that is written to.
+            // Counts each rotation: the current file has another inode.
             let now = files
                 .get(&dir.join("0.log"))
                 .map_or(current, MetadataExt::ino);
@@ -117,13 +117,14 @@ pub async fn a_log_never_takes_more_than_its_room() {
 
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 
-/// Pages of the node that are huge while this is there.
+/// Huge pages of the node, which are released when the value is dropped.
 struct Pages {
     before: String,
 }
 
 impl Pages {
-    /// None where the kernel does not count them for control groups, or has none to give.
+    /// Reserves huge pages; `None` if the kernel does not count them for control groups, or has no memory
+    /// for them.
     fn reserve(count: u64) -> Option<Self> {
         let counted = |path: &str| {
             fs::read_to_string(path)

@@ -1,10 +1,10 @@
-//! The whole agent against a real API server in memory, with real containers and network: needs
-//! root and Debian's busybox.
+//! The whole agent against a real API server in memory, with real containers and network: needs root and
+//! Debian's busybox.
 //!
-//! The program is its own shim, which has to start before any thread: so it has its own `main`
-//! and runs its tests one after another. Arguments choose tests by a part of their name, or by the
-//! name of their module and `::`. Without arguments, each module is a process of its own, and a few
-//! run at once.
+//! The program is also the shim, which has to start before any thread. So the program has a `main`
+//! function, and runs its tests one after another. Arguments choose tests by a part of their name, or by
+//! the name of their module and `::`. Without arguments, each module runs in a separate process, and a few
+//! processes run concurrently.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
@@ -66,7 +66,7 @@ macro_rules! tests {
     };
 }
 
-/// The modules that take longest are first.
+/// The slowest modules are first.
 const TESTS: &[(&str, Test)] = tests![
     csi::a_volume_is_staged_once_and_published_for_each_pod,
     csi::a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_directory,
@@ -179,7 +179,7 @@ const TESTS: &[(&str, Test)] = tests![
     hostile_images::a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room,
 ];
 
-/// No test may hang for ever.
+/// Time limit of a test.
 const TEST_MAX: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
@@ -204,7 +204,8 @@ fn main() -> ExitCode {
     }
     let mut failed = 0;
     for (name, test) in TESTS {
-        // `images::` is a module, not also the end of the name of another one.
+        // With `::`, the argument is the start of the name: `images::` must not match a module whose name
+        // ends with `images`.
         let is_meant = |part: &String| match part.ends_with("::") {
             true => name.starts_with(part.as_str()),
             false => name.contains(part.as_str()),
@@ -229,11 +230,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Processes at a time: most tests wait most of the time.
+/// Maximum number of concurrent processes: tests mostly wait.
 const PROCESSES: usize = 3;
 
-/// Runs each module in a process of its own. Its output is printed at its end, and once more at the end of all if the
-/// module failed.
+/// Runs each module in a separate process. The output of a module is printed when it exits. The output of
+/// failed modules is printed again at the end.
 fn run_modules() -> ExitCode {
     let module = |name: &'static str| name.split_once("::").map_or(name, |(module, _)| module);
     let mut modules: Vec<&str> = TESTS.iter().map(|(name, _)| module(name)).collect();
@@ -242,7 +243,8 @@ fn run_modules() -> ExitCode {
     let work = || {
         while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
             let program = std::env::current_exe().unwrap();
-            // A file and no pipe: a process that a test leaves behind would keep a pipe open.
+            // The output goes to a file and not to a pipe: a process that a test leaves behind would keep a
+            // pipe open.
             let mut file = tempfile::tempfile().unwrap();
             let status = Command::new(program)
                 .arg(format!("{module}::"))

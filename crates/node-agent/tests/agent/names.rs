@@ -1,4 +1,4 @@
-//! The names of a pod inside, and its name resolution.
+//! The host names of a pod inside its containers, and its name resolution.
 
 use json_tree::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::world::World;
 
-/// The parts of what a container says: its names, and the files about those of others.
+/// The parts of a container's output: its host names, and its files for name resolution.
 struct Said {
     names: String,
     resolver: String,
@@ -40,7 +40,7 @@ async fn said(world: &World, name: &str, asked: Value) -> Said {
     }
 }
 
-/// The lines of the node's own resolver that have a meaning.
+/// The lines of the node's resolver configuration that start with `word`.
 fn node_resolver(word: &str) -> Vec<String> {
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap();
     let lines = text.lines().filter(|line| line.starts_with(word));
@@ -72,7 +72,7 @@ pub async fn names_and_resolvers_are_as_asked() {
     .await;
     let whole = "db-0.db.default.svc.cluster.local\n";
     assert_eq!(first.names, whole.repeat(3));
-    // Three servers are as many as a resolver asks.
+    // A resolver uses at most three servers.
     let servers = ["10.96.0.10", "192.0.2.7", "192.0.2.8"].map(|ip| format!("nameserver {ip}"));
     assert_eq!(lines(&first.resolver, "nameserver"), servers);
     let omitted = "Warning DNSConfigForming Nameserver limits were exceeded";
@@ -99,7 +99,7 @@ pub async fn names_and_resolvers_are_as_asked() {
             "nameservers": ["192.0.2.7"], "searches": ["a.example", "b.example"]}}),
     )
     .await;
-    // Without a host name of its own a pod is known by its object's.
+    // The host name of a pod without `hostname` is the name of the object.
     assert_eq!(none.names, "none\n".repeat(3));
     assert_eq!(
         none.resolver,
@@ -116,7 +116,7 @@ pub async fn names_and_resolvers_are_as_asked() {
     }
     assert!(usual.hosts.ends_with("\tusual\n"), "{}", usual.hosts);
 
-    // In the node's network a pod has the node's name, whatever it asks for.
+    // On the host network, the host name is the node's, even if the pod requests another name.
     let alias = json!([{"ip": "192.0.2.1", "hostnames": ["one"]}]);
     let both = json!({"hostNetwork": true, "hostname": "db-0", "hostAliases": alias,
         "dnsPolicy": "ClusterFirstWithHostNet"});

@@ -1,5 +1,5 @@
-//! `nfs` volumes with a real server, on a kernel that has NFS (`cargo xtask virtual-machine-test`); on
-//! others the event that says so.
+//! `nfs` volumes with a real server, on a kernel with NFS (`cargo xtask virtual-machine-test`). On other
+//! kernels, the test checks the event about the missing support.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,7 @@ struct Server {
 }
 
 impl Server {
-    /// `None` if the kernel has no NFS. A kernel that has it must have a server, too.
+    /// Starts the server; `None` if the kernel has no NFS. If the kernel has NFS, the server must start.
     fn start(export: PathBuf) -> Option<Self> {
         let loads = |module: &str| {
             let mut modprobe = Command::new("modprobe");
@@ -44,7 +44,8 @@ impl Server {
         run("rpcbind", &["-w"]);
         run("rpc.mountd", &[]);
         let exported = format!("*:{}", export.display());
-        // The root of version 4: the machine's own root is no file system that can be exported.
+        // The root of NFS version 4 is set, because the root file system of the machine may not be
+        // exportable.
         let options = "rw,no_root_squash,insecure,no_subtree_check,fsid=0";
         run("exportfs", &["-o", options, &exported]);
         let server = Self { export };
@@ -52,7 +53,7 @@ impl Server {
         Some(server)
     }
 
-    /// Lets it answer, or not: its ports are closed then.
+    /// Opens or closes the ports of the server.
     fn serve(&self, answers: bool) {
         let threads = if answers { "4" } else { "0" };
         run("rpc.nfsd", &["-G", "10", "-L", "10", threads]);
@@ -85,7 +86,7 @@ fn spec(script: &str, mount: Value, volume: Value) -> Value {
         "volumes": [volume]})
 }
 
-/// A claim with a volume of the export.
+/// Creates a claim that is bound to a volume of the export.
 async fn bound(world: &World, name: &str, source: Value, options: &[&str]) {
     let claim: PersistentVolumeClaim = world
         .create(
@@ -108,7 +109,7 @@ async fn bound(world: &World, name: &str, source: Value, options: &[&str]) {
     claims.patch_status(name, &how, &phase).await.unwrap();
 }
 
-/// The options of the pods' NFS mounts; the runtime has another one for each subPath.
+/// The options of the NFS mounts of all pods. The runtime has an additional mount for each subPath.
 fn mounts(world: &World) -> Vec<String> {
     let (table, pods) = (mount_table::read().unwrap(), world.dir.join("pods"));
     let ours = table
@@ -174,7 +175,8 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
         .await;
     world.ready("third").await;
     world.logged("third", "c", "refused").await;
-    // An fsGroup does not change what others use, too (kubelet's NFS volumes are not managed).
+    // An fsGroup does not change the group of the files, because others use them, too (as kubelet, for NFS
+    // volumes).
     let group = std::os::unix::fs::MetadataExt::gid(&fs::metadata(&export).unwrap());
     assert_eq!(group, 0);
 
@@ -185,7 +187,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world.event("lost", "no such directory").await;
     world.delete("lost").await;
     world.gone("lost").await;
-    // Three mounts, which an agent that starts again knows.
+    // Three mounts exist, which a restarted agent adopts.
     assert_eq!(mounts(&world).len(), 3);
     world.stop().await;
     world.start(OnShutdown::LeavePods).await;
@@ -198,7 +200,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
         .pod("late", spec("cat /files/sub/b", files, of_pod))
         .await;
     world.event("late", "does not answer on port 2049").await;
-    // A volume is released without its server.
+    // A volume can be released while its server does not respond.
     world.delete("second").await;
     world.gone("second").await;
     assert_eq!(mounts(&world).len(), 1);
@@ -219,7 +221,8 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world.end().await;
 }
 
-/// Without a mount, so on every kernel. The table of options is in `host_kernel::mount_options`.
+/// These options are rejected before the mount, so the test runs on every kernel. The table of options is
+/// in `host_kernel::mount_options`.
 async fn options_that_escape_are_refused(world: &World, export: &Path) {
     let long = "o".repeat(300);
     let rows = [

@@ -1,4 +1,4 @@
-//! Pods when their node stops, starts or changes.
+//! Pods when their node shuts down, starts or changes.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use node_agent::{OnShutdown, ShutdownOrder};
 use crate::pods::SLEEP;
 use crate::world::{NODE, PATIENCE, World, is_ready};
 
-/// Hears that it is to end, and does not.
+/// A script that ignores the termination signal.
 const DEAF: &str = "trap '' TERM; sleep 1000000 & wait";
 
 fn container(script: &str) -> Value {
@@ -47,7 +47,7 @@ pub async fn pods_end_by_priority_within_the_time_that_the_node_leaves() {
     world.end().await;
 }
 
-/// How the instance before the one that runs has ended.
+/// The exit of the previous instance.
 fn former_end(pod: &Pod) -> ContainerStateTerminated {
     let status = pod.status.clone().unwrap();
     let container = status.container_statuses.unwrap().remove(0);
@@ -68,7 +68,7 @@ pub async fn another_address_is_told_and_harms_nobody() {
         if address == "192.0.2.8" {
             world.node_ip.send_replace(address.parse().unwrap());
         } else {
-            // While no agent looks.
+            // The address changes while no agent runs.
             world.stop().await;
             world.node_ip.send_replace(address.parse().unwrap());
             world.start(OnShutdown::StopPods).await;
@@ -112,7 +112,7 @@ pub async fn what_operators_add_to_the_node_can_be_used() {
     world.end().await;
 }
 
-/// Addresses of the pod's node, and its own.
+/// The addresses of the pod's node, and the addresses of the pod.
 fn addresses(pod: &Pod) -> (Vec<String>, Vec<String>) {
     let status = pod.status.clone().unwrap();
     let (hosts, pods) = (status.host_ips.unwrap(), status.pod_ips.unwrap());
@@ -124,7 +124,7 @@ fn addresses(pod: &Pod) -> (Vec<String>, Vec<String>) {
     )
 }
 
-/// Waits until the node has the address, and an event says so.
+/// Waits until the node has the address, and an event reports the change.
 async fn told(world: &World, address: &str) {
     let expected: IpAddr = address.parse().unwrap();
     let nodes: Api<Node> = Api::all(world.client.clone());
@@ -155,7 +155,7 @@ async fn told(world: &World, address: &str) {
     }
 }
 
-/// The condition of the node as it is stored: its status and the time of its transition.
+/// The stored condition of the node: its status and the time of its transition.
 async fn node_condition(world: &World, type_: &str) -> Option<(String, jiff::Timestamp)> {
     let nodes: Api<Node> = Api::all(world.client.clone());
     let status = nodes.get_opt(NODE).await.unwrap()?.status?;
@@ -163,7 +163,7 @@ async fn node_condition(world: &World, type_: &str) -> Option<(String, jiff::Tim
     Some((found.status, found.last_transition_time?.0))
 }
 
-/// Waits until `looked` finds something.
+/// Waits until `looked` returns a value.
 pub async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -175,8 +175,8 @@ pub async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
     }
 }
 
-/// The marks that the node lifecycle controller sets on a silent node and its pods are corrected at
-/// once by a working node: the stored status counts, not the agent's last one.
+/// The node lifecycle controller marks a silent node and its pods. A working node corrects the marks at
+/// once: the stored status counts, not the last status that the agent has sent.
 pub async fn who_was_taken_for_lost_says_that_it_works() {
     // findings R2, R18
     let world = World::started("silent").await;
@@ -185,7 +185,7 @@ pub async fn who_was_taken_for_lost_says_that_it_works() {
         .await;
     world.ready("p").await;
     let nodes: Api<Node> = Api::all(world.client.clone());
-    // More than once: what was written after the first time is a belief, too.
+    // The marks are set more than once, because the agent must also correct marks after its own write.
     let mut before = node_condition(&world, "Ready").await.unwrap().1;
     for second in [1, 2] {
         let lost = before + jiff::SignedDuration::from_secs(3600 * second);

@@ -1,4 +1,4 @@
-//! Pods with users of their own: `hostUsers: false` (KEP-127).
+//! Pods with a user namespace: `hostUsers: false` (KEP-127).
 
 use std::os::unix::fs::MetadataExt;
 
@@ -10,7 +10,7 @@ use node_agent::OnShutdown;
 use crate::pods::SLEEP;
 use crate::world::{IMAGE, NODE, World, state};
 
-/// Whether files in memory can be shown with a pod's ids: from Linux 6.3 on.
+/// Whether the kernel supports idmapped mounts of tmpfs: from Linux 6.3 on.
 fn memory_shows_ids() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split('.').map(|number| number.parse::<u32>());
@@ -94,7 +94,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
         .user
         .clone();
     assert_eq!(user.unwrap().linux.unwrap().uid, 0);
-    // On disk everything belongs to whom it would belong without.
+    // On disk, the owners of the files are those of a pod without a user namespace.
     let volumes = format!(
         "default_p_{}/.state/volumes/cache",
         pod.metadata.uid.unwrap()
@@ -109,7 +109,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
         let found = std::fs::metadata(&path).unwrap();
         assert_eq!((found.uid(), found.gid()), owner, "{}", path.display());
     }
-    // A new agent, and who looks into the pod, find the same users.
+    // A new agent, and commands of `exec`, use the user namespace of the pod.
     world.stop().await;
     world.start(OnShutdown::StopPods).await;
     let debugger = json!({"name": "debug", "image": IMAGE, "targetContainerName": "c",
@@ -130,7 +130,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
     let seen = world.logged("p", "debug", "user:[").await;
     let seen: Vec<&str> = seen.lines().collect();
     assert_eq!((seen[0], seen[1]), (map.as_str(), seen[2]));
-    // Another pod has others.
+    // Another pod has other ids.
     let other = json!({"hostUsers": false, "containers": [{"name": "c",
         "command": ["sh", "-c", format!("cat /proc/self/uid_map; echo ran; {SLEEP}")]}]});
     world.pod("other", other).await;

@@ -1,4 +1,4 @@
-//! The namespaces and resources of a pod, and those it shares with the node.
+//! The namespaces and resources of a pod, and those that the pod shares with the node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +24,7 @@ fn node_memory() -> i64 {
     kib.parse::<i64>().unwrap() << 10
 }
 
-/// The score that saves a process from others: the lowest that this machine lets root set.
+/// The lowest OOM score adjustment that this machine lets root set.
 fn lowest_score() -> i64 {
     const SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -146,7 +146,7 @@ pub async fn groups_and_process_files_are_as_asked() {
     world.end().await;
 }
 
-/// A directory that is a mount, which others follow; it goes with its guard.
+/// A shared mount point, which is unmounted when the value is dropped.
 struct Shared(PathBuf);
 
 impl Shared {
@@ -161,7 +161,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // With what is mounted below it.
+        // Unmounts everything below it, too.
         Command::new("umount")
             .args(["-R", "-l"])
             .arg(&self.0)

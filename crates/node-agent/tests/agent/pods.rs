@@ -1,4 +1,4 @@
-//! Pods from creation to end.
+//! Pods from their creation to their end.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use crate::trace::Trace;
 use crate::world::{World, condition, phase, state};
 
-/// Sleeps until it is told to end.
+/// A script that sleeps until it receives the termination signal.
 pub const SLEEP: &str = "trap 'exit 0' TERM; sleep 1000000 & wait";
 
 pub async fn a_pod_runs_answers_and_goes() {
@@ -125,9 +125,9 @@ pub async fn what_is_missing_is_told_and_healed() {
         .await;
     world.ready("env").await;
     world.ready("volume").await;
-    // Nobody waits for a delay to end when what was missing is there.
+    // No delay is left when the missing object exists.
     let took = begun.elapsed();
-    // The machine may have more to do than before.
+    // The machine may be busier than before.
     let usual = usual.max(ready_in("another").await);
     assert!(
         took < (3 * usual).max(Duration::from_millis(1500)),
@@ -208,7 +208,7 @@ pub async fn probes_decide_readiness_and_restarts() {
     assert!(condition(&pod, "Ready").starts_with("False ContainersNotReady"));
     trace.make("go");
     world.ready("tcp").await;
-    // A redirection to another host is a success, and told.
+    // A redirect to another host is a success, with a warning.
     let answer = "HTTP/1.1 302 Found\\r\\nLocation: http://other.example/\\r\\n\
                   Content-Length: 5\\r\\n\\r\\nthere";
     let script = format!(
@@ -255,7 +255,7 @@ pub async fn the_end_is_graceful() {
     world.delete("deaf").await;
     world.gone("deaf").await;
     let took = begun.elapsed().as_secs_f32();
-    // One second of preStop, then never less than two seconds for the signal.
+    // `preStop` takes one second; then the container has at least two seconds to handle the signal.
     assert!(took >= 2.9, "{took}");
     let spec = json!({"restartPolicy": "Never", "containers": [
         {"name": "c", "command": ["sh", "-c", "echo done"]}]});

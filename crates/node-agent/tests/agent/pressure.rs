@@ -1,4 +1,4 @@
-//! A node that runs out of memory or disk, and images that nobody uses.
+//! A node that runs out of memory or disk, and unused images.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn why(pod: &Pod) -> (String, String) {
     )
 }
 
-/// When the pod's only container ended.
+/// The time at which the pod's only container exited.
 fn ended_at(pod: &Pod) -> jiff::Timestamp {
     let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref();
     let state = statuses.unwrap()[0].state.clone().unwrap();
@@ -91,7 +91,7 @@ pub async fn who_uses_most_over_its_request_goes_first() {
     world.logged("best-effort", "c", "wrote").await;
     world.stop().await;
 
-    // No machine has that much: every pod that may be evicted is, one after the other.
+    // No machine has that much memory, so every pod that may be evicted is evicted, one after another.
     world.eviction.thresholds = "memory.available<8Ei".parse().unwrap();
     world.start(OnShutdown::StopPods).await;
     let mut ends = Vec::new();
@@ -139,7 +139,7 @@ pub async fn who_uses_most_over_its_request_goes_first() {
     world.end().await;
 }
 
-/// A file system of its own, while it lives.
+/// A separate file system, which is unmounted when the value is dropped.
 pub struct Disk(pub PathBuf);
 
 impl Disk {
@@ -198,7 +198,8 @@ pub async fn a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most()
         )
         .await;
 
-    // There is room again, and for a while nobody is taken all the same.
+    // There is free space again, but the pressure condition stays for the transition period, so no pod is
+    // admitted.
     let free = || {
         nix::sys::statvfs::statvfs(&disk.0)
             .unwrap()
@@ -229,8 +230,8 @@ fn images_of(node: &Node) -> Vec<String> {
 }
 
 pub async fn images_that_nobody_uses_make_room() {
-    // statefulset.md 12.16. No other test has these layers: a store finds the layers in use among all mounts of the
-    // machine by their digests.
+    // statefulset.md 12.16. No other test has these layers: a store recognises layers in use by their
+    // digests in all mounts of the machine.
     let registry = Registry::start(&[
         ("used", vec![layer(), file("used by a pod")]),
         ("mapped", vec![layer(), file("mapped by a pod")]),
@@ -268,14 +269,15 @@ pub async fn images_that_nobody_uses_make_room() {
         move |node: &Node| images_of(node).contains(&name)
     };
     node_until(&world, "told of the image", named("unused")).await;
-    // Nor does anybody else take away what is mounted, as whosever files it is shown.
+    // The image store also rejects the removal of images whose layers are mounted, even if an idmapped
+    // mount shows another owner.
     for name in ["used", "mapped"] {
         let refused = store.remove(&registry.name(name)).unwrap_err();
         assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
     }
     world.stop().await;
 
-    // Every disk is too full now. What was there before the agent counts as old.
+    // With these limits, every disk is too full. Images from before the agent's start count as old.
     world.image_gc = ImageGcPolicy {
         high_percent: 0,
         low_percent: 0,
@@ -305,7 +307,7 @@ pub async fn images_that_nobody_uses_make_room() {
         )
         .await;
 
-    // Who needs it gets it again, and the container that runs was not touched.
+    // A pod that needs the image pulls it again. The running container was not restarted.
     world.pod("again", spec("unused", "exit 0")).await;
     world
         .until("again", "done", |pod| phase(pod) == "Succeeded")
@@ -317,7 +319,7 @@ pub async fn images_that_nobody_uses_make_room() {
     world.end().await;
 }
 
-/// A layer of one file.
+/// A layer with one file.
 fn file(text: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

@@ -1,5 +1,5 @@
-//! Volumes that are limited by projects, from the claim to the removal, on file systems that have
-//! them: where the kernel does, which is found out by mounting.
+//! Volumes that are limited by project quotas, from the claim to the removal. Runs on the file systems
+//! whose project quotas the kernel supports.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,16 +22,16 @@ use crate::world::World;
 const CLASS: &str = "quota";
 const DRIVER: &str = "mainstay.dev/local";
 
-/// A file system in a file, mounted.
+/// A mounted file system whose device is a file.
 struct FileSystem {
-    /// Whether the kernel holds projects in it to their limits.
+    /// Whether the kernel enforces project quotas in the file system.
     counts: bool,
     kind: &'static str,
     root: PathBuf,
 }
 
 impl FileSystem {
-    /// `more` are options of the format for projects.
+    /// `more` are formatting options for projects.
     fn make(world: &World, kind: &'static str, format: &[&str], more: &[&str]) -> Self {
         let (image, root) = (world.dir.join(format!("{kind}.img")), world.dir.join(kind));
         std::fs::create_dir(&root).unwrap();
@@ -62,7 +62,7 @@ impl Drop for FileSystem {
     }
 }
 
-/// The world with a provisioner.
+/// A world with a provisioner.
 struct Disks<'a> {
     world: &'a World,
     volumes: Api<PersistentVolume>,
@@ -90,7 +90,7 @@ impl Disks<'_> {
         done.unwrap();
     }
 
-    /// Does what the scheduler and the binder do; returns the volume's name and directory.
+    /// Does the work of the scheduler and the binder. Returns the name and the directory of the volume.
     async fn bound_claim(&self, name: &str, size: &str) -> (String, PathBuf) {
         let claim: PersistentVolumeClaim = self
             .world
@@ -114,7 +114,8 @@ impl Disks<'_> {
         (volume, path)
     }
 
-    /// Also what holds claims that pods use, since nobody else is there to let go of them.
+    /// Deletes a claim, and removes the finalizer of claims that pods use, because no controller runs that
+    /// would remove it.
     async fn delete_claim(&self, name: &str) {
         let none = json!({"metadata": {"finalizers": null}});
         self.patch_claim(name, none).await;
@@ -138,7 +139,7 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> 
     panic!("{what} did not come");
 }
 
-/// A pod that has a claim at `/data`, and the machine's programs.
+/// A pod with the claim at `/data`, and the programs of the machine.
 fn with_claim(claim: &str, script: &str) -> Value {
     let programs = [
         ("bin", "/usr/bin", "/usr/bin"),
@@ -155,7 +156,7 @@ fn with_claim(claim: &str, script: &str) -> Value {
         "volumeMounts": mounts}], "volumes": volumes})
 }
 
-/// Twice what the volume is to hold, then what its size is said to be, then ways out of its project.
+/// Writes twice the size of the volume, prints the reported size, and then tries to leave the project.
 const SCRIPT: &str = "exec 2>&1; export PATH=/bin:/usr/bin; cd /data; mkdir sub; touch sub/f; \
     busybox dd if=/dev/zero of=sub/big bs=1048576 count=128 conv=fsync | grep -v records; \
     busybox df -m /data | busybox awk 'END {print \"size\", $2}'; \
@@ -215,7 +216,7 @@ async fn on(world: &World, file_system: FileSystem) {
         );
     }
 
-    // It grows while it is used.
+    // The volume grows while the pod uses it.
     let more = json!({"spec": {"resources": {"requests": {"storage": "96Mi"}}}});
     disks.patch_claim(&claim, more).await;
     until("the larger size", || async {
@@ -227,7 +228,7 @@ async fn on(world: &World, file_system: FileSystem) {
     world.delete(kind).await;
     world.gone(kind).await;
 
-    // Its project is free when it is gone.
+    // The project of a removed volume can be used again.
     disks.delete_claim(&claim).await;
     disks.volume_phase(&volume, "Released").await;
     until("the end of the volume", || async {

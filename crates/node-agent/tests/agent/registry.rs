@@ -1,4 +1,4 @@
-//! A registry of a few images, as small as one can be (OCI distribution specification).
+//! A registry with a few images (OCI distribution specification).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The response bodies by path.
 type Pages = BTreeMap<String, Vec<u8>>;
 
-/// Serves images until it is dropped.
+/// A registry that serves images until it is dropped.
 pub struct Registry {
     address: SocketAddr,
     pages: Arc<Mutex<Pages>>,
@@ -23,7 +23,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Serves images by name, each of these layers, with the tag 1.
+    /// Serves images by name, with the listed layers and the tag 1.
     pub async fn start(images: &[(&str, Vec<Vec<u8>>)]) -> Self {
         let mut pages = Pages::from([("/v2/".to_owned(), Vec::new())]);
         for (name, layers) in images {
@@ -45,17 +45,17 @@ impl Registry {
         }
     }
 
-    /// Moves the image's tag to these layers.
+    /// Changes the image of the tag to an image with these layers.
     pub fn put(&self, image: &str, layers: &[Vec<u8>]) {
         add(&mut self.pages.lock().unwrap(), image, layers);
     }
 
-    /// An image's name without its tag.
+    /// The name of an image without its tag.
     pub fn repository(&self, image: &str) -> String {
         format!("{}/{image}", self.address)
     }
 
-    /// An image's full name.
+    /// The name of an image with its tag.
     pub fn name(&self, image: &str) -> String {
         format!("{}:1", self.repository(image))
     }
@@ -101,7 +101,7 @@ fn add(pages: &mut Pages, name: &str, layers: &[Vec<u8>]) {
     pages.insert(format!("/v2/{name}/manifests/1"), bytes);
 }
 
-/// The head of a request; none of a client that goes away.
+/// The head of a request; `None` if the client disconnects.
 pub async fn request_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -110,7 +110,7 @@ pub async fn request_head(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Answers one request and closes.
+/// Responds to one request and closes the connection.
 async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
     let Some(head) = request_head(&mut stream).await else {
         return;
@@ -133,7 +133,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
          connection: close\r\n\r\n",
         body.len()
     );
-    // A client that goes away has seen enough.
+    // A client that disconnects needs no more data.
     if stream.write_all(reply.as_bytes()).await.is_ok() && method != "HEAD" {
         stream.write_all(&body).await.ok();
     }

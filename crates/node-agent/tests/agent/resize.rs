@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use crate::pods::SLEEP;
 use crate::world::{World, condition, state};
 
-/// A limit of the container, or of the pod, as the kernel has it, by its names in both versions.
+/// A limit of the container or of the pod, read from the control group. `v1` and `v2` are the file names in
+/// both versions of control groups.
 fn limit(sandbox: &Sandbox, container: Option<&str>, v1: (&str, &str), v2: &str) -> String {
     let mut group = sandbox.cgroup().to_owned();
     if let Some(container) = container {
@@ -57,7 +58,7 @@ fn applied(pod: &Pod, cpu: &str) -> bool {
     has(pod, statuses.unwrap()[0].resources.as_ref(), cpu)
 }
 
-/// Whether these resources of the pod have that limit, and nothing of it is being changed.
+/// Whether these resources have the CPU limit `cpu`, and no resize of the pod is in progress.
 fn has(pod: &Pod, resources: Option<&ResourceRequirements>, cpu: &str) -> bool {
     let limits = resources.and_then(|resources| resources.limits.as_ref());
     let conditions = pod.status.as_ref().unwrap().conditions.as_ref().unwrap();
@@ -99,7 +100,7 @@ pub async fn limits_follow_what_is_asked_for() {
     assert_eq!(quota(&sandbox, Some("c-0")), "5000");
     assert_eq!(quota(&sandbox, None), "5000");
 
-    // Memory is taken at the start only, as the container wants it.
+    // The container's resize policy applies a new memory limit only at a restart.
     resize(
         &world,
         json!({"name": "c", "resources": asking("50m", "96Mi")}),
@@ -134,7 +135,7 @@ pub async fn limits_follow_what_is_asked_for() {
     world.end().await;
 }
 
-/// KEP-5419
+/// KEP-5419: the limits of the pod follow its requested resources.
 pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     let world = World::started("resize-pod").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "resources": asking("400m", "64Mi"),
@@ -166,7 +167,7 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
         let applied = |pod: &Pod| has(pod, pod.status.as_ref().unwrap().resources.as_ref(), cpu);
         world.until("p", "other limits of the pod", applied).await
     };
-    // Both grow at once; a container never has more than its pod.
+    // Both limits grow at once; a container never has more than its pod.
     let c = json!({"name": "c", "resources": asking("500m", "32Mi")});
     resize_with(
         &world,
@@ -178,7 +179,7 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     assert_eq!(quota(&sandbox, Some("c-0")), "50000");
     assert_eq!(instances(&pod), instances(&before));
     world.event("p", "Normal ResizeCompleted").await;
-    // Both shrink.
+    // Both limits shrink.
     let c = json!({"name": "c", "resources": asking("200m", "32Mi")});
     resize_with(
         &world,
@@ -190,7 +191,7 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     assert_eq!(quota(&sandbox, Some("c-0")), "20000");
     assert_eq!(instances(&pod), instances(&before));
 
-    // The one container has memory of its own, the other what the pod has, from its start.
+    // One container has a memory limit, the other container has the limit of the pod, from its start.
     resize_with(&world, json!({"resources": asking("350m", "96Mi")})).await;
     let pod = until("350m").await;
     assert_eq!(of_pod(), ("35000".to_owned(), mi(96)));

@@ -1,4 +1,4 @@
-//! Agents that end and begin while pods continue.
+//! Agents that stop and start while pods continue.
 
 use json_tree::json;
 use k8s_openapi::api::core::v1::Pod;
@@ -27,7 +27,7 @@ pub async fn a_new_agent_takes_over_what_runs() {
     let kept = world.ready("kept").await;
     world.ready("killed").await;
     world.stop().await;
-    // Nobody hears this end.
+    // No agent runs to observe this exit.
     let uid = world
         .api::<k8s_openapi::api::core::v1::Pod>()
         .get("killed")
@@ -40,7 +40,8 @@ pub async fn a_new_agent_takes_over_what_runs() {
         .unwrap()
         .unwrap();
     sandbox.signal("c-0", 9).await.unwrap();
-    // Another agent had started to follow it up, for an older version of the pod, and got half way.
+    // A former agent had created the next instance from an older version of the pod, but had not started
+    // it.
     let spec = world.dir.join("sandboxes/sandboxes").join(sandbox.id());
     let spec = std::fs::read_to_string(spec.join("containers/c-0/spec.json")).unwrap();
     let mut spec: json_tree::Value = serde_json::from_str(&spec).unwrap();
@@ -87,7 +88,7 @@ pub async fn a_stopped_node_brings_its_pods_back() {
 }
 
 pub async fn pods_that_are_gone_are_cleared_away() {
-    // statefulset.md 3.32: the next of the same name waits for it.
+    // statefulset.md 3.32: the next pod with this name waits for this pod.
     let mut world = World::new("gone").await;
     world.start(OnShutdown::LeavePods).await;
     world.pod("p", spec()).await;
@@ -98,7 +99,7 @@ pub async fn pods_that_are_gone_are_cleared_away() {
     pods.delete("p", &at_once).await.unwrap();
     world.gone("p").await;
     world.pod("p", spec()).await;
-    // An agent was killed as it cleared a pod away, or before it had noted anything of it.
+    // An agent was killed while it removed a pod, or before it had stored a record of the pod.
     let unnoted = world
         .dir
         .join("pods/default_q_1b4e28ba-2fa1-11d2-883f-0016d3cca427");

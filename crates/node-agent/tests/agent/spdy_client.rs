@@ -1,4 +1,4 @@
-//! Older clients' exec over SPDY, and port-forward over SPDY inside a WebSocket.
+//! `exec` of older clients over SPDY, and port-forward over SPDY inside a WebSocket.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::terminal::{dial, exec, serve, start_reader};
 use crate::world::World;
 
-/// Opens streams, each with its headers; their numbers are 1, 3, 5, …
+/// Opens streams with their headers. The stream ids are 1, 3, 5, …
 pub async fn open<C: AsyncWrite + Unpin>(client: &mut C, streams: &[&[(&str, &str)]]) {
     for (id, headers) in (1..).step_by(2).zip(streams) {
         let block = block(headers, id == 1).into();
@@ -30,7 +30,7 @@ fn data(stream: u32, fin: bool, text: &'static str) -> Frame {
     Frame::Data { stream, fin, data }
 }
 
-/// The data of each stream until the named ones have ended.
+/// The data of each stream, read until the streams `until` have ended.
 async fn collect<C: AsyncRead + Unpin>(client: &mut C, until: &[u32]) -> BTreeMap<u32, String> {
     let mut texts: BTreeMap<u32, String> = BTreeMap::new();
     let mut ended = Vec::new();
@@ -64,12 +64,12 @@ async fn collect<C: AsyncRead + Unpin>(client: &mut C, until: &[u32]) -> BTreeMa
     texts
 }
 
-/// A connection to the node's own API that speaks SPDY.
+/// A SPDY connection to the kubelet API.
 pub async fn upgraded(world: &World, path: &str) -> DuplexStream {
     upgraded_to(world, path, "v4.channel.k8s.io").await
 }
 
-/// As [`upgraded`], with this newest protocol.
+/// As [`upgraded`], with `newest` as the newest offered protocol.
 pub async fn upgraded_to(world: &World, path: &str, newest: &str) -> DuplexStream {
     let mut client = serve(world.node());
     let request = format!(
@@ -134,7 +134,7 @@ pub async fn older_clients_attach_and_hear_the_end_without_an_error() {
     let status = collect(&mut first, &[1]).await[&1].clone();
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["status"], "Success", "{status}");
-    // findings C2: the container's end, with whatever code, is no error of the attaching.
+    // findings C2: the exit of the container is no error of the attach, even with a nonzero code.
     world.logged("p", "c", "got one\n").await;
     let mut second = upgraded(&world, path).await;
     open_kinds(&mut second, &["error", "stdin", "stdout"]).await;
@@ -195,7 +195,7 @@ pub async fn ports_of_a_pod_are_forwarded() {
         "{texts:?}"
     );
 
-    // Clients without SPDY have channels instead.
+    // Clients without SPDY use channels instead.
     let path = "/portForward/default/p?ports=80,81";
     let mut socket = dial(world.node(), path, "v4.channel.k8s.io").await;
     let mut channels: BTreeMap<u8, Vec<u8>> = BTreeMap::new();

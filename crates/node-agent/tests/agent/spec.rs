@@ -1,4 +1,4 @@
-//! Fields of a pod besides commands, volumes of claims and probes.
+//! Fields of a pod apart from commands, volumes of claims and probes.
 
 use api_client::{Patch, PatchParams};
 use json_tree::json;
@@ -89,7 +89,7 @@ pub async fn files_of_objects_change_at_once_but_not_those_mounted_alone() {
     let world = World::started("swap").await;
     let config = json!({"metadata": {"name": "m"}, "data": {"a": "1", "b": "1"}});
     world.create::<ConfigMap>(config).await;
-    // Both files are read through one open directory: they are of one state, or gone with it.
+    // The script reads both files through one open directory, so the files have one state, or are deleted.
     let script = format!(
         "while true; do cd /m/..data && s=$(cat a b 2>/dev/null); cd /; \
          case $s in 22) break;; 12|21) echo torn;; esac; done; \

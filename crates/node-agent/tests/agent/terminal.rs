@@ -1,4 +1,4 @@
-//! exec and attach over WebSocket, as the API server passes them on.
+//! exec and attach over WebSocket, as the API server forwards them.
 
 use std::io::Error;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ fn ask(node: NodeService, request: http::Request<BoxBody>) -> NodeAnswer {
     Box::pin(node.oneshot(request))
 }
 
-/// A connection to the node's own API that can be upgraded.
+/// A connection to the kubelet API that can be upgraded.
 pub fn serve(node: NodeService) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
@@ -53,7 +53,7 @@ pub fn serve(node: NodeService) -> DuplexStream {
     ours
 }
 
-/// A WebSocket to the node's own API.
+/// A WebSocket to the kubelet API.
 pub async fn dial(node: NodeService, path: &str, protocol: &'static str) -> Client {
     let mut request = format!("ws://node{path}").into_client_request().unwrap();
     let name = "Sec-WebSocket-Protocol"
@@ -81,7 +81,7 @@ where
     finish_messages(socket).await
 }
 
-/// Output, errors and the final status of a connection's reading half.
+/// Output, errors and the final status, from the receiving half of a connection.
 pub async fn finish_messages(
     mut socket: impl futures::Stream<Item = Result<Message, tokio_tungstenite::tungstenite::Error>>
     + Unpin,
@@ -192,7 +192,7 @@ pub async fn commands_run_with_input_output_and_exit_code() {
     world.end().await;
 }
 
-/// Starts a pod that repeats two lines of its input, and returns the path to attach to it.
+/// Starts a pod that prints two lines of its input. Returns the path for an attach.
 pub(crate) async fn start_reader(world: &World) -> &'static str {
     let script = "read first; echo got $first; read second; echo got $second; exit 3";
     let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
@@ -202,24 +202,25 @@ pub(crate) async fn start_reader(world: &World) -> &'static str {
     "/attach/default/p/c?stdin=true&stdout=true"
 }
 
-/// findings-2 I4: who attaches after the end hears the same end as who was attached before it, and no output again.
+/// findings-2 I4: a client that attaches after the exit gets the final status of a client that was attached
+/// before, and no output.
 pub async fn who_attaches_after_the_end_hears_it_without_an_error() {
     let world = World::started("attach-late").await;
     for (name, policy, script) in [
         ("well", "Never", "echo said"),
         ("ill", "Never", "echo said; exit 3"),
-        // It waits for its next start.
+        // The container waits for its next start.
         ("again", "Always", "echo said; exit 3"),
     ] {
         let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": policy,
             "containers": [{"name": "c", "command": ["sh", "-c", script], "stdin": true}]});
         world.pod(name, spec).await;
         world.logged(name, "c", "said\n").await;
-        // At once, while the node learns of the end, and later.
+        // The clients attach at once, while the node processes the exit, and later.
         for _ in 0..20 {
             let path = format!("/attach/default/{name}/c?stdin=true&stdout=true");
             let mut late = connect(world.node(), &path).await;
-            // It may have ended meanwhile.
+            // The container may have exited meanwhile.
             drop(late.send(Message::binary(b"\0typed\n".to_vec())).await);
             let (_, _, status) = finish(late).await;
             assert_eq!(status["status"], "Success", "{name} {status}");
@@ -251,7 +252,8 @@ pub async fn who_attaches_after_the_end_hears_it_without_an_error() {
     world.end().await;
 }
 
-/// findings-2 I4: `kubectl run -i` reads the log and then attaches. The words in between are heard, and once.
+/// findings-2 I4: `kubectl run -i` reads the log and then attaches. The lines in between are sent exactly
+/// once.
 pub async fn who_has_just_read_the_log_hears_what_was_said_since() {
     let world = World::started("attach-gap").await;
     let wait = |file: &str| format!("until [ -e {file} ]; do busybox usleep 10000; done");
@@ -276,7 +278,7 @@ pub async fn who_has_just_read_the_log_hears_what_was_said_since() {
         let said = first.next().await.unwrap().unwrap();
         assert_eq!(said.into_data().as_ref(), expected);
     }
-    // Nobody else hears it again.
+    // Another client does not receive the lines again.
     let second = connect(world.node(), path).await;
     run("touch /tmp/end".to_owned()).await;
     for socket in [first, second] {
@@ -287,7 +289,7 @@ pub async fn who_has_just_read_the_log_hears_what_was_said_since() {
     world.end().await;
 }
 
-/// The code of an answer that is no upgrade.
+/// The status code of a response that is no upgrade.
 async fn refused(node: NodeService, path: &str) -> u16 {
     let request = format!("ws://node{path}").into_client_request().unwrap();
     match tokio_tungstenite::client_async(request, serve(node)).await {
@@ -299,7 +301,7 @@ async fn refused(node: NodeService, path: &str) -> u16 {
 pub async fn who_is_attached_hears_the_end_without_an_error() {
     let world = World::started("attach").await;
     let path = start_reader(&world).await;
-    // findings C3: the container's own input continues when the client's ends.
+    // findings C3: the input of the container stays open when the client closes its input.
     let mut first = connect(world.node(), path).await;
     first
         .send(Message::binary(b"\0one\n".to_vec()))
@@ -310,7 +312,7 @@ pub async fn who_is_attached_hears_the_end_without_an_error() {
     first.send(Message::binary(vec![255, 0])).await.unwrap();
     let (_, _, status) = finish(first).await;
     assert_eq!(status["status"], "Success", "{status}");
-    // findings C2: the container's end, with whatever code, is no error of the attaching.
+    // findings C2: the exit of the container is no error of the attach, even with a nonzero code.
     let mut second = connect(world.node(), path).await;
     second
         .send(Message::binary(b"\0two\n".to_vec()))

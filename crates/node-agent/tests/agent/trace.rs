@@ -1,4 +1,4 @@
-//! A directory of the node into which a pod's containers write what happens to them.
+//! A directory of the node to which a pod's containers write.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use json_tree::{Value, json};
 
 use crate::world::{PATIENCE, World};
 
-/// The directory; containers have it as `/trace`.
+/// The directory, which containers mount at `/trace`.
 pub struct Trace(pub PathBuf);
 
 impl Trace {
@@ -18,29 +18,30 @@ impl Trace {
         Self(dir)
     }
 
-    /// The pod's volume.
+    /// The volume for the pod's specification.
     pub fn volume(&self) -> Value {
         json!({"name": "trace", "hostPath": {"path": self.0, "type": "Directory"}})
     }
 
-    /// Where a container has it.
+    /// The volume mount for a container's specification.
     pub fn mount() -> Value {
         json!({"name": "trace", "mountPath": "/trace"})
     }
 
-    /// The contents of a file so far.
+    /// The present content of a file.
     pub fn written(&self, name: &str) -> String {
         fs::read_to_string(self.0.join(name)).unwrap_or_default()
     }
 
-    /// Makes a file that containers wait for.
+    /// Creates a file that containers wait for.
     pub fn make(&self, name: &str) {
         fs::write(self.0.join(name), "").unwrap();
     }
 }
 
-/// A command that runs until it is told to end, and writes that to the trace's file `order`. Once it
-/// hears, it makes `/tmp/hears`, and a file of its name in the trace.
+/// A command that runs until it receives the termination signal, and then writes its end to the trace's
+/// file `order`. As soon as the command can handle the signal, it creates `/tmp/hears`, and a file with its
+/// name in the trace.
 pub fn traced(name: &str) -> Value {
     let script = format!(
         "trap 'echo {name} ends >> /trace/order; exit 0' TERM; touch /tmp/hears /trace/{name}; \
@@ -49,7 +50,7 @@ pub fn traced(name: &str) -> Value {
     json!(["sh", "-c", script])
 }
 
-/// Waits for something on the node itself.
+/// Waits for a condition on the node itself.
 pub async fn holds(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {

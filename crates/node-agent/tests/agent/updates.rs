@@ -1,4 +1,4 @@
-//! Changes under a running pod, and the state of its volumes and images afterwards.
+//! Changes of objects and images that a running pod uses.
 
 use api_client::{Patch, PatchParams};
 use json_tree::{Value, json};
@@ -72,7 +72,7 @@ pub async fn a_tag_that_has_moved_is_followed_as_the_policy_says() {
     registry.put("app", &version("second"));
     says("present", "IfNotPresent", "first").await;
     says("moved", "Always", "second").await;
-    // The next instance of a container is of what the tag says by then.
+    // The next instance of a container uses the present image of the tag.
     let uid = world.ready("before").await.metadata.uid.unwrap();
     let sandbox = world.runtime.sandbox(&uid).await.unwrap().unwrap();
     sandbox.signal("c-0", 9).await.unwrap();
@@ -80,7 +80,7 @@ pub async fn a_tag_that_has_moved_is_followed_as_the_policy_says() {
     world.until("before", "running again", again).await;
     world.logged("before", "c", "second").await;
 
-    // With nobody to ask, what is here will do where the pod says so.
+    // Without the registry, the present image is used if the pull policy allows it.
     drop(registry);
     world.pod("asks", of("Always")).await;
     let failed = |pod: &_| state(pod, "c").0 == "ErrImagePull";
@@ -120,7 +120,7 @@ pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
     run("first", Some("OnRootMismatch")).await;
     assert_eq!(group(&path), 3000);
     assert_eq!(group(&early), 3000);
-    // What the pod makes is the group's by the directory's mode.
+    // Files that the pod creates get the group through the setgid bit of the directory.
     assert_eq!(group(&path.join("first")), 3000);
     assert_eq!(group(&path.join("of/first/file")), 3000);
     let later = made("later");

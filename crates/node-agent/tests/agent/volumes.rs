@@ -66,7 +66,7 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
         .await
         .unwrap();
     world.logged("v", "c", "now 7").await;
-    // One change after the other, some while the files are being made.
+    // One change after another, some of them while the files are being built.
     for value in 8..=40 {
         let patch = Patch::Merge(json!({"data": {"a": value.to_string()}}));
         let maps = world.api::<ConfigMap>();
@@ -114,7 +114,7 @@ pub async fn a_token_is_for_the_user_that_the_pod_has() {
         world.ready(name).await;
         world.logged(name, "c", "read").await;
     }
-    // All files of a volume are made again together, the token with another one.
+    // All files of a volume are rebuilt together, with a new token.
     let patch = Patch::Merge(json!({"data": {"a": "2"}}));
     let maps = world.api::<ConfigMap>();
     maps.patch("m", &PatchParams::default(), &patch)
@@ -156,7 +156,7 @@ pub async fn a_claim_keeps_what_a_pod_wrote() {
     world.event("first", "PVC default/data is not bound").await;
     block::bind(&world, &claim, &path, "Filesystem", None).await;
     world.event("first", "does not exist").await;
-    // A directory is not mounted: options change nothing.
+    // A directory is not mounted, so mount options have no effect.
     let options = json!({"spec": {"mountOptions": ["bind", "noexec", "a\0b"]}});
     let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
     let (params, patch) = (PatchParams::default(), Patch::Merge(options));

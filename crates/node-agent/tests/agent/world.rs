@@ -1,4 +1,4 @@
-//! A node with everything real below it, and an API server in memory above it.
+//! The world of these tests: a node with real containers, volumes and network, and an API server in memory.
 
 use std::fs;
 use std::io;
@@ -29,10 +29,10 @@ use tower::ServiceExt;
 pub const IMAGE: &str = "test/busybox:1";
 pub const NODE: &str = "node-a";
 
-/// How long something may take that has to happen: a busy disk can stop each write for tens of seconds.
+/// Time limit for a condition that must become true: a busy disk can delay each write for tens of seconds.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// No poll of the agent takes longer than this, unoptimised.
+/// Maximum duration of one poll of an agent's task, in an unoptimised build.
 const POLL_MAX: Duration = Duration::from_millis(250);
 
 #[derive(Default)]
@@ -55,27 +55,25 @@ pub struct World {
     pub images: ImageStore,
     ranges: Ranges,
     agent: Option<(NodeAgent, CancellationToken)>,
-    /// The node's address.
     pub node_ip: watch::Sender<IpAddr>,
-    /// In which order the next agent stops its pods.
+    /// The order in which the next agent stops its pods.
     pub shutdown_order: ShutdownOrder,
-    /// The next agent's eviction settings: none unless a test sets them, because the rest of the
-    /// machine does not concern its pods.
+    /// The eviction settings of the next agent; none by default, because other programs use the machine, too.
     pub eviction: Eviction,
-    /// When the next agent removes images.
+    /// The image garbage collection settings of the next agent.
     pub image_gc: ImageGcPolicy,
-    /// Where the next agent serves its API: not on the network unless a test sets it.
+    /// The network address of the next agent's kubelet API; `None` by default.
     pub kubelet_api: Option<KubeletApi>,
-    /// The user of the next agent: an administrator unless a test sets it.
+    /// The user of the next agent; an administrator by default.
     pub user: UserInfo,
-    /// The length of the next agent's lease.
+    /// The duration of the next agent's Lease.
     pub lease_length: LeaseLength,
-    /// Whether the API server is away for agents, not for the test.
+    /// Whether agents cannot reach the API server; the test still can.
     pub away: Arc<AtomicBool>,
     slow_polls: Arc<SlowPolls>,
 }
 
-/// A layer with busybox and what it needs.
+/// A layer with busybox and the libraries that it needs.
 pub fn layer() -> Vec<u8> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"];
     let program_path = busybox.iter().find(|path| Path::new(path).exists());
@@ -117,7 +115,7 @@ pub fn layer() -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// The libraries and the interpreter of a program that is not static.
+/// The libraries and the interpreter of a dynamically linked program.
 pub fn libraries(program: &Path) -> Vec<PathBuf> {
     let listed = std::process::Command::new("ldd")
         .arg(program)
@@ -131,7 +129,7 @@ pub fn libraries(program: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes what all tests of this process share.
+/// Removes the files that all tests of this process share.
 pub fn remove_shared() {
     for what in ["images", "pki"] {
         fs::remove_dir_all(shared(what)).ok();
@@ -142,7 +140,7 @@ fn shared(what: &str) -> PathBuf {
     std::env::temp_dir().join(format!("mainstay-agent-{what}-{}", std::process::id()))
 }
 
-/// The images of all tests of this process.
+/// The image store that all tests of this process share.
 fn images() -> ImageStore {
     static STORE: OnceLock<ImageStore> = OnceLock::new();
     let open = || {
@@ -159,7 +157,7 @@ fn images() -> ImageStore {
 
 impl World {
     pub async fn new(name: &str) -> Self {
-        // Of its own: what a test that failed has left must not be in the way of others.
+        // The id is unique, so that the remains of a failed test do not disturb other tests.
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed) % 128;
         let unique = format!("{:06x}", std::process::id() as usize * 128 + number);
@@ -282,7 +280,7 @@ impl World {
         self.agent = Some((agent, stop));
     }
 
-    /// The client of an agent, which has no connection while the server is away.
+    /// The client of an agent, which cannot connect while the server is away.
     fn agent_client(&self) -> Client {
         let (server, away) = (self.server.local(self.user.clone()), self.away.clone());
         let answer = move |request: Request<Body>| {
@@ -297,7 +295,7 @@ impl World {
         Client::new(tower::service_fn(answer), "default")
     }
 
-    /// How a service proxy beside the agent is run.
+    /// The configuration of a service proxy for the agent's node.
     pub fn proxy_config(&self) -> service_proxy::Config {
         service_proxy::Config {
             instance_id: self.options.instance_id.clone(),
@@ -317,7 +315,7 @@ impl World {
         }
     }
 
-    /// Ends the agent in order.
+    /// Shuts the agent down in an orderly way.
     pub async fn stop(&mut self) {
         if let Some((agent, stop)) = self.agent.take() {
             stop.cancel();
@@ -325,22 +323,22 @@ impl World {
         }
     }
 
-    /// Ends the test: nothing of it may stay on the machine.
+    /// Ends the test. Nothing of the test may stay on the machine.
     pub async fn end(mut self) {
         self.stop().await;
         assert!(
             self.runtime.sandboxes().await.unwrap().is_empty(),
             "sandboxes are left"
         );
-        // An agent that leaves its pods leaves the control groups above them, too.
+        // An agent that leaves its pods also leaves the parent control groups.
         self.runtime.close().await.unwrap();
         self.network.close(true).await.unwrap();
         fs::remove_dir_all(&self.dir).unwrap();
-        // findings A9: the agent holds up nothing else that runs on its threads.
+        // findings A9: the agent blocks no other task on its threads.
         assert!(self.slow_polls.found().is_empty(), "{:?}", self.slow_polls);
     }
 
-    /// From now on the API server reaches the node over the network only.
+    /// From now on, the API server reaches the node only over the network.
     pub fn forget_service(&self) {
         *self.connector.0.lock().unwrap() = None;
     }
@@ -371,13 +369,14 @@ impl World {
             .unwrap()
     }
 
-    /// Creates a pod that is bound to the node; `spec` without what all pods have here.
+    /// Creates a pod that is bound to the node. `spec` is completed with the fields that all pods of the
+    /// tests have.
     pub async fn pod(&self, name: &str, mut spec: Value) -> Pod {
         spec["nodeName"] = json!(NODE);
         self.unplaced_pod(name, spec).await
     }
 
-    /// Creates a pod that a scheduler has to bind.
+    /// Creates a pod without a node, which a scheduler has to bind.
     pub async fn unplaced_pod(&self, name: &str, mut spec: Value) -> Pod {
         if spec.get("automountServiceAccountToken").is_none() {
             spec["automountServiceAccountToken"] = json!(false);
@@ -400,7 +399,7 @@ impl World {
             .unwrap();
     }
 
-    /// Waits until the pod is as wanted.
+    /// Waits until the pod satisfies `wanted`.
     pub async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Pod) -> bool) -> Pod {
         let begun = Instant::now();
         loop {
@@ -468,7 +467,8 @@ impl World {
         self.try_logs(name, container).await.unwrap()
     }
 
-    /// A pod that is not yet on the node, or a container that waits to start, has no log.
+    /// The log of a container. Fails for a pod that is not yet on the node, or a container that has not
+    /// started.
     async fn try_logs(&self, name: &str, container: &str) -> api_client::Result<String> {
         let params = api_client::LogParams {
             container: Some(container.to_owned()),
@@ -477,7 +477,7 @@ impl World {
         self.api::<Pod>().logs(name, &params).await
     }
 
-    /// Waits for the log to contain `text`.
+    /// Waits until the log contains `text`. Returns the log.
     pub async fn logged(&self, name: &str, container: &str, text: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -492,21 +492,21 @@ impl World {
     }
 }
 
-/// The pause between two looks at a pod, of a wait that has begun then: an eighth of the time waited so far. A look decodes the pod,
-/// unoptimised, and takes processor time from all other tests.
+/// Sleeps between two reads of a pod: an eighth of the time that the test has waited so far. Each read
+/// decodes the pod in unoptimised code, which takes processor time from all other tests.
 async fn pause(begun: Instant) {
     let [least, most] = [2, 40].map(Duration::from_millis);
     tokio::time::sleep((begun.elapsed() / 8).clamp(least, most)).await;
 }
 
 impl Drop for World {
-    /// Takes everything away even when the test has failed.
+    /// Cleans up, even if the test has failed.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
         }
         if let Some((_, stop)) = &self.agent {
-            // It would continue making again what is lost.
+            // The agent is stopped first, because it would create removed objects again.
             stop.cancel();
         }
         let (runtime, network) = (self.runtime.clone(), self.network.clone());
@@ -581,7 +581,8 @@ pub fn phase(pod: &Pod) -> &str {
         .unwrap_or_default()
 }
 
-/// The waiting reason, or exit reason and code, or `running`, of a main container; its restarts.
+/// The waiting reason, or the exit reason and code, or `running`, of a main container; and the number of
+/// its restarts.
 pub fn state(pod: &Pod, container: &str) -> (String, i32) {
     let status = pod.status.as_ref().unwrap();
     let main = status.container_statuses.iter().flatten();

@@ -1,4 +1,4 @@
-//! Pods whose containers are not ready: which one, and why.
+//! Pods whose containers are not ready: the container that is the cause, and the reason.
 
 use jiff::Timestamp;
 use json_tree::{Value, json};
@@ -27,8 +27,9 @@ struct Subject<'p> {
     status: Option<&'p Status>,
 }
 
-/// The cause why the pod's containers are not ready. Init containers run in turn, so the first
-/// unfinished one is the cause; of the others the one with the worst state, then the first.
+/// The reason why the pod's containers are not ready. Init containers run one after another, so the first
+/// unfinished init container is the cause. Of the main containers, the first one with the worst state is
+/// the cause.
 pub(super) fn trouble(pod: &PodView) -> Option<Diagnosis> {
     let spec = &pod.spec;
     let silent = pod.init_containers.is_empty() && pod.containers.is_empty();
@@ -80,7 +81,7 @@ fn find<'p>(statuses: &'p [Status], container: &Container) -> Option<&'p Status>
     statuses.find(|status| *status.name == *container.name)
 }
 
-/// The rank of a reason; the lowest is the most likely cause.
+/// The rank of a reason. The reason with the lowest rank is the most likely cause.
 fn rank(reason: Reason) -> u8 {
     match reason {
         Reason::ContainerStarting => 2,
@@ -113,7 +114,7 @@ impl Subject<'_> {
         self.status.is_some_and(|status| status.ready)
     }
 
-    /// `container main`, `init container setup`.
+    /// For instance `container main` or `init container setup`.
     fn title(&self) -> String {
         let kind = match self.kind {
             Kind::Init => "init container",
@@ -211,7 +212,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The container exited and is or will be restarted.
+    /// The diagnosis of a container that has exited and is restarted, now or later.
     fn crashed(&self, end: Option<&ContainerStateTerminated>) -> Diagnosis {
         let title = self.title();
         let end = end.or_else(|| self.last_end());
@@ -304,7 +305,7 @@ impl Subject<'_> {
         self.status?.last_end.as_deref()
     }
 
-    /// The end of the previous run, if it failed.
+    /// The exit of the previous run, if it failed.
     fn last_run(&self) -> String {
         match self.last_end() {
             Some(end) if end.exit_code != 0 => {
@@ -358,7 +359,7 @@ fn has_post_start(container: &Container) -> bool {
     lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some())
 }
 
-/// The error itself, without the back-off prefix.
+/// The error without the back-off prefix.
 fn pull_error(message: &str) -> &str {
     match message.split_once(": ErrImagePull: ") {
         Some((before, error)) if before.starts_with("Back-off pulling image") => error,
@@ -367,7 +368,7 @@ fn pull_error(message: &str) -> &str {
     }
 }
 
-/// A probe in words: `GET /healthz on port 8080`.
+/// A readable description of a probe: `GET /healthz on port 8080`.
 pub fn describe_probe(probe: &Probe) -> String {
     let port = |port: &IntOrString| match port {
         IntOrString::Int(number) => number.to_string(),

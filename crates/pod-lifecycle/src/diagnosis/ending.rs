@@ -97,8 +97,8 @@ pub(super) fn node_lost(pod: &PodView, around: &PodContext<'_>) -> Option<Diagno
     Some(found.since(since))
 }
 
-/// A pod on a lost node with the out-of-service taint: it is evicted at once, and pod garbage collection
-/// removes it, at the latest after its period.
+/// The diagnosis of a pod on a lost node with the out-of-service taint: the pod is evicted at once. Pod
+/// garbage collection deletes the pod after its period at the latest.
 fn declared_off(pod: &PodView, node: &str) -> Diagnosis {
     let next = match pod.controller.as_deref() {
         Some(owner) => format!("{} {} replaces it", owner.kind, owner.name),
@@ -115,7 +115,7 @@ fn declared_off(pod: &PodView, node: &str) -> Diagnosis {
     )
 }
 
-/// A pod that ends with the lease of its node.
+/// The diagnosis of a pod that stops with the Lease of its node.
 fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
     let force = force(pod);
     Diagnosis::new(
@@ -133,7 +133,7 @@ fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
     )
 }
 
-/// The diagnosis of a lost node, from the pod's status alone.
+/// The diagnosis of a pod on a lost node, from the pod's status alone.
 pub(super) fn unheard(pod: &PodView, node: &str) -> Diagnosis {
     if pod.ends_with_lease() {
         return fails_over(pod, node);
@@ -161,7 +161,6 @@ fn node_lost_since(node: &Node) -> Option<jiff::Timestamp> {
     Some(ready.last_transition_time.as_ref()?.0)
 }
 
-/// A pod that has ended.
 pub(super) fn ended(pod: &PodView) -> Diagnosis {
     let cause = text::line(pod.reason.as_deref().unwrap_or_default());
     let said = text::then(": ", pod.message.as_deref().unwrap_or_default());

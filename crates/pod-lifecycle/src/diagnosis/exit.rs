@@ -1,13 +1,13 @@
-//! The end of a container's process, in words.
+//! Readable descriptions of the exit of a container's process.
 
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated};
 
 use super::text;
 
-/// The exit code of a process that a signal ended is this number plus the signal.
+/// The exit code of a process that a signal killed is this number plus the signal.
 const SIGNAL_BASE: i32 = 128;
 
-/// `exit code 1 (Error): last words` and the like.
+/// For instance `exit code 1 (Error): termination message`.
 pub(super) fn describe(end: &ContainerStateTerminated, container: Option<&Container>) -> String {
     let reason = end.reason.as_deref().unwrap_or_default();
     let last_words = text::then(": ", end.message.as_deref().unwrap_or_default());

@@ -1,10 +1,11 @@
-//! The reason why a pod waits, in words.
+//! Readable reasons why a pod waits.
 //!
-//! **Goal**: from the stored pod, name the cause why it is not Ready, and the steps that would change it.
-//! **Relies on**: nothing; statuses may be missing, old or contradictory. **Guarantees**: total; [`pod()`] returns the
-//! same text as long as the cause is the same: no ages, counters or back-off times, so that a condition may hold it.
+//! **Goal**: name the cause why a stored pod is not Ready, and the steps that would resolve it.
+//! **Relies on**: nothing; statuses may be missing, old or contradictory. **Guarantees**: total; [`pod()`]
+//! returns an equal text as long as the cause does not change. The text has no ages, counters or back-off
+//! times, so that a condition may contain it.
 //!
-//! `pod` checks in the order in which things can go wrong; `ending` covers terminating and ended
+//! `pod` checks the possible causes in the order of a pod's life; `ending` covers terminating and ended
 //! pods, `scheduling` pods without a node, `container` pods with one; `exit` describes the end of a
 //! process.
 

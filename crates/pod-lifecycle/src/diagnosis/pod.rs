@@ -1,4 +1,4 @@
-//! The question about one pod.
+//! The diagnosis of one pod.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -15,16 +15,16 @@ use super::{container, ending, scheduling, text};
 pub struct Diagnosis {
     /// Reason for programs: one word in CamelCase.
     pub reason: Reason,
-    /// Message in one line, to follow the pod's name and a colon. It is the same as long as the
-    /// cause is.
+    /// Message in one line, which follows the pod's name and a colon. The message changes only with the
+    /// cause.
     pub message: String,
-    /// The steps that would change it.
+    /// The steps that would resolve the cause.
     pub remedy: Remedy,
-    /// The container that is the cause, if one is.
+    /// The container that is the cause; `None` if no container is.
     pub container: Option<String>,
-    /// The claims that are the cause, if any are.
+    /// The claims that are the cause; empty if no claim is.
     pub claims: Vec<String>,
-    /// The time since when this holds, from the pod's status.
+    /// The time since when the cause exists, from the pod's status.
     pub since: Option<Timestamp>,
 }
 
@@ -41,34 +41,34 @@ impl Diagnosis {
         }
     }
 
-    /// With the time since when it holds, if that is known.
+    /// Sets the time since when the cause exists.
     pub fn since(mut self, since: Option<Timestamp>) -> Self {
         self.since = since.or(self.since);
         self
     }
 
-    /// With the container that is the cause.
+    /// Sets the container that is the cause.
     pub fn of_container(mut self, name: &str) -> Self {
         self.container = Some(name.to_owned());
         self
     }
 }
 
-/// Objects besides the pod that make a diagnosis more exact.
+/// Objects apart from the pod that make a diagnosis more exact.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PodContext<'a> {
-    /// The pod's node, if it was read.
+    /// The pod's node; `None` if it was not read.
     pub node: Option<&'a Node>,
-    /// The time. With it the answer may change without an event, when a grace period ends.
+    /// The present time. With it, the diagnosis may change without an event when a grace period ends.
     pub now: Option<Timestamp>,
 }
 
-/// The cause why the pod is not Ready, or that it is being deleted; `None` for a Ready pod.
+/// The cause why the pod is not Ready, or is being deleted; `None` for a Ready pod.
 pub fn pod(pod: &PodView) -> Option<Diagnosis> {
     pod_in(pod, &PodContext::default())
 }
 
-/// The cause why the pod is not Ready, with knowledge of its node or the time.
+/// The cause why the pod is not Ready. The context has the pod's node and the time.
 pub fn pod_in(pod: &PodView, around: &PodContext<'_>) -> Option<Diagnosis> {
     if pod.is_deleting() {
         return Some(ending::terminating(pod, around));
@@ -128,8 +128,8 @@ fn closed_gates(pod: &PodView) -> Option<Diagnosis> {
     })
 }
 
-/// The node reports the pod as well, but the pod was marked as not ready: the node lifecycle
-/// controller does so to the pods of a lost node.
+/// A pod that is marked as not ready although its node reports it: the node lifecycle controller marks the
+/// pods of a lost node.
 fn forsaken(pod: &PodView, node: &str) -> Option<Diagnosis> {
     let ready = pod.condition(pod_condition::READY)?;
     let containers = pod.condition(pod_condition::CONTAINERS_READY)?;

@@ -6,27 +6,27 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It is being deleted, and its containers are stopping.
+    /// The pod is being deleted, and its containers are stopping.
     Terminating,
-    /// Only a finalizer keeps it.
+    /// Only a finalizer prevents the deletion.
     HeldByFinalizer,
-    /// It is on a lost node.
+    /// The pod's node is lost.
     NodeLost,
-    /// It was evicted because its node was short of a resource.
+    /// The pod was evicted because its node was short of a resource.
     Evicted,
-    /// It failed and will not run again.
+    /// The pod failed and will not run again.
     Failed,
-    /// It succeeded and will not run again.
+    /// The pod succeeded and will not run again.
     Completed,
     /// The pod has a scheduling gate.
     SchedulingGated,
-    /// A claim that it uses is missing, not bound, or being deleted.
+    /// A claim of the pod is missing, not bound, or being deleted.
     WaitingForClaim,
     /// No node is feasible.
     Unschedulable,
-    /// The scheduler has not tried it yet.
+    /// The scheduler has not tried to schedule the pod yet.
     NotScheduled,
-    /// Its node has not started it yet.
+    /// The pod's node has not started the pod yet.
     NotStarted,
     /// The image cannot be pulled.
     ImagePullFailed,
@@ -38,7 +38,7 @@ pub enum Reason {
     ContainerConfigError,
     /// A container cannot be created or its process cannot be started.
     ContainerStartError,
-    /// A container exited and is restarted after a back-off.
+    /// A container exited and will be restarted after a delay.
     ContainerCrashed,
     /// A container is killed because its liveness probe fails.
     LivenessProbe,
@@ -56,7 +56,7 @@ pub enum Reason {
     ReadinessProbe,
     /// A readiness gate is not True.
     ReadinessGate,
-    /// Not ready, and no stored object says why.
+    /// The pod is not ready, and no stored object has the reason.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! A remedy: in words, and as commands.
+//! A remedy: a text and commands.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use super::text;
 pub struct Remedy {
     /// The advice in one line.
     pub text: String,
-    /// Commands to run one after the other. Words in capitals are placeholders for the user's
-    /// values: `IMAGE`, `VALUE`.
+    /// Commands to run one after another. Words in capitals are placeholders for the user's values:
+    /// `IMAGE`, `VALUE`.
     pub commands: Vec<String>,
 }
 
 impl Remedy {
-    /// A remedy that is advice only, without commands.
+    /// A remedy without commands.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -27,7 +27,6 @@ impl Remedy {
         }
     }
 
-    /// Appends a command to run.
     #[must_use]
     pub fn with(mut self, command: impl Into<String>) -> Self {
         self.commands.push(command.into());
@@ -53,7 +52,7 @@ impl From<&Remedy> for Remedy {
     }
 }
 
-/// All in one line.
+/// Prints the text and the commands in one line.
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
@@ -64,15 +63,15 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// The object that a pod is created from, by the pod's owner references.
+/// The object whose controller creates the pod, from the pod's owner references.
 enum Maker {
-    /// A bare pod.
+    /// The pod has no owner.
     Nobody,
-    /// A workload with a mutable template: its name for kubectl.
+    /// A workload with a mutable template: its name in kubectl commands.
     Template(String),
     /// A Job, whose template is immutable.
     Job(String),
-    /// An owner whose template kubectl does not know.
+    /// An owner whose template kubectl cannot change.
     Other,
 }
 
@@ -91,7 +90,7 @@ fn maker(pod: &PodView) -> Maker {
     }
 }
 
-/// The name of a ReplicaSet is the Deployment's name and the hash of the template.
+/// The name of a ReplicaSet consists of the Deployment's name and the hash of the template.
 fn deployment(pod: &PodView, replica_set: &str) -> String {
     let hash = pod.label(POD_TEMPLATE_HASH);
     let name = hash.and_then(|hash| replica_set.strip_suffix(hash)?.strip_suffix('-'));
@@ -101,7 +100,7 @@ fn deployment(pod: &PodView, replica_set: &str) -> String {
     }
 }
 
-/// The object to edit to change the pod: its StatefulSet, its other owner, or itself.
+/// The object to edit to change the pod: its StatefulSet, its other owner, or the pod itself.
 pub fn template(pod: &PodView) -> String {
     match (maker(pod), &pod.controller) {
         (Maker::Template(name), _) => name,
@@ -111,8 +110,8 @@ pub fn template(pod: &PodView) -> String {
     }
 }
 
-/// The commands that merge `change` into the spec of the pod or its workload. Immutable objects are
-/// recreated.
+/// The commands that merge `change` into the specification of the pod or its workload. Immutable objects
+/// are recreated.
 pub fn change(pod: &PodView, change: Value) -> Vec<String> {
     let patch = |target: &str, options: &str, patch: Value| {
         // `PORT` is a placeholder for a number.
@@ -147,7 +146,7 @@ pub fn change(pod: &PodView, change: Value) -> Vec<String> {
     }
 }
 
-/// The command that recreates a Job with `change` merged into its mostly immutable spec.
+/// The command that recreates a Job with `change` merged into its specification, which is mostly immutable.
 pub fn job_anew(namespace: &str, name: &str, change: Value) -> String {
     let mut spec = json!({
         "selector": null,
@@ -172,7 +171,7 @@ pub fn job_anew(namespace: &str, name: &str, change: Value) -> String {
     )
 }
 
-/// The command `kubectl delete pod NAME`, with the namespace where it is needed.
+/// The command `kubectl delete pod NAME`, with the pod's namespace.
 pub fn delete(pod: &PodView) -> String {
     text::kubectl(&pod.namespace, &format!("delete pod {}", pod.name))
 }

@@ -1,4 +1,4 @@
-//! Pods without a node.
+//! Diagnoses of pods without a node.
 
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
@@ -32,7 +32,7 @@ pub(super) fn without_node(pod: &PodView) -> Diagnosis {
     }
     let message = scheduled.and_then(|condition| condition.message());
     let message = message.unwrap_or_default();
-    // The result of preemption is no cause of its own.
+    // The result of the preemption is not a separate cause.
     let (message, _) = message.split_once(" preemption: ").unwrap_or((message, ""));
     let message = text::line(message);
     if message.is_empty() {
@@ -83,7 +83,7 @@ fn is_about_claims(message: &str) -> bool {
 
 fn about_claims(pod: &PodView, message: String) -> Diagnosis {
     let mut claims = claim_names(pod);
-    // If the message names claims, only those are the cause.
+    // If the message names claims, only these claims are the cause.
     let named: Vec<String> = claims
         .iter()
         .filter(|claim| message.contains(&format!("\"{claim}\"")))

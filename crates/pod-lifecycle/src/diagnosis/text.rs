@@ -1,11 +1,11 @@
-//! Names, commands and texts that several answers share.
+//! Names, commands and texts that several diagnoses share.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations;
 use resource_kinds::pod_view::Condition;
 
-/// Maximum length of a foreign text, in characters.
+/// Maximum length of a text from other programs, in characters.
 const FOREIGN_TEXT_MAX: usize = 300;
 
 /// The name of an object; empty if it has none.
@@ -23,14 +23,15 @@ pub fn changed_at(condition: Option<&Condition>) -> Option<Timestamp> {
     condition?.since
 }
 
-/// The finalizers without a controller here; those of volume protection are removed automatically.
+/// The finalizers that no controller of this program removes. The finalizers of volume protection are
+/// removed automatically.
 pub fn finalizers<'f>(all: impl IntoIterator<Item = &'f (impl AsRef<str> + 'f)>) -> Vec<&'f str> {
     let own = [annotations::PVC_PROTECTION, annotations::PV_PROTECTION];
     let all = all.into_iter().map(AsRef::as_ref);
     all.filter(|name| !own.contains(name)).collect()
 }
 
-/// `kubectl -n NAMESPACE ` and the rest.
+/// `kubectl -n NAMESPACE ` followed by `rest`.
 pub fn kubectl(namespace: &str, rest: &str) -> String {
     match namespace {
         "" => format!("kubectl {rest}"),
@@ -38,7 +39,7 @@ pub fn kubectl(namespace: &str, rest: &str) -> String {
     }
 }
 
-/// A foreign text as one line of bounded length.
+/// A text from another program as one line of limited length.
 pub fn line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let text = words.join(" ");
@@ -74,7 +75,7 @@ pub fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
     }
 }
 
-/// The text between the first occurrences of two others.
+/// The text between the first occurrence of `before` and the next occurrence of `after`.
 pub fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(before)?;
     let (found, _) = rest.split_once(after)?;

@@ -8,21 +8,18 @@ use object_model::quantity::Quantity;
 
 use crate::spec;
 
-/// The node's data for the downward API.
+/// The data of the node and its pod for the downward API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
-    /// The node's addresses (`status.hostIPs`).
     pub host_ips: Vec<String>,
-    /// The pod's addresses (`status.podIPs`).
     pub pod_ips: Vec<String>,
-    /// The node's allocatable resources: the limit of containers without one.
+    /// The node's allocatable resources, which are the limits of containers without limits.
     pub allocatable: BTreeMap<String, Quantity>,
 }
 
-/// A `fieldRef` or `resourceFieldRef` that the downward API does not have.
+/// A `fieldRef` or `resourceFieldRef` that the downward API does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
-    /// The error message for the user.
     pub message: String,
 }
 
@@ -76,13 +73,13 @@ fn unsupported(path: &str) -> Unsupported {
     }
 }
 
-/// Splits `metadata.labels['key']`.
+/// Splits a path of the form `metadata.labels['key']`.
 fn subscript(path: &str) -> Option<(&str, &str)> {
     let (map, key) = path.split_once("['")?;
     Some((map, key.strip_suffix("']")?))
 }
 
-/// `key="value"` lines, quoted as Go quotes.
+/// Lines of the form `key="value"`, quoted as in Go.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
     let line = |(key, value): (&String, &String)| format!("{key}={}", quote(value));
     map.into_iter()
@@ -109,7 +106,7 @@ fn quote(value: &str) -> String {
     out
 }
 
-/// The value of a `resourceFieldRef`; `own` is the container that holds the reference.
+/// The value of a `resourceFieldRef`; `own` is the container with the reference.
 ///
 /// # Errors
 /// The container, resource or divisor is unknown.

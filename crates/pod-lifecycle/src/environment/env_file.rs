@@ -1,13 +1,13 @@
 //! Files of environment variables (`fileKeyRef`, statefulset.md §12.12).
 //!
-//! The format is the unambiguous part of a shell's: `NAME='value'`, each assignment on lines of its
-//! own. A value may contain anything but a single quote, also line ends. Empty lines and lines that
-//! begin with `#` are skipped.
+//! The format is a subset of shell syntax: `NAME='value'`, with each assignment on separate lines. A value
+//! may contain any characters except a single quote, even line feeds. Empty lines and lines that begin with
+//! `#` are skipped.
 
 /// The value of `key` in a file; `None` if the key is absent.
 ///
 /// # Errors
-/// A line up to the key's own is malformed.
+/// A line before the key's line, or the key's line itself, is malformed.
 pub fn value(text: &str, key: &str) -> Result<Option<String>, String> {
     let mut rest = text;
     let mut line = 1;

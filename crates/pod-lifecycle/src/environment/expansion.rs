@@ -1,7 +1,6 @@
 //! Expansion of `$(NAME)` in commands, arguments and environment values (statefulset.md §12.12).
 
-/// Replaces `$(NAME)` by the result of `value_of`; an unknown name stays as it is, `$$` becomes
-/// `$`.
+/// Replaces `$(NAME)` by the result of `value_of`. An unknown name is not replaced; `$$` becomes `$`.
 pub fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -11,16 +11,15 @@ use crate::limits::{FQDN_HOSTNAME_MAX, HOSTNAME_MAX};
 pub struct Names {
     /// `spec.hostname`, or the pod's name.
     pub hostname: String,
-    /// `<hostname>.<subdomain>.<namespace>.svc.<zone>`, when the pod has a subdomain.
+    /// `<hostname>.<subdomain>.<namespace>.svc.<zone>`; `None` if the pod has no subdomain.
     pub fqdn: Option<String>,
-    /// The kernel's host name: the short name, or the long one with `setHostnameAsFQDN`.
+    /// The kernel's host name: the short name, or the fully qualified name with `setHostnameAsFQDN`.
     pub kernel: String,
 }
 
 /// A host name that is too long for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostnameTooLong {
-    /// The name that is too long.
     pub name: String,
 }
 
@@ -50,7 +49,7 @@ fn wanted(pod: &Pod, zone: &str) -> Names {
     let spec = pod.spec.as_ref();
     let set = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     if let Some(name) = spec.and_then(|spec| set(&spec.hostname_override)) {
-        // `hostnameOverride` is for the pod itself only: it has no domain and no DNS record.
+        // `hostnameOverride` applies only inside the pod: it has no domain and no DNS record.
         return Names {
             hostname: name.clone(),
             fqdn: None,
@@ -81,7 +80,7 @@ fn wanted(pod: &Pod, zone: &str) -> Names {
     }
 }
 
-/// The names of a pod on the host network of `node`: the kernel's host name is the node's.
+/// The names of a pod on the host network of `node`. The kernel's host name is the node's.
 pub fn on_node(pod: &Pod, zone: &str, node: &str) -> Names {
     let mut names = wanted(pod, zone);
     names.kernel = node.to_owned();

@@ -1,10 +1,10 @@
-//! The contents of a pod's `/etc/hosts` (statefulset.md §10.13).
+//! The content of a pod's `/etc/hosts` (statefulset.md §10.13).
 
 use k8s_openapi::api::core::v1::HostAlias;
 
 use super::hostname::Names;
 
-/// The file of a pod with its own network.
+/// The file of a pod with a separate network.
 pub fn pod_hosts(names: &Names, pod_ips: &[String], aliases: &[HostAlias]) -> String {
     let mut file = String::from(
         "# Kubernetes-managed hosts file.\n\
@@ -24,7 +24,7 @@ pub fn pod_hosts(names: &Names, pod_ips: &[String], aliases: &[HostAlias]) -> St
     file + &alias_lines(aliases)
 }
 
-/// The file of a pod on the host network: the node's own, and the pod's aliases.
+/// The file of a pod on the host network: the node's file, and the pod's aliases.
 pub fn node_hosts(node_file: &str, aliases: &[HostAlias]) -> String {
     format!(
         "# Kubernetes-managed hosts file (host network).\n{node_file}{}",

@@ -15,24 +15,24 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector, Pod};
 use downward::NodeFacts;
 use expansion::expand;
 
-/// The objects for a container's environment, fetched by the caller. An absent object is not in the
-/// map.
+/// The objects for a container's environment, which the caller has read. Absent objects are not in the
+/// maps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
-    /// Data of ConfigMaps of the pod's namespace.
+    /// Data of ConfigMaps in the pod's namespace.
     pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
-    /// Data of Secrets of the pod's namespace.
+    /// Data of Secrets in the pod's namespace.
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    /// Contents of files by volume and path. An absent file is not in the map.
+    /// Contents of files by volume and path. Absent files are not in the map.
     pub files: BTreeMap<(String, String), String>,
-    /// The node's data for the downward API.
+    /// The data of the node for the downward API.
     pub facts: NodeFacts,
-    /// Variables about Services, for instance `WEB_SERVICE_HOST`.
+    /// Variables of Services, for instance `WEB_SERVICE_HOST`.
     pub services: Vec<(String, String)>,
 }
 
 impl Sources {
-    /// The bytes of ConfigMaps and Secrets in it.
+    /// The total bytes of the ConfigMaps and Secrets.
     pub fn object_bytes(&self) -> usize {
         let of_maps = self.config_maps.values().flatten();
         let of_secrets = self.secrets.values().flatten();
@@ -43,7 +43,8 @@ impl Sources {
     }
 }
 
-/// The objects that a container's environment references, by name, with the keys that it needs of each.
+/// The objects that a container's environment references, by name, with the keys that it needs from each
+/// object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
     pub config_maps: BTreeMap<String, NeededKeys>,
@@ -53,14 +54,13 @@ pub struct References {
 /// The keys of an object that an environment needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NeededKeys {
-    /// All of them (`envFrom`).
+    /// All keys (`envFrom`).
     All,
-    /// These (`valueFrom`).
+    /// The listed keys (`valueFrom`).
     Some(BTreeSet<String>),
 }
 
 impl NeededKeys {
-    /// Whether the environment needs a key.
     pub fn contains(&self, key: &str) -> bool {
         match self {
             Self::All => true,
@@ -69,14 +69,13 @@ impl NeededKeys {
     }
 }
 
-/// An incomplete environment, with a message for the user.
+/// The reason why an environment is incomplete, as a message for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncompleteEnvironment {
     /// The missing object or key.
     pub message: String,
 }
 
-/// The objects that the container's environment references.
 pub fn references(container: &Container) -> References {
     let mut found = References::default();
     for source in container.env_from.iter().flatten() {
@@ -107,7 +106,7 @@ pub fn references(container: &Container) -> References {
     found
 }
 
-/// The container's environment, in order.
+/// The container's environment, in the order of the specification.
 ///
 /// # Errors
 /// A required object or key does not exist.
@@ -147,7 +146,7 @@ pub fn environment(
     Ok(last_of_each(result))
 }
 
-/// Keeps the last value of each name, at the position of its last occurrence.
+/// Keeps the last value of each name, at its position.
 pub fn last_of_each(list: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut seen = std::collections::BTreeSet::new();
     let mut kept: Vec<_> = list
@@ -294,8 +293,8 @@ pub fn files(container: &Container) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// The program and its arguments: the container's if given, else the image's, with references
-/// expanded.
+/// The program and its arguments, with references expanded: from the container or, if it has none, from the
+/// image.
 pub fn arguments(
     container: &Container,
     image_entrypoint: &[String],

@@ -1,4 +1,4 @@
-//! The contents of a pod's `/etc/resolv.conf` (statefulset.md §10.12).
+//! The content of a pod's `/etc/resolv.conf` (statefulset.md §10.12).
 
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfigOption};
 
@@ -6,19 +6,19 @@ use crate::spec::uses_host_network;
 
 /// Maximum number of name servers that a resolver uses.
 const NAMESERVERS_MAX: usize = 3;
-/// Maximum number of search domains, as kubelet.
+/// Maximum number of search domains, as in kubelet.
 const SEARCHES_MAX: usize = 32;
-/// Maximum length of all search domains together, in characters.
+/// Maximum total length of the search domains, in characters.
 const SEARCH_CHARS_MAX: usize = 2048;
 
 /// The content of a `resolv.conf`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolver {
-    /// Addresses of name servers, in the order in which they are asked.
+    /// Addresses of name servers, in the order of use.
     pub nameservers: Vec<String>,
-    /// Search domains, in the order in which they are tried.
+    /// Search domains, in the order of use.
     pub searches: Vec<String>,
-    /// Options as `name` or `name:value`.
+    /// Options in the form `name` or `name:value`.
     pub options: Vec<String>,
 }
 
@@ -31,24 +31,23 @@ pub struct ClusterDns {
     pub zone: String,
 }
 
-/// A pod's resolver configuration, with warnings.
+/// A pod's resolver configuration, and warnings about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodResolver {
-    /// The content of the pod's `resolv.conf`.
     pub resolver: Resolver,
-    /// Reason and message of Warning events.
+    /// Reasons and messages of Warning events.
     pub warnings: Vec<(&'static str, String)>,
 }
 
 impl Resolver {
-    /// Parses a `resolv.conf`; unknown lines are skipped.
+    /// Parses a `resolv.conf`. Unknown lines are skipped.
     pub fn parse(text: &str) -> Self {
         let mut found = Self::default();
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => found.nameservers.extend(words.next().map(str::to_owned)),
-                // As in resolvers: the last of these lines wins.
+                // As in resolvers, the last of these lines is used.
                 Some("search" | "domain") => found.searches = words.map(str::to_owned).collect(),
                 Some("options") => found.options.extend(words.map(str::to_owned)),
                 _ => {}
@@ -73,7 +72,7 @@ impl Resolver {
     }
 }
 
-/// The resolver of a pod on a node with the resolver `host`.
+/// The resolver configuration of a pod on a node with the configuration `host`.
 pub fn pod_resolver(pod: &Pod, cluster: &ClusterDns, host: &Resolver) -> PodResolver {
     let mut found = PodResolver::default();
     let spec = pod.spec.clone().unwrap_or_default();
@@ -141,7 +140,7 @@ fn append_new(list: &mut Vec<String>, more: &[String]) {
     }
 }
 
-/// The pod's options replace those of the same name.
+/// Adds the pod's options. They replace options with equal names.
 fn merge_options(options: &mut Vec<String>, own: &[PodDNSConfigOption]) {
     for option in own {
         let Some(name) = &option.name else { continue };

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 
-/// The Service variables of a pod, sorted by name: Services of its namespace, unless
-/// `enableServiceLinks` is false, and always `default/kubernetes`.
+/// The Service variables of a pod, sorted by name: variables of `default/kubernetes` and, unless
+/// `enableServiceLinks` is false, of the Services in the pod's namespace.
 pub fn variables<'a>(
     pod: &Pod,
     services: impl IntoIterator<Item = &'a Service>,
@@ -11,7 +11,7 @@ pub fn variables<'a>(
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links) != Some(false);
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let mut found = std::collections::BTreeMap::new();
-    // The Services of the namespace come last and override the API server's.
+    // The Services of the namespace come last, so that they override the variables of `default/kubernetes`.
     let mut told: Vec<(bool, &Service)> = services
         .into_iter()
         .filter_map(|service| {

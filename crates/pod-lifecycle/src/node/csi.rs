@@ -1,23 +1,24 @@
 //! The end of a CSI volume's use on a node.
 //!
 //! **Goal**: a volume is published for its present pods only, and staged only while it is published.
-//! **Guarantees**: a volume is unstaged after it was unpublished for all pods, as the CSI
-//! specification demands, and never while a present pod has it.
+//! **Guarantees**: a volume is unstaged after it was unpublished for all pods, as the CSI specification
+//! requires, and never while a present pod uses it.
 
-/// A call to the driver. A step is taken only if the one before it has succeeded.
+/// A call to the driver. A step is executed only if the step before has succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CsiStep {
-    /// `NodeUnpublishVolume` for a pod, by its uid.
+    /// `NodeUnpublishVolume` for a pod.
     Unpublish {
-        /// The uid.
+        /// The UID of the pod.
         pod: String,
     },
     /// `NodeUnstageVolume`.
     Unstage,
 }
 
-/// The steps for a volume that was published for these pods, and may be staged: then for a pod that may
-/// be about to have it published. Pods that do not live any more, or never did, lose it. Total.
+/// The steps for a volume that is published for the pods `published_for`. If the volume may be staged,
+/// `staged_for` is the pod for which it was staged, and which may be about to publish it. Pods that do not
+/// exist any more lose the volume. Total.
 pub fn plan(
     published_for: &[&str],
     staged_for: Option<&str>,
@@ -64,7 +65,7 @@ mod tests {
     fn a_stage_stays_while_its_pod_may_be_about_to_publish() {
         assert_eq!(of(&[], Some("a"), &["a"]), []);
         assert_eq!(of(&["b"], Some("a"), &["a"]), [unpublish("b")]);
-        // The pod has gone between staging and publishing, or nobody knows of which pod it was.
+        // The pod was deleted between staging and publishing, or the pod of the stage is unknown.
         assert_eq!(of(&[], Some("a"), &["b"]), [CsiStep::Unstage]);
         assert_eq!(of(&[], Some(""), &["a"]), [CsiStep::Unstage]);
     }

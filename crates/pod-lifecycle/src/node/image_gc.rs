@@ -1,8 +1,9 @@
-//! Image garbage collection: the images to remove when their disk is nearly full, or when they have
-//! been unused for long (statefulset.md §12.16).
+//! Image garbage collection: the images to remove when their disk is nearly full, or when they have been
+//! unused for long (statefulset.md §12.16).
 //!
-//! As kubelet's image garbage collection: above the high threshold images are removed until usage
-//! is at the low one, the longest unused first. Images in use, pinned images and new images stay.
+//! As kubelet's image garbage collection: if the disk usage is above the high threshold, images are removed
+//! until it is at the low threshold, the longest unused image first. Images in use, pinned images and new
+//! images stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +18,9 @@ pub struct Policy {
     pub high_percent: u8,
     /// Percentage of disk usage that ends the collection.
     pub low_percent: u8,
-    /// Minimum age of an image since it was first seen, used or not.
+    /// Minimum time after the first observation of an image before it may be removed.
     pub minimum_age: SignedDuration,
-    /// Maximum time without use, whatever the disk usage; `None` is unlimited.
+    /// Maximum time without use, independent of the disk usage; `None` for no limit.
     pub maximum_age: Option<SignedDuration>,
 }
 
@@ -41,7 +42,7 @@ impl Policy {
         self.high_percent < 100 || self.maximum_age.is_some()
     }
 
-    /// The number of bytes to free on a disk; `None` if usage is below the threshold.
+    /// The number of bytes to free on a disk; `None` if usage is below the high threshold.
     pub fn to_free(&self, capacity: u64, available: u64) -> Option<u64> {
         if self.high_percent >= 100 || capacity == 0 {
             return None;
@@ -61,23 +62,21 @@ impl Policy {
 /// An image that is present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Present {
-    /// The digest of the image's manifest.
     pub digest: String,
-    /// Whether it is pinned: it is in no registry.
+    /// Whether the image is pinned, because no registry has it.
     pub pinned: bool,
-    /// Whether a pod uses it.
     pub in_use: bool,
 }
 
-/// The history of an image.
+/// The observed past of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Past {
-    /// The time at which it was first seen; `None` for one that existed at the first observation.
+    /// The time of the first observation; `None` for an image that existed when the history began.
     first_seen: Option<Instant>,
     last_used: Option<Instant>,
 }
 
-/// The times at which images were first seen and last used.
+/// The times at which images were first observed and last used.
 #[derive(Clone, Debug, Default)]
 pub struct ImageHistory {
     /// The time of the first observation.
@@ -86,7 +85,6 @@ pub struct ImageHistory {
 }
 
 impl ImageHistory {
-    /// Records an observation of all images.
     pub fn note(&mut self, present: &[Present], now: Instant) {
         let first_seen = self.began.map(|_| now);
         self.began.get_or_insert(now);
@@ -108,7 +106,7 @@ impl ImageHistory {
         self.images.get(digest).copied().unwrap_or_default()
     }
 
-    /// The images that may be removed, in the order of removal, by the last observation.
+    /// The images of the last observation that may be removed, in the order of removal.
     pub fn collectable<'p>(
         &self,
         present: &'p [Present],
@@ -200,7 +198,7 @@ mod tests {
             image("d", false),
         ];
         history.note(&now, at(2000));
-        // A new image stays for a while, and so does one in use.
+        // A new image is not collectable for a while, and an image in use is never collectable.
         assert_eq!(history.collectable(&now, &policy, at(2000)), ["b", "a"]);
         assert_eq!(
             history.collectable(&now, &policy, at(2120)),
@@ -214,7 +212,7 @@ mod tests {
             history.collectable(&[a, pinned], &policy, at(9000)),
             [""; 0]
         );
-        // A removed image is forgotten: when it returns it is new.
+        // The history of a removed image is deleted: when the image returns, it is new.
         history.note(&[], at(3000));
         history.note(std::slice::from_ref(&b), at(3300));
         assert_eq!(history.collectable(&[b], &policy, at(3300)), [""; 0]);
@@ -246,8 +244,8 @@ mod tests {
     }
 
     proptest! {
-        /// statefulset.md 12.16: images that are used, pinned or new are never removed; of two
-        /// others, the one that was used earlier is removed first.
+        /// statefulset.md 12.16: images that are used, pinned or new are never removed. Of two other
+        /// images, the image whose last use is older is removed first.
         #[test]
         fn only_old_unused_images_go_in_the_order_of_their_use(
             looks in proptest::collection::vec(

@@ -1,38 +1,38 @@
-//! The node's side of its lease: whether the agent may renew it, or has to begin a new epoch.
+//! The node's part of its Lease: whether the agent may renew it, or has to begin a new epoch.
 //!
-//! A lease has an epoch, its number of transitions. The control plane fences a silent node: it
-//! clears the holder and adds one to the epoch. Each renewal is guarded by the resourceVersion that
-//! the agent saw last and carries the epoch in which the agent runs pods, so a renewal that is on
-//! its way when the node is fenced is refused. A lease that is not there may have been a fenced one: it
-//! is made only in a new epoch.
+//! A Lease has an epoch, which is its number of transitions. The control plane fences a silent node: it
+//! clears the holder and increments the epoch. Each renewal is guarded by the last resourceVersion that the
+//! agent has read, and contains the epoch in which the agent runs pods. So a renewal that arrives after the
+//! fence is rejected. A missing Lease may have been fenced before its deletion, so it is created only in a
+//! new epoch.
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::annotations::ENDS_WITH_LEASE;
 
-/// The next step with the lease.
+/// The next step with the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseStep {
-    /// The lease is the node's own: it is renewed.
+    /// The Lease belongs to the node, and is renewed.
     Renew { epoch: i32 },
-    /// The node was fenced, another agent had the lease, or there is none: pods of an earlier epoch that
-    /// may be replaced elsewhere must end before this epoch begins. It is never the served one, so that
-    /// an agent that is interrupted returns again.
+    /// The node was fenced, another agent had the Lease, or there is no Lease. Pods of an earlier epoch
+    /// that may be replaced on other nodes must end before this epoch begins. The epoch always differs from
+    /// the epoch of the running pods, so an agent that is interrupted repeats this step.
     Return { epoch: i32 },
 }
 
-/// Whether a pod ends with the lease of its node.
+/// Whether a pod stops with the Lease of its node.
 pub fn ends_with_it(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
     annotations.is_some_and(|all| all.contains_key(ENDS_WITH_LEASE))
 }
 
-/// The epoch of a lease; leases of agents that know no epochs have the first.
+/// The epoch of a Lease; the first epoch if the Lease has none, because older agents do not set it.
 pub fn epoch(lease: &LeaseSpec) -> i32 {
     lease.lease_transitions.unwrap_or(0)
 }
 
-/// The next step with the lease that was read, for an agent that runs pods in the epoch `served`.
+/// The next step with the present Lease, for an agent that runs pods in the epoch `served`.
 pub fn step(lease: Option<&LeaseSpec>, node: &str, served: i32) -> LeaseStep {
     let Some(lease) = lease else {
         return LeaseStep::Return {
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn only_the_own_lease_of_the_served_epoch_is_renewed() {
         for (held, served, expected) in [
-            // The lease may have been deleted after a fence.
+            // The Lease may have been deleted after a fence.
             (None, 3, LeaseStep::Return { epoch: 4 }),
             (None, 0, LeaseStep::Return { epoch: 1 }),
             (

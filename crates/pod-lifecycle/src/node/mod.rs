@@ -1,5 +1,5 @@
-//! Decisions about the node as a whole: its lease, graceful shutdown, image garbage collection
-//! and the volumes of CSI drivers.
+//! Decisions about the node as a whole: its Lease, graceful shutdown, image garbage collection and the
+//! volumes of CSI drivers.
 
 pub mod csi;
 pub mod image_gc;

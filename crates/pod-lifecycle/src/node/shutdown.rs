@@ -1,8 +1,7 @@
-//! Graceful node shutdown: the order in which pods stop, and their grace periods (statefulset.md
-//! §12.17).
+//! Graceful node shutdown: the order in which pods stop, and their grace periods (statefulset.md §12.17).
 //!
-//! As kubelet's graceful shutdown: pods of low priority first, critical pods last. Without
-//! configuration every pod has its own grace period.
+//! As kubelet's graceful shutdown: pods of low priority first, critical pods last. Without configuration,
+//! each pod has the grace period of its specification.
 
 use std::fmt;
 
@@ -10,31 +9,30 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::spec::CRITICAL_PRIORITY;
 
-/// Pods that end together; the next wave begins after them.
+/// Pods that stop together. The next wave begins after they have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownWave {
-    /// The lowest priority of its pods, up to that of the next wave.
+    /// The lowest priority of the wave's pods. The priority of the next wave is the upper bound.
     pub priority: i32,
-    /// Maximum grace period in seconds, whatever the pod's own is.
+    /// Maximum grace period in seconds, even if the pod's grace period is longer.
     pub grace_seconds: Option<i64>,
 }
 
-/// The node's shutdown, for one pod.
+/// The shutdown of the node, for one pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeStop {
-    /// Maximum grace period in seconds, whatever the pod's own is.
+    /// Maximum grace period in seconds, even if the pod's grace period is longer.
     pub grace_seconds: Option<i64>,
 }
 
 /// The waves of a shutdown.
 ///
-/// *Invariant*: there is at least one wave, and each has a higher priority than the previous one.
+/// *Invariant*: there is at least one wave, and each wave has a higher priority than the wave before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownOrder {
     waves: Vec<ShutdownWave>,
 }
 
-/// The error of an invalid order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidShutdownOrder {
     /// Critical pods would have more time than all pods together.
@@ -70,7 +68,7 @@ impl fmt::Display for InvalidShutdownOrder {
 impl std::error::Error for InvalidShutdownOrder {}
 
 impl Default for ShutdownOrder {
-    /// Critical pods last, each with its own grace period.
+    /// Critical pods last; each pod has the grace period of its specification.
     fn default() -> Self {
         let wave = |priority| ShutdownWave {
             priority,
@@ -83,7 +81,7 @@ impl Default for ShutdownOrder {
 }
 
 impl ShutdownOrder {
-    /// Critical pods last; all pods share `all` seconds, of which the last `critical` ones are for
+    /// Critical pods last. All pods share `all` seconds, of which the last `critical` seconds are for
     /// critical pods (kubelet's `shutdownGracePeriod` and `shutdownGracePeriodCriticalPods`).
     ///
     /// # Errors
@@ -95,8 +93,9 @@ impl ShutdownOrder {
         Self::by_priority([(i32::MIN, all - critical), (CRITICAL_PRIORITY, critical)])
     }
 
-    /// Pods from each priority on have that many seconds, lower priorities first; all lower ones
-    /// belong to the first wave (kubelet's `shutdownGracePeriodByPodPriority`).
+    /// Pairs of a priority and the seconds for pods of this priority or higher (kubelet's
+    /// `shutdownGracePeriodByPodPriority`). Waves of lower priorities stop first; pods below the lowest
+    /// priority belong to the first wave.
     ///
     /// # Errors
     /// A priority occurs twice, or a time is negative.
@@ -123,7 +122,7 @@ impl ShutdownOrder {
         }
     }
 
-    /// The waves of the shutdown, in the order in which they are stopped.
+    /// The waves of the shutdown, in order.
     pub fn waves(&self) -> &[ShutdownWave] {
         &self.waves
     }

@@ -1,10 +1,11 @@
-//! The node's part of the expansion of a CSI volume: the storage has grown, and the driver must be
-//! called on the node that uses it.
+//! The node's part of the expansion of a CSI volume: the storage has grown, and the driver must be called
+//! on the node that uses it.
 //!
-//! **Goal**: a claim shows the capacity of its volume after the driver has expanded it on the node.
-//! **Guarantees**: the claim says that the node works on it before the call, and has its capacity only
-//! after it; an agent that was killed in between repeats the call. States of a claim that belong to the
-//! resizer are left to it. The states are those of the enhancement 1790, as kubelet has them.
+//! **Goal**: a claim's status has the new capacity after the driver has expanded the volume on the node.
+//! **Guarantees**: before the call, the claim's status reports that the node expands the volume. Only after
+//! the call, the status has the new capacity. An agent that was killed in between repeats the call. States
+//! of the claim that belong to the resizer are not changed. The states are those of KEP-1790, as in
+//! kubelet.
 
 use jiff::Timestamp;
 use json_tree::{Value, json};
@@ -17,7 +18,7 @@ const IN_PROGRESS: &str = "NodeResizeInProgress";
 const INFEASIBLE: &str = "NodeResizeInfeasible";
 /// The condition of a claim whose expansion failed on the node.
 const NODE_ERROR: &str = "NodeResizeError";
-/// All conditions that an expansion gives to a claim.
+/// All conditions that an expansion sets on a claim.
 const CONDITIONS: [&str; 4] = [
     "FileSystemResizePending",
     "Resizing",
@@ -25,42 +26,41 @@ const CONDITIONS: [&str; 4] = [
     NODE_ERROR,
 ];
 
-/// The driver is to be called.
+/// A call of the driver that must be made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VolumeExpansion {
-    /// The volume's capacity, as its object has it.
+    /// The capacity in the volume's object.
     pub capacity: Quantity,
-    /// The patch of the claim's status before the call; `None` if it says so already.
+    /// The patch of the claim's status before the call; `None` if the status reports the expansion already.
     pub announcement: Option<Value>,
     /// The patch of the claim's status after the call; `None` if another node has written it.
     pub conclusion: Option<Value>,
 }
 
-/// The node's knowledge of a volume.
+/// The recorded state of a volume on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KnownVolume {
-    /// The capacity that it has on this node; `None` before the first look.
+    /// The volume's capacity on this node; `None` before the first check.
     pub capacity: Option<Quantity>,
-    /// Whether an expansion has failed for certain.
+    /// Whether an expansion has failed with a final error.
     pub has_failed: bool,
-    /// Whether the driver does not expand it while it is in use, as it is now.
+    /// Whether the driver rejects the expansion while the volume is in use.
     pub is_refused: bool,
 }
 
-/// The capacity in a claim's status.
 pub fn shown(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     let capacity = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
     capacity.0.parse().ok()
 }
 
-/// Whether the volume of a claim may have to grow on the node: a check of the claim alone, which avoids
-/// a read of the volume.
+/// Whether the volume of a claim may need an expansion on the node. The check uses only the claim, which
+/// avoids a read of the volume.
 pub fn may_grow(claim: &PersistentVolumeClaim, known: KnownVolume) -> bool {
     let (shown, asked) = (shown(claim), requested(claim));
     state(claim).is_some() || asked > shown || (known.capacity.is_some() && shown > known.capacity)
 }
 
-/// The call for a claim and its volume, if there is one to make.
+/// The call for a claim and its volume; `None` if no call is needed.
 pub fn plan(
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
@@ -75,7 +75,7 @@ pub fn plan(
         return None;
     }
     if shown >= capacity && state(claim).is_none() {
-        // A volume of several nodes: another node has reported it.
+        // Several nodes use the volume: another node has reported the expansion.
         let is_behind = known.capacity.is_some_and(|known| known < capacity);
         return is_behind.then_some(VolumeExpansion {
             capacity,
@@ -89,7 +89,7 @@ pub fn plan(
             json!({"allocatedResourceStatuses": {"storage": IN_PROGRESS}}),
         )),
         Some(IN_PROGRESS) => None,
-        // Resizers before this enhancement name no state.
+        // Resizers before KEP-1790 set no state.
         None if shown < capacity => None,
         _ => return None,
     };
@@ -104,7 +104,7 @@ pub fn plan(
     })
 }
 
-/// The change that removes the state of the claim's storage.
+/// The change that removes the resize state from the claim's status.
 fn no_state(claim: &PersistentVolumeClaim) -> Value {
     let states = claim.status.as_ref();
     let states = states.and_then(|status| status.allocated_resource_statuses.as_ref());
@@ -114,8 +114,8 @@ fn no_state(claim: &PersistentVolumeClaim) -> Value {
     }
 }
 
-/// The patch of the claim's status after a call that has certainly failed. An infeasible expansion goes
-/// back to the resizer; so does one that was replaced by another request after a failure.
+/// The patch of the claim's status after a call with a final error. An infeasible expansion is returned to
+/// the resizer. So is an expansion that was replaced by another request after a failure.
 pub fn failure(
     claim: &PersistentVolumeClaim,
     growth: &VolumeExpansion,
@@ -139,13 +139,13 @@ pub fn failure(
     patch(claim, status)
 }
 
-/// The patch that concludes a growth, over the version of the claim that was written last.
+/// The patch that completes an expansion, based on the last written version of the claim.
 pub fn conclusion(claim: &PersistentVolumeClaim, growth: &VolumeExpansion) -> Option<Value> {
     let status = growth.conclusion.clone()?;
     Some(patch(claim, status))
 }
 
-/// A patch that holds for this version of the claim only.
+/// A patch that is valid only for this version of the claim.
 fn patch(claim: &PersistentVolumeClaim, status: Value) -> Value {
     let version = &claim.metadata.resource_version;
     json!({"metadata": {"resourceVersion": version}, "status": status})
@@ -161,7 +161,7 @@ fn state(claim: &PersistentVolumeClaim) -> Option<&str> {
     states?.get("storage").map(String::as_str)
 }
 
-/// The conditions of a claim without those.
+/// The conditions of a claim except `without`.
 fn others(claim: &PersistentVolumeClaim, without: &[&str]) -> Vec<Value> {
     let conditions = claim.status.as_ref();
     let conditions = conditions.and_then(|status| status.conditions.as_deref());

@@ -4,38 +4,38 @@ use crate::record::resize::{Allocation, PendingResize};
 use crate::record::{PodFailure, RestartAll, StopCause};
 use crate::spec::ProbeKind;
 
-/// One action for the node agent.
+/// An action for the node agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LifecycleAction {
-    /// Mount all volumes.
     PrepareVolumes,
-    /// Unmount all volumes, and remove ephemeral ones.
+    /// Unmount all volumes, and delete ephemeral volumes.
     ReleaseVolumes {
-        /// Whether the pod will return and needs the contents of its `emptyDir`s.
+        /// Whether the pod returns after the shutdown and needs its `emptyDir` volumes.
         comes_back: bool,
     },
     /// Create the sandbox and its network.
     CreateSandbox,
     /// Remove the sandbox and its network.
     DestroySandbox,
-    /// Find the container's image, and pull it if its policy says so.
-    EnsureImage { container: String },
+    /// Look up the container's image, and pull it if the pull policy requires it.
+    EnsureImage {
+        container: String,
+    },
     /// Create and start the container.
     StartContainer {
         container: String,
-        /// Number of the new instance.
+        /// The number of the new instance.
         restart_count: u32,
     },
-    /// Run the `postStart` hook.
-    RunPostStart { container: String },
-    /// Run one of the container's probes.
+    RunPostStart {
+        container: String,
+    },
     Probe {
         container: String,
-        /// The probe.
         kind: ProbeKind,
     },
-    /// Start the container's termination: record it, emit an event, run the `preStop` hook if there
-    /// is one.
+    /// Start the container's termination: record it, send an event, and run the `preStop` hook if there is
+    /// one.
     BeginStop {
         container: String,
         cause: StopCause,
@@ -47,49 +47,59 @@ pub enum LifecycleAction {
         pre_stop: bool,
     },
     /// Send the stop signal.
-    Terminate { container: String },
+    Terminate {
+        container: String,
+    },
     /// Kill the container.
-    Kill { container: String },
-    /// Emit the event that restarts of the container are delayed.
-    AnnounceBackOff { container: String },
-    /// Emit the event that pulls of the container's image are delayed.
-    AnnouncePullBackOff { container: String },
-    /// Record, and emit an event, that the node stops running the pod.
+    Kill {
+        container: String,
+    },
+    /// Send the event that restarts of the container are delayed.
+    AnnounceBackOff {
+        container: String,
+    },
+    /// Send the event that pulls of the container's image are delayed.
+    AnnouncePullBackOff {
+        container: String,
+    },
+    /// Record that the node stops running the pod, and send an event.
     FailPod(PodFailure),
     /// Record that all containers are stopped and restarted.
     RestartAll(RestartAll),
     /// Record that these containers have ended, and start as in a new pod.
     StartAnew {
-        /// All containers except the ephemeral ones.
+        /// All containers except ephemeral containers.
         containers: Vec<String>,
     },
-    /// Record the resources that the pod was admitted with.
+    /// Record the resources with which the pod was admitted.
     Allocate {
         /// Resources by container.
         resources: Allocation,
     },
-    /// Record, and emit an event, that a resize of the pod starts.
+    /// Record that a resize of the pod starts, and send an event.
     StartResize {
         /// Resources by container.
         resources: Allocation,
-        /// The pod's generation that requests it.
+        /// The generation of the pod that requests the resize.
         generation: i64,
     },
-    /// Record, and emit an event, why a resize is pending; `None` when none is requested any more.
+    /// Record why a resize is pending, and send an event. `None` if no resize is requested any more.
     PostponeResize(Option<PendingResize>),
     /// Apply the allocated limits to the running container.
-    UpdateResources { container: String },
+    UpdateResources {
+        container: String,
+    },
     /// Apply the allocated limits to the pod as a whole.
     UpdatePodResources,
-    /// Record, and emit an event, that the resize is complete.
+    /// Record that the resize is complete, and send an event.
     CompleteResize,
     /// Write the final status, then delete the object with grace period 0 and its UID.
     RemoveObject,
 }
 
 impl LifecycleAction {
-    /// Whether the action begins something that the pod's record must name first: an agent that does not know of it
-    /// would begin it again.
+    /// Whether the pod's record must be stored before the action starts: an agent with an older record
+    /// would repeat the action.
     pub fn begins_work(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! Cleanup after the last container: the sandbox, the volumes and the API object are removed.
+//! Clean-up after the last container: the sandbox, the volumes and the API object are removed.
 
 use super::action::LifecycleAction;
 use super::planner::{Planner, PodEndReason};
@@ -53,7 +53,7 @@ fn remove_object(planner: &mut Planner<'_>) {
     match &planner.input.record.removal {
         Removal::None => planner.act(LifecycleAction::RemoveObject),
         Removal::Asked => planner.wait("", "removal of the object"),
-        // The object stays; the next agent finds and removes it.
+        // The API object stays; the next agent removes it.
         Removal::Failed { .. } if planner.input.node_stops.is_some() => {
             planner.plan.finished = true
         }

@@ -1,12 +1,12 @@
 //! `plan_pod`: the next actions for a pod, from its specification and its record.
 //!
-//! **Goal.** Containers run in the order and under the policies of the pod's specification; the
-//! status is correct; a pod is cleaned up completely before its object is removed. **Rely.** The
-//! agent performs each action once, records its start and its result in the [`PodRecord`], and
-//! plans again after each change and at `next_at`. **Guarantee.** Total and deterministic; no
-//! container of a pod starts while a predecessor of the same name still exists; a pod that the API has
-//! not confirmed gets no new sandbox; nothing starts in a pod that is ending; the object is removed only after
-//! containers, sandbox and volumes. If there is no action, `waiting` has the reason.
+//! **Goal.** Containers run in the order and under the policies of the pod's specification; the status is
+//! correct; a pod is cleaned up completely before its object is removed. **Rely.** The agent performs each
+//! action once, records its start and its result in the [`PodRecord`], and plans again after each change
+//! and at `next_at`. **Guarantee.** Total and deterministic. No container of a pod starts while an older
+//! pod with the pod's name is on the node. A pod that the API has not confirmed gets no new sandbox. No
+//! container starts in a pod that is ending. The object is removed only after containers, sandbox and
+//! volumes. If there is no action, `waiting` has the reason.
 
 mod action;
 mod cleanup;
@@ -62,7 +62,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
     planner.plan
 }
 
-/// The reason why the pod ends, if it does.
+/// The reason why the pod ends; `None` if it does not end.
 fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<PodEndReason> {
     if input.removed || input.pod.metadata.deletion_timestamp.is_some() {
         return Some(PodEndReason::Deleted);

@@ -11,9 +11,9 @@ use crate::monotonic::{Instant, Moment};
 pub struct PodPlan {
     /// Actions to perform now, in any order.
     pub actions: Vec<LifecycleAction>,
-    /// The pod's status as computed from its record.
+    /// The pod's status, computed from its record.
     pub status: PodStatus,
-    /// The time of the next plan without an earlier change.
+    /// The time of the next plan, if nothing changes before.
     pub next_at: Option<Instant>,
     /// The reasons why containers do not start or end yet.
     pub waiting: Vec<Waiting>,
@@ -26,20 +26,19 @@ pub struct PodPlan {
 pub struct Waiting {
     /// The container; empty for the pod as a whole.
     pub container: String,
-    /// The reason in words, for logs and tests.
+    /// A readable reason, for logs and tests.
     pub reason: String,
 }
 
-/// The reason why a pod ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PodEndReason {
-    /// Its object is being deleted, or was removed.
+    /// The pod's object is being deleted, or is deleted.
     Deleted,
-    /// The node does not run it, or no longer.
+    /// The node rejects the pod, or stops it.
     FailedByNode,
-    /// Its containers have completed, or have failed and are not restarted.
+    /// The pod's containers have completed, or have failed and are not restarted.
     Complete,
-    /// The node shuts down; the pod returns.
+    /// The node shuts down; the pod returns afterwards.
     NodeStops,
 }
 
@@ -57,7 +56,7 @@ impl Planner<'_> {
         self.plan.actions.push(action);
     }
 
-    /// Asks for a plan at `at`.
+    /// Requests a plan at the time `at`.
     pub fn wake(&mut self, at: Instant) {
         self.plan.next_at = Some(self.plan.next_at.map_or(at, |known| known.min(at)));
     }
@@ -71,7 +70,7 @@ impl Planner<'_> {
     }
 }
 
-/// The time of the pod's `activeDeadlineSeconds`.
+/// The time at which `activeDeadlineSeconds` has passed.
 pub(crate) fn deadline(input: &PodInput<'_>, spec: &PodSpec) -> Option<Instant> {
     let seconds = spec.active_deadline_seconds?;
     let started = input.record.started_at?;

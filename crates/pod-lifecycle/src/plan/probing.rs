@@ -7,7 +7,7 @@ use super::planner::Planner;
 use crate::record::Running;
 use crate::spec::{ProbeKind, probe};
 
-/// Runs a probe that is due, or schedules a plan for when it is.
+/// Runs a probe that is due, or requests a plan for the time when it is due.
 pub(crate) fn ask(
     planner: &mut Planner<'_>,
     container: &Container,

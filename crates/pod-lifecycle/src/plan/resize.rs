@@ -1,4 +1,4 @@
-//! In-place resize: the node allocates the requested resources, then each container gets them.
+//! In-place resize: the node allocates the requested resources, then applies them to each container.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 
@@ -13,8 +13,8 @@ use crate::resources::resize::asked;
 use crate::restart_policy;
 use crate::spec::{Kind, containers};
 
-/// Allocates the requested resources, or records the reason why not; `false` if that must be
-/// recorded first.
+/// Allocates the requested resources, or records why they cannot be allocated. Returns `false` if the
+/// result must be recorded first.
 pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     let resize = &planner.input.record.resize;
     let asked = asked(planner.spec);
@@ -35,7 +35,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
         return true;
     }
     if resize.pod.update == ResourceUpdate::InFlight {
-        // One resize at a time.
+        // Only one resize is in progress at a time.
         return true;
     }
     let Some((reason, message)) = lack(requests(planner.spec), &planner.input.node_resources)
@@ -51,7 +51,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     }
     planner.wait("", format!("resources: {message}"));
     let known = resize.pending.as_ref();
-    // The message about others' usage may change all the time: one event is enough.
+    // The message about the usage of other pods may change often, so one event is enough.
     if known.is_some_and(|known| known.reason == reason && known.generation == generation) {
         return true;
     }
@@ -63,8 +63,8 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     false
 }
 
-/// Whether the pod and all containers have the allocated resources, except containers that have
-/// ended and will not be restarted. A container that has yet to start needs the new limits of the pod.
+/// Whether the pod and all containers have the allocated resources, except containers that have exited and
+/// will not be restarted. A container that has not started yet needs the new limits of the pod.
 fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
     let lasting = containers(spec).filter(|(kind, _)| *kind != Kind::Init);
     let applied = |(kind, container): (Kind, &Container)| {
@@ -85,8 +85,8 @@ fn has_allocated(record: &PodRecord, container: &Container, running: &Running) -
     difference(record, container, running).is_none() && !inherits_anew(record, container, running)
 }
 
-/// Applies the allocated limits to the pod as a whole after all containers have theirs: containers
-/// start and change within the wider of the old and the new limits.
+/// Applies the allocated limits to the pod after all containers have their new limits: meanwhile,
+/// containers start and change within the wider of the old and the new limits of the pod.
 pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
     let record = planner.input.record;
     if record.sandbox != Sandbox::Ready || !record.resize.pod_differs() {
@@ -119,7 +119,7 @@ pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
     }
 }
 
-/// The new resources of a running container, if they differ.
+/// The new resources of a running container; `None` if they do not differ.
 fn difference<'r>(
     record: &'r PodRecord,
     container: &Container,
@@ -133,7 +133,7 @@ fn difference<'r>(
 /// The next step to apply allocated resources to a running container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResizeStep {
-    /// Nothing.
+    /// No step is needed.
     None,
     /// The container has to be restarted.
     Restart,
@@ -165,7 +165,7 @@ pub(crate) fn step(
     due(running.update, now)
 }
 
-/// The next step of a required change.
+/// The next step of a needed change.
 fn due(update: ResourceUpdate, now: Instant) -> ResizeStep {
     match update {
         ResourceUpdate::None => ResizeStep::Update,
@@ -175,7 +175,7 @@ fn due(update: ResourceUpdate, now: Instant) -> ResizeStep {
     }
 }
 
-/// Whether the change includes a resource whose resize policy is a restart.
+/// Whether the change includes a resource whose resize policy requires a restart.
 fn restarts(
     container: &Container,
     applied: &ResourceRequirements,
@@ -189,7 +189,7 @@ fn restarts(
     })
 }
 
-/// Whether a pod-level limit changes that the container inherits and takes only at its start.
+/// Whether a pod-level limit changes that the container inherits and can apply only at its start.
 fn inherits_anew(record: &PodRecord, container: &Container, running: &Running) -> bool {
     let (Some(allocated), Some(before)) = (&record.resize.allocated, running.of_pod.as_deref())
     else {

@@ -1,9 +1,9 @@
 //! The restart of all containers of a pod by the rule action `RestartAllContainers` (KEP-5532,
 //! statefulset.md §12.4).
 //!
-//! First all containers are killed at once, without hook and without grace period. Then the pod
-//! starts like a new one, init containers first, with its existing sandbox, address and volumes.
-//! Ephemeral containers are not affected. Each container keeps its own restart delay.
+//! First all containers are killed at once, without hook and without grace period. Then the pod starts like
+//! a new one, init containers first, with its existing sandbox, address and volumes. Ephemeral containers
+//! are not affected. Each container keeps its restart delay.
 
 use super::action::LifecycleAction;
 use super::planner::Planner;
@@ -12,7 +12,7 @@ use crate::limits::KILL_AGAIN;
 use crate::record::{Instance, Running, StopCause};
 use crate::spec::containers;
 
-/// Stops all containers; once none runs, they start again.
+/// Stops all containers. As soon as no container runs, they start again.
 pub(crate) fn end_all(planner: &mut Planner<'_>) {
     let mut left = false;
     let mut names = Vec::new();

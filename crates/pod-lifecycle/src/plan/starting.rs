@@ -1,8 +1,8 @@
 //! Start of a pod: sandbox and volumes first, then containers in their order, then probes.
 //!
-//! Ephemeral containers start as soon as there is a sandbox, whatever the state of the others, and
-//! only once (kubectl.md 5.8). Init containers run one after another; the next one begins after a
-//! sidecar has started (statefulset.md §12.2, §12.3). Main containers start together.
+//! Ephemeral containers start as soon as there is a sandbox, independent of the other containers, and only
+//! once (kubectl.md 5.8). Init containers run one after another; the next init container starts as soon as
+//! a sidecar has started (statefulset.md §12.2, §12.3). Main containers start together.
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -36,16 +36,16 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
         return restart_all::end_all(planner);
     }
     if let Some(asked) = restart_policy::asks_for_restart_all(planner.spec, planner.input.record) {
-        // The next decisions see this in the record.
+        // The next plan uses the record with the restart.
         return planner.act(LifecycleAction::RestartAll(asked));
     }
     if !resize::allocate(planner) {
-        // The next decisions see this in the record.
+        // The next plan uses the record with the change.
         return;
     }
     let has_sandbox = planner.input.record.sandbox == Sandbox::Ready;
     if !has_sandbox && !planner.input.confirmed {
-        // The pod may have been deleted, and replaced on another node, while this one was off.
+        // The pod may have been deleted, and replaced on another node, while this node was off.
         return planner.wait(
             "",
             "a new sandbox waits for an API server, which has to confirm that the pod is still bound to \
@@ -107,14 +107,14 @@ fn prepare_volumes(planner: &mut Planner<'_>) -> bool {
     false
 }
 
-/// Starts init containers; whether the main containers may run.
+/// Starts init containers. Returns whether the main containers may run.
 fn start_init_containers(planner: &mut Planner<'_>, ready: bool) -> bool {
     let record = planner.input.record;
     let spec = planner.spec;
     let containers = init_containers(spec);
     let begun = phase::main_begun(spec, record);
-    // Sidecars before the furthest started init container have been ready once: they are kept
-    // running but block nothing any more.
+    // Sidecars before the last started init container have started once: they are restarted, but block no
+    // other container any more.
     let furthest = containers
         .iter()
         .rposition(|c| begun_here(planner, &c.name))
@@ -275,7 +275,7 @@ fn restart(
     }
 }
 
-/// Whether a main container that ended with a former sandbox runs again in the new one.
+/// Whether a main container that exited with a former sandbox runs again in the new sandbox.
 fn wanted_again(planner: &Planner<'_>, container: &Container, exit: &Exit) -> bool {
     restart_policy::wanted(planner.spec, Kind::Main, container, exit)
 }
@@ -292,7 +292,7 @@ fn announce_at(planner: &mut Planner<'_>, at: Instant, action: LifecycleAction) 
     }
 }
 
-/// Plans a running container: hook, probes, changes of its specification.
+/// Plans the hook, the probes and the restarts of a running container.
 fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), running: &Running) {
     let name = &container.name;
     match &running.post_start {

@@ -1,8 +1,8 @@
 //! Termination of a pod or a container: hooks, signals, grace periods and their order.
 //!
-//! statefulset.md §12.7: hooks of all containers start at once; then follows the stop signal, with
-//! the rest of the grace period but at least 2 s; then the kill. A sidecar gets its signal only
-//! after the main containers and all later sidecars have ended, or after the grace period.
+//! statefulset.md §12.7: the hooks of all containers start at once. Then each container gets the stop
+//! signal, and has the rest of the grace period, at least 2 s. Then the container is killed. A sidecar gets
+//! its signal only after the main containers and all later sidecars have ended, or after the grace period.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Container;
@@ -66,12 +66,12 @@ fn end_container(
     }
 }
 
-/// The current grace period: the deletion's, else the pod's own; limited by a failure or a node
-/// shutdown.
+/// The grace period of the deletion or, without a deletion, of the pod. A failure or a node shutdown limits
+/// it.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
     let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
     let seconds = if planner.input.removed && planner.input.node_stops.is_some() {
-        // Only the node waits for it.
+        // Only the node waits for this second.
         1
     } else if has_no_grace(planner.spec) && asked.unwrap_or(0) <= 1 {
         0
@@ -86,13 +86,13 @@ fn pod_grace(planner: &Planner<'_>) -> i64 {
     left.into_iter().flatten().fold(seconds, i64::min)
 }
 
-/// The limit of a node shutdown: the administrator's, and at most [`NODE_STOP_GRACE_MAX_SECONDS`].
+/// The limit of a node shutdown: the administrator's limit, and at most [`NODE_STOP_GRACE_MAX_SECONDS`].
 fn node_grace(planner: &Planner<'_>) -> Option<i64> {
     let stop = planner.input.node_stops?;
     Some(stop.grace_seconds.unwrap_or(NODE_STOP_GRACE_MAX_SECONDS))
 }
 
-/// Whether all containers that depend on a sidecar have ended.
+/// Whether all containers that depend on a sidecar have exited.
 fn later_ones_ended(planner: &Planner<'_>, sidecar: &str) -> bool {
     let spec = planner.spec;
     let ended = |container: &Container| {
@@ -136,7 +136,8 @@ pub(crate) fn begin_at_once(planner: &mut Planner<'_>, container: &Container, ca
     });
 }
 
-/// Plans the next step of a container's termination; `turn` says whether it may get its signal.
+/// Plans the next step of a container's termination. `turn` is true if the container may get its stop
+/// signal.
 pub(crate) fn advance_stop(
     planner: &mut Planner<'_>,
     container: &Container,
@@ -179,10 +180,10 @@ pub(crate) fn advance_stop(
     }
 }
 
-/// The end of the grace period; a later deletion may shorten it, never lengthen it.
+/// The end of the grace period. A later deletion can only shorten the grace period.
 fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Instant {
     let ending = planner.input.removed || planner.input.pod.metadata.deletion_timestamp.is_some();
-    // This also holds in a node shutdown: the user can still delete the pod by force.
+    // In a node shutdown, too, a user can shorten the grace period by a forced deletion.
     let sooner = ending && matches!(stop.cause, StopCause::PodEnds | StopCause::NodeStops);
     let seconds = if sooner || node_grace(planner).is_some() {
         stop.grace_seconds.min(pod_grace(planner))

@@ -1,7 +1,7 @@
 //! Exponential back-off for container restarts and image pulls.
 //!
-//! As client-go's `flowcontrol.Backoff`: the first failure has no delay and creates an entry of 10
-//! s; each further one doubles it up to 300 s; an entry expires after 600 s without use.
+//! As client-go's `flowcontrol.Backoff`: after the first failure, the delay is zero and the next delay is
+//! 10 s. Each further failure doubles the delay up to 300 s. After 600 s without use, the delay is reset.
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, RETRY_INITIAL, RETRY_MAX};
 use crate::monotonic::Instant;
 
-/// The delay before the next attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Backoff {
     entry: Option<Entry>,
@@ -22,19 +21,19 @@ struct Entry {
 }
 
 impl Backoff {
-    /// The delay after a failure at `failed`, if any.
+    /// The delay after a failure at `failed`; `None` if there is no delay.
     pub fn delay(&self, failed: Instant) -> Option<SignedDuration> {
         let entry = self.entry.as_ref()?;
         let expired = failed.since(entry.updated) > BACKOFF_RESET;
         (!expired).then(|| SignedDuration::from_secs(entry.delay_seconds))
     }
 
-    /// The time of the next attempt after a failure at `failed`, if it is delayed.
+    /// The time of the next attempt after a failure at `failed`; `None` if it is not delayed.
     pub fn until(&self, failed: Instant) -> Option<Instant> {
         self.delay(failed).map(|delay| failed + delay)
     }
 
-    /// Records a new attempt, at `now`, after a failure at `failed`.
+    /// Records a new attempt at `now`, which follows a failure at `failed`.
     pub fn advance(&mut self, failed: Instant, now: Instant) {
         let delay = match self.delay(failed) {
             Some(delay) => (delay * 2).min(BACKOFF_MAX),
@@ -47,14 +46,14 @@ impl Backoff {
     }
 }
 
-/// The time of the next attempt of a mount, sandbox or deletion after `failures` consecutive
-/// failures, the last at `at`.
+/// The time of the next attempt of a mount, sandbox or deletion after `failures` consecutive failures. The
+/// last failure was at `at`.
 pub fn retry_at(at: Instant, failures: u32) -> Instant {
     at + doubled(RETRY_INITIAL, RETRY_MAX, failures)
 }
 
-/// The delay after `failures` consecutive failures: `first` after one, twice as long after each further one,
-/// at most `max`.
+/// The delay after `failures` consecutive failures: `first` after one failure, twice as long after each
+/// further failure, at most `max`.
 pub fn doubled(first: SignedDuration, max: SignedDuration, failures: u32) -> SignedDuration {
     let factor = 2i32.pow(failures.saturating_sub(1).min(16));
     first.saturating_mul(factor).min(max)

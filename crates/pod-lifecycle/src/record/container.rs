@@ -1,4 +1,4 @@
-//! The record of one container: its current or last instance, its delays and its image.
+//! The record of one container: its present or last instance, its delays and its image.
 
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use serde::{Deserialize, Serialize};
@@ -11,13 +11,12 @@ use crate::monotonic::{Instant, Moment};
 /// The record of one container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerRecord {
-    /// The current or last instance.
     pub instance: Instance,
-    /// The number of restarts; also the number of the current instance.
+    /// The number of restarts, which is also the number of the present instance.
     pub restart_count: u32,
     /// The exit of the previous instance.
     pub last_exit: Option<Exit>,
-    /// Whether its last exit is ignored, because all containers of the pod start again.
+    /// Whether the last exit is ignored, because all containers of the pod start again.
     #[serde(default)]
     pub anew: bool,
     /// Delay before the next start.
@@ -26,7 +25,7 @@ pub struct ContainerRecord {
     /// The number of consecutive failed creations.
     #[serde(default)]
     pub refusals: u32,
-    /// Whether an event about the current delay was emitted.
+    /// Whether an event about the present delay was sent.
     #[serde(default)]
     pub backoff_announced: bool,
     /// The image of the next instance.
@@ -43,12 +42,9 @@ pub enum Instance {
     /// No instance was created yet.
     #[default]
     Absent,
-    /// It is being created and started.
-    Starting {
-        /// The exit of the previous instance, if any.
-        previous: Option<Exit>,
-    },
-    /// It could not be created; this does not count as a restart.
+    /// The instance is being created and started.
+    Starting { previous: Option<Exit> },
+    /// The instance could not be created, which does not count as a restart.
     Refused(CreateError),
     /// The instance runs.
     Running(Running),
@@ -59,15 +55,13 @@ pub enum Instance {
 /// The error of a failed creation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CreateError {
-    /// Status reason, for instance `CreateContainerConfigError`.
+    /// The reason in the container's status, for instance `CreateContainerConfigError`.
     pub reason: String,
     /// The error as a message for users.
     pub message: String,
     /// The time of the failure.
     pub at: Instant,
-    /// The number of consecutive occurrences.
     pub failures: u32,
-    /// The exit of the previous instance, if any.
     pub previous: Option<Exit>,
 }
 
@@ -76,41 +70,37 @@ pub struct CreateError {
 pub struct Running {
     /// The runtime's id of the instance.
     pub id: String,
-    /// Number of the sandbox that it runs in.
+    /// Number of the sandbox in which the instance runs.
     pub sandbox: u32,
-    /// The image's name in the pod at creation.
+    /// The name of the image in the pod's specification when the instance was created.
     pub image: String,
-    /// The digest of its image.
+    /// The digest of the image.
     pub image_id: String,
-    /// The stop signal of its image, if known: by the time of the stop the name may be another
-    /// image's.
+    /// The stop signal of the image; `None` if unknown. It is stored, because the name may refer to another
+    /// image when the container stops.
     #[serde(default)]
     pub stop_signal: Option<String>,
-    /// The user of its first process, if known.
+    /// The user of the first process; `None` if unknown.
     #[serde(default)]
     pub user: Option<User>,
-    /// The start time of its process.
     pub started_at: Moment,
-    /// The progress of its `postStart` hook.
+    /// The progress of the `postStart` hook.
     pub post_start: Hook,
-    /// The state of its startup probe.
     #[serde(default)]
     pub startup: ProbeRecord,
-    /// The state of its liveness probe.
     #[serde(default)]
     pub liveness: ProbeRecord,
-    /// The state of its readiness probe.
     #[serde(default)]
     pub readiness: ProbeRecord,
-    /// The progress of its termination, once started.
+    /// The progress of the termination; `None` before it starts.
     pub stop: Option<Stop>,
-    /// The applied resources, if known.
+    /// The applied resources; `None` if unknown.
     #[serde(default)]
     pub resources: Option<Box<ResourceRequirements>>,
-    /// The progress of their change.
+    /// The progress of a change of the resources.
     #[serde(default)]
     pub update: ResourceUpdate,
-    /// The pod-level resources at its start, if known.
+    /// The pod-level resources at the start of the instance; `None` if unknown.
     #[serde(default)]
     pub of_pod: Option<Box<ResourceRequirements>>,
 }
@@ -118,7 +108,6 @@ pub struct Running {
 /// The user and groups of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// User id.
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
@@ -129,19 +118,17 @@ pub struct User {
 /// The progress of a lifecycle hook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Hook {
-    /// There is none, or it has succeeded.
+    /// There is no hook, or the hook has succeeded.
     #[default]
     Done,
-    /// The hook has not started.
     Pending,
-    /// The hook runs.
     Running,
     /// The hook failed, with this message.
     Failed(String),
 }
 
 impl Hook {
-    /// The `postStart` hook of an instance that has just started.
+    /// The initial progress of the `postStart` hook of a new instance.
     pub fn post_start(container: &Container) -> Self {
         let lifecycle = container.lifecycle.as_ref();
         match lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) {
@@ -154,13 +141,11 @@ impl Hook {
 /// The progress of a container's termination.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stop {
-    /// The reason for the termination.
     pub cause: StopCause,
     /// The start of the grace period.
     pub since: Instant,
-    /// Length of the grace period.
     pub grace_seconds: i64,
-    /// The progress of its `preStop` hook.
+    /// The progress of the `preStop` hook.
     pub pre_stop: Hook,
     /// The time of the stop signal.
     pub signalled_at: Option<Instant>,
@@ -172,7 +157,7 @@ pub struct Stop {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopCause {
     PodEnds,
-    /// The node shuts down; the pod will return.
+    /// The node shuts down; the pod returns afterwards.
     NodeStops,
     /// The liveness probe failed.
     Liveness,
@@ -180,9 +165,9 @@ pub enum StopCause {
     Startup,
     /// The `postStart` hook failed.
     PostStart,
-    /// The container's specification was changed.
+    /// The specification of the container has changed.
     Changed,
-    /// It has new resources and takes them only at its start.
+    /// The container has new resources that it can apply only at its start.
     Resized,
     /// All containers of the pod are restarted.
     AllRestart,
@@ -193,28 +178,28 @@ pub enum StopCause {
 pub struct Exit {
     /// The runtime's id of the instance.
     pub id: String,
-    /// Number of the sandbox that it ran in.
+    /// Number of the sandbox in which the instance ran.
     pub sandbox: u32,
-    /// The image's name in the pod.
+    /// The name of the image in the pod's specification.
     pub image: String,
-    /// The digest of its image.
+    /// The digest of the image.
     pub image_id: String,
-    /// The process's exit code; 128 + signal if it was killed.
+    /// The exit code of the process; 128 + signal if a signal killed it.
     pub code: i32,
-    /// The signal that ended it, if any.
+    /// The signal that killed the process; `None` if no signal did.
     pub signal: Option<i32>,
-    /// Status reason: `Completed`, `Error`, `OOMKilled`, `StartError`, …
+    /// The reason in the container's status: `Completed`, `Error`, `OOMKilled`, `StartError`, …
     pub reason: String,
     /// The termination message: the content of `terminationMessagePath`, or the end of the log.
     pub message: Option<String>,
-    /// The time of its start; `None` if it never ran.
+    /// The start time; `None` if the instance never ran.
     pub started_at: Option<jiff::Timestamp>,
-    /// The time of its end.
+    /// The exit time.
     pub finished_at: Moment,
-    /// Whether the node stopped it for its own reasons, so that its restart is not delayed.
+    /// Whether the node stopped the instance for a reason of the node, so that the restart is not delayed.
     #[serde(default)]
     pub by_node: bool,
-    /// The error of its `postStart` hook, which ended it.
+    /// The error of the `postStart` hook, because of which the instance was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_failure: Option<String>,
 }
@@ -222,29 +207,26 @@ pub struct Exit {
 /// The image of a container's next instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Image {
-    /// Not looked up yet.
+    /// The image was not looked up yet.
     #[default]
     Unknown,
-    /// It is being looked up or pulled.
+    /// The image is being looked up or pulled.
     Ensuring,
-    /// It is being looked up or pulled again after a failure; the status still shows the failure.
+    /// The image is being looked up or pulled again after a failure; the status still reports the failure.
     EnsuringAgain {
-        /// Status reason, as of [`Missing`](Self::Missing).
+        /// The reason in the status, as in [`Missing`](Self::Missing).
         reason: String,
-        /// The error message.
         message: String,
     },
     /// The image is present.
     Present,
-    /// It is absent and cannot be pulled now.
+    /// The image is absent and cannot be pulled now.
     Missing {
-        /// Status reason: `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`.
+        /// The reason in the status: `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`.
         reason: String,
-        /// The error message.
         message: String,
-        /// The time of the failure.
         at: Instant,
-        /// Whether an event about the delay was emitted.
+        /// Whether an event about the delay was sent.
         announced: bool,
     },
 }
@@ -261,7 +243,6 @@ impl Image {
         };
     }
 
-    /// Whether it is being looked up or pulled.
     pub fn is_ensuring(&self) -> bool {
         matches!(self, Self::Ensuring | Self::EnsuringAgain { .. })
     }
@@ -273,7 +254,7 @@ impl ContainerRecord {
         self.restart_count + u32::from(self.ended().is_some())
     }
 
-    /// The exit of the last instance, if the container does not run now.
+    /// The exit of the last instance; `None` if the container runs.
     pub fn ended(&self) -> Option<&Exit> {
         match &self.instance {
             Instance::Exited(exit) => Some(exit),
@@ -325,8 +306,8 @@ impl ContainerRecord {
         self.backoff_announced = false;
     }
 
-    /// Records an instance that was created but whose process could not be started: it counts as a
-    /// run.
+    /// Records an instance that was created but whose process could not be started. The instance counts as
+    /// a run.
     pub fn start_failed(&mut self, exit: Exit) {
         self.restart_count = self.next_restart_count();
         if let Some(previous) = self.ended().cloned() {
@@ -336,7 +317,7 @@ impl ContainerRecord {
         self.exited(exit);
     }
 
-    /// Cancels a start: the container is in its previous state.
+    /// Cancels a start: the container returns to its previous state.
     pub(super) fn abandon_start(&mut self) {
         if let Instance::Starting { previous } = &mut self.instance {
             self.instance = match previous.take() {
@@ -363,8 +344,8 @@ impl ContainerRecord {
                 running.post_start = Hook::Pending;
             }
             running.update = ResourceUpdate::None;
-            // The termination starts again with the hook and the whole grace period, as after a
-            // restart of kubelet.
+            // The termination starts again with the hook and the complete grace period, as after a restart
+            // of kubelet.
             let cut_off = |stop: &mut Stop| matches!(stop.pre_stop, Hook::Running | Hook::Pending);
             let waits = |stop: &mut Stop| stop.signalled_at.is_none() && cut_off(stop);
             running.stop.take_if(waits);
@@ -373,7 +354,7 @@ impl ContainerRecord {
 }
 
 impl Running {
-    /// The exit of an instance that vanished without an exit code.
+    /// The exit of an instance that disappeared without an exit code.
     pub fn lost(&self, now: Moment) -> Exit {
         Exit {
             id: self.id.clone(),

@@ -1,4 +1,4 @@
-//! Reset of a container's delays when the pod names another image for it.
+//! Reset of a container's delays when the pod's specification names another image.
 
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -7,7 +7,7 @@ use crate::record::{ContainerRecord, Image, PodRecord};
 use crate::spec;
 
 impl PodRecord {
-    /// Records which containers have another image after the pod's change from `before` to `after`.
+    /// Records a new image for each container whose image differs between `before` and `after`.
     pub fn images_changed(&mut self, before: &PodSpec, after: &PodSpec) {
         for (_, container) in spec::containers(after) {
             let former = spec::containers(before).find(|(_, old)| old.name == container.name);
@@ -21,8 +21,8 @@ impl PodRecord {
 }
 
 impl ContainerRecord {
-    /// Records another image for the container: the messages and delays of the former image no
-    /// longer apply, because kubelet keeps delays by container and image.
+    /// Records a new image for the container. Messages and delays of the former image do not apply to the
+    /// new image, because kubelet stores delays by container and image.
     pub fn image_changed(&mut self) {
         self.image = Image::Unknown;
         self.pull_backoff = Backoff::default();

@@ -1,6 +1,6 @@
 //! `PodRecord`: the state of one pod on this node: its sandbox, volumes and containers.
 //!
-//! The node agent owns one [`PodRecord`] per pod, changes it with the methods here, and stores it
+//! The node agent has one [`PodRecord`] per pod, changes it with the methods of this module, and stores it
 //! on disk, so that restart counts and exits survive a restart of the agent.
 //! [`PodRecord::without_work_in_flight`] is applied to a record after a restart.
 
@@ -22,12 +22,12 @@ pub use container::{
 use probes::ProbeRecord;
 use resize::{PodLevelResources, Resize, ResourceUpdate};
 
-/// The planner's knowledge about a pod, beside its API object.
+/// The planner's input about a pod, in addition to its API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodRecord {
     /// The pod's sandbox (namespaces and network).
     pub sandbox: Sandbox,
-    /// The number of sandboxes created for this pod.
+    /// The number of sandboxes that were created for this pod.
     pub sandboxes_made: u32,
     /// Consecutive failures of the sandbox.
     #[serde(default)]
@@ -37,11 +37,11 @@ pub struct PodRecord {
     /// Consecutive failures of the volumes.
     #[serde(default)]
     pub volume_failures: u32,
-    /// The pod's addresses, kept after its sandbox is removed.
+    /// The pod's addresses, which are retained after its sandbox is removed.
     pub pod_ips: Vec<String>,
     /// The time at which this node admitted the pod (`status.startTime`).
     pub started_at: Option<Moment>,
-    /// The containers by name, of all three kinds.
+    /// The containers by name: init containers, main containers and ephemeral containers.
     pub containers: BTreeMap<String, ContainerRecord>,
     /// The removal of the API object.
     #[serde(default)]
@@ -49,7 +49,7 @@ pub struct PodRecord {
     /// The allocated and the requested resources.
     #[serde(default)]
     pub resize: Resize,
-    /// The reason why the node does not run the pod, or no longer.
+    /// The reason why the node rejects or stops the pod.
     #[serde(default, rename = "dismissal")]
     pub failure: Option<PodFailure>,
     /// The reason why all containers are restarted.
@@ -60,7 +60,6 @@ pub struct PodRecord {
 /// The state of a pod's sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Sandbox {
-    /// The pod has no sandbox.
     #[default]
     None,
     /// The sandbox is being created.
@@ -68,13 +67,8 @@ pub enum Sandbox {
     /// The sandbox exists and has an address.
     Ready,
     /// The sandbox could not be created.
-    Failed {
-        /// The error message.
-        message: String,
-        /// The time of the failure.
-        at: Instant,
-    },
-    /// Its process has ended; its rest must be cleaned up.
+    Failed { message: String, at: Instant },
+    /// The process of the sandbox has exited; its remains must be removed.
     Gone,
     /// The sandbox is being removed.
     Destroying,
@@ -83,63 +77,52 @@ pub enum Sandbox {
 /// The state of a pod's volumes, as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Volumes {
-    /// Nothing is mounted.
+    /// No volume is mounted.
     #[default]
     None,
-    /// They are being mounted.
+    /// The volumes are being mounted.
     Preparing,
     /// All volumes are prepared.
     Ready,
-    /// At least one could not be mounted.
-    Failed {
-        /// The error message.
-        message: String,
-        /// The time of the failure.
-        at: Instant,
-    },
-    /// They are being unmounted.
+    /// At least one volume could not be mounted.
+    Failed { message: String, at: Instant },
+    /// The volumes are being unmounted.
     Releasing,
-    /// A former agent had mounted them, or was about to; their state is unknown.
+    /// A former agent had mounted the volumes, or was about to mount them. Their state is unknown.
     Unknown,
 }
 
 /// The state of the last step: the removal of the API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Removal {
-    /// The removal was not requested yet.
     #[default]
     None,
-    /// The request is in progress.
     Asked,
-    /// The request failed.
     Failed {
-        /// The time of the failure.
         at: Instant,
-        /// The number of consecutive occurrences.
         failures: u32,
     },
     /// The object is removed.
     Done,
 }
 
-/// The node's decision not to run a pod, or no longer: the pod becomes `Failed` once all its
-/// containers have ended.
+/// The node's decision to reject or to stop a pod: the pod becomes `Failed` after all its containers have
+/// exited.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFailure {
-    /// Status reason: `Evicted`, `SysctlForbidden`, `DeadlineExceeded`, …
+    /// The reason in the pod's status: `Evicted`, `SysctlForbidden`, `DeadlineExceeded`, …
     pub reason: String,
-    /// Status message for users.
     pub message: String,
-    /// The grace period in seconds, if it is shorter than the pod's own.
+    /// The grace period in seconds; `None` for the pod's grace period. The shorter of both is used.
     pub grace_seconds: Option<i64>,
-    /// Whether it is a disruption, so that the status has the condition `DisruptionTarget`.
+    /// Whether the failure is a disruption, so that the status has the condition `DisruptionTarget`.
     pub disrupts: bool,
 }
 
 /// The container that requested the restart, and its exit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartAll {
-    /// Name of the container whose exit triggered the restart.
+    /// Name of the container whose exit caused the restart.
     pub container: String,
     /// The exit code of that container.
     pub code: i32,
@@ -154,12 +137,12 @@ impl RestartAll {
 }
 
 impl PodRecord {
-    /// The container's record; it is created if there is none.
+    /// The container's record, which is created if there is none.
     pub fn container(&mut self, name: &str) -> &mut ContainerRecord {
         self.containers.entry(name.to_owned()).or_default()
     }
 
-    /// Records that the containers of these names have ended and start as in a new pod.
+    /// Records that these containers have ended and start as in a new pod.
     pub fn start_anew(&mut self, containers: &[String]) {
         self.restart_all = None;
         for name in containers {
@@ -169,7 +152,6 @@ impl PodRecord {
         }
     }
 
-    /// Whether any container runs or is being started.
     pub fn anything_runs(&self) -> bool {
         self.containers
             .values()
@@ -189,7 +171,7 @@ impl PodRecord {
         };
     }
 
-    /// Records the end of the sandbox's process: all its containers have ended with it.
+    /// Records the exit of the sandbox's process: all containers of the sandbox have exited with it.
     pub fn sandbox_lost(&mut self, now: Moment) {
         self.sandbox = Sandbox::Gone;
         for container in self.containers.values_mut() {
@@ -202,7 +184,7 @@ impl PodRecord {
         }
     }
 
-    /// The part of the record to store: without the frequently changing state of probes.
+    /// The part of the record that is stored on disk: without the state of probes, which changes often.
     pub fn durable(&self) -> Self {
         let mut kept = self.clone();
         for container in kept.containers.values_mut() {

@@ -1,9 +1,9 @@
 //! The state of a probe: the time of the next run, and the verdict of the results so far.
 //!
 //! As kubelet's prober: a verdict changes after `successThreshold` consecutive successes or
-//! `failureThreshold` consecutive failures. Differs: readiness and startup probes of a new
-//! container run more often than their period (50 ms, doubling), and failures of these early runs
-//! do not count, so that a container becomes Ready as soon as possible.
+//! `failureThreshold` consecutive failures. Differs: readiness and startup probes of a new container first
+//! run more often than their period (after 50 ms, then doubled). Failures of these early runs do not count,
+//! so that a container becomes Ready as soon as possible.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Probe;
@@ -17,7 +17,7 @@ use crate::spec::ProbeKind;
 /// The verdict of a probe's results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProbeVerdict {
-    /// Not enough results.
+    /// There are not enough results.
     #[default]
     Unknown,
     /// The threshold of successes was reached.
@@ -29,31 +29,29 @@ pub enum ProbeVerdict {
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The container passed.
     Success,
-    /// It passed with a warning for the user.
+    /// The probe passed with a warning for the user.
     Warning(String),
-    /// The probe failed, with this output.
+    /// The probe failed with this output.
     Failure(String),
-    /// The probe could not run; this does not count.
+    /// The probe could not run, which does not count as a result.
     Error(String),
 }
 
 /// The state of one probe of one instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProbeRecord {
-    /// Whether a run is in progress.
     #[serde(default)]
     pub in_flight: bool,
     /// The start of the last run.
     pub last_at: Option<Instant>,
     /// The number of runs so far.
     pub count: u32,
-    /// The number of equal results since the last change.
+    /// The number of equal results since the last different result.
     pub run: u32,
     /// Whether the last results are successes.
     pub run_success: bool,
-    /// The result after `successThreshold` and `failureThreshold`.
+    /// The verdict after `successThreshold` and `failureThreshold`.
     pub verdict: ProbeVerdict,
 }
 
@@ -79,14 +77,13 @@ fn threshold(value: Option<i32>, default: u32) -> u32 {
         .unwrap_or(default)
 }
 
-/// The time of the first run for a container that started at `started`.
+/// The time of the first run of the probe, in a container that started at `started`.
 fn first_at(probe: &Probe, started: Instant) -> Instant {
     let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0).max(0));
     started + SignedDuration::from_secs(delay)
 }
 
 impl ProbeRecord {
-    /// The time of the next run.
     pub fn due(&self, kind: ProbeKind, probe: &Probe, started: Instant) -> Instant {
         let Some(last) = self.last_at else {
             return first_at(probe, started);
@@ -106,7 +103,7 @@ impl ProbeRecord {
         self.count = self.count.saturating_add(1);
     }
 
-    /// Records a result, for a container that started at `started`; returns whether it counts.
+    /// Records a result, for a container that started at `started`. Returns whether the result counts.
     pub fn record(
         &mut self,
         kind: ProbeKind,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::monotonic::Instant;
 
-/// The key of the pod-level resources in an [`Allocation`]: no container has this name.
+/// The key of the pod-level resources in an [`Allocation`], because no container has an empty name.
 pub const POD: &str = "";
 
 /// Resources of a pod's containers by name, and pod-level resources under [`POD`].
@@ -20,7 +20,7 @@ pub struct Resize {
     pub allocated: Option<Allocation>,
     /// The reason why the requested resources are not allocated.
     pub pending: Option<PendingResize>,
-    /// The allocated resources that are not applied everywhere yet.
+    /// The allocated resources that are not yet applied everywhere.
     pub progress: Option<ResizeProgress>,
     /// The applied pod-level resources.
     #[serde(default)]
@@ -30,32 +30,30 @@ pub struct Resize {
 /// The progress of a resize of pod-level resources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodLevelResources {
-    /// The resources of its sandbox; `None` if they are the sum of its containers'.
+    /// The resources of the pod's sandbox; `None` if they are the sum of its containers' resources.
     pub applied: Option<ResourceRequirements>,
-    /// Resources that were allocated in between: containers may still have as much.
+    /// Resources that were allocated before the present ones: containers may still use as much.
     #[serde(default)]
     pub superseded: Vec<ResourceRequirements>,
-    /// The progress of their change.
+    /// The progress of the change.
     pub update: ResourceUpdate,
 }
 
-/// A requested resize that the node does not allocate now.
+/// A requested resize that the node cannot allocate now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingResize {
-    /// Whether it can be allocated later.
     pub reason: PendingReason,
-    /// The message for the user.
     pub message: String,
-    /// The pod's generation that requests it.
+    /// The generation of the pod that requests the resize.
     pub generation: i64,
 }
 
 /// Whether a pending resize can be allocated later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PendingReason {
-    /// When other pods have ended.
+    /// The resize can be allocated after other pods have ended.
     Deferred,
-    /// Never on this node.
+    /// The resize can never be allocated on this node.
     Infeasible,
 }
 
@@ -72,13 +70,12 @@ impl PendingReason {
 /// The resources that are being applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResizeProgress {
-    /// The pod's generation that requested it.
+    /// The generation of the pod that requested the resources.
     pub generation: i64,
-    /// The error of the last attempt.
     pub error: Option<String>,
 }
 
-/// The application of new resources to one running container.
+/// The progress of applying new resources to the pod or to a running container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResourceUpdate {
     /// No change is in progress.
@@ -87,14 +84,11 @@ pub enum ResourceUpdate {
     /// The change is in progress.
     InFlight,
     /// The change has failed.
-    Failed {
-        /// The time of the failure.
-        at: Instant,
-    },
+    Failed { at: Instant },
 }
 
 impl Resize {
-    /// Records newly allocated resources, which have yet to be applied.
+    /// Records newly allocated resources, which are not applied yet.
     pub fn start(&mut self, resources: Allocation, generation: i64) {
         if let Some(before) = self.of_pod().filter(|_| self.pod_differs()).cloned()
             && !self.pod.superseded.contains(&before)
@@ -125,7 +119,7 @@ impl Resize {
         self.allocated.as_ref()?.get(POD)
     }
 
-    /// Whether the applied pod-level resources differ, or may differ, from the allocated ones.
+    /// Whether the applied pod-level resources differ, or may differ, from the allocated resources.
     pub fn pod_differs(&self) -> bool {
         let others = !self.pod.superseded.is_empty();
         self.allocated.is_some() && (others || self.of_pod() != self.pod.applied.as_ref())

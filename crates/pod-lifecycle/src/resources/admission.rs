@@ -1,9 +1,8 @@
 //! Node admission: the checks of a bound pod before the node runs it (statefulset.md §12.16).
 //!
-//! As kubelet's admission: a pod fails at once if it has an unsafe sysctl that the node does not
-//! allow, or needs a security feature that the kernel lacks. A pod is also refused under node
-//! pressure. The check of free resources is elsewhere (`placement::misfit`), and results in a
-//! [`PodRejection`] as well.
+//! As kubelet's admission: a pod fails at once if it has an unsafe sysctl that the node does not allow, or
+//! needs a security feature that the kernel lacks. A pod is also rejected under node pressure. The check of
+//! free resources is in `placement::misfit`, and returns a [`PodRejection`], too.
 
 use std::collections::BTreeSet;
 
@@ -21,21 +20,18 @@ const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
 /// The node's settings for admission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Allowed unsafe sysctls; one that ends with `*` allows all with that prefix.
+    /// Allowed unsafe sysctls. A name that ends with `*` allows all sysctls with that prefix.
     pub unsafe_sysctls: Vec<String>,
 }
 
-/// The reason why the node does not accept a pod.
+/// The reason why the node rejects a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodRejection {
-    /// Reason of the event and of the pod's status.
     pub reason: String,
-    /// Message of the event and of the pod's status.
     pub message: String,
 }
 
 impl PodRejection {
-    /// The failure of the pod.
     pub fn failure(&self) -> PodFailure {
         PodFailure {
             reason: self.reason.clone(),
@@ -56,8 +52,8 @@ pub fn rejection(pod: &Pod, policy: &Policy) -> Option<PodRejection> {
     Some(PodRejection { reason, message })
 }
 
-/// Checks a new pod on a node with these conditions. Under memory pressure pods with memory
-/// requests are admitted; under disk pressure none are.
+/// Checks a new pod on a node with these conditions. Under memory pressure, pods with memory requests are
+/// admitted; under disk pressure, no pod is admitted.
 pub fn under_pressure(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<PodRejection> {
     let spec = pod.spec.as_ref()?;
     if conditions.is_empty() || is_critical(pod) {
@@ -81,7 +77,7 @@ fn tolerates_memory_pressure(spec: &PodSpec) -> bool {
         let effect_fits = effect.is_empty() || effect == "NoSchedule";
         let key_fits = match text(&toleration.operator).as_str() {
             "Exists" => matches!(text(&toleration.key).as_str(), "" | MEMORY_PRESSURE_TAINT),
-            // The taint has no value.
+            // The taint has no value, so only an empty value matches.
             "" | "Equal" => {
                 text(&toleration.key) == MEMORY_PRESSURE_TAINT && text(&toleration.value).is_empty()
             }
@@ -135,7 +131,8 @@ fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
     wrong.map(|why| format!("forbidden sysctl: {why}")).next()
 }
 
-/// A sysctl name with slashes may have dots in an interface's name: dots and slashes are exchanged.
+/// The name of a sysctl in the form with dots. In a name with slashes, dots may occur in the name of an
+/// interface, so dots and slashes are exchanged.
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']) {
         Some(at) if name[at..].starts_with('/') => name
@@ -150,7 +147,7 @@ fn dotted(name: &str) -> String {
     }
 }
 
-/// This node does not enforce AppArmor: a pod that requires it must not run without it.
+/// This node does not support AppArmor, so a pod that requires AppArmor is rejected.
 fn app_armor(spec: &PodSpec) -> Option<String> {
     let asked = |profile: &Option<AppArmorProfile>| {
         profile.as_ref().is_some_and(|p| p.type_ != "Unconfined")

@@ -1,4 +1,4 @@
-//! Sums of requested CPU and memory, compared with the node's allocatable resources.
+//! Sums of CPU and memory requests, which are compared with the node's allocatable resources.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct Amounts {
 }
 
 impl Amounts {
-    /// The sum of both; at most `i64::MAX`.
+    /// The sum of both amounts; each at most `i64::MAX`.
     #[must_use]
     pub fn plus(self, more: Self) -> Self {
         Self {
@@ -42,17 +42,16 @@ impl Amounts {
 pub struct NodeResources {
     /// The allocatable resources of the node.
     pub capacity: Amounts,
-    /// The sum of its other pods.
+    /// The sum of the node's other pods.
     pub others: Amounts,
 }
 
-/// The resources that a pod has allocated.
 pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
     requests(&allocated_spec(spec, record))
 }
 
-/// The requests of a pod with this specification, with its overhead: pod-level requests override
-/// the sum of its containers.
+/// The requests of a pod with this specification, plus its overhead. Pod-level requests override the sum of
+/// the containers' requests.
 pub(crate) fn requests(spec: &PodSpec) -> Amounts {
     let mut all = of_containers(spec);
     if let Some(own) = &spec.resources {
@@ -83,7 +82,8 @@ fn of_containers(spec: &PodSpec) -> Amounts {
             memory_bytes: of("memory").value(),
         };
         match kind {
-            // It runs before the main containers, beside the sidecars before it.
+            // An init container runs before the main containers, and concurrently with the sidecars before
+            // it.
             Kind::Init => peak = peak.max(sum.plus(own)),
             _ => sum = sum.plus(own),
         }
@@ -91,7 +91,7 @@ fn of_containers(spec: &PodSpec) -> Amounts {
     sum.max(peak)
 }
 
-/// The request; without one, the limit.
+/// The request or, without a request, the limit.
 fn requested(resources: &ResourceRequirements, name: &str) -> Option<Quantity> {
     let request = amount(resources.requests.as_ref(), name);
     request.or_else(|| amount(resources.limits.as_ref(), name))
@@ -106,7 +106,7 @@ pub fn fits(spec: &PodSpec, room: &NodeResources) -> bool {
     lack(requests(spec), room).is_none()
 }
 
-/// The reason why the node cannot allocate that much; `None` if it can.
+/// The reason why the node cannot allocate `wanted`; `None` if it can.
 pub(crate) fn lack(wanted: Amounts, room: &NodeResources) -> Option<(PendingReason, String)> {
     let of = |part: fn(&Amounts) -> i64| (part(&wanted), part(&room.others), part(&room.capacity));
     let each = [

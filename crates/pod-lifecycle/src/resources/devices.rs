@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
-/// The claims of a pod: their names in the pod, and the names of the ResourceClaims, unless they
-/// are not created yet.
+/// The claims of a pod: the name in the pod, and the name of the ResourceClaim, which is `None` until the
+/// claim is created.
 pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
     let claims = pod
         .spec
@@ -31,7 +31,7 @@ pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
         .collect()
 }
 
-/// The reason why the pod's devices cannot be prepared; `found` has its existing claims, and
+/// The reason why the pod's devices cannot be prepared. `found` has the existing claims of the pod, and
 /// `drivers` the names of the drivers on this node.
 pub fn unprepared(
     pod: &Pod,

@@ -1,7 +1,7 @@
 //! Limits of local ephemeral storage (statefulset.md §12.14).
 //!
-//! No quota limits the writes of a container: its usage is measured periodically, and a pod above
-//! its limit is evicted, as kubelet does.
+//! No quota limits the writes of a container. The usage of a container is measured periodically, and a pod
+//! above its limit is evicted, as in kubelet.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use crate::spec::containers;
 
 const RESOURCE: &str = "ephemeral-storage";
 
-/// Grace period of an evicted pod in seconds.
+/// Grace period of an evicted pod, in seconds.
 const GRACE_SECONDS: i64 = 1;
 
 /// A pod's disk usage in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Writable layers and logs by container.
+    /// Writable layers and logs, by container.
     pub containers: BTreeMap<String, i64>,
-    /// Sizes of emptyDir volumes on disk by name.
+    /// Sizes of emptyDir volumes on disk, by name.
     pub volumes: BTreeMap<String, i64>,
-    /// Files of the node that containers may write to, such as `/etc/hosts`.
+    /// Files of the node that containers may write, such as `/etc/hosts`.
     pub files: i64,
 }
 
@@ -33,12 +33,11 @@ pub fn is_limited(spec: &PodSpec) -> bool {
         || disk_volumes(spec).any(|volume| size_limit(volume).is_some())
 }
 
-/// The names of the pod's volumes on the node's disk.
 pub fn disk_volume_names(spec: &PodSpec) -> impl Iterator<Item = &str> {
     disk_volumes(spec).map(|volume| volume.name.as_str())
 }
 
-/// The failure of the pod, if it exceeds a limit.
+/// The failure of the pod; `None` if it exceeds no limit.
 pub fn overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<PodFailure> {
     let message = volume_overrun(spec, usage)
         .or_else(|| pod_overrun(spec, usage))
@@ -62,7 +61,7 @@ fn volume_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
     })
 }
 
-/// The sum of the containers' limits is the pod's limit, for volumes too.
+/// The sum of the containers' limits is the limit of the pod, which also counts volumes.
 fn pod_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
     let limits = containers(spec).filter_map(|(_, container)| limit(container));
     let limit = limits.reduce(|sum, more| sum.plus(&more))?;
@@ -162,7 +161,7 @@ mod tests {
         );
     }
 
-    /// findings S22: the hosts file and the like count against the pod's limit.
+    /// findings S22: state files, such as the hosts file, count for the pod's limit.
     #[test]
     fn files_of_the_node_count_against_the_limit_of_the_pod() {
         let with = |files: i64| {

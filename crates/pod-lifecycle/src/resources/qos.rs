@@ -34,7 +34,7 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
     }
 }
 
-/// Whether limits are set for both resources, and requests, if given, equal them.
+/// Whether limits are set for CPU and memory, and requests are absent or equal to the limits.
 fn is_guaranteed(resources: &ResourceRequirements) -> bool {
     COUNTED.iter().all(|name| {
         let limit = resources

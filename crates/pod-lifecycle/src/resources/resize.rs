@@ -1,12 +1,11 @@
-//! Requested and allocated resources of running containers (kubectl.md 6.7; statefulset.md §12.1,
-//! §12.10).
+//! Requested and allocated resources of running containers (kubectl.md 6.7; statefulset.md §12.1, §12.10).
 //!
-//! The requested resources take effect in two steps: first the node *allocates* them, if all its
-//! pods still fit; then they are *applied* to each container by its `resizePolicy`: to the running
-//! process, or by a restart. Until they are allocated the pod has the condition `PodResizePending`,
-//! until they are applied `PodResizeInProgress`. Pod-level resources (KEP-5419) take the same
-//! steps: while containers change, the pod has the wider of its old and its new limits, and the new
-//! ones alone at the end.
+//! The requested resources take effect in two steps. First the node *allocates* the resources, if all its
+//! pods still fit. Then the node *applies* the resources to each container, as its `resizePolicy` says: to
+//! the running process, or by a restart. Before the allocation, the pod has the condition
+//! `PodResizePending`; until the resources are applied, it has `PodResizeInProgress`. Pod-level resources
+//! (KEP-5419) are allocated and applied, too: while containers change, the pod has the wider of its old and
+//! its new limits. Finally, the pod has only the new limits.
 
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
@@ -26,7 +25,7 @@ pub fn asked(spec: &PodSpec) -> Allocation {
         .collect()
 }
 
-/// Whether the pod requests other resources than the allocated ones.
+/// Whether the requested resources differ from the allocated resources.
 pub fn is_wanted(spec: &PodSpec, record: &PodRecord) -> bool {
     let allocated = record.resize.allocated.as_ref();
     allocated.is_some_and(|allocated| *allocated != asked(spec))
@@ -37,7 +36,7 @@ pub fn allocated_spec(spec: &PodSpec, record: &PodRecord) -> PodSpec {
     with(spec, record.resize.allocated.as_ref())
 }
 
-/// The specification with other resources.
+/// The specification with `resources` in place of its resources.
 pub fn with(spec: &PodSpec, resources: Option<&Allocation>) -> PodSpec {
     let mut spec = spec.clone();
     let Some(resources) = resources else {

@@ -20,17 +20,17 @@ use crate::spec::{Kind, init_containers};
 /// Prefix of container ids in statuses.
 pub const RUNTIME_NAME: &str = "mainstay";
 
-/// The input of container statuses, beside the containers.
+/// The input of container statuses, in addition to the containers.
 pub(crate) struct StatusInput<'a> {
     pub input: &'a PodInput<'a>,
-    /// Whether containers of this pod still start.
+    /// Whether containers of this pod may still start.
     pub starts: bool,
     /// Whether a container without a recorded exit counts as lost.
     pub lost: bool,
     pub now: Instant,
 }
 
-/// Whether the container has started: its hook and its startup probe have succeeded.
+/// Whether the container counts as started: its hook and its startup probe have succeeded.
 pub(crate) fn is_started(running: &Running, container: &Container) -> bool {
     let hook = running.post_start == Hook::Done;
     let probe =
@@ -44,7 +44,7 @@ fn is_ready(running: &Running, container: &Container) -> bool {
     is_started(running, container) && probe
 }
 
-/// The status of one container, where `before` holds the previous ones.
+/// The status of one container; `before` has the previous statuses.
 pub(crate) fn container_status(
     view: &StatusInput<'_>,
     kind: Kind,
@@ -59,9 +59,9 @@ pub(crate) fn container_status(
     }
 }
 
-/// Whether a status would take back the end of a container. A container that must not run again,
-/// but does in a new sandbox, or of which the record was lost, keeps its terminated state until it
-/// ends again; one instance ends once.
+/// Whether a status would revert the exit of a container. A container must not run again, but does: in a
+/// new sandbox, or because its record was lost. Its status stays terminated until the container exits
+/// again. A single instance exits only once.
 fn takes_back(
     view: &StatusInput<'_>,
     kind: Kind,
@@ -116,7 +116,7 @@ fn current_status(view: &StatusInput<'_>, kind: Kind, container: &Container) -> 
         }
     }
     if kind == Kind::Ephemeral {
-        // Others do not wait for it.
+        // Other containers do not wait for this container.
         status.started = None;
     } else {
         set_resources(&mut status, view, container, record);
@@ -131,7 +131,8 @@ fn current_status(view: &StatusInput<'_>, kind: Kind, container: &Container) -> 
     status
 }
 
-/// The applied and the allocated resources of the container; none if it requests none.
+/// Sets the applied and the allocated resources of the container; absent if the container requests no
+/// resources.
 fn set_resources(
     status: &mut ContainerStatus,
     view: &StatusInput<'_>,
@@ -161,7 +162,7 @@ fn shown_user(user: &User) -> ContainerUser {
     }
 }
 
-/// The statuses of the container's mounts: recursive read-only mounts are as requested.
+/// The statuses of the container's mounts. Recursive read-only mounts have the requested mode.
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let shown = container.volume_mounts.as_ref()?.iter().map(|mount| {
         let read_only = mount.read_only == Some(true);
@@ -298,7 +299,7 @@ fn delayed(
     (!over).then(|| (messages::CRASH_LOOP_BACK_OFF.to_owned(), Some(message)))
 }
 
-/// The first message about a container that could not be started, or whose hook failed.
+/// The reason and message of a container that could not be started, or whose hook failed.
 pub(crate) fn start_trouble(exit: &Exit) -> Option<WaitingReason> {
     if exit.reason == messages::START_ERROR {
         let reason = messages::RUN_CONTAINER_ERROR.to_owned();

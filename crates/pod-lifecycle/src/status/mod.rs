@@ -1,8 +1,8 @@
 //! The status of a pod: phase, conditions, containers, addresses.
 //!
-//! Conditions and their reasons are kubelet's (statefulset.md §3.34, §12.1). An unchanged condition
-//! keeps the transition time of the previous status, so that an unchanged pod has an equal status.
-//! Conditions of other owners (readiness gates, disruption) are copied.
+//! Conditions and their reasons are kubelet's (statefulset.md §3.34, §12.1). An unchanged condition keeps
+//! the transition time of the previous status, so that an unchanged pod has an equal status. Conditions of
+//! other programs (readiness gates, disruption) are copied.
 
 pub(crate) mod container_status;
 pub(crate) mod phase;
@@ -21,7 +21,7 @@ use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_h
 use container_status::{StatusInput, container_status};
 use phase::{FinalStatus, PhaseInput};
 
-/// Condition types that the node agent manages.
+/// Condition types that the node agent sets.
 pub const OWN_CONDITIONS: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
@@ -33,13 +33,13 @@ pub const OWN_CONDITIONS: [&str; 8] = [
     RESTARTING,
 ];
 
-/// The condition of a pod with requested resources that the node does not allocate now.
+/// The condition of a pod whose requested resources the node cannot allocate now.
 const PENDING: &str = "PodResizePending";
 
 /// The condition of a pod whose allocated resources are not applied yet.
 const IN_PROGRESS: &str = "PodResizeInProgress";
 
-/// The condition of a pod whose containers are all restarted.
+/// The condition of a pod whose containers are all being restarted.
 const RESTARTING: &str = "AllContainersRestarting";
 
 /// The reason of a [`DISRUPTION_TARGET`] that the node set.
@@ -105,14 +105,15 @@ pub(crate) fn pod_status(
     status.observed_generation = input.pod.metadata.generation;
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
-    // A pod that the node refused has no containers to report.
+    // The status of a rejected pod has no container statuses.
     let taken = !failed_by_node || record.sandboxes_made > 0;
     status.container_statuses = taken.then_some(main);
     set_resources(&mut status, record);
     status
 }
 
-/// The applied and the allocated pod-level resources (KEP-5419); none if it has none.
+/// Sets the applied and the allocated pod-level resources (KEP-5419); absent if the pod has no pod-level
+/// resources.
 fn set_resources(status: &mut PodStatus, record: &PodRecord) {
     let Some(allocated) = record.resize.of_pod() else {
         return;
@@ -140,7 +141,7 @@ fn known_qos(pod: &Pod) -> Option<String> {
         .filter(|class| !class.is_empty())
 }
 
-/// Sets the phase. A pod never leaves a final phase; reason and message stay with the phase.
+/// Sets the phase. A pod never leaves a final phase; its reason and message stay, too.
 fn decide_phase(status: &mut PodStatus, input: &PodInput<'_>, computed: &str, last: FinalStatus) {
     let api = input.pod.status.as_ref();
     let before = [Some(input.previous), api]
@@ -264,7 +265,7 @@ fn conditions(
     conditions
 }
 
-/// These conditions exist only while they hold.
+/// The conditions of a resize, which exist only while they are true.
 fn resize_conditions(input: &PodInput<'_>, now: Timestamp) -> Vec<PodCondition> {
     let resize = &input.record.resize;
     let pending = resize.pending.as_ref().map(|pending| {
@@ -293,7 +294,8 @@ fn resize_conditions(input: &PodInput<'_>, now: Timestamp) -> Vec<PodCondition> 
         .collect()
 }
 
-/// Whether all containers are being restarted; for a pod to which this happened.
+/// The condition whether all containers are being restarted; `None` for a pod that has never restarted
+/// them.
 fn restarting(input: &PodInput<'_>, now: Timestamp) -> Option<PodCondition> {
     let finding = match &input.record.restart_all {
         Some(cause) => Finding {
@@ -310,7 +312,7 @@ fn restarting(input: &PodInput<'_>, now: Timestamp) -> Option<PodCondition> {
     Some(condition(input, RESTARTING, finding, now))
 }
 
-/// The condition in the previous status.
+/// The condition of this type in the previous status.
 fn former(input: &PodInput<'_>, type_: &str) -> Option<PodCondition> {
     let before = |status: &PodStatus| -> Option<PodCondition> {
         status
@@ -339,7 +341,7 @@ fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp
     }
 }
 
-/// Names in Go's format of a list: `[a b]`.
+/// Names as Go prints a list: `[a b]`.
 fn list(names: &[&str]) -> String {
     format!("[{}]", names.join(" "))
 }

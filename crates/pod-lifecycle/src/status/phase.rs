@@ -1,7 +1,7 @@
 //! The phase of a pod, from the states of its containers.
 //!
-//! As kubelet's `getPhase`: init containers keep a pod Pending; a pod whose main containers have
-//! all ended without a restart is Succeeded or Failed; one whose containers will be restarted is Running.
+//! As kubelet's `getPhase`: init containers keep a pod Pending; a pod whose main containers have all ended
+//! without a restart is Succeeded or Failed; a pod whose containers will be restarted is Running.
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec};
 
@@ -14,14 +14,14 @@ use crate::spec::{Kind, containers, init_containers, init_kind};
 pub(crate) enum FinalStatus {
     /// The status is not final.
     No,
-    /// It was deleted and all containers have ended.
+    /// The pod was deleted, and all containers have exited.
     Deleted,
-    /// The node stopped it, and all containers have ended.
+    /// The node has stopped the pod, and all containers have exited.
     FailedByNode,
 }
 
 /// Whether the pod is complete: an init container failed without a restart, or all main containers have
-/// ended and none is restarted.
+/// exited and no container is restarted.
 pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
     let over = |kind: Kind, container: &Container| match record.containers.get(&container.name) {
         Some(record) => match &record.instance {
@@ -78,16 +78,15 @@ pub(crate) struct PhaseInput<'a> {
     pub spec: &'a PodSpec,
     pub init: &'a [ContainerStatus],
     pub main: &'a [ContainerStatus],
-    /// No container will be restarted, whatever the policy.
+    /// Whether no container will be restarted, independent of the policy.
     pub terminal: bool,
-    /// A main container has started.
+    /// Whether a main container has started.
     pub initialized: bool,
-    /// The node's record of the pod.
     pub record: &'a PodRecord,
 }
 
 impl PhaseInput<'_> {
-    /// Whether the container is restarted, whatever its exit.
+    /// Whether the container is restarted, independent of its exit.
     fn starts_anew(&self, container: &Container) -> bool {
         let known = self.record.containers.get(&container.name);
         !self.terminal && known.is_some_and(|known| known.anew)
@@ -99,7 +98,6 @@ impl PhaseInput<'_> {
     }
 }
 
-/// The phase of a pod.
 pub(crate) fn phase(facts: &PhaseInput<'_>) -> &'static str {
     let mut init_pending = false;
     let mut sidecar_pending = false;
@@ -193,7 +191,7 @@ fn init_progress(
     }
 }
 
-/// The parts of an exit that policies depend on.
+/// An exit with the fields that policies depend on.
 fn exit_of(code: i32) -> Exit {
     Exit {
         id: String::new(),

@@ -1,4 +1,4 @@
-//! The wall clock is set while pods run.
+//! Tests in which the wall clock is set while pods run.
 
 use jiff::SignedDuration;
 use json_tree::json;
@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use crate::world::World;
 
-/// The events of a pod with failing probes, a crashing container and one that ignores its stop
-/// signal; the wall clock is changed by these hours between the parts of its life.
+/// The events of a pod with failing probes, a crashing container, and a container that ignores its stop
+/// signal. Between the parts of its life, the wall clock is changed by `hours`.
 fn life(hours: [i64; 5]) -> Vec<String> {
     let mut world = World::new(json!({
         "terminationGracePeriodSeconds": 20, "activeDeadlineSeconds": 400,

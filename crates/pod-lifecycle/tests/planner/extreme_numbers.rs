@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range in pods: pods run and end, and nothing panics.
+//! Extreme numbers in pods: the pods run and end without a panic.
 
 use json_tree::{Value, json};
 use pod_lifecycle::record::probes::ProbeOutcome;

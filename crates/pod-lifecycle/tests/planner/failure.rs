@@ -1,4 +1,4 @@
-//! Pods that the node refuses, or stops.
+//! Pods that the node rejects or stops.
 
 use json_tree::json;
 use pod_lifecycle::PodFailure;
@@ -46,7 +46,7 @@ fn a_pod_that_is_driven_out_has_less_time_and_fails_when_nothing_of_it_runs() {
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
     assert_eq!(world.status.reason.as_deref(), Some("Evicted"));
     let told = world.told();
-    // A grace period of one second, but at least two seconds between signal and kill.
+    // The grace period is one second, but there are at least two seconds between the signal and the kill.
     for what in ["5 TERM c", "7 KILL c"] {
         assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
     }

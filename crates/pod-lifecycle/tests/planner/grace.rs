@@ -42,7 +42,7 @@ fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
     }
 }
 
-/// findings R7: a termination whose hook was interrupted by the agent's end starts again, instead
+/// findings R7: if the agent was killed during a termination's hook, the termination starts again instead
 /// of waiting until the grace period ends.
 #[test]
 fn an_end_whose_hook_was_cut_off_begins_anew() {
@@ -64,7 +64,7 @@ fn an_end_whose_hook_was_cut_off_begins_anew() {
     assert!(told.contains(&"5 TERM c".to_owned()), "{told:?}");
 }
 
-/// A termination whose hook has ended continues.
+/// A termination continues after its hook has ended.
 #[test]
 fn an_end_whose_hook_was_over_goes_on() {
     // statefulset.md 12.7
@@ -133,10 +133,10 @@ fn what_cannot_be_cleared_away_does_not_keep_a_node_from_stopping() {
     assert!(world.plan.finished, "{told:?}");
     let stays = told.iter().filter(|what| what.ends_with("sandbox stays"));
     assert_eq!(stays.count(), 4, "{told:?}");
-    // The next start has to remove the sandbox and run the pod.
+    // The next agent has to remove the sandbox and run the pod.
     assert_ne!(world.record.sandbox, pod_lifecycle::record::Sandbox::None);
 
-    // A deleted pod must be cleaned up while the node keeps running.
+    // A deleted pod must be cleaned up if the node keeps running.
     world.node_stops = None;
     world.delete(0);
     world.pass(60);
@@ -181,7 +181,7 @@ fn a_node_that_stops_does_not_wait_for_years() {
     patient.pass(4000);
     let told = patient.told();
     assert!(told.contains(&"3601 KILL c".to_owned()), "{told:?}");
-    // A user who does not want to wait deletes the pod by force.
+    // A forced deletion ends the wait.
     let mut forced = stopping();
     forced.removed = true;
     forced.pass(5);

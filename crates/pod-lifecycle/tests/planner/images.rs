@@ -1,4 +1,4 @@
-//! A pod that is changed to another image.
+//! A pod whose image is changed.
 
 use json_tree::json;
 
@@ -19,8 +19,8 @@ fn another_image_ends_the_delays_of_the_former_one() {
     world.change_image("img:2");
     world.pass(0);
     assert_eq!(world.state("c"), "running, ready true, restarts 5");
-    // Its delays are reset: as in kubelet, the start after the former image's exit counts as the
-    // first.
+    // The delays are reset: as in kubelet, the start after the exit of the former image counts as the first
+    // start.
     world.exit("c", 1);
     world.pass(10);
     assert_eq!(world.state("c"), "running, ready true, restarts 6");

@@ -206,7 +206,7 @@ fn sidecar_must_have_started_before_the_next_and_ends_last() {
     world.exit("i", 0);
     world.pass(0);
     assert_eq!(world.state("c"), "running, ready true, restarts 0");
-    // A sidecar that ends is restarted and blocks nothing.
+    // An exited sidecar is restarted and blocks no other container.
     world.exit("s", 0);
     world.pass(0);
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
@@ -480,7 +480,7 @@ fn sidecar_hooks_run_beside_the_main_ones() {
     };
     assert!(at("0 preStop s") < at("0 TERM c"));
     assert!(at("0 preStop c") < at("0 TERM c"));
-    // The grace period is over: the sidecar gets its signal with the kill of the main container.
+    // After the grace period, the sidecar gets its signal when the main container is killed.
     assert!(
         at("20 KILL c") != usize::MAX && at("20 TERM s") != usize::MAX,
         "{log:?}"
@@ -531,7 +531,7 @@ fn deadline_fails_the_pod() {
     let mut world = World::new(with(one(json!({})), "activeDeadlineSeconds", json!(7)));
     world.behaviour.deaf.push("c");
     world.pass(20);
-    // The pod's name stays in use while any of its containers runs.
+    // The pod's name is in use while any of its containers runs.
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
     world.pass(30);
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
@@ -542,7 +542,7 @@ fn deadline_fails_the_pod() {
 
 #[test]
 fn lost_sandbox_is_made_again_with_its_containers() {
-    // statefulset.md 12.17: a node that rebooted
+    // statefulset.md 12.17: the node has rebooted
     let mut world = World::new(one(json!({})));
     world.pass(0);
     let now = world.now;
@@ -569,7 +569,7 @@ fn node_that_stops_keeps_the_pod() {
             .condition("Ready")
             .starts_with("False ContainersNotReady")
     );
-    // The next agent finds the record and continues.
+    // The next agent reads the record and continues.
     world.node_stops = None;
     world.pass(0);
     assert_eq!(world.state("c"), "running, ready true, restarts 1");

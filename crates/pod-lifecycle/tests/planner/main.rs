@@ -1,4 +1,4 @@
-//! The planner on a pretended node: golden situations and properties.
+//! Tests of the planner with a simulated node: fixed situations and properties.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 

@@ -1,5 +1,5 @@
-//! Properties for any pod and any order of events: a container never runs twice, nothing runs in a
-//! pod that has ended, the planner comes to rest, and a deleted pod is removed.
+//! Properties for any pod and any order of events: a container never runs twice, no container runs in a pod
+//! that has ended, the planner finishes its actions, and a deleted pod is removed.
 
 use crate::world::World;
 use json_tree::{Value, json};
@@ -12,9 +12,9 @@ enum Step {
     Pass(i64),
     LoseSandbox,
     Restart,
-    /// The agent starts again while no API server answers.
+    /// The agent restarts while no API server responds.
     RestartAlone,
-    /// The API server answers.
+    /// The API server responds.
     Confirm,
     Delete(i64),
 }
@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Restart rules of a container, if any.
+/// The restart rules of a container, if it has any.
 fn rules() -> impl Strategy<Value = Value> {
     let rule =
         |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [1]}}]);
@@ -114,7 +114,7 @@ proptest! {
             }
             let made = world.record.sandboxes_made;
             world.settle();
-            // A pod that is not confirmed gets no new sandbox.
+            // An unconfirmed pod gets no new sandbox.
             prop_assert!(world.confirmed || world.record.sandboxes_made == made);
             if let Some(phase) = &final_phase {
                 prop_assert_eq!(phase, &world.status.phase);

@@ -41,7 +41,7 @@ fn resize(world: &mut World, cpu: &str) {
     *generation += 1;
 }
 
-/// The allocated and the applied CPU in the status.
+/// The allocated and the applied CPU limit in the status.
 fn cpus(world: &World) -> (String, String) {
     let status = &world.status.container_statuses.as_ref().unwrap()[0];
     let allocated = &status.allocated_resources.as_ref().unwrap()["cpu"];
@@ -158,7 +158,7 @@ fn a_container_starts_with_what_is_allocated() {
     assert_eq!(cpus(&world), pair("500m", "500m"));
 }
 
-/// A pod with pod-level resources: `c` has half of them, `rest` is limited by the pod only.
+/// A pod with pod-level resources: `c` has half of them, and `rest` is limited only by the pod.
 fn pod_as_a_whole(policy: &str) -> World {
     let mut world = World::new(json!({
         "resources": {"requests": {"cpu": "1", "memory": "64Mi"},
@@ -180,7 +180,7 @@ fn resize_pod(world: &mut World, cpu: &str) {
     *generation += 1;
 }
 
-/// The allocated and the applied pod-level CPU in the status.
+/// The allocated and the applied pod-level CPU limit in the status.
 fn cpus_of_pod(world: &World) -> (String, String) {
     let allocated = &world.status.allocated_resources.as_ref().unwrap()["cpu"];
     let resources = world.status.resources.as_ref().unwrap();
@@ -276,7 +276,7 @@ fn a_change_of_the_pod_that_is_taken_back_is_undone() {
     let spec = world.pod.spec.as_mut().unwrap();
     spec.resources = Some(json_tree::from_value(asking("1")).unwrap());
     world.pass(1);
-    // It is unknown which parts were applied before the failure.
+    // It is unknown which limits were applied before the failure.
     assert_eq!(
         told_of(&world, &["resize", "update"]),
         [

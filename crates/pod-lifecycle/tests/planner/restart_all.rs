@@ -4,7 +4,7 @@ use crate::world::World;
 use json_tree::{Value, json};
 use pod_lifecycle::LifecycleAction;
 
-/// A pod with the policy `Never` that restarts as a whole when a container exits with 42.
+/// A pod with the policy `Never` that restarts all its containers when a container exits with code 42.
 fn pod(containers: Value) -> Value {
     let mut pod = json!({"restartPolicy": "Never", "initContainers": [
         {"name": "first", "image": "x"},
@@ -34,7 +34,7 @@ fn all_containers_end_at_once_and_begin_as_in_a_new_pod() {
     let mut world = started(World::new(pod(json!([asking("a"), hooked]))));
     let ip = world.status.pod_ip.clone();
     world.exit("a", 42);
-    // The pod's status has the condition before any container has ended.
+    // The status has the condition before any container has exited.
     let plan = world.look();
     assert_eq!(plan.status.phase.as_deref(), Some("Running"));
     world.pass(0);
@@ -76,7 +76,7 @@ fn all_containers_end_at_once_and_begin_as_in_a_new_pod() {
     for container in ["side", "a", "b"] {
         assert_eq!(world.state(container), "running, ready true, restarts 1");
     }
-    // From here on it behaves like any other pod.
+    // From now on, the pod behaves like a new pod.
     world.exit("b", 0);
     world.exit("a", 1);
     world.pass(0);
@@ -166,7 +166,7 @@ fn sidecars_and_init_containers_may_ask_too() {
         world.state("a"),
         "waiting PodInitializing, ready false, restarts 0"
     );
-    // Other exits restart only the sidecar itself.
+    // Other exits restart only the sidecar.
     world.pass(20);
     world.exit("first", 0);
     world.pass(20);

@@ -1,4 +1,4 @@
-//! Fields of container statuses besides their states.
+//! Fields of container statuses apart from their states.
 
 use json_tree::json;
 use pod_lifecycle::record::Hook;
@@ -54,7 +54,7 @@ fn while_an_image_is_pulled_again_its_trouble_is_shown() {
     );
 }
 
-/// A pod whose first init container has ended and whose second runs; then its sandbox is lost.
+/// A pod whose first init container has exited and whose second one runs. Then its sandbox is lost.
 fn sandbox_lost_while_initialising(policy: &str) -> World {
     let mut world = World::new(json!({"restartPolicy": policy,
         "initContainers": [{"name": "i", "image": "x"}, {"name": "j", "image": "x"}],
@@ -79,7 +79,7 @@ fn an_init_container_that_ended_well_is_shown_so_while_it_runs_once_more() {
     world.pass(1);
     assert_eq!(world.state("i"), "Completed 0, ready true, restarts 1");
     assert_eq!(world.state("j"), "running, ready false, restarts 1");
-    // With `Always` the status may show it running.
+    // With `Always`, the status may report the container as running.
     let mut world = sandbox_lost_while_initialising("Always");
     assert_eq!(world.state("i"), "running, ready false, restarts 1");
     world.exit("i", 1);
@@ -98,7 +98,7 @@ fn a_record_that_lags_takes_nothing_back() {
         let earlier = world.record.clone();
         world.exit("i", 0);
         world.pass(1);
-        // A restarted agent, with a record from before the exit, or with none.
+        // The agent was restarted. Its record is from before the exit, or is missing.
         world.record = earlier.without_work_in_flight();
         let plan = world.look();
         let shown = |plan: pod_lifecycle::PodPlan| {

@@ -1,11 +1,11 @@
-//! Pods that an agent found on its disk while no API server answered.
+//! Pods that an agent has read from its disk while no API server responds.
 
 use json_tree::json;
 use pod_lifecycle::record::Sandbox;
 
 use crate::world::World;
 
-/// A running pod whose agent was started again, without an API server.
+/// A running pod whose agent was restarted without an API server.
 fn adopted() -> World {
     let container = json!({"name": "c", "image": "i",
         "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 10}});
@@ -28,8 +28,8 @@ fn a_pod_with_a_sandbox_is_run_by_its_policies() {
     assert!(world.told().iter().all(|told| !told.contains("sandbox")));
 }
 
-/// The machine was switched off, an administrator confirmed that, and the pod runs elsewhere: a machine that
-/// starts without a server cannot know it.
+/// The machine was switched off, an administrator confirmed that it was off, and the pod runs on another
+/// node. The machine cannot know this without an API server.
 #[test]
 fn a_pod_without_a_sandbox_gets_one_only_when_the_api_confirms_it() {
     // statefulset.md 3.32

@@ -1,4 +1,4 @@
-//! A node in a few lines: performs a plan's actions at once, on a clock that the test moves.
+//! A simulated node: performs a plan's actions at once, with a clock that the test sets.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,22 +15,22 @@ use pod_lifecycle::resources::amounts::NodeResources;
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{LifecycleAction, Moment, PodInput, PodPlan, PodRecord, plan_pod};
 
-/// The behaviour of the fake node.
+/// The behaviour of the simulated node.
 #[derive(Default)]
 pub struct Behaviour {
     /// Containers that ignore their stop signal.
     pub deaf: Vec<&'static str>,
-    /// Containers whose preStop hook never ends.
+    /// Containers whose `preStop` hook never ends.
     pub slow_hooks: Vec<&'static str>,
-    /// Results of probes, by container; the last one is repeated.
+    /// Results of probes, by container and probe; the last result is repeated.
     pub probes: BTreeMap<(&'static str, ProbeKind), VecDeque<ProbeOutcome>>,
-    /// Images that cannot be pulled, with reason and message.
+    /// Images that cannot be pulled, with the reason and message.
     pub bad_images: BTreeMap<&'static str, (&'static str, &'static str)>,
     /// Containers whose limits cannot be changed.
     pub bad_limits: Vec<&'static str>,
     /// Containers whose process cannot be started.
     pub bad_commands: Vec<&'static str>,
-    /// No clean-up succeeds: the disk refuses writes.
+    /// Whether every clean-up fails, because the disk rejects writes.
     pub bad_disk: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct World {
     pub node_stops: Option<NodeStop>,
     pub behaviour: Behaviour,
     pub node_resources: NodeResources,
-    /// The events: seconds since the start and a message.
+    /// The events: seconds since the start, and a message.
     pub log: Vec<(i64, String)>,
     pub plan: PodPlan,
 }
@@ -58,7 +58,7 @@ fn status_of<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatu
     all.find(|status| status.name == name)
 }
 
-/// Whether policies allow a restart after that exit code, whatever the kind.
+/// Whether the policies allow a restart after this exit code, independent of the container's kind.
 fn may_restart(pod: &PodSpec, name: &str, code: i32) -> bool {
     let Some((_, container)) = spec::containers(pod).find(|(_, c)| c.name == name) else {
         return false;
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Plans once, without performing actions.
+    /// Plans once, without performing the actions.
     pub fn look(&mut self) -> PodPlan {
         let hosts = ["192.0.2.1".to_owned()];
         let input = PodInput {
@@ -123,7 +123,7 @@ impl World {
         plan_pod(&input, self.now)
     }
 
-    /// Plans and performs actions until none is left at this time.
+    /// Plans and performs actions until there are no more actions at this time.
     pub fn settle(&mut self) {
         for _ in 0..200 {
             let plan = self.look();
@@ -141,7 +141,7 @@ impl World {
         panic!("no fixpoint: {:?}", self.plan.actions);
     }
 
-    /// Only a pod that is healthy or gone has neither actions nor reasons for waiting.
+    /// Checks that a plan has actions or reasons for waiting, unless the pod is healthy or removed.
     fn check_told(&self) {
         let phase = self.status.phase.as_deref();
         let settled = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
@@ -154,8 +154,8 @@ impl World {
         );
     }
 
-    /// A container that has ended and must not be restarted is never shown as running: the API
-    /// would refuse that.
+    /// Checks that no status reports an exited container as running if it must not be restarted: the API
+    /// server would reject the status.
     fn check_ended(&self, next: &PodStatus) {
         let spec = self.pod.spec.as_ref().unwrap();
         let starts_anew = spec::containers(spec)
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// Lets time pass, and acts at each requested time.
+    /// Advances the time, and performs actions at each requested time.
     pub fn pass(&mut self, seconds: i64) {
         let end = self.now.instant + SignedDuration::from_secs(seconds);
         self.settle();
@@ -216,7 +216,7 @@ impl World {
         }
     }
 
-    /// Ends the container's process.
+    /// Lets the container's process exit.
     pub fn exit(&mut self, name: &str, code: i32) {
         let now = self.now;
         let Some(running) = self.running(name).cloned() else {
@@ -536,7 +536,7 @@ impl World {
         record.record(kind, &probe, started, &outcome);
     }
 
-    /// The log as `second word` lines.
+    /// The log as lines of the form `second word`.
     pub fn told(&self) -> Vec<String> {
         self.log
             .iter()
@@ -544,7 +544,7 @@ impl World {
             .collect()
     }
 
-    /// `type=status reason message` of a condition.
+    /// A condition in the form `type=status reason message`.
     pub fn condition(&self, type_: &str) -> String {
         let conditions = self.status.conditions.iter().flatten();
         let found = conditions.into_iter().find(|c| c.type_ == type_).unwrap();

@@ -1,7 +1,8 @@
-//! The routes to other nodes in the kernel: read, compared and changed by rtnetlink.
+//! The kernel's routes to other nodes, which are read, compared and changed by rtnetlink.
 //!
-//! A route of this instance has our protocol number and the node's own address as its source, so a
-//! route of anybody else is never changed. The kernel removes these routes with that address.
+//! A route of this instance has a specific protocol number, and the node's address as its source. So routes
+//! of other programs are never changed. When the node's address is removed, the kernel removes these
+//! routes.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,10 +24,10 @@ use crate::links::{delete_link, get_link};
 use crate::names;
 use crate::wireguard::kernel::Device;
 
-/// The origin of our routes; iproute2 has no name for this number.
+/// The protocol number of this program's routes; iproute2 has no name for the number.
 const PROTOCOL: u8 = 109;
 
-/// The links of the machine that have addresses, without `lo`.
+/// The links of the machine with IPv4 addresses, without `lo`.
 pub(crate) async fn links(host: &Host) -> Result<Vec<Link>, Error> {
     let mut addresses: BTreeMap<u32, Vec<(Ipv4Addr, u8)>> = BTreeMap::new();
     for address in host.addresses().await? {
@@ -51,16 +52,16 @@ pub(crate) async fn links(host: &Host) -> Result<Vec<Link>, Error> {
     Ok(found.collect())
 }
 
-/// The indexes of the tunnels, where there are some.
+/// The indexes of the existing tunnels.
 #[derive(Clone, Copy)]
 struct Tunnels {
     plain: Option<u32>,
     encrypted: Option<u32>,
 }
 
-/// Changes the kernel's state to that of the plan, and returns the ranges that have no way, with the reason: others
-/// have routes of their own there, or the kernel refuses a part. It holds back no other range. `gateway` is the node's
-/// own address towards its pods.
+/// Changes the kernel's routes to those of the plan. Returns the ranges without a route, with the reason:
+/// other programs have routes there, or the kernel rejects a part. A failure does not affect other ranges.
+/// `gateway` is the node's address for its pods.
 pub(crate) async fn apply(
     host: &Host,
     gateway: Ipv4Addr,
@@ -75,7 +76,7 @@ pub(crate) async fn apply(
     let tunnel = match &plan.tunnel {
         Some(tunnel) => match ensure_tunnel(host, tunnel).await {
             Ok(index) => Some(index),
-            // Neighbours on a link need no tunnel.
+            // Peers on a shared link need no tunnel.
             Err(error) => {
                 let cause = cause(&error);
                 let ranges = plan.tunnelled().map(|(range, _)| (range, cause.clone()));
@@ -133,8 +134,8 @@ pub(crate) async fn apply(
     Ok(refused)
 }
 
-/// Forbids unencrypted packets to pods, before any pod sends: it removes the routes of a former
-/// process, and adds an unreachable route before the machine's default route.
+/// Prevents unencrypted packets to pods before any pod sends: removes the routes of a former process, and
+/// adds an unreachable route, which has priority over the machine's default route.
 pub(crate) async fn forbid_plain(
     host: &Host,
     gateway: Ipv4Addr,
@@ -159,7 +160,7 @@ pub(crate) async fn forbid_plain(
     Ok(())
 }
 
-/// Removes the unreachable routes, which the kernel keeps when their source address is removed.
+/// Removes the unreachable routes. The kernel does not remove them with their source address.
 pub(crate) async fn remove_unreachable(host: &Host) -> Result<(), Error> {
     let own = host.own_addresses().await?;
     let own: Vec<Ipv4Addr> = own.iter().filter_map(local).collect();
@@ -201,7 +202,7 @@ fn route(gateway: Ipv4Addr, range: Cidr, way: PeerRoute, tunnels: Tunnels) -> Op
     Some(route.build())
 }
 
-/// Whether two routes to one range have the same next hop.
+/// Whether two routes to one range have equal next hops.
 fn same(wanted: &RouteMessage, found: &RouteMessage) -> bool {
     let next = |route: &RouteMessage| {
         route
@@ -222,7 +223,7 @@ async fn delete_route(host: &Host, route: RouteMessage, range: Cidr) -> Result<(
     done.map_err(kernel(format!("remove route to the pods in {range}")))
 }
 
-/// Makes the tunnel device, or adopts that of a former process, and returns its index.
+/// Creates the tunnel device, or adopts the device of a former process. Returns its index.
 async fn ensure_tunnel(host: &Host, wanted: &Tunnel) -> Result<u32, Error> {
     let name = names::tunnel_name(&host.instance_id);
     let found = get_link(&host.handle, &name).await?;
@@ -277,8 +278,8 @@ fn is_tunnel(link: &LinkMessage, wanted: &Tunnel) -> bool {
     has_address && is_vxlan
 }
 
-/// The entries of the tunnel: each peer's next hop has a hardware address, which is at the peer's
-/// address. Entries of peers that are gone are removed.
+/// Updates the entries of the tunnel. Each peer's next hop has a hardware address, and the entry maps it to
+/// the peer's address. Entries of other peers are removed.
 async fn ensure_ends(
     host: &Host,
     index: u32,
@@ -366,19 +367,19 @@ fn address(attribute: &NeighbourAttribute) -> Option<Ipv4Addr> {
     }
 }
 
-/// Removes everything that leads to other nodes. The node's own addresses are still there.
+/// Removes all routes and tunnels to other nodes. The node's addresses must still exist.
 pub(crate) async fn remove(host: &Host) -> Result<(), Error> {
     remove_tunnel(host).await?;
     remove_unreachable(host).await?;
     remove_encrypted_tunnel(host).await
 }
 
-/// Removes the tunnel; its routes and entries go with it.
+/// Removes the tunnel. The kernel removes its routes and entries, too.
 async fn remove_tunnel(host: &Host) -> Result<(), Error> {
     remove_link(host, &names::tunnel_name(&host.instance_id)).await
 }
 
-/// Removes the encrypted tunnel of a process that encrypted; its routes and peers go with it.
+/// Removes the encrypted tunnel of a former process. The kernel removes its routes and peers, too.
 pub(crate) async fn remove_encrypted_tunnel(host: &Host) -> Result<(), Error> {
     remove_link(host, &names::encrypted_tunnel_name(&host.instance_id)).await
 }

@@ -1,9 +1,8 @@
-//! Routes to the pods of other nodes: plain routes on the link that two nodes share, a VXLAN tunnel
-//! otherwise.
+//! Routes to the pods of other nodes: plain routes if two nodes share a link, otherwise a VXLAN tunnel.
 //!
-//! The decision is [`plan()`], over plain data; `kernel` reads the machine and carries the plan out.
-//! A node derives the hardware address of its tunnel from its range of pods, so nodes need to know
-//! nothing of each other but their Node objects.
+//! [`plan()`] decides, from plain data. `kernel` reads the machine and executes the plan. The hardware
+//! address of a node's tunnel is computed from the node's pod range, so nodes need only the Node objects of
+//! each other.
 
 pub(crate) mod kernel;
 
@@ -16,40 +15,37 @@ use service_routing::TunnelGuard;
 
 use crate::wireguard::{PeerEncryption, PublicKey, TunnelEnd, TunnelPeer, WIREGUARD_BYTES};
 
-/// Bytes that VXLAN adds to a packet over IPv4: Ethernet, IP, UDP and its own header (RFC 7348).
+/// Bytes that VXLAN adds to a packet over IPv4: the headers of Ethernet, IP, UDP and VXLAN (RFC 7348).
 const VXLAN_BYTES: u32 = 50;
 
-/// The MTU of Ethernet, where the link to other nodes is not known.
+/// The MTU of Ethernet, for an unknown link to other nodes.
 const ETHERNET_MTU: u32 = 1500;
 
 /// Another node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Name of the node.
     pub name: String,
-    /// The node's `InternalIP`.
     pub address: Ipv4Addr,
-    /// Its range of pods (`spec.podCIDR`).
+    /// The node's pod range (`spec.podCIDR`).
     pub range: Cidr,
     /// Whether and how traffic to the node is encrypted.
     pub encryption: PeerEncryption,
 }
 
-/// The encryption of this node: its end of the tunnel.
+/// The encryption of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encrypting {
     pub(crate) end: TunnelEnd,
-    /// The range of all pods.
     pub(crate) cluster_range: Cidr,
 }
 
 /// The transport of packets between nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerTransport {
-    /// Routes to nodes on a link of this one, VXLAN to the others.
+    /// Plain routes to nodes on a shared link, VXLAN to other nodes.
     #[default]
     Auto,
-    /// Routes to nodes on a link of this one; routers of the network know the ranges of the others.
+    /// Plain routes to nodes on a shared link. The routers of the network have the ranges of other nodes.
     Route,
     /// VXLAN to all nodes.
     Vxlan,
@@ -58,21 +54,20 @@ pub enum PeerTransport {
 /// The settings of the routes to other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSettings {
-    /// The address of this node towards the others (`InternalIP`).
+    /// The address of this node for other nodes (`InternalIP`).
     pub node_ip: Ipv4Addr,
-    /// The range of all pods; a peer with a range outside of it gets no way.
+    /// The range of all pods. A peer with a range outside of it gets no route.
     pub cluster_range: Cidr,
-    /// The transport of packets: routes or VXLAN.
     pub transport: PeerTransport,
-    /// The number of the virtual network, below 2^24; the same on all nodes.
+    /// The number of the virtual network, below 2^24; equal on all nodes.
     pub vni: u32,
-    /// The UDP port of tunnels, the same on all nodes.
+    /// The UDP port of tunnels, equal on all nodes.
     pub port: u16,
 }
 
 impl PeerSettings {
-    /// Settings with the transport by link, and with flannel's number and port, which are Linux' own
-    /// default (4789 is IANA's).
+    /// Settings with the transport `Auto`, and with the number and port of flannel, which are the defaults
+    /// of Linux (IANA's port is 4789).
     pub fn new(node_ip: Ipv4Addr, cluster_range: Cidr) -> Self {
         Self {
             node_ip,
@@ -87,13 +82,12 @@ impl PeerSettings {
 /// A peer without a route, or with a route of another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreachedPeer {
-    /// Name of the node.
     pub name: String,
     /// The cause, for instance `its range 10.244.0.0/24 is also the range of node a`.
     pub cause: String,
 }
 
-/// A link of the machine with its IPv4 addresses and their prefixes.
+/// A link of the machine with its IPv4 addresses and their prefix lengths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
@@ -101,16 +95,16 @@ pub(crate) struct Link {
     pub(crate) addresses: Vec<(Ipv4Addr, u8)>,
 }
 
-/// The way to the pods of a peer.
+/// The route to the pods of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerRoute {
-    /// The peer is the next hop on a link.
+    /// The peer is the next hop on a shared link.
     Link { via: Ipv4Addr, index: u32 },
     /// The tunnel ends at this address.
     Tunnel { end: Ipv4Addr },
-    /// The encrypted tunnel, whose device knows the peer.
+    /// The encrypted tunnel, whose device has the peer's key.
     Encrypted,
-    /// None: senders hear that the pods are unreachable.
+    /// Senders get the error that the pods are unreachable.
     Unreachable,
 }
 
@@ -137,7 +131,7 @@ pub(crate) struct PeersPlan {
     pub(crate) ways: BTreeMap<Cidr, PeerRoute>,
     pub(crate) tunnel: Option<Tunnel>,
     pub(crate) encrypted: Option<EncryptedTunnel>,
-    /// The largest packet that passes all ways; none without ways.
+    /// The largest packet that all paths support; `None` if there are no paths.
     pub(crate) mtu: Option<u32>,
     pub(crate) unreached: Vec<UnreachedPeer>,
 }
@@ -148,9 +142,9 @@ pub(crate) fn tunnel_mac(range: Cidr) -> [u8; 6] {
     [0x0a, 0x59, a, b, c, d]
 }
 
-/// Plans the routes from the node with the range `own` to its peers. A node that encrypts has encrypted
-/// ways alone, and no packet to another pod takes a route outside of the plan; a node that does not has
-/// no way to those that do.
+/// Plans the routes to peers, for the node with the range `own`. A node that encrypts has only encrypted
+/// routes, and no packet to another pod takes a route outside of the plan. A node that does not encrypt has
+/// no route to nodes that encrypt.
 pub(crate) fn plan(
     own: Cidr,
     encrypting: Option<Encrypting>,
@@ -203,7 +197,7 @@ pub(crate) fn plan(
                 let (via, index) = (peer.address, link.index);
                 (PeerRoute::Link { via, index }, link.mtu)
             }
-            // The routers of the network know the way.
+            // The routers of the network have the route.
             (PeerTransport::Route, None, _) => continue,
             (PeerTransport::Auto | PeerTransport::Vxlan, _, Some(tunnel)) => {
                 plan.tunnel = Some(tunnel);
@@ -222,7 +216,7 @@ pub(crate) fn plan(
 }
 
 impl PeersPlan {
-    /// The tunnel and its other ends, if there is one.
+    /// The tunnel and the addresses of its other ends; `None` if there is no tunnel.
     pub(crate) fn guard(&self) -> Option<TunnelGuard> {
         let tunnel = self.tunnel?;
         Some(TunnelGuard {
@@ -232,7 +226,7 @@ impl PeersPlan {
         })
     }
 
-    /// The ranges behind the tunnel, with its ends there.
+    /// The ranges behind the tunnel, with the addresses of their ends.
     pub(crate) fn tunnelled(&self) -> impl Iterator<Item = (Cidr, Ipv4Addr)> + '_ {
         self.ways.iter().filter_map(|(range, way)| match way {
             PeerRoute::Tunnel { end } => Some((*range, *end)),
@@ -245,7 +239,7 @@ impl PeersPlan {
         self.unreached.push(UnreachedPeer { name, cause });
     }
 
-    /// Adds encrypted ways to the peers that have keys, and none for all other addresses of pods.
+    /// Adds encrypted routes to the peers with keys, and unreachable routes for all other pod addresses.
     fn encrypt(
         &mut self,
         own: Encrypting,
@@ -271,7 +265,7 @@ impl PeersPlan {
                     continue;
                 }
             };
-            // The device would take the key of two peers for one.
+            // The device would treat two peers with one key as one peer.
             if let Some(owner) = owners.get(&end.key) {
                 self.refuse(peer, format!("its public key is also that of {owner}"));
                 continue;
@@ -292,7 +286,8 @@ impl PeersPlan {
     }
 }
 
-/// The reason why a peer gets no route: a Node object must not lead other traffic to its node.
+/// The reason why a peer gets no route; `None` if it may have one. A Node object must not redirect other
+/// traffic to its node.
 fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) -> Option<String> {
     let (range, cluster) = (peer.range, settings.cluster_range);
     let inside = cluster.contains(range.network()) && range.prefix() >= cluster.prefix();
@@ -320,8 +315,8 @@ fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) 
     other.map(|other| format!("its range {range} is also the range of node {}", other.name))
 }
 
-/// The link that has the peer's address in its narrowest subnet. An address with 32 leading bits has
-/// no subnet: some clouds give these out, and deliver nothing that their router does not know.
+/// The link whose smallest subnet contains the peer's address. An address with 32 leading bits has no
+/// subnet: some clouds assign such addresses, and deliver only packets that their router can route.
 fn shared_link(links: &[Link], address: Ipv4Addr) -> Option<&Link> {
     let subnets = links.iter().flat_map(|link| {
         let ranges = link.addresses.iter();
@@ -400,7 +395,7 @@ mod tests {
         let tunnel = found.tunnel.unwrap();
         assert_eq!((tunnel.mtu, tunnel.local), (1450, ip("192.0.2.1")));
         assert_eq!((found.mtu, found.unreached), (Some(1450), Vec::new()));
-        // The MTU is full without a peer behind the tunnel.
+        // Without a peer behind the tunnel, the MTU is not reduced.
         let found = planned(PeerTransport::Auto, &both[..1]);
         assert_eq!((found.tunnel, found.mtu), (None, Some(1500)));
         let found = planned(PeerTransport::Route, &both);
@@ -496,8 +491,8 @@ mod tests {
         plan(cidr("10.244.0.0/24"), Some(own), &settings, &links(), peers)
     }
 
-    /// docs/many-machines.md: a node that encrypts has no way in plain text, neither to a peer nor
-    /// to an address that nobody has.
+    /// docs/many-machines.md: a node that encrypts has no plain route, neither to a peer nor to an
+    /// unassigned address.
     #[test]
     fn a_node_that_encrypts_has_encrypted_ways_alone() {
         let unreadable = Peer {
@@ -548,11 +543,11 @@ mod tests {
         };
         assert_eq!(tunnel.peers[&PublicKey([2; 32])], near);
         assert_eq!(tunnel.peers.len(), 2);
-        // Pods that start before the first peer have the MTU, too.
+        // Pods that start before the first peer also have this MTU.
         assert_eq!(encrypting(&[]).mtu, Some(1420));
     }
 
-    /// docs/many-machines.md: nor does a plain node send to one that encrypts.
+    /// docs/many-machines.md: a plain node does not send to a node that encrypts.
     #[test]
     fn a_plain_node_has_no_way_to_one_that_encrypts() {
         let peers = [

@@ -1,8 +1,8 @@
-//! A switch for nodes on one machine: each further node has a network namespace of its own, and all of
-//! them and the machine are on one link.
+//! A switch for several nodes on one machine: each additional node has a network namespace, and all nodes
+//! and the machine are on one link.
 //!
-//! The bridge is in a namespace of its own too, where the machine's firewall and other instances'
-//! rules do not see its packets (`bridge-nf-call-iptables`).
+//! The bridge is in a separate namespace, so that the machine's firewall and the rules of other instances
+//! do not process its packets (`bridge-nf-call-iptables`).
 
 mod pinned;
 
@@ -29,50 +29,48 @@ use crate::neighbours::Neighbours;
 use crate::ranges::{self, UsedRange};
 use pinned::{pin, unpin};
 
-/// The link of a node to the switch.
+/// The name of a node's link to the switch.
 const NODE_LINK: &str = "eth0";
-/// The bridge, and the file of its namespace.
+/// The name of the bridge, and of the file of its namespace.
 const BRIDGE: &str = "switch";
-/// The file with the range.
+/// The name of the file with the range.
 const RANGE: &str = "range";
-/// Makes the packets of bridges pass the rules of the machine's firewall, if the module is loaded.
+/// The setting that passes packets of bridges through the machine's firewall, if the module is loaded.
 const BRIDGE_FIREWALL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// The options of the virtual switch between nodes on one machine.
 #[derive(Clone, Debug)]
 pub struct SwitchOptions {
-    /// Six hexadecimal digits that name this instance among others on the machine.
+    /// Six hexadecimal digits that distinguish this instance from other instances on the machine.
     pub instance_id: String,
-    /// Directory of the namespaces' files; it is this module's alone.
+    /// Directory of the namespaces' files. No other module writes to it.
     pub state_dir: PathBuf,
-    /// The wanted addresses of the machine (the first one) and of the nodes. The next free range of this
-    /// size is used if something else has them.
+    /// The configured addresses: the first address is the machine's, the others are the nodes'. If the
+    /// range is in use, the next free range of this size is used.
     pub range: Cidr,
     /// Ranges that this instance uses for other purposes.
     pub own_ranges: Vec<Cidr>,
-    /// The file of the ranges of this instance, as the list of all instances names it.
+    /// The range file of this instance, with its path in the list of all instances.
     pub ranges: PathBuf,
-    /// The list of all instances that may meet, by default [`INSTANCES`](crate::INSTANCES). Their ranges are
-    /// avoided while others are free: an instance that starts now has none of them in the kernel yet.
+    /// The list of all instances of the machine, by default [`INSTANCES`](crate::INSTANCES). Their ranges
+    /// are avoided while other ranges are free, because the ranges of an instance that is just starting are
+    /// not in the kernel yet.
     pub instances: PathBuf,
-    /// The names of the nodes with a namespace of their own. The first one has the second address.
+    /// The names of the nodes with a separate namespace. The first of these nodes has the second address.
     pub nodes: Vec<String>,
 }
 
 /// A node on the switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwitchedNode {
-    /// Name of the node.
     pub name: String,
-    /// Path of its network namespace.
     pub namespace: PathBuf,
-    /// Its address on the switch.
     pub address: Ipv4Addr,
 }
 
 /// The switch of one instance.
 ///
-/// *Guarantees*: opening it again finds the namespaces of a former process with their links.
+/// *Guarantees*: a repeated open adopts the namespaces of a former process with their links.
 #[derive(Debug)]
 pub struct NodeSwitch {
     range: Cidr,
@@ -81,10 +79,10 @@ pub struct NodeSwitch {
 }
 
 impl NodeSwitch {
-    /// Makes the namespaces, the bridge and the links, or finds them.
+    /// Creates the namespaces, the bridge and the links, or adopts them.
     ///
     /// # Errors
-    /// The range is too small, or files or the kernel fail (root is required).
+    /// The range is too small, or an operation on a file or in the kernel fails (root is required).
     pub fn open(options: SwitchOptions) -> BoxFuture<'static, Result<Self, Error>> {
         async move {
             let host = Host::connect(&options.instance_id)?;
@@ -93,7 +91,8 @@ impl NodeSwitch {
                 make_private(&made)
             })
             .await?;
-            // Until the range is visible in the kernel, for instances that start together.
+            // The lock is held until the range is visible in the kernel, because of instances that start
+            // concurrently.
             let lock = ranges::lock().await?;
             let range = choose_range(&host, &options).await?;
             let address = |index: usize| {
@@ -144,26 +143,25 @@ impl NodeSwitch {
         .boxed()
     }
 
-    /// Returns the addresses of the switch.
     pub fn range(&self) -> Cidr {
         self.range
     }
 
-    /// Returns the machine's own address on the switch.
+    /// The machine's address on the switch.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
 
-    /// Returns the nodes with a namespace of their own.
+    /// The nodes with a separate namespace.
     pub fn nodes(&self) -> &[SwitchedNode] {
         &self.nodes
     }
 
-    /// Removes the switch of an instance and the files of its namespaces. A namespace is gone when its
-    /// last process has ended.
+    /// Removes the switch of an instance and the files of its namespaces. The kernel removes a namespace
+    /// when its last process has exited.
     ///
     /// # Errors
-    /// Files or the kernel fail; the rest stays.
+    /// An operation on a file or in the kernel fails; the remaining objects stay.
     pub async fn remove(instance_id: &str, state_dir: &Path) -> Result<(), Error> {
         let host = Host::connect(instance_id)?;
         if let Some(link) = get_link(&host.handle, &switch_link(instance_id)).await? {
@@ -175,7 +173,7 @@ impl NodeSwitch {
     }
 }
 
-/// The range of a former process whose link is there, or a free one.
+/// The range of a former process if its link exists, else a free range.
 async fn choose_range(host: &Host, options: &SwitchOptions) -> Result<Cidr, Error> {
     let path = options.state_dir.join(RANGE);
     let read = path.clone();
@@ -200,7 +198,7 @@ async fn choose_range(host: &Host, options: &SwitchOptions) -> Result<Cidr, Erro
     Ok(range)
 }
 
-/// Does work that waits for the disk or the kernel, on another thread than those of the runtime.
+/// Runs work that waits for the disk or the kernel on a thread for blocking work.
 async fn beside<T: Send + 'static>(
     doing: &'static str,
     path: &Path,
@@ -244,7 +242,7 @@ fn own_namespace() -> Result<std::fs::File, IoError> {
     std::fs::File::open(OWN_NAMESPACE)
 }
 
-/// A link to the switch, at its user's end.
+/// The user's end of a link to the switch.
 struct Port {
     name: String,
     address: Ipv4Addr,
@@ -278,8 +276,8 @@ impl Bridge {
         Ok(Self { handle, index })
     }
 
-    /// Connects a namespace, unless it is connected: its link has the port's name, the bridge's end
-    /// has `label`.
+    /// Connects a namespace, unless it is connected. The link in the namespace has the name of the port;
+    /// the bridge's end has the name `label`.
     async fn plug(
         &self,
         inside: &Handle,

@@ -1,4 +1,4 @@
-//! Network namespaces that stay without a process: each is mounted on a file.
+//! Network namespaces that exist without a process: each is mounted on a file.
 
 use std::fs::OpenOptions;
 use std::io::Error as IoError;
@@ -12,7 +12,7 @@ use nix::sys::statfs::{FsType, statfs};
 /// The file system of namespaces (`NSFS_MAGIC` in `linux/magic.h`).
 const NSFS: FsType = FsType(0x6e73_6673);
 
-/// Makes a namespace at this path, unless there is one. The calling thread may wait for the kernel.
+/// Creates a namespace at this path, unless it exists. Blocks the calling thread.
 pub(super) fn pin(path: &Path) -> Result<(), IoError> {
     if is_namespace(path) {
         return Ok(());
@@ -20,7 +20,7 @@ pub(super) fn pin(path: &Path) -> Result<(), IoError> {
     create(path)
 }
 
-/// Removes the mount and the file. The kernel removes the namespace when its last process has ended.
+/// Removes the mount and the file. The kernel removes the namespace when its last process has exited.
 pub(super) fn unpin(path: &Path) -> Result<(), IoError> {
     match umount2(path, MntFlags::MNT_DETACH) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
@@ -36,7 +36,8 @@ fn is_namespace(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS)
 }
 
-/// A thread makes the namespace and mounts it, because a thread of the pool must not change its own.
+/// Creates the namespace and mounts it on a new thread, because a thread of the pool must not change its
+/// namespace.
 fn create(path: &Path) -> Result<(), IoError> {
     let mut file = OpenOptions::new();
     file.create(true).append(true).open(path)?;
@@ -49,7 +50,7 @@ fn create(path: &Path) -> Result<(), IoError> {
     })
 }
 
-/// Moves this thread to a new namespace, and mounts it.
+/// Moves this thread to a new namespace, and mounts the namespace.
 fn mount_new(path: &Path) -> Result<(), IoError> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());

@@ -1,4 +1,5 @@
-//! The WireGuard device in the kernel: made by rtnetlink, its keys and peers set by generic netlink.
+//! The WireGuard device in the kernel, which is created by rtnetlink. Its keys and peers are set by generic
+//! netlink.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,27 +23,27 @@ use crate::names;
 /// Checks that the kernel has WireGuard, and loads its module if it can. Changes nothing else.
 ///
 /// # Errors
-/// It has none.
+/// The kernel has no WireGuard.
 pub fn require() -> Result<(), Error> {
     let socket = open().map_err(failed("ask the kernel for WireGuard"))?;
     family(&socket).map(|_| ())
 }
 
-/// The device of this instance.
+/// The WireGuard device of this instance.
 pub(crate) struct Device {
     index: u32,
     end: TunnelEnd,
     family: u16,
-    /// Of the network namespace in which it was opened.
+    /// A socket in the network namespace in which it was opened.
     socket: Mutex<Socket>,
 }
 
 impl Device {
-    /// Makes the device, or adopts that of a former process with its peers. It has the node's address
-    /// towards pods, which the kernel takes as the source of masqueraded packets through it.
+    /// Creates the device, or adopts the device of a former process with its peers. The device has the
+    /// node's address for pods, because the kernel uses it as the source of masqueraded packets.
     ///
     /// # Errors
-    /// The kernel has no WireGuard, or refuses.
+    /// The kernel has no WireGuard, or rejects a change.
     pub(crate) async fn open(
         host: &Host,
         key: &PrivateKey,
@@ -76,7 +77,7 @@ impl Device {
         self.index
     }
 
-    /// The end of the tunnel at this node.
+    /// This node's end of the tunnel.
     pub(crate) fn end(&self) -> TunnelEnd {
         self.end
     }
@@ -87,7 +88,7 @@ impl Device {
         set.map_err(kernel(format!("set the MTU {mtu} of the encrypted tunnel")))
     }
 
-    /// Gives the device these peers alone, and returns the ranges of those that it refuses, with the reason.
+    /// Sets exactly these peers. Returns the ranges of the peers that the kernel rejects, with the reason.
     pub(crate) fn connect(
         &self,
         wanted: &BTreeMap<PublicKey, TunnelPeer>,
@@ -104,12 +105,12 @@ impl Device {
                 ask(&socket, &change).map_err(failed("change a peer of the encrypted tunnel"));
             match (done, step) {
                 (Ok(_), _) => {}
-                // Others are not held back: it is tried again with the next change.
+                // A failure does not affect other peers. The change is tried again with the next update.
                 (Err(error), PeerStep::Set(_, peer)) => {
                     let cause = cause(&error);
                     refused.extend(peer.allowed.into_iter().map(|range| (range, cause.clone())));
                 }
-                // A former peer must not keep its way.
+                // If a former peer cannot be removed, its packets would still be accepted.
                 (Err(error), PeerStep::Remove(_)) => return Err(error),
             }
         }
@@ -143,7 +144,7 @@ fn is_wireguard(link: &LinkMessage) -> bool {
     })
 }
 
-/// Gives the device this address alone.
+/// Sets exactly this address.
 async fn ensure_address(host: &Host, index: u32, wanted: Ipv4Addr) -> Result<(), Error> {
     for found in host.addresses().await? {
         if found.header.index == index && local(&found) != Some(wanted) {
@@ -163,7 +164,7 @@ fn open() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The number of the family `wireguard`.
+/// The number of the netlink family `wireguard`.
 fn family(socket: &Socket) -> Result<u16, Error> {
     let parts = match ask(socket, &message::ask_family()) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {
@@ -181,8 +182,8 @@ fn read(socket: &Socket, family: u16, index: u32) -> Result<Vec<Vec<u8>>, Error>
     ask(socket, &message::get_device(family, index)).map_err(failed(doing))
 }
 
-/// Sends a message and waits for the end of the answer. The kernel answers within the call that sends,
-/// or hands out the next part of a dump with each call that receives.
+/// Sends a message and reads the complete response. The kernel responds within the send call, and returns
+/// the next part of a dump with each receive call, so no call waits.
 fn ask(socket: &Socket, message: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     socket.send(message, 0)?;
     let mut parts = Vec::new();

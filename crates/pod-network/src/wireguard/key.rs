@@ -1,4 +1,4 @@
-//! The keys of a tunnel: the private one in a file of this node, public ones as text.
+//! The keys of a tunnel: the private key is in a file of this node, public keys are texts.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -12,14 +12,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Error, file};
 
-/// Length of every key of WireGuard (`WG_KEY_LEN`).
+/// Length of a WireGuard key (`WG_KEY_LEN`).
 pub(crate) const KEY_BYTES: usize = 32;
 
-/// The public key of a node's tunnel; as text it is base64, as `wg` prints it.
+/// The public key of a node's tunnel. The text form is base64, as in `wg`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PublicKey(pub(crate) [u8; KEY_BYTES]);
 
-/// The text is not that of a key.
+/// The text is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a WireGuard key is the base64 text of 32 bytes, such as `wg pubkey` prints it")]
 pub struct InvalidKey;
@@ -29,7 +29,7 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let key = Self(bytes(text)?);
-        // A point of small order, and what a device without a private key has.
+        // The zero key is a point of small order, and the key of a device without a private key.
         match key.0 == [0; KEY_BYTES] {
             true => Err(InvalidKey),
             false => Ok(key),
@@ -50,7 +50,7 @@ impl fmt::Debug for PublicKey {
 }
 
 fn bytes(text: &str) -> Result<[u8; KEY_BYTES], InvalidKey> {
-    // The decoder wants room for a whole number of groups of three.
+    // The decoder needs a buffer whose length is a multiple of three.
     let mut room = [0; KEY_BYTES + 1];
     let length = STANDARD.decode_slice(text, &mut room);
     match (length, room) {
@@ -63,10 +63,10 @@ fn bytes(text: &str) -> Result<[u8; KEY_BYTES], InvalidKey> {
 pub(crate) struct PrivateKey(pub(crate) [u8; KEY_BYTES]);
 
 impl PrivateKey {
-    /// Reads the key in a file, or makes one that is on the disk before this returns.
+    /// Reads the key from a file, or creates a key and writes it durably.
     ///
     /// # Errors
-    /// The file fails, or has something else.
+    /// The file cannot be read or written, or does not contain a key.
     pub(crate) fn keep(path: &Path) -> Result<Self, Error> {
         match std::fs::read_to_string(path) {
             Ok(text) => match bytes(text.trim_end()) {
@@ -86,7 +86,7 @@ impl PrivateKey {
         }
     }
 
-    /// Random bytes, with the five bits that every private key of Curve25519 has (RFC 7748, section 5).
+    /// Random bytes, with the five fixed bits of Curve25519 private keys (RFC 7748, section 5).
     fn random() -> Result<Self, Error> {
         let mut key = [0; KEY_BYTES];
         let filled = SystemRandom::new().fill(&mut key);

@@ -1,5 +1,5 @@
-//! Messages of generic netlink to the family `wireguard`, as bytes. Numbers and their order are those of
-//! the kernel's `include/uapi/linux/wireguard.h` and `genetlink.h`.
+//! Messages of generic netlink to the family `wireguard`, as bytes. The numbers and their order are those
+//! of the kernel's `include/uapi/linux/wireguard.h` and `genetlink.h`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -10,7 +10,7 @@ use rtnetlink::packet_core::{DefaultNla, Emitable, NLA_F_NESTED, NlaBuffer, Nlas
 use super::key::{KEY_BYTES, PrivateKey, PublicKey};
 use super::{PeerStep, TunnelPeer};
 
-/// The family that knows the numbers of the others (`GENL_ID_CTRL`).
+/// The family that returns the numbers of other families (`GENL_ID_CTRL`).
 pub(crate) const CONTROL: u16 = 0x10;
 
 const NETLINK_HEADER_BYTES: usize = 16;
@@ -43,19 +43,19 @@ const WGALLOWEDIP_A_IPADDR: u16 = 2;
 const WGALLOWEDIP_A_CIDR_MASK: u16 = 3;
 const AF_INET: u16 = 2;
 
-/// The question for the number of the family `wireguard`. The kernel loads its module for that.
+/// The request for the number of the family `wireguard`. The kernel loads its module for this request.
 pub(crate) fn ask_family() -> Vec<u8> {
     let name = DefaultNla::new(CTRL_ATTR_FAMILY_NAME, b"wireguard\0".to_vec());
     message(CONTROL, 0, CTRL_CMD_GETFAMILY, &[name])
 }
 
-/// The number of a family, in the answer to [`ask_family`].
+/// The number of a family, from the response to [`ask_family`].
 pub(crate) fn family(attributes: &[u8]) -> Option<u16> {
     let id = find(attributes, CTRL_ATTR_FAMILY_ID)?;
     Some(u16::from_ne_bytes(id.try_into().ok()?))
 }
 
-/// Sets the private key and the port of a device.
+/// The request that sets the private key and the port of a device.
 pub(crate) fn set_device(family: u16, index: u32, key: &PrivateKey, port: u16) -> Vec<u8> {
     let attributes = [
         number(WGDEVICE_A_IFINDEX, index),
@@ -65,7 +65,7 @@ pub(crate) fn set_device(family: u16, index: u32, key: &PrivateKey, port: u16) -
     message(family, 0, WG_CMD_SET_DEVICE, &attributes)
 }
 
-/// Changes one peer of a device.
+/// The request that changes one peer of a device.
 pub(crate) fn change_peer(family: u16, index: u32, step: &PeerStep) -> Vec<u8> {
     let attributes = match step {
         PeerStep::Remove(key) => vec![
@@ -87,19 +87,19 @@ pub(crate) fn change_peer(family: u16, index: u32, step: &PeerStep) -> Vec<u8> {
     message(family, 0, WG_CMD_SET_DEVICE, &attributes)
 }
 
-/// Asks for a device with its peers.
+/// The request for a device with its peers.
 pub(crate) fn get_device(family: u16, index: u32) -> Vec<u8> {
     let index = number(WGDEVICE_A_IFINDEX, index);
     message(family, DUMP, WG_CMD_GET_DEVICE, &[index])
 }
 
-/// The public key of a device, in an answer to [`get_device`].
+/// The public key of a device, from a response to [`get_device`].
 pub(crate) fn public_key(attributes: &[u8]) -> Option<PublicKey> {
     key(find(attributes, WGDEVICE_A_PUBLIC_KEY)?)
 }
 
-/// Adds the peers in one part of an answer to [`get_device`]. A peer with many ranges is in several
-/// parts. An endpoint that is none over IPv4 counts as 0.0.0.0:0.
+/// Adds the peers from a part of the response to [`get_device`]. A peer with many ranges may be in several
+/// parts. An endpoint that is not an IPv4 address counts as 0.0.0.0:0.
 pub(crate) fn add_peers(attributes: &[u8], peers: &mut BTreeMap<PublicKey, TunnelPeer>) {
     let found = find(attributes, WGDEVICE_A_PEERS).unwrap_or_default();
     for (_, inside) in each(found) {
@@ -119,16 +119,16 @@ pub(crate) fn add_peers(attributes: &[u8], peers: &mut BTreeMap<PublicKey, Tunne
     }
 }
 
-/// An answer of the kernel.
+/// A message of the kernel's response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum KernelReply<'a> {
-    /// A part of the answer: its attributes.
+    /// A part of the response: its attributes.
     Part(&'a [u8]),
-    /// The end, with the number of the error or 0.
+    /// The end of the response, with the number of the error or 0.
     End(i32),
 }
 
-/// The answers in a datagram of the kernel's.
+/// The messages in a datagram of the kernel.
 pub(crate) fn answers(datagram: &[u8]) -> Vec<KernelReply<'_>> {
     let mut answers = Vec::new();
     let mut rest = datagram;
@@ -153,7 +153,7 @@ pub(crate) fn answers(datagram: &[u8]) -> Vec<KernelReply<'_>> {
     answers
 }
 
-/// A message with a netlink header (without sequence number and port) and a generic one of version 1.
+/// A message with a netlink header (without sequence number and port) and a generic header of version 1.
 fn message(family: u16, flags: u16, command: u8, attributes: &[DefaultNla]) -> Vec<u8> {
     let attributes = emitted(attributes);
     let length = u32::try_from(HEADER_BYTES + attributes.len()).unwrap_or(u32::MAX);
@@ -229,7 +229,7 @@ fn value(attribute: NlaBuffer<&[u8]>) -> &[u8] {
     attribute.into_inner().get(4..length).unwrap_or(&[])
 }
 
-// The bytes are those of a machine with the low byte first.
+// The expected bytes are those of a little-endian machine.
 #[cfg(test)]
 #[cfg(target_endian = "little")]
 mod tests {
@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    /// The bytes are written down from `include/uapi/linux/wireguard.h`.
+    /// The expected bytes are derived from `include/uapi/linux/wireguard.h`.
     #[test]
     fn a_peer_is_set_by_these_bytes() {
         let step = PeerStep::Set(PublicKey([7; 32]), peer());
@@ -251,7 +251,7 @@ mod tests {
             1, 1, 0, 0, // genlmsghdr: WG_CMD_SET_DEVICE, version 1
             8, 0, 1, 0, 5, 0, 0, 0, // WGDEVICE_A_IFINDEX 5
             104, 0, 8, 0x80, // WGDEVICE_A_PEERS, nested
-            100, 0, 0, 0x80, // the first
+            100, 0, 0, 0x80, // the first peer
             36, 0, 1, 0, // WGPEER_A_PUBLIC_KEY
         ];
         expected.extend([7; 32]);
@@ -260,7 +260,7 @@ mod tests {
             20, 0, 4, 0, // WGPEER_A_ENDPOINT
             2, 0, 0xca, 0x6c, 192, 0, 2, 7, 0, 0, 0, 0, 0, 0, 0, 0, // sockaddr_in
             32, 0, 9, 0x80, // WGPEER_A_ALLOWEDIPS, nested
-            28, 0, 0, 0x80, // the first
+            28, 0, 0, 0x80, // the first range
             6, 0, 1, 0, 2, 0, 0, 0, // WGALLOWEDIP_A_FAMILY: AF_INET
             8, 0, 2, 0, 10, 244, 1, 0, // WGALLOWEDIP_A_IPADDR
             5, 0, 3, 0, 24, 0, 0, 0, // WGALLOWEDIP_A_CIDR_MASK

@@ -1,6 +1,6 @@
 //! The encrypted tunnel to other nodes: a WireGuard device of the kernel, whose peers are the nodes.
 //!
-//! The decision is [`steps`], over plain data; `message` has the bytes and `kernel` carries them out.
+//! [`steps`] decides, from plain data. `message` encodes the steps, and `kernel` executes them.
 
 pub(crate) mod kernel;
 mod key;
@@ -15,21 +15,21 @@ pub use kernel::require;
 pub(crate) use key::PrivateKey;
 pub use key::{InvalidKey, PublicKey};
 
-/// Bytes that WireGuard adds to a packet at most: IPv6, UDP, its own header and the tag. Over IPv4 it
-/// adds 20 fewer; `wg-quick` leaves the same room.
+/// Maximum bytes that WireGuard adds to a packet: the headers of IPv6, UDP and WireGuard, and the tag. Over
+/// IPv4, it adds 20 bytes fewer; `wg-quick` subtracts 80 bytes, too.
 pub(crate) const WIREGUARD_BYTES: u32 = 80;
 
 /// The settings of a node that encrypts the traffic of pods to other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncryptionOptions {
-    /// The range of all pods: packets to it leave this machine encrypted, or not at all.
+    /// The range of all pods: packets to this range leave the machine encrypted, or not at all.
     pub cluster_range: Cidr,
     /// The UDP port of the tunnel.
     pub port: u16,
 }
 
 impl EncryptionOptions {
-    /// Settings with the port that is usual for WireGuard.
+    /// Settings with the usual port of WireGuard.
     pub fn new(cluster_range: Cidr) -> Self {
         Self {
             cluster_range,
@@ -38,23 +38,22 @@ impl EncryptionOptions {
     }
 }
 
-/// The end of an encrypted tunnel at a node, as other nodes need to know it.
+/// A node's end of the encrypted tunnel, as other nodes need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelEnd {
-    /// The public key of the node.
     pub key: PublicKey,
-    /// The UDP port, at the node's address.
+    /// The UDP port at the node's address.
     pub port: u16,
 }
 
-/// The encryption of another node, by its Node object.
+/// The encryption of another node, from its Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEncryption {
-    /// It sends and takes plain packets.
+    /// The node sends and accepts plain packets.
     Off,
-    /// It takes packets at this end alone.
+    /// The node accepts packets only at this end.
     On(TunnelEnd),
-    /// It encrypts, but its key or port cannot be read, for this reason.
+    /// The node encrypts, but its key or port cannot be read, for this reason.
     Unreadable(String),
 }
 
@@ -62,21 +61,20 @@ pub enum PeerEncryption {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TunnelPeer {
     pub(crate) endpoint: SocketAddrV4,
-    /// Packets from the peer have these sources, packets to these destinations are for it.
+    /// Allowed sources of packets from the peer, which are also the destinations of packets to the peer.
     pub(crate) allowed: BTreeSet<Cidr>,
 }
 
 /// A change of the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PeerStep {
-    /// The peer is removed, with its ranges.
+    /// Removes the peer and its ranges.
     Remove(PublicKey),
-    /// The peer is made, or gets this endpoint, and these ranges alone.
+    /// Creates the peer or changes it: sets the endpoint, and exactly these ranges.
     Set(PublicKey, TunnelPeer),
 }
 
-/// The steps from the peers of the device to the wanted ones. Peers that stay as they are keep their
-/// sessions.
+/// The steps from the peers of the device to the desired peers. Unchanged peers keep their sessions.
 pub(crate) fn steps(
     found: &BTreeMap<PublicKey, TunnelPeer>,
     wanted: &BTreeMap<PublicKey, TunnelPeer>,
@@ -95,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// The kernel's rule: a range belongs to the peer that it was given to last.
+    /// Executes a step as the kernel does: a range belongs to the last peer to which it was assigned.
     fn carry_out(peers: &mut BTreeMap<PublicKey, TunnelPeer>, step: &PeerStep) {
         match step {
             PeerStep::Remove(key) => {
@@ -111,7 +109,7 @@ mod tests {
     }
 
     prop_compose! {
-        /// Some of six peers; a range belongs to one of them at most.
+        /// Any subset of six peers; a range belongs to at most one peer.
         fn device()(owners in prop::collection::vec(0_u8..8, 5), port in 1_u16..4)
             -> BTreeMap<PublicKey, TunnelPeer> {
             let mut peers = BTreeMap::new();

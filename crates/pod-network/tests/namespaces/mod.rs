@@ -1,5 +1,5 @@
-//! Temporary network namespaces for tests (root is required). One plays the host, others the pods,
-//! so that the real host does not change.
+//! Temporary network namespaces for tests (root is required). One is the host, the others are pods, so that
+//! the real host does not change.
 
 use std::fs::File;
 use std::future::Future;
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace that lives until it is dropped.
+/// A network namespace that exists until the value is dropped.
 pub struct Namespace {
     path: PathBuf,
     file: File,
-    /// The thread that keeps the namespace, if the test made it.
+    /// The thread that holds the namespace; `None` if the test did not create the namespace.
     _alive: Option<mpsc::Sender<()>>,
 }
 
@@ -30,7 +30,7 @@ impl Namespace {
             let made = unshare(CloneFlags::CLONE_NEWNET);
             let tid = nix::unistd::gettid();
             send.send(made.map(|()| tid)).unwrap();
-            // Ends when the sender is dropped with the namespace.
+            // The thread ends when the sender is dropped with the namespace.
             wait.recv().unwrap_err();
         });
         let tid = receive
@@ -50,7 +50,7 @@ impl Namespace {
         namespace
     }
 
-    /// A namespace that something else keeps.
+    /// A namespace that another process or mount holds.
     pub fn at(path: &std::path::Path) -> Namespace {
         Namespace {
             file: File::open(path).unwrap(),
@@ -59,7 +59,7 @@ impl Namespace {
         }
     }
 
-    /// Path by which others enter it.
+    /// The path with which other threads enter the namespace.
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }
@@ -90,7 +90,7 @@ impl Namespace {
         })
     }
 
-    /// Runs `ip` with the arguments inside and returns its output.
+    /// Runs `ip` with the arguments in the namespace, and returns its output.
     pub fn ip(&self, arguments: &str) -> String {
         let run = || {
             Command::new("/usr/sbin/ip")
@@ -114,8 +114,8 @@ impl Namespace {
         parts.map(|what| self.ip(what)).join("--\n")
     }
 
-    /// Serves TCP inside for as long as the test runs: each connection is answered with `name`
-    /// and the address that the connection came from.
+    /// Serves TCP in the namespace until the test ends. The response to each connection is `name` and the
+    /// client's address.
     pub fn serve(&self, port: u16, name: &str) {
         let listener = self
             .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
@@ -129,7 +129,7 @@ impl Namespace {
                 let Ok(peer) = connection.peer_addr() else {
                     continue;
                 };
-                // A disconnected client does not matter to the server.
+                // A disconnected client is no error of the server.
                 connection
                     .write_all(format!("{name} {}", peer.ip()).as_bytes())
                     .ok();
@@ -137,7 +137,8 @@ impl Namespace {
         });
     }
 
-    /// Connects from inside and returns the server's name and the client address it saw.
+    /// Connects from the namespace. Returns the server's name, and the client address that the server has
+    /// observed.
     pub fn ask(&self, to: impl Into<SocketAddr>) -> std::io::Result<(String, String)> {
         let to = to.into();
         self.run(move || {
@@ -151,7 +152,7 @@ impl Namespace {
     }
 }
 
-/// Connects two namespaces by a cable: `a` gets `198.51.100.1/24`, `b` gets `198.51.100.2/24`.
+/// Connects two namespaces by a veth pair: `a` gets `198.51.100.1/24`, `b` gets `198.51.100.2/24`.
 pub fn connect(a: &Namespace, b: &Namespace) {
     let pid = std::process::id();
     let tid = b

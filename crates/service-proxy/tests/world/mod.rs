@@ -33,7 +33,7 @@ pub struct World {
     pub b: Namespace,
     pub outside: Namespace,
     pub kernel: Kernel,
-    /// The table that this connection applied.
+    /// The table that this connection has applied.
     pub programmed: Option<Table>,
     _dir: tempfile::TempDir,
 }
@@ -43,7 +43,7 @@ impl World {
         World::on(|_| {})
     }
 
-    /// A world on a host that was prepared before.
+    /// A world on a prepared host.
     pub fn on(prepare: impl FnOnce(&Namespace)) -> World {
         let [host, a, b, outside] = std::array::from_fn(|_| Namespace::new());
         let dir = tempfile::tempdir().unwrap();
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    /// Both pods answer with their names on UDP port 5353.
+    /// Both pods respond with their names on UDP port 5353.
     pub fn serve_udp(&self) {
         for (pod, name) in [(&self.a, "a"), (&self.b, "b")] {
             let socket = pod.run(|| UdpSocket::bind("0.0.0.0:5353")).unwrap();
@@ -103,13 +103,13 @@ impl World {
         }
     }
 
-    /// Programs one Service with the endpoints, and ports of the node that belong to pods.
+    /// Programs one Service with the endpoints, and host ports of pods.
     pub fn program_with(&mut self, spec: Value, endpoints: &[(&str, &str)], on: &[PublishedPort]) {
         let (service, slice) = objects(spec, endpoints);
         self.program_objects(&service, &slice, on);
     }
 
-    /// Programs a Service and its slice, and ports of the node that belong to pods.
+    /// Programs a Service and its EndpointSlice, and host ports of pods.
     pub fn program_objects(
         &mut self,
         service: &Service,
@@ -121,7 +121,7 @@ impl World {
         self.apply(table);
     }
 
-    /// Applies the whole table the first time, then the differences.
+    /// Applies the whole table the first time, and afterwards the differences.
     pub fn apply(&mut self, table: Table) {
         let done = match &self.programmed {
             Some(before) => self.kernel.change(&changes(before, &table)),
@@ -137,7 +137,7 @@ impl World {
     }
 }
 
-/// findings A9: no poll of the proxy takes longer.
+/// findings A9: the maximum duration of a poll of the proxy.
 const POLL_MAX: Duration = Duration::from_millis(50);
 
 /// Fails the test if the proxy had a slow poll.
@@ -148,7 +148,7 @@ impl NoSlowPolls {
         NoSlowPolls(SlowPolls::new(POLL_MAX))
     }
 
-    /// The watched part of the program that the proxy is.
+    /// The component of the program in which the proxy runs.
     pub fn component(&self, shutdown: CancellationToken) -> Component {
         Health::watched_by(self.0.clone()).component("service proxy", shutdown)
     }
@@ -161,7 +161,7 @@ impl Drop for NoSlowPolls {
     }
 }
 
-/// The settings of the host's proxy.
+/// The configuration of the host's proxy.
 pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
     Config {
         instance_id: "a1b2c3".to_owned(),
@@ -181,7 +181,7 @@ pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
     }
 }
 
-/// A Service with the endpoints (address, node), which are ready.
+/// A Service with ready endpoints (address, node).
 pub fn objects(spec: Value, endpoints: &[(&str, &str)]) -> (Service, EndpointSlice) {
     let endpoint = |(ip, node): &(&str, &str)| json!({ "addresses": [ip], "nodeName": node });
     (service(spec), slice(endpoints.iter().map(endpoint)))
@@ -200,7 +200,7 @@ pub fn service(spec: Value) -> Service {
     json_tree::from_value(service).unwrap()
 }
 
-/// A slice of the Service `web` with these endpoints.
+/// An EndpointSlice of the Service `web` with these endpoints.
 pub fn slice(endpoints: impl Iterator<Item = Value>) -> EndpointSlice {
     let slice = json!({
         "metadata": {
@@ -214,15 +214,14 @@ pub fn slice(endpoints: impl Iterator<Item = Value>) -> EndpointSlice {
     json_tree::from_value(slice).unwrap()
 }
 
-/// Both pods, on this node.
+/// The endpoints of both pods, on this node.
 pub const BOTH: [(&str, &str); 2] = [("10.244.0.2", "here"), ("10.244.0.3", "here")];
 
-/// A port on an address.
 pub fn to(ip: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
     (ip.into(), port).into()
 }
 
-/// Connects many times and counts the answering endpoints.
+/// Connects many times and counts the responses of each endpoint.
 pub fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..times {
@@ -231,7 +230,7 @@ pub fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String,
     answers
 }
 
-/// The connection is refused, which is no silence.
+/// Checks that a connection is refused, and not dropped.
 #[track_caller]
 pub fn refused(from: &Namespace, to: SocketAddr) {
     let error = from.ask(to).unwrap_err();

@@ -49,7 +49,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// The default capabilities of a container: Docker's set.
+/// The default capabilities of a container, as in Docker.
 const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -67,7 +67,7 @@ const DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// A set of capabilities, one bit each.
+/// A set of capabilities, one bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Capabilities(pub u64);
 
@@ -88,11 +88,11 @@ fn bit(name: &str) -> Option<u64> {
 
 const ALL: u64 = (1 << NAMES.len()) - 1;
 
-/// The set for a container: the default; or all, or none, if `ALL` is added or dropped; then the
-/// additions by name, then the drops by name. A dropped name is thus always dropped, but `drop:
-/// [ALL]` keeps capabilities that are added by name.
+/// The set for a container: the default; or all, or none, if `ALL` is added or dropped; then the additions
+/// by name, then the drops by name. A dropped name is thus always dropped, but `drop: [ALL]` keeps
+/// capabilities that are added by name.
 ///
-/// *Errors:* the name that is no capability.
+/// *Errors:* a name that is no capability.
 pub(crate) fn of(security: &Security) -> Result<Capabilities, String> {
     if security.privileged {
         return Ok(Capabilities(ALL));
@@ -116,7 +116,7 @@ fn is_all(name: &str) -> bool {
     name.eq_ignore_ascii_case("ALL")
 }
 
-/// The capabilities in a list, without `ALL`.
+/// The capabilities of a list, without `ALL`.
 fn named(names: &[String]) -> Result<u64, String> {
     let mut bits = names
         .iter()
@@ -125,7 +125,7 @@ fn named(names: &[String]) -> Result<u64, String> {
     bits.try_fold(0, |set, bit| Ok(set | bit?))
 }
 
-/// Limits this process's bounding set to `set`: no program that it executes can have other
+/// Limits the bounding set of this process to `set`: programs that it executes can have no other
 /// capabilities.
 pub(crate) fn limit_bounding(set: Capabilities) -> io::Result<()> {
     for number in 0..64u32 {
@@ -137,7 +137,7 @@ pub(crate) fn limit_bounding(set: Capabilities) -> io::Result<()> {
             unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number as libc::c_ulong, 0, 0, 0) };
         if result != 0 {
             let error = io::Error::last_os_error();
-            // The first number that this kernel does not have: the end of its list.
+            // This number is the first that the kernel does not have, so the loop ends.
             return if error.raw_os_error() == Some(libc::EINVAL) {
                 Ok(())
             } else {
@@ -148,8 +148,8 @@ pub(crate) fn limit_bounding(set: Capabilities) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the process's permitted and effective set, and an empty inheritable one. Capabilities that
-/// the process does not have are left out.
+/// Sets the permitted and the effective set of this process, and empties the inheritable set. Capabilities
+/// that the process does not have are left out.
 pub(crate) fn set_effective(set: Capabilities) -> io::Result<()> {
     let set = set.0 & permitted()?;
     let (low, high) = (set as u32, (set >> 32) as u32);
@@ -169,7 +169,7 @@ pub(crate) fn set_effective(set: Capabilities) -> io::Result<()> {
             inheritable: 0,
         },
     ];
-    // SAFETY: header and data are of the kernel's form for version 3 and live long enough.
+    // SAFETY: header and data have the layout of version 3, and are valid during the call.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     if result == 0 {
         Ok(())
@@ -184,7 +184,7 @@ fn permitted() -> io::Result<u64> {
         pid: 0,
     };
     let mut data = [Data::default(), Data::default()];
-    // SAFETY: header and data are of the kernel's form for version 3 and live long enough.
+    // SAFETY: header and data have the layout of version 3, and are valid during the call.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
     match result {
         0 => Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32),

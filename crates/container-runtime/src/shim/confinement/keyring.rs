@@ -2,19 +2,20 @@
 
 use std::io;
 
-// Of `linux/keyctl.h`.
+// Values of `linux/keyctl.h`.
 const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
 const SET_PERMISSIONS: libc::c_ulong = 5;
 
-/// The owner of the keyring has all permissions; other processes of the same user can only see it.
+/// The owner of the keyring has all permissions; other processes of its user can only view the keyring.
 const PERMISSIONS: libc::c_ulong = 0x3f01_0000;
 
-/// Gives this process and its children a new session keyring: the shim's is the node's. It is
-/// anonymous, so that no process of the same user can join it, or have created it before.
+/// Gives this process and its children a new session keyring, because the shim's keyring belongs to the
+/// node. The keyring is anonymous, so no process of the user can join it, or can have created it before.
 ///
-/// # Errors The kernel refuses, for instance because the user has its maximum number of keys.
+/// # Errors
+/// The kernel rejects the call, for instance because the user has its maximum number of keys.
 pub(crate) fn make_own() -> io::Result<()> {
-    // SAFETY: without a name, the call takes an integer alone.
+    // SAFETY: without a name, the call takes only an integer.
     let joined = unsafe {
         libc::syscall(
             libc::SYS_keyctl,
@@ -25,7 +26,7 @@ pub(crate) fn make_own() -> io::Result<()> {
     if joined < 0 {
         let error = io::Error::last_os_error();
         return match error.raw_os_error() {
-            // A kernel without keys has none to share.
+            // A kernel without key support has no keyring that could be shared.
             Some(libc::ENOSYS) => Ok(()),
             _ => Err(error),
         };

@@ -1,5 +1,5 @@
-//! The confinement of a container's processes: capabilities, system call filters, limits and
-//! guards.
+//! The confinement of a container's processes: capabilities, system call filters, keyrings and mounts over
+//! `/proc`.
 
 pub(crate) mod capabilities;
 pub(crate) mod keyring;

@@ -1,7 +1,7 @@
 //! The check of mounts over a container's `/proc`.
 //!
-//! Programs, and the runtime itself, control the kernel's permissions by files of `/proc`: so no
-//! volume may cover them. The rule is runc's (`checkProcMount`).
+//! Programs, and the runtime itself, control permissions through files in `/proc`. So no volume may cover
+//! these files. The rule is runc's (`checkProcMount`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::spec::{Mount, MountSource};
 
 const PROC: &str = "/proc";
 
-/// Files that may be covered: LXCFS provides container-specific versions.
+/// Files that volumes may cover, because LXCFS provides them for each container.
 const COVERED_BY_LXCFS: &[&str] = &[
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -28,13 +28,13 @@ const COVERED_BY_LXCFS: &[&str] = &[
     "/proc/sys/crypto/fips_enabled",
 ];
 
-/// File systems that a node has below its own `/proc`, which a container may share.
+/// File systems that a node has below its `/proc`, which a container may share.
 const OF_PROC: &[&str] = &["proc", "binfmt_misc", "autofs"];
 
-/// Checks a pod's mount by its path.
+/// Checks the mount point of a pod's volume.
 ///
 /// # Errors
-/// The mount is not allowed; the text is for the user.
+/// The mount point is not allowed; a message for users.
 pub(crate) fn check_destination(wanted: &Mount) -> Result<(), String> {
     let destination = normal(&wanted.destination);
     if destination == Path::new(PROC) {
@@ -77,11 +77,11 @@ fn is_guarded(path: &Path) -> bool {
             .any(|known| path == Path::new(known))
 }
 
-/// Checks by the mount table that this process's `/proc` is the kernel's: the image or a volume may
-/// have had links to it. `own` are the paths that the runtime itself covers.
+/// Checks in the mount table that the `/proc` of this process is the kernel's, because the image or a
+/// volume may contain links to it. `own` lists the paths that the runtime itself covers.
 ///
 /// # Errors
-/// Something else is mounted over it.
+/// Another mount covers a part of `/proc`.
 pub(crate) fn check_mounted(own: &[&str]) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let proc = rustix::fs::open(PROC, flags, Mode::empty())?;
@@ -102,7 +102,7 @@ pub(crate) fn check_mounted(own: &[&str]) -> io::Result<()> {
     }
 }
 
-/// The first mount over `/proc` that neither the kernel's nor the runtime's own means have made.
+/// The first mount over `/proc` that was created neither by the kernel nor by the runtime.
 fn foreign<'a>(table: &'a [MountPoint], own: &[&str]) -> Option<&'a MountPoint> {
     table.iter().find(|mount| {
         let is_own = own.iter().any(|path| mount.path == Path::new(path));

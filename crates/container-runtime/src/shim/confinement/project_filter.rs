@@ -1,10 +1,10 @@
 //! The seccomp filter that keeps files in their quota projects.
 //!
-//! A project quota limits a volume only as long as its files stay in the project, and the kernel
-//! lets the owner of a file change it. So the filter refuses those calls with the error of a file
-//! system without projects: the calls that set a file's project, and the older one that sets a
-//! directory's flags, which can disable inheritance. It covers programs of other architectures that
-//! the kernel also runs; all other calls are allowed.
+//! A project quota limits a volume only as long as its files stay in the project, and the kernel lets the
+//! owner of a file change the project. So the filter rejects two kinds of calls with the error of a file
+//! system without projects: calls that set the project of a file, and the older call that sets the flags of
+//! a directory, which can disable the inheritance of the project. The filter also covers programs of other
+//! architectures that the kernel can run. All other calls are allowed.
 
 use libc::sock_filter;
 
@@ -14,12 +14,12 @@ use super::seccomp::{
     AUDIT_ARCH, OFFSET_ARCH, OFFSET_FIRST_ARGUMENT, OFFSET_NUMBER, answer, jump, load, statement,
 };
 
-/// `file_setattr`, which has this number everywhere.
+/// The system call `file_setattr`, which has this number on all architectures.
 const FILE_SETATTR: u32 = 469;
 /// `ioctl` of 32-bit programs.
 const IOCTL_32: u32 = 54;
 
-/// The system call for attributes on the machine's own architecture.
+/// The number of the system call on the architecture of this machine.
 #[cfg(target_arch = "x86_64")]
 const SETATTR: &[u32] = &[FILE_SETATTR, X32_BIT | FILE_SETATTR];
 #[cfg(target_arch = "x86_64")]
@@ -29,10 +29,10 @@ const SETATTR: &[u32] = &[FILE_SETATTR];
 #[cfg(not(target_arch = "x86_64"))]
 const IOCTL: &[u32] = &[libc::SYS_ioctl as u32];
 
-/// `FS_IOC_FSSETXATTR`, `FS_IOC_SETFLAGS` and the latter's form for 32-bit programs.
+/// `FS_IOC_FSSETXATTR`, `FS_IOC_SETFLAGS`, and `FS_IOC_SETFLAGS` of 32-bit programs.
 const REQUESTS: [u32; 3] = [0x401c_5820, 0x4008_6602, 0x4004_6602];
 
-/// The lower half of the second argument: the kernel ignores the upper half.
+/// The lower half of the second argument. The kernel ignores the upper half.
 const OFFSET_REQUEST: u32 = OFFSET_FIRST_ARGUMENT + 8;
 
 /// The BPF program of the filter.
@@ -82,7 +82,7 @@ mod tests {
         for (arch, ioctl) in own.into_iter().chain([(OTHER_ARCH, IOCTL_32)]) {
             for request in REQUESTS {
                 assert_eq!(says(arch, ioctl, request.into()), refused);
-                // The kernel takes no notice of the upper half.
+                // The kernel ignores the upper half.
                 assert_eq!(says(arch, ioctl, u64::from(request) | 1 << 40), refused);
             }
             // FS_IOC_FSGETXATTR, FS_IOC_GETFLAGS, TCGETS.
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(says(AUDIT_ARCH, *number, 0), refused);
         }
         assert_eq!(says(OTHER_ARCH, FILE_SETATTR, 0), refused);
-        // Numbers differ on other architectures, and arguments of other calls are not requests.
+        // The numbers differ on other architectures, and the arguments of other calls are no requests.
         let request = REQUESTS[0].into();
         let fchmod = libc::SYS_fchmod as u32;
         assert_eq!(says(AUDIT_ARCH, fchmod, request), libc::SECCOMP_RET_ALLOW);

@@ -1,12 +1,12 @@
 //! The seccomp filter `RuntimeDefault`.
 //!
-//! It decides as the default profile of Docker and containerd, as published at
-//! <https://github.com/moby/profiles> (May 2026): it refuses calls that administer the machine, that access
-//! other processes or kernel internals, or that have a history of vulnerabilities, unless the container has a
-//! capability that such a call asks for anyway. Calls younger than the profile, and `clone3` (whose arguments
-//! a filter cannot see), answer `ENOSYS`, so that C libraries fall back to an older call instead of failing.
-//! Programs of another architecture (32-bit ones) are refused altogether, which is stricter. The filter is a
-//! plain list of comparisons in classic BPF.
+//! The filter decides as the default profile of Docker and containerd, published at
+//! <https://github.com/moby/profiles> (May 2026). It rejects calls that administer the machine, that access
+//! other processes or kernel internals, or that have a history of vulnerabilities. A call is allowed if the
+//! container has a capability that the call requires. Calls that are newer than the profile, and `clone3`
+//! (a filter cannot read its arguments), return `ENOSYS`, so that C libraries use an older call instead of
+//! failing. Programs of another architecture, such as 32-bit programs, are rejected completely, which is
+//! stricter than the profile. The filter is a plain list of comparisons in classic BPF.
 
 use std::io;
 
@@ -21,15 +21,15 @@ pub(crate) const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 pub(crate) const AUDIT_ARCH: u32 = 0xc000_00b7;
 
-/// The newest call in the published profile (`removexattrat`): a later one is unknown, as where
-/// libseccomp compiles the profile.
+/// The newest call in the published profile (`removexattrat`). Later calls are unknown, as when libseccomp
+/// compiles the profile.
 const NUMBER_MAX: u32 = 466;
 
-/// Set in the numbers of the x32 ABI.
+/// A bit in the call numbers of the x32 ABI.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const X32_BIT: u32 = 0x4000_0000;
 
-/// Flags of `clone` that make namespaces.
+/// Flags of `clone` that create namespaces.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000;
 
 // Offsets in `struct seccomp_data`; both architectures are little-endian.
@@ -37,7 +37,7 @@ pub(crate) const OFFSET_NUMBER: u32 = 0;
 pub(crate) const OFFSET_ARCH: u32 = 4;
 pub(crate) const OFFSET_FIRST_ARGUMENT: u32 = 16;
 
-// `lsm_…`, which have these numbers everywhere.
+// `lsm_…` calls, which have these numbers on all architectures.
 const LSM_GET_SELF_ATTR: libc::c_long = 459;
 const LSM_SET_SELF_ATTR: libc::c_long = 460;
 const LSM_LIST_MODULES: libc::c_long = 461;
@@ -50,15 +50,15 @@ const GET_KERNEL_SYMS: libc::c_long = 177;
 #[cfg(target_arch = "x86_64")]
 const QUERY_MODULE: libc::c_long = 178;
 
-/// Refused socket families: network namespaces do not isolate them. `AF_ALG` is the kernel's
-/// cryptography, `AF_VSOCK` the host of a virtual machine.
+/// Rejected socket families, because network namespaces do not isolate them. `AF_ALG` is the kernel's
+/// cryptography, `AF_VSOCK` the connection to the host of a virtual machine.
 const SOCKET_FAMILIES_REFUSED: [u32; 2] = [libc::AF_ALG as u32, libc::AF_VSOCK as u32];
 
-/// Allowed personalities of a process: the default, `UNAME26`, `PER_LINUX32`, both, and the query.
-/// Others disable memory protections.
+/// Allowed personalities of a process: the default, `UNAME26`, `PER_LINUX32`, both, and the query. Other
+/// personalities disable memory protections.
 const PERSONALITIES: [u32; 5] = [0, 0x0002_0000, 0x0008, 0x0002_0008, 0xffff_ffff];
 
-/// Refused calls, each with the capabilities of which any one lifts the refusal.
+/// Rejected calls. A container may make a call if it has one of the listed capabilities.
 const REFUSED: &[(libc::c_long, &[&str])] = &[
     (libc::SYS_acct, &["SYS_PACCT"]),
     (libc::SYS_add_key, &[]),
@@ -117,7 +117,7 @@ const REFUSED: &[(libc::c_long, &[&str])] = &[
     (libc::SYS_vhangup, &["SYS_TTY_CONFIG"]),
 ];
 
-/// Calls of this architecture only.
+/// Rejected calls that exist only on this architecture.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_OF_ARCH: &[(libc::c_long, &[&str])] = &[
     (libc::SYS__sysctl, &[]),
@@ -139,12 +139,12 @@ const REFUSED_OF_ARCH: &[(libc::c_long, &[&str])] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_OF_ARCH: &[(libc::c_long, &[&str])] = &[];
 
-/// The beginning of every filter: programs of another architecture are refused; then the call's
-/// number is in the accumulator.
+/// The start of every filter: programs of another architecture are rejected. Afterwards, the number of the
+/// call is in the accumulator.
 pub(crate) fn guard_architecture() -> Vec<sock_filter> {
     let mut code = vec![
         load(OFFSET_ARCH),
-        // Skips the refusal that follows.
+        // Skips the next instruction, which rejects the call.
         jump(libc::BPF_JEQ, AUDIT_ARCH, 1, 0),
         answer(libc::EPERM),
         load(OFFSET_NUMBER),
@@ -156,7 +156,7 @@ pub(crate) fn guard_architecture() -> Vec<sock_filter> {
 
 /// The programs for a container, in the order of their installation.
 ///
-/// *Errors:* the profile of the node cannot be used.
+/// *Errors:* a profile of the node is invalid.
 pub(crate) fn programs(
     security: &Security,
     capabilities: Capabilities,
@@ -164,7 +164,7 @@ pub(crate) fn programs(
     if security.privileged {
         return Ok(Vec::new());
     }
-    // The first: a profile may refuse that another is installed.
+    // The project filter is first, because a profile may forbid the installation of further filters.
     let projects = security.keeps_projects.then(project_filter::kept);
     let profile = match &security.seccomp {
         Seccomp::Unconfined => None,
@@ -251,8 +251,8 @@ pub(crate) fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     }
 }
 
-/// Installs a program for this process and its descendants. It needs no-new-privileges or `CAP_SYS_ADMIN`, so
-/// it must be called before the capabilities are dropped.
+/// Installs a filter for this process and its descendants. The call needs no-new-privileges or
+/// `CAP_SYS_ADMIN`, so it must come before the capabilities are dropped.
 pub(crate) fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "filter is too long"))?;
@@ -260,7 +260,7 @@ pub(crate) fn install(program: &mut [sock_filter]) -> io::Result<()> {
         len,
         filter: program.as_mut_ptr(),
     };
-    // SAFETY: `filter` and the program it points to live through the call, which copies them.
+    // SAFETY: `filter` and its program are valid during the call, which copies them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -276,12 +276,12 @@ pub(crate) fn install(program: &mut [sock_filter]) -> io::Result<()> {
     }
 }
 
-/// A machine for filters, as far as they are made of the instructions used here.
+/// An interpreter for filters, with the instructions that this crate uses.
 #[cfg(test)]
 pub(crate) mod machine {
     use super::*;
 
-    /// The result of a filter for one call.
+    /// The result of a filter for a call.
     pub(crate) fn run(code: &[sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -344,7 +344,7 @@ mod tests {
             let said = call(libc::SYS_socket, family as u64);
             assert_eq!(said, libc::SECCOMP_RET_ALLOW, "{family}");
         }
-        // The kernel takes no notice of the upper half.
+        // The kernel ignores the upper half.
         for family in [38, 40, 1 << 32 | 38, 1 << 32 | 40] {
             assert_eq!(
                 call(libc::SYS_socket, family),
@@ -370,8 +370,8 @@ mod tests {
         assert_eq!(run(&code, 0x4000_0003, 1, first(0)), refused(libc::EPERM));
     }
 
-    /// The calls that the published profile refuses on x86-64 with any arguments, by number, with
-    /// the capabilities that allow them; all other known calls are allowed.
+    /// The calls that the published profile rejects on x86-64 for all arguments: their numbers, and the
+    /// capabilities that allow them. All other known calls are allowed.
     #[cfg(target_arch = "x86_64")]
     const PUBLISHED: &[(&[&str], &[u32])] = &[
         (

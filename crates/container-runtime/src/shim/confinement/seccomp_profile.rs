@@ -1,9 +1,9 @@
 //! Seccomp profiles of the node's administrator (`seccompProfile` of type `Localhost`).
 //!
-//! The file has the format of OCI container runtimes: a default action, and rules with names of
-//! calls, an action, and conditions on arguments. Names unknown to this machine's kernel are
-//! skipped, as elsewhere: profiles are written for many machines. Rules with conditions come before
-//! those without, for each call.
+//! The file has the format of OCI container runtimes: a default action, and rules with call names, an
+//! action, and conditions on arguments. Names of calls that this machine's kernel does not have are
+//! skipped, as by other runtimes, because profiles are written for many machines. For each call, rules with
+//! conditions come before rules without conditions.
 
 use std::fs;
 use std::path::Path;
@@ -16,10 +16,10 @@ use super::seccomp::{
     OFFSET_FIRST_ARGUMENT, OFFSET_NUMBER, guard_architecture, jump, load, statement,
 };
 
-/// Most instructions that the kernel takes.
+/// Maximum number of instructions that the kernel accepts.
 const INSTRUCTIONS_MAX: usize = 4096;
 
-/// A filter in its JSON form.
+/// A profile in its JSON form.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
@@ -60,7 +60,7 @@ enum Action {
 }
 
 impl Action {
-    /// The kernel's return value; `data` is the error number, or a tracer's value.
+    /// The kernel's return value for an action; `data` is the error number, or the value for a tracer.
     fn verdict(self, data: Option<u16>) -> u32 {
         let data = u32::from(data.unwrap_or(libc::EPERM as u16));
         match self {
@@ -104,9 +104,9 @@ enum Comparison {
     MaskedEq,
 }
 
-/// The filter in a file.
+/// The filter from a profile file.
 ///
-/// *Errors:* the file cannot be read, is not of the form, or is too long for the kernel.
+/// *Errors:* the file cannot be read, is malformed, or is too long for the kernel.
 pub(crate) fn program(path: &Path) -> Result<Vec<sock_filter>, String> {
     let failed = |error: String| format!("cannot load seccomp profile {}: {error}", path.display());
     let text = fs::read(path).map_err(|error| failed(error.to_string()))?;
@@ -147,7 +147,8 @@ fn append(rule: &Rule, code: &mut Vec<sock_filter>) -> Result<(), String> {
     Ok(())
 }
 
-/// Conditions hold together, but where an argument has several, any of all of them is enough.
+/// Groups of conditions. All conditions of a group must hold. If one argument has several conditions, each
+/// condition is a separate group, and any group is enough.
 fn alternatives(conditions: &[Condition]) -> Vec<&[Condition]> {
     let twice = |c: &Condition| conditions.iter().filter(|o| o.index == c.index).count() > 1;
     match conditions.iter().any(twice) {
@@ -172,7 +173,8 @@ enum Step {
     Compare(u32, u32, Next, Next),
 }
 
-/// One call under one set of conditions. The call's number is in the accumulator before and after.
+/// The instructions for a call with a group of conditions. The call's number is in the accumulator before
+/// and after them.
 fn block(number: u32, conditions: &[Condition], verdict: u32, code: &mut Vec<sock_filter>) {
     let mut steps = vec![Step::Compare(libc::BPF_JEQ, number, Next::On, Next::Out)];
     for condition in conditions {
@@ -181,7 +183,7 @@ fn block(number: u32, conditions: &[Condition], verdict: u32, code: &mut Vec<soc
     steps.push(Step::Plain(statement(libc::BPF_RET | libc::BPF_K, verdict)));
     let length = steps.len();
     for (index, step) in steps.into_iter().enumerate() {
-        // At most 6 arguments of at most 6 steps each: a distance always fits.
+        // There are at most 6 arguments with at most 6 steps each, so each distance fits.
         let distance = |next| match next {
             Next::On => 0,
             Next::Skip(count) => count,
@@ -197,7 +199,7 @@ fn block(number: u32, conditions: &[Condition], verdict: u32, code: &mut Vec<soc
     }
 }
 
-/// Arguments have 64 bits, the machine of filters 32: the upper half is checked first.
+/// Arguments have 64 bits, but filters compare 32 bits: the upper half is compared first.
 fn comparison(condition: &Condition) -> Vec<Step> {
     use libc::{BPF_JEQ, BPF_JGE, BPF_JGT};
     let low_at = OFFSET_FIRST_ARGUMENT + 8 * condition.index;
@@ -261,7 +263,7 @@ mod tests {
     use super::*;
     use crate::shim::confinement::seccomp::{AUDIT_ARCH, machine};
 
-    /// Runs a filter over one call of this machine's kind.
+    /// Runs a filter for a call of this machine's architecture.
     fn run(code: &[sock_filter], number: u32, arguments: [u64; 6]) -> u32 {
         machine::run(code, AUDIT_ARCH, number, arguments)
     }

@@ -1,4 +1,4 @@
-//! The surroundings of a container: the paths and namespaces of its sandbox, and facts of the machine.
+//! The context of a container: the paths and namespaces of its sandbox, and properties of the machine.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -7,26 +7,26 @@ use std::rc::Rc;
 use super::user_namespace::UserNamespace;
 use crate::cgroup::{Hierarchies, container_trees};
 
-/// The inputs of a container from its sandbox and from the node.
+/// The inputs of a container from its sandbox and its node.
 #[derive(Debug)]
 pub(crate) struct ContainerContext {
     /// Absolute path of the mounted root.
     pub root: PathBuf,
     /// Control group of the container.
     pub cgroup: String,
-    /// Shared memory of the pod, bound to `/dev/shm`.
+    /// Path of the pod's shared memory, which is mounted at `/dev/shm`.
     pub shm: PathBuf,
-    /// Process namespace: the pod's shared one, the node's, or one of its own.
+    /// The process namespace that the container shares, or below which it gets a separate one.
     pub pid_namespace: PidNamespace,
-    /// Directory of bind mounts that were prepared on the node, one for each index of a mount.
+    /// Directory of bind mounts that were prepared on the node, named by the index of the mount.
     pub staged: PathBuf,
-    /// The pod's user namespace, if it has one.
+    /// The pod's user namespace; `None` if the pod has none.
     pub users: Option<Rc<UserNamespace>>,
-    /// The machine has control groups version 2.
+    /// Whether the machine has control groups of version 2.
     pub unified: bool,
-    /// Roots of the version 1 trees that have the container's group.
+    /// Roots of the version 1 hierarchies in which the container has a group.
     pub cgroup_trees: Vec<PathBuf>,
-    /// Whether device nodes can be made. If not, those of the node are mounted.
+    /// Whether this process may create device nodes. If not, the device nodes of the node are mounted.
     pub can_make_nodes: bool,
 }
 
@@ -34,26 +34,26 @@ pub(crate) struct ContainerContext {
 #[derive(Debug)]
 pub(crate) enum PidNamespace {
     Own,
-    /// One of its own below the one that is held open, with which it ends.
+    /// A new namespace below the open namespace. The new namespace ends with its parent.
     Nested(File),
     Node,
-    /// The one that is held open: its path could not be opened by the users of a pod.
+    /// The open namespace. It is open because users of a pod could not open its path.
     Shared(File),
 }
 
-/// Roots of the version 1 trees that have the groups of containers.
+/// Roots of the version 1 hierarchies in which containers have groups.
 pub(crate) fn cgroup_trees() -> Vec<PathBuf> {
     let found = Hierarchies::known().ok();
     let trees = found.map(container_trees).unwrap_or_default();
     trees.into_iter().map(Into::into).collect()
 }
 
-/// Whether this process is in the machine's first user namespace, so that it can make device nodes.
+/// Whether this process is in the first user namespace of the machine, so that it may create device nodes.
 pub(crate) fn has_users_of_the_machine() -> bool {
     fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_whole(&map))
 }
 
-/// Whether a map has all ids, each as itself.
+/// Whether an id map maps all ids to themselves.
 fn is_whole(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -1,4 +1,4 @@
-//! Devices of a container: their nodes, and the rules about their use.
+//! Devices of a container: their nodes, and the rules for their use.
 
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ pub(crate) struct DeviceNode {
     pub gid: u32,
 }
 
-/// The reason why a device cannot be given to a container.
+/// The reason why a container cannot get a device.
 #[derive(Debug, thiserror::Error)]
 #[error("examine device {}", path.display())]
 pub(crate) struct DeviceError {
@@ -45,16 +45,16 @@ const USUAL: [(&str, u32, u32); 6] = [
 /// The path of the null device.
 pub(crate) const NULL: &str = "/dev/null";
 
-/// Names in `/dev` that every container has of its own.
+/// Names in `/dev` that the runtime creates in every container.
 const OWN: [&str; 9] = [
     "pts", "shm", "fd", "mqueue", "ptmx", "console", "stdin", "stdout", "stderr",
 ];
 
-/// Nodes of a container's `/dev`: the requested ones, all of the node for a privileged container, and the
-/// default ones.
+/// Nodes in a container's `/dev`: the requested nodes, all nodes of the node for a privileged container,
+/// and the default nodes.
 pub(crate) fn in_dev(container: &ContainerSpec) -> Result<Vec<DeviceNode>, DeviceError> {
     let mut list = Vec::new();
-    // What is elsewhere is in the root already.
+    // Devices outside of `/dev` are in the root already.
     for device in container.devices.iter().filter(|device| is_in_dev(device)) {
         list.push(node(device)?);
     }
@@ -76,7 +76,7 @@ pub(crate) fn in_dev(container: &ContainerSpec) -> Result<Vec<DeviceNode>, Devic
     Ok(list)
 }
 
-/// Adds the devices of every container that are not in the list; pure.
+/// Adds the default devices that are not in the list; pure.
 fn add_usual(list: &mut Vec<DeviceNode>) {
     for (name, major, minor) in USUAL {
         if !list.iter().any(|node| node.path == Path::new(name)) {
@@ -94,7 +94,7 @@ fn add_usual(list: &mut Vec<DeviceNode>) {
     }
 }
 
-/// The node's devices, without those that every container has of its own.
+/// The node's devices, without the names that the runtime creates in every container.
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
@@ -116,7 +116,7 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     found.sort_unstable();
 }
 
-/// Whether a device is where a container's devices are, in a file system of their own.
+/// Whether a device is in `/dev`, which is a separate file system in a container.
 pub(crate) fn is_in_dev(device: &Device) -> bool {
     device.container_path.starts_with("/dev")
 }
@@ -125,7 +125,7 @@ fn is_read_only(device: &Device) -> bool {
     !device.access.contains('w')
 }
 
-/// The device with its attributes on the node, and its path and owner in the container.
+/// The device node with its attributes on the node, and with its path and owner in the container.
 pub(crate) fn node(device: &Device) -> Result<DeviceNode, DeviceError> {
     let failed = |source| DeviceError {
         path: device.host_path.clone(),
@@ -157,7 +157,7 @@ pub(crate) fn node(device: &Device) -> Result<DeviceNode, DeviceError> {
     })
 }
 
-/// The devices that may be used: the given ones, or all.
+/// The devices that the container may use: the listed devices, or all.
 pub(crate) fn rules(container: &ContainerSpec) -> Result<DeviceRules, DeviceError> {
     if container.security.privileged {
         return Ok(DeviceRules::All);

@@ -1,17 +1,17 @@
-//! The start of a container's first process, from a worker of the shim to the command.
+//! The start of a container's first process: from the fork in a worker of the shim to the command.
 //!
 //! ```text
-//! worker   makes the control group, enters the pod's users, enters or makes the process namespace
+//! worker   creates the control group, enters the user namespace, enters or creates the process namespace
 //!   └─ first process   joins the group, leaves the node's mounts and groups, makes the root by its
 //!                      plan and enters it, then the last steps of `LaunchInput`, which end in `execve`
 //! ```
 //!
-//! In a pod that ends with the shim, the process namespace is below the pod's, and a child of the worker
-//! makes it there.
+//! In a pod that stops with the shim, the process namespace is below the pod's process namespace, and a
+//! child of the worker creates it there.
 //!
-//! The worker is a copy of the shim, and both have one thread: so it forks without further ado, and
-//! either process may allocate. It waits for the end of the status pipe, which `execve` closes, and
-//! ends; the first process then is the shim's child.
+//! The worker is a fork of the shim, and both have one thread. So the worker may fork, and both processes
+//! may allocate memory. The worker waits until `execve` closes the status pipe, and exits. Then the first
+//! process is a child of the shim.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -29,11 +29,11 @@ use super::siblings;
 use crate::cgroup::ContainerGroup;
 use crate::spec::{StartError, StartErrorKind};
 
-/// Starts the first process of a container from a worker, which must not do anything else afterwards. Returns
-/// the process's id; the status pipe reports the result of the start.
+/// Starts the first process of a container from a worker, which must do nothing else afterwards. Returns
+/// the id of the process; the status pipe reports the result of the start.
 ///
 /// # Errors
-/// The process could not be made.
+/// The process could not be created.
 pub(crate) fn start(
     around: &ContainerContext,
     plan: &RootPlan,
@@ -48,7 +48,7 @@ pub(crate) fn start(
         };
     }
     enter_namespaces(around).map_err(failed("make the container's namespaces"))?;
-    // SAFETY: this process has one thread, so the child may do whatever it likes.
+    // SAFETY: this process has one thread, so the child may call any function.
     match unsafe { fork() }.map_err(|errno| failed("fork")(errno.into()))? {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => run(around, plan, group, launch),
@@ -66,19 +66,20 @@ fn run(
         Ok(()) => launch.run(),
         Err(error) => launch.report(&error),
     }
-    // SAFETY: ends the process at once; nothing of its parent's is run or flushed.
+    // SAFETY: exits at once; no code or buffer of the parent is run or flushed.
     unsafe { libc::_exit(128) }
 }
 
-/// Makes a process below an outer process namespace, in one of its own: its id, or `None` in that
-/// process.
+/// Creates a process in a new process namespace below an outer one. Returns the process id, or `None` in
+/// the new process.
 ///
-/// Only a process of the outer namespace can make one below it. So a child goes there; its own child
-/// becomes its sibling, or the outer namespace's first process would be the parent in the end.
+/// Only a process of the outer namespace can create a namespace below it. So a child enters the outer
+/// namespace. The child creates the new process as its sibling, because the orphan of a child would be
+/// adopted by the first process of the outer namespace.
 fn nested(around: &ContainerContext, outer: &File) -> io::Result<Option<i32>> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     setns(outer.as_fd(), CloneFlags::CLONE_NEWPID)?;
-    // SAFETY: this process has one thread, so the child may do whatever it likes.
+    // SAFETY: this process has one thread, so the child may call any function.
     if let ForkResult::Parent { child } = unsafe { fork()? } {
         drop(writer);
         let mut said = String::new();
@@ -95,12 +96,11 @@ fn nested(around: &ContainerContext, outer: &File) -> io::Result<Option<i32>> {
     let said = said.unwrap_or_else(|error| error.to_string());
     // No process can receive a failure; the end of the pipe is sufficient.
     File::from(writer).write_all(said.as_bytes()).ok();
-    // SAFETY: ends the process at once; its child becomes the shim's.
+    // SAFETY: exits at once; the new process is a child of the shim.
     unsafe { libc::_exit(0) }
 }
 
-/// Enters the process namespace, which holds later children only, and the user namespace that owns
-/// it.
+/// Enters the process namespace, which applies to later children, and the user namespace that owns it.
 fn enter_namespaces(around: &ContainerContext) -> io::Result<()> {
     if let Some(users) = &around.users {
         users.enter()?;
@@ -113,14 +113,14 @@ fn enter_namespaces(around: &ContainerContext) -> io::Result<()> {
     Ok(())
 }
 
-/// The first process's part, up to the root.
+/// The part of the first process until its root is complete.
 fn begin(plan: &RootPlan, mut group: ContainerGroup, unified: bool) -> Result<(), StartError> {
     nix::unistd::setsid().map_err(|errno| failed("begin a session")(errno.into()))?;
     group
         .join()
         .map_err(failed("join the container's control group"))?;
     let mut kinds = CloneFlags::CLONE_NEWNS;
-    // Its root is the group that was just joined.
+    // The root of the new control group namespace is the group that was just joined.
     kinds.set(CloneFlags::CLONE_NEWCGROUP, unified);
     unshare(kinds)
         .map_err(|errno| failed("make the container's namespaces")(io::Error::from(errno)))?;

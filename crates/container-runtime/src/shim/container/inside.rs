@@ -1,6 +1,6 @@
-//! Paths below a container's root, walked by the kernel from a descriptor of the root.
+//! Paths below a container's root, which the kernel resolves from a descriptor of the root.
 //!
-//! Images and volumes may contain any links, and other containers may change a volume at the same time. So a
+//! Images and volumes may contain any links, and other containers may change a volume concurrently. So a
 //! path is resolved once, and then only the resulting descriptor is used.
 
 use std::ffi::{OsStr, OsString};
@@ -11,10 +11,10 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
-/// Maximum number of walks of a path that is renamed during the walk.
+/// Maximum number of attempts to resolve a path that is renamed during the attempt.
 const WALKS_MAX: usize = 32;
 
-/// Maximum number of links that are followed in one path, as in the kernel.
+/// Maximum number of links in one path, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 /// Treatment of symbolic links in a path. Magic links of `/proc`, which lead to open files of a
@@ -27,7 +27,7 @@ pub(crate) enum SymlinkPolicy {
     Refused,
 }
 
-/// Finds a file or directory.
+/// Opens a file or directory.
 pub(crate) fn find(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let refused = match links {
         SymlinkPolicy::Followed => ResolveFlags::NO_MAGICLINKS,
@@ -49,7 +49,7 @@ fn walk(root: impl AsFd, path: &Path, flags: OFlags, refused: ResolveFlags) -> R
     Err(Errno::AGAIN)
 }
 
-/// Finds a directory; missing components of the path are created, also where its links lead.
+/// Opens a directory. Missing components of the path are created, even in the targets of links.
 pub(crate) fn directory(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
     let found = match find(root, path, links) {
@@ -62,7 +62,7 @@ pub(crate) fn directory(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> R
     }
 }
 
-/// Finds a path that is not a directory; a missing one is created as a file, also where its links lead.
+/// Opens a path that is not a directory. A missing file is created, even as the target of a link.
 pub(crate) fn file(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
     match find(root, path, links) {
@@ -71,14 +71,14 @@ pub(crate) fn file(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result
     }
 }
 
-/// Makes what is missing of a path, and finds its end.
+/// Opens the end of a path, and creates missing components.
 ///
-/// The kernel resolves no link to a missing file, so links are read here. `resolved` has no link in
-/// it, which the kernel checks at each step: it cannot lead out of the root.
+/// The kernel does not resolve links to missing files, so this function reads the links. `resolved`
+/// contains no link, which the kernel checks at each step, so the path cannot leave the root.
 fn make(root: BorrowedFd<'_>, path: &Path, links: SymlinkPolicy, end: FileType) -> Result<OwnedFd> {
     let mut resolved = PathBuf::from("/");
     let mut followed = 0;
-    // The next component last.
+    // A stack whose top is the next component.
     let mut left = components(path);
     while let Some(part) = left.pop() {
         if part == ".." {
@@ -115,7 +115,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, links: SymlinkPolicy, end: FileType) 
     find(root, &resolved, SymlinkPolicy::Refused)
 }
 
-/// The names of a path and its `..`, the first one last.
+/// The components of a path, including `..`, the first component last.
 fn components(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev().filter_map(|part| match part {
         Component::Normal(_) | Component::ParentDir => Some(part.as_os_str().to_owned()),
@@ -140,7 +140,7 @@ fn make_one(root: BorrowedFd<'_>, parent: &Path, name: &OsStr, kind: FileType) -
         }
     };
     match made {
-        // Another container that has the volume may have made it.
+        // Another container with this volume may have created the directory.
         Err(Errno::EXIST) => Ok(()),
         other => other,
     }
@@ -176,7 +176,7 @@ mod tests {
         assert!(path.join("y").is_dir());
         made("/new/../z").unwrap();
         assert!(path.join("z").is_dir());
-        // There is no /proc below this root.
+        // Below this root, there is no `/proc`.
         made("/magic/etc").unwrap();
         assert!(path.join("proc/self/root/etc").is_dir());
         made("/dangling").unwrap();

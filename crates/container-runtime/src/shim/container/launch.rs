@@ -1,10 +1,10 @@
-//! The last steps inside the container, before the command takes over: terminal, limits,
-//! working directory, filter, user, capabilities, `execve`.
+//! The last steps inside the container before the command starts: terminal, limits, working directory,
+//! filter, user, capabilities, `execve`.
 //!
-//! Runs in a process of its own: a container's first, after [`init`](super::init) has made the root,
-//! or one that has joined a running container's namespaces. It has all capabilities of the shim until
-//! the last step. A failure is written to `status` as a [`StartError`]; success is the end of that
-//! pipe, since `execve` closes it.
+//! The steps run in a separate process: the first process of a container, after [`init`](super::init) has
+//! built the root, or a process that has joined the namespaces of a running container. The process has all
+//! capabilities of the shim until the last step. A failure is written to `status` as a [`StartError`]. On
+//! success, `execve` closes the pipe.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -25,12 +25,12 @@ use crate::shim::confinement::capabilities::{self, Capabilities};
 use crate::shim::confinement::{keyring, proc_guard, seccomp};
 use crate::spec::{FEWER_VARIABLES, ResolvedUser, StartError, StartErrorKind, TerminalSize};
 
-/// `PATH` where the environment has none.
+/// `PATH` if the environment has none.
 pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The input of the last steps. It is prepared outside, so that no file of the container is trusted
-/// except for the command itself.
+/// The input of the last steps. It is prepared outside of the container, so that no file of the container
+/// is trusted except the command.
 #[derive(Clone)]
 pub(crate) struct LaunchInput {
     pub args: Vec<String>,
@@ -43,21 +43,21 @@ pub(crate) struct LaunchInput {
     pub filters: Vec<Vec<libc::sock_filter>>,
     pub rlimits: Vec<(u32, u64, u64)>,
     /// Paths of `/proc` that the runtime covers in a new container. `None` for a command in a running
-    /// container, whose mounts exist already.
+    /// container, which has its mounts already.
     pub covered: Option<&'static [&'static str]>,
-    /// The shim's own program, which is no command.
+    /// The identity of the shim's program, which is not allowed as a command.
     pub own_program: Identity,
     /// Socket to which the master end of the terminal is sent; `None` without a terminal.
     pub terminal: Option<RawFd>,
     pub size: Option<TerminalSize>,
-    /// Makes the terminal the container's `/dev/console` too.
+    /// Whether the terminal is also mounted at the container's `/dev/console`.
     pub console: bool,
     /// Pipe to which a `StartError` is written.
     pub status: RawFd,
 }
 
 impl LaunchInput {
-    /// Executes the command; returns only if that fails, after it has reported the reason.
+    /// Executes the command. Returns only if the execution fails, after it has reported the reason.
     pub fn run(mut self) {
         let error = match self.prepare() {
             Ok(()) => self.execute(),
@@ -66,12 +66,12 @@ impl LaunchInput {
         self.report(&error);
     }
 
-    /// Reports the reason why the command does not start.
+    /// Reports why the command does not start.
     pub fn report(self, error: &StartError) {
-        // SAFETY: the descriptor was opened for this process alone and is closed with it.
+        // SAFETY: only this process uses the descriptor, which is closed with it.
         let mut status = unsafe { File::from_raw_fd(self.status) };
         if let Ok(text) = serde_json::to_vec(error) {
-            // Nobody is left to tell when this fails; the end of the pipe says enough.
+            // A failure of this write cannot be reported. The end of the pipe is sufficient.
             status.write_all(&text).ok();
         }
     }
@@ -130,8 +130,8 @@ impl LaunchInput {
         self.check_user()
     }
 
-    /// The kernel does not change an id for the value that means "none", so the ids of this process
-    /// are read back.
+    /// Checks the ids of this process. The kernel ignores an id with the value that means "unchanged", so
+    /// the ids are read back.
     fn check_user(&self) -> io::Result<()> {
         let user = nix::unistd::getresuid()?;
         let group = nix::unistd::getresgid()?;
@@ -153,7 +153,7 @@ impl LaunchInput {
         )))
     }
 
-    /// Opens a terminal in the container's own devpts, so that its name is valid inside.
+    /// Opens a terminal in the container's devpts, so that the name of the terminal is valid inside.
     fn open_terminal(&self, socket: RawFd) -> io::Result<()> {
         let master = OpenOptions::new()
             .read(true)
@@ -161,7 +161,7 @@ impl LaunchInput {
             .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NONBLOCK)
             .open("/dev/ptmx")?;
         let node = master.metadata()?;
-        // The image might have put something else there.
+        // The image might contain another file at this path.
         if !node.file_type().is_char_device() || node.rdev() != libc::makedev(5, 2) {
             return Err(io::Error::other("/dev/ptmx is no terminal multiplexer"));
         }
@@ -173,7 +173,7 @@ impl LaunchInput {
             set_terminal_size(&slave, size)?;
         }
         if self.console {
-            // Programs that insist on it are rare; the terminal itself works without.
+            // Few programs need `/dev/console`, and the terminal works without it.
             if let Err(error) = make_console(&slave) {
                 tracing::debug!(%error, "no /dev/console");
             }
@@ -194,8 +194,8 @@ impl LaunchInput {
             Ok(path) => path,
             Err(error) => return error,
         };
-        // By a script's first line it can be reached all the same: that it cannot be changed is what
-        // protects it.
+        // The interpreter of a script can still be the shim's program. The program is protected, because it
+        // cannot be changed.
         if sealed::identity(&path).is_ok_and(|found| found == self.own_program) {
             return StartError {
                 kind: StartErrorKind::CommandNotExecutable,
@@ -247,7 +247,7 @@ impl LaunchInput {
         }
     }
 
-    /// Looks the command up as the container's user would.
+    /// Looks up the command with the permissions of the container's user.
     fn find_command(&self, name: &str) -> Result<PathBuf, StartError> {
         if name.contains('/') {
             return match executable(Path::new(name)) {
@@ -294,7 +294,8 @@ impl LaunchInput {
     }
 }
 
-/// Mounts the terminal itself on `/dev/console`, whatever its name leads to by now (CVE-2025-52565).
+/// Mounts the opened terminal at `/dev/console`, independent of the present target of its name
+/// (CVE-2025-52565).
 fn make_console(terminal: &OwnedFd) -> io::Result<()> {
     let console = OpenOptions::new()
         .create(true)
@@ -315,7 +316,7 @@ fn executable(path: &Path) -> nix::Result<()> {
     if metadata.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Err(nix::Error::EISDIR);
     }
-    // Root may "access" anything; without any execute bit it cannot be executed all the same.
+    // `access` allows root everything, but a file without an execute bit cannot be executed.
     let bits = fs::Permissions::from_mode(metadata.st_mode).mode();
     if bits & 0o111 == 0 {
         return Err(nix::Error::EACCES);
@@ -331,13 +332,13 @@ fn other(doing: &str) -> impl FnOnce(io::Error) -> StartError {
     }
 }
 
-/// Sets a limit, or the nearest that this process is allowed to set.
+/// Sets a limit, or the nearest limit that this process is allowed to set.
 fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let wanted = libc::rlimit {
         rlim_cur: soft.min(hard),
         rlim_max: hard,
     };
-    // SAFETY: the structure lives through the call.
+    // SAFETY: the structure is valid during the call.
     if unsafe { libc::setrlimit(resource as _, &raw const wanted) } == 0 {
         return Ok(());
     }
@@ -349,7 +350,7 @@ fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
         rlim_cur: 0,
         rlim_max: 0,
     };
-    // SAFETY: the structure lives through the call and is written by it.
+    // SAFETY: the structure is valid during the call, which writes it.
     if unsafe { libc::getrlimit(resource as _, &raw mut now) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -358,28 +359,28 @@ fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
         rlim_cur: soft.min(hard),
         rlim_max: hard,
     };
-    // SAFETY: the structure lives through the call.
+    // SAFETY: the structure is valid during the call.
     match unsafe { libc::setrlimit(resource as _, &raw const allowed) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Keeps this process's own things from the container that it is in: nobody there may look into it or
-/// trace it, and the command inherits nothing but its standard streams.
+/// Protects this process from the container: processes of the container can neither inspect nor trace it,
+/// and the command inherits only the standard streams.
 fn hide() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     descriptors::keep_from_children()
 }
 
-/// Resets the settings of the shim, which the command would inherit.
+/// Resets the signal settings of the shim, which the command would inherit.
 fn reset_signals() -> io::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator() {
         if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
             continue;
         }
-        // SAFETY: the default action runs no code of ours.
+        // SAFETY: the default action runs no handler.
         unsafe { nix::sys::signal::sigaction(signal, &default)? };
     }
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
@@ -413,7 +414,7 @@ fn send_descriptor(socket: RawFd, descriptor: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a descriptor that [`LaunchInput`] sent, if it did.
+/// Receives the descriptor that [`LaunchInput`] has sent; `None` if it sent none.
 pub(crate) fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
     let mut byte = [0];
     let mut space = nix::cmsg_space!([RawFd; 1]);
@@ -424,7 +425,7 @@ pub(crate) fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
             .ok()?;
     for control in message.cmsgs().ok()? {
         if let nix::sys::socket::ControlMessageOwned::ScmRights(descriptors) = control {
-            // SAFETY: the kernel has just made these descriptors for this process.
+            // SAFETY: the kernel has just created these descriptors for this process.
             return descriptors
                 .first()
                 .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) });

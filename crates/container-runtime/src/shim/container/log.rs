@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use crate::spec::LogSpec;
 
-/// Maximum length of one entry; longer lines are split, as by other runtimes.
+/// Maximum length of an entry. Longer lines are split, as in other runtimes.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
-/// The output of a byte.
+/// The stream of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
@@ -62,7 +62,8 @@ impl Log {
 
     /// Writes output.
     ///
-    /// A full disk loses lines but never stops the container: the next successful write continues.
+    /// If the disk is full, lines are lost, but the container never stops: the log continues with the next
+    /// successful write.
     pub fn write(&mut self, stream: Stream, data: &[u8], now: Timestamp) {
         if self.spec.path.is_none() {
             return;
@@ -73,8 +74,8 @@ impl Log {
         self.append(&entries);
     }
 
-    /// Writes the rest of an unfinished last line, marked as partial: readers then add no newline,
-    /// as with containerd.
+    /// Writes the rest of an unfinished last line, marked as partial. Readers then add no newline, as with
+    /// containerd.
     pub fn finish(&mut self, stream: Stream, now: Timestamp) {
         let rest = std::mem::take(&mut self.partial[stream as usize]);
         if !rest.is_empty() {
@@ -90,28 +91,28 @@ impl Log {
             self.rotate();
         }
         let Some(file) = &mut self.file else { return };
-        // Lost lines are not counted: a place to record them would be full too.
+        // Lost lines are not counted, because the count could not be stored on the full disk either.
         if file.write_all(entries).is_ok() {
             self.bytes += entries.len() as u64;
         }
     }
 
     /// Renames `log` to `log.1`, `log.1` to `log.2` and so on. A file that cannot be renamed is
-    /// overwritten: the space limit is kept.
+    /// overwritten, so that the space limit holds.
     fn rotate(&mut self) {
         let Some(path) = self.spec.path.clone() else {
             return;
         };
         let kept = self.spec.files_max.saturating_sub(1);
         for number in (1..kept).rev() {
-            // A missing one is no error, any other shows at the next step.
+            // A missing file is no error; any other error occurs again in the next step.
             fs::rename(rotated(&path, number), rotated(&path, number + 1)).ok();
         }
         let moved = kept > 0 && fs::rename(&path, rotated(&path, 1)).is_ok();
         if !moved && let Some(file) = &self.file {
             file.set_len(0).ok();
         }
-        // If it cannot be opened, the old file is written further.
+        // If the new file cannot be opened, writes continue in the old file.
         self.bytes = 0;
         self.reopen().ok();
     }
@@ -143,7 +144,7 @@ fn format_lines(
             None => {
                 partial.extend_from_slice(window);
                 data = &data[window.len()..];
-                // Full, and the next byte is not the end of the line.
+                // The entry is full, and the next byte is not the end of the line.
                 if partial.len() == TEXT_BYTES_MAX && data.first() != Some(&b'\n') {
                     push_entry(stream, b'P', partial, now, out);
                     partial.clear();
@@ -155,7 +156,7 @@ fn format_lines(
             }
         }
     }
-    // A line that stays unfinished for long must not hold more than it has.
+    // Releases a large buffer, because an unfinished line must not hold more memory than it needs.
     if partial.is_empty() && partial.capacity() > 1024 {
         *partial = Vec::new();
     }
@@ -166,7 +167,7 @@ fn push_entry(stream: Stream, tag: u8, text: &[u8], now: Timestamp, out: &mut Ve
         Stream::Stdout => "stdout",
         Stream::Stderr => "stderr",
     };
-    // Writing to memory does not fail.
+    // A write to memory cannot fail.
     write!(out, "{now:.9} {name} {} ", char::from(tag)).ok();
     out.extend_from_slice(text);
     out.push(b'\n');

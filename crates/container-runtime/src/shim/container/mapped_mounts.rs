@@ -1,7 +1,7 @@
 //! ID-mapped mounts for pods with a user namespace.
 //!
-//! Owners on disk do not change: in the pod, root's files belong to the pod's root; files that the pod's root
-//! creates belong to root on disk.
+//! Owners on disk do not change: files that belong to root on disk belong to the pod's root inside the pod,
+//! and files that the pod's root creates belong to root on disk.
 
 use std::fs::{self, File};
 use std::io;
@@ -26,13 +26,13 @@ pub(crate) enum MountDepth {
     All,
 }
 
-/// Finds a file or directory of the node.
+/// Opens a file or directory of the node.
 pub(crate) fn find(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Bind-mounts the found file to `target`, which is created; with `users`, the ids are mapped.
+/// Bind-mounts an opened file at `target`, which is created. With `users`, the ids are mapped.
 pub(crate) fn bind(
     found: &OwnedFd,
     target: &Path,
@@ -57,7 +57,7 @@ fn make_target(found: &OwnedFd, target: &Path) -> io::Result<()> {
     File::create(target).map(drop)
 }
 
-/// A copy of the mounts at a place, attached nowhere yet.
+/// A detached copy of the mount at an opened path.
 pub(crate) fn copy(found: &OwnedFd, depth: MountDepth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -85,7 +85,7 @@ fn map_ids(tree: &OwnedFd, depth: MountDepth, users: &UserNamespace) -> io::Resu
         return Ok(());
     };
     Err(match error.raw_os_error() {
-        // Each file system has to say that it can; one that is mapped already cannot again.
+        // The file system must support mapped mounts, and a mapped mount cannot be mapped again.
         Some(libc::EINVAL | libc::EPERM) => io::Error::new(
             io::ErrorKind::Unsupported,
             "its file system, or one that is mounted below it, cannot show the ids of the pod's \
@@ -95,13 +95,13 @@ fn map_ids(tree: &OwnedFd, depth: MountDepth, users: &UserNamespace) -> io::Resu
     })
 }
 
-/// Gives this process its own mount namespace: later mounts are visible to no other process.
+/// Gives this process a private mount namespace: other processes cannot observe later mounts.
 pub(crate) fn leave_the_nodes() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     cut_off()
 }
 
-/// Stops the propagation of this process's mounts to the mount namespace that it was copied from.
+/// Stops the propagation of this process's mounts to the original mount namespace.
 pub(crate) fn cut_off() -> io::Result<()> {
     let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
@@ -110,8 +110,9 @@ pub(crate) fn cut_off() -> io::Result<()> {
 
 /// Makes `dir` reachable for all users, in the mount namespace of this process.
 ///
-/// Root of a user namespace has no rights in the directories above the container's root. A directory without
-/// access for others, such as `/root`, is covered by one that contains only the next directory of the path.
+/// The root user of a user namespace has no rights in the parent directories of the container's root. A
+/// parent directory without access for others, such as `/root`, is covered by a directory that contains
+/// only the next component of the path.
 pub(crate) fn open_the_way_to(dir: &Path) -> io::Result<()> {
     let Some(closed) = outermost_closed(dir)? else {
         return Ok(());
@@ -124,7 +125,7 @@ pub(crate) fn open_the_way_to(dir: &Path) -> io::Result<()> {
     attach(&tree, dir)
 }
 
-/// The outermost directory above `dir` that others may not search.
+/// The outermost parent directory of `dir` that other users may not search.
 fn outermost_closed(dir: &Path) -> io::Result<Option<PathBuf>> {
     let mut closed = None;
     for above in dir.ancestors().skip(1) {

@@ -1,4 +1,4 @@
-//! Containers of a sandbox: workers that create, start and remove them, their root, their processes
+//! Containers of a sandbox: the workers that create, start and remove them, their roots, their processes
 //! and their logs.
 
 pub(crate) mod context;

@@ -1,9 +1,10 @@
 //! Overlays of up to 500 layers.
 //!
-//! The kernel takes the options of an overlay in one page (newer ones take each layer by itself). Paths of
-//! layers have digests in them, and some 40 fill the page. So if there are more, or their ids are mapped, each
-//! is found by a short name in a directory that exists for the mount alone. Others see by the options that a
-//! layer is in use: a short name is the beginning of the digest.
+//! The kernel accepts the options of an overlay in one page; newer kernels accept each layer separately.
+//! The paths of layers contain digests, and about 40 paths fill the page. If there are more layers, or if
+//! their ids are mapped, each layer gets a short name in a directory that exists only for the mount. Other
+//! processes recognise layers in use by the options of the mount, so a short name is a prefix of the
+//! digest.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,21 +18,21 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use super::mapped_mounts::{self, MountDepth};
 use super::user_namespace::UserNamespace;
 
-/// Most bytes of mount options: one page, with the end of the string.
+/// Maximum bytes of mount options: one page, including the terminating zero.
 const OPTIONS_BYTES_MAX: usize = 4095;
 
-/// Most layers of an overlay: the kernel's `OVL_MAX_STACK`.
+/// Maximum number of layers: the kernel's `OVL_MAX_STACK`.
 const LAYERS_MAX: usize = 500;
 
-/// Bytes of a short name. With 500 of them and those of the two written directories, the options fit.
+/// Bytes of a short name. The options of 500 names and the two writable directories fit into a page.
 const NAME_BYTES: usize = 6;
 
-/// Names of the written directories.
+/// Names of the writable directories.
 const UPPER: &str = "up";
 const WORK: &str = "work";
 
-/// Mounts an overlay of layers, the topmost last; without `written` directories (upper and work) it is
-/// read-only, and nothing in it can be executed. With `users`, the ids of the layers are mapped.
+/// Mounts an overlay of layers, of which the last is the top. Without `written` directories (upper and
+/// work), the overlay is read-only and not executable. With `users`, the ids of the layers are mapped.
 pub(crate) fn mount(
     layers: &[PathBuf],
     written: Option<(&Path, &Path)>,
@@ -88,8 +89,8 @@ fn mount_options(options: Vec<u8>, target: &Path, is_written: bool) -> io::Resul
     )?)
 }
 
-/// A directory with the layers by their short names: links, or mounts with mapped ids. It exists until this is
-/// dropped; the overlay keeps its own references.
+/// A directory with the layers by their short names: links, or mounts with mapped ids. It is removed when
+/// the value is dropped; the overlay holds references to the layers.
 struct Staged {
     dir: PathBuf,
     names: Vec<PathBuf>,
@@ -136,7 +137,7 @@ impl Staged {
             .is_written
             .then_some((Path::new(UPPER), Path::new(WORK)));
         let options = options(&self.names, written);
-        // This process mounts, and then ends.
+        // The working directory may change, because this process mounts and then exits.
         let before = std::env::current_dir()?;
         std::env::set_current_dir(&self.dir)?;
         let mounted = mount_options(options, target, self.is_written);
@@ -147,7 +148,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // What stays is in the container's directory, and goes with it.
+        // If a removal fails, the files are removed with the container's directory.
         for place in self.names.iter().map(|name| self.dir.join(name)) {
             if self.is_mapped {
                 umount2(&place, MntFlags::MNT_DETACH).ok();
@@ -163,7 +164,8 @@ impl Drop for Staged {
     }
 }
 
-/// A name for each layer: the beginning of the name that it has in its store, longer where two have the same.
+/// A name for each layer: the first bytes of its name in the image store, more bytes if two layers have
+/// equal first bytes.
 fn short_names(layers: &[PathBuf]) -> Vec<String> {
     let mut taken = BTreeSet::from([UPPER.to_owned(), WORK.to_owned()]);
     let mut unique = |index: usize, layer: &PathBuf| {
@@ -186,7 +188,7 @@ fn short_names(layers: &[PathBuf]) -> Vec<String> {
 /// The mount options; pure.
 fn options(layers: &[PathBuf], written: Option<(&Path, &Path)>) -> Vec<u8> {
     let mut options = b"lowerdir=".to_vec();
-    // The kernel wants the topmost first.
+    // The kernel expects the top layer first.
     for (index, layer) in layers.iter().rev().enumerate() {
         if index > 0 {
             options.push(b':');

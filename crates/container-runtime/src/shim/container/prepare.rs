@@ -19,7 +19,7 @@ use crate::spec::{
     ContainerSpec, Device, Mount, MountSource, Propagation, Seccomp, StartError, StartErrorKind,
 };
 
-/// Mounts a container's root and looks its user up.
+/// Mounts a container's root and looks up its user.
 pub(crate) fn create(
     spec: &ContainerSpec,
     place: &ContainerPaths,
@@ -28,8 +28,7 @@ pub(crate) fn create(
     match prepare(spec, place, users) {
         Ok(account) => WorkerReport::Created { user: account.user },
         Err(error) => {
-            // A half-made container is taken down here; what that fails at, `remove` or
-            // `destroy` will find again.
+            // Removes an incomplete container. If that fails, `remove` or `destroy` removes it later.
             if let WorkerReport::Failed(second) = remove(place, Some(spec)) {
                 tracing::debug!(?second, "clean-up of a failed creation");
             }
@@ -57,7 +56,7 @@ fn prepare(
         make_device(device, &place.root(), users).map_err(mount_error)?;
     }
     if let Seccomp::Localhost(path) = &spec.security.seccomp {
-        // Read again when the command starts; its errors are reported before.
+        // The profile is read again when the command starts; here, its errors are reported early.
         seccomp_profile::program(path).map_err(|message| StartError {
             kind: StartErrorKind::Other,
             message,
@@ -70,7 +69,7 @@ fn prepare(
     }
 }
 
-/// Tells whether a container's user and groups exist in the pod.
+/// Checks that a container's user and groups exist in the pod's range of ids.
 fn check_ids(account: &UserAccount, ids: IdRange) -> Result<(), StartError> {
     let user = &account.user;
     let mut all = [user.uid, user.gid].into_iter().chain(user.groups.clone());
@@ -97,7 +96,7 @@ fn is_bidirectional(source: &MountSource) -> bool {
     )
 }
 
-/// Finds the source of a mount, or makes it at `target`.
+/// Opens the source of a mount, or builds it at `target`.
 fn prepare_mount(
     mount: &Mount,
     target: &Path,
@@ -114,7 +113,7 @@ fn prepare_mount(
             rootfs::mount_layers(lowerdirs, &whole, users)
                 .map_err(|error| mount_error(error.to_string()))?;
             let sub_path = sub_path.as_deref().unwrap_or(Path::new("."));
-            // Its ids are mapped already.
+            // The ids of this mount are mapped already.
             bind_sub_path(&whole, sub_path, target, None)
         }
         MountSource::Bind {
@@ -140,7 +139,7 @@ fn prepare_mount(
 fn check_mount(mount: &Mount, users: Option<&UserNamespace>) -> Result<(), String> {
     proc_guard::check_destination(mount)?;
     if users.is_some() && is_bidirectional(&mount.source) {
-        // The kernel takes no mounts from namespaces with fewer rights.
+        // The kernel accepts no mounts from namespaces with fewer rights.
         let to = mount.destination.display();
         return Err(format!(
             "mount to {to}: mountPropagation Bidirectional needs the node's users \
@@ -157,7 +156,7 @@ fn mount_error(message: String) -> StartError {
     }
 }
 
-/// Whether mounts of the node can travel as the source asks.
+/// Checks that the mount of the node supports the propagation of the source.
 fn check_travel(source: &MountSource) -> Result<(), String> {
     let MountSource::Bind {
         path, propagation, ..
@@ -177,7 +176,7 @@ fn check_travel(source: &MountSource) -> Result<(), String> {
     )
 }
 
-/// Makes a device node in a root, in place of the image's file.
+/// Creates a device node in a root. A file of the image at its path is replaced.
 fn make_device(device: &Device, root: &Path, users: Option<&UserNamespace>) -> Result<(), String> {
     let (from, to) = (device.host_path.display(), device.container_path.display());
     if users.is_some() {
@@ -205,7 +204,7 @@ fn bind_sub_path(
     })
 }
 
-/// The user of a container, by the files of its image.
+/// The user of a container, looked up in the user files of the image.
 pub(crate) fn account(
     spec: &ContainerSpec,
     place: &ContainerPaths,

@@ -1,4 +1,4 @@
-//! The streams of a process of the shim: a container's first process, or a command.
+//! The streams of a process that the shim has started: a container's first process, or a command.
 
 use std::fs::File;
 use std::io;
@@ -18,9 +18,9 @@ use crate::spec::TerminalSize;
 pub(crate) enum Owner {
     /// The first process of a container.
     Container(String),
-    /// A command run in a container.
+    /// A command in a container.
     Command {
-        /// The process is killed when its client disconnects.
+        /// The process is killed if its client disconnects.
         kill_on_drop: bool,
     },
 }
@@ -30,12 +30,12 @@ pub(crate) enum Owner {
 pub(crate) struct StreamEnds {
     pub stdin: Option<Rc<OwnedFd>>,
     pub outputs: [Option<Rc<OwnedFd>>; 2],
-    /// The terminal, once the process has sent it.
+    /// The terminal; `None` until the process has sent it.
     pub terminal: Option<Rc<OwnedFd>>,
     terminal_socket: Option<OwnedFd>,
 }
 
-/// The connections of a process.
+/// The requested streams of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StdioSetup {
     pub tty: bool,
@@ -45,7 +45,7 @@ pub(crate) struct StdioSetup {
 }
 
 impl StreamEnds {
-    /// Opens a terminal socket or pipes: the ends of the process, and those of the shim.
+    /// Opens pipes or a socket for a terminal. Returns the ends of the shim, and the ends of the process.
     pub fn open(wiring: StdioSetup) -> io::Result<(StreamEnds, Streams)> {
         if wiring.tty {
             let (ours, theirs) = worker::terminal_socket()?;
@@ -97,7 +97,8 @@ impl StreamEnds {
         let Some(terminal) = launch::receive_descriptor(&socket) else {
             return;
         };
-        // Without it a read could block the shim; it was opened that way already.
+        // A blocking descriptor could block the shim. The terminal was opened as non-blocking, so a failure
+        // is ignored.
         set_nonblocking(&terminal).ok();
         let terminal = Rc::new(terminal);
         self.stdin = wants_stdin.then(|| Rc::clone(&terminal));
@@ -108,7 +109,7 @@ impl StreamEnds {
 
 fn pipe(wiring: StdioSetup) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // So that the container's user may open /dev/stdout and the like by name.
+    // The container's user must be able to open `/dev/stdout` and similar paths.
     let (uid, gid) = (
         rustix::fs::Uid::from_raw(wiring.owner.0),
         rustix::fs::Gid::from_raw(wiring.owner.1),
@@ -122,7 +123,7 @@ fn set_nonblocking<F: AsFd>(fd: F) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
 }
 
-/// A process that was started in a container, with the shim's ends of its streams.
+/// A process in a container, with the shim's ends of its streams.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub owner: Owner,
@@ -155,7 +156,7 @@ impl Process {
         }
     }
 
-    /// Reads once from an output; at its end the output is closed.
+    /// Reads once from an output. At the end of the output, closes it.
     pub fn read(&mut self, stream: Stream) -> Output {
         let Some(fd) = &self.ends.outputs[stream as usize] else {
             return Output::Empty;
@@ -168,7 +169,7 @@ impl Process {
                 return Output::Data(buffer);
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Output::Empty,
-            // A terminal without open descriptors returns EIO.
+            // A terminal that no process has open returns EIO.
             Err(_) => {}
         }
         self.ends.outputs[stream as usize] = None;
@@ -191,7 +192,7 @@ impl Process {
         }
     }
 
-    /// Closes the input when all of it has been written.
+    /// Closes the input after all queued input is written.
     pub fn end_input(&mut self) {
         self.input_ends = true;
         self.write_input();
@@ -205,7 +206,7 @@ impl Process {
             match rustix::io::write(fd.as_fd(), &self.input) {
                 Ok(count) => drop(self.input.drain(..count)),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
-                // The input has no reader any more.
+                // No process reads the input any more.
                 Err(_) => {
                     self.ends.stdin = None;
                     self.input = Vec::new();
@@ -214,19 +215,20 @@ impl Process {
         }
         if self.input.is_empty() {
             self.input = Vec::new();
-            // A terminal's input has no end of its own; it ends with the session.
+            // A terminal's input cannot be closed; it ends with the session.
             if self.input_ends && self.ends.terminal.is_none() {
                 self.ends.stdin = None;
             }
         }
     }
 
-    /// Whether its client may leave before the process has taken all of the input.
+    /// Whether the process must get the rest of its input after its client has disconnected.
     pub fn takes_input_later(&self) -> bool {
         self.ends.terminal.is_none() && self.owner != Owner::Command { kill_on_drop: true }
     }
 
-    /// Closes the streams of a command whose client has left; a terminal hangs up. Input that waits is written first.
+    /// Closes the streams of a command whose client has disconnected; a terminal hangs up. Queued input is
+    /// written first.
     pub fn hang_up(&mut self) {
         if self.ends.terminal.is_some() {
             self.ends = StreamEnds::default();
@@ -238,7 +240,7 @@ impl Process {
 
     pub fn resize(&self, size: TerminalSize) {
         if let Some(terminal) = &self.ends.terminal {
-            // The process may just have ended.
+            // The process may just have exited.
             launch::set_terminal_size(terminal.as_fd(), size).ok();
         }
     }

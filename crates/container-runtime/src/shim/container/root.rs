@@ -1,7 +1,8 @@
-//! The making of a container's root by its plan.
+//! The construction of a container's root from its plan.
 //!
-//! Runs in the process that becomes the container's first. Below the root everything is found by
-//! descriptors (see [`inside`]) and mounted on the opened files; paths of the node are the agent's own.
+//! The code runs in the process that becomes the container's first process. Below the root, all paths are
+//! opened as descriptors (see [`inside`]), and mounts are attached to the descriptors. Paths of the node
+//! are trusted, because the agent has created them.
 
 use std::fs::File;
 use std::io;
@@ -28,18 +29,19 @@ use super::root_plan::{RootMount, RootPlan, RootSource};
 use super::rootfs;
 use crate::spec::{Propagation, StartError, StartErrorKind};
 
-/// Attributes of a mount that covers a path or makes it read-only.
+/// Attributes of mounts that cover a path or make it read-only.
 const COVER: u64 = READ_ONLY | NO_SETUID | NO_DEVICES | NO_EXECUTION;
 
 /// Device number of the null device.
 const NULL_NUMBER: (u32, u32) = (1, 3);
 
-/// Makes a container's root and enters it, in mounts of this process's own.
+/// Builds a container's root and enters it, in a private mount namespace.
 ///
 /// # Errors
-/// A part of the plan is not possible; the error names it.
+/// A step of the plan has failed; the error names the step.
 pub(crate) fn enter(plan: &RootPlan) -> Result<(), StartError> {
-    // Before the node's mounts are left: those that travel would not any more.
+    // The sources are copied before the process leaves the node's mount namespace, because the copies would
+    // lose their propagation afterwards.
     let system = prepare(&plan.system)?;
     let volumes = prepare(&plan.volumes)?;
     let root = mapped_mounts::cut_off()
@@ -49,7 +51,7 @@ pub(crate) fn enter(plan: &RootPlan) -> Result<(), StartError> {
         attach(&root, mount, tree, SymlinkPolicy::Refused)?;
     }
     for node in &plan.devices {
-        // The directory is of a file system that was just made.
+        // The directory is in a file system that was just created.
         inside::directory(&root, parent(&node.path), SymlinkPolicy::Refused)
             .map_err(io::Error::from)
             .and_then(|dir| rootfs::make_node_in(&dir, node))
@@ -58,7 +60,7 @@ pub(crate) fn enter(plan: &RootPlan) -> Result<(), StartError> {
     for (target, path) in plan.links {
         link(&root, target, Path::new(path)).map_err(failed(&format!("make {path}")))?;
     }
-    // A volume may come to lie over it.
+    // The null device is opened before the volumes are attached, because a volume may cover it.
     let null = null_device(&root).map_err(failed("open /dev/null"))?;
     for (mount, tree) in plan.volumes.iter().zip(&volumes) {
         attach(&root, mount, tree, SymlinkPolicy::Followed)?;
@@ -99,7 +101,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// Makes the planned file systems, which are attached nowhere yet.
+/// Prepares detached mounts for the planned file systems.
 fn prepare(planned: &[RootMount]) -> Result<Vec<OwnedFd>, StartError> {
     let made = planned
         .iter()
@@ -145,19 +147,19 @@ fn mount_failed(mount: &RootMount) -> impl FnOnce(io::Error) -> StartError {
     }
 }
 
-/// A copy of the mounts at a path of the node, attached nowhere yet.
+/// A detached copy of the mounts at a path of the node.
 fn take(path: &Path, depth: MountDepth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, depth == MountDepth::All);
     Ok(open_tree(CWD, path, flags)?)
 }
 
-/// Gives a tree that is attached nowhere its attributes and propagation.
+/// Sets the attributes and the propagation of a detached mount tree.
 fn finish(tree: &OwnedFd, mount: &RootMount, propagation: Propagation) -> io::Result<()> {
     let propagation = match propagation {
         Propagation::Private => libc::MS_PRIVATE,
         Propagation::HostToContainer => libc::MS_SLAVE,
-        // A shared one stays as it is.
+        // The tree stays shared.
         Propagation::Bidirectional => 0,
     };
     set(
@@ -181,8 +183,8 @@ fn set(tree: &OwnedFd, flags: libc::c_int, attributes: u64, propagation: u64) ->
     set_attributes(tree, &wanted, flags)
 }
 
-/// Mounts the root once more over itself: so it can become this process's, whoever owns the mount
-/// below. Returns the new mount.
+/// Mounts the root over itself, so that it can become the root of this process even if another namespace
+/// owns the mount below. Returns the new mount.
 fn mount_root(path: &Path) -> io::Result<OwnedFd> {
     let root = take(path, MountDepth::All)?;
     set(&root, libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)?;
@@ -196,7 +198,7 @@ fn mount_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
-/// Mounts the file systems in the root; missing mount points are created.
+/// Attaches the mounts in the root; missing mount points are created.
 fn attach(
     root: &OwnedFd,
     mount: &RootMount,
@@ -216,7 +218,8 @@ fn attach(
         .map_err(mount_failed(mount))
 }
 
-/// The error of a mount onto a file of the other kind, for which the kernel has no number of its own.
+/// The error of a mount of a file on a directory, or the reverse. The kernel has no specific error number
+/// for it.
 fn mismatch(tree: &OwnedFd, target: &OwnedFd, error: io::Error) -> io::Error {
     let is_directory = |file: &OwnedFd| {
         let file = File::from(file.try_clone()?);
@@ -229,7 +232,7 @@ fn mismatch(tree: &OwnedFd, target: &OwnedFd, error: io::Error) -> io::Error {
     }
 }
 
-/// A new file system, attached nowhere yet.
+/// A new detached file system.
 fn new(kind: &str, options: &[(&'static str, String)], attributes: u64) -> io::Result<OwnedFd> {
     let made = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&made, "source", kind)?;
@@ -255,13 +258,13 @@ fn link(root: &OwnedFd, target: &str, path: &Path) -> io::Result<()> {
     let dir = inside::directory(root, parent(path), SymlinkPolicy::Refused)?;
     let name = path.file_name().unwrap_or_default();
     match rustix::fs::symlinkat(target, &dir, name) {
-        // A device that the pod asked for may have the name.
+        // A device that the pod requested may have this name.
         Err(Errno::EXIST) => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// The container's own null device.
+/// The container's null device.
 fn null_device(root: &OwnedFd) -> io::Result<OwnedFd> {
     let null = inside::find(root, Path::new(NULL), SymlinkPolicy::Refused)?;
     match is_null(&null)? {
@@ -277,9 +280,9 @@ fn is_null(found: impl AsFd) -> io::Result<bool> {
     Ok(metadata.file_type().is_char_device() && is_number)
 }
 
-/// Puts the container's null device in the place of the node's in the standard streams.
+/// Replaces the node's null device by the container's in the standard streams.
 fn use_null(null: &OwnedFd) -> io::Result<()> {
-    // By the descriptor's own name: the device may be covered by a volume.
+    // The device is reopened through its descriptor, because a volume may cover its path.
     let name = format!("/proc/self/fd/{}", null.as_raw_fd());
     for stream in 0..=2 {
         // SAFETY: the standard streams are open in every process of the shim, and are not closed here.
@@ -292,7 +295,7 @@ fn use_null(null: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Mounts a path once more over itself, read-only; none is no error.
+/// Mounts a path over itself, read-only. A missing path is no error.
 fn write_protect(root: &OwnedFd, path: &str) -> io::Result<()> {
     let found = match inside::find(root, Path::new(path), SymlinkPolicy::Refused) {
         Err(Errno::NOENT) => return Ok(()),
@@ -303,7 +306,7 @@ fn write_protect(root: &OwnedFd, path: &str) -> io::Result<()> {
     put(&tree, &found)
 }
 
-/// Covers directories by an empty file system and files by the null device; none is no error.
+/// Covers directories by an empty file system, and files by the null device. A missing path is no error.
 fn mask(root: &OwnedFd, null: &OwnedFd, paths: &[&str]) -> Result<(), StartError> {
     let mut empty = None;
     for path in paths {
@@ -325,7 +328,7 @@ fn cover(
     if !File::from(found.try_clone()?).metadata()?.is_dir() {
         return put(&mapped_mounts::copy(null, MountDepth::One)?, &found);
     }
-    // One file system for all: it is attached once, then copied.
+    // All directories share one file system: it is attached once, then copied.
     let tree = match empty {
         Some(attached) => mapped_mounts::copy(attached, MountDepth::One)?,
         None => new("tmpfs", &[("size", "4k".to_owned())], COVER)?,
@@ -335,10 +338,10 @@ fn cover(
     Ok(())
 }
 
-/// Makes a mount this process's root, and takes the node's away.
+/// Makes a mount the root of this process, and unmounts the node's root.
 fn pivot(root: &OwnedFd) -> io::Result<()> {
     rustix::process::fchdir(root)?;
-    // The old root comes to lie over the new one, and is taken away.
+    // The old root is mounted over the new root, and then unmounted.
     nix::unistd::pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     nix::unistd::chdir("/")?;

@@ -1,5 +1,5 @@
-//! The plan of a container's root: its file systems, devices and links, and the paths that are covered
-//! or cannot be written; pure.
+//! The plan of a container's root: its file systems, devices and links, and the covered and read-only
+//! paths; pure.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use super::devices::DeviceNode;
 use super::mapped_mounts::MountDepth;
 use crate::spec::{ContainerSpec, Mount, MountSource, Propagation};
 
-/// Attributes of the kernel's file systems.
+/// Attributes of kernel file systems.
 const STRICT: u64 = NO_SETUID | NO_DEVICES | NO_EXECUTION;
 
-/// Directories and files of `/proc` and `/sys` that tell or do more than a container needs.
+/// Paths of `/proc` and `/sys` that reveal or change more than a container needs.
 const MASKED: &[&str] = &[
     "/proc/asound",
     "/proc/acpi",
@@ -29,7 +29,7 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 
-/// Directories and files of `/proc` that change more than the container.
+/// Paths of `/proc` that change more than the container.
 const WRITE_PROTECTED: &[&str] = &[
     "/proc/bus",
     "/proc/fs",
@@ -38,10 +38,10 @@ const WRITE_PROTECTED: &[&str] = &[
     "/proc/sysrq-trigger",
 ];
 
-/// Where control groups are.
+/// The directory of control groups.
 const CGROUP: &str = "/sys/fs/cgroup";
 
-/// Links of every container's `/dev`: their targets and their paths.
+/// Links in every container's `/dev`: their targets and their paths.
 const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "/dev/kcore"),
     ("/proc/self/fd", "/dev/fd"),
@@ -51,26 +51,26 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// The steps that make a container's root, in the order of the fields.
+/// The steps that build a container's root, in the order of the fields.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RootPlan {
-    /// Its mount point on the node.
+    /// The mount point of the root on the node.
     pub root: PathBuf,
-    /// File systems of the kernel, file systems in memory, and mounts shared by the pod.
+    /// Kernel file systems, file systems in memory, and mounts that the pod shares.
     pub system: Vec<RootMount>,
-    /// Device nodes to make; other devices are mounted.
+    /// Device nodes to create; other devices are mounted.
     pub devices: Vec<DeviceNode>,
     /// Symbolic links: their targets and their paths.
     pub links: &'static [(&'static str, &'static str)],
     /// Mounts of the pod's volumes, in the order of the specification.
     pub volumes: Vec<RootMount>,
-    /// Paths that are mounted again, read-only.
+    /// Paths that are mounted over themselves, read-only.
     pub write_protected: Vec<&'static str>,
     /// Paths that are covered by an empty file or directory.
     pub masked: &'static [&'static str],
-    /// Whether the root is read-only outside of other mounts.
+    /// Whether the root file system itself is read-only.
     pub read_only: bool,
-    /// Whether later mounts in the root propagate to its other mount namespaces.
+    /// Whether later mounts in the root propagate to other mount namespaces.
     pub shared: bool,
 }
 
@@ -79,9 +79,9 @@ pub(crate) struct RootPlan {
 pub(crate) struct RootMount {
     pub to: PathBuf,
     pub source: RootSource,
-    /// Attributes of the mount itself.
+    /// Attributes of the top mount.
     pub attributes: u64,
-    /// Attributes of the mounts below it.
+    /// Attributes of all mounts below the top mount.
     pub attributes_below: u64,
 }
 
@@ -92,7 +92,7 @@ pub(crate) enum RootSource {
     New {
         kind: &'static str,
         options: Vec<(&'static str, String)>,
-        /// The source of a bind mount where the new file system is refused.
+        /// The path to bind-mount if the kernel rejects the new file system.
         or_else: Option<PathBuf>,
     },
     /// A file or directory of the node, with the mounts below it.
@@ -121,13 +121,13 @@ fn write_protected(container: &ContainerSpec, around: &ContainerContext) -> Vec<
     }
     let mut paths = WRITE_PROTECTED.to_vec();
     if !around.cgroup_trees.is_empty() {
-        // The directory of the trees' mount points, which are made in it.
+        // The directory in which the mount points of the hierarchies are created.
         paths.push(CGROUP);
     }
     paths
 }
 
-/// Plans the root of a container with these devices.
+/// Plans the root of a container with the devices `devices`.
 pub(crate) fn plan(
     container: &ContainerSpec,
     around: &ContainerContext,

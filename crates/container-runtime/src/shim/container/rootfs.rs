@@ -1,4 +1,5 @@
-//! The root file system of a container: its layers, sub-paths, the image's user files.
+//! The root file system of a container: its layers, the sub-paths of volumes, and the user files of the
+//! image.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -19,10 +20,10 @@ use crate::spec::RootfsSpec;
 /// Maximum size of `/etc/passwd` and `/etc/group`.
 const USER_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Mounts the overlay at `target`; with `users`, its ids are mapped to those of the user namespace.
+/// Mounts the overlay at `target`. With `users`, its ids are mapped to the ids of the user namespace.
 ///
-/// Written files keep the mapped ids on disk: the overlay also makes files as the node's root, which
-/// has no id in the namespace. The directories are removed with the container.
+/// Written files have the mapped ids on disk, because the overlay also creates files as the node's root,
+/// which has no id in the namespace. The writable directories are removed with the container.
 pub(crate) fn mount_overlay(
     rootfs: &RootfsSpec,
     target: &Path,
@@ -31,7 +32,7 @@ pub(crate) fn mount_overlay(
     for dir in [target, &rootfs.upper_dir, &rootfs.work_dir] {
         fs::create_dir_all(dir)?;
     }
-    // The root directory's own owner and bits come from the upper directory. The owner is the image's.
+    // The permissions of the root directory come from the upper directory. The owner comes from the image.
     fs::set_permissions(
         &rootfs.upper_dir,
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
@@ -61,21 +62,22 @@ pub(crate) fn mount_layers(
 ) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let mut layers = layers.to_vec();
-    // Without anything to write to, the kernel wants two directories at least.
+    // Without an upper directory, the kernel requires at least two layers.
     while layers.len() < 2 {
         layers.push(empty_layer(target, layers.len())?);
     }
     overlay::mount(&layers, None, target, users)
 }
 
-/// A directory without files beside the mount point.
+/// An empty directory next to the mount point.
 fn empty_layer(target: &Path, number: usize) -> io::Result<PathBuf> {
     let empty = target.with_extension(format!("empty-{number}"));
     fs::create_dir_all(&empty)?;
     Ok(empty)
 }
 
-/// Reads a small file of the container's, without leaving its root. A missing one is empty.
+/// Reads a small file of a container without leaving the container's root. A missing file has an empty
+/// content.
 pub(crate) fn read_inside(root: &Path, path: &str) -> io::Result<String> {
     let dir = File::open(root)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -93,8 +95,8 @@ pub(crate) fn read_inside(root: &Path, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Binds `sub_path` of `volume` to `target`. The kernel resolves each component below the volume's root, also
-/// with links in the volume, and the resulting descriptor is bound.
+/// Bind-mounts `sub_path` of `volume` at `target`. The kernel resolves each component below the volume's
+/// root, including links in the volume, and the resulting descriptor is mounted.
 pub(crate) fn bind_sub_path(
     volume: &Path,
     sub_path: &Path,
@@ -105,7 +107,7 @@ pub(crate) fn bind_sub_path(
     mapped_mounts::bind(&found, target, MountDepth::All, users)
 }
 
-/// Makes a device node at a path below a root; an existing file at the path is replaced.
+/// Creates a device node at a path below a root. An existing file is replaced.
 pub(crate) fn make_node(root: &Path, node: &DeviceNode) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty())?;
@@ -116,7 +118,7 @@ pub(crate) fn make_node(root: &Path, node: &DeviceNode) -> io::Result<()> {
     )
 }
 
-/// Makes a device node in a directory; an existing file of its name is replaced.
+/// Creates a device node in a directory. An existing file is replaced.
 pub(crate) fn make_node_in(dir: &OwnedFd, node: &DeviceNode) -> io::Result<()> {
     let name = node
         .path
@@ -133,7 +135,7 @@ pub(crate) fn make_node_in(dir: &OwnedFd, node: &DeviceNode) -> io::Result<()> {
         Err(errno) => return Err(errno.into()),
     }
     rustix::fs::mknodat(dir, name, kind, mode, device)?;
-    // The mask took its part of the mode.
+    // The process's umask has removed bits of the mode.
     rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?;
     let (owner, group) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
     let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -155,8 +157,8 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
         Err(rustix::io::Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    // Make the missing directories one by one, each opened beneath the last. They get the mode of
-    // the volume, so that its users, also by group, may write to them.
+    // Missing directories are created one by one, each opened beneath its parent. They get the mode of the
+    // volume, so that the volume's users and group may write to them.
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&root)?.st_mode & 0o7777);
     let mut dir = root;
     for part in sub_path.components() {
@@ -177,7 +179,7 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
             Err(rustix::io::Errno::NOENT) => {
                 rustix::fs::mkdirat(&dir, Path::new(name), Mode::RWXU)?;
                 let made = open(&dir)?;
-                // By the descriptor's own name: neither a link nor the mask comes between.
+                // The path of the descriptor avoids links and the umask.
                 let itself = format!("/proc/self/fd/{}", made.as_raw_fd());
                 rustix::fs::chmod(itself, mode)?;
                 made

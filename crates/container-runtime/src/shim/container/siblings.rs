@@ -6,12 +6,12 @@ use std::os::fd::AsRawFd;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Forks a sibling: its id, or `None` in the sibling. The caller must have one thread, as every process
-/// of the shim has.
+/// Forks a sibling of this process. Returns the id of the sibling, or `None` in the sibling. The caller
+/// must have one thread, as every process of the shim has.
 pub(crate) fn fork() -> io::Result<Option<i32>> {
     let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
-    // SAFETY: without a stack of its own the child continues here with a copy of all memory, as after
-    // `fork`; the process has one thread, so no lock is held.
+    // SAFETY: without a new stack, the child continues here with a copy of all memory, as after `fork`. The
+    // process has one thread, so no lock is held.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     match pid {
         0 => Ok(None),
@@ -20,11 +20,11 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
     }
 }
 
-/// The process id on the node of a process with this id in the namespace of this process.
+/// The id on the node of the process that has the id `pid` in the namespace of this process.
 pub(crate) fn id_on_node(pid: i32) -> io::Result<i32> {
     let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process"))?;
     let held = pidfd_open(process, PidfdFlags::empty())?;
-    // This process has the node's /proc.
+    // This process still has the node's `/proc`.
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", held.as_raw_fd()))?;
     let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     let id = line.and_then(|id| id.trim().parse().ok());

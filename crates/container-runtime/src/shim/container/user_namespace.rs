@@ -1,9 +1,9 @@
-//! The user namespace of a pod: its ids are not the node's, and its privileges are limited to its
-//! own namespaces.
+//! The user namespace of a pod: its ids are not the node's, and its privileges are limited to the pod's
+//! namespaces.
 //!
-//! The shim itself stays a user of the node: mounts, cgroups and logs are its work. So a child
-//! creates the namespaces, because only their creator can own them, and the shim joins all of them
-//! except the user namespace.
+//! The shim stays a user of the node, because it manages mounts, control groups and logs. Only the creator
+//! of namespaces can own them, so a child creates the namespaces, and the shim joins all of them except the
+//! user namespace.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -17,12 +17,12 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::id_range::IdRange;
 
-/// The child's message after creating the namespaces, and after setting them up. Any other message
-/// is an error.
+/// The child's message after it has created the namespaces, and again after it has set them up. Any other
+/// message is an error.
 const MADE: &str = "made";
 const SET_UP: &str = "set up";
 
-/// A user namespace, held open.
+/// An open user namespace.
 #[derive(Debug)]
 pub(crate) struct UserNamespace {
     handle: File,
@@ -30,21 +30,21 @@ pub(crate) struct UserNamespace {
 }
 
 impl UserNamespace {
-    /// Makes a user namespace and, owned by it, namespaces of other `kinds`, which this process
-    /// enters. `set_up` runs in all of them, as their root.
+    /// Creates a user namespace and the namespaces `kinds`, which it owns and which this process enters.
+    /// `set_up` runs in all of them, as their root user.
     pub fn create(
         ids: IdRange,
         kinds: CloneFlags,
         set_up: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<UserNamespace> {
         let (mut ours, theirs) = UnixStream::pair()?;
-        // SAFETY: this process has one thread, so the child has no restrictions after the fork.
+        // SAFETY: this process has one thread, so the child may call any function.
         let child = match unsafe { fork()? } {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {
                 drop(ours);
                 make(theirs, kinds, set_up);
-                // SAFETY: ends the child at once; nothing of the parent's is run or flushed.
+                // SAFETY: exits at once; no code or buffer of the parent is run or flushed.
                 unsafe { libc::_exit(0) }
             }
         };
@@ -62,25 +62,26 @@ impl UserNamespace {
             setns(pidfd_open(process, PidfdFlags::empty())?.as_fd(), kinds)?;
             Ok(UserNamespace { handle, ids })
         })();
-        // The child ends when it reads the end of the pipe.
+        // The child exits when it reads the end of the pipe.
         drop(ours);
         waitpid(child, None)?;
         joined
     }
 
-    /// Makes this process root of the namespace.
+    /// Makes this process the root user of the namespace.
     pub fn enter(&self) -> io::Result<()> {
         setns(self.handle.as_fd(), CloneFlags::CLONE_NEWUSER)?;
         become_root()
     }
 
-    /// The file descriptor of the namespace.
+    /// The open file of the namespace.
     pub fn handle(&self) -> &File {
         &self.handle
     }
 }
 
-/// Takes the ids of root in a user namespace that was just entered: the ids of the node do not exist there.
+/// Changes the ids of this process to root of the user namespace that it has just entered, because ids of
+/// the node do not exist there.
 pub(crate) fn become_root() -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid)?;
@@ -88,7 +89,7 @@ pub(crate) fn become_root() -> io::Result<()> {
     Ok(())
 }
 
-/// The child's part.
+/// The child's part of [`UserNamespace::create`].
 fn make(mut parent: UnixStream, kinds: CloneFlags, set_up: impl FnOnce() -> io::Result<()>) {
     let made = (|| {
         unshare(CloneFlags::CLONE_NEWUSER | kinds)?;
@@ -101,20 +102,20 @@ fn make(mut parent: UnixStream, kinds: CloneFlags, set_up: impl FnOnce() -> io::
         Ok(()) => SET_UP.to_owned(),
         Err(error) => error.to_string(),
     };
-    // The namespaces live with this process until the parent has them: it waits for the end.
+    // The namespaces exist as long as this process, which waits until the parent has opened them.
     if say(&mut parent, &word).is_ok() {
         parent.read_exact(&mut [0]).ok();
     }
 }
 
-/// Sends a word: its length, its bytes.
+/// Sends a message: its length, then its bytes.
 fn say(to: &mut UnixStream, word: &str) -> io::Result<()> {
     let bytes = &word.as_bytes()[..word.len().min(usize::from(u8::MAX))];
     to.write_all(&[bytes.len() as u8])?;
     to.write_all(bytes)
 }
 
-/// Takes a word, which should be the expected one.
+/// Receives a message, and fails if it is not the expected one.
 fn expect(from: &mut UnixStream, expected: &str) -> io::Result<()> {
     let mut length = [0];
     from.read_exact(&mut length)?;

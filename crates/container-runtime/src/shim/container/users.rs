@@ -1,8 +1,8 @@
-//! The user of a container, resolved from its image's `/etc/passwd` and `/etc/group`; pure.
+//! The user of a container, looked up in `/etc/passwd` and `/etc/group` of its image; pure.
 
 use crate::spec::{ID_MAX, ResolvedUser, UserSpec};
 
-/// Most groups of a process: the kernel's `NGROUPS_MAX`.
+/// Maximum number of groups of a process: the kernel's `NGROUPS_MAX`.
 const GROUPS_MAX: usize = 65536;
 
 /// A user and its home directory.
@@ -19,9 +19,9 @@ struct PasswdEntry<'a> {
     home: &'a str,
 }
 
-/// Resolves `spec` against the two files' contents.
+/// Resolves `spec` with the contents of both files.
 ///
-/// *Errors:* the name that the image does not know, or the invalid id.
+/// *Errors:* an unknown name, or an invalid id.
 pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<UserAccount, String> {
     let (user_name, group_name) = match spec.name.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -46,7 +46,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
         (None, Some(entry)) => entry.uid,
         (None, None) => user_name.parse().unwrap_or(0),
     };
-    // The image's group belongs to the image's user: another user does not get it.
+    // The image's group belongs to the image's user, so another user does not get it.
     let group_name = group_name.filter(|name| spec.uid.is_none() && !name.is_empty());
     let gid = match (spec.gid, group_name) {
         (Some(gid), _) => gid,
@@ -79,7 +79,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
     })
 }
 
-/// Checks that all ids are valid for a container, from any source.
+/// Checks that all ids are valid for a container.
 pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>) -> Result<(), String> {
     match ids.into_iter().find(|id| **id > ID_MAX) {
         None => Ok(()),
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(resolved(spec), (101, 9, vec![4, 9], "/var/cache".into()));
     }
 
-    /// findings S1: to the kernel 4294967295 means "unchanged", and the shim is root.
+    /// findings S1: the kernel treats the id 4294967295 as "unchanged", and the shim is root.
     #[test]
     fn no_way_leads_to_an_id_that_means_none() {
         for id in [2_147_483_648, u32::MAX] {

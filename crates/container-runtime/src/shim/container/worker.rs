@@ -1,8 +1,9 @@
-//! Workers: short-lived children of the shim that create, start, execute and remove.
+//! Workers: short-lived children of the shim that create, start and remove containers and execute commands.
 //!
-//! The shim itself must stay small, responsive and running: mounts, namespaces and removals run in a forked
-//! child (which may allocate, since a shim has one thread), which ends with one line of JSON: its result.
-//! Processes that it leaves running become the shim's children, because the shim is the sub-reaper.
+//! The shim itself must stay small and responsive. So mounts, namespaces and removals run in a forked
+//! child, which may allocate memory, because a shim has one thread. The child writes its result as one line
+//! of JSON and exits. Processes that it has started become children of the shim, because the shim is the
+//! sub-reaper.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -33,13 +34,16 @@ use crate::state_dir;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WorkerReport {
-    /// A container was made.
-    Created { user: ResolvedUser },
+    /// A container was created.
+    Created {
+        user: ResolvedUser,
+    },
     /// A process runs.
-    Running { pid: i32 },
-    /// The task was a removal or a change, and is done.
+    Running {
+        pid: i32,
+    },
+    /// The removal or change is done.
     Done,
-    /// The task has failed.
     Failed(Failure),
 }
 
@@ -57,10 +61,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Runs `task` in a child.
+    /// Runs `task` in a child process.
     pub fn start(task: impl FnOnce() -> WorkerReport) -> io::Result<Worker> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        // SAFETY: this process has one thread, so the child may do whatever it likes.
+        // SAFETY: this process has one thread, so the child may call any function.
         match unsafe { fork()? } {
             ForkResult::Parent { child } => {
                 rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)?;
@@ -75,16 +79,16 @@ impl Worker {
                 let mut text = serde_json::to_vec(&report).unwrap_or_default();
                 text.push(b'\n');
                 File::from(writer).write_all(&text).ok();
-                // SAFETY: ends the child at once; nothing of the parent's is run or flushed.
+                // SAFETY: exits at once; no code or buffer of the parent is run or flushed.
                 unsafe { libc::_exit(0) }
             }
         }
     }
 
-    /// The worker's report. Call this after the worker has ended.
+    /// The worker's report. The worker must have exited.
     pub fn report(mut self) -> WorkerReport {
         let mut text = Vec::new();
-        // Ends with "would block" when a process of the container still holds the pipe.
+        // The read ends with "would block" if a process of the container still has the pipe open.
         self.report.read_to_end(&mut text).ok();
         let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
         serde_json::from_slice(line).unwrap_or_else(|_| {
@@ -95,12 +99,12 @@ impl Worker {
     }
 }
 
-/// The paths of one container on the node.
+/// The paths of a container on the node.
 #[derive(Clone, Debug)]
 pub(crate) struct ContainerPaths {
-    /// Its state directory.
+    /// The state directory of the container.
     pub dir: PathBuf,
-    /// The name of its control group, for all controllers.
+    /// The name of the container's control group, for all controllers.
     pub cgroup: String,
 }
 
@@ -109,22 +113,22 @@ impl ContainerPaths {
         self.dir.join(state_dir::BUNDLE).join("rootfs")
     }
 
-    /// Directory of prepared bind mounts: sub-paths, and every mount if ids are mapped.
+    /// Directory of prepared bind mounts: sub-paths, and all mounts if ids are mapped.
     pub fn staged(&self) -> PathBuf {
         self.dir.join("sub-paths")
     }
 }
 
-/// Standard streams of a new process; the worker's own ends.
+/// Standard streams of a new process: the ends for the process.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    /// Input, output, error; `None` with a terminal.
+    /// Input, output and error; `None` with a terminal.
     pub pipes: Option<[OwnedFd; 3]>,
     /// Socket to which the master end of the terminal is sent.
     pub terminal: Option<OwnedFd>,
 }
 
-/// Creates the container's processes and lets the command run.
+/// Starts the container's first process, and waits until its command runs.
 pub(crate) fn start(
     spec: &ContainerSpec,
     place: &ContainerPaths,
@@ -151,7 +155,7 @@ fn run_container(
     launch.covered = Some(root_plan::masked(spec));
     connect(streams.pipes).map_err(failed("connect the container's streams"))?;
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
-    // Nobody in the container may look into its first process before that has become the command.
+    // Processes of the container must not inspect the first process before it has executed the command.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| describe("hide", &errno))?;
     if around.users.is_some() {
         mapped_mounts::leave_the_nodes()
@@ -182,17 +186,16 @@ fn stage_shm(around: &mut ContainerContext) -> io::Result<()> {
     Ok(())
 }
 
-/// Facts about the machine and the pod that a command needs.
+/// Properties of the machine and the pod that a command needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
-    /// Control groups are version 2.
+    /// Whether control groups have version 2.
     pub unified: bool,
-    /// The pod has a user namespace.
+    /// Whether the pod has a user namespace.
     pub own_users: bool,
 }
 
 /// Runs a command in a running container.
-///
 pub(crate) fn exec(
     exec: &ExecSpec,
     place: &ContainerPaths,
@@ -236,7 +239,7 @@ fn run_exec(
     launch.status = status_writer.as_raw_fd();
     connect(streams.pipes).map_err(failed("connect the command's streams"))?;
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
-    // Nobody in the container may look into this process before it has become the command.
+    // Processes of the container must not inspect this process before it has executed the command.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| describe("hide", &errno))?;
     cgroup::join_container(&place.cgroup, container_pid)
         .map_err(failed("join the container's control group"))?;
@@ -253,13 +256,13 @@ fn run_exec(
     if machine.own_users {
         user_namespace::become_root().map_err(failed("become the pod's root"))?;
     }
-    // SAFETY: this process has one thread. The child is the first in the process namespace.
+    // SAFETY: this process has one thread. The child is in the process namespace of the container.
     match unsafe { fork() }.map_err(|errno| describe("fork", &errno))? {
         ForkResult::Child => {
             drop(status);
             nix::unistd::setsid().ok();
             launch.run();
-            // SAFETY: ends the child at once.
+            // SAFETY: exits at once.
             unsafe { libc::_exit(128) }
         }
         ForkResult::Parent { child } => {
@@ -295,7 +298,7 @@ pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> Wo
     }
 }
 
-/// Kills the whole pod and removes all but the sandbox's directory itself.
+/// Kills the whole pod and removes everything except the sandbox's directory.
 pub(crate) fn destroy(dir: &Path, group: &str) -> WorkerReport {
     match cleanup::clear(dir, group) {
         Ok(()) => WorkerReport::Done,
@@ -357,7 +360,7 @@ fn launch(
     })
 }
 
-/// Keeps the last value of each name, at the position of the first.
+/// Keeps the last value of each name, at the position of the name's first value.
 fn dedupe_env(env: &mut Vec<(String, String)>) {
     let mut places: HashMap<String, usize> = HashMap::with_capacity(env.len());
     let mut kept: Vec<(String, String)> = Vec::with_capacity(env.len());
@@ -384,7 +387,7 @@ fn status_pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
         .map_err(|errno| failed("make a pipe")(errno.into()))
 }
 
-/// Waits until `execve` has closed the pipe, or something was written to it.
+/// Waits until `execve` has closed the pipe, or until an error was written to it.
 fn wait_for_exec(status: OwnedFd) -> Result<(), StartError> {
     let mut text = Vec::new();
     File::from(status)
@@ -401,14 +404,14 @@ fn wait_for_exec(status: OwnedFd) -> Result<(), StartError> {
     )
 }
 
-/// Makes the pipes this process's standard streams, from where the container inherits them.
+/// Makes the pipes the standard streams of this process, which the container inherits.
 fn connect(pipes: Option<[OwnedFd; 3]>) -> io::Result<()> {
     let Some(pipes) = pipes else { return Ok(()) };
     let mut pipes = (0..).zip(&pipes);
     pipes.try_for_each(|(stream, pipe)| descriptors::replace_stream(stream, pipe))
 }
 
-/// Sets the score, or the lowest that this process is allowed to set.
+/// Sets the OOM score adjustment, or the lowest value that this process is allowed to set.
 fn set_oom_score(score: i32) {
     for score in [score, score.max(0)] {
         if fs::write("/proc/self/oom_score_adj", score.to_string()).is_ok() {
@@ -432,15 +435,15 @@ fn describe(doing: &str, error: &dyn std::error::Error) -> StartError {
     }
 }
 
-/// Tells whether control groups are version 2.
+/// Whether control groups have version 2.
 pub(crate) fn is_unified() -> bool {
     matches!(Hierarchies::known(), Ok(Hierarchies::Unified(_)))
 }
 
-/// The two ends of a socket over which a terminal is sent from the worker to the shim.
+/// A pair of sockets over which the process sends its terminal to the shim.
 pub(crate) fn terminal_socket() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    // SAFETY: the descriptors were just made and are owned by nobody else any more.
+    // SAFETY: the descriptors were just created, and no other value owns them.
     unsafe {
         Ok((
             OwnedFd::from_raw_fd(ours.into_raw_fd()),

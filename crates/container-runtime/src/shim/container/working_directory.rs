@@ -1,4 +1,4 @@
-//! The working directory of a new process. The image or the pod names it, and it always lies inside
+//! The working directory of a new process. The image or the pod names the directory, which is always inside
 //! the container.
 
 use std::io;
@@ -8,13 +8,13 @@ use rustix::fs::{Mode, OFlags};
 
 use super::inside::{self, SymlinkPolicy};
 
-/// Enters a directory below `root`, which is made when it is missing.
+/// Enters a directory below `root`. A missing directory is created.
 ///
-/// Links are resolved relative to the root. The links of `/proc` to open files of a process are not followed:
-/// the shim's own descriptors are still there (CVE-2024-21626).
+/// Links are resolved relative to the root. Links of `/proc` to open files of a process are not followed,
+/// because the shim's descriptors are still open (CVE-2024-21626).
 ///
 /// # Errors
-/// The directory cannot be made or entered, or is not below the root of this process.
+/// The directory cannot be created or entered, or is not below the root of this process.
 pub(crate) fn enter(root: &Path, path: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty())?;
@@ -22,7 +22,8 @@ pub(crate) fn enter(root: &Path, path: &Path) -> io::Result<()> {
     check_reachable(rustix::process::getcwd(Vec::new())?.as_bytes())
 }
 
-/// The kernel names a directory outside of the root without a slash in front.
+/// Checks the name of the working directory. The kernel returns a name without a leading slash for a
+/// directory outside of the root.
 fn check_reachable(name: &[u8]) -> io::Result<()> {
     match name.first() {
         Some(b'/') => Ok(()),

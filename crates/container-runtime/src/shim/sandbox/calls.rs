@@ -24,7 +24,7 @@ use crate::state_dir;
 type Answer = Result<(), Failure>;
 
 impl Supervisor {
-    /// Reads a connection's request and begins its work.
+    /// Decodes the request of a connection and starts its work.
     pub fn take_request(&mut self, id: u64, body: &[u8]) {
         let request: Request = match serde_json::from_slice(body) {
             Ok(request) => request,
@@ -46,7 +46,8 @@ impl Supervisor {
             let failure = Failure::Internal("the sandbox is being destroyed".to_owned());
             return self.reply(id, &Reply::Failed(failure));
         }
-        // A container that was asked to stop would be started again, and killed at the deadline.
+        // Containers have been asked to stop before the deadline of the Lease. A new container would be
+        // killed at the deadline.
         if matches!(request.call, Call::Create(_) | Call::Start { .. })
             && !self.lease_allows_starts()
         {
@@ -107,7 +108,7 @@ impl Supervisor {
         let place = self.place(&id);
         let spec_path = place.dir.join(state_dir::SPEC_FILE);
         if let Some(container) = self.containers.get(&id) {
-            // The agent may have died between its call and the answer.
+            // The agent may have died before it received the response, and repeats the call.
             let recorded: Option<ContainerSpec> = state_dir::read_json(&spec_path).ok();
             return match recorded == Some(spec) && !container.busy {
                 true => {
@@ -194,8 +195,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The process namespace of a new container: the pod's, else that of the container it is to
-    /// look into, else one of its own.
+    /// The process namespace of a new container: the pod's shared namespace, or the namespace of the target
+    /// container, or a new one.
     fn pid_namespace(&self, target: Option<&str>) -> Result<PidNamespace, Failure> {
         let open = |pid: i32| {
             File::open(format!("/proc/{pid}/ns/pid"))
@@ -261,7 +262,7 @@ impl Supervisor {
             }
             None => (self.file.cgroup.clone(), Holder::Pod),
         };
-        // Reclaiming memory may take its time.
+        // Reclaiming memory may take long, so a worker changes the limits.
         self.start_job(Job::Update { connection }, move || {
             match cgroup::update(&group, &resources, holder) {
                 Ok(()) => WorkerReport::Done,
@@ -371,13 +372,13 @@ impl Supervisor {
         self.containers.get_mut(id).ok_or(Failure::NoSuchContainer)
     }
 
-    /// User and group of a container as the node has them.
+    /// User and group of a container as ids of the node.
     fn on_node(&self, user: &ResolvedUser) -> Result<(u32, u32), Failure> {
         let Some(users) = &self.users else {
             return Ok((user.uid, user.gid));
         };
         let ids = users.ids.on_node(user.uid).zip(users.ids.on_node(user.gid));
-        // The container was not made with other ids.
+        // The container was created only with valid ids, so this error is internal.
         ids.ok_or_else(|| Failure::Internal("the container's user is none of the pod's".to_owned()))
     }
 

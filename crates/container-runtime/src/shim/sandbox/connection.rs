@@ -1,4 +1,4 @@
-//! One client connection of the shim, with its input and output buffers.
+//! A client connection of the shim, with its input and output buffers.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,15 +13,15 @@ use crate::shim::limits::{CLIENT_BYTES_MAX, READ_BYTES};
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Its request has not come yet.
+    /// The request has not been received yet.
     New,
     /// A request is in progress.
     Waiting,
-    /// It carries the streams of a process.
+    /// The connection carries the streams of a process.
     Session { process: u64, stdin: bool },
-    /// The client receives the sandbox's events.
+    /// The connection carries the sandbox's events.
     Events,
-    /// It is closed once all data is sent.
+    /// The connection is closed after all data is sent.
     Closing,
 }
 
@@ -31,10 +31,10 @@ pub(crate) struct Connection {
     pub role: Role,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// The time since which the client has received nothing although data was available; of a client that has hung up,
-    /// the time since which its process has taken nothing.
+    /// The time since when the client has received nothing although data was available. For a client that
+    /// has disconnected: the time since when its process has read nothing.
     pub stuck_since: Option<Instant>,
-    /// Whether the client receives nothing any more; it may have sent something before.
+    /// Whether the client receives nothing any more. Data that it has sent before may be unread.
     pub hung_up: bool,
 }
 
@@ -59,7 +59,7 @@ impl Connection {
         !self.output.is_empty()
     }
 
-    /// Whether its output buffer is so full that the sources must wait.
+    /// Whether the output buffer is so full that the sources must wait.
     pub fn is_full(&self) -> bool {
         self.output.len() >= CLIENT_BYTES_MAX
     }
@@ -81,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// The next whole frame; an error for a malformed one.
+    /// The next complete frame; an error for a malformed frame.
     pub fn next_frame(&mut self) -> io::Result<Option<(FrameKind, Vec<u8>)>> {
         let Some(head) = self.input.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -98,7 +98,7 @@ impl Connection {
         let body = self.input[HEADER_BYTES..HEADER_BYTES + length].to_vec();
         self.input.drain(..HEADER_BYTES + length);
         if self.input.is_empty() {
-            // A big request must not stay in a process that lives for months.
+            // The buffer of a large request is released, because the process may live for months.
             self.input = Vec::new();
         }
         Ok(Some((kind, body)))
@@ -110,13 +110,13 @@ impl Connection {
     }
 
     pub fn push_json<T: Serialize>(&mut self, kind: FrameKind, body: &T) {
-        // Our own types always have a JSON form.
+        // The types of the protocol can always be encoded as JSON.
         if let Ok(frame) = json_frame(kind, body) {
             self.output.extend_from_slice(&frame);
         }
     }
 
-    /// Throws away what the client does not receive any more.
+    /// Drops the data that the client does not receive any more.
     pub fn stop_sending(&mut self) {
         self.output = Vec::new();
         if !self.hung_up {
@@ -125,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// Writes as much as the client accepts now.
+    /// Writes as much as the client accepts without waiting.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {

@@ -1,4 +1,4 @@
-//! The jobs of workers, and the effects of the end of workers and other children.
+//! The tasks of workers, and the handling of the exits of workers and other children.
 
 use host_kernel::durable_file::Durability;
 use jiff::Timestamp;
@@ -45,7 +45,7 @@ pub(crate) enum Job {
 }
 
 impl Supervisor {
-    /// Starts a worker; when that fails, its job fails.
+    /// Starts a worker. If the start fails, the job fails.
     pub fn start_job(&mut self, job: Job, task: impl FnOnce() -> WorkerReport) {
         match Worker::start(task) {
             Ok(worker) => {
@@ -58,7 +58,7 @@ impl Supervisor {
         }
     }
 
-    /// Continues after a worker's end.
+    /// Handles the exit of a worker.
     pub fn finish_job(&mut self, job: Job, report: WorkerReport) {
         match job {
             Job::Create {
@@ -201,7 +201,7 @@ impl Supervisor {
                 process.sessions.push(connection_id);
             }
             None => {
-                // The client went away while the command was being started.
+                // The client disconnected while the command was being started.
                 process.ends = StreamEnds::default();
                 if kill_on_drop {
                     kill(pid, libc::SIGKILL);
@@ -214,7 +214,7 @@ impl Supervisor {
         }
     }
 
-    /// Continues after the end of a container's first process, or of a command.
+    /// Handles the exit of a container's first process, or of a command.
     pub fn finish_process(&mut self, id: u64, status: WaitStatus) {
         self.drain(id);
         let Some(process) = self.processes.remove(&id) else {
@@ -232,7 +232,8 @@ impl Supervisor {
             };
             let group = self.place(container).cgroup;
             let oom_killed = cgroup::oom_kills(&group) > 0;
-            // With its own process namespace nothing is left; otherwise there may be processes.
+            // If the container has its own process namespace, no process is left; otherwise there may be
+            // processes to kill.
             if let Err(error) = cgroup::kill_once(&group) {
                 eprintln!("container {container}: kill what is left: {error}");
             }
@@ -277,7 +278,7 @@ impl Supervisor {
         self.continue_removal(id);
     }
 
-    /// Starts a container's removal if it is requested and possible.
+    /// Starts the removal of a container, if it is requested and possible.
     pub fn continue_removal(&mut self, id: &str) {
         let place = self.place(id);
         let Some(container) = self.containers.get_mut(id) else {
@@ -287,7 +288,7 @@ impl Supervisor {
             return;
         }
         if let ContainerStatus::Running { pid, .. } = container.state.status {
-            // Continues when it has been reaped.
+            // The removal continues when the process has been reaped.
             kill(pid, libc::SIGKILL);
             return;
         }
@@ -335,7 +336,7 @@ impl Supervisor {
         }
     }
 
-    /// Answers a call and ends its connection.
+    /// Sends the response to a call and closes the connection.
     pub fn reply(&mut self, id: u64, reply: &Reply) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.push_json(FrameKind::Message, reply);

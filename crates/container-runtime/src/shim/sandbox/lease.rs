@@ -1,4 +1,4 @@
-//! The end of a sandbox with the lease of its node.
+//! Stops a sandbox when its node's Lease expires.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,18 +13,18 @@ use rustix::time::{
 
 use crate::spec::NodeLease;
 
-/// The state of the node's lease.
+/// The phase of the node's Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeasePhase {
-    /// The lease is valid; the next check is at this time.
+    /// The Lease is valid; the next check is at this time.
     Valid(Duration),
-    /// The lease was not renewed for long: containers are asked to stop. The next check is at this time.
+    /// The Lease is close to its deadline: containers are asked to stop. The next check is at this time.
     Closing(Duration),
-    /// The lease has lapsed: all processes must end.
+    /// The Lease has expired: all processes must be killed.
     Lapsed,
 }
 
-/// The phase of a lease with that deadline.
+/// The phase of a Lease with the deadline `deadline`.
 pub(crate) fn phase(deadline: Duration, warning: Duration, now: Duration) -> LeasePhase {
     let closes = deadline.saturating_sub(warning);
     if now >= deadline {
@@ -41,15 +41,15 @@ pub(crate) struct LeaseWatch {
     page: Rc<DeadlinePage>,
     timer: OwnedFd,
     warning: Duration,
-    /// The deadline before which containers were asked to stop.
+    /// The deadline for which containers were already asked to stop.
     warned: Option<Duration>,
 }
 
 impl LeaseWatch {
-    /// Begins to watch the node's lease.
+    /// Starts to watch the node's Lease.
     ///
     /// # Errors
-    /// The lease has lapsed, or was not renewed for long; or the page cannot be read.
+    /// The Lease has expired or is close to its deadline, or the page cannot be read.
     pub fn open(lease: &NodeLease) -> io::Result<Self> {
         let page = DeadlinePage::open(&lease.page)?;
         let warning = Duration::from_millis(lease.warning_ms);
@@ -61,10 +61,10 @@ impl LeaseWatch {
         }
     }
 
-    /// Watches a page that is mapped already. Its timer is set at the first check.
+    /// Watches a mapped deadline page. The timer is set at the first check.
     ///
     /// # Errors
-    /// There is no timer.
+    /// A timer cannot be created.
     pub fn of(page: Rc<DeadlinePage>, warning: Duration) -> io::Result<Self> {
         Ok(Self {
             page,
@@ -85,7 +85,8 @@ impl LeaseWatch {
         self.timer.as_fd()
     }
 
-    /// Whether containers may start: those that run are asked to stop otherwise.
+    /// Whether containers may start. Before the deadline, running containers are asked to stop, and no
+    /// container starts.
     pub fn allows_starts(&self) -> bool {
         let phase = phase(self.page.deadline(), self.warning, deadline::now());
         matches!(phase, LeasePhase::Valid(_))
@@ -112,7 +113,7 @@ impl LeaseWatch {
         Ok(phase)
     }
 
-    /// Whether the containers must be asked to stop before that deadline: once per deadline.
+    /// Whether the containers must be asked to stop before this deadline: `true` once per deadline.
     pub fn warns(&mut self, deadline: Duration) -> bool {
         self.warned.replace(deadline) != Some(deadline)
     }

@@ -1,9 +1,9 @@
-//! The pause process: the first process of a process namespace that a pod's containers share, or in
-//! which their own namespaces nest. If the pod has to end with the shim, so does this process, and the
-//! kernel kills all others of its namespace, and of those below.
+//! The pause process: the first process of a process namespace that the pod's containers share, or below
+//! which their namespaces are. If the pod has to stop with the shim, the pause process exits with the shim,
+//! too. Then the kernel kills all processes of the namespace, and of the namespaces below.
 //!
-//! Such a process also ends with the node's lease. The shim does so, too, but it writes logs: it may be waiting
-//! for a disk that does not answer. This process writes nothing.
+//! Such a pause process also exits when the node's Lease expires. The shim exits then, too, but the shim
+//! writes logs and may be waiting for a disk that does not respond. The pause process writes nothing.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -30,20 +30,21 @@ use crate::shim::container::siblings;
 use crate::shim::container::user_namespace::UserNamespace;
 use crate::state_dir::SandboxFile;
 
-/// The user of the process, as in other runtimes.
+/// The user of the pause process, as in other runtimes.
 const NOBODY: u32 = 65_535;
 
-/// The first processes of a pod's own process namespaces.
+/// The first processes of a pod's process namespaces.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NamespaceInits {
-    /// Of the namespace that all containers share.
+    /// The first process of the namespace that all containers share.
     pub pause: Option<i32>,
-    /// Of the namespace in which those of the containers nest.
+    /// The first process of the namespace below which the containers' namespaces are.
     pub warden: Option<i32>,
 }
 
 impl NamespaceInits {
-    /// Starts those that a pod needs; `page` is the deadline page of a pod that ends with its node's lease.
+    /// Starts the pause processes that a pod needs. `page` is the deadline page of a pod that stops with
+    /// its node's Lease.
     pub fn start(
         file: &SandboxFile,
         users: Option<&UserNamespace>,
@@ -68,10 +69,11 @@ impl NamespaceInits {
     }
 }
 
-/// Keeps a process namespace open for a pod: reaps orphaned processes, and does nothing else.
+/// Starts a process that holds a process namespace of the pod open and reaps orphaned processes.
 ///
-/// A child makes it, so that this process and its later children stay where they are; with
-/// `users` it is theirs. With `page` the namespace ends with this process, and at the deadline.
+/// A child creates the namespace, so that the shim and its later children stay in their namespaces. With
+/// `users`, the user namespace owns the new namespace. With `page`, the process exits with the shim and at
+/// the deadline.
 fn start(
     group: &str,
     users: Option<&UserNamespace>,
@@ -79,7 +81,7 @@ fn start(
 ) -> io::Result<i32> {
     let shim = getpid();
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: this process has one thread, so the child may do whatever it likes.
+    // SAFETY: this process has one thread, so the child may call any function.
     let child = match unsafe { fork()? } {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
@@ -89,7 +91,7 @@ fn start(
                 Err(error) => error.to_string(),
             };
             tell(writer, &said);
-            // SAFETY: ends the child at once; its own child becomes the shim's.
+            // SAFETY: exits at once; the new process is a child of the shim.
             unsafe { libc::_exit(0) }
         }
     };
@@ -125,17 +127,17 @@ fn make(
             ForkResult::Child => pause(None),
         };
     };
-    // Its parent is the shim from the start: the signal is sent when the parent ends.
+    // The parent of the new process is the shim from the start, so the signal is sent when the shim exits.
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let Some(child) = siblings::fork()? else {
         if nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_err() {
-            // SAFETY: ends the process at once.
+            // SAFETY: exits at once.
             unsafe { libc::_exit(1) }
         }
         pause(Some(page))
     };
     drop(writer);
-    // The child closes its end when the signal is set, or ends.
+    // The child closes its end after the signal is set, or when it exits.
     File::from(reader).read_to_end(&mut Vec::new())?;
     if getppid() != shim {
         kill(Pid::from_raw(child), Signal::SIGKILL)?;
@@ -144,12 +146,12 @@ fn make(
     Ok(child)
 }
 
-/// Makes an empty directory this process's root. A container with access to others' processes finds
-/// none of the node's files behind `/proc/1/root`.
+/// Makes an empty directory the root of this process. A container that can inspect other processes then
+/// finds no file of the node in `/proc/1/root`.
 fn leave_the_nodes_files() -> io::Result<()> {
     mapped_mounts::leave_the_nodes()?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // Any directory is suitable: its contents are not needed any more.
+    // Any directory is suitable, because its content is not needed any more.
     let place = "/proc";
     let kind = Some("tmpfs");
     mount(kind, place, kind, flags, Some("size=4k"))?;
@@ -161,7 +163,7 @@ fn leave_the_nodes_files() -> io::Result<()> {
     Ok(())
 }
 
-/// Drops all permissions, so that control of this process has no value.
+/// Drops all permissions, so that an attacker gains nothing from controlling this process.
 fn give_up_rights() -> io::Result<()> {
     let none = Capabilities::default();
     nix::sys::prctl::set_no_new_privs()?;
@@ -175,16 +177,16 @@ fn give_up_rights() -> io::Result<()> {
 
 fn pause(page: Option<&Rc<DeadlinePage>>) -> ! {
     nix::sys::prctl::set_name(c"pause").ok();
-    // Nothing of the shim's may be held: neither its lock nor its socket.
-    // SAFETY: this process uses no descriptor from before this.
+    // The process must not hold the lock or the socket of the shim. SAFETY: this process uses no descriptor
+    // from before this call.
     unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
-    // Without a watch of the lease nothing may run.
+    // If the Lease cannot be watched, the process exits, so that no process of the pod runs.
     reap_until_lapse(page).ok();
-    // SAFETY: ends the process at once.
+    // SAFETY: exits at once.
     unsafe { libc::_exit(0) }
 }
 
-/// Reaps orphaned processes until the lease has lapsed.
+/// Reaps orphaned processes until the Lease has expired.
 fn reap_until_lapse(page: Option<&Rc<DeadlinePage>>) -> io::Result<()> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);

@@ -1,8 +1,8 @@
 //! The shim's event loop, which also reaps child processes.
 //!
-//! The set of awaited events is computed from the state in each turn, so no registration can be
-//! forgotten. Timers are used only while a client is stuck, and once after the last event, when free memory
-//! is returned: an idle shim sleeps.
+//! Each iteration computes the set of awaited events from the state, so no registration can be missing.
+//! Timers are used only while a client is stuck, and once after the last event, when free memory is
+//! returned to the kernel: an idle shim sleeps.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,7 +33,7 @@ use crate::spec::{ContainerState, LogSpec, SandboxEvent};
 use crate::stack;
 use crate::state_dir::SandboxFile;
 
-/// Maximum number of bytes read from a process's outputs after its end.
+/// Maximum bytes that are read from the outputs of a process after its exit.
 const LAST_BYTES_MAX: usize = 1 << 20;
 
 /// The shim's state of a container.
@@ -44,11 +44,11 @@ pub(crate) struct Container {
     pub tty: bool,
     pub stdin: bool,
     pub stdin_once: bool,
-    /// Its first process, while it lives.
+    /// The first process of the container; `None` if it has exited.
     pub process: Option<u64>,
-    /// Whether a worker creates, starts or removes it.
+    /// Whether a worker creates, starts or removes the container.
     pub busy: bool,
-    /// The clients that wait for its removal; not empty while it is being removed.
+    /// The clients that wait for the removal of the container; not empty during the removal.
     pub removal: Vec<u64>,
 }
 
@@ -58,21 +58,21 @@ pub(crate) struct Supervisor {
     pub file: SandboxFile,
     pub unified: bool,
     pub pause: Option<i32>,
-    /// The first process of the namespace in which those of the containers are nested.
+    /// The first process of the namespace below which the containers' namespaces are.
     pub warden: Option<i32>,
     lease: Option<LeaseWatch>,
-    /// The pod's user namespace, if it has one.
+    /// The pod's user namespace; `None` if the pod has none.
     pub users: Option<Rc<UserNamespace>>,
     pub containers: BTreeMap<String, Container>,
     pub processes: BTreeMap<u64, Process>,
     pub connections: BTreeMap<u64, Connection>,
     pub workers: BTreeMap<i32, (Worker, Job)>,
-    /// Exits of processes that their workers have not reported yet.
+    /// Exits of processes whose workers have not reported yet.
     pub early_exits: BTreeMap<i32, WaitStatus>,
-    /// The clients that wait for the destruction; not empty once it has started.
+    /// The clients that wait for the destruction; not empty after it has started.
     pub destruction: Vec<u64>,
     pub finished: bool,
-    /// Whether free memory was returned, and no event has occurred since.
+    /// Whether free memory was returned and no event has occurred since.
     rested: bool,
     listener: UnixListener,
     signals: SignalFd,
@@ -135,7 +135,7 @@ impl Supervisor {
                 match source {
                     Source::Listener => self.accept(),
                     Source::Signals => {
-                        // Processes may have ended with the lease.
+                        // Processes may have stopped with the Lease.
                         if self.destruction.is_empty() {
                             self.look_at_lease()?;
                         }
@@ -231,7 +231,8 @@ impl Supervisor {
             .collect())
     }
 
-    /// An unread end of file is reported again and again: it must be handled, or the loop spins.
+    /// Replaces the event of a disconnected client. An unread end of file is reported repeatedly: it must
+    /// be handled, or the loop would spin.
     fn hang_up_or(&self, source: Source, flags: PollFlags) -> Source {
         match source {
             Source::Connection(id)
@@ -244,7 +245,7 @@ impl Supervisor {
         }
     }
 
-    /// A client is not read while the process it feeds has enough.
+    /// Whether a client may be read: the input queue of its process has free space.
     fn may_read(&self, connection: &Connection) -> bool {
         match connection.role {
             Role::Session { process, .. } => self
@@ -327,12 +328,12 @@ impl Supervisor {
                     process.resize(size);
                 }
             }
-            // Anything else is of a newer version or without meaning here.
+            // Other frames belong to newer versions, or have no meaning here.
             _ => {}
         }
     }
 
-    /// Whether the end of one client's input ends the process's.
+    /// Whether the end of a client's input closes the input of the process.
     fn closes_input(&self, owner: &Owner, gone: bool) -> bool {
         match owner {
             Owner::Command { .. } => !gone,
@@ -343,8 +344,8 @@ impl Supervisor {
         }
     }
 
-    /// Takes the end of a client's connection while its process has enough input: what the client has sent is read
-    /// when the process goes on.
+    /// Handles a disconnected client whose process has a full input queue: data that the client has sent is
+    /// read when the process continues to read.
     fn hang_up(&mut self, id: u64) {
         let waits = match self.connections.get(&id).map(|connection| connection.role) {
             Some(Role::Session {
@@ -362,7 +363,7 @@ impl Supervisor {
         }
     }
 
-    /// Sends a client no more, because it has closed its connection.
+    /// Stops sending to a client that has closed its connection.
     fn forget_reader(&mut self, id: u64) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -392,7 +393,7 @@ impl Supervisor {
         };
         process.sessions.retain(|session| *session != id);
         match process.owner.clone() {
-            // It stays to be reaped.
+            // The process stays in the table until it is reaped.
             Owner::Command { kill_on_drop: true } => {
                 process.ends = Default::default();
                 kill(process.pid, libc::SIGKILL);
@@ -417,7 +418,7 @@ impl Supervisor {
             .filter(|(_, connection)| {
                 let taken = connection.role == Role::Closing && !connection.wants_to_write();
                 let stuck = |since: std::time::Instant| since.elapsed() > limit;
-                // A command may wait for its client; a container and the shim itself not.
+                // A command may wait for its client; a container and the shim must not wait.
                 let must_not_wait = match connection.role {
                     Role::Session { process, .. } => !matches!(
                         self.processes.get(&process).map(|process| &process.owner),
@@ -433,7 +434,7 @@ impl Supervisor {
         done.into_iter().for_each(|id| self.disconnect(id));
     }
 
-    /// Passes output on to log and clients. `false` when there was none.
+    /// Forwards output to the log and the clients. Returns the number of bytes; 0 if there was no output.
     fn forward_once(&mut self, id: u64, stream: Stream) -> usize {
         let Some(process) = self.processes.get_mut(&id) else {
             return 0;
@@ -456,7 +457,7 @@ impl Supervisor {
         for session in process.sessions.clone() {
             if let Some(connection) = self.connections.get_mut(&session) {
                 connection.push(kind, &data);
-                // A broken one is noticed when it is polled next.
+                // A broken connection is detected at the next poll.
                 connection.flush().ok();
             }
         }
@@ -467,7 +468,7 @@ impl Supervisor {
         self.forward_once(id, stream);
     }
 
-    /// Reads the rest of an ended process's output.
+    /// Reads the rest of an exited process's output.
     pub fn drain(&mut self, id: u64) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut taken = 0;
@@ -487,12 +488,12 @@ impl Supervisor {
         }
     }
 
-    /// Whether the node's lease allows that containers start.
+    /// Whether the node's Lease allows that containers start.
     pub fn lease_allows_starts(&self) -> bool {
         self.lease.as_ref().is_none_or(LeaseWatch::allows_starts)
     }
 
-    /// Ends processes that may fail over before the node's lease has lapsed.
+    /// Stops the processes of a pod that may fail over before the node's Lease expires.
     fn look_at_lease(&mut self) -> io::Result<()> {
         let Some(lease) = &mut self.lease else {
             return Ok(());
@@ -508,7 +509,7 @@ impl Supervisor {
                 }
             }
             LeasePhase::Lapsed => {
-                // With the end of the shim the kernel kills all that is left.
+                // When the shim exits, the kernel kills all remaining processes.
                 if let Err(error) = cgroup::kill(&self.file.cgroup) {
                     eprintln!("shim: kill the pod: {error}");
                 }
@@ -518,10 +519,10 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Takes the news of every child that has ended.
+    /// Handles every child that has exited.
     ///
     /// # Errors
-    /// The pod's process namespace has ended: nothing can start in it any more.
+    /// The pod's process namespace has ended: no process can start in it any more.
     fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some(_)) = self.signals.read_signal() {}
         loop {
@@ -537,7 +538,7 @@ impl Supervisor {
             } else if let Some(id) = self.process_of(pid) {
                 self.finish_process(id, status);
             } else if self.lease.is_some() && self.is_first(pid) && self.destruction.is_empty() {
-                // It ends with the lease, which may have been renewed since.
+                // The namespace ended with the Lease, which may have been renewed since.
                 return Err(io::Error::other("the pod's process namespace has ended"));
             } else if !self.workers.is_empty() && self.early_exits.len() < EARLY_EXITS_MAX {
                 self.early_exits.insert(pid, status);
@@ -549,7 +550,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Whether the process namespace of the pod ends with this process.
+    /// Whether the process namespace of the pod ends when this process exits.
     fn is_first(&self, pid: i32) -> bool {
         [self.pause, self.warden].contains(&Some(pid))
     }
@@ -566,7 +567,7 @@ impl Supervisor {
         for connection in self.connections.values_mut() {
             if connection.role == Role::Events {
                 connection.push_json(FrameKind::Message, event);
-                // A broken one is noticed when it is polled next.
+                // A broken connection is detected at the next poll.
                 connection.flush().ok();
             }
         }
@@ -577,8 +578,8 @@ fn raw(fd: BorrowedFd<'_>) -> std::os::fd::RawFd {
     std::os::fd::AsRawFd::as_raw_fd(&fd)
 }
 
-/// Sends a signal to a child; it cannot be another process, since ours are not reaped yet.
+/// Sends a signal to a child. The id cannot belong to another process, because the child is not reaped yet.
 pub(crate) fn kill(pid: i32, signal: i32) {
-    // SAFETY: takes two integers. A process that has ended in the meantime is no error.
+    // SAFETY: takes two integers. A process that has exited meanwhile is no error.
     unsafe { libc::kill(pid, signal) };
 }

@@ -3,13 +3,13 @@
 use super::{Rights, attack, refused};
 use crate::world::World;
 
-/// One attempt; with zeros for arguments it changes nothing where it is allowed.
+/// Attempts a call. The arguments are zero, so the call changes nothing if it is allowed.
 fn attempt(name: &str, number: libc::c_long, arguments: &str) -> String {
     format!("try '{name}', call({number}, {arguments});\n")
 }
 
-/// Protected by the capabilities that a container does not have, whatever calls it may make; those of
-/// users of the pod's own count in its own namespaces only.
+/// Protected by the capabilities that a container does not have, even without a filter. Capabilities in a
+/// pod's user namespace are valid only in the pod's namespaces.
 #[tokio::test]
 async fn administration_needs_rights_that_no_container_has() {
     let world = World::new("administration");
@@ -23,7 +23,7 @@ async fn administration_needs_rights_that_no_container_has() {
         ("finit_module", libc::SYS_finit_module, "0, '', 0"),
         ("delete_module", libc::SYS_delete_module, "'none', 0"),
         ("kexec", libc::SYS_kexec_load, "0, 0, 0, 0"),
-        // Without the numbers that it asks for, it does nothing.
+        // Without its magic numbers, the call does nothing.
         ("reboot", libc::SYS_reboot, "0, 0, 0, 0"),
         ("swapon", libc::SYS_swapon, "'/tmp', 0"),
         ("sethostname", libc::SYS_sethostname, "'evil', 4"),
@@ -53,8 +53,8 @@ async fn administration_needs_rights_that_no_container_has() {
     world.end().await;
 }
 
-/// Protected by the filter `RuntimeDefault` alone: the kernel lets anybody make these calls; findings
-/// S28.
+/// Protected only by the filter `RuntimeDefault`, because the kernel lets any user make these calls;
+/// findings S28.
 #[tokio::test]
 async fn the_default_filter_keeps_calls_with_a_history_from_anybody() {
     let world = World::new("filter");
@@ -94,7 +94,7 @@ async fn the_default_filter_keeps_calls_with_a_history_from_anybody() {
     world.end().await;
 }
 
-/// Protected by `drop: [ALL]`: raw sockets see and forge the traffic of others.
+/// Protected by `drop: [ALL]`: raw sockets can read and forge the traffic of other pods.
 #[tokio::test]
 async fn raw_sockets_go_with_their_capability() {
     let world = World::new("raw");

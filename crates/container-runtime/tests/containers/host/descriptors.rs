@@ -1,4 +1,4 @@
-//! Open descriptors of the shim and of the caller of the program (CVE-2024-21626).
+//! Open descriptors of the shim, and of the process that started it (CVE-2024-21626).
 
 use std::fs::{self, File};
 
@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use super::{Rights, refusal};
 use crate::world::{World, command, exec, start};
 
-/// Links of `/proc` to directories: of descriptors, and those that every process has.
+/// Links in `/proc` to directories: links of descriptors, and the links that every process has.
 fn links() -> Vec<String> {
     let descriptors = (0..40).map(|number| format!("/proc/self/fd/{number}"));
     let own = [
@@ -69,7 +69,7 @@ async fn what_was_left_open_for_the_program_reaches_no_shim_and_no_container() {
         .collect();
     assert!(!open.is_empty() && !open.contains(&secret), "{open:?}");
     start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
-    // Three streams and the directory that `ls` reads.
+    // Three standard streams, and the directory that `ls` reads.
     let (out, _, _) = exec(&sandbox, command("a", &["ls", "/proc/self/fd"]), b"").await;
     assert_eq!(out.lines().count(), 4, "{out}");
     world.end().await;

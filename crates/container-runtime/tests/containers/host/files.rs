@@ -1,4 +1,4 @@
-//! `/proc`, `/sys`, control groups and devices: the kernel's files that a container has too.
+//! `/proc`, `/sys`, control groups and devices: the kernel's files in a container.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,8 +9,8 @@ use container_runtime::spec::{Mount, MountSource, Propagation};
 use super::{Rights, attack, perl, refusal, refused};
 use crate::world::{World, logged, run};
 
-/// Masked paths: the default lists of runc, the reference of the runtime specification, and of
-/// containerd, together.
+/// Masked paths: the default list of runc (the reference implementation of the runtime specification) and
+/// the list of containerd.
 const MASKED: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
@@ -26,7 +26,7 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 
-/// Read-only paths, by files in them: the default list of both; then all of `/sys`.
+/// Read-only paths, each tested with a file: the default lists of runc and containerd, then all of `/sys`.
 const READ_ONLY: &[&str] = &[
     "/proc/bus",
     "/proc/fs",
@@ -54,8 +54,8 @@ fn quoted(paths: &[&str]) -> String {
     paths.iter().map(|path| format!("'{path}',")).collect()
 }
 
-/// Protected by `MASKED` of the plan of the root, which is covered after all other mounts, with an empty
-/// file system or the null device of the container's own `/dev`.
+/// Protected by `MASKED` of the root plan: these paths are covered after all other mounts, by an empty file
+/// system or by the null device of the container's `/dev`.
 #[tokio::test]
 async fn what_is_masked_shows_nothing() {
     let world = World::new("masked");
@@ -80,8 +80,8 @@ async fn what_is_masked_shows_nothing() {
     for rights in Rights::ALL {
         let said = attack(&world, rights, &script).await;
         assert!(said.len() >= 3, "{said:?}");
-        // A restricted user may not write to a directory in the first place; a mask that is the null
-        // device leaves the error of before.
+        // A restricted user has no write permission in a directory anyway. The null device as a mask
+        // returns the original error.
         for line in said {
             let shown = line.contains(" has ") || line.contains(" says ") || line.ends_with("done");
             assert!(!shown, "{rights:?}: {line}");
@@ -90,8 +90,8 @@ async fn what_is_masked_shows_nothing() {
     world.end().await;
 }
 
-/// Protected by the read-only mounts over parts of `/proc`, and by `/sys` and the control groups being
-/// mounted read-only: a root of the node's users passes all checks of modes.
+/// Protected by the read-only mounts over parts of `/proc`, and by the read-only mounts of `/sys` and the
+/// control groups: a root user of the node passes all permission checks.
 #[tokio::test]
 async fn no_switch_of_the_kernel_can_be_turned() {
     let world = World::new("switches");
@@ -121,13 +121,13 @@ async fn no_switch_of_the_kernel_can_be_turned() {
     world.end().await;
 }
 
-/// Protected by the missing `CAP_SYS_ADMIN`; in namespaces of an attacker's own, by the kernel, which
-/// shows no `/proc` whole to those who see a masked one, and keeps mounts together that came together.
+/// Protected by the missing `CAP_SYS_ADMIN`. In an attacker's namespaces, protected by the kernel: a
+/// process with a masked `/proc` cannot mount a complete one, and inherited mounts stay locked together.
 #[tokio::test]
 async fn masks_cannot_be_taken_off() {
     let world = World::new("masks");
     let sandbox = world.sandbox("p1").await;
-    // To open for writing is enough: nothing is changed where that succeeds.
+    // The attempt only opens the file for writing, so it changes nothing if it succeeds.
     let script = "(umount /proc/kcore; umount /proc/sys; mount -o remount,rw /proc/sys; \
          mount -t proc none /tmp; mount -t sysfs none /tmp; mount -t cgroup -o memory none /tmp; \
          mount -o bind,rw /proc/sys /tmp; mount -o remount,bind,rw /tmp) >/dev/null 2>&1; \
@@ -139,7 +139,7 @@ async fn masks_cannot_be_taken_off() {
     let plain = world.shell("plain", script);
     run(&sandbox, &plain).await;
     assert_eq!(logged(&plain), ["over"]);
-    // Where the node lets anybody have namespaces of their own, being root there is no more.
+    // If the node allows unprivileged user namespaces, root in such a namespace has no more rights.
     let inside = world.container("inside", &["unshare", "-Urmpf", "sh", "-c", script]);
     run(&sandbox, &inside).await;
     let said = logged(&inside);
@@ -147,7 +147,7 @@ async fn masks_cannot_be_taken_off() {
     world.end().await;
 }
 
-/// Protected by the device rules of the control group; for users of the pod's own by the kernel.
+/// Protected by the device rules of the control group; in a pod with a user namespace, by the kernel.
 #[tokio::test]
 async fn devices_of_the_node_are_out_of_reach() {
     let world = World::new("nodes-devices");
@@ -195,8 +195,8 @@ fn volume(path: PathBuf, to: &str) -> Mount {
     }
 }
 
-/// Protected by `proc_guard`: by name before anything is mounted; by the mount table where links of a
-/// volume or of the image led there; findings S31.
+/// Protected by `proc_guard`: by the path before anything is mounted, and by the mount table if links of a
+/// volume or of the image lead to `/proc`; findings S31.
 #[tokio::test]
 async fn no_volume_covers_proc() {
     let world = World::new("over-proc");
@@ -231,12 +231,13 @@ async fn no_volume_covers_proc() {
     world.end().await;
 }
 
-/// An image can have links where the runtime mounts the kernel's file systems, and files where it makes
-/// its own devices (the class of CVE-2025-31133 and CVE-2025-52565): what the runtime finds there by
-/// name must be what it has put there.
+/// An image can contain links at the paths where the runtime mounts the kernel's file systems, and files
+/// where the runtime creates devices (the class of CVE-2025-31133 and CVE-2025-52565). A path that the
+/// runtime opens there must be the file that the runtime has created.
 ///
-/// Protected by `SymlinkPolicy::Refused`: no link is followed to where the runtime mounts the kernel's file
-/// systems; and by `/dev` being a file system of the container's own before anything in it is used.
+/// Protected by `SymlinkPolicy::Refused`: no link is followed when the runtime mounts the kernel's file
+/// systems. Also protected by the separate file system at `/dev`, which is mounted before anything in it is
+/// used.
 #[tokio::test]
 async fn links_of_an_image_lead_no_mount_astray() {
     let world = World::new("astray");

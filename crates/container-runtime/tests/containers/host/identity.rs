@@ -1,4 +1,4 @@
-//! Ids that mean "none" to the kernel, which leaves the shim's own: root.
+//! Ids that the kernel treats as "unchanged", so that a process would keep the shim's id: root.
 
 use container_runtime::RuntimeError;
 use container_runtime::spec::{StartErrorKind, UserSpec};
@@ -6,8 +6,8 @@ use container_runtime::spec::{StartErrorKind, UserSpec};
 use super::{Rights, refusal};
 use crate::world::World;
 
-/// Protected by the bound of every id in `users` and `calls`; by the comparison after the change of
-/// user if these were wrong; findings S1.
+/// Protected by the bound of every id in `users` and `calls`, and by the check after the change of the
+/// user; findings S1.
 #[tokio::test]
 async fn nobody_becomes_root_by_an_id_that_is_none() {
     let world = World::new("none");

@@ -1,17 +1,17 @@
-//! Keys of the kernel, which no namespace divides.
+//! Keys of the kernel, which no namespace isolates.
 
 use std::collections::BTreeSet;
 
 use super::{Rights, perl};
 use crate::world::{World, command, exec, logged, start, until};
 
-/// Protected by the session keyring that each process of a container is started with; findings S29. Under
-/// `RuntimeDefault` the calls are refused altogether.
+/// Protected by the new session keyring of each process of a container; findings S29. The filter
+/// `RuntimeDefault` rejects the calls completely.
 #[tokio::test]
 async fn session_keyrings_are_shared_with_nobody() {
     let world = World::new("keyring");
     let number = libc::SYS_keyctl;
-    // KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING: of a new one where there is none.
+    // KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING; creates a keyring if there is none.
     let script = format!("print syscall({number}, 0, -3, 0), qq(\\n); sleep 1000");
     let mut seen = BTreeSet::new();
     // SAFETY: takes integers, touches no memory.

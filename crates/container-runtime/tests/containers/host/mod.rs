@@ -1,7 +1,8 @@
-//! The host is not reachable from a container: one test for each way that was tried elsewhere.
+//! The host cannot be reached from a container: one test for each attack that is known from other runtimes.
 //!
-//! Each attack is made from inside a real container, with what an attacker has there: any system call
-//! (by perl), the image's files, commands. A comment says what stops it; without that, the test fails.
+//! Each attack runs inside a real container, with the means of an attacker: any system call (with perl),
+//! the files of the image, and commands. The comment of a test names the protection; without the
+//! protection, the test fails.
 
 mod calls;
 mod descriptors;
@@ -16,14 +17,14 @@ use container_runtime::{RuntimeError, Sandbox};
 
 use crate::world::{World, logged, run, sandbox_spec};
 
-/// The rights of an attacker's pod.
+/// The rights of the attacker's pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rights {
-    /// A pod without a security context: root with the default capabilities, all system calls.
+    /// A pod without a security context: root with the default capabilities, and all system calls.
     Default,
     /// The level `restricted` of Pod Security.
     Restricted,
-    /// The default with users of its own (`hostUsers: false`).
+    /// The default with a user namespace (`hostUsers: false`).
     OwnUsers,
 }
 
@@ -74,7 +75,7 @@ async fn attack(world: &World, rights: Rights, script: &str) -> Vec<String> {
     said
 }
 
-/// Requires that each attempt of a script was refused with one of these errors.
+/// Checks that each attempt of a script was rejected with one of these errors.
 fn refused(said: &[String], attempts: usize, errors: &[&str]) {
     assert_eq!(said.len(), attempts, "{said:#?}");
     for line in said {
@@ -83,7 +84,7 @@ fn refused(said: &[String], attempts: usize, errors: &[&str]) {
     }
 }
 
-/// Why a container with this specification cannot be made or started.
+/// The error of creating or starting a container with this specification.
 async fn refusal(sandbox: &Sandbox, spec: ContainerSpec) -> RuntimeError {
     let id = spec.id.clone();
     if let Err(error) = sandbox.create_container(spec).await {

@@ -5,8 +5,7 @@ use container_runtime::spec::SandboxSpec;
 use super::{Rights, attack, perl};
 use crate::world::{World, logged, run, sandbox_spec, start};
 
-/// Protected by the process namespace of each container, and by the check of the kernel who may trace
-/// whom.
+/// Protected by the process namespace of each container, and by the kernel's check of the right to trace.
 #[tokio::test]
 async fn processes_of_others_are_neither_seen_nor_traced() {
     let world = World::new("others");
@@ -42,11 +41,11 @@ async fn processes_of_others_are_neither_seen_nor_traced() {
     world.end().await;
 }
 
-/// Even a container that sees the node's processes (`hostPID`) gets nothing out of the shims, whose
-/// rights it does not have.
+/// A container with the node's processes (`hostPID`) still cannot inspect the shims, because it lacks their
+/// rights.
 ///
-/// Protected by the kernel's check who may look into whom: the default capabilities are fewer than a
-/// shim's, and so are those in users of a pod's own.
+/// Protected by the kernel's check of the right to inspect: the default capabilities are fewer than the
+/// shim's, and so are the capabilities in a pod's user namespace.
 #[tokio::test]
 async fn who_sees_the_nodes_processes_does_not_get_into_them() {
     let world = World::new("host-pid");

@@ -1,4 +1,5 @@
-//! The runtime's own program, which a container's first process is a copy of (CVE-2019-5736).
+//! The program of the runtime, which is also the program of a container's first process until `execve`
+//! (CVE-2019-5736).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -37,10 +38,11 @@ async fn the_runtimes_program_is_no_command() {
     world.end().await;
 }
 
-/// A script whose interpreter is `/proc/self/exe` runs the shim's program with the image's own dynamic
-/// linker, here held up by a pipe that it is to load, so that others of the container can open it.
+/// A script with the interpreter `/proc/self/exe` runs the shim's program with the dynamic linker of the
+/// image. A pipe in place of a library delays the program, so that other processes of the container can
+/// open it.
 ///
-/// Protected by the read-only mount that shims are executed from; findings S2.
+/// Protected by the read-only mount from which shims are executed; findings S2.
 #[tokio::test]
 async fn the_nodes_file_of_the_program_cannot_be_changed() {
     let world = World::new("program-file");

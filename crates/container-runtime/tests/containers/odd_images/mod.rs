@@ -1,5 +1,6 @@
-//! Odd images are started, all of them: each process finds itself in the same place as with runc, which starts
-//! the bundle that umoci makes of the image. Differences are faults, or in the list below with their reason.
+//! All unusual images start, and each process gets the environment that runc creates for it. runc starts
+//! the bundle that umoci builds from the image. Each difference is a defect, or has an entry with its
+//! reason below.
 
 #[path = "../../../../image-store/tests/corpus/description.rs"]
 mod description;
@@ -32,13 +33,13 @@ use sight::{NOBODY, Sight};
 
 use crate::world::{World, copy_libraries, sandbox_spec, until};
 
-/// Fewer than this many started containers are a fault of the test.
+/// If fewer containers start, the test is broken.
 const STARTED_MIN: usize = 340;
 
-/// Images at a time.
+/// Number of images that are tested concurrently.
 const WORKERS: usize = 4;
 
-/// Where the program is that runs in each container.
+/// The directory of the program that runs in each container.
 const PROBE: &str = "/probe";
 
 /// The files that an agent mounts into every container.
@@ -46,7 +47,7 @@ const FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 const VARIABLES: [(&str, &str); 2] = [("PATH", "/usr/bin:/bin"), ("TERM", "xterm")];
 
-/// The reason for a difference of two processes that is wanted.
+/// The reason for an intended difference of two processes.
 fn reason(fact: &str, ours: &str, theirs: &str) -> Option<&'static str> {
     match fact {
         _ if ours == theirs => Some("no difference"),
@@ -59,7 +60,7 @@ fn reason(fact: &str, ours: &str, theirs: &str) -> Option<&'static str> {
         _ if theirs == "-" && GUARDED.contains(&fact) => {
             Some("the kernel's files are guarded as by containerd")
         }
-        // umoci asks for no attributes of the kernel's files.
+        // umoci requests no attributes for the kernel's file systems.
         _ if fact.starts_with("mount /proc") || fact == "mount /sys/firmware" => {
             let (ours, theirs) = (ours.split_once(' ')?, theirs.split_once(' ')?);
             let has = |option| ours.1.split(',').any(|found| found == option);
@@ -73,7 +74,7 @@ fn reason(fact: &str, ours: &str, theirs: &str) -> Option<&'static str> {
     }
 }
 
-/// The reason for a difference that a pod with users of its own has.
+/// The reason for an intended difference of a pod with a user namespace.
 fn reason_with_own_users(difference: &tree::Difference) -> Option<&'static str> {
     let tree::Difference {
         path,
@@ -98,7 +99,7 @@ fn reason_with_own_users(difference: &tree::Difference) -> Option<&'static str> 
     }
 }
 
-/// Mounts over files of the kernel that umoci leaves open.
+/// Mounts over files of the kernel that umoci does not cover.
 const GUARDED: [&str; 4] = [
     "mount /proc/acpi",
     "mount /proc/interrupts",
@@ -106,7 +107,7 @@ const GUARDED: [&str; 4] = [
     "mount /sys/devices/virtual/powercap",
 ];
 
-/// The reason for a difference of two files that is wanted.
+/// The reason for an intended difference of two files.
 fn reason_of_file(difference: &tree::Difference) -> Option<&'static str> {
     let tree::Difference { path, fact, .. } = difference;
     match *fact {
@@ -143,7 +144,7 @@ impl Given {
                 format!("{PROBE}{}", Path::new(linker).parent().unwrap().display()),
             ],
         };
-        // It says that it runs, and waits for a writer who never comes.
+        // The script prints that it runs, and waits for a writer that never comes.
         let script = format!("echo runs; read line < {PROBE}/wait");
         let busybox = format!("{PROBE}/busybox");
         command.extend([busybox, "sh".to_owned(), "-c".to_owned(), script]);
@@ -154,7 +155,7 @@ impl Given {
         Given { dir, command }
     }
 
-    /// By destination: the source.
+    /// The mounts: destination and source.
     fn mounts(&self) -> Vec<(PathBuf, PathBuf)> {
         let files = FILES.iter().map(|path| {
             let name = Path::new(path).file_name().unwrap();
@@ -170,7 +171,7 @@ fn output(command: &mut Command) -> Output {
     done.expect("cargo xtask setup installs runc and umoci")
 }
 
-/// The image in a container of runc.
+/// Starts the image in a container of runc.
 fn theirs(layout: &Path, place: &Path, given: &Given, begun: i64) -> Result<Sight, String> {
     let bundle = place.join("bundle");
     let image = format!("{}:image", layout.display());
@@ -222,7 +223,7 @@ fn theirs(layout: &Path, place: &Path, given: &Given, begun: i64) -> Result<Sigh
     Ok(sight)
 }
 
-/// The image in a container of ours.
+/// Starts the image in a container of this runtime.
 async fn ours(
     world: &World,
     sandbox: &Sandbox,
@@ -278,13 +279,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// The results of all images.
 #[derive(Default)]
 struct Results {
-    /// By whether the pod has users of its own.
+    /// Number of started containers without and with a user namespace.
     started: [AtomicUsize; 2],
     compared: AtomicUsize,
     faults: Mutex<Vec<String>>,
 }
 
-/// The differences that nobody wants.
+/// The differences without a reason.
 fn differences(
     image: &Described,
     ours: &Sight,
@@ -308,7 +309,8 @@ fn differences(
         let (ours, theirs) = (of(&ours), of(&theirs));
         let difference = format!("{name}: {ours:?} {theirs:?}");
         let is_mounted = name.starts_with("device ") || name.starts_with("mount /dev/");
-        // Nobody can make device nodes there: the node's are mounted, and so are they over guarded files.
+        // A process in a user namespace cannot create device nodes, so the node's device nodes are mounted,
+        // also over masked files.
         let is_wanted = reason(name, &ours, &theirs).is_some()
             || has_own_users && (is_mounted || ours == "devtmpfs ");
         (!is_wanted).then_some(difference)
@@ -316,7 +318,8 @@ fn differences(
     files.chain(others).collect()
 }
 
-/// Starts an image in both, and compares; then in a pod with users of its own, where only ids differ.
+/// Starts an image in both runtimes and compares the results. Then starts it in a pod with a user
+/// namespace, where only ids may differ.
 async fn try_image(
     world: &World,
     [plain, own_users]: [&Sandbox; 2],
@@ -345,7 +348,7 @@ async fn try_image(
                 results.compared.fetch_add(1, Ordering::Relaxed);
                 differences(image, ours, theirs, has_own_users)
             }
-            // runc follows a relative link at this place, and refuses an absolute one.
+            // runc follows a relative link at this path, and rejects an absolute link.
             (Err(ours), Ok(_)) if ours.starts_with("mount tmpfs to /dev: symbolic links") => {
                 Vec::new()
             }

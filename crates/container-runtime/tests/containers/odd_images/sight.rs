@@ -1,4 +1,4 @@
-//! Facts that a process sees of its container.
+//! Facts about a container that a process in it can observe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::FILES;
 use super::tree::{self, Tree};
 
-/// All that a process sees of its container.
+/// All facts that a process in a container can observe.
 #[derive(Debug)]
 pub struct Sight {
     /// User, groups and working directory.
@@ -16,7 +16,7 @@ pub struct Sight {
     environment: BTreeMap<String, String>,
     /// The files outside of mounts, and mount points.
     pub files: Tree,
-    /// By mount point: the kind of file system, and how it is mounted.
+    /// By mount point: the type of the file system and the mount options.
     mounts: BTreeMap<PathBuf, String>,
     /// The contents of mounted files.
     read: BTreeMap<PathBuf, String>,
@@ -24,7 +24,7 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// Of a process on the node that stays as it is.
+    /// The facts about a process on the node. The process must not change its container.
     pub fn of(pid: i32, begun: i64) -> Self {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let root = proc.join("root");
@@ -53,7 +53,8 @@ impl Sight {
         for (path, facts) in &mut files {
             let (user, group) = facts.owner;
             facts.owner = (id_inside(user, first_id), id_inside(group, first_id));
-            // A mount point was made or changed by the start; so were the directories of new ones.
+            // The start has created or changed the mount points, and the parent directories of new mount
+            // points.
             if facts.time >= begun {
                 facts.time = i64::MAX;
             }
@@ -86,7 +87,7 @@ impl Sight {
         }
     }
 
-    /// The facts but files, by what they are about.
+    /// All facts except the files, by their subject.
     pub fn other_facts(&self) -> BTreeMap<String, String> {
         let process = self.process.iter();
         let process = process.map(|(name, value)| (format!("process {name}"), value.clone()));
@@ -103,7 +104,7 @@ impl Sight {
     }
 }
 
-/// The id that a process sees, whose user namespace begins with this id of the node.
+/// The id inside a user namespace for an id of the node; `first_id` is the node's id for 0.
 fn id_inside(on_node: u32, first_id: u32) -> u32 {
     match on_node.checked_sub(first_id) {
         Some(id) if first_id == 0 || id < 65536 => id,
@@ -111,10 +112,10 @@ fn id_inside(on_node: u32, first_id: u32) -> u32 {
     }
 }
 
-/// The id of files whose owner has no id.
+/// The id of files whose owner has no id in the namespace.
 pub const NOBODY: u32 = 65534;
 
-/// The mounts of a process: the last of each place.
+/// The mounts of a process: for each mount point, the last mount.
 fn mounts(table: &str) -> BTreeMap<PathBuf, String> {
     let lines = table.lines().map(|line| {
         let mut words = line.split(' ');

@@ -1,10 +1,11 @@
-//! The takeover of the pods of a former agent: with the objects of the API, or from the disk alone while no
-//! API server answers.
+//! The adoption of the pods of a former agent: with the objects of the API, or from the disk alone while no
+//! API server responds.
 //!
-//! A pod that is taken over by the disk alone keeps its sandbox: its containers run, are probed,
-//! and are started again by its restart policy. It gets no other sandbox before the API confirms
-//! it. Without one the pod does not run here, and may run elsewhere: this machine may have been
-//! off, an administrator may have confirmed that, and the link may be cut since.
+//! A pod that is adopted from the disk alone keeps its sandbox: its containers run, are probed, and are
+//! restarted as its restart policy says. The agent creates no new sandbox for the pod before the API
+//! confirms the pod. A pod without a sandbox does not run here and may run on another node: this machine
+//! may have been off, an administrator may have confirmed that the machine was off, and the network may
+//! have failed since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,11 +28,10 @@ use crate::worker::{PodConfirmation, WorkerStart};
 pub struct AdoptablePod {
     /// The object and the record that the former agent stored.
     pub found: FoundPod,
-    /// Its sandbox, if there is one.
     pub sandbox: Option<Sandbox>,
 }
 
-/// The pods of a former agent, by UID.
+/// The pods of a former agent, by UID: the pods with a record on disk, and the pods with only a sandbox.
 pub fn left(
     mut found: BTreeMap<String, FoundPod>,
     sandboxes: Vec<Sandbox>,
@@ -56,14 +56,13 @@ pub fn left(
     left
 }
 
-/// The order in which pods were created.
+/// Sort key: the creation time, then the UID.
 fn age(pod: &Arc<Pod>) -> (Option<Timestamp>, String) {
     let created = pod.metadata.creation_timestamp.as_ref();
     (created.map(|time| time.0), uid_of(pod))
 }
 
-/// The uids of the pods of a pod's name that are older. They have not ended on this node, so that the pod
-/// waits for them.
+/// The UIDs of older pods with the name of `pod`. The pod waits until they have ended on this node.
 fn older_of_name(pod: &Arc<Pod>, pods: &[Arc<Pod>]) -> BTreeSet<String> {
     let of_name = pods.iter().filter(|other| name_of(other) == name_of(pod));
     let older = of_name.filter(|other| age(other) < age(pod));
@@ -71,8 +70,8 @@ fn older_of_name(pod: &Arc<Pod>, pods: &[Arc<Pod>]) -> BTreeSet<String> {
 }
 
 impl Dispatcher {
-    /// Takes over the pods of a former agent while no API server answers: those whose objects are on the disk
-    /// and whose sandbox was made. The others wait in `left`.
+    /// Adopts the pods of a former agent while no API server responds: the pods whose objects are on the
+    /// disk and whose sandbox was created. The remaining pods stay in `left`.
     pub(super) async fn adopt_alone(&mut self, left: &mut BTreeMap<String, AdoptablePod>) {
         let begun = |one: &AdoptablePod| {
             one.found.pod.spec.is_some() && (one.found.recorded || one.sandbox.is_some())
@@ -94,8 +93,8 @@ impl Dispatcher {
         }
     }
 
-    /// Compares the pods of a former agent with the API: those that were taken over already, and those that
-    /// are left. Takes over the rest, ends deleted pods, and starts new ones.
+    /// Compares the pods of a former agent with the API: the adopted pods and the pods in `left`. Adopts
+    /// the pods in `left`, terminates pods that are deleted in the API, and starts new pods.
     pub(super) async fn settle(
         &mut self,
         pods: &Cache<Pod>,
@@ -215,8 +214,8 @@ impl Dispatcher {
         });
     }
 
-    /// Keeps the workers of pods that were taken over without an API server until one answers, and settles
-    /// the pods then. `false` at the end.
+    /// Runs the workers of pods that were adopted without an API server. When an API server responds,
+    /// settles all pods with the objects of the API. Returns `false` if the agent shuts down first.
     pub(super) async fn follow_alone(
         &mut self,
         pods: &Cache<Pod>,

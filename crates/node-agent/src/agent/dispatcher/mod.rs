@@ -36,20 +36,20 @@ use adoption::{AdoptablePod, left};
 
 type Name = (String, String);
 
-/// The workers of one name by UID.
+/// The workers of the pods with one name, by UID.
 type OfName = BTreeMap<String, mpsc::Sender<Message>>;
 
-/// The knowledge of the API at the start.
+/// The state of the API's lists when the agent starts.
 enum Start {
     /// The lists are complete.
     Synced,
-    /// No server has answered: pods are taken over from the disk.
+    /// No API server has responded: pods are adopted from the disk.
     Alone,
-    /// The agent ends before that.
+    /// The agent shut down before the lists were complete.
     Ended,
 }
 
-/// Hands pods to their workers.
+/// Starts a worker for each pod, and sends the changes of a pod to its worker.
 pub(super) struct Dispatcher {
     context: Arc<WorkerContext>,
     admission: Admission,
@@ -75,7 +75,6 @@ fn uid_of(pod: &Pod) -> String {
 }
 
 impl Dispatcher {
-    /// A dispatcher that has no pods yet.
     pub fn new(
         context: Arc<WorkerContext>,
         monitor: Arc<Monitor>,
@@ -95,7 +94,7 @@ impl Dispatcher {
         }
     }
 
-    /// Adopts the pods that were found, then runs pods until the end.
+    /// Adopts the pods of a former agent, then runs pods until the agent shuts down.
     pub async fn run(
         mut self,
         found: BTreeMap<String, FoundPod>,
@@ -143,7 +142,7 @@ impl Dispatcher {
             } else {
                 self.adopt_alone(&mut left).await;
             }
-            // From here on the pod manager has all pods.
+            // After the adoption, the pod manager has all pods of the former agent.
             let running = self.context.pods.clone();
             let puller = self.context.images.clone();
             let images = Arc::new(ImageCollector::new(node.clone(), puller, running.clone()));
@@ -192,7 +191,7 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for the lists of the API; `false` if they end before.
+    /// Waits for the first lists of the API; `false` if the caches stop before.
     fn synced(&self) -> BoxFuture<'static, bool> {
         let (pods, nodes) = (self.admission.pods().clone(), self.admission.node().clone());
         let objects = self.context.api_objects.clone();
@@ -202,7 +201,7 @@ impl Dispatcher {
         synced.boxed()
     }
 
-    /// Hands each change to the pod's worker until the end.
+    /// Sends each change to the pod's worker until the agent shuts down.
     async fn follow(&mut self, pods: &Cache<Pod>, shutdown: &CancellationToken) {
         let mut changes = pods.subscribe();
         let mut address = self.context.node.config.node_ip.clone();
@@ -244,7 +243,7 @@ impl Dispatcher {
         if of_name.is_some_and(|workers| workers.contains_key(&uid)) {
             return self.send(&pod.clone(), Message::Pod(pod)).await;
         }
-        // Others of this name are deleted in the API, even if the event was missed.
+        // Pods of this name with other UIDs are deleted in the API, even if the watch missed the deletion.
         let others: Vec<String> = of_name
             .into_iter()
             .flatten()
@@ -258,7 +257,7 @@ impl Dispatcher {
         self.begin_new(pod, others.into_iter().collect()).await;
     }
 
-    /// Begins a pod that is new here, if the node takes it.
+    /// Starts the worker of a pod that is new here, if the node admits the pod.
     async fn begin_new(&mut self, pod: Arc<Pod>, predecessors: BTreeSet<String>) {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         let rejection = match phase {
@@ -328,7 +327,7 @@ impl Dispatcher {
             return;
         }
         self.forget(&name, &uid).await;
-        // The object cannot come back with the same UID; a removal that was not delivered is sent.
+        // No later object has this UID, so a missed removal is sent to the worker now.
         if let Some(pod) = pods.get(&name.0, &name.1)
             && uid_of(&pod) != uid
             && !self
@@ -340,7 +339,7 @@ impl Dispatcher {
         }
     }
 
-    /// The pod is cleaned up: the next one of its name may start.
+    /// Removes a worker whose pod is cleaned up. The next pod of this name may start then.
     async fn forget(&mut self, name: &Name, uid: &str) {
         if let Some(view) = self.view_of(name, uid) {
             self.context.pods.remove(&view);
@@ -362,8 +361,8 @@ impl Dispatcher {
         }
     }
 
-    /// Replaces a failed worker, as if the agent had restarted: its pod keeps running. Returns
-    /// whether any work was left.
+    /// Replaces a failed worker, as if the agent had restarted: the pod keeps running. Returns `false` if
+    /// the pod needs no worker any more.
     async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
         // A delay, so that a repeated failure does not spin.
         tokio::time::sleep(WORKER_RESTART_DELAY).await;
@@ -375,7 +374,7 @@ impl Dispatcher {
             None if pods.is_synced() => PodConfirmation::Removed,
             None => PodConfirmation::Unconfirmed,
         };
-        // The last published view remains if neither the API nor the disk has the pod.
+        // If neither the API nor the disk has the pod, the last published view is used.
         let shown = || self.view_of(name, uid);
         let pod = current
             .or_else(|| stored.as_ref().map(|found| found.pod.clone()))
@@ -405,7 +404,7 @@ impl Dispatcher {
         true
     }
 
-    /// Stops all pods, one wave after the other, and waits for their ends.
+    /// Stops all pods, one wave after the other, and waits until the pods have ended.
     async fn stop_pods(&mut self, pods: &Cache<Pod>) {
         let mut changes = pods.subscribe();
         let views = self.context.pods.list();
@@ -425,7 +424,7 @@ impl Dispatcher {
         }
     }
 
-    /// Stops the pods of these uids side by side and waits for their ends.
+    /// Stops the pods with these UIDs concurrently, and waits until they have ended.
     async fn stop_wave(
         &mut self,
         stop: NodeStop,
@@ -447,7 +446,8 @@ impl Dispatcher {
                     };
                     self.pods.remove(&task);
                 }
-                // A pod that is deleted meanwhile has less time, or none.
+                // A pod that is deleted during the shutdown gets a shorter grace period, or no grace
+                // period.
                 Some(change) = changes.next() => match change {
                     ObjectChange::Applied(pod, _) => {
                         self.send(&pod.clone(), Message::Pod(pod)).await;

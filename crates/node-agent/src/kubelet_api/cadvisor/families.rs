@@ -1,4 +1,4 @@
-//! The metrics, each with its value for a subject.
+//! The metrics, each with a function that reads its value from a subject.
 
 use container_runtime::accounting::{Accounting, BlockTraffic};
 use process_telemetry::prometheus::Metric;
@@ -7,7 +7,7 @@ use crate::kubelet_api::network::Interface;
 use crate::machine::machine_info::{Disk, MachineInfo, meminfo};
 use crate::machine::stats::UsageFigures;
 
-/// A metric, with its value for a subject.
+/// A metric, and the function that reads its value from a subject.
 pub(super) type MetricOf<T> = (Metric, fn(&T) -> Option<u64>);
 
 pub(super) const CPU: Metric = Metric::counter(
@@ -36,7 +36,7 @@ pub(super) const MEMORY: [MetricOf<UsageFigures>; 3] = [
     ),
 ];
 
-/// Times in nanoseconds, which are shown in seconds.
+/// Times in nanoseconds, which the page prints in seconds.
 pub(super) const TIMES: [MetricOf<Accounting>; 3] = [
     (
         Metric::counter(
@@ -268,7 +268,7 @@ pub(super) const NETWORK: [MetricOf<Interface>; 8] = [
     ),
 ];
 
-/// The use of the file system of the data directory.
+/// The usage of the file system of the data directory.
 pub(super) struct FileSystemUse {
     pub disk: Disk,
     pub used_bytes: u64,

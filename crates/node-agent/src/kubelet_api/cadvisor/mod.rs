@@ -1,8 +1,8 @@
 //! `/metrics/cadvisor`: the machine, the pods and their containers, under the names and labels of cAdvisor
 //! (docs/storage/prometheus.md there), for existing dashboards.
 //!
-//! Counters of control groups are read when they are asked for; CPU time and memory are those of the last
-//! sample, and the disk usage of containers is that of the last measurement of their files.
+//! Counters of control groups are read during the request. CPU time and memory are from the last sample,
+//! and the disk usage of containers is from the last measurement of their files.
 
 mod families;
 
@@ -32,7 +32,7 @@ use crate::node_context::NodeContext;
 use crate::paths::runtime_id;
 use crate::pods::pod_manager::{PodManager, PodView};
 
-/// The parts of the agent that the page is made of.
+/// The parts of the agent that the page is computed from.
 pub struct Sources {
     pub node: Arc<NodeContext>,
     pub pods: Arc<PodManager>,
@@ -40,12 +40,12 @@ pub struct Sources {
     pub disk: Arc<DiskFigures>,
 }
 
-/// The facts of a page that are the same for all pods.
+/// The values of a page that all pods share.
 struct Scrape {
     devices: Devices,
-    /// The file system of the data directory, on which containers write, with its device.
+    /// The file system of the data directory, to which containers write, with its device.
     file_system: Option<(String, Disk)>,
-    /// Seconds.
+    /// The time of the page, in Unix seconds.
     now: i64,
 }
 
@@ -63,7 +63,7 @@ struct Subject<'s> {
 }
 
 impl<'s> Subject<'s> {
-    /// The labels, with one more of a device or an interface.
+    /// The labels of the subject, with an additional label for a device or an interface.
     fn labels(&self, more: Option<Label<'s>>) -> Vec<Label<'s>> {
         let mut labels = vec![
             ("container", self.container),
@@ -79,7 +79,6 @@ impl<'s> Subject<'s> {
     }
 }
 
-/// Answers `/metrics/cadvisor` with the usage of containers and pods.
 pub async fn answer(sources: Sources) -> Result<Response<BoxBody>, Box<Status>> {
     let made = blocking_value(move || page(&sources)).await;
     let page =
@@ -147,7 +146,7 @@ fn machine(page: &mut Page, machine: &MachineInfo) {
     page.add(VERSION, &labels, 1);
 }
 
-/// A pod and its running containers. A container that ends meanwhile is left out.
+/// Adds a pod and its running containers to the page. A container that exits meanwhile is skipped.
 fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) {
     let Some(sandbox) = &view.sandbox else {
         return;
@@ -256,12 +255,12 @@ fn accounting(page: &mut Page, subject: &Subject<'_>, all: &Accounting, devices:
     }
 }
 
-/// The names of block devices, each looked up once for a page.
+/// The names of block devices. Each name is looked up once per page.
 #[derive(Default)]
 struct Devices(BTreeMap<(u32, u32), String>);
 
 impl Devices {
-    /// `/dev/sda`; empty for a device without a name.
+    /// A path such as `/dev/sda`; empty for a device without a name.
     fn name(&mut self, (major, minor): (u32, u32)) -> String {
         let name = self.0.entry((major, minor)).or_insert_with(|| {
             let file = format!("/sys/dev/block/{major}:{minor}/uevent");

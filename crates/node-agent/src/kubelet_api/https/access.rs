@@ -15,7 +15,7 @@ use object_model::{Status, StatusReason};
 
 use super::rights::rights;
 
-/// The group of everybody who is known.
+/// The group of all authenticated users.
 const AUTHENTICATED: &str = "system:authenticated";
 
 /// A user of the API.
@@ -42,7 +42,6 @@ impl User {
     }
 }
 
-/// The checks of one node's API.
 #[derive(Debug)]
 pub struct KubeletAuthorizer {
     node_name: String,
@@ -50,7 +49,7 @@ pub struct KubeletAuthorizer {
 }
 
 impl KubeletAuthorizer {
-    /// The checks for this node. `client` asks the API server as the node.
+    /// The checks for this node. `client` sends requests to the API server as the node.
     pub fn new(node_name: &str, client: Client) -> Self {
         Self {
             node_name: node_name.to_owned(),
@@ -58,11 +57,11 @@ impl KubeletAuthorizer {
         }
     }
 
-    /// Authenticates and authorises a request; `user` is that of the connection. A certificate counts
-    /// before a token. `stage` learns that the credentials are valid.
+    /// Authenticates and authorises a request; `user` is the user of the connection's certificate, which
+    /// has priority over a token. `stage` is notified when the credentials are valid.
     ///
-    /// *Errors.* 401 for a request without valid credentials, 403 for one that is not allowed, 500 if the API
-    /// server does not answer.
+    /// *Errors.* 401 for a request without valid credentials, 403 for one that is not allowed, 500 if the
+    /// API server does not respond.
     pub async fn permit<B>(
         &self,
         request: &Request<B>,
@@ -103,7 +102,7 @@ impl KubeletAuthorizer {
         Err(Box::new(Status::new(StatusReason::Forbidden, text)))
     }
 
-    /// The user of a token, if it is good.
+    /// The user of a token; `None` if the token is invalid.
     async fn user_of(&self, token: &str) -> Result<Option<User>, Box<Status>> {
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -147,7 +146,7 @@ impl KubeletAuthorizer {
     }
 }
 
-/// 401, without a hint.
+/// The response with code 401, without a reason that could help an attacker.
 fn unauthorized() -> Box<Status> {
     Box::new(Status::new(StatusReason::Unauthorized, "Unauthorized"))
 }

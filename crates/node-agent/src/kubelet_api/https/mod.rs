@@ -1,7 +1,8 @@
 //! The kubelet's API on the network: TLS, and a check of each request by the API server.
 //!
 //! A client presents a certificate of the cluster's authority, or a bearer token. Anonymous requests are
-//! refused. Each address has a share of the connections, and those without valid credentials are closed first.
+//! refused. Each address has a share of the connections. If the limit is reached, connections without valid
+//! credentials are closed first.
 
 mod access;
 mod rights;
@@ -42,15 +43,15 @@ use access::User;
 /// A client that does not finish its handshake, or the head of its request, within this time is
 /// disconnected.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Most connections at a time. Sessions in containers do not count after their upgrade.
+/// Maximum number of concurrent connections. Sessions in containers do not count after their upgrade.
 const CONNECTIONS_MAX: ConnectionLimits = ConnectionLimits::without_nodes(
-    1024, // Those of one API server: its followers of logs have a connection each.
+    1024, // The limit of one API server: each follower of a log needs a connection.
     512,
 );
-/// Time between a connection that could not be accepted and the next attempt.
+/// Delay after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// The certificate that new connections see.
+/// The certificate for new connections.
 #[derive(Debug)]
 struct Shown(watch::Receiver<Option<ServingCertificate>>);
 
@@ -61,7 +62,7 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// The kubelet's API on the network, not yet serving.
+/// The kubelet's API on the network, bound to its port but not serving yet.
 pub(crate) struct HttpsServer {
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -69,8 +70,8 @@ pub(crate) struct HttpsServer {
 }
 
 impl HttpsServer {
-    /// Listens, so that a port in use is an error before the node is registered. `settings` gets the port
-    /// that the system has chosen.
+    /// Binds the port, so that a port in use is an error before the node is registered. The chosen port is
+    /// written into `settings`.
     pub(crate) async fn bind(
         settings: &mut KubeletApi,
         access: KubeletAuthorizer,
@@ -89,7 +90,7 @@ impl HttpsServer {
         })
     }
 
-    /// As [`bind`](Self::bind). `None` if another program has the port, and the port is not needed.
+    /// Like [`bind`](Self::bind), but `None` if another program uses the port and the port is not needed.
     pub(crate) async fn bind_if_possible(
         settings: &mut KubeletApi,
         access: KubeletAuthorizer,
@@ -107,7 +108,7 @@ impl HttpsServer {
         }
     }
 
-    /// Serves connections until `shutdown`, which ends them.
+    /// Serves connections until `shutdown`, which closes them.
     pub(crate) async fn serve(self, service: NodeService, shutdown: CancellationToken) {
         self.serve_up_to(CONNECTIONS_MAX, service, shutdown).await;
     }
@@ -126,7 +127,8 @@ impl HttpsServer {
                 None => return,
                 Some(Ok(accepted)) => accepted,
                 Some(Err(error)) => {
-                    // Mostly: out of file descriptors. Others may be closed in the meantime.
+                    // The usual reason is a lack of file descriptors. Other connections may close during
+                    // the delay.
                     tracing::warn!(%error, "connection to the kubelet API not accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
@@ -141,7 +143,7 @@ impl HttpsServer {
                 tracing::debug!(%peer, "too many connections of one address to the kubelet API");
                 continue;
             };
-            // While known clients have all places, new connections wait in the kernel's queue.
+            // While authenticated clients have all permits, new connections wait in the kernel's queue.
             let place = shutdown.run_until_cancelled(places.clone().acquire_owned());
             let Some(Ok(place)) = place.await else {
                 return;
@@ -226,7 +228,7 @@ async fn answer(
     }
 }
 
-/// In a box: the compiler does not prove that the future of the service may change threads.
+/// The future is boxed, because the compiler cannot prove that the future of the service is `Send`.
 fn pass_on(
     service: NodeService,
     request: Request<BoxBody>,

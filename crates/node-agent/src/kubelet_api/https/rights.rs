@@ -3,19 +3,19 @@
 
 use http::Method;
 
-/// A right on a subresource of the node. Any of the subresources is enough.
+/// A right on one of several subresources of the node. A right on any one subresource is enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// The verb of the SubjectAccessReview: `get` or `create`.
     pub verb: &'static str,
-    /// The subresources, the narrowest first.
+    /// The subresources, the most specific first.
     pub subresources: &'static [&'static str],
 }
 
-/// The rights for a request; `None` for methods that the API lacks.
+/// The rights for a request; `None` for methods that the API does not have.
 ///
-/// A command or a connection in a container needs `create`, in whatever way it is requested: a
-/// WebSocket request is a GET, and the right to read must not be enough.
+/// A command or a connection in a container needs `create`, even if the request is a GET: a WebSocket
+/// request is a GET, and the right to read must not be enough.
 pub fn rights(method: &Method, path: &str) -> Option<Rights> {
     let first = path.trim_start_matches('/').split('/').next();
     let first = first.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The listener with clients of its own, and an API server that knows one token and a few rights.
+//! Tests of the listener with real clients, and with an API server that has one token and a few rights.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use tokio_util::sync::DropGuard;
 use super::super::response::text;
 use super::*;
 
-/// A machine under load is slow.
+/// Time limit of a step. A machine under load is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// User, verb, and subresource of the node `n1`.
+/// The user, the verb, and the subresource of the node `n1`.
 const RIGHTS: [(&str, &str, &str); 5] = [
     ("narrow", "get", "pods"),
     ("old", "get", "proxy"),
@@ -31,7 +31,7 @@ const RIGHTS: [(&str, &str, &str); 5] = [
 
 type Reviews = Arc<Mutex<Vec<Value>>>;
 
-/// The API server. It keeps the questions about rights, and fails for the user `unlucky`.
+/// The API server. It records the SubjectAccessReviews, and fails for the user `unlucky`.
 fn api(reviews: Reviews) -> Client {
     let service = tower::service_fn(move |request: Request<api_client::Body>| {
         let reviews = reviews.clone();
@@ -44,7 +44,7 @@ fn api(reviews: Reviews) -> Client {
                 let good = review["spec"]["token"] == "good";
                 let user = json!({"username": "monitor", "uid": "7", "groups": ["g"],
                     "extra": {"example.com/by": ["test"]}});
-                // An answer may name the user of a token that is not good.
+                // A response may name the user of an invalid token.
                 review["status"] = json!({"authenticated": good, "user": user});
             } else {
                 assert_eq!(path, "/apis/authorization.k8s.io/v1/subjectaccessreviews");
@@ -71,7 +71,7 @@ fn api(reviews: Reviews) -> Client {
     Client::new(service, "default")
 }
 
-/// Answers with the path, and echoes after an upgrade.
+/// A service that responds with the path of the request, and that echoes after an upgrade.
 fn echo() -> NodeService {
     NodeService::new(tower::service_fn(
         |mut request: Request<BoxBody>| async move {
@@ -111,7 +111,7 @@ fn new_authority() -> (Authority, tempfile::TempDir) {
     (Authority::open_or_create(dir.path()).unwrap(), dir)
 }
 
-/// A server certificate for 127.0.0.1 and this name.
+/// A server certificate for 127.0.0.1 and the DNS name `name`.
 fn serving(authority: &Authority, name: &str) -> ServingCertificate {
     let names = SubjectAltNames::api_server(name, []);
     let identity = authority.server(&names).unwrap();
@@ -154,7 +154,7 @@ impl Node {
         tls::Identity::of_pem(certificate.as_bytes(), key.as_bytes()).unwrap()
     }
 
-    /// A request over a connection of its own.
+    /// Sends a request over a new connection.
     async fn send(
         &self,
         trusted: &Authority,
@@ -171,7 +171,8 @@ impl Node {
         tokio::time::timeout(PATIENCE, exchanged).await?
     }
 
-    /// The code and the body for a user with a certificate, or for a client without one.
+    /// The status code and the body of a response to a user with a certificate, or to a client without a
+    /// certificate.
     async fn ask(&self, user: &str, request: Request<Empty<Bytes>>) -> (u16, String) {
         let identity = (!user.is_empty()).then(|| Self::identity(&self.authority, user));
         let answer = self.send(&self.authority, identity, request).await;
@@ -259,7 +260,7 @@ async fn a_token_is_asked_about() {
     assert_eq!(spec["extra"], json!({"example.com/by": ["test"]}));
     let logs = with_authorization("/logs/", "Bearer good");
     assert_eq!(node.ask("", logs).await.0, 403);
-    // The certificate counts.
+    // The certificate has priority over the token.
     assert_eq!(node.ask("nobody", metrics()).await.0, 403);
 }
 
@@ -295,7 +296,7 @@ async fn strangers_do_not_get_through_the_handshake() {
         .send(&node.authority, Some(stranger), get("/pods"))
         .await;
     assert!(refused.is_err(), "{refused:?}");
-    // The client does not know the server's authority.
+    // The client does not trust the server's authority.
     let own = Node::identity(&node.authority, "operator");
     let refused = node.send(&other, Some(own), get("/pods")).await;
     assert!(refused.is_err(), "{refused:?}");
@@ -329,7 +330,7 @@ async fn a_port_in_use_is_named() {
     let bound = HttpsServer::bind(&mut settings, access).await;
     let error = bound.err().map(|error| error.to_string());
     assert_eq!(error, Some(format!("listen on {}", node.address)));
-    // findings-2 C36: a node in the process of the API server runs without the port.
+    // findings-2 C36: a node in the process of the API server starts without the port.
     settings.is_needed = false;
     let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
     let bound = HttpsServer::bind_if_possible(&mut settings, access).await;
@@ -344,7 +345,8 @@ async fn a_port_in_use_is_named() {
     assert!(matches!(bound.err(), Some(KubeletApiError::ClientCa(_))));
 }
 
-/// findings-2 S40: strangers who fill the listener are closed for those who come, each from an address of its own.
+/// findings-2 S40: connections of unknown clients are closed in favour of new clients, each with another
+/// address.
 #[tokio::test]
 async fn strangers_who_hold_connections_keep_nobody_out() {
     let max = ConnectionLimits::without_nodes(8, 6);
@@ -357,7 +359,7 @@ async fn strangers_who_hold_connections_keep_nobody_out() {
             socket.connect(to).await.unwrap()
         }
     };
-    // They never begin a handshake: two addresses have all places.
+    // The unknown clients never begin a handshake: two addresses use all permits.
     let mut strangers = Vec::new();
     for last in [2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3] {
         strangers.push(from(last).await);
@@ -410,7 +412,7 @@ async fn the_end_closes_connections() {
     drop(node.stop);
     let mut rest = Vec::new();
     let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
-    // Closed, with or without TLS' own end.
+    // Closed, with or without the closing message of TLS.
     drop(end.unwrap());
     assert_eq!(rest, b"");
 }

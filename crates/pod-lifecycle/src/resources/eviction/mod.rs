@@ -1,10 +1,9 @@
-//! Node-pressure eviction: conditions, thresholds and the ranking of pods (statefulset.md §12.1,
-//! §12.16).
+//! Node-pressure eviction: conditions, thresholds and the ranking of pods (statefulset.md §12.1, §12.16).
 //!
-//! As kubelet's node-pressure eviction with hard thresholds: of each resource a minimum should be
-//! available ([`thresholds`]). Below it, and for a transition period after, the node has a pressure
-//! condition ([`pressure`]); and pods are evicted one after the other, first those that exceed
-//! their requests ([`ranking`]).
+//! As kubelet's node-pressure eviction with hard thresholds: each resource has a minimum that should be
+//! available ([`thresholds`]). While the available amount is below the minimum, and for a transition period
+//! afterwards, the node has a pressure condition ([`pressure`]). During the shortage, pods are evicted one
+//! after another, first the pods that exceed their requests ([`ranking`]).
 
 pub mod pressure;
 pub mod ranking;

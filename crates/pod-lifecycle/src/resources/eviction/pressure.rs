@@ -29,23 +29,19 @@ impl Condition {
 /// The available amount of a resource and its capacity, in bytes or inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceObservation {
-    /// The available amount, in bytes or inodes.
     pub available: i64,
-    /// The capacity, in bytes or inodes.
     pub capacity: i64,
 }
 
-/// One observation of the node; unknown values are absent.
+/// An observation of the node; unknown values are absent.
 pub type ResourceObservations = BTreeMap<Signal, ResourceObservation>;
 
 /// A threshold that is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// The eviction signal whose threshold is not met.
     pub signal: Signal,
     /// The threshold, in bytes or inodes.
     pub threshold: i64,
-    /// The available amount, in bytes or inodes.
     pub available: i64,
 }
 
@@ -63,8 +59,8 @@ pub fn shortages(thresholds: &Thresholds, seen: &ResourceObservations) -> Vec<Sh
     each.collect()
 }
 
-/// The node's conditions: they hold from a shortage until the transition period has passed without
-/// one.
+/// The node's pressure conditions. A condition is true from a shortage until the transition period has
+/// passed without a shortage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodePressure {
     /// The time of the last shortage for each condition.
@@ -72,7 +68,7 @@ pub struct NodePressure {
 }
 
 impl NodePressure {
-    /// The conditions after another observation.
+    /// The conditions after a new observation.
     #[must_use]
     pub fn after(&self, shortages: &[Shortage], period: SignedDuration, now: Instant) -> Self {
         let lasting = self.last_seen.iter().filter_map(|(condition, last)| {
@@ -83,12 +79,10 @@ impl NodePressure {
         Self { last_seen }
     }
 
-    /// Whether the Node condition is true.
     pub fn has(&self, condition: Condition) -> bool {
         self.last_seen.contains_key(&condition)
     }
 
-    /// The Node conditions that are true.
     pub fn conditions(&self) -> BTreeSet<Condition> {
         self.last_seen.keys().copied().collect()
     }
@@ -156,7 +150,7 @@ mod tests {
         let disk = both.after(&[], period, at(1300));
         assert_eq!(disk.conditions(), BTreeSet::from([Condition::DiskPressure]));
         assert_eq!(disk.after(&[], period, at(1400)), none);
-        // Without a period only the present shortages count.
+        // Without a transition period, only the present shortages count.
         let zero = SignedDuration::ZERO;
         let now = none.after(&look(1, 500, 500), zero, at(10));
         assert!(now.has(Condition::MemoryPressure));

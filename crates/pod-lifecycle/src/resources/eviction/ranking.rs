@@ -1,8 +1,8 @@
 //! The ranking of pods for eviction, and the message of an evicted pod.
 //!
-//! First those that exceed their requests, among them those of the lowest priority, among them the
-//! one that exceeds its request by most. Best-effort pods are therefore evicted before burstable
-//! ones, and guaranteed ones last. Critical pods stay.
+//! Pods that exceed their requests are first. They are sorted by priority, the lowest first, and then by
+//! the amount above the request, the largest first. So best-effort pods are evicted before burstable pods,
+//! and guaranteed pods last. Critical pods are never evicted.
 
 use std::cmp::Reverse;
 
@@ -14,24 +14,23 @@ use super::thresholds::Resource;
 use crate::record::PodFailure;
 use crate::spec::{Kind, containers, is_critical};
 
-/// Grace period of an evicted pod in seconds.
+/// Grace period of an evicted pod, in seconds.
 const GRACE_SECONDS: i64 = 1;
 
-/// A pod's usage of the missing resource.
+/// A pod's usage of the scarce resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodUsage {
     /// The usage of the whole pod, in bytes or inodes.
     pub total: i64,
-    /// The containers' parts by name; volumes, for instance, belong to none.
+    /// The parts of the containers, by name. Some usage, such as volumes, belongs to no container.
     pub containers: Vec<(String, i64)>,
 }
 
 /// A pod that can be evicted.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
-    /// The pod with its priority and requests.
     pub pod: &'a Pod,
-    /// Its usage; `None` if it is unknown.
+    /// The pod's usage; `None` if it is unknown.
     pub usage: Option<&'a PodUsage>,
 }
 
@@ -46,7 +45,7 @@ pub fn first_to_go(resource: Resource, candidates: &[Candidate<'_>]) -> Option<u
         let over = one
             .usage
             .map(|usage| usage.total.saturating_sub(request(spec, resource)));
-        // A pod of unknown usage comes first.
+        // A pod with unknown usage comes first.
         let exceeds = over.is_none_or(|over| over > 0);
         let rank = (
             over.is_some(),
@@ -59,7 +58,7 @@ pub fn first_to_go(resource: Resource, candidates: &[Candidate<'_>]) -> Option<u
     ranked.min().map(|(_, index)| index)
 }
 
-/// The pod's request: the maximum that its containers need at the same time, and its overhead.
+/// The pod's request: the maximum that its containers need at one time, and its overhead.
 fn request(spec: &PodSpec, resource: Resource) -> i64 {
     let overhead = spec.overhead.as_ref();
     let overhead = overhead.and_then(|overhead| amount(overhead, resource));
@@ -77,7 +76,8 @@ fn request_of_containers(spec: &PodSpec, resource: Resource) -> i64 {
     for (kind, container) in containers(spec) {
         let own = container_request(container, resource).value();
         match kind {
-            // It runs before the main containers, beside the sidecars before it.
+            // An init container runs before the main containers, and concurrently with the sidecars before
+            // it.
             Kind::Init => peak = peak.max(sum.saturating_add(own)),
             _ => sum = sum.saturating_add(own),
         }
@@ -326,9 +326,9 @@ mod tests {
     }
 
     proptest! {
-        /// statefulset.md 12.16: an evicted pod is never critical, and no pod that stays precedes
-        /// it in the order; of those with the same priority, a best-effort pod never outlives one
-        /// that is within what was guaranteed to it.
+        /// statefulset.md 12.16: an evicted pod is never critical, and no remaining pod precedes it in the
+        /// order. With equal priorities, a best-effort pod is evicted before a pod within its guaranteed
+        /// resources.
         #[test]
         fn the_first_is_the_one_that_kubelet_would_take(
             pods in proptest::collection::vec(any_pod(), 0..8)

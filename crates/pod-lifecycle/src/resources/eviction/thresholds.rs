@@ -12,13 +12,13 @@ use super::pressure::Condition;
 /// An eviction signal, in the order in which shortages are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
-    /// Memory of the node, in bytes.
+    /// Available memory of the node, in bytes.
     MemoryAvailable,
-    /// Space of the file system for pods, in bytes.
+    /// Free bytes of the file system for pods.
     NodefsAvailable,
     /// Free inodes of the file system for pods.
     NodefsInodesFree,
-    /// Space of the file system for images, in bytes.
+    /// Free bytes of the file system for images.
     ImagefsAvailable,
     /// Free inodes of the file system for images.
     ImagefsInodesFree,
@@ -35,7 +35,6 @@ pub enum Resource {
 }
 
 impl Signal {
-    /// All eviction signals.
     pub const ALL: [Self; 5] = [
         Self::MemoryAvailable,
         Self::NodefsAvailable,
@@ -44,7 +43,7 @@ impl Signal {
         Self::ImagefsInodesFree,
     ];
 
-    /// kubelet's name of the signal.
+    /// The name of the signal in kubelet.
     pub fn name(self) -> &'static str {
         match self {
             Self::MemoryAvailable => "memory.available",
@@ -64,7 +63,7 @@ impl Signal {
         }
     }
 
-    /// The condition of the node below the threshold.
+    /// The condition of the node while the signal is below its threshold.
     pub fn condition(self) -> Condition {
         match self.resource() {
             Resource::Memory => Condition::MemoryPressure,
@@ -83,7 +82,7 @@ impl Resource {
         }
     }
 
-    /// An amount as a quantity for messages.
+    /// An amount in the form of a quantity, for messages.
     pub fn quantity(self, amount: i64) -> Quantity {
         match self {
             Self::Memory | Self::EphemeralStorage => Quantity::from_bytes(amount),
@@ -104,7 +103,7 @@ pub enum Amount {
 }
 
 impl Amount {
-    /// The amount for that capacity.
+    /// The amount for a capacity.
     pub fn of(self, capacity: i64) -> i64 {
         match self {
             Self::Quantity(quantity) => quantity.value(),
@@ -117,16 +116,15 @@ impl Amount {
     }
 }
 
-/// The minimum of each signal; other signals have none.
+/// The minimum of each signal; other signals have no threshold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thresholds(BTreeMap<Signal, Amount>);
 
-/// An eviction threshold that does not parse.
+/// An eviction threshold that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidThreshold {
-    /// The threshold as written, for instance `memory.available<100Mi`.
+    /// The text of the threshold, for instance `memory.available<100Mi`.
     pub text: String,
-    /// The rule that it breaks.
     pub reason: &'static str,
 }
 
@@ -139,7 +137,7 @@ impl fmt::Display for InvalidThreshold {
 impl std::error::Error for InvalidThreshold {}
 
 impl Default for Thresholds {
-    /// kubelet's defaults, but at most 2 GiB of a large disk.
+    /// kubelet's defaults, but at most 2 GiB on a large disk.
     fn default() -> Self {
         let share = |percent: i64| Amount::Share(percent * 1000);
         let of_disk =
@@ -158,12 +156,11 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// No thresholds: nothing is evicted.
+    /// No thresholds: no pod is evicted.
     pub fn none() -> Self {
         Self(BTreeMap::new())
     }
 
-    /// Each signal with its threshold.
     pub fn iter(&self) -> impl Iterator<Item = (Signal, Amount)> {
         self.0.iter().map(|(signal, amount)| (*signal, *amount))
     }
@@ -188,7 +185,7 @@ impl Thresholds {
     }
 }
 
-/// `None` for 0% and 100%, by which kubelet disables a threshold.
+/// The amount of a threshold. `None` for 0% and 100%, with which kubelet disables a threshold.
 fn amount(value: &str) -> Result<Option<Amount>, &'static str> {
     const NEITHER: &str = "neither a quantity nor a percentage";
     if let Some(percent) = value.strip_suffix('%') {
