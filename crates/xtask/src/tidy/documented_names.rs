@@ -25,8 +25,6 @@ const FOREIGN: &[&str] = &[
     "jiff::Timestamp::now",
     "miniz_oxide",
     "mmap_threshold",
-    "quick_cache",
-    "rand_core",
     "top_pad",
     "trim_threshold",
 ];
