@@ -237,10 +237,15 @@ fn members_and_elements_are_indexed() {
 #[test]
 fn values_are_compared_with_others() {
     let value = json!({"i": -1, "u": 1, "f": 0.5, "b": true, "s": "a"});
-    assert!(value["i"] == -1 && value["u"] == 1_u64 && value["u"] == 1_usize && -1 == value["i"]);
+    assert!(value["i"] == -1 && value["u"] == 1_u64 && value["u"] == 1_usize);
+    assert!(-1 == value["i"]);
     assert!(value["i"] != 1 && value["s"] != 1 && value["u"] != "1");
-    assert!(value["f"] == 0.5 && value["b"] == true && value["s"] == "a" && "a" == value["s"]);
-    assert!(value["s"] == "a".to_owned() && value["s"] == *"a");
+    assert!(value["f"] == 0.5);
+    assert_eq!(value["b"], true);
+    assert!(value["s"] == "a");
+    assert!("a" == value["s"]);
+    let text = "a".to_owned();
+    assert!(value["s"] == text && value["s"] == *"a");
 }
 
 fn tree() -> impl Strategy<Value = Value> {

@@ -177,7 +177,7 @@ fn deep_messages_are_refused() {
 
 fn nested(tag: &[u8], message: &[u8]) -> Vec<u8> {
     let mut bytes = tag.to_vec();
-    prost::encode_length_delimiter(message.len(), &mut bytes).unwrap();
+    prost::encode_length_delimiter(message.len(), &mut bytes).expect("a buffer grows");
     bytes.extend_from_slice(message);
     bytes
 }
