@@ -1,14 +1,14 @@
 //! Values are read from JSON, and other types are read from values.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt::{self, Formatter};
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
+use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{
-    self, Deserialize, DeserializeOwned, Deserializer, Error as _, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, Visitor,
+    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _,
+    IntoDeserializer, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -182,9 +182,11 @@ impl<'de> Deserializer<'de> for Value {
     ) -> Result<V::Value, Error> {
         match self {
             Self::String(variant) => visitor.visit_enum(variant.into_deserializer()),
-            Self::Object(members) if members.len() == 1 => visitor.visit_enum(
-                MapAccessDeserializer::new(MapDeserializer::new(owned_members(members))),
-            ),
+            Self::Object(members) if members.len() == 1 => {
+                let mut members = owned_members(members);
+                let member = members.next().ok_or_else(no_variant)?;
+                visitor.visit_enum(Variant(member.0, member.1))
+            }
             other => Err(not_a_variant(&other)),
         }
     }
@@ -244,9 +246,11 @@ impl<'de> Deserializer<'de> for &'de Value {
     ) -> Result<V::Value, Error> {
         match self {
             Value::String(variant) => visitor.visit_enum(variant.as_str().into_deserializer()),
-            Value::Object(members) if members.len() == 1 => visitor.visit_enum(
-                MapAccessDeserializer::new(MapDeserializer::new(borrowed_members(members))),
-            ),
+            Value::Object(members) if members.len() == 1 => {
+                let mut members = borrowed_members(members);
+                let member = members.next().ok_or_else(no_variant)?;
+                visitor.visit_enum(Variant(member.0, member.1))
+            }
             other => Err(not_a_variant(other)),
         }
     }
@@ -261,58 +265,124 @@ impl<'de> Deserializer<'de> for &'de Value {
     }
 }
 
-fn owned_members<'de>(members: Map) -> impl Iterator<Item = (Key<'de>, Value)> {
+fn owned_members<'de>(members: Map) -> impl ExactSizeIterator<Item = (Key<'de>, Value)> {
     let members = members.into_iter();
     members.map(|(key, value)| (Key(Cow::Owned(key)), value))
 }
 
-fn borrowed_members(members: &Map) -> impl Iterator<Item = (Key<'_>, &Value)> {
+fn borrowed_members(members: &Map) -> impl ExactSizeIterator<Item = (Key<'_>, &Value)> {
     let members = members.iter();
     members.map(|(key, value)| (Key(Cow::Borrowed(key.as_str())), value))
 }
 
 fn visit_elements<'de, T, V>(
-    elements: impl Iterator<Item = T>,
+    elements: impl ExactSizeIterator<Item = T>,
     visitor: V,
 ) -> Result<V::Value, Error>
 where
     T: IntoDeserializer<'de, Error>,
     V: Visitor<'de>,
 {
+    let length = elements.len();
     let mut source = SeqDeserializer::new(elements);
     let value = visitor.visit_seq(&mut source)?;
-    // Fails if the visitor expects fewer elements.
-    source.end()?;
+    let unread = |_: Error| Error::invalid_length(length, &"fewer elements in array");
+    source.end().map_err(unread)?;
     Ok(value)
 }
 
 fn visit_members<'de, T, V>(
-    members: impl Iterator<Item = (Key<'de>, T)>,
+    members: impl ExactSizeIterator<Item = (Key<'de>, T)>,
     visitor: V,
 ) -> Result<V::Value, Error>
 where
     T: IntoDeserializer<'de, Error>,
     V: Visitor<'de>,
 {
+    let length = members.len();
     let mut source = MapDeserializer::new(members);
     let value = visitor.visit_map(&mut source)?;
-    source.end()?;
+    let unread = |_: Error| Error::invalid_length(length, &"fewer elements in map");
+    source.end().map_err(unread)?;
     Ok(value)
+}
+
+/// A variant of an enum: its name, and the value of its fields.
+struct Variant<'de, T>(Key<'de>, T);
+
+impl<'de, T> EnumAccess<'de> for Variant<'de, T>
+where
+    T: Borrow<Value> + Deserializer<'de, Error = Error>,
+{
+    type Error = Error;
+    type Variant = Fields<T>;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Fields<T>), Error> {
+        Ok((seed.deserialize(self.0)?, Fields(self.1)))
+    }
+}
+
+/// The value of the fields of a variant.
+struct Fields<T>(T);
+
+impl<'de, T> VariantAccess<'de> for Fields<T>
+where
+    T: Borrow<Value> + Deserializer<'de, Error = Error>,
+{
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<(), Error> {
+        Deserialize::deserialize(self.0)
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
+        seed.deserialize(self.0)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
+        match self.0.borrow() {
+            Value::Array(_) => self.0.deserialize_any(visitor),
+            other => Err(Error::invalid_type(unexpected(other), &"tuple variant")),
+        }
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0.borrow() {
+            Value::Object(_) => self.0.deserialize_any(visitor),
+            other => Err(Error::invalid_type(unexpected(other), &"struct variant")),
+        }
+    }
 }
 
 /// The error of a value that is no variant of an enum.
 fn not_a_variant(value: &Value) -> Error {
-    let (unexpected, expected) = match value {
-        Value::Null => (Unexpected::Unit, "string or map"),
-        Value::Bool(value) => (Unexpected::Bool(*value), "string or map"),
-        Value::Number(number) => (unexpected_number(number), "string or map"),
-        Value::String(text) => (Unexpected::Str(text), "string or map"),
-        Value::Array(_) => (Unexpected::Seq, "string or map"),
-        Value::Object(_) => {
-            return Error::invalid_value(Unexpected::Map, &"map with a single key");
-        }
-    };
-    Error::invalid_type(unexpected, &expected)
+    match value {
+        Value::Object(_) => no_variant(),
+        other => Error::invalid_type(unexpected(other), &"string or map"),
+    }
+}
+
+/// The error of an object that has not exactly one member.
+fn no_variant() -> Error {
+    Error::invalid_value(Unexpected::Map, &"map with a single key")
+}
+
+fn unexpected(value: &Value) -> Unexpected<'_> {
+    match value {
+        Value::Null => Unexpected::Unit,
+        Value::Bool(value) => Unexpected::Bool(*value),
+        Value::Number(number) => unexpected_number(number),
+        Value::String(text) => Unexpected::Str(text),
+        Value::Array(_) => Unexpected::Seq,
+        Value::Object(_) => Unexpected::Map,
+    }
 }
 
 fn unexpected_number(number: &Number) -> Unexpected<'static> {
@@ -334,12 +404,12 @@ impl<'de> IntoDeserializer<'de, Error> for Key<'de> {
     }
 }
 
-macro_rules! parsed_keys {
+macro_rules! number_keys {
     ($($function:ident: $scalar:ty => $visit:ident,)+) => {$(
         fn $function<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
             match self.0.parse::<$scalar>() {
                 Ok(value) => visitor.$visit(value),
-                Err(_) => self.deserialize_any(visitor),
+                Err(_) => Err(Error::custom("invalid value: expected key to be a number in quotes")),
             }
         }
     )+};
@@ -356,8 +426,14 @@ impl<'de> Deserializer<'de> for Key<'de> {
         }
     }
 
-    parsed_keys! {
-        deserialize_bool: bool => visit_bool,
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0.parse() {
+            Ok(value) => visitor.visit_bool(value),
+            Err(_) => self.deserialize_any(visitor),
+        }
+    }
+
+    number_keys! {
         deserialize_i8: i64 => visit_i64,
         deserialize_i16: i64 => visit_i64,
         deserialize_i32: i64 => visit_i64,

@@ -51,7 +51,7 @@ fn everything() -> Everything {
         flag: true,
         small: -3,
         large: u64::MAX,
-        ratio: 0.1,
+        ratio: 0.5,
         letter: 'é',
         nothing: (),
         pair: (80, Name("a".to_owned())),
@@ -82,6 +82,8 @@ fn a_type_becomes_a_tree_and_is_read_from_it() {
     let value = everything();
     let tree = to_value(&value).unwrap();
     assert_eq!(tree.to_string(), serde_json::to_string(&value).unwrap());
+    let wide = serde_json::to_value(0.1_f32).unwrap();
+    assert_eq!(to_value(0.1_f32).unwrap().to_string(), wide.to_string());
     assert_eq!(Everything::deserialize(&tree).unwrap(), value);
     assert_eq!(from_value::<Everything>(tree).unwrap(), value);
     assert_eq!(json!(1.0_f64 / 0.0), Value::Null);
