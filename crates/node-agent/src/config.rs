@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::error::KubeletApiError;
 
-/// What happens to the pods when the agent shuts down.
+/// The treatment of the pods when the agent shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnShutdown {
     /// The pods are stopped, each within its grace period. Their objects stay, and the next agent on this
@@ -180,7 +180,7 @@ pub struct Config {
     pub logs: LogLimits,
     /// The kubelet API on the network; `None` if API servers reach the node without a port.
     pub kubelet_api: Option<KubeletApi>,
-    /// What happens to the pods when the agent shuts down; may change until the shutdown.
+    /// The treatment of the pods when the agent shuts down; may change until the shutdown.
     pub on_shutdown: watch::Receiver<OnShutdown>,
     /// The order in which pods are stopped with the node.
     pub shutdown_order: ShutdownOrder,
