@@ -492,8 +492,7 @@ impl World {
     }
 }
 
-/// Sleeps between two reads of a pod: an eighth of the time that the test has waited so far. Each read
-/// decodes the pod in unoptimised code, which takes processor time from all other tests.
+/// Sleeps between two reads of a pod for an eighth of the time so far, because each read slows other tests.
 async fn pause(begun: Instant) {
     let [least, most] = [2, 40].map(Duration::from_millis);
     tokio::time::sleep((begun.elapsed() / 8).clamp(least, most)).await;
