@@ -139,7 +139,7 @@ fn build_programs(root: &Path) -> Result<()> {
 }
 
 /// The packages whose release programs the end-to-end tests start.
-const RELEASE_PROGRAMS: [&str; 3] = ["mainstay", "csi-test-driver", "load-generator"];
+const RELEASE_PROGRAMS: [&str; 2] = ["mainstay", "csi-test-driver"];
 
 /// Crates whose integration tests, like those of `end-to-end`, need root, the kernel's network and
 /// mounts, or installed tools.

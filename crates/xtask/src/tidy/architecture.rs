@@ -11,8 +11,7 @@ use super::{clocks, layers, sources, walks};
 const PAGE: &str = "ARCHITECTURE.md";
 
 /// The layers of the table of crates, the lowest first.
-const LAYERS: [&str; 7] = [
-    "replacements",
+const LAYERS: [&str; 6] = [
     "vocabulary",
     "decisions",
     "engines",
