@@ -21,7 +21,7 @@ const SOON: [(&str, &str); 3] = [
 const OFFLINE: [&str; 3] = ["bans", "licenses", "sources"];
 
 /// The arguments of the chore.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Deny {
     /// Also look for known vulnerabilities and for yanked and unmaintained packages, which needs the internet
     #[arg(long)]

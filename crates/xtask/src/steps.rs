@@ -14,8 +14,6 @@ use crate::engines::{self, Choice};
 use crate::test_programs::TEST_PROGRAMS;
 use crate::{cargo, deny, fuzz, protocols, setup, tables, tidy};
 
-const OFFLINE: Deny = Deny { advisories: false };
-
 /// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 1;
 
@@ -27,14 +25,14 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     if has_nextest(root) && !without_end_to_end {
         let mut steps = preparation(root);
         steps.push(Step::new("tidy", || tidy::run(root)));
-        steps.push(Step::new("deny", || deny::run(root, &OFFLINE)));
+        steps.push(Step::new("deny", || deny::run(root, &Deny::default())));
         side_by_side(steps)?;
         // The syncs of the tests would wait for what the build has left in memory.
         step("sync", || setup::quiet(&mut Command::new("sync")))?;
         return side_by_side(all_tests(root));
     }
     step("tidy", || tidy::run(root))?;
-    step("deny", || deny::run(root, &OFFLINE))?;
+    step("deny", || deny::run(root, &Deny::default()))?;
     if without_end_to_end {
         step("lints", || lint(root))?;
         step("test build", || build_tests(root))?;
