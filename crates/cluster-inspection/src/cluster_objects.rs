@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api_client::{Api, Client, ListParams, Resource, ResourceExt};
 use diagnosis::{ObservedCluster, ObservedNamespace, TargetKind, Webhook};
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -12,6 +11,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube_api_client::{Api, Client, ListParams, Resource, ResourceExt};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::snapshot::VolumeSnapshotClass;
 use serde::de::DeserializeOwned;
@@ -82,7 +82,7 @@ pub async fn read_all(
         NamespaceScope::One(namespace) => Scope::Namespace(namespace),
     };
     let found = match read(&server.client, scope, now).await {
-        Err(api_client::Error::Api(status))
+        Err(kube_api_client::Error::Api(status))
             if status.code == 403 && *reach == NamespaceScope::Readable =>
         {
             let own = server.namespace();
@@ -104,7 +104,7 @@ pub async fn read(
     client: &Client,
     scope: Scope<'_>,
     now: Timestamp,
-) -> Result<ClusterObjects, api_client::Error> {
+) -> Result<ClusterObjects, kube_api_client::Error> {
     let reader = Reader {
         client,
         scope,
@@ -168,7 +168,7 @@ impl Namespaces {
 }
 
 impl Reader<'_> {
-    async fn namespaces(&self, now: Timestamp) -> Result<Namespaces, api_client::Error> {
+    async fn namespaces(&self, now: Timestamp) -> Result<Namespaces, kube_api_client::Error> {
         use TargetKind as Kind;
         let mut all = Namespaces(BTreeMap::new(), now);
         if let Scope::Object(_, namespace) | Scope::Namespace(namespace) = self.scope {
@@ -225,7 +225,7 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    async fn cluster(&self) -> Result<ObservedCluster, api_client::Error> {
+    async fn cluster(&self) -> Result<ObservedCluster, kube_api_client::Error> {
         use TargetKind as Kind;
         let (nodes, volumes, classes, snapshot_classes, snapshot_contents) = tokio::try_join!(
             self.list_all(Need::Always, "nodes"),
@@ -273,7 +273,7 @@ impl Reader<'_> {
         })
     }
 
-    async fn webhooks(&self) -> Result<Vec<Webhook>, api_client::Error> {
+    async fn webhooks(&self) -> Result<Vec<Webhook>, kube_api_client::Error> {
         let (validating, mutating) = tokio::try_join!(
             self.list_all::<ValidatingWebhookConfiguration>(Need::Hint, "webhooks"),
             self.list_all::<MutatingWebhookConfiguration>(Need::Hint, "webhooks"),
@@ -293,7 +293,7 @@ impl Reader<'_> {
     }
 
     /// Events that are read with their namespace are not read again.
-    async fn cluster_events(&self) -> Result<Vec<Arc<Event>>, api_client::Error> {
+    async fn cluster_events(&self) -> Result<Vec<Arc<Event>>, kube_api_client::Error> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), EVENTS_OF_CLUSTER);
         let events = self
             .listed(api, Need::Hint, "events of the cluster")
@@ -307,7 +307,7 @@ impl Reader<'_> {
         &self,
         need: Need,
         what: &str,
-    ) -> Result<Option<Vec<Arc<K>>>, api_client::Error>
+    ) -> Result<Option<Vec<Arc<K>>>, kube_api_client::Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned,
@@ -326,7 +326,7 @@ impl Reader<'_> {
         &self,
         need: Need,
         what: &str,
-    ) -> Result<Option<Vec<Arc<K>>>, api_client::Error>
+    ) -> Result<Option<Vec<Arc<K>>>, kube_api_client::Error>
     where
         K: Resource<Scope = ClusterResourceScope, DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned,
@@ -352,13 +352,13 @@ impl Reader<'_> {
         api: Api<K>,
         need: Need,
         what: &str,
-    ) -> Result<Option<Vec<Arc<K>>>, api_client::Error>
+    ) -> Result<Option<Vec<Arc<K>>>, kube_api_client::Error>
     where
         K: Resource + Clone + Debug + DeserializeOwned,
     {
         let status = match api.list(&ListParams::default()).await {
             Ok(list) => return Ok(Some(list.items.into_iter().map(Arc::new).collect())),
-            Err(api_client::Error::Api(status)) if [403, 404].contains(&status.code) => status,
+            Err(kube_api_client::Error::Api(status)) if [403, 404].contains(&status.code) => status,
             Err(error) => return Err(error),
         };
         let asked_about = match (self.scope, need) {
@@ -373,7 +373,7 @@ impl Reader<'_> {
             _ => false,
         };
         if asked_about && status.code == 403 {
-            return Err(api_client::Error::Api(status));
+            return Err(kube_api_client::Error::Api(status));
         }
         let told = status.code == 403
             && match (self.scope, need) {

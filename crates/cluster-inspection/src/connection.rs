@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
 
-use api_client::{Api, Client, ListParams, Resource};
 use diagnosis::connection::{
     ConnectionAnswer, ConnectionObjects, ConnectionQuestion, Destination, ServerKind, addresses_of,
     decide,
@@ -13,6 +12,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube_api_client::{Api, Client, ListParams, Resource};
 use resource_kinds::discovery::service_of;
 use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
@@ -44,7 +44,7 @@ pub async fn explain_connection(
 async fn read(
     client: &Client,
     question: ConnectionQuestion<'_>,
-) -> Result<ConnectionObjects, api_client::Error> {
+) -> Result<ConnectionObjects, kube_api_client::Error> {
     let mut observed = ConnectionObjects::default();
     let all: Api<Namespace> = Api::all(client.clone());
     for name in BTreeSet::from([question.client.0, question.namespace]) {
@@ -81,7 +81,10 @@ async fn read(
 }
 
 /// The addresses of a pod's node. A user who may not read nodes knows one from the pod.
-async fn own_node(client: &Client, pod: &Pod) -> Result<BTreeSet<Ipv4Addr>, api_client::Error> {
+async fn own_node(
+    client: &Client,
+    pod: &Pod,
+) -> Result<BTreeSet<Ipv4Addr>, kube_api_client::Error> {
     let host = pod
         .status
         .as_ref()
@@ -98,7 +101,7 @@ async fn own_node(client: &Client, pod: &Pod) -> Result<BTreeSet<Ipv4Addr>, api_
     Ok(addresses)
 }
 
-async fn list<K>(client: &Client, namespace: &str) -> Result<Vec<K>, api_client::Error>
+async fn list<K>(client: &Client, namespace: &str) -> Result<Vec<K>, kube_api_client::Error>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     K: Clone + Debug + DeserializeOwned,

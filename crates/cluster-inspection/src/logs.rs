@@ -1,8 +1,8 @@
 //! The last lines of the logs that an answer asks for.
 
-use api_client::{Api, Client, LogParams};
 use diagnosis::{Explanation, Finding, Log};
 use k8s_openapi::api::core::v1::Pod;
+use kube_api_client::{Api, Client, LogParams};
 
 /// Lines of a log that are shown.
 const LINES: i64 = 10;
@@ -22,7 +22,7 @@ pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<Stri
         link.log = match read(client, link, previous).await {
             Ok(lines) if lines.is_empty() => Log::NotWanted,
             Ok(lines) => Log::Read(lines),
-            Err(api_client::Error::Api(status)) if status.code == 403 => {
+            Err(kube_api_client::Error::Api(status)) if status.code == 403 => {
                 refused = Some(status.message);
                 Log::NotWanted
             }
@@ -43,7 +43,7 @@ async fn read(
     client: &Client,
     link: &Finding,
     previous: bool,
-) -> Result<Vec<String>, api_client::Error> {
+) -> Result<Vec<String>, kube_api_client::Error> {
     let namespace = link.object.namespace.as_deref().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let parameters = LogParams {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use api_client::Client;
 use futures::future::join_all;
 use json_tree::Value;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_api_client::Client;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
 

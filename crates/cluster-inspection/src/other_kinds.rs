@@ -1,8 +1,8 @@
 //! Objects of kinds that have no answers of their own, such as custom resources.
 
-use api_client::{Api, DynamicObject, PartialObjectMeta, ServedResource};
 use diagnosis::{Explanation, TargetKind, explain_metadata};
 use jiff::Timestamp;
+use kube_api_client::{Api, DynamicObject, PartialObjectMeta, ServedResource};
 
 use crate::error::InspectionError;
 use crate::server::Server;
@@ -40,7 +40,7 @@ async fn read(
     server: &Server,
     (kind, name): (&str, &str),
     namespace: &str,
-) -> api_client::Result<Option<(ServedResource, Option<Metadata>)>> {
+) -> kube_api_client::Result<Option<(ServedResource, Option<Metadata>)>> {
     let Some(kind) = find(server, kind).await? else {
         return Ok(None);
     };
@@ -65,7 +65,7 @@ pub async fn check_readable(
 ) -> Result<(), InspectionError> {
     let kind = kind.kind();
     match read(server, (kind, name), namespace).await {
-        Err(api_client::Error::Api(status)) if status.code == 500 => {
+        Err(kube_api_client::Error::Api(status)) if status.code == 500 => {
             let text = format!("{kind} {name:?}: {}", status.message);
             Err(InspectionError::Server(text))
         }
@@ -74,7 +74,7 @@ pub async fn check_readable(
 }
 
 /// The kind of that name, in the preferred version of the first group that has it.
-async fn find(server: &Server, word: &str) -> api_client::Result<Option<ServedResource>> {
+async fn find(server: &Server, word: &str) -> kube_api_client::Result<Option<ServedResource>> {
     for group in server.client.served_groups().await? {
         for version in &group.versions {
             let served = server.client.served_resources(&group.name, version);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api_client::Client;
 use jiff::Timestamp;
+use kube_api_client::Client;
 use kubeconfig::{Kubeconfig, Limits, ReadError, Transport, read};
 
 use crate::error::InspectionError;
@@ -99,10 +99,10 @@ impl Server {
     }
 
     /// An error with its remedy.
-    pub fn explain(&self, error: api_client::Error) -> InspectionError {
+    pub fn explain(&self, error: kube_api_client::Error) -> InspectionError {
         let (url, source) = (&self.url, &self.source);
         InspectionError::Server(match error {
-            api_client::Error::Api(status) if status.code == 401 => match self.expired {
+            kube_api_client::Error::Api(status) if status.code == 401 => match self.expired {
                 Some(end) => expiry::remedy(url, source, end),
                 None => format!(
                     "the server at {url} does not know the user of {source}: {}; with mainstay, \
@@ -110,7 +110,7 @@ impl Server {
                     status.message
                 ),
             },
-            api_client::Error::Api(status) => {
+            kube_api_client::Error::Api(status) => {
                 format!("the server at {url} says: {}", status.message)
             }
             other => format!(

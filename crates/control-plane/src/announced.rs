@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
-use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::core::v1::Service;
+use kube_api_client::{Api, Patch, PatchParams};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 
 use super::Server;

@@ -1,8 +1,8 @@
 //! The clock of leases among servers.
 
+use controller_planners::leader_election::ClockReading;
 use host_kernel::deadline;
 use jiff::SignedDuration;
-use planners::leader_election::ClockReading;
 
 /// The reading of this machine's clock since its boot, which continues while the machine is suspended.
 pub fn reading() -> ClockReading {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use certificates::{Authority, Identity, SubjectAltName, SubjectAltNames};
-use console::output::warn;
+use command_output::output::warn;
 use data_directory::private_file;
 use host_kernel::{blocking, blocking_value};
 use tokio::sync::watch;

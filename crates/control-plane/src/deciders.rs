@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api_client::Client;
-use api_server::Component;
 use controllers::SharedCaches;
+use kube_api_client::Client;
+use kube_api_server::Component;
 use leader_election::{Lead, Term, during};
 use object_model::listening::Listening;
 use process_telemetry::Health;
@@ -19,7 +19,7 @@ use crate::tasks::TaskGroup;
 pub struct LeaderParts {
     client: Box<dyn Fn(&str) -> Client + Send + Sync>,
     controllers: controllers::Config,
-    scheduler: scheduler::Config,
+    scheduler: pod_scheduler::Config,
     health: Health,
     failed: CancellationToken,
     running: Arc<Mutex<Running>>,
@@ -59,7 +59,7 @@ impl LeaderParts {
             silence: Some(server.silence.clone()),
             ..controllers::Config::default()
         };
-        let scheduler = scheduler::Config::default();
+        let scheduler = pod_scheduler::Config::default();
         let (of_controllers, of_scheduler) =
             (controllers.metrics.clone(), scheduler.metrics.clone());
         server.show(move |page| of_controllers.write(page));
@@ -105,11 +105,13 @@ impl LeaderParts {
             controllers::run_all(controllers, config, stop)
         });
         let scheduler = client("system:kube-scheduler");
-        let config = scheduler::Config {
+        let config = pod_scheduler::Config {
             caches: Some(caches),
             ..self.scheduler.clone()
         };
-        let scheduler = parts.run("scheduler", |stop| scheduler::run(scheduler, config, stop));
+        let scheduler = parts.run("scheduler", |stop| {
+            pod_scheduler::run(scheduler, config, stop)
+        });
         *lock(&self.running) = Running {
             controllers: Some(controllers),
             scheduler: Some(scheduler),

@@ -1,9 +1,9 @@
 //! The choice of the default storage class.
 
 use anyhow::{Context, Result};
-use api_client::{Api, ListParams, Patch, PatchParams};
 use json_tree::json;
 use k8s_openapi::api::storage::v1::StorageClass;
+use kube_api_client::{Api, ListParams, Patch, PatchParams};
 use resource_kinds::annotations::DEFAULT_STORAGE_CLASS;
 use resource_kinds::bootstrap::{COW_CLASS, DEFAULT_CLASS, REPLICATED_CLASS};
 use resource_kinds::storage::is_default;

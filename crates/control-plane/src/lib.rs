@@ -29,7 +29,7 @@ mod vanished_keys;
 
 use std::path::{Path, PathBuf};
 
-use console::output::warn;
+use command_output::output::warn;
 use leader_election::{Election, Lead};
 use object_model::listening::Listening;
 use tokio::sync::watch;

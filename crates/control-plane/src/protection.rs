@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use api_server::encryption::EncryptionConfig;
-use api_server::{AdmissionConfiguration, Audit, AuditLogOptions};
+use kube_api_server::encryption::EncryptionConfig;
+use kube_api_server::{AdmissionConfiguration, Audit, AuditLogOptions};
 use serde::Deserialize;
 
 const MIB: u64 = 1 << 20;

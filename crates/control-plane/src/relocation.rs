@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use api_server::rewrite::{Rewrite, rewrite};
 use json_tree::Value;
+use kube_api_server::rewrite::{Rewrite, rewrite};
 use mvcc_store::Store;
 use resource_kinds::annotations::{VOLUME_MOVE, VOLUME_REPLICATION};
 use resource_kinds::labels::HOSTNAME;

@@ -6,20 +6,20 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use api_client::Client;
-use api_server::encryption::{self, EncryptionConfig};
-use api_server::{
-    ApiServer, Component, NodeConnection, NodeConnector, NodeService, TlsMaterial, UserInfo,
-};
 use certificates::{Authority, Identity, SubjectAltName};
+use controller_planners::certificate_signing::Names;
+use controller_planners::node_lifecycle::reach::KubeletPath;
 use controllers::{NodeReach, ServerNames, SilencePlace};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::{block_in_place, blocking, blocking_value};
 use json_tree::Value;
+use kube_api_client::Client;
+use kube_api_server::encryption::{self, EncryptionConfig};
+use kube_api_server::{
+    ApiServer, Component, NodeConnection, NodeConnector, NodeService, TlsMaterial, UserInfo,
+};
 use mvcc_store::Store;
-use planners::certificate_signing::Names;
-use planners::node_lifecycle::reach::KubeletPath;
 use pod_network::Cidr;
 use process_telemetry::prometheus::Page;
 use process_telemetry::{Health, SlowPolls};
@@ -164,7 +164,7 @@ impl Server {
         let store = open_objects(store, encryption, &config.relocation, &silence).await?;
         token_key.await?;
         let signer = authority.token_signer().context("prepare the token key")?;
-        let api = ApiServer::new(api_server::Config {
+        let api = ApiServer::new(kube_api_server::Config {
             store,
             kinds: kinds.clone(),
             admission: resource_kinds::admission::plugins(),
@@ -184,9 +184,9 @@ impl Server {
                 None => vec![config.advertise],
             },
             nodes: config.nodes,
-            limits: api_server::Limits {
+            limits: kube_api_server::Limits {
                 slow_polls: SlowPolls::logged(),
-                ..api_server::Limits::default()
+                ..kube_api_server::Limits::default()
             },
         })
         .await
@@ -228,7 +228,7 @@ impl Server {
         if let Some(class) = default_class {
             // A webhook for classes must not keep its own pods from starting.
             if let Err(error) = default_class::choose(&self, class).await {
-                console::output::warn(&format!("mainstay: --default-class: {error:#}"));
+                command_output::output::warn(&format!("mainstay: --default-class: {error:#}"));
             }
         }
         Ok(self)
@@ -275,7 +275,7 @@ impl Server {
         NodeReach::of(move |node| {
             let api = api.upgrade();
             async move {
-                let api_server::NodeReach {
+                let kube_api_server::NodeReach {
                     address: place,
                     connection: way,
                 } = api?.reach_node(&node).await?;
@@ -413,7 +413,7 @@ async fn open_objects(
     let rewritten = relocation.apply(store.as_ref()).await?;
     if rewritten > 0 {
         let DataLocation { path, host } = &relocation.from;
-        console::output::warn(&format!(
+        command_output::output::warn(&format!(
             "mainstay: the data directory was {} on {host}: {rewritten} objects that name these are \
              rewritten",
             path.display()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use certificates::{SealError, ServerToken, SharedError, SharedKeys};
-use console::output::say;
+use command_output::output::say;
 use data_directory::store_record;
 use futures::FutureExt;
 use futures::future::BoxFuture;

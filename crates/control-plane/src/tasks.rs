@@ -1,6 +1,6 @@
 //! Parts of the program that run beside each other and end together.
 
-use console::output::warn;
+use command_output::output::warn;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use process_telemetry::{Component, Health};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use certificates::SharedKeys;
-use console::output::warn;
+use command_output::output::warn;
 use data_directory::store_record;
 use host_kernel::block_in_place;
 use mvcc_store::{Range, Store};

@@ -6,10 +6,10 @@
 pub(crate) struct ApiError {
     pub what: &'static str,
     #[source]
-    pub source: api_client::Error,
+    pub source: kube_api_client::Error,
 }
 
 /// Names the attempt that failed.
-pub(crate) fn failed(what: &'static str) -> impl FnOnce(api_client::Error) -> ApiError {
+pub(crate) fn failed(what: &'static str) -> impl FnOnce(kube_api_client::Error) -> ApiError {
     move |source| ApiError { what, source }
 }

@@ -3,8 +3,12 @@
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use api_client::Client;
 use certificates::Authority;
+use controller_framework::{
+    Cache, Controller, Index, Object, PodsByLabel, Queue, Recorder, SharedCaches, Work,
+    run_controller,
+};
+use controller_planners::certificate_signing::Names;
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -15,13 +19,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_api_client::Client;
 use object_model::listening::Listening;
-use planners::certificate_signing::Names;
 use process_telemetry::Component;
-use reconcile::{
-    Cache, Controller, Index, Object, PodsByLabel, Queue, Recorder, SharedCaches, Work,
-    run_controller,
-};
 use resource_kinds::pod_view::PodView;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +71,7 @@ pub struct Config {
     /// The listening sockets of the machine; `None` if they are unknown.
     pub listening: Option<watch::Receiver<Listening>>,
     /// The controllers may pause for this time before the grace period of silent nodes starts again; `None` is
-    /// [`planners::node_lifecycle::GAP`].
+    /// [`controller_planners::node_lifecycle::GAP`].
     pub observation_gap: Option<SignedDuration>,
     /// Storage for the observed silence of nodes, which the next run reads; without it, each run counts from its start.
     pub silence: Option<SilencePlace>,

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, ServedResource};
+use controller_framework::{Cache, Identity, Index, ObjectChange, WatchConfig};
+use controller_planners::garbage_collection::FOREGROUND;
 use futures::StreamExt;
 use futures::stream::SelectAll;
 use json_text::{Cursor, SyntaxError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::garbage_collection::FOREGROUND;
+use kube_api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, ServedResource};
 use process_telemetry::Component;
-use reconcile::{Cache, Identity, Index, ObjectChange, WatchConfig};
 use resource_kinds::annotations::MALFORMED_METADATA;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Error;
@@ -305,7 +305,7 @@ impl Inventory {
 
 /// One version of each kind that can be listed and deleted: the preferred version of its group, or the first other
 /// version with the kind.
-async fn served(client: &Client) -> api_client::Result<Vec<ServedResource>> {
+async fn served(client: &Client) -> kube_api_client::Result<Vec<ServedResource>> {
     let mut served = BTreeMap::new();
     for group in client.served_groups().await? {
         for version in &group.versions {

@@ -1,7 +1,7 @@
 //! The controllers: each controller observes through shared caches, calls its planner and executes the plan.
 //!
 //! One folder per controller (`observe` reads, `execute` writes), one list in [`run_all`]. The decisions are in the
-//! crate `planners`.
+//! crate `controller-planners`.
 
 mod api_error;
 mod attach_detach;
@@ -50,18 +50,18 @@ mod volume_snapshot;
 
 use std::sync::Arc;
 
-use api_client::Client;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
+use kube_api_client::Client;
 use process_telemetry::Component;
 use tokio::task::JoinSet;
 
 pub use context::{Caches, Config, Context, ServerNames};
+pub use controller_framework::SharedCaches;
 pub use metrics::Metrics;
 pub use node_lifecycle::SilencePlace;
 pub use node_reach::NodeReach;
-pub use reconcile::SharedCaches;
 
 use inventory::Inventory;
 

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use controller_framework::Cache;
+use controller_framework::metrics::QueueMetrics;
+use controller_planners::stateful_set::metrics;
+use controller_planners::volume_replication::lag_seconds;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolume;
-use planners::stateful_set::metrics;
-use planners::volume_replication::lag_seconds;
 use process_telemetry::prometheus::{Metric, Page};
-use reconcile::Cache;
-use reconcile::metrics::QueueMetrics;
 use resource_kinds::storage::volume_replication::VolumeReplication;
 
 use crate::node_volumes::claim_of;

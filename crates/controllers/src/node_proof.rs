@@ -1,13 +1,13 @@
 //! The proof that nothing runs on a node (docs/node-failure.md).
 
-use api_client::guarded_writes;
-use api_client::{Api, Client, Patch, PatchParams};
+use controller_planners::attach_detach::DetachProof;
+use controller_planners::node_lifecycle::fence::NodeLease;
 use jiff::{SignedDuration, Timestamp};
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use planners::attach_detach::DetachProof;
-use planners::node_lifecycle::fence::NodeLease;
+use kube_api_client::guarded_writes;
+use kube_api_client::{Api, Client, Patch, PatchParams};
 use resource_kinds::annotations;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
@@ -17,7 +17,7 @@ pub(crate) async fn proof(
     client: &Client,
     name: &str,
     node: Option<&Node>,
-) -> api_client::Result<Option<DetachProof>> {
+) -> kube_api_client::Result<Option<DetachProof>> {
     if node.is_some_and(node_conditions::is_out_of_service) {
         return Ok(Some(DetachProof::OutOfService));
     }
@@ -35,7 +35,7 @@ pub(crate) async fn take(
     lease: &NodeLease,
     epoch: i32,
     unchanged_for: SignedDuration,
-) -> api_client::Result<Option<String>> {
+) -> kube_api_client::Result<Option<String>> {
     let proof = proof_text(lease, epoch, unchanged_for);
     let patch = json!({
         "metadata": {

@@ -1,10 +1,10 @@
 //! Volumes that are local to a node: the related objects, and the records in their annotations.
 
-use api_client::guarded_writes::{found, merge};
-use api_client::{Api, Client, ListParams};
+use controller_planners::volume_move::NodePresence;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use planners::volume_move::NodePresence;
+use kube_api_client::guarded_writes::{found, merge};
+use kube_api_client::{Api, Client, ListParams};
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
@@ -30,7 +30,10 @@ pub(crate) fn presence(node: Option<&Node>) -> NodePresence {
 }
 
 /// A node, read from the API server.
-pub(crate) async fn read_node(client: &Client, name: &str) -> api_client::Result<Option<Node>> {
+pub(crate) async fn read_node(
+    client: &Client,
+    name: &str,
+) -> kube_api_client::Result<Option<Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
     found(nodes.get(name).await)
 }
@@ -40,7 +43,7 @@ pub(crate) async fn read_node(client: &Client, name: &str) -> api_client::Result
 pub(crate) async fn pods_beside(
     client: &Client,
     volume: &PersistentVolume,
-) -> api_client::Result<Vec<PodView>> {
+) -> kube_api_client::Result<Vec<PodView>> {
     let (namespace, claim) = claim_of(volume);
     if claim.is_empty() {
         return Ok(Vec::new());
@@ -57,7 +60,7 @@ pub(crate) async fn write_record(
     volume: &PersistentVolume,
     (annotation, text): (&str, &str),
     spec: Option<Value>,
-) -> api_client::Result<bool> {
+) -> kube_api_client::Result<bool> {
     let mut patch = json!({"metadata": {"annotations": {annotation: text}}});
     if let Some(spec) = spec {
         patch["spec"] = spec;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use api_client::Api;
-use api_client::guarded_writes;
+use controller_framework::Cache;
 use k8s_openapi::api::core::v1::Pod;
-use reconcile::Cache;
+use kube_api_client::Api;
+use kube_api_client::guarded_writes;
 use resource_kinds::pod_view::PodView;
 
 /// Time until the controller logs that a write is missing in the cache, and reads the pod from the API server.

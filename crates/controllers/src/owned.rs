@@ -1,9 +1,9 @@
 //! Index terms of objects: the UID of their controller or its absence, and their name up to the
 //! last dash.
 
-use api_client::Resource;
-use planners::ownership;
-use reconcile::{Cache, Changes, Key, Object, ObjectChange};
+use controller_framework::{Cache, Changes, Key, Object, ObjectChange};
+use controller_planners::ownership;
+use kube_api_client::Resource;
 use resource_kinds::pod_view::PodView;
 
 /// An object that may have a controller.

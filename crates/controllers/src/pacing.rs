@@ -1,12 +1,12 @@
 //! The times of the last writes to the objects of a controller, for the decision when the next write is due
-//! ([`planners::batching`]).
+//! ([`controller_planners::batching`]).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use planners::batching::{WINDOW, WriteUrgency, delay};
-use reconcile::Key;
+use controller_framework::Key;
+use controller_planners::batching::{WINDOW, WriteUrgency, delay};
 use tokio::time::Instant;
 
 /// The times of each key. Bounded by the number of keys with a recent or an unwritten change, as long as the controller

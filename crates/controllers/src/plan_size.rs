@@ -1,4 +1,4 @@
-//! The size of a plan of pods, which decides on which thread the plan is computed ([`reconcile::decide`]).
+//! The size of a plan of pods, which decides on which thread the plan is computed ([`controller_framework::decide`]).
 
 /// The number of pods that a plan is about: the existing or the desired pods (1 if the object has no number).
 pub(crate) fn plan_size(pods: usize, desired: Option<i32>) -> usize {

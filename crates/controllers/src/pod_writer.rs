@@ -2,16 +2,16 @@
 
 use std::fmt::Debug;
 
-use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
-use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use controller_framework::{Cache, Recorder};
+use controller_planners::pod_set::PodAction;
 use futures::future::join_all;
 use json_tree::{Value, json};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::pod_set::PodAction;
+use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use process_telemetry::polls::spend;
-use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
@@ -30,14 +30,14 @@ pub(crate) enum PodError {
         what: &'static str,
         action: Box<PodAction>,
         #[source]
-        source: api_client::Error,
+        source: kube_api_client::Error,
     },
     /// The owner was deleted or replaced.
     #[error("the owner has been replaced or is being deleted")]
     OwnerChanged,
     /// The owner could not be read.
     #[error("read the owner")]
-    Owner(#[source] api_client::Error),
+    Owner(#[source] kube_api_client::Error),
 }
 
 impl PodError {
@@ -176,7 +176,7 @@ where
         same.then_some(()).ok_or(PodError::OwnerChanged)
     }
 
-    async fn create(&self, pod: &Pod) -> api_client::Result<PodWrite> {
+    async fn create(&self, pod: &Pod) -> kube_api_client::Result<PodWrite> {
         let params = PostParams::default();
         let created = self.pods().create_written(&params, pod).await;
         match &created {
@@ -200,7 +200,7 @@ where
         })
     }
 
-    async fn delete(&self, name: &str, uid: &str) -> api_client::Result<PodWrite> {
+    async fn delete(&self, name: &str, uid: &str) -> kube_api_client::Result<PodWrite> {
         let deleted = guarded_writes::delete(&self.pods(), name, Delete::of_uid(uid)).await;
         match &deleted {
             Ok(true) => {
@@ -223,7 +223,7 @@ where
     }
 
     /// Patches a pod; a deleted pod needs no patch.
-    async fn patch(&self, name: &str, patch: Patch<Value>) -> api_client::Result<PodWrite> {
+    async fn patch(&self, name: &str, patch: Patch<Value>) -> kube_api_client::Result<PodWrite> {
         let written = self
             .pods()
             .patch(name, &PatchParams::default(), &patch)
@@ -239,9 +239,9 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use api_client::Body;
     use http::{Method, Request, Response};
     use k8s_openapi::api::apps::v1::ReplicaSet;
+    use kube_api_client::Body;
     use tokio_util::sync::CancellationToken;
 
     use super::*;

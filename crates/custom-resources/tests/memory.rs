@@ -6,7 +6,7 @@
 use custom_resources::served_versions;
 use jiff::Timestamp;
 use json_tree::{Value, json};
-use openapi_schema::Schema;
+use openapi_documents::Schema;
 
 const DEFINITIONS: usize = 4000;
 /// Bytes of a text in a definition.

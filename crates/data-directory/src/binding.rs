@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use console::output::warn;
+use command_output::output::warn;
 use mvcc_store::{Store, StoreError};
 
 use super::{Claim, Engine};

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use console::output::say;
+use command_output::output::say;
 use host_kernel::durable_file;
 
 /// Maximum time until a background server is ready: longer than the recovery of a large store on a busy disk.

@@ -1,14 +1,14 @@
 //! The causes for a claim: its class, its volume, its provisioner, and the pods that use it.
 
+use controller_planners::stateful_set::identity;
+use controller_planners::volume_binding::{ClaimView, plan_claim};
+use controller_planners::volume_protection::{names, uses};
+use controller_planners::volume_replication::condition_message;
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use object_model::Quantity;
-use planners::stateful_set::identity;
-use planners::volume_binding::{ClaimView, plan_claim};
-use planners::volume_protection::{names, uses};
-use planners::volume_replication::condition_message;
 use pod_lifecycle::diagnosis::{Remedy, remedy, text};
 use resource_kinds::annotations;
 use resource_kinds::pod_view::PodView;

@@ -1,10 +1,10 @@
 //! Jobs and CronJobs: their failures, and the reasons why they do not progress.
 
+use controller_planners::cron_job::missed_and_next;
 use jiff::SignedDuration;
 use json_tree::{Value, json};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition};
 use k8s_openapi::api::core::v1::Event;
-use planners::cron_job::missed_and_next;
 use pod_lifecycle::diagnosis::{Remedy, remedy, text};
 use resource_kinds::pod_view::{Phase, PodView};
 

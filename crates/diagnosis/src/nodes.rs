@@ -1,8 +1,8 @@
 //! Nodes: missing heartbeats, missing resources, and taints or cordons that keep pods away.
 
+use controller_planners::node_lifecycle::fence::{NodeLease, wait};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Event, Node, NodeCondition};
-use planners::node_lifecycle::fence::{NodeLease, wait};
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::reasons::node_condition;
 

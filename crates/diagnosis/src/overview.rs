@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use controller_planners::ownership::controller;
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::ownership::controller;
 
 use super::explain::explain;
 use super::explanation::{Explanation, Object, WaitState};

@@ -1,8 +1,8 @@
 //! Explanations of objects that change the number of pods, or limit their eviction.
 
+use controller_planners::disruption::selected;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use planners::disruption::selected;
 use pod_lifecycle::diagnosis::{Remedy, text};
 
 use super::chain_builder::ChainBuilder;

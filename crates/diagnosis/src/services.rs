@@ -347,12 +347,13 @@ impl<'e> View<'e> {
     fn no_address(&self, class: Option<&str>) -> CauseChain {
         let name = &self.object.name;
         let mut builder = self.builder("Pending", "no load balancer has given it an address");
-        let is_of_node = class.is_none_or(|class| class == planners::load_balancer::CLASS);
+        let is_of_node =
+            class.is_none_or(|class| class == controller_planners::load_balancer::CLASS);
         if let Some(class) = class.filter(|_| !is_of_node) {
             builder.remedy(format!(
                 "install the controller of the class {class}; the machine's own \
                  addresses are for Services without a class or of the class {}",
-                planners::load_balancer::CLASS
+                controller_planners::load_balancer::CLASS
             ));
             return builder.chain();
         }

@@ -1,7 +1,7 @@
 //! The state of a set in one line, and notes on intended states that users should know.
 
+use controller_planners::stateful_set::{StatefulSetPlan, identity};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
-use planners::stateful_set::{StatefulSetPlan, identity};
 use pod_lifecycle::diagnosis::text;
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;

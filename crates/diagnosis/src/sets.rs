@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use planners::stateful_set::{
+use controller_planners::stateful_set::{
     Cause, Observed, StatefulSetAction, StatefulSetPlan, Waiting, identity, plan,
 };
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::pod_view::PodView;
 

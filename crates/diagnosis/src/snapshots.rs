@@ -1,6 +1,6 @@
 //! Snapshots that are not ready, and the reason.
 
-use planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
+use controller_planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::snapshot::{DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotContent};
 

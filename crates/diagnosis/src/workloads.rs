@@ -1,11 +1,11 @@
 //! Owners of interchangeable pods: from the number of missing pods to the causes of the pods, or to the refusal of
 //! their creation.
 
+use controller_planners::ownership;
+use controller_planners::replica_set::converted;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::ownership;
-use planners::replica_set::converted;
 use pod_lifecycle::diagnosis::{Remedy, pod as diagnose, text};
 use resource_kinds::labels::{CONTROLLER_REVISION_HASH, POD_TEMPLATE_HASH};
 use resource_kinds::pod_view::PodView;

@@ -225,7 +225,7 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
         after.push_time(resolved);
         api.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0"));
         network.run(|| wait_for(server, &full, A, |code| code == NO_SUCH_NAME));
-        // Changes within the window after this change of the endpoints are collected (`planners::batching`).
+        // Changes within the window after this change of the endpoints are collected (`controller_planners::batching`).
         sleep(QUIET);
     }
     println!("  a pod's name, {rounds} rounds");

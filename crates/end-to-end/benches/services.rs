@@ -191,7 +191,7 @@ fn readiness(
         sample.push_time(served);
         gate("False");
         client.run(|| wait_until_refused(address));
-        // Changes within the window after this change of the endpoints are collected (`planners::batching`).
+        // Changes within the window after this change of the endpoints are collected (`controller_planners::batching`).
         sleep(Duration::from_millis(sized(1_000, 200)));
     }
     sample

@@ -40,7 +40,7 @@ impl Engine {
         assert!(
             of_up.is_none(),
             "{of_up:?} is of `mainstay up`, which has its store in the data directory: name the test in \
-             crates/xtask/src/engines.rs"
+             crates/workspace-tasks/src/engines.rs"
         );
         Self::Etcd(OwnEtcd::start(directory))
     }

@@ -10,7 +10,7 @@ use http::Request;
 use json_tree::Value;
 use kube::Client;
 use kube::core::WatchEvent;
-use schema_check::SchemaCheck;
+use schema_validation::SchemaCheck;
 
 use crate::api::configuration;
 

@@ -2,8 +2,8 @@
 
 use std::{io, time::Duration};
 
-use http_client::{socket, tls};
 use mvcc_store::Txn;
+use outbound_http::{socket, tls};
 use process_telemetry::backoff;
 use prost::Message;
 use rpc_channel::{Channel, ChannelOptions, Code, KeepAlive, Method, RpcError};

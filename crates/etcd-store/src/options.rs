@@ -3,8 +3,8 @@
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use http_client::tls::{self, BundleError};
 use mvcc_store::{Limits, StoreError, Txn};
+use outbound_http::tls::{self, BundleError};
 use rpc_channel::RpcError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;

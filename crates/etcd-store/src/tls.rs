@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use http_client::tls::{self, BundleError, ClientConfig, Identity, Roots, Trust};
+use outbound_http::tls::{self, BundleError, ClientConfig, Identity, Roots, Trust};
 use tokio::sync::Mutex;
 
 use crate::options::{ConnectError, EtcdOptions};

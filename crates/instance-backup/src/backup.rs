@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use certificates::SharedKeys;
-use console::output::say;
+use command_output::output::say;
 use control_plane::backup_contents::{Objects, Request, Source, Summary};
 use data_directory::{Engine, MARKER_FILE, Marker, left_pods, process};
 use file_archive::{TreeActivity, Writer};

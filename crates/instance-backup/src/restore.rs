@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use console::output::say;
+use command_output::output::say;
 use control_plane::backup_contents::records;
 use file_archive::ArchiveItem;
 use host_kernel::blocking;

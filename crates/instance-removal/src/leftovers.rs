@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use console::output::{say, warn};
+use command_output::output::{say, warn};
 use container_runtime::{Runtime, RuntimeOptions};
 use data_directory::left_pods::{self, LeftPod};
 use data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use console::output::say;
+use command_output::output::say;
 use data_directory::process::Identity;
 use data_directory::{Marker, left_pods};
 use nix::sys::signal::{Signal, kill};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use http_client::Proxies;
+use outbound_http::Proxies;
 
 use crate::file::{Cluster, Kubeconfig, User};
 use crate::plugin::{ClusterInfo, Plugin};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderValue, Uri};
-use http_client::Proxies;
+use outbound_http::Proxies;
 
 use crate::plugin::Plugin;
 

@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::uri::InvalidUriParts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
-use http_client::tls::{self, BundleError, Identity, Roots, Trust};
-use http_client::{Body, Pool, Proxies, RequestBody};
 use jiff::Timestamp;
+use outbound_http::tls::{self, BundleError, Identity, Roots, Trust};
+use outbound_http::{Body, Pool, Proxies, RequestBody};
 use tokio::sync::Mutex;
 use tower::Service;
 
@@ -63,7 +63,7 @@ pub enum TransportError {
     Path(#[from] InvalidUriParts),
     /// The server did not respond.
     #[error(transparent)]
-    Http(#[from] http_client::Error),
+    Http(#[from] outbound_http::Error),
 }
 
 impl TransportError {
@@ -192,7 +192,7 @@ impl Connector {
         let identity = identity.map(|(certificate, key)| Identity::of_pem(certificate, key));
         let identity = identity.transpose();
         let identity = identity.map_err(malformed("client certificate"))?;
-        Ok(Pool::new(http_client::Settings {
+        Ok(Pool::new(outbound_http::Settings {
             connect_limit: self.limits.connect,
             silence_limit: self.limits.silence,
             tls: tls::client(self.trust.clone(), identity)?,

@@ -1,6 +1,6 @@
 //! Leader election among the servers of a shared store: controllers and scheduler run on one of the servers.
 //!
-//! [`planners::leader_election`] decides; this crate reads and writes the Lease, starts the components of a lead, and
+//! [`controller_planners::leader_election`] decides; this crate reads and writes the Lease, starts the components of a lead, and
 //! stops them before another server may lead.
 
 mod term;
@@ -8,15 +8,15 @@ mod term;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::guarded_writes::{self, WriteRefusal, refusal};
-use api_client::{Api, Client, PostParams};
+use controller_framework::{Cache, WatchConfig};
+use controller_planners::leader_election::{
+    Candidate, ElectionDecision, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use planners::leader_election::{
-    Candidate, ElectionDecision, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY,
-};
-use reconcile::{Cache, WatchConfig};
+use kube_api_client::guarded_writes::{self, WriteRefusal, refusal};
+use kube_api_client::{Api, Client, PostParams};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio_util::sync::CancellationToken;
 
@@ -138,7 +138,7 @@ impl Election {
         }
     }
 
-    async fn write(&mut self) -> api_client::Result<()> {
+    async fn write(&mut self) -> kube_api_client::Result<()> {
         if !self.candidate.leads((self.clock)()) {
             self.look().await?;
         }
@@ -175,7 +175,7 @@ impl Election {
         }
     }
 
-    async fn look(&mut self) -> api_client::Result<()> {
+    async fn look(&mut self) -> kube_api_client::Result<()> {
         let read = self.leases.get_opt(LEASE).await?;
         self.candidate
             .saw(read.as_ref().map(LeaderLease::from), (self.clock)());
@@ -219,7 +219,7 @@ impl Election {
 
     /// Releases the Lease as client-go does: without a holder, for one second. The Lease is read before the write,
     /// because the last write may have had no response.
-    async fn give_back(&mut self) -> api_client::Result<()> {
+    async fn give_back(&mut self) -> kube_api_client::Result<()> {
         self.look().await?;
         let Some(lease) = self.candidate.lease() else {
             return Ok(());

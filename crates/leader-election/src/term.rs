@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api_client::{BoxError, Client, ResponseBody, Transport};
 use bytes::Bytes;
+use controller_planners::leader_election::ClockReading;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use planners::leader_election::ClockReading;
+use kube_api_client::{BoxError, Client, ResponseBody, Transport};
 use tokio_util::sync::CancellationToken;
 
 /// Reads a clock that never goes back, and continues while the machine is suspended.

@@ -1,11 +1,11 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use api_client::ListParams;
-use api_server::{ApiServer, Config, UserInfo};
+use controller_planners::leader_election::ClockReading;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube_api_client::ListParams;
+use kube_api_server::{ApiServer, Config, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
-use planners::leader_election::ClockReading;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use console::output::OutputFormat;
+use command_output::output::OutputFormat;
 use json_tree::json;
 
 /// A page of a database.
@@ -81,7 +81,7 @@ fn measure_disk(arguments: &DiskArguments) -> Result<()> {
     let measured = measure(&path, arguments);
     std::fs::remove_file(&path).ok();
     let figures = measured.with_context(|| format!("write to {}", path.display()))?;
-    console::output::say(&shown(&figures, arguments.output));
+    command_output::output::say(&shown(&figures, arguments.output));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use console::output::{say, show};
+use command_output::output::{say, show};
 use data_directory::{Marker, left_pods, process};
 use instance_removal::DeletionExtent;
 

@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "shim") {
         return container_runtime::shim::main(arguments);
     }
-    api_server::set_git_commit(env!("MAINSTAY_COMMIT"));
+    kube_api_server::set_git_commit(env!("MAINSTAY_COMMIT"));
     match run(CommandLine::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure(&error),
@@ -124,7 +124,7 @@ fn failure(error: &anyhow::Error) -> ExitCode {
             ExitCode::from(2)
         }
         None => {
-            console::output::warn(&format!("mainstay: {error:#}{}", advice(error)));
+            command_output::output::warn(&format!("mainstay: {error:#}{}", advice(error)));
             ExitCode::FAILURE
         }
     }
@@ -268,8 +268,8 @@ fn prepare(level: &str) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(console::output::Log::is_terminal())
-        .with_writer(console::output::Log)
+        .with_ansi(command_output::output::Log::is_terminal())
+        .with_writer(command_output::output::Log)
         .init();
     // Fails only where one is installed already, which is the same one.
     rustls::crypto::ring::default_provider()

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Command;
 pub use clap_complete::Shell;
-use console::output::{say, show};
+use command_output::output::{say, show};
 
 /// Arguments of `mainstay completion`.
 #[derive(clap::Args, Debug)]

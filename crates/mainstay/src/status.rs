@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use cluster_inspection::pod_row::PodRows;
 use cluster_inspection::status::{Call, ServerStatus, lines, read, status};
 use cluster_inspection::{NamespaceScope, overview};
-use console::output::{OutputFormat, say};
-use console::terminal;
+use command_output::output::{OutputFormat, say};
+use command_output::terminal;
 use jiff::Timestamp;
 use resource_kinds::ClusterConfig;
 

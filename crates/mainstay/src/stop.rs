@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
-use console::output::warn;
+use command_output::output::warn;
 use node_agent::OnShutdown;
 use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};

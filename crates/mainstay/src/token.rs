@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use api_client::{Api, Client, DeleteParams, ListParams, PostParams};
 use certificates::{KeyHash, random_text};
 use clap::Subcommand;
 use cluster_inspection::Server;
-use console::output::{say, show};
+use command_output::output::{say, show};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_api_client::{Api, Client, DeleteParams, ListParams, PostParams};
 use object_model::duration;
 use resource_kinds::bootstrap_token::{
     Data, Expiration, ID_LENGTH, NAMESPACE, NODE_GROUP, SECRET_LENGTH, TYPE, expiration, is_id,
@@ -90,7 +90,7 @@ fn ttl(text: &str) -> Result<Ttl, String> {
 pub async fn run(arguments: TokenArguments) -> Result<()> {
     let server = arguments.server.find().await?;
     let secrets: Api<Secret> = Api::namespaced(server.client.clone(), NAMESPACE);
-    let explain = |error: api_client::Error| server.explain(error);
+    let explain = |error: kube_api_client::Error| server.explain(error);
     match arguments.action {
         Action::Create { ttl, description } => {
             let token = Token::new(ttl, description.as_deref())?;
@@ -153,7 +153,7 @@ impl Token {
     ///
     /// # Errors
     /// Errors of the API.
-    pub async fn create(&self, client: &Client) -> api_client::Result<()> {
+    pub async fn create(&self, client: &Client) -> kube_api_client::Result<()> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
         let made = secrets.create(&PostParams::default(), &self.object).await;
         made.map(drop)
@@ -186,7 +186,7 @@ pub async fn authority(server: &Server) -> Result<KeyHash> {
     KeyHash::of_pem(pem).with_context(|| format!("{NAMESPACE}/{ROOT_CA} has no certificate"))
 }
 
-async fn published(client: &Client) -> Result<ConfigMap, api_client::Error> {
+async fn published(client: &Client) -> Result<ConfigMap, kube_api_client::Error> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     loop {
         if let Some(map) = maps.get_opt(ROOT_CA).await? {

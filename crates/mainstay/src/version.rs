@@ -1,6 +1,6 @@
 //! `mainstay version`: what this program is, and the licences of the libraries in it.
 
-use console::output;
+use command_output::output;
 
 /// The licences of all libraries in the program. `cargo xtask licences` writes the file.
 const LICENCES: &str = include_str!("licences.txt");
@@ -20,8 +20,11 @@ pub fn version(arguments: &VersionArguments) {
         return;
     }
     output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
-    if let Some(commit) = api_server::git_commit() {
+    if let Some(commit) = kube_api_server::git_commit() {
         output::say(&format!("commit {commit}"));
     }
-    output::say(&format!("Kubernetes API {}", api_server::git_version()));
+    output::say(&format!(
+        "Kubernetes API {}",
+        kube_api_server::git_version()
+    ));
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use cluster_inspection::Server;
 use cluster_inspection::volumes::{self, ClaimNamespaces, Columns};
-use console::output::{say, show, warn};
+use command_output::output::{say, show, warn};
 use jiff::Timestamp;
 use node_drain::{VolumeDrain, VolumeMoveRequest};
 

@@ -2,10 +2,10 @@
 //! removed, fields of other managers stay.
 
 use anyhow::{Context, Result, bail};
-use api_client::Client;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use json_tree::Value;
+use kube_api_client::Client;
 use object_model::Status;
 use resource_kinds::{KindInfo, Scope};
 

@@ -1,11 +1,13 @@
 //! The world of two servers that elect a leader: there are never two leaders at once.
 //!
-//! The decisions are those of the product (`planners::leader_election`). The rest is a model: a Lease whose writes are
+//! The decisions are those of the product (`controller_planners::leader_election`). The rest is a model: a Lease whose writes are
 //! compared with its version, reads and writes that are late or lost, servers that are suspended, stop in order and
 //! start again, and two clocks of different rates.
 
+use controller_planners::leader_election::{
+    Candidate, ClockReading, ElectionDecision, LENGTH, LeaderLease,
+};
 use jiff::SignedDuration;
-use planners::leader_election::{Candidate, ClockReading, ElectionDecision, LENGTH, LeaderLease};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::fence::Exploration;

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use planners::stateful_set::write_schedule::{WriteOutcome, WritePosition, WriteSchedule};
+use controller_planners::stateful_set::write_schedule::{
+    WriteOutcome, WritePosition, WriteSchedule,
+};
 use stateright::{Model, Property};
 
 use crate::counters::Counters;

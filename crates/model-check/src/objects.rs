@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
 
+use controller_planners::stateful_set::write_schedule::Write;
+use controller_planners::stateful_set::{Observed, StatefulSetAction, identity, revisions};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetOrdinals,
@@ -18,8 +20,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use planners::stateful_set::write_schedule::Write;
-use planners::stateful_set::{Observed, StatefulSetAction, identity, revisions};
 use resource_kinds::labels;
 
 use crate::state::{Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};

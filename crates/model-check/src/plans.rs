@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
 
+use controller_planners::stateful_set::write_schedule::WritePosition;
+use controller_planners::stateful_set::{
+    PodWork, StatefulSetAction, StatefulSetPlan, invariants, plan,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
-use planners::stateful_set::write_schedule::WritePosition;
-use planners::stateful_set::{PodWork, StatefulSetAction, StatefulSetPlan, invariants, plan};
 
 use crate::hashing::Quick;
 use crate::objects::{Builder, NOW};

@@ -2,7 +2,7 @@
 //!
 //! Without a mistake the planner and the executor are unchanged.
 
-use planners::stateful_set::{Observed, StatefulSetPlan};
+use controller_planners::stateful_set::{Observed, StatefulSetPlan};
 
 /// The changes between the caches, the planner, the executor and the API server.
 #[derive(Clone, Copy)]

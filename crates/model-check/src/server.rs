@@ -3,7 +3,7 @@
 //! The model also checks rules about the real state, not about a view of it, so that no controller can violate them
 //! unnoticed.
 
-use planners::stateful_set::write_schedule::WriteOutcome;
+use controller_planners::stateful_set::write_schedule::WriteOutcome;
 
 use crate::seeded::Guards;
 use crate::state::{

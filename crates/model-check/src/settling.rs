@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::RwLock;
 
-use planners::stateful_set::write_schedule::WritePosition;
+use controller_planners::stateful_set::write_schedule::WritePosition;
 
 use crate::environment::{self, Progress};
 use crate::hashing::Quick;

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use planners::stateful_set::StatefulSetPlan;
-use planners::stateful_set::write_schedule::{WritePosition, WriteSchedule};
+use controller_planners::stateful_set::StatefulSetPlan;
+use controller_planners::stateful_set::write_schedule::{WritePosition, WriteSchedule};
 
 /// A plan without the contents of its writes, which decides their order.
 pub type Shape = Arc<StatefulSetPlan>;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use controller_planners::stateful_set::write_schedule::Write;
+use controller_planners::stateful_set::{Observed, StatefulSetAction, StatefulSetPlan, identity};
 use model_check::check::{Report, check, check_seeded};
 use model_check::seeded::{Guards, Seeded};
 use model_check::state::Budget;
 use model_check::world::{Edit, Fault, World};
-use planners::stateful_set::write_schedule::Write;
-use planners::stateful_set::{Observed, StatefulSetAction, StatefulSetPlan, identity};
 use resource_kinds::annotations;
 use resource_kinds::pod_view::{Condition, Phase, PodView};
 
@@ -396,13 +396,13 @@ fn a_rollout_that_stays_stuck_is_found() {
 fn without_a_mistake_nothing_is_changed() {
     let observed = Observed::default();
     let now = jiff::Timestamp::UNIX_EPOCH;
-    let plan = planners::stateful_set::plan(&observed, now);
+    let plan = controller_planners::stateful_set::plan(&observed, now);
     let mut altered = plan.clone();
     Seeded::default().alter(&observed, &mut altered);
     assert_eq!(plan, altered);
     let status = plan.status.as_ref().map(Write::Status);
     assert_eq!(
         status,
-        plan.write(planners::stateful_set::write_schedule::WritePosition::Status)
+        plan.write(controller_planners::stateful_set::write_schedule::WritePosition::Status)
     );
 }

@@ -18,7 +18,7 @@ pub enum Error {
     Register {
         node: String,
         #[source]
-        source: Box<api_client::Error>,
+        source: Box<kube_api_client::Error>,
     },
 }
 

@@ -1,8 +1,8 @@
 //! The context that all tasks of the agent share: settings, properties of the machine, clocks.
 
+use controller_framework::Recorder;
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::resolv_conf::Resolver;
-use reconcile::Recorder;
 
 use crate::clock::Clock;
 use crate::config::Config;

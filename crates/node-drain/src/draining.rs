@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use api_client::{Api, ListParams};
 use cluster_inspection::Server;
-use console::output::{say, warn};
+use command_output::output::{say, warn};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use kube_api_client::{Api, ListParams};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::only_node;

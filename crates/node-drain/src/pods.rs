@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use api_client::guarded_writes::message;
-use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use cluster_inspection::Server;
-use console::output::say;
+use command_output::output::say;
 use data_directory::process;
 use host_kernel::block_in_place;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
+use kube_api_client::guarded_writes::message;
+use kube_api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use tokio::time::Instant;
 
 use crate::error::DrainError;
@@ -149,7 +149,7 @@ pub async fn evict(
     namespace: &str,
     name: &str,
     uid: &str,
-) -> api_client::Result<Value> {
+) -> kube_api_client::Result<Value> {
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
     let eviction = Eviction {
         metadata: ObjectMeta {

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::{Api, Body, BoxError, Client, PostParams};
 use http::{Request, StatusCode};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube_api_client::{Api, Body, BoxError, Client, PostParams};
 use kubeconfig::{Settings, Transport, TransportError};
 use resource_kinds::NodeAccount;
 use resource_kinds::namespaces::KUBE_SYSTEM;
@@ -172,7 +172,7 @@ impl Tokens {
         })
     }
 
-    async fn request(&self) -> Result<TokenRequest, api_client::Error> {
+    async fn request(&self) -> Result<TokenRequest, kube_api_client::Error> {
         // A Node object that was registered again has another UID.
         let nodes: Api<Node> = Api::all(self.node.clone());
         let node = nodes.get(&self.node_name).await?;

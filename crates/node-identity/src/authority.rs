@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use certificates::KeyHash;
 use http::Uri;
-use http_client::tls::{self, ClientConfig, Roots, TlsError, Trust};
+use outbound_http::tls::{self, ClientConfig, Roots, TlsError, Trust};
 use rustls::CertificateError;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -78,7 +78,7 @@ async fn handshake(
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = server.port_u16().unwrap_or(HTTPS);
     let connected = async {
-        let stream = http_client::connect((host, port), CONNECT_LIMIT).await?;
+        let stream = outbound_http::connect((host, port), CONNECT_LIMIT).await?;
         Ok(tls::handshake(stream, host, config).await?)
     };
     let connected = tokio::time::timeout(CONNECT_LIMIT, connected).await;

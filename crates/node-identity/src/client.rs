@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::{Body, Client};
 use http::{Request, Uri};
+use kube_api_client::{Body, Client};
 use kubeconfig::{Limits, Settings, Transport, TransportError};
 use tokio::sync::{Mutex, watch};
 

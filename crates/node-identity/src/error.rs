@@ -55,7 +55,7 @@ pub enum Error {
     Expired(String),
     /// The API server rejected a request.
     #[error("ask for a certificate")]
-    Api(#[source] api_client::Error),
+    Api(#[source] kube_api_client::Error),
     /// A token for an account of the node could not be obtained.
     #[error("ask for a token of the ServiceAccount {account} that is bound to the Node object")]
     AccountToken {

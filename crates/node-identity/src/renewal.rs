@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use api_client::Client;
 use jiff::{SignedDuration, Timestamp};
+use kube_api_client::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use api_client::{Api, Client, PostParams, ResourceExt};
-use http_client::tls::{self, Roots, Trust};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_api_client::{Api, Client, PostParams, ResourceExt};
+use outbound_http::tls::{self, Roots, Trust};
 use resource_kinds::certificates::{condition, signer};
 
 use crate::error::Error;

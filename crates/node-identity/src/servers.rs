@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use api_client::{Body, BoxError};
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Frame;
+use kube_api_client::{Body, BoxError};
 use kubeconfig::{Settings, Transport};
 use process_telemetry::backoff;
 use tokio::sync::{Notify, watch};
@@ -340,7 +340,7 @@ struct Left;
 
 /// The body of a response, which ends with an error when its server is replaced.
 pub(crate) struct AnswerBody {
-    body: http_client::Body,
+    body: outbound_http::Body,
     left: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 

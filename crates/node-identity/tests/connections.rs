@@ -15,8 +15,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use api_client::{Api, Event, PostParams, WatchConfig};
-use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
 use bytes::Bytes;
 use certificates::{Authority, SubjectAltNames};
 use http::{Request, Response};
@@ -26,6 +24,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube_api_client::{Api, Event, PostParams, WatchConfig};
+use kube_api_server::{ApiServer, Config, TlsMaterial, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
 use nix::sched::{CloneFlags, setns, unshare};
 use node_identity::{Identity, Servers, renewed_client};
@@ -161,7 +161,7 @@ async fn serve(address: Ipv4Addr) -> (SocketAddr, String, Identity, ServerEnd) {
     };
     let ca_pem = authority.ca_pem().to_owned();
     let admin = server.local(UserInfo::new("admin", ["system:masters"]));
-    let admin = api_client::Client::new(admin, "default");
+    let admin = kube_api_client::Client::new(admin, "default");
     (
         address,
         ca_pem,
@@ -176,7 +176,7 @@ async fn serve(address: Ipv4Addr) -> (SocketAddr, String, Identity, ServerEnd) {
 
 /// A server that stops when the value is dropped.
 struct ServerEnd {
-    admin: api_client::Client,
+    admin: kube_api_client::Client,
     end: CancellationToken,
     _dir: tempfile::TempDir,
 }

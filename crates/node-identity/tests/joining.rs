@@ -9,13 +9,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use api_client::{Api, Client, DeleteParams, Event, Patch, PatchParams, PostParams, WatchConfig};
-use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
 use certificates::{Authority, ClientSubject, KeyHash, SubjectAltNames, TokenSigner};
 use http::Uri;
 use jiff::SignedDuration;
 use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo as User};
 use k8s_openapi::api::core::v1::{Node, Secret};
+use kube_api_client::{
+    Api, Client, DeleteParams, Event, Patch, PatchParams, PostParams, WatchConfig,
+};
+use kube_api_server::{ApiServer, Config, TlsMaterial, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
 use node_identity::{
     CertificateSubject, Credentials, Error, JoinToken, Renewal, Servers, Validity, account_client,
@@ -257,7 +259,7 @@ async fn a_node_whose_clock_is_off_by_hours_is_told() {
     }
 }
 
-async fn whoami(client: &Client) -> Result<User, api_client::Error> {
+async fn whoami(client: &Client) -> Result<User, kube_api_client::Error> {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     let review = SelfSubjectReview::default();
     let answer = reviews.create(&PostParams::default(), &review).await?;

@@ -13,13 +13,13 @@ mod tests;
 use std::ops::Add;
 use std::time::Duration;
 
-use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
-use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
+use kube_api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use pod_lifecycle::node::lease::{LeaseStep, ends_with_it, step};
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
 use resource_kinds::namespaces::NODE_LEASES;
@@ -33,7 +33,7 @@ pub trait LeasedMachine: Send {
     /// A guard against starts: while a value exists, no pod that ends with the Lease starts.
     type Closed: Send;
     /// A failed operation of the machine or of the API.
-    type Error: From<api_client::Error> + Send;
+    type Error: From<kube_api_client::Error> + Send;
 
     /// Reads the clock.
     fn now(&self) -> Self::Instant;
@@ -144,7 +144,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         self.renewed(lease, sent)
     }
 
-    async fn give_up_pods(&self) -> api_client::Result<()> {
+    async fn give_up_pods(&self) -> kube_api_client::Result<()> {
         let all: Api<Pod> = Api::all(self.client.clone());
         let here = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
         for pod in all.list(&here).await?.items {
@@ -186,7 +186,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         version: &str,
         epoch: i32,
         now: Timestamp,
-    ) -> api_client::Result<Lease> {
+    ) -> kube_api_client::Result<Lease> {
         let mut meta = json!({
             "resourceVersion": version,
             "annotations": { ENDS_PODS: "true", FENCED: Value::Null },
@@ -204,7 +204,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         uid: Option<&str>,
         epoch: i32,
         now: Timestamp,
-    ) -> api_client::Result<Lease> {
+    ) -> kube_api_client::Result<Lease> {
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.node.clone()),
@@ -239,7 +239,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
     }
 }
 
-fn is_outrun(error: &api_client::Error) -> bool {
+fn is_outrun(error: &kube_api_client::Error) -> bool {
     matches!(
         refusal(error),
         WriteRefusal::Conflict | WriteRefusal::NotFound

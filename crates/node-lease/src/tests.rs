@@ -24,7 +24,7 @@ impl Seen {
     /// A server with the node's lease.
     fn client(&self) -> Client {
         let seen = self.clone();
-        let answer = move |request: Request<api_client::Body>| {
+        let answer = move |request: Request<kube_api_client::Body>| {
             seen.with(|record| record.requests.push(request.method().clone()));
             let lease = json!({
                 "metadata": {"name": "n1", "resourceVersion": "1"},
@@ -39,7 +39,7 @@ impl Seen {
 impl LeasedMachine for Seen {
     type Instant = Duration;
     type Closed = ();
-    type Error = api_client::Error;
+    type Error = kube_api_client::Error;
 
     fn now(&self) -> Duration {
         self.with(|record| Duration::from_secs(record.requests.len() as u64))
@@ -51,17 +51,17 @@ impl LeasedMachine for Seen {
 
     async fn close(&self) {}
 
-    async fn end_pods(&mut self) -> api_client::Result<()> {
+    async fn end_pods(&mut self) -> kube_api_client::Result<()> {
         Ok(())
     }
 
-    fn store_epoch(&mut self, _: i32) -> api_client::Result<()> {
+    fn store_epoch(&mut self, _: i32) -> kube_api_client::Result<()> {
         Ok(())
     }
 
-    fn set_deadline(&mut self, deadline: Duration) -> api_client::Result<()> {
+    fn set_deadline(&mut self, deadline: Duration) -> kube_api_client::Result<()> {
         self.with(|record| match record.disk_fails {
-            true => Err(api_client::Error::NoName),
+            true => Err(kube_api_client::Error::NoName),
             false => {
                 record.deadlines.push(deadline);
                 Ok(())

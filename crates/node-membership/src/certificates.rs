@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::Client;
-use console::output::warn;
+use command_output::output::warn;
 use host_kernel::blocking;
 use jiff::Timestamp;
+use kube_api_client::Client;
 use node_agent::ServingCertificate;
 use node_identity::{CertificateSubject, Error, Identity, Renewal, Servers, request};
 use process_telemetry::backoff;

@@ -8,14 +8,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use api_client::{Api, Client};
-use console::output::say;
+use command_output::output::say;
+use controller_planners::node_lifecycle::fence::{NodeLease, wait};
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube_api_client::{Api, Client};
 use node_agent::MachineInfo;
-use planners::node_lifecycle::fence::{NodeLease, wait};
 use resource_kinds::namespaces::NODE_LEASES;
 use tokio::time::Instant;
 

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use api_client::{Api, Client};
-use console::output::say;
+use command_output::output::say;
 use control_plane::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use host_kernel::block_in_place;
 use http::Uri;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
+use kube_api_client::{Api, Client};
 use node_agent::{NewNode, ServingCertificate};
 use node_identity::{Error, Identity, JoinToken, Joined, Servers, Validity, join, renewed_client};
 use object_model::NodeName;
@@ -292,7 +292,7 @@ pub async fn confirm(client: &Client, node: &NewNode, remembered: Registered) ->
 }
 
 async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
-    let refused = |error: api_client::Error| match error.code() {
+    let refused = |error: kube_api_client::Error| match error.code() {
         Some(401) => anyhow::anyhow!(
             "the server does not accept the certificate of this node: it is of another cluster. Remove \
              the data directory with `mainstay down --all`, and join with a token"

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use api_client::{Api, Client, WatchConfig};
+use controller_framework::Cache;
 use host_kernel::blocking;
 use http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_api_client::{Api, Client, WatchConfig};
 use node_identity::{Error, Servers};
 use process_telemetry::Component;
-use reconcile::Cache;
 use tokio_util::sync::CancellationToken;
 
 use crate::membership::{Membership, MembershipStore};

@@ -1,16 +1,16 @@
 //! The version of this program beside that of its server: a node may be older, and not newer (docs/upgrade.md).
 
-use api_client::Client;
 use json_tree::Value;
+use kube_api_client::Client;
 
 /// The reason why this program does not join the server, if it is newer.
 ///
 /// # Errors
 /// The server does not answer.
-pub async fn too_new(client: &Client) -> api_client::Result<Option<String>> {
+pub async fn too_new(client: &Client) -> kube_api_client::Result<Option<String>> {
     let shown: Value = client.get("/version").await?;
     let server = shown["gitVersion"].as_str().unwrap_or_default();
-    Ok(compared(&api_server::git_version(), server))
+    Ok(compared(&kube_api_server::git_version(), server))
 }
 
 fn compared(own: &str, server: &str) -> Option<String> {

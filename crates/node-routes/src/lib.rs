@@ -7,14 +7,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::Client;
+use controller_framework::{
+    Cache, Controller, EventType, Queue, ReconcileResult, Recorder, run_controller,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use kube_api_client::Client;
 pub use peers::annotations;
 use pod_network::{Cidr, Peer, PeerSettings, PeerTransport, PodNetwork, UnreachedPeer};
 use process_telemetry::Component;
-use reconcile::{Cache, Controller, EventType, Queue, ReconcileResult, Recorder, run_controller};
 use tokio::sync::{Mutex, watch};
 
 /// Changes within this time are processed together.
@@ -183,5 +185,5 @@ fn reference(node: &str) -> ObjectReference {
     let mut object = Node::default();
     object.metadata.name = Some(node.to_owned());
     object.metadata.uid = Some(node.to_owned());
-    reconcile::reference(&object)
+    controller_framework::reference(&object)
 }

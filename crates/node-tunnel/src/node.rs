@@ -80,5 +80,5 @@ async fn join(upgrade: OnUpgrade, kubelet: TcpStream) {
         return;
     };
     drop(kubelet.set_nodelay(true));
-    http_client::splice(TokioIo::new(upgraded), kubelet).await;
+    outbound_http::splice(TokioIo::new(upgraded), kubelet).await;
 }

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use console::output::{say, warn};
+use command_output::output::{say, warn};
 use data_directory::Role;
 use host_kernel::durable_file::{self, Durability};
 use plan::FileAction;

@@ -1,7 +1,7 @@
 //! Images of Ceph RBD: the program `rbd` of ceph-common, and the kernel's interface for mapped images.
 //!
 //! `controllers::rbd_provisioner` creates, resizes and removes images by [`RbdProgram`]; the node agent maps them by
-//! [`Bus`]. The decisions are in `planners::rbd_provisioner`, the names of the API in
+//! [`Bus`]. The decisions are in `controller_planners::rbd_provisioner`, the names of the API in
 //! `resource_kinds::storage::rbd`.
 
 mod bus;

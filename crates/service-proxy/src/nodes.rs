@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use api_client::Client;
+use controller_framework::Cache;
 use k8s_openapi::api::core::v1::Node;
+use kube_api_client::Client;
 use process_telemetry::Component;
-use reconcile::Cache;
 use tokio::sync::watch;
 
 /// The label with the zone of a node.

@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use api_client::Client;
+use controller_framework::{Cache, Changes, Key, ObjectChange};
 use host_kernel::{Interrupted, blocking_value};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube_api_client::Client;
 use process_telemetry::Component;
 use process_telemetry::polls::spend;
-use reconcile::{Cache, Changes, Key, ObjectChange};
 use resource_kinds::pod_view::PodView;
 use service_routing::{Policy, PolicyObjects, PolicyPod, Table, filters};
 use tokio::sync::watch;

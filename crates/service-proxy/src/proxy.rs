@@ -6,16 +6,16 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use api_client::Client;
+use controller_framework::{Cache, ServiceChanges, ServiceState};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::{Interrupted, blocking_value};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_api_client::Client;
 use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use process_telemetry::Component;
-use reconcile::{Cache, ServiceChanges, ServiceState};
 use service_routing::{
     Connection, MachineAddresses, Protocol, ProxyNode, PublishedPort, Routes, ServiceName,
     ServicePort, Settings, Table, TableChange, TunnelGuard, UdpFlow, denied, has_lost_endpoints,

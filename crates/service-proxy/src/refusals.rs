@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use api_client::Client;
+use controller_framework::{EventType, Recorder, Source};
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube_api_client::Client;
 use process_telemetry::Component;
 use process_telemetry::health::{FailureStreak, Kind};
-use reconcile::{EventType, Recorder, Source};
 use service_routing::{PolicyObjects, Routes, ServiceName, Table, TableOwner, filters, isolate};
 
 use crate::kernel::{Kernel, KernelError};

@@ -7,20 +7,20 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_client::Event;
+use controller_framework::{Cache, Object};
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{self as api, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube_api_client::Event;
 use object_model::cidr::Cidr;
 use process_telemetry::Health;
 use process_telemetry::prometheus::Page;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use reconcile::{Cache, Object};
 use resource_kinds::pod_view::PodView;
 use service_proxy::{
     Kernel, KernelError, LocalPods, Peers, PodAddresses, PolicySources, conntrack,

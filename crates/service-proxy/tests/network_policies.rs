@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_client::Event;
+use controller_framework::{Cache, Object};
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{self as api, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use reconcile::{Cache, Object};
+use kube_api_client::Event;
 use resource_kinds::pod_view::PodView;
 use service_proxy::{
     LocalPods, Peers, PodAddresses, PolicySources, conntrack, serve_with_policies,

@@ -9,13 +9,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::Event;
+use controller_framework::{Cache, Object};
 use futures::StreamExt;
 use futures::channel::mpsc;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use reconcile::{Cache, Object};
+use kube_api_client::Event;
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;

@@ -323,9 +323,9 @@ fn a_table_that_someone_flushed_is_noticed_and_made_anew() {
 
 #[test]
 fn the_proxy_follows_what_it_watches() {
-    use api_client::Event;
+    use controller_framework::Cache;
     use futures::StreamExt;
-    use reconcile::Cache;
+    use kube_api_client::Event;
 
     let world = Arc::new(World::new());
     let host_ports = tokio::sync::watch::channel(Vec::new());

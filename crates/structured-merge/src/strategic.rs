@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use json_tree::{Map, Value};
-use openapi_schema::{FieldRef, Shape, TypeRef};
+use openapi_documents::{FieldRef, Shape, TypeRef};
 
 use crate::PatchError;
 use crate::error::{printed, type_name};

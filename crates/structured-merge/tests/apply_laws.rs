@@ -1,7 +1,7 @@
 //! Properties of server-side apply that hold for every object and configuration.
 
 use json_tree::{Map, Value, json};
-use openapi_schema::{Schema, TypeRef};
+use openapi_documents::{Schema, TypeRef};
 use proptest::prelude::*;
 use structured_merge::apply::{FieldSet, OwnableFields, Writer, apply, track};
 

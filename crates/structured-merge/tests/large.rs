@@ -2,7 +2,7 @@
 //! here, and the test would time out.
 
 use json_tree::{Value, json};
-use openapi_schema::{Schema, TypeRef};
+use openapi_documents::{Schema, TypeRef};
 use structured_merge::apply::{OwnableFields, Writer, apply};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 

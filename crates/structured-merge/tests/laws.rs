@@ -1,7 +1,7 @@
 //! Properties that hold for every document and patch.
 
 use json_tree::{Map, Value, json};
-use openapi_schema::{Schema, TypeRef};
+use openapi_documents::{Schema, TypeRef};
 use proptest::prelude::*;
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 

@@ -1,7 +1,7 @@
 //! Strategic merge patches as kubectl and controllers send them (kubectl.md 2.7, 9.4).
 
 use json_tree::{Value, json};
-use openapi_schema::{Schema, TypeRef};
+use openapi_documents::{Schema, TypeRef};
 use structured_merge::{PatchError, strategic_merge_patch};
 
 fn type_of(group: &str, kind: &str) -> TypeRef<'static> {

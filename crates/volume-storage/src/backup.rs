@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use controller_planners::volume_provisioning::local::VolumeMode;
 use host_kernel::blocking;
-use planners::volume_provisioning::local::VolumeMode;
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 

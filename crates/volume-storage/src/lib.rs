@@ -3,7 +3,7 @@
 //!
 //! [`Storage`] runs each call on a thread that may wait for the disk. Changes are inside of the volumes'
 //! directory only. Volumes of `local-cow` are in a pool, a btrfs file system in one file. The decisions are
-//! in `planners`; `controllers::volume_provisioning` makes and removes the volumes of claims.
+//! in `controller-planners`; `controllers::volume_provisioning` makes and removes the volumes of claims.
 
 mod backup;
 mod device_image;

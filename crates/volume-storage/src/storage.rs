@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use controller_planners::volume_provisioning::local::VolumeMode;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::{blocking, disk_usage};
-use planners::volume_provisioning::local::VolumeMode;
 use resource_kinds::storage::Driver;
 
 use crate::directories::{Directories, failed};

@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use controller_planners::volume_move::CopyExtent;
+use controller_planners::volume_provisioning::local::VolumeMode;
 use host_kernel::btrfs;
 use host_kernel::loop_device::LoopDevice;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use planners::volume_move::CopyExtent;
-use planners::volume_provisioning::local::VolumeMode;
 use resource_kinds::storage::Driver;
 
 use crate::subvolumes::InitialContents;

@@ -2,7 +2,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use btrfs_stream::ReceiveError;
+use btrfs_send_stream::ReceiveError;
 use file_archive::ArchiveError;
 use host_kernel::Interrupted;
 

@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api_client::guarded_writes::chain;
 use bytes::Bytes;
+use controller_planners::volume_move::{CopyExtent, CopyReceipt};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use kube_api_client::guarded_writes::chain;
 use node_agent::{MoveStep, VolumeMoves};
 use object_model::{Status, StatusReason};
-use planners::volume_move::{CopyExtent, CopyReceipt};
 use resource_kinds::storage::Driver;
 use serde::Serialize;
 use tokio::sync::Mutex;

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use api_client::guarded_writes::chain;
-use btrfs_stream::{Base, ReceiveError, Uuid};
+use btrfs_send_stream::{Base, ReceiveError, Uuid};
 use bytes::{Buf, Bytes};
 use file_archive::ArchiveItem;
 use host_kernel::{BlockingTask, blocking};
+use kube_api_client::guarded_writes::chain;
 use tar::EntryType;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use volume_storage::FirstCopy;
@@ -143,7 +143,7 @@ fn receive_snapshot(
             directory,
         })
     });
-    match btrfs_stream::receive(stream, &open(to)?, base.transpose()?.as_ref()) {
+    match btrfs_send_stream::receive(stream, &open(to)?, base.transpose()?.as_ref()) {
         Ok(snapshot) => Ok(StreamOutcome::Snapshot(snapshot)),
         Err(error @ ReceiveError::OtherBase) => Ok(StreamOutcome::OtherBase(error.to_string())),
         Err(error) => Err(error.into()),

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use controller_planners::volume_move::CopyReceipt;
+use controller_planners::volume_replication::{CommonSnapshot, Role};
 use node_agent::MoveStep;
-use planners::volume_move::CopyReceipt;
-use planners::volume_replication::{CommonSnapshot, Role};
 use volume_storage::{CopyOf, ReplicatedVolume};
 
 use super::receiving::{Destination, Receiving, StreamOutcome};

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use api_client::guarded_writes::chain;
 use bytes::Bytes;
 use file_archive::{CopyFidelity, TreeActivity, Writer};
 use host_kernel::{BlockingTask, blocking, btrfs};
+use kube_api_client::guarded_writes::chain;
 use object_model::{Status, StatusReason};
 use rustix::pipe::PipeFlags;
 use tokio::sync::mpsc::{Receiver, Sender, channel};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use api_server::{Audit, AuditLogOptions};
 use json_tree::{Value, json};
+use kube_api_server::{Audit, AuditLogOptions};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
 

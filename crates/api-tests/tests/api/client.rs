@@ -1,11 +1,11 @@
 //! A client library of another project, over the server as a service of this process.
 
-use api_server::UserInfo;
 use futures::TryStreamExt;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api as Objects, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{Config, Event, watcher};
+use kube_api_server::UserInfo;
 
 use crate::harness::Api;
 

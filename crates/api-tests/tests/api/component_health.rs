@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api_server::{Component, Limits};
 use json_tree::{Value, json};
+use kube_api_server::{Component, Limits};
 use mvcc_store::embedded::EmbeddedStore;
 
 use crate::harness::Api;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use api_server::Limits;
-use api_server::encryption::{self, EncryptionConfig};
 use json_tree::{Value, json};
+use kube_api_server::Limits;
+use kube_api_server::encryption::{self, EncryptionConfig};
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Range, Store};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use api_server::Limits;
 use certificates::Identity;
 use json_tree::{Value, json};
+use kube_api_server::Limits;
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Range, Store, Txn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api_server::Limits;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use json_tree::{Value, json};
+use kube_api_server::Limits;
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Store, StoreError, StoreLayer, StoreUsage, Txn, TxnResult};
 

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api_server::{
-    AdmissionConfiguration, ApiServer, BoxBody, BoxError, Config, Limits, LocalService,
-    NodeConnector, NodeService, SlowPolls, TlsMaterial, UserInfo,
-};
 use bytes::Bytes;
 use certificates::TokenSigner;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use json_tree::{Value, json};
+use kube_api_server::{
+    AdmissionConfiguration, ApiServer, BoxBody, BoxError, Config, Limits, LocalService,
+    NodeConnector, NodeService, SlowPolls, TlsMaterial, UserInfo,
+};
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Range, Store, Txn};
 use resource_kinds::ClusterConfig;

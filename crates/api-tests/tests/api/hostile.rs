@@ -4,13 +4,13 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use api_server::Limits;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use json_tree::{Value, json};
+use kube_api_server::Limits;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;

@@ -1,7 +1,7 @@
 //! Large requests and many requests do not delay other requests.
 
-use api_server::Limits;
 use json_tree::{Value, json};
+use kube_api_server::Limits;
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
 

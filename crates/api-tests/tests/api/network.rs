@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_server::{Limits, TlsMaterial};
 use certificates::{Authority, Identity, SubjectAltNames};
+use kube_api_server::{Limits, TlsMaterial};
 use mvcc_store::embedded::EmbeddedStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,7 +24,7 @@ pub struct Served {
     pub authority: Authority,
     address: std::net::SocketAddr,
     stop: CancellationToken,
-    done: tokio::task::JoinHandle<Result<(), api_server::ServeError>>,
+    done: tokio::task::JoinHandle<Result<(), kube_api_server::ServeError>>,
     pub api: Api,
 }
 

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api_server::{Limits, NodeConnection};
 use certificates::Authority;
 use hyper_util::rt::TokioIo;
 use json_tree::json;
+use kube_api_server::{Limits, NodeConnection};
 use node_tunnel::{PATH, PROTOCOL};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -234,7 +234,7 @@ async fn a_fresh_cluster_has_its_namespaces_and_knows_itself() {
     );
     // A second server over the store finds all default objects and writes nothing.
     let before = mvcc_store::Store::current_revision(api.store.as_ref());
-    let again = Api::over(api.store.clone(), api_server::Limits::default(), None).await;
+    let again = Api::over(api.store.clone(), kube_api_server::Limits::default(), None).await;
     assert_eq!(
         mvcc_store::Store::current_revision(again.store.as_ref()),
         before

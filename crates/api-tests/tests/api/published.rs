@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use api_server::LocalService;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use json_tree::Value;
-use openapi_schema::Schema;
+use kube_api_server::LocalService;
+use openapi_documents::Schema;
 use resource_kinds::{ClusterConfig, KindInfo};
-use schema_check::SchemaCheck;
+use schema_validation::SchemaCheck;
 use tower::ServiceExt;
 
 /// Checks for the group versions of built-in kinds, which never change; `None` for a group version without a

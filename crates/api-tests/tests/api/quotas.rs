@@ -1,7 +1,7 @@
 //! ResourceQuotas of a namespace.
 
-use api_server::AdmissionConfiguration;
 use json_tree::{Value, json};
+use kube_api_server::AdmissionConfiguration;
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod};
 
@@ -255,7 +255,7 @@ async fn a_quota_that_counts_wrong_heals() {
     };
     api.store.txn(txn).await.unwrap();
     assert_eq!(used(&api).await["configmaps"], "1");
-    let again = Api::over(api.store.clone(), api_server::Limits::default(), None).await;
+    let again = Api::over(api.store.clone(), kube_api_server::Limits::default(), None).await;
     while used(&again).await["configmaps"] != "0" {
         tokio::task::yield_now().await;
     }

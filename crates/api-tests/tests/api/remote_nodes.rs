@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api_server::NodeConnection;
 use certificates::{ApprovedRequest, Authority, ClientSubject, Identity, SubjectAltNames, Usage};
 use json_tree::json;
+use kube_api_server::NodeConnection;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -4,10 +4,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use api_server::Limits;
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_immediate};
 use json_tree::{Value, json};
+use kube_api_server::Limits;
 use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Range, RangeResult, Revision, Store, StoreError, StoreLayer, Txn, TxnResult};
 use tokio::sync::watch;

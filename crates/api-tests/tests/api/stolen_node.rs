@@ -7,7 +7,7 @@ use json_tree::{Value, json};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use resource_kinds::NodeAccount;
 
-use api_server::UserInfo;
+use kube_api_server::UserInfo;
 
 use crate::harness::Api;
 

@@ -5,7 +5,7 @@ use json_tree::{Value, json};
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
 
-use api_server::Limits;
+use kube_api_server::Limits;
 
 use crate::custom_metadata::define_pois;
 use crate::harness::Api;

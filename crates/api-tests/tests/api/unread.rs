@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use api_server::Limits;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use json_tree::json;
+use kube_api_server::Limits;
 use tokio::io::{self, AsyncRead, ReadBuf};
 use tokio::task::JoinSet;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use api_server::Limits;
 use json_tree::{Value, json};
+use kube_api_server::Limits;
 use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
 

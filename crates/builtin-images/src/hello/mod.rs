@@ -63,7 +63,7 @@ pub async fn serve(listen: SocketAddr, data: &Path) -> Result<(), HelloError> {
     let listener = TcpListener::bind(listen)
         .await
         .map_err(HelloError::at(format!("listen on {listen}")))?;
-    console::output::say(&format!("{} listens on {listen}", hello.identity.pod));
+    command_output::output::say(&format!("{} listens on {listen}", hello.identity.pod));
     loop {
         let connection = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -76,7 +76,7 @@ pub async fn serve(listen: SocketAddr, data: &Path) -> Result<(), HelloError> {
         };
         tokio::spawn(serve_connection(Arc::clone(&hello), TokioIo::new(stream)));
     }
-    console::output::say(&format!("{} stops", hello.identity.pod));
+    command_output::output::say(&format!("{} stops", hello.identity.pod));
     Ok(())
 }
 
@@ -84,7 +84,7 @@ async fn serve_connection(hello: Arc<Hello>, stream: TokioIo<tokio::net::TcpStre
     let service = service_fn(move |request| answer(Arc::clone(&hello), request));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
     if let Err(error) = connection.await {
-        console::output::warn(&format!("connection ended early: {error}"));
+        command_output::output::warn(&format!("connection ended early: {error}"));
     }
 }
 

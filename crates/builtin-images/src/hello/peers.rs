@@ -29,7 +29,7 @@ pub async fn find(service: &str) -> Vec<Peer> {
             peers
         }
         Err(error) => {
-            console::output::warn(&format!("find peers of {service}: {error:#}"));
+            command_output::output::warn(&format!("find peers of {service}: {error:#}"));
             Vec::new()
         }
     }

@@ -47,7 +47,7 @@ impl Visits {
             Some(directory) => match write(directory, *number) {
                 Ok(()) => true,
                 Err(error) => {
-                    console::output::warn(&format!("store the visit counter: {error}"));
+                    command_output::output::warn(&format!("store the visit counter: {error}"));
                     false
                 }
             },

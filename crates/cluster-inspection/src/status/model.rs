@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use controller_planners::node_lifecycle::reach::KUBELET_REACHABLE;
+use controller_planners::stateful_set::identity;
 use diagnosis::{Explanation, ObservedNamespace, Overview, claim_ordinal};
 use jiff::Timestamp;
 use json_tree::Value;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::node_lifecycle::reach::KUBELET_REACHABLE;
-use planners::stateful_set::identity;
 use resource_kinds::pod_view::PodView;
 use serde::Serialize;
 

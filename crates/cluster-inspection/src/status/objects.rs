@@ -1,8 +1,8 @@
 //! The objects of one screen, and the metrics of the server and its nodes.
 
-use api_client::ResourceExt;
 use jiff::Timestamp;
 use json_tree::Value;
+use kube_api_client::ResourceExt;
 
 use crate::cluster_objects::{ClusterObjects, NamespaceScope, read_all};
 use crate::error::InspectionError;

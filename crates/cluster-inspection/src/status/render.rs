@@ -1,6 +1,6 @@
 //! The status as lines: clipped to a terminal's width, or as long as they are.
 
-use console::terminal::clip;
+use command_output::terminal::clip;
 
 use super::model::{
     ClaimStatus, ClusterStatus, Disk, NodeStatus, ServerStatus, SetStatus, Waiting, Workload,

@@ -2,9 +2,9 @@
 
 use std::fmt::Debug;
 
-use api_client::{Api, ListParams, Resource};
 use json_tree::Value;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube_api_client::{Api, ListParams, Resource};
 use resource_kinds::snapshot::VolumeSnapshot;
 use serde::de::DeserializeOwned;
 
@@ -83,7 +83,7 @@ struct Readable<K> {
 }
 
 /// The objects, if the user may read them and the server has the kind.
-async fn readable<K>(api: &Api<K>, what: &str) -> Result<Readable<K>, api_client::Error>
+async fn readable<K>(api: &Api<K>, what: &str) -> Result<Readable<K>, kube_api_client::Error>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
@@ -92,10 +92,12 @@ where
             items: Some(list.items),
             note: None,
         }),
-        Err(api_client::Error::Api(status)) if [403, 404].contains(&status.code) => Ok(Readable {
-            items: None,
-            note: Some(format!("{what} are not shown: {}", status.message)),
-        }),
+        Err(kube_api_client::Error::Api(status)) if [403, 404].contains(&status.code) => {
+            Ok(Readable {
+                items: None,
+                note: Some(format!("{what} are not shown: {}", status.message)),
+            })
+        }
         Err(error) => Err(error),
     }
 }

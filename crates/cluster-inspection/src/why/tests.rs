@@ -2,25 +2,25 @@
 
 use std::sync::Arc;
 
-use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
-use api_server::{ApiServer, UserInfo};
+use controller_planners::stateful_set::revisions;
 use diagnosis::WaitState;
 use json_tree::{Value, json};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use kube_api_server::{ApiServer, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
-use planners::stateful_set::revisions;
 use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::other_kinds::explain_other_kind;
 
 async fn server() -> Arc<ApiServer> {
-    ApiServer::new(api_server::Config {
+    ApiServer::new(kube_api_server::Config {
         admission: Vec::new(),
-        ..api_server::Config::in_process(EmbeddedStore::in_memory())
+        ..kube_api_server::Config::in_process(EmbeddedStore::in_memory())
     })
     .await
     .unwrap()

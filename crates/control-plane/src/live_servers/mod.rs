@@ -1,25 +1,25 @@
 //! The Lease of this server among those of all servers, and the endpoints of the Service `kubernetes`.
 //!
-//! [`planners::live_servers`] decides which servers live; each server writes its observation, so that the
+//! [`controller_planners::live_servers`] decides which servers live; each server writes its observation, so that the
 //! endpoints are right as long as one of them runs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{Api, Client, ListParams, Patch, PatchParams};
+use controller_planners::live_servers::{
+    ADDRESS, IDENTITY_LABEL, LENGTH, LiveServersPlan, NAMESPACE, RENEW, SERVICE, ServerLease, plan,
+    slices, subsets,
+};
+use controller_planners::node_lifecycle::fence::Renewals;
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use planners::live_servers::{
-    ADDRESS, IDENTITY_LABEL, LENGTH, LiveServersPlan, NAMESPACE, RENEW, SERVICE, ServerLease, plan,
-    slices, subsets,
-};
-use planners::node_lifecycle::fence::Renewals;
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{Api, Client, ListParams, Patch, PatchParams};
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -70,7 +70,7 @@ pub struct LiveServers {
 ///
 /// # Errors
 /// Of the API.
-pub async fn addresses(client: &Client) -> api_client::Result<Vec<SocketAddr>> {
+pub async fn addresses(client: &Client) -> kube_api_client::Result<Vec<SocketAddr>> {
     let listed = list(client).await?;
     let addresses = listed.iter().filter_map(|lease| lease.address);
     let mut addresses: Vec<SocketAddr> = addresses.collect();
@@ -78,7 +78,7 @@ pub async fn addresses(client: &Client) -> api_client::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-async fn list(client: &Client) -> api_client::Result<Vec<ServerLease>> {
+async fn list(client: &Client) -> kube_api_client::Result<Vec<ServerLease>> {
     let (key, value) = IDENTITY_LABEL;
     let only = ListParams::default().labels(&format!("{key}={value}"));
     let listed = leases(client).list(&only).await?;
@@ -132,7 +132,7 @@ impl LiveServers {
         }
     }
 
-    async fn round(&mut self) -> api_client::Result<()> {
+    async fn round(&mut self) -> kube_api_client::Result<()> {
         self.renew().await?;
         let LiveServersPlan { live, dead } = self.look().await?;
         self.publish(&live).await?;
@@ -160,7 +160,7 @@ impl LiveServers {
         });
     }
 
-    async fn look(&mut self) -> api_client::Result<LiveServersPlan> {
+    async fn look(&mut self) -> kube_api_client::Result<LiveServersPlan> {
         let listed = list(&self.client).await?;
         let now = reading();
         self.renewals
@@ -173,7 +173,7 @@ impl LiveServers {
         Ok(plan(&self.name, self.own.address, seen))
     }
 
-    async fn renew(&self) -> api_client::Result<()> {
+    async fn renew(&self) -> kube_api_client::Result<()> {
         let (key, value) = IDENTITY_LABEL;
         let labels = [
             (key, value),
@@ -208,7 +208,7 @@ impl LiveServers {
     }
 
     /// Writes Endpoints and slices where they differ.
-    async fn publish(&self, live: &[SocketAddr]) -> api_client::Result<()> {
+    async fn publish(&self, live: &[SocketAddr]) -> kube_api_client::Result<()> {
         let endpoints: Api<Endpoints> = Api::namespaced(self.client.clone(), NAMESPACE);
         let wanted = Some(subsets(live));
         let there = endpoints.get_opt(SERVICE).await?;
@@ -258,7 +258,7 @@ impl LiveServers {
     }
 
     /// Removes the own Lease, and the own address from the endpoints if another server has one.
-    async fn leave(&mut self) -> api_client::Result<()> {
+    async fn leave(&mut self) -> kube_api_client::Result<()> {
         let own = leases(&self.client).get_opt(&self.name).await?;
         let own = own.filter(|lease| {
             let spec = lease.spec.as_ref();
@@ -277,11 +277,11 @@ impl LiveServers {
     }
 }
 
-async fn apply<K: api_client::Object>(
+async fn apply<K: kube_api_client::Object>(
     api: &Api<K>,
     name: &str,
     object: Value,
-) -> api_client::Result<()> {
+) -> kube_api_client::Result<()> {
     let params = PatchParams::apply(MANAGER).force();
     api.patch(name, &params, &Patch::Apply(object))
         .await

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use api_server::{ApiServer, Config, UserInfo};
+use kube_api_server::{ApiServer, Config, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
 
 use super::*;

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
-use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
+use controller_framework::{EventType, Recorder};
+use controller_planners::attach_detach::AttachDetachAction;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{
     VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::attach_detach::AttachDetachAction;
-use reconcile::{EventType, Recorder};
+use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
+use kube_api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
 
 use super::Error;
 use super::observe::Observed;

@@ -6,11 +6,11 @@ mod observe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::Api;
+use controller_framework::{Cache, Index, ObjectChange, Queue, ReconcileResult};
+use controller_planners::attach_detach::{AttachDetachAction, needs_proof, plan};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
-use planners::attach_detach::{AttachDetachAction, needs_proof, plan};
-use reconcile::{Cache, Index, ObjectChange, Queue, ReconcileResult};
+use kube_api_client::Api;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -29,7 +29,7 @@ const OUTRUN_RETRY: Duration = Duration::from_millis(100);
 pub(crate) enum Error {
     /// The server refused the request or did not respond.
     #[error("write or look up an attachment")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 struct AttachDetach {
@@ -55,7 +55,7 @@ pub(crate) async fn run(context: Context) {
     context.run("attachdetach", controller).await;
 }
 
-impl reconcile::Controller for AttachDetach {
+impl controller_framework::Controller for AttachDetach {
     type Key = String;
     type Error = Error;
 

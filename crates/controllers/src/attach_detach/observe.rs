@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use controller_planners::attach_detach::{Attachment, Node as NodeState, ObservedNode, Volume};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeSpec};
-use planners::attach_detach::{Attachment, Node as NodeState, ObservedNode, Volume};
 use resource_kinds::pod_view::PodView;
 use sha2::{Digest, Sha256};
 

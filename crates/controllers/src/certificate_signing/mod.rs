@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::guarded_writes::{self, Delete, chain};
-use api_client::{Api, PostParams, ResourceExt};
 use certificates::{ApprovedRequest, ClientSubject, LIFE_MAX, Usage as Granted};
+use controller_framework::{Cache, Key, Queue, ReconcileResult};
+use controller_planners::certificate_signing::{
+    CertificateSigningAction, NodeCertificateContext, Usage, asks_for_node, failed, plan,
+};
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::ByteString;
@@ -16,10 +18,8 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use planners::certificate_signing::{
-    CertificateSigningAction, NodeCertificateContext, Usage, asks_for_node, failed, plan,
-};
-use reconcile::{Cache, Key, Queue, ReconcileResult};
+use kube_api_client::guarded_writes::{self, Delete, chain};
+use kube_api_client::{Api, PostParams, ResourceExt};
 use resource_kinds::certificates::{GROUP, Request};
 use resource_kinds::namespaces::NODE_LEASES;
 
@@ -43,7 +43,7 @@ pub(crate) async fn run(context: Context) {
     context.run("certificate", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Key;
     type Error = ApiError;
 
@@ -166,7 +166,7 @@ impl Worker {
                 "subresource": right, "verb": "create" },
         }});
         let review: SubjectAccessReview = json_tree::from_value(review)
-            .map_err(api_client::Error::Json)
+            .map_err(kube_api_client::Error::Json)
             .map_err(api_error::failed("check the requester's rights"))?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
         let response = reviews.create(&PostParams::default(), &review).await;

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use api_client::guarded_writes::unless_outrun;
-use api_client::{Api, Patch, PatchParams};
+use controller_framework::{Cache, Queue, ReconcileResult};
+use controller_planners::clusterrole_aggregation::plan;
 use json_tree::json;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use planners::clusterrole_aggregation::plan;
-use reconcile::{Cache, Queue, ReconcileResult};
+use kube_api_client::guarded_writes::unless_outrun;
+use kube_api_client::{Api, Patch, PatchParams};
 
 use crate::Context;
 
@@ -25,9 +25,9 @@ pub(crate) async fn run(context: Context) {
     context.run("ClusterRoleAggregator", controller).await;
 }
 
-impl reconcile::Controller for ClusterRoles {
+impl controller_framework::Controller for ClusterRoles {
     type Key = String;
-    type Error = api_client::Error;
+    type Error = kube_api_client::Error;
 
     /// One worker, because an aggregated role may itself be selected by another role.
     const WORKERS: usize = 1;
@@ -47,7 +47,7 @@ impl reconcile::Controller for ClusterRoles {
         }
     }
 
-    async fn reconcile(&self, key: &String) -> Result<ReconcileResult, api_client::Error> {
+    async fn reconcile(&self, key: &String) -> Result<ReconcileResult, kube_api_client::Error> {
         gather(&self.roles, &self.api, key).await?;
         Ok(ReconcileResult::Done)
     }
@@ -57,7 +57,7 @@ async fn gather(
     roles: &Cache<ClusterRole>,
     api: &Api<ClusterRole>,
     name: &str,
-) -> api_client::Result<()> {
+) -> kube_api_client::Result<()> {
     let Some(role) = roles.get("", name) else {
         return Ok(());
     };

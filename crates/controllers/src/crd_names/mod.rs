@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::guarded_writes::unless_outrun;
-use api_client::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use controller_framework::{Cache, Changes, Queue, ReconcileResult};
+use controller_planners::crd_names::{may_have_objects, plan, storage_version};
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use planners::crd_names::{may_have_objects, plan, storage_version};
-use reconcile::{Cache, Changes, Queue, ReconcileResult};
+use kube_api_client::guarded_writes::unless_outrun;
+use kube_api_client::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams,
+};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 
 use crate::Context;
@@ -30,12 +32,12 @@ const PAGE: u32 = 500;
 enum Error {
     /// The server refused the request or did not respond.
     #[error("check the names of a CustomResourceDefinition")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 struct CrdNames {
     definitions: Cache<CustomResourceDefinition>,
-    client: api_client::Client,
+    client: kube_api_client::Client,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -46,7 +48,7 @@ pub(crate) async fn run(context: Context) {
     context.run("definitions", controller).await;
 }
 
-impl reconcile::Controller for CrdNames {
+impl controller_framework::Controller for CrdNames {
     type Key = String;
     type Error = Error;
 
@@ -115,7 +117,7 @@ pub(crate) async fn changed(
 
 async fn look_after(
     cache: &Cache<CustomResourceDefinition>,
-    client: api_client::Client,
+    client: kube_api_client::Client,
     name: &str,
 ) -> Result<ReconcileResult, Error> {
     let Some(definition) = cache.get("", name) else {
@@ -156,7 +158,7 @@ async fn look_after(
 /// The objects are read through the storage version, which is served while the definition is being deleted. A kind that
 /// cannot be listed may have objects: the list is retried.
 async fn empty(
-    client: &api_client::Client,
+    client: &kube_api_client::Client,
     definition: &CustomResourceDefinition,
 ) -> Result<bool, Error> {
     let version = match storage_version(definition) {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
-use api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
+use controller_framework::{Cache, Index, Key, Queue, ReconcileResult, Recorder};
+use controller_planners::cron_job::{CRON_JOB, CronJobPlan, Observed, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
-use planners::cron_job::{CRON_JOB, CronJobPlan, Observed, plan};
-use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder};
+use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
+use kube_api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
 
 use crate::Context;
 use crate::api_error::{ApiError, failed};
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: Context) {
     context.run("cronjob", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Key;
     type Error = ApiError;
 

@@ -1,12 +1,12 @@
 //! Executes a plan: revisions, pods, status.
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use controller_framework::{Cache, Recorder};
+use controller_planners::daemon_set::{DaemonSetPlan, RevisionAction};
 use json_tree::json;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::daemon_set::{DaemonSetPlan, RevisionAction};
-use reconcile::{Cache, Recorder};
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use resource_kinds::pod_view::PodView;
 
 use crate::api_error::{ApiError, failed};

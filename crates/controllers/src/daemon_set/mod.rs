@@ -2,11 +2,11 @@
 
 mod execute;
 
+use controller_framework::decide;
+use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult};
+use controller_planners::daemon_set::{DAEMON_SET, NodeFit, Observed, daemon_pod, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use planners::daemon_set::{DAEMON_SET, NodeFit, Observed, daemon_pod, plan};
-use reconcile::decide;
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod, pods_for_owners};
@@ -37,7 +37,7 @@ pub(crate) async fn run(context: Context) {
     context.run("daemonset", controller).await;
 }
 
-impl reconcile::Controller for DaemonSets {
+impl controller_framework::Controller for DaemonSets {
     type Key = Key;
     type Error = Error;
 
@@ -97,7 +97,7 @@ impl Observer {
         let by_owner = &self.context.pods_by_owner;
         let pod = daemon_pod(&set);
         let nodes = self.context.caches.nodes.list().into_iter().map(|node| {
-            let (starts, stays) = placement::takes(&pod, &node);
+            let (starts, stays) = pod_placement::takes(&pod, &node);
             let name = node.metadata.name.clone().unwrap_or_default();
             (name, NodeFit { starts, stays })
         });

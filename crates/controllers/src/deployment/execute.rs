@@ -1,12 +1,12 @@
 //! Executes a plan: every write names its object and the observed resourceVersion.
 
-use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
-use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use controller_framework::Recorder;
+use controller_planners::deployment::{DeploymentAction, DeploymentPlan};
 use json_tree::json;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::deployment::{DeploymentAction, DeploymentPlan};
-use reconcile::Recorder;
+use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use resource_kinds::annotations::REVISION;
 
 use crate::api_error::{ApiError, failed};

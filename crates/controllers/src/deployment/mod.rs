@@ -5,12 +5,12 @@ mod execute;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use controller_framework::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult};
+use controller_planners::deployment::{Observed, plan};
+use controller_planners::ownership::controller;
+use controller_planners::replica_set::REPLICA_SET;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use planners::deployment::{Observed, plan};
-use planners::ownership::controller;
-use planners::replica_set::REPLICA_SET;
-use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -50,7 +50,7 @@ pub(crate) async fn run(context: Context) {
     context.run("deployment", controller).await;
 }
 
-impl reconcile::Controller for Deployments {
+impl controller_framework::Controller for Deployments {
     type Key = Key;
     type Error = Error;
 

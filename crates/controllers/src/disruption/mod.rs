@@ -1,23 +1,23 @@
 //! The controller of PodDisruptionBudgets: computes the number of allowed evictions.
 //!
 //! A status that allows fewer evictions is written at once; other changes soon after a write are collected for a window
-//! ([`planners::batching`]).
+//! ([`controller_planners::batching`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::guarded_writes;
-use api_client::{Api, PostParams};
+use controller_framework::decide;
+use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use controller_planners::batching::WINDOW;
+use controller_planners::disruption::{Observed, plan, records_eviction, selected, selector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use kube_api_client::guarded_writes;
+use kube_api_client::{Api, PostParams};
 use object_model::LabelSelector;
-use planners::batching::WINDOW;
-use planners::disruption::{Observed, plan, records_eviction, selected, selector};
-use reconcile::decide;
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -26,7 +26,7 @@ use crate::pacing::Pacing;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write the status of a budget")]
-struct Error(#[source] api_client::Error);
+struct Error(#[source] kube_api_client::Error);
 
 struct Worker {
     context: Context,
@@ -49,7 +49,7 @@ pub(crate) async fn run(context: Context) {
     context.run("disruption", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Key;
     type Error = Error;
 

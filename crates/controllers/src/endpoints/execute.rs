@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
-use api_client::{Api, Client, PostParams, ResourceExt, Written};
+use controller_framework::Key;
+use controller_planners::endpoints::{EndpointsPlan, EndpointsWrite};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use planners::endpoints::{EndpointsPlan, EndpointsWrite};
-use reconcile::Key;
+use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
+use kube_api_client::{Api, Client, PostParams, ResourceExt, Written};
 use tokio::time::Instant;
 
 use super::observe::Observer;
@@ -21,7 +21,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("write endpoints")]
-    Api(#[source] api_client::Error),
+    Api(#[source] kube_api_client::Error),
 }
 
 pub(super) struct Executor {
@@ -98,7 +98,7 @@ impl Executor {
         slices: &Api<EndpointSlice>,
         params: &PostParams,
         plan: &EndpointsPlan,
-    ) -> api_client::Result<()> {
+    ) -> kube_api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create_written(params, slice).await?;
             self.expect(key, OwnWrite::Slice, created);
@@ -119,7 +119,7 @@ impl Executor {
         key: &Key,
         params: &PostParams,
         write: EndpointsWrite,
-    ) -> api_client::Result<()> {
+    ) -> kube_api_client::Result<()> {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
         match write {
             EndpointsWrite::Create(endpoints) => {

@@ -1,7 +1,7 @@
 //! The endpoints controller: maintains EndpointSlices and Endpoints of Services.
 //!
 //! The first change of a Service's endpoints is written at once. Further changes are collected for a window
-//! ([`planners::batching`]), and changes of unused endpoints wait for a window. The Endpoints have a longer window than
+//! ([`controller_planners::batching`]), and changes of unused endpoints wait for a window. The Endpoints have a longer window than
 //! the slices, which proxies and DNS read.
 
 mod execute;
@@ -9,10 +9,10 @@ mod observe;
 
 use std::time::Duration;
 
-use planners::batching::{ENDPOINTS_WINDOW, WriteUrgency, window_of};
-use planners::endpoints::{Observed, plan, plan_slices};
-use reconcile::decide;
-use reconcile::{Key, ObjectChange, Queue, ReconcileResult, service_of};
+use controller_framework::decide;
+use controller_framework::{Key, ObjectChange, Queue, ReconcileResult, service_of};
+use controller_planners::batching::{ENDPOINTS_WINDOW, WriteUrgency, window_of};
+use controller_planners::endpoints::{Observed, plan, plan_slices};
 use resource_kinds::pod_view::PodView;
 
 use crate::pacing::Pacing;
@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Context) {
     context.run("endpoint_slice", controller).await;
 }
 
-impl reconcile::Controller for Endpoints {
+impl controller_framework::Controller for Endpoints {
     type Key = Key;
     type Error = execute::Error;
 

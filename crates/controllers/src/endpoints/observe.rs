@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use controller_framework::{Cache, Index, Key, PodsByLabel, label_term, service_of};
+use controller_planners::endpoints::Observed;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use planners::endpoints::Observed;
-use reconcile::{Cache, Index, Key, PodsByLabel, label_term, service_of};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use api_client::guarded_writes::{WriteRefusal, found, refusal};
-use api_client::{Api, PostParams};
+use controller_framework::{Key, Queue, ReconcileResult, Recorder};
+use controller_planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
-use reconcile::{Key, Queue, ReconcileResult, Recorder};
+use kube_api_client::guarded_writes::{WriteRefusal, found, refusal};
+use kube_api_client::{Api, PostParams};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;
 
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(15);
 enum Error {
     /// The server refused the request or did not respond.
     #[error("make the claim of an ephemeral volume")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 struct Worker {
@@ -36,7 +36,7 @@ pub(crate) async fn run(context: Context) {
     context.run("ephemeral_volume", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Key;
     type Error = Error;
 

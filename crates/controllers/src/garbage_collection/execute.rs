@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{Api, Patch, PatchParams, PropagationPolicy};
+use controller_framework::Queue;
+use controller_planners::garbage_collection::{CollectionDecision, Propagation};
 use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::garbage_collection::{CollectionDecision, Propagation};
-use reconcile::Queue;
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{Api, Patch, PatchParams, PropagationPolicy};
 
 use super::observe;
 use crate::api_error::{ApiError, failed};

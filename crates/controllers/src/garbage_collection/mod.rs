@@ -9,9 +9,9 @@ mod observe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller_framework::{ObjectChange, Queue, ReconcileResult, run_controller};
+use controller_planners::garbage_collection::{FOREGROUND, ORPHAN, plan};
 use futures::StreamExt;
-use planners::garbage_collection::{FOREGROUND, ORPHAN, plan};
-use reconcile::{ObjectChange, Queue, ReconcileResult, run_controller};
 
 use crate::Context;
 use crate::inventory::{Inventory, Meta};
@@ -41,7 +41,7 @@ pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
     run_controller(Arc::new(controller), queue, context.shutdown.clone()).await;
 }
 
-impl reconcile::Controller for GarbageCollector {
+impl controller_framework::Controller for GarbageCollector {
     type Key = String;
     type Error = Error;
 

@@ -3,10 +3,10 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use controller_framework::{EventType, Recorder};
+use controller_planners::garbage_collection::{CollectedObject, Dependent, Owner, OwnerState};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::garbage_collection::{CollectedObject, Dependent, Owner, OwnerState};
-use reconcile::{EventType, Recorder};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::reasons::metadata::MALFORMED;
 
@@ -24,7 +24,7 @@ pub(super) enum Error {
     ReadOwner {
         name: String,
         #[source]
-        source: api_client::Error,
+        source: kube_api_client::Error,
     },
 }
 

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use api_client::guarded_writes::{self, WriteRefusal, refusal};
-use api_client::{Api, PostParams, ResourceExt};
+use controller_framework::{Cache, Key, Queue, ReconcileResult, Recorder};
+use controller_planners::horizontal_pod_autoscaler::{AutoscalerEvent, Memory, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
+use kube_api_client::guarded_writes::{self, WriteRefusal, refusal};
+use kube_api_client::{Api, PostParams, ResourceExt};
 use object_model::LabelSelector;
-use planners::horizontal_pod_autoscaler::{AutoscalerEvent, Memory, plan};
-use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 
 use crate::Context;
 use crate::owned::key_if_asked;
@@ -25,7 +25,7 @@ const CONFLICTS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write the status of a HorizontalPodAutoscaler")]
-struct Error(#[source] api_client::Error);
+struct Error(#[source] kube_api_client::Error);
 
 struct Worker {
     context: Context,
@@ -53,7 +53,7 @@ pub(crate) async fn run(context: Context) {
     context.run("horizontalpodautoscaler", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Key;
     type Error = Error;
 

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use api_client::guarded_writes::{self, WriteRefusal, refusal};
-use api_client::{Api, ApiResource, DynamicObject, ListParams};
+use controller_framework::Key;
+use controller_planners::horizontal_pod_autoscaler::{
+    Observed, PodFacts, PodMeasurement, Scale, samples,
+};
 use json_tree::json;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
+use kube_api_client::guarded_writes::{self, WriteRefusal, refusal};
+use kube_api_client::{Api, ApiResource, DynamicObject, ListParams};
 use object_model::LabelSelector;
-use planners::horizontal_pod_autoscaler::{Observed, PodFacts, PodMeasurement, Scale, samples};
-use reconcile::Key;
 use resource_kinds::pod_view::PodView;
 
 use super::Worker;

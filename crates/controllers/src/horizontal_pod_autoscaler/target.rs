@@ -1,9 +1,9 @@
 //! The target of an autoscaler: an object of any kind with a scale sub-resource.
 
-use api_client::guarded_writes;
-use api_client::{Api, Client, DynamicObject, PostParams, ResourceExt, ServedResource};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
+use kube_api_client::guarded_writes;
+use kube_api_client::{Api, Client, DynamicObject, PostParams, ResourceExt, ServedResource};
 
 /// A target with its scale.
 pub(super) struct ScaleTarget {
@@ -37,7 +37,7 @@ impl ScaleTarget {
     }
 
     /// Writes the number of replicas, if the scale is unchanged.
-    pub async fn rescale(self, replicas: i32) -> api_client::Result<()> {
+    pub async fn rescale(self, replicas: i32) -> kube_api_client::Result<()> {
         let mut scale = self.scale;
         scale.spec.get_or_insert_default().replicas = Some(replicas);
         let params = PostParams::default();

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{Api, PostParams, PropagationPolicy};
+use controller_framework::decide;
+use controller_framework::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use controller_planners::job::{JOB, JobPlan, Observed, TRACKING, job_of, orphaned, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use planners::job::{JOB, JobPlan, Observed, TRACKING, job_of, orphaned, plan};
-use reconcile::decide;
-use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{Api, PostParams, PropagationPolicy};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -50,7 +50,7 @@ pub(crate) async fn run(context: Context) {
     context.run("job", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Key;
     type Error = Error;
 

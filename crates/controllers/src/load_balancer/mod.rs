@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api_client::guarded_writes::unless_outrun;
-use api_client::{Api, Patch, PatchParams, ResourceExt};
+use controller_framework::{Cache, Index, Key, Queue, ReconcileResult, Recorder, service_of};
+use controller_planners::load_balancer::{
+    API_SERVER, LoadBalancerEvent, Observed, concerned, plan,
+};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_api_client::guarded_writes::unless_outrun;
+use kube_api_client::{Api, Patch, PatchParams, ResourceExt};
 use object_model::listening::Listening;
-use planners::load_balancer::{API_SERVER, LoadBalancerEvent, Observed, concerned, plan};
-use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder, service_of};
 use tokio::sync::watch;
 
 use crate::Context;
@@ -90,7 +92,7 @@ pub(crate) async fn run(context: Context) {
     context.run("service", controller).await;
 }
 
-impl reconcile::Controller for LoadBalancers {
+impl controller_framework::Controller for LoadBalancers {
     type Key = AllServices;
     type Error = Error;
 
@@ -165,7 +167,7 @@ async fn write(
     context: &Context,
     service: &Service,
     status: &LoadBalancerStatus,
-) -> api_client::Result<()> {
+) -> kube_api_client::Result<()> {
     let patch = json!({
         "metadata": {"resourceVersion": service.metadata.resource_version},
         "status": {"loadBalancer": {"ingress": status.ingress}},

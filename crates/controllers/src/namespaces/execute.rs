@@ -3,15 +3,15 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{
-    Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt,
-};
+use controller_planners::namespaces::{FINALIZER, RemainingObjects, conditions};
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::Namespace;
-use planners::namespaces::{FINALIZER, RemainingObjects, conditions};
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{
+    Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt,
+};
 
 use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};
@@ -60,7 +60,7 @@ impl Executor {
         number: usize,
         resource: &Resource,
         namespace: &str,
-    ) -> api_client::Result<RemainingObjects> {
+    ) -> kube_api_client::Result<RemainingObjects> {
         let mut content = RemainingObjects {
             resource: name_of(resource),
             ..RemainingObjects::default()
@@ -96,7 +96,7 @@ impl Executor {
         number: usize,
         resource: &Resource,
         namespace: &str,
-    ) -> api_client::Result<()> {
+    ) -> kube_api_client::Result<()> {
         let api = self.inventory.api(number, namespace);
         if resource.deletes_collections {
             let how = DeleteParams::background();

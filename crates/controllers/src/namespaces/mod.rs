@@ -4,11 +4,11 @@ mod execute;
 
 use std::sync::Arc;
 
+use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult};
+use controller_planners::namespaces::{DeletionStep, FINALIZER, PAUSE_MAX, pause_after, step};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use planners::namespaces::{DeletionStep, FINALIZER, PAUSE_MAX, pause_after, step};
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
 use crate::inventory::Inventory;
@@ -34,7 +34,7 @@ pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
     context.run("namespace", controller).await;
 }
 
-impl reconcile::Controller for Namespaces {
+impl controller_framework::Controller for Namespaces {
     type Key = Key;
     type Error = Error;
 

@@ -1,12 +1,12 @@
 //! Writes conditions and taints of nodes, and evicts pods.
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
+use controller_framework::{EventType, Recorder};
+use controller_planners::node_lifecycle::{Eviction, NodeLifecyclePlan};
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
-use planners::node_lifecycle::{Eviction, NodeLifecyclePlan};
-use reconcile::{EventType, Recorder};
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use resource_kinds::pod_view::PodView;
 
 use super::disruption_target;
@@ -43,7 +43,7 @@ impl Executor {
         Ok(())
     }
 
-    async fn write_taints(&self, node: &Node, taints: &[Taint]) -> api_client::Result<()> {
+    async fn write_taints(&self, node: &Node, taints: &[Taint]) -> kube_api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         // Over the observed resourceVersion, because all writers share one list of taints.
         let meta = json!({
@@ -61,7 +61,7 @@ impl Executor {
         &self,
         node: &Node,
         conditions: &[NodeCondition],
-    ) -> api_client::Result<()> {
+    ) -> kube_api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let meta = json!({ "uid": node.metadata.uid });
         let status = json!({ "conditions": conditions });
@@ -73,7 +73,7 @@ impl Executor {
         guarded_writes::found(written).map(drop)
     }
 
-    async fn mark_not_ready(&self, pod: &PodView) -> api_client::Result<()> {
+    async fn mark_not_ready(&self, pod: &PodView) -> kube_api_client::Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         // If the node's clock is ahead, the transition may be in the future.
         let since = pod.ready().and_then(|ready| ready.since);

@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
+use controller_framework::{Cache, EventType, Recorder};
+use controller_planners::node_lifecycle::fate::{ClaimVolume, PodFate, StayReason, fate};
+use controller_planners::node_lifecycle::fence::{FenceDecision, NodeLease, Renewals, decide};
+use controller_planners::node_lifecycle::silence::seen_lease;
 use jiff::SignedDuration;
 use json_tree::json;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::node_lifecycle::fate::{ClaimVolume, PodFate, StayReason, fate};
-use planners::node_lifecycle::fence::{FenceDecision, NodeLease, Renewals, decide};
-use planners::node_lifecycle::silence::seen_lease;
-use reconcile::{Cache, EventType, Recorder};
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
 

@@ -8,20 +8,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api_client::Api;
+use controller_framework::{
+    Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
+};
+use controller_planners::node_lifecycle::fence::NodeLease;
+use controller_planners::node_lifecycle::silence::{SilenceRecord, observed, seen_lease};
+use controller_planners::node_lifecycle::{
+    Disruption, EvictionRateLimiter, GAP, NodeHeartbeats, Observed, PERIOD, TimedTaints,
+    concerns_new_pods, evictions, grace, is_ready, plan,
+};
 use jiff::{SignedDuration, Timestamp};
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use planners::node_lifecycle::fence::NodeLease;
-use planners::node_lifecycle::silence::{SilenceRecord, observed, seen_lease};
-use planners::node_lifecycle::{
-    Disruption, EvictionRateLimiter, GAP, NodeHeartbeats, Observed, PERIOD, TimedTaints,
-    concerns_new_pods, evictions, grace, is_ready, plan,
-};
-use reconcile::{
-    Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
-};
+use kube_api_client::Api;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -96,7 +96,7 @@ pub(crate) async fn run(context: Context) {
     controller.record(&mut None, true).await;
 }
 
-impl reconcile::Controller for NodeLifecycle {
+impl controller_framework::Controller for NodeLifecycle {
     type Key = Key;
     type Error = ApiError;
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use controller_planners::node_lifecycle::silence::{ObservedSilence, SilenceRecord};
 use host_kernel::blocking;
 use host_kernel::durable_file::{self, Durability};
 use jiff::{SignedDuration, Timestamp};
-use planners::node_lifecycle::silence::{ObservedSilence, SilenceRecord};
 use serde::{Deserialize, Serialize};
 
 /// The version of the format; a record with another version is ignored.

@@ -4,14 +4,14 @@
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use api_client::guarded_writes;
-use api_client::{Api, Patch, PatchParams};
+use controller_framework::{Cache, Controller, Key, ObjectChange, Queue, ReconcileResult};
+use controller_planners::node_lifecycle::reach::{KubeletPath, condition};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::Node;
-use planners::node_lifecycle::reach::{KubeletPath, condition};
-use reconcile::{Cache, Controller, Key, ObjectChange, Queue, ReconcileResult};
+use kube_api_client::guarded_writes;
+use kube_api_client::{Api, Patch, PatchParams};
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use api_client::guarded_writes::{self, Delete};
-use api_client::{Api, Patch, PatchParams};
+use controller_framework::{Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use controller_planners::ordinal_services::{Observed, OrdinalServicesPlan, plan};
+use controller_planners::ownership::controller;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
-use planners::ordinal_services::{Observed, OrdinalServicesPlan, plan};
-use planners::ownership::controller;
-use reconcile::{Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use kube_api_client::guarded_writes::{self, Delete};
+use kube_api_client::{Api, Patch, PatchParams};
 use resource_kinds::reasons::service as reasons;
 
 use crate::Context;
@@ -20,7 +20,7 @@ const FIELD_MANAGER: &str = "mainstay-ordinal-services";
 
 #[derive(Debug, thiserror::Error)]
 #[error("write the Services of the pods of a StatefulSet")]
-struct Error(#[source] api_client::Error);
+struct Error(#[source] kube_api_client::Error);
 
 struct Worker {
     context: Context,
@@ -38,7 +38,7 @@ pub(crate) async fn run(context: Context) {
     context.run("ordinal_services", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
@@ -117,7 +117,7 @@ impl Worker {
         written.map_err(Error)
     }
 
-    async fn execute(&self, key: &Key, plan: &OrdinalServicesPlan) -> api_client::Result<()> {
+    async fn execute(&self, key: &Key, plan: &OrdinalServicesPlan) -> kube_api_client::Result<()> {
         let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
         for (name, uid) in &plan.delete {
             guarded_writes::delete(&api, name, Delete::of_uid(uid)).await?;

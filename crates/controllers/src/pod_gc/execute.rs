@@ -1,14 +1,14 @@
 //! Fences and deletes leases, and removes pods.
 
-use api_client::guarded_writes::{self, Delete, chain};
-use api_client::{Api, Client, Patch, PatchParams};
+use controller_framework::Cache;
+use controller_planners::pod_gc::missing::{LeaseTakeover, Release};
+use controller_planners::pod_gc::{PodGcPlan, Removal, RemovalCause};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use planners::pod_gc::missing::{LeaseTakeover, Release};
-use planners::pod_gc::{PodGcPlan, Removal, RemovalCause};
-use reconcile::Cache;
+use kube_api_client::guarded_writes::{self, Delete, chain};
+use kube_api_client::{Api, Client, Patch, PatchParams};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
 
@@ -58,12 +58,12 @@ impl Executor {
         }
     }
 
-    async fn has_node(&self, name: &str) -> api_client::Result<bool> {
+    async fn has_node(&self, name: &str) -> kube_api_client::Result<bool> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         Ok(nodes.get_metadata_opt(name).await?.is_some())
     }
 
-    async fn take(&self, due: &LeaseTakeover) -> api_client::Result<bool> {
+    async fn take(&self, due: &LeaseTakeover) -> kube_api_client::Result<bool> {
         let (node, lease) = (&due.node, &due.lease);
         if self.has_node(node).await? {
             return Ok(false);
@@ -75,7 +75,7 @@ impl Executor {
         Ok(is_fenced.is_some())
     }
 
-    async fn release(&self, due: &Release) -> api_client::Result<()> {
+    async fn release(&self, due: &Release) -> kube_api_client::Result<()> {
         if self.has_node(&due.node).await? {
             return Ok(());
         }
@@ -98,7 +98,7 @@ impl Executor {
     }
 
     /// Marks the pod as Failed, so that it is not reported as running; then deletes the pod.
-    async fn try_remove(&self, removal: &Removal) -> api_client::Result<()> {
+    async fn try_remove(&self, removal: &Removal) -> kube_api_client::Result<()> {
         if let RemovalCause::NodeGone { node } = &removal.cause
             && self.has_node(node).await?
         {

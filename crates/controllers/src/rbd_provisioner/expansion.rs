@@ -1,18 +1,18 @@
-//! The growth of images, as decided in `planners::volume_expansion`.
+//! The growth of images, as decided in `controller_planners::volume_expansion`.
 //!
 //! The image grows before its volume object says so. The node lets a file system grow after that; a claim
 //! of a device has its size at once.
 
 use std::time::Duration;
 
-use api_client::Api;
-use api_client::guarded_writes::{chain, found, merge, merge_status};
+use controller_framework::{Key, ReconcileResult};
+use controller_planners::rbd_provisioner::{image_to_grow, is_block, is_image_of, mebibytes};
+use controller_planners::volume_expansion::{ExpansionStep, failure, hand_to_node, plan};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::rbd_provisioner::{image_to_grow, is_block, is_image_of, mebibytes};
-use planners::volume_expansion::{ExpansionStep, failure, hand_to_node, plan};
-use reconcile::{Key, ReconcileResult};
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{chain, found, merge, merge_status};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::PROVISIONER;
 

@@ -1,23 +1,25 @@
-//! The provisioner `kubernetes.io/rbd`, as decided in `planners::rbd_provisioner`: images of Ceph for claims,
+//! The provisioner `kubernetes.io/rbd`, as decided in `controller_planners::rbd_provisioner`: images of Ceph for claims,
 //! created, resized and removed by the program `rbd`.
 
 mod expansion;
 
 use std::sync::Arc;
 
-use api_client::guarded_writes::{
-    Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
+use controller_framework::{Key, Queue, ReconcileResult, Recorder};
+use controller_planners::rbd_provisioner::{
+    FINALIZER, ImageCreation, ImagePlan, RbdClass, image_to_remove, plan, reclaim_action,
 };
-use api_client::{Api, PostParams};
+use controller_planners::volume_provisioning::{
+    ReclaimAction, claim_of, finalizers_without, is_claimed_by,
+};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
-use planners::rbd_provisioner::{
-    FINALIZER, ImageCreation, ImagePlan, RbdClass, image_to_remove, plan, reclaim_action,
+use kube_api_client::guarded_writes::{
+    Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
 };
-use planners::volume_provisioning::{ReclaimAction, claim_of, finalizers_without, is_claimed_by};
+use kube_api_client::{Api, PostParams};
 use rbd_images::{RbdLogin, RbdProgram, RbdProgramError};
-use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 use resource_kinds::volume_fit::requested_class;
@@ -42,7 +44,7 @@ enum Error {
     Program(RbdProgramError),
     /// The API server.
     #[error("read or write a volume, claim or secret")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 impl From<RbdProgramError> for Error {
@@ -77,7 +79,7 @@ pub(crate) async fn run(context: Context) {
     context.run("rbd_provisioner", controller).await;
 }
 
-impl reconcile::Controller for RbdProvisioner {
+impl controller_framework::Controller for RbdProvisioner {
     type Key = Task;
     type Error = Error;
 

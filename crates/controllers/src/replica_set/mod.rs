@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use api_client::guarded_writes;
-use api_client::{Api, PostParams, Resource};
+use controller_framework::decide;
+use controller_framework::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
+use controller_planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
-use planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
-use reconcile::decide;
-use reconcile::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
+use kube_api_client::guarded_writes;
+use kube_api_client::{Api, PostParams, Resource};
 use serde::Serialize;
 
 use crate::Context;
@@ -76,7 +76,7 @@ enum Error {
     #[error("write the pods of a ReplicaSet or a ReplicationController")]
     Pods(#[from] PodError),
     #[error("write the status of a ReplicaSet or a ReplicationController")]
-    Status(#[source] api_client::Error),
+    Status(#[source] kube_api_client::Error),
 }
 
 /// Runs the controller of one kind.
@@ -92,7 +92,7 @@ where
     context.run(K::QUEUE, controller).await;
 }
 
-impl<K: Replicated> reconcile::Controller for Worker<K> {
+impl<K: Replicated> controller_framework::Controller for Worker<K> {
     type Key = Key;
     type Error = Error;
 

@@ -1,17 +1,21 @@
 //! The writes, each guarded by the observed resourceVersion.
 
-use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal, unless_outrun};
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use controller_planners::resource_claims::{ClaimStep, PodStep};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use planners::resource_claims::{ClaimStep, PodStep};
+use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal, unless_outrun};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
 
 /// Executes one step for a pod.
 ///
 /// # Errors
 /// The API server refused the request, other than by a conflict.
-pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> api_client::Result<()> {
+pub(super) async fn pod_step(
+    client: &Client,
+    pod: &Pod,
+    step: PodStep,
+) -> kube_api_client::Result<()> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let claims: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
     match step {
@@ -53,7 +57,7 @@ pub(super) async fn claim_steps(
     client: &Client,
     claim: &ResourceClaim,
     steps: Vec<ClaimStep>,
-) -> api_client::Result<()> {
+) -> kube_api_client::Result<()> {
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     let api: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
@@ -97,7 +101,7 @@ pub(super) async fn claim_steps(
 async fn write_status(
     api: &Api<ResourceClaim>,
     claim: &ResourceClaim,
-) -> api_client::Result<Option<ResourceClaim>> {
+) -> kube_api_client::Result<Option<ResourceClaim>> {
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     let params = PostParams::default();
     unless_outrun(api.replace_status(name, &params, claim).await)

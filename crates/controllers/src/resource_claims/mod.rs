@@ -6,12 +6,12 @@ mod observe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::Api;
-use api_client::guarded_writes::found;
+use controller_framework::{Cache, Key, Queue, ReconcileResult, Recorder};
+use controller_planners::resource_claims::{PodStep, plan_claim, plan_pod};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
-use planners::resource_claims::{PodStep, plan_claim, plan_pod};
-use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::found;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::devices::FAILED_CREATION;
 
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(2);
 enum Error {
     /// The server refused the request or did not respond.
     #[error("write or delete the ResourceClaims of a pod")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 /// A key in the queue: a pod or a claim.
@@ -52,7 +52,7 @@ pub(crate) async fn run(context: Context) {
     context.run("resource_claim", controller).await;
 }
 
-impl reconcile::Controller for Worker {
+impl controller_framework::Controller for Worker {
     type Key = Item;
     type Error = Error;
 
@@ -131,7 +131,7 @@ impl Worker {
                 continue;
             }
             if let Err(error) = execute::pod_step(&self.context.client, &pod, step).await {
-                let text = api_client::guarded_writes::message(&error);
+                let text = kube_api_client::guarded_writes::message(&error);
                 self.recorder.warning(&pod, FAILED_CREATION, text);
                 return Err(error.into());
             }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use api_client::guarded_writes::found;
-use api_client::{Api, Client};
+use controller_framework::Cache;
+use controller_planners::resource_claims::{ConsumerState, consumers};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use planners::resource_claims::{ConsumerState, consumers};
-use reconcile::Cache;
+use kube_api_client::guarded_writes::found;
+use kube_api_client::{Api, Client};
 use resource_kinds::pod_view::PodView;
 
 /// Pods by name and UID.
@@ -40,7 +40,7 @@ pub(super) async fn seen(
     client: &Client,
     cache: &Cache<PodView>,
     claim: &ResourceClaim,
-) -> api_client::Result<Pods> {
+) -> kube_api_client::Result<Pods> {
     let namespace = claim.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let mut pods = Pods::new();

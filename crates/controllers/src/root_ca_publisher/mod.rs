@@ -1,18 +1,18 @@
-//! The root CA publisher: executor of [`planners::root_ca_publisher`].
+//! The root CA publisher: executor of [`controller_planners::root_ca_publisher`].
 
-use api_client::guarded_writes::refusal;
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use controller_framework::{Cache, Key, Queue, ReconcileResult, WatchConfig};
+use controller_planners::root_ca_publisher::{NAME, RootCaAction, plan};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use planners::root_ca_publisher::{NAME, RootCaAction, plan};
-use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig};
+use kube_api_client::guarded_writes::refusal;
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
 
 use crate::Context;
 use crate::owned::key_if_new;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write certificates")]
-struct Error(#[source] api_client::Error);
+struct Error(#[source] kube_api_client::Error);
 
 struct RootCaPublisher {
     client: Client,
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: Context) {
     context.run("root_ca_cert_publisher", controller).await;
 }
 
-impl reconcile::Controller for RootCaPublisher {
+impl controller_framework::Controller for RootCaPublisher {
     type Key = Key;
     type Error = Error;
 
@@ -81,7 +81,7 @@ impl reconcile::Controller for RootCaPublisher {
 }
 
 impl RootCaPublisher {
-    async fn write(&self, namespace: &str, action: RootCaAction) -> api_client::Result<()> {
+    async fn write(&self, namespace: &str, action: RootCaAction) -> kube_api_client::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         match action {
             RootCaAction::Create(map) => api.create(&PostParams::default(), &map).await.map(drop),

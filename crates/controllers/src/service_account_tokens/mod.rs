@@ -2,15 +2,15 @@
 //!
 //! Their tokens are bound to the Secret and valid as long as the Secret exists; the API server signs them.
 
-use api_client::guarded_writes::{Delete, delete, unless_outrun};
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use controller_planners::service_account_tokens::{
+    ACCOUNT_UID, AccountTokenPlan, TOKEN, TYPE, account_of, plan,
+};
 use json_tree::{Value, json};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use planners::service_account_tokens::{
-    ACCOUNT_UID, AccountTokenPlan, TOKEN, TYPE, account_of, plan,
-};
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use kube_api_client::guarded_writes::{Delete, delete, unless_outrun};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
 
 use crate::Context;
 
@@ -20,7 +20,7 @@ const SECONDS: i64 = 1 << 32;
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("write the token of a Secret")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
     #[error("the server answered without a token")]
     NoToken,
 }
@@ -46,7 +46,7 @@ pub(crate) async fn run(context: Context) {
         .await;
 }
 
-impl reconcile::Controller for Keeper {
+impl controller_framework::Controller for Keeper {
     type Key = Key;
     type Error = Error;
 

@@ -1,17 +1,17 @@
-//! The controller of default ServiceAccounts: executor of [`planners::service_accounts`].
+//! The controller of default ServiceAccounts: executor of [`controller_planners::service_accounts`].
 
-use api_client::guarded_writes::refusal;
-use api_client::{Api, Client, PostParams};
+use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult};
+use controller_planners::service_accounts::{NAME, plan};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use planners::service_accounts::{NAME, plan};
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
+use kube_api_client::guarded_writes::refusal;
+use kube_api_client::{Api, Client, PostParams};
 
 use crate::Context;
 use crate::owned::key_if_new;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write default service account")]
-struct Error(#[source] api_client::Error);
+struct Error(#[source] kube_api_client::Error);
 
 struct ServiceAccounts {
     client: Client,
@@ -28,7 +28,7 @@ pub(crate) async fn run(context: Context) {
     context.run("serviceaccount", controller).await;
 }
 
-impl reconcile::Controller for ServiceAccounts {
+impl controller_framework::Controller for ServiceAccounts {
     type Key = Key;
     type Error = Error;
 

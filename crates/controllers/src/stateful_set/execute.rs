@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
-use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use controller_framework::{Cache, EventType, Key, Recorder, reference};
+use controller_planners::batching::window_of;
+use controller_planners::stateful_set::write_schedule::{
+    Write, WriteOutcome, WritePosition, WriteSchedule,
+};
+use controller_planners::stateful_set::{
+    Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity,
+};
 use futures::stream::{FuturesUnordered, StreamExt};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use planners::batching::window_of;
-use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
-use planners::stateful_set::{Refused, SetEvent, StatefulSetAction, StatefulSetPlan, identity};
+use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use process_telemetry::polls::spend;
-use reconcile::{Cache, EventType, Key, Recorder, reference};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
 
@@ -76,7 +80,8 @@ fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
     let (Some(Write::Action(action)), Error::Api(ApiError { source, .. })) = (write, error) else {
         return None;
     };
-    let is_final = matches!(source, api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
+    let is_final =
+        matches!(source, kube_api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
     is_final.then(|| Refused {
         action: action.to_string(),
         message: guarded_writes::message(source),
@@ -459,7 +464,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use api_client::Status;
+    use kube_api_client::Status;
 
     use super::*;
 
@@ -468,7 +473,7 @@ mod tests {
     fn an_old_view_makes_no_event() {
         let refused = |code: u16, reason: &str| {
             let status = Status::failure("no", reason, code);
-            refusal(&api_client::Error::Api(Box::new(status))).is_of_old_view()
+            refusal(&kube_api_client::Error::Api(Box::new(status))).is_of_old_view()
         };
         assert!(refused(409, "AlreadyExists"));
         assert!(refused(409, "Conflict"));

@@ -2,7 +2,7 @@
 //!
 //! Changes of sets, pods, revisions and claims, and the planner's timers, start a plan; the controller never polls. The
 //! caches may be old, so each write names the observed version. Changes of a status that no decision depends on are
-//! collected for a window ([`planners::batching`]).
+//! collected for a window ([`controller_planners::batching`]).
 
 mod execute;
 mod observe;
@@ -11,12 +11,12 @@ mod pod_change;
 
 use std::sync::Arc;
 
+use controller_framework::decide;
+use controller_framework::{Key, ObjectChange, Queue, ReconcileResult};
+use controller_planners::batching::WriteUrgency;
+use controller_planners::stateful_set::plan;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
-use planners::batching::WriteUrgency;
-use planners::stateful_set::plan;
-use reconcile::decide;
-use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::owned::OwnedObject;
@@ -49,7 +49,7 @@ pub(crate) async fn run(context: Context) {
     context.run("statefulset", controller).await;
 }
 
-impl reconcile::Controller for StatefulSets {
+impl controller_framework::Controller for StatefulSets {
     type Key = Key;
     type Error = Error;
 

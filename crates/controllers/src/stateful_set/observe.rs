@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use controller_framework::{Cache, Index, Key};
+use controller_planners::stateful_set::{self, Observed, identity};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use planners::stateful_set::{self, Observed, identity};
-use reconcile::{Cache, Index, Key};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use controller_framework::Key;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use reconcile::Key;
 
 /// The written sets. Bounded by the number of sets, and by the versions that are not in the cache yet.
 #[derive(Default)]

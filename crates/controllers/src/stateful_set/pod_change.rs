@@ -3,8 +3,8 @@
 //! A started pod changes three times and a deleted pod twice, and a plan reads all pods of the set: fewer plans reduce
 //! the cost of a large set considerably.
 
-use planners::stateful_set::identity;
-use reconcile::ObjectChange;
+use controller_framework::ObjectChange;
+use controller_planners::stateful_set::identity;
 use resource_kinds::pod_view::{Condition, Phase, PodView};
 use resource_kinds::reasons::pod_condition;
 

@@ -1,20 +1,20 @@
-//! The controller of expired bootstrap tokens: executor of [`planners::token_cleaner`].
+//! The controller of expired bootstrap tokens: executor of [`controller_planners::token_cleaner`].
 
 use std::time::Duration;
 
-use api_client::Api;
-use api_client::guarded_writes::{Delete, delete};
+use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use controller_planners::token_cleaner::{TokenPlan, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use planners::token_cleaner::{TokenPlan, plan};
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{Delete, delete};
 use resource_kinds::bootstrap_token::{NAMESPACE, TYPE};
 
 use crate::Context;
 
 #[derive(Debug, thiserror::Error)]
 #[error("delete an expired bootstrap token")]
-struct Error(#[source] api_client::Error);
+struct Error(#[source] kube_api_client::Error);
 
 struct TokenCleaner {
     api: Api<Secret>,
@@ -31,7 +31,7 @@ pub(crate) async fn run(context: Context) {
     context.run("token_cleaner", controller).await;
 }
 
-impl reconcile::Controller for TokenCleaner {
+impl controller_framework::Controller for TokenCleaner {
     type Key = Key;
     type Error = Error;
 

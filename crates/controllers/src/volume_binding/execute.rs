@@ -4,19 +4,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api_client::{Api, Client, Patch, PatchParams};
+use controller_framework::{EventType, Object, Recorder, reference};
+use controller_planners::volume_binding::{
+    BindingEvent, BindingObject, NoteType, VolumeBindingPlan, Write,
+};
 use json_tree::Value;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_binding::{BindingEvent, BindingObject, NoteType, VolumeBindingPlan, Write};
-use reconcile::{EventType, Object, Recorder, reference};
+use kube_api_client::{Api, Client, Patch, PatchParams};
 
 /// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The server refused the request or did not respond.
     #[error("write or look up a claim or volume")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 #[derive(Clone)]
@@ -59,7 +61,11 @@ impl Executor {
         Ok(())
     }
 
-    async fn write(&self, write: &Write, state: &ObjectMeta) -> api_client::Result<ObjectMeta> {
+    async fn write(
+        &self,
+        write: &Write,
+        state: &ObjectMeta,
+    ) -> kube_api_client::Result<ObjectMeta> {
         let name = state.name.as_deref().unwrap_or_default();
         let mut patch = write.patch.clone();
         patch["metadata"]["uid"] = state.uid.clone().into();
@@ -103,7 +109,7 @@ async fn send<K: Object>(
     name: &str,
     status: bool,
     patch: &Value,
-) -> api_client::Result<ObjectMeta> {
+) -> kube_api_client::Result<ObjectMeta> {
     let params = PatchParams::default();
     let patch = Patch::Merge(patch);
     let written = if status {

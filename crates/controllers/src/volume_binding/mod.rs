@@ -5,10 +5,10 @@ mod observe;
 
 use std::collections::BTreeSet;
 
+use controller_framework::{Key, ObjectChange, Queue, ReconcileResult};
+use controller_planners::volume_binding::{plan_claim, plan_volume};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::volume_binding::{plan_claim, plan_volume};
-use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::{Caches, Context};
@@ -41,7 +41,7 @@ pub(crate) async fn run(context: Context) {
     context.run("volume_binding", controller).await;
 }
 
-impl reconcile::Controller for VolumeBinding {
+impl controller_framework::Controller for VolumeBinding {
     type Key = Task;
     type Error = Error;
 

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use api_client::guarded_writes::found;
-use api_client::{Api, Client};
+use controller_framework::{Cache, Key};
+use controller_planners::volume_binding::ClaimView;
+use controller_planners::volume_protection::names;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass};
-use planners::volume_binding::ClaimView;
-use planners::volume_protection::names;
-use reconcile::{Cache, Key};
+use kube_api_client::guarded_writes::found;
+use kube_api_client::{Api, Client};
 use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::requested_class;

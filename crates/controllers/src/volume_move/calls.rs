@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api_client::Client;
 use bytes::Bytes;
+use controller_planners::volume_expansion::bytes as whole_bytes;
+use controller_planners::volume_move::{
+    Call, CopyExtent, CopyReceipt, CopyResult, MoveAnswers, MoveEnd,
+};
 use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
-use planners::volume_expansion::bytes as whole_bytes;
-use planners::volume_move::{Call, CopyExtent, CopyReceipt, CopyResult, MoveAnswers, MoveEnd};
+use kube_api_client::Client;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::capacity;
@@ -227,7 +229,7 @@ impl Nodes {
 /// The answer of a node, or the reason for which it never carries the step out.
 fn or_refusal<T>(answer: Result<T, Error>) -> Result<Result<T, String>, Error> {
     match answer {
-        Err(Error::Api(api_client::Error::Api(status))) if status.code == INVALID => {
+        Err(Error::Api(kube_api_client::Error::Api(status))) if status.code == INVALID => {
             Ok(Err(status.message))
         }
         other => other.map(Ok),
@@ -252,11 +254,11 @@ mod tests {
 
     /// Nodes that answer every step with this status.
     fn nodes(code: u16, answer: &'static str) -> Nodes {
-        let service = tower::service_fn(move |_: Request<api_client::Body>| async move {
+        let service = tower::service_fn(move |_: Request<kube_api_client::Body>| async move {
             let response = Response::builder().status(code).body(answer.to_owned());
             Ok::<_, Infallible>(response.unwrap())
         });
-        Nodes::new(api_client::Client::new(service, "default"))
+        Nodes::new(kube_api_client::Client::new(service, "default"))
     }
 
     const FULL: &str = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid",

@@ -4,14 +4,14 @@ mod calls;
 
 use std::time::Duration;
 
-use api_client::Api;
-use api_client::guarded_writes::{Delete, chain, delete, found};
-use json_tree::json;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::{
+use controller_framework::{Queue, ReconcileResult};
+use controller_planners::volume_move::{
     Call, DataTransfer, MoveAnswers, Observed, User, VolumeMoveStep, plan, uses,
 };
-use reconcile::{Queue, ReconcileResult};
+use json_tree::json;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{Delete, chain, delete, found};
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::Driver;
@@ -29,7 +29,7 @@ const WAIT: Duration = Duration::from_secs(1);
 pub(crate) enum Error {
     /// The server refused the request or did not answer.
     #[error("move a volume")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
     /// The address of a step cannot be written.
     #[error("name a step of the move")]
     Request(#[from] http::Error),
@@ -54,7 +54,7 @@ pub(crate) async fn run(context: Context) {
     context.run("volume_move", controller).await;
 }
 
-impl reconcile::Controller for VolumeMoves {
+impl controller_framework::Controller for VolumeMoves {
     type Key = String;
     type Error = Error;
 

@@ -1,16 +1,16 @@
 //! The controller of the finalizers that protect claims, volumes and VolumeAttributesClasses in use
 //! (statefulset.md §11.10).
 
-use api_client::guarded_writes::unless_outrun;
-use api_client::{Api, ListParams, Patch, PatchParams};
+use controller_framework::{Cache, Key, Object, Queue, ReconcileResult};
+use controller_planners::volume_protection::{
+    Protection, protect_attributes_class, protect_claim, protect_volume,
+};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_protection::{
-    Protection, protect_attributes_class, protect_claim, protect_volume,
-};
-use reconcile::{Cache, Key, Object, Queue, ReconcileResult};
+use kube_api_client::guarded_writes::unless_outrun;
+use kube_api_client::{Api, ListParams, Patch, PatchParams};
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 
@@ -29,7 +29,7 @@ enum Task {
 enum Error {
     /// The server refused the request or did not respond.
     #[error("protect a claim, a volume or a VolumeAttributesClass")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 struct VolumeProtection {
@@ -45,7 +45,7 @@ pub(crate) async fn run(context: Context) {
     context.run("pvcprotection", controller).await;
 }
 
-impl reconcile::Controller for VolumeProtection {
+impl controller_framework::Controller for VolumeProtection {
     type Key = Task;
     type Error = Error;
 

@@ -3,17 +3,17 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use api_client::guarded_writes::{WriteRefusal, chain, merge, refusal};
-use api_client::{Api, ListParams, PostParams};
-use json_tree::json;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::StorageClass;
-use planners::volume_provisioning::local::{
+use controller_framework::{Key, ReconcileResult};
+use controller_planners::volume_provisioning::local::{
     DataSource, Provisioning, claim_mode, class_name, data_source, other_mode, provisioning,
     size_of, size_of_volume, volume,
 };
-use planners::volume_provisioning::volume_name;
-use reconcile::{Key, ReconcileResult};
+use controller_planners::volume_provisioning::volume_name;
+use json_tree::json;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube_api_client::guarded_writes::{WriteRefusal, chain, merge, refusal};
+use kube_api_client::{Api, ListParams, PostParams};
 use resource_kinds::annotations::{SELECTED_NODE, VOLUME_REPLICATION};
 use resource_kinds::node_conditions;
 use resource_kinds::reasons::volume as reasons;

@@ -16,5 +16,5 @@ pub enum ProvisionerError {
     Storage(#[from] StorageError),
     /// The API server said no, or was not there.
     #[error("write a volume or claim")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }

@@ -1,13 +1,13 @@
-//! Expansion of volumes, as decided in `planners::volume_expansion`.
+//! Expansion of volumes, as decided in `controller_planners::volume_expansion`.
 
-use api_client::Api;
-use api_client::guarded_writes::{chain, merge, merge_status};
+use controller_framework::ReconcileResult;
+use controller_planners::volume_expansion::{ExpansionStep, failure, plan};
+use controller_planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
 use jiff::Timestamp;
 use json_tree::Value;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::volume_expansion::{ExpansionStep, failure, plan};
-use planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
-use reconcile::ReconcileResult;
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{chain, merge, merge_status};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 

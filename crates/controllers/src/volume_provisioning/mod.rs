@@ -3,7 +3,7 @@
 //!
 //! A directory exists durably before its volume object does, and it is moved away and removed
 //! before the object is deleted: an interrupted step is found and completed.
-//! `planners::volume_provisioning` decides; the crate `volume-storage` writes to the disk.
+//! `controller_planners::volume_provisioning` decides; the crate `volume-storage` writes to the disk.
 //!
 //! This controller runs on each node, and not in a server: [`run`] has its own client and caches.
 
@@ -20,16 +20,18 @@ mod usage;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api_client::Client;
-use api_client::guarded_writes::chain;
+use controller_framework::{
+    Cache, Controller, Key, Queue, ReconcileResult, Recorder, run_controller,
+};
+use controller_planners::volume_provisioning::{claim_of, volume_name};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::disk_usage::VolumeUsages;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use planners::volume_provisioning::{claim_of, volume_name};
+use kube_api_client::Client;
+use kube_api_client::guarded_writes::chain;
 use process_telemetry::Component;
-use reconcile::{Cache, Controller, Key, Queue, ReconcileResult, Recorder, run_controller};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::volume_move::VolumeMove;
 use tokio::sync::watch;

@@ -2,12 +2,12 @@
 //!
 //! The directory exists before its volume object does.
 
-use api_client::guarded_writes::{WriteRefusal, refusal};
-use api_client::{Api, PostParams};
+use controller_planners::volume_provisioning::nfs::{directory_to_leave, volume};
 use host_kernel::nfs::Export;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use planners::volume_provisioning::nfs::{directory_to_leave, volume};
+use kube_api_client::guarded_writes::{WriteRefusal, refusal};
+use kube_api_client::{Api, PostParams};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
 use resource_kinds::storage::volume_size::SizeLimit;

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use api_client::Api;
-use api_client::guarded_writes::{Delete, chain, delete, found, merge, merge_status};
+use controller_framework::ReconcileResult;
+use controller_planners::volume_provisioning::local::{
+    is_of_other_provisioner, path_of, reclaim_action,
+};
+use controller_planners::volume_provisioning::{
+    ReclaimAction, claim_of, finalizers_without, is_claimed_by,
+};
 use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolume;
-use planners::volume_provisioning::local::{is_of_other_provisioner, path_of, reclaim_action};
-use planners::volume_provisioning::{ReclaimAction, claim_of, finalizers_without, is_claimed_by};
-use reconcile::ReconcileResult;
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{Delete, chain, delete, found, merge, merge_status};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::is_nfs_directory;

@@ -1,11 +1,11 @@
 //! The condition of a claim that says whether its volume can hold more than its size.
 
-use api_client::guarded_writes::{chain, unless_outrun};
-use api_client::{Api, Patch, PatchParams};
+use controller_planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
+use kube_api_client::guarded_writes::{chain, unless_outrun};
+use kube_api_client::{Api, Patch, PatchParams};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_size::{CONDITION, SizeLimit, start_of_message};
 

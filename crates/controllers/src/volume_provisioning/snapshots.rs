@@ -1,15 +1,15 @@
-//! Snapshots of volumes, and volumes from snapshots, as decided in `planners::volume_snapshot`.
+//! Snapshots of volumes, and volumes from snapshots, as decided in `controller_planners::volume_snapshot`.
 
 use std::sync::Arc;
 
-use api_client::Api;
-use api_client::guarded_writes::{chain, found, merge, merge_status};
+use controller_framework::ReconcileResult;
+use controller_planners::volume_provisioning::local::{other_mode, size_of};
+use controller_planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use planners::volume_provisioning::local::{other_mode, size_of};
-use planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
-use reconcile::ReconcileResult;
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{chain, found, merge, merge_status};
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
 use resource_kinds::volume_fit::only_node;

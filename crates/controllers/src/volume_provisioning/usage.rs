@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use host_kernel::disk_usage::{VolumeUsage, VolumeUsages};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::volume_provisioning::local::{
+use controller_planners::volume_provisioning::local::{
     VolumeMode, is_ours, path_of, size_of_volume, volume_mode,
 };
+use host_kernel::disk_usage::{VolumeUsage, VolumeUsages};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use volume_storage::readable_bytes;
@@ -80,7 +80,7 @@ impl Provisioner {
                 let after = match self.look(volume, before).await {
                     Ok(after) => after,
                     Err(error) => {
-                        let error = api_client::guarded_writes::chain(&error);
+                        let error = kube_api_client::guarded_writes::chain(&error);
                         tracing::debug!(volume = name, error, "usage not known");
                         before
                     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use api_client::guarded_writes::chain;
+use controller_planners::volume_expansion::bytes as whole_bytes;
+use controller_planners::volume_move::CopyResult as Sent;
+use controller_planners::volume_replication::{
+    Call, CommonSnapshot, CopyResult, ReplicationAnswers, Role,
+};
 use k8s_openapi::api::core::v1::PersistentVolume;
-use planners::volume_expansion::bytes as whole_bytes;
-use planners::volume_move::CopyResult as Sent;
-use planners::volume_replication::{Call, CommonSnapshot, CopyResult, ReplicationAnswers, Role};
+use kube_api_client::guarded_writes::chain;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::capacity;

@@ -1,11 +1,11 @@
 //! The state of a replica as its claim shows it, and the events.
 
-use api_client::guarded_writes::unless_outrun;
-use api_client::{Api, Patch, PatchParams};
+use controller_planners::volume_replication::condition_message;
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::volume_replication::condition_message;
+use kube_api_client::guarded_writes::unless_outrun;
+use kube_api_client::{Api, Patch, PatchParams};
 use resource_kinds::storage::volume_replication::{
     CONDITION, ReplicationStage, VolumeReplication, shown,
 };

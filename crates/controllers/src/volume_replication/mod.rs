@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api_client::Api;
-use api_client::guarded_writes::{Delete, chain, delete, found};
+use controller_framework::{Queue, ReconcileResult, Recorder};
+use controller_planners::volume_move::{NodePresence, uses};
+use controller_planners::volume_replication::{
+    Observed, ReplicationAnswers, ReplicationStep, Users, plan,
+};
 use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use planners::volume_move::{NodePresence, uses};
-use planners::volume_replication::{Observed, ReplicationAnswers, ReplicationStep, Users, plan};
-use reconcile::{Queue, ReconcileResult, Recorder};
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{Delete, chain, delete, found};
 use resource_kinds::annotations::VOLUME_REPLICATION;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -72,7 +74,7 @@ pub(crate) async fn run(context: Context) {
     context.run("volume_replication", controller).await;
 }
 
-impl reconcile::Controller for VolumeReplications {
+impl controller_framework::Controller for VolumeReplications {
     type Key = String;
     type Error = Error;
 
@@ -201,7 +203,7 @@ impl VolumeReplications {
                 is_replica_lost = node
                     .as_ref()
                     .is_some_and(node_conditions::is_out_of_service)
-                    || planners::volume_replication::is_replica_lost(record, since, now);
+                    || controller_planners::volume_replication::is_replica_lost(record, since, now);
             }
             others.insert(name.to_owned(), state);
         }

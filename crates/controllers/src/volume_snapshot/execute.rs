@@ -1,11 +1,11 @@
 //! Executes a plan for a snapshot.
 
-use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use controller_framework::{Cache, Recorder};
+use controller_planners::volume_snapshot::{SnapshotAction, SnapshotPlan};
 use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::volume_snapshot::{SnapshotAction, SnapshotPlan};
-use reconcile::{Cache, Recorder};
+use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
 use resource_kinds::snapshot::{
     BEING_DELETED, DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
 };
@@ -16,7 +16,7 @@ use resource_kinds::storage::Driver;
 pub(crate) enum Error {
     /// The server refused the request or did not respond.
     #[error("write or look up a snapshot or its content")]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
 }
 
 #[derive(Clone)]
@@ -149,7 +149,7 @@ fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Value {
     patch
 }
 
-fn unless_there<T>(created: api_client::Result<T>) -> Result<(), Error> {
+fn unless_there<T>(created: kube_api_client::Result<T>) -> Result<(), Error> {
     match created {
         Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error.into()),
         _ => Ok(()),

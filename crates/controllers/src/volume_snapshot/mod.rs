@@ -6,12 +6,12 @@ mod execute;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api_client::guarded_writes::found;
-use api_client::{Api, Client};
+use controller_framework::{Cache, Key, Queue, ReconcileResult};
+use controller_planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
-use reconcile::{Cache, Key, Queue, ReconcileResult};
+use kube_api_client::guarded_writes::found;
+use kube_api_client::{Api, Client};
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
 use crate::Context;
@@ -53,7 +53,7 @@ pub(crate) async fn run(context: Context) {
         .await;
 }
 
-impl reconcile::Controller for VolumeSnapshots {
+impl controller_framework::Controller for VolumeSnapshots {
     type Key = Key;
     type Error = Error;
 
@@ -69,7 +69,7 @@ impl reconcile::Controller for VolumeSnapshots {
             && observer.claims.wait_synced().await
             && observer.volumes.wait_synced().await;
         if synced && let Err(error) = self.executor.default_classes(&observer.classes).await {
-            let error = api_client::guarded_writes::chain(&error);
+            let error = kube_api_client::guarded_writes::chain(&error);
             tracing::warn!(error, "default snapshot classes are not made");
         }
         synced

@@ -1,11 +1,11 @@
 //! Tokens in Secrets, and roles that contain the rules of other roles.
 
-use api_client::{Api, DeleteParams, PostParams, ResourceExt};
 use jiff::{SignedDuration, Timestamp};
 use json_tree::json;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube_api_client::{Api, DeleteParams, PostParams, ResourceExt};
 
 use crate::support::{Cluster, eventually, wait_for};
 

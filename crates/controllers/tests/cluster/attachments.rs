@@ -1,14 +1,14 @@
 //! Attachment of volumes; the test acts as the node and as the driver's attacher.
 
-use api_client::{
-    Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, Resource, ResourceExt,
-};
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
 use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube_api_client::{
+    Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, Resource, ResourceExt,
+};
 use resource_kinds::namespaces::NODE_LEASES;
 use tokio_util::sync::CancellationToken;
 

@@ -1,12 +1,12 @@
 //! HorizontalPodAutoscalers (kubectl.md 10.2).
 
-use api_client::{Api, ApiResource, DynamicObject, PostParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::autoscaling::v1 as first;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_api_client::{Api, ApiResource, DynamicObject, PostParams};
 
 use crate::support::{Cluster, wait_for};
 

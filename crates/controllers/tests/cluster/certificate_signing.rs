@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use api_client::{Api, Client, Patch, PatchParams, PostParams, ResourceExt};
-use api_server::UserInfo;
 use certificates::{Authority, ClientSubject};
 use json_tree::{Value, json};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, ResourceExt};
+use kube_api_server::UserInfo;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -35,7 +35,7 @@ fn pem(common_name: &str, organization: &str) -> String {
     params.serialize_request(&key).unwrap().pem().unwrap()
 }
 
-async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> api_client::Result<()> {
+async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> kube_api_client::Result<()> {
     let request = json!({"metadata": {"name": name}, "spec": {
         "request": ByteString(pem.as_bytes().to_vec()),
         "signerName": format!("kubernetes.io/{signer}"),
@@ -50,7 +50,7 @@ async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> api_client
 async fn ask_soon(client: &Client, name: &str, signer: &str, pem: &str) {
     for _ in 0..12_000 {
         match ask(client, name, signer, pem).await {
-            Err(api_client::Error::Api(status)) if status.code == 403 => {}
+            Err(kube_api_client::Error::Api(status)) if status.code == 403 => {}
             response => return response.unwrap(),
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -58,7 +58,10 @@ async fn ask_soon(client: &Client, name: &str, signer: &str, pem: &str) {
     panic!("{name} may not be asked for");
 }
 
-async fn approve(client: &Client, name: &str) -> api_client::Result<CertificateSigningRequest> {
+async fn approve(
+    client: &Client,
+    name: &str,
+) -> kube_api_client::Result<CertificateSigningRequest> {
     let requests: Requests = Api::all(client.clone());
     let condition = json!({"type": "Approved", "status": "True", "reason": "Test"});
     let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));

@@ -1,9 +1,9 @@
 //! Garbage collection and the deletion of namespaces.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams, ResourceExt};
 use json_tree::json;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams, PostParams, ResourceExt};
 
 use crate::stateful_sets::set;
 use crate::support::{Cluster, Warnings, eventually, names, pods, wait_for};

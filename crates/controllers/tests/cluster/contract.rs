@@ -1,11 +1,11 @@
 //! The parts of the StatefulSet contract that need more than a planner: the events that start a plan, the actions of
 //! the garbage collector, the grace periods.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Service};
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 
 use crate::stateful_sets::{claims, image, set, status};
 use crate::support::{Cluster, names, pods, wait_for};

@@ -1,9 +1,9 @@
 //! DaemonSets.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 
 use crate::support::{Cluster, names, wait_for};
 

@@ -1,12 +1,12 @@
 //! Custom kinds: their names are accepted, their objects are collected with their owners, and are deleted before their
 //! definition.
 
-use api_client::{
-    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
-};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_api_client::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ResourceExt,
+};
 use mvcc_store::{Operation, Range, Store, Txn};
 
 use crate::support::{Cluster, eventually, names, wait_for};

@@ -1,9 +1,9 @@
 //! Deployments, ReplicaSets and ReplicationControllers.
 
-use api_client::{DeleteParams, Patch, PatchParams, ResourceExt};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod, ReplicationController};
+use kube_api_client::{DeleteParams, Patch, PatchParams, ResourceExt};
 
 use crate::support::{Cluster, names, wait_for};
 
@@ -191,7 +191,7 @@ async fn a_replica_set_keeps_its_number() {
         .await;
     wait_for(&cluster, "a a", images).await;
     let orphan = DeleteParams {
-        propagation_policy: Some(api_client::PropagationPolicy::Orphan),
+        propagation_policy: Some(kube_api_client::PropagationPolicy::Orphan),
         ..DeleteParams::default()
     };
     cluster.delete::<ReplicaSet>("web", orphan).await;

@@ -1,10 +1,10 @@
 //! Endpoints of a headless Service follow its pods.
 
-use api_client::DeleteParams;
 use json_tree::json;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_api_client::DeleteParams;
 
 use crate::stateful_sets::set;
 use crate::support::{Cluster, names, wait_for};

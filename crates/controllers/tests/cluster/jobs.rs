@@ -1,9 +1,9 @@
 //! Jobs and CronJobs.
 
-use api_client::{DeleteParams, ResourceExt};
 use json_tree::{Value, json};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Event, Pod};
+use kube_api_client::{DeleteParams, ResourceExt};
 
 use crate::support::{Cluster, names, wait_for};
 
@@ -121,7 +121,7 @@ async fn a_job_that_is_suspended_has_no_pods() {
     wait_for::<Pod>(&cluster, "2", |pods| pods.len().to_string()).await;
     // Pods of a deleted job lose the finalizer, also pods that the job leaves behind.
     let orphan = DeleteParams {
-        propagation_policy: Some(api_client::PropagationPolicy::Orphan),
+        propagation_policy: Some(kube_api_client::PropagationPolicy::Orphan),
         ..DeleteParams::default()
     };
     cluster.delete::<Job>("pi", orphan).await;

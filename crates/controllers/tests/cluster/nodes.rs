@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use api_client::guarded_writes::{WriteRefusal, refusal};
-use api_client::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use controller_planners::node_lifecycle::reach::{KUBELET_REACHABLE, KubeletPath};
 use controllers::NodeReach;
 use jiff::Timestamp;
 use json_tree::{Value, json};
@@ -12,7 +11,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Event, Node, NodeCondition, PersistentVolume, PersistentVolumeClaim, Pod,
 };
-use planners::node_lifecycle::reach::{KUBELET_REACHABLE, KubeletPath};
+use kube_api_client::guarded_writes::{WriteRefusal, refusal};
+use kube_api_client::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use resource_kinds::annotations;
 
 use crate::support::{Cluster, names, wait_for};

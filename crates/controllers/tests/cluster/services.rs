@@ -1,10 +1,10 @@
 //! Services for clients outside of the cluster.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 
 use crate::stateful_sets::set;
 use crate::support::{Cluster, wait_for};

@@ -1,13 +1,13 @@
 //! The shared parts (caches, recorder) against a real server.
 
-use api_client::{Api, DeleteParams, PostParams};
-use api_server::UserInfo;
+use controller_framework::{Cache, ObjectChange, Recorder, WatchConfig};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube_api_client::{Api, DeleteParams, PostParams};
+use kube_api_server::UserInfo;
 use process_telemetry::Health;
 use process_telemetry::health::Kind;
-use reconcile::{Cache, ObjectChange, Recorder, WatchConfig};
 
 use crate::support::{Cluster, eventually, wait_for};
 

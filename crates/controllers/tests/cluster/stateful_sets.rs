@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use api_client::{Api, DeleteParams, ResourceExt};
+use controller_framework::{Cache, ObjectChange, WatchConfig};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, ResourceQuota};
-use reconcile::{Cache, ObjectChange, WatchConfig};
+use kube_api_client::{Api, DeleteParams, ResourceExt};
 
 use crate::support::{Cluster, names, play_node, pods, wait_for};
 

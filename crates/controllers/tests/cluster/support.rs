@@ -4,18 +4,18 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api_client::{
-    Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource, ResourceExt,
-};
-use api_server::{ApiServer, UserInfo};
+use controller_framework::{Cache, ObjectChange, WatchConfig};
 use controllers::NodeReach;
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube_api_client::{
+    Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource, ResourceExt,
+};
+use kube_api_server::{ApiServer, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
 use process_telemetry::{Health, SlowPolls};
-use reconcile::{Cache, ObjectChange, WatchConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
@@ -63,9 +63,9 @@ impl Cluster {
     /// A server without controllers and without a node.
     pub async fn without_controllers() -> Self {
         let store = EmbeddedStore::in_memory();
-        let server = ApiServer::new(api_server::Config {
+        let server = ApiServer::new(kube_api_server::Config {
             tokens: Some(Arc::new(certificates::TokenSigner::ephemeral().unwrap())),
-            ..api_server::Config::in_process(store.clone())
+            ..kube_api_server::Config::in_process(store.clone())
         })
         .await
         .unwrap();
@@ -236,7 +236,7 @@ pub async fn play_node(client: Client, shutdown: CancellationToken) {
             let binding = json!({ "apiVersion": "v1", "kind": "Binding",
                 "metadata": { "name": name }, "target": { "kind": "Node", "name": "n1" } });
             let params = PostParams::default();
-            let bound: api_client::Result<Value> = api
+            let bound: kube_api_client::Result<Value> = api
                 .create_subresource("binding", &name, &params, &binding)
                 .await;
             let _ = bound.map_err(|error| eprintln!("bind {name}: {error}"));

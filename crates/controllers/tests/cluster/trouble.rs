@@ -1,9 +1,9 @@
 //! Manual changes of a set's objects: the set waits with a reason, or repairs them, and continues afterwards.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 
 use crate::stateful_sets::{claims, image, set, status};
 use crate::support::{Cluster, names, play_node, pods, wait_for};
@@ -38,7 +38,7 @@ async fn wait_for_event(cluster: &Cluster, reason: &str, message: &str) {
 /// Applies a JSON patch, so that no fields are merged.
 async fn edit<K>(cluster: &Cluster, name: &str, operations: Value)
 where
-    K: api_client::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    K: kube_api_client::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let patch = Patch::Json(operations);

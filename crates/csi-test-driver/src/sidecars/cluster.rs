@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api_client::{Api, ApiResource, DynamicObject, Event, WatchConfig};
 use json_tree::Value;
+use kube_api_client::{Api, ApiResource, DynamicObject, Event, WatchConfig};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use api_client::{Client, Error};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{Method, Request};
 use json_tree::Value;
+use kube_api_client::{Client, Error};
 use kubeconfig::{Limits, Settings, Transport};
 
 const LIMITS: Limits = Limits {

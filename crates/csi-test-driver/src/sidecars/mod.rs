@@ -52,7 +52,7 @@ pub(crate) struct Sidecar {
 #[derive(Debug)]
 pub(crate) enum Trouble {
     Driver(Refusal),
-    Api(api_client::Error),
+    Api(kube_api_client::Error),
     /// Something that comes later.
     Missing(String),
 }
@@ -63,8 +63,8 @@ impl From<Refusal> for Trouble {
     }
 }
 
-impl From<api_client::Error> for Trouble {
-    fn from(error: api_client::Error) -> Self {
+impl From<kube_api_client::Error> for Trouble {
+    fn from(error: kube_api_client::Error) -> Self {
         Self::Api(error)
     }
 }

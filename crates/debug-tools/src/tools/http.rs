@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use http_client::redirect;
-use http_client::tls::{self, BlockingStream, Roots};
+use outbound_http::redirect;
+use outbound_http::tls::{self, BlockingStream, Roots};
 use url::{Position, Url};
 
 use super::network::{CONNECT_TIMEOUT, connect};

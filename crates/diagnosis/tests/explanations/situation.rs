@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
+use controller_planners::stateful_set::{identity, revisions};
 use diagnosis::{ObservedCluster, ObservedNamespace};
 use jiff::{SignedDuration, Timestamp};
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::serde::de::DeserializeOwned;
-use planners::stateful_set::{identity, revisions};
 use resource_kinds::pod_view::PodView;
 
 pub fn now() -> Timestamp {

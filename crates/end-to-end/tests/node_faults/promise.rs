@@ -1,6 +1,6 @@
 //! The promise of a failover, by its phases: renewal, expiry, fence and start (docs/node-failure.md).
 //!
-//! The simulation checks the phases independently of the machine's load (`crates/simulation/tests/failover.rs`). This
+//! The simulation checks the phases independently of the machine's load (`crates/cluster-simulation/tests/failover.rs`). This
 //! test checks the program with real containers. Bounds that do not depend on the load are always checked.
 
 use std::time::{Duration, Instant};

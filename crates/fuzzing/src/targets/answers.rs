@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 
 use admission_rules::{Webhook, webhooks};
-use api_server::decoders;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use certificates::{ApprovedRequest, Authority, ClientSubject, Usage};
 use json_tree::{Value, json};
+use kube_api_server::decoders;
 use resource_kinds::certificates::Request;
 
 use super::{Target, pair};

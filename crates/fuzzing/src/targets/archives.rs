@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use super::Target;
-use api_server::decoders::json;
+use kube_api_server::decoders::json;
 
 /// A list of `[name, kind, contents]`: `-` for files, `l` for links, `d` for directories. Contents are a text, a list
 /// of this form for a nested archive, or any other value for JSON.

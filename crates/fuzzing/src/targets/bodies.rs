@@ -1,8 +1,8 @@
 //! Bodies of requests.
 
-use api_server::decoders;
 use json_text::{Cursor, find, find_member, find_string};
 use json_tree::Value;
+use kube_api_server::decoders;
 
 use super::Target;
 

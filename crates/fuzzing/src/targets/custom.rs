@@ -79,7 +79,7 @@ pub const CEL_OBJECTS: Target = Target {
         let Ok(said) = expression.evaluate(&values) else {
             return;
         };
-        if let (Ok(config), Some(pod)) = (said.to_object(), openapi_schema::Schema::published().lookup("", "v1", "Pod")) {
+        if let (Ok(config), Some(pod)) = (said.to_object(), openapi_documents::Schema::published().lookup("", "v1", "Pod")) {
             let _merged = overlay(&object, &config, pod);
         }
         if let Ok(patch) = said.to_patch() {
@@ -166,7 +166,7 @@ pub const SCHEMA: Target = Target {
                 version.kind.validate_update(&object, &object);
                 version.kind.row(&object, jiff::Timestamp::UNIX_EPOCH);
             }
-            let schema = openapi_schema::Schema::custom(&version.kind.info(), &version.schema);
+            let schema = openapi_documents::Schema::custom(&version.kind.info(), &version.schema);
             let info = version.kind.info();
             schema.unknown_fields(info.group, info.version, info.kind, &object);
             Schema::parse(&version.schema);
@@ -208,7 +208,7 @@ pub const ANNOTATIONS: Target = Target {
             "metadata": {"name": "w", "annotations": {last: text}}, "spec": {"replicas": 2}});
         let config = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
             "metadata": {"name": "w"}, "spec": {"replicas": 3}});
-        let set = openapi_schema::Schema::published().lookup("apps", "v1", "StatefulSet");
+        let set = openapi_documents::Schema::published().lookup("apps", "v1", "StatefulSet");
         let writer = Writer { manager: "kubectl", api_version: "apps/v1", subresource: "",
             now: "2026-01-01T00:00:00Z" };
         if let Some(set) = set {

@@ -12,8 +12,8 @@ mod streams;
 mod texts;
 mod wires;
 
-use api_server::decoders;
 use json_tree::Value;
+use kube_api_server::decoders;
 
 /// A decoder of untrusted input.
 pub struct Target {

@@ -20,14 +20,14 @@ pub const DNS: Target = Target {
         };
         let (question, answer) = rest.split_at(usize::from(length).min(rest.len()));
         for said in [
-            dns_server::decoders::question(question),
-            dns_server::decoders::question(rest),
-            dns_server::decoders::forwarded(question, answer),
+            cluster_dns::decoders::question(question),
+            cluster_dns::decoders::question(rest),
+            cluster_dns::decoders::forwarded(question, answer),
         ] {
             let Some((said, max)) = said else { continue };
             assert!(said.len() <= max, "{} bytes, at most {max}", said.len());
             // A response that is sent back to its server must get no response.
-            assert!(dns_server::decoders::question(&said).is_none());
+            assert!(cluster_dns::decoders::question(&said).is_none());
         }
     },
 };

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use api_server::decoders::Server;
 use json_tree::Value;
+use kube_api_server::decoders::Server;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Target, pair};

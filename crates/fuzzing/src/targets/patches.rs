@@ -1,8 +1,8 @@
 //! Patches, each with its document: `[document, patch]`.
 
-use api_server::decoders;
 use json_tree::{Value, json};
-use openapi_schema::{Schema, TypeRef};
+use kube_api_server::decoders;
+use openapi_documents::{Schema, TypeRef};
 use structured_merge::apply::{self, OwnableFields, Writer};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 

@@ -1,6 +1,6 @@
 //! Volume streams from another node.
 
-use btrfs_stream::decoders;
+use btrfs_send_stream::decoders;
 
 use super::Target;
 

@@ -3,14 +3,14 @@
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use api_server::decoders;
 use certificates::TokenSigner;
+use controller_planners::volume_snapshot::Handle;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use json_tree::json;
+use kube_api_server::decoders;
 use object_model::cron::Schedule;
 use object_model::{FieldSelector, LabelSelector, Quantity};
-use planners::volume_snapshot::Handle;
 
 use super::Target;
 

@@ -96,7 +96,7 @@ pub const CSI_ANSWERS: Target = Target {
     words: &["\u{a}\u{2}", "\u{12}\u{1}", "\u{7f}"],
     run: |bytes| {
         // Each text has at least a tag and a length.
-        assert!(csi::decoders::answers(bytes) <= bytes.len());
+        assert!(csi_client::decoders::answers(bytes) <= bytes.len());
     },
 };
 

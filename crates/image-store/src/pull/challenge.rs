@@ -1,7 +1,7 @@
 //! The challenges of a registry in `WWW-Authenticate` (RFC 9110, section 11.6.1).
 
 use http::header::{HeaderMap, WWW_AUTHENTICATE};
-use http_client::Url;
+use outbound_http::Url;
 
 use super::client::RequestError;
 

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Response, StatusCode};
-use http_client::tls::{self, Roots};
-use http_client::{Body, BodyError, Error, Pool, Proxies, Settings, Url};
+use outbound_http::tls::{self, Roots};
+use outbound_http::{Body, BodyError, Error, Pool, Proxies, Settings, Url};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 

@@ -7,8 +7,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use http_client::Url;
 use object_model::dialling::{SpecialAddress, special};
+use outbound_http::Url;
 
 /// Maximum number of consecutive redirects: registries redirect to a store of layers, which redirects at
 /// most once more.

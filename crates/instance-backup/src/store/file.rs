@@ -8,7 +8,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use console::output::say;
+use command_output::output::say;
 use control_plane::backup_contents::{Objects, Request, Source, records};
 use control_plane::host::Host;
 use control_plane::{EtcdAddress, TokenFile};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use console::output::say;
+use command_output::output::say;
 use control_plane::{AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker, Role};

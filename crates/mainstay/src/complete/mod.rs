@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
 use clap::{Command, Parser};
-use console::output::say;
+use command_output::output::say;
 use diagnosis::TargetKind;
+use kube_api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
 
 use crate::logs;
 use crate::settings::ServerArguments;

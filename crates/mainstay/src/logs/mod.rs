@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use api_client::{Api, LogParams};
-use console::output::{Prefix, say_log_line, warn};
+use command_output::output::{Prefix, say_log_line, warn};
 use k8s_openapi::api::core::v1::Pod;
+use kube_api_client::{Api, LogParams};
 use tokio::task::JoinSet;
 
 use crate::settings::ServerArguments;

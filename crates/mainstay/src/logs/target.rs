@@ -1,8 +1,8 @@
 //! The target of `logs`: a pod, or a workload with pods.
 
-use api_client::{Api, ApiResource, Client, DynamicObject, ListParams};
 use clap::error::{Error, ErrorKind};
 use diagnosis::TargetKind;
+use kube_api_client::{Api, ApiResource, Client, DynamicObject, ListParams};
 use object_model::LabelSelector;
 
 /// The kinds that have pods.
@@ -58,7 +58,7 @@ impl LogTarget {
         &self,
         client: &Client,
         namespace: &str,
-    ) -> Result<Option<ListParams>, api_client::Error> {
+    ) -> Result<Option<ListParams>, kube_api_client::Error> {
         let of_name = ListParams::default().fields(&format!("metadata.name={}", self.name));
         let kind = self.kind;
         let resource = ApiResource::new(kind.group(), "v1", kind.kind(), kind.plural());

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use api_client::Api;
-use api_client::guarded_writes::{Delete, delete, found};
 use certificates::KeyHash;
-use console::output::say;
+use command_output::output::say;
 use data_directory::process;
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Node;
+use kube_api_client::Api;
+use kube_api_client::guarded_writes::{Delete, delete, found};
 use node_drain::PodDrain;
 use node_membership::{Membership, MembershipStore, forget_network};
 

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use api_client::Client;
-use console::output::{say, warn};
+use command_output::output::{say, warn};
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::tasks::TaskGroup;
 use data_directory::{Claim, Engine, Role};
 use host_kernel::block_in_place;
+use kube_api_client::Client;
 use node_agent::{KubeletApi, MachineInfo, NewNode, OnShutdown, ServingCertificate, Watchdog};
 use node_identity::{Servers, account_client, renewed_client};
 use node_membership::{

@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use api_client::Client;
-use api_server::NodeService;
 use container_runtime::RuntimeOptions;
 use controllers::volume_provisioning::{self, ProvisionerConfig};
 use host_kernel::disk_usage::VolumeUsages;
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::Taint;
+use kube_api_client::Client;
+use kube_api_server::NodeService;
 use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{Cidr, PodNetwork, Ranges};
 use process_telemetry::Health;
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use volume_storage::Storage;
 use volume_transfer::NodeMoves;
 
-use console::output::warn;
+use command_output::output::warn;
 use control_plane::tasks::TaskGroup;
 use network::dns_address;
 pub use pods::PodSettings;
@@ -253,7 +253,7 @@ fn start_routes(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) 
 fn start_dns(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> Result<()> {
     let ranges = &settings.ranges;
     let address = dns_address(ranges.service)?;
-    let config = dns_server::Config {
+    let config = cluster_dns::Config {
         domain: DOMAIN.to_owned(),
         listen: vec![SocketAddr::from((address, DNS_PORT))],
         addresses: vec![address.into()],
@@ -268,7 +268,7 @@ fn start_dns(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> 
             .is_some_and(|api| api.is_needed)
             .then(|| settings.data_dir.join("node/names.json")),
     };
-    group.run("DNS server", |stop| dns_server::run(client, config, stop));
+    group.run("DNS server", |stop| cluster_dns::run(client, config, stop));
     Ok(())
 }
 
@@ -297,7 +297,7 @@ fn agent_config(
         cluster_dns: vec![dns_address(settings.ranges.service)?.to_string()],
         resolv_conf: settings.resolv_conf,
         cluster_domain: DOMAIN.to_owned(),
-        kubelet_version: api_server::git_version(),
+        kubelet_version: kube_api_server::git_version(),
         labels: settings.labels,
         annotations,
         taints: settings.taints,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use console::output::warn;
+use command_output::output::warn;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pod_network::{Cidr, EncryptionOptions, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use console::output::say;
+use command_output::output::say;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::{

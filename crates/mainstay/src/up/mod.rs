@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use api_client::{Api, ListParams, PartialObjectMeta};
-use console::output::{leave_foot, say, warn};
-use console::terminal;
+use command_output::output::{leave_foot, say, warn};
+use command_output::terminal;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::{
     ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
@@ -24,6 +23,7 @@ use host_kernel::{block_in_place, blocking};
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use kube_api_client::{Api, ListParams, PartialObjectMeta};
 use manifest_apply::Manifest;
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, Ranges, WantedRanges};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use console::output::warn;
+use command_output::output::warn;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::NodeAddress;
 use control_plane::store::OpenStore;

@@ -7,7 +7,7 @@ use clap::error::{Error, ErrorKind};
 use cluster_inspection::{
     NamespaceScope, explain_all, explain_connection, explain_object, explain_other_kind,
 };
-use console::output::OutputFormat;
+use command_output::output::OutputFormat;
 use diagnosis::TargetKind;
 use diagnosis::connection::{Destination, DestinationError};
 use jiff::Timestamp;
@@ -107,10 +107,10 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
         }
     };
     match arguments.output {
-        OutputFormat::Text => console::output::show(&text),
+        OutputFormat::Text => command_output::output::show(&text),
         OutputFormat::Json => {
             let json = serde_json::to_string_pretty(&json).context("encode the answer")?;
-            console::output::say(&json);
+            command_output::output::say(&json);
         }
     }
     Ok(())

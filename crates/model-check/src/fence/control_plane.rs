@@ -1,7 +1,7 @@
 //! The steps of the control planes: the fence of the node, and the deletion of its pod.
 
-use planners::node_lifecycle::fence::{FenceDecision, NodeLease, decide};
-use planners::pod_gc::missing;
+use controller_planners::node_lifecycle::fence::{FenceDecision, NodeLease, decide};
+use controller_planners::pod_gc::missing;
 
 use super::{
     CLOCKS_APART, COUNTED, FenceModel, FenceState, LENGTH, Mistake, Observer, StoredLease, WAIT,
@@ -79,7 +79,7 @@ impl FenceModel {
         if self.has(Mistake::PredecessorsClock) {
             next.since = (former.since + CLOCKS_APART).min(COUNTED);
         }
-        // As `planners::node_lifecycle::silence`: the count is valid for the observed version, and without the time to
+        // As `controller_planners::node_lifecycle::silence`: the count is valid for the observed version, and without the time to
         // reconnect.
         let is_same = former.seen == state.lease || self.has(Mistake::ContinuedOverRenewal);
         if continues && is_same {

@@ -2,7 +2,7 @@
 //!
 //! One node runs one pod that may fail over. The node renews its lease, and ends the pod at its deadline; two control
 //! planes watch the lease, and one takes over from the other. The decisions are those of the product:
-//! `planners::node_lifecycle::fence::decide`, `planners::pod_gc::missing::decide` and
+//! `controller_planners::node_lifecycle::fence::decide`, `controller_planners::pod_gc::missing::decide` and
 //! `pod_lifecycle::node::lease::step`. The rest is a model: renewals, responses and writes that arrive late or never, a
 //! broken link, an agent and a shim that are killed, clocks of different rates, a shim that kills late, and a Node
 //! object and its lease that are deleted at any time.
@@ -13,8 +13,8 @@
 mod control_plane;
 mod node;
 
+use controller_planners::node_lifecycle::fence::wait;
 use jiff::SignedDuration;
-use planners::node_lifecycle::fence::wait;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use node::end;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use planners::attach_detach::*;
+use controller_planners::attach_detach::*;
 
 const NODES: [usize; 2] = [0, 1];
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use planners::volume_move::*;
+use controller_planners::volume_move::*;
 use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
 
 /// The number of writes of pods that are explored.

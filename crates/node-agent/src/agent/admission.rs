@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api_client::{Api, Client};
+use controller_framework::{Cache, WatchConfig};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use placement::{AdmissionFailure, misfit};
+use kube_api_client::{Api, Client};
 use pod_lifecycle::resources::admission::{PodRejection, rejection, under_pressure};
+use pod_placement::{AdmissionFailure, misfit};
 use process_telemetry::Component;
 use process_telemetry::refusals::{self, Budget};
-use reconcile::{Cache, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
 use crate::limits::OBJECTS_PER_POD_MAX;

@@ -9,16 +9,16 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use api_client::Client;
 use container_runtime::{Runtime, Sandbox};
+use controller_framework::{Recorder, Source};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::block_in_place;
+use kube_api_client::Client;
 use node_lease::LeaseLength;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use pod_lifecycle::record::Volumes;
 use process_telemetry::Component;
-use reconcile::{Recorder, Source};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -1,9 +1,9 @@
 //! Reports about the expansion of a volume: the claim's status, and events.
 
+use controller_framework::reference;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use pod_lifecycle::node::volume_expansion::{KnownVolume, VolumeExpansion, conclusion, failure};
-use reconcile::reference;
 use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
 
 use crate::api::events::PodEvents;

@@ -1,8 +1,8 @@
 //! Events about pods, as kubelet writes them.
 
+use controller_framework::{EventType, Recorder, reference};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use pod_lifecycle::spec::{Kind, find};
-use reconcile::{EventType, Recorder, reference};
 
 /// Reports events about one pod.
 #[derive(Clone)]

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use api_client::ResourceExt;
+use kube_api_client::ResourceExt;
 use tokio::time::Instant;
 
 /// The newest stored status of one object.

@@ -8,7 +8,7 @@ pub(crate) mod objects;
 pub(crate) mod status_writer;
 
 /// Whether the API server did not respond, or is not ready: a later attempt may succeed.
-pub fn is_away(error: &api_client::Error) -> bool {
+pub fn is_away(error: &kube_api_client::Error) -> bool {
     error
         .code()
         .is_none_or(|code| matches!(code, 429 | 500 | 503 | 504))

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use api_client::guarded_writes;
-use api_client::{Api, Client, PartialObjectMeta, Patch, PatchParams, PostParams};
+use controller_framework::{Cache, Object, WatchConfig};
 use jiff::Timestamp;
 use json_tree::Value;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -19,10 +18,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_api_client::guarded_writes;
+use kube_api_client::{Api, Client, PartialObjectMeta, Patch, PatchParams, PostParams};
 use pod_lifecycle::environment::service_env;
 use process_telemetry::Component;
 use process_telemetry::backoff;
-use reconcile::{Cache, Object, WatchConfig};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,7 @@ pub type ObjectName = (ObjectKind, String);
 pub struct Version(Option<String>);
 
 impl Version {
-    pub fn of<K: api_client::Resource>(found: Option<&K>) -> Self {
+    pub fn of<K: kube_api_client::Resource>(found: Option<&K>) -> Self {
         Self(found.and_then(|object| object.meta().resource_version.clone()))
     }
 }
@@ -198,7 +198,7 @@ impl ApiObjects {
     async fn get<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, String>
     where
         K: Object
-            + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+            + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let found = self.read(kind, ns, name).await;
         found.map_err(|unread| unread.message)
@@ -212,7 +212,7 @@ impl ApiObjects {
     ) -> Result<Option<K>, Unread>
     where
         K: Object
-            + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+            + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), ns);
         let mut away = true;
@@ -372,7 +372,7 @@ impl ApiObjects {
     fn follow<K>(&self, namespace: &str, name: &str, watch: &ObjectWatch)
     where
         K: Object
-            + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+            + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         if watch.place.is_none() {
@@ -404,7 +404,8 @@ async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Ve
 /// Publishes the version of an object at an interval.
 async fn read_versions<K>(api: Api<K>, name: String, seen: watch::Sender<Option<Version>>)
 where
-    K: Object + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    K: Object
+        + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {
     loop {
         match in_time(api.get_opt(&name)).await {
@@ -419,7 +420,9 @@ where
 }
 
 /// A request with a time limit. The error is the text of the server.
-pub async fn in_time<T>(request: impl Future<Output = api_client::Result<T>>) -> Result<T, String> {
+pub async fn in_time<T>(
+    request: impl Future<Output = kube_api_client::Result<T>>,
+) -> Result<T, String> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(guarded_writes::message(&error)),
@@ -431,8 +434,8 @@ pub async fn in_time<T>(request: impl Future<Output = api_client::Result<T>>) ->
 mod tests {
     use std::time::Duration;
 
-    use api_client::Event;
     use futures::stream;
+    use kube_api_client::Event;
     use tokio::time::timeout;
 
     use super::*;

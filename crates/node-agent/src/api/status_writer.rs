@@ -1,12 +1,12 @@
 //! The writer of pod statuses: it patches the fields that differ from the stored status, guarded by
 //! the pod's uid.
 
-use api_client::guarded_writes::{Delete, WriteRefusal, delete, message, refusal};
-use api_client::{Api, Client, Patch, PatchParams};
 use jiff::Timestamp;
 use json_tree::{Map, Value, json};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, message, refusal};
+use kube_api_client::{Api, Client, Patch, PatchParams};
 use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
 
 use crate::limits::REQUEST_TIMEOUT;

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube_api_client::{Api, Client};
 use process_telemetry::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
-use csi::NodeInfo;
+use csi_client::NodeInfo;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
 
 use super::drivers::Registered;
 use crate::api::objects::in_time;
@@ -280,11 +280,11 @@ mod tests {
             "labels": {"zone": "z"}, "annotations": {NODE_IDS: "{\"a\":\"n1\",\"b\":\"n1\"}"}}}))
         .unwrap();
         let registered = |name: &str| Registered {
-            driver: csi::Driver {
+            driver: csi_client::Driver {
                 name: name.to_owned(),
                 socket: "csi.sock".into(),
             },
-            can: csi::NodeCapabilities::default(),
+            can: csi_client::NodeCapabilities::default(),
             info: info("n1", "z"),
             by: "reg.sock".into(),
         };

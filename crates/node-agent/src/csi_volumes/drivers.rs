@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use csi::{Driver, NodeCapabilities, NodeInfo};
+use csi_client::{Driver, NodeCapabilities, NodeInfo};
 use host_kernel::keyed_locks::KeyedLocks;
 use tokio::sync::{Mutex, watch};
 

@@ -88,7 +88,7 @@ impl CsiVolumes {
         let request = wanted.expansion(can, uid, capacity.value(), secrets);
         if let Err(error) = driver.expand(&request).await {
             let text = growing.warn(&error.to_string());
-            if error.finality() == csi::Finality::Uncertain {
+            if error.finality() == csi_client::Finality::Uncertain {
                 return Err(text);
             }
             let is_refused = error.is_of_state();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use csi::{Driver, Plugin, RegistrationInfo};
+use csi_client::{Driver, Plugin, RegistrationInfo};
 use host_kernel::block_in_place;
 use process_telemetry::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
@@ -131,8 +131,8 @@ impl From<String> for NotRegistered {
     }
 }
 
-impl From<csi::CsiError> for NotRegistered {
-    fn from(error: csi::CsiError) -> Self {
+impl From<csi_client::CsiError> for NotRegistered {
+    fn from(error: csi_client::CsiError) -> Self {
         Self::Refused(error.to_string())
     }
 }
@@ -240,7 +240,7 @@ async fn take_up(
 async fn is_there(socket: &Path) -> bool {
     let socket = socket.to_owned();
     let answer = Plugin { socket }.info().await;
-    !matches!(answer, Err(csi::CsiError::Unreachable { .. }))
+    !matches!(answer, Err(csi_client::CsiError::Unreachable { .. }))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use csi::{
+use csi_client::{
     AccessMode, AccessType, ExpandRequest, NodeCapabilities, PublishRequest, StageRequest,
     VolumeCapability,
 };

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use csi::{CsiError, Finality};
+use csi_client::{CsiError, Finality};
 
 /// Unique names of volumes with a successful stage call. Volumes of a former agent are in the set, because
 /// the results of its calls are unknown.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use csi::{Driver, NodeCapabilities, VolumeStats};
+use csi_client::{Driver, NodeCapabilities, VolumeStats};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use pod_lifecycle::node::volume_expansion::may_grow;
 use resource_kinds::pod_references;
@@ -209,7 +209,7 @@ impl CsiVolumes {
                 is_abnormal: stats.is_abnormal.filter(|_| can.condition),
                 ..stats
             });
-            let is_silent = stats.as_ref().is_err_and(csi::CsiError::is_silence);
+            let is_silent = stats.as_ref().is_err_and(csi_client::CsiError::is_silence);
             if let Err(error) = &stats {
                 tracing::warn!(volume = data.volume, %error, "a volume has no figures");
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use csi::VolumeStats;
+use csi_client::VolumeStats;
 use tokio::time::Instant;
 
 /// The age at which statistics are read again (kubelet's default).

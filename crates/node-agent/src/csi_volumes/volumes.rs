@@ -6,14 +6,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api_client::{Api, Client};
-use csi::CsiError;
+use csi_client::CsiError;
 use host_kernel::blocking;
 use host_kernel::keyed_locks::KeyedLocks;
 use json_tree::json;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSIDriver;
+use kube_api_client::{Api, Client};
 use nix::mount::{MntFlags, umount2};
 use pod_lifecycle::node::csi::{CsiStep, plan};
 use tokio::sync::Mutex;

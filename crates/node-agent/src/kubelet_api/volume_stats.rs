@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use csi::VolumeStats;
+use csi_client::VolumeStats;
 use host_kernel::call_with_timeout_blocking;
 use host_kernel::disk_usage::{VolumeUsage, VolumeUsages};
 use json_tree::{Value, json};
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_a_driver_does_not_tell_is_left_out() {
-        let usage = csi::Usage {
+        let usage = csi_client::Usage {
             total: 9,
             used: 4,
             available: 5,

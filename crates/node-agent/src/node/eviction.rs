@@ -6,11 +6,11 @@
 use std::io;
 use std::sync::Arc;
 
+use controller_framework::EventType;
 use host_kernel::{block_in_place, blocking_value, tree};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
 use pod_lifecycle::resources::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::spec;
-use reconcile::EventType;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 

@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller_framework::EventType;
 use host_kernel::blocking;
 use image_store::{Garbage, ImageStore, ImagesInUse, StoreError};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::image_gc::{ImageHistory, Present};
 use pod_lifecycle::spec;
-use reconcile::EventType;
 use tokio::sync::{Mutex, RwLockWriteGuard};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;

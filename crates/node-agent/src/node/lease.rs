@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::Client;
 use container_runtime::{Runtime, Sandbox};
 use host_kernel::deadline::{self, DeadlineFile};
 use host_kernel::durable_file::{self, Durability};
 use host_kernel::{block_in_place, tree};
 use jiff::Timestamp;
+use kube_api_client::Client;
 use node_lease::{LeaseKeeper, LeaseLength, LeasedMachine};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
@@ -22,7 +22,7 @@ use crate::paths::{DEADLINE_PAGE, deadline_page, lease_dir};
 pub enum LeaseError {
     /// The API server rejected the renewal, or cannot be reached.
     #[error(transparent)]
-    Api(#[from] api_client::Error),
+    Api(#[from] kube_api_client::Error),
     /// The API server did not respond within this time.
     #[error("no answer within {:.0}s", .0.as_secs_f64())]
     Timeout(Duration),

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use api_client::guarded_writes::{WriteRefusal, refusal};
-use api_client::{Api, Client, PostParams};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_api_client::guarded_writes::{WriteRefusal, refusal};
+use kube_api_client::{Api, Client, PostParams};
 
 use crate::machine::machine_info::architecture;
 
@@ -28,7 +28,7 @@ impl NewNode {
     ///
     /// # Errors
     /// The API server rejects the node, or does not respond.
-    pub async fn register(&self, client: &Client) -> Result<Node, api_client::Error> {
+    pub async fn register(&self, client: &Client) -> Result<Node, kube_api_client::Error> {
         let api: Api<Node> = Api::all(client.clone());
         match api.create(&PostParams::default(), &self.object()).await {
             Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {

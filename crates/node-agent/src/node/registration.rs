@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api_client::guarded_writes::{WriteRefusal, chain, refusal};
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use controller_framework::{Cache, EventType, Recorder};
 use host_kernel::block_in_place;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{
@@ -13,9 +12,10 @@ use k8s_openapi::api::core::v1::{
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
     ObjectReference,
 };
+use kube_api_client::guarded_writes::{WriteRefusal, chain, refusal};
+use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
 use pod_lifecycle::resources::eviction::Condition;
 use process_telemetry::backoff;
-use reconcile::{Cache, EventType, Recorder};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -137,7 +137,7 @@ impl NodeKeeper {
     }
 
     /// Creates the Node object, or adopts the existing one, and writes the status.
-    async fn make_or_take_over(&mut self) -> Result<(), api_client::Error> {
+    async fn make_or_take_over(&mut self) -> Result<(), kube_api_client::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
         let mut wanted = self.object();
         // A new object has `volumesInUse` from its first version on, so that no volume is detached in
@@ -286,7 +286,11 @@ impl NodeKeeper {
     }
 
     /// Writes the observed status, and sends events about changes.
-    async fn tell(&mut self, recorder: &Recorder, seen: Seen) -> Result<(), api_client::Error> {
+    async fn tell(
+        &mut self,
+        recorder: &Recorder,
+        seen: Seen,
+    ) -> Result<(), kube_api_client::Error> {
         self.write_status(&seen).await?;
         self.announce(recorder, &self.told.pressure, &seen.pressure);
         self.announce_readiness(recorder, &self.told, &seen);
@@ -297,7 +301,7 @@ impl NodeKeeper {
 
     /// Creates the deleted Node object again, before the control plane treats the node's pods as pods of a
     /// deleted node.
-    async fn register_again(&mut self, recorder: &Recorder) -> Result<(), api_client::Error> {
+    async fn register_again(&mut self, recorder: &Recorder) -> Result<(), kube_api_client::Error> {
         tracing::warn!(node = self.config.node_name, "the node's object is gone");
         let registered = self.make_or_take_over().await;
         // A possible reason: another node has the pod range of this node now.
@@ -383,7 +387,7 @@ impl NodeKeeper {
         new.object()
     }
 
-    async fn write_status(&mut self, seen: &Seen) -> Result<(), api_client::Error> {
+    async fn write_status(&mut self, seen: &Seen) -> Result<(), kube_api_client::Error> {
         let before = self.stored.get().conditions.as_deref().unwrap_or_default();
         let conditions = conditions(
             before,
@@ -474,7 +478,7 @@ impl NodeKeeper {
 /// Limits the time of a request, so that a request without a response does not delay the renewals of the
 /// Lease.
 async fn in_time(
-    request: impl Future<Output = Result<(), api_client::Error>>,
+    request: impl Future<Output = Result<(), kube_api_client::Error>>,
 ) -> Result<(), String> {
     match timeout(REQUEST_TIMEOUT, request).await {
         Ok(done) => done.map_err(|error| chain(&error)),

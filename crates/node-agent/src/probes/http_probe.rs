@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use http_body_util::Empty;
-use http_client::tls::{self, TlsError};
-use http_client::{Url, exchange, redirect};
 use k8s_openapi::api::core::v1::HTTPHeader;
+use outbound_http::tls::{self, TlsError};
+use outbound_http::{Url, exchange, redirect};
 use pod_lifecycle::record::probes::ProbeOutcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 

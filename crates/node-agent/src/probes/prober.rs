@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use container_runtime::spec::ExecSpec;
 use container_runtime::{RuntimeError, Sandbox};
-use http_client::ConnectError;
 use k8s_openapi::api::core::v1::{
     Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use outbound_http::ConnectError;
 use pod_lifecycle::record::probes::{self, ProbeOutcome};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
@@ -198,7 +198,7 @@ pub async fn connect_tcp(
 
 /// Connects within the timeout of a probe.
 pub async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
-    let connected = http_client::connect(address, timeout).await;
+    let connected = outbound_http::connect(address, timeout).await;
     connected.map_err(|error| match error {
         ConnectError::Io(error) => format!("dial tcp {address}: connect: {}", plain(&error)),
         ConnectError::TimedOut => format!("dial tcp {address}: i/o timeout"),

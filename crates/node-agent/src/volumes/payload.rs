@@ -76,7 +76,12 @@ impl ReadObjects {
         self.refresh_in = Some(self.refresh_in.map_or(time, |known| known.min(time)));
     }
 
-    fn note<K: api_client::Resource>(&mut self, kind: ObjectKind, name: &str, found: Option<&K>) {
+    fn note<K: kube_api_client::Resource>(
+        &mut self,
+        kind: ObjectKind,
+        name: &str,
+        found: Option<&K>,
+    ) {
         let version = self.versions.entry((kind, name.to_owned()));
         version.or_insert_with(|| Version::of(found));
     }

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
-use api_client::Client;
 use container_runtime::Runtime;
+use kube_api_client::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::objects::ApiObjects;

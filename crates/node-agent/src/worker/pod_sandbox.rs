@@ -4,11 +4,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use api_client::{Api, ListParams};
 use container_runtime::spec::{NodeLease, SandboxEvent, SandboxSpec};
 use container_runtime::{Events, Sandbox};
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Pod;
+use kube_api_client::{Api, ListParams};
 use pod_lifecycle::environment::hostname::{self, Names};
 use pod_lifecycle::environment::hosts_file;
 use pod_lifecycle::environment::resolv_conf::{ClusterDns, pod_resolver};

@@ -4,11 +4,11 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use api_client::DeleteParams;
 use container_runtime::Sandbox;
 use container_runtime::spec::{ContainerStatus, SandboxStatus};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use kube_api_client::DeleteParams;
 use node_agent::{LeaseLength, OnShutdown};
 
 use crate::leases::pod;

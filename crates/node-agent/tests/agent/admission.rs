@@ -5,9 +5,9 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use api_client::{Api, Patch, PatchParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube_api_client::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
 use tokio_util::sync::CancellationToken;
 

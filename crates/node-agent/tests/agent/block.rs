@@ -4,11 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use api_client::{Api, Patch, PatchParams, PostParams};
 use host_kernel::loop_device::LoopDevice;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::node::v1::RuntimeClass;
+use kube_api_client::{Api, Patch, PatchParams, PostParams};
 use node_agent::OnShutdown;
 
 use crate::pods::SLEEP;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use api_server::UserInfo;
 use csi_test_driver::{Failure, NodeDriver, Settings, TestDriver, serve_registration};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube_api_server::UserInfo;
 use node_agent::OnShutdown;
 use sha2::{Digest, Sha256};
 

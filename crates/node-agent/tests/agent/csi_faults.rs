@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use api_client::{Api, DeleteParams};
 use csi_test_driver::{Failure, Registrant, TestDriver};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use k8s_openapi::api::storage::v1::CSINode;
+use kube_api_client::{Api, DeleteParams};
 use node_agent::OnShutdown;
 use tokio::net::UnixListener;
 

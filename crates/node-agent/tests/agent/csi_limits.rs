@@ -1,10 +1,10 @@
 //! The attach limit that a CSI driver reports, from the driver's response to the decision of the scheduler.
 
-use api_client::{Api, Patch, PatchParams};
-use api_server::UserInfo;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
+use kube_api_client::{Api, Patch, PatchParams};
+use kube_api_server::UserInfo;
 use tokio_util::sync::CancellationToken;
 
 use crate::csi::{Disks, claim, key, started, until, with};
@@ -56,8 +56,12 @@ pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
     let stop = CancellationToken::new();
     let _end = stop.clone().drop_guard();
     let user = UserInfo::new("system:kube-scheduler", ["system:authenticated"]);
-    let client = api_client::Client::new(world.server.local(user), "default");
-    tokio::spawn(scheduler::run(client, scheduler::Config::default(), stop));
+    let client = kube_api_client::Client::new(world.server.local(user), "default");
+    tokio::spawn(pod_scheduler::run(
+        client,
+        pod_scheduler::Config::default(),
+        stop,
+    ));
 
     for (pod, volume) in [("first", "v1"), ("second", "v2")] {
         world.unplaced_pod(pod, with(claim(volume), "true")).await;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use csi::{AccessMode, AccessType, Driver, PublishRequest, StageRequest, VolumeCapability};
+use csi_client::{AccessMode, AccessType, Driver, PublishRequest, StageRequest, VolumeCapability};
 use json_tree::json;
 
 use crate::csi::{DRIVER, Disks, TOLD, claim, key, started, with};

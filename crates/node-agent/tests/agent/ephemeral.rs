@@ -1,10 +1,10 @@
 //! Ephemeral containers (kubectl.md 5.8), and the resource usage that nodes report (kubectl.md 6.1).
 
-use api_client::{Patch, PatchParams};
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube_api_client::{Patch, PatchParams};
 use node_agent::OnShutdown;
 use tokio_tungstenite::tungstenite::Message;
 use tower::ServiceExt;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use api_client::Api;
 use json_tree::json;
 use k8s_openapi::api::core::v1::Node;
+use kube_api_client::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

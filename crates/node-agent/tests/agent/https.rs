@@ -1,10 +1,10 @@
 //! The kubelet API on the network, as API servers on other machines and monitoring tools use it.
 
 use certificates::{ApprovedRequest, Authority, ClientSubject, Usage};
-use http_client::tls::{self, Roots, Trust};
 use json_tree::json;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, OnShutdown, ServingCertificate};
+use outbound_http::tls::{self, Roots, Trust};
 use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Error;
@@ -66,7 +66,7 @@ pub async fn commands_and_logs_go_over_the_network() {
     dialled.unwrap();
     world.logged("p", "c", "begin").await;
 
-    let nodes: api_client::Api<Node> = api_client::Api::all(world.client.clone());
+    let nodes: kube_api_client::Api<Node> = kube_api_client::Api::all(world.client.clone());
     let status = nodes.get(NODE).await.unwrap().status.unwrap();
     let endpoint = status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap();
     let port = u16::try_from(endpoint.port).unwrap();
@@ -77,7 +77,7 @@ pub async fn commands_and_logs_go_over_the_network() {
         let roots = Roots::none().with_pem(authority.ca_pem().as_bytes());
         let config = tls::client(Trust::Roots(roots.unwrap()), Some(own)).unwrap();
         let host = ("127.0.0.1", port);
-        let stream = http_client::connect(host, PATIENCE).await.unwrap();
+        let stream = outbound_http::connect(host, PATIENCE).await.unwrap();
         let stream = tls::handshake(stream, host.0, config).await.unwrap();
         let command = exec(&["sh", "-c", "echo out; exit 3"], "stdout=true");
         let mut request = format!("ws://node{command}").into_client_request().unwrap();

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use api_client::ListParams;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Event, Pod};
+use kube_api_client::ListParams;
 
 use crate::faults::{run, until_node};
 use crate::pods::SLEEP;

@@ -1,9 +1,9 @@
 //! The node's Lease, and pods that stop with it.
 
-use api_client::{Api, DeleteParams, Patch, PatchParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams};
 use resource_kinds::annotations;
 
 use crate::node::seen;

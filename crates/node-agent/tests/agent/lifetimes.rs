@@ -1,8 +1,8 @@
 //! Lifetimes of pods and containers, their readiness, and their termination messages.
 
-use api_client::{Patch, PatchParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
+use kube_api_client::{Patch, PatchParams};
 
 use crate::pods::SLEEP;
 use crate::spec::shell;

@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use api_client::{Api, Patch, PatchParams, PostParams};
 use host_kernel::mount_table;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube_api_client::{Api, Patch, PatchParams, PostParams};
 use node_agent::OnShutdown;
 
 use crate::pods::SLEEP;

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use api_client::{Api, ListParams, Patch, PatchParams, PostParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube_api_client::{Api, ListParams, Patch, PatchParams, PostParams};
 use node_agent::{OnShutdown, ShutdownOrder};
 
 use crate::pods::SLEEP;
@@ -230,7 +230,7 @@ pub async fn a_deleted_node_is_registered_again_and_its_pods_go_on() {
     let nodes: Api<Node> = Api::all(world.client.clone());
     let mut uid = nodes.get(NODE).await.unwrap().metadata.uid;
     for _ in 0..2 {
-        let params = api_client::DeleteParams::default();
+        let params = kube_api_client::DeleteParams::default();
         nodes.delete(NODE, &params).await.unwrap();
         let now = seen("the node is there again", async || {
             let node = nodes.get_opt(NODE).await.unwrap()?;

@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use api_client::{Api, Patch, PatchParams};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use kube_api_client::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
 
 use crate::pods::SLEEP;

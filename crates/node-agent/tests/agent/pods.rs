@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use api_client::Api;
 use json_tree::json;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube_api_client::Api;
 
 use crate::trace::Trace;
 use crate::world::{World, condition, phase, state};

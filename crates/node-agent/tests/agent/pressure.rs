@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use api_client::Api;
 use image_store::{ImageConfig, ImageStore, StoreError};
 use jiff::SignedDuration;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube_api_client::Api;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::{ImageGcPolicy, OnShutdown};
 

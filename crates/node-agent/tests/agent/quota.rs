@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use controllers::volume_provisioning::{self, ProvisionerConfig};
 use host_kernel::loop_device::LoopDevice;
 use host_kernel::project_quota;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use kube_api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio_util::sync::CancellationToken;
 use volume_storage::Storage;

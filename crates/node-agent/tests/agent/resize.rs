@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use api_client::{Patch, PatchParams};
 use container_runtime::Sandbox;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use kube_api_client::{Patch, PatchParams};
 
 use crate::pods::SLEEP;
 use crate::world::{World, condition, state};

@@ -94,7 +94,7 @@ pub async fn pods_that_are_gone_are_cleared_away() {
     world.pod("p", spec()).await;
     let first = world.ready("p").await;
     world.stop().await;
-    let at_once = api_client::DeleteParams::default().grace_period(0);
+    let at_once = kube_api_client::DeleteParams::default().grace_period(0);
     let pods = world.api::<k8s_openapi::api::core::v1::Pod>();
     pods.delete("p", &at_once).await.unwrap();
     world.gone("p").await;

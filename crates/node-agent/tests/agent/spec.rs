@@ -1,8 +1,8 @@
 //! Fields of a pod apart from commands, volumes of claims and probes.
 
-use api_client::{Patch, PatchParams};
 use json_tree::json;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube_api_client::{Patch, PatchParams};
 
 use crate::pods::SLEEP;
 use crate::world::{World, phase};

@@ -228,8 +228,8 @@ pub async fn who_attaches_after_the_end_hears_it_without_an_error() {
     }
     let ended = async {
         loop {
-            let pod: api_client::Api<k8s_openapi::api::core::v1::Pod> =
-                api_client::Api::namespaced(world.client.clone(), "default");
+            let pod: kube_api_client::Api<k8s_openapi::api::core::v1::Pod> =
+                kube_api_client::Api::namespaced(world.client.clone(), "default");
             let status = pod.get("well").await.unwrap().status.unwrap();
             if status.phase.as_deref() == Some("Succeeded") {
                 return;

@@ -1,8 +1,8 @@
 //! Changes of objects and images that a running pod uses.
 
-use api_client::{Patch, PatchParams};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube_api_client::{Patch, PatchParams};
 use std::os::unix::fs::{MetadataExt, chown};
 
 use crate::block;

@@ -1,8 +1,8 @@
 //! Volumes and environment.
 
-use api_client::{Api, Patch, PatchParams};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, Secret};
+use kube_api_client::{Api, Patch, PatchParams};
 
 use crate::block;
 use crate::pods::SLEEP;

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use api_client::{Api, Body, Client, DeleteParams, ListParams, PostParams, Resource};
-use api_server::{ApiServer, NodeConnector, NodeService, UserInfo};
 use container_runtime::{Runtime, RuntimeOptions};
 use http::Request;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Event, Pod};
+use kube_api_client::{Api, Body, Client, DeleteParams, ListParams, PostParams, Resource};
+use kube_api_server::{ApiServer, NodeConnector, NodeService, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
 use node_agent::{
     Config, Eviction, ImageGcPolicy, KubeletApi, LeaseLength, LogLimits, NodeAgent, OnShutdown,
@@ -469,8 +469,8 @@ impl World {
 
     /// The log of a container. Fails for a pod that is not yet on the node, or a container that has not
     /// started.
-    async fn try_logs(&self, name: &str, container: &str) -> api_client::Result<String> {
-        let params = api_client::LogParams {
+    async fn try_logs(&self, name: &str, container: &str) -> kube_api_client::Result<String> {
+        let params = kube_api_client::LogParams {
             container: Some(container.to_owned()),
             ..Default::default()
         };
@@ -484,7 +484,7 @@ impl World {
             let log = self.try_logs(name, container).await;
             match log {
                 Ok(log) if log.contains(text) => return log,
-                Ok(_) | Err(api_client::Error::Api(_)) if begun.elapsed() < PATIENCE => {}
+                Ok(_) | Err(kube_api_client::Error::Api(_)) if begun.elapsed() < PATIENCE => {}
                 log => panic!("log of {name} has no {text:?}: {log:?}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -532,11 +532,11 @@ async fn api(nodes: Arc<Connector>) -> Arc<ApiServer> {
         service_range: "10.214.0.0/16".parse().unwrap(),
         pod_ranges: None,
     };
-    let config = api_server::Config {
+    let config = kube_api_server::Config {
         store: EmbeddedStore::in_memory(),
         kinds: resource_kinds::all(&cluster),
         admission: resource_kinds::admission::plugins(),
-        admission_configuration: api_server::AdmissionConfiguration::default(),
+        admission_configuration: kube_api_server::AdmissionConfiguration::default(),
         default_objects: resource_kinds::bootstrap::default_objects(),
         tls: None,
         tokens: Some(Arc::new(authority.token_signer().unwrap())),
@@ -544,7 +544,7 @@ async fn api(nodes: Arc<Connector>) -> Arc<ApiServer> {
         service_ip: "10.214.0.1".parse().unwrap(),
         advertise: vec!["192.0.2.1:6443".parse().unwrap()],
         nodes,
-        limits: api_server::Limits::default(),
+        limits: kube_api_server::Limits::default(),
     };
     ApiServer::new(config).await.unwrap()
 }

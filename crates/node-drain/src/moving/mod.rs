@@ -6,13 +6,13 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use api_client::guarded_writes::message;
-use api_client::{Api, ListParams, Patch, PatchParams};
 use cluster_inspection::Server;
-use console::output::say;
+use command_output::output::say;
+use controller_planners::volume_move::uses;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::volume_move::uses;
+use kube_api_client::guarded_writes::message;
+use kube_api_client::{Api, ListParams, Patch, PatchParams};
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -139,14 +139,14 @@ async fn read(
     namespace: &str,
     volume: &str,
     to: &str,
-) -> api_client::Result<MoveObjects> {
+) -> kube_api_client::Result<MoveObjects> {
     let client = || server.client.clone();
     let volumes: Api<PersistentVolume> = Api::all(client());
     let nodes: Api<Node> = Api::all(client());
     let contents: Api<VolumeSnapshotContent> = Api::all(client());
     let contents = match contents.list(&ListParams::default()).await {
         // The definitions of snapshots may be missing.
-        Err(api_client::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(kube_api_client::Error::Api(status)) if status.code == 404 => Vec::new(),
         other => other?.items,
     };
     Ok(MoveObjects {
@@ -158,7 +158,7 @@ async fn read(
     })
 }
 
-async fn pods(server: &Server, namespace: &str) -> api_client::Result<Vec<PodView>> {
+async fn pods(server: &Server, namespace: &str) -> kube_api_client::Result<Vec<PodView>> {
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
     let listed = pods.list(&ListParams::default()).await?;
     Ok(listed.items.iter().map(PodView::from).collect())
@@ -305,7 +305,7 @@ async fn write(
     volume: Option<&PersistentVolume>,
     name: &str,
     record: &VolumeMove,
-) -> api_client::Result<()> {
+) -> kube_api_client::Result<()> {
     let meta = volume.map(|volume| &volume.metadata);
     let patch = json!({"metadata": {
         "uid": meta.and_then(|meta| meta.uid.as_ref()),
@@ -332,7 +332,7 @@ async fn cancel(server: &Server, name: &str) -> Result<(), DrainError> {
             ..record
         };
         match write(&volumes, Some(&volume), name, &cancelled).await {
-            Err(api_client::Error::Api(status)) if status.code == 409 => {}
+            Err(kube_api_client::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(server.explain(error).into()),
             Ok(()) => break,
         }
@@ -367,7 +367,9 @@ async fn follow(
                 return Ok(());
             }
             Ok(Progress::Failed(why)) => return Err(DrainError::NotMoved(why)),
-            Err(error @ api_client::Error::Api(_)) => return Err(server.explain(error).into()),
+            Err(error @ kube_api_client::Error::Api(_)) => {
+                return Err(server.explain(error).into());
+            }
             Err(error) if heard.elapsed() > PATIENCE => return Err(server.explain(error).into()),
             Err(_) => tell("The server does not answer.".to_owned()),
         }
@@ -388,7 +390,7 @@ async fn look(
     volumes: &Api<PersistentVolume>,
     name: &str,
     (namespace, claim): (&str, &str),
-) -> api_client::Result<Progress> {
+) -> kube_api_client::Result<Progress> {
     let volume = volumes.get(name).await?;
     let Some(record) = VolumeMove::of(&volume) else {
         return Ok(Progress::Failed("its record is gone".to_owned()));
@@ -406,7 +408,7 @@ async fn look(
 }
 
 /// Evicts a pod; the answer of a budget that does not allow it now.
-async fn stop(server: &Server, pod: &PodView) -> api_client::Result<Option<String>> {
+async fn stop(server: &Server, pod: &PodView) -> kube_api_client::Result<Option<String>> {
     match evict(server, &pod.namespace, &pod.name, &pod.uid).await {
         Ok(_) => Ok(None),
         Err(error) => match error.code() {

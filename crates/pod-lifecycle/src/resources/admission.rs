@@ -2,7 +2,7 @@
 //!
 //! As kubelet's admission: a pod fails at once if it has an unsafe sysctl that the node does not allow, or
 //! needs a security feature that the kernel lacks. A pod is also rejected under node pressure. The check of
-//! free resources is in `placement::misfit`, and returns a [`PodRejection`], too.
+//! free resources is in `pod_placement::misfit`, and returns a [`PodRejection`], too.
 
 use std::collections::BTreeSet;
 

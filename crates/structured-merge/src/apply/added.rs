@@ -166,7 +166,7 @@ fn each_entry<'o>(object: &'o Value, mut visit: impl FnMut(&'o str, &'o Value)) 
 #[cfg(test)]
 mod tests {
     use json_tree::{Map, json};
-    use openapi_schema::Schema;
+    use openapi_documents::Schema;
 
     use super::super::compare::compare;
     use super::super::track::strip;

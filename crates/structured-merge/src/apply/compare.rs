@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use json_tree::{Map, Value};
-use openapi_schema::{FieldRef, Shape};
+use openapi_documents::{FieldRef, Shape};
 
 use super::form::MergeForm;
 use super::items;

@@ -1,6 +1,6 @@
 //! The merge form of a value in server-side apply: atomic, or with separately owned parts.
 
-use openapi_schema::{FieldRef, ListType, MapType, Shape, TypeRef};
+use openapi_documents::{FieldRef, ListType, MapType, Shape, TypeRef};
 
 /// The merge behaviour of a value.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 //! unchanged since; and updates the annotation, so that a client may return to client-side apply.
 
 use json_tree::{Map, Value};
-use openapi_schema::TypeRef;
+use openapi_documents::TypeRef;
 
 use super::check::problems;
 use super::compare::compare;

@@ -1,7 +1,7 @@
 //! The merge of a policy's apply configuration: as a server-side apply, but without ownership.
 
 use json_tree::Value;
-use openapi_schema::TypeRef;
+use openapi_documents::TypeRef;
 
 use super::check::problems;
 use super::form::MergeForm;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use json_tree::Value;
-use openapi_schema::TypeRef;
+use openapi_documents::TypeRef;
 
 use super::OwnableFields;
 use super::compare::compare;

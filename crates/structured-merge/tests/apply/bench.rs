@@ -1,7 +1,7 @@
 //! Test objects, and helpers to apply and change them.
 
 use json_tree::{Value, json};
-use openapi_schema::{Schema, TypeRef};
+use openapi_documents::{Schema, TypeRef};
 use structured_merge::apply::{ApplyError, OwnableFields, Writer, apply, track};
 
 pub const T0: &str = "2026-01-01T00:00:00Z";

@@ -1,7 +1,7 @@
 //! Custom resources, with and without a schema.
 
 use json_tree::json;
-use openapi_schema::Schema;
+use openapi_documents::Schema;
 use resource_kinds::{KindInfo, Scope, Words, WriteRules};
 
 use crate::bench::*;

@@ -2,7 +2,7 @@
 //! field.
 
 use json_tree::{Value, json};
-use openapi_schema::{Schema, TypeRef};
+use openapi_documents::{Schema, TypeRef};
 use resource_kinds::Kind;
 use resource_kinds::autoscaling::{HorizontalPodAutoscaler, HorizontalPodAutoscalerV1};
 use structured_merge::apply::{ApplyError, ObjectType, OwnableFields, Versions, apply, track};

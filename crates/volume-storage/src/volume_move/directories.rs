@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use controller_planners::volume_move::{Detachment, Inspection};
 use host_kernel::{disk_usage, mount_table};
-use planners::volume_move::{Detachment, Inspection};
 
 use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::error::StorageError as Error;
@@ -302,9 +302,9 @@ fn leads_into(root: &Path, directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use controller_planners::volume_provisioning::ReclaimAction;
+    use controller_planners::volume_provisioning::local::reclaim_action;
     use json_tree::json;
-    use planners::volume_provisioning::ReclaimAction;
-    use planners::volume_provisioning::local::reclaim_action;
     use resource_kinds::annotations::{PROVISIONED_BY, VOLUME_MOVE};
     use resource_kinds::storage::driver::LOCAL_PROVISIONER;
     use resource_kinds::storage::volume_move::{MoveStage, VolumeMove, affinity_to};

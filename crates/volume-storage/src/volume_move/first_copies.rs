@@ -7,10 +7,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use btrfs_stream::Uuid;
+use btrfs_send_stream::Uuid;
+use controller_planners::volume_move::{CopyExtent, Inspection};
 use host_kernel::btrfs;
 use host_kernel::durable_file::{self, Durability};
-use planners::volume_move::{CopyExtent, Inspection};
 
 use crate::directories::{Directories, failed, remove_tree, sync_files};
 use crate::error::StorageError as Error;

@@ -1,5 +1,5 @@
 //! Moves of volumes between nodes: the steps of a node, which `controllers::volume_move` calls as
-//! `planners::volume_move` decides.
+//! `controller_planners::volume_move` decides.
 
 pub(crate) mod directories;
 pub(crate) mod first_copies;

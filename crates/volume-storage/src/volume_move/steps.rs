@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use btrfs_stream::Uuid;
-use planners::volume_move::{CopyExtent, Detachment, Inspection};
+use btrfs_send_stream::Uuid;
+use controller_planners::volume_move::{CopyExtent, Detachment, Inspection};
 use resource_kinds::storage::Driver;
 
 use crate::directories::Directories;

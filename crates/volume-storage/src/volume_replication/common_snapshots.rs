@@ -6,10 +6,10 @@
 
 use std::path::Path;
 
-use btrfs_stream::Uuid;
+use btrfs_send_stream::Uuid;
+use controller_planners::volume_replication::CommonSnapshot;
 use host_kernel::btrfs;
 use host_kernel::durable_file::{self, Durability};
-use planners::volume_replication::CommonSnapshot;
 
 use crate::directories::{Directories, failed, remove_tree};
 use crate::error::StorageError as Error;

@@ -1,5 +1,5 @@
 //! Volumes with a replica on another node: the steps of a node, which `controllers::volume_replication`
-//! calls as `planners::volume_replication` decides.
+//! calls as `controller_planners::volume_replication` decides.
 
 pub(crate) mod common_snapshots;
 pub(crate) mod directories;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use btrfs_stream::Uuid;
-use planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
+use btrfs_send_stream::Uuid;
+use controller_planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
 use resource_kinds::storage::Driver;
 
 use crate::directories::Directories;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use api_client::{ApiResource, DynamicObject, Patch};
+use kube_api_client::{ApiResource, DynamicObject, Patch};
 use resource_kinds::snapshot::GROUP;
 
 use super::*;

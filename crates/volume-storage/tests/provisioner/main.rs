@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
-use api_server::{ApiServer, UserInfo};
 use controllers::volume_provisioning::{self, ProvisionerConfig};
 use host_kernel::disk_usage::VolumeUsages;
 use host_kernel::loop_device::LoopDevice;
@@ -22,6 +20,8 @@ use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
+use kube_api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
+use kube_api_server::{ApiServer, UserInfo};
 use mvcc_store::embedded::EmbeddedStore;
 use nix::mount::{MntFlags, umount2};
 use resource_kinds::{NODE_NAME_EXTRA, NodeAccount};
@@ -46,7 +46,7 @@ fn typed<K: k8s_openapi::serde::de::DeserializeOwned>(object: Value) -> K {
 impl Cluster {
     /// A server with controllers, scheduler and one node; its provisioner is started by the test.
     async fn new() -> Self {
-        let mut config = api_server::Config::in_process(EmbeddedStore::in_memory());
+        let mut config = kube_api_server::Config::in_process(EmbeddedStore::in_memory());
         let snapshots = resource_kinds::snapshot::definitions();
         config.default_objects.extend(snapshots);
         let server = ApiServer::new(config).await.unwrap();
@@ -61,9 +61,9 @@ impl Cluster {
         };
         cluster.add_node().await;
         let client = cluster.client_of("system:kube-scheduler", "system:authenticated");
-        tokio::spawn(scheduler::run(
+        tokio::spawn(pod_scheduler::run(
             client,
-            scheduler::Config::default(),
+            pod_scheduler::Config::default(),
             cluster.shutdown.clone(),
         ));
         let client = cluster.client_of("system:kube-controller-manager", "system:authenticated");

@@ -2,7 +2,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use planners::volume_move::{Detachment, Inspection};
+use controller_planners::volume_move::{Detachment, Inspection};
 use serde::de::DeserializeOwned;
 use tar::EntryType;
 

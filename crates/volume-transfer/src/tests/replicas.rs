@@ -1,6 +1,6 @@
 //! A volume with a replica, in pools of two nodes.
 
-use planners::volume_replication::{CommonSnapshot, VolumeCopies};
+use controller_planners::volume_replication::{CommonSnapshot, VolumeCopies};
 
 use super::snapshots::{names, with_volume};
 use super::*;

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api_client::{Api, Client};
 use clap::{Args as _, Command};
-use console::output::{say, warn};
+use command_output::output::{say, warn};
 use data_directory::{FURTHER_NODES, NAMESPACES};
 use host_kernel::durable_file::{self, Durability};
 use host_kernel::{block_in_place, blocking_value};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
+use kube_api_client::{Api, Client};
 use node_agent::OnShutdown;
 use pod_network::{NodeSwitch, SwitchedNode};
 use resource_kinds::node_conditions;

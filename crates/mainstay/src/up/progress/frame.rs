@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use console::terminal::{Size, clip};
+use command_output::terminal::{Size, clip};
 
 use super::view::SetProgress;
 use cluster_inspection::pod_row::{PodRow, in_namespace};

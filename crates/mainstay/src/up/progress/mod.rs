@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_client::{Api, Client};
-use console::output::{keep_at_foot, say};
-use console::terminal::{self, Size};
+use command_output::output::{keep_at_foot, say};
+use command_output::terminal::{self, Size};
+use controller_framework::{Cache, WatchConfig};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use reconcile::{Cache, WatchConfig};
+use kube_api_client::{Api, Client};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

@@ -11,11 +11,11 @@ use resource_kinds::storage::volume_replication::{
     Parameters, ReplicationStage, VolumeReplication,
 };
 
-use node::Node;
-use planners::volume_move::NodePresence;
-use planners::volume_replication::{
+use controller_planners::volume_move::NodePresence;
+use controller_planners::volume_replication::{
     Call, CopyResult, Observed, ReplicationAnswers, ReplicationStep, Role, Users, plan,
 };
+use node::Node;
 
 const NODES: [&str; 3] = ["one", "two", "three"];
 /// The bounds of a world of two nodes: copies that are started, epochs, and writes of pods.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
+use controller_planners::volume_replication::{CommonSnapshot, Role, VolumeCopies};
 
 use super::{History, Mistake, Stream};
 

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use container_runtime::Sandbox;
+use controller_framework::Cache;
 use host_kernel::block_in_place;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use reconcile::Cache;
 use tokio_util::sync::CancellationToken;
 
 use super::{Dispatcher, Name, name_of, uid_of};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use container_runtime::Sandbox;
+use controller_framework::{Cache, Changes, ObjectChange};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::shutdown::NodeStop;
 use process_telemetry::Component;
-use reconcile::{Cache, Changes, ObjectChange};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;

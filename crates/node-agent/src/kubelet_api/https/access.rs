@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use api_client::{Api, Client, PostParams};
 use certificates::{ClientSubject, SubjectError};
 use connection_limits::ConnectionStage;
 use http::Request;
@@ -11,6 +10,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
+use kube_api_client::{Api, Client, PostParams};
 use object_model::{Status, StatusReason};
 
 use super::rights::rights;
@@ -151,7 +151,7 @@ fn unauthorized() -> Box<Status> {
     Box::new(Status::new(StatusReason::Unauthorized, "Unauthorized"))
 }
 
-fn unanswered(error: api_client::Error) -> Box<Status> {
+fn unanswered(error: kube_api_client::Error) -> Box<Status> {
     let text = format!("ask the API server about a request: {error}");
     Box::new(Status::internal(text))
 }

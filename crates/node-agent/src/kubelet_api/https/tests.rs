@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use api_client::Client;
 use bytes::Bytes;
 use certificates::{Authority, SubjectAltNames};
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::{Empty, Full};
-use http_client::tls::{self, Roots, Trust};
 use json_tree::{Value, json};
+use kube_api_client::Client;
+use outbound_http::tls::{self, Roots, Trust};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::DropGuard;
 
@@ -33,7 +33,7 @@ type Reviews = Arc<Mutex<Vec<Value>>>;
 
 /// The API server. It records the SubjectAccessReviews, and fails for the user `unlucky`.
 fn api(reviews: Reviews) -> Client {
-    let service = tower::service_fn(move |request: Request<api_client::Body>| {
+    let service = tower::service_fn(move |request: Request<kube_api_client::Body>| {
         let reviews = reviews.clone();
         async move {
             let path = request.uri().path().to_owned();
@@ -160,13 +160,13 @@ impl Node {
         trusted: &Authority,
         identity: Option<tls::Identity>,
         request: Request<Empty<Bytes>>,
-    ) -> Result<Response<http_client::Body>, BoxError> {
+    ) -> Result<Response<outbound_http::Body>, BoxError> {
         let roots = Roots::none().with_pem(trusted.ca_pem().as_bytes())?;
         let config = tls::client(Trust::Roots(roots), identity)?;
         let exchanged = async {
-            let stream = http_client::connect(self.address, PATIENCE).await?;
+            let stream = outbound_http::connect(self.address, PATIENCE).await?;
             let stream = tls::handshake(stream, "127.0.0.1", config).await?;
-            Ok(http_client::exchange(stream, request).await?)
+            Ok(outbound_http::exchange(stream, request).await?)
         };
         tokio::time::timeout(PATIENCE, exchanged).await?
     }
@@ -384,7 +384,9 @@ async fn a_known_client_stays_whoever_comes() {
     let identity = Node::identity(&node.authority, "operator");
     let roots = Roots::none().with_pem(node.authority.ca_pem().as_bytes());
     let config = tls::client(Trust::Roots(roots.unwrap()), Some(identity)).unwrap();
-    let stream = http_client::connect(node.address, PATIENCE).await.unwrap();
+    let stream = outbound_http::connect(node.address, PATIENCE)
+        .await
+        .unwrap();
     let mut stream = tls::handshake(stream, "127.0.0.1", config).await.unwrap();
     let ask = b"GET /pods HTTP/1.1\r\nHost: n1\r\n\r\n";
     let mut answer = [0; 12];
@@ -407,7 +409,9 @@ async fn the_end_closes_connections() {
     let node = Node::start().await;
     let roots = Roots::none().with_pem(node.authority.ca_pem().as_bytes());
     let config = tls::client(Trust::Roots(roots.unwrap()), None).unwrap();
-    let stream = http_client::connect(node.address, PATIENCE).await.unwrap();
+    let stream = outbound_http::connect(node.address, PATIENCE)
+        .await
+        .unwrap();
     let mut stream = tls::handshake(stream, "127.0.0.1", config).await.unwrap();
     drop(node.stop);
     let mut rest = Vec::new();

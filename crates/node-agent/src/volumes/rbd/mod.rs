@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use api_client::guarded_writes::chain;
 use host_kernel::durable_file::{Durability, replace};
 use host_kernel::{blocking, call_with_timeout};
+use kube_api_client::guarded_writes::chain;
 use rbd_images::{
     Bus, Device, Image, ImageAccess, RbdLogin, RbdProgram, RbdProgramError, RbdSource, SecretName,
     UnmapError, device_path, exclusively, key_in_keyring, monitor_addresses,

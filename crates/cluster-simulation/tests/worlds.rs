@@ -1,0 +1,150 @@
+//! 180 worlds: each respects the invariants, is reproducible, and reaches the goal; and each injected mistake is
+//! detected.
+//!
+//! The worlds run in a separate program, which has one thread and can be copied.
+
+use std::process::Command;
+
+use cluster_simulation::run::SEEDS;
+
+/// The worlds are divided among tests that run concurrently.
+const PARTS: u64 = 12;
+
+fn simulate(arguments: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_cluster-simulation"))
+        .args(arguments)
+        .output()
+        .expect("the simulation is built beside this test");
+    let (printed, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    println!("{printed}");
+    assert!(output.status.success(), "{printed}{errors}");
+}
+
+fn worlds(part: u64) {
+    let seeds = SEEDS / PARTS;
+    let (from, seeds) = ((part * seeds).to_string(), seeds.to_string());
+    simulate(&["--from", &from, "--seeds", &seeds]);
+}
+
+macro_rules! parts {
+    ($($name:ident = $part:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                worlds($part);
+            }
+        )*
+    };
+}
+
+parts! {
+    worlds_keep_their_promises_0 = 0;
+    worlds_keep_their_promises_1 = 1;
+    worlds_keep_their_promises_2 = 2;
+    worlds_keep_their_promises_3 = 3;
+    worlds_keep_their_promises_4 = 4;
+    worlds_keep_their_promises_5 = 5;
+    worlds_keep_their_promises_6 = 6;
+    worlds_keep_their_promises_7 = 7;
+    worlds_keep_their_promises_8 = 8;
+    worlds_keep_their_promises_9 = 9;
+    worlds_keep_their_promises_10 = 10;
+    worlds_keep_their_promises_11 = 11;
+}
+
+#[test]
+fn a_seed_gives_the_same_world_again() {
+    simulate(&["--from", "1000", "--seeds", "8", "--twice", "--jobs", "2"]);
+}
+
+/// At most 150 seeds are needed to detect a mistake. The search begins near a seed that detects it with the present
+/// generator of worlds.
+fn is_found(mutation: &str, from: u64) {
+    let from = from.to_string();
+    simulate(&["--mutation", mutation, "--from", &from, "--seeds", "150"]);
+}
+
+#[test]
+fn a_node_that_says_too_early_that_a_body_has_ended_is_found() {
+    is_found("hasty-node", 46);
+}
+
+#[test]
+fn deleting_without_uid_is_found() {
+    is_found("careless-deletes", 5);
+}
+
+#[test]
+fn creating_out_of_order_is_found() {
+    is_found("no-order", 0);
+}
+
+#[test]
+fn an_update_below_the_partition_is_found() {
+    is_found("no-partition", 3);
+}
+
+#[test]
+fn a_claim_that_is_deleted_against_the_policy_is_found() {
+    is_found("no-retention", 8);
+}
+
+/// findings R2
+#[test]
+fn a_pause_that_is_taken_for_silence_of_the_nodes_is_found() {
+    is_found("deaf-while-paused", 0);
+}
+
+#[test]
+fn a_server_that_takes_the_lead_too_early_is_found() {
+    is_found("fast-clock", 10);
+}
+
+/// Only a server whose process was suspended has an old reading.
+#[test]
+fn a_lead_that_outlives_a_pause_of_its_server_is_found() {
+    is_found("old-clock", 16);
+}
+
+#[test]
+fn controllers_that_write_after_the_lead_of_their_server_are_found() {
+    is_found("unguarded-lead", 63);
+}
+
+#[test]
+fn a_server_that_reads_without_the_read_index_is_found() {
+    is_found("no-read-index", 4);
+}
+
+#[test]
+fn a_write_without_an_answer_that_is_told_as_done_is_found() {
+    is_found("unknown-is-done", 147);
+}
+
+#[test]
+fn a_watch_that_skips_events_when_it_moves_is_found() {
+    is_found("skipped-events", 64);
+}
+
+#[test]
+fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
+    is_found("outlived-lease", 1);
+}
+
+#[test]
+fn a_deadline_that_counts_from_the_answer_is_found() {
+    is_found("answered-lease", 255);
+}
+
+#[test]
+fn a_deadline_by_a_wall_clock_that_is_set_back_is_found() {
+    is_found("wall-clock-lease", 177);
+}
+
+#[test]
+fn clocks_of_nodes_that_are_slower_than_assumed_are_found() {
+    is_found("slow-node-clock", 11);
+}

@@ -1,0 +1,198 @@
+//! Properties for any input: the planner never fails, respects its invariants and becomes idle.
+
+use std::sync::Arc;
+
+use controller_planners::stateful_set::{invariants, plan};
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::situation::{describe, now, parse};
+use super::world::World;
+
+fn flags() -> impl Strategy<Value = String> {
+    let words = [
+        "parallel",
+        "on-delete",
+        "bare-rolling-update",
+        "partition=1",
+        "partition=7",
+        "max=2",
+        "max=50%",
+        "start=1",
+        "start=2",
+        "min-ready=5",
+        "claims=www",
+        "claims=www,log",
+        "deleted=Delete",
+        "scaled=Delete",
+        "limit=0",
+        "new",
+        "deleting",
+        "current-replicas=2",
+        "stuck-rollout=Wait",
+        "scale-down=WaitForLowest",
+        "max-unavailable=AsReleased",
+        "progress-deadline-seconds=60",
+        "scale-down=what",
+    ];
+    prop::sample::subsequence(words.to_vec(), 0..6).prop_map(|words| words.join(" "))
+}
+
+fn image() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["a", "b", "c"])
+}
+
+fn set() -> impl Strategy<Value = String> {
+    (0..5, image(), image(), flags()).prop_map(|(replicas, template, current, flags)| {
+        format!("set replicas={replicas} template={template} current={current} {flags}\n")
+    })
+}
+
+fn pods() -> impl Strategy<Value = String> {
+    let states = ["ready", "running", "pending", "failed", "succeeded"];
+    let words = [
+        "terminating",
+        "orphan",
+        "foreign",
+        "nameless",
+        "app=x",
+        "was-ready",
+        "since=2",
+    ];
+    let state = prop::sample::select(states.to_vec());
+    let words = prop::sample::subsequence(words.to_vec(), 0..3);
+    let pod = (state, image(), words)
+        .prop_map(|(state, image, words)| format!("{state} {image} {}", words.join(" ")));
+    prop::collection::btree_map(0..6, pod, 0..6).prop_map(|pods| {
+        pods.into_iter()
+            .map(|(ordinal, pod)| format!("pod {ordinal} {pod}\n"))
+            .collect()
+    })
+}
+
+fn claims() -> impl Strategy<Value = String> {
+    let words = [
+        "",
+        "terminating",
+        "owner=set",
+        "owner=pod",
+        "owner=old-pod",
+        "owner=old-set",
+    ];
+    let more = ["owner=foreign", "owner=set,pod", "owner=set,foreign"];
+    let words = prop::sample::select([words.as_slice(), more.as_slice()].concat());
+    prop::collection::btree_map(0..4, words, 0..4).prop_map(|claims| {
+        claims
+            .into_iter()
+            .map(|(n, words)| format!("claim www-web-{n} {words}\n"))
+            .collect()
+    })
+}
+
+fn history() -> impl Strategy<Value = String> {
+    let all = vec![
+        "revisions a=1 b=2 c=3\n",
+        "revisions b=1\n",
+        "revisions c=1 a=5\n",
+        "",
+    ];
+    prop::sample::select(all).prop_map(str::to_owned)
+}
+
+fn situation() -> impl Strategy<Value = String> {
+    (set(), pods(), claims(), history()).prop_map(|(s, p, c, h)| format!("{s}{p}{c}{h}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Any situation has a plan, and the plan respects the rules.
+    #[test]
+    fn every_plan_keeps_the_invariants(text in situation()) {
+        let observed = parse(&text);
+        let plan = plan(&observed, now());
+        let broken = invariants::violations(&observed, &plan, now());
+        prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
+    }
+
+    /// An event is not repeated: with the stored status an equal snapshot gives no other event, except once when the
+    /// update becomes the current revision, which begins a stage.
+    #[test]
+    fn a_status_that_was_written_is_not_written_again(text in situation()) {
+        let mut observed = parse(&text);
+        for _ in 0..2 {
+            let Some(status) = plan(&observed, now()).status else { break };
+            let mut set = (*observed.set).clone();
+            set.status = Some(status);
+            observed.set = Arc::new(set);
+        }
+        let again = plan(&observed, now());
+        prop_assert!(again.status.is_none(), "{}", describe(&again));
+        let repeated = ["ConflictingController", "ReplacedStuckPod"];
+        let news = again.notices.iter().find(|notice| !repeated.contains(&notice.reason));
+        prop_assert!(news.is_none(), "{}", describe(&again));
+    }
+
+    /// The order of the observed objects does not change the plan.
+    #[test]
+    fn the_order_of_what_is_observed_does_not_matter(text in situation()) {
+        let observed = parse(&text);
+        let mut turned = observed.clone();
+        turned.pods.reverse();
+        turned.revisions.reverse();
+        let mut plans = [plan(&observed, now()), plan(&turned, now())];
+        for plan in &mut plans {
+            // Adoptions are independent of each other.
+            plan.prepare.sort_by_key(|action| format!("{action:?}"));
+        }
+        prop_assert_eq!(&plans[0], &plans[1]);
+    }
+
+    /// With good images any start reaches the specified state, and then no write is planned. The rules are checked at
+    /// every step.
+    #[test]
+    fn from_anywhere_it_comes_to_rest_at_the_goal(text in situation()) {
+        let mut world = World::new(&text);
+        // The planner does not control foreign pods and claims that are being deleted.
+        world.pods.retain(|_, pod| {
+            let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+            owners.first().is_none_or(|owner| owner.uid == super::situation::SET_UID)
+        });
+        world.claims.retain(|_, claim| claim.metadata.deletion_timestamp.is_none());
+        world.settle();
+        // A released pod keeps its name until a user deletes the pod.
+        world.pods.retain(|_, pod| pod.metadata.owner_references.as_ref().is_some_and(|owners| {
+            !owners.is_empty()
+        }));
+        world.settle();
+        let observed = world.observed();
+        prop_assert!(invariants::goal_reached(&observed, world.now), "{}", world.shows());
+        prop_assert!(world.step().is_idle());
+    }
+
+    /// Extreme numbers cause no panic.
+    #[test]
+    fn extreme_numbers_are_survived(
+        numbers in prop::array::uniform6(prop::sample::select(vec![i32::MIN, -1, 0, 1, i32::MAX])),
+        text in situation(),
+    ) {
+        let mut observed = parse(&text);
+        let mut set = (*observed.set).clone();
+        let spec = set.spec.as_mut().unwrap();
+        spec.replicas = Some(numbers[0]);
+        spec.ordinals.get_or_insert_default().start = Some(numbers[1]);
+        spec.min_ready_seconds = Some(numbers[2]);
+        spec.revision_history_limit = Some(numbers[3]);
+        let strategy = spec.update_strategy.get_or_insert_default();
+        strategy.rolling_update.get_or_insert_default().partition = Some(numbers[4]);
+        set.status.get_or_insert_default().current_replicas = Some(numbers[5]);
+        observed.set = Arc::new(set);
+        for now in [now(), Timestamp::MIN, Timestamp::MAX] {
+            plan(&observed, now);
+        }
+    }
+}

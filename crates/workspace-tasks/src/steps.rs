@@ -1,0 +1,299 @@
+//! The steps of `cargo xtask test`, in the order in which a failure is cheapest to find.
+
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::process::Command;
+use std::thread::{self, available_parallelism};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::deny::Deny;
+use crate::engines::{self, Choice};
+use crate::test_programs::TEST_PROGRAMS;
+use crate::{cargo, deny, fuzz, protocols, setup, tables, tidy};
+
+/// The time of each fuzz target in a run of all tests.
+const FUZZ_SECONDS: u64 = 1;
+
+/// Runs everything, or everything that needs no root and no installed tools.
+pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
+    step("format", || cargo::run(root, &["fmt", "--all", "--check"]))?;
+    step("tables", || tables::check_if_published(root))?;
+    step("protocols", || protocols::check(root))?;
+    if has_nextest(root) && !without_end_to_end {
+        let mut steps = preparation(root);
+        steps.push(Step::new("tidy", || tidy::run(root)));
+        steps.push(Step::new("deny", || deny::run(root, &Deny::default())));
+        side_by_side(steps)?;
+        // The syncs of the tests would wait for what the build has left in memory.
+        step("sync", || setup::quiet(&mut Command::new("sync")))?;
+        return side_by_side(all_tests(root));
+    }
+    step("tidy", || tidy::run(root))?;
+    step("deny", || deny::run(root, &Deny::default()))?;
+    if without_end_to_end {
+        step("lints", || lint(root))?;
+        step("test build", || build_tests(root))?;
+        step("tests", || run_plain_tests(root))?;
+        step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
+        println!("xtask: the tests that need root and installed tools were left out, as asked");
+        return Ok(());
+    }
+    step("setup", || setup::run(root))?;
+    build(root)?;
+    let inner = ["--workspace", "--exclude", "end-to-end"];
+    step("tests", || run_serially(root, &inner))?;
+    step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))?;
+    step("end to end", || {
+        run_serially(root, &["--package", "end-to-end"])
+    })?;
+    step("end to end on etcd", || {
+        run_on_etcd(root, Choice::Core, &threads(1))
+    })
+}
+
+/// Runs all end-to-end tests whose servers can have their store in an etcd.
+pub fn test_on_etcd(root: &Path) -> Result<()> {
+    side_by_side(preparation(root))?;
+    step("end to end on etcd", || {
+        run_on_etcd(root, Choice::All, &threads(8))
+    })
+}
+
+/// A part of the whole that runs beside others.
+struct Step<'a> {
+    name: &'a str,
+    run: Box<dyn FnOnce() -> Result<()> + Send + 'a>,
+}
+
+impl<'a> Step<'a> {
+    fn new(name: &'a str, run: impl FnOnce() -> Result<()> + Send + 'a) -> Self {
+        let run = Box::new(run);
+        Self { name, run }
+    }
+}
+
+/// Runs the steps at once, and waits for the end of each, also after a failure.
+fn side_by_side(steps: Vec<Step<'_>>) -> Result<()> {
+    thread::scope(|scope| {
+        let running: Vec<_> = steps
+            .into_iter()
+            .map(|one| scope.spawn(|| step(one.name, one.run)))
+            .collect();
+        let results: Vec<Result<()>> = running
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect();
+        results.into_iter().collect()
+    })
+}
+
+/// Installs the tools beside the builds, for it waits for the network most of its time.
+fn preparation(root: &Path) -> Vec<Step<'_>> {
+    vec![
+        Step::new("setup", || setup::run(root)),
+        Step::new("builds", || build(root)),
+    ]
+}
+
+/// Lints everything, builds all tests, and then the release programs.
+fn build(root: &Path) -> Result<()> {
+    step("lints", || lint(root))?;
+    step("test build", || build_tests(root))?;
+    step("release build", || build_programs(root))
+}
+
+/// Warnings of clippy are errors.
+fn lint(root: &Path) -> Result<()> {
+    let lint = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ];
+    cargo::run(root, &lint)
+}
+
+/// Builds all tests and the benchmarks, with the checks of a debug build.
+fn build_tests(root: &Path) -> Result<()> {
+    let build = ["test", "--workspace", "--all-targets", "--no-run"];
+    cargo::run(root, &build)
+}
+
+/// Builds the release programs that end-to-end tests start. Each is built alone, because the features of libraries are
+/// those of the selected packages together.
+fn build_programs(root: &Path) -> Result<()> {
+    for package in RELEASE_PROGRAMS {
+        cargo::run(
+            root,
+            &["build", "--release", "--bins", "--package", package],
+        )?;
+    }
+    Ok(())
+}
+
+/// The packages whose release programs the end-to-end tests start.
+const RELEASE_PROGRAMS: [&str; 2] = ["mainstay", "csi-test-driver"];
+
+/// Crates whose integration tests, like those of `end-to-end`, need root, the kernel's network and
+/// mounts, or installed tools.
+const KERNEL: &[&str] = &[
+    "container-runtime",
+    "cluster-dns",
+    "etcd-store",
+    "image-store",
+    "node-agent",
+    "pod-network",
+    "service-proxy",
+    "volume-storage",
+];
+
+/// Nextest's option for so many tests at once on each processor, all groups of `.config/nextest.toml` together.
+fn threads(per_processor: usize) -> String {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    format!("--test-threads={}", per_processor * processors)
+}
+
+/// Nextest's expression for the tests that only compute: those of the group of this name in `.config/nextest.toml`.
+const COMPUTING: &str = "package(cluster-simulation) or package(model-check)";
+
+/// Everything that was built: it runs side by side, because most tests wait for most of their time. Tests that only
+/// compute have a low priority; the fuzz targets follow them. All packages are selected, because the selection decides
+/// on the features of libraries: each library is built once.
+fn all_tests(root: &Path) -> Vec<Step<'_>> {
+    let mut steps = vec![
+        Step::new("tests", || {
+            let filter = format!("{} and not ({COMPUTING})", remaining_tests());
+            run_with_nextest(root, &["--workspace", &threads(8), "--filterset", &filter])
+        }),
+        Step::new("tests that compute", || {
+            let filter = ["--workspace", "--filterset", COMPUTING];
+            let nextest = cargo::with_low_priority(root);
+            cargo::run_to_end(nextest, &[NEXTEST, &filter].concat())?;
+            step("fuzz", || fuzz::run_with_tests(root, FUZZ_SECONDS))
+        }),
+        Step::new("end to end on etcd", || {
+            run_on_etcd(root, Choice::Core, &threads(1))
+        }),
+    ];
+    for (_, test) in TEST_PROGRAMS {
+        let run = move || run_test_program(root, test);
+        steps.push(Step::new(test, run));
+    }
+    steps
+}
+
+/// Runs end-to-end tests with servers on etcd, `threads` of them at once if nextest is there.
+fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
+    let mut command = cargo::command(root);
+    if has_nextest(root) {
+        // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
+        command.args(NEXTEST);
+        command.args(["--workspace", threads, "--filterset", &choice.filter()]);
+    } else {
+        command.args(["test", "--no-fail-fast"]);
+        command.args(["--package", "end-to-end"]);
+        command.args(["--test", "walks", "--", "--test-threads=1"]);
+        command.args(choice.arguments());
+    }
+    engines::on_etcd(command)
+}
+
+/// Runs the tests that need neither root nor installed tools.
+fn run_plain_tests(root: &Path) -> Result<()> {
+    if has_nextest(root) {
+        // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
+        run_with_nextest(root, &["--workspace", "--filterset", &plain_tests()])?;
+        let is_plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
+        for (_, test) in TEST_PROGRAMS.iter().filter(is_plain) {
+            run_test_program(root, test)?;
+        }
+        return Ok(());
+    }
+    let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
+    selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
+    run_serially(root, &selection)?;
+    let units: Vec<&str> = KERNEL
+        .iter()
+        .flat_map(|package| ["--package", package])
+        .collect();
+    cargo::run(root, &[&["test", "--lib"], units.as_slice()].concat())
+}
+
+/// Nextest's expression for the tests that need neither root nor installed tools: of the crates of [`KERNEL`] only the
+/// unit tests.
+fn plain_tests() -> String {
+    let kernel: Vec<String> = KERNEL
+        .iter()
+        .map(|package| format!("package({package})"))
+        .collect();
+    let remaining = remaining_tests();
+    format!(
+        "{remaining} and not package(end-to-end) and (kind(lib) or not ({}))",
+        kernel.join(" or ")
+    )
+}
+
+/// Runs a test that is a program of its own.
+fn run_test_program(root: &Path, test: &str) -> Result<()> {
+    let command = cargo::command(root);
+    let arguments = ["test", "--workspace", "--test", test];
+    cargo::run_to_end_with_last_lines(command, &arguments)
+}
+
+/// The start of each command of nextest.
+const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
+
+/// Runs the selected tests with nextest, which does not support tests with their own harness.
+fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
+    cargo::run(root, &[NEXTEST, selection].concat())
+}
+
+/// Runs the selected tests, programs among them, with cargo's own runner.
+fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
+    let test = ["test", "--no-fail-fast"];
+    let serial = ["--", "--test-threads=1"];
+    cargo::run(root, &[&test, selection, &serial].concat())
+}
+
+/// Nextest's expression for everything but the tests that are programs of their own, and the test of the checkout's
+/// order, which was a step before.
+fn remaining_tests() -> String {
+    let names = TEST_PROGRAMS
+        .iter()
+        .map(|(_, test)| format!("not binary(={test})"));
+    let checkout = "not test(=tidy::tests::this_checkout_is_tidy)".to_owned();
+    names.chain([checkout]).collect::<Vec<_>>().join(" and ")
+}
+
+fn has_nextest(root: &Path) -> bool {
+    cargo::command(root)
+        .args(["nextest", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+fn step(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("xtask: {name} …");
+    let started = Instant::now();
+    let result = body().with_context(|| format!("step '{name}' failed"));
+    let verdict = if result.is_ok() { "passed" } else { "failed" };
+    println!("xtask: {name} {verdict} in {:.0?}", started.elapsed());
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tests_that_compute_are_a_group() {
+        let groups = include_str!("../../../.config/nextest.toml");
+        let group = format!("filter = '{COMPUTING}'\ntest-group = 'computing'");
+        assert!(groups.contains(&group), "{groups}");
+    }
+}
