@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fs, io};
 
-use controller_framework::{Key, ServiceState};
+use controller_framework::ServiceState;
 use dns_records::{Settings, Zone};
 use host_kernel::durable_file::{self, Durability};
 use host_kernel::{BlockingTask, Interrupted, blocking, blocking_value};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::ObjectKey;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -32,7 +33,7 @@ struct KeptService {
 /// The file with the zone's contents, and the contents of the next write.
 pub(crate) struct ZoneFile {
     file: PathBuf,
-    states: BTreeMap<Key, ServiceState>,
+    states: BTreeMap<ObjectKey, ServiceState>,
     due: Option<Instant>,
     /// The running or last write.
     writing: Option<BlockingTask<(), Interrupted>>,
@@ -121,7 +122,7 @@ impl ZoneFile {
     }
 }
 
-type KeptState = (Key, Option<Arc<Service>>, Vec<Arc<EndpointSlice>>);
+type KeptState = (ObjectKey, Option<Arc<Service>>, Vec<Arc<EndpointSlice>>);
 
 fn kept_state(state: &ServiceState) -> KeptState {
     (

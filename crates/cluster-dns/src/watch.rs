@@ -150,10 +150,10 @@ fn replace(zone: &mut Zone, state: &ServiceState) {
 mod tests {
     use std::time::Duration;
 
-    use controller_framework::Key;
     use dns_records::{Kind, LookupResult};
     use futures::channel::mpsc::unbounded;
     use kube_api_client::Event;
+    use object_model::ObjectKey;
     use serde_json::json;
     use tokio::time::{Instant, sleep};
 
@@ -247,7 +247,7 @@ mod tests {
             "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] } });
         let service: Service = serde_json::from_value(service).expect("a Service");
         let state = |service, slices| ServiceState {
-            key: Key::new("default", "web"),
+            key: ObjectKey::new("default", "web"),
             service,
             slices,
         };

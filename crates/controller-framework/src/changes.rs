@@ -16,7 +16,7 @@ use futures::Stream;
 use futures::task::AtomicWaker;
 use tokio::task::coop;
 
-use crate::Key;
+use object_model::ObjectKey;
 
 /// An object in a cache without its static type, which only the interface of the cache knows.
 pub(crate) type Stored = dyn Any + Send + Sync;
@@ -71,7 +71,7 @@ const KEPT_ENTRIES_MAX: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HashedKey {
     pub hash: u64,
-    pub key: Key,
+    pub key: ObjectKey,
 }
 
 impl Hash for HashedKey {
@@ -304,7 +304,7 @@ mod tests {
     fn what_waits_is_merged_to_at_most_two_changes_per_key() {
         let key = HashedKey {
             hash: 1,
-            key: Key::new("a", "b"),
+            key: ObjectKey::new("a", "b"),
         };
         let mailbox = Mailbox::new();
         mailbox.push(&key, ObjectChange::Applied(object("2"), Some(object("1"))));

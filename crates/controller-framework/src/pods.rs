@@ -6,7 +6,7 @@ use kube_api_client::{Api, Client, Event};
 use process_telemetry::Component;
 use resource_kinds::pod_view::{PodView, Sharing};
 
-use crate::{Cache, Identity, Key, WatchConfig};
+use crate::{Cache, Identity, WatchConfig};
 
 impl Cache<PodView> {
     /// A cache of the views of all pods, which ends with its component.
@@ -26,13 +26,6 @@ impl Cache<PodView> {
     /// A cache of views from a stream of events, which ends with the stream.
     pub fn of_pod_events(events: impl Stream<Item = Event<PodView>> + Send + 'static) -> Self {
         Self::fed(identity, events)
-    }
-}
-
-impl Key {
-    /// The key of a pod; it shares the strings of the view.
-    pub fn of_pod(pod: &PodView) -> Self {
-        Self::new(pod.namespace.clone(), pod.name.clone())
     }
 }
 

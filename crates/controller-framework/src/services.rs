@@ -6,7 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::{Cache, Changes, Index, Key, ObjectChange};
+use crate::{Cache, Changes, Index, ObjectChange, object_key};
+use object_model::ObjectKey;
 
 /// The changed Services, including Services with changed EndpointSlices. Initially all Services count as changed.
 pub struct ServiceChanges {
@@ -14,14 +15,14 @@ pub struct ServiceChanges {
     slices: Index<EndpointSlice>,
     of_services: Changes<Service>,
     of_slices: Changes<EndpointSlice>,
-    changed: BTreeSet<Key>,
+    changed: BTreeSet<ObjectKey>,
 }
 
 /// The current state of a Service.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
     /// Namespace and name of the Service.
-    pub key: Key,
+    pub key: ObjectKey,
     /// The Service; `None` if it is deleted or not created yet.
     pub service: Option<Arc<Service>>,
     /// The EndpointSlices of the Service. They may exist before the Service and after it.
@@ -34,7 +35,8 @@ impl ServiceChanges {
         Self {
             of_services: services.subscribe(),
             of_slices: slices.subscribe(),
-            slices: slices.index(|slice| service_of(slice).iter().map(Key::to_string).collect()),
+            slices: slices
+                .index(|slice| service_of(slice).iter().map(ObjectKey::to_string).collect()),
             services,
             changed: BTreeSet::new(),
         }
@@ -53,7 +55,7 @@ impl ServiceChanges {
     pub fn note_all(&mut self) {
         let all = self.services.list();
         self.changed
-            .extend(all.iter().map(|service| Key::of(service.as_ref())));
+            .extend(all.iter().map(|service| object_key(service.as_ref())));
     }
 
     /// Removes the changed Services from the set and returns their state, sorted by namespace and name.
@@ -75,7 +77,7 @@ impl ServiceChanges {
     }
 
     fn note_service(&mut self, change: &ObjectChange<Service>) {
-        self.changed.insert(Key::of(change.object().as_ref()));
+        self.changed.insert(object_key(change.object().as_ref()));
     }
 
     /// Both Services are marked, because a slice may move from one Service to another.
@@ -88,9 +90,9 @@ impl ServiceChanges {
 }
 
 /// The Service that a slice belongs to.
-pub fn service_of(slice: &EndpointSlice) -> Option<Key> {
+pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     let (namespace, name) = resource_kinds::discovery::service_of(slice)?;
-    Some(Key::new(namespace, name))
+    Some(ObjectKey::new(namespace, name))
 }
 
 #[cfg(test)]

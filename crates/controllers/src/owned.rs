@@ -1,9 +1,10 @@
 //! Index terms of objects: the UID of their controller or its absence, and their name up to the
 //! last dash.
 
-use controller_framework::{Cache, Changes, Key, Object, ObjectChange};
+use controller_framework::{Cache, Changes, Object, ObjectChange, object_key};
 use controller_planners::ownership;
 use kube_api_client::Resource;
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 /// An object that may have a controller.
@@ -93,7 +94,7 @@ pub(crate) fn owners_of<K: Resource, O: Object>(
     change: &ObjectChange<K>,
     owners: &Cache<O>,
     kind: &str,
-) -> Vec<Key> {
+) -> Vec<ObjectKey> {
     owners_now_and_before(change, |object| OwnedObject::of(object), owners, kind)
 }
 
@@ -102,7 +103,7 @@ pub(crate) fn owners_of_pod<O: Object>(
     change: &ObjectChange<PodView>,
     owners: &Cache<O>,
     kind: &str,
-) -> Vec<Key> {
+) -> Vec<ObjectKey> {
     owners_now_and_before(change, |pod| OwnedObject::of_pod(pod), owners, kind)
 }
 
@@ -120,7 +121,7 @@ fn owners_now_and_before<K, O: Object>(
     owned: impl Fn(&K) -> OwnedObject<'_>,
     owners: &Cache<O>,
     kind: &str,
-) -> Vec<Key> {
+) -> Vec<ObjectKey> {
     let mut keys = owners_now(&owned(change.object()), owners, kind);
     if let ObjectChange::Applied(_, Some(previous)) = change {
         for key in owners_now(&owned(previous), owners, kind) {
@@ -132,37 +133,41 @@ fn owners_now_and_before<K, O: Object>(
     keys
 }
 
-fn owners_now<O: Object>(object: &OwnedObject<'_>, owners: &Cache<O>, kind: &str) -> Vec<Key> {
+fn owners_now<O: Object>(
+    object: &OwnedObject<'_>,
+    owners: &Cache<O>,
+    kind: &str,
+) -> Vec<ObjectKey> {
     match &object.controller {
         Some(owner) if owner.kind == kind => {
-            let key = Key::new(object.namespace, owner.name);
+            let key = ObjectKey::new(object.namespace, owner.name);
             owners.get_key(&key).map(|_| key).into_iter().collect()
         }
         Some(_) => Vec::new(),
         None => {
             let candidates = owners.list_in(object.namespace).into_iter();
-            candidates.map(|owner| Key::of(owner.as_ref())).collect()
+            candidates.map(|owner| object_key(owner.as_ref())).collect()
         }
     }
 }
 
 /// The key of a changed object. A change of the status counts too, because the controller corrects writes of other
 /// programs to the status.
-pub(crate) fn key_of<K: Object>(change: &ObjectChange<K>) -> Key {
-    Key::of(change.object().as_ref())
+pub(crate) fn key_of<K: Object>(change: &ObjectChange<K>) -> ObjectKey {
+    object_key(change.object().as_ref())
 }
 
 /// The key of a new object.
-pub(crate) fn key_if_new<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
+pub(crate) fn key_if_new<K: Object>(change: &ObjectChange<K>) -> Option<ObjectKey> {
     match change {
-        ObjectChange::Applied(new, None) => Some(Key::of(new.as_ref())),
+        ObjectChange::Applied(new, None) => Some(object_key(new.as_ref())),
         _ => None,
     }
 }
 
 /// The key of an object whose specification changed; changes of the status are ignored, because only its controller
 /// writes the status.
-pub(crate) fn key_if_asked<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
+pub(crate) fn key_if_asked<K: Object>(change: &ObjectChange<K>) -> Option<ObjectKey> {
     if let ObjectChange::Applied(new, Some(old)) = change {
         let (new, old) = (new.meta(), old.meta());
         let same = new.uid == old.uid
@@ -175,5 +180,5 @@ pub(crate) fn key_if_asked<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
             return None;
         }
     }
-    Some(Key::of(change.object().as_ref()))
+    Some(object_key(change.object().as_ref()))
 }

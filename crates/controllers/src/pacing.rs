@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use controller_framework::Key;
 use controller_planners::batching::{WINDOW, WriteUrgency, delay};
+use object_model::ObjectKey;
 use tokio::time::Instant;
 
 /// The times of each key. Bounded by the number of keys with a recent or an unwritten change, as long as the controller
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 pub(crate) struct Pacing {
     /// The window of minor changes of an object that was not written recently.
     window: Duration,
-    times: Mutex<HashMap<Key, Times>>,
+    times: Mutex<HashMap<ObjectKey, Times>>,
 }
 
 impl Default for Pacing {
@@ -47,12 +47,12 @@ impl Pacing {
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Key, Times>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<ObjectKey, Times>> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The remaining window after the last write; `None` if the window has ended.
-    pub fn rest(&self, key: &Key) -> Option<Duration> {
+    pub fn rest(&self, key: &ObjectKey) -> Option<Duration> {
         let (at, window) = self.all().get(key)?.written?;
         let rest = window.saturating_sub(at.elapsed());
         (!rest.is_zero()).then_some(rest)
@@ -60,7 +60,7 @@ impl Pacing {
 
     /// The time until the next write to an object that may include a further change of this urgency: the remaining
     /// window after the last write, or of a waiting minor change.
-    pub fn rest_of(&self, key: &Key, urgency: WriteUrgency) -> Option<Duration> {
+    pub fn rest_of(&self, key: &ObjectKey, urgency: WriteUrgency) -> Option<Duration> {
         let times = *self.all().get(key)?;
         match times.waiting {
             Some(waiting) => self.delay(times, urgency, waiting),
@@ -69,7 +69,7 @@ impl Pacing {
     }
 
     /// The time to delay a change; `None` if the change is due.
-    pub fn wait(&self, key: &Key, urgency: WriteUrgency) -> Option<Duration> {
+    pub fn wait(&self, key: &ObjectKey, urgency: WriteUrgency) -> Option<Duration> {
         let mut all = self.all();
         let times = all.entry(key.clone()).or_default();
         let waiting = *times.waiting.get_or_insert_with(Instant::now);
@@ -84,7 +84,7 @@ impl Pacing {
     }
 
     /// Records that all delayed changes were written, and the window in which further changes are collected.
-    pub fn written(&self, key: &Key, window: Duration) {
+    pub fn written(&self, key: &ObjectKey, window: Duration) {
         let times = Times {
             written: Some((Instant::now(), window)),
             waiting: None,
@@ -93,7 +93,7 @@ impl Pacing {
     }
 
     /// Records that no write is left.
-    pub fn settled(&self, key: &Key) {
+    pub fn settled(&self, key: &ObjectKey) {
         let mut all = self.all();
         let Some(times) = all.get_mut(key) else {
             return;
@@ -105,7 +105,7 @@ impl Pacing {
     }
 
     /// Removes the data of an object that does not exist any more.
-    pub fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &ObjectKey) {
         self.all().remove(key);
     }
 }
@@ -118,7 +118,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn changes_after_a_write_wait_for_the_end_of_the_window() {
-        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        let (pacing, key) = (Pacing::default(), ObjectKey::new("default", "web"));
         assert_eq!(pacing.wait(&key, WriteUrgency::Prompt), None);
         pacing.written(&key, WINDOW);
         sleep(WINDOW / 4).await;
@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_minor_change_waits_from_the_time_at_which_it_was_seen() {
-        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        let (pacing, key) = (Pacing::default(), ObjectKey::new("default", "web"));
         assert_eq!(pacing.wait(&key, WriteUrgency::Minor), Some(WINDOW));
         sleep(WINDOW / 2).await;
         assert_eq!(pacing.wait(&key, WriteUrgency::Minor), Some(WINDOW / 2));
@@ -143,7 +143,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_change_is_written_with_those_that_wait_if_it_is_no_more_urgent() {
-        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        let (pacing, key) = (Pacing::default(), ObjectKey::new("default", "web"));
         assert_eq!(pacing.rest_of(&key, WriteUrgency::Minor), None);
         pacing.wait(&key, WriteUrgency::Minor);
         sleep(WINDOW / 2).await;
@@ -158,7 +158,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_remembered_of_a_quiet_object() {
-        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        let (pacing, key) = (Pacing::default(), ObjectKey::new("default", "web"));
         pacing.written(&key, WINDOW);
         pacing.settled(&key);
         assert_eq!(pacing.all().len(), 1);

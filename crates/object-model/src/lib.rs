@@ -6,6 +6,7 @@ pub mod cron;
 pub mod dialling;
 pub mod duration;
 pub mod field;
+mod identity;
 pub mod int_or_percent;
 pub mod listening;
 pub mod names;
@@ -19,6 +20,7 @@ pub mod varint;
 pub mod yaml_error;
 
 pub use field::{FieldError, FieldErrorType, FieldPath};
+pub use identity::{IncompleteMetadata, ObjectIdentity, ObjectKey, ResourceVersion, Uid};
 pub use int_or_percent::IntOrPercent;
 pub use node_name::{NODES, NodeName};
 pub use quantity::Quantity;

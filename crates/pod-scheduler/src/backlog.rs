@@ -8,8 +8,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use controller_framework::Key;
 use jiff::Timestamp;
+use object_model::ObjectKey;
 use process_telemetry::backoff;
 
 use crate::limits;
@@ -37,7 +37,7 @@ pub(crate) struct RetryTriggers {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AffectedPods<'c> {
     All,
-    Pod(&'c Key),
+    Pod(&'c ObjectKey),
     Claims,
     ClaimsIn(&'c str),
     Devices,
@@ -68,7 +68,7 @@ enum State {
 /// The pods without a node.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    pods: BTreeMap<Key, Pending>,
+    pods: BTreeMap<ObjectKey, Pending>,
     order: Order,
 }
 
@@ -78,19 +78,19 @@ pub(crate) struct Backlog {
 #[derive(Debug, Default)]
 struct Order {
     /// The pods to be scheduled, in this order.
-    ready: BTreeSet<(Reverse<i32>, Option<Timestamp>, Key)>,
+    ready: BTreeSet<(Reverse<i32>, Option<Timestamp>, ObjectKey)>,
     /// The other pods, by the time of their next attempt.
-    due: BTreeSet<(Instant, Key)>,
+    due: BTreeSet<(Instant, ObjectKey)>,
     /// The pods that wait for a change: all of them, and by their interests.
-    parked: BTreeSet<Key>,
-    for_claims: BTreeSet<Key>,
-    for_devices: BTreeSet<Key>,
-    for_neighbours: BTreeSet<Key>,
+    parked: BTreeSet<ObjectKey>,
+    for_claims: BTreeSet<ObjectKey>,
+    for_devices: BTreeSet<ObjectKey>,
+    for_neighbours: BTreeSet<ObjectKey>,
     counts: metrics::Pending,
 }
 
 impl Order {
-    fn enter(&mut self, key: &Key, pending: &Pending) {
+    fn enter(&mut self, key: &ObjectKey, pending: &Pending) {
         *self.count(pending.state) += 1;
         match pending.due() {
             None => {
@@ -108,7 +108,7 @@ impl Order {
         }
     }
 
-    fn leave(&mut self, key: &Key, pending: &Pending) {
+    fn leave(&mut self, key: &ObjectKey, pending: &Pending) {
         *self.count(pending.state) -= 1;
         self.ready.remove(&pending.place(key));
         if let Some(due) = pending.due() {
@@ -131,7 +131,10 @@ impl Order {
         }
     }
 
-    fn interested(&mut self, interests: RetryTriggers) -> impl Iterator<Item = &mut BTreeSet<Key>> {
+    fn interested(
+        &mut self,
+        interests: RetryTriggers,
+    ) -> impl Iterator<Item = &mut BTreeSet<ObjectKey>> {
         let sets = [
             (&mut self.for_claims, interests.claims),
             (&mut self.for_devices, interests.devices),
@@ -142,7 +145,7 @@ impl Order {
     }
 
     /// The parked pods that a change concerns.
-    fn concerned(&self, concern: AffectedPods<'_>) -> Vec<Key> {
+    fn concerned(&self, concern: AffectedPods<'_>) -> Vec<ObjectKey> {
         let keys = match concern {
             AffectedPods::All => &self.parked,
             AffectedPods::Claims => &self.for_claims,
@@ -150,7 +153,7 @@ impl Order {
             AffectedPods::Neighbours => &self.for_neighbours,
             AffectedPods::Pod(key) => return self.parked.get(key).cloned().into_iter().collect(),
             AffectedPods::ClaimsIn(namespace) => {
-                let from = self.for_claims.range(Key::new(namespace, "")..);
+                let from = self.for_claims.range(ObjectKey::new(namespace, "")..);
                 let there = from.take_while(|key| *key.namespace == *namespace);
                 return there.cloned().collect();
             }
@@ -161,7 +164,13 @@ impl Order {
 
 impl Backlog {
     /// Adds a pod, or makes a changed one ready at once.
-    pub fn add(&mut self, key: Key, rank: QueueOrder, interests: RetryTriggers, now: Instant) {
+    pub fn add(
+        &mut self,
+        key: ObjectKey,
+        rank: QueueOrder,
+        interests: RetryTriggers,
+        now: Instant,
+    ) {
         let since = self.pods.get(&key).map_or(now, |entry| entry.since);
         self.remove(&key);
         let pending = Pending {
@@ -176,14 +185,14 @@ impl Backlog {
     }
 
     /// Removes a pod that has a node or is deleted.
-    pub fn remove(&mut self, key: &Key) {
+    pub fn remove(&mut self, key: &ObjectKey) {
         if let Some(entry) = self.pods.remove(key) {
             self.order.leave(key, &entry);
         }
     }
 
     /// The next pod to schedule. It waits until [`wake`](Self::wake) or its delay makes it ready again.
-    pub fn next(&mut self, now: Instant) -> Option<Key> {
+    pub fn next(&mut self, now: Instant) -> Option<ObjectKey> {
         while self.order.due.first().is_some_and(|(due, _)| *due <= now) {
             let due = self.order.due.pop_first();
             if let Some((key, pending)) = due.and_then(|(_, key)| self.pods.get_key_value(&key)) {
@@ -214,7 +223,7 @@ impl Backlog {
     }
 
     /// Retries a pod after a backoff, because the writes of its decision failed.
-    pub fn retry(&mut self, key: &Key, now: Instant) {
+    pub fn retry(&mut self, key: &ObjectKey, now: Instant) {
         self.change(key, |pending| {
             let delay = back_off(pending.attempts).max(limits::BACK_OFF_MIN);
             pending.state = State::Delayed(now + delay);
@@ -222,11 +231,11 @@ impl Backlog {
     }
 
     /// Parks a pod until the pod itself changes.
-    pub fn hold(&mut self, key: &Key, now: Instant) {
+    pub fn hold(&mut self, key: &ObjectKey, now: Instant) {
         self.change(key, |pending| pending.state = State::Held(now));
     }
 
-    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Pending)) {
+    fn change(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Pending)) {
         if let Some(pending) = self.pods.get_mut(key) {
             self.order.leave(key, pending);
             change(pending);
@@ -248,13 +257,13 @@ impl Backlog {
     }
 
     /// The number of attempts, and the time since which the pod waits.
-    pub fn history(&self, key: &Key) -> Option<(u32, Instant)> {
+    pub fn history(&self, key: &ObjectKey) -> Option<(u32, Instant)> {
         let pending = self.pods.get(key)?;
         Some((pending.attempts, pending.since))
     }
 
     /// Whether the pod is in the backlog.
-    pub fn contains(&self, key: &Key) -> bool {
+    pub fn contains(&self, key: &ObjectKey) -> bool {
         self.pods.contains_key(key)
     }
 }
@@ -269,7 +278,7 @@ impl Pending {
         }
     }
 
-    fn place(&self, key: &Key) -> (Reverse<i32>, Option<Timestamp>, Key) {
+    fn place(&self, key: &ObjectKey) -> (Reverse<i32>, Option<Timestamp>, ObjectKey) {
         (Reverse(self.rank.priority), self.rank.created, key.clone())
     }
 }
@@ -290,8 +299,8 @@ mod tests {
         }
     }
 
-    fn key(name: &str) -> Key {
-        Key::new("default", name)
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey::new("default", name)
     }
 
     #[test]
@@ -301,7 +310,7 @@ mod tests {
         backlog.add(key("young"), rank(0, 2), RetryTriggers::default(), now);
         backlog.add(key("old"), rank(0, 1), RetryTriggers::default(), now);
         backlog.add(key("important"), rank(9, 3), RetryTriggers::default(), now);
-        let order: Vec<Key> = std::iter::from_fn(|| backlog.next(now)).collect();
+        let order: Vec<ObjectKey> = std::iter::from_fn(|| backlog.next(now)).collect();
         assert_eq!(order, ["important", "old", "young"].map(key));
     }
 
@@ -376,12 +385,12 @@ mod tests {
             neighbours: true,
             ..none
         };
-        let add = |backlog: &mut Backlog, key: Key, interests| {
+        let add = |backlog: &mut Backlog, key: ObjectKey, interests| {
             backlog.add(key, rank(0, 1), interests, now);
         };
         add(&mut backlog, key("plain"), none);
         add(&mut backlog, key("claims"), claims);
-        add(&mut backlog, Key::new("other", "claims"), claims);
+        add(&mut backlog, ObjectKey::new("other", "claims"), claims);
         add(&mut backlog, key("near"), neighbours);
         let all = |backlog: &mut Backlog| -> Vec<String> {
             std::iter::from_fn(|| backlog.next(now).map(|key| key.to_string())).collect()

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use controller_framework::Key;
+use object_model::ObjectKey;
 use pod_placement::PlacementFailure;
 
 /// The reason of the last decision about a pod.
@@ -18,12 +18,12 @@ struct Explanation {
 /// The reasons why pods have no node, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Explanations {
-    by_pod: BTreeMap<Key, Explanation>,
+    by_pod: BTreeMap<ObjectKey, Explanation>,
 }
 
 impl Explanations {
     /// Replaces the reason of the pod.
-    pub fn keep(&mut self, key: Key, obstacle: PlacementFailure) {
+    pub fn keep(&mut self, key: ObjectKey, obstacle: PlacementFailure) {
         let in_progress = self.by_pod.get(&key).is_some_and(|entry| entry.in_progress);
         let entry = Explanation {
             obstacle,
@@ -33,18 +33,18 @@ impl Explanations {
     }
 
     /// Forgets the reason, because the pod is deleted or has a node.
-    pub fn drop(&mut self, key: &Key) {
+    pub fn drop(&mut self, key: &ObjectKey) {
         self.by_pod.remove(key);
     }
 
     /// The reason to compare with the cached pod; `None` during a write.
-    pub fn next(&self, key: &Key) -> Option<&PlacementFailure> {
+    pub fn next(&self, key: &ObjectKey) -> Option<&PlacementFailure> {
         let entry = self.by_pod.get(key).filter(|entry| !entry.in_progress)?;
         Some(&entry.obstacle)
     }
 
     /// Marks the start or the end of a write.
-    pub fn set_in_progress(&mut self, key: &Key, in_progress: bool) {
+    pub fn set_in_progress(&mut self, key: &ObjectKey, in_progress: bool) {
         if let Some(entry) = self.by_pod.get_mut(key) {
             entry.in_progress = in_progress;
         }
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn a_reason_waits_for_the_write_of_an_earlier_one() {
         let mut explanations = Explanations::default();
-        let key = Key::new("default", "p");
+        let key = ObjectKey::new("default", "p");
         let next = |explanations: &Explanations| {
             let next = explanations.next(&key);
             next.map(|obstacle| obstacle.message.clone())

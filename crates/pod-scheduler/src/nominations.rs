@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use controller_framework::Key;
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 /// A pod for which other pods were preempted.
@@ -28,11 +28,11 @@ pub(crate) enum NominationWrites {
 /// The nominated nodes, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Nominations {
-    by_pod: BTreeMap<Key, Nomination>,
+    by_pod: BTreeMap<ObjectKey, Nomination>,
 }
 
 impl Nominations {
-    pub fn get(&self, key: &Key) -> Option<&Nomination> {
+    pub fn get(&self, key: &ObjectKey) -> Option<&Nomination> {
         self.by_pod.get(key)
     }
 
@@ -40,24 +40,24 @@ impl Nominations {
         self.by_pod.is_empty()
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+    pub fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
         self.by_pod.keys()
     }
 
-    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Nomination> {
+    pub fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut Nomination> {
         self.by_pod.get_mut(key)
     }
 
-    pub fn keep(&mut self, key: Key, nomination: Nomination) {
+    pub fn keep(&mut self, key: ObjectKey, nomination: Nomination) {
         self.by_pod.insert(key, nomination);
     }
 
-    pub fn drop(&mut self, key: &Key) {
+    pub fn drop(&mut self, key: &ObjectKey) {
         self.by_pod.remove(key);
     }
 
     /// The pod's nominated node, from the cache or from a later decision.
-    pub fn node_of<'n>(&'n self, key: &Key, pod: &'n PodView) -> Option<&'n str> {
+    pub fn node_of<'n>(&'n self, key: &ObjectKey, pod: &'n PodView) -> Option<&'n str> {
         let decided = self
             .by_pod
             .get(key)
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn what_was_decided_counts_until_it_is_seen() {
         let mut nominations = Nominations::default();
-        let key = Key::new("default", "p");
+        let key = ObjectKey::new("default", "p");
         let nomination = Nomination {
             pod: Arc::new(pod("p", "3")),
             node: "n".to_owned(),

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use controller_framework::Key;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::ObjectKey;
 use pod_placement::{ClaimStep, ClusterView};
 use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::pod_view::PodView;
@@ -80,28 +80,28 @@ impl Reservation {
 /// The decided placements that the caches do not show yet, by pod.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
-    by_pod: BTreeMap<Key, Reservation>,
+    by_pod: BTreeMap<ObjectKey, Reservation>,
 }
 
 impl Reservations {
-    pub fn get(&self, key: &Key) -> Option<&Reservation> {
+    pub fn get(&self, key: &ObjectKey) -> Option<&Reservation> {
         self.by_pod.get(key)
     }
 
-    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Reservation> {
+    pub fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut Reservation> {
         self.by_pod.get_mut(key)
     }
 
-    pub fn keep(&mut self, key: Key, reservation: Reservation) {
+    pub fn keep(&mut self, key: ObjectKey, reservation: Reservation) {
         self.by_pod.insert(key, reservation);
     }
 
-    pub fn drop(&mut self, key: &Key) {
+    pub fn drop(&mut self, key: &ObjectKey) {
         self.by_pod.remove(key);
     }
 
     /// The reservations of all pods but one.
-    pub fn of_others(&self, than: &Key) -> impl Iterator<Item = &Reservation> {
+    pub fn of_others(&self, than: &ObjectKey) -> impl Iterator<Item = &Reservation> {
         let others = self.by_pod.iter().filter(move |(key, _)| *key != than);
         others.map(|(_, reservation)| reservation)
     }
@@ -137,7 +137,7 @@ impl Overlay {
 
     fn step(
         &mut self,
-        pod: &Key,
+        pod: &ObjectKey,
         reservation: &Reservation,
         reserved: &ReservedClaim,
         view: &mut ClusterView,

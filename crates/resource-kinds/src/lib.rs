@@ -5,6 +5,7 @@ pub mod admission;
 pub mod bootstrap;
 pub mod configuration;
 mod groups;
+mod identity;
 mod json;
 mod kind;
 pub mod pod_view;
@@ -22,6 +23,7 @@ pub use groups::{
     coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
     scheduling, snapshot, storage,
 };
+pub use identity::MetadataIdentity;
 pub use json::api_types;
 pub use json::object_meta::{decode_object_meta, repair_object_meta, unknown_object_meta_fields};
 pub use kind::cluster::{ClusterConfig, ServiceRange};

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use controller_framework::{Cache, Changes, Key, ObjectChange};
+use controller_framework::{Cache, Changes, ObjectChange};
 use host_kernel::{Interrupted, blocking_value};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -307,7 +307,7 @@ impl PolicyChanges {
     /// The newest pod with the name of `view`.
     fn stored(&self, view: &PodView) -> Option<Arc<PodView>> {
         let following = self.peers.as_ref()?;
-        following.peers.pods.get_key(&Key::of_pod(view))
+        following.peers.pods.get_key(&view.key())
     }
 
     /// Updates the properties of a pod that policies read. The address in the status of a pod of this node

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use controller_framework::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
+use controller_framework::{Cache, Queue, ReconcileResult, WatchConfig, object_key, run_workers};
 use jiff::{SignedDuration, Timestamp};
 use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -21,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Result};
 use node_lease::{LeaseKeeper, LeaseLength};
+use object_model::ObjectKey;
 use pod_lifecycle::node::lease::ends_with_it;
 use resource_kinds::namespaces::NODE_LEASES;
 use tokio::time::{Instant, sleep};
@@ -317,16 +318,16 @@ impl Agent {
         let feed = async {
             let mut changes = self.pods.subscribe();
             while let Some(change) = changes.next().await {
-                queue.add(Key::of(&**change.object()));
+                queue.add(object_key(&**change.object()));
             }
         };
         let housekeeping = async {
             loop {
                 for (namespace, name) in self.instances.on(&self.settings.name) {
-                    queue.add(Key::new(namespace, name));
+                    queue.add(ObjectKey::new(namespace, name));
                 }
                 for pod in self.pods.list() {
-                    queue.add(Key::of(&*pod));
+                    queue.add(object_key(&*pod));
                 }
                 sleep(LOOK_AGAIN).await;
             }
@@ -336,7 +337,7 @@ impl Agent {
             queue.clone(),
             self.settings.workers,
             shutdown,
-            move |key: Key| {
+            move |key: ObjectKey| {
                 let agent = agent.clone();
                 async move { agent.sync(&key).await }
             },
@@ -345,7 +346,7 @@ impl Agent {
     }
 
     /// Executes the next step for the pod of that name.
-    async fn sync(&self, key: &Key) -> Result<ReconcileResult> {
+    async fn sync(&self, key: &ObjectKey) -> Result<ReconcileResult> {
         let identity: Identity = (key.namespace.to_string(), key.name.to_string());
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use controller_framework::{Key, Queue, ReconcileResult, run_workers};
+use controller_framework::{Queue, ReconcileResult, object_key, run_workers};
 use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use kube_api_client::{Api, PostParams, Result};
+use object_model::ObjectKey;
 use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +22,13 @@ impl Agent {
         let claims = async {
             let mut changes = self.claims.subscribe();
             while let Some(change) = changes.next().await {
-                queue.add((true, Key::of(&**change.object())));
+                queue.add((true, object_key(&**change.object())));
             }
         };
         let volumes = async {
             let mut changes = self.volumes.subscribe();
             while let Some(change) = changes.next().await {
-                queue.add((false, Key::of(&**change.object())));
+                queue.add((false, object_key(&**change.object())));
             }
         };
         let agent = self.clone();
@@ -35,7 +36,7 @@ impl Agent {
             queue.clone(),
             1,
             shutdown,
-            move |(is_claim, key): (bool, Key)| {
+            move |(is_claim, key): (bool, ObjectKey)| {
                 let agent = agent.clone();
                 async move {
                     let done = match is_claim {
@@ -49,7 +50,7 @@ impl Agent {
         tokio::join!(claims, volumes, work);
     }
 
-    async fn make_volume(&self, key: &Key) -> Result<()> {
+    async fn make_volume(&self, key: &ObjectKey) -> Result<()> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(());
         };
@@ -89,7 +90,7 @@ impl Agent {
         }
     }
 
-    async fn remove_volume(&self, key: &Key) -> Result<()> {
+    async fn remove_volume(&self, key: &ObjectKey) -> Result<()> {
         let Some(volume) = self.volumes.get_key(key) else {
             return Ok(());
         };

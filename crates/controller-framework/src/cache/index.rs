@@ -4,8 +4,8 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-use crate::Key;
 use crate::changes::Stored;
+use object_model::ObjectKey;
 
 use super::objects::ObjectPlace;
 
@@ -28,12 +28,12 @@ pub(super) struct IndexState {
 /// The objects with one term; never empty. Many terms belong to one object only, such as the name of a pod in a label,
 /// and need no map.
 enum Keys {
-    One(Key, ObjectPlace),
-    Many(BTreeMap<Key, ObjectPlace>),
+    One(ObjectKey, ObjectPlace),
+    Many(BTreeMap<ObjectKey, ObjectPlace>),
 }
 
 impl Keys {
-    fn insert(&mut self, key: &Key, slot: ObjectPlace) {
+    fn insert(&mut self, key: &ObjectKey, slot: ObjectPlace) {
         match self {
             Self::One(only, at) if only == key => *at = slot,
             Self::One(only, at) => {
@@ -46,7 +46,7 @@ impl Keys {
     }
 
     /// Removes a key. Returns whether the set is empty afterwards.
-    fn remove(&mut self, key: &Key) -> bool {
+    fn remove(&mut self, key: &ObjectKey) -> bool {
         match self {
             Self::One(only, _) => only == key,
             Self::Many(all) => {
@@ -63,7 +63,7 @@ impl Keys {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&Key, ObjectPlace)> {
+    fn iter(&self) -> impl Iterator<Item = (&ObjectKey, ObjectPlace)> {
         let (one, many) = match self {
             Self::One(only, slot) => (Some((only, *slot)), None),
             Self::Many(all) => (None, Some(all)),
@@ -91,7 +91,7 @@ impl IndexState {
         self.entries.contains_key(term)
     }
 
-    fn found(&self, term: &str) -> impl Iterator<Item = (&Key, ObjectPlace)> {
+    fn found(&self, term: &str) -> impl Iterator<Item = (&ObjectKey, ObjectPlace)> {
         self.entries.get(term).into_iter().flat_map(Keys::iter)
     }
 
@@ -104,7 +104,7 @@ impl IndexState {
         let smallest = sets.iter().min_by_key(size);
         let terms = smallest.map(Vec::as_slice).unwrap_or_default();
         let entries = terms.iter().flat_map(|term| self.found(term));
-        let mut entries: Vec<(&Key, ObjectPlace)> = entries.collect();
+        let mut entries: Vec<(&ObjectKey, ObjectPlace)> = entries.collect();
         if terms.len() > 1 {
             entries.sort_unstable_by_key(|(key, _)| *key);
             entries.dedup_by_key(|(key, _)| *key);
@@ -112,16 +112,16 @@ impl IndexState {
         entries.into_iter().map(|(_, slot)| slot)
     }
 
-    pub fn insert(&mut self, key: &Key, slot: ObjectPlace, object: &Stored) {
+    pub fn insert(&mut self, key: &ObjectKey, slot: ObjectPlace, object: &Stored) {
         self.add(key, slot, (self.terms.of)(object));
     }
 
-    pub fn remove(&mut self, key: &Key, object: &Stored) {
+    pub fn remove(&mut self, key: &ObjectKey, object: &Stored) {
         self.take(key, (self.terms.of)(object));
     }
 
     /// Updates the terms of an object. Most changes of an object do not change its terms.
-    pub fn replace(&mut self, key: &Key, slot: ObjectPlace, old: &Stored, new: &Stored) {
+    pub fn replace(&mut self, key: &ObjectKey, slot: ObjectPlace, old: &Stored, new: &Stored) {
         if (self.terms.unchanged)(old, new) {
             return;
         }
@@ -136,7 +136,7 @@ impl IndexState {
         self.entries.get(term).map_or(0, Keys::len)
     }
 
-    fn add(&mut self, key: &Key, slot: ObjectPlace, terms: Vec<String>) {
+    fn add(&mut self, key: &ObjectKey, slot: ObjectPlace, terms: Vec<String>) {
         for term in terms {
             match self.entries.entry(term) {
                 Entry::Occupied(mut keys) => keys.get_mut().insert(key, slot),
@@ -147,7 +147,7 @@ impl IndexState {
         }
     }
 
-    fn take(&mut self, key: &Key, terms: Vec<String>) {
+    fn take(&mut self, key: &ObjectKey, terms: Vec<String>) {
         for term in terms {
             if let Entry::Occupied(mut keys) = self.entries.entry(term)
                 && keys.get_mut().remove(key)

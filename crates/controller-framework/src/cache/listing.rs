@@ -1,7 +1,7 @@
 //! A list that a cache receives object by object.
 
 use super::objects::ObjectPlace;
-use crate::Key;
+use object_model::ObjectKey;
 
 /// The progress of a list. The cache removes no object before the list is complete, so each object keeps its slot.
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub(super) struct Listing {
     pub version: u64,
     /// The key at which the search for deleted objects continues. A deleted object is in the cache but not in the
     /// complete list. `None` while the list is not complete, and after the search.
-    pub rest: Option<Key>,
+    pub rest: Option<ObjectKey>,
 }
 
 impl Listing {
@@ -30,7 +30,7 @@ impl Listing {
 
     /// Marks the list as complete.
     pub fn end(&mut self) {
-        self.rest = Some(Key::cluster(""));
+        self.rest = Some(ObjectKey::cluster(""));
     }
 
     /// Whether the list contains the object in the given slot.

@@ -33,9 +33,10 @@ use process_telemetry::polls::spend;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
-use crate::{Identity, Key, limits};
+use crate::{Identity, limits};
 use index::IndexTerms;
 use listing::Listing;
+use object_model::ObjectKey;
 pub use pods_by_label::{PodsByLabel, label_term};
 use store::{Progress, Store};
 
@@ -166,13 +167,13 @@ where
 }
 
 /// The key of an object, read from its text without decoding the object.
-fn key_of(object: &[u8]) -> Option<Key> {
+fn key_of(object: &[u8]) -> Option<ObjectKey> {
     let text = |name| {
         let string = find_string(object, &["metadata", name]);
         string.map(Option::unwrap_or_default).ok()
     };
     let (namespace, name) = (text("namespace")?, text("name")?);
-    Some(Key::new(namespace, name))
+    Some(ObjectKey::new(namespace, name))
 }
 
 /// Processes events until their stream ends.
@@ -314,11 +315,11 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// The object with the given name; the namespace is empty for cluster-scoped kinds.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.get_key(&Key::new(namespace, name))
+        self.get_key(&ObjectKey::new(namespace, name))
     }
 
     /// The object with the given key.
-    pub fn get_key(&self, key: &Key) -> Option<Arc<K>> {
+    pub fn get_key(&self, key: &ObjectKey) -> Option<Arc<K>> {
         self.store.get(key).and_then(typed)
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use crate::Key;
 use crate::changes::Stored;
+use object_model::ObjectKey;
 
 /// The slot of an object. All states of the object have the same slot, so an index finds the newest state without a
 /// search. After the removal of the object, another object may get the slot.
@@ -21,13 +21,13 @@ impl ObjectPlace {
 
 #[derive(Default)]
 pub(super) struct Objects {
-    places: BTreeMap<Key, ObjectPlace>,
+    places: BTreeMap<ObjectKey, ObjectPlace>,
     kept: Vec<Option<Arc<Stored>>>,
     free: Vec<ObjectPlace>,
 }
 
 impl Objects {
-    pub fn get(&self, key: &Key) -> Option<&Arc<Stored>> {
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Stored>> {
         self.at(*self.places.get(key)?)
     }
 
@@ -41,24 +41,31 @@ impl Objects {
     }
 
     /// All objects, sorted by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, ObjectPlace, &Arc<Stored>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, ObjectPlace, &Arc<Stored>)> {
         self.found(self.places.iter())
     }
 
     /// The objects from the given key on, sorted by key.
-    pub fn from(&self, key: Key) -> impl Iterator<Item = (&Key, ObjectPlace, &Arc<Stored>)> {
+    pub fn from(
+        &self,
+        key: ObjectKey,
+    ) -> impl Iterator<Item = (&ObjectKey, ObjectPlace, &Arc<Stored>)> {
         self.found(self.places.range(key..))
     }
 
     fn found<'s>(
         &'s self,
-        slots: impl Iterator<Item = (&'s Key, &'s ObjectPlace)>,
-    ) -> impl Iterator<Item = (&'s Key, ObjectPlace, &'s Arc<Stored>)> {
+        slots: impl Iterator<Item = (&'s ObjectKey, &'s ObjectPlace)>,
+    ) -> impl Iterator<Item = (&'s ObjectKey, ObjectPlace, &'s Arc<Stored>)> {
         slots.filter_map(|(key, slot)| Some((key, *slot, self.at(*slot)?)))
     }
 
     /// Stores the state of an object. Returns the object's slot and the previous state.
-    pub fn insert(&mut self, key: &Key, object: Arc<Stored>) -> (ObjectPlace, Option<Arc<Stored>>) {
+    pub fn insert(
+        &mut self,
+        key: &ObjectKey,
+        object: Arc<Stored>,
+    ) -> (ObjectPlace, Option<Arc<Stored>>) {
         let entry = match self.places.entry(key.clone()) {
             Entry::Occupied(occupied) => {
                 let slot = *occupied.get();
@@ -79,7 +86,7 @@ impl Objects {
         (slot, None)
     }
 
-    pub fn remove(&mut self, key: &Key) -> Option<Arc<Stored>> {
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Stored>> {
         let slot = self.places.remove(key)?;
         let object = self.kept.get_mut(slot.0)?.take();
         self.free.push(slot);
@@ -105,14 +112,18 @@ mod tests {
     #[test]
     fn a_place_shows_the_newest_state_of_its_object() {
         let mut objects = Objects::default();
-        let (a, b, c) = (Key::cluster("a"), Key::cluster("b"), Key::cluster("c"));
+        let (a, b, c) = (
+            ObjectKey::cluster("a"),
+            ObjectKey::cluster("b"),
+            ObjectKey::cluster("c"),
+        );
         let (slot, before) = objects.insert(&b, stored(1));
         assert!(before.is_none());
         assert_eq!(number(objects.insert(&b, stored(2)).1.as_ref()), Some(1));
         assert_eq!(number(objects.at(slot)), Some(2));
         let other = objects.insert(&a, stored(3)).0;
         assert_ne!(slot, other);
-        let sorted: Vec<&Key> = objects.iter().map(|(key, ..)| key).collect();
+        let sorted: Vec<&ObjectKey> = objects.iter().map(|(key, ..)| key).collect();
         assert_eq!(sorted, [&a, &b]);
         assert_eq!(objects.from(b.clone()).count(), 1);
         // The slot of a removed object is reused.

@@ -13,7 +13,8 @@ use super::index::{IndexState, IndexTerms};
 use super::listing::Listing;
 use super::objects::{ObjectPlace, Objects};
 use crate::changes::{HashedKey, Mailbox, ObjectChange, Stored};
-use crate::{Identity, Key, limits};
+use crate::{Identity, limits};
+use object_model::ObjectKey;
 
 /// Reads the identity of a stored object.
 trait Identify: Send + Sync {
@@ -94,7 +95,7 @@ impl Store {
         }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<Arc<Stored>> {
         self.read().objects.get(key).cloned()
     }
 
@@ -109,7 +110,7 @@ impl Store {
         if state.objects.len() == 0 {
             return Vec::new();
         }
-        let from = Key::new(namespace, "");
+        let from = ObjectKey::new(namespace, "");
         let of_namespace = state.objects.from(from);
         let mine = of_namespace.take_while(|(key, ..)| *key.namespace == *namespace);
         taken(mine.map(|(_, _, object)| object.clone()))
@@ -258,7 +259,7 @@ impl Store {
     }
 
     /// Processes the deletion of an object by its key.
-    pub(super) fn take_deleted(&self, key: &Key) {
+    pub(super) fn take_deleted(&self, key: &ObjectKey) {
         self.write().remove(key, None, &*self.identify);
         self.changed.notify_waiters();
     }
@@ -299,7 +300,11 @@ impl State {
     }
 
     /// The cached keys of the next portion that are not in the list, and the first key after the portion.
-    fn not_listed(&self, listing: &Listing, from: Key) -> (Vec<Key>, Option<Key>) {
+    fn not_listed(
+        &self,
+        listing: &Listing,
+        from: ObjectKey,
+    ) -> (Vec<ObjectKey>, Option<ObjectKey>) {
         let mut objects = self.objects.from(from);
         let portion = objects.by_ref().take(limits::SWEEP_OBJECTS);
         let unlisted = portion.filter(|(_, slot, _)| !listing.has(*slot));
@@ -313,7 +318,7 @@ impl State {
         if *self.namespace != *new.namespace {
             self.namespace = new.namespace.into();
         }
-        let key = Key::new(self.namespace.clone(), new.name);
+        let key = ObjectKey::new(self.namespace.clone(), new.name);
         let (slot, mut previous) = self.objects.insert(&key, object.clone());
         if let Some(old) = &previous {
             let version = identify.identity(old.as_ref()).resource_version;
@@ -337,7 +342,7 @@ impl State {
     }
 
     /// Removes the object with the given key; `last` is its final state, if the event contains it.
-    fn remove(&mut self, key: &Key, last: Option<Arc<Stored>>, identify: &dyn Identify) {
+    fn remove(&mut self, key: &ObjectKey, last: Option<Arc<Stored>>, identify: &dyn Identify) {
         let Some(old) = self.objects.remove(key) else {
             return;
         };
@@ -350,7 +355,7 @@ impl State {
         self.tell(key, ObjectChange::Deleted(last.unwrap_or(old)));
     }
 
-    fn tell(&mut self, key: &Key, change: ObjectChange<Stored>) {
+    fn tell(&mut self, key: &ObjectKey, change: ObjectChange<Stored>) {
         // The hash is computed only if needed: few changes concern a subscriber.
         let hashed = LazyCell::new(|| hashed(key, &self.hashes));
         self.subscribers
@@ -366,7 +371,7 @@ impl State {
     }
 }
 
-fn hashed(key: &Key, hashes: &RandomState) -> HashedKey {
+fn hashed(key: &ObjectKey, hashes: &RandomState) -> HashedKey {
     HashedKey {
         hash: hashes.hash_one(key),
         key: key.clone(),

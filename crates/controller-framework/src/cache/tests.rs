@@ -2,7 +2,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::*;
-use crate::ObjectChange;
+use crate::{ObjectChange, object_key};
 
 fn object(name: &str, uid: &str, revision: &str) -> ConfigMap {
     let mut object = ConfigMap::default();
@@ -116,7 +116,7 @@ async fn a_subscriber_hears_of_the_objects_that_it_wants() {
     let cache = Cache::from_events(receiver);
     let send = |event| sender.unbounded_send(event).unwrap();
     let is_wanted =
-        |o: &ConfigMap| (&*Key::of(o).name, o.metadata.uid.as_deref()) == ("a", Some("1"));
+        |o: &ConfigMap| (&*object_key(o).name, o.metadata.uid.as_deref()) == ("a", Some("1"));
     let mut matching = cache.subscribe_to(is_wanted);
     let mut changes = Vec::new();
     for events in [
@@ -129,7 +129,7 @@ async fn a_subscriber_hears_of_the_objects_that_it_wants() {
         changes.extend(matching.next().await.map(describe));
     }
     // A subscriber that comes later gets those that it wants of the present objects.
-    let mut later = cache.subscribe_to(|o: &ConfigMap| *Key::of(o).name == *"b");
+    let mut later = cache.subscribe_to(|o: &ConfigMap| *object_key(o).name == *"b");
     changes.extend(later.next().await.map(describe));
     send(Event::Delete(object("a", "2", "7")));
     drop(sender);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certificates::{ApprovedRequest, ClientSubject, LIFE_MAX, Usage as Granted};
-use controller_framework::{Cache, Key, Queue, ReconcileResult};
+use controller_framework::{Cache, Queue, ReconcileResult, object_key};
 use controller_planners::certificate_signing::{
     CertificateSigningAction, NodeCertificateContext, Usage, asks_for_node, failed, plan,
 };
@@ -20,6 +20,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube_api_client::guarded_writes::{self, Delete, chain};
 use kube_api_client::{Api, PostParams, ResourceExt};
+use object_model::ObjectKey;
 use resource_kinds::certificates::{GROUP, Request};
 use resource_kinds::namespaces::NODE_LEASES;
 
@@ -44,7 +45,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Worker {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = ApiError;
 
     /// Requests processed at once.
@@ -56,16 +57,16 @@ impl controller_framework::Controller for Worker {
 
     /// Queues new and changed requests, because users and other controllers write decisions into the status. When a
     /// node changes, the undecided requests of all nodes are checked, because an address of the node may be free now.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut requests = self.requests.subscribe();
         let mut nodes = self.nodes.subscribe();
         loop {
             tokio::select! {
-                Some(change) = requests.next() => queue.add(Key::of(change.object().as_ref())),
+                Some(change) = requests.next() => queue.add(object_key(change.object().as_ref())),
                 Some(_) = nodes.next() => {
                     let all = self.requests.list();
                     for request in all.iter().filter(|one| asks_for_node(one).is_some()) {
-                        queue.add(Key::of(request.as_ref()));
+                        queue.add(object_key(request.as_ref()));
                     }
                 }
                 else => return,
@@ -73,7 +74,7 @@ impl controller_framework::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, ApiError> {
         let Some(request) = self.requests.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use controller_framework::{Cache, Index, Key, Queue, ReconcileResult, Recorder};
+use controller_framework::{Cache, Index, Queue, ReconcileResult, Recorder};
 use controller_planners::cron_job::{CRON_JOB, CronJobPlan, Observed, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
+use object_model::ObjectKey;
 
 use crate::Context;
 use crate::api_error::{ApiError, failed};
@@ -34,7 +35,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Worker {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = ApiError;
 
     /// CronJobs processed at once.
@@ -45,11 +46,11 @@ impl controller_framework::Controller for Worker {
     }
 
     /// Queues the CronJobs affected by a change.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut cron_jobs = self.cron_jobs.subscribe();
         let mut jobs = self.jobs.subscribe();
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = cron_jobs.next() => key_if_asked(&change).into_iter().collect(),
                 Some(change) = jobs.next() => owners_of(&change, &self.cron_jobs, CRON_JOB.1),
                 else => return,
@@ -60,7 +61,7 @@ impl controller_framework::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, ApiError> {
         let Some(cron_job) = self.cron_jobs.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };

@@ -3,10 +3,11 @@
 mod execute;
 
 use controller_framework::decide;
-use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult, object_key};
 use controller_planners::daemon_set::{DAEMON_SET, NodeFit, Observed, daemon_pod, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use object_model::ObjectKey;
 
 use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod, pods_for_owners};
@@ -38,7 +39,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for DaemonSets {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Sets processed at once.
@@ -53,14 +54,14 @@ impl controller_framework::Controller for DaemonSets {
     }
 
     /// Queues the sets affected by a change.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let caches = &self.observer.context.caches;
         let mut sets = self.observer.sets.subscribe();
         let mut pods = pods_for_owners(DAEMON_SET.1, &caches.pods);
         let mut revisions = caches.revisions.subscribe();
         let mut nodes = caches.nodes.subscribe();
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = sets.next() => vec![key_of(&change)],
                 Some(change) = pods.next() => owners_of_pod(&change, &self.observer.sets, DAEMON_SET.1),
                 Some(change) = revisions.next() => owners_of(&change, &self.observer.sets, DAEMON_SET.1),
@@ -78,7 +79,7 @@ impl controller_framework::Controller for DaemonSets {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(observed) = self.observer.observe(key) else {
             return Ok(ReconcileResult::Done);
         };
@@ -90,7 +91,7 @@ impl controller_framework::Controller for DaemonSets {
 }
 
 impl Observer {
-    fn observe(&self, key: &Key) -> Option<Observed> {
+    fn observe(&self, key: &ObjectKey) -> Option<Observed> {
         let set = self.sets.get_key(key)?;
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
         let terms = [owned_by(uid), orphan_in(&key.namespace)];
@@ -112,8 +113,8 @@ impl Observer {
         })
     }
 
-    fn all(&self) -> Vec<Key> {
+    fn all(&self) -> Vec<ObjectKey> {
         let sets = self.sets.list().into_iter();
-        sets.map(|set| Key::of(set.as_ref())).collect()
+        sets.map(|set| object_key(set.as_ref())).collect()
     }
 }

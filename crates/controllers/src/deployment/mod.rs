@@ -5,12 +5,13 @@ mod execute;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use controller_framework::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{Cache, Index, ObjectChange, Queue, ReconcileResult, object_key};
 use controller_planners::deployment::{Observed, plan};
 use controller_planners::ownership::controller;
 use controller_planners::replica_set::REPLICA_SET;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -51,7 +52,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Deployments {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Deployments processed at once.
@@ -64,12 +65,12 @@ impl controller_framework::Controller for Deployments {
     }
 
     /// Queues the Deployments affected by a change.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut deployments = self.observer.deployments.subscribe();
         let mut sets = self.observer.sets.subscribe();
         let mut pods = pods_for_owners(REPLICA_SET.1, &self.pods);
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = deployments.next() => vec![key_of(&change)],
                 Some(change) = sets.next() => owners_of(&change, &self.observer.deployments, KIND),
                 Some(change) = pods.next() => self.observer.waiting_for(&change).into_iter().collect(),
@@ -81,7 +82,7 @@ impl controller_framework::Controller for Deployments {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(observed) = self.observer.observe(key) else {
             return Ok(ReconcileResult::Done);
         };
@@ -93,7 +94,7 @@ impl controller_framework::Controller for Deployments {
 }
 
 impl Observer {
-    fn observe(&self, key: &Key) -> Option<Observed> {
+    fn observe(&self, key: &ObjectKey) -> Option<Observed> {
         let deployment = self.deployments.get_key(key)?;
         let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
         let terms = [
@@ -119,13 +120,13 @@ impl Observer {
     }
 
     /// The Deployment that waits for the end of this pod before it starts new pods.
-    fn waiting_for(&self, change: &ObjectChange<PodView>) -> Option<Key> {
+    fn waiting_for(&self, change: &ObjectChange<PodView>) -> Option<ObjectKey> {
         let pod = change.object();
         let namespace = &pod.namespace;
         let set = self.sets.get(namespace, &pod.controller.as_ref()?.name)?;
         let owner = controller(set.metadata.owner_references.as_deref())?;
         let deployment = self.deployments.get(namespace, &owner.name)?;
         let strategy = deployment.spec.as_ref()?.strategy.as_ref()?;
-        (strategy.type_.as_deref() == Some("Recreate")).then(|| Key::of(deployment.as_ref()))
+        (strategy.type_.as_deref() == Some("Recreate")).then(|| object_key(deployment.as_ref()))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller_framework::decide;
-use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::batching::WINDOW;
 use controller_planners::disruption::{Observed, plan, records_eviction, selected, selector};
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use kube_api_client::guarded_writes;
 use kube_api_client::{Api, PostParams};
 use object_model::LabelSelector;
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -50,7 +51,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Worker {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Budgets processed at once.
@@ -67,7 +68,7 @@ impl controller_framework::Controller for Worker {
     }
 
     /// Queues the budgets affected by a change; evictions are recorded in a budget's status.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let caches = &self.context.caches;
         let mut budgets = self.budgets.subscribe();
         let mut pods = caches.pods.subscribe_to_changes(|old, new| {
@@ -78,11 +79,11 @@ impl controller_framework::Controller for Worker {
         let mut stateful_sets = caches.stateful_sets.subscribe();
         let mut replica_sets = caches.replica_sets.subscribe();
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = budgets.next() => {
                     let evicted = matches!(&change, ObjectChange::Applied(new, Some(old))
                         if new.status != old.status);
-                    let key = evicted.then(|| Key::of(change.object().as_ref()));
+                    let key = evicted.then(|| object_key(change.object().as_ref()));
                     key.or_else(|| key_if_asked(&change)).into_iter().collect()
                 }
                 Some(change) = pods.next() => self.budgets_of(&change),
@@ -103,7 +104,7 @@ impl controller_framework::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(budget) = self.budgets.get_key(key) else {
             self.pacing.forget(key);
             return Ok(ReconcileResult::Done);
@@ -141,7 +142,7 @@ impl controller_framework::Controller for Worker {
 
 impl Worker {
     /// The pods that the budget selects, and the pods whose eviction the budget records.
-    fn pods(&self, key: &Key, budget: &PodDisruptionBudget) -> Vec<Arc<PodView>> {
+    fn pods(&self, key: &ObjectKey, budget: &PodDisruptionBudget) -> Vec<Arc<PodView>> {
         let selector = selector(budget).unwrap_or_else(LabelSelector::nothing);
         let selected = &self.context.pods_by_label;
         let mut pods = selected.selected(&key.namespace, &selector);
@@ -155,7 +156,7 @@ impl Worker {
     }
 
     /// The budgets that a change of a pod affects.
-    fn budgets_of(&self, change: &ObjectChange<PodView>) -> Vec<Key> {
+    fn budgets_of(&self, change: &ObjectChange<PodView>) -> Vec<ObjectKey> {
         let new = change.object();
         let old = match change {
             ObjectChange::Applied(_, Some(old)) => Some(old),
@@ -172,7 +173,7 @@ impl Worker {
                 || old.is_some_and(|old| selects(old))
                 || records_eviction(budget, &new.name)
         });
-        affected.map(|budget| Key::of(budget.as_ref())).collect()
+        affected.map(|budget| object_key(budget.as_ref())).collect()
     }
 
     fn scales(&self, pods: &[&PodView]) -> BTreeMap<String, (String, i32)> {
@@ -237,9 +238,9 @@ impl Worker {
         guarded_writes::found(written).map(drop).map_err(Error)
     }
 
-    fn in_namespace(&self, namespace: &str) -> Vec<Key> {
+    fn in_namespace(&self, namespace: &str) -> Vec<ObjectKey> {
         let budgets = self.budgets.list_in(namespace);
-        let keys = budgets.iter().map(|budget| Key::of(budget.as_ref()));
+        let keys = budgets.iter().map(|budget| object_key(budget.as_ref()));
         keys.collect()
     }
 }

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use controller_framework::Key;
 use controller_planners::endpoints::{EndpointsPlan, EndpointsWrite};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, PostParams, ResourceExt, Written};
+use object_model::ObjectKey;
 use tokio::time::Instant;
 
 use super::observe::Observer;
@@ -28,7 +28,7 @@ pub(super) struct Executor {
     client: Client,
     /// Writes of this controller that may not be visible yet, with their time. Bounded by the number of writes within
     /// [`SEEN_WITHIN`].
-    unseen: Mutex<HashMap<Key, Vec<(OwnWrite, Instant)>>>,
+    unseen: Mutex<HashMap<ObjectKey, Vec<(OwnWrite, Instant)>>>,
 }
 
 /// A write that will be visible in the caches, with its resourceVersion.
@@ -56,18 +56,18 @@ impl Executor {
         }
     }
 
-    fn unseen(&self) -> MutexGuard<'_, HashMap<Key, Vec<(OwnWrite, Instant)>>> {
+    fn unseen(&self) -> MutexGuard<'_, HashMap<ObjectKey, Vec<(OwnWrite, Instant)>>> {
         self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn expect(&self, key: &Key, kind: fn(String) -> OwnWrite, written: Written) {
+    fn expect(&self, key: &ObjectKey, kind: fn(String) -> OwnWrite, written: Written) {
         let write = kind(written.resource_version.unwrap_or_default());
         let entry = (write, Instant::now());
         self.unseen().entry(key.clone()).or_default().push(entry);
     }
 
     /// The time to wait until this controller's recent writes for the Service are visible; `None` if they are visible.
-    pub fn not_seen_yet(&self, key: &Key, observer: &Observer) -> Option<Duration> {
+    pub fn not_seen_yet(&self, key: &ObjectKey, observer: &Observer) -> Option<Duration> {
         let mut unseen = self.unseen();
         let waiting = unseen.get_mut(key)?;
         waiting.retain(|(write, at)| at.elapsed() < SEEN_WITHIN && !write.is_visible(observer));
@@ -78,7 +78,7 @@ impl Executor {
         oldest.map(|at| SEEN_WITHIN.saturating_sub(at.elapsed()))
     }
 
-    pub async fn execute(&self, key: &Key, plan: EndpointsPlan) -> Result<(), Error> {
+    pub async fn execute(&self, key: &ObjectKey, plan: EndpointsPlan) -> Result<(), Error> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = PostParams::default();
         let result = self.write_slices(key, &slices, &params, &plan).await;
@@ -94,7 +94,7 @@ impl Executor {
 
     async fn write_slices(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         slices: &Api<EndpointSlice>,
         params: &PostParams,
         plan: &EndpointsPlan,
@@ -116,7 +116,7 @@ impl Executor {
 
     async fn write_endpoints(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         params: &PostParams,
         write: EndpointsWrite,
     ) -> kube_api_client::Result<()> {

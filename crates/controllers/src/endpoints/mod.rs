@@ -10,9 +10,10 @@ mod observe;
 use std::time::Duration;
 
 use controller_framework::decide;
-use controller_framework::{Key, ObjectChange, Queue, ReconcileResult, service_of};
+use controller_framework::{ObjectChange, Queue, ReconcileResult, object_key, service_of};
 use controller_planners::batching::{ENDPOINTS_WINDOW, WriteUrgency, window_of};
 use controller_planners::endpoints::{Observed, plan, plan_slices};
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use crate::pacing::Pacing;
@@ -41,7 +42,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Endpoints {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = execute::Error;
 
     /// Services processed at once; as kube-controller-manager.
@@ -52,20 +53,20 @@ impl controller_framework::Controller for Endpoints {
     }
 
     /// Queues the Services affected by a change.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut services = self.caches.services.subscribe();
         let mut pods = self.caches.pods.subscribe_to_changes(changes_endpoints);
         let mut slices = self.caches.slices.subscribe();
         let mut endpoints = self.caches.endpoints.subscribe();
         let mut nodes = self.caches.nodes.subscribe();
         loop {
-            let mut keys: Vec<Key> = tokio::select! {
-                Some(change) = services.next() => vec![Key::of(change.object().as_ref())],
+            let mut keys: Vec<ObjectKey> = tokio::select! {
+                Some(change) = services.next() => vec![object_key(change.object().as_ref())],
                 Some(change) = pods.next() => services_of(&self.observer, &change),
                 Some(change) = slices.next() => {
                     service_of(change.object()).into_iter().collect()
                 }
-                Some(change) = endpoints.next() => vec![Key::of(change.object().as_ref())],
+                Some(change) = endpoints.next() => vec![object_key(change.object().as_ref())],
                 Some(change) = nodes.next() => match &change {
                     ObjectChange::Applied(new, Some(old))
                         if observe::zone(new) != observe::zone(old) =>
@@ -84,7 +85,7 @@ impl controller_framework::Controller for Endpoints {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, execute::Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, execute::Error> {
         // Changes soon after a write are collected; one plan covers all of them.
         if let Some(wait) = self.pacing.rest(key) {
             return Ok(ReconcileResult::RequeueAfter(wait));
@@ -137,7 +138,7 @@ impl controller_framework::Controller for Endpoints {
 impl Endpoints {
     /// The time for which an update of the Endpoints is not planned, because the Endpoints were written a moment ago. A
     /// change in this time counts as delayed from now on.
-    fn rest_of_endpoints(&self, key: &Key, observed: &Observed) -> Option<Duration> {
+    fn rest_of_endpoints(&self, key: &ObjectKey, observed: &Observed) -> Option<Duration> {
         let present = observed.service.is_some() && observed.endpoints.is_some();
         let rest = self.pacing_of_endpoints.rest(key).filter(|_| present)?;
         self.pacing_of_endpoints.wait(key, WriteUrgency::Minor);
@@ -146,7 +147,7 @@ impl Endpoints {
 }
 
 /// The Services that select the pod, now or before the change; empty if the change does not affect endpoints.
-fn services_of(observer: &Observer, change: &ObjectChange<PodView>) -> Vec<Key> {
+fn services_of(observer: &Observer, change: &ObjectChange<PodView>) -> Vec<ObjectKey> {
     let ObjectChange::Applied(new, Some(old)) = change else {
         return observer.services_of(change.object());
     };

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use controller_framework::{Cache, Index, Key, PodsByLabel, label_term, service_of};
+use controller_framework::{Cache, Index, PodsByLabel, label_term, object_key, service_of};
 use controller_planners::endpoints::Observed;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use object_model::ObjectKey;
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
@@ -51,7 +52,7 @@ impl Observer {
             && self.nodes.wait_synced().await
     }
 
-    pub fn observe(&self, key: &Key) -> Observed {
+    pub fn observe(&self, key: &ObjectKey) -> Observed {
         let service = self.services.get_key(key);
         let selector = service.as_deref().and_then(selector);
         let pods = selector.map(|labels| self.pods_by_label.labelled(&key.namespace, labels));
@@ -72,7 +73,7 @@ impl Observer {
     }
 
     /// The Services that select the pod. The index avoids a check of all other Services.
-    pub fn services_of(&self, pod: &PodView) -> Vec<Key> {
+    pub fn services_of(&self, pod: &PodView) -> Vec<ObjectKey> {
         let terms = pod
             .labels
             .iter()
@@ -80,15 +81,15 @@ impl Observer {
         let services = terms.flat_map(|term| self.services_by_label.get(&term));
         services
             .filter(|service| selects(service, pod))
-            .map(|s| Key::of(s.as_ref()))
+            .map(|s| object_key(s.as_ref()))
             .collect()
     }
 
-    pub fn all_services(&self) -> Vec<Key> {
+    pub fn all_services(&self) -> Vec<ObjectKey> {
         self.services
             .list()
             .into_iter()
-            .map(|service| Key::of(service.as_ref()))
+            .map(|service| object_key(service.as_ref()))
             .collect()
     }
 }
@@ -133,6 +134,6 @@ fn kept_by(manager_name: &str, slice: &EndpointSlice) -> Vec<String> {
 }
 
 /// The index term of a Service's slices.
-pub(crate) fn term(service: &Key) -> String {
+pub(crate) fn term(service: &ObjectKey) -> String {
     format!("{}/{}", service.namespace, service.name)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use controller_framework::{Key, Queue, ReconcileResult, Recorder};
+use controller_framework::{Queue, ReconcileResult, Recorder};
 use controller_planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube_api_client::guarded_writes::{WriteRefusal, found, refusal};
 use kube_api_client::{Api, PostParams};
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;
 
@@ -37,7 +38,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Worker {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Pods processed at once.
@@ -48,7 +49,7 @@ impl controller_framework::Controller for Worker {
         caches.claims.wait_synced().await && caches.pods.wait_synced().await
     }
 
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut pods = self.context.caches.pods.subscribe_to(PodView::has_claims);
         let mut claims = self.context.caches.claims.subscribe();
         loop {
@@ -56,7 +57,7 @@ impl controller_framework::Controller for Worker {
                 Some(change) = pods.next() => {
                     let pod = change.object();
                     if pod.claims.iter().any(|claim| claim.ephemeral) {
-                        queue.add(Key::new(&*pod.namespace, &*pod.name));
+                        queue.add(ObjectKey::new(&*pod.namespace, &*pod.name));
                     }
                 }
                 Some(change) = claims.next() => {
@@ -64,7 +65,7 @@ impl controller_framework::Controller for Worker {
                     let owners = metadata.owner_references.iter().flatten();
                     for owner in owners.filter(|owner| owner.kind == "Pod") {
                         let namespace = metadata.namespace.clone().unwrap_or_default();
-                        queue.add(Key::new(namespace, owner.name.clone()));
+                        queue.add(ObjectKey::new(namespace, owner.name.clone()));
                     }
                 }
                 else => return,
@@ -72,7 +73,7 @@ impl controller_framework::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(view) = self.context.caches.pods.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };
@@ -115,7 +116,7 @@ impl controller_framework::Controller for Worker {
 }
 
 impl Worker {
-    fn lacks_claims(&self, pod: &PodView, key: &Key) -> bool {
+    fn lacks_claims(&self, pod: &PodView, key: &ObjectKey) -> bool {
         let mut ephemeral = pod.claims.iter().filter(|claim| claim.ephemeral);
         !pod.is_deleting()
             && ephemeral.any(|claim| {

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use controller_framework::{Cache, Key, Queue, ReconcileResult, Recorder};
+use controller_framework::{Cache, Queue, ReconcileResult, Recorder};
 use controller_planners::horizontal_pod_autoscaler::{AutoscalerEvent, Memory, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use kube_api_client::guarded_writes::{self, WriteRefusal, refusal};
 use kube_api_client::{Api, PostParams, ResourceExt};
 use object_model::LabelSelector;
+use object_model::ObjectKey;
 
 use crate::Context;
 use crate::owned::key_if_asked;
@@ -31,7 +32,7 @@ struct Worker {
     context: Context,
     autoscalers: Cache<HorizontalPodAutoscaler>,
     recorder: Recorder,
-    known: Mutex<BTreeMap<Key, Known>>,
+    known: Mutex<BTreeMap<ObjectKey, Known>>,
 }
 
 /// The memory of an autoscaler.
@@ -54,7 +55,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Worker {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Autoscalers processed at once.
@@ -65,7 +66,7 @@ impl controller_framework::Controller for Worker {
     }
 
     /// Queues autoscalers whose specification changed; all autoscalers also run periodically.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut autoscalers = self.autoscalers.subscribe();
         while let Some(change) = autoscalers.next().await {
             if let Some(key) = key_if_asked(&change) {
@@ -74,7 +75,7 @@ impl controller_framework::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(autoscaler) = self.autoscalers.get_key(key) else {
             self.with_known(|memories| memories.remove(key));
             return Ok(ReconcileResult::Done);
@@ -147,12 +148,12 @@ impl Worker {
         guarded_writes::found(written).map(drop).map_err(Error)
     }
 
-    fn with_known<T>(&self, use_it: impl FnOnce(&mut BTreeMap<Key, Known>) -> T) -> T {
+    fn with_known<T>(&self, use_it: impl FnOnce(&mut BTreeMap<ObjectKey, Known>) -> T) -> T {
         use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The memory of this autoscaler; empty for a new autoscaler with a former name.
-    fn memory(&self, key: &Key, autoscaler: &HorizontalPodAutoscaler) -> Memory {
+    fn memory(&self, key: &ObjectKey, autoscaler: &HorizontalPodAutoscaler) -> Memory {
         let uid = autoscaler.uid().unwrap_or_default();
         self.with_known(|memories| {
             let memories = memories.entry(key.clone()).or_default();

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use controller_framework::Key;
 use controller_planners::horizontal_pod_autoscaler::{
     Observed, PodFacts, PodMeasurement, Scale, samples,
 };
@@ -12,6 +11,7 @@ use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
 use kube_api_client::guarded_writes::{self, WriteRefusal, refusal};
 use kube_api_client::{Api, ApiResource, DynamicObject, ListParams};
 use object_model::LabelSelector;
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use super::Worker;
@@ -20,7 +20,7 @@ use super::target::ScaleTarget;
 impl Worker {
     pub(super) async fn observe(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         autoscaler: &Arc<HorizontalPodAutoscaler>,
     ) -> (Observed, Option<ScaleTarget>) {
         let (scale, found) = match ScaleTarget::read(&self.context.client, autoscaler).await {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller_framework::decide;
-use controller_framework::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use controller_framework::{
+    Cache, Index, ObjectChange, Queue, ReconcileResult, Recorder, object_key,
+};
 use controller_planners::job::{JOB, JobPlan, Observed, TRACKING, job_of, orphaned, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, PostParams, PropagationPolicy};
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -51,7 +54,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Worker {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Jobs processed at once.
@@ -62,11 +65,11 @@ impl controller_framework::Controller for Worker {
     }
 
     /// Queues the jobs affected by a change.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut jobs = self.jobs.subscribe();
         let mut pods = pods_for_owners(JOB.1, &self.context.caches.pods);
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = jobs.next() => key_of(&change).into_iter().collect(),
                 Some(change) = pods.next() => {
                     let mut keys = owners_of_pod(&change, &self.jobs, JOB.1);
@@ -81,7 +84,7 @@ impl controller_framework::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let job = self.jobs.get_key(key);
         let counted = self.counted.get(&key.to_string());
         let orphans = orphaned(&counted, &key.name, job.as_deref());
@@ -173,7 +176,7 @@ impl Worker {
     /// Waits until the job's written status, or a newer status, is visible: a deleted pod must not be missing from the
     /// counts of the next plan.
     async fn wait_until_seen(&self, job: &Job) {
-        let key = Key::of(job);
+        let key = object_key(job);
         let is_old =
             |cached: &Job| cached.metadata.resource_version == job.metadata.resource_version;
         loop {
@@ -208,7 +211,7 @@ impl Worker {
 }
 
 /// A placeholder for a deleted job.
-fn named(key: &Key) -> Job {
+fn named(key: &ObjectKey) -> Job {
     let mut job = Job::default();
     job.metadata.name = Some(key.name.to_string());
     job.metadata.namespace = Some(key.namespace.to_string());
@@ -221,16 +224,16 @@ fn is_managed_elsewhere(job: &Job) -> bool {
 }
 
 /// The key of a changed job. The status decides the next step, so its changes count as well.
-fn key_of(change: &ObjectChange<Job>) -> Option<Key> {
+fn key_of(change: &ObjectChange<Job>) -> Option<ObjectKey> {
     match change {
         ObjectChange::Applied(new, Some(old)) if new.status != old.status => {
-            Some(Key::of(new.as_ref()))
+            Some(object_key(new.as_ref()))
         }
         other => key_if_asked(other),
     }
 }
 
 /// The job that counts this pod, even if the job is deleted.
-fn lost_owner(pod: &PodView) -> Option<Key> {
-    job_of(pod).map(|name| Key::new(&*pod.namespace, name))
+fn lost_owner(pod: &PodView) -> Option<ObjectKey> {
+    job_of(pod).map(|name| ObjectKey::new(&*pod.namespace, name))
 }

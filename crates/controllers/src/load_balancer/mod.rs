@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use controller_framework::{Cache, Index, Key, Queue, ReconcileResult, Recorder, service_of};
+use controller_framework::{
+    Cache, Index, Queue, ReconcileResult, Recorder, object_key, service_of,
+};
 use controller_planners::load_balancer::{
     API_SERVER, LoadBalancerEvent, Observed, concerned, plan,
 };
@@ -13,6 +15,7 @@ use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_api_client::guarded_writes::unless_outrun;
 use kube_api_client::{Api, Patch, PatchParams, ResourceExt};
+use object_model::ObjectKey;
 use object_model::listening::Listening;
 use tokio::sync::watch;
 
@@ -50,8 +53,8 @@ impl Observer {
 
     fn observe(&self) -> Observed {
         let services = self.services.get(CONCERNED);
-        let keys = services.iter().map(|service| Key::of(service.as_ref()));
-        let keys = keys.chain([Key::new(API_SERVER.0, API_SERVER.1)]);
+        let keys = services.iter().map(|service| object_key(service.as_ref()));
+        let keys = keys.chain([ObjectKey::new(API_SERVER.0, API_SERVER.1)]);
         Observed {
             slices: keys.flat_map(|key| self.slices.get(&term(&key))).collect(),
             services,
@@ -79,7 +82,7 @@ struct LoadBalancers {
     observer: Observer,
     recorder: Recorder,
     /// The last event of each Service, so that an equal event is not repeated.
-    told: Mutex<BTreeMap<Key, LoadBalancerEvent>>,
+    told: Mutex<BTreeMap<ObjectKey, LoadBalancerEvent>>,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -130,11 +133,11 @@ impl controller_framework::Controller for LoadBalancers {
         let mut telling = BTreeMap::new();
         for decision in plan(&self.observer.observe()) {
             let service = decision.service.as_ref();
-            let key = Key::of(service);
+            let key = object_key(service);
             if let Some(status) = &decision.status
                 && let Err(error) = write(&self.context, service, status).await
             {
-                let Key { namespace, name } = key;
+                let ObjectKey { namespace, name } = key;
                 tracing::warn!(%namespace, %name, %error, "addresses not written");
                 failed += 1;
             } else if let Some(notice) = decision.notice {
@@ -153,7 +156,7 @@ impl controller_framework::Controller for LoadBalancers {
 }
 
 impl LoadBalancers {
-    fn told(&self) -> MutexGuard<'_, BTreeMap<Key, LoadBalancerEvent>> {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, LoadBalancerEvent>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,11 +4,12 @@ mod execute;
 
 use std::sync::Arc;
 
-use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult, object_key};
 use controller_planners::namespaces::{DeletionStep, FINALIZER, PAUSE_MAX, pause_after, step};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
+use object_model::ObjectKey;
 
 use crate::Context;
 use crate::inventory::Inventory;
@@ -35,7 +36,7 @@ pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
 }
 
 impl controller_framework::Controller for Namespaces {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Namespaces processed at once; as kube-controller-manager.
@@ -46,7 +47,7 @@ impl controller_framework::Controller for Namespaces {
     }
 
     /// Queues namespaces that are being deleted, and the namespaces of removed objects.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut contents = self
             .executor
@@ -59,7 +60,7 @@ impl controller_framework::Controller for Namespaces {
                         && is_going(new)
                         && !old.as_ref().is_some_and(|old| is_going(old))
                     {
-                        queue.add(Key::of(new.as_ref()));
+                        queue.add(object_key(new.as_ref()));
                     }
                 }
                 Some((_, change)) = contents.next() => {
@@ -67,7 +68,7 @@ impl controller_framework::Controller for Namespaces {
                         && let Some(namespace) = self.namespaces.get("", &old.namespace)
                         && is_going(&namespace)
                     {
-                        let key = Key::cluster(&*old.namespace);
+                        let key = ObjectKey::cluster(&*old.namespace);
                         let pause = self.looks.rest(&key).unwrap_or_default();
                         queue.add_after(key, pause);
                     }
@@ -77,7 +78,7 @@ impl controller_framework::Controller for Namespaces {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let namespace = self.namespaces.get_key(key);
         let Some(namespace) = namespace.filter(|namespace| is_going(namespace)) else {
             self.looks.forget(key);
@@ -92,7 +93,11 @@ impl controller_framework::Controller for Namespaces {
 }
 
 impl Namespaces {
-    async fn empty(&self, key: &Key, namespace: &Namespace) -> Result<ReconcileResult, Error> {
+    async fn empty(
+        &self,
+        key: &ObjectKey,
+        namespace: &Namespace,
+    ) -> Result<ReconcileResult, Error> {
         let (executor, name) = (&self.executor, &key.name);
         let contents = executor.contents(name).await?;
         let failures = match step(&contents) {

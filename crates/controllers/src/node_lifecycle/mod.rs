@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use controller_framework::{
-    Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
+    Cache, Index, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
 };
 use controller_planners::node_lifecycle::fence::NodeLease;
 use controller_planners::node_lifecycle::silence::{SilenceRecord, observed, seen_lease};
@@ -22,6 +22,7 @@ use json_tree::{Value, json};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube_api_client::Api;
+use object_model::ObjectKey;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -58,7 +59,7 @@ struct NodeLifecycle {
     /// The storage of the record for the next run.
     silence: Option<SilencePlace>,
     /// The queue of nodes; all nodes are queued when the mode of evictions changes.
-    nodes: Queue<Key>,
+    nodes: Queue<ObjectKey>,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -97,7 +98,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for NodeLifecycle {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = ApiError;
 
     const WORKERS: usize = 4;
@@ -109,14 +110,14 @@ impl controller_framework::Controller for NodeLifecycle {
             && self.fence.wait_synced().await
     }
 
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         tokio::select! {
             () = self.follow(queue) => {}
             () = self.monitor(queue) => {}
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, ApiError> {
         self.check(&key.name).await
     }
 }
@@ -188,7 +189,7 @@ impl NodeLifecycle {
     }
 
     /// Checks all nodes every [`PERIOD`].
-    async fn monitor(&self, queue: &Queue<Key>) {
+    async fn monitor(&self, queue: &Queue<ObjectKey>) {
         let period = Duration::try_from(PERIOD).unwrap_or_default();
         let mut recorded = None;
         loop {
@@ -261,7 +262,7 @@ impl NodeLifecycle {
 
     /// Queues nodes after a heartbeat or a change, and the nodes of new pods if these pods may not stay, or may fail
     /// over.
-    async fn follow(&self, queue: &Queue<Key>) {
+    async fn follow(&self, queue: &Queue<ObjectKey>) {
         let mut nodes = self.observer.nodes.subscribe();
         let mut leases = self.observer.leases.subscribe();
         let mut pods = self.pods.subscribe_to_changes(|old, new| {
@@ -299,7 +300,7 @@ impl NodeLifecycle {
                 else => return,
             };
             if let Some(node) = node {
-                queue.add(Key::cluster(node));
+                queue.add(ObjectKey::cluster(node));
             }
         }
     }
@@ -312,7 +313,7 @@ impl Observer {
 
     /// Checks the facts that the plan of one node depends on. A ready node among ready nodes needs only the check of
     /// the clock: its plan does not depend on other nodes, and all nodes are checked every [`PERIOD`].
-    fn look_for(&self, memory: &mut Memory, node: &Node, queue: &Queue<Key>) -> bool {
+    fn look_for(&self, memory: &mut Memory, node: &Node, queue: &Queue<ObjectKey>) -> bool {
         let anew = memory.heartbeats.check(self.reading());
         let silent_for = self.silent_for(&mut memory.heartbeats, node);
         let ready = is_ready(node, silent_for, self.grace(node));
@@ -324,7 +325,7 @@ impl Observer {
 
     /// Checks all nodes, and queues them when the mode of evictions changes. Returns whether the count of all silences
     /// started again.
-    fn look(&self, memory: &mut Memory, queue: &Queue<Key>) -> bool {
+    fn look(&self, memory: &mut Memory, queue: &Queue<ObjectKey>) -> bool {
         let now = self.reading();
         let mut anew = memory.heartbeats.check(now);
         let nodes = self.nodes.list();
@@ -341,7 +342,9 @@ impl Observer {
         }
         if !before.permits_as(&memory.disruption) {
             for node in &nodes {
-                queue.add(Key::cluster(node.metadata.name.clone().unwrap_or_default()));
+                queue.add(ObjectKey::cluster(
+                    node.metadata.name.clone().unwrap_or_default(),
+                ));
             }
         }
         anew

@@ -4,7 +4,7 @@
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use controller_framework::{Cache, Controller, Key, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{Cache, Controller, ObjectChange, Queue, ReconcileResult};
 use controller_planners::node_lifecycle::reach::{KubeletPath, condition};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -12,6 +12,7 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::Node;
 use kube_api_client::guarded_writes;
 use kube_api_client::{Api, Patch, PatchParams};
+use object_model::ObjectKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
@@ -60,7 +61,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl Controller for Reachability {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = ApiError;
 
     /// The number is high, because a node that is off occupies a worker until the connection attempt times out.
@@ -71,19 +72,19 @@ impl Controller for Reachability {
     }
 
     /// Queues nodes that are new or have a new address. The other nodes are checked periodically.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut changes = self.nodes.subscribe();
         while let Some(change) = changes.next().await {
             if let ObjectChange::Applied(new, old) = &change
                 && old.as_ref().is_none_or(|old| place(old) != place(new))
             {
                 let name = new.metadata.name.clone().unwrap_or_default();
-                queue.add(Key::cluster(name));
+                queue.add(ObjectKey::cluster(name));
             }
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, ApiError> {
         if self.nodes.get("", &key.name).is_none() {
             return Ok(ReconcileResult::Done);
         }

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use controller_framework::{Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use controller_framework::{ObjectChange, Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::ordinal_services::{Observed, OrdinalServicesPlan, plan};
 use controller_planners::ownership::controller;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, Patch, PatchParams};
+use object_model::ObjectKey;
 use resource_kinds::reasons::service as reasons;
 
 use crate::Context;
@@ -26,7 +27,7 @@ struct Worker {
     context: Context,
     recorder: Recorder,
     /// The last reported problem of each set; bounded by the number of sets with a problem.
-    told: Mutex<HashMap<Key, String>>,
+    told: Mutex<HashMap<ObjectKey, String>>,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -39,7 +40,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Worker {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Sets processed at once.
@@ -52,7 +53,7 @@ impl controller_framework::Controller for Worker {
 
     /// Queues the sets affected by a change: a Service may be a set's governing Service, or the Service of an ordinal,
     /// or occupy the name of such a Service.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let caches = &self.context.caches;
         let mut sets = caches.stateful_sets.subscribe();
         let mut services = caches.services.subscribe();
@@ -73,17 +74,17 @@ impl controller_framework::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         self.keep(key).await.map(|()| ReconcileResult::Done)
     }
 }
 
-fn sets_of(context: &Context, change: &ObjectChange<Service>) -> Vec<Key> {
+fn sets_of(context: &Context, change: &ObjectChange<Service>) -> Vec<ObjectKey> {
     let service = change.object();
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let owner = controller(service.metadata.owner_references.as_deref());
     if let Some(owner) = owner {
-        return vec![Key::new(namespace, owner.name.as_str())];
+        return vec![ObjectKey::new(namespace, owner.name.as_str())];
     }
     let name = service.metadata.name.as_deref().unwrap_or_default();
     let stem = crate::owned::stem(name);
@@ -95,11 +96,11 @@ fn sets_of(context: &Context, change: &ObjectChange<Service>) -> Vec<Key> {
             .and_then(|spec| spec.service_name.as_deref());
         governing == Some(name) || set.metadata.name.as_deref() == Some(stem)
     });
-    concerned.map(|set| Key::of(set.as_ref())).collect()
+    concerned.map(|set| object_key(set.as_ref())).collect()
 }
 
 impl Worker {
-    async fn keep(&self, key: &Key) -> Result<(), Error> {
+    async fn keep(&self, key: &ObjectKey) -> Result<(), Error> {
         let caches = &self.context.caches;
         let Some(set) = caches.stateful_sets.get_key(key) else {
             self.told().remove(key);
@@ -117,7 +118,11 @@ impl Worker {
         written.map_err(Error)
     }
 
-    async fn execute(&self, key: &Key, plan: &OrdinalServicesPlan) -> kube_api_client::Result<()> {
+    async fn execute(
+        &self,
+        key: &ObjectKey,
+        plan: &OrdinalServicesPlan,
+    ) -> kube_api_client::Result<()> {
         let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
         for (name, uid) in &plan.delete {
             guarded_writes::delete(&api, name, Delete::of_uid(uid)).await?;
@@ -129,11 +134,11 @@ impl Worker {
         Ok(())
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<Key, String>> {
+    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, String>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, key: &Key, set: &StatefulSet, problem: Option<String>) {
+    fn tell(&self, key: &ObjectKey, set: &StatefulSet, problem: Option<String>) {
         let mut reported = self.told();
         match problem {
             None => {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use controller_framework::{Key, ReconcileResult};
+use controller_framework::ReconcileResult;
 use controller_planners::rbd_provisioner::{image_to_grow, is_block, is_image_of, mebibytes};
 use controller_planners::volume_expansion::{ExpansionStep, failure, hand_to_node, plan};
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{chain, found, merge, merge_status};
+use object_model::ObjectKey;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::PROVISIONER;
 
@@ -23,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 impl RbdProvisioner {
     /// Lets the image of a claim grow, if the claim asks for it.
-    pub(super) async fn expand(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    pub(super) async fn expand(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let caches = &self.context.caches;
         let Some(claim) = caches.claims.get_key(key) else {
             return Ok(ReconcileResult::Done);

@@ -5,7 +5,7 @@ mod expansion;
 
 use std::sync::Arc;
 
-use controller_framework::{Key, Queue, ReconcileResult, Recorder};
+use controller_framework::{Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::rbd_provisioner::{
     FINALIZER, ImageCreation, ImagePlan, RbdClass, image_to_remove, plan, reclaim_action,
 };
@@ -19,6 +19,7 @@ use kube_api_client::guarded_writes::{
     Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
 };
 use kube_api_client::{Api, PostParams};
+use object_model::ObjectKey;
 use rbd_images::{RbdLogin, RbdProgram, RbdProgramError};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
@@ -59,7 +60,7 @@ impl From<RbdProgramError> for Error {
 /// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
-    Claim(Key),
+    Claim(ObjectKey),
     Volume(String),
 }
 
@@ -101,7 +102,7 @@ impl controller_framework::Controller for RbdProvisioner {
         loop {
             tokio::select! {
                 Some(change) = claims.next() => {
-                    queue.add(Task::Claim(Key::of(&**change.object())));
+                    queue.add(Task::Claim(object_key(&**change.object())));
                 }
                 Some(change) = volumes.next() => {
                     let volume = change.object();
@@ -112,7 +113,7 @@ impl controller_framework::Controller for RbdProvisioner {
                 Some(change) = classes.next() => {
                     if change.object().provisioner == PROVISIONER {
                         for claim in caches.claims.list() {
-                            queue.add(Task::Claim(Key::of(&*claim)));
+                            queue.add(Task::Claim(object_key(&*claim)));
                         }
                     }
                 }
@@ -134,7 +135,7 @@ impl controller_framework::Controller for RbdProvisioner {
 }
 
 impl RbdProvisioner {
-    async fn provision(&self, key: &Key) -> Result<(), Error> {
+    async fn provision(&self, key: &ObjectKey) -> Result<(), Error> {
         let caches = &self.context.caches;
         let Some(claim) = caches.claims.get_key(key) else {
             return Ok(());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use controller_framework::decide;
-use controller_framework::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
+use controller_framework::{Cache, Object, Queue, ReconcileResult, Recorder};
 use controller_planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
 use jiff::Timestamp;
 use json_tree::json;
@@ -12,6 +12,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
 use kube_api_client::guarded_writes;
 use kube_api_client::{Api, PostParams, Resource};
+use object_model::ObjectKey;
 use serde::Serialize;
 
 use crate::Context;
@@ -93,7 +94,7 @@ where
 }
 
 impl<K: Replicated> controller_framework::Controller for Worker<K> {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Sets processed at once.
@@ -104,11 +105,11 @@ impl<K: Replicated> controller_framework::Controller for Worker<K> {
     }
 
     /// Queues the sets affected by a change.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut sets = self.sets.subscribe();
         let mut pods = pods_for_owners(K::KIND.1, &self.context.caches.pods);
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = sets.next() => vec![key_of(&change)],
                 Some(change) = pods.next() => owners_of_pod(&change, &self.sets, K::KIND.1),
                 else => return,
@@ -119,7 +120,7 @@ impl<K: Replicated> controller_framework::Controller for Worker<K> {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(set) = self.sets.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };

@@ -6,12 +6,13 @@ mod observe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller_framework::{Cache, Key, Queue, ReconcileResult, Recorder};
+use controller_framework::{Cache, Queue, ReconcileResult, Recorder};
 use controller_planners::resource_claims::{PodStep, plan_claim, plan_pod};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::found;
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::devices::FAILED_CREATION;
 
@@ -31,8 +32,8 @@ enum Error {
 /// A key in the queue: a pod or a claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Item {
-    Pod(Key),
-    Claim(Key),
+    Pod(ObjectKey),
+    Claim(ObjectKey),
 }
 
 struct Worker {
@@ -72,7 +73,7 @@ impl controller_framework::Controller for Worker {
             tokio::select! {
                 Some(change) = pods.next() => {
                     let pod = change.object();
-                    queue.add(Item::Pod(Key::new(&*pod.namespace, &*pod.name)));
+                    queue.add(Item::Pod(ObjectKey::new(&*pod.namespace, &*pod.name)));
                     for claim in self.claims_of(pod) {
                         queue.add(Item::Claim(claim));
                     }
@@ -82,9 +83,9 @@ impl controller_framework::Controller for Worker {
                     let namespace = metadata.namespace.clone().unwrap_or_default();
                     let name = metadata.name.clone().unwrap_or_default();
                     for pod in observe::pods_of(change.object()) {
-                        queue.add(Item::Pod(Key::new(namespace.clone(), pod)));
+                        queue.add(Item::Pod(ObjectKey::new(namespace.clone(), pod)));
                     }
-                    queue.add(Item::Claim(Key::new(namespace, name)));
+                    queue.add(Item::Claim(ObjectKey::new(namespace, name)));
                 }
                 else => return,
             }
@@ -101,18 +102,18 @@ impl controller_framework::Controller for Worker {
 
 impl Worker {
     /// The claims that a pod uses or owns.
-    fn claims_of(&self, pod: &PodView) -> Vec<Key> {
+    fn claims_of(&self, pod: &PodView) -> Vec<ObjectKey> {
         let claims = self.claims.list_in(&pod.namespace);
         let of_pod =
             |claim: &Arc<ResourceClaim>| observe::pods_of(claim).any(|name| name == &*pod.name);
         let name = |claim: &Arc<ResourceClaim>| claim.metadata.name.clone().unwrap_or_default();
         let matching = claims.iter().filter(|claim| of_pod(claim));
         matching
-            .map(|claim| Key::new(&*pod.namespace, name(claim)))
+            .map(|claim| ObjectKey::new(&*pod.namespace, name(claim)))
             .collect()
     }
 
-    async fn reconcile_pod(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile_pod(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let view = self.context.caches.pods.get_key(key);
         if !view.is_some_and(|view| observe::has_claims(&view)) {
             return Ok(ReconcileResult::Done);
@@ -139,7 +140,7 @@ impl Worker {
         Ok(outcome)
     }
 
-    async fn reconcile_claim(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile_claim(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };

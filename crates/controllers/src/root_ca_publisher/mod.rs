@@ -1,11 +1,12 @@
 //! The root CA publisher: executor of [`controller_planners::root_ca_publisher`].
 
-use controller_framework::{Cache, Key, Queue, ReconcileResult, WatchConfig};
+use controller_framework::{Cache, Queue, ReconcileResult, WatchConfig};
 use controller_planners::root_ca_publisher::{NAME, RootCaAction, plan};
 use json_tree::json;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube_api_client::guarded_writes::refusal;
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use object_model::ObjectKey;
 
 use crate::Context;
 use crate::owned::key_if_new;
@@ -34,7 +35,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for RootCaPublisher {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Namespaces processed at once.
@@ -45,7 +46,7 @@ impl controller_framework::Controller for RootCaPublisher {
     }
 
     /// Queues new namespaces, and namespaces whose ConfigMap was changed or deleted.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut certificates = self.certificates.subscribe();
         loop {
@@ -53,7 +54,7 @@ impl controller_framework::Controller for RootCaPublisher {
                 Some(change) = namespaces.next() => key_if_new(&change),
                 Some(change) = certificates.next() => {
                     let namespace = change.object().metadata.namespace.clone();
-                    namespace.map(Key::cluster)
+                    namespace.map(ObjectKey::cluster)
                 }
                 else => return,
             };
@@ -63,7 +64,7 @@ impl controller_framework::Controller for RootCaPublisher {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(namespace) = self.namespaces.get("", &key.name) else {
             return Ok(ReconcileResult::Done);
         };

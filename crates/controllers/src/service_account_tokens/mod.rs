@@ -2,7 +2,7 @@
 //!
 //! Their tokens are bound to the Secret and valid as long as the Secret exists; the API server signs them.
 
-use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult, WatchConfig, object_key};
 use controller_planners::service_account_tokens::{
     ACCOUNT_UID, AccountTokenPlan, TOKEN, TYPE, account_of, plan,
 };
@@ -11,6 +11,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube_api_client::guarded_writes::{Delete, delete, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use object_model::ObjectKey;
 
 use crate::Context;
 
@@ -47,7 +48,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for Keeper {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     const WORKERS: usize = 2;
@@ -57,14 +58,14 @@ impl controller_framework::Controller for Keeper {
     }
 
     /// Queues new and changed Secrets, and the Secrets of changed ServiceAccounts.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut secrets = self.secrets.subscribe();
         let mut accounts = self.accounts.subscribe();
         loop {
             tokio::select! {
                 Some(change) = secrets.next() => {
                     if let ObjectChange::Applied(new, _) = change {
-                        queue.add(Key::of(new.as_ref()));
+                        queue.add(object_key(new.as_ref()));
                     }
                 }
                 Some(change) = accounts.next() => {
@@ -75,7 +76,7 @@ impl controller_framework::Controller for Keeper {
                     let namespace = meta.namespace.as_deref().unwrap_or_default();
                     for secret in self.secrets.list_in(namespace) {
                         if account_of(&secret) == meta.name.as_deref() {
-                            queue.add(Key::of(secret.as_ref()));
+                            queue.add(object_key(secret.as_ref()));
                         }
                     }
                 }
@@ -84,13 +85,13 @@ impl controller_framework::Controller for Keeper {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         self.keep(key).await.map(|()| ReconcileResult::Done)
     }
 }
 
 impl Keeper {
-    async fn keep(&self, key: &Key) -> Result<(), Error> {
+    async fn keep(&self, key: &ObjectKey) -> Result<(), Error> {
         let Some(secret) = self.secrets.get_key(key) else {
             return Ok(());
         };
@@ -122,7 +123,12 @@ impl Keeper {
         }
     }
 
-    async fn token(&self, key: &Key, account: &str, secret: &Secret) -> Result<String, Error> {
+    async fn token(
+        &self,
+        key: &ObjectKey,
+        account: &str,
+        secret: &Secret,
+    ) -> Result<String, Error> {
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 bound_object_ref: Some(BoundObjectReference {
@@ -145,7 +151,13 @@ impl Keeper {
         token.ok_or(Error::NoToken)
     }
 
-    async fn fill(&self, key: &Key, secret: &Secret, uid: &str, data: Value) -> Result<(), Error> {
+    async fn fill(
+        &self,
+        key: &ObjectKey,
+        secret: &Secret,
+        uid: &str,
+        data: Value,
+    ) -> Result<(), Error> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
         let patch = json!({
             "metadata": {

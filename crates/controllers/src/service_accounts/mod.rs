@@ -1,10 +1,11 @@
 //! The controller of default ServiceAccounts: executor of [`controller_planners::service_accounts`].
 
-use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult};
 use controller_planners::service_accounts::{NAME, plan};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube_api_client::guarded_writes::refusal;
 use kube_api_client::{Api, Client, PostParams};
+use object_model::ObjectKey;
 
 use crate::Context;
 use crate::owned::key_if_new;
@@ -29,7 +30,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for ServiceAccounts {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Namespaces processed at once.
@@ -40,7 +41,7 @@ impl controller_framework::Controller for ServiceAccounts {
     }
 
     /// Queues new namespaces, and namespaces whose account was deleted.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut accounts = self.accounts.subscribe();
         loop {
@@ -48,7 +49,7 @@ impl controller_framework::Controller for ServiceAccounts {
                 Some(change) = namespaces.next() => key_if_new(&change),
                 Some(change) = accounts.next() => match change {
                     ObjectChange::Deleted(old) if old.metadata.name.as_deref() == Some(NAME) => {
-                        old.metadata.namespace.clone().map(Key::cluster)
+                        old.metadata.namespace.clone().map(ObjectKey::cluster)
                     }
                     _ => None,
                 },
@@ -60,7 +61,7 @@ impl controller_framework::Controller for ServiceAccounts {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(namespace) = self.namespaces.get("", &key.name) else {
             return Ok(ReconcileResult::Done);
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use controller_framework::{Cache, EventType, Key, Recorder, reference};
+use controller_framework::{Cache, EventType, Recorder, object_key, reference};
 use controller_planners::batching::window_of;
 use controller_planners::stateful_set::write_schedule::{
     Write, WriteOutcome, WritePosition, WriteSchedule,
@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use object_model::ObjectKey;
 use process_telemetry::polls::spend;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
@@ -55,18 +56,18 @@ const REFUSALS_MAX: usize = 10;
 
 /// The API server's refusals of each set's last plan.
 #[derive(Default)]
-pub(super) struct Refusals(Mutex<BTreeMap<Key, Vec<Refused>>>);
+pub(super) struct Refusals(Mutex<BTreeMap<ObjectKey, Vec<Refused>>>);
 
 impl Refusals {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<Refused>>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Vec<Refused>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn of(&self, key: &Key) -> Vec<Refused> {
+    pub fn of(&self, key: &ObjectKey) -> Vec<Refused> {
         self.all().get(key).cloned().unwrap_or_default()
     }
 
-    pub fn replace(&self, key: &Key, refused: Vec<Refused>) {
+    pub fn replace(&self, key: &ObjectKey, refused: Vec<Refused>) {
         if refused.is_empty() {
             self.all().remove(key);
         } else {
@@ -104,7 +105,7 @@ impl Executor {
             tracing::info!(namespace, name, ?actions, "statefulset planned");
         }
         let (result, refused) = run.follow(plan).await;
-        self.refusals.replace(&Key::of(set.as_ref()), refused);
+        self.refusals.replace(&object_key(set.as_ref()), refused);
         match result {
             // The namespace is terminating: no object can be created, and the garbage collector deletes the existing
             // objects.
@@ -393,7 +394,7 @@ impl<'a> Run<'a> {
         let params = PatchParams::default();
         let written = self.sets.patch_status(&self.name, &params, &patch).await;
         if let Some(set) = guarded_writes::found(written).map_err(failed("write status"))? {
-            let key = Key::of(self.set);
+            let key = object_key(self.set);
             self.executor.statuses.record(&key, self.set, set);
             let replicas = usize::try_from(status.replicas).unwrap_or_default();
             self.executor.pacing.written(&key, window_of(replicas));

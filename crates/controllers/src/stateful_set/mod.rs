@@ -12,11 +12,12 @@ mod pod_change;
 use std::sync::Arc;
 
 use controller_framework::decide;
-use controller_framework::{Key, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{ObjectChange, Queue, ReconcileResult, object_key};
 use controller_planners::batching::WriteUrgency;
 use controller_planners::stateful_set::plan;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use crate::owned::OwnedObject;
@@ -50,7 +51,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for StatefulSets {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Sets processed at once.
@@ -61,13 +62,13 @@ impl controller_framework::Controller for StatefulSets {
     }
 
     /// Queues the sets affected by a change.
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut sets = self.caches.stateful_sets.subscribe();
         let mut pods = self.caches.pods.subscribe();
         let mut revisions = self.caches.revisions.subscribe();
         let mut claims = self.caches.claims.subscribe();
         loop {
-            let keys: Vec<Key> = tokio::select! {
+            let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
                 Some(change) = pods.next() => {
                     self.feed_pod(queue, &change);
@@ -83,7 +84,7 @@ impl controller_framework::Controller for StatefulSets {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let (statuses, pacing) = (&self.executor.statuses, &self.executor.pacing);
         let Some(mut observed) = self.observer.observe(key) else {
             self.executor.refusals.replace(key, Vec::new());
@@ -118,7 +119,7 @@ impl controller_framework::Controller for StatefulSets {
 
 impl StatefulSets {
     /// Queues the sets affected by a change of a pod, at the time at which their plan may act on the change.
-    fn feed_pod(&self, queue: &Queue<Key>, change: &ObjectChange<PodView>) {
+    fn feed_pod(&self, queue: &Queue<ObjectKey>, change: &ObjectChange<PodView>) {
         let urgency = PlanUrgency::of(change);
         if urgency == PlanUrgency::None {
             return;
@@ -149,7 +150,7 @@ impl StatefulSets {
 
 /// The key of a changed set. Changes of the controller's own conditions are ignored: a message that changes each time
 /// would cause endless plans.
-fn key_if_relevant(change: &ObjectChange<StatefulSet>) -> Option<Key> {
+fn key_if_relevant(change: &ObjectChange<StatefulSet>) -> Option<ObjectKey> {
     if let ObjectChange::Applied(new, Some(old)) = change
         && new.spec == old.spec
         && new.metadata.deletion_timestamp == old.metadata.deletion_timestamp
@@ -160,7 +161,7 @@ fn key_if_relevant(change: &ObjectChange<StatefulSet>) -> Option<Key> {
     {
         return None;
     }
-    Some(Key::of(change.object().as_ref()))
+    Some(object_key(change.object().as_ref()))
 }
 
 fn without_conditions(set: &StatefulSet) -> Option<StatefulSetStatus> {

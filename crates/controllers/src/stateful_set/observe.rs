@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use controller_framework::{Cache, Index, Key};
+use controller_framework::{Cache, Index};
 use controller_planners::stateful_set::{self, Observed, identity};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -42,7 +43,7 @@ impl Observer {
             && self.claims.wait_synced().await
     }
 
-    pub fn observe(&self, key: &Key) -> Option<Observed> {
+    pub fn observe(&self, key: &ObjectKey) -> Option<Observed> {
         let set = self.sets.get_key(key)?;
         let uid = set.metadata.uid.clone().unwrap_or_default();
         let terms = [owned_by(&uid), named(&key.namespace, &key.name)];
@@ -90,19 +91,19 @@ impl Observer {
     }
 
     /// Whether the numbers in a set's status decide the revisions of its new pods (statefulset.md 5.9).
-    pub fn counts_decide(&self, key: &Key) -> bool {
+    pub fn counts_decide(&self, key: &ObjectKey) -> bool {
         let set = self.sets.get_key(key);
         set.is_some_and(|set| stateful_set::counts_decide(&set))
     }
 
     /// Whether the readiness of a set's pod decides about its other pods.
-    pub fn readiness_decides(&self, key: &Key) -> bool {
+    pub fn readiness_decides(&self, key: &ObjectKey) -> bool {
         let set = self.sets.get_key(key);
         set.is_none_or(|set| stateful_set::readiness_decides(&set))
     }
 
     /// The sets that an object may affect: its owner, and the set whose name is the stem of the object's name.
-    pub fn sets_of(&self, object: &OwnedObject<'_>) -> Vec<Key> {
+    pub fn sets_of(&self, object: &OwnedObject<'_>) -> Vec<ObjectKey> {
         let owner = object.controller.as_ref();
         let owner = owner.filter(|owner| owner.kind == identity::KIND);
         let owner = owner.map(|owner| owner.name);
@@ -110,17 +111,17 @@ impl Observer {
         names.dedup();
         names
             .into_iter()
-            .map(|name| Key::new(object.namespace, name))
+            .map(|name| ObjectKey::new(object.namespace, name))
             .filter(|key| self.sets.get_key(key).is_some())
             .collect()
     }
 
     /// The sets whose claim templates may have created a claim of that name.
-    pub fn sets_of_claim(&self, claim: &PersistentVolumeClaim) -> Vec<Key> {
+    pub fn sets_of_claim(&self, claim: &PersistentVolumeClaim) -> Vec<ObjectKey> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let stem = stem(claim.metadata.name.as_deref().unwrap_or_default());
         stem.match_indices('-')
-            .map(|(at, _)| Key::new(namespace, &stem[at + 1..]))
+            .map(|(at, _)| ObjectKey::new(namespace, &stem[at + 1..]))
             .filter(|key| self.sets.get_key(key).is_some())
             .collect()
     }

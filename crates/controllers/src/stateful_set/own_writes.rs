@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use controller_framework::Key;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use object_model::ObjectKey;
 
 /// The written sets. Bounded by the number of sets, and by the versions that are not in the cache yet.
 #[derive(Default)]
-pub(super) struct OwnWrites(Mutex<BTreeMap<Key, Written>>);
+pub(super) struct OwnWrites(Mutex<BTreeMap<ObjectKey, Written>>);
 
 struct Written {
     /// The versions before `set`. The API server accepts a status only over the version that the plan was computed for,
@@ -19,12 +19,12 @@ struct Written {
 }
 
 impl OwnWrites {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Written>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Written>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newer of the cached set and the written set.
-    pub fn newer(&self, key: &Key, cached: Arc<StatefulSet>) -> Arc<StatefulSet> {
+    pub fn newer(&self, key: &ObjectKey, cached: Arc<StatefulSet>) -> Arc<StatefulSet> {
         let mut all = self.all();
         if let Some(written) = all.get(key)
             && written.set.metadata.uid == cached.metadata.uid
@@ -37,7 +37,7 @@ impl OwnWrites {
     }
 
     /// Records a write over `before`.
-    pub fn record(&self, key: &Key, before: &StatefulSet, set: StatefulSet) {
+    pub fn record(&self, key: &ObjectKey, before: &StatefulSet, set: StatefulSet) {
         let version = &before.metadata.resource_version;
         if set.metadata.resource_version == *version {
             return;
@@ -53,7 +53,7 @@ impl OwnWrites {
     }
 
     /// Removes a set that does not exist any more.
-    pub fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &ObjectKey) {
         self.all().remove(key);
     }
 }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn an_own_write_is_read_until_the_cache_has_it() {
-        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
+        let (writes, key) = (OwnWrites::default(), ObjectKey::new("default", "web"));
         let newer = |version: &str| {
             let newer = writes.newer(&key, Arc::new(set(version)));
             newer.metadata.resource_version.clone().expect("a version")
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_set_of_the_same_name_is_another_set() {
-        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
+        let (writes, key) = (OwnWrites::default(), ObjectKey::new("default", "web"));
         writes.record(&key, &set("1"), set("2"));
         let mut other = set("1");
         other.metadata.uid = Some("other".to_owned());
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_write_that_changed_nothing_is_not_waited_for() {
-        let (writes, key) = (OwnWrites::default(), Key::new("default", "web"));
+        let (writes, key) = (OwnWrites::default(), ObjectKey::new("default", "web"));
         writes.record(&key, &set("1"), set("1"));
         assert!(writes.all().is_empty());
     }

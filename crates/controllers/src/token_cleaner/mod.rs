@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use controller_framework::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult, WatchConfig, object_key};
 use controller_planners::token_cleaner::{TokenPlan, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{Delete, delete};
+use object_model::ObjectKey;
 use resource_kinds::bootstrap_token::{NAMESPACE, TYPE};
 
 use crate::Context;
@@ -32,7 +33,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for TokenCleaner {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     const WORKERS: usize = 1;
@@ -41,16 +42,16 @@ impl controller_framework::Controller for TokenCleaner {
         self.secrets.wait_synced().await
     }
 
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut secrets = self.secrets.subscribe();
         while let Some(change) = secrets.next().await {
             if let ObjectChange::Applied(new, _) = change {
-                queue.add(Key::of(new.as_ref()));
+                queue.add(object_key(new.as_ref()));
             }
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(secret) = self.secrets.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };

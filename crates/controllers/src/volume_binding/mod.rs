@@ -5,10 +5,11 @@ mod observe;
 
 use std::collections::BTreeSet;
 
-use controller_framework::{Key, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{ObjectChange, Queue, ReconcileResult, object_key};
 use controller_planners::volume_binding::{plan_claim, plan_volume};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use object_model::ObjectKey;
 use resource_kinds::pod_view::PodView;
 
 use crate::{Caches, Context};
@@ -19,7 +20,7 @@ pub(crate) use observe::{is_unbound, volume_of};
 /// A key in the queue: a claim or a volume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
-    Claim(Key),
+    Claim(ObjectKey),
     Volume(String),
 }
 
@@ -106,7 +107,7 @@ async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(
 
 fn of_claim(change: &ObjectChange<PersistentVolumeClaim>, observer: &Observer) -> BTreeSet<Task> {
     let claim = change.object();
-    let key = Key::of(&**claim);
+    let key = object_key(&**claim);
     let mut tasks: BTreeSet<Task> = volume_of(claim).map(Task::Volume).into_iter().collect();
     if matches!(change, ObjectChange::Deleted(_)) {
         tasks.extend(
@@ -147,6 +148,6 @@ fn all_unbound(observer: &Observer) -> BTreeSet<Task> {
     let claims = observer.claims.list();
     let unbound = claims.iter().filter(|claim| is_unbound(claim));
     unbound
-        .map(|claim| Task::Claim(Key::of(&**claim)))
+        .map(|claim| Task::Claim(object_key(&**claim)))
         .collect()
 }

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use controller_framework::{Cache, Key};
+use controller_framework::{Cache, object_key};
 use controller_planners::volume_binding::ClaimView;
 use controller_planners::volume_protection::names;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass};
 use kube_api_client::guarded_writes::found;
 use kube_api_client::{Api, Client};
+use object_model::ObjectKey;
 use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::requested_class;
@@ -71,7 +72,7 @@ impl Observer {
     }
 
     /// The observed state of a claim; `None` if the claim was deleted.
-    pub async fn claim(&self, key: &Key) -> Result<Option<ObservedClaim>, Error> {
+    pub async fn claim(&self, key: &ObjectKey) -> Result<Option<ObservedClaim>, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(None);
         };
@@ -139,9 +140,9 @@ impl Observer {
     }
 
     /// Unbound claims that the pod uses.
-    pub fn unbound_claims_of(&self, pod: &PodView) -> Vec<Key> {
+    pub fn unbound_claims_of(&self, pod: &PodView) -> Vec<ObjectKey> {
         let claims = pod.claims.iter();
-        let keys = claims.map(|claim| Key::new(&*pod.namespace, &*claim.name));
+        let keys = claims.map(|claim| ObjectKey::new(&*pod.namespace, &*claim.name));
         keys.filter(|key| {
             self.claims
                 .get_key(key)
@@ -151,7 +152,7 @@ impl Observer {
     }
 
     /// Volumes reserved for a claim of that name.
-    pub fn volumes_kept_for(&self, claim: &Key) -> Vec<String> {
+    pub fn volumes_kept_for(&self, claim: &ObjectKey) -> Vec<String> {
         let volumes = self.volumes.list().into_iter();
         let reserved = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
         reserved
@@ -160,13 +161,13 @@ impl Observer {
     }
 
     /// Claims that name the volume.
-    pub fn claims_that_name(&self, volume: &str) -> Vec<Key> {
+    pub fn claims_that_name(&self, volume: &str) -> Vec<ObjectKey> {
         let claims = self.claims.list().into_iter();
         let naming = claims.filter(|claim| volume_of(claim).as_deref() == Some(volume));
-        naming.map(|claim| Key::of(&*claim)).collect()
+        naming.map(|claim| object_key(&*claim)).collect()
     }
 
-    fn unscheduled_pods(&self, claim: &Key) -> Vec<String> {
+    fn unscheduled_pods(&self, claim: &ObjectKey) -> Vec<String> {
         let pods = self.pods.list_in(&claim.namespace).into_iter();
         let waiting = pods.filter(|pod| pod.node.is_none() && names(pod, &claim.name));
         waiting.map(|pod| pod.name.to_string()).collect()
@@ -177,9 +178,9 @@ impl Observer {
 type SeenVolume = (Arc<PersistentVolume>, Option<Arc<PersistentVolumeClaim>>);
 
 /// The claim of a volume's `claimRef`.
-pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<Key> {
+pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<ObjectKey> {
     let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
-    Some(Key::new(
+    Some(ObjectKey::new(
         reference.namespace.clone()?,
         reference.name.clone()?,
     ))

@@ -1,7 +1,7 @@
 //! The controller of the finalizers that protect claims, volumes and VolumeAttributesClasses in use
 //! (statefulset.md §11.10).
 
-use controller_framework::{Cache, Key, Object, Queue, ReconcileResult};
+use controller_framework::{Cache, Object, Queue, ReconcileResult, object_key};
 use controller_planners::volume_protection::{
     Protection, protect_attributes_class, protect_claim, protect_volume,
 };
@@ -11,6 +11,7 @@ use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_api_client::guarded_writes::unless_outrun;
 use kube_api_client::{Api, ListParams, Patch, PatchParams};
+use object_model::ObjectKey;
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 
@@ -19,7 +20,7 @@ use crate::Context;
 /// A key in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
-    Claim(Key),
+    Claim(ObjectKey),
     Volume(String),
     AttributesClass(String),
 }
@@ -68,7 +69,7 @@ impl controller_framework::Controller for VolumeProtection {
         loop {
             tokio::select! {
                 Some(change) = claims.next() => {
-                    queue.add(Task::Claim(Key::of(&**change.object())));
+                    queue.add(Task::Claim(object_key(&**change.object())));
                     // The last change or the deletion of an object that names a class may release the class.
                     self.going_classes().for_each(|task| queue.add(task));
                 }
@@ -83,7 +84,7 @@ impl controller_framework::Controller for VolumeProtection {
                 Some(change) = pods.next() => {
                     let pod = change.object();
                     for claim in &pod.claims {
-                        queue.add(Task::Claim(Key::new(&*pod.namespace, &*claim.name)));
+                        queue.add(Task::Claim(ObjectKey::new(&*pod.namespace, &*claim.name)));
                     }
                 }
                 else => return,
@@ -125,7 +126,7 @@ impl VolumeProtection {
     }
 }
 
-async fn guard_claim(context: &Context, key: &Key) -> Result<(), Error> {
+async fn guard_claim(context: &Context, key: &ObjectKey) -> Result<(), Error> {
     let Some(claim) = context.caches.claims.get_key(key) else {
         return Ok(());
     };

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use controller_framework::{Key, ReconcileResult};
+use controller_framework::ReconcileResult;
 use controller_planners::volume_provisioning::local::{
     DataSource, Provisioning, claim_mode, class_name, data_source, other_mode, provisioning,
     size_of, size_of_volume, volume,
@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube_api_client::guarded_writes::{WriteRefusal, chain, merge, refusal};
 use kube_api_client::{Api, ListParams, PostParams};
+use object_model::ObjectKey;
 use resource_kinds::annotations::{SELECTED_NODE, VOLUME_REPLICATION};
 use resource_kinds::node_conditions;
 use resource_kinds::reasons::volume as reasons;
@@ -37,7 +38,7 @@ pub(crate) enum Source {
 
 impl Provisioner {
     /// Provisions a volume for the claim, or expands its volume, if this node is responsible.
-    pub(crate) async fn serve_claim(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    pub(crate) async fn serve_claim(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use controller_framework::{
-    Cache, Controller, Key, Queue, ReconcileResult, Recorder, run_controller,
+    Cache, Controller, Queue, ReconcileResult, Recorder, object_key, run_controller,
 };
 use controller_planners::volume_provisioning::{claim_of, volume_name};
 use futures::FutureExt;
@@ -31,6 +31,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube_api_client::Client;
 use kube_api_client::guarded_writes::chain;
+use object_model::ObjectKey;
 use process_telemetry::Component;
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use resource_kinds::storage::volume_move::VolumeMove;
@@ -75,7 +76,7 @@ impl ProvisionerConfig {
 /// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
-    Claim(Key),
+    Claim(ObjectKey),
     Volume(String),
     Content(String),
 }
@@ -144,9 +145,9 @@ pub fn run(
 }
 
 /// The claim that a volume names.
-fn claim_key(volume: &PersistentVolume) -> Option<Key> {
+fn claim_key(volume: &PersistentVolume) -> Option<ObjectKey> {
     let (namespace, name) = claim_of(volume)?;
-    Some(Key::new(namespace.to_owned(), name.to_owned()))
+    Some(ObjectKey::new(namespace.to_owned(), name.to_owned()))
 }
 
 /// The tasks after a change of a volume. A claim grows after its volume has.
@@ -194,7 +195,7 @@ impl Controller for Provisioner {
         loop {
             tokio::select! {
                 Some(change) = claims.next() => {
-                    queue.add(Task::Claim(Key::of(&**change.object())));
+                    queue.add(Task::Claim(object_key(&**change.object())));
                 }
                 Some(change) = volumes.next() => {
                     tasks_of(change.object()).for_each(|task| queue.add(task));
@@ -205,7 +206,7 @@ impl Controller for Provisioner {
                 }
                 Some(_) = classes.next() => {
                     for claim in self.claims.list() {
-                        queue.add(Task::Claim(Key::of(&*claim)));
+                        queue.add(Task::Claim(object_key(&*claim)));
                     }
                 }
                 else => return,

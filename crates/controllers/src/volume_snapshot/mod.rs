@@ -6,12 +6,13 @@ mod execute;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use controller_framework::{Cache, Key, Queue, ReconcileResult};
+use controller_framework::{Cache, Queue, ReconcileResult, object_key};
 use controller_planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::guarded_writes::found;
 use kube_api_client::{Api, Client};
+use object_model::ObjectKey;
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
 use crate::Context;
@@ -54,7 +55,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 impl controller_framework::Controller for VolumeSnapshots {
-    type Key = Key;
+    type Key = ObjectKey;
     type Error = Error;
 
     /// Snapshots processed at once.
@@ -75,22 +76,22 @@ impl controller_framework::Controller for VolumeSnapshots {
         synced
     }
 
-    async fn feed(&self, queue: &Queue<Key>) {
+    async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut snapshots = self.observer.snapshots.subscribe();
         let mut contents = self.observer.contents.subscribe();
         let mut classes = self.observer.classes.subscribe();
         let mut claims = self.observer.claims.subscribe();
         loop {
-            let keys: BTreeSet<Key> = tokio::select! {
-                Some(change) = snapshots.next() => [Key::of(&**change.object())].into(),
+            let keys: BTreeSet<ObjectKey> = tokio::select! {
+                Some(change) = snapshots.next() => [object_key(&**change.object())].into(),
                 Some(change) = contents.next() => {
                     let reference = &change.object().spec.volume_snapshot_ref;
                     let (namespace, name) = (reference.namespace.clone(), reference.name.clone());
-                    namespace.zip(name).map(|(namespace, name)| Key::new(namespace, name))
+                    namespace.zip(name).map(|(namespace, name)| ObjectKey::new(namespace, name))
                         .into_iter().collect()
                 }
                 Some(_) = classes.next() => {
-                    self.observer.snapshots.list().iter().map(|snapshot| Key::of(&**snapshot)).collect()
+                    self.observer.snapshots.list().iter().map(|snapshot| object_key(&**snapshot)).collect()
                 }
                 Some(change) = claims.next() => self.observer.concerned(change.object()),
                 else => return,
@@ -101,14 +102,14 @@ impl controller_framework::Controller for VolumeSnapshots {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         self.observer.work(&self.executor, key).await?;
         Ok(ReconcileResult::Done)
     }
 }
 
 impl Observer {
-    async fn work(&self, executor: &Executor, key: &Key) -> Result<(), Error> {
+    async fn work(&self, executor: &Executor, key: &ObjectKey) -> Result<(), Error> {
         let Some(snapshot) = self.snapshots.get_key(key) else {
             return Ok(());
         };
@@ -146,7 +147,7 @@ impl Observer {
     }
 
     /// A claim that is being restored from the snapshot.
-    fn restoring(&self, snapshot: &Key) -> Option<String> {
+    fn restoring(&self, snapshot: &ObjectKey) -> Option<String> {
         let claims = self.claims.list_in(&snapshot.namespace);
         let claim = claims.iter().find(|claim| {
             restored_from(claim).as_deref() == Some(&snapshot.name)
@@ -157,18 +158,18 @@ impl Observer {
     }
 
     /// Snapshots affected by a change of the claim.
-    fn concerned(&self, claim: &PersistentVolumeClaim) -> BTreeSet<Key> {
+    fn concerned(&self, claim: &PersistentVolumeClaim) -> BTreeSet<ObjectKey> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        let mut keys: BTreeSet<Key> = self
+        let mut keys: BTreeSet<ObjectKey> = self
             .snapshots
             .list_in(namespace)
             .iter()
             .filter(|snapshot| {
                 snapshot.spec.source.persistent_volume_claim_name == claim.metadata.name
             })
-            .map(|snapshot| Key::of(&**snapshot))
+            .map(|snapshot| object_key(&**snapshot))
             .collect();
-        keys.extend(restored_from(claim).map(|name| Key::new(namespace, name)));
+        keys.extend(restored_from(claim).map(|name| ObjectKey::new(namespace, name)));
         keys
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use controller_framework::{Identity, Key, Object, ObjectChange};
+use controller_framework::{Identity, Object, ObjectChange};
+use object_model::ObjectKey;
 use pod_placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::{PodView, Text};
 
@@ -18,9 +19,9 @@ pub(super) struct ClusterState {
     /// The view without nominated pods.
     view: ClusterView,
     /// The pods without a node.
-    unplaced: BTreeMap<Key, Arc<PodView>>,
+    unplaced: BTreeMap<ObjectKey, Arc<PodView>>,
     /// The pods without a node that have a nominated node.
-    nominated: BTreeSet<Key>,
+    nominated: BTreeSet<ObjectKey>,
     /// The pods that are in the view because of a reservation; by uid, each with its reserved node.
     reserved: BTreeMap<Text, String>,
 }
@@ -66,7 +67,7 @@ impl ClusterState {
 
     fn apply_pod(&mut self, change: &ObjectChange<PodView>) {
         let pod = change.object();
-        let key = Key::of_pod(pod);
+        let key = pod.key();
         self.nominated.remove(&key);
         self.unplaced.remove(&key);
         self.reserved.remove(&pod.uid);
@@ -112,7 +113,7 @@ impl Engine {
     /// Decides about a pod. `reserved` is the node that an earlier decision has reserved for the pod.
     pub(super) fn decide(
         &mut self,
-        key: &Key,
+        key: &ObjectKey,
         pod: &PodView,
         reserved: Option<&str>,
     ) -> PlacementDecision {
@@ -130,7 +131,7 @@ impl Engine {
     /// The nominated pods, as if they were on their nominated nodes.
     fn nominated_pods(&self) -> Vec<Arc<PodView>> {
         let nominated = self.world.nominated.iter();
-        let keys: BTreeSet<&Key> = nominated.chain(self.nominations.keys()).collect();
+        let keys: BTreeSet<&ObjectKey> = nominated.chain(self.nominations.keys()).collect();
         let pods = keys.into_iter().filter_map(|key| {
             let pod = self.world.unplaced.get(key)?;
             let mut there = (**pod).clone();

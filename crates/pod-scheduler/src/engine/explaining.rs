@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use controller_framework::Key;
 use jiff::Timestamp;
+use object_model::ObjectKey;
 use pod_placement::PlacementFailure;
 use resource_kinds::pod_view::PodView;
 
@@ -14,7 +14,7 @@ use crate::writes::{self, Nominated};
 impl Engine {
     pub(super) fn explain(
         &mut self,
-        key: Key,
+        key: ObjectKey,
         pod: &PodView,
         obstacle: PlacementFailure,
         begun: Instant,
@@ -33,7 +33,7 @@ impl Engine {
     }
 
     /// Reports the reason why the volumes were not bound on the chosen node. The pod is scheduled again.
-    pub(super) fn explain_unbound_volumes(&mut self, key: &Key, pod: &PodView, why: &str) {
+    pub(super) fn explain_unbound_volumes(&mut self, key: &ObjectKey, pod: &PodView, why: &str) {
         let message = format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}");
         self.warn(pod, &message);
         let failure = PlacementFailure {
@@ -47,7 +47,7 @@ impl Engine {
 
     /// Writes the reason why the pod has no node, if the cached pod does not have the reason yet. If a write is in
     /// progress, the next attempt is at the end of that write, or at the pod's next change.
-    pub(super) fn write_explanation(&mut self, key: Key) {
+    pub(super) fn write_explanation(&mut self, key: ObjectKey) {
         let Some(obstacle) = self.explanations.next(&key) else {
             return;
         };
@@ -78,7 +78,7 @@ impl Engine {
 
     /// Continues after the write of a reason. If the cached pod has not changed, its change will still arrive, or the
     /// write failed for another reason than a conflict.
-    pub(super) fn explained(&mut self, key: Key, pod: &PodView) {
+    pub(super) fn explained(&mut self, key: ObjectKey, pod: &PodView) {
         self.explanations.set_in_progress(&key, false);
         let current = self.caches.pods.get_key(&key);
         if current.is_some_and(|current| current.resource_version != pod.resource_version) {

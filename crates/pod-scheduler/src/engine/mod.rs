@@ -8,7 +8,7 @@ mod preempting;
 use std::sync::Arc;
 use std::time::Instant;
 
-use controller_framework::{Cache, EventType, Key, ObjectChange, Recorder, SharedCaches};
+use controller_framework::{Cache, EventType, ObjectChange, Recorder, SharedCaches, object_key};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Service,
 };
@@ -19,6 +19,7 @@ use k8s_openapi::api::storage::v1::{
 };
 use kube_api_client::Client;
 use kube_api_client::guarded_writes::message;
+use object_model::ObjectKey;
 use pod_placement::{ClaimStep, PlacementDecision, asks_for_less};
 use process_telemetry::Component;
 use process_telemetry::polls::spend;
@@ -56,7 +57,7 @@ struct Caches {
 }
 
 struct FinishedWrite {
-    key: Key,
+    key: ObjectKey,
     pod: Arc<PodView>,
     /// The time at which the decision began.
     begun: Instant,
@@ -203,7 +204,7 @@ impl Engine {
             CacheChange::Claim(change) => {
                 self.refusals.observe(&change, Instant::now());
                 self.world.refused(self.refusals.nodes());
-                let claim = Key::of(&**change.object());
+                let claim = object_key(&**change.object());
                 self.backlog.wake(AffectedPods::ClaimsIn(&claim.namespace));
             }
             CacheChange::Volume(_) | CacheChange::Class(_) | CacheChange::Driver(_) => {
@@ -244,7 +245,7 @@ impl Engine {
         }
     }
 
-    fn schedule(&mut self, key: Key) {
+    fn schedule(&mut self, key: ObjectKey) {
         let begun = Instant::now();
         let Some(pod) = self
             .caches
@@ -305,7 +306,7 @@ impl Engine {
         }
     }
 
-    fn bind(&mut self, key: Key, pod: Arc<PodView>, node: String, begun: Instant) {
+    fn bind(&mut self, key: ObjectKey, pod: Arc<PodView>, node: String, begun: Instant) {
         let reservation = Reservation {
             pod: pod.clone(),
             node: node.clone(),
@@ -329,7 +330,7 @@ impl Engine {
 
     fn prepare(
         &mut self,
-        key: Key,
+        key: ObjectKey,
         pod: Arc<PodView>,
         node: String,
         steps: Vec<ClaimStep>,
@@ -447,7 +448,7 @@ impl Engine {
     }
 
     /// Ends a reservation once the cache shows the pod on its node.
-    fn settle(&mut self, key: &Key) {
+    fn settle(&mut self, key: &ObjectKey) {
         let bound = self
             .caches
             .pods
@@ -459,7 +460,7 @@ impl Engine {
     }
 
     fn pod_changed(&mut self, change: ObjectChange<PodView>) {
-        let key = Key::of_pod(change.object());
+        let key = change.object().key();
         match change {
             ObjectChange::Applied(pod, previous) => {
                 let reservation = self.reservations.get(&key);

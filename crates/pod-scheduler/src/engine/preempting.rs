@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use controller_framework::{EventType, Key};
+use controller_framework::EventType;
 use jiff::Timestamp;
+use object_model::ObjectKey;
 use pod_placement::Preemption;
 use resource_kinds::pod_view::PodView;
 
@@ -24,7 +25,7 @@ impl Engine {
         if pod.nominated.is_none() && self.nominations.is_empty() {
             return None;
         }
-        let key = Key::of_pod(pod);
+        let key = pod.key();
         let reservation = self.reservations.get(&key);
         if reservation.is_some_and(|reservation| same(&reservation.pod, pod)) {
             return None;
@@ -41,7 +42,7 @@ impl Engine {
     /// Preempts pods of lower priority for the pod.
     pub(super) fn preempt(
         &mut self,
-        key: Key,
+        key: ObjectKey,
         pod: Arc<PodView>,
         mut preemption: Preemption,
         begun: Instant,
@@ -54,7 +55,7 @@ impl Engine {
         self.warn(&pod, &obstacle.message);
         let condition = writes::condition(&pod, obstacle, Timestamp::now());
         for other in &preemption.displaced {
-            self.nominations.drop(&Key::of_pod(other));
+            self.nominations.drop(&other.key());
         }
         preemption
             .victims
@@ -87,7 +88,7 @@ impl Engine {
 
     /// Whether the victim has only a reservation. Such a victim is not deleted, but scheduled again.
     fn gives_way(&mut self, victim: &PodView, now: Instant) -> bool {
-        let key = Key::of_pod(victim);
+        let key = victim.key();
         let reservation = self.reservations.get(&key);
         let waits = |reservation: &Reservation| {
             reservation.stage != ReservationStage::Binding && same(&reservation.pod, victim)
@@ -102,7 +103,7 @@ impl Engine {
 
     pub(super) fn preempted(
         &mut self,
-        key: &Key,
+        key: &ObjectKey,
         node: &str,
         revision: Option<u64>,
         victims: &[Arc<PodView>],
@@ -125,7 +126,7 @@ impl Engine {
     }
 
     /// Retries a pod after all its victims are deleted.
-    pub(super) fn wake_free(&mut self, key: &Key) {
+    pub(super) fn wake_free(&mut self, key: &ObjectKey) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|entry| entry.is_free(|pod| self.current(pod))) {
             self.backlog.wake(AffectedPods::Pod(key));
@@ -133,7 +134,7 @@ impl Engine {
     }
 
     /// Handles a preemption in which some victims could not be deleted.
-    pub(super) fn not_preempted(&mut self, key: &Key, pod: &PodView) {
+    pub(super) fn not_preempted(&mut self, key: &ObjectKey, pod: &PodView) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|entry| same(&entry.pod, pod)) {
             self.nominations.drop(key);

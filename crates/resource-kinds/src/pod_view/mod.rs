@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ObjectReference, Pod, PodSpec};
+use object_model::ObjectKey;
 use object_model::Quantity;
 
 pub use sharing::Sharing;
@@ -201,6 +202,11 @@ pub enum RunState {
 }
 
 impl PodView {
+    /// The key of the pod, which shares the texts of the view.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace.clone(), self.name.clone())
+    }
+
     /// Whether the pod is being deleted.
     pub fn is_deleting(&self) -> bool {
         self.deletion.is_some()
