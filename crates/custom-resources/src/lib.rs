@@ -7,6 +7,7 @@ mod cel_meter;
 mod cel_values;
 mod columns;
 mod construction;
+pub mod conversion;
 mod custom;
 mod definition;
 mod deprecation;

@@ -62,6 +62,14 @@ fn validate_free_parts(metadata: &Field<'_, '_>) -> Vec<FieldError> {
     errors
 }
 
+/// The validation errors of `metadata.labels` and `metadata.annotations`.
+pub fn validate_labels_and_annotations(object: &Value) -> Vec<FieldError> {
+    let metadata = Field::of(object, "metadata");
+    let mut errors = labels(&metadata.get("labels"));
+    errors.extend(annotations(&metadata.get("annotations")));
+    errors
+}
+
 /// The validation errors of a map of labels.
 pub(crate) fn labels(at: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();

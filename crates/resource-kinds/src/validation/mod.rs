@@ -4,7 +4,7 @@ pub(crate) mod addresses;
 pub(crate) mod advice;
 pub(crate) mod claim;
 pub(crate) mod field;
-pub(crate) mod metadata;
+pub mod metadata;
 pub mod own_annotations;
 pub(crate) mod pod_template;
 pub(crate) mod references;
