@@ -2,7 +2,7 @@
 
 use hickory_proto::op::{Message, ResponseCode};
 
-use crate::forward::{response_of, ttl_of};
+use crate::forward::{caching_seconds, response_from};
 use crate::wire::{self, ParsedMessage, Response};
 
 /// Parses a query as from UDP and returns the response for a name that does not exist, with the maximum length of the
@@ -28,9 +28,9 @@ pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
     if !wire::answers(&message, message.metadata.id, &request.query) {
         return None;
     }
-    let response = response_of(message);
+    let response = response_from(message);
     // The caching time is computed but not checked here.
-    ttl_of(&response);
+    caching_seconds(&response);
     let max = request.udp_bytes_max();
     Some((request.respond(response, max)?, max))
 }

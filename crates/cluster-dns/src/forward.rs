@@ -27,13 +27,13 @@ struct Key {
     proof: bool,
 }
 
-struct Kept {
+struct CachedResponse {
     response: Arc<Response>,
     at: Instant,
     ttl: u32,
 }
 
-type Flight = Shared<BoxFuture<'static, Arc<Response>>>;
+type PendingQuery = Shared<BoxFuture<'static, Arc<Response>>>;
 
 /// Forwards queries to upstream servers; clones share the cache.
 #[derive(Clone)]
@@ -43,8 +43,8 @@ pub(crate) struct Forwarder {
 
 struct Inner {
     upstreams: Mutex<Upstreams>,
-    kept: Mutex<HashMap<Key, Kept>>,
-    flights: Mutex<HashMap<Key, Flight>>,
+    cached: Mutex<HashMap<Key, CachedResponse>>,
+    pending: Mutex<HashMap<Key, PendingQuery>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -55,8 +55,8 @@ impl Forwarder {
     pub(crate) fn new(upstreams: Upstreams) -> Forwarder {
         let inner = Inner {
             upstreams: Mutex::new(upstreams),
-            kept: Mutex::default(),
-            flights: Mutex::default(),
+            cached: Mutex::default(),
+            pending: Mutex::default(),
         };
         Forwarder {
             shared: Arc::new(inner),
@@ -64,9 +64,9 @@ impl Forwarder {
     }
 
     /// Returns a cached response with its remaining time to live.
-    pub(crate) fn kept(&self, query: &Query, proof: bool) -> Option<Response> {
+    pub(crate) fn cached(&self, query: &Query, proof: bool) -> Option<Response> {
         let key = key(query, proof);
-        let cache = locked(&self.shared.kept);
+        let cache = locked(&self.shared.cached);
         let cache = cache.get(&key)?;
         let age = u32::try_from(cache.at.elapsed().as_secs()).unwrap_or(u32::MAX);
         let left = cache.ttl.checked_sub(age).filter(|left| *left > 0)?;
@@ -79,47 +79,47 @@ impl Forwarder {
 
     /// Forwards a query to the upstream servers. The response is SERVFAIL if no server responds.
     pub(crate) async fn ask(&self, query: &Query, proof: bool) -> Response {
-        if let Some(cached) = self.kept(query, proof) {
-            return cached;
+        if let Some(response) = self.cached(query, proof) {
+            return response;
         }
         let key = key(query, proof);
-        let flight = {
-            let mut flights = locked(&self.shared.flights);
-            if flights.len() >= limits::FORWARDS_MAX && !flights.contains_key(&key) {
+        let query_result = {
+            let mut pending = locked(&self.shared.pending);
+            if pending.len() >= limits::FORWARDS_MAX && !pending.contains_key(&key) {
                 return Response::code(ResponseCode::ServFail);
             }
             let start = || {
                 self.clone()
-                    .fly(key.clone(), query.clone(), proof)
+                    .run(key.clone(), query.clone(), proof)
                     .boxed()
                     .shared()
             };
-            flights.entry(key.clone()).or_insert_with(start).clone()
+            pending.entry(key.clone()).or_insert_with(start).clone()
         };
-        let response = flight.await;
+        let response = query_result.await;
         (*response).clone()
     }
 
-    async fn fly(self, key: Key, query: Query, proof: bool) -> Arc<Response> {
+    async fn run(self, key: Key, query: Query, proof: bool) -> Arc<Response> {
         // Removed even if the requester disconnects: otherwise the next requester would wait without end.
-        let landing = Landing {
+        let entry = PendingEntry {
             forwarder: self.clone(),
             key: key.clone(),
         };
-        let response = Arc::new(self.ask_in_turn(&query, proof).await);
-        if let Some(ttl) = ttl_of(&response) {
-            let one = Kept {
+        let response = Arc::new(self.ask_servers(&query, proof).await);
+        if let Some(ttl) = caching_seconds(&response) {
+            let cached = CachedResponse {
                 response: response.clone(),
                 at: Instant::now(),
                 ttl,
             };
-            keep(&mut locked(&self.shared.kept), key, one);
+            store(&mut locked(&self.shared.cached), key, cached);
         }
-        drop(landing);
+        drop(entry);
         response
     }
 
-    async fn ask_in_turn(&self, query: &Query, proof: bool) -> Response {
+    async fn ask_servers(&self, query: &Query, proof: bool) -> Response {
         let file = locked(&self.shared.upstreams).outdated_file(Instant::now());
         if let Some(path) = file {
             let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
@@ -150,7 +150,7 @@ impl Forwarder {
             };
             match result {
                 Ok(message) => {
-                    last = response_of(message);
+                    last = response_from(message);
                     if matches!(last.code, ResponseCode::NoError | ResponseCode::NXDomain) {
                         break;
                     }
@@ -175,25 +175,25 @@ impl Forwarder {
 }
 
 /// Removes the entry of a running query when the query ends, however it ends.
-struct Landing {
+struct PendingEntry {
     forwarder: Forwarder,
     key: Key,
 }
 
-impl Drop for Landing {
+impl Drop for PendingEntry {
     fn drop(&mut self) {
-        locked(&self.forwarder.shared.flights).remove(&self.key);
+        locked(&self.forwarder.shared.pending).remove(&self.key);
     }
 }
 
 /// Adds a response to the cache if it is small enough and the cache has capacity; expired responses are removed first.
-fn keep(cache: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
+fn store(cache: &mut HashMap<Key, CachedResponse>, key: Key, cached: CachedResponse) {
     let Response {
         answers,
         authorities,
         additionals,
         ..
-    } = &*new.response;
+    } = &*cached.response;
     if answers.len() + authorities.len() + additionals.len() > limits::CACHE_RECORDS_MAX {
         return refusals::count(Budget::DnsAnswers);
     }
@@ -203,7 +203,7 @@ fn keep(cache: &mut HashMap<Key, Kept>, key: Key, new: Kept) {
     if cache.len() >= limits::CACHE_ENTRIES_MAX {
         return refusals::count(Budget::DnsAnswers);
     }
-    cache.insert(key, new);
+    cache.insert(key, cached);
 }
 
 fn key(query: &Query, proof: bool) -> Key {
@@ -225,7 +225,7 @@ fn sections(response: &mut Response) -> impl Iterator<Item = &mut Record> {
 }
 
 /// Returns the caching time of a response; `None` if it must not be cached.
-pub(crate) fn ttl_of(response: &Response) -> Option<u32> {
+pub(crate) fn caching_seconds(response: &Response) -> Option<u32> {
     let negative = response.answers.is_empty();
     let max = match (response.code, negative) {
         (ResponseCode::NoError, false) => limits::CACHE_TTL_SECONDS_MAX,
@@ -242,7 +242,7 @@ pub(crate) fn ttl_of(response: &Response) -> Option<u32> {
         .filter(|ttl| *ttl > 0)
 }
 
-pub(crate) fn response_of(message: Message) -> Response {
+pub(crate) fn response_from(message: Message) -> Response {
     Response {
         code: message.metadata.response_code,
         authoritative: false,
@@ -317,7 +317,7 @@ mod tests {
     fn an_answer_with_too_many_records_is_not_kept() {
         let mut cache = HashMap::new();
         let record = wire::record(&Name::root(), 60, RData::A(A(Ipv4Addr::LOCALHOST)));
-        let mut keep_one = |records: usize| {
+        let mut store_response = |records: usize| {
             let key = Key {
                 name: "n.".to_owned(),
                 kind: RecordType::A,
@@ -328,45 +328,45 @@ mod tests {
                 additionals: vec![record.clone()],
                 ..Response::default()
             };
-            let one = Kept {
+            let cached = CachedResponse {
                 response: Arc::new(response),
                 at: Instant::now(),
                 ttl: 60,
             };
-            keep(&mut cache, key, one);
+            store(&mut cache, key, cached);
             cache.len()
         };
-        assert_eq!(keep_one(limits::CACHE_RECORDS_MAX + 1), 0);
-        assert_eq!(keep_one(limits::CACHE_RECORDS_MAX), 1);
+        assert_eq!(store_response(limits::CACHE_RECORDS_MAX + 1), 0);
+        assert_eq!(store_response(limits::CACHE_RECORDS_MAX), 1);
     }
 
     #[test]
     fn answers_beyond_the_bound_are_counted_and_not_kept() {
         let mut cache = HashMap::new();
-        let mut keep_one = |number: usize, ttl| {
+        let mut store_response = |number: usize, ttl| {
             let key = Key {
                 name: format!("n{number}."),
                 kind: RecordType::A,
                 proof: false,
             };
-            let one = Kept {
+            let cached = CachedResponse {
                 response: Arc::new(Response::code(ResponseCode::NoError)),
                 at: Instant::now(),
                 ttl,
             };
-            keep(&mut cache, key, one);
+            store(&mut cache, key, cached);
             cache.len()
         };
         for number in 1..limits::CACHE_ENTRIES_MAX {
-            assert_eq!(keep_one(number, 60), number);
+            assert_eq!(store_response(number, 60), number);
         }
         // A response that expires at once.
-        assert_eq!(keep_one(0, 0), limits::CACHE_ENTRIES_MAX);
+        assert_eq!(store_response(0, 0), limits::CACHE_ENTRIES_MAX);
         let before = refusals::counted(Budget::DnsAnswers);
         let more = limits::CACHE_ENTRIES_MAX + 1;
-        assert_eq!(keep_one(more, 60), limits::CACHE_ENTRIES_MAX);
+        assert_eq!(store_response(more, 60), limits::CACHE_ENTRIES_MAX);
         assert_eq!(refusals::counted(Budget::DnsAnswers), before);
-        assert_eq!(keep_one(more + 1, 60), limits::CACHE_ENTRIES_MAX);
+        assert_eq!(store_response(more + 1, 60), limits::CACHE_ENTRIES_MAX);
         assert_eq!(refusals::counted(Budget::DnsAnswers), before + 1);
     }
 }

@@ -5,12 +5,12 @@
 
 pub mod decoders;
 mod forward;
-mod kept;
 pub mod limits;
 mod resolve;
 mod server;
 mod upstreams;
 mod watch;
 mod wire;
+mod zone_file;
 
 pub use server::{Config, Error, Server, run};

@@ -71,7 +71,7 @@ pub const UDP_BYTES_MAX: usize = 1232;
 pub(crate) const FREE_PORT_ATTEMPTS_MAX: u32 = 16;
 
 /// Time to wait for the API before the zone on disk is used.
-pub(crate) const KEPT_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const STORED_ZONE_DELAY: Duration = Duration::from_secs(5);
 
 /// The delay between a change of the zone and its write to disk, and the shortest time between two writes.
-pub(crate) const KEEP_PERIOD: Duration = Duration::from_secs(10);
+pub(crate) const ZONE_WRITE_DELAY: Duration = Duration::from_secs(10);

@@ -72,7 +72,7 @@ impl Resolver {
         let local = self.look_up(&request.query);
         match local {
             LocalAnswer::Elsewhere(query, mut so_far) if so_far.answers.is_empty() => {
-                match self.forwarder.kept(&query, request.wants_proof()) {
+                match self.forwarder.cached(&query, request.wants_proof()) {
                     Some(cached) => LocalAnswer::Answer(cached),
                     None => {
                         so_far.authoritative = false;

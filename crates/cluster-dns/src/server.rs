@@ -24,12 +24,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::forward::Forwarder;
-use crate::kept::ZoneFile;
 use crate::limits;
 use crate::resolve::{CurrentZone, LocalAnswer, Resolver};
 use crate::upstreams::{Source, Upstreams};
 use crate::watch::{ZoneCaches, follow, watch_namespaces};
 use crate::wire::{self, ParsedMessage, Request, Response};
+use crate::zone_file::ZoneFile;
 
 /// The settings of the server.
 #[derive(Clone, Debug)]
@@ -177,13 +177,14 @@ impl Server {
         };
         let mut tasks = JoinSet::new();
         let zone_file = zone_file.map(ZoneFile::at);
-        let followed = follow(
+        let following = follow(
             watched,
             settings,
-            (zone, zone_file),
+            zone,
+            zone_file,
             component.shutdown.clone(),
         );
-        tasks.spawn(component.watched("the zone", followed));
+        tasks.spawn(component.watched("the zone", following));
         for socket in self.udp {
             let answering = (clients.clone(), resolver.clone());
             let served = serve_udp(Arc::new(socket), answering, component.clone());

@@ -10,9 +10,9 @@ use kube_api_client::{Api, Client, ListParams, PartialObjectMeta};
 use process_telemetry::Component;
 use tokio_util::sync::CancellationToken;
 
-use crate::kept::ZoneFile;
 use crate::limits;
 use crate::resolve::CurrentZone;
+use crate::zone_file::ZoneFile;
 
 const FORBIDDEN: u16 = 403;
 
@@ -56,11 +56,12 @@ pub(crate) async fn watch_namespaces(
 pub(crate) async fn follow(
     watched: ZoneCaches,
     settings: Settings,
-    (zone, mut zone_file): (CurrentZone, Option<ZoneFile>),
+    zone: CurrentZone,
+    mut zone_file: Option<ZoneFile>,
     shutdown: CancellationToken,
 ) {
-    let by_disk = async {
-        tokio::time::sleep(limits::KEPT_PATIENCE).await;
+    let publish_stored_zone = async {
+        tokio::time::sleep(limits::STORED_ZONE_DELAY).await;
         if let Some(zone_file) = &zone_file
             && let Some(last) = zone_file.read(settings.clone()).await
         {
@@ -76,7 +77,7 @@ pub(crate) async fn follow(
         biased;
         () = shutdown.cancelled() => false,
         synced = watched.wait_synced() => synced,
-        () = by_disk => false,
+        () = publish_stored_zone => false,
     };
     if !synced {
         return;
@@ -89,10 +90,10 @@ pub(crate) async fn follow(
     let states = services.take();
     states.iter().for_each(|state| replace(&mut first, state));
     if let Some(zone_file) = &mut zone_file {
-        zone_file.note(&states);
+        zone_file.record(&states);
     }
     drop(states);
-    tracing::debug!(names = first.name_count(), "zone made");
+    tracing::debug!(names = first.name_count(), "zone built");
     zone.set(first);
     loop {
         let mut listed = false;
@@ -116,10 +117,10 @@ pub(crate) async fn follow(
         }
         let states = services.take();
         if let Some(zone_file) = &mut zone_file {
-            zone_file.note(&states);
+            zone_file.record(&states);
         }
-        for some in states.chunks(limits::SERVICES_AT_ONCE) {
-            zone.change(|zone| some.iter().for_each(|state| replace(zone, state)));
+        for chunk in states.chunks(limits::SERVICES_AT_ONCE) {
+            zone.change(|zone| chunk.iter().for_each(|state| replace(zone, state)));
         }
     }
 }
@@ -202,8 +203,8 @@ mod tests {
             dns_addresses: Vec::new(),
             ranges: Vec::new(),
         };
-        let zones = (zone.clone(), None);
-        tokio::spawn(follow(watched, settings, zones, shutdown.clone()));
+        let current = zone.clone();
+        tokio::spawn(follow(watched, settings, current, None, shutdown.clone()));
         sleep(Duration::from_secs(1)).await;
         assert!(!is_found(&zone));
         let event = Event::Apply(slice(true));
@@ -252,7 +253,7 @@ mod tests {
             slices,
         };
         let there = state(Some(Arc::new(service)), vec![Arc::new(slice(true))]);
-        zone_file.note(&[there]);
+        zone_file.record(&[there]);
         assert!(zone_file.due().is_some());
         zone_file.write();
         wait_until("the names are kept", || file.exists()).await;
@@ -268,8 +269,9 @@ mod tests {
             slices: Cache::from_events(slices),
         };
         let (zone, shutdown) = (CurrentZone::default(), CancellationToken::new());
-        let zones = (zone.clone(), Some(ZoneFile::at(file)));
-        let following = tokio::spawn(follow(watched, settings, zones, shutdown.clone()));
+        let (current, stored) = (zone.clone(), Some(ZoneFile::at(file)));
+        let following = follow(watched, settings, current, stored, shutdown.clone());
+        let following = tokio::spawn(following);
         wait_until("the kept names are served", || is_found(&zone)).await;
         for event in [Event::Init, Event::InitDone] {
             to_services.unbounded_send(event).expect("a cache");

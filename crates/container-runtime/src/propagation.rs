@@ -1,10 +1,23 @@
 //! Propagation of mounts into containers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use host_kernel::mount_table::MountPoint;
 
 use crate::spec::Propagation;
+
+/// The mount of the node does not support the propagation.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "path {:?} is mounted on {:?} but it is not a {required} mount",
+    path.display(), mount_point.display()
+)]
+pub(crate) struct PropagationMismatch {
+    path: PathBuf,
+    mount_point: PathBuf,
+    /// The supported kinds of mounts.
+    required: &'static str,
+}
 
 /// Checks that the propagation of a path allows the propagation that a container requests. The texts of the
 /// errors are containerd's. Without the check, later mounts would silently be missing in the container.
@@ -12,28 +25,28 @@ pub(crate) fn check_propagation(
     table: &[MountPoint],
     path: &Path,
     propagation: Propagation,
-) -> Result<(), String> {
+) -> Result<(), PropagationMismatch> {
     // If several mounts have one path, the last mount is the visible one.
     let mount = table
         .iter()
         .filter(|mount| path.starts_with(&mount.path))
         .max_by_key(|mount| mount.path.as_os_str().len());
-    let travel = mount.map(|mount| mount.propagation).unwrap_or_default();
-    let (possible, wanted) = match propagation {
+    let existing = mount.map(|mount| mount.propagation).unwrap_or_default();
+    let (is_possible, required) = match propagation {
         Propagation::Private => return Ok(()),
-        Propagation::HostToContainer => (travel.shared || travel.slave, "shared or slave"),
-        Propagation::Bidirectional => (travel.shared, "shared"),
+        Propagation::HostToContainer => (existing.shared || existing.slave, "shared or slave"),
+        Propagation::Bidirectional => (existing.shared, "shared"),
     };
-    let on = mount
+    let mount_point = mount
         .map(|mount| mount.path.as_path())
         .unwrap_or(Path::new("/"));
-    match possible {
+    match is_possible {
         true => Ok(()),
-        false => Err(format!(
-            "path {:?} is mounted on {:?} but it is not a {wanted} mount",
-            path.display(),
-            on.display()
-        )),
+        false => Err(PropagationMismatch {
+            path: path.to_owned(),
+            mount_point: mount_point.to_owned(),
+            required,
+        }),
     }
 }
 
@@ -58,11 +71,13 @@ mod tests {
         assert_eq!(check("/shared", HostToContainer), Ok(()));
         assert_eq!(check("/slave/x", HostToContainer), Ok(()));
         assert_eq!(
-            check("/slave/x", Bidirectional).unwrap_err(),
+            check("/slave/x", Bidirectional).unwrap_err().to_string(),
             "path \"/slave/x\" is mounted on \"/slave\" but it is not a shared mount"
         );
         assert_eq!(
-            check("/sharedness", HostToContainer).unwrap_err(),
+            check("/sharedness", HostToContainer)
+                .unwrap_err()
+                .to_string(),
             "path \"/sharedness\" is mounted on \"/\" but it is not a shared or slave mount"
         );
     }

@@ -1,4 +1,4 @@
-//! A connection with a unix socket.
+//! Calls over the Unix socket of a driver.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -11,17 +11,17 @@ use tokio::net::UnixStream;
 
 use crate::CsiError;
 
-/// The answers are short; this is the limit of gRPC's own clients.
+/// The responses are short, so the limit of the usual gRPC clients is enough.
 const OPTIONS: ChannelOptions = ChannelOptions {
     keep_alive: None,
     headers: &[],
     message_bytes_max: 4 * 1024 * 1024,
 };
-/// Longest time until a driver accepts a connection.
+/// Time limit for a driver to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects with a socket. Its path has 107 bytes at most, and a data directory may be longer: the way is
-/// through a descriptor of its directory.
+/// Connects to a socket through a descriptor of its directory, because the kernel limits the path of a socket to 107 bytes,
+/// and the path of a data directory may be longer.
 async fn connect(socket: &Path) -> io::Result<UnixStream> {
     let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -31,7 +31,7 @@ async fn connect(socket: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(Path::new("/proc/self/fd").join(number).join(name)).await
 }
 
-/// One call over a new connection with the socket.
+/// Sends a call over a new connection to the socket.
 pub(crate) async fn call<Q: Message, A: Message + Default>(
     socket: &Path,
     method: Method<Q, A>,
@@ -54,7 +54,7 @@ pub(crate) async fn call<Q: Message, A: Message + Default>(
             source => CsiError::Call { method, source },
         }
     };
-    // The authority that gRPC's own clients send for a socket.
+    // The usual gRPC clients send this authority for a Unix socket.
     let channel = Channel::over(stream, "http://localhost".to_owned(), OPTIONS)
         .await
         .map_err(failed)?;

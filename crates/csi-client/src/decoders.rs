@@ -1,11 +1,11 @@
-//! The decoders of drivers' answers, for tests that feed them any input.
+//! The decoders of drivers' responses, for the fuzzer.
 
 use prost::Message as _;
 use service_protocols::{csi_v1 as api, pluginregistration};
 
 use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, VolumeStats};
 
-/// Decodes bytes as each answer that is in use. Returns the number of texts in them.
+/// Decodes the bytes as each type of response. Returns the number of texts in the responses.
 pub fn answers(bytes: &[u8]) -> usize {
     let mut texts = 0;
     if let Ok(info) = api::NodeGetInfoResponse::decode(bytes).map(NodeInfo::from) {

@@ -1,4 +1,4 @@
-//! A driver's services, as a node calls them.
+//! The calls of a node to the services of a driver.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::messages::{
     VolumeStats,
 };
 
-/// kubelet's limit of a call that works on a volume.
+/// Time limit of a call that changes a volume; kubelet's value.
 const VOLUME_CALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// Limit of a call that only asks.
+/// Time limit of a call that changes nothing.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest name of a driver, and of a node, by the specification.
+/// Maximum length of the names of drivers and nodes, from the specification.
 const NAME_BYTES_MAX: usize = 63;
 const NODE_ID_BYTES_MAX: usize = 256;
 
@@ -45,7 +45,7 @@ impl Driver {
         call(&self.socket, method, request, QUESTION_TIMEOUT).await
     }
 
-    /// Nothing of the answer is needed, but a driver that sends no message may have done no work.
+    /// The response is not used, but it must be a valid message: a driver that sends another text may have done nothing.
     async fn work<Q: Message, A: Message + Default>(
         &self,
         method: Method<Q, A>,
@@ -55,10 +55,7 @@ impl Driver {
         answer.await.map(drop)
     }
 
-    /// Its own name and version.
-    ///
-    /// # Errors
-    /// The driver's.
+    /// The name and the version of the driver.
     pub async fn info(&self) -> Result<PluginInfo, CsiError> {
         let method = identity::GET_PLUGIN_INFO;
         let info = self.ask(method, &GetPluginInfoRequest {}).await?;
@@ -72,10 +69,10 @@ impl Driver {
         Err(CsiError::Invalid { method, reason })
     }
 
-    /// The driver's facts about this node.
+    /// The id and the topology of this node at the driver.
     ///
     /// # Errors
-    /// The driver's; a node without a name.
+    /// The call fails, or the response has no id of the node.
     pub async fn node_info(&self) -> Result<NodeInfo, CsiError> {
         let method = node::NODE_GET_INFO;
         let info = self.ask(method, &NodeGetInfoRequest {}).await?;
@@ -89,28 +86,19 @@ impl Driver {
         Err(CsiError::Invalid { method, reason })
     }
 
-    /// Its optional calls.
-    ///
-    /// # Errors
-    /// The driver's.
+    /// The optional calls that the driver supports.
     pub async fn node_capabilities(&self) -> Result<NodeCapabilities, CsiError> {
         let request = NodeGetCapabilitiesRequest {};
         let capabilities = self.ask(node::NODE_GET_CAPABILITIES, &request);
         capabilities.await.map(Into::into)
     }
 
-    /// Makes a volume ready on the node. May be repeated.
-    ///
-    /// # Errors
-    /// The driver's.
+    /// Prepares a volume on the node, for all pods. May be repeated.
     pub async fn stage(&self, stage: &StageRequest) -> Result<(), CsiError> {
         self.work(node::NODE_STAGE_VOLUME, &stage.into()).await
     }
 
     /// The reverse of [`Driver::stage`]. May be repeated.
-    ///
-    /// # Errors
-    /// The driver's.
     pub async fn unstage(&self, volume_id: &str, staging_path: &str) -> Result<(), CsiError> {
         let request = NodeUnstageVolumeRequest {
             volume_id: volume_id.to_owned(),
@@ -120,18 +108,12 @@ impl Driver {
     }
 
     /// Mounts a volume for a pod. May be repeated.
-    ///
-    /// # Errors
-    /// The driver's.
     pub async fn publish(&self, publication: &PublishRequest) -> Result<(), CsiError> {
         self.work(node::NODE_PUBLISH_VOLUME, &publication.into())
             .await
     }
 
     /// The reverse of [`Driver::publish`]. May be repeated.
-    ///
-    /// # Errors
-    /// The driver's.
     pub async fn unpublish(&self, volume_id: &str, target_path: &str) -> Result<(), CsiError> {
         let request = NodeUnpublishVolumeRequest {
             volume_id: volume_id.to_owned(),
@@ -140,18 +122,12 @@ impl Driver {
         self.work(node::NODE_UNPUBLISH_VOLUME, &request).await
     }
 
-    /// Lets a published volume have the capacity that it has got. May be repeated.
-    ///
-    /// # Errors
-    /// The driver's.
+    /// Grows the file system of a published volume to the volume's new capacity. May be repeated.
     pub async fn expand(&self, expansion: &ExpandRequest) -> Result<(), CsiError> {
         self.work(node::NODE_EXPAND_VOLUME, &expansion.into()).await
     }
 
-    /// The usage and the state of a published volume.
-    ///
-    /// # Errors
-    /// The driver's.
+    /// The usage and the condition of a published volume.
     pub async fn stats(
         &self,
         volume_id: &str,

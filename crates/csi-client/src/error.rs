@@ -1,56 +1,53 @@
-//! Errors of drivers, with the meaning that the specification gives to their codes.
+//! Errors of drivers, and the meanings of their codes in the specification.
 
 use std::path::PathBuf;
 
 use prost::DecodeError;
 use rpc_channel::{Code, RpcError};
 
-/// Whether a driver has left a call without effect.
+/// Whether a failed call has certainly ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finality {
-    /// The call has failed, and nothing of it continues.
+    /// The call has failed, and the driver does not continue it.
     Final,
-    /// The driver may still be at work, or have done it: only a repetition of the call, or its
-    /// reverse, tells.
+    /// The driver may continue the call, or may have completed it. Only a repeated call or the reverse call shows the
+    /// result.
     Uncertain,
 }
 
-/// The error of a call of a driver.
+/// The error of a call to a driver.
 #[derive(Debug, thiserror::Error)]
 pub enum CsiError {
-    /// There is no driver at the socket.
+    /// No driver listens at the socket.
     #[error("connect to {}: {source}", socket.display())]
     Unreachable {
         socket: PathBuf,
-        /// The system's error.
         source: std::io::Error,
     },
-    /// The driver refused, failed, or did not answer.
+    /// The driver returned an error, or did not respond.
     #[error("{method}: {source}")]
     Call {
         method: &'static str,
-        /// The failure.
         source: RpcError,
     },
-    /// The answer is malformed.
+    /// The response cannot be decoded.
     #[error("{method}: malformed answer: {source}")]
     Malformed {
         method: &'static str,
-        /// The reason.
         source: DecodeError,
     },
-    /// The answer is against the specification.
+    /// The response violates the specification.
     #[error("{method}: {reason}")]
     Invalid {
         method: &'static str,
-        /// The broken rule.
+        /// The violated rule.
         reason: String,
     },
 }
 
 impl CsiError {
-    /// Whether the call has certainly ended without effect. The codes are those that kubelet takes for
-    /// uncertain (`isFinalError` of `pkg/volume/csi`), by the specification's table of errors.
+    /// Whether the call has certainly ended without effect. The uncertain codes are those of kubelet (`isFinalError` of
+    /// `pkg/volume/csi`), from the specification's table of errors.
     pub fn finality(&self) -> Finality {
         let Self::Call { source, .. } = self else {
             return match self {
@@ -74,7 +71,7 @@ impl CsiError {
         }
     }
 
-    /// The driver's code.
+    /// The gRPC code of the driver.
     fn code(&self) -> Option<Code> {
         match self {
             Self::Call {
@@ -85,7 +82,7 @@ impl CsiError {
         }
     }
 
-    /// Whether the driver could not be reached or did not answer in time.
+    /// Whether the driver could not be reached or did not respond in time.
     pub fn is_silence(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
@@ -96,19 +93,18 @@ impl CsiError {
         }
     }
 
-    /// Whether the driver says that there is no such volume, so that there is nothing to undo.
+    /// Whether the volume does not exist at the driver, so that a reverse call has no work.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(Code::NOT_FOUND)
     }
 
-    /// Whether no repetition of an expansion helps: the codes of kubelet's `isInfeasibleError`.
+    /// Whether each further attempt of an expansion would fail. The codes are those of kubelet's `isInfeasibleError`.
     pub fn is_infeasible(&self) -> bool {
         let infeasible = [Code::INVALID_ARGUMENT, Code::OUT_OF_RANGE, Code::NOT_FOUND];
         self.code().is_some_and(|code| infeasible.contains(&code))
     }
 
-    /// Whether the driver refuses the call because of the volume's state: an expansion, while the volume
-    /// is in use.
+    /// Whether the driver rejects the call because of the volume's state, for instance an expansion of a volume in use.
     pub fn is_of_state(&self) -> bool {
         self.code() == Some(Code::FAILED_PRECONDITION)
     }

@@ -1,8 +1,8 @@
-//! A client of CSI drivers, for the part that a node agent has: a driver's registration, its identity,
+//! A client of CSI drivers with the calls of a node agent: the registration of a driver, the Identity service,
 //! and the Node service (<https://github.com/container-storage-interface/spec/blob/master/spec.md>).
 //!
-//! A driver is reached by its unix socket. Each call has a connection of its own: drivers restart, and
-//! a call costs far more than a connection.
+//! The client connects to the Unix socket of a driver. Each call has a separate connection, because drivers restart, and
+//! the work of a call is far larger than the work of a connection.
 
 mod connection;
 mod driver;

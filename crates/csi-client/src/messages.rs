@@ -22,15 +22,13 @@ pub enum AccessMode {
 /// The form in which a volume is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessType {
-    /// As a device.
     Block,
-    /// As a file system.
     Mount {
-        /// The file system; the driver's choice if empty.
+        /// Empty if the driver chooses the file system.
         fs_type: String,
         /// Mount options.
         flags: Vec<String>,
-        /// The group of all files, for drivers that set it themselves.
+        /// The group of all files, for drivers that set the group.
         group: Option<i64>,
     },
 }
@@ -83,20 +81,19 @@ impl From<&VolumeCapability> for api::VolumeCapability {
     }
 }
 
-/// `NodeStageVolumeRequest`: a volume is made ready on a node, once for all pods.
+/// `NodeStageVolumeRequest`: prepares a volume on a node, once for all pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageRequest {
-    /// The driver's name of the volume.
+    /// The id of the volume at the driver.
     pub volume_id: String,
-    /// The result of the attachment.
+    /// The metadata of the VolumeAttachment.
     pub publish_context: BTreeMap<String, String>,
-    /// The directory in which the driver makes it ready.
+    /// The directory in which the driver stages the volume.
     pub staging_path: String,
-    /// The access that the volume is staged for.
     pub capability: VolumeCapability,
     /// Credentials: the content of the Secret for staging.
     pub secrets: BTreeMap<String, String>,
-    /// The attributes that the driver gave to the volume.
+    /// The attributes of the volume (`volumeAttributes`).
     pub volume_context: BTreeMap<String, String>,
 }
 
@@ -113,24 +110,22 @@ impl From<&StageRequest> for api::NodeStageVolumeRequest {
     }
 }
 
-/// `NodePublishVolumeRequest`: a volume is mounted for one pod.
+/// `NodePublishVolumeRequest`: mounts a volume for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishRequest {
-    /// The driver's name of the volume.
+    /// The id of the volume at the driver.
     pub volume_id: String,
-    /// The result of the attachment.
+    /// The metadata of the VolumeAttachment.
     pub publish_context: BTreeMap<String, String>,
-    /// The directory in which it was staged, if the driver stages.
+    /// The directory in which the volume is staged; `None` if the driver does not stage.
     pub staging_path: Option<String>,
-    /// The path for the pod. Its parent exists, and the driver makes it.
+    /// The path for the pod. The parent directory exists, and the driver creates the path.
     pub target_path: String,
-    /// The access that the volume is published for.
     pub capability: VolumeCapability,
-    /// Whether nothing may be written.
     pub read_only: bool,
     /// Credentials: the content of the Secret for publishing.
     pub secrets: BTreeMap<String, String>,
-    /// The attributes of the volume, and of the pod where the driver asks for them.
+    /// The attributes of the volume, and of the pod if the driver requests them.
     pub volume_context: BTreeMap<String, String>,
 }
 
@@ -149,18 +144,16 @@ impl From<&PublishRequest> for api::NodePublishVolumeRequest {
     }
 }
 
-/// `NodeExpandVolumeRequest`: the node's part of a volume's growth.
+/// `NodeExpandVolumeRequest`: grows the file system of a volume on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpandRequest {
-    /// The driver's name of the volume.
+    /// The id of the volume at the driver.
     pub volume_id: String,
-    /// The path at which the volume was published.
+    /// The path at which the volume is published.
     pub volume_path: String,
-    /// The directory in which it was staged, if the driver stages.
+    /// The directory in which the volume is staged; `None` if the driver does not stage.
     pub staging_path: Option<String>,
-    /// The wanted capacity in bytes.
     pub required_bytes: i64,
-    /// The access that the volume is published for.
     pub capability: VolumeCapability,
     /// Credentials: the content of the Secret for expansion.
     pub secrets: BTreeMap<String, String>,
@@ -200,20 +193,20 @@ impl From<api::GetPluginInfoResponse> for PluginInfo {
     }
 }
 
-/// `NodeGetInfoResponse`: the node as the driver names it.
+/// `NodeGetInfoResponse`: the id and the topology of the node at the driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// The driver's name of the node.
+    /// The id of the node at the driver.
     pub node_id: String,
-    /// Most volumes on it; `None` for no limit.
+    /// Maximum number of volumes on the node; `None` for no limit.
     pub volumes_max: Option<i32>,
-    /// The place of the node.
+    /// The topology segments of the node.
     pub topology: BTreeMap<String, String>,
 }
 
 impl From<api::NodeGetInfoResponse> for NodeInfo {
     fn from(info: api::NodeGetInfoResponse) -> Self {
-        // CSINode has 32 bits; kubelet writes the largest number for more.
+        // The number in a CSINode has 32 bits; kubelet writes the largest number in place of a larger limit.
         let volumes_max = i32::try_from(info.max_volumes_per_node).unwrap_or(i32::MAX);
         let topology = info.accessible_topology.unwrap_or_default();
         Self {
@@ -227,17 +220,17 @@ impl From<api::NodeGetInfoResponse> for NodeInfo {
 /// `NodeGetCapabilitiesResponse`: the optional calls of a driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeCapabilities {
-    /// Volumes are staged before they are published.
+    /// The driver stages volumes before it publishes them.
     pub stage: bool,
-    /// It knows how full a volume is.
+    /// The driver reports the usage of volumes.
     pub stats: bool,
-    /// It grows file systems and devices on the node (`EXPAND_VOLUME`).
+    /// The driver grows file systems and devices on the node (`EXPAND_VOLUME`).
     pub expand: bool,
-    /// It distinguishes one writing pod from several on one node.
+    /// The driver distinguishes one writing pod from several writing pods on a node.
     pub single_node_multi_writer: bool,
-    /// It gives all files to a group itself.
+    /// The driver sets the group of all files.
     pub mount_group: bool,
-    /// It knows whether a volume is damaged.
+    /// The driver reports whether a volume is damaged.
     pub condition: bool,
 }
 
@@ -270,15 +263,13 @@ impl NodeCapabilities {
 /// Capacity and usage of a volume, in bytes or in inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// The capacity.
     pub total: u64,
-    /// The used amount.
     pub used: u64,
-    /// The amount that is free for users.
+    /// The free amount for users without privileges.
     pub available: u64,
 }
 
-/// `NodeGetVolumeStatsResponse`; `None` for figures that the driver does not report.
+/// `NodeGetVolumeStatsResponse`; `None` for values that the driver does not report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VolumeStats {
     /// Usage in bytes.

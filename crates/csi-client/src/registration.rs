@@ -1,5 +1,5 @@
-//! Registration of a driver with the node (`pluginregistration` of `k8s.io/kubelet`): the driver's
-//! registrar has a socket in a directory of the node and answers there.
+//! Registration of a driver with the node (`pluginregistration` of `k8s.io/kubelet`): the registrar of the driver
+//! listens on a socket in a directory of the node.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use crate::CsiError;
 use crate::connection::call;
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// The kind of plugins that drivers of volumes are.
+/// The plugin type of CSI drivers.
 const CSI_PLUGIN: &str = "CSIPlugin";
 
 /// A socket in the registration directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugin {
-    /// The path of its socket, on which it answers `GetInfo`.
+    /// The path of the socket on which the registrar responds to `GetInfo`.
     pub socket: PathBuf,
 }
 
-/// A driver that wants to be registered.
+/// A driver that requests its registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistrationInfo {
     /// The driver's name, for instance `hostpath.csi.k8s.io`.
     pub name: String,
-    /// Its socket, as the node's pods name it.
+    /// The path of its socket in the file system of pods.
     pub endpoint: PathBuf,
 }
 
@@ -33,7 +33,7 @@ impl Plugin {
     /// The driver behind the socket.
     ///
     /// # Errors
-    /// Nobody answers; another kind of plugin; no version of CSI that is supported.
+    /// The registrar does not respond, has another plugin type, or supports no common version of CSI.
     pub async fn info(&self) -> Result<RegistrationInfo, CsiError> {
         let method = registration::GET_INFO;
         let found = call(&self.socket, method, &InfoRequest {}, LIMIT).await?;
@@ -59,10 +59,10 @@ impl Plugin {
         })
     }
 
-    /// Tells the driver the result of its registration.
+    /// Sends the result of the registration to the registrar.
     ///
     /// # Errors
-    /// Nobody answers.
+    /// The registrar does not respond.
     pub async fn notify(&self, result: Result<(), &str>) -> Result<(), CsiError> {
         let status = RegistrationStatus {
             plugin_registered: result.is_ok(),
@@ -70,21 +70,21 @@ impl Plugin {
         };
         let method = registration::NOTIFY_REGISTRATION_STATUS;
         match call(&self.socket, method, &status, LIMIT).await {
-            // The driver has been told, whatever it answers.
+            // The registrar has received the result, even if its response is an error.
             Ok(_) | Err(CsiError::Malformed { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 }
 
-/// Whether the node speaks this version: CSI 1.
+/// Whether the node supports a version: CSI 1.
 fn is_supported(version: &str) -> bool {
     let plain = version.strip_prefix('v').unwrap_or(version);
     plain == "1" || plain.starts_with("1.")
 }
 
-/// Whether a text is a name by the specification: letters, digits, dashes and dots, at most 63. The
-/// name becomes part of paths.
+/// Whether a text is a valid name of a driver: at most 63 letters, digits, dashes and dots. The name becomes a part of
+/// paths.
 pub(crate) fn is_driver_name(name: &str) -> bool {
     let (first, last) = (name.bytes().next(), name.bytes().next_back());
     let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());

@@ -60,6 +60,31 @@ fn serving(dir: &Path) -> (Arc<NodeDriver>, Driver, TestDriver) {
 async fn a_volume_is_staged_published_and_both_are_undone() {
     let dir = tempfile::tempdir().unwrap();
     let (node, driver, _serving) = serving(dir.path());
+    check_info(&driver).await;
+    std::fs::create_dir_all(dir.path().join("stage")).unwrap();
+    std::fs::create_dir_all(dir.path().join("pod")).unwrap();
+    let stage = check_stage(&driver).await;
+    let publication = check_publication(&node, &driver, &stage).await;
+    check_expansion(&node, &driver, &publication).await;
+    check_stats(&driver, &publication, dir.path()).await;
+    let busy = driver.unstage("v1", &stage.staging_path).await.unwrap_err();
+    assert!(busy.to_string().contains("still published"), "{busy}");
+    for _ in 0..2 {
+        let target = &publication.target_path;
+        driver.unpublish("v1", target).await.unwrap();
+    }
+    for _ in 0..2 {
+        driver.unstage("v1", &stage.staging_path).await.unwrap();
+    }
+    assert_eq!(node.mounts_of("v1"), 0);
+    let calls = node.calls();
+    assert_eq!(calls[2].secrets, texts(&[("key", "secret")]));
+    assert_eq!(calls[2].publish_context, texts(&[("device", "sdb")]));
+    assert_eq!((calls[2].mode, calls[4].mode), (6, 6));
+    assert_eq!(calls[4].context.len(), 2);
+}
+
+async fn check_info(driver: &Driver) {
     assert_eq!(driver.info().await.unwrap().name, driver.name);
     let info = driver.node_info().await.unwrap();
     assert_eq!(
@@ -69,9 +94,10 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
     assert_eq!(info.topology, texts(&[("example.com/zone", "z1")]));
     let can = driver.node_capabilities().await.unwrap();
     assert!(can.stage && can.stats && can.condition && can.expand && !can.mount_group);
+}
 
-    std::fs::create_dir_all(dir.path().join("stage")).unwrap();
-    std::fs::create_dir_all(dir.path().join("pod")).unwrap();
+/// Returns the request for an existing volume, which is not staged yet.
+async fn check_stage(driver: &Driver) -> StageRequest {
     let mut stage = StageRequest {
         volume_id: "none".to_owned(),
         publish_context: texts(&[("device", "sdb")]),
@@ -86,6 +112,15 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
         "{error}"
     );
     stage.volume_id = "v1".to_owned();
+    stage
+}
+
+/// Stages and publishes the volume. Returns the publication.
+async fn check_publication(
+    node: &NodeDriver,
+    driver: &Driver,
+    stage: &StageRequest,
+) -> PublishRequest {
     let mut publication = PublishRequest {
         volume_id: "v1".to_owned(),
         publish_context: stage.publish_context.clone(),
@@ -99,13 +134,17 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
     assert!(driver.publish(&publication).await.is_err());
     // An answer that is lost after the work: the call is repeated.
     node.fail_next("NodeStageVolume", Failure::DiesAfter);
-    let lost = driver.stage(&stage).await.unwrap_err();
+    let lost = driver.stage(stage).await.unwrap_err();
     assert_eq!(lost.finality(), Finality::Uncertain, "{lost}");
-    driver.stage(&stage).await.unwrap();
+    driver.stage(stage).await.unwrap();
     driver.publish(&publication).await.unwrap();
     publication.volume_context.clear();
     driver.publish(&publication).await.unwrap();
     assert_eq!(node.mounts_of("v1"), 2);
+    publication
+}
+
+async fn check_expansion(node: &NodeDriver, driver: &Driver, publication: &PublishRequest) {
     let mut expansion = ExpandRequest {
         volume_id: "v1".to_owned(),
         volume_path: publication.target_path.clone(),
@@ -125,7 +164,11 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
     expansion.volume_path = "/var/lib/kubelet/elsewhere".to_owned();
     let elsewhere = driver.expand(&expansion).await.unwrap_err();
     assert!(elsewhere.is_infeasible(), "{elsewhere}");
-    let (target, staging) = (&publication.target_path, Some(&*stage.staging_path));
+}
+
+async fn check_stats(driver: &Driver, publication: &PublishRequest, dir: &Path) {
+    let target = &publication.target_path;
+    let staging = publication.staging_path.as_deref();
     let stats = driver.stats("v1", target, staging).await.unwrap();
     let usage = |total, used, available| {
         Some(Usage {
@@ -139,26 +182,11 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
         (usage(1000, 400, 600), usage(9, 4, 5))
     );
     assert_eq!(stats.is_abnormal, Some(false));
-    std::fs::write(dir.path().join("volumes/v1/broken"), "").unwrap();
+    std::fs::write(dir.join("volumes/v1/broken"), "").unwrap();
     let stats = driver.stats("v1", target, staging).await.unwrap();
     assert_eq!(stats.is_abnormal, Some(true));
     let elsewhere = driver.stats("v1", "/var/lib/kubelet/elsewhere", None).await;
     assert!(elsewhere.unwrap_err().is_not_found());
-    let busy = driver.unstage("v1", &stage.staging_path).await.unwrap_err();
-    assert!(busy.to_string().contains("still published"), "{busy}");
-    for _ in 0..2 {
-        let target = &publication.target_path;
-        driver.unpublish("v1", target).await.unwrap();
-    }
-    for _ in 0..2 {
-        driver.unstage("v1", &stage.staging_path).await.unwrap();
-    }
-    assert_eq!(node.mounts_of("v1"), 0);
-    let calls = node.calls();
-    assert_eq!(calls[2].secrets, texts(&[("key", "secret")]));
-    assert_eq!(calls[2].publish_context, texts(&[("device", "sdb")]));
-    assert_eq!((calls[2].mode, calls[4].mode), (6, 6));
-    assert_eq!(calls[4].context.len(), 2);
 }
 
 /// Each answer that is no message is an error, after which a call can be repeated.

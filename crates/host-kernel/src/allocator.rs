@@ -25,7 +25,7 @@ const ALIGN_OF_ANY: usize = size_of::<usize>();
 /// Freed memory at the end of an arena of the C library that is not returned to the kernel. It is as large as the
 /// largest usual response, a list of 5,000 pods.
 #[cfg(target_env = "gnu")]
-const KEPT_BYTES: libc::c_int = 16 << 20;
+const FREE_BYTES_MAX: libc::c_int = 16 << 20;
 
 /// The size from which a block of the C library has separate pages, which return to the kernel when the block is freed.
 #[cfg(target_env = "gnu")]
@@ -72,9 +72,10 @@ pub fn before_park() {
     }
 }
 
-/// There is one arena for each processor, in place of eight: an arena keeps freed memory of its own. Measured with two
-/// processors and three pods, 20 MiB of memory in place of 25. And the memory of a large answer is kept for the next one.
-/// With the defaults the kernel makes and clears 3,000 pages for each list of 5,000 pods in protobuf, a quarter of its cost.
+/// There is one arena for each processor in place of eight, because each arena retains freed memory. With two processors
+/// and three pods, the program has 20 MiB of memory in place of 25. The memory of a large response is retained for the
+/// next response. With the defaults, the kernel would allocate and clear 3,000 pages for each list of 5,000 pods in
+/// protobuf, a quarter of the cost of the list.
 fn prepare_c_library() {
     #[cfg(target_env = "gnu")]
     {
@@ -82,7 +83,7 @@ fn prepare_c_library() {
         let arenas = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
         let settings = [
             (libc::M_ARENA_MAX, arenas),
-            (libc::M_TRIM_THRESHOLD, KEPT_BYTES),
+            (libc::M_TRIM_THRESHOLD, FREE_BYTES_MAX),
             (libc::M_MMAP_THRESHOLD, OWN_PAGES_BYTES),
         ];
         for (setting, value) in settings {
@@ -113,14 +114,14 @@ fn prepare_mimalloc() -> io::Result<()> {
     }
     let mut id = ptr::null_mut();
     // SAFETY: the process has one thread. The mapping is that of above, which nothing else uses. `id` lives during the
-    // call. Kernels without huge pages refuse the advice, which is as good.
+    // call. Kernels without huge pages reject the advice and have the same result.
     let is_managed = unsafe {
         libc::madvise(arena, ARENA_BYTES, libc::MADV_NOHUGEPAGE);
         mimalloc::mi_option_set(PURGE_DELAY, PURGE_DELAY_MILLISECONDS);
         mimalloc::mi_manage_os_memory_ex(arena, ARENA_BYTES, false, false, true, -1, false, &mut id)
     };
     if !is_managed {
-        // SAFETY: the mapping of above; mimalloc did not take it.
+        // SAFETY: the mapping of above; mimalloc does not use it.
         unsafe { libc::munmap(arena, ARENA_BYTES) };
         return Err(io::Error::from(io::ErrorKind::OutOfMemory));
     }
@@ -157,8 +158,8 @@ fn is_of_mimalloc(block: *mut u8) -> bool {
         || unsafe { mimalloc::mi_is_in_heap_region(block.cast()) }
 }
 
-// SAFETY: each block is freed and resized by the allocator that made it, with the size and the alignment that it was
-// made with. Both keep the contract of `GlobalAlloc`; mimalloc's blocks of any size are aligned to a word.
+// SAFETY: each block is freed and resized by the allocator that allocated it, with the size and the alignment of its
+// allocation. Both keep the contract of `GlobalAlloc`; mimalloc's blocks of any size are aligned to a word.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's layout.

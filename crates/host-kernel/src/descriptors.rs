@@ -44,7 +44,7 @@ pub unsafe fn close_inherited() -> io::Result<()> {
 }
 
 fn close_range(flags: libc::c_uint) -> io::Result<()> {
-    // SAFETY: takes integers, touches no memory; what is closed is the caller's to answer for.
+    // SAFETY: takes integers and touches no memory; the caller is responsible for the closed descriptors.
     let result = unsafe {
         libc::syscall(
             libc::SYS_close_range,

@@ -1,7 +1,7 @@
 //! Loop devices, which present files of the host as block devices.
 //!
 //! The kernel detaches a device automatically when it is no longer open or mounted, so a killed user leaves nothing
-//! behind. A device for other processes, which open and close it, is [kept](LoopDevice::kept_over) until it is
+//! behind. A device for other processes, which open and close it, is [persistent](LoopDevice::persistent_over) until it is
 //! detached.
 
 use std::fs::{File, OpenOptions};
@@ -105,7 +105,7 @@ impl LoopDevice {
     ///
     /// # Errors
     /// The errors of `over`.
-    pub fn kept_over(backing: &Path) -> io::Result<Self> {
+    pub fn persistent_over(backing: &Path) -> io::Result<Self> {
         let Some(device) = Self::find(backing)? else {
             return Self::attach(backing, 0);
         };
@@ -234,7 +234,10 @@ mod tests {
         let file = File::create(&backing).unwrap();
         file.set_len(1 << 20).unwrap();
         assert!(LoopDevice::find(&backing).unwrap().is_none());
-        let path = LoopDevice::kept_over(&backing).unwrap().path().to_owned();
+        let path = LoopDevice::persistent_over(&backing)
+            .unwrap()
+            .path()
+            .to_owned();
         // No process has the device open now.
         let found = LoopDevice::find(&backing).unwrap().unwrap();
         assert_eq!(found.path(), path);
@@ -247,7 +250,7 @@ mod tests {
         // The device is detached while it is open, and requested again before it is closed.
         let reader = open(&path).unwrap();
         found.detach().unwrap();
-        let again = LoopDevice::kept_over(&backing).unwrap();
+        let again = LoopDevice::persistent_over(&backing).unwrap();
         drop(reader);
         assert_eq!(
             LoopDevice::find(&backing).unwrap().unwrap().path(),

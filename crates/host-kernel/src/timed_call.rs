@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// The keys of the calls that have not returned yet.
-static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static PENDING_KEYS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// The reason why a call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +35,12 @@ pub fn call_with_timeout_blocking<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, TimedCallError> {
-    let (tell, told) = mpsc::sync_channel(1);
+    let (sender, receiver) = mpsc::sync_channel(1);
     start(key, work, move |result| {
-        // After the limit, nobody receives the result.
-        tell.send(result).ok();
+        // After the limit, no receiver exists.
+        sender.send(result).ok();
     })?;
-    told.recv_timeout(limit).map_err(|error| match error {
+    receiver.recv_timeout(limit).map_err(|error| match error {
         mpsc::RecvTimeoutError::Timeout => TimedCallError::TimedOut,
         mpsc::RecvTimeoutError::Disconnected => panicked(),
     })
@@ -55,12 +55,12 @@ pub async fn call_with_timeout<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, TimedCallError> {
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     start(key, work, move |result| {
-        tell.send(result).ok();
+        sender.send(result).ok();
     })?;
-    match timeout(limit, told).await {
-        Ok(told) => told.map_err(|_| panicked()),
+    match timeout(limit, receiver).await {
+        Ok(result) => result.map_err(|_| panicked()),
         Err(_) => Err(TimedCallError::TimedOut),
     }
 }
@@ -72,33 +72,33 @@ fn panicked() -> TimedCallError {
 fn start<T: Send + 'static>(
     key: String,
     work: impl FnOnce() -> T + Send + 'static,
-    tell: impl FnOnce(T) + Send + 'static,
+    send: impl FnOnce(T) + Send + 'static,
 ) -> Result<(), TimedCallError> {
-    let turn = Turn::take(key).ok_or(TimedCallError::TimedOut)?;
-    let held = move || {
+    let permit = CallPermit::acquire(key).ok_or(TimedCallError::TimedOut)?;
+    let call = move || {
         let result = work();
-        drop(turn);
-        tell(result);
+        drop(permit);
+        send(result);
     };
     let thread = thread::Builder::new().name("remote-files".to_owned());
-    thread.spawn(held).map(drop).map_err(TimedCallError::Failed)
+    thread.spawn(call).map(drop).map_err(TimedCallError::Failed)
 }
 
 /// The permit for the call of a key.
-struct Turn(String);
+struct CallPermit(String);
 
-impl Turn {
-    fn take(key: String) -> Option<Turn> {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+impl CallPermit {
+    fn acquire(key: String) -> Option<CallPermit> {
+        let mut keys = PENDING_KEYS.lock().unwrap_or_else(PoisonError::into_inner);
         // Created only if the key is free, because dropping a permit takes the lock as well.
-        held.insert(key.clone()).then(|| Turn(key))
+        keys.insert(key.clone()).then(|| CallPermit(key))
     }
 }
 
-impl Drop for Turn {
+impl Drop for CallPermit {
     fn drop(&mut self) {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        held.remove(&self.0);
+        let mut keys = PENDING_KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.remove(&self.0);
     }
 }
 

@@ -36,14 +36,14 @@ pub struct PullSecret {
 
 /// A secret that a registry has accepted for an image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Known {
+struct SecretHash {
     #[serde(flatten)]
     holder: SecretName,
     /// The hash of the credentials.
     hash: String,
 }
 
-impl Known {
+impl SecretHash {
     fn of(secret: &PullSecret) -> Self {
         Self {
             holder: secret.holder.clone(),
@@ -59,7 +59,7 @@ struct Access {
     #[serde(default)]
     everybody: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    secrets: Vec<Known>,
+    secrets: Vec<SecretHash>,
 }
 
 /// The allowed users of an image, by repository. Empty for images that were not pulled.
@@ -77,7 +77,7 @@ impl ImageUsers {
     pub fn pulled(reference: &str, secret: Option<&PullSecret>) -> Self {
         let access = Access {
             everybody: secret.is_none(),
-            secrets: secret.map(Known::of).into_iter().collect(),
+            secrets: secret.map(SecretHash::of).into_iter().collect(),
         };
         Self([(repository(reference).to_owned(), access)].into())
     }
@@ -124,8 +124,8 @@ impl ImageUsers {
             return false;
         };
         let good = |secret: &PullSecret| {
-            let own = Known::of(secret);
-            let same = |known: &Known| known.hash == own.hash || known.holder == own.holder;
+            let own = SecretHash::of(secret);
+            let same = |known: &SecretHash| known.hash == own.hash || known.holder == own.holder;
             access.secrets.iter().any(same)
         };
         access.everybody || secrets.iter().any(good)

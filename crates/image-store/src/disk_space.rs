@@ -161,7 +161,7 @@ impl WriteSpace {
         }
     }
 
-    fn kept(&self, space: &Space) -> KeepFree {
+    fn reserve_of(&self, space: &Space) -> KeepFree {
         let Some(keep) = self.keep else {
             return KeepFree::default();
         };
@@ -178,7 +178,7 @@ impl WriteSpace {
     /// The amount does not fit, or the disk cannot be read.
     pub fn check(&self, bytes: u64, files: u64) -> Result<(), SpaceError> {
         let space = Space::of(&self.directory)?;
-        let refused = space.fits(bytes, files, self.kept(&space));
+        let refused = space.fits(bytes, files, self.reserve_of(&space));
         refused.map_err(|(lack, available, kept)| {
             SpaceError::OutOfSpace(OutOfSpace {
                 directory: self.directory.clone(),
@@ -197,7 +197,7 @@ impl WriteSpace {
     ///
     /// # Errors
     /// The write does not fit, or the disk cannot be read.
-    pub fn take(&mut self, bytes: u64, files: u64) -> Result<(), SpaceError> {
+    pub fn reserve(&mut self, bytes: u64, files: u64) -> Result<(), SpaceError> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.files = self.files.saturating_add(files);
         if self.bytes >= LOOK_BYTES || self.files >= LOOK_FILES {
@@ -232,7 +232,7 @@ impl WriteSpace {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             };
-            self.take(count as u64, 0)?;
+            self.reserve(count as u64, 0)?;
             to.write_all(&buffer[..count])?;
             written += count as u64;
         }
@@ -246,7 +246,7 @@ impl WriteSpace {
         let space = Space::of(&self.directory)?;
         let left = space
             .bytes_available
-            .saturating_sub(self.kept(&space).bytes);
+            .saturating_sub(self.reserve_of(&space).bytes);
         Ok(left.saturating_add(ARCHIVE_OVERHEAD_MAX))
     }
 }

@@ -107,7 +107,7 @@ fn extract(path: &Path, target: &Path, room: &mut WriteSpace) -> Result<(), Impo
     for entry in archive.entries().map_err(not_tar)? {
         let mut entry = entry.map_err(not_tar)?;
         let name = entry.path().map_err(not_tar)?.into_owned();
-        room.take(0, 1).map_err(refused)?;
+        room.reserve(0, 1).map_err(refused)?;
         let Some(place) = below(target, &name) else {
             return Err(malformed(format!("unsafe path {name:?}")));
         };
@@ -185,7 +185,7 @@ impl Import<'_> {
     fn layout(&self) -> Result<Vec<String>, ImportError> {
         let bytes = self.read(Path::new("index.json"))?;
         let index =
-            document(&*bytes).map_err(|reason| self.malformed(format!("index.json: {reason}")))?;
+            document(&*bytes).map_err(|error| self.malformed(format!("index.json: {error}")))?;
         let mut names = Vec::new();
         let mut other_platforms = Vec::new();
         for entry in index.manifests.unwrap_or_default() {
@@ -222,7 +222,7 @@ impl Import<'_> {
             return Err(self.malformed(reason));
         };
         let bytes = self.blob(&entry.digest)?;
-        match parse(&*bytes).map_err(|reason| self.malformed(reason))? {
+        match parse(&*bytes).map_err(|error| self.malformed(error.to_string()))? {
             Manifest::Index(entries) => match for_this_platform(&entries) {
                 Ok(entry) if *entry != Descriptor::default() => {
                     self.layout_image(entry, name, depth)
@@ -274,7 +274,7 @@ impl Import<'_> {
         config: &[u8],
         files: &[PathBuf],
     ) -> Result<Result<(), Vec<String>>, ImportError> {
-        let blob = configuration(config).map_err(|reason| self.malformed(reason))?;
+        let blob = configuration(config).map_err(|error| self.malformed(error.to_string()))?;
         if blob.os != "linux" || blob.architecture != architecture() {
             return Ok(Err(vec![format!("{}/{}", blob.os, blob.architecture)]));
         }

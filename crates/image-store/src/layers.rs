@@ -83,7 +83,7 @@ impl ImageStore {
         fs::create_dir(&root).map_err(io_error("make", &root))?;
         let context = match below {
             None => Context::unknown(),
-            Some(below) => Context::Known(self.below(below)),
+            Some(below) => Context::Available(self.below(below)),
         };
         let unpacked = unpack(&mut archive, &root, room, context)?;
         verified(archive)?;

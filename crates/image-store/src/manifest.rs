@@ -16,7 +16,7 @@ use crate::digest::Digest;
 const ENTRIES_MAX: usize = 10_000;
 
 /// Maximum number of stored bytes of a configuration. Usual images have a few kilobytes.
-const KEPT_BYTES_MAX: usize = 256 << 10;
+const CONFIG_BYTES_MAX: usize = 256 << 10;
 
 /// Annotations of a descriptor that contain the name of an image in an OCI layout, the preferred one first.
 /// Other annotations are not stored.
@@ -277,26 +277,60 @@ pub struct Blob {
     pub size: u64,
 }
 
+/// The reason why a document is no valid manifest, index or configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum MalformedDocument {
+    #[error("malformed {document}, at line {line}, column {column}")]
+    Json {
+        document: &'static str,
+        line: usize,
+        column: usize,
+    },
+    #[error("the {document} has more than {} {entries}", ENTRIES_MAX)]
+    TooManyEntries {
+        document: &'static str,
+        entries: &'static str,
+    },
+    #[error("the {0} has more than {max} bytes for containers", max = CONFIG_BYTES_MAX)]
+    TooLarge(&'static str),
+    #[error("manifest schema version {0} is not supported")]
+    SchemaVersion(u32),
+    #[error("the manifest has neither layers nor a list of manifests")]
+    NoLayers,
+    #[error("malformed or unknown digest")]
+    Digest,
+}
+
+impl MalformedDocument {
+    fn json(document: &'static str, error: &serde_json::Error) -> Self {
+        Self::Json {
+            document,
+            line: error.line(),
+            column: error.column(),
+        }
+    }
+}
+
 /// The position of a syntax error in a document, without the content of the document, which may be secret.
 pub fn json_fault(what: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     format!("malformed {what}, at line {line}, column {column}")
 }
 
-/// Reads a document. *Errors.* A message for users.
-pub fn document(bytes: impl Read) -> Result<Document, String> {
-    let document: Document =
-        serde_json::from_reader(bytes).map_err(|error| json_fault("manifest", &error))?;
+/// Reads a document.
+pub fn document(bytes: impl Read) -> Result<Document, MalformedDocument> {
+    let document: Document = serde_json::from_reader(bytes)
+        .map_err(|error| MalformedDocument::json("manifest", &error))?;
     bounded("manifest", "layers", document.layers.as_deref())?;
     bounded("index", "manifests", document.manifests.as_deref())?;
     Ok(document)
 }
 
-/// Reads the configuration of an image. *Errors.* A message for users.
-pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, String> {
+/// Reads the configuration of an image.
+pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, MalformedDocument> {
     let what = "configuration";
     let blob: ConfigBlob =
-        serde_json::from_reader(bytes).map_err(|error| json_fault(what, &error))?;
+        serde_json::from_reader(bytes).map_err(|error| MalformedDocument::json(what, &error))?;
     let ImageConfig {
         entrypoint,
         cmd,
@@ -318,35 +352,34 @@ pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, String> {
     }
     let texts = lists.iter().flat_map(|(_, list)| list.iter());
     let texts = texts.chain([working_dir, user]).chain(stop_signal);
-    if texts.map(String::len).sum::<usize>() > KEPT_BYTES_MAX {
-        return Err(format!(
-            "the {what} has more than {KEPT_BYTES_MAX} bytes for containers"
-        ));
+    if texts.map(String::len).sum::<usize>() > CONFIG_BYTES_MAX {
+        return Err(MalformedDocument::TooLarge(what));
     }
     Ok(blob)
 }
 
-fn bounded<T>(what: &str, entries: &str, list: Option<&[T]>) -> Result<(), String> {
+fn bounded<T>(
+    document: &'static str,
+    entries: &'static str,
+    list: Option<&[T]>,
+) -> Result<(), MalformedDocument> {
     match list.is_some_and(|list| list.len() > ENTRIES_MAX) {
-        true => Err(format!("the {what} has more than {ENTRIES_MAX} {entries}")),
+        true => Err(MalformedDocument::TooManyEntries { document, entries }),
         false => Ok(()),
     }
 }
 
-/// Parses a manifest or index. *Errors.* A message for users.
-pub fn parse(bytes: impl Read) -> Result<Manifest, String> {
+/// Parses a manifest or index.
+pub fn parse(bytes: impl Read) -> Result<Manifest, MalformedDocument> {
     let document = document(bytes)?;
     if document.schema_version != 2 {
-        return Err(format!(
-            "manifest schema version {} is not supported",
-            document.schema_version
-        ));
+        return Err(MalformedDocument::SchemaVersion(document.schema_version));
     }
     if let Some(manifests) = document.manifests {
         return Ok(Manifest::Index(manifests));
     }
     let (Some(config), Some(layers)) = (document.config, document.layers) else {
-        return Err("the manifest has neither layers nor a list of manifests".to_owned());
+        return Err(MalformedDocument::NoLayers);
     };
     let layers = layers.iter().map(blob).collect::<Result<_, _>>()?;
     Ok(Manifest::Image {
@@ -355,8 +388,8 @@ pub fn parse(bytes: impl Read) -> Result<Manifest, String> {
     })
 }
 
-fn blob(descriptor: &Descriptor) -> Result<Blob, String> {
-    let digest = Digest::parse(&descriptor.digest).ok_or("malformed or unknown digest")?;
+fn blob(descriptor: &Descriptor) -> Result<Blob, MalformedDocument> {
+    let digest = Digest::parse(&descriptor.digest).ok_or(MalformedDocument::Digest)?;
     Ok(Blob {
         digest,
         size: descriptor.size,
@@ -371,8 +404,8 @@ pub fn for_this_platform(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<St
             .as_ref()
             .is_some_and(|p| p.os == "linux" && p.architecture == architecture())
     };
-    if let Some(found) = manifests.iter().find(fits) {
-        return Ok(found);
+    if let Some(matching) = manifests.iter().find(fits) {
+        return Ok(matching);
     }
     // Archives with a single image often have no platform; the configuration is checked later.
     if let [only] = manifests
@@ -431,15 +464,17 @@ mod tests {
         for field in ["layers", "manifests"] {
             let whole = manifest(field, ENTRIES_MAX).unwrap().unwrap();
             assert_eq!(whole.len(), ENTRIES_MAX);
-            let error = manifest(field, ENTRIES_MAX + 2).unwrap_err();
+            let error = manifest(field, ENTRIES_MAX + 2).unwrap_err().to_string();
             assert!(error.contains(&format!("10000 {field}")), "{error}");
         }
         for field in ["Entrypoint", "Cmd", "Env"] {
             configured(field, &list(r#""a""#, ENTRIES_MAX)).unwrap();
-            let error = configured(field, &list(r#""a""#, ENTRIES_MAX + 2)).unwrap_err();
+            let error = configured(field, &list(r#""a""#, ENTRIES_MAX + 2))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("has more than 10000"), "{error}");
-            let long = format!(r#"["{}"]"#, "a".repeat(KEPT_BYTES_MAX + 1));
-            let error = configured(field, &long).unwrap_err();
+            let long = format!(r#"["{}"]"#, "a".repeat(CONFIG_BYTES_MAX + 1));
+            let error = configured(field, &long).unwrap_err().to_string();
             assert!(error.contains("262144 bytes"), "{error}");
         }
         let many: Vec<String> = (0..ENTRIES_MAX + 2)
@@ -450,7 +485,7 @@ mod tests {
             volumes(ENTRIES_MAX).unwrap().config.volumes.len(),
             ENTRIES_MAX
         );
-        let error = volumes(ENTRIES_MAX + 2).unwrap_err();
+        let error = volumes(ENTRIES_MAX + 2).unwrap_err().to_string();
         assert!(error.contains("10000 volumes"), "{error}");
     }
 
@@ -481,12 +516,14 @@ mod tests {
         assert!(
             parse(text.to_string().as_bytes())
                 .unwrap_err()
+                .to_string()
                 .contains("digest")
         );
         assert!(parse(&b"{"[..]).is_err());
         assert!(
             parse(&br#"{"schemaVersion":1}"#[..])
                 .unwrap_err()
+                .to_string()
                 .contains("version 1")
         );
     }

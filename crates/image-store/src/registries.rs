@@ -81,9 +81,9 @@ impl RegistriesConfig {
     /// The file cannot be read or parsed.
     pub fn read(path: &Path) -> Result<Self, RegistriesError> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text).map_err(|reason| RegistriesError::Parse {
+            Ok(text) => Self::parse(&text).map_err(|error| RegistriesError::Parse {
                 path: path.to_owned(),
-                reason,
+                reason: yaml_error::in_text(&error),
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(RegistriesError::Read {
@@ -93,11 +93,11 @@ impl RegistriesConfig {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, serde_saphyr::Error> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| yaml_error::in_text(&error))
+        serde_saphyr::from_str(text)
     }
 
     /// The endpoints to try for a registry: its mirrors in their order, then the registry itself.
@@ -111,7 +111,7 @@ impl RegistriesConfig {
         let own = if is_loopback(registry) {
             self.endpoint(&format!("http://{registry}"))
         } else {
-            self.endpoint(&format!("https://{}", own_host(registry)))
+            self.endpoint(&format!("https://{}", api_host(registry)))
         };
         if endpoints.iter().all(|endpoint| endpoint.host != own.host) {
             endpoints.push(own);
@@ -174,7 +174,7 @@ fn host_of(url: &str) -> (bool, &str) {
 }
 
 /// The host of a registry's API. Docker Hub's API has another host than its name.
-fn own_host(registry: &str) -> &str {
+fn api_host(registry: &str) -> &str {
     if registry == "docker.io" {
         "index.docker.io"
     } else {

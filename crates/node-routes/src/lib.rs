@@ -22,11 +22,11 @@ use tokio::sync::{Mutex, watch};
 /// Changes within this time are processed together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// The interval of the checks of the kernel, because other programs may change links and routes.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// The reason of the event about a node without a route.
 const UNREACHED: &str = "PodsOfNodeUnreachable";
 /// The delay before another attempt after the kernel has rejected a change.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The settings of the routes.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ struct NodeRoutes {
 #[derive(Default)]
 struct Connections {
     /// The peers that the kernel has; `None` before the first time and after a rejected change.
-    connected: Option<Wanted>,
+    connected: Option<Option<DesiredPeers>>,
     unreached: Vec<UnreachedPeer>,
 }
 
@@ -83,7 +83,7 @@ enum Cause {
     /// Node objects have changed.
     Nodes,
     /// The interval has passed, or this node's address has changed: the kernel is checked, too.
-    Look,
+    Interval,
 }
 
 impl Controller for NodeRoutes {
@@ -99,84 +99,98 @@ impl Controller for NodeRoutes {
     async fn feed(&self, queue: &Queue<Cause>) {
         let mut changes = self.nodes.subscribe();
         let mut node_ip = self.config.node_ip.clone();
-        queue.add(Cause::Look);
+        queue.add(Cause::Interval);
         loop {
             let cause = tokio::select! {
                 change = changes.next() => match change {
                     Some(_) => Cause::Nodes,
                     None => return,
                 },
-                Ok(()) = node_ip.changed() => Cause::Look,
+                Ok(()) = node_ip.changed() => Cause::Interval,
             };
             queue.add_after(cause, DEBOUNCE);
         }
     }
 
     async fn reconcile(&self, cause: &Cause) -> Result<ReconcileResult, Self::Error> {
-        let wanted = wanted(&self.nodes, &self.config);
+        let desired = desired_peers(&self.nodes, &self.config);
         let mut connections = self.connections.lock().await;
-        if *cause == Cause::Nodes && connections.connected.as_ref() == Some(&wanted) {
+        if *cause == Cause::Nodes && connections.connected.as_ref() == Some(&desired) {
             return Ok(ReconcileResult::Done);
         }
-        let unreached = match connect(&self.config.network, &wanted).await {
+        let unreached = match connect(&self.config.network, desired.as_ref()).await {
             Ok(unreached) => unreached,
             Err(error) => {
                 warn(&error);
                 connections.connected = None;
-                return Ok(ReconcileResult::RequeueAfter(RETRY));
+                return Ok(ReconcileResult::RequeueAfter(RETRY_DELAY));
             }
         };
-        let own = &self.config.node_name;
-        report(&connections.unreached, &unreached, &self.recorder, own);
+        let node = &self.config.node_name;
+        report(&connections.unreached, &unreached, &self.recorder, node);
         *connections = Connections {
-            connected: Some(wanted),
+            connected: Some(desired),
             unreached,
         };
         Ok(match cause {
             Cause::Nodes => ReconcileResult::Done,
-            Cause::Look => ReconcileResult::RequeueAfter(LOOK),
+            Cause::Interval => ReconcileResult::RequeueAfter(CHECK_INTERVAL),
         })
     }
 }
 
-/// The settings and the peers of this node; `None` while the node has no IPv4 address.
-type Wanted = Option<(PeerSettings, Vec<Peer>)>;
+/// The settings and the peers of this node.
+#[derive(Clone, Debug, PartialEq)]
+struct DesiredPeers {
+    settings: PeerSettings,
+    peers: Vec<Peer>,
+}
 
-fn wanted(nodes: &Cache<Node>, config: &Config) -> Wanted {
-    let IpAddr::V4(own) = *config.node_ip.borrow() else {
+/// `None` while the node has no IPv4 address.
+fn desired_peers(nodes: &Cache<Node>, config: &Config) -> Option<DesiredPeers> {
+    let IpAddr::V4(node_ip) = *config.node_ip.borrow() else {
         return None;
     };
     let nodes = nodes.list();
-    let others = nodes.iter().map(Arc::as_ref);
-    let peers = peers::of(others, &config.node_name);
+    let peers = peers::peers(nodes.iter().map(Arc::as_ref), &config.node_name);
     let settings = PeerSettings {
         transport: config.transport,
-        ..PeerSettings::new(own, config.cluster_cidr)
+        ..PeerSettings::new(node_ip, config.cluster_cidr)
     };
-    Some((settings, peers))
+    Some(DesiredPeers { settings, peers })
 }
 
 async fn connect(
     network: &PodNetwork,
-    wanted: &Wanted,
+    desired: Option<&DesiredPeers>,
 ) -> Result<Vec<UnreachedPeer>, pod_network::Error> {
-    match wanted {
-        Some((settings, peers)) => network.connect_peers(settings, peers).await,
+    match desired {
+        Some(DesiredPeers { settings, peers }) => network.connect_peers(settings, peers).await,
         None => Ok(Vec::new()),
     }
 }
 
 fn warn(cause: &(dyn std::error::Error + 'static)) {
-    tracing::warn!(cause, "the ways to other nodes are not made");
+    tracing::warn!(cause, "the routes to other nodes are not set");
 }
 
 /// Reports the nodes that have lost their route, or whose route is missing for another reason than before.
-fn report(before: &[UnreachedPeer], now: &[UnreachedPeer], recorder: &Recorder, own: &str) {
-    for peer in now.iter().filter(|peer| !before.contains(peer)) {
+fn report(
+    former: &[UnreachedPeer],
+    current: &[UnreachedPeer],
+    recorder: &Recorder,
+    local_node: &str,
+) {
+    for peer in current.iter().filter(|peer| !former.contains(peer)) {
         let (node, cause) = (&peer.name, &peer.cause);
         tracing::warn!(node, cause, "no route to the pods of a node");
-        let message = format!("Node {own} has no route to the pods of node {node}: {cause}");
-        recorder.event(reference(own), EventType::Warning, UNREACHED, message);
+        let message = format!("Node {local_node} has no route to the pods of node {node}: {cause}");
+        recorder.event(
+            reference(local_node),
+            EventType::Warning,
+            UNREACHED,
+            message,
+        );
     }
 }
 

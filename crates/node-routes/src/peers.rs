@@ -44,10 +44,10 @@ fn encryption(node: &Node) -> PeerEncryption {
     }
 }
 
-/// The nodes except `own` that have an IPv4 address and a pod range, sorted by name.
-pub fn of<'a>(nodes: impl IntoIterator<Item = &'a Node>, own: &str) -> Vec<Peer> {
+/// The nodes except `local_node` that have an IPv4 address and a pod range, sorted by name.
+pub fn peers<'a>(nodes: impl IntoIterator<Item = &'a Node>, local_node: &str) -> Vec<Peer> {
     let others = nodes.into_iter().filter_map(peer);
-    let mut peers: Vec<Peer> = others.filter(|peer| peer.name != own).collect();
+    let mut peers: Vec<Peer> = others.filter(|peer| peer.name != local_node).collect();
     peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     peers
 }
@@ -109,7 +109,7 @@ mod tests {
             encryption: PeerEncryption::Off,
         };
         assert_eq!(
-            of(&nodes, "own"),
+            peers(&nodes, "own"),
             [
                 peer("b", [192, 0, 2, 2], "10.244.1.0/24"),
                 peer("c", [192, 0, 2, 3], "10.244.2.0/24"),
@@ -124,7 +124,7 @@ mod tests {
         let of = |annotations: Value| {
             let mut node = node("b", json!("10.244.1.0/24"), internal("192.0.2.2"));
             node.metadata.annotations = serde_json::from_value(annotations).unwrap();
-            super::of([&node], "own").remove(0).encryption
+            peers([&node], "own").remove(0).encryption
         };
         let key = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
         let end = TunnelEnd {

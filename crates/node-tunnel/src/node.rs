@@ -27,11 +27,11 @@ pub async fn serve<S>(connection: S, kubelet_api: SocketAddr) -> Result<(), hype
 where
     S: Read + Write + Unpin + Send + 'static,
 {
-    let ended = CancellationToken::new();
-    let _end = ended.clone().drop_guard();
+    let shutdown = CancellationToken::new();
+    let _cancel = shutdown.clone().drop_guard();
     let service = service_fn(move |request: Request<Incoming>| {
-        let ended = ended.clone();
-        async move { Ok::<_, Infallible>(answer(request, kubelet_api, ended).await) }
+        let shutdown = shutdown.clone();
+        async move { Ok::<_, Infallible>(respond(request, kubelet_api, shutdown).await) }
     });
     Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -45,17 +45,17 @@ where
         .await
 }
 
-async fn answer(
+async fn respond(
     mut request: Request<Incoming>,
     kubelet_api: SocketAddr,
-    ended: CancellationToken,
+    shutdown: CancellationToken,
 ) -> Response<Empty<Bytes>> {
     let code = match is_for_this_node(&request) {
         false => StatusCode::FORBIDDEN,
         true => match timeout(ANSWER_LIMIT, TcpStream::connect(kubelet_api)).await {
             Ok(Ok(stream)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
-                tokio::spawn(ended.run_until_cancelled_owned(join(upgrade, stream)));
+                tokio::spawn(shutdown.run_until_cancelled_owned(join(upgrade, stream)));
                 StatusCode::OK
             }
             Ok(Err(error)) => {
@@ -65,9 +65,9 @@ async fn answer(
             Err(_) => StatusCode::GATEWAY_TIMEOUT,
         },
     };
-    let mut answer = Response::new(Empty::new());
-    *answer.status_mut() = code;
-    answer
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = code;
+    response
 }
 
 fn is_for_this_node(request: &Request<Incoming>) -> bool {

@@ -23,24 +23,24 @@ const FIRST_POD_INDEX: u32 = 2;
 pub(crate) struct Addresses {
     dir: PathBuf,
     range: Cidr,
-    by_uid: BTreeMap<String, Held>,
+    by_uid: BTreeMap<String, AssignedAddress>,
     next_index: u32,
 }
 
 /// The address and host ports of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Held {
+struct AssignedAddress {
     ip: Ipv4Addr,
     ports: Vec<HostPort>,
 }
 
-impl Held {
-    /// Parses the output of [`Held::text`]. Malformed lines are skipped.
-    fn read(text: &str) -> Option<Held> {
+impl AssignedAddress {
+    /// Parses the output of [`AssignedAddress::text`]. Malformed lines are skipped.
+    fn read(text: &str) -> Option<AssignedAddress> {
         let mut lines = text.lines();
         let ip = lines.next()?.trim().parse().ok()?;
         let ports = lines.filter_map(|line| line.parse().ok()).collect();
-        Some(Held { ip, ports })
+        Some(AssignedAddress { ip, ports })
     }
 
     fn text(&self) -> String {
@@ -50,7 +50,7 @@ impl Held {
 }
 
 /// Creates a directory and its parents, with a mode that denies access to users of the host.
-pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
+pub(crate) fn create_private(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let mut private = std::fs::DirBuilder::new();
     private.recursive(true).mode(0o700).create(dir)
@@ -59,26 +59,26 @@ pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
 impl Addresses {
     /// Reads the files; creates the directory if it is missing.
     pub(crate) fn open(dir: &Path, range: Cidr) -> Result<Addresses, Error> {
-        make_private(dir).map_err(file("create directory", dir))?;
+        create_private(dir).map_err(file("create directory", dir))?;
         let mut by_uid = BTreeMap::new();
         let mut newest = None;
         for entry in std::fs::read_dir(dir).map_err(file("read directory", dir))? {
             let entry = entry.map_err(file("read directory", dir))?;
             let path = entry.path();
-            let held = std::fs::read_to_string(&path)
+            let assigned = std::fs::read_to_string(&path)
                 .ok()
-                .and_then(|text| Held::read(&text))
-                .filter(|held| range.contains(held.ip));
+                .and_then(|text| AssignedAddress::read(&text))
+                .filter(|assigned| range.contains(assigned.ip));
             let name = entry
                 .file_name()
                 .into_string()
                 .ok()
                 .filter(|name| valid_uid(name));
-            match (name, held) {
-                (Some(uid), Some(held)) => {
+            match (name, assigned) {
+                (Some(uid), Some(assigned)) => {
                     let written = entry.metadata().and_then(|data| data.modified()).ok();
-                    newest = newest.max(written.map(|at| (at, held.ip)));
-                    by_uid.insert(uid, held);
+                    newest = newest.max(written.map(|at| (at, assigned.ip)));
+                    by_uid.insert(uid, assigned);
                 }
                 _ => std::fs::remove_file(&path).map_err(file("remove", &path))?,
             }
@@ -95,8 +95,8 @@ impl Addresses {
     /// Returns the pod's address, and assigns an address if the pod has none. The search for a free address
     /// starts after the last assigned one, so that a released address is not reused at once.
     pub(crate) fn assign(&mut self, uid: &str) -> Result<Ipv4Addr, Error> {
-        if let Some(held) = self.by_uid.get(uid) {
-            return Ok(held.ip);
+        if let Some(assigned) = self.by_uid.get(uid) {
+            return Ok(assigned.ip);
         }
         if !valid_uid(uid) {
             return Err(Error::InvalidUid {
@@ -107,26 +107,26 @@ impl Addresses {
             .free_address()
             .ok_or(Error::AddressesExhausted { range: self.range })?;
         let ports = Vec::new();
-        self.keep(uid, Held { ip: address, ports })?;
+        self.store(uid, AssignedAddress { ip: address, ports })?;
         self.next_index = index_of(self.range, address) + 1;
         Ok(address)
     }
 
-    fn keep(&mut self, uid: &str, held: Held) -> Result<(), Error> {
+    fn store(&mut self, uid: &str, assigned: AssignedAddress) -> Result<(), Error> {
         let path = self.dir.join(uid);
-        let text = held.text();
+        let text = assigned.text();
         durable_file::replace(&path, text.as_bytes(), 0o644, Durability::PageCache)
             .map_err(file("write", &path))?;
-        self.by_uid.insert(uid.to_owned(), held);
+        self.by_uid.insert(uid.to_owned(), assigned);
         Ok(())
     }
 
     /// Replaces the host ports of a pod that has an address.
     pub(crate) fn publish(&mut self, uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
         match self.by_uid.get(uid) {
-            Some(held) if held.ports != ports => {
-                let ip = held.ip;
-                self.keep(uid, Held { ip, ports })
+            Some(assigned) if assigned.ports != ports => {
+                let ip = assigned.ip;
+                self.store(uid, AssignedAddress { ip, ports })
             }
             _ => Ok(()),
         }
@@ -134,16 +134,16 @@ impl Addresses {
 
     /// All host ports of pods, sorted by the UIDs of the pods.
     pub(crate) fn published(&self) -> Vec<PublishedPort> {
-        let of = |held: &Held| {
-            let pod = held.ip;
-            let ports = held.ports.clone().into_iter();
+        let of = |assigned: &AssignedAddress| {
+            let pod = assigned.ip;
+            let ports = assigned.ports.clone().into_iter();
             ports.map(move |port| PublishedPort { pod, port })
         };
         self.by_uid.values().flat_map(of).collect()
     }
 
     fn free_address(&self) -> Option<Ipv4Addr> {
-        let used: BTreeSet<Ipv4Addr> = self.by_uid.values().map(|held| held.ip).collect();
+        let used: BTreeSet<Ipv4Addr> = self.by_uid.values().map(|assigned| assigned.ip).collect();
         let end = u32::try_from(self.range.size() - 1).unwrap_or(u32::MAX);
         let start = self.next_index.clamp(FIRST_POD_INDEX, end);
         (start..end)
@@ -154,7 +154,7 @@ impl Addresses {
 
     /// The pod's address; `None` if the pod has none.
     pub(crate) fn of(&self, uid: &str) -> Option<Ipv4Addr> {
-        self.by_uid.get(uid).map(|held| held.ip)
+        self.by_uid.get(uid).map(|assigned| assigned.ip)
     }
 
     /// Releases the pod's address, which may then be assigned to another pod.
@@ -173,8 +173,10 @@ impl Addresses {
 
     /// The addresses of all pods, by the UIDs of the pods.
     pub(crate) fn by_uid(&self) -> BTreeMap<String, Ipv4Addr> {
-        let held = self.by_uid.iter();
-        held.map(|(uid, held)| (uid.clone(), held.ip)).collect()
+        let assigned = self.by_uid.iter();
+        assigned
+            .map(|(uid, assigned)| (uid.clone(), assigned.ip))
+            .collect()
     }
 
     /// The UIDs of all pods with an address.

@@ -30,7 +30,7 @@ pub(crate) struct Sockets {
     udp: Vec<File>,
     client_ports: RangeInclusive<u16>,
     /// UDP sockets on ephemeral ports in the last reading.
-    perhaps: BTreeSet<ListeningAddress>,
+    ephemeral: BTreeSet<ListeningAddress>,
 }
 
 impl Sockets {
@@ -38,31 +38,32 @@ impl Sockets {
     pub(crate) fn open() -> Result<Sockets, Error> {
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
         let diagnosis = SocketDiagnosis::open();
-        let asked = diagnosis.and_then(|diagnosis| diagnosis.tcp_listeners().map(|_| diagnosis));
-        if let Err(error) = &asked {
+        let diagnosis =
+            diagnosis.and_then(|diagnosis| diagnosis.tcp_listeners().map(|_| diagnosis));
+        if let Err(error) = &diagnosis {
             tracing::info!(%error, "no diagnosis of sockets: /proc/net/tcp is read instead");
         }
         Ok(Sockets {
-            diagnosis: asked.ok(),
+            diagnosis: diagnosis.ok(),
             tcp: lists("tcp")?,
             udp: lists("udp")?,
             client_ports: range
                 .ok()
                 .and_then(|text| ports(&text))
                 .unwrap_or(CLIENT_PORTS),
-            perhaps: BTreeSet::new(),
+            ephemeral: BTreeSet::new(),
         })
     }
 
     /// Reads the listening sockets. A UDP client's socket on an ephemeral port cannot be distinguished from
     /// a server's socket, so such a socket counts only if two consecutive readings contain it.
-    pub(crate) fn look(&mut self) -> Result<Listening, Error> {
+    pub(crate) fn read(&mut self) -> Result<Listening, Error> {
         let failed = || file("read", "the kernel's sockets");
-        let mut places = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
         match &self.diagnosis {
             Some(diagnosis) => {
-                let found = diagnosis.tcp_listeners().map_err(failed())?.into_iter();
-                places.extend(found.filter_map(|(ip, port)| {
+                let listeners = diagnosis.tcp_listeners().map_err(failed())?.into_iter();
+                addresses.extend(listeners.filter_map(|(ip, port)| {
                     reach(ip).map(|address| ListeningAddress {
                         transport: Transport::Tcp,
                         address,
@@ -72,7 +73,7 @@ impl Sockets {
             }
             None => {
                 for list in &mut self.tcp {
-                    read(list, Transport::Tcp, &mut places).map_err(failed())?;
+                    read(list, Transport::Tcp, &mut addresses).map_err(failed())?;
                 }
             }
         }
@@ -80,13 +81,13 @@ impl Sockets {
         for list in &mut self.udp {
             read(list, Transport::Udp, &mut udp).map_err(failed())?;
         }
-        let (perhaps, certain): (BTreeSet<ListeningAddress>, _) = udp
+        let (ephemeral, certain): (BTreeSet<ListeningAddress>, _) = udp
             .into_iter()
-            .partition(|place| self.client_ports.contains(&place.port));
-        places.extend::<BTreeSet<ListeningAddress>>(certain);
-        places.extend(perhaps.intersection(&self.perhaps));
-        self.perhaps = perhaps;
-        Ok(places.into_iter().collect())
+            .partition(|address| self.client_ports.contains(&address.port));
+        addresses.extend::<BTreeSet<ListeningAddress>>(certain);
+        addresses.extend(ephemeral.intersection(&self.ephemeral));
+        self.ephemeral = ephemeral;
+        Ok(addresses.into_iter().collect())
     }
 }
 
@@ -107,7 +108,7 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
 fn read(
     list: &mut File,
     transport: Transport,
-    places: &mut BTreeSet<ListeningAddress>,
+    addresses: &mut BTreeSet<ListeningAddress>,
 ) -> io::Result<()> {
     list.rewind()?;
     for line in BufReader::new(list).lines().skip(1) {
@@ -115,7 +116,7 @@ fn read(
         match socket(&line) {
             Some((place, state)) => match (transport, state) {
                 (Transport::Tcp, TCP_LISTEN) | (Transport::Udp, UDP_UNCONNECTED) => {
-                    places.extend(place.map(|(address, port)| ListeningAddress {
+                    addresses.extend(place.map(|(address, port)| ListeningAddress {
                         transport,
                         address,
                         port,

@@ -29,7 +29,7 @@ use crate::{forwarding, names};
 
 /// Interval at which the host's listening sockets are read. During one interval, a new listener may share
 /// its port with a Service.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const READ_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum time that a pod waits for its filters.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -117,7 +117,7 @@ impl PodNetwork {
                 None => uplink_mtu,
             };
             let mut sockets = Sockets::open()?;
-            let listening = sockets.look()?;
+            let listening = sockets.read()?;
             Ok(PodNetwork {
                 host,
                 state_dir: options.state_dir,
@@ -248,25 +248,26 @@ impl PodNetwork {
 
     /// Reads the listening sockets of the host's programs at an interval. Never returns.
     pub async fn follow_listening(&self) {
-        let mut tick = tokio::time::interval(LOOK_INTERVAL);
+        let mut tick = tokio::time::interval(READ_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if let Err(error) = self.look().await {
-                tracing::warn!(%error, "the ports that the machine uses itself are not known");
+            if let Err(error) = self.read_listening().await {
+                tracing::warn!(%error, "the listening ports of the machine cannot be read");
             }
         }
     }
 
-    async fn look(&self) -> Result<(), Error> {
+    async fn read_listening(&self) -> Result<(), Error> {
         let sockets = Arc::clone(&self.sockets);
-        let look = move || {
+        let read = move || {
             let mut sockets = sockets.lock().unwrap_or_else(PoisonError::into_inner);
-            sockets.look()
+            sockets.read()
         };
-        let seen = blocking_value(look).await;
-        let seen = seen.map_err(|error| file("read", "/proc/net sockets")(error.into()))??;
-        replace(&self.listening, seen);
+        let listening = blocking_value(read).await;
+        let listening =
+            listening.map_err(|error| file("read", "/proc/net sockets")(error.into()))??;
+        replace(&self.listening, listening);
         Ok(())
     }
 
@@ -283,7 +284,7 @@ impl PodNetwork {
         if ports.is_empty() {
             return Ok(None);
         }
-        self.look().await?;
+        self.read_listening().await?;
         let listening = self.listening.borrow();
         let in_use = |port: &&HostPort| {
             let transport = match port.protocol {
@@ -306,17 +307,17 @@ impl PodNetwork {
     ) -> Result<T, Error> {
         let mut addresses = Arc::clone(&self.addresses).lock_owned().await;
         let work = move || {
-            let done = change(&mut addresses);
-            (addresses, done)
+            let result = change(&mut addresses);
+            (addresses, result)
         };
         let worked = blocking_value(work).await;
-        let (addresses, done) =
+        let (addresses, result) =
             worked.map_err(|error| file("change", "the pods' addresses")(error.into()))?;
-        self.tell(&addresses);
-        done
+        self.publish_addresses(&addresses);
+        result
     }
 
-    fn tell(&self, addresses: &Addresses) {
+    fn publish_addresses(&self, addresses: &Addresses) {
         replace(&self.published, addresses.published());
         replace(&self.connected, addresses.by_uid());
     }

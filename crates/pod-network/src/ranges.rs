@@ -14,7 +14,7 @@ use host_kernel::durable_file::{self, Durability};
 use object_model::cidr::Cidr;
 use serde::{Deserialize, Serialize};
 
-use crate::addresses::make_private;
+use crate::addresses::create_private;
 use crate::error::{Error, NoFreeRange, file};
 use crate::host::Host;
 use crate::neighbours::Neighbours;
@@ -271,7 +271,7 @@ pub fn read(path: &Path) -> Result<Option<Ranges>, Error> {
 
 fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    make_private(dir).map_err(file("create directory", dir))?;
+    create_private(dir).map_err(file("create directory", dir))?;
     let text = serde_json::to_vec(ranges).map_err(|error| file("write", path)(error.into()))?;
     durable_file::replace(path, &text, 0o644, Durability::Name).map_err(file("write", path))
 }

@@ -34,7 +34,7 @@ const ENDPOINT_WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-en
 pub(crate) struct HealthChecks {
     wanted: BTreeMap<ServiceName, HealthCheck>,
     open: BTreeMap<ServiceName, Open>,
-    in_step: watch::Sender<bool>,
+    is_current: watch::Sender<bool>,
     component: Component,
 }
 
@@ -57,22 +57,22 @@ impl HealthChecks {
             component,
             wanted: BTreeMap::new(),
             open: BTreeMap::new(),
-            in_step: watch::Sender::new(false),
+            is_current: watch::Sender::new(false),
         }
     }
 
     /// Sets the health check of a Service, or removes it.
-    pub(crate) fn note(&mut self, service: ServiceName, check: Option<HealthCheck>) {
+    pub(crate) fn set(&mut self, service: ServiceName, check: Option<HealthCheck>) {
         match check {
             Some(check) => self.wanted.insert(service, check),
             None => self.wanted.remove(&service),
         };
     }
 
-    /// Opens and closes ports as the checks require; `in_step` is true if the kernel has the rules. If
+    /// Opens and closes ports as the checks require; `is_current` is true if the kernel has the rules. If
     /// another program uses a port, the next call tries again.
-    pub(crate) async fn answer(&mut self, in_step: bool) {
-        self.in_step.send_replace(in_step);
+    pub(crate) async fn update(&mut self, is_current: bool) {
+        self.is_current.send_replace(is_current);
         let wanted = &self.wanted;
         let is_over = |name: &ServiceName, open: &mut Open| {
             wanted.get(name).is_none_or(|check| check.port != open.port)
@@ -95,12 +95,12 @@ impl HealthChecks {
             match TcpListener::bind((Ipv4Addr::UNSPECIFIED, check.port)).await {
                 Ok(listener) => {
                     let local_endpoints = watch::Sender::new(check.local_endpoints);
-                    let answers = Answers {
+                    let responses = Responses {
                         service: name.clone(),
                         local_endpoints: local_endpoints.subscribe(),
-                        in_step: self.in_step.subscribe(),
+                        is_current: self.is_current.subscribe(),
                     };
-                    let work = serve(listener, answers);
+                    let work = serve(listener, responses);
                     let open = Open {
                         port: check.port,
                         local_endpoints,
@@ -122,30 +122,30 @@ impl HealthChecks {
 
 /// The data for the responses of one Service.
 #[derive(Clone)]
-struct Answers {
+struct Responses {
     service: ServiceName,
     local_endpoints: watch::Receiver<usize>,
-    in_step: watch::Receiver<bool>,
+    is_current: watch::Receiver<bool>,
 }
 
-impl Answers {
+impl Responses {
     fn now(&self) -> Response<String> {
-        answer(
+        response(
             &self.service,
             *self.local_endpoints.borrow(),
-            *self.in_step.borrow(),
+            *self.is_current.borrow(),
         )
     }
 }
 
-fn answer(service: &ServiceName, local_endpoints: usize, in_step: bool) -> Response<String> {
+fn response(service: &ServiceName, local_endpoints: usize, is_current: bool) -> Response<String> {
     let body = json!({
         "service": { "namespace": service.namespace, "name": service.name },
         "localEndpoints": local_endpoints,
-        "serviceProxyHealthy": in_step,
+        "serviceProxyHealthy": is_current,
     });
     let mut response = Response::new(body.to_string());
-    if local_endpoints == 0 || !in_step {
+    if local_endpoints == 0 || !is_current {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     let headers = response.headers_mut();
@@ -156,7 +156,7 @@ fn answer(service: &ServiceName, local_endpoints: usize, in_step: bool) -> Respo
 }
 
 /// Serves until the task is aborted. Each connection gets one response.
-async fn serve(listener: TcpListener, answers: Answers) {
+async fn serve(listener: TcpListener, responses: Responses) {
     let open = Arc::new(Connections::default());
     let mut connections = JoinSet::new();
     loop {
@@ -177,18 +177,18 @@ async fn serve(listener: TcpListener, answers: Answers) {
             refusals::count(Budget::HealthCheckConnections);
         }
         let Some(slot) = slot else { continue };
-        let answers = answers.clone();
+        let responses = responses.clone();
         connections.spawn(async move {
             let service = service_fn(|_: Request<Incoming>| {
-                let answer = answers.now();
-                async { Ok::<_, Infallible>(answer) }
+                let response = responses.now();
+                async { Ok::<_, Infallible>(response) }
             });
             let mut http = http1::Builder::new();
             http.header_read_timeout(None).keep_alive(false);
             let connection = http.serve_connection(TokioIo::new(stream), service);
             // If the client disconnects, the error has no receiver.
-            let answered = tokio::time::timeout(limits::HEALTH_CHECK_TIMEOUT, connection);
-            drop(close.run_until_cancelled(answered).await);
+            let connection = tokio::time::timeout(limits::HEALTH_CHECK_TIMEOUT, connection);
+            drop(close.run_until_cancelled(connection).await);
             drop(slot);
         });
     }
@@ -205,17 +205,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_endpoints, local_endpoints) = watch::channel(1);
-        let (_rules, in_step) = watch::channel(true);
+        let (_rules, is_current) = watch::channel(true);
         let service = ServiceName {
             namespace: "default".to_owned(),
             name: "web".to_owned(),
         };
         let serving = tokio::spawn(serve(
             listener,
-            Answers {
+            Responses {
                 service,
                 local_endpoints,
-                in_step,
+                is_current,
             },
         ));
         let other = tokio::net::TcpSocket::new_v4().unwrap();
@@ -231,9 +231,9 @@ mod tests {
             .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
             .await
             .unwrap();
-        let mut answer = String::new();
-        other.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let mut response = String::new();
+        other.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
         serving.abort();
     }
 
@@ -243,10 +243,10 @@ mod tests {
             namespace: "default".to_owned(),
             name: "web".to_owned(),
         };
-        for (endpoints, in_step, status) in [(2, true, 200), (0, true, 503), (2, false, 503)] {
-            let answer = answer(&service, endpoints, in_step);
-            assert_eq!(answer.status(), status);
-            assert_eq!(answer.headers()[ENDPOINT_WEIGHT], endpoints.to_string());
+        for (endpoints, is_current, status) in [(2, true, 200), (0, true, 503), (2, false, 503)] {
+            let response = response(&service, endpoints, is_current);
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()[ENDPOINT_WEIGHT], endpoints.to_string());
         }
     }
 }

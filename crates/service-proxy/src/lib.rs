@@ -13,6 +13,7 @@ mod expressions;
 pub mod firewalls;
 mod health_checks;
 mod kernel;
+mod kernel_table;
 pub mod limits;
 mod message;
 #[cfg(test)]
@@ -27,4 +28,6 @@ mod rest;
 
 pub use kernel::{Kernel, KernelError};
 pub use policies::{LocalPods, Peers, PodAddresses, PolicySources};
-pub use proxy::{Config, Error, SwitchLink, remove, run, serve, serve_with_policies};
+pub use proxy::{
+    Config, Error, ServiceCaches, SwitchLink, remove, run, serve, serve_with_policies,
+};

@@ -33,7 +33,7 @@ pub(crate) fn none() -> NodeReceiver {
 }
 
 /// The properties for the node with this name.
-pub(crate) fn of(client: &Client, node_name: &str, component: &Component) -> NodeReceiver {
+pub(crate) fn watch(client: &Client, node_name: &str, component: &Component) -> NodeReceiver {
     let nodes: Cache<Node> = Cache::spawn_all(client, component);
     follow(nodes, node_name, component)
 }

@@ -154,7 +154,7 @@ impl PolicyChanges {
     ///
     /// # Errors
     /// The thread of the computation panicked.
-    pub(crate) async fn take(&mut self) -> Result<Option<Table>, Interrupted> {
+    pub(crate) async fn changed_filters(&mut self) -> Result<Option<Table>, Interrupted> {
         self.read().await;
         let is_known = self.peers.as_ref().is_none_or(Following::is_synced);
         if !self.differs || !is_known {

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use controller_framework::{Cache, ServiceChanges, ServiceState};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use host_kernel::{Interrupted, blocking_value};
+use host_kernel::Interrupted;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_api_client::Client;
@@ -17,17 +17,17 @@ use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use process_telemetry::Component;
 use service_routing::{
-    Connection, MachineAddresses, Protocol, ProxyNode, PublishedPort, Routes, ServiceName,
-    ServicePort, Settings, Table, TableChange, TunnelGuard, UdpFlow, denied, has_lost_endpoints,
-    health_check, misled_flows, ports, stale_flows, tightens, udp_differs,
+    MachineAddresses, ProxyNode, PublishedPort, Routes, ServiceName, ServicePort, Settings,
+    TableChange, TunnelGuard, health_check, ports, tightens,
 };
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
-use crate::conntrack;
 use crate::firewalls::{self, PodLinks};
 use crate::health_checks::HealthChecks;
 use crate::kernel::{Kernel, KernelError};
+use crate::kernel_table::{KernelTable, StaleFlows};
 use crate::limits;
 use crate::nodes::{self, NodeFacts, NodeReceiver};
 use crate::policies::{LocalPods, PolicyChanges, PolicySources};
@@ -107,10 +107,15 @@ pub fn run(
             return serve(services, slices, config, component).await;
         }
         let policies = PolicySources::watch(&client, &component);
-        let nodes = nodes::of(&client, &config.node_name, &component);
+        let nodes = nodes::watch(&client, &config.node_name, &component);
         let reports = Reports::to(client, &config.node_name, &component);
-        let around = Around { nodes, reports };
-        serve_among((services, slices), policies, around, config, component).await
+        let inputs = Inputs {
+            services,
+            slices,
+            policies: policy_changes(policies, &config),
+            nodes,
+        };
+        serve_inputs(inputs, reports, config, component).await
     }
     .boxed()
 }
@@ -126,9 +131,20 @@ pub async fn serve(
     component: impl Into<Component>,
 ) -> Result<(), Error> {
     let component = component.into();
-    let around = Around::alone(&component);
-    let work = keep_in_step((services, slices), None, around, config, component.clone());
-    component.watched("the table", work).await
+    let inputs = Inputs {
+        services,
+        slices,
+        policies: None,
+        nodes: nodes::none(),
+    };
+    let reports = Reports::to_nobody(&component);
+    serve_inputs(inputs, reports, config, component).await
+}
+
+/// The caches of Services and of their endpoints.
+pub struct ServiceCaches {
+    pub services: Cache<Service>,
+    pub slices: Cache<EndpointSlice>,
 }
 
 /// Runs the proxy with existing caches.
@@ -136,55 +152,102 @@ pub async fn serve(
 /// # Errors
 /// As [`run`].
 pub async fn serve_with_policies(
-    services: (Cache<Service>, Cache<EndpointSlice>),
+    caches: ServiceCaches,
     policies: PolicySources,
     config: Config,
     component: impl Into<Component>,
 ) -> Result<(), Error> {
     let component = component.into();
-    let around = Around::alone(&component);
-    serve_among(services, policies, around, config, component).await
+    let inputs = Inputs {
+        services: caches.services,
+        slices: caches.slices,
+        policies: policy_changes(policies, &config),
+        nodes: nodes::none(),
+    };
+    let reports = Reports::to_nobody(&component);
+    serve_inputs(inputs, reports, config, component).await
 }
 
-/// The proxy's inputs and outputs apart from Services and policies.
-struct Around {
-    nodes: NodeReceiver,
+/// The changes of NetworkPolicies; `None` if the proxy filters no pods.
+fn policy_changes(policies: PolicySources, config: &Config) -> Option<PolicyChanges> {
+    let pods = config.pods.clone()?;
+    Some(PolicyChanges::new(policies, &config.node_name, pods))
+}
+
+async fn serve_inputs(
+    inputs: Inputs,
     reports: Reports,
-}
-
-impl Around {
-    /// A proxy without other nodes, which reports only the health of its component.
-    fn alone(component: &Component) -> Around {
-        Around {
-            nodes: nodes::none(),
-            reports: Reports::to_nobody(component),
-        }
-    }
-}
-
-async fn serve_among(
-    services: (Cache<Service>, Cache<EndpointSlice>),
-    policies: PolicySources,
-    around: Around,
     config: Config,
     component: Component,
 ) -> Result<(), Error> {
-    let local = config.pods.clone();
-    let policies = local.map(|local| PolicyChanges::new(policies, &config.node_name, local));
-    let work = keep_in_step(services, policies, around, config, component.clone());
+    let work = keep_table_current(inputs, reports, config, component.clone());
     component.watched("the table", work).await
 }
 
+/// The watched objects from which the routes are computed.
+struct Inputs {
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+    /// `None` without filters of NetworkPolicies.
+    policies: Option<PolicyChanges>,
+    nodes: NodeReceiver,
+}
+
+impl Inputs {
+    /// Waits until the first lists are complete; `false` if a watch has ended before.
+    async fn wait_synced(&mut self) -> bool {
+        let policies = match &mut self.policies {
+            Some(policies) => policies.wait_synced().await,
+            None => true,
+        };
+        let nodes = self.nodes.wait_for(Option::is_some).await.is_ok();
+        self.services.wait_synced().await && self.slices.wait_synced().await && policies && nodes
+    }
+}
+
 /// Keeps the kernel's table equal to the routes until the component is shut down.
-async fn keep_in_step(
-    (services, slices): (Cache<Service>, Cache<EndpointSlice>),
-    mut policies: Option<PolicyChanges>,
-    Around { mut nodes, reports }: Around,
-    mut config: Config,
+async fn keep_table_current(
+    mut inputs: Inputs,
+    reports: Reports,
+    config: Config,
     component: Component,
 ) -> Result<(), Error> {
     let shutdown = component.shutdown.clone();
-    let settings = Settings {
+    let mut table = KernelTable::open(&config.instance_id)?;
+    let routes = Routes::new(settings(&config));
+    // Pods can reach other networks from the start. The table of a former process stays active until the
+    // new table is complete.
+    if !table.is_present().await? {
+        table.apply(&routes, Vec::new()).await?;
+    }
+    let links = pod_links(&config);
+    table.pass_firewalls(&links).await?;
+    table.keep_half_closed().await?;
+    let mut check = tokio::time::interval(limits::CHECK_INTERVAL);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let is_synced = shutdown.run_until_cancelled(inputs.wait_synced()).await;
+    let mut updates = TableUpdates {
+        changes: ServiceChanges::new(inputs.services, &inputs.slices),
+        policies: inputs.policies,
+        nodes: inputs.nodes,
+        config,
+        table,
+        routes,
+        links,
+        flows: StaleFlows::default(),
+        checks: HealthChecks::new(component),
+        rest: Rest::new(Instant::now()),
+        refusals: Refusals::new(reports),
+        surroundings: Surroundings::default(),
+    };
+    updates
+        .run(is_synced.unwrap_or(false), check, &shutdown)
+        .await?;
+    updates.stop().await
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
         pod_range: config.pod_cidr,
         cluster_range: config.cluster_cidr,
         service_range: config.service_cidr,
@@ -193,133 +256,156 @@ async fn keep_in_step(
         encrypted_link: config.encrypted_link.clone(),
         switch_range: config.switch.as_ref().map(|switch| switch.range),
         machines: MachineAddresses::default(),
-    };
-    let kernel = Kernel::open(&config.instance_id)?;
-    let mut proxy = Proxy {
-        kernel: Arc::new(Mutex::new(kernel)),
-        in_step: false,
-    };
-    let mut routes = Routes::new(settings);
-    // Pods can reach other networks from the start. The table of a former process stays active until the
-    // new table is complete.
-    if !proxy.is_present().await? {
-        proxy.apply(&routes, Vec::new()).await?;
     }
+}
+
+fn pod_links(config: &Config) -> PodLinks {
     let node_address = config.pod_cidr.nth(1);
     let switch = config.switch.iter().map(|switch| switch.name.clone());
-    let links = PodLinks {
+    PodLinks {
         prefixes: switch.chain([config.pod_link_prefix.clone()]).collect(),
         local_addresses: node_address
             .into_iter()
             .chain(config.unmanaged.clone())
             .collect(),
-    };
-    proxy.pass_firewalls(&links).await?;
-    proxy.keep_half_closed().await?;
-    let mut check = tokio::time::interval(limits::CHECK_INTERVAL);
-    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let synced = async {
-        let policies = match &mut policies {
-            Some(policies) => policies.wait_synced().await,
-            None => true,
-        };
-        let nodes = nodes.wait_for(Option::is_some).await.is_ok();
-        services.wait_synced().await && slices.wait_synced().await && policies && nodes
-    };
-    let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
-    let mut changes = ServiceChanges::new(services, &slices);
-    let mut flows = StaleFlows::default();
-    let mut checks = HealthChecks::new(component);
-    let mut due = synced;
-    let mut rest = Rest::new(Instant::now());
-    let mut refusals = Refusals::new(reports);
-    let mut surroundings = Surroundings::default();
-    while !shutdown.is_cancelled() {
-        let mut retry = false;
-        if due {
-            let mut moved = surroundings.take_nodes(&mut nodes);
-            if moved.is_some_and(|moved| moved.zone) {
-                changes.note_all();
+    }
+}
+
+/// The kernel's table, and the changes that are applied to it.
+struct TableUpdates {
+    config: Config,
+    changes: ServiceChanges,
+    /// `None` without filters of NetworkPolicies.
+    policies: Option<PolicyChanges>,
+    nodes: NodeReceiver,
+    table: KernelTable,
+    routes: Routes,
+    links: PodLinks,
+    flows: StaleFlows,
+    checks: HealthChecks,
+    rest: Rest,
+    refusals: Refusals,
+    surroundings: Surroundings,
+}
+
+impl TableUpdates {
+    /// Updates the table until `shutdown`. If the inputs are not synced, the table only passes the firewalls.
+    async fn run(
+        &mut self,
+        is_synced: bool,
+        mut check: Interval,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut is_due = is_synced;
+        while !shutdown.is_cancelled() {
+            let mut retry = false;
+            if is_due {
+                retry = !self.update().await?;
             }
-            let changed = changes.take();
-            moved = surroundings.take_servers(&changed).or(moved);
-            for state in &changed {
-                let service = state.service.as_deref();
-                let slices = state.slices.iter().map(Arc::as_ref);
-                let check =
-                    service.and_then(|service| health_check(service, slices, &config.node_name));
-                checks.note(name_of(state), check);
-            }
-            let here = ProxyNode {
-                node: &config.node_name,
-                zone: surroundings.nodes.zone.as_deref(),
-            };
-            let changed = ports_of(&changed, here);
-            let published = config.host_ports.borrow_and_update().clone();
-            flows.note(&routes, &changed, &published);
-            let services: Vec<ServiceName> = changed.keys().cloned().collect();
-            let mut steps = routes.replace(changed);
-            refusals.tell_withheld(&routes, services);
-            if moved.is_some() {
-                steps.extend(routes.place(surroundings.machines()));
-                let services: Vec<ServiceName> = routes.services().cloned().collect();
-                refusals.tell_withheld(&routes, services);
-            }
-            steps.extend(routes.publish(published));
-            steps.extend(routes.hold(config.listening.borrow_and_update().clone()));
-            steps.extend(routes.guard(config.tunnel.borrow_and_update().clone()));
-            let started = Instant::now();
-            if let Some(policies) = &mut policies
-                && let Some(filters) = policies.take().await?
-            {
-                let filtered = routes.filter(filters);
-                flows.denied |= tightens(&filtered);
-                steps.extend(filtered);
-            }
-            let mut is_done = proxy.apply(&routes, steps).await?;
-            if !is_done || refusals.are_due(Instant::now()) {
-                let left_out = refusals.leave_out(&mut proxy, &mut routes, policies.as_mut());
-                is_done = left_out.await?;
-            }
-            retry = !is_done;
-            rest.worked(started, Instant::now());
-            if !retry {
-                let stale = std::mem::take(&mut flows);
-                proxy.forget_stale(stale, &routes).await?;
-                if let Some(policies) = &policies {
-                    policies.report();
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.changes.wait() => is_due = true,
+                () = wait_for(&mut self.policies) => is_due = is_synced,
+                Ok(()) = self.nodes.changed() => is_due = is_synced,
+                Ok(()) = self.config.host_ports.changed() => is_due = is_synced,
+                Ok(()) = self.config.listening.changed() => is_due = is_synced,
+                Ok(()) = self.config.tunnel.changed() => is_due = is_synced,
+                () = tokio::time::sleep(limits::RETRY_DELAY), if retry => is_due = true,
+                () = self.refusals.wait() => is_due = is_synced,
+                _ = check.tick() => {
+                    is_due = retry || (is_synced && !self.table.is_present().await?);
+                    self.checks.update(self.table.is_current()).await;
+                    self.table.pass_firewalls(&self.links).await?;
+                    continue;
                 }
             }
-            checks.answer(proxy.in_step).await;
+            let rest = tokio::time::sleep_until(self.rest.end(Instant::now()).into());
+            shutdown.run_until_cancelled(rest).await;
         }
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = changes.wait() => due = true,
-            () = wait_for(&mut policies) => due = synced,
-            Ok(()) = nodes.changed() => due = synced,
-            Ok(()) = config.host_ports.changed() => due = synced,
-            Ok(()) = config.listening.changed() => due = synced,
-            Ok(()) = config.tunnel.changed() => due = synced,
-            () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
-            () = refusals.wait() => due = synced,
-            _ = check.tick() => {
-                due = retry || (synced && !proxy.is_present().await?);
-                checks.answer(proxy.in_step).await;
-                proxy.pass_firewalls(&links).await?;
-                continue;
+        Ok(())
+    }
+
+    /// Applies the changes of the inputs. Returns whether the kernel has accepted them.
+    async fn update(&mut self) -> Result<bool, Error> {
+        let mut steps = self.update_routes();
+        let started = Instant::now();
+        if let Some(policies) = &mut self.policies
+            && let Some(filters) = policies.changed_filters().await?
+        {
+            let filtered = self.routes.filter(filters);
+            self.flows.denied |= tightens(&filtered);
+            steps.extend(filtered);
+        }
+        let mut is_applied = self.table.apply(&self.routes, steps).await?;
+        if !is_applied || self.refusals.are_due(Instant::now()) {
+            let policies = self.policies.as_mut();
+            let refusals = &mut self.refusals;
+            is_applied = refusals
+                .leave_out(&mut self.table, &mut self.routes, policies)
+                .await?;
+        }
+        self.rest.worked(started, Instant::now());
+        if is_applied {
+            let stale = std::mem::take(&mut self.flows);
+            self.table.delete_stale_flows(stale, &self.routes).await?;
+            if let Some(policies) = &self.policies {
+                policies.report();
             }
         }
-        let resting = tokio::time::sleep_until(rest.end(Instant::now()).into());
-        shutdown.run_until_cancelled(resting).await;
+        self.checks.update(self.table.is_current()).await;
+        Ok(is_applied)
     }
-    let is_removed = *config.remove_on_shutdown.borrow();
-    if is_removed {
-        proxy.with(Kernel::remove).await??;
-        proxy
-            .with(move |kernel| firewalls::close(kernel, &links))
-            .await??;
+
+    /// Updates the routes from the changed Services, nodes, ports and tunnel. Returns the changes of the table.
+    fn update_routes(&mut self) -> Vec<TableChange> {
+        let mut change = self.surroundings.update_nodes(&mut self.nodes);
+        if change.is_some_and(|change| change.zone) {
+            self.changes.note_all();
+        }
+        let changed = self.changes.take();
+        change = self.surroundings.update_servers(&changed).or(change);
+        for state in &changed {
+            let service = state.service.as_deref();
+            let slices = state.slices.iter().map(Arc::as_ref);
+            let node = &self.config.node_name;
+            let check = service.and_then(|service| health_check(service, slices, node));
+            self.checks.set(name_of(state), check);
+        }
+        let node = ProxyNode {
+            node: &self.config.node_name,
+            zone: self.surroundings.nodes.zone.as_deref(),
+        };
+        let changed = ports_of(&changed, node);
+        let published = self.config.host_ports.borrow_and_update().clone();
+        self.flows.record(&self.routes, &changed, &published);
+        let services: Vec<ServiceName> = changed.keys().cloned().collect();
+        let mut steps = self.routes.replace(changed);
+        self.refusals.report_withheld(&self.routes, services);
+        if change.is_some() {
+            steps.extend(self.routes.place(self.surroundings.machines()));
+            let services: Vec<ServiceName> = self.routes.services().cloned().collect();
+            self.refusals.report_withheld(&self.routes, services);
+        }
+        steps.extend(self.routes.publish(published));
+        let listening = self.config.listening.borrow_and_update().clone();
+        steps.extend(self.routes.hold(listening));
+        let tunnel = self.config.tunnel.borrow_and_update().clone();
+        steps.extend(self.routes.guard(tunnel));
+        steps
     }
-    Ok(())
+
+    /// Removes the table, if the configuration requests the removal.
+    async fn stop(self) -> Result<(), Error> {
+        let is_removed = *self.config.remove_on_shutdown.borrow();
+        if is_removed {
+            self.table.with(Kernel::remove).await??;
+            let links = self.links;
+            self.table
+                .with(move |kernel| firewalls::close(kernel, &links))
+                .await??;
+        }
+        Ok(())
+    }
 }
 
 /// Waits for a change of policies. Never returns without policies.
@@ -341,12 +427,12 @@ pub fn remove(instance_id: &str) -> Result<(), KernelError> {
 /// The ports that Services have now.
 fn ports_of(
     changed: &[ServiceState],
-    here: ProxyNode<'_>,
+    node: ProxyNode<'_>,
 ) -> BTreeMap<ServiceName, Vec<ServicePort>> {
     let changed = changed.iter().map(|state| {
         let service = state.service.iter().map(Arc::as_ref);
         let slices = state.slices.iter().map(Arc::as_ref);
-        (name_of(state), ports(service, slices, here))
+        (name_of(state), ports(service, slices, node))
     });
     changed.collect()
 }
@@ -358,7 +444,7 @@ fn name_of(state: &ServiceState) -> ServiceName {
     }
 }
 
-/// The nodes and API servers, if they are known.
+/// The observed nodes and API servers.
 #[derive(Default)]
 struct Surroundings {
     nodes: NodeFacts,
@@ -368,24 +454,24 @@ struct Surroundings {
 
 /// The properties that have changed.
 #[derive(Clone, Copy)]
-struct Moved {
+struct SurroundingsChange {
     zone: bool,
 }
 
 impl Surroundings {
     /// Updates the properties of the nodes; `None` if they have not changed.
-    fn take_nodes(&mut self, nodes: &mut NodeReceiver) -> Option<Moved> {
-        let now = nodes.borrow_and_update().clone().unwrap_or_default();
-        if now == self.nodes {
+    fn update_nodes(&mut self, nodes: &mut NodeReceiver) -> Option<SurroundingsChange> {
+        let current = nodes.borrow_and_update().clone().unwrap_or_default();
+        if current == self.nodes {
             return None;
         }
-        let zone = now.zone != self.nodes.zone;
-        self.nodes = now;
-        Some(Moved { zone })
+        let zone = current.zone != self.nodes.zone;
+        self.nodes = current;
+        Some(SurroundingsChange { zone })
     }
 
     /// Updates the addresses of the servers; `None` if they have not changed.
-    fn take_servers(&mut self, changed: &[ServiceState]) -> Option<Moved> {
+    fn update_servers(&mut self, changed: &[ServiceState]) -> Option<SurroundingsChange> {
         let mut all = changed.iter();
         let api = all.find(|state| (&*state.key.namespace, &*state.key.name) == API_SERVER)?;
         let endpoints = api
@@ -396,7 +482,7 @@ impl Surroundings {
         let servers = texts.filter_map(|text| text.parse().ok()).collect();
         let differs = self.servers != servers;
         self.servers = servers;
-        differs.then_some(Moved { zone: false })
+        differs.then_some(SurroundingsChange { zone: false })
     }
 
     fn machines(&self) -> MachineAddresses {
@@ -404,179 +490,5 @@ impl Surroundings {
             own: self.nodes.own.clone(),
             others: self.nodes.others.union(&self.servers).copied().collect(),
         }
-    }
-}
-
-/// Kinds of flows to former destinations, which are removed after the next change of the rules.
-#[derive(Default)]
-struct StaleFlows {
-    /// Policies may now deny open connections.
-    denied: bool,
-    /// A Service has lost a UDP endpoint.
-    of_services: bool,
-    /// The host ports before a change of UDP ports.
-    published_before: Option<Vec<PublishedPort>>,
-}
-
-impl StaleFlows {
-    fn note(
-        &mut self,
-        routes: &Routes,
-        changed: &BTreeMap<ServiceName, Vec<ServicePort>>,
-        published: &[PublishedPort],
-    ) {
-        self.of_services |= changed
-            .iter()
-            .any(|(service, now)| has_lost_endpoints(routes.ports_of(service), now));
-        if udp_differs(routes.published(), published) && self.published_before.is_none() {
-            self.published_before = Some(routes.published().to_vec());
-        }
-    }
-}
-
-/// The kernel's table, which is changed on threads for blocking work.
-pub(crate) struct Proxy {
-    kernel: Arc<Mutex<Kernel>>,
-    /// Whether the kernel's table equals the last applied table; if not, it is replaced.
-    in_step: bool,
-}
-
-impl Proxy {
-    pub(crate) async fn with<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Kernel) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let kernel = self.kernel.clone();
-        let locked = move || {
-            let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut kernel)
-        };
-        Ok(blocking_value(locked).await?)
-    }
-
-    /// Lets the packets of pods pass other firewalls. If the kernel rejects a rule, the proxy continues.
-    async fn pass_firewalls(&self, links: &PodLinks) -> Result<(), Error> {
-        let links = links.clone();
-        if let Err(error) = self
-            .with(move |kernel| firewalls::open(kernel, &links))
-            .await?
-        {
-            tracing::warn!(%error, "a firewall of this machine may keep pods from each other");
-        }
-        Ok(())
-    }
-
-    /// Makes the kernel retain half-closed connections. If that fails, the proxy continues.
-    async fn keep_half_closed(&self) -> Result<(), Error> {
-        if let Err(error) = self.with(|_| conntrack::keep_half_closed()).await? {
-            tracing::warn!(%error, "connections of which one end is closed are lost after a minute");
-        }
-        Ok(())
-    }
-
-    /// Removes UDP flows to former endpoints. A failure does not affect the rules.
-    async fn forget_flows(
-        &self,
-        choose: impl FnOnce(&[UdpFlow]) -> Vec<usize> + Send + 'static,
-    ) -> Result<(), Error> {
-        match self
-            .with(move |kernel| conntrack::forget(kernel, choose))
-            .await?
-        {
-            Ok(count) => tracing::debug!(count, "flows to former places ended"),
-            Err(error) => tracing::warn!(%error, "flows to former endpoints may continue"),
-        }
-        Ok(())
-    }
-
-    /// Removes the connections that policies deny, except the connections of the node itself.
-    async fn cut_denied(&self, filters: Table) -> Result<(), Error> {
-        let choose = move |all: &[Connection]| {
-            let local = conntrack::local_addresses();
-            denied(&filters, all, |address| local.contains(&address))
-        };
-        match self
-            .with(move |kernel| conntrack::cut(kernel, choose))
-            .await?
-        {
-            Ok(count) => tracing::debug!(count, "denied connections ended"),
-            Err(error) => tracing::warn!(%error, "denied connections may continue"),
-        }
-        Ok(())
-    }
-
-    /// Removes the flows to destinations that are not in the routes.
-    async fn forget_stale(&self, stale: StaleFlows, routes: &Routes) -> Result<(), Error> {
-        if stale.of_services {
-            let udp = routes.ports().filter(|port| port.protocol == Protocol::Udp);
-            let udp: Vec<ServicePort> = udp.cloned().collect();
-            self.forget_flows(move |all| stale_flows(all, &udp)).await?;
-        }
-        if let Some(former) = stale.published_before {
-            let now = routes.published().to_vec();
-            let misled = move |all: &[UdpFlow]| {
-                misled_flows(all, &former, &now, &conntrack::local_addresses())
-            };
-            self.forget_flows(misled).await?;
-        }
-        if stale.denied {
-            let filters = routes.filters().clone();
-            self.cut_denied(filters).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether the kernel has the table.
-    async fn is_present(&mut self) -> Result<bool, Error> {
-        let present = self.with(Kernel::is_present).await??;
-        self.in_step &= present;
-        Ok(present)
-    }
-
-    /// Programs the steps that led to the routes, or the whole table if the kernel's table is not equal to
-    /// the last one. Returns whether the kernel accepted the change.
-    pub(crate) async fn apply(
-        &mut self,
-        routes: &Routes,
-        steps: Vec<TableChange>,
-    ) -> Result<bool, Error> {
-        let started = Instant::now();
-        if self.in_step {
-            let changed = move |kernel: &mut Kernel| kernel.change(&steps).map(|()| steps.len());
-            let done = self.with(changed).await?;
-            self.in_step = done.is_ok();
-            self.note(started, &done);
-        }
-        if self.in_step {
-            return Ok(true);
-        }
-        let done = {
-            let table = routes.table();
-            self.with(move |kernel| kernel.replace(&table)).await?
-        };
-        self.in_step = done.is_ok();
-        self.note(started, &done);
-        Ok(self.in_step)
-    }
-
-    fn note(&self, started: Instant, done: &Result<usize, KernelError>) {
-        match done {
-            Ok(0) => {}
-            Ok(steps) => {
-                let took_us = started.elapsed().as_micros();
-                tracing::debug!(steps, took_us, "services programmed");
-            }
-            Err(error) => tracing::warn!(%error, "the kernel refuses the rules"),
-        }
-    }
-
-    /// Whether the kernel's table equals the last applied table.
-    pub(crate) fn is_in_step(&self) -> bool {
-        self.in_step
-    }
-
-    /// Lets the next change replace the whole table.
-    pub(crate) fn renew(&mut self) {
-        self.in_step = false;
     }
 }

@@ -18,9 +18,10 @@ use process_telemetry::health::{FailureStreak, Kind};
 use service_routing::{PolicyObjects, Routes, ServiceName, Table, TableOwner, filters, isolate};
 
 use crate::kernel::{Kernel, KernelError};
+use crate::kernel_table::KernelTable;
 use crate::limits;
 use crate::policies::PolicyChanges;
-use crate::proxy::{Error, Proxy};
+use crate::proxy::Error;
 
 /// The reason of the event of an object whose rules the kernel rejects.
 const REFUSED: &str = "RulesRefused";
@@ -114,7 +115,7 @@ impl Refusals {
     }
 
     /// Sends events about external addresses that these Services do not get.
-    pub(crate) fn tell_withheld(
+    pub(crate) fn report_withheld(
         &mut self,
         routes: &Routes,
         services: impl IntoIterator<Item = ServiceName>,
@@ -155,7 +156,7 @@ impl Refusals {
     /// The kernel's nftables cannot be used.
     pub(crate) async fn leave_out(
         &mut self,
-        proxy: &mut Proxy,
+        table: &mut KernelTable,
         routes: &mut Routes,
         mut policies: Option<&mut PolicyChanges>,
     ) -> Result<bool, Error> {
@@ -165,13 +166,13 @@ impl Refusals {
         let mut former = self.left_out.clone();
         former.retain(|owner| all.contains(owner));
         // If the kernel has all other parts, only the parts that were left out before are tried.
-        let suspects = match proxy.is_in_step() {
+        let suspects = match table.is_current() {
             true => former,
             false => all,
         };
         let (base, of_trial) = (routes.clone(), state.clone());
         let find = move |kernel: &mut Kernel| find(kernel, &base, &of_trial, &suspects);
-        let found = match proxy.with(find).await? {
+        let found = match table.with(find).await? {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "the refused rules are not found");
@@ -199,7 +200,7 @@ impl Refusals {
                     .failed(&format!("the rules of {count} objects are refused"));
             }
         }
-        if found == self.left_out && proxy.is_in_step() {
+        if found == self.left_out && table.is_current() {
             return Ok(true);
         }
         self.left_out = found;
@@ -207,12 +208,12 @@ impl Refusals {
         routes.leave_out(services);
         if let Some(policies) = &mut policies {
             policies.leave_out(uids);
-            if let Some(filters) = policies.take().await? {
+            if let Some(filters) = policies.changed_filters().await? {
                 routes.filter(filters);
             }
         }
-        proxy.renew();
-        proxy.apply(routes, Vec::new()).await
+        table.replace_next();
+        table.apply(routes, Vec::new()).await
     }
 }
 

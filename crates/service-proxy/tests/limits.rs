@@ -23,7 +23,7 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use resource_kinds::pod_view::PodView;
 use service_proxy::{
-    Kernel, KernelError, LocalPods, Peers, PodAddresses, PolicySources, conntrack,
+    Kernel, KernelError, LocalPods, Peers, PodAddresses, PolicySources, ServiceCaches, conntrack,
     serve_with_policies,
 };
 use service_routing::{
@@ -476,12 +476,8 @@ fn a_refused_service_and_policy_are_left_out_alone() {
         let stop = CancellationToken::new();
         let health = Health::default();
         let component = health.component("service proxy", stop.clone());
-        let proxy = tokio::spawn(serve_with_policies(
-            (services, slices),
-            sources,
-            config,
-            component,
-        ));
+        let caches = ServiceCaches { services, slices };
+        let proxy = tokio::spawn(serve_with_policies(caches, sources, config, component));
         let is_guarded = seen.wait_for(|pods| pods.as_ref() == Some(&both));
         let waited = tokio::time::timeout(Duration::from_secs(240), is_guarded).await;
         waited.unwrap().unwrap();

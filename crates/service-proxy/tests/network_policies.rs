@@ -17,7 +17,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube_api_client::Event;
 use resource_kinds::pod_view::PodView;
 use service_proxy::{
-    LocalPods, Peers, PodAddresses, PolicySources, conntrack, serve_with_policies,
+    LocalPods, Peers, PodAddresses, PolicySources, ServiceCaches, conntrack, serve_with_policies,
 };
 use service_routing::{
     Policy, PolicyObjects, PolicyPod, PublishedPort, Table, denied, filters, ports, publish, table,
@@ -393,7 +393,8 @@ fn the_proxy_follows_policies_pods_and_labels() {
         let stop = CancellationToken::new();
         let slow_polls = NoSlowPolls::new();
         let component = slow_polls.component(stop.clone());
-        let proxy = serve_with_policies((services, slices), sources, config, component);
+        let caches = ServiceCaches { services, slices };
+        let proxy = serve_with_policies(caches, sources, config, component);
         let proxy = tokio::spawn(proxy);
         // Without a policy no pod waits.
         reported(&mut seen, None).await;

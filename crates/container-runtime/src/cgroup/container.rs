@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::devices::DeviceRules;
 use super::{
-    Hierarchies, Holder, delegation, devices, huge_pages, join, limits, make_dir, write,
+    Hierarchies, Holder, create_dir, delegation, devices, huge_pages, join, limits, write,
     write_known,
 };
 use crate::spec::Resources;
@@ -103,7 +103,7 @@ fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<PathBuf>
     let mut dirs = Vec::new();
     for root in container_trees(hierarchies) {
         let dir = join(root, group);
-        make_dir(&dir)?;
+        create_dir(&dir)?;
         if cpuset.as_deref() == Some(&join(root, "")) {
             inherit_cpuset(root, group)?;
         }

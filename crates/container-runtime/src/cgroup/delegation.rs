@@ -6,7 +6,7 @@ use std::path::Path;
 
 use host_kernel::mount_table::{self, MountPoint};
 
-use super::making::{NEEDED, lacking, not_made};
+use super::creation::{NEEDED, creation_error, lacking};
 use super::{join, write};
 
 /// Optional controllers: they are delegated if the kernel has them.
@@ -105,7 +105,7 @@ pub(crate) fn make(root: &Path, group: &str) -> io::Result<()> {
         dir.push(part);
         match fs::create_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(not_made(&dir, &error));
+                return Err(creation_error(&dir, &error));
             }
             _ => {}
         }

@@ -141,8 +141,8 @@ fn copy(from: u8, to: u8) -> Instruction {
     with(COPY, from << 4 | to, 0)
 }
 
-fn answer(yes: bool) -> [Instruction; 2] {
-    [with(SET, ANSWER, i32::from(yes)), with(EXIT, 0, 0)]
+fn verdict(is_allowed: bool) -> [Instruction; 2] {
+    [with(SET, ANSWER, i32::from(is_allowed)), with(EXIT, 0, 0)]
 }
 
 /// The program that allows the devices of the rules and the default devices; pure.
@@ -166,7 +166,7 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         conditions.push(copy(ACCESS, REST));
         conditions.push(with(AND, REST, (ANYTHING & !rule.access) as i32));
         conditions.push(with(JUMP_UNLESS_EQUAL, REST, 0));
-        conditions.extend(answer(true));
+        conditions.extend(verdict(true));
         let length = conditions.len();
         for (at, instruction) in conditions.iter_mut().enumerate() {
             if instruction.operation == JUMP_UNLESS_EQUAL {
@@ -176,7 +176,7 @@ fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         }
         code.extend(conditions);
     }
-    code.extend(answer(false));
+    code.extend(verdict(false));
     code
 }
 

@@ -16,18 +16,18 @@ use crate::spec::{Resources, Usage};
 
 mod accounting;
 mod container;
+mod creation;
 mod delegation;
 mod devices;
 mod killing;
 mod listing;
-mod making;
 
 pub(crate) use accounting::accounting;
 pub(crate) use container::{ContainerGroup, container_trees};
+use creation::{create_dir, lacking};
 pub(crate) use devices::{DeviceKind, DeviceRule, DeviceRules};
 pub(crate) use killing::{kill, kill_once};
 pub(crate) use listing::{children, processes};
-use making::{lacking, make_dir};
 
 /// Maximum time until killed processes have left a group.
 const KILL_MAX: Duration = Duration::from_secs(20);
@@ -143,7 +143,7 @@ pub(crate) fn probe(parent: &str) -> io::Result<()> {
         Hierarchies::Unified(root) => delegation::make(root, &group)?,
         Hierarchies::Split { .. } => {
             for root in container_trees(hierarchies) {
-                make_dir(&join(root, &group))?;
+                create_dir(&join(root, &group))?;
             }
         }
     }
@@ -178,7 +178,7 @@ pub(crate) fn create_leaf(group: &str) -> io::Result<()> {
 fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<()> {
     for controller in ["cpu", "memory", "pids", "hugetlb"] {
         if let Some(dir) = hierarchies.v1_dir(controller, group) {
-            make_dir(&dir)?;
+            create_dir(&dir)?;
         }
     }
     Ok(())
@@ -327,7 +327,7 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
         };
         let Some(root) = root else { continue };
         let dir = join(root, group);
-        make_dir(&dir)?;
+        create_dir(&dir)?;
         // A group with an empty cpuset accepts no process. A shim needs no cpuset limit.
         if !names.split(',').any(|name| name == "cpuset") {
             write(&dir.join("cgroup.procs"), "0")?;

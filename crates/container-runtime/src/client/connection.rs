@@ -45,7 +45,7 @@ impl Peer<'_> {
                 // The queue of pending connections is full.
                 io::ErrorKind::WouldBlock => Err(self.silent()),
                 // The shim exited during the call.
-                _ if is_gone(&error) => Err(self.dead()),
+                _ if is_disconnection(&error) => Err(self.dead()),
                 _ => Err(RuntimeError::io("connect to", self.dir.join(SOCKET))(error)),
             },
         }
@@ -81,7 +81,7 @@ impl Peer<'_> {
             Ok(Ok(Some(reply))) => Ok((stream, reply)),
             // The shim exited before it responded.
             Ok(Ok(None)) => Err(self.dead()),
-            Ok(Err(error)) if is_gone(&error) => Err(self.dead()),
+            Ok(Err(error)) if is_disconnection(&error) => Err(self.dead()),
             Ok(Err(error)) => Err(self.odd(error.to_string())),
             Err(_) => Err(self.silent()),
         }
@@ -151,7 +151,7 @@ fn container_of(call: &Call) -> &str {
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
+fn is_disconnection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset

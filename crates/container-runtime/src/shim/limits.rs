@@ -40,21 +40,26 @@ const NAMES: [(&str, u32); 16] = [
     ("RLIMIT_STACK", libc::RLIMIT_STACK),
 ];
 
+/// The kernel has no resource limit with the name.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown resource limit {0:?}")]
+pub(crate) struct UnknownLimit(String);
+
 /// Resource limits by number: resource, soft limit, hard limit.
 pub(crate) fn rlimits(
-    wanted: &BTreeMap<String, (u64, u64)>,
-) -> Result<Vec<(u32, u64, u64)>, String> {
+    limits: &BTreeMap<String, (u64, u64)>,
+) -> Result<Vec<(u32, u64, u64)>, UnknownLimit> {
     let number = |name: &str| {
         NAMES
             .iter()
-            .find(|(known, _)| *known == name)
+            .find(|(candidate, _)| *candidate == name)
             .map(|(_, n)| *n)
     };
-    wanted
+    limits
         .iter()
         .map(|(name, (soft, hard))| match number(name) {
             Some(resource) => Ok((resource, *soft, *hard)),
-            None => Err(format!("unknown resource limit {name:?}")),
+            None => Err(UnknownLimit(name.clone())),
         })
         .collect()
 }

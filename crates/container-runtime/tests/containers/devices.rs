@@ -16,7 +16,7 @@ impl Disk {
     fn new(world: &World) -> Self {
         let image = world.dir.join("image");
         File::create(&image).unwrap().set_len(1 << 20).unwrap();
-        Self(Some(LoopDevice::kept_over(&image).unwrap()))
+        Self(Some(LoopDevice::persistent_over(&image).unwrap()))
     }
 
     fn path(&self) -> &Path {

@@ -125,12 +125,20 @@ async fn rules_of_places() {
 async fn rules_of_known_volumes() {
     let world = World::new();
     let id = world.volume("v", 7).await;
-    // csi.md 3.9, 3.10
+    check_deletion(&world, &id).await;
+    check_validation(&world, &id).await;
+    check_list_and_get(&world, &id).await;
+    check_expansion(&world, &id).await;
+    check_modification(&world, &id).await;
+}
+
+/// csi.md 3.9, 3.10
+async fn check_deletion(world: &World, id: &str) {
     world
         .check("DeleteVolume", json!({"volume_id": "vol-none"}), OK)
         .await;
     world
-        .check("ControllerPublishVolume", attach(&id, "n1", 7), OK)
+        .check("ControllerPublishVolume", attach(id, "n1", 7), OK)
         .await;
     world
         .check(
@@ -139,18 +147,24 @@ async fn rules_of_known_volumes() {
             FAILED_PRECONDITION,
         )
         .await;
-    // csi.md 3.11
+}
+
+/// csi.md 3.11
+async fn check_validation(world: &World, id: &str) {
     let validate =
         |id: &str, capability: Value| json!({"volume_id": id, "volume_capabilities": [capability]});
     let method = "ValidateVolumeCapabilities";
-    let answer = world.check(method, validate(&id, capability(7)), OK).await;
+    let answer = world.check(method, validate(id, capability(7)), OK).await;
     assert!(answer["confirmed"].is_object());
-    let answer = world.check(method, validate(&id, block()), OK).await;
+    let answer = world.check(method, validate(id, block()), OK).await;
     assert!(answer["confirmed"].is_null(), "{answer}");
     world
         .check(method, validate("vol-none", capability(7)), NOT_FOUND)
         .await;
-    // csi.md 3.12
+}
+
+/// csi.md 3.12, 3.14
+async fn check_list_and_get(world: &World, id: &str) {
     world.volume("w", 7).await;
     let first = world
         .check("ListVolumes", json!({"max_entries": 1}), OK)
@@ -166,11 +180,10 @@ async fn rules_of_known_volumes() {
     world
         .check("ListVolumes", json!({"max_entries": -1}), INVALID_ARGUMENT)
         .await;
-    // csi.md 3.14
-    let found = world
+    let volume = world
         .check("ControllerGetVolume", json!({"volume_id": id}), OK)
         .await;
-    assert_eq!(found["status"]["published_node_ids"], json!(["n1"]));
+    assert_eq!(volume["status"]["published_node_ids"], json!(["n1"]));
     world
         .check(
             "ControllerGetVolume",
@@ -178,19 +191,21 @@ async fn rules_of_known_volumes() {
             NOT_FOUND,
         )
         .await;
-    // csi.md 3.15
+}
+
+/// csi.md 3.15, 3.16
+async fn check_expansion(world: &World, id: &str) {
     let expand = |id: &str, bytes: i64| json!({"volume_id": id, "capacity_range": {"required_bytes": bytes}});
     let method = "ControllerExpandVolume";
     for bytes in [3 * MIB, 3 * MIB, MIB] {
-        let answer = world.check(method, expand(&id, bytes), OK).await;
+        let answer = world.check(method, expand(id, bytes), OK).await;
         assert_eq!(answer["capacity_bytes"], 3 * MIB);
     }
-    // csi.md 3.16
     world
         .check(method, expand("vol-none", MIB), NOT_FOUND)
         .await;
     world
-        .check(method, expand(&id, i64::MAX), OUT_OF_RANGE)
+        .check(method, expand(id, i64::MAX), OUT_OF_RANGE)
         .await;
     let offline = with(
         &create("offline", 7),
@@ -213,19 +228,20 @@ async fn rules_of_known_volumes() {
         )
         .await;
     world.check(method, expand(offline, 3 * MIB), OK).await;
-    // csi.md 3.17
+}
+
+/// csi.md 3.17
+async fn check_modification(world: &World, id: &str) {
     let modify =
         |id: &str, parameters: Value| json!({"volume_id": id, "mutable_parameters": parameters});
     let method = "ControllerModifyVolume";
     for _ in 0..2 {
         world
-            .check(method, modify(&id, json!({"iops": "7"})), OK)
+            .check(method, modify(id, json!({"iops": "7"})), OK)
             .await;
     }
     let bad = json!({"iops": "8", "colour": "blue"});
-    world
-        .check(method, modify(&id, bad), INVALID_ARGUMENT)
-        .await;
+    world.check(method, modify(id, bad), INVALID_ARGUMENT).await;
     world
         .check(method, modify("vol-none", json!({})), NOT_FOUND)
         .await;

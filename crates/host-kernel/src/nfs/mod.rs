@@ -21,10 +21,10 @@ use rustix::mount::{
 
 pub use options::{Export, MountPlan, OptionError, Parameter, Version, plan};
 
-use options::{Next, try_next};
+use options::{NextVersion, try_next};
 
 /// Longest wait for a connection to the port of a server.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// The error of an NFS mount.
 #[derive(Debug, thiserror::Error)]
@@ -131,22 +131,22 @@ fn check_length(export: &Export) -> Result<(), MountError> {
 fn mount(export: &Export, plan: &MountPlan) -> Result<OwnedFd, MountError> {
     // Checked before any request to the server, because the kernel of the node may not support NFS.
     drop(open()?);
-    let address = answering(export, plan.port)?;
+    let address = listening_address(export, plan.port)?;
     let mut versions = plan.versions.iter().copied().peekable();
     while let Some(version) = versions.next() {
-        let refused = match make(export, plan, version, address) {
-            Ok(made) => return Ok(made),
+        let refused = match create(export, plan, version, address) {
+            Ok(mount) => return Ok(mount),
             Err(refused) => refused,
         };
         match try_next(version, refused.error) {
-            Some(Next::Three) => {
+            Some(NextVersion::Three) => {
                 while versions.next_if(|next| *next != Version::Three).is_some() {}
             }
-            Some(Next::Lower) => {}
-            None => return Err(refused.told(export, version)),
+            Some(NextVersion::Lower) => {}
+            None => return Err(refused.into_error(export, version)),
         }
         if versions.peek().is_none() {
-            return Err(refused.told(export, version));
+            return Err(refused.into_error(export, version));
         }
     }
     Err(MountError::NoModule)
@@ -163,19 +163,19 @@ fn open() -> Result<OwnedFd, MountError> {
 }
 
 /// The first address of the server that accepts a connection.
-fn answering(export: &Export, port: Option<u16>) -> Result<IpAddr, MountError> {
+fn listening_address(export: &Export, port: Option<u16>) -> Result<IpAddr, MountError> {
     let server = export.server.trim_matches(['[', ']']);
-    let found = (server, port.unwrap_or_default()).to_socket_addrs();
-    let found = found.map_err(|source| MountError::Name {
+    let addresses = (server, port.unwrap_or_default()).to_socket_addrs();
+    let addresses = addresses.map_err(|source| MountError::Name {
         server: server.to_owned(),
         source,
     })?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in found {
+    for address in addresses {
         let Some(_) = port else {
             return Ok(address.ip());
         };
-        match TcpStream::connect_timeout(&address, ANSWER_MAX) {
+        match TcpStream::connect_timeout(&address, CONNECT_MAX) {
             Ok(_) => return Ok(address.ip()),
             Err(error) => last = error,
         }
@@ -191,11 +191,11 @@ fn answering(export: &Export, port: Option<u16>) -> Result<IpAddr, MountError> {
 struct Refused {
     error: Errno,
     /// The messages of the kernel.
-    said: String,
+    messages: String,
 }
 
 impl Refused {
-    fn told(self, export: &Export, version: Version) -> MountError {
+    fn into_error(self, export: &Export, version: Version) -> MountError {
         let why = match self.error {
             Errno::ACCESS => "access denied by the server".to_owned(),
             Errno::NOENT => "the server has no such directory".to_owned(),
@@ -205,26 +205,26 @@ impl Refused {
         MountError::Refused {
             export: export.to_string(),
             version,
-            why: match self.said.is_empty() {
+            why: match self.messages.is_empty() {
                 true => why,
-                false => format!("{why} ({})", self.said),
+                false => format!("{why} ({})", self.messages),
             },
         }
     }
 }
 
-fn make(
+fn create(
     export: &Export,
     plan: &MountPlan,
     version: Version,
     address: IpAddr,
 ) -> Result<OwnedFd, Refused> {
-    let unsaid = |error| Refused {
+    let without_message = |error| Refused {
         error,
-        said: String::new(),
+        messages: String::new(),
     };
-    let context = fsopen("nfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(unsaid)?;
-    let told = || {
+    let context = fsopen("nfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(without_message)?;
+    let configure = || {
         fsconfig_set_string(&context, "source", export.to_string())?;
         for (key, value) in plan.parameters(version, address) {
             match value {
@@ -235,16 +235,15 @@ fn make(
         fsconfig_create(&context)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, plan.attributes)
     };
-    let result = told();
-    result.map_err(|error| Refused {
+    configure().map_err(|error| Refused {
         error,
-        said: said(context),
+        messages: kernel_messages(context),
     })
 }
 
 /// The messages of the kernel about the creation of a file system; a letter at the start of each message is its
 /// severity.
-fn said(context: OwnedFd) -> String {
+fn kernel_messages(context: OwnedFd) -> String {
     let mut context = File::from(context);
     let mut lines = Vec::new();
     let mut buffer = [0; 512];

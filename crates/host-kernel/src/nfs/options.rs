@@ -50,7 +50,7 @@ impl fmt::Display for Version {
 
 /// The versions that options allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum AllowedVersions {
     Any,
     Four,
     Exactly(Version),
@@ -112,7 +112,7 @@ pub fn plan(
     mount_options::check(options)?;
     let mut parameters: Vec<Parameter> = Vec::new();
     let mut attributes = MountAttrFlags::empty();
-    let (mut wanted, mut minor) = (Wanted::Any, None);
+    let (mut allowed, mut minor) = (AllowedVersions::Any, None);
     let (mut read_only, mut port, mut tcp) = (read_only, None, true);
     for option in options
         .iter()
@@ -131,9 +131,9 @@ pub fn plan(
         }
         match (key, value) {
             ("ro", None) => read_only = true,
-            ("vers" | "nfsvers", Some(version)) => wanted = parse_version(version, option)?,
+            ("vers" | "nfsvers", Some(version)) => allowed = parse_version(version, option)?,
             ("v3" | "v4" | "v4.0" | "v4.1" | "v4.2", None) => {
-                wanted = parse_version(&key[1..], option)?;
+                allowed = parse_version(&key[1..], option)?;
             }
             ("minorversion", Some(text)) => {
                 let known = text.parse().ok().filter(|minor| *minor <= 2);
@@ -156,23 +156,25 @@ pub fn plan(
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
         parameters.push(("ro".to_owned(), None));
     }
-    let wanted = match (wanted, minor) {
-        (Wanted::Any | Wanted::Four, Some(minor)) => Wanted::Exactly(Version::Four(minor)),
-        (wanted, _) => wanted,
+    let allowed = match (allowed, minor) {
+        (AllowedVersions::Any | AllowedVersions::Four, Some(minor)) => {
+            AllowedVersions::Exactly(Version::Four(minor))
+        }
+        (allowed, _) => allowed,
     };
-    let versions = match wanted {
-        Wanted::Any => vec![
+    let versions = match allowed {
+        AllowedVersions::Any => vec![
             Version::Four(2),
             Version::Four(1),
             Version::Four(0),
             Version::Three,
         ],
-        Wanted::Four => vec![Version::Four(2), Version::Four(1), Version::Four(0)],
-        Wanted::Exactly(version) => vec![version],
+        AllowedVersions::Four => vec![Version::Four(2), Version::Four(1), Version::Four(0)],
+        AllowedVersions::Exactly(version) => vec![version],
     };
     let given = port.filter(|port| *port != 0);
-    let port = match wanted {
-        Wanted::Exactly(Version::Three) => given.unwrap_or(PORTMAPPER),
+    let port = match allowed {
+        AllowedVersions::Exactly(Version::Three) => given.unwrap_or(PORTMAPPER),
         _ => given.unwrap_or(NFS_PORT),
     };
     Ok(MountPlan {
@@ -208,13 +210,13 @@ fn check(export: &Export) -> Result<(), OptionError> {
     }
 }
 
-fn parse_version(version: &str, option: &str) -> Result<Wanted, OptionError> {
+fn parse_version(version: &str, option: &str) -> Result<AllowedVersions, OptionError> {
     Ok(match version {
-        "3" => Wanted::Exactly(Version::Three),
-        "4" => Wanted::Four,
-        "4.0" => Wanted::Exactly(Version::Four(0)),
-        "4.1" => Wanted::Exactly(Version::Four(1)),
-        "4.2" => Wanted::Exactly(Version::Four(2)),
+        "3" => AllowedVersions::Exactly(Version::Three),
+        "4" => AllowedVersions::Four,
+        "4.0" => AllowedVersions::Exactly(Version::Four(0)),
+        "4.1" => AllowedVersions::Exactly(Version::Four(1)),
+        "4.2" => AllowedVersions::Exactly(Version::Four(2)),
         _ => return Err(OptionError::Version(option.to_owned())),
     })
 }
@@ -238,21 +240,21 @@ fn attribute(option: &str) -> Option<(MountAttrFlags, bool)> {
 }
 
 /// The version to try after an error of the kernel, as `mount.nfs` decides (`nfs_autonegotiate`).
-pub fn try_next(version: Version, error: rustix::io::Errno) -> Option<Next> {
+pub fn try_next(version: Version, error: rustix::io::Errno) -> Option<NextVersion> {
     use rustix::io::Errno;
     match (version, error) {
         (Version::Three, _) => None,
         // The server or the kernel does not support the version; the errors differ.
-        (_, Errno::PROTONOSUPPORT | Errno::INVAL | Errno::ACCESS) => Some(Next::Lower),
+        (_, Errno::PROTONOSUPPORT | Errno::INVAL | Errno::ACCESS) => Some(NextVersion::Lower),
         // Old servers do not export a root of version 4, or refuse the version.
-        (_, Errno::NOENT | Errno::PERM) => Some(Next::Three),
+        (_, Errno::NOENT | Errno::PERM) => Some(NextVersion::Three),
         _ => None,
     }
 }
 
 /// The next version to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextVersion {
     /// The next lower version.
     Lower,
     /// Version 3, if it is allowed.
@@ -394,8 +396,11 @@ mod tests {
     #[test]
     fn a_server_without_a_version_is_asked_for_the_next() {
         let four = Version::Four(2);
-        assert_eq!(try_next(four, Errno::PROTONOSUPPORT), Some(Next::Lower));
-        assert_eq!(try_next(four, Errno::NOENT), Some(Next::Three));
+        assert_eq!(
+            try_next(four, Errno::PROTONOSUPPORT),
+            Some(NextVersion::Lower)
+        );
+        assert_eq!(try_next(four, Errno::NOENT), Some(NextVersion::Three));
         assert_eq!(try_next(four, Errno::TIMEDOUT), None);
         assert_eq!(try_next(Version::Three, Errno::ACCESS), None);
     }

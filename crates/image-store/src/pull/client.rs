@@ -266,12 +266,15 @@ impl RegistryClient {
     }
 
     async fn send(&self, url: &Url, headers: HeaderMap) -> Result<RegistryResponse, RequestError> {
-        let follows = |url: &Url, followed| self.reach.follows(url, followed);
+        let follows = |url: &Url, followed| {
+            let checked = self.reach.check_redirect(url, followed);
+            checked.map_err(|error| error.to_string())
+        };
         let response = self.http.get(url, headers, follows).await?;
-        Ok(self.answer(response))
+        Ok(self.registry_response(response))
     }
 
-    fn answer(&self, response: Response<Body>) -> RegistryResponse {
+    fn registry_response(&self, response: Response<Body>) -> RegistryResponse {
         RegistryResponse {
             response,
             stall_detector: StallDetector::new(self.minimum_speed, Instant::now()),
@@ -487,29 +490,29 @@ async fn refusal(mut answer: RegistryResponse) -> RequestError {
 }
 
 /// The error code in the body of an error response.
-pub(crate) fn said(body: &[u8]) -> String {
+pub(crate) fn error_text(body: &[u8]) -> String {
     format!("{:?}", meaning(StatusCode::BAD_REQUEST, body))
 }
 
 fn meaning(status: StatusCode, body: &[u8]) -> RequestError {
     let errors = serde_json::from_slice::<Refusal>(body).map(|refusal| refusal.errors);
     let errors = errors.unwrap_or_default();
-    let said = |codes: &[&str]| errors.iter().any(|e| codes.contains(&e.code.as_str()));
+    let has_code = |codes: &[&str]| errors.iter().any(|e| codes.contains(&e.code.as_str()));
     let refused = status.is_client_error();
     match status {
         StatusCode::NOT_FOUND => return RequestError::NotFound,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return RequestError::Unauthorized,
-        _ if refused && said(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"]) => {
+        _ if refused && has_code(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"]) => {
             return RequestError::NotFound;
         }
-        _ if refused && said(&["UNAUTHORIZED", "DENIED"]) => return RequestError::Unauthorized,
+        _ if refused && has_code(&["UNAUTHORIZED", "DENIED"]) => return RequestError::Unauthorized,
         _ => {}
     }
     let known = |error: &RefusalError| CODES.iter().find(|code| **code == error.code);
     RequestError::Status {
         status,
         code: errors.iter().find_map(known).copied(),
-        passing: is_passing(status) || said(&["TOOMANYREQUESTS"]),
+        passing: is_passing(status) || has_code(&["TOOMANYREQUESTS"]),
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::io::AsyncWriteExt;
 use super::client::{RegistryClient, RegistryResponse, RequestError};
 use super::{Pull, PullError};
 use crate::digest::Digest;
-use crate::manifest::{self, Blob, ConfigBlob, Descriptor, Manifest, for_this_platform};
+use crate::manifest::{
+    self, Blob, ConfigBlob, Descriptor, MalformedDocument, Manifest, for_this_platform,
+};
 use crate::store::{ImageStore, io_error};
 
 /// Maximum size of a manifest or index in bytes, as in registries.
@@ -62,9 +64,11 @@ impl Pull<'_> {
         let answer = client.manifest(name).await;
         let answer = answer.map_err(|error| self.remote(error))?;
         // A digest of another algorithm cannot be compared.
-        let said = answer.digest().and_then(Digest::parse);
+        let reported = answer.digest().and_then(Digest::parse);
         let expected = expected.map(str::to_owned).into_iter();
-        let expected: Vec<String> = expected.chain(said.map(|said| said.to_string())).collect();
+        let expected: Vec<String> = expected
+            .chain(reported.map(|digest| digest.to_string()))
+            .collect();
         let bound = Bound {
             bytes: MANIFEST_BYTES_MAX,
             error: self.remote(RequestError::TooLong {
@@ -104,7 +108,7 @@ impl Pull<'_> {
         mut answer: RegistryResponse,
         bound: Bound,
         expected: &[String],
-        read: fn(BufReader<File>) -> Result<T, String>,
+        read: fn(BufReader<File>) -> Result<T, MalformedDocument>,
     ) -> Result<(Digest, T), PullError> {
         if answer.is_longer_than(bound.bytes) {
             return Err(bound.error);
@@ -136,7 +140,7 @@ impl Pull<'_> {
         });
         match read.await? {
             Ok(document) => Ok((digest, document)),
-            Err(reason) => Err(self.malformed(reason)),
+            Err(error) => Err(self.malformed(error.to_string())),
         }
     }
 }

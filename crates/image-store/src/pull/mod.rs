@@ -34,7 +34,7 @@ use crate::store::{ImageStore, StoreError, io_error, room_error};
 
 pub(crate) use challenge::meets;
 use client::{RegistryClient, RequestError};
-pub(crate) use client::{said, token};
+pub(crate) use client::{error_text, token};
 pub use error::PullError;
 pub(crate) use reach::may_send;
 
@@ -397,7 +397,7 @@ impl Pull<'_> {
                 return Err(self.mismatch(blob.digest.as_str()));
             }
             hasher.update(&chunk);
-            let fits = room.take(chunk.len() as u64, 0);
+            let fits = room.reserve(chunk.len() as u64, 0);
             fits.map_err(|error| self.store_error(room_error("write", &path)(error)))?;
             file.write_all(&chunk).await.map_err(failed)?;
         }

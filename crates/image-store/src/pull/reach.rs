@@ -33,7 +33,7 @@ pub(super) enum AddressClass {
 }
 
 /// The class of an address.
-pub(super) fn place(address: IpAddr) -> AddressClass {
+pub(super) fn class_of(address: IpAddr) -> AddressClass {
     match special(address) {
         Some(SpecialAddress::Loopback) => AddressClass::Loopback,
         Some(_) => AddressClass::Closed,
@@ -43,18 +43,27 @@ pub(super) fn place(address: IpAddr) -> AddressClass {
 }
 
 /// The class of the address in a URL; `None` if the host is a name that needs a DNS lookup.
-fn literal_place(url: &Url) -> Option<AddressClass> {
+fn literal_class(url: &Url) -> Option<AddressClass> {
     let host = url.host_str()?;
     if is_localhost(host) {
         return Some(AddressClass::Loopback);
     }
     let bare = host.trim_matches(['[', ']']);
-    bare.parse().ok().map(place)
+    bare.parse().ok().map(class_of)
 }
 
 fn is_localhost(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost")
+}
+
+/// The reason why a redirect is not followed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RefusedRedirect {
+    #[error("too many redirects")]
+    TooMany,
+    #[error("it sends to an address that pulls may not reach")]
+    Address,
 }
 
 /// The address classes that requests to one endpoint may reach.
@@ -75,12 +84,12 @@ impl AllowedAddresses {
 
     /// Whether the endpoint itself is allowed.
     pub fn allows_endpoint(&self) -> bool {
-        self.configured || literal_place(&self.endpoint) != Some(AddressClass::Closed)
+        self.configured || literal_class(&self.endpoint) != Some(AddressClass::Closed)
     }
 
     /// Whether the endpoint must prove that it is a registry before any other request.
     pub fn must_show_itself(&self) -> bool {
-        !self.configured && literal_place(&self.endpoint) == Some(AddressClass::Loopback)
+        !self.configured && literal_class(&self.endpoint) == Some(AddressClass::Loopback)
     }
 
     /// Whether the endpoint may redirect the node to a URL.
@@ -91,7 +100,7 @@ impl AllowedAddresses {
         let same = url.host() == self.endpoint.host()
             && url.port_or_known_default() == self.endpoint.port_or_known_default();
         same || !matches!(
-            literal_place(url),
+            literal_class(url),
             Some(AddressClass::Loopback | AddressClass::Closed)
         )
     }
@@ -99,24 +108,24 @@ impl AllowedAddresses {
     /// Checks that a redirect may be followed, after `followed` other redirects.
     ///
     /// # Errors
-    /// The reason, for users.
-    pub fn follows(&self, url: &Url, followed: usize) -> Result<(), String> {
+    /// The redirect is not followed.
+    pub fn check_redirect(&self, url: &Url, followed: usize) -> Result<(), RefusedRedirect> {
         if followed >= REDIRECTS_MAX {
-            return Err("too many redirects".to_owned());
+            return Err(RefusedRedirect::TooMany);
         }
         match self.allows(url) {
             true => Ok(()),
-            false => Err("it sends to an address that pulls may not reach".to_owned()),
+            false => Err(RefusedRedirect::Address),
         }
     }
 
     /// Whether the node may connect to an address of a name.
     pub fn allows_address(&self, name: &str, address: IpAddr) -> bool {
-        let own = self.endpoint.host_str() == Some(name);
-        match place(address) {
+        let is_endpoint = self.endpoint.host_str() == Some(name);
+        match class_of(address) {
             AddressClass::Open => true,
-            AddressClass::Loopback => own && (self.configured || is_localhost(name)),
-            AddressClass::Closed => own && self.configured,
+            AddressClass::Loopback => is_endpoint && (self.configured || is_localhost(name)),
+            AddressClass::Closed => is_endpoint && self.configured,
         }
     }
 }
@@ -141,7 +150,7 @@ mod tests {
     /// findings S19
     #[test]
     fn addresses_of_the_node_and_its_links_are_told_apart() {
-        let of = |text: &str| place(text.parse().unwrap());
+        let of = |text: &str| class_of(text.parse().unwrap());
         for open in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "100.64.0.1"] {
             assert_eq!(of(open), AddressClass::Open, "{open}");
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{is_kept, is_opaque, is_white_out};
+use super::{is_opaque, is_stored, is_white_out};
 
 /// Unpacked layers, in which files are looked up by paths without links.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Below {
 
 /// A file of the layers below.
 #[derive(Debug)]
-pub(crate) enum FoundBelow {
+pub(crate) enum EntryBelow {
     Nothing,
     Directory(OwnedFd),
     Link(Vec<u8>, OwnedFd),
@@ -38,43 +38,43 @@ impl Below {
     }
 
     /// Looks up a path whose parents are all directories.
-    pub fn find(&self, path: &[Vec<u8>]) -> Result<FoundBelow, Errno> {
+    pub fn find(&self, path: &[Vec<u8>]) -> Result<EntryBelow, Errno> {
         for layer in &self.layers {
             let (found, covers) = find_in(layer, path)?;
-            if covers || !matches!(found, FoundBelow::Nothing) {
+            if covers || !matches!(found, EntryBelow::Nothing) {
                 return Ok(found);
             }
         }
-        Ok(FoundBelow::Nothing)
+        Ok(EntryBelow::Nothing)
     }
 }
 
 const AS_IT_IS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The file in one layer, and whether the layer hides the path in the layers below.
-fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(FoundBelow, bool), Errno> {
+fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(EntryBelow, bool), Errno> {
     let mut found = rustix::fs::open(layer, AS_IT_IS, Mode::empty())?;
     let mut covers = false;
     for part in path {
         covers |= is_opaque(&found);
         if is_white_out(&found, part) {
-            return Ok((FoundBelow::Nothing, true));
+            return Ok((EntryBelow::Nothing, true));
         }
         found = match rustix::fs::openat(&found, OsStr::from_bytes(part), AS_IT_IS, Mode::empty()) {
             Ok(inner) => inner,
-            Err(Errno::NOENT) => return Ok((FoundBelow::Nothing, covers)),
+            Err(Errno::NOENT) => return Ok((EntryBelow::Nothing, covers)),
             // A file hides all paths below its name.
-            Err(Errno::NOTDIR) => return Ok((FoundBelow::Nothing, true)),
+            Err(Errno::NOTDIR) => return Ok((EntryBelow::Nothing, true)),
             Err(errno) => return Err(errno),
         };
     }
     let found = match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
-        FileType::Directory => FoundBelow::Directory(found),
+        FileType::Directory => EntryBelow::Directory(found),
         FileType::Symlink => {
             let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
-            FoundBelow::Link(target.into_bytes(), found)
+            EntryBelow::Link(target.into_bytes(), found)
         }
-        _ => FoundBelow::Other(found),
+        _ => EntryBelow::Other(found),
     };
     Ok((found, covers))
 }
@@ -118,7 +118,7 @@ fn attributes(file: &OwnedFd) -> Result<Vec<(String, Vec<u8>)>, Errno> {
     let names = names[..length].split(|byte| *byte == 0);
     let names = names.filter_map(|name| std::str::from_utf8(name).ok());
     let mut kept = Vec::new();
-    for name in names.filter(|name| is_kept(name)) {
+    for name in names.filter(|name| is_stored(name)) {
         let mut value = vec![0; 65536];
         let length = rustix::fs::getxattr(&proc, name, value.as_mut_slice())?;
         value.truncate(length);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::Timespec;
 use tar::{EntryType, Header};
 
-use super::{UnpackError, bytes_path, failure, is_kept, malformed};
+use super::{UnpackError, bytes_path, failure, is_stored, malformed};
 
 const BLOCK: usize = 512;
 
@@ -206,7 +206,7 @@ fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<ArchiveEn
     let link = link.or_else(|| header.link_name_bytes().map(Into::into));
     let attributes = pax.into_iter().filter_map(|(key, value)| {
         let name = key.strip_prefix("SCHILY.xattr.")?;
-        is_kept(name).then(|| (name.to_owned(), value))
+        is_stored(name).then(|| (name.to_owned(), value))
     });
     Ok(ArchiveEntry {
         kind: header.entry_type(),

@@ -28,7 +28,7 @@ use tar::EntryType;
 use crate::disk_space::{Bytes, OutOfSpace, SpaceError, WriteSpace};
 pub(crate) use below::Below;
 use entry::{ArchiveEntry, Entries, components};
-use parents::ParentPlace;
+use parents::ParentDirectory;
 pub(crate) use parents::{Context, LooseEnds};
 
 /// The prefix of a file that hides another file in the layers below.
@@ -145,7 +145,7 @@ struct Unpacker {
     entries: u64,
     // Times of directories are set at the end, because every new file changes them.
     directories: Vec<(Vec<Vec<u8>>, Timespec)>,
-    last_parent: Option<(Vec<Vec<u8>>, ParentPlace)>,
+    last_parent: Option<(Vec<Vec<u8>>, ParentDirectory)>,
     /// Files of the layers below that were copied into this layer only for a hard link.
     copied: BTreeSet<Vec<Vec<u8>>>,
 }
@@ -160,7 +160,7 @@ impl Unpacker {
             });
         }
         let fits = self.room.check_large(entry.size);
-        let fits = fits.and_then(|()| self.room.take(0, 1));
+        let fits = fits.and_then(|()| self.room.reserve(0, 1));
         fits.map_err(|error| self.refused(&entry.path, error))?;
         let Some((name, parents)) = entry.path.split_last() else {
             return self
@@ -174,7 +174,7 @@ impl Unpacker {
         {
             return Ok(());
         }
-        let place = self.parent_place(parents)?;
+        let place = self.parent_directory(parents)?;
         let parent = &place.directory;
         if name.starts_with(WHITEOUT) {
             return self.white_out(&place, name, &entry.path);
@@ -201,7 +201,7 @@ impl Unpacker {
 
     fn white_out(
         &mut self,
-        place: &ParentPlace,
+        place: &ParentDirectory,
         name: &[u8],
         path: &[Vec<u8>],
     ) -> Result<(), UnpackError> {
@@ -277,7 +277,7 @@ impl Unpacker {
 
     fn directory(
         &mut self,
-        place: &ParentPlace,
+        place: &ParentDirectory,
         name: &[u8],
         entry: &ArchiveEntry,
         was: Was,
@@ -438,7 +438,7 @@ pub(crate) fn hides_all_below(directory: &Path) -> bool {
 
 /// Whether a layer may set this extended attribute. Other attributes belong to the kernel, for instance
 /// those of overlayfs.
-fn is_kept(attribute: &str) -> bool {
+fn is_stored(attribute: &str) -> bool {
     let is_users = attribute.starts_with("user.") && !attribute.starts_with("user.overlay.");
     is_users || attribute == "security.capability"
 }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
-use super::below::{Below, FoundBelow, copy_facts, is_plain, times_of};
+use super::below::{Below, EntryBelow, copy_facts, is_plain, times_of};
 use super::{
     ArchiveEntry, UnpackError, Unpacker, components, failure_at, is_opaque, is_white_out, joined,
     make_opaque, malformed, misplaced,
@@ -38,17 +38,17 @@ impl LooseEnds {
     pub fn fit(&self, below: &Below) -> Result<bool, Errno> {
         for path in &self.directories {
             let fits = match below.find(path)? {
-                FoundBelow::Nothing => true,
-                FoundBelow::Directory(root) if path.is_empty() => owner(&root)? == (0, 0),
-                FoundBelow::Directory(directory) => is_plain(&directory)?,
-                FoundBelow::Link(..) | FoundBelow::Other(_) => false,
+                EntryBelow::Nothing => true,
+                EntryBelow::Directory(root) if path.is_empty() => owner(&root)? == (0, 0),
+                EntryBelow::Directory(directory) => is_plain(&directory)?,
+                EntryBelow::Link(..) | EntryBelow::Other(_) => false,
             };
             if !fits {
                 return Ok(false);
             }
         }
         for path in &self.changed {
-            if !path.is_empty() && !matches!(below.find(path)?, FoundBelow::Directory(_)) {
+            if !path.is_empty() && !matches!(below.find(path)?, EntryBelow::Directory(_)) {
                 return Ok(false);
             }
         }
@@ -98,7 +98,7 @@ pub(crate) enum Context {
         changed: BTreeSet<Vec<Vec<u8>>>,
         links: bool,
     },
-    Known(Below),
+    Available(Below),
 }
 
 impl Context {
@@ -112,14 +112,14 @@ impl Context {
 }
 
 /// A directory of the layer: its path in the layer, and its descriptor.
-pub(super) struct ParentPlace {
+pub(super) struct ParentDirectory {
     pub path: Vec<Vec<u8>>,
     pub directory: OwnedFd,
 }
 
-impl ParentPlace {
+impl ParentDirectory {
     fn try_clone(&self) -> std::io::Result<Self> {
-        Ok(ParentPlace {
+        Ok(ParentDirectory {
             path: self.path.clone(),
             directory: self.directory.try_clone()?,
         })
@@ -128,7 +128,10 @@ impl ParentPlace {
 
 impl Unpacker {
     /// Opens the parent directory of an entry, and creates missing parents.
-    pub(super) fn parent_place(&mut self, parents: &[Vec<u8>]) -> Result<ParentPlace, UnpackError> {
+    pub(super) fn parent_directory(
+        &mut self,
+        parents: &[Vec<u8>],
+    ) -> Result<ParentDirectory, UnpackError> {
         let failed = |error| failure_at(parents, error);
         if let Some((path, place)) = &self.last_parent
             && path == parents
@@ -136,7 +139,7 @@ impl Unpacker {
             return place.try_clone().map_err(failed);
         }
         let place = match self.open_inside(&joined(parents), OFlags::DIRECTORY) {
-            Ok(directory) => ParentPlace {
+            Ok(directory) => ParentDirectory {
                 path: parents.to_vec(),
                 directory,
             },
@@ -147,9 +150,9 @@ impl Unpacker {
         Ok(place)
     }
 
-    fn make_parents(&mut self, parents: &[Vec<u8>]) -> Result<ParentPlace, UnpackError> {
+    fn make_parents(&mut self, parents: &[Vec<u8>]) -> Result<ParentDirectory, UnpackError> {
         let failed = |errno: Errno| failure_at(parents, errno.into());
-        let mut place = self.place(Vec::new()).map_err(failed)?;
+        let mut place = self.directory_at(Vec::new()).map_err(failed)?;
         let mut followed = 0;
         // A stack whose top is the next component.
         let mut left: Vec<Vec<u8>> = parents.iter().rev().cloned().collect();
@@ -157,7 +160,7 @@ impl Unpacker {
             if part == b".." {
                 let mut path = place.path;
                 path.pop();
-                place = self.place(path).map_err(failed)?;
+                place = self.directory_at(path).map_err(failed)?;
                 continue;
             }
             let Some(target) = self.step(&mut place, part).map_err(failed)? else {
@@ -168,7 +171,7 @@ impl Unpacker {
                 return Err(misplaced(parents));
             }
             if target.starts_with(b"/") {
-                place = self.place(Vec::new()).map_err(failed)?;
+                place = self.directory_at(Vec::new()).map_err(failed)?;
             }
             let parts = target.split(|byte| *byte == b'/').rev();
             let parts = parts.filter(|part| !matches!(*part, b"" | b"."));
@@ -179,7 +182,11 @@ impl Unpacker {
 
     /// Enters a directory, which is created if it is missing. If the name is a link, returns the target of
     /// the link instead.
-    fn step(&mut self, place: &mut ParentPlace, part: Vec<u8>) -> Result<Option<Vec<u8>>, Errno> {
+    fn step(
+        &mut self,
+        place: &mut ParentDirectory,
+        part: Vec<u8>,
+    ) -> Result<Option<Vec<u8>>, Errno> {
         let name = OsStr::from_bytes(&part).to_owned();
         let dir = &place.directory;
         let there = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -201,23 +208,23 @@ impl Unpacker {
                 None
             }
             Some(_) => return Err(Errno::NOTDIR),
-            None => Some(self.found_below(place, &part)?),
+            None => Some(self.entry_below(place, &part)?),
         };
         place.path.push(part);
         match below {
             None => {}
-            Some(FoundBelow::Link(target, _)) => {
+            Some(EntryBelow::Link(target, _)) => {
                 place.path.pop();
                 return Ok(Some(target));
             }
-            Some(FoundBelow::Directory(found)) => {
+            Some(EntryBelow::Directory(found)) => {
                 let made = make_directory(dir, &name)?;
                 copy_facts(&found, &File::from(made))?;
                 // New files in the directory change its time.
                 let time = times_of(&found)?.last_modification;
                 self.directories.push((place.path.clone(), time));
             }
-            Some(FoundBelow::Nothing | FoundBelow::Other(_)) => {
+            Some(EntryBelow::Nothing | EntryBelow::Other(_)) => {
                 let made = make_directory(dir, &name)?;
                 let inode = rustix::fs::fstat(&made)?.st_ino;
                 let hidden = self.is_hidden(&place.path[..place.path.len() - 1])?;
@@ -233,21 +240,21 @@ impl Unpacker {
         Ok(None)
     }
 
-    fn place(&self, path: Vec<Vec<u8>>) -> Result<ParentPlace, Errno> {
+    fn directory_at(&self, path: Vec<Vec<u8>>) -> Result<ParentDirectory, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let name = joined(&path);
         let directory = rustix::fs::openat2(&self.root, name, flags, Mode::empty(), resolve)?;
-        Ok(ParentPlace { path, directory })
+        Ok(ParentDirectory { path, directory })
     }
 
     /// A file of the layers below, if they are known and this layer does not hide the file.
-    fn found_below(&self, place: &ParentPlace, name: &[u8]) -> Result<FoundBelow, Errno> {
-        let Context::Known(below) = &self.context else {
-            return Ok(FoundBelow::Nothing);
+    fn entry_below(&self, place: &ParentDirectory, name: &[u8]) -> Result<EntryBelow, Errno> {
+        let Context::Available(below) = &self.context else {
+            return Ok(EntryBelow::Nothing);
         };
         if self.is_hidden(&place.path)? {
-            return Ok(FoundBelow::Nothing);
+            return Ok(EntryBelow::Nothing);
         }
         below.find(&[place.path.as_slice(), &[name.to_vec()]].concat())
     }
@@ -255,7 +262,7 @@ impl Unpacker {
     /// Whether this layer hides the content of a directory in the layers below.
     fn is_hidden(&self, path: &[Vec<u8>]) -> Result<bool, Errno> {
         for depth in 0..=path.len() {
-            if is_opaque(&self.place(path[..depth].to_vec())?.directory) {
+            if is_opaque(&self.directory_at(path[..depth].to_vec())?.directory) {
                 return Ok(true);
             }
         }
@@ -264,7 +271,7 @@ impl Unpacker {
 
     /// Whether the image has a file at a parent path of an entry: a deletion there has no effect.
     pub(super) fn is_below_a_file(&self, parents: &[Vec<u8>]) -> Result<bool, Errno> {
-        let Context::Known(below) = &self.context else {
+        let Context::Available(below) = &self.context else {
             return Ok(false);
         };
         if self
@@ -274,7 +281,7 @@ impl Unpacker {
             return Ok(false);
         }
         for depth in 1..=parents.len() {
-            if matches!(below.find(&parents[..depth])?, FoundBelow::Other(_)) {
+            if matches!(below.find(&parents[..depth])?, EntryBelow::Other(_)) {
                 return Ok(true);
             }
         }
@@ -283,9 +290,9 @@ impl Unpacker {
 
     /// Whether the overlay merges a directory with a directory below. In other directories, the overlay
     /// would show the names of deletions.
-    pub(super) fn is_merged(&mut self, place: &ParentPlace) -> Result<bool, UnpackError> {
+    pub(super) fn is_merged(&mut self, place: &ParentDirectory) -> Result<bool, UnpackError> {
         // The path without links.
-        let ParentPlace { path, .. } = self.make_parents(&place.path)?;
+        let ParentDirectory { path, .. } = self.make_parents(&place.path)?;
         let failed = |errno: Errno| failure_at(&path, errno.into());
         if path.is_empty() {
             return Ok(true);
@@ -294,9 +301,9 @@ impl Unpacker {
             return Ok(false);
         }
         match &mut self.context {
-            Context::Known(below) => {
+            Context::Available(below) => {
                 let found = below.find(&path).map_err(failed)?;
-                Ok(matches!(found, FoundBelow::Directory(_)))
+                Ok(matches!(found, EntryBelow::Directory(_)))
             }
             Context::Unknown { changed, .. } => {
                 changed.insert(path);
@@ -308,10 +315,10 @@ impl Unpacker {
     /// Sets the owner of the root to its owner in the layers below.
     pub(super) fn begin_root(&mut self) -> Result<(), Errno> {
         match &mut self.context {
-            Context::Known(below) => match below.find(&[])? {
-                FoundBelow::Directory(root) => {
+            Context::Available(below) => match below.find(&[])? {
+                EntryBelow::Directory(root) => {
                     let (user, group) = owner(&root)?;
-                    self.own_root(user, group)
+                    self.set_root_owner(user, group)
                 }
                 _ => Ok(()),
             },
@@ -329,12 +336,12 @@ impl Unpacker {
         if entry.kind != tar::EntryType::Directory {
             return Ok(());
         }
-        let root = self.place(Vec::new())?.directory;
+        let root = self.directory_at(Vec::new())?.directory;
         self.is_explicit(&root)?;
-        self.own_root(entry.uid, entry.gid)
+        self.set_root_owner(entry.uid, entry.gid)
     }
 
-    fn own_root(&self, user: u32, group: u32) -> Result<(), Errno> {
+    fn set_root_owner(&self, user: u32, group: u32) -> Result<(), Errno> {
         let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
         let flags = AtFlags::EMPTY_PATH;
         rustix::fs::chownat(&self.root, "", Some(user), Some(group), flags)
@@ -365,7 +372,7 @@ impl Unpacker {
         };
         for (inode, path) in directories {
             // A directory that was replaced later has another inode, or is no directory.
-            if let Ok(place) = self.place(path.clone())
+            if let Ok(place) = self.directory_at(path.clone())
                 && rustix::fs::fstat(&place.directory)?.st_ino == *inode
             {
                 ends.directories.push(path.clone());
@@ -395,7 +402,7 @@ impl Unpacker {
                 *links = true;
                 return Ok(());
             }
-            (Err(_), Context::Known(_)) => {
+            (Err(_), Context::Available(_)) => {
                 let place = self.make_parents(parents)?;
                 if !self.copy_up(&place, last, entry)? {
                     return Err(missing());
@@ -418,7 +425,7 @@ impl Unpacker {
     /// link.
     fn copy_up(
         &mut self,
-        place: &ParentPlace,
+        place: &ParentDirectory,
         name: &[u8],
         entry: &ArchiveEntry,
     ) -> Result<bool, UnpackError> {
@@ -429,13 +436,13 @@ impl Unpacker {
         if open_in(dir, name).is_ok() {
             return Ok(!is_white_out(dir, name));
         }
-        let found = match self.found_below(place, name).map_err(failed)? {
-            FoundBelow::Nothing | FoundBelow::Directory(_) => return Ok(false),
-            FoundBelow::Link(target, found) => {
+        let found = match self.entry_below(place, name).map_err(failed)? {
+            EntryBelow::Nothing | EntryBelow::Directory(_) => return Ok(false),
+            EntryBelow::Link(target, found) => {
                 rustix::fs::symlinkat(OsStr::from_bytes(&target), dir, to).map_err(failed)?;
                 found
             }
-            FoundBelow::Other(found) => {
+            EntryBelow::Other(found) => {
                 let stat = rustix::fs::fstat(&found).map_err(failed)?;
                 let kind = FileType::from_raw_mode(stat.st_mode);
                 if kind == FileType::RegularFile {

@@ -124,7 +124,7 @@ fn a_directory_without_an_entry_is_as_below() {
     let ends = LooseEnds::decode(&ends.loose_ends.encode());
     assert!(!ends.fit(&below()).unwrap());
     let made = tempfile::tempdir().unwrap();
-    let known = Context::Known(below());
+    let known = Context::Available(below());
     let entries = [&entries[5..], &entries[..5]].concat();
     let unpacked = above(&entries, made.path(), known).unwrap();
     assert_eq!(unpacked.loose_ends, LooseEnds::default());
@@ -219,7 +219,7 @@ fn a_file_through_a_link_replaces_the_link() {
 fn hard_links_stay_inside() {
     let made = tempfile::tempdir().unwrap();
     let entries = [(EntryType::Link, "shadow", "../../etc/shadow")];
-    let known = Context::Known(Below::default());
+    let known = Context::Available(Below::default());
     let error = above(&entries, made.path(), known).unwrap_err();
     assert!(matches!(error, UnpackError::Io { .. }), "{error}");
     let outer = unpacked(&[(FILE, "a", "x"), (EntryType::Link, "b", "a")]).unwrap();

@@ -28,7 +28,7 @@ use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::csi_volumes::{CsiVolumes, LivePod, clean_up, keep_shown, keep_up, watch_plugins};
+use crate::csi_volumes::{CsiVolumes, LivePod, clean_up, keep_csi_node, keep_up, watch_plugins};
 use crate::error::Error;
 use crate::images::Puller;
 use crate::kubelet_api::{
@@ -313,7 +313,7 @@ fn spawn_volume_tasks(
     let (name, data_dir) = (config.node_name.clone(), config.data_dir.clone());
     let images = keep_images_growing(objects(), name, data_dir, live(), shutdown());
     tokio::spawn(background.watched("images of Ceph", images));
-    let shown = keep_shown(csi.clone(), node_uid, shutdown());
+    let shown = keep_csi_node(csi.clone(), node_uid, shutdown());
     tokio::spawn(background.watched("shown CSI drivers", shown));
     let left_over = clean_up(csi.clone(), shutdown());
     tokio::spawn(background.watched("left CSI volumes", left_over));

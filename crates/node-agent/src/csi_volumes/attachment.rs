@@ -16,15 +16,16 @@ use process_telemetry::backoff::Backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::request::Identity;
+use super::error::CsiVolumeError;
+use super::request::VolumeId;
 use crate::api::objects::in_time;
 
 /// The longest wait in one attempt to mount.
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The delay after the first read, and the longest delay; the delay doubles after each read. The values are those of
 /// kubelet.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const FIRST_DELAY: Duration = Duration::from_millis(10);
+const DELAY_MAX: Duration = Duration::from_millis(500);
 
 /// The attached volumes in use, by their unique names: volumes with a record on disk, and volumes that a pod waits for.
 #[derive(Debug)]
@@ -113,22 +114,23 @@ fn is_ready(status: &NodeStatus, name: &str) -> bool {
 
 /// Waits until the volume is attached to the node. Returns the attachment metadata of the driver.
 ///
-/// *Errors.* A message for users: the error of the attacher, or that the volume was not attached in time.
+/// # Errors
+/// The error of the attacher, or the volume was not attached in time.
 pub async fn wait(
     client: &Client,
     node: &str,
-    id: &Identity,
-) -> Result<BTreeMap<String, String>, String> {
+    id: &VolumeId,
+) -> Result<BTreeMap<String, String>, CsiVolumeError> {
     let nodes: Api<Node> = Api::all(client.clone());
     let attachments: Api<VolumeAttachment> = Api::all(client.clone());
     let (name, attachment) = (id.unique_name(), id.attachment(node));
-    let deadline = Instant::now() + WAIT;
-    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut backoff = Backoff::new(FIRST_DELAY, DELAY_MAX);
     loop {
-        let found = in_time(nodes.get(node)).await?;
-        if is_ready(&found.status.unwrap_or_default(), &name) {
-            let found = in_time(attachments.get_opt(&attachment)).await?;
-            let status = found.and_then(|found| found.status);
+        let current = in_time(nodes.get(node)).await?;
+        if is_ready(&current.status.unwrap_or_default(), &name) {
+            let object = in_time(attachments.get_opt(&attachment)).await?;
+            let status = object.and_then(|object| object.status);
             if let Some(status) = status.filter(|status| status.attached) {
                 return Ok(status.attachment_metadata.unwrap_or_default());
             }
@@ -140,12 +142,13 @@ pub async fn wait(
     }
 }
 
-async fn not_attached(api: &Api<VolumeAttachment>, attachment: &str, name: &str) -> String {
-    let found = in_time(api.get_opt(attachment)).await.ok().flatten();
-    let error = found.and_then(|found| found.status?.attach_error?.message);
+async fn not_attached(api: &Api<VolumeAttachment>, attachment: &str, name: &str) -> CsiVolumeError {
+    let object = in_time(api.get_opt(attachment)).await.ok().flatten();
+    let error = object.and_then(|object| object.status?.attach_error?.message);
+    let volume = name.to_owned();
     match error {
-        Some(error) => format!("volume {name} is not attached to this node: {error}"),
-        None => format!("timed out waiting for volume {name} to be attached to this node"),
+        Some(message) => CsiVolumeError::NotAttached { volume, message },
+        None => CsiVolumeError::AttachTimeout(volume),
     }
 }
 

@@ -10,24 +10,51 @@ use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeN
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use object_model::{IncompleteMetadata, Uid};
+use resource_kinds::MetadataIdentity;
 
-use super::drivers::Registered;
+use super::drivers::RegisteredDriver;
 use crate::api::objects::in_time;
 
 /// The annotation of a Node with the node's id at each driver.
 const NODE_IDS: &str = "csi.volume.kubernetes.io/nodeid";
 /// Attempts of a write that conflicts with writes of other programs.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS_MAX: usize = 5;
+
+/// The reason why the drivers of the node are not in the API.
+#[derive(Debug, thiserror::Error)]
+pub enum CsiNodeError {
+    #[error(
+        "detected topology value collision: driver reported {key:?}:{reported:?} but existing label is {key:?}:{existing:?}"
+    )]
+    Collision {
+        key: String,
+        reported: String,
+        existing: String,
+    },
+    #[error("get node \"{node}\": {message}")]
+    GetNode { node: String, message: String },
+    #[error("patch node \"{node}\": {message}")]
+    PatchNode { node: String, message: String },
+    #[error("get csinode \"{node}\": {message}")]
+    GetCsiNode { node: String, message: String },
+    #[error("delete csinode \"{node}\": {message}")]
+    DeleteCsiNode { node: String, message: String },
+    #[error("write csinode \"{node}\": {message}")]
+    WriteCsiNode { node: String, message: String },
+    #[error(transparent)]
+    Metadata(#[from] IncompleteMetadata),
+}
 
 /// The drivers of a CSINode with the present state of the driver; `None` if the CSINode has this state
 /// already.
-fn with_driver(drivers: &[CSINodeDriver], wanted: CSINodeDriver) -> Option<Vec<CSINodeDriver>> {
-    if drivers.contains(&wanted) {
+fn with_driver(drivers: &[CSINodeDriver], current: CSINodeDriver) -> Option<Vec<CSINodeDriver>> {
+    if drivers.contains(&current) {
         return None;
     }
-    let others = drivers.iter().filter(|driver| driver.name != wanted.name);
+    let others = drivers.iter().filter(|driver| driver.name != current.name);
     let mut listed: Vec<CSINodeDriver> = others.cloned().collect();
-    listed.push(wanted);
+    listed.push(current);
     Some(listed)
 }
 
@@ -53,56 +80,60 @@ fn ids(node: &Node) -> BTreeMap<String, String> {
 
 /// The change of the Node's metadata for a driver; `None` if nothing changes.
 ///
-/// *Errors.* The node has a label of the driver with another value: two drivers disagree, or the machine
-/// has moved. As kubelet, which rejects the driver, too.
-fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Option<Value>, String> {
+/// # Errors
+/// The node has a label of the driver with another value: two drivers disagree, or the machine has moved. As
+/// kubelet, which rejects the driver, too.
+fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Option<Value>, CsiNodeError> {
     let labels = node.metadata.labels.clone().unwrap_or_default();
     for (key, value) in &info.topology {
         if let Some(other) = labels.get(key).filter(|other| *other != value) {
-            return Err(format!(
-                "detected topology value collision: driver reported {key:?}:{value:?} but existing label is {key:?}:{other:?}"
-            ));
+            return Err(CsiNodeError::Collision {
+                key: key.clone(),
+                reported: value.clone(),
+                existing: other.clone(),
+            });
         }
     }
     let mut ids = ids(node);
-    let known = ids.insert(name.to_owned(), info.node_id.clone());
+    let former = ids.insert(name.to_owned(), info.node_id.clone());
     let has_labels = info.topology.keys().all(|key| labels.contains_key(key));
-    if has_labels && known.as_ref() == Some(&info.node_id) {
+    if has_labels && former.as_ref() == Some(&info.node_id) {
         return Ok(None);
     }
     Ok(Some(json!({"metadata": {
         "labels": info.topology,
         "annotations": {NODE_IDS: json!(ids).to_string()},
-        "resourceVersion": node.metadata.resource_version,
+        "resourceVersion": node.metadata.object_version()?.to_string(),
     }})))
 }
 
 /// The change of the Node's metadata that removes unregistered drivers; `None` if there are no unregistered
 /// drivers. As in kubelet, the labels of these drivers stay, because pods and volumes may depend on the
 /// labels.
-fn without_others(node: &Node, registered: &[Registered]) -> Option<Value> {
+fn without_others(
+    node: &Node,
+    registered: &[RegisteredDriver],
+) -> Result<Option<Value>, CsiNodeError> {
     let mut ids = ids(node);
     let before = ids.len();
     ids.retain(|name, _| registered.iter().any(|one| one.driver.name == *name));
+    if ids.len() == before {
+        return Ok(None);
+    }
     let text = (!ids.is_empty()).then(|| json!(ids).to_string());
-    (ids.len() < before).then(|| {
-        json!({"metadata": {
-            "annotations": {NODE_IDS: text},
-            "resourceVersion": node.metadata.resource_version,
-        }})
-    })
+    Ok(Some(json!({"metadata": {
+        "annotations": {NODE_IDS: text},
+        "resourceVersion": node.metadata.object_version()?.to_string(),
+    }})))
 }
 
 /// Writes a registered driver into the API.
-///
-/// # Errors
-/// A message for users.
 pub async fn publish(
     client: &Client,
     node_name: &str,
     name: &str,
     info: &NodeInfo,
-) -> Result<(), String> {
+) -> Result<(), CsiNodeError> {
     let node = patched(client, node_name, |node| metadata(node, name, info)).await?;
     write(client, &node, |drivers| {
         with_driver(drivers, driver(name, info))
@@ -111,69 +142,71 @@ pub async fn publish(
 }
 
 /// Writes the registered drivers into the API, and removes all other drivers.
-///
-/// # Errors
-/// A message for users.
-pub async fn show(
+pub async fn publish_all(
     client: &Client,
     node_name: &str,
-    registered: &[Registered],
-) -> Result<(), String> {
-    for Registered { driver, info, .. } in registered {
+    registered: &[RegisteredDriver],
+) -> Result<(), CsiNodeError> {
+    for RegisteredDriver { driver, info, .. } in registered {
         let done = patched(client, node_name, |node| metadata(node, &driver.name, info));
         if let Err(error) = done.await {
             let driver = &driver.name;
             tracing::warn!(
                 driver,
-                error,
-                "the labels of a driver's topology are not shown"
+                %error,
+                "the labels of a driver's topology are not published"
             );
         }
     }
-    let node = patched(client, node_name, |node| {
-        Ok(without_others(node, registered))
-    })
-    .await?;
-    let wanted = registered.iter();
-    let wanted: Vec<CSINodeDriver> = wanted
+    let node = patched(client, node_name, |node| without_others(node, registered)).await?;
+    let desired: Vec<CSINodeDriver> = registered
+        .iter()
         .map(|one| driver(&one.driver.name, &one.info))
         .collect();
     write(client, &node, |drivers| {
-        let is_shown = |one| drivers.contains(one);
-        let is_as_wanted = wanted.len() == drivers.len() && wanted.iter().all(is_shown);
-        (!is_as_wanted).then(|| wanted.clone())
+        let is_listed = |driver| drivers.contains(driver);
+        let is_equal = desired.len() == drivers.len() && desired.iter().all(is_listed);
+        (!is_equal).then(|| desired.clone())
     })
     .await
 }
 
-/// The Node after the patch; `None` if the Node does not exist.
+/// The Node after the patch.
 async fn patched(
     client: &Client,
     node_name: &str,
-    change: impl Fn(&Node) -> Result<Option<Value>, String>,
-) -> Result<Node, String> {
+    change: impl Fn(&Node) -> Result<Option<Value>, CsiNodeError>,
+) -> Result<Node, CsiNodeError> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let mut tried = 0;
+    let mut attempts = 0;
     loop {
-        tried += 1;
+        attempts += 1;
         let node = in_time(nodes.get(node_name)).await;
-        let node = node.map_err(|error| format!("get node \"{node_name}\": {error}"))?;
+        let node = node.map_err(|message| CsiNodeError::GetNode {
+            node: node_name.to_owned(),
+            message,
+        })?;
         let Some(patch) = change(&node)? else {
             return Ok(node);
         };
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         match nodes.patch(node_name, &params, &patch).await {
             Ok(node) => return Ok(node),
-            Err(error) if tried < ATTEMPTS && refusal(&error) == WriteRefusal::Conflict => {}
-            Err(error) => return Err(format!("patch node \"{node_name}\": {error}")),
+            Err(error) if attempts < ATTEMPTS_MAX && refusal(&error) == WriteRefusal::Conflict => {}
+            Err(error) => {
+                return Err(CsiNodeError::PatchNode {
+                    node: node_name.to_owned(),
+                    message: error.to_string(),
+                });
+            }
         }
     }
 }
 
 /// Whether the CSINode belongs to this Node, and not to a deleted Node with this name.
-fn is_of(found: &CSINode, node: &Node) -> bool {
-    let mut owners = found.metadata.owner_references.iter().flatten();
-    owners.any(|owner| Some(&owner.uid) == node.metadata.uid.as_ref())
+fn is_of(object: &CSINode, node: &Uid) -> bool {
+    let mut owners = object.metadata.owner_references.iter().flatten();
+    owners.any(|owner| *node == *owner.uid)
 }
 
 /// Changes the drivers of the CSINode. A CSINode of a deleted Node is replaced, because the garbage
@@ -182,38 +215,48 @@ async fn write(
     client: &Client,
     node: &Node,
     change: impl Fn(&[CSINodeDriver]) -> Option<Vec<CSINodeDriver>>,
-) -> Result<(), String> {
+) -> Result<(), CsiNodeError> {
     let api: Api<CSINode> = Api::all(client.clone());
-    let node_name = node.metadata.name.as_deref().unwrap_or_default();
+    let node_name = node.metadata.object_name()?;
+    let node_uid = node.metadata.object_uid()?;
+    let name = || node_name.to_owned();
     let params = PostParams::default();
-    let mut tried = 0;
+    let mut attempts = 0;
     loop {
-        tried += 1;
-        let found = in_time(api.get_opt(node_name)).await;
-        let mut found = found.map_err(|error| format!("get csinode \"{node_name}\": {error}"))?;
-        if let Some(former) = found.take_if(|found| !is_of(found, node)) {
-            let uid = former.metadata.uid.unwrap_or_default();
+        attempts += 1;
+        let existing = in_time(api.get_opt(node_name)).await;
+        let mut existing = existing.map_err(|message| CsiNodeError::GetCsiNode {
+            node: name(),
+            message,
+        })?;
+        if let Some(former) = existing.take_if(|existing| !is_of(existing, &node_uid)) {
+            let uid = former.metadata.object_uid()?;
             let deleted = delete(&api, node_name, Delete::of_uid(uid)).await;
-            deleted.map_err(|error| format!("delete csinode \"{node_name}\": {error}"))?;
+            deleted.map_err(|error| CsiNodeError::DeleteCsiNode {
+                node: name(),
+                message: error.to_string(),
+            })?;
         }
-        let before = found.as_ref().map_or(&[][..], |found| &found.spec.drivers);
+        let before = existing
+            .as_ref()
+            .map_or(&[][..], |object| &object.spec.drivers);
         let Some(drivers) = change(before) else {
             return Ok(());
         };
         let spec = CSINodeSpec { drivers };
-        let written = match found {
-            Some(found) => {
-                let object = CSINode { spec, ..found };
+        let written = match existing {
+            Some(existing) => {
+                let object = CSINode { spec, ..existing };
                 api.replace(node_name, &params, &object).await
             }
             None => {
                 let metadata = ObjectMeta {
-                    name: Some(node_name.to_owned()),
+                    name: Some(name()),
                     owner_references: Some(vec![OwnerReference {
                         api_version: "v1".to_owned(),
                         kind: "Node".to_owned(),
-                        name: node_name.to_owned(),
-                        uid: node.metadata.uid.clone().unwrap_or_default(),
+                        name: name(),
+                        uid: node_uid.clone().into(),
                         ..OwnerReference::default()
                     }]),
                     ..ObjectMeta::default()
@@ -224,12 +267,17 @@ async fn write(
         match written {
             Ok(_) => return Ok(()),
             Err(error)
-                if tried < ATTEMPTS
+                if attempts < ATTEMPTS_MAX
                     && matches!(
                         refusal(&error),
                         WriteRefusal::Conflict | WriteRefusal::AlreadyExists
                     ) => {}
-            Err(error) => return Err(format!("write csinode \"{node_name}\": {error}")),
+            Err(error) => {
+                return Err(CsiNodeError::WriteCsiNode {
+                    node: name(),
+                    message: error.to_string(),
+                });
+            }
         }
     }
 }
@@ -269,43 +317,44 @@ mod tests {
         let ids = &patch["metadata"]["annotations"][NODE_IDS];
         assert_eq!(*ids, json!("{\"a\":\"old\",\"b\":\"n1\"}"));
         assert_eq!(patch["metadata"]["resourceVersion"], json!("7"));
-        let same = metadata(&node, "a", &info("old", "z")).unwrap();
-        assert_eq!(same, None);
+        let unchanged = metadata(&node, "a", &info("old", "z")).unwrap();
+        assert_eq!(unchanged, None);
         let collision = metadata(&node, "b", &info("n1", "y")).unwrap_err();
-        assert!(collision.contains("collision"), "{collision}");
+        assert!(matches!(collision, CsiNodeError::Collision { .. }));
     }
+
     #[test]
     fn drivers_that_are_gone_leave_labels_only() {
         let node: Node = json_tree::from_value(json!({"metadata": {"name": "n",
-            "labels": {"zone": "z"}, "annotations": {NODE_IDS: "{\"a\":\"n1\",\"b\":\"n1\"}"}}}))
+            "resourceVersion": "7", "labels": {"zone": "z"},
+            "annotations": {NODE_IDS: "{\"a\":\"n1\",\"b\":\"n1\"}"}}}))
         .unwrap();
-        let registered = |name: &str| Registered {
+        let registered = |name: &str| RegisteredDriver {
             driver: csi_client::Driver {
                 name: name.to_owned(),
                 socket: "csi.sock".into(),
             },
-            can: csi_client::NodeCapabilities::default(),
+            capabilities: csi_client::NodeCapabilities::default(),
             info: info("n1", "z"),
             by: "reg.sock".into(),
         };
         let both = [registered("a"), registered("b")];
-        assert_eq!(without_others(&node, &both), None);
-        let one = without_others(&node, &both[1..]).unwrap();
+        let without = |registered| without_others(&node, registered).unwrap();
+        assert_eq!(without(&both), None);
+        let one = without(&both[1..]).unwrap();
         assert_eq!(one["metadata"]["annotations"][NODE_IDS], "{\"b\":\"n1\"}");
-        let none = without_others(&node, &[]).unwrap();
+        let none = without(&[]).unwrap();
         assert_eq!(none["metadata"]["annotations"][NODE_IDS], json!(null));
         assert_eq!(none["metadata"]["labels"], json!(null));
     }
 
     #[test]
     fn a_csi_node_goes_with_its_node() {
-        let node = |uid: &str| -> Node {
-            json_tree::from_value(json!({"metadata": {"name": "n", "uid": uid}})).unwrap()
-        };
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u1"});
-        let found = json!({"metadata": {"name": "n", "ownerReferences": [owner]},
+        let object = json!({"metadata": {"name": "n", "ownerReferences": [owner]},
             "spec": {"drivers": []}});
-        let found: CSINode = json_tree::from_value(found).unwrap();
-        assert!(is_of(&found, &node("u1")) && !is_of(&found, &node("u2")));
+        let object: CSINode = json_tree::from_value(object).unwrap();
+        let is_of = |uid: &str| is_of(&object, &uid.parse().unwrap());
+        assert!(is_of("u1") && !is_of("u2"));
     }
 }

@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount};
 use sha2::{Digest, Sha256};
 
 /// The directory in the manifests of all drivers.
-const TOLD: &str = "/var/lib/kubelet";
+const DRIVER_DIR: &str = "/var/lib/kubelet";
 const STAGES: &str = "plugins/kubernetes.io/csi";
 const VOLUME_DATA: &str = "vol_data.json";
 
@@ -26,7 +26,7 @@ pub struct KubeletPath(PathBuf);
 
 impl KubeletDir {
     /// The kubelet's directory of the server with this data directory.
-    pub fn of(data_dir: &Path) -> Self {
+    pub fn new(data_dir: &Path) -> Self {
         Self {
             real: data_dir.join("kubelet"),
         }
@@ -34,8 +34,8 @@ impl KubeletDir {
 
     /// The path on this machine for a path in a pod's manifest or from a driver; `None` for paths outside
     /// of the directory.
-    pub fn real(&self, told: &Path) -> Option<PathBuf> {
-        let inside = told.strip_prefix(TOLD).ok()?;
+    pub fn real(&self, path: &Path) -> Option<PathBuf> {
+        let inside = path.strip_prefix(DRIVER_DIR).ok()?;
         let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
         let is_inside = inside.components().all(plain);
         is_inside.then(|| self.real.join(inside))
@@ -51,8 +51,8 @@ impl KubeletDir {
         self.real.join("plugins_registry")
     }
 
-    pub fn at(&self, place: &KubeletPath) -> PathBuf {
-        self.real.join(&place.0)
+    pub fn at(&self, path: &KubeletPath) -> PathBuf {
+        self.real.join(&path.0)
     }
 
     /// Creates the directory and its subdirectories. The directory becomes a shared mount, unless the file
@@ -62,9 +62,9 @@ impl KubeletDir {
     ///
     /// # Errors
     /// An error of the disk or the kernel.
-    pub fn make(&self) -> io::Result<()> {
-        static MAKING: Mutex<()> = Mutex::new(());
-        let _turn = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn create(&self) -> io::Result<()> {
+        static CREATION: Mutex<()> = Mutex::new(());
+        let _guard = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
         for part in ["plugins_registry", "plugins", "pods"] {
             fs::create_dir_all(self.real.join(part))?;
         }
@@ -85,11 +85,11 @@ impl KubeletDir {
         Ok(())
     }
 
-    /// Removes the mount of [`KubeletDir::make`], if nothing is mounted below it.
+    /// Removes the mount of [`KubeletDir::create`], if nothing is mounted below it.
     ///
     /// # Errors
     /// An error of the kernel.
-    pub fn leave(&self) -> io::Result<()> {
+    pub fn unmount(&self) -> io::Result<()> {
         let Ok(real) = fs::canonicalize(&self.real) else {
             return Ok(());
         };
@@ -108,14 +108,14 @@ impl KubeletDir {
     /// # Errors
     /// An error of the disk.
     pub fn publication_records(&self) -> io::Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
+        let mut records = Vec::new();
         for pod in entries(&self.real.join("pods"))? {
             for volume in entries(&pod.join("volumes/kubernetes.io~csi"))? {
-                found.push(volume.join(VOLUME_DATA));
+                records.push(volume.join(VOLUME_DATA));
             }
         }
-        found.retain(|path| path.is_file());
-        Ok(found)
+        records.retain(|path| path.is_file());
+        Ok(records)
     }
 
     /// The records of staged volumes.
@@ -123,21 +123,24 @@ impl KubeletDir {
     /// # Errors
     /// An error of the disk.
     pub fn stage_records(&self) -> io::Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
+        let mut records = Vec::new();
         for driver in entries(&self.real.join(STAGES))? {
             for volume in entries(&driver)? {
-                found.push(volume.join(VOLUME_DATA));
+                records.push(volume.join(VOLUME_DATA));
             }
         }
-        found.retain(|path| path.is_file());
-        Ok(found)
+        records.retain(|path| path.is_file());
+        Ok(records)
     }
 }
 
 impl KubeletPath {
-    /// The path for calls of drivers.
-    pub fn told(&self) -> String {
-        Path::new(TOLD).join(&self.0).to_string_lossy().into_owned()
+    /// The path in calls of drivers.
+    pub fn for_driver(&self) -> String {
+        Path::new(DRIVER_DIR)
+            .join(&self.0)
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// The directory in which a volume with a file system is staged.
@@ -212,17 +215,17 @@ mod tests {
 
     #[test]
     fn paths_are_kubelets_and_lead_nowhere_else() {
-        let dir = KubeletDir::of(Path::new("/data"));
+        let dir = KubeletDir::new(Path::new("/data"));
         let stage = KubeletPath::stage("d.example.com", "v");
         let hash = "4c94485e0c21ae6c41ce1dfe7b6bfaceea5ab68e40a2476f50208e526f506080";
         let below = format!("plugins/kubernetes.io/csi/d.example.com/{hash}/globalmount");
-        assert_eq!(stage.told(), format!("/var/lib/kubelet/{below}"));
+        assert_eq!(stage.for_driver(), format!("/var/lib/kubelet/{below}"));
         assert_eq!(dir.at(&stage), Path::new("/data/kubelet").join(below));
         assert_eq!(
-            KubeletPath::publication("uid", "pv").told(),
+            KubeletPath::publication("uid", "pv").for_driver(),
             "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/pv/mount"
         );
-        let real = |told: &str| dir.real(Path::new(told));
+        let real = |path: &str| dir.real(Path::new(path));
         assert_eq!(
             real("/var/lib/kubelet/plugins/a/csi.sock"),
             Some("/data/kubelet/plugins/a/csi.sock".into())

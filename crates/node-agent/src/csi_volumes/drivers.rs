@@ -8,13 +8,15 @@ use csi_client::{Driver, NodeCapabilities, NodeInfo};
 use host_kernel::keyed_locks::KeyedLocks;
 use tokio::sync::{Mutex, watch};
 
+use super::error::CsiVolumeError;
+
 /// A CSI driver that has registered with the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registered {
+pub struct RegisteredDriver {
     /// The name and the socket of the driver.
     pub driver: Driver,
     /// The optional calls that the driver supports (`NodeGetCapabilities`).
-    pub can: NodeCapabilities,
+    pub capabilities: NodeCapabilities,
     /// The response to `NodeGetInfo`.
     pub info: NodeInfo,
     /// The registration socket in `plugins_registry`.
@@ -23,8 +25,8 @@ pub struct Registered {
 
 /// The state of the registration.
 #[derive(Debug, Default)]
-struct Known {
-    by_name: BTreeMap<String, Registered>,
+struct RegistrationState {
+    by_name: BTreeMap<String, RegisteredDriver>,
     /// The sockets that have not responded yet; `None` until the registration directory was read.
     unanswered: Option<BTreeSet<PathBuf>>,
 }
@@ -32,12 +34,12 @@ struct Known {
 /// The registered drivers, by name.
 #[derive(Default)]
 pub struct Drivers {
-    known: watch::Sender<Known>,
+    state: watch::Sender<RegistrationState>,
     /// One lock for each driver name: only one registration of a name runs at a time.
-    turns: KeyedLocks<Mutex<()>>,
+    locks: KeyedLocks<Mutex<()>>,
 }
 
-pub struct Changes(watch::Receiver<Known>);
+pub struct Changes(watch::Receiver<RegistrationState>);
 
 impl Changes {
     /// Waits for the next change.
@@ -49,52 +51,49 @@ impl Changes {
 }
 
 impl Drivers {
-    /// A driver.
-    ///
-    /// # Errors Fails if the driver is not registered; the text is kubelet's.
-    pub fn get(&self, name: &str) -> Result<Registered, String> {
-        let found = self.known.borrow().by_name.get(name).cloned();
-        found.ok_or_else(|| {
-            format!("driver name {name} not found in the list of registered CSI drivers")
-        })
+    /// # Errors
+    /// The driver is not registered.
+    pub fn get(&self, name: &str) -> Result<RegisteredDriver, CsiVolumeError> {
+        let driver = self.state.borrow().by_name.get(name).cloned();
+        driver.ok_or_else(|| CsiVolumeError::NotRegistered(name.to_owned()))
     }
 
     /// All drivers; `None` while a new socket has not responded.
-    pub fn complete(&self) -> Option<Vec<Registered>> {
-        let known = self.known.borrow();
-        let is_answered = known.unanswered.as_ref().is_some_and(BTreeSet::is_empty);
-        is_answered.then(|| known.by_name.values().cloned().collect())
+    pub fn complete(&self) -> Option<Vec<RegisteredDriver>> {
+        let state = self.state.borrow();
+        let is_complete = state.unanswered.as_ref().is_some_and(BTreeSet::is_empty);
+        is_complete.then(|| state.by_name.values().cloned().collect())
     }
 
     /// A subscription to all later changes.
     pub fn changes(&self) -> Changes {
-        Changes(self.known.subscribe())
+        Changes(self.state.subscribe())
     }
 
-    pub fn turn(&self, name: &str) -> Arc<Mutex<()>> {
-        self.turns.get(name)
+    pub fn lock(&self, name: &str) -> Arc<Mutex<()>> {
+        self.locks.get(name)
     }
 
     /// Adds a driver. A driver with another name that registered by this socket is removed.
-    pub fn add(&self, registered: Registered) {
-        self.known.send_modify(|known| {
-            known.by_name.retain(|_, other| other.by != registered.by);
+    pub fn add(&self, registered: RegisteredDriver) {
+        self.state.send_modify(|state| {
+            state.by_name.retain(|_, other| other.by != registered.by);
             let name = registered.driver.name.clone();
-            known.by_name.insert(name, registered);
+            state.by_name.insert(name, registered);
         });
     }
 
     /// Removes the driver that registered by the socket, and returns its name.
     pub fn remove(&self, by: &Path) -> Option<String> {
         let mut removed = None;
-        self.known.send_if_modified(|known| {
-            let mut all = known.by_name.iter();
+        self.state.send_if_modified(|state| {
+            let mut all = state.by_name.iter();
             removed = all
                 .find(|(_, registered)| registered.by == by)
                 .map(|(name, _)| name.clone());
             removed
                 .as_ref()
-                .is_some_and(|name| known.by_name.remove(name).is_some())
+                .is_some_and(|name| state.by_name.remove(name).is_some())
         });
         removed
     }
@@ -103,13 +102,13 @@ impl Drivers {
     pub fn record_sockets<'p>(
         &self,
         new: impl IntoIterator<Item = &'p PathBuf>,
-        gone: impl IntoIterator<Item = &'p PathBuf>,
+        deleted: impl IntoIterator<Item = &'p PathBuf>,
     ) {
-        self.known.send_if_modified(|known| {
-            let mut is_changed = known.unanswered.is_none();
-            let unanswered = known.unanswered.get_or_insert_default();
+        self.state.send_if_modified(|state| {
+            let mut is_changed = state.unanswered.is_none();
+            let unanswered = state.unanswered.get_or_insert_default();
             unanswered.extend(new.into_iter().cloned());
-            for path in gone {
+            for path in deleted {
                 is_changed |= unanswered.remove(path);
             }
             is_changed
@@ -117,9 +116,9 @@ impl Drivers {
     }
 
     /// Records the first response, or the first failure, of a socket.
-    pub fn answered(&self, socket: &Path) {
-        self.known.send_if_modified(|known| {
-            let unanswered = known.unanswered.as_mut();
+    pub fn record_response(&self, socket: &Path) {
+        self.state.send_if_modified(|state| {
+            let unanswered = state.unanswered.as_mut();
             unanswered.is_some_and(|unanswered| unanswered.remove(socket))
         });
     }
@@ -129,13 +128,13 @@ impl Drivers {
 mod tests {
     use super::*;
 
-    fn registered(name: &str, by: &str) -> Registered {
-        Registered {
+    fn registered(name: &str, by: &str) -> RegisteredDriver {
+        RegisteredDriver {
             driver: Driver {
                 name: name.to_owned(),
                 socket: PathBuf::new(),
             },
-            can: NodeCapabilities::default(),
+            capabilities: NodeCapabilities::default(),
             info: NodeInfo::default(),
             by: by.into(),
         }
@@ -153,7 +152,7 @@ mod tests {
         let sockets = ["a.sock", "b.sock"].map(PathBuf::from);
         drivers.record_sockets(&sockets, []);
         drivers.add(registered("a", "a.sock"));
-        drivers.answered(&sockets[0]);
+        drivers.record_response(&sockets[0]);
         assert_eq!(names(&drivers), None);
         drivers.record_sockets([], &sockets[1..]);
         assert_eq!(names(&drivers), Some(vec!["a".to_owned()]));

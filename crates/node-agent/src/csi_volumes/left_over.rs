@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::request::Identity;
+use super::request::VolumeId;
 use super::volumes::CsiVolumes;
 
 /// Delay after a failure, doubled after each further failure up to the maximum. The values are kubelet's.
-const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(122);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const DELAY_MAX: Duration = Duration::from_secs(122);
 
 /// Notification that there may be volumes to release.
 #[derive(Debug, Default)]
@@ -33,45 +33,47 @@ impl LeftoverNotice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Try {
+enum ReleaseState {
     Running(Backoff),
     Waiting { until: Instant, backoff: Backoff },
 }
 
 /// The volumes whose release is in progress or has failed.
 #[derive(Debug, Default)]
-struct Tries(BTreeMap<Identity, Try>);
+struct Releases(BTreeMap<VolumeId, ReleaseState>);
 
-impl Tries {
+impl Releases {
     /// Whether the release of a volume is due. If so, the volume is marked as running.
-    fn begin(&mut self, id: &Identity, now: Instant) -> bool {
+    fn begin(&mut self, id: &VolumeId, now: Instant) -> bool {
         let backoff = match self.0.get(id) {
-            None => Backoff::new(PAUSE, PAUSE_MAX),
-            Some(Try::Waiting { until, backoff }) if *until <= now => *backoff,
+            None => Backoff::new(FIRST_DELAY, DELAY_MAX),
+            Some(ReleaseState::Waiting { until, backoff }) if *until <= now => *backoff,
             Some(_) => return false,
         };
-        self.0.insert(id.clone(), Try::Running(backoff));
+        self.0.insert(id.clone(), ReleaseState::Running(backoff));
         true
     }
 
-    fn ended(&mut self, id: &Identity, has_failed: bool, now: Instant) {
+    fn record_end(&mut self, id: &VolumeId, has_failed: bool, now: Instant) {
         let before = self.0.remove(id);
-        if let (Some(Try::Running(mut backoff)), true) = (before, has_failed) {
+        if let (Some(ReleaseState::Running(mut backoff)), true) = (before, has_failed) {
             let until = now + backoff.fail();
-            self.0.insert(id.clone(), Try::Waiting { until, backoff });
+            self.0
+                .insert(id.clone(), ReleaseState::Waiting { until, backoff });
         }
     }
 
     /// Ends all delays.
-    fn begin_anew(&mut self) {
-        self.0.retain(|_, one| matches!(one, Try::Running(_)));
+    fn end_delays(&mut self) {
+        self.0
+            .retain(|_, one| matches!(one, ReleaseState::Running(_)));
     }
 
     /// The earliest time at which a delay ends.
-    fn next(&self) -> Option<Instant> {
+    fn next_retry(&self) -> Option<Instant> {
         let ends = self.0.values().filter_map(|one| match one {
-            Try::Waiting { until, .. } => Some(*until),
-            Try::Running(_) => None,
+            ReleaseState::Waiting { until, .. } => Some(*until),
+            ReleaseState::Running(_) => None,
         });
         ends.min()
     }
@@ -79,45 +81,45 @@ impl Tries {
 
 /// Releases volumes of deleted pods until `shutdown`.
 pub async fn clean_up(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
-    let mut tries = Tries::default();
-    let mut releases: JoinSet<(Identity, bool)> = JoinSet::new();
+    let mut states = Releases::default();
+    let mut releases: JoinSet<(VolumeId, bool)> = JoinSet::new();
     loop {
         let all = volumes.without_pod().await.unwrap_or_else(|error| {
-            tracing::warn!(error, "volumes are not cleaned up");
+            tracing::warn!(%error, "volumes are not cleaned up");
             Vec::new()
         });
         for id in all {
-            if !tries.begin(&id, Instant::now()) {
+            if !states.begin(&id, Instant::now()) {
                 continue;
             }
             let volumes = volumes.clone();
             releases.spawn(async move {
-                let done = volumes.release_unused(&id).await;
-                let has_failed = done.is_err();
-                if let Err(error) = done {
-                    tracing::warn!(error, "a volume that no pod uses is not released");
+                let released = volumes.release_unused(&id).await;
+                let has_failed = released.is_err();
+                if let Err(error) = released {
+                    tracing::warn!(%error, "a volume that no pod uses is not released");
                 }
                 (id, has_failed)
             });
         }
-        let next = tries.next();
+        let next = states.next_retry();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = volumes.left_over().0.notified() => tries.begin_anew(),
+            () = volumes.left_over().0.notified() => states.end_delays(),
             Some(ended) = releases.join_next() => match ended {
-                Ok((id, has_failed)) => tries.ended(&id, has_failed, Instant::now()),
+                Ok((id, has_failed)) => states.record_end(&id, has_failed, Instant::now()),
                 // The error does not name the volume of the task.
                 Err(_) => {
                     releases.abort_all();
-                    tries = Tries::default();
+                    states = Releases::default();
                 }
             },
-            () = at(next) => {}
+            () = sleep_until(next) => {}
         }
     }
 }
 
-async fn at(time: Option<Instant>) {
+async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
@@ -128,8 +130,8 @@ async fn at(time: Option<Instant>) {
 mod tests {
     use super::*;
 
-    fn id(handle: &str) -> Identity {
-        Identity {
+    fn id(handle: &str) -> VolumeId {
+        VolumeId {
             driver: "d".to_owned(),
             handle: handle.to_owned(),
         }
@@ -138,15 +140,15 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_and_end_with_success() {
         let (a, now) = (id("a"), Instant::now());
-        let mut tries = Tries::default();
+        let mut states = Releases::default();
         let mut at = now;
         let mut pauses = Vec::new();
         for _ in 0..10 {
-            assert!(tries.begin(&a, at));
-            assert!(!tries.begin(&a, at), "once at a time");
-            tries.ended(&a, true, at);
-            let next = tries.next().unwrap();
-            assert!(!tries.begin(&a, next - Duration::from_millis(1)));
+            assert!(states.begin(&a, at));
+            assert!(!states.begin(&a, at), "once at a time");
+            states.record_end(&a, true, at);
+            let next = states.next_retry().unwrap();
+            assert!(!states.begin(&a, next - Duration::from_millis(1)));
             pauses.push((next - at).as_millis());
             at = next;
         }
@@ -157,25 +159,25 @@ mod tests {
         for (number, whole) in (0..3).chain(8..10).zip(whole) {
             assert!((whole / 2..=whole).contains(&pauses[number]), "{pauses:?}");
         }
-        assert!(tries.begin(&a, at));
-        tries.ended(&a, false, at);
-        assert_eq!(tries.next(), None);
-        assert!(tries.begin(&a, at));
-        tries.ended(&a, true, at);
-        assert!(tries.next().unwrap() <= at + PAUSE);
+        assert!(states.begin(&a, at));
+        states.record_end(&a, false, at);
+        assert_eq!(states.next_retry(), None);
+        assert!(states.begin(&a, at));
+        states.record_end(&a, true, at);
+        assert!(states.next_retry().unwrap() <= at + FIRST_DELAY);
     }
 
     #[test]
     fn a_new_look_ends_pauses_and_no_release() {
         let (a, b, now) = (id("a"), id("b"), Instant::now());
-        let mut tries = Tries::default();
-        assert!(tries.begin(&a, now) && tries.begin(&b, now));
-        tries.ended(&a, true, now);
-        tries.begin_anew();
-        assert!(tries.begin(&a, now));
-        assert!(!tries.begin(&b, now));
+        let mut states = Releases::default();
+        assert!(states.begin(&a, now) && states.begin(&b, now));
+        states.record_end(&a, true, now);
+        states.end_delays();
+        assert!(states.begin(&a, now));
+        assert!(!states.begin(&b, now));
         // The release of `b` was running before the delays ended, so its delay keeps growing.
-        tries.ended(&b, true, now);
-        assert!(tries.next().unwrap() <= now + PAUSE);
+        states.record_end(&b, true, now);
+        assert!(states.next_retry().unwrap() <= now + FIRST_DELAY);
     }
 }

@@ -8,22 +8,24 @@
 
 mod attachment;
 mod csi_node;
+mod csi_node_sync;
 mod directory;
 mod drivers;
+mod error;
 mod expansion;
 mod left_over;
 mod records;
 mod registration;
 mod request;
-mod shown;
 mod stages;
 mod upkeep;
 mod volume_stats;
 mod volumes;
 
+pub use csi_node_sync::keep_csi_node;
+pub use error::CsiVolumeError;
 pub use left_over::clean_up;
 pub use registration::watch_plugins;
 pub use request::CsiVolume;
-pub use shown::keep_shown;
 pub use upkeep::{LivePod, keep_up};
 pub use volumes::CsiVolumes;

@@ -3,13 +3,23 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use host_kernel::durable_file::{Durability, replace};
+use object_model::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::directory::{KubeletDir, KubeletPath};
-use super::request::Identity;
+use super::request::VolumeId;
+
+/// A failed write of a record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("remove {}: {source}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+}
 
 /// The record of a volume that may be staged or published.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +39,9 @@ pub struct VolumeData {
         skip_serializing_if = "String::is_empty"
     )]
     pub volume: String,
-    /// The UID of the pod. For a staged volume, the UID of the last pod that used it; empty if that pod is
-    /// deleted.
-    #[serde(default, rename = "podUID", skip_serializing_if = "String::is_empty")]
-    pub pod: String,
+    /// For a staged volume, the last pod that used it; `None` if that pod is deleted.
+    #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Uid>,
     /// Whether the volume was attached to the node before it was staged or published.
     #[serde(default)]
     pub is_attached: bool,
@@ -40,8 +49,8 @@ pub struct VolumeData {
 
 impl VolumeData {
     /// The driver and the volume's id at the driver.
-    pub fn id(&self) -> Identity {
-        Identity {
+    pub fn id(&self) -> VolumeId {
+        VolumeId {
             driver: self.driver_name.clone(),
             handle: self.volume_handle.clone(),
         }
@@ -74,46 +83,50 @@ impl VolumeRecords {
     }
 
     /// The volumes that are published for a pod, or that were staged for it.
-    pub fn of_pod(&self, pod: &str) -> BTreeSet<Identity> {
-        let own = self.all().filter(|data| data.pod == pod);
-        own.map(VolumeData::id).collect()
+    pub fn of_pod(&self, pod: &Uid) -> BTreeSet<VolumeId> {
+        let of_pod = self.all().filter(|data| data.pod.as_ref() == Some(pod));
+        of_pod.map(VolumeData::id).collect()
     }
 
     /// The records of one volume.
-    pub fn of(&self, driver: &str, handle: &str) -> Self {
-        let same = |data: &&VolumeData| data.driver_name == driver && data.volume_handle == handle;
+    pub fn of(&self, id: &VolumeId) -> Self {
+        let is_of =
+            |data: &&VolumeData| data.driver_name == id.driver && data.volume_handle == id.handle;
         Self {
-            stages: self.stages.iter().filter(same).cloned().collect(),
-            publications: self.publications.iter().filter(same).cloned().collect(),
+            stages: self.stages.iter().filter(is_of).cloned().collect(),
+            publications: self.publications.iter().filter(is_of).cloned().collect(),
         }
     }
 }
 
-fn read_all(paths: &[std::path::PathBuf]) -> io::Result<Vec<VolumeData>> {
-    let mut found = Vec::new();
+fn read_all(paths: &[PathBuf]) -> io::Result<Vec<VolumeData>> {
+    let mut records = Vec::new();
     for path in paths {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
         match serde_json::from_str(&text) {
-            Ok(data) => found.push(data),
+            Ok(data) => records.push(data),
             Err(error) => {
                 let path = path.display().to_string();
                 tracing::warn!(path, %error, "a volume's record is malformed");
             }
         }
     }
-    Ok(found)
+    Ok(records)
 }
 
 /// Writes a record durably, because the call follows.
 ///
 /// # Errors
 /// An error of the disk.
-pub fn write(dir: &KubeletDir, place: &KubeletPath, data: &VolumeData) -> Result<(), String> {
-    let path = dir.at(place);
-    let failed = |error: io::Error| format!("write {}: {error}", path.display());
+pub fn write(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Result<(), RecordError> {
+    let path = dir.at(record);
+    let failed = |source: io::Error| RecordError::Write {
+        path: path.clone(),
+        source,
+    };
     let parent = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(failed)?;
     let text = serde_json::to_vec(data).map_err(|error| failed(error.into()))?;
@@ -125,26 +138,33 @@ pub fn write(dir: &KubeletDir, place: &KubeletPath, data: &VolumeData) -> Result
 ///
 /// # Errors
 /// An error of the disk.
-pub fn remove(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Result<(), String> {
-    let gone = |removed: io::Result<()>| match removed {
+pub fn remove(
+    dir: &KubeletDir,
+    record: &KubeletPath,
+    data: &VolumeData,
+) -> Result<(), RecordError> {
+    let unless_absent = |removed: io::Result<()>| match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
     if let Some(path) = dir.real(Path::new(&data.path)) {
-        let failed = |error: io::Error| format!("remove {}: {error}", path.display());
-        let is_dir = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
-        gone(match is_dir {
+        let is_dir = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+        let removed = unless_absent(match is_dir {
             true => fs::remove_dir(&path),
             false => fs::remove_file(&path),
-        })
-        .map_err(failed)?;
+        });
+        if let Err(source) = removed {
+            return Err(RecordError::Remove { path, source });
+        }
         // The parent directory of a device, which is empty after the last pod.
-        if let Some(around) = path.parent().filter(|_| !data.pod.is_empty()) {
-            fs::remove_dir(around).ok();
+        if let Some(parent) = path.parent().filter(|_| data.pod.is_some()) {
+            fs::remove_dir(parent).ok();
         }
     }
     let path = dir.at(record);
-    gone(fs::remove_file(&path)).map_err(|error| format!("remove {}: {error}", path.display()))?;
+    if let Err(source) = unless_absent(fs::remove_file(&path)) {
+        return Err(RecordError::Remove { path, source });
+    }
     // The empty parent directories, up to the directory of the pod.
     let mut parents = path.ancestors().skip(1).take(4);
     while parents
@@ -161,15 +181,15 @@ mod tests {
     #[test]
     fn the_directory_of_a_device_goes_with_its_last_pod() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = KubeletDir::of(temp.path());
+        let dir = KubeletDir::new(temp.path());
         let device = |pod: &str| KubeletPath::block_publication(pod, "pv");
         let data = |pod: &str| VolumeData {
-            path: device(pod).told(),
-            pod: pod.to_owned(),
+            path: device(pod).for_driver(),
+            pod: Some(pod.parse().unwrap()),
             ..VolumeData::default()
         };
-        let around = dir.at(&device("u")).parent().unwrap().to_owned();
-        fs::create_dir_all(&around).unwrap();
+        let parent = dir.at(&device("u")).parent().unwrap().to_owned();
+        fs::create_dir_all(&parent).unwrap();
         for pod in ["u", "v"] {
             let record = KubeletPath::publication_record(pod, "pv");
             write(&dir, &record, &data(pod)).unwrap();
@@ -178,46 +198,50 @@ mod tests {
         for (pod, is_left) in [("u", true), ("v", false)] {
             let record = KubeletPath::publication_record(pod, "pv");
             remove(&dir, &record, &data(pod)).unwrap();
-            assert_eq!(around.exists(), is_left);
+            assert_eq!(parent.exists(), is_left);
         }
     }
 
     #[test]
     fn records_are_found_until_they_are_removed() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = KubeletDir::of(temp.path());
+        let dir = KubeletDir::new(temp.path());
         assert_eq!(VolumeRecords::read(&dir).unwrap(), VolumeRecords::default());
         let data = VolumeData {
             driver_name: "d".to_owned(),
             volume_handle: "h".to_owned(),
-            path: KubeletPath::stage("d", "h").told(),
+            path: KubeletPath::stage("d", "h").for_driver(),
             ..VolumeData::default()
         };
         let of_pod = VolumeData {
-            path: KubeletPath::publication("u", "pv").told(),
+            path: KubeletPath::publication("u", "pv").for_driver(),
             volume: "pv".to_owned(),
-            pod: "u".to_owned(),
+            pod: Some("u".parse().unwrap()),
             ..data.clone()
         };
         write(&dir, &KubeletPath::stage_record("d", "h"), &data).unwrap();
-        let place = KubeletPath::publication_record("u", "pv");
-        write(&dir, &place, &of_pod).unwrap();
+        let record = KubeletPath::publication_record("u", "pv");
+        write(&dir, &record, &of_pod).unwrap();
         fs::create_dir(dir.at(&KubeletPath::publication("u", "pv"))).unwrap();
         let cut = dir.at(&KubeletPath::publication_record("u", "other"));
         fs::create_dir_all(cut.parent().unwrap()).unwrap();
         fs::write(cut, "{").unwrap();
-        let found = VolumeRecords::read(&dir).unwrap();
-        assert_eq!(found.stages, [data]);
-        assert_eq!(found.publications, std::slice::from_ref(&of_pod));
-        assert_eq!(found.of("d", "other"), VolumeRecords::default());
+        let records = VolumeRecords::read(&dir).unwrap();
+        assert_eq!(records.stages, [data]);
+        assert_eq!(records.publications, std::slice::from_ref(&of_pod));
+        let other = VolumeId {
+            driver: "d".to_owned(),
+            handle: "other".to_owned(),
+        };
+        assert_eq!(records.of(&other), VolumeRecords::default());
         // A file at the path of the mount prevents the removal of the record.
         let file = dir.at(&KubeletPath::publication("u", "pv")).join("file");
         fs::write(&file, "x").unwrap();
-        assert!(remove(&dir, &place, &of_pod).is_err());
-        assert_eq!(VolumeRecords::read(&dir).unwrap(), found);
+        assert!(remove(&dir, &record, &of_pod).is_err());
+        assert_eq!(VolumeRecords::read(&dir).unwrap(), records);
         fs::remove_file(file).unwrap();
         for _ in 0..2 {
-            remove(&dir, &place, &of_pod).unwrap();
+            remove(&dir, &record, &of_pod).unwrap();
         }
         assert!(VolumeRecords::read(&dir).unwrap().publications.is_empty());
     }

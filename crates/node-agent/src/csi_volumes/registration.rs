@@ -15,15 +15,15 @@ use process_telemetry::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::csi_node;
-use super::drivers::Registered;
+use super::csi_node::{self, CsiNodeError};
+use super::drivers::RegisteredDriver;
 use super::volumes::CsiVolumes;
 
 /// Interval at which the directory is read; as kubelet's reconciler.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const READ_INTERVAL: Duration = Duration::from_secs(1);
 /// Delay after a failed registration, doubled after each further failure up to the maximum.
-const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(120);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const DELAY_MAX: Duration = Duration::from_secs(120);
 
 /// The identity of a socket on the disk: a driver that restarts creates a socket with another identity.
 type SocketId = (u64, u64, i64, i64);
@@ -34,7 +34,7 @@ fn sockets(dir: &Path) -> io::Result<BTreeMap<PathBuf, SocketId>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         other => other?,
     };
-    let mut found = BTreeMap::new();
+    let mut sockets = BTreeMap::new();
     for entry in entries {
         let entry = entry?;
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
@@ -43,14 +43,14 @@ fn sockets(dir: &Path) -> io::Result<BTreeMap<PathBuf, SocketId>> {
         };
         if !hidden && meta.file_type().is_socket() {
             let id = (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
-            found.insert(entry.path(), id);
+            sockets.insert(entry.path(), id);
         }
     }
-    Ok(found)
+    Ok(sockets)
 }
 
 /// A socket, and the task that registers the driver behind it.
-struct Attended {
+struct SocketRegistration {
     id: SocketId,
     task: AbortOnDropHandle<()>,
 }
@@ -59,64 +59,73 @@ struct Attended {
 /// other socket.
 pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
     let registry = volumes.directory().registry();
-    let mut attended: BTreeMap<PathBuf, Attended> = BTreeMap::new();
+    let mut registrations: BTreeMap<PathBuf, SocketRegistration> = BTreeMap::new();
     loop {
         match block_in_place(|| sockets(&registry)) {
-            Ok(found) => attend_to(&volumes, &mut attended, &found).await,
+            Ok(present) => update_tasks(&volumes, &mut registrations, &present).await,
             Err(error) => tracing::warn!(%error, "the directory of drivers cannot be read"),
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = tokio::time::sleep(READ_INTERVAL) => {}
         }
     }
 }
 
 /// Starts tasks for new sockets, and stops the tasks of deleted sockets.
-async fn attend_to(
+async fn update_tasks(
     volumes: &Arc<CsiVolumes>,
-    attended: &mut BTreeMap<PathBuf, Attended>,
-    found: &BTreeMap<PathBuf, SocketId>,
+    registrations: &mut BTreeMap<PathBuf, SocketRegistration>,
+    present: &BTreeMap<PathBuf, SocketId>,
 ) {
-    let left = attended.extract_if(.., |path, known| found.get(path) != Some(&known.id));
-    let left: Vec<(PathBuf, Attended)> = left.collect();
-    for (_, Attended { task, .. }) in left.iter() {
+    let changed = |path: &PathBuf, registration: &mut SocketRegistration| {
+        present.get(path) != Some(&registration.id)
+    };
+    let stopped: Vec<(PathBuf, SocketRegistration)> =
+        registrations.extract_if(.., changed).collect();
+    for (_, SocketRegistration { task, .. }) in stopped.iter() {
         task.abort();
     }
-    let mut gone = Vec::new();
-    for (path, Attended { task, .. }) in left {
+    let mut deleted = Vec::new();
+    for (path, SocketRegistration { task, .. }) in stopped {
         // The aborted task has ended now, so it cannot add a driver any more.
         drop(task.await);
-        if !found.contains_key(&path) {
-            gone.push(path);
+        if !present.contains_key(&path) {
+            deleted.push(path);
         }
     }
-    let new: Vec<&PathBuf> = found
+    let new: Vec<&PathBuf> = present
         .keys()
-        .filter(|path| !attended.contains_key(*path))
+        .filter(|path| !registrations.contains_key(*path))
         .collect();
-    volumes.drivers().record_sockets(new.iter().copied(), &gone);
-    for path in &gone {
+    volumes
+        .drivers()
+        .record_sockets(new.iter().copied(), &deleted);
+    for path in &deleted {
         if let Some(driver) = volumes.drivers().remove(path) {
             tracing::info!(driver, "a CSI driver is no longer registered");
         }
     }
     for path in new {
-        let task = tokio::spawn(attend(volumes.clone(), path.clone()));
-        let attendance = Attended {
-            id: found[path],
+        let task = tokio::spawn(keep_registering(volumes.clone(), path.clone()));
+        let registration = SocketRegistration {
+            id: present[path],
             task: AbortOnDropHandle::new(task),
         };
-        attended.insert(path.clone(), attendance);
+        registrations.insert(path.clone(), registration);
     }
 }
 
 /// The reason why a driver is not registered.
 #[derive(Debug, thiserror::Error)]
 enum NotRegistered {
-    /// The registrar does not respond, or its response is invalid.
-    #[error("{0}")]
-    Refused(String),
+    /// The registrar or the driver does not respond, or its response is invalid.
+    #[error(transparent)]
+    Driver(#[from] csi_client::CsiError),
+    #[error("the socket {} of the driver is not below /var/lib/kubelet", .0.display())]
+    SocketOutside(PathBuf),
+    #[error(transparent)]
+    CsiNode(#[from] CsiNodeError),
     /// Another driver is registered with the name.
     #[error(
         "another driver with the name {name} is registered already by the socket {}",
@@ -125,25 +134,13 @@ enum NotRegistered {
     Taken { name: String, by: PathBuf },
 }
 
-impl From<String> for NotRegistered {
-    fn from(words: String) -> Self {
-        Self::Refused(words)
-    }
-}
-
-impl From<csi_client::CsiError> for NotRegistered {
-    fn from(error: csi_client::CsiError) -> Self {
-        Self::Refused(error.to_string())
-    }
-}
-
 /// Registers the driver of a socket. Retries until the registration succeeds.
-async fn attend(volumes: Arc<CsiVolumes>, socket: PathBuf) {
-    let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+async fn keep_registering(volumes: Arc<CsiVolumes>, socket: PathBuf) {
+    let mut backoff = Backoff::new(FIRST_DELAY, DELAY_MAX);
     loop {
-        let done = register(&volumes, &socket).await;
-        volumes.drivers().answered(&socket);
-        let Err(error) = done else {
+        let registered = register(&volumes, &socket).await;
+        volumes.drivers().record_response(&socket);
+        let Err(error) = registered else {
             return;
         };
         let path = socket.display().to_string();
@@ -156,7 +153,7 @@ async fn attend(volumes: Arc<CsiVolumes>, socket: PathBuf) {
         let is_free = async {
             match error {
                 NotRegistered::Taken { .. } => changes.next().await,
-                NotRegistered::Refused(_) => std::future::pending().await,
+                _ => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -176,15 +173,15 @@ async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegister
             if !error.is_silence() {
                 // A new program may listen at the socket.
                 volumes.drivers().remove(socket);
-                tell(&plugin, Err(&error.to_string())).await;
+                notify(&plugin, Err(&error.to_string())).await;
             }
             return Err(error.into());
         }
     };
     let name = info.name.clone();
-    let registered = take_up(volumes, socket, info).await;
+    let registered = register_driver(volumes, socket, info).await;
     let refusal = registered.as_ref().err().map(ToString::to_string);
-    tell(&plugin, refusal.as_deref().map_or(Ok(()), Err)).await;
+    notify(&plugin, refusal.as_deref().map_or(Ok(()), Err)).await;
     registered?;
     tracing::info!(driver = name, "a CSI driver is registered");
     volumes.left_over().retry_now();
@@ -192,28 +189,25 @@ async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegister
 }
 
 /// Sends the result to the registrar, which logs the error or exits with it.
-async fn tell(plugin: &Plugin, result: Result<(), &str>) {
+async fn notify(plugin: &Plugin, result: Result<(), &str>) {
     if let Err(error) = plugin.notify(result).await {
         let path = plugin.socket.display().to_string();
-        tracing::warn!(path, %error, "a registrar does not hear of its registration");
+        tracing::warn!(path, %error, "a registrar is not notified of its registration");
     }
 }
 
-async fn take_up(
+async fn register_driver(
     volumes: &CsiVolumes,
     by: &Path,
     RegistrationInfo { name, endpoint }: RegistrationInfo,
 ) -> Result<(), NotRegistered> {
     let socket = volumes.directory().real(&endpoint);
-    let socket = socket.ok_or_else(|| {
-        let endpoint = endpoint.display();
-        format!("the socket {endpoint} of the driver is not below /var/lib/kubelet")
-    })?;
-    let turn = volumes.drivers().turn(&name);
-    let _turn = turn.lock().await;
+    let socket = socket.ok_or(NotRegistered::SocketOutside(endpoint))?;
+    let lock = volumes.drivers().lock(&name);
+    let _guard = lock.lock().await;
     let former = volumes.drivers().get(&name).ok();
     if let Some(former) = former.filter(|former| former.by != by)
-        && is_there(&former.by).await
+        && is_listening(&former.by).await
     {
         return Err(NotRegistered::Taken {
             name,
@@ -225,11 +219,11 @@ async fn take_up(
         socket,
     };
     let info = driver.node_info().await?;
-    let can = driver.node_capabilities().await?;
+    let capabilities = driver.node_capabilities().await?;
     csi_node::publish(volumes.client(), volumes.node(), &name, &info).await?;
-    volumes.drivers().add(Registered {
+    volumes.drivers().add(RegisteredDriver {
         driver,
-        can,
+        capabilities,
         info,
         by: by.to_owned(),
     });
@@ -237,10 +231,10 @@ async fn take_up(
 }
 
 /// Whether a program listens at the socket.
-async fn is_there(socket: &Path) -> bool {
+async fn is_listening(socket: &Path) -> bool {
     let socket = socket.to_owned();
-    let answer = Plugin { socket }.info().await;
-    !matches!(answer, Err(csi_client::CsiError::Unreachable { .. }))
+    let response = Plugin { socket }.info().await;
+    !matches!(response, Err(csi_client::CsiError::Unreachable { .. }))
 }
 
 #[cfg(test)]
@@ -260,7 +254,7 @@ mod tests {
         let _hidden = UnixListener::bind(at(".hidden.sock")).unwrap();
         let _driver = UnixListener::bind(at("driver.sock")).unwrap();
         symlink(at("driver.sock"), at("link.sock")).unwrap();
-        let found: Vec<PathBuf> = sockets(temp.path()).unwrap().into_keys().collect();
-        assert_eq!(found, [at("driver.sock")]);
+        let paths: Vec<PathBuf> = sockets(temp.path()).unwrap().into_keys().collect();
+        assert_eq!(paths, [at("driver.sock")]);
     }
 }

@@ -8,27 +8,23 @@ use csi_client::{
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 use k8s_openapi::api::storage::v1::CSIDriver;
+use object_model::{IncompleteMetadata, ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 use sha2::{Digest, Sha256};
 
 use super::directory::{KubeletPath, hex};
+use super::error::CsiVolumeError;
 
-/// The name and the namespace of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretName {
-    pub namespace: String,
-    pub name: String,
-}
-
-/// The identity of a CSI volume: the driver, and the volume's id at the driver.
+/// The driver of a CSI volume, and the volume's id at the driver.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Identity {
+pub struct VolumeId {
     /// Name of the CSI driver.
     pub driver: String,
     /// The volume's id at the driver.
     pub handle: String,
 }
 
-impl Identity {
+impl VolumeId {
     /// The name of the volume in the status of Nodes.
     pub fn unique_name(&self) -> String {
         format!("kubernetes.io/csi/{}^{}", self.driver, self.handle)
@@ -45,7 +41,7 @@ impl Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsiVolume {
     /// The driver, and the volume's id at the driver.
-    pub id: Identity,
+    pub id: VolumeId,
     /// The name of the PersistentVolume, or the name of the inline volume in its pod.
     pub name: String,
     /// Whether the volume has the lifetime of the pod.
@@ -58,31 +54,34 @@ pub struct CsiVolume {
     modes: Vec<String>,
     attributes: BTreeMap<String, String>,
     /// The Secret for staging (`nodeStageSecretRef`).
-    pub stage_secret: Option<SecretName>,
+    pub stage_secret: Option<ObjectKey>,
     /// The Secret for publishing (`nodePublishSecretRef`).
-    pub publish_secret: Option<SecretName>,
+    pub publish_secret: Option<ObjectKey>,
     /// The Secret for expansion (`nodeExpandSecretRef`).
-    pub expand_secret: Option<SecretName>,
+    pub expand_secret: Option<ObjectKey>,
 }
 
 impl CsiVolume {
     /// The volume for a PersistentVolume; `None` if no CSI driver manages it.
-    pub fn of_volume(volume: &PersistentVolume, read_only: bool) -> Option<Self> {
-        let spec = volume.spec.as_ref()?;
-        let source = spec.csi.as_ref()?;
+    pub fn of_volume(
+        volume: &PersistentVolume,
+        read_only: bool,
+    ) -> Result<Option<Self>, IncompleteMetadata> {
+        let spec = volume.spec.as_ref();
+        let Some((spec, source)) = spec.and_then(|spec| Some((spec, spec.csi.as_ref()?))) else {
+            return Ok(None);
+        };
         let secret = |reference: &Option<k8s_openapi::api::core::v1::SecretReference>| {
             let reference = reference.as_ref()?;
-            Some(SecretName {
-                namespace: reference.namespace.clone()?,
-                name: reference.name.clone()?,
-            })
+            let (namespace, name) = (reference.namespace.as_deref()?, reference.name.as_deref()?);
+            Some(ObjectKey::new(namespace, name))
         };
-        Some(Self {
-            id: Identity {
+        Ok(Some(Self {
+            id: VolumeId {
                 driver: source.driver.clone(),
                 handle: source.volume_handle.clone(),
             },
-            name: volume.metadata.name.clone().unwrap_or_default(),
+            name: volume.metadata.object_name()?.to_owned(),
             is_ephemeral: false,
             is_block: spec.volume_mode.as_deref() == Some("Block"),
             read_only: read_only || source.read_only == Some(true),
@@ -93,19 +92,21 @@ impl CsiVolume {
             stage_secret: secret(&source.node_stage_secret_ref),
             publish_secret: secret(&source.node_publish_secret_ref),
             expand_secret: secret(&source.node_expand_secret_ref),
-        })
+        }))
     }
 
     /// The inline volume of a pod; `None` if no CSI driver manages it. The handle is computed as in
     /// kubelet.
-    pub fn inline(pod: &Pod, volume: &Volume) -> Option<Self> {
-        let source = volume.csi.as_ref()?;
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    pub fn inline(pod: &Pod, volume: &Volume) -> Result<Option<Self>, IncompleteMetadata> {
+        let Some(source) = &volume.csi else {
+            return Ok(None);
+        };
+        let uid = pod.metadata.object_uid()?;
         let hash = Sha256::digest(format!("{uid}{}", volume.name));
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let namespace = pod.metadata.object_namespace()?;
         let secret = source.node_publish_secret_ref.as_ref();
-        Some(Self {
-            id: Identity {
+        Ok(Some(Self {
+            id: VolumeId {
                 driver: source.driver.clone(),
                 handle: format!("csi-{}", hex(&hash)),
             },
@@ -118,35 +119,34 @@ impl CsiVolume {
             modes: Vec::new(),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
             stage_secret: None,
-            publish_secret: secret.map(|secret| SecretName {
-                namespace,
-                name: secret.name.clone(),
-            }),
+            publish_secret: secret.map(|secret| ObjectKey::new(namespace, &*secret.name)),
             expand_secret: None,
-        })
+        }))
     }
 
     /// Checks that the CSIDriver object permits the volume's life cycle: persistent or inline.
     ///
-    /// *Errors.* A message for users.
-    pub fn check_life_cycle(&self, driver: Option<&CSIDriver>) -> Result<(), String> {
+    /// # Errors
+    /// [`CsiVolumeError::LifeCycle`].
+    pub fn check_life_cycle(&self, driver: Option<&CSIDriver>) -> Result<(), CsiVolumeError> {
         let modes = driver.and_then(|driver| driver.spec.volume_lifecycle_modes.as_deref());
         let modes = modes.filter(|modes| !modes.is_empty());
-        let allowed = match modes {
-            None => vec!["Persistent"],
-            Some(modes) => modes.iter().map(String::as_str).collect(),
+        let supported = match modes {
+            None => vec!["Persistent".to_owned()],
+            Some(modes) => modes.to_vec(),
         };
-        let own = if self.is_ephemeral {
+        let mode = if self.is_ephemeral {
             "Ephemeral"
         } else {
             "Persistent"
         };
-        match allowed.contains(&own) {
+        match supported.iter().any(|supported| supported == mode) {
             true => Ok(()),
-            false => Err(format!(
-                "volume mode {own:?} not supported by driver {} (only supports {allowed:?})",
-                self.id.driver
-            )),
+            false => Err(CsiVolumeError::LifeCycle {
+                mode,
+                driver: self.id.driver.clone(),
+                supported,
+            }),
         }
     }
 
@@ -163,21 +163,21 @@ impl CsiVolume {
     }
 
     /// Whether the driver stages the volume. Inline volumes are only published.
-    pub fn is_staged(&self, can: NodeCapabilities) -> bool {
-        can.stage && !self.is_ephemeral
+    pub fn is_staged(&self, capabilities: NodeCapabilities) -> bool {
+        capabilities.stage && !self.is_ephemeral
     }
 
     /// Which component changes the group of the files.
     pub fn group(
         &self,
         driver: Option<&CSIDriver>,
-        can: NodeCapabilities,
+        capabilities: NodeCapabilities,
         group: Option<u32>,
     ) -> GroupUse {
         let Some(group) = group.filter(|_| !self.is_block) else {
             return GroupUse::None;
         };
-        if can.mount_group {
+        if capabilities.mount_group {
             return GroupUse::Driver(group);
         }
         let policy = driver.and_then(|driver| driver.spec.fs_group_policy.as_deref());
@@ -196,9 +196,9 @@ impl CsiVolume {
         }
     }
 
-    fn capability(&self, can: NodeCapabilities, group: GroupUse) -> VolumeCapability {
+    fn capability(&self, capabilities: NodeCapabilities, group: GroupUse) -> VolumeCapability {
         let first = self.modes.first().map(String::as_str);
-        let single = can.single_node_multi_writer;
+        let single = capabilities.single_node_multi_writer;
         let mode = match (first, single) {
             (Some("ReadOnlyMany"), _) => AccessMode::MultiNodeReaderOnly,
             (Some("ReadWriteMany"), _) => AccessMode::MultiNodeMultiWriter,
@@ -220,7 +220,7 @@ impl CsiVolume {
         VolumeCapability { access, mode }
     }
 
-    pub fn stage_place(&self) -> KubeletPath {
+    pub fn staging_path(&self) -> KubeletPath {
         match self.is_block {
             true => KubeletPath::block_stage(&self.name),
             false => KubeletPath::stage(&self.id.driver, &self.id.handle),
@@ -228,25 +228,25 @@ impl CsiVolume {
     }
 
     /// The target path for a pod, below the kubelet's directory.
-    pub fn publication_place(&self, pod: &str) -> KubeletPath {
+    pub fn target_path(&self, pod: &Uid) -> KubeletPath {
         match self.is_block {
-            true => KubeletPath::block_publication(pod, &self.name),
-            false => KubeletPath::publication(pod, &self.name),
+            true => KubeletPath::block_publication(pod.as_str(), &self.name),
+            false => KubeletPath::publication(pod.as_str(), &self.name),
         }
     }
 
     pub fn stage(
         &self,
-        can: NodeCapabilities,
+        capabilities: NodeCapabilities,
         group: GroupUse,
-        found: &RequestData,
+        data: &RequestData,
     ) -> StageRequest {
         StageRequest {
             volume_id: self.id.handle.clone(),
-            publish_context: found.publish_context.clone(),
-            staging_path: self.stage_place().told(),
-            capability: self.capability(can, group),
-            secrets: found.stage_secrets.clone(),
+            publish_context: data.publish_context.clone(),
+            staging_path: self.staging_path().for_driver(),
+            capability: self.capability(capabilities, group),
+            secrets: data.stage_secrets.clone(),
             volume_context: self.attributes.clone(),
         }
     }
@@ -254,59 +254,62 @@ impl CsiVolume {
     /// The request to expand the volume at its path for a pod.
     pub fn expansion(
         &self,
-        can: NodeCapabilities,
-        pod: &str,
+        capabilities: NodeCapabilities,
+        pod: &Uid,
         required_bytes: i64,
         secrets: BTreeMap<String, String>,
     ) -> ExpandRequest {
         ExpandRequest {
             volume_id: self.id.handle.clone(),
-            volume_path: self.publication_place(pod).told(),
-            staging_path: self.is_staged(can).then(|| self.stage_place().told()),
+            volume_path: self.target_path(pod).for_driver(),
+            staging_path: self
+                .is_staged(capabilities)
+                .then(|| self.staging_path().for_driver()),
             required_bytes,
-            capability: self.capability(can, GroupUse::None),
+            capability: self.capability(capabilities, GroupUse::None),
             secrets,
         }
     }
 
     pub fn publication(
         &self,
-        can: NodeCapabilities,
+        capabilities: NodeCapabilities,
         group: GroupUse,
-        found: &RequestData,
+        data: &RequestData,
         pod: &Pod,
         driver: Option<&CSIDriver>,
-    ) -> PublishRequest {
-        let meta = &pod.metadata;
-        let own = |text: &Option<String>| text.clone().unwrap_or_default();
+    ) -> Result<PublishRequest, IncompleteMetadata> {
+        let (key, uid) = (pod.metadata.object_key()?, pod.metadata.object_uid()?);
         let mut context = self.attributes.clone();
         if driver.is_some_and(|driver| driver.spec.pod_info_on_mount == Some(true)) {
             let account = pod.spec.as_ref();
             let account = account.and_then(|spec| spec.service_account_name.clone());
             let facts = [
-                ("pod.name", own(&meta.name)),
-                ("pod.namespace", own(&meta.namespace)),
-                ("pod.uid", own(&meta.uid)),
-                ("serviceAccount.name", own(&account)),
+                ("pod.name", key.name.to_string()),
+                ("pod.namespace", key.namespace.to_string()),
+                ("pod.uid", uid.to_string()),
+                ("serviceAccount.name", account.unwrap_or_default()),
                 ("ephemeral", self.is_ephemeral.to_string()),
             ];
             let facts = facts.map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), value));
             context.extend(facts);
         }
-        if let Some(tokens) = &found.tokens {
+        if let Some(tokens) = &data.tokens {
             let key = "csi.storage.k8s.io/serviceAccount.tokens";
             context.insert(key.to_owned(), tokens.clone());
         }
-        PublishRequest {
+        Ok(PublishRequest {
             volume_id: self.id.handle.clone(),
-            publish_context: found.publish_context.clone(),
-            staging_path: self.is_staged(can).then(|| self.stage_place().told()),
-            target_path: self.publication_place(&own(&meta.uid)).told(),
-            capability: self.capability(can, group),
+            publish_context: data.publish_context.clone(),
+            staging_path: self
+                .is_staged(capabilities)
+                .then(|| self.staging_path().for_driver()),
+            target_path: self.target_path(&uid).for_driver(),
+            capability: self.capability(capabilities, group),
             read_only: self.read_only,
-            secrets: found.publish_secrets.clone(),
+            secrets: data.publish_secrets.clone(),
             volume_context: context,
-        }
+        })
     }
 }
 
@@ -346,7 +349,8 @@ mod tests {
             .extend(source.as_object().unwrap().clone());
         let volume =
             json!({"metadata": {"name": "pv"}, "spec": {"accessModes": modes, "csi": csi}});
-        CsiVolume::of_volume(&json_tree::from_value(volume).unwrap(), false).unwrap()
+        let volume = CsiVolume::of_volume(&json_tree::from_value(volume).unwrap(), false);
+        volume.unwrap().unwrap()
     }
 
     fn driver(spec: Value) -> CSIDriver {
@@ -355,38 +359,38 @@ mod tests {
 
     #[test]
     fn the_group_is_set_by_the_policy_of_the_driver() {
-        let (plain, own) = (
+        let (plain, delegated) = (
             NodeCapabilities::default(),
             NodeCapabilities {
                 mount_group: true,
                 ..NodeCapabilities::default()
             },
         );
-        let of = |wanted: &CsiVolume, policy: Option<&str>, can| {
+        let group = |volume: &CsiVolume, policy: Option<&str>, capabilities| {
             let driver = driver(json!({"fsGroupPolicy": policy}));
-            wanted.group(Some(&driver), can, Some(7))
+            volume.group(Some(&driver), capabilities, Some(7))
         };
         let once = volume(json!(["ReadWriteOnce"]), json!({}));
         let many = volume(json!(["ReadWriteMany"]), json!({}));
         let untyped = volume(json!(["ReadWriteOnce"]), json!({"fsType": ""}));
         let read = volume(json!(["ReadWriteOnce"]), json!({"readOnly": true}));
         let default = Some("ReadWriteOnceWithFSType");
-        assert_eq!(of(&once, None, plain), GroupUse::Node(7));
-        assert_eq!(of(&once, default, plain), GroupUse::Node(7));
-        assert_eq!(of(&many, default, plain), GroupUse::None);
-        assert_eq!(of(&untyped, default, plain), GroupUse::None);
-        assert_eq!(of(&many, Some("File"), plain), GroupUse::Node(7));
-        assert_eq!(of(&read, Some("File"), plain), GroupUse::None);
-        assert_eq!(of(&once, Some("None"), plain), GroupUse::None);
-        assert_eq!(of(&once, Some("None"), own), GroupUse::Driver(7));
+        assert_eq!(group(&once, None, plain), GroupUse::Node(7));
+        assert_eq!(group(&once, default, plain), GroupUse::Node(7));
+        assert_eq!(group(&many, default, plain), GroupUse::None);
+        assert_eq!(group(&untyped, default, plain), GroupUse::None);
+        assert_eq!(group(&many, Some("File"), plain), GroupUse::Node(7));
+        assert_eq!(group(&read, Some("File"), plain), GroupUse::None);
+        assert_eq!(group(&once, Some("None"), plain), GroupUse::None);
+        assert_eq!(group(&once, Some("None"), delegated), GroupUse::Driver(7));
         assert_eq!(once.group(None, plain, None), GroupUse::None);
     }
 
     #[test]
     fn modes_of_access_are_those_that_the_driver_distinguishes() {
-        let mode = |mode: &str, can| {
-            let wanted = volume(json!([mode]), json!({}));
-            wanted.capability(can, GroupUse::None).mode
+        let mode = |mode: &str, capabilities| {
+            let volume = volume(json!([mode]), json!({}));
+            volume.capability(capabilities, GroupUse::None).mode
         };
         let plain = NodeCapabilities::default();
         let fine = NodeCapabilities {
@@ -407,44 +411,46 @@ mod tests {
         let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p", "namespace": "n",
             "uid": "u"}, "spec": {"containers": [], "serviceAccountName": "a"}}))
         .unwrap();
-        let wanted = volume(
+        let plain = volume(
             json!(["ReadWriteOnce"]),
             json!({"volumeAttributes": {"k": "v"}}),
         );
-        let can = NodeCapabilities {
+        let capabilities = NodeCapabilities {
             stage: true,
             ..NodeCapabilities::default()
         };
         let request = |driver: &CSIDriver| {
-            wanted.publication(
-                can,
+            let request = plain.publication(
+                capabilities,
                 GroupUse::None,
                 &RequestData::default(),
                 &pod,
                 Some(driver),
-            )
+            );
+            request.unwrap()
         };
         let silent = request(&driver(json!({})));
         assert_eq!(silent.volume_context.len(), 1);
-        assert_eq!(silent.staging_path, Some(wanted.stage_place().told()));
-        let told = request(&driver(json!({"podInfoOnMount": true})));
-        let fact = |key: &str| told.volume_context[&format!("csi.storage.k8s.io/{key}")].clone();
+        assert_eq!(silent.staging_path, Some(plain.staging_path().for_driver()));
+        let with_pod = request(&driver(json!({"podInfoOnMount": true})));
+        let fact =
+            |key: &str| with_pod.volume_context[&format!("csi.storage.k8s.io/{key}")].clone();
         assert_eq!(fact("pod.name") + &fact("serviceAccount.name"), "pa");
         assert_eq!(fact("ephemeral"), "false");
         let inline: Volume =
             json_tree::from_value(json!({"name": "v", "csi": {"driver": "d.example.com"}}))
                 .unwrap();
-        let inline = CsiVolume::inline(&pod, &inline).unwrap();
+        let inline = CsiVolume::inline(&pod, &inline).unwrap().unwrap();
         assert_eq!(
             inline.id.handle,
             format!("csi-{}", hex(&Sha256::digest("uv")))
         );
-        assert!(!inline.is_staged(can) && !inline.needs_attachment(None));
+        assert!(!inline.is_staged(capabilities) && !inline.needs_attachment(None));
         assert!(inline.check_life_cycle(None).is_err());
         let both = driver(json!({"volumeLifecycleModes": ["Persistent", "Ephemeral"]}));
         assert!(inline.check_life_cycle(Some(&both)).is_ok());
-        assert!(wanted.needs_attachment(None));
-        assert!(!wanted.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
+        assert!(plain.needs_attachment(None));
+        assert!(!plain.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
     }
 
     /// CSI `mount_flags`: the driver checks the options, as with kubelet. The options are neither split nor
@@ -465,57 +471,63 @@ mod tests {
             "é\"",
             &long,
         ];
-        let mut wanted = volume(json!(["ReadWriteOnce"]), json!({}));
-        wanted.mount_options = options.map(str::to_owned).to_vec();
-        wanted
+        let mut plain = volume(json!(["ReadWriteOnce"]), json!({}));
+        plain.mount_options = options.map(str::to_owned).to_vec();
+        plain
             .mount_options
             .extend((0..500).map(|number| format!("o{number}")));
-        let (can, found) = (NodeCapabilities::default(), RequestData::default());
-        let pod = Pod::default();
+        let (capabilities, data) = (NodeCapabilities::default(), RequestData::default());
+        let uid: Uid = "u".parse().unwrap();
+        let pod: Pod =
+            json_tree::from_value(json!({"metadata": {"name": "p", "uid": uid.as_str()}})).unwrap();
         let uses = [
-            wanted.stage(can, GroupUse::None, &found).capability,
-            wanted
-                .publication(can, GroupUse::None, &found, &pod, None)
+            plain.stage(capabilities, GroupUse::None, &data).capability,
+            plain
+                .publication(capabilities, GroupUse::None, &data, &pod, None)
+                .unwrap()
                 .capability,
-            wanted.expansion(can, "u", 5, BTreeMap::new()).capability,
+            plain
+                .expansion(capabilities, &uid, 5, BTreeMap::new())
+                .capability,
         ];
         for used in uses {
             let AccessType::Mount { flags, .. } = used.access else {
                 panic!("{used:?}");
             };
-            assert_eq!(flags, wanted.mount_options);
+            assert_eq!(flags, plain.mount_options);
         }
-        wanted.is_block = true;
-        let device = wanted.stage(can, GroupUse::None, &found).capability;
+        plain.is_block = true;
+        let device = plain.stage(capabilities, GroupUse::None, &data).capability;
         assert_eq!(device.access, AccessType::Block);
     }
 
     #[test]
     fn an_expansion_names_the_paths_of_the_volume_s_mode() {
-        let can = NodeCapabilities {
+        let capabilities = NodeCapabilities {
             stage: true,
             ..NodeCapabilities::default()
         };
         let reference = json!({"namespace": "n", "name": "grow"});
-        let mut wanted = volume(
+        let mut plain = volume(
             json!(["ReadWriteOnce"]),
             json!({ "nodeExpandSecretRef": reference }),
         );
-        let secret = wanted.expand_secret.clone().unwrap();
-        assert_eq!(secret.namespace + &secret.name, "ngrow");
-        let mounted = wanted.expansion(can, "u", 5, BTreeMap::new());
+        let secret = plain.expand_secret.clone().unwrap();
+        assert_eq!(secret, ObjectKey::new("n", "grow"));
+        let uid: Uid = "u".parse().unwrap();
+        let mounted = plain.expansion(capabilities, &uid, 5, BTreeMap::new());
         assert_eq!(
             mounted.volume_path,
-            KubeletPath::publication("u", "pv").told()
+            KubeletPath::publication("u", "pv").for_driver()
         );
         assert_eq!(
             mounted.staging_path,
-            Some(KubeletPath::stage("d.example.com", "h").told())
+            Some(KubeletPath::stage("d.example.com", "h").for_driver())
         );
-        wanted.is_block = true;
-        let device = wanted.expansion(NodeCapabilities::default(), "u", 5, BTreeMap::new());
-        let place = KubeletPath::block_publication("u", "pv");
-        assert_eq!(device.volume_path, place.told());
+        plain.is_block = true;
+        let device = plain.expansion(NodeCapabilities::default(), &uid, 5, BTreeMap::new());
+        let target = KubeletPath::block_publication("u", "pv");
+        assert_eq!(device.volume_path, target.for_driver());
         assert_eq!(
             (device.staging_path, device.capability.access),
             (None, AccessType::Block)
@@ -524,7 +536,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_kubernetes() {
-        let id = Identity {
+        let id = VolumeId {
             driver: "d".to_owned(),
             handle: "h".to_owned(),
         };

@@ -11,12 +11,12 @@ use csi_client::{CsiError, Finality};
 
 /// Unique names of volumes with a successful stage call. Volumes of a former agent are in the set, because
 /// the results of its calls are unknown.
-pub(super) struct KnownStages(Mutex<BTreeSet<String>>);
+pub(super) struct RecordedStages(Mutex<BTreeSet<String>>);
 
-impl KnownStages {
+impl RecordedStages {
     /// Starts with the volumes of a former agent.
-    pub fn new(found: impl IntoIterator<Item = String>) -> Self {
-        Self(Mutex::new(found.into_iter().collect()))
+    pub fn new(staged: impl IntoIterator<Item = String>) -> Self {
+        Self(Mutex::new(staged.into_iter().collect()))
     }
 
     fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
@@ -25,7 +25,7 @@ impl KnownStages {
 
     /// Records the result of a call. Returns whether the record must be deleted, because the volume is
     /// certainly not staged.
-    pub fn ended(&self, volume: &str, result: &Result<(), CsiError>) -> bool {
+    pub fn record_result(&self, volume: &str, result: &Result<(), CsiError>) -> bool {
         match result {
             Ok(()) => {
                 self.names().insert(volume.to_owned());

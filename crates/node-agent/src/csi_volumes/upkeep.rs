@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use csi_client::{Driver, NodeCapabilities, VolumeStats};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use object_model::IncompleteMetadata;
 use pod_lifecycle::node::volume_expansion::may_grow;
-use resource_kinds::pod_references;
+use resource_kinds::{MetadataIdentity, pod_references};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::drivers::Registered;
+use super::drivers::RegisteredDriver;
+use super::error::CsiVolumeError;
 use super::records::VolumeData;
 use super::request::CsiVolume;
 use super::volumes::CsiVolumes;
@@ -71,32 +73,32 @@ pub async fn keep_up(
     pods: impl Fn() -> Vec<LivePod>,
     shutdown: CancellationToken,
 ) {
-    let mut looks = JoinSet::new();
+    let mut rounds = JoinSet::new();
     let mut busy = BTreeSet::new();
     for number in 1_u32.. {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
         }
-        while let Some(ended) = looks.try_join_next() {
-            match ended {
+        while let Some(round) = rounds.try_join_next() {
+            match round {
                 Ok(driver) => busy.remove(&driver),
                 // The error does not name the driver of the round.
                 Err(_) => {
-                    looks.abort_all();
+                    rounds.abort_all();
                     busy = BTreeSet::new();
                     break;
                 }
             };
         }
-        for (driver, uses) in volumes.in_use_now(&pods()).await {
+        for (driver, published) in volumes.published_by_driver(&pods()).await {
             if !busy.insert(driver.clone()) {
                 continue;
             }
             let (volumes, objects) = (volumes.clone(), objects.clone());
-            looks.spawn(async move {
+            rounds.spawn(async move {
                 volumes
-                    .round(&objects, &driver, &uses, UpkeepRound::of(number))
+                    .run_round(&objects, &driver, &published, UpkeepRound::of(number))
                     .await;
                 driver
             });
@@ -105,87 +107,101 @@ pub async fn keep_up(
 }
 
 /// The publication of a volume for a running pod.
-struct Use {
+struct PublishedVolume {
     data: VolumeData,
     /// The directory in which the volume is staged.
-    staged_at: Option<String>,
-    live: LivePod,
+    staging_path: Option<String>,
+    pod: LivePod,
 }
 
 impl CsiVolumes {
     /// The publications for `pods`, by driver.
-    async fn in_use_now(&self, pods: &[LivePod]) -> BTreeMap<String, Vec<Use>> {
-        let mut by_driver: BTreeMap<String, Vec<Use>> = BTreeMap::new();
+    async fn published_by_driver(
+        &self,
+        pods: &[LivePod],
+    ) -> BTreeMap<String, Vec<PublishedVolume>> {
+        let mut by_driver: BTreeMap<String, Vec<PublishedVolume>> = BTreeMap::new();
         let records = match self.records().await {
             Ok(records) => records,
             Err(error) => {
-                tracing::warn!(error, "volumes are not checked");
+                tracing::warn!(%error, "volumes are not checked");
                 return by_driver;
             }
         };
         for data in records.publications {
-            let uid = |live: &&LivePod| live.pod.metadata.uid.as_deref() == Some(&*data.pod);
-            let Some(live) = pods.iter().find(uid).cloned() else {
+            let Some(pod) = pods.iter().find(|live| is_published_for(&data, &live.pod)) else {
                 continue;
             };
-            let staged = records.stages.iter().find(|stage| stage.id() == data.id());
-            let staged_at = staged.map(|stage| stage.path.clone());
-            let of_driver = by_driver.entry(data.driver_name.clone()).or_default();
-            of_driver.push(Use {
+            let stage = records.stages.iter().find(|stage| stage.id() == data.id());
+            let staging_path = stage.map(|stage| stage.path.clone());
+            let volumes = by_driver.entry(data.driver_name.clone()).or_default();
+            volumes.push(PublishedVolume {
                 data,
-                staged_at,
-                live,
+                staging_path,
+                pod: pod.clone(),
             });
         }
         let paths = by_driver.values().flatten();
-        let paths: BTreeSet<PathBuf> = paths.filter_map(|one| self.path(one)).collect();
+        let paths: BTreeSet<PathBuf> = paths.filter_map(|volume| self.path(volume)).collect();
         self.stats().retain(|path| paths.contains(path));
         by_driver
     }
 
-    fn path(&self, one: &Use) -> Option<PathBuf> {
-        self.directory().real(one.data.path.as_ref())
+    fn path(&self, volume: &PublishedVolume) -> Option<PathBuf> {
+        self.directory().real(volume.data.path.as_ref())
     }
 
     /// Maintains the volumes of a driver, one after another.
-    async fn round(&self, objects: &ApiObjects, driver: &str, uses: &[Use], round: UpkeepRound) {
-        let Ok(Registered { driver, can, .. }) = self.drivers().get(driver) else {
+    async fn run_round(
+        &self,
+        objects: &ApiObjects,
+        driver: &str,
+        volumes: &[PublishedVolume],
+        round: UpkeepRound,
+    ) {
+        let Ok(RegisteredDriver {
+            driver,
+            capabilities,
+            ..
+        }) = self.drivers().get(driver)
+        else {
             return;
         };
         if round.publishes {
-            self.publish_all(objects, &driver.name, uses).await;
+            self.publish_all(objects, &driver.name, volumes).await;
         }
-        if can.stats {
-            self.measure(&driver, can, uses).await;
+        if capabilities.stats {
+            self.read_stats(&driver, capabilities, volumes).await;
         }
-        for one in uses.iter().filter(|_| can.expand && round.grows) {
-            if let Err(error) = self.grow(objects, one).await {
-                let volume = &one.data.volume;
-                tracing::warn!(volume, error, "a volume does not grow yet");
+        let grows = capabilities.expand && round.grows;
+        for volume in volumes.iter().filter(|_| grows) {
+            if let Err(error) = self.grow(objects, volume).await {
+                let volume = &volume.data.volume;
+                tracing::warn!(volume, %error, "a volume does not grow yet");
             }
         }
     }
 
     /// Publishes volumes again, if their driver requests it: the driver renews the content of a volume, for
     /// instance with a new token of the pod.
-    async fn publish_all(&self, objects: &ApiObjects, driver: &str, uses: &[Use]) {
+    async fn publish_all(&self, objects: &ApiObjects, driver: &str, volumes: &[PublishedVolume]) {
         let object = match self.driver_object(driver).await {
             Ok(Some(object)) if object.spec.requires_republish == Some(true) => object,
             Ok(_) => return,
-            Err(error) => return tracing::warn!(driver, error, "a driver cannot be looked up"),
+            Err(error) => return tracing::warn!(driver, %error, "a CSIDriver cannot be read"),
         };
-        for one in uses {
-            let LivePod { pod, group, events } = &one.live;
-            let done = match wanted(objects, one).await {
-                Ok(Some(wanted)) => {
-                    let again = self.publish_again(objects, pod, &wanted, *group, &object);
-                    again.await
+        for published in volumes {
+            let LivePod { pod, group, events } = &published.pod;
+            let result = match current(objects, published).await {
+                Ok(Some(volume)) => {
+                    self.publish_again(objects, pod, &volume, *group, &object)
+                        .await
                 }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
-            if let Err(error) = done {
-                let volume = &one.data.volume;
+            if let Err(error) = result {
+                let volume = &published.data.volume;
                 let text = format!("MountVolume.SetUp failed for volume \"{volume}\" : {error}");
                 events.warning("FailedMount", text);
             }
@@ -193,25 +209,30 @@ impl CsiVolumes {
     }
 
     /// Reads the statistics of volumes that are due.
-    async fn measure(&self, driver: &Driver, can: NodeCapabilities, uses: &[Use]) {
-        for one in uses {
-            let Some(path) = self.path(one) else {
+    async fn read_stats(
+        &self,
+        driver: &Driver,
+        capabilities: NodeCapabilities,
+        volumes: &[PublishedVolume],
+    ) {
+        for volume in volumes {
+            let Some(path) = self.path(volume) else {
                 continue;
             };
             let now = Instant::now();
             if !self.stats().is_due(&path, now) {
                 continue;
             }
-            let data = &one.data;
-            let staging = one.staged_at.as_deref();
-            let answer = driver.stats(&data.volume_handle, &data.path, staging).await;
-            let stats = answer.map(|stats| VolumeStats {
-                is_abnormal: stats.is_abnormal.filter(|_| can.condition),
+            let data = &volume.data;
+            let staging = volume.staging_path.as_deref();
+            let stats = driver.stats(&data.volume_handle, &data.path, staging).await;
+            let stats = stats.map(|stats| VolumeStats {
+                is_abnormal: stats.is_abnormal.filter(|_| capabilities.condition),
                 ..stats
             });
             let is_silent = stats.as_ref().is_err_and(csi_client::CsiError::is_silence);
             if let Err(error) = &stats {
-                tracing::warn!(volume = data.volume, %error, "a volume has no figures");
+                tracing::warn!(volume = data.volume, %error, "a volume has no statistics");
             }
             self.stats().set(path, now, stats.ok());
             if is_silent {
@@ -221,35 +242,47 @@ impl CsiVolumes {
     }
 
     /// Expands a volume, if its claim requests more.
-    async fn grow(&self, objects: &ApiObjects, of: &Use) -> Result<(), String> {
-        let Some((claim, read_only)) = claim_of(objects, of).await? else {
+    async fn grow(
+        &self,
+        objects: &ApiObjects,
+        published: &PublishedVolume,
+    ) -> Result<(), CsiVolumeError> {
+        let Some((claim, read_only)) = claim_of(objects, published).await? else {
             return Ok(());
         };
-        if !may_grow(&claim, self.sizes().of(&of.data.id())) {
+        if !may_grow(&claim, self.sizes().of(&published.data.id())) {
             return Ok(());
         }
         let volume = objects.volume_of(&claim).await?;
-        let Some(wanted) = CsiVolume::of_volume(&volume, read_only) else {
+        let Some(csi_volume) = CsiVolume::of_volume(&volume, read_only)? else {
             return Ok(());
         };
         let bound = BoundClaim { claim, volume };
-        let LivePod { pod, events, .. } = &of.live;
-        self.expand(objects, pod, &bound, &wanted, events).await
+        let LivePod { pod, events, .. } = &published.pod;
+        self.expand(objects, pod, &bound, &csi_volume, events).await
     }
+}
+
+fn is_published_for(data: &VolumeData, pod: &Pod) -> bool {
+    let uid = pod.metadata.object_uid();
+    uid.is_ok_and(|uid| data.pod.as_ref() == Some(&uid))
 }
 
 /// The volume of a publication, from its pod's specification; `None` if the pod does not use the volume any
 /// more.
-async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<CsiVolume>, String> {
-    let pod = &of.live.pod;
-    if let Some(volume) = inline(pod, &of.data.volume) {
-        return Ok(CsiVolume::inline(pod, volume));
+async fn current(
+    objects: &ApiObjects,
+    published: &PublishedVolume,
+) -> Result<Option<CsiVolume>, CsiVolumeError> {
+    let pod = &published.pod.pod;
+    if let Some(volume) = inline(pod, &published.data.volume) {
+        return Ok(CsiVolume::inline(pod, volume)?);
     }
-    let Some((claim, read_only)) = claim_of(objects, of).await? else {
+    let Some((claim, read_only)) = claim_of(objects, published).await? else {
         return Ok(None);
     };
     let volume = objects.volume_of(&claim).await?;
-    Ok(CsiVolume::of_volume(&volume, read_only))
+    Ok(CsiVolume::of_volume(&volume, read_only)?)
 }
 
 /// The inline volume of a pod with this name.
@@ -262,15 +295,15 @@ fn inline<'a>(pod: &'a Pod, name: &str) -> Option<&'a Volume> {
 /// volume.
 async fn claim_of(
     objects: &ApiObjects,
-    of: &Use,
-) -> Result<Option<(PersistentVolumeClaim, bool)>, String> {
-    let pod = &of.live.pod;
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    for (name, read_only) in claims(pod) {
+    published: &PublishedVolume,
+) -> Result<Option<(PersistentVolumeClaim, bool)>, CsiVolumeError> {
+    let pod = &published.pod.pod;
+    let namespace = pod.metadata.object_namespace()?;
+    for (name, read_only) in claims(pod)? {
         let claim = objects.claim(namespace, &name).await?;
         let spec = claim.as_ref().and_then(|claim| claim.spec.as_ref());
         let volume = spec.and_then(|spec| spec.volume_name.as_deref());
-        if volume == Some(&*of.data.volume) {
+        if volume == Some(&*published.data.volume) {
             return Ok(claim.map(|claim| (claim, read_only)));
         }
     }
@@ -278,12 +311,12 @@ async fn claim_of(
 }
 
 /// The names of a pod's claims, and whether the pod only reads them.
-fn claims(pod: &Pod) -> Vec<(String, bool)> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
+fn claims(pod: &Pod) -> Result<Vec<(String, bool)>, IncompleteMetadata> {
+    let name = pod.metadata.object_name()?;
     let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
-    volumes
+    Ok(volumes
         .filter_map(|volume| pod_references::claim_of(name, volume))
-        .collect()
+        .collect())
 }
 
 #[cfg(test)]
@@ -301,6 +334,6 @@ mod tests {
                 {"name": "d", "emptyDir": {}}]}}))
         .unwrap();
         let expected = [("c".to_owned(), true), ("p-b".to_owned(), false)];
-        assert_eq!(claims(&pod), expected);
+        assert_eq!(claims(&pod).unwrap(), expected);
     }
 }

@@ -14,18 +14,18 @@ const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// The last statistics of a volume.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    asked: Instant,
+struct CachedStats {
+    requested: Instant,
     /// `None` if the driver returned an error.
     stats: Option<VolumeStats>,
 }
 
 /// The last statistics of all volumes, by their paths on this machine.
 #[derive(Debug, Default)]
-pub struct VolumeStatsCache(Mutex<BTreeMap<PathBuf, Known>>);
+pub struct VolumeStatsCache(Mutex<BTreeMap<PathBuf, CachedStats>>);
 
 impl VolumeStatsCache {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Known>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<PathBuf, CachedStats>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -36,12 +36,12 @@ impl VolumeStatsCache {
 
     /// Whether the statistics of a volume must be read again.
     pub fn is_due(&self, path: &Path, now: Instant) -> bool {
-        let known = self.all().get(path).copied();
-        known.is_none_or(|known| now >= known.asked + AGE_MAX)
+        let cached = self.all().get(path).copied();
+        cached.is_none_or(|cached| now >= cached.requested + AGE_MAX)
     }
 
-    pub fn set(&self, path: PathBuf, asked: Instant, stats: Option<VolumeStats>) {
-        self.all().insert(path, Known { asked, stats });
+    pub fn set(&self, path: PathBuf, requested: Instant, stats: Option<VolumeStats>) {
+        self.all().insert(path, CachedStats { requested, stats });
     }
 
     /// Removes the volumes that are not in use.

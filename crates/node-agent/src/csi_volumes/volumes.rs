@@ -3,29 +3,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use csi_client::CsiError;
-use host_kernel::blocking;
 use host_kernel::keyed_locks::KeyedLocks;
+use host_kernel::{Interrupted, blocking};
 use json_tree::json;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::CSIDriver;
 use kube_api_client::{Api, Client};
 use nix::mount::{MntFlags, umount2};
+use object_model::{ObjectKey, Uid};
 use pod_lifecycle::node::csi::{CsiStep, plan};
+use resource_kinds::MetadataIdentity;
 use tokio::sync::Mutex;
 
 use super::attachment::{self, VolumesInUse};
 use super::directory::{KubeletDir, KubeletPath};
-use super::drivers::{Drivers, Registered};
-use super::expansion::KnownCapacities;
+use super::drivers::{Drivers, RegisteredDriver};
+use super::error::{CsiVolumeError, ReverseCallError, UnmountError};
+use super::expansion::RecordedCapacities;
 use super::left_over::LeftoverNotice;
 use super::records::{self, VolumeData, VolumeRecords};
-use super::request::{CsiVolume, GroupUse, Identity, RequestData, SecretName};
-use super::stages::KnownStages;
+use super::request::{CsiVolume, GroupUse, RequestData, VolumeId};
+use super::stages::RecordedStages;
 use super::volume_stats::VolumeStatsCache;
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
 use crate::paths::pods_dir;
@@ -42,8 +45,8 @@ pub struct CsiVolumes {
     /// One lock for each volume: only one step of a volume runs at a time.
     locks: KeyedLocks<Mutex<()>>,
     in_use: VolumesInUse,
-    stages: KnownStages,
-    sizes: KnownCapacities,
+    stages: RecordedStages,
+    sizes: RecordedCapacities,
     stats: VolumeStatsCache,
     left_over: LeftoverNotice,
 }
@@ -61,19 +64,19 @@ impl CsiVolumes {
     ///
     /// # Errors
     /// An error of the disk.
-    pub fn open(client: Client, node: String, data_dir: &std::path::Path) -> io::Result<Self> {
-        let directory = KubeletDir::of(data_dir);
+    pub fn open(client: Client, node: String, data_dir: &Path) -> io::Result<Self> {
+        let directory = KubeletDir::new(data_dir);
         let records = VolumeRecords::read(&directory)?;
         Ok(Self {
             client,
             node,
             in_use: VolumesInUse::new(names_in_use(&records)),
-            stages: KnownStages::new(records.stages.iter().map(|data| data.id().unique_name())),
+            stages: RecordedStages::new(records.stages.iter().map(|data| data.id().unique_name())),
             directory,
             pods: pods_dir(data_dir),
             drivers: Drivers::default(),
             locks: KeyedLocks::default(),
-            sizes: KnownCapacities::default(),
+            sizes: RecordedCapacities::default(),
             stats: VolumeStatsCache::default(),
             left_over: LeftoverNotice::default(),
         })
@@ -100,7 +103,7 @@ impl CsiVolumes {
         &self.in_use
     }
 
-    pub(super) fn sizes(&self) -> &KnownCapacities {
+    pub(super) fn sizes(&self) -> &RecordedCapacities {
         &self.sizes
     }
 
@@ -112,87 +115,85 @@ impl CsiVolumes {
         &self.stats
     }
 
-    pub(super) fn lock(&self, id: &Identity) -> Arc<Mutex<()>> {
+    pub(super) fn lock(&self, id: &VolumeId) -> Arc<Mutex<()>> {
         self.locks.get(&id.unique_name())
     }
 
     /// Stages a volume and publishes it for a pod. May be repeated.
-    ///
-    /// # Errors
-    /// A message for users.
     pub async fn publish(
         &self,
         objects: &ApiObjects,
         pod: &Pod,
-        wanted: &CsiVolume,
+        volume: &CsiVolume,
         group: Option<u32>,
-    ) -> Result<Published, String> {
-        let Registered { driver, can, .. } = self.drivers.get(&wanted.id.driver)?;
-        let object = self.driver_object(&wanted.id.driver).await?;
+    ) -> Result<Published, CsiVolumeError> {
+        let RegisteredDriver {
+            driver,
+            capabilities,
+            ..
+        } = self.drivers.get(&volume.id.driver)?;
+        let object = self.driver_object(&volume.id.driver).await?;
         let object = object.as_ref();
-        wanted.check_life_cycle(object)?;
-        let is_attached = wanted.needs_attachment(object);
-        let mut found = RequestData::default();
-        let _expected = is_attached.then(|| self.in_use.expect(wanted.id.unique_name()));
+        volume.check_life_cycle(object)?;
+        let is_attached = volume.needs_attachment(object);
+        let mut data = RequestData::default();
+        let _awaited = is_attached.then(|| self.in_use.expect(volume.id.unique_name()));
         if is_attached {
-            found.publish_context = attachment::wait(&self.client, &self.node, &wanted.id).await?;
+            data.publish_context = attachment::wait(&self.client, &self.node, &volume.id).await?;
         }
-        if wanted.is_staged(can) {
-            found.stage_secrets = secrets(objects, wanted.stage_secret.as_ref()).await?;
+        if volume.is_staged(capabilities) {
+            data.stage_secrets = secrets(objects, volume.stage_secret.as_ref()).await?;
         }
-        found.publish_secrets = secrets(objects, wanted.publish_secret.as_ref()).await?;
-        found.tokens = tokens(objects, pod, object).await?;
+        data.publish_secrets = secrets(objects, volume.publish_secret.as_ref()).await?;
+        data.tokens = tokens(objects, pod, object).await?;
 
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let group = wanted.group(object, can, group);
-        let lock = self.lock(&wanted.id);
-        let _turn = lock.lock().await;
-        self.check_single_pod(wanted, &uid).await?;
-        self.on_disk(|dir| {
-            let made = dir.make();
-            made.map_err(|error| format!("make the drivers' directory: {error}"))
-        })
-        .await?;
-        if wanted.is_staged(can) {
-            let stage = wanted.stage(can, group, &found);
-            let place = wanted.stage_place();
-            let record = KubeletPath::stage_record(&wanted.id.driver, &wanted.id.handle);
-            let data = VolumeData {
-                pod: uid.clone(),
-                ..self.data(wanted, &stage.staging_path, is_attached)
+        let uid = pod.metadata.object_uid()?;
+        let group = volume.group(object, capabilities, group);
+        let lock = self.lock(&volume.id);
+        let _guard = lock.lock().await;
+        self.check_single_pod(volume, &uid).await?;
+        self.on_disk(|dir| dir.create().map_err(CsiVolumeError::KubeletDir))
+            .await?;
+        if volume.is_staged(capabilities) {
+            let stage = volume.stage(capabilities, group, &data);
+            let path = volume.staging_path();
+            let record = KubeletPath::stage_record(&volume.id.driver, &volume.id.handle);
+            let stage_data = VolumeData {
+                pod: Some(uid.clone()),
+                ..self.data(volume, &stage.staging_path, is_attached)
             };
             self.on_disk(move |dir| {
-                records::write(dir, &record, &data)?;
-                make_dir(dir.at(&place))
+                records::write(dir, &record, &stage_data)?;
+                create_dir(dir.at(&path))
             })
             .await?;
-            self.recorded(&wanted.id, is_attached);
+            self.recorded(&volume.id, is_attached);
             let staged = driver.stage(&stage).await;
-            if self.stages.ended(&wanted.id.unique_name(), &staged) {
-                self.remove_stage(&wanted.id).await?;
+            if self.stages.record_result(&volume.id.unique_name(), &staged) {
+                self.remove_stage(&volume.id).await?;
             }
-            staged.map_err(|error| format!("MountDevice failed: {error}"))?;
+            staged.map_err(CsiVolumeError::Stage)?;
         }
-        let publication = wanted.publication(can, group, &found, pod, object);
-        let path = self.directory.at(&wanted.publication_place(&uid));
-        let record = KubeletPath::publication_record(&uid, &wanted.name);
-        let data = VolumeData {
-            volume: wanted.name.clone(),
-            pod: uid,
-            ..self.data(wanted, &publication.target_path, is_attached)
+        let publication = volume.publication(capabilities, group, &data, pod, object)?;
+        let path = self.directory.at(&volume.target_path(&uid));
+        let record = KubeletPath::publication_record(uid.as_str(), &volume.name);
+        let publication_data = VolumeData {
+            volume: volume.name.clone(),
+            pod: Some(uid),
+            ..self.data(volume, &publication.target_path, is_attached)
         };
         let parent = path.parent().map(PathBuf::from).unwrap_or_default();
         self.on_disk(move |dir| {
-            records::write(dir, &record, &data)?;
-            make_dir(parent)
+            records::write(dir, &record, &publication_data)?;
+            create_dir(parent)
         })
         .await?;
-        self.recorded(&wanted.id, is_attached);
+        self.recorded(&volume.id, is_attached);
         let published = driver.publish(&publication).await;
-        published.map_err(|error| error.to_string())?;
-        let (target, is_block) = (path.clone(), wanted.is_block);
-        blocking(move || make_target(&target, is_block)).await?;
-        self.sizes.is_newly_used(&wanted.id);
+        published.map_err(CsiVolumeError::Publish)?;
+        let (target, is_block) = (path.clone(), volume.is_block);
+        blocking(move || create_target(&target, is_block)).await?;
+        self.sizes.is_newly_used(&volume.id);
         Ok(Published {
             path,
             group: match group {
@@ -203,16 +204,16 @@ impl CsiVolumes {
     }
 
     /// Removes the record of a volume that is not staged.
-    async fn remove_stage(&self, id: &Identity) -> Result<(), String> {
-        let records = self.records().await?.of(&id.driver, &id.handle);
+    async fn remove_stage(&self, id: &VolumeId) -> Result<(), CsiVolumeError> {
+        let records = self.records().await?.of(id);
         let Some(data) = records.stages.first().cloned() else {
             return Ok(());
         };
         let record = KubeletPath::stage_record(&id.driver, &id.handle);
-        self.on_disk(move |dir| records::remove(dir, &record, &data))
+        self.on_disk(move |dir| records::remove(dir, &record, &data).map_err(CsiVolumeError::from))
             .await?;
-        let left = self.records().await?.of(&id.driver, &id.handle);
-        if names_in_use(&left).is_empty() {
+        let remaining = self.records().await?.of(id);
+        if names_in_use(&remaining).is_empty() {
             self.in_use.forget(&id.unique_name());
         }
         Ok(())
@@ -221,95 +222,98 @@ impl CsiVolumes {
     /// Publishes a volume again for a pod that has it.
     ///
     /// # Errors
-    /// A message for users; the volume does not change.
+    /// The volume does not change.
     pub(super) async fn publish_again(
         &self,
         objects: &ApiObjects,
         pod: &Pod,
-        wanted: &CsiVolume,
+        volume: &CsiVolume,
         group: Option<u32>,
         object: &CSIDriver,
-    ) -> Result<(), String> {
-        let Registered { driver, can, .. } = self.drivers.get(&wanted.id.driver)?;
-        let mut found = RequestData::default();
-        if wanted.needs_attachment(Some(object)) {
-            found.publish_context = attachment::wait(&self.client, &self.node, &wanted.id).await?;
+    ) -> Result<(), CsiVolumeError> {
+        let RegisteredDriver {
+            driver,
+            capabilities,
+            ..
+        } = self.drivers.get(&volume.id.driver)?;
+        let mut data = RequestData::default();
+        if volume.needs_attachment(Some(object)) {
+            data.publish_context = attachment::wait(&self.client, &self.node, &volume.id).await?;
         }
-        found.publish_secrets = secrets(objects, wanted.publish_secret.as_ref()).await?;
-        found.tokens = tokens(objects, pod, Some(object)).await?;
-        let group = wanted.group(Some(object), can, group);
-        let publication = wanted.publication(can, group, &found, pod, Some(object));
-        let lock = self.lock(&wanted.id);
-        let _turn = lock.lock().await;
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        if !self.is_published(&wanted.id, uid).await? {
+        data.publish_secrets = secrets(objects, volume.publish_secret.as_ref()).await?;
+        data.tokens = tokens(objects, pod, Some(object)).await?;
+        let group = volume.group(Some(object), capabilities, group);
+        let publication = volume.publication(capabilities, group, &data, pod, Some(object))?;
+        let lock = self.lock(&volume.id);
+        let _guard = lock.lock().await;
+        let uid = pod.metadata.object_uid()?;
+        if !self.is_published(&volume.id, &uid).await? {
             return Ok(());
         }
         let published = driver.publish(&publication).await;
-        published.map_err(|error| error.to_string())
+        published.map_err(CsiVolumeError::Publish)
     }
 
-    /// Whether the volume has a record for a pod, by its UID. The result is valid while the caller holds
+    /// Whether the volume is recorded as published for a pod. The result is valid while the caller holds
     /// the volume's lock.
-    pub(super) async fn is_published(&self, id: &Identity, pod: &str) -> Result<bool, String> {
-        let records = self.records().await?.of(&id.driver, &id.handle);
-        Ok(records.publications.iter().any(|data| data.pod == pod))
+    pub(super) async fn is_published(
+        &self,
+        id: &VolumeId,
+        pod: &Uid,
+    ) -> Result<bool, CsiVolumeError> {
+        let records = self.records().await?.of(id);
+        let mut pods = records.publications.iter().map(|data| data.pod.as_ref());
+        Ok(pods.any(|publication_pod| publication_pod == Some(pod)))
     }
 
     /// Checks that a volume for one pod is published for no other pod. The error is kubelet's text.
-    async fn check_single_pod(&self, wanted: &CsiVolume, pod: &str) -> Result<(), String> {
-        if !wanted.is_for_one_pod() {
+    async fn check_single_pod(&self, volume: &CsiVolume, pod: &Uid) -> Result<(), CsiVolumeError> {
+        if !volume.is_for_one_pod() {
             return Ok(());
         }
-        let records = self
-            .records()
-            .await?
-            .of(&wanted.id.driver, &wanted.id.handle);
-        match records.publications.iter().all(|data| data.pod == pod) {
+        let records = self.records().await?.of(&volume.id);
+        match records.publications.iter().all(|data| is_of(data, pod)) {
             true => Ok(()),
-            false => Err(
-                "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
-                    .to_owned(),
-            ),
+            false => Err(CsiVolumeError::InUse),
         }
     }
 
     /// The object of a driver, if there is one.
-    pub(super) async fn driver_object(&self, name: &str) -> Result<Option<CSIDriver>, String> {
+    pub(super) async fn driver_object(
+        &self,
+        name: &str,
+    ) -> Result<Option<CSIDriver>, CsiVolumeError> {
         let api: Api<CSIDriver> = Api::all(self.client.clone());
-        in_time(api.get_opt(name)).await
+        Ok(in_time(api.get_opt(name)).await?)
     }
 
-    fn recorded(&self, id: &Identity, is_attached: bool) {
+    fn recorded(&self, id: &VolumeId, is_attached: bool) {
         if is_attached {
             self.in_use.record(id.unique_name());
         }
     }
 
-    fn data(&self, wanted: &CsiVolume, path: &str, is_attached: bool) -> VolumeData {
+    fn data(&self, volume: &CsiVolume, path: &str, is_attached: bool) -> VolumeData {
         VolumeData {
-            driver_name: wanted.id.driver.clone(),
-            volume_handle: wanted.id.handle.clone(),
+            driver_name: volume.id.driver.clone(),
+            volume_handle: volume.id.handle.clone(),
             path: path.to_owned(),
             is_attached,
             ..VolumeData::default()
         }
     }
 
-    async fn on_disk<T: Send + 'static>(
+    async fn on_disk<T: Send + 'static, E: From<Interrupted> + Send + 'static>(
         &self,
-        work: impl FnOnce(&KubeletDir) -> Result<T, String> + Send + 'static,
-    ) -> Result<T, String> {
+        work: impl FnOnce(&KubeletDir) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         let directory = self.directory.clone();
         blocking(move || work(&directory)).await
     }
 
-    pub(super) async fn records(&self) -> Result<VolumeRecords, String> {
-        let read = |dir: &KubeletDir| {
-            VolumeRecords::read(dir)
-                .map_err(|error| format!("read the records of volumes: {error}"))
-        };
-        self.on_disk(read).await
+    pub(super) async fn records(&self) -> Result<VolumeRecords, CsiVolumeError> {
+        self.on_disk(|dir| VolumeRecords::read(dir).map_err(CsiVolumeError::Records))
+            .await
     }
 
     /// Unpublishes all volumes of a pod, and unstages those that no other pod uses. A volume that cannot be
@@ -319,171 +323,190 @@ impl CsiVolumes {
     /// the node unmounts without the driver, and the records let the node call the driver later.
     ///
     /// # Errors
-    /// A message for users; the caller tries again later.
-    pub async fn release(&self, pod: &str, comes_back: bool) -> Result<(), String> {
-        let own = self.records().await?.of_pod(pod);
-        for id in own {
+    /// The caller tries again later.
+    pub async fn release(&self, pod: &Uid, comes_back: bool) -> Result<(), CsiVolumeError> {
+        for id in self.records().await?.of_pod(pod) {
             let Err(error) = self.release_volume(&id, Some(pod)).await else {
                 continue;
             };
             if comes_back {
-                tracing::warn!(error, "a volume is unmounted without its driver");
+                tracing::warn!(%error, "a volume is unmounted without its driver");
                 self.unmount(&id, pod).await?;
                 continue;
             }
             if self.is_published(&id, pod).await? {
                 return Err(error);
             }
-            tracing::warn!(error, "a volume that no pod uses is not released");
-            self.give_up_stage(&id, pod).await?;
+            tracing::warn!(%error, "a volume that no pod uses is not released");
+            self.disown_stage(&id, pod).await?;
         }
         Ok(())
     }
 
     /// Removes the pod from the record of a staged volume, so that the clean-up unstages the volume later.
-    async fn give_up_stage(&self, id: &Identity, pod: &str) -> Result<(), String> {
+    async fn disown_stage(&self, id: &VolumeId, pod: &Uid) -> Result<(), CsiVolumeError> {
         let lock = self.lock(id);
-        let _turn = lock.lock().await;
-        let records = self.records().await?.of(&id.driver, &id.handle);
-        let stage = records.stages.into_iter().find(|data| data.pod == pod);
+        let _guard = lock.lock().await;
+        let records = self.records().await?.of(id);
+        let stage = records.stages.into_iter().find(|data| is_of(data, pod));
         if let Some(mut data) = stage {
-            data.pod = String::new();
+            data.pod = None;
             let record = KubeletPath::stage_record(&id.driver, &id.handle);
-            self.on_disk(move |dir| records::write(dir, &record, &data))
-                .await?;
+            self.on_disk(move |dir| {
+                records::write(dir, &record, &data).map_err(CsiVolumeError::from)
+            })
+            .await?;
         }
         self.left_over.retry_now();
         Ok(())
     }
 
     /// The volumes of registered drivers that are published or staged for pods that the node no longer has.
-    pub(super) async fn without_pod(&self) -> Result<Vec<Identity>, String> {
+    pub(super) async fn without_pod(&self) -> Result<Vec<VolumeId>, CsiVolumeError> {
         let records = self.records().await?;
         let present = self.present_pods().await?;
-        let all: BTreeSet<Identity> = records.all().map(VolumeData::id).collect();
-        let is_left = |id: &Identity| {
-            let own = records.of(&id.driver, &id.handle);
+        let all: BTreeSet<VolumeId> = records.all().map(VolumeData::id).collect();
+        let is_left = |id: &VolumeId| {
             let is_registered = self.drivers.get(&id.driver).is_ok();
-            is_registered && !steps(&own, |pod| present.contains(pod)).is_empty()
+            is_registered && !steps(&records.of(id), |pod| present.contains(pod)).is_empty()
         };
         Ok(all.into_iter().filter(is_left).collect())
     }
 
     /// Releases a volume for the pods that the node no longer has.
-    pub(super) async fn release_unused(&self, id: &Identity) -> Result<(), String> {
+    pub(super) async fn release_unused(&self, id: &VolumeId) -> Result<(), CsiVolumeError> {
         self.release_volume(id, None).await
     }
 
-    async fn present_pods(&self) -> Result<BTreeSet<String>, String> {
+    async fn present_pods(&self) -> Result<BTreeSet<Uid>, CsiVolumeError> {
         let pods = self.pods.clone();
         blocking(move || {
-            pod_uids(&pods).map_err(|error| format!("read {}: {error}", pods.display()))
+            pod_uids(&pods).map_err(|source| CsiVolumeError::Pods { path: pods, source })
         })
         .await
     }
 
     /// Executes the release steps of a volume, as if the pod `leaving` did not exist.
-    async fn release_volume(&self, id: &Identity, leaving: Option<&str>) -> Result<(), String> {
+    async fn release_volume(
+        &self,
+        id: &VolumeId,
+        leaving: Option<&Uid>,
+    ) -> Result<(), CsiVolumeError> {
         let lock = self.lock(id);
-        let _turn = lock.lock().await;
-        let records = self.records().await?.of(&id.driver, &id.handle);
+        let _guard = lock.lock().await;
+        let records = self.records().await?.of(id);
         let present = self.present_pods().await?;
-        let lives = |pod: &str| Some(pod) != leaving && present.contains(pod);
+        let lives = |pod: &Uid| Some(pod) != leaving && present.contains(pod);
         let steps = steps(&records, lives);
         if steps.is_empty() {
             return Ok(());
         }
-        let Registered { driver, .. } = self.drivers.get(&id.driver)?;
+        let RegisteredDriver { driver, .. } = self.drivers.get(&id.driver)?;
         for step in steps {
             let (record, data) = match step {
                 CsiStep::Unpublish { pod } => {
-                    let of_pod = |data: &&VolumeData| data.pod == pod;
-                    let Some(data) = records.publications.iter().find(of_pod) else {
+                    let has_uid = |data: &&VolumeData| uid_text(data) == pod;
+                    let Some(data) = records.publications.iter().find(has_uid) else {
                         continue;
                     };
-                    let done = driver.unpublish(&id.handle, &data.path).await;
-                    let done = self.unless_unknown(done, data).await;
-                    done.map_err(|error| format!("UnmountVolume.TearDown failed: {error}"))?;
-                    (
-                        KubeletPath::publication_record(&data.pod, &data.volume),
-                        data,
-                    )
+                    let unpublished = driver.unpublish(&id.handle, &data.path).await;
+                    let unpublished = self.unmount_if_unknown(unpublished, data).await;
+                    unpublished.map_err(CsiVolumeError::Unpublish)?;
+                    (KubeletPath::publication_record(&pod, &data.volume), data)
                 }
                 CsiStep::Unstage => {
                     let Some(data) = records.stages.first() else {
                         continue;
                     };
-                    let done = driver.unstage(&id.handle, &data.path).await;
-                    let done = self.unless_unknown(done, data).await;
-                    done.map_err(|error| format!("UnmountDevice failed: {error}"))?;
+                    let unstaged = driver.unstage(&id.handle, &data.path).await;
+                    let unstaged = self.unmount_if_unknown(unstaged, data).await;
+                    unstaged.map_err(CsiVolumeError::Unstage)?;
                     self.stages.forget(&id.unique_name());
                     (KubeletPath::stage_record(&id.driver, &id.handle), data)
                 }
             };
             let data = data.clone();
-            self.on_disk(move |dir| records::remove(dir, &record, &data))
-                .await?;
+            self.on_disk(move |dir| {
+                records::remove(dir, &record, &data).map_err(CsiVolumeError::from)
+            })
+            .await?;
         }
-        let left = self.records().await?.of(&id.driver, &id.handle);
-        if names_in_use(&left).is_empty() {
+        let remaining = self.records().await?.of(id);
+        if names_in_use(&remaining).is_empty() {
             self.in_use.forget(&id.unique_name());
         }
-        if left == VolumeRecords::default() {
+        if remaining == VolumeRecords::default() {
             self.sizes.forget(id);
         }
         Ok(())
     }
 
-    /// The result of a reverse call. If the driver does not know the volume, only the mount is left to
-    /// remove.
-    async fn unless_unknown(
+    /// The result of a call that reverts another call. If the driver does not know the volume, the node only
+    /// removes the mount.
+    async fn unmount_if_unknown(
         &self,
-        done: Result<(), CsiError>,
+        result: Result<(), CsiError>,
         data: &VolumeData,
-    ) -> Result<(), String> {
-        match done {
+    ) -> Result<(), ReverseCallError> {
+        match result {
             Err(error) if error.is_not_found() => {
                 let (volume, driver) = (&data.volume_handle, &data.driver_name);
                 tracing::warn!(volume, driver, "the driver does not know the volume");
                 let path = data.path.clone();
-                self.on_disk(move |dir| end_mount(dir, &path)).await
+                self.on_disk(move |dir| Ok(unmount_path(dir, &path)?)).await
             }
-            other => other.map_err(|error| error.to_string()),
+            result => result.map_err(ReverseCallError::Driver),
         }
     }
 
     /// Unmounts a volume for a pod, and unmounts its stage if no other pod uses it; the records stay.
-    async fn unmount(&self, id: &Identity, pod: &str) -> Result<(), String> {
+    async fn unmount(&self, id: &VolumeId, pod: &Uid) -> Result<(), CsiVolumeError> {
         let lock = self.lock(id);
-        let _turn = lock.lock().await;
-        let records = self.records().await?.of(&id.driver, &id.handle);
-        let is_last = records.publications.iter().all(|data| data.pod == pod);
+        let _guard = lock.lock().await;
+        let records = self.records().await?.of(id);
+        let is_last = records.publications.iter().all(|data| is_of(data, pod));
         let stages = records.stages.into_iter().filter(|_| is_last);
-        let own = records.publications.into_iter();
-        let own: Vec<VolumeData> = own.filter(|data| data.pod == pod).chain(stages).collect();
-        self.on_disk(move |dir| own.iter().try_for_each(|data| end_mount(dir, &data.path)))
-            .await
+        let publications = records.publications.into_iter();
+        let publications = publications.filter(|data| is_of(data, pod));
+        let mounts: Vec<VolumeData> = publications.chain(stages).collect();
+        self.on_disk(move |dir| {
+            let mut paths = mounts.iter().map(|data| &data.path);
+            Ok(paths.try_for_each(|path| unmount_path(dir, path))?)
+        })
+        .await
     }
 }
 
 /// Unmounts the path of a call, if it is a mount point.
-fn end_mount(dir: &KubeletDir, path: &str) -> Result<(), String> {
+fn unmount_path(dir: &KubeletDir, path: &str) -> Result<(), UnmountError> {
     let Some(path) = dir.real(path.as_ref()) else {
         return Ok(());
     };
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
     match umount2(&path, flags) {
         Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
-        Err(error) => Err(format!("unmount {}: {error}", path.display())),
+        Err(errno) => Err(UnmountError { path, errno }),
     }
 }
 
+/// Whether the volume is published or staged for the pod.
+fn is_of(data: &VolumeData, pod: &Uid) -> bool {
+    data.pod.as_ref() == Some(pod)
+}
+
+/// The text of the pod's UID; empty if the last pod of a stage is deleted.
+fn uid_text(data: &VolumeData) -> &str {
+    data.pod.as_ref().map_or("", Uid::as_str)
+}
+
 /// The release steps for a volume with these records.
-fn steps(records: &VolumeRecords, lives: impl Fn(&str) -> bool) -> Vec<CsiStep> {
+fn steps(records: &VolumeRecords, lives: impl Fn(&Uid) -> bool) -> Vec<CsiStep> {
     let users = records.publications.iter();
-    let users: Vec<&str> = users.map(|data| data.pod.as_str()).collect();
-    let staged_for = records.stages.first().map(|data| data.pod.as_str());
-    plan(&users, staged_for, lives)
+    let users: Vec<&str> = users.map(uid_text).collect();
+    let staged_for = records.stages.first().map(uid_text);
+    plan(&users, staged_for, |pod| {
+        pod.parse().is_ok_and(|uid| lives(&uid))
+    })
 }
 
 fn names_in_use(records: &VolumeRecords) -> BTreeSet<String> {
@@ -491,36 +514,33 @@ fn names_in_use(records: &VolumeRecords) -> BTreeSet<String> {
     attached.map(|data| data.id().unique_name()).collect()
 }
 
-/// The uids of the pods that have a directory: `<namespace>_<name>_<uid>`.
-fn pod_uids(pods: &std::path::Path) -> io::Result<BTreeSet<String>> {
+/// The UIDs of the pods that have a directory: `<namespace>_<name>_<uid>`.
+fn pod_uids(pods: &Path) -> io::Result<BTreeSet<Uid>> {
     let entries = match fs::read_dir(pods) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         other => other?,
     };
-    let mut found = BTreeSet::new();
+    let mut uids = BTreeSet::new();
     for entry in entries {
         let name = entry?.file_name();
         let uid = name.to_str().and_then(|name| name.rsplit('_').next());
-        found.extend(uid.map(str::to_owned));
+        uids.extend(uid.and_then(|uid| uid.parse().ok()));
     }
-    Ok(found)
+    Ok(uids)
 }
 
-fn make_dir(path: PathBuf) -> Result<(), String> {
-    fs::create_dir_all(&path).map_err(|error| format!("make {}: {error}", path.display()))
+fn create_dir(path: PathBuf) -> Result<(), CsiVolumeError> {
+    fs::create_dir_all(&path).map_err(|source| CsiVolumeError::CreateDir { path, source })
 }
 
 /// Creates the target of a volume, if it is missing. A driver may report a volume as published without a
 /// target. As in containerd, the directory is created then, and removed with the volume. A block volume
 /// without a device is an error.
-fn make_target(path: &std::path::Path, is_block: bool) -> Result<(), String> {
+fn create_target(path: &Path, is_block: bool) -> Result<(), CsiVolumeError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match is_block {
-            true => Err(format!(
-                "the driver has published the volume, and there is no device at {}",
-                path.display()
-            )),
-            false => make_dir(path.to_owned()),
+            true => Err(CsiVolumeError::NoDevice(path.to_owned())),
+            false => create_dir(path.to_owned()),
         },
         // An error of the mount point comes from the driver's file system.
         _ => Ok(()),
@@ -529,18 +549,21 @@ fn make_target(path: &std::path::Path, is_block: bool) -> Result<(), String> {
 
 pub(super) async fn secrets(
     objects: &ApiObjects,
-    name: Option<&SecretName>,
-) -> Result<BTreeMap<String, String>, String> {
-    let Some(SecretName { namespace, name }) = name else {
+    key: Option<&ObjectKey>,
+) -> Result<BTreeMap<String, String>, CsiVolumeError> {
+    let Some(secret) = key else {
         return Ok(BTreeMap::new());
     };
-    let found = objects.secret(namespace, name).await?;
-    let found = found.ok_or_else(|| format!("secret \"{namespace}/{name}\" not found"))?;
-    let texts = found.data.into_iter().flatten();
-    texts
+    let object = objects.secret(&secret.namespace, &secret.name).await?;
+    let object = object.ok_or_else(|| CsiVolumeError::SecretNotFound(secret.clone()))?;
+    let entries = object.data.into_iter().flatten();
+    entries
         .map(|(key, ByteString(bytes))| match String::from_utf8(bytes) {
             Ok(text) => Ok((key, text)),
-            Err(_) => Err(format!("secret \"{namespace}/{name}\": {key} is no text")),
+            Err(_) => Err(CsiVolumeError::SecretNotText {
+                secret: secret.clone(),
+                key,
+            }),
         })
         .collect()
 }
@@ -550,13 +573,13 @@ async fn tokens(
     objects: &ApiObjects,
     pod: &Pod,
     driver: Option<&CSIDriver>,
-) -> Result<Option<String>, String> {
-    let wanted = driver.and_then(|driver| driver.spec.token_requests.as_deref());
-    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
+) -> Result<Option<String>, CsiVolumeError> {
+    let requests = driver.and_then(|driver| driver.spec.token_requests.as_deref());
+    let Some(requests) = requests.filter(|requests| !requests.is_empty()) else {
         return Ok(None);
     };
-    let mut found = json_tree::Map::new();
-    for request in wanted {
+    let mut by_audience = json_tree::Map::new();
+    for request in requests {
         let audience = Some(request.audience.clone()).filter(|audience| !audience.is_empty());
         let seconds = request.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let token = TokenWanted {
@@ -566,7 +589,7 @@ async fn tokens(
         let token = objects.token(pod, token).await?;
         let (value, expires) = (token.value, token.expires.to_string());
         let entry = json!({"token": value, "expirationTimestamp": expires});
-        found.insert(request.audience.clone(), entry);
+        by_audience.insert(request.audience.clone(), entry);
     }
-    Ok(Some(json_tree::Value::Object(found).to_string()))
+    Ok(Some(json_tree::Value::Object(by_audience).to_string()))
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::log_messages::Protocol;
 use super::query::{first, is_set, parameters};
 use super::recent_reads::{ContainerInstance, RecentReads};
-use super::response::{BoxBody, BoxError, RequestTarget, refused};
+use super::response::{BoxBody, BoxError, RequestTarget, refused, uid_of};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{log_messages, streams};
 use crate::containers::logs::{self, LogQuery};
@@ -39,23 +39,23 @@ pub fn answer(
     let messages = match Transport::of(&request) {
         Ok(Transport::WebSocket(offered)) => {
             let protocol = Protocol::choose(&offered);
-            let known = || Protocol::NAMED.into_iter().map(Protocol::name);
-            Some(protocol.ok_or_else(|| none_offered(known()))?)
+            let supported = || Protocol::NAMED.into_iter().map(Protocol::name);
+            Some(protocol.ok_or_else(|| none_offered(supported()))?)
         }
         _ => None,
     };
     let (to, from) = mpsc::channel(CHUNKS_MAX);
     let is_over = is_over(pods.clone(), target, &view, number);
     let is_whole = query == LogQuery::default() && !previous;
-    let instance = instance_of(&view, target.container, number);
+    let instance = instance_of(&view, target.container, number)?;
     let note = is_whole.then(|| (reads.clone(), instance));
     tokio::spawn(async move {
         // The sender is cloned, because the response ends when the last sender is dropped, and a message
         // may follow the log.
         let open = to.clone();
-        let shown = logs::send(path, query, is_over, to).await;
+        let last_line = logs::send(path, query, is_over, to).await;
         if let Some((reads, instance)) = note {
-            reads.note(instance, shown);
+            reads.record(instance, last_line);
         }
         drop(open);
     });
@@ -75,9 +75,16 @@ pub fn answer(
 }
 
 /// The key of an instance of a container.
-pub fn instance_of(view: &PodView, container: &str, number: u32) -> ContainerInstance {
-    let uid = view.pod.metadata.uid.clone().unwrap_or_default();
-    (uid, container.to_owned(), number)
+pub fn instance_of(
+    view: &PodView,
+    container: &str,
+    number: u32,
+) -> Result<ContainerInstance, Box<Status>> {
+    Ok(ContainerInstance {
+        pod: uid_of(view)?,
+        container: container.to_owned(),
+        number,
+    })
 }
 
 fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
@@ -138,8 +145,8 @@ fn log_of(
             _ => record.restart_count.checked_sub(1),
         };
         let former = former.filter(|_| record.ended().is_some() || record.last_exit.is_some());
-        let found = former.map(at).filter(|(path, _)| path.exists());
-        return found.ok_or_else(|| {
+        let log = former.map(at).filter(|(path, _)| path.exists());
+        return log.ok_or_else(|| {
             format!("previous terminated container \"{container}\" in pod \"{pod}\" not found")
         });
     }
@@ -175,13 +182,13 @@ fn waiting(target: &RequestTarget<'_>, status: &ContainerStatus) -> String {
     let reason = waiting
         .and_then(|waiting| waiting.reason.as_deref())
         .unwrap_or_default();
-    let said = match reason {
+    let cause = match reason {
         "ErrImagePull" => "image can't be pulled",
         "ImagePullBackOff" => "trying and failing to pull image",
         "" => "no logs yet",
         other => other,
     };
-    format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {said}")
+    format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {cause}")
 }
 
 /// A function that returns whether the instance has exited, so that its log is complete.
@@ -213,13 +220,13 @@ mod tests {
     /// findings S32: a number of seconds beyond the calendar selects the whole log.
     #[test]
     fn any_number_of_seconds_is_a_time() {
-        let asked = |seconds: usize| {
+        let since = |seconds: usize| {
             let pair = ("sinceSeconds".to_owned(), seconds.to_string());
             query(&[pair]).expect("a number").since
         };
         for seconds in [usize::try_from(i64::MAX).expect("64 bits"), 1 << 40] {
-            assert_eq!(asked(seconds), Some(Timestamp::MIN));
+            assert_eq!(since(seconds), Some(Timestamp::MIN));
         }
-        assert!(asked(1) < Some(Timestamp::now()));
+        assert!(since(1) < Some(Timestamp::now()));
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read, Write};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 
 use super::query;
-use super::streams::{Protocol, said};
+use super::streams::{Protocol, client_message};
 
 /// A client that has sent all its data, and that reads nothing.
 struct Recorded<'b>(Cursor<&'b [u8]>);
@@ -37,7 +37,7 @@ pub fn web_socket(bytes: &[u8]) -> usize {
     // The loop ends, because every message consumes bytes of the input.
     while let Ok(message) = socket.read() {
         for protocol in Protocol::NAMED {
-            count += usize::from(said(message.clone(), protocol).is_some());
+            count += usize::from(client_message(message.clone(), protocol).is_some());
         }
     }
     count

@@ -34,11 +34,11 @@ impl Protocol {
         if offered.is_empty() {
             return Some(Self::Unnamed);
         }
-        let known = |name: &String| {
+        let named_protocol = |name: &String| {
             let mut named = Self::NAMED.into_iter();
-            named.find(|known| known.name() == name)
+            named.find(|protocol| protocol.name() == name)
         };
-        offered.iter().find_map(known)
+        offered.iter().find_map(named_protocol)
     }
 
     /// The name of the subprotocol; empty for `Unnamed`.
@@ -68,7 +68,7 @@ pub async fn send(socket: Socket, protocol: Protocol, mut log: mpsc::Receiver<io
             }
         }
         if let Err(error) = sink.send(Message::Close(None)).await {
-            tracing::debug!(%error, "reader of a log is gone");
+            tracing::debug!(%error, "the reader of a log has disconnected");
         }
     };
     let is_over = tokio::select! {

@@ -26,19 +26,30 @@ pub const PROTOCOL: &str = "v4.channel.k8s.io";
 /// Maximum number of ports of one client: their channels are numbered by a byte.
 const PORTS_MAX: usize = 64;
 
+/// The reason why the query parameters name no ports.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortsError {
+    #[error("invalid port {0:?}")]
+    Invalid(String),
+    #[error("query parameter \"ports\" is required")]
+    Absent,
+    #[error("more than {} ports", PORTS_MAX)]
+    TooMany,
+}
+
 /// The requested ports. A parameter may contain several ports.
-pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
+pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, PortsError> {
     let values = parameters.iter().filter(|(name, _)| name == "ports");
-    let words = values.flat_map(|(_, value)| value.split(','));
-    let ports: Result<Vec<u16>, String> = words
-        .map(|word| match word.parse() {
+    let ports = values.flat_map(|(_, value)| value.split(','));
+    let ports: Result<Vec<u16>, PortsError> = ports
+        .map(|port| match port.parse() {
             Ok(port @ 1..) => Ok(port),
-            _ => Err(format!("invalid port {word:?}")),
+            _ => Err(PortsError::Invalid(port.to_owned())),
         })
         .collect();
     match ports {
-        Ok(ports) if ports.is_empty() => Err("query parameter \"ports\" is required".to_owned()),
-        Ok(ports) if ports.len() > PORTS_MAX => Err(format!("more than {PORTS_MAX} ports")),
+        Ok(ports) if ports.is_empty() => Err(PortsError::Absent),
+        Ok(ports) if ports.len() > PORTS_MAX => Err(PortsError::TooMany),
         ports => ports,
     }
 }
@@ -47,7 +58,7 @@ pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
 /// receives the data that the client has sent.
 pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
     let (sink, mut messages) = socket.split();
-    let gone = CancellationToken::new();
+    let disconnected = CancellationToken::new();
     let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
     let mut inputs = Vec::new();
     let mut connections = JoinSet::new();
@@ -58,14 +69,14 @@ pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
             channel,
             port,
             to: sender.clone(),
-            gone: gone.clone(),
+            disconnected: disconnected.clone(),
         };
         connections.spawn(port.forward(pod.clone(), from));
     }
     drop(sender);
     let input = async {
-        take(&mut messages, inputs).await;
-        gone.cancel();
+        forward_inputs(&mut messages, inputs).await;
+        disconnected.cancel();
         delivered(&mut connections).await;
     };
     let is_over = tokio::select! {
@@ -89,7 +100,10 @@ async fn send(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver
     }
 }
 
-async fn take(messages: &mut SplitStream<Socket>, mut inputs: Vec<Option<mpsc::Sender<Bytes>>>) {
+async fn forward_inputs(
+    messages: &mut SplitStream<Socket>,
+    mut inputs: Vec<Option<mpsc::Sender<Bytes>>>,
+) {
     while let Some(Ok(message)) = messages.next().await {
         let mut bytes = match message {
             Message::Binary(bytes) => bytes,
@@ -120,26 +134,26 @@ struct Port {
     port: u16,
     to: mpsc::Sender<Message>,
     /// Cancelled when the client has disconnected.
-    gone: CancellationToken,
+    disconnected: CancellationToken,
 }
 
 impl Port {
     async fn forward(self, pod: Arc<Pod>, from: mpsc::Receiver<Bytes>) {
         for channel in [self.channel, self.channel + 1] {
-            if !self.say(channel, &self.port.to_le_bytes()).await {
+            if !self.send(channel, &self.port.to_le_bytes()).await {
                 return;
             }
         }
         match pod.connect(self.port).await {
             Ok(connection) => self.copy(connection, from).await,
-            Err(why) => {
-                let text = pod.failure(self.port, &why);
-                self.say(self.channel + 1, text.as_bytes()).await;
+            Err(error) => {
+                let text = pod.failure(self.port, &error);
+                self.send(self.channel + 1, text.as_bytes()).await;
             }
         }
     }
 
-    async fn say(&self, channel: u8, bytes: &[u8]) -> bool {
+    async fn send(&self, channel: u8, bytes: &[u8]) -> bool {
         let message = Message::binary([&[channel], bytes].concat());
         self.to.send(message).await.is_ok()
     }
@@ -155,12 +169,12 @@ impl Port {
             if let Err(error) = to_pod.shutdown().await {
                 tracing::debug!(%error, "end of a forwarding client not passed on");
             }
-            self.gone.cancelled().await;
+            self.disconnected.cancelled().await;
         };
         let output = async {
             let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
             while let Ok(1..) = from_pod.read_buf(&mut buffer).await
-                && self.say(self.channel, &buffer).await
+                && self.send(self.channel, &buffer).await
             {
                 buffer.clear();
             }

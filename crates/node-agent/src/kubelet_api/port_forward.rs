@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use futures::{SinkExt, StreamExt};
 use http::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use object_model::Status;
+use object_model::{Status, Uid};
 use pod_network::tcp_socket;
 use spdy::{Stream, StreamReader, StreamWriter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::port_channels;
 use super::query::parameters;
-use super::response::{BoxBody, RequestTarget, refused};
+use super::response::{BoxBody, RequestTarget, refused, uid_of};
 use super::streams::{self, Socket};
 use super::upgrade::{Transport, accept, none_offered};
 use crate::pods::pod_manager::PodManager;
@@ -70,7 +70,7 @@ pub fn answer(
             if offered.iter().any(|name| name == port_channels::PROTOCOL) =>
         {
             let ports = port_channels::ports(&parameters(request.uri().query()));
-            let ports = ports.map_err(|message| bad(&message))?;
+            let ports = ports.map_err(|error| bad(&error.to_string()))?;
             accept(
                 request,
                 port_channels::PROTOCOL,
@@ -84,10 +84,18 @@ pub fn answer(
     }
 }
 
+/// No connection to a port of the pod, with the error of the first address.
+#[derive(Debug, thiserror::Error)]
+#[error("connect to localhost:{port} inside the pod: {reason}")]
+pub struct ConnectError {
+    port: u16,
+    reason: String,
+}
+
 /// The pod whose ports are forwarded.
 pub struct Pod {
     name: String,
-    uid: String,
+    uid: Uid,
     /// The pod's network namespace; `None` for the host network.
     netns: Option<PathBuf>,
 }
@@ -95,53 +103,55 @@ pub struct Pod {
 impl Pod {
     fn find(pods: &PodManager, target: &RequestTarget<'_>) -> Result<Self, Box<Status>> {
         let view = target.find(pods)?;
-        let gone = || {
+        let not_running = || {
             let message = format!(
                 "unable to forward port because pod is not running: {}",
                 target.pod
             );
             refused(StatusCode::BAD_REQUEST, &message)
         };
-        let sandbox = view.sandbox.as_ref().ok_or_else(gone)?;
+        let sandbox = view.sandbox.as_ref().ok_or_else(not_running)?;
         Ok(Self {
             name: target.pod.to_owned(),
-            uid: view.pod.metadata.uid.clone().unwrap_or_default(),
-            netns: sandbox.netns_path().map_err(|_| gone())?,
+            uid: uid_of(&view)?,
+            netns: sandbox.netns_path().map_err(|_| not_running())?,
         })
     }
 
     /// Connects to a port on the pod's `localhost`.
-    pub async fn connect(&self, port: u16) -> Result<TcpStream, String> {
+    pub async fn connect(&self, port: u16) -> Result<TcpStream, ConnectError> {
         let addresses: [SocketAddr; 2] = [
             (Ipv4Addr::LOCALHOST, port).into(),
             (Ipv6Addr::LOCALHOST, port).into(),
         ];
-        let mut first = None;
+        let mut reason = None;
         for address in addresses {
-            let socket = match (&self.netns, address.is_ipv6()) {
-                (Some(path), ipv6) => tcp_socket(path, ipv6).await.map_err(|e| e.to_string()),
-                (None, true) => TcpSocket::new_v6().map_err(|e| e.to_string()),
-                (None, false) => TcpSocket::new_v4().map_err(|e| e.to_string()),
-            };
-            let connected = match socket {
-                Ok(socket) => socket.connect(address).await.map_err(|e| e.to_string()),
-                Err(error) => Err(error),
-            };
-            match connected {
+            match self.connect_to(address).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
-                    first.get_or_insert(error);
+                    reason.get_or_insert(error);
                 }
             }
         }
-        let why = first.unwrap_or_default();
-        Err(format!("connect to localhost:{port} inside the pod: {why}"))
+        Err(ConnectError {
+            port,
+            reason: reason.unwrap_or_default(),
+        })
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, String> {
+        let socket = match (&self.netns, address.is_ipv6()) {
+            (Some(path), ipv6) => tcp_socket(path, ipv6).await.map_err(|e| e.to_string())?,
+            (None, true) => TcpSocket::new_v6().map_err(|e| e.to_string())?,
+            (None, false) => TcpSocket::new_v4().map_err(|e| e.to_string())?,
+        };
+        socket.connect(address).await.map_err(|e| e.to_string())
     }
 
     /// The error for the client when the connection to the port fails.
-    pub fn failure(&self, port: u16, why: &str) -> String {
+    pub fn failure(&self, port: u16, error: &ConnectError) -> String {
         let Self { name, uid, .. } = self;
-        format!("error forwarding port {port} to pod {name}, uid {uid}: {why}")
+        format!("error forwarding port {port} to pod {name}, uid {uid}: {error}")
     }
 }
 
@@ -191,7 +201,7 @@ where
 {
     let (mut opened, work) = spdy::serve(connection);
     let mut connections = JoinSet::new();
-    let gone = CancellationToken::new();
+    let disconnected = CancellationToken::new();
     connections.spawn(async move {
         if let Err(error) = work.await {
             tracing::debug!(%error, "forwarding client left");
@@ -210,7 +220,7 @@ where
         }
         match pair(&mut unpaired, stream) {
             Ok(Some(pair)) => {
-                connections.spawn(forward(pod.clone(), pair, gone.clone()));
+                connections.spawn(forward(pod.clone(), pair, disconnected.clone()));
             }
             Ok(None) => {}
             Err(refused) => {
@@ -219,7 +229,7 @@ where
         }
     }
     drop(unpaired);
-    gone.cancel();
+    disconnected.cancel();
     delivered(&mut connections).await;
 }
 
@@ -227,7 +237,7 @@ where
 pub async fn delivered(connections: &mut JoinSet<()>) {
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(DELIVERY_MAX, all).await.is_err() {
-        tracing::debug!("a pod does not take what a forwarding client has sent");
+        tracing::debug!("a pod does not read the data of a forwarding client");
     }
 }
 
@@ -275,13 +285,13 @@ fn pair(unpaired: &mut BTreeMap<String, Stream>, stream: Stream) -> Result<Optio
     }
 }
 
-async fn forward(pod: Arc<Pod>, pair: Pair, gone: CancellationToken) {
+async fn forward(pod: Arc<Pod>, pair: Pair, disconnected: CancellationToken) {
     let (reader, writer) = pair.data.split();
     let (_, error) = pair.error.split();
     match pod.connect(pair.port).await {
-        Ok(connection) => copy(connection, reader, &writer, &gone).await,
-        Err(why) => {
-            error.write(pod.failure(pair.port, &why).into()).await;
+        Ok(connection) => copy(connection, reader, &writer, &disconnected).await,
+        Err(refusal) => {
+            error.write(pod.failure(pair.port, &refusal).into()).await;
         }
     }
     writer.finish().await;
@@ -289,12 +299,12 @@ async fn forward(pod: Arc<Pod>, pair: Pair, gone: CancellationToken) {
 }
 
 /// Copies in both directions until the pod closes the connection. If the client closes its stream, the copy
-/// continues until the client is `gone`.
+/// continues until the client is `disconnected`.
 async fn copy(
     connection: TcpStream,
     mut reader: StreamReader,
     writer: &StreamWriter,
-    gone: &CancellationToken,
+    disconnected: &CancellationToken,
 ) {
     let (mut from_pod, mut to_pod) = connection.into_split();
     let input = async {
@@ -306,7 +316,7 @@ async fn copy(
         if let Err(error) = to_pod.shutdown().await {
             tracing::debug!(%error, "end of a forwarded connection not passed on");
         }
-        gone.cancelled().await;
+        disconnected.cancelled().await;
     };
     let output = async {
         loop {

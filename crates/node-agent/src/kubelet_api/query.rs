@@ -18,7 +18,7 @@ pub fn parameters(query: Option<&str>) -> Vec<(String, String)> {
 pub fn first<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
     parameters
         .iter()
-        .find(|(known, _)| known == name)
+        .find(|(parameter, _)| parameter == name)
         .map(|(_, value)| value.as_str())
 }
 
@@ -72,16 +72,16 @@ mod tests {
     #[test]
     fn values_are_decoded_and_repeated_ones_kept() {
         // kubectl.md 5.1
-        let found = parameters(Some(
+        let all = parameters(Some(
             "command=sh&command=-c&command=echo%20%22a%2Bb%22+c&tty=true",
         ));
-        let words: Vec<&str> = found
+        let words: Vec<&str> = all
             .iter()
             .filter(|(n, _)| n == "command")
             .map(|(_, v)| v.as_str())
             .collect();
         assert_eq!(words, ["sh", "-c", "echo \"a+b\" c"]);
-        assert!(is_set(&found, "tty") && !is_set(&found, "stdin"));
+        assert!(is_set(&all, "tty") && !is_set(&all, "stdin"));
         assert_eq!(decode("100%"), "100%");
         assert_eq!(decode("%zz"), "%zz");
         assert_eq!(decode_path("a+b%20c%ff"), b"a+b c\xff");

@@ -11,52 +11,62 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use object_model::Uid;
 use tokio::time::Instant;
 
 use super::session::{CHUNK_BYTES, Output};
 use crate::containers::logs::{self, LogStream};
 
 /// The longest time between the read and the attach.
-const RECENT: Duration = Duration::from_secs(10);
+const READ_AGE_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of stored reads; further reads are not stored.
 const READS_MAX: usize = 1024;
 /// Maximum number of bytes of a log that are searched.
-const LOOKED_MAX: u64 = 1024 * 1024;
+const SEARCHED_BYTES_MAX: u64 = 1024 * 1024;
 
-/// An instance of a container: the UID of the pod, the name of the container, the number of the instance.
-pub type ContainerInstance = (String, String, u32);
+/// An instance of a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContainerInstance {
+    pub pod: Uid,
+    pub container: String,
+    pub number: u32,
+}
 
 /// The time of the last line that a read has returned; `None` if the log was empty.
-type Shown = Option<Timestamp>;
+type LastLineTime = Option<Timestamp>;
 
 /// The last complete read of each container's log. Clones share the reads.
 #[derive(Clone, Debug, Default)]
-pub struct RecentReads(Arc<Mutex<BTreeMap<ContainerInstance, (Instant, Shown)>>>);
+pub struct RecentReads(Arc<Mutex<BTreeMap<ContainerInstance, (Instant, LastLineTime)>>>);
 
 impl RecentReads {
-    /// Stores that a read has returned all lines up to the time `shown`.
-    pub fn note(&self, instance: ContainerInstance, shown: Shown) {
+    /// Stores that a read has returned all lines up to the time `last_line`.
+    pub fn record(&self, instance: ContainerInstance, last_line: LastLineTime) {
         let now = Instant::now();
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reads.retain(|_, (at, _)| at.elapsed() < RECENT);
+        reads.retain(|_, (at, _)| at.elapsed() < READ_AGE_MAX);
         if reads.len() < READS_MAX {
-            reads.insert(instance, (now, shown));
+            reads.insert(instance, (now, last_line));
         }
     }
 
     /// Removes the stored read of an instance, and returns it if it is recent.
-    pub fn take(&self, instance: &ContainerInstance) -> Option<Shown> {
+    pub fn remove(&self, instance: &ContainerInstance) -> Option<LastLineTime> {
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, shown) = reads.remove(instance)?;
-        (at.elapsed() < RECENT).then_some(shown)
+        let (at, last_line) = reads.remove(instance)?;
+        (at.elapsed() < READ_AGE_MAX).then_some(last_line)
     }
 }
 
-/// The lines of a log after the time `shown` and before `until`, in chunks. Blocks.
-pub fn said_since(path: &Path, shown: Shown, until: Option<Timestamp>) -> Vec<(Output, Bytes)> {
-    let mut said: Vec<(Output, Vec<u8>)> = Vec::new();
-    logs::each_line(path, LOOKED_MAX, |time, stream, text| {
-        let is_old = shown.is_some_and(|shown| time <= shown);
+/// The lines of a log after the time `last_line` and before `until`, in chunks. Blocks.
+pub fn lines_since(
+    path: &Path,
+    last_line: LastLineTime,
+    until: Option<Timestamp>,
+) -> Vec<(Output, Bytes)> {
+    let mut chunks: Vec<(Output, Vec<u8>)> = Vec::new();
+    logs::each_line(path, SEARCHED_BYTES_MAX, |time, stream, text| {
+        let is_old = last_line.is_some_and(|last_line| time <= last_line);
         let is_new = until.is_some_and(|until| time >= until);
         if is_old || is_new {
             return;
@@ -65,14 +75,14 @@ pub fn said_since(path: &Path, shown: Shown, until: Option<Timestamp>) -> Vec<(O
             LogStream::Stdout => Output::Stdout,
             LogStream::Stderr => Output::Stderr,
         };
-        match said.last_mut() {
+        match chunks.last_mut() {
             Some((last, part)) if *last == output && part.len() < CHUNK_BYTES => {
                 part.extend_from_slice(&text);
             }
-            _ => said.push((output, text)),
+            _ => chunks.push((output, text)),
         }
     });
-    let parts = said.into_iter();
+    let parts = chunks.into_iter();
     parts.map(|(output, part)| (output, part.into())).collect()
 }
 
@@ -98,41 +108,46 @@ mod tests {
         ];
         let lines = lines.map(|(second, tag, text)| format!("{} {tag} {text}\n", at(second)));
         std::fs::write(&path, lines.concat()).unwrap();
-        let said = |shown, until| {
-            let said = said_since(&path, shown, until).into_iter();
-            said.map(|(output, text)| (output, String::from_utf8(text.to_vec()).unwrap()))
+        let chunks = |last_line, until| {
+            let chunks = lines_since(&path, last_line, until).into_iter();
+            chunks
+                .map(|(output, text)| (output, String::from_utf8(text.to_vec()).unwrap()))
                 .collect::<Vec<_>>()
         };
         let text = |output, text: &str| (output, text.to_owned());
         assert_eq!(
-            said(Some(at(1)), Some(at(5))),
+            chunks(Some(at(1)), Some(at(5))),
             [
                 text(Output::Stdout, "missed\n"),
                 text(Output::Stderr, "bad\n"),
                 text(Output::Stdout, "cut"),
             ]
         );
-        assert_eq!(said(None, Some(at(2))), [text(Output::Stdout, "read\n")]);
-        assert_eq!(said(Some(at(4)), None), [text(Output::Stdout, "live\n")]);
-        assert!(said(Some(at(5)), None).is_empty());
-        assert!(said_since(&dir.path().join("none"), None, None).is_empty());
+        assert_eq!(chunks(None, Some(at(2))), [text(Output::Stdout, "read\n")]);
+        assert_eq!(chunks(Some(at(4)), None), [text(Output::Stdout, "live\n")]);
+        assert!(chunks(Some(at(5)), None).is_empty());
+        assert!(lines_since(&dir.path().join("none"), None, None).is_empty());
     }
 
     // findings-2 I4
     #[tokio::test(start_paused = true)]
     async fn a_read_counts_once_and_not_for_long() {
         let reads = RecentReads::default();
-        let instance = || ("uid".to_owned(), "c".to_owned(), 0);
-        reads.note(instance(), None);
-        let other = ("uid".to_owned(), "c".to_owned(), 1);
-        assert_eq!(reads.take(&other), None);
-        assert_eq!(reads.take(&instance()), Some(None));
-        assert_eq!(reads.take(&instance()), None);
-        reads.note(instance(), Some(at(1)));
-        tokio::time::advance(RECENT).await;
-        assert_eq!(reads.take(&instance()), None);
+        let numbered = |number| ContainerInstance {
+            pod: "uid".parse().unwrap(),
+            container: "c".to_owned(),
+            number,
+        };
+        let instance = || numbered(0);
+        reads.record(instance(), None);
+        assert_eq!(reads.remove(&numbered(1)), None);
+        assert_eq!(reads.remove(&instance()), Some(None));
+        assert_eq!(reads.remove(&instance()), None);
+        reads.record(instance(), Some(at(1)));
+        tokio::time::advance(READ_AGE_MAX).await;
+        assert_eq!(reads.remove(&instance()), None);
         for number in 0..2 * u32::try_from(READS_MAX).unwrap() {
-            reads.note(("uid".to_owned(), "c".to_owned(), number), None);
+            reads.record(numbered(number), None);
         }
         assert_eq!(reads.0.lock().unwrap().len(), READS_MAX);
     }

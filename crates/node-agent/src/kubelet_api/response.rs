@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use object_model::Status;
+use object_model::{Status, Uid};
 use process_telemetry::prometheus::{CONTENT_TYPE, Page};
+use resource_kinds::MetadataIdentity;
 
 use crate::pods::pod_manager::{PodManager, PodView};
 
@@ -27,12 +28,18 @@ pub(super) struct RequestTarget<'a> {
 
 impl RequestTarget<'_> {
     pub(super) fn find(&self, pods: &PodManager) -> Result<Arc<PodView>, Box<Status>> {
-        let found = pods.find(self.ns, self.pod);
-        found.ok_or_else(|| {
+        let pod = pods.find(self.ns, self.pod);
+        pod.ok_or_else(|| {
             let message = format!("pod \"{}\" is not on this node", self.pod);
             refused(StatusCode::NOT_FOUND, &message)
         })
     }
+}
+
+/// The UID of a pod of this node.
+pub(super) fn uid_of(view: &PodView) -> Result<Uid, Box<Status>> {
+    let uid = view.pod.metadata.object_uid();
+    uid.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
 }
 
 pub(super) fn refused(code: StatusCode, message: &str) -> Box<Status> {

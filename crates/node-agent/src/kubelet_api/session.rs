@@ -93,7 +93,8 @@ pub trait ToClient: Sync {
 /// is set. `None` if the client disconnects first.
 pub async fn carry(
     session: SessionState,
-    (wanted, exit_code): (SessionStreams, bool),
+    requested: SessionStreams,
+    exit_code: bool,
     from: &mut impl FromClient,
     to: &impl ToClient,
 ) -> Option<Value> {
@@ -103,11 +104,11 @@ pub async fn carry(
         SessionState::Refused(message) => return Some(failure(&message)),
     };
     for (output, bytes) in before {
-        let is_wanted = match output {
-            Output::Stdout => wanted.stdout,
-            Output::Stderr => wanted.stderr && !wanted.tty,
+        let is_requested = match output {
+            Output::Stdout => requested.stdout,
+            Output::Stderr => requested.stderr && !requested.tty,
         };
-        if is_wanted && !to.send(output, bytes).await {
+        if is_requested && !to.send(output, bytes).await {
             break;
         }
     }
@@ -121,12 +122,12 @@ pub async fn carry(
         control,
     } = session;
     let (sizes, size_queue) = mpsc::channel(OUTGOING_MAX);
-    let stderr_wanted = wanted.stderr && !wanted.tty;
-    let gone = CancellationToken::new();
+    let sends_stderr = requested.stderr && !requested.tty;
+    let disconnected = CancellationToken::new();
     let ending = async {
         let ((), (), code) = tokio::join!(
-            send_output(stdout, (Output::Stdout, wanted.stdout), (to, &gone)),
-            send_output(stderr, (Output::Stderr, stderr_wanted), (to, &gone)),
+            send_output(stdout, Output::Stdout, requested.stdout, to, &disconnected),
+            send_output(stderr, Output::Stderr, sends_stderr, to, &disconnected),
             end(control, size_queue)
         );
         code
@@ -134,16 +135,16 @@ pub async fn carry(
     let mut ending = std::pin::pin!(ending);
     let end = tokio::select! {
         code = &mut ending => return Some(verdict(code, exit_code)),
-        end = take_input(from, stdin, wanted.ends_with_input, sizes) => end,
+        end = forward_input(from, stdin, requested.ends_with_input, sizes) => end,
     };
     match end {
         // The end of the client's input ends the session.
-        InputEnd::IsTheEnd => Some(verdict(Some(0), exit_code)),
-        InputEnd::ClientGone(input) => {
-            gone.cancel();
+        InputEnd::Ended => Some(verdict(Some(0), exit_code)),
+        InputEnd::Disconnected(input) => {
+            disconnected.cancel();
             let rest = async {
-                all_taken(input).await;
-                if exit_code && wanted.stdin {
+                wait_delivered(input).await;
+                if exit_code && requested.stdin {
                     std::future::pending().await
                 }
             };
@@ -153,12 +154,12 @@ pub async fn carry(
                     () = rest => {}
                 }
             };
-            let limit = match wanted.tty {
+            let limit = match requested.tty {
                 true => TERMINAL_LINGER_MAX,
                 false => COMMAND_LINGER_MAX,
             };
             if timeout(limit, ended).await.is_err() {
-                tracing::debug!("a command goes on without its client: its streams are closed");
+                tracing::debug!("a command continues without its client: its streams are closed");
             }
             None
         }
@@ -169,21 +170,21 @@ pub async fn carry(
 enum InputEnd {
     /// The client has disconnected. Contains the input, which is closed and may still have undelivered
     /// data.
-    ClientGone(Option<SessionInput>),
+    Disconnected(Option<SessionInput>),
     /// The client has closed its input, which ends the session.
-    IsTheEnd,
+    Ended,
 }
 
 /// Forwards input until the client disconnects. The end of the input ends the session only if
 /// `ends_with_input` is set.
-async fn take_input(
+async fn forward_input(
     from: &mut impl FromClient,
     mut stdin: Option<SessionInput>,
     ends_with_input: bool,
     sizes: mpsc::Sender<TerminalSize>,
 ) -> InputEnd {
-    while let Some(said) = from.next().await {
-        match said {
+    while let Some(message) = from.next().await {
+        match message {
             ClientMessage::Input(bytes) => write_input(&mut stdin, &bytes).await,
             ClientMessage::Size(size) => {
                 if let Err(late) = sizes.send(size).await {
@@ -193,13 +194,13 @@ async fn take_input(
             ClientMessage::InputEnds => {
                 let closed = close_input(&mut stdin).await;
                 if ends_with_input {
-                    all_taken(closed).await;
-                    return InputEnd::IsTheEnd;
+                    wait_delivered(closed).await;
+                    return InputEnd::Ended;
                 }
             }
         }
     }
-    InputEnd::ClientGone(close_input(&mut stdin).await)
+    InputEnd::Disconnected(close_input(&mut stdin).await)
 }
 
 async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
@@ -221,7 +222,7 @@ async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
 }
 
 /// Waits until all input is delivered, so that no input is lost when the session closes.
-async fn all_taken(closed: Option<SessionInput>) {
+async fn wait_delivered(closed: Option<SessionInput>) {
     if let Some(closed) = closed {
         closed.taken().await;
     }
@@ -229,8 +230,10 @@ async fn all_taken(closed: Option<SessionInput>) {
 
 async fn send_output(
     mut from: SessionOutput,
-    (output, mut wanted): (Output, bool),
-    (to, gone): (&impl ToClient, &CancellationToken),
+    output: Output,
+    mut is_requested: bool,
+    to: &impl ToClient,
+    disconnected: &CancellationToken,
 ) {
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
@@ -239,9 +242,9 @@ async fn send_output(
             Ok(_) => {}
         }
         // Output that is not requested is read, too, because a full pipe would block the command.
-        if wanted {
-            let sent = gone.run_until_cancelled(to.send(output, buffer.freeze()));
-            wanted = sent.await == Some(true);
+        if is_requested {
+            let sent = disconnected.run_until_cancelled(to.send(output, buffer.freeze()));
+            is_requested = sent.await == Some(true);
         }
     }
 }

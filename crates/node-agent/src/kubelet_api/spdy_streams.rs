@@ -58,34 +58,34 @@ impl Version {
 pub async fn carry(
     connection: Upgraded,
     version: Version,
-    wanted: SessionStreams,
+    requested: SessionStreams,
     open: impl Future<Output = SessionState> + Send,
     exit_code: bool,
 ) {
     let (mut opened, work) = spdy::serve(TokioIo::new(connection));
     let mut work = tokio::spawn(work);
-    let names = expected(wanted, version);
+    let names = expected(requested, version);
     let collected = tokio::time::timeout(OPENING_MAX, collect(&mut opened, &names)).await;
     if let Ok(Some(mut streams)) = collected {
-        let mut take = |name: &str| {
-            let at = names.iter().position(|known| *known == name)?;
+        let mut split = |name: &str| {
+            let at = names.iter().position(|expected| *expected == name)?;
             streams.get_mut(at)?.take().map(Stream::split)
         };
         let parts = Parts {
-            error: take("error").map(|(_, writer)| writer),
+            error: split("error").map(|(_, writer)| writer),
             outputs: OutputStreams {
-                stdout: take("stdout").map(|(_, writer)| writer),
-                stderr: take("stderr").map(|(_, writer)| writer),
+                stdout: split("stdout").map(|(_, writer)| writer),
+                stderr: split("stderr").map(|(_, writer)| writer),
             },
             from: ClientStreams {
                 opened,
-                is_gone: false,
-                stdin: take("stdin").map(|(reader, _)| reader),
-                resize: take("resize").map(|(reader, _)| reader),
+                is_closed: false,
+                stdin: split("stdin").map(|(reader, _)| reader),
+                resize: split("resize").map(|(reader, _)| reader),
                 size: BytesMut::new(),
             },
         };
-        parts.carry(version, open, (wanted, exit_code)).await;
+        parts.carry(version, open, requested, exit_code).await;
     }
     // Clients lose unread data if the connection closes before the streams are read.
     if tokio::time::timeout(CLOSING_MAX, &mut work).await.is_err() {
@@ -94,13 +94,13 @@ pub async fn carry(
 }
 
 /// The names of the streams that the client opens for its requested session.
-fn expected(wanted: SessionStreams, version: Version) -> Vec<&'static str> {
+fn expected(requested: SessionStreams, version: Version) -> Vec<&'static str> {
     let all = [
         ("error", true),
-        ("stdin", wanted.stdin),
-        ("stdout", wanted.stdout),
-        ("stderr", wanted.stderr && !wanted.tty),
-        ("resize", wanted.tty && version != Version::V2),
+        ("stdin", requested.stdin),
+        ("stdout", requested.stdout),
+        ("stderr", requested.stderr && !requested.tty),
+        ("resize", requested.tty && version != Version::V2),
     ];
     all.iter()
         .filter(|(_, is)| *is)
@@ -128,7 +128,7 @@ async fn collect(
 }
 
 /// Waits until the client disconnects. The client opens no further streams.
-async fn gone(opened: &mut mpsc::Receiver<Stream>) {
+async fn wait_closed(opened: &mut mpsc::Receiver<Stream>) {
     while let Some(stream) = opened.recv().await {
         stream.split().1.reset().await;
     }
@@ -145,16 +145,24 @@ impl Parts {
         mut self,
         version: Version,
         open: impl Future<Output = SessionState>,
-        wanted: (SessionStreams, bool),
+        requested: SessionStreams,
+        exit_code: bool,
     ) {
-        let status = session::carry(open.await, wanted, &mut self.from, &self.outputs).await;
+        let status = session::carry(
+            open.await,
+            requested,
+            exit_code,
+            &mut self.from,
+            &self.outputs,
+        )
+        .await;
         let Some(status) = status else { return };
         let outputs = [&self.outputs.stdout, &self.outputs.stderr];
         for output in outputs.into_iter().flatten() {
             output.finish().await;
         }
         if let Some(error) = &self.error {
-            if let Some(text) = told(version, &status) {
+            if let Some(text) = status_message(version, &status) {
                 error.write(text.into()).await;
             }
             error.finish().await;
@@ -185,7 +193,7 @@ impl ToClient for OutputStreams {
 struct ClientStreams {
     opened: mpsc::Receiver<Stream>,
     /// Whether the client has disconnected. The last input may still be unread.
-    is_gone: bool,
+    is_closed: bool,
     stdin: Option<StreamReader>,
     resize: Option<StreamReader>,
     /// The received part of the next size.
@@ -198,7 +206,7 @@ impl FromClient for ClientStreams {
             if let Some(size) = self.whole_size() {
                 return Some(ClientMessage::Size(size));
             }
-            if self.is_gone && self.stdin.is_none() {
+            if self.is_closed && self.stdin.is_none() {
                 return None;
             }
             tokio::select! {
@@ -213,7 +221,7 @@ impl FromClient for ClientStreams {
                     Some(bytes) if self.size.len() <= SIZE_BYTES_MAX => self.size.extend_from_slice(&bytes),
                     _ => self.resize = None,
                 },
-                () = gone(&mut self.opened), if !self.is_gone => self.is_gone = true,
+                () = wait_closed(&mut self.opened), if !self.is_closed => self.is_closed = true,
             }
         }
     }
@@ -242,7 +250,7 @@ async fn read(from: &mut Option<StreamReader>) -> Option<Bytes> {
 }
 
 /// The text that the error stream receives at the end of the session.
-fn told(version: Version, status: &Value) -> Option<String> {
+fn status_message(version: Version, status: &Value) -> Option<String> {
     if version == Version::V4 {
         return Some(status.to_string());
     }
@@ -258,7 +266,7 @@ mod tests {
     #[test]
     fn streams_and_versions_are_those_that_clients_know() {
         // kubectl.md 5.1, 5.2
-        let wanted = SessionStreams {
+        let requested = SessionStreams {
             stdin: true,
             stdout: true,
             stderr: true,
@@ -266,7 +274,7 @@ mod tests {
             ends_with_input: false,
         };
         assert_eq!(
-            expected(wanted, Version::V4),
+            expected(requested, Version::V4),
             ["error", "stdin", "stdout", "resize"]
         );
         let offered = [
@@ -278,7 +286,10 @@ mod tests {
         assert_eq!(Version::choose(&offered), Some(Version::V4));
         assert_eq!(Version::choose(&["channel.k8s.io".to_owned()]), None);
         let failed = json!({"status": "Failure", "message": "no"});
-        assert_eq!(told(Version::V3, &failed).as_deref(), Some("no"));
-        assert_eq!(told(Version::V2, &json!({"status": "Success"})), None);
+        assert_eq!(status_message(Version::V3, &failed).as_deref(), Some("no"));
+        assert_eq!(
+            status_message(Version::V2, &json!({"status": "Success"})),
+            None
+        );
     }
 }

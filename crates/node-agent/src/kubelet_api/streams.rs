@@ -61,13 +61,17 @@ impl Protocol {
 
     /// The newest offered subprotocol; `None` if the client offers subprotocols but none is supported.
     pub fn choose<'a>(mut offered: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let known = |name: &str| Self::NAMED.into_iter().find(|known| known.name() == name);
+        let named = |name: &str| {
+            Self::NAMED
+                .into_iter()
+                .find(|protocol| protocol.name() == name)
+        };
         let Some(first) = offered.next() else {
             return Some(Self::Unnamed);
         };
         std::iter::once(first)
             .chain(offered)
-            .filter_map(known)
+            .filter_map(named)
             .max()
     }
 
@@ -134,7 +138,7 @@ pub async fn socket(connection: Upgraded) -> Socket {
 pub async fn carry(
     socket: Socket,
     protocol: Protocol,
-    wanted: SessionStreams,
+    requested: SessionStreams,
     session: SessionState,
     exit_code: bool,
 ) {
@@ -144,7 +148,7 @@ pub async fn carry(
         sink: Mutex::new(sink),
         protocol,
     };
-    let status = session::carry(session, (wanted, exit_code), &mut from, &to).await;
+    let status = session::carry(session, requested, exit_code, &mut from, &to).await;
     if let Some(status) = status {
         to.finish(&status).await;
         until_closed(&mut from.stream).await;
@@ -182,8 +186,8 @@ impl FromClient for ClientMessages {
                 answer_close(&mut self.stream);
                 return None;
             }
-            if let Some(said) = said(message, self.protocol) {
-                return Some(said);
+            if let Some(message) = client_message(message, self.protocol) {
+                return Some(message);
             }
         }
         None
@@ -209,8 +213,10 @@ impl ToClient for OutputMessages {
 impl OutputMessages {
     async fn write(&self, message: Message) -> bool {
         let sent = self.sink.lock().await.send(message).await;
-        sent.inspect_err(|error| tracing::debug!(%error, "client of a session is gone"))
-            .is_ok()
+        sent.inspect_err(
+            |error| tracing::debug!(%error, "the client of a session has disconnected"),
+        )
+        .is_ok()
     }
 
     async fn finish(&self, status: &Value) {
@@ -219,8 +225,8 @@ impl OutputMessages {
             code: CloseCode::Normal,
             reason: Utf8Bytes::default(),
         };
-        let words = self.protocol.last_words(status);
-        for message in words.into_iter().chain([Message::Close(Some(end))]) {
+        let messages = self.protocol.last_words(status);
+        for message in messages.into_iter().chain([Message::Close(Some(end))]) {
             if !self.write(message).await {
                 return;
             }
@@ -229,7 +235,7 @@ impl OutputMessages {
 }
 
 /// Decodes a message; `None` if the message has no meaning for the session.
-pub(super) fn said(message: Message, protocol: Protocol) -> Option<ClientMessage> {
+pub(super) fn client_message(message: Message, protocol: Protocol) -> Option<ClientMessage> {
     let bytes: Bytes = match message {
         Message::Binary(bytes) => bytes,
         Message::Text(text) => text.into(),
@@ -278,14 +284,20 @@ mod tests {
                 width: 80,
                 height: 24,
             };
-            assert_eq!(said(message, protocol), Some(ClientMessage::Size(size)));
+            assert_eq!(
+                client_message(message, protocol),
+                Some(ClientMessage::Size(size))
+            );
         }
         assert_eq!(
             Protocol::V1Text.message(STDOUT, b"hi\n"),
             Message::text("1aGkK")
         );
-        assert_eq!(said(Message::text("0a"), Protocol::V4Text), None);
-        assert_eq!(said(Message::text("!aGkK"), Protocol::V4Text), None);
+        assert_eq!(client_message(Message::text("0a"), Protocol::V4Text), None);
+        assert_eq!(
+            client_message(Message::text("!aGkK"), Protocol::V4Text),
+            None
+        );
     }
 
     #[test]

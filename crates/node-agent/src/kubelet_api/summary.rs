@@ -12,9 +12,10 @@ use host_kernel::blocking_value;
 use host_kernel::disk_usage::{DiskSpace, VolumeUsages};
 use http::{Response, StatusCode, header};
 use json_tree::{Value, json};
-use object_model::Status;
+use object_model::{IncompleteMetadata, Status};
 use pod_lifecycle::record::{Instance, Running};
 use process_telemetry::prometheus::{Label, Metric, Page};
+use resource_kinds::MetadataIdentity;
 
 use super::response::{BoxBody, full, refused};
 use super::volume_stats::{file_system, local_volumes, volumes};
@@ -29,12 +30,12 @@ pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, 
         let context = context.clone();
         blocking_value(move || Bytes::from(summary(&context).to_string())).await
     };
-    let made = context
+    let body = context
         .summary
         .get(|| context.node.clock.instant(), make)
         .await;
     let bytes =
-        made.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+        body.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     let mut response = Response::new(full(bytes));
     let kind = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -58,13 +59,18 @@ fn summary(context: &KubeletContext) -> Value {
     let usages = context.node.config.volume_usages.borrow().clone();
     let pods: Vec<Value> = views
         .iter()
-        .map(|view| pod(context, view, &usages))
+        .filter_map(|view| pod(context, view, &usages).ok())
         .collect();
     json!({"node": node, "pods": pods, "localVolumes": local_volumes(&usages)})
 }
 
-fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value {
+fn pod(
+    context: &KubeletContext,
+    view: &PodView,
+    usages: &VolumeUsages,
+) -> Result<Value, IncompleteMetadata> {
     let meta = &view.pod.metadata;
+    let uid = meta.object_uid()?.to_string();
     let mut pod = json!({
         "podRef": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
         "startTime": view.record.started_at.map(|at| at.wall.to_string()),
@@ -72,12 +78,11 @@ fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value
     });
     let now = context.node.clock.now().wall.to_string();
     let disk = machine_info::disk(&context.node.config.data_dir);
-    let uid = meta.uid.clone().unwrap_or_default();
     let measured = context.disk.of(&uid);
     let measured =
         measured.unwrap_or_else(|| view.measure_files(&context.disk, context.node.clock));
-    let looked_at = measured.at.wall.to_string();
-    let share = |taken: DiskSpace| used(&looked_at, disk.as_ref(), taken);
+    let measured_at = measured.at.wall.to_string();
+    let share = |space: DiskSpace| used(&measured_at, disk.as_ref(), space);
     let containers = running(view).map(|(name, running)| {
         let started_at = running.started_at.wall.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
@@ -96,14 +101,14 @@ fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value
     }
     pod["network"] = network::summary(&network::of_pod(view), &now);
     pod["ephemeral-storage"] = share(measured.files.total());
-    let own = measured.files.volumes().iter().map(|(name, taken)| {
-        let mut volume = share(*taken);
+    let local = measured.files.volumes().iter().map(|(name, space)| {
+        let mut volume = share(*space);
         volume["name"] = json!(name);
         volume
     });
     let of_claims = volumes(view, usages, &context.csi, &now);
-    pod["volume"] = own.chain(of_claims).collect();
-    pod
+    pod["volume"] = local.chain(of_claims).collect();
+    Ok(pod)
 }
 
 /// The usage of a part of the node's disk, in kubelet's fields. As in kubelet, the capacity is the capacity
@@ -192,16 +197,17 @@ const fn usage_metrics(processor: &'static str, memory: &'static str) -> UsageMe
 
 fn write_pod(page: &mut Page, context: &KubeletContext, view: &PodView) {
     let meta = &view.pod.metadata;
-    let namespace = ("namespace", meta.namespace.as_deref().unwrap_or_default());
-    let pod = ("pod", meta.name.as_deref().unwrap_or_default());
+    let (Ok(key), Ok(uid)) = (meta.object_key(), meta.object_uid()) else {
+        return;
+    };
+    let (namespace, pod) = (("namespace", &*key.namespace), ("pod", &*key.name));
     for (container, running) in running(view) {
         if let Some(figures) = figures_of(context, running) {
             let labels = [("container", container), namespace, pod];
             write_usage(page, CONTAINER, &labels, &figures);
         }
     }
-    let uid = meta.uid.clone().unwrap_or_default();
-    if let Some(figures) = context.usage.figures(&UsageSubject::Pod(uid)) {
+    if let Some(figures) = context.usage.figures(&UsageSubject::Pod(uid.to_string())) {
         write_usage(page, POD, &[namespace, pod], &figures);
     }
 }

@@ -45,9 +45,9 @@ async fn below(directory: PathBuf, path: &str) -> Result<Response<BoxBody>, Box<
     let is_directory = path.ends_with('/');
     let name = path.trim_matches('/');
     let last = name.rsplit('/').next().unwrap_or_default();
-    let wanted = name.to_owned();
-    let found = blocking(move || find(&directory, &wanted)).await;
-    match found.map_err(|error| failure(name, &error))? {
+    let path = name.to_owned();
+    let entry = blocking(move || find(&directory, &path)).await;
+    match entry.map_err(|error| failure(name, &error))? {
         Found::Directory(_) if !is_directory && last.is_empty() => redirect("logs/"),
         // The links of a directory's page are relative. So the path of a directory must end with a slash,
         // and the path of a file must not.
@@ -158,8 +158,8 @@ fn page(names: &[String]) -> Response<BoxBody> {
         "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n",
     );
     for name in names {
-        let (link, shown) = (encoded(name), escaped(name));
-        text.push_str(&format!("<a href=\"{link}\">{shown}</a>\n"));
+        let (link, label) = (encoded(name), escaped(name));
+        text.push_str(&format!("<a href=\"{link}\">{label}</a>\n"));
     }
     text.push_str("</pre>\n");
     let mut response = Response::new(full(text.into_bytes()));
@@ -198,12 +198,12 @@ fn escaped(name: &str) -> String {
 }
 
 /// The present content of a file, without data that is written later.
-fn content(found: OpenFile) -> Response<BoxBody> {
+fn content(file: OpenFile) -> Response<BoxBody> {
     let OpenFile {
         file,
         bytes,
         is_text,
-    } = found;
+    } = file;
     let kind = match is_text {
         true => "text/plain; charset=utf-8",
         false => "application/octet-stream",
@@ -297,8 +297,8 @@ mod tests {
             "//inside",
         ] {
             let (code, kind, text) = get(&logs, path).await;
-            let wanted = (200, "text/plain; charset=utf-8", "hello\n");
-            assert_eq!((code, kind.as_str(), text.as_str()), wanted, "{path}");
+            let expected = (200, "text/plain; charset=utf-8", "hello\n");
+            assert_eq!((code, kind.as_str(), text.as_str()), expected, "{path}");
         }
         let (_, _, text) = get(&logs, "/syslog").await;
         assert_eq!(text.len(), 200_000);
@@ -315,7 +315,7 @@ mod tests {
     async fn nothing_outside_is_opened() -> io::Result<()> {
         let outside = logs()?;
         let logs = outside.path().join("log");
-        for (path, wanted) in [
+        for (path, expected) in [
             ("/absent", 404),
             ("/syslog/x", 404),
             ("/pipe", 404),
@@ -328,7 +328,7 @@ mod tests {
             ("/apt/up/../secret", 403),
         ] {
             let (code, _, text) = get(&logs, path).await;
-            assert_eq!(code, wanted, "{path}: {text}");
+            assert_eq!(code, expected, "{path}: {text}");
             assert!(!text.contains("s3cret") && !text.contains("root:"));
         }
         Ok(())

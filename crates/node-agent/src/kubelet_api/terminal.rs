@@ -11,7 +11,7 @@ use pod_lifecycle::record::{ContainerRecord, Instance};
 
 use super::container_logs::instance_of;
 use super::query::{is_set, parameters};
-use super::recent_reads::{RecentReads, said_since};
+use super::recent_reads::{RecentReads, lines_since};
 use super::response::{BoxBody, RequestTarget, refused};
 use super::session::{SessionState, SessionStreams};
 use super::spdy_streams::{self, Version};
@@ -41,7 +41,7 @@ pub fn exec(
             "you must specify a command",
         ));
     }
-    let wanted = wanted(&parameters)?;
+    let requested = requested_streams(&parameters)?;
     let view = target.find(pods)?;
     let record = view.record.containers.get(target.container);
     let running = running(record, target.container).zip(view.sandbox.clone());
@@ -49,12 +49,12 @@ pub fn exec(
     let spec = ExecSpec {
         container,
         args,
-        tty: wanted.tty,
-        stdin: wanted.stdin,
+        tty: requested.tty,
+        stdin: requested.stdin,
         kill_on_drop: false,
         ..ExecSpec::default()
     };
-    carry(request, wanted, true, async move {
+    carry(request, requested, true, async move {
         match sandbox.exec(spec).await {
             Ok(session) => SessionState::Open(session, Vec::new()),
             Err(error) => SessionState::Refused(format!(
@@ -74,35 +74,35 @@ pub fn attach(
     target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
-    let mut wanted = wanted(&parameters(request.uri().query()))?;
+    let mut requested = requested_streams(&parameters(request.uri().query()))?;
     let view = target.find(pods)?;
     let spec = view.pod.spec.as_ref();
-    let found = spec.and_then(|spec| pod_lifecycle::spec::find(spec, target.container));
-    let found = found.map(|(_, container)| container.into_owned());
-    let made = found.unwrap_or_default();
+    let container = spec.and_then(|spec| pod_lifecycle::spec::find(spec, target.container));
+    let container = container.map(|(_, container)| container.into_owned());
+    let container = container.unwrap_or_default();
     // A terminal is available only if the container was created with one.
-    wanted.tty = made.tty == Some(true);
-    wanted.stdin &= made.stdin == Some(true);
+    requested.tty = container.tty == Some(true);
+    requested.stdin &= container.stdin == Some(true);
     // As containerd: a session does not continue only because its input stays open.
-    let closes = made.stdin_once == Some(true) && !wanted.tty;
-    wanted.ends_with_input = wanted.stdin && !closes;
+    let closes = container.stdin_once == Some(true) && !requested.tty;
+    requested.ends_with_input = requested.stdin && !closes;
     let record = view.record.containers.get(target.container);
     let number = record.map_or(0, |record| record.restart_count);
     let log = view.dir.log(target.container, number);
-    let read = reads.take(&instance_of(&view, target.container, number));
+    let read = reads.remove(&instance_of(&view, target.container, number)?);
     // Only a client that has just read the log receives older lines.
-    let said_until = async move |until: Option<Timestamp>| match read {
-        Some(shown) => {
-            let said = blocking_value(move || said_since(&log, shown, until));
-            said.await.unwrap_or_default()
+    let lines_until = async move |until: Option<Timestamp>| match read {
+        Some(last_line) => {
+            let lines = blocking_value(move || lines_since(&log, last_line, until));
+            lines.await.unwrap_or_default()
         }
         None => Vec::new(),
     };
     let Some((container, sandbox)) = running(record, target.container).zip(view.sandbox.clone())
     else {
         return match record.is_some_and(has_run) {
-            true => carry(request, wanted, false, async move {
-                SessionState::Ended(said_until(None).await)
+            true => carry(request, requested, false, async move {
+                SessionState::Ended(lines_until(None).await)
             }),
             false => Err(not_running(record, target.container)),
         };
@@ -110,16 +110,16 @@ pub fn attach(
     let (name, instance) = (target.container.to_owned(), container.clone());
     let spec = AttachSpec {
         container,
-        stdin: wanted.stdin,
+        stdin: requested.stdin,
         terminal: None,
     };
-    carry(request, wanted, false, async move {
+    carry(request, requested, false, async move {
         let before = Timestamp::now();
         let error = match sandbox.attach(spec).await {
             Ok(mut session) if read.is_some() => {
                 let at = session.control.attached_at(ATTACHED_MAX).await;
-                let said = said_until(Some(at.unwrap_or(before))).await;
-                return SessionState::Open(session, said);
+                let lines = lines_until(Some(at.unwrap_or(before))).await;
+                return SessionState::Open(session, lines);
             }
             Ok(session) => return SessionState::Open(session, Vec::new()),
             Err(error) => error,
@@ -127,7 +127,7 @@ pub fn attach(
         match sandbox.state().await {
             // The container has exited since the record was written.
             Ok(state) if has_ended(&state, &instance) => {
-                SessionState::Ended(said_until(None).await)
+                SessionState::Ended(lines_until(None).await)
             }
             // Users know the container by the name in its pod.
             _ => SessionState::Refused(error.to_string().replace(&instance, &name)),
@@ -135,22 +135,22 @@ pub fn attach(
     })
 }
 
-fn wanted(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>> {
+fn requested_streams(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>> {
     // The API server names the parameters `stdin` and so on; kubelet's other clients name them `input` and
     // so on.
     let is = |name: &str, other: &str| is_set(parameters, name) || is_set(parameters, other);
-    let wanted = SessionStreams {
+    let requested = SessionStreams {
         stdin: is("stdin", "input"),
         stdout: is("stdout", "output"),
         stderr: is("stderr", "error"),
         tty: is_set(parameters, "tty"),
         ends_with_input: false,
     };
-    if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+    if !(requested.stdin || requested.stdout || requested.stderr) {
         let message = "you must specify at least 1 of stdin, stdout, stderr";
         return Err(refused(StatusCode::BAD_REQUEST, message));
     }
-    Ok(wanted)
+    Ok(requested)
 }
 
 /// The id of a running container in its sandbox.
@@ -187,26 +187,26 @@ fn not_running(record: Option<&ContainerRecord>, container: &str) -> Box<Status>
 /// Responds to the upgrade, then runs the session that `open` creates over the connection.
 fn carry(
     request: Request<BoxBody>,
-    wanted: SessionStreams,
+    requested: SessionStreams,
     exit_code: bool,
     open: impl Future<Output = SessionState> + Send + 'static,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     match Transport::of(&request)? {
         Transport::WebSocket(offered) => {
             let protocol = Protocol::choose(offered.iter().map(String::as_str));
-            let known = || Protocol::NAMED.into_iter().rev().map(Protocol::name);
-            let protocol = protocol.ok_or_else(|| none_offered(known()))?;
+            let supported = || Protocol::NAMED.into_iter().rev().map(Protocol::name);
+            let protocol = protocol.ok_or_else(|| none_offered(supported()))?;
             accept(request, protocol.name(), move |connection| async move {
                 let socket = streams::socket(connection).await;
-                streams::carry(socket, protocol, wanted, open.await, exit_code).await;
+                streams::carry(socket, protocol, requested, open.await, exit_code).await;
             })
         }
         Transport::Spdy(offered) => {
             let version = Version::choose(&offered);
-            let known = || Version::ALL.into_iter().map(Version::name);
-            let version = version.ok_or_else(|| none_offered(known()))?;
+            let supported = || Version::ALL.into_iter().map(Version::name);
+            let version = version.ok_or_else(|| none_offered(supported()))?;
             accept(request, version.name(), move |connection| {
-                spdy_streams::carry(connection, version, wanted, open, exit_code)
+                spdy_streams::carry(connection, version, requested, open, exit_code)
             })
         }
     }

@@ -45,14 +45,16 @@ impl Transport {
     }
 }
 
-/// 400 for a client that offers only protocols that are not in `known`.
-pub fn none_offered(known: impl IntoIterator<Item = &'static str>) -> Box<Status> {
-    let known: Vec<&str> = known.into_iter().collect();
-    let known = match known.as_slice() {
-        [known @ .., last] if !known.is_empty() => format!("{} and {last}", known.join(", ")),
-        known => known.concat(),
+/// 400 for a client that offers only protocols that are not in `supported`.
+pub fn none_offered(supported: impl IntoIterator<Item = &'static str>) -> Box<Status> {
+    let supported: Vec<&str> = supported.into_iter().collect();
+    let supported = match supported.as_slice() {
+        [supported @ .., last] if !supported.is_empty() => {
+            format!("{} and {last}", supported.join(", "))
+        }
+        supported => supported.concat(),
     };
-    let message = format!("none of the protocols {known} is offered");
+    let message = format!("none of the protocols {supported} is offered");
     refused(StatusCode::BAD_REQUEST, &message)
 }
 
@@ -144,12 +146,12 @@ mod tests {
 
     #[test]
     fn a_refusal_names_all_that_would_be_taken() {
-        for (known, names) in [
+        for (supported, names) in [
             (&["a"][..], "a"),
             (&["a", "b"], "a and b"),
             (&["a", "b", "c"], "a, b and c"),
         ] {
-            let refused = none_offered(known.iter().copied());
+            let refused = none_offered(supported.iter().copied());
             let message = format!("none of the protocols {names} is offered");
             assert_eq!((refused.code, refused.message), (400, message));
         }

@@ -10,6 +10,7 @@ use host_kernel::call_with_timeout_blocking;
 use host_kernel::disk_usage::{VolumeUsage, VolumeUsages};
 use json_tree::{Value, json};
 use process_telemetry::prometheus::{Metric, Page};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_references::claim_of;
 
 use crate::csi_volumes::CsiVolumes;
@@ -73,8 +74,8 @@ const METRICS: [(Metric, &str); 6] = [
 ];
 
 /// The usage of the file system that contains a directory; null if it cannot be read.
-pub fn file_system(place: &Path) -> Value {
-    machine_info::disk(place).map_or(Value::Null, |disk| {
+pub fn file_system(path: &Path) -> Value {
+    machine_info::disk(path).map_or(Value::Null, |disk| {
         json!({
             "availableBytes": disk.free,
             "capacityBytes": disk.total,
@@ -87,9 +88,9 @@ pub fn file_system(place: &Path) -> Value {
 }
 
 /// The usage of a volume on a remote machine; null while the remote machine does not respond.
-fn remote_file_system(place: PathBuf) -> Value {
-    let key = format!("figures {}", place.display());
-    call_with_timeout_blocking(key, REMOTE_MAX, move || file_system(&place)).unwrap_or_default()
+fn remote_file_system(path: PathBuf) -> Value {
+    let key = format!("figures {}", path.display());
+    call_with_timeout_blocking(key, REMOTE_MAX, move || file_system(&path)).unwrap_or_default()
 }
 
 /// The volumes of the node's built-in storage classes, by path.
@@ -144,7 +145,9 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
     let volumes = spec
         .and_then(|spec| spec.volumes.as_deref())
         .unwrap_or_default();
-    let pod = view.pod.metadata.name.as_deref().unwrap_or_default();
+    let Ok(pod) = view.pod.metadata.object_name() else {
+        return Vec::new();
+    };
     let each = volumes.iter().filter_map(|volume| {
         let claim = claim_of(pod, volume).map(|(name, _)| name);
         if claim.is_none() && volume.csi.is_none() {
@@ -274,7 +277,7 @@ mod tests {
             used: 4,
             available: 5,
         };
-        let told = |stats: VolumeStats| {
+        let lines = |stats: VolumeStats| {
             let mut volume = of_driver(&stats);
             volume["pvcRef"] = json!({"namespace": "shop", "name": "a"});
             let mut page = Page::default();
@@ -286,13 +289,13 @@ mod tests {
             let lines = text.lines().filter(|line| !line.starts_with('#'));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
-        assert_eq!(told(VolumeStats::default()), [""; 0]);
-        let bytes = told(VolumeStats {
+        assert_eq!(lines(VolumeStats::default()), [""; 0]);
+        let bytes = lines(VolumeStats {
             bytes: Some(usage),
             ..VolumeStats::default()
         });
         assert_eq!(bytes.len(), 3);
-        let health = told(VolumeStats {
+        let health = lines(VolumeStats {
             is_abnormal: Some(true),
             ..VolumeStats::default()
         });

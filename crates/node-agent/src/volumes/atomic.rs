@@ -76,11 +76,11 @@ fn is_inside(path: &str) -> bool {
 }
 
 fn is_current(dir: &Path, payload: &Payload) -> io::Result<bool> {
-    let mut found = BTreeSet::new();
-    if list_files(dir, Path::new(""), &mut found).is_err() {
+    let mut files = BTreeSet::new();
+    if list_files(dir, Path::new(""), &mut files).is_err() {
         return Ok(false);
     }
-    if found.len() != payload.len() || !payload.keys().all(|path| found.contains(path)) {
+    if files.len() != payload.len() || !payload.keys().all(|path| files.contains(path)) {
         return Ok(false);
     }
     for (path, file) in payload {
@@ -91,14 +91,14 @@ fn is_current(dir: &Path, payload: &Payload) -> io::Result<bool> {
     Ok(true)
 }
 
-fn list_files(root: &Path, below: &Path, found: &mut BTreeSet<String>) -> io::Result<()> {
+fn list_files(root: &Path, below: &Path, files: &mut BTreeSet<String>) -> io::Result<()> {
     for entry in fs::read_dir(root.join(below))? {
         let entry = entry?;
         let path = below.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            list_files(root, &path, found)?;
+            list_files(root, &path, files)?;
         } else {
-            found.insert(path.to_string_lossy().into_owned());
+            files.insert(path.to_string_lossy().into_owned());
         }
     }
     Ok(())
@@ -203,11 +203,11 @@ mod tests {
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut found = BTreeSet::new();
+        let mut files = BTreeSet::new();
         for entry in fs::read_dir(dir).unwrap() {
-            found.insert(entry.unwrap().file_name().into_string().unwrap());
+            files.insert(entry.unwrap().file_name().into_string().unwrap());
         }
-        found
+        files
             .into_iter()
             .filter(|name| !name.starts_with(".."))
             .collect()
@@ -246,8 +246,8 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
         let shown = |name: &str| {
-            let found = fs::metadata(dir.path().join(name)).unwrap();
-            (found.uid(), found.gid(), found.mode() & 0o777)
+            let files = fs::metadata(dir.path().join(name)).unwrap();
+            (files.uid(), files.gid(), files.mode() & 0o777)
         };
         let with_token = |text: &str| {
             let mut files = payload(&[("a", text), ("token", text)]);

@@ -17,30 +17,31 @@ use host_kernel::loop_device::LoopDevice;
 use crate::paths::PodDir;
 
 /// Serialises attach and detach, because no user may be added between the search for users and the detach.
-static TURN: Mutex<()> = Mutex::new(());
+static ATTACHMENTS: Mutex<()> = Mutex::new(());
 
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, ()> {
+    ATTACHMENTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The reason why a path is no block device of the node. The texts are kubelet's.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("failed to map devicePath: {}: is not a block device", .0.display())]
+    NotBlockDevice(PathBuf),
+    #[error("failed to map devicePath: {}: does not exist", .0.display())]
+    NotFound(PathBuf),
+    #[error("failed to map devicePath: {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
 }
 
 /// Checks that a path is a block device of the node.
-///
-/// # Errors
-/// The text is kubelet's.
-pub fn check_device(path: &Path) -> Result<(), String> {
-    let failed = |why: String| {
-        Err(format!(
-            "failed to map devicePath: {}: {why}",
-            path.display()
-        ))
-    };
-    match fs::metadata(path) {
-        Ok(found) if found.file_type().is_block_device() => Ok(()),
-        Ok(_) => failed("is not a block device".to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            failed("does not exist".to_owned())
-        }
-        Err(error) => failed(error.to_string()),
+pub fn check_device(path: &Path) -> Result<(), DeviceError> {
+    let path = path.to_owned();
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.file_type().is_block_device() => Ok(()),
+        Ok(_) => Err(DeviceError::NotBlockDevice(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(DeviceError::NotFound(path)),
+        Err(source) => Err(DeviceError::Unreadable { path, source }),
     }
 }
 
@@ -49,16 +50,16 @@ pub fn check_device(path: &Path) -> Result<(), String> {
 /// # Errors
 /// An error of the disk, or no loop device is available.
 pub fn attach(dir: &PodDir, volume: &str, image: &Path) -> io::Result<()> {
-    let _turn = turn();
+    let _guard = lock();
     let link = dir.volume(volume);
     fs::create_dir_all(dir.volumes())?;
     match fs::read_link(&link) {
-        Ok(known) if known == image => {}
+        Ok(target) if target == image => {}
         Ok(_) => fs::remove_file(&link).and_then(|()| symlink(image, &link))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => symlink(image, &link)?,
         Err(error) => return Err(error),
     }
-    device_over(image).map(drop)
+    attached_device(image).map(drop)
 }
 
 /// The device of an image. The image is attached again if it is not attached.
@@ -66,17 +67,17 @@ pub fn attach(dir: &PodDir, volume: &str, image: &Path) -> io::Result<()> {
 /// # Errors
 /// Like [`attach`].
 pub fn device(image: &Path) -> io::Result<PathBuf> {
-    let _turn = turn();
-    device_over(image)
+    let _guard = lock();
+    attached_device(image)
 }
 
-fn device_over(image: &Path) -> io::Result<PathBuf> {
+fn attached_device(image: &Path) -> io::Result<PathBuf> {
     // A symbolic link could select any file of the node.
     if !fs::symlink_metadata(image)?.is_file() {
         let what = format!("{} is not an image of a volume", image.display());
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
-    Ok(LoopDevice::kept_over(image)?.path().to_owned())
+    Ok(LoopDevice::persistent_over(image)?.path().to_owned())
 }
 
 /// Detaches the devices whose last user was the pod.
@@ -84,7 +85,7 @@ fn device_over(image: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// An error of the disk or the kernel. The links of the failed devices stay, and the caller can retry.
 pub fn release(dir: &PodDir) -> io::Result<()> {
-    let _turn = turn();
+    let _guard = lock();
     for (link, image) in links(&dir.volumes())? {
         if !is_used_elsewhere(dir, &image)? {
             LoopDevice::detach_from(&image)?;
@@ -100,8 +101,8 @@ fn is_used_elsewhere(dir: &PodDir, image: &Path) -> io::Result<bool> {
     };
     for entry in fs::read_dir(pods)? {
         let other = PodDir::at(entry?.path());
-        let same = |(_, used): &(PathBuf, PathBuf)| used == image;
-        if other != *dir && links(&other.volumes())?.iter().any(same) {
+        let has_image = |(_, target): &(PathBuf, PathBuf)| target == image;
+        if other != *dir && links(&other.volumes())?.iter().any(has_image) {
             return Ok(true);
         }
     }
@@ -114,14 +115,14 @@ fn links(dir: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    let mut found = Vec::new();
+    let mut links = Vec::new();
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_symlink() {
-            found.push((entry.path(), fs::read_link(entry.path())?));
+            links.push((entry.path(), fs::read_link(entry.path())?));
         }
     }
-    Ok(found)
+    Ok(links)
 }
 
 #[cfg(test)]
@@ -132,18 +133,18 @@ mod tests {
     /// short time, and the kernel detaches a device after its last user.
     fn no_device_over(file: &Path) -> bool {
         (0..100).any(|_| {
-            let is_gone = LoopDevice::find(file).unwrap().is_none();
-            if !is_gone {
+            let is_detached = LoopDevice::find(file).unwrap().is_none();
+            if !is_detached {
                 std::thread::sleep(std::time::Duration::from_millis(100));
             }
-            is_gone
+            is_detached
         })
     }
 
     #[test]
     fn only_a_block_device_is_one() {
         let dir = tempfile::tempdir().unwrap();
-        let text = |path: &Path| check_device(path).unwrap_err();
+        let text = |path: &Path| check_device(path).unwrap_err().to_string();
         assert!(text(dir.path()).ends_with("is not a block device"));
         assert!(text(Path::new("/dev/null")).ends_with("is not a block device"));
         assert!(text(&dir.path().join("none")).ends_with("does not exist"));
@@ -159,10 +160,10 @@ mod tests {
         attach(&first, "data", &image).unwrap();
         attach(&second, "data", &image).unwrap();
         attach(&second, "data", &image).unwrap();
-        let found = device(&image).unwrap();
-        assert!(check_device(&found).is_ok());
+        let path = device(&image).unwrap();
+        assert!(check_device(&path).is_ok());
         release(&first).unwrap();
-        assert_eq!(device(&image).unwrap(), found);
+        assert_eq!(device(&image).unwrap(), path);
         // As after a reboot: the link exists, the device does not.
         LoopDevice::detach_from(&image).unwrap();
         assert!(no_device_over(&image));

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
+use object_model::IncompleteMetadata;
 use pod_lifecycle::resources::devices::{claims, unprepared};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::devices::FAILED_PREPARE;
 
 use super::VolumeError;
@@ -17,6 +19,8 @@ pub enum NotPrepared {
     Volume(#[from] VolumeError),
     #[error("Failed to prepare dynamic resources: {0}")]
     Devices(String),
+    #[error("Failed to prepare dynamic resources: {0}")]
+    Metadata(#[from] IncompleteMetadata),
 }
 
 impl NotPrepared {
@@ -24,7 +28,7 @@ impl NotPrepared {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Volume(error) => error.error.reason(),
-            Self::Devices(_) => FAILED_PREPARE,
+            Self::Devices(_) | Self::Metadata(_) => FAILED_PREPARE,
         }
     }
 }
@@ -38,24 +42,23 @@ pub async fn prepare(objects: &ApiObjects, pod: &Pod) -> Result<(), NotPrepared>
     if names.is_empty() {
         return Ok(());
     }
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+    let namespace = pod.metadata.object_namespace()?;
     // The agent may have a version of the object from before the names of the claims were in its status.
     let mut current = pod.clone();
     if names.iter().any(|(_, claim)| claim.is_none()) {
-        let found = objects.pod(&namespace, &name).await;
-        let found = found.map_err(NotPrepared::Devices)?;
-        current.status = found.and_then(|found| found.status);
+        let stored = objects.pod(namespace, pod.metadata.object_name()?).await;
+        let stored = stored.map_err(NotPrepared::Devices)?;
+        current.status = stored.and_then(|pod| pod.status);
         names = claims(&current);
     }
-    let mut found = BTreeMap::new();
-    for claim in names.into_iter().filter_map(|(_, claim)| claim) {
-        let there = objects.resource_claim(&namespace, &claim).await;
-        if let Some(there) = there.map_err(NotPrepared::Devices)? {
-            found.insert(claim, there);
+    let mut existing = BTreeMap::new();
+    for name in names.into_iter().filter_map(|(_, claim)| claim) {
+        let claim = objects.resource_claim(namespace, &name).await;
+        if let Some(claim) = claim.map_err(NotPrepared::Devices)? {
+            existing.insert(name, claim);
         }
     }
     let none = BTreeSet::new();
-    let why = unprepared(&current, &found, &none);
-    why.map_or(Ok(()), |why| Err(NotPrepared::Devices(why)))
+    let reason = unprepared(&current, &existing, &none);
+    reason.map_or(Ok(()), |reason| Err(NotPrepared::Devices(reason)))
 }

@@ -6,7 +6,9 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use host_kernel::Interrupted;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use object_model::quantity::Quantity;
 use pod_lifecycle::spec::containers;
@@ -31,6 +33,30 @@ pub enum Medium {
     },
 }
 
+/// The reason why an emptyDir volume is not created.
+#[derive(Debug, thiserror::Error)]
+pub enum EmptyDirError {
+    #[error("medium HugePages: no container asks for huge pages")]
+    NoHugePages,
+    #[error("medium HugePages: containers ask for several sizes; use HugePages-<size>")]
+    SeveralPageSizes,
+    #[error("unknown storage medium \"{0}\"")]
+    UnknownMedium(String),
+    #[error("\"{0}\" is no size of huge pages")]
+    PageSize(String),
+    #[error("make the directory: {0}")]
+    Create(io::Error),
+    #[error(transparent)]
+    Mounts(io::Error),
+    #[error("mount {file_system}: {errno}")]
+    Mount {
+        file_system: &'static str,
+        errno: Errno,
+    },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
 /// The medium of a pod's volume, on a node with `node_memory` bytes of memory.
 ///
 /// # Errors
@@ -39,17 +65,17 @@ pub fn medium(
     source: &EmptyDirVolumeSource,
     spec: &PodSpec,
     node_memory: i64,
-) -> Result<Medium, String> {
+) -> Result<Medium, EmptyDirError> {
     match source.medium.as_deref().unwrap_or_default() {
         "" => Ok(Medium::Disk),
         "Memory" => {
-            let own = source.size_limit.as_ref();
-            let own = own.and_then(|limit| limit.0.parse::<Quantity>().ok());
+            let size_limit = source.size_limit.as_ref();
+            let size_limit = size_limit.and_then(|limit| limit.0.parse::<Quantity>().ok());
             // The smallest limit is used: of the volume, of the pod, and of the node's memory.
             let limits = [
                 Some(node_memory),
                 pod_resources(spec).memory_bytes,
-                own.map(|limit| limit.value()),
+                size_limit.map(|limit| limit.value()),
             ];
             let least = limits
                 .into_iter()
@@ -60,29 +86,26 @@ pub fn medium(
             Ok(Medium::Memory { bytes })
         }
         "HugePages" => {
-            let asked = huge_page_sizes(spec);
-            match asked.len() {
-                1 => page(asked.first().map_or("", String::as_str)),
-                0 => Err("medium HugePages: no container asks for huge pages".to_owned()),
-                _ => Err(
-                    "medium HugePages: containers ask for several sizes; use HugePages-<size>"
-                        .to_owned(),
-                ),
+            let mut sizes = huge_page_sizes(spec).into_iter();
+            match (sizes.next(), sizes.next()) {
+                (Some(size), None) => page(&size),
+                (None, _) => Err(EmptyDirError::NoHugePages),
+                (Some(_), Some(_)) => Err(EmptyDirError::SeveralPageSizes),
             }
         }
         other => match other.strip_prefix("HugePages-") {
             Some(size) => page(size),
-            None => Err(format!("unknown storage medium \"{other}\"")),
+            None => Err(EmptyDirError::UnknownMedium(other.to_owned())),
         },
     }
 }
 
-fn page(size: &str) -> Result<Medium, String> {
+fn page(size: &str) -> Result<Medium, EmptyDirError> {
     match size.parse::<Quantity>() {
         Ok(size) if size.value() > 0 => Ok(Medium::HugePages {
             page_bytes: size.value(),
         }),
-        _ => Err(format!("\"{size}\" is no size of huge pages")),
+        _ => Err(EmptyDirError::PageSize(size.to_owned())),
     }
 }
 
@@ -98,9 +121,8 @@ fn huge_page_sizes(spec: &PodSpec) -> BTreeSet<String> {
 }
 
 /// Creates the volume, unless it exists.
-pub fn make(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), String> {
-    let failed = |error: io::Error| format!("make the directory: {error}");
-    fs::create_dir_all(path).map_err(failed)?;
+pub fn create(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), EmptyDirError> {
+    fs::create_dir_all(path).map_err(EmptyDirError::Create)?;
     match medium {
         Medium::Disk => {}
         Medium::Memory { bytes } => {
@@ -113,23 +135,27 @@ pub fn make(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), String>
     }
     // In memory, only the owner of a file may remove it, as in other temporary file systems and with
     // kubelet.
-    let sticky = fs::metadata(path).map_err(failed)?.mode() & 0o1000;
+    let sticky = fs::metadata(path).map_err(EmptyDirError::Create)?.mode() & 0o1000;
     let open = fs::Permissions::from_mode(0o777 | sticky);
-    fs::set_permissions(path, open).map_err(failed)?;
+    fs::set_permissions(path, open).map_err(EmptyDirError::Create)?;
     match gid {
-        Some(gid) => ownership::give_to_group(path, gid, true).map_err(failed),
+        Some(gid) => ownership::give_to_group(path, gid, true).map_err(EmptyDirError::Create),
         None => Ok(()),
     }
 }
 
-fn mount_once(path: &Path, kind: &str, options: Option<&str>) -> Result<(), String> {
-    let mounted = mounts_below(path).map_err(|error| error.to_string())?;
+fn mount_once(
+    path: &Path,
+    file_system: &'static str,
+    options: Option<&str>,
+) -> Result<(), EmptyDirError> {
+    let mounted = mounts_below(path).map_err(EmptyDirError::Mounts)?;
     if !mounted.is_empty() {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some(kind), path, Some(kind), flags, options)
-        .map_err(|error| format!("mount {kind}: {error}"))
+    let mounted = mount(Some(file_system), path, Some(file_system), flags, options);
+    mounted.map_err(|errno| EmptyDirError::Mount { file_system, errno })
 }
 
 #[cfg(test)]
@@ -140,7 +166,7 @@ mod tests {
     use super::*;
     use crate::paths::PodDir;
 
-    fn of(source: json_tree::Value, resources: json_tree::Value) -> Result<Medium, String> {
+    fn of(source: json_tree::Value, resources: json_tree::Value) -> Result<Medium, EmptyDirError> {
         let source = json_tree::from_value(source).unwrap();
         let spec = json!({"containers": [{"name": "c", "resources": resources}]});
         medium(&source, &json_tree::from_value(spec).unwrap(), 1 << 30)
@@ -158,9 +184,10 @@ mod tests {
             (memory(None), limited(), 64 << 20),
             (memory(Some("1Gi")), limited(), 64 << 20),
         ] {
-            assert_eq!(of(source, resources), Ok(Medium::Memory { bytes }));
+            assert_eq!(of(source, resources).unwrap(), Medium::Memory { bytes });
         }
-        assert_eq!(of(json!({"sizeLimit": "1Mi"}), none()), Ok(Medium::Disk));
+        let limited_disk = of(json!({"sizeLimit": "1Mi"}), none());
+        assert_eq!(limited_disk.unwrap(), Medium::Disk);
     }
 
     #[test]
@@ -170,15 +197,18 @@ mod tests {
         let expected = Medium::HugePages {
             page_bytes: 1 << 30,
         };
-        assert_eq!(of(own, json!({})), Ok(expected));
+        assert_eq!(of(own, json!({})).unwrap(), expected);
         let any = || json!({"medium": "HugePages"});
         let one = json!({"limits": {"hugepages-2Mi": "4Mi"}});
         let expected = Medium::HugePages {
             page_bytes: 2 << 20,
         };
-        assert_eq!(of(any(), one), Ok(expected));
+        assert_eq!(of(any(), one).unwrap(), expected);
         let two = json!({"limits": {"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"}});
-        assert!(of(any(), two).unwrap_err().contains("several sizes"));
+        assert!(matches!(
+            of(any(), two),
+            Err(EmptyDirError::SeveralPageSizes)
+        ));
         assert!(of(any(), json!({})).is_err());
         assert!(of(json!({"medium": "Tape"}), json!({})).is_err());
     }
@@ -190,7 +220,7 @@ mod tests {
         let dir = PodDir::at(temp.path().to_path_buf());
         let path = dir.volume("shm");
         for _ in 0..2 {
-            make(&path, Medium::Memory { bytes: 1 << 20 }, None).unwrap();
+            create(&path, Medium::Memory { bytes: 1 << 20 }, None).unwrap();
         }
         assert_eq!(mounts_below(temp.path()).unwrap().len(), 1);
         let bits = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
@@ -204,11 +234,11 @@ mod tests {
             let pages = Medium::HugePages {
                 page_bytes: 2 << 20,
             };
-            make(&dir.volume("huge"), pages, Some(7)).unwrap();
+            create(&dir.volume("huge"), pages, Some(7)).unwrap();
             assert_eq!(mounts_below(temp.path()).unwrap().len(), 2);
         }
         let disk = dir.volume("disk");
-        make(&disk, Medium::Disk, None).unwrap();
+        create(&disk, Medium::Disk, None).unwrap();
         assert_eq!(bits(&disk), 0o777);
         fs::write(disk.join("x"), "kept").unwrap();
         release(&dir, &BTreeSet::from(["disk".to_owned()])).unwrap();

@@ -1,25 +1,50 @@
 //! hostPath volumes and their types (statefulset.md §12.14).
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use host_kernel::Interrupted;
+
+/// The reason why a hostPath volume is not available.
+#[derive(Debug, thiserror::Error)]
+pub enum HostPathError {
+    #[error("hostPath type check failed: {} is not {expected}", path.display())]
+    OtherType {
+        path: PathBuf,
+        expected: &'static str,
+    },
+    #[error("{0} is an invalid volume type")]
+    InvalidType(String),
+    #[error("make {}: {source}", path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("make the drivers' directory: {0}")]
+    KubeletDir(io::Error),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
 
 /// Checks that `path` has the type `type_`, and creates the path for types with `OrCreate`.
 ///
 /// # Errors
 /// The text is kubelet's.
-pub fn check(path: &Path, type_: &str) -> Result<(), String> {
-    let shown = path.display();
-    let found = fs::metadata(path);
-    let failed = |what: &str| Err(format!("hostPath type check failed: {shown} is not {what}"));
-    let is = |test: fn(&fs::Metadata) -> bool| found.as_ref().is_ok_and(test);
+pub fn check(path: &Path, type_: &str) -> Result<(), HostPathError> {
+    let metadata = fs::metadata(path);
+    let failed = |expected: &'static str| {
+        Err(HostPathError::OtherType {
+            path: path.to_owned(),
+            expected,
+        })
+    };
+    let is = |test: fn(&fs::Metadata) -> bool| metadata.as_ref().is_ok_and(test);
     match type_ {
-        "" => match &found {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => make_dir(path),
+        "" => match &metadata {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_dir(path),
             _ => Ok(()),
         },
-        "DirectoryOrCreate" if found.is_err() => make_dir(path),
-        "FileOrCreate" if found.is_err() => make_file(path),
+        "DirectoryOrCreate" if metadata.is_err() => create_dir(path),
+        "FileOrCreate" if metadata.is_err() => create_file(path),
         "Directory" | "DirectoryOrCreate" if is(fs::Metadata::is_dir) => Ok(()),
         "File" | "FileOrCreate" if is(fs::Metadata::is_file) => Ok(()),
         "Socket" if is(|m| m.file_type().is_socket()) => Ok(()),
@@ -30,28 +55,36 @@ pub fn check(path: &Path, type_: &str) -> Result<(), String> {
         "Socket" => failed("a socket file"),
         "CharDevice" => failed("a character device"),
         "BlockDevice" => failed("a block device"),
-        other => Err(format!("{other} is an invalid volume type")),
+        other => Err(HostPathError::InvalidType(other.to_owned())),
     }
 }
 
-fn make_dir(path: &Path) -> Result<(), String> {
-    let made = fs::DirBuilder::new()
+fn create_dir(path: &Path) -> Result<(), HostPathError> {
+    let created = fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(path);
-    made.map_err(|error| format!("make {}: {error}", path.display()))
+    created.map_err(|source| create_error(path, source))
 }
 
-fn make_file(path: &Path) -> Result<(), String> {
+fn create_file(path: &Path) -> Result<(), HostPathError> {
     let mut options = fs::OpenOptions::new();
-    let made = options
+    let created = options
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o644)
         .open(path);
-    made.map(|_| ())
-        .map_err(|error| format!("make {}: {error}", path.display()))
+    created
+        .map(|_| ())
+        .map_err(|source| create_error(path, source))
+}
+
+fn create_error(path: &Path, source: io::Error) -> HostPathError {
+    HostPathError::Create {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -69,7 +102,8 @@ mod tests {
         assert!(check(&path("made-too"), "").is_ok());
         assert!(check(&path("new-file"), "FileOrCreate").is_ok());
         assert!(check(&path("file"), "File").is_ok());
-        let message = check(&path("file"), "Directory").unwrap_err();
+        let error = check(&path("file"), "Directory").unwrap_err();
+        let message = error.to_string();
         assert!(message.ends_with("is not a directory"), "{message}");
         assert!(check(&path("none"), "Socket").is_err());
     }

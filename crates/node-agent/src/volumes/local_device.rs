@@ -6,10 +6,11 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
 
-use host_kernel::mount_options;
+use host_kernel::Interrupted;
+use host_kernel::mount_options::{self, OptionRefusal};
 
 use super::mount_points::mounts_below;
 
@@ -19,46 +20,80 @@ const FILE_SYSTEM: &str = "ext4";
 /// The exit code of `blkid` for a blank device.
 const BLANK: i32 = 2;
 
+/// The reason why a device is not mounted, or its file system does not grow.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalDeviceError {
+    #[error("\"{0}\" is no file system")]
+    FileSystemName(String),
+    #[error(transparent)]
+    Options(#[from] OptionRefusal),
+    #[error("make {}: {source}", path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("read the mounts: {0}")]
+    Mounts(io::Error),
+    #[error("cannot mount unformatted disk {} as it is read-only", .0.display())]
+    Unformatted(PathBuf),
+    #[error("{} has no file system", .0.display())]
+    NoFileSystem(PathBuf),
+    #[error("the file system {file_system} of {} does not grow in use", device.display())]
+    NotGrowable {
+        file_system: String,
+        device: PathBuf,
+    },
+    #[error("{} has a table of partitions ({table})", device.display())]
+    Partitions { device: PathBuf, table: String },
+    #[error("what is on {} cannot be told: blkid: {status}", device.display())]
+    UnknownContent { device: PathBuf, status: ExitStatus },
+    #[error("{program} {}: {status}: {stderr}", device.display())]
+    Program {
+        program: String,
+        device: PathBuf,
+        status: ExitStatus,
+        stderr: String,
+    },
+    #[error("{0} is not installed on the node, and the device needs it")]
+    NotInstalled(String),
+    #[error("run {program}: {source}")]
+    Run { program: String, source: io::Error },
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
 /// Whether a path leads to a block device.
 pub fn is_device(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
 /// Mounts a device at `target`, which is created. Does nothing if the device is mounted there. A blank
 /// device is formatted first, unless it is read-only.
-///
-/// # Errors
-/// A message for users.
 pub fn mount_at(
     device: &Path,
     target: &Path,
     file_system: Option<&str>,
     options: &[String],
     read_only: bool,
-) -> Result<(), String> {
-    let wanted = file_system.filter(|name| !name.is_empty());
-    let wanted = wanted.unwrap_or(FILE_SYSTEM);
+) -> Result<(), LocalDeviceError> {
+    let desired = file_system.filter(|name| !name.is_empty());
+    let desired = desired.unwrap_or(FILE_SYSTEM);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !wanted.chars().all(plain) || wanted.starts_with('-') {
-        return Err(format!("\"{wanted}\" is no file system"));
+    if !desired.chars().all(plain) || desired.starts_with('-') {
+        return Err(LocalDeviceError::FileSystemName(desired.to_owned()));
     }
-    mount_options::check(options).map_err(|refused| refused.to_string())?;
-    fs::create_dir_all(target).map_err(|error| format!("make {}: {error}", target.display()))?;
-    let mounted = mounts_below(target).map_err(|error| format!("read the mounts: {error}"))?;
+    mount_options::check(options)?;
+    fs::create_dir_all(target).map_err(|source| LocalDeviceError::Create {
+        path: target.to_owned(),
+        source,
+    })?;
+    let mounted = mounts_below(target).map_err(LocalDeviceError::Mounts)?;
     if !mounted.is_empty() {
         return Ok(());
     }
-    let found = match found_on(device)? {
-        Some(found) => found,
-        None if read_only => {
-            let device = device.display();
-            return Err(format!(
-                "cannot mount unformatted disk {device} as it is read-only"
-            ));
-        }
+    let file_system = match existing_file_system(device)? {
+        Some(existing) => existing,
+        None if read_only => return Err(LocalDeviceError::Unformatted(device.to_owned())),
         None => {
-            format(device, wanted)?;
-            wanted.to_owned()
+            format(device, desired)?;
+            desired.to_owned()
         }
     };
     // The program `mount` separates options of the kernel from options of the file system.
@@ -67,71 +102,72 @@ pub fn mount_at(
     // The last option has priority, so `ro` overrides `rw`.
     all.extend(read_only.then(|| "ro".to_owned()));
     let mut command = Command::new("mount");
-    command.args(["-t", &found, "-o", &all.join(",")]);
+    command.args(["-t", &file_system, "-o", &all.join(",")]);
     let output = run("mount", command.arg(device).arg(target))?;
-    done(output, &format!("mount -t {found}"), device)
+    check_exit(output, &format!("mount -t {file_system}"), device)
 }
 
 /// Grows the mounted file system to the size of its device. May be repeated.
-///
-/// # Errors
-/// A message for users.
-pub fn grow(device: &Path, target: &Path) -> Result<(), String> {
-    let shown = device.display();
-    let found = found_on(device)?.ok_or_else(|| format!("{shown} has no file system"))?;
-    let (program, arguments, at): (_, &[&str], _) = match &*found {
+pub fn grow(device: &Path, target: &Path) -> Result<(), LocalDeviceError> {
+    let file_system = existing_file_system(device)?
+        .ok_or_else(|| LocalDeviceError::NoFileSystem(device.to_owned()))?;
+    let (program, arguments, at): (_, &[&str], _) = match &*file_system {
         "ext2" | "ext3" | "ext4" => ("resize2fs", &[], device),
         "xfs" => ("xfs_growfs", &[], target),
         "btrfs" => ("btrfs", &["filesystem", "resize", "max"], target),
         other => {
-            return Err(format!(
-                "the file system {other} of {shown} does not grow in use"
-            ));
+            return Err(LocalDeviceError::NotGrowable {
+                file_system: other.to_owned(),
+                device: device.to_owned(),
+            });
         }
     };
     let output = run(program, Command::new(program).args(arguments).arg(at))?;
-    done(output, program, device)
+    check_exit(output, program, device)
 }
 
-fn done(output: std::process::Output, program: &str, device: &Path) -> Result<(), String> {
+fn check_exit(output: Output, program: &str, device: &Path) -> Result<(), LocalDeviceError> {
     match output.status.success() {
         true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let (device, status, said) = (device.display(), output.status, said.trim());
-            Err(format!("{program} {device}: {status}: {said}"))
-        }
+        false => Err(LocalDeviceError::Program {
+            program: program.to_owned(),
+            device: device.to_owned(),
+            status: output.status,
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }),
     }
 }
 
 /// The file system on a device; `None` for a blank device.
-fn found_on(device: &Path) -> Result<Option<String>, String> {
-    let shown = device.display();
-    let found = run(
+fn existing_file_system(device: &Path) -> Result<Option<String>, LocalDeviceError> {
+    let output = run(
         "blkid",
         Command::new("blkid")
             .args(["-p", "-s", "TYPE", "-s", "PTTYPE", "-o", "export"])
             .arg(device),
     )?;
-    if found.status.code() == Some(BLANK) {
+    if output.status.code() == Some(BLANK) {
         return Ok(None);
     }
-    let text = String::from_utf8_lossy(&found.stdout);
+    let text = String::from_utf8_lossy(&output.stdout);
     let value = |key: &str| {
         let mut lines = text.lines();
         lines.find_map(|line| line.strip_prefix(key).map(str::to_owned))
     };
-    match (value("TYPE="), value("PTTYPE="), found.status.success()) {
+    match (value("TYPE="), value("PTTYPE="), output.status.success()) {
         (Some(file_system), _, true) => Ok(Some(file_system)),
-        (None, Some(table), true) => Err(format!("{shown} has a table of partitions ({table})")),
-        _ => Err(format!(
-            "what is on {shown} cannot be told: blkid: {}",
-            found.status
-        )),
+        (None, Some(table), true) => Err(LocalDeviceError::Partitions {
+            device: device.to_owned(),
+            table,
+        }),
+        _ => Err(LocalDeviceError::UnknownContent {
+            device: device.to_owned(),
+            status: output.status,
+        }),
     }
 }
 
-fn format(device: &Path, file_system: &str) -> Result<(), String> {
+fn format(device: &Path, file_system: &str) -> Result<(), LocalDeviceError> {
     let program = format!("mkfs.{file_system}");
     let mut command = Command::new(&program);
     // No blocks are reserved for root, and a device without partitions is allowed: kubelet's options.
@@ -139,15 +175,16 @@ fn format(device: &Path, file_system: &str) -> Result<(), String> {
         command.args(["-F", "-m0"]);
     }
     tracing::info!(device = %device.display(), file_system, "a blank device is formatted");
-    done(run(&program, command.arg(device))?, &program, device)
+    check_exit(run(&program, command.arg(device))?, &program, device)
 }
 
-fn run(program: &str, command: &mut Command) -> Result<std::process::Output, String> {
-    command.output().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!("{program} is not installed on the node, and the device needs it")
-        }
-        _ => format!("run {program}: {error}"),
+fn run(program: &str, command: &mut Command) -> Result<Output, LocalDeviceError> {
+    command.output().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => LocalDeviceError::NotInstalled(program.to_owned()),
+        _ => LocalDeviceError::Run {
+            program: program.to_owned(),
+            source,
+        },
     })
 }
 
@@ -178,7 +215,7 @@ mod tests {
         let dir = PodDir::at(temp.path().join("pod"));
         let target = dir.volume("data");
         let blank = mount_at(&path, &target, None, &[], true).unwrap_err();
-        assert!(blank.contains("unformatted"), "{blank}");
+        assert!(blank.to_string().contains("unformatted"), "{blank}");
         for round in 0..2 {
             for _ in 0..2 {
                 mount_at(&path, &target, None, &[], false).unwrap();
@@ -243,13 +280,16 @@ mod tests {
         device.sync_all().unwrap();
         let target = temp.path().join("target");
         let error = mount_at(&path, &target, None, &[], false).unwrap_err();
-        assert!(error.contains("swap"), "{error}");
+        assert!(error.to_string().contains("swap"), "{error}");
         for bad in ["../x", "-v", "a b"] {
             assert!(mount_at(&path, &target, Some(bad), &[], false).is_err());
         }
         let (path, _open) = self::device(temp.path(), "other");
         let error = mount_at(&path, &target, Some("nosuch"), &[], false).unwrap_err();
-        assert!(error.contains("mkfs.nosuch is not installed"), "{error}");
+        assert!(
+            error.to_string().contains("mkfs.nosuch is not installed"),
+            "{error}"
+        );
     }
 
     /// Options that try to mount another path are rejected or have no effect.
@@ -286,7 +326,7 @@ mod tests {
         for (options, words) in refused {
             let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
             let error = mount_at(&path, &target, None, &options, false).unwrap_err();
-            assert!(error.contains(words), "{options:?}: {error}");
+            assert!(error.to_string().contains(words), "{options:?}: {error}");
             assert!(mounts_below(temp.path()).unwrap().is_empty(), "{options:?}");
         }
         let many = vec!["noatime"; 400];

@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use host_kernel::mount_table::{self, MountPoint};
-use host_kernel::nfs::{Detached, Export};
-use host_kernel::{TimedCallError, call_with_timeout, call_with_timeout_blocking};
+use host_kernel::nfs::{Detached, Export, MountError};
+use host_kernel::{
+    Interrupted, TimedCallError, blocking, call_with_timeout, call_with_timeout_blocking,
+};
 use k8s_openapi::api::core::v1::NFSVolumeSource;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::{Prepared, blocking};
+use super::prepared::Prepared;
 
 /// Time limit of a mount.
 const MOUNT_MAX: Duration = Duration::from_secs(60);
@@ -23,32 +25,50 @@ const MOUNT_MAX: Duration = Duration::from_secs(60);
 /// Time limit of an unmount that writes pending data of the kernel.
 const UNMOUNT_MAX: Duration = Duration::from_secs(10);
 
+/// The reason why an export is not mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum NfsVolumeError {
+    #[error("make {}: {source}", path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("read the mounts: {0}")]
+    Mounts(io::Error),
+    /// The server does not respond.
+    #[error("mount {export}: {source}")]
+    Call {
+        export: String,
+        source: TimedCallError,
+    },
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
 /// Mounts the export of a volume at `target`. Does nothing if the export is mounted there.
-///
-/// # Errors
-/// A message for users.
 pub(super) async fn prepare(
     target: PathBuf,
     source: &NFSVolumeSource,
     options: Vec<String>,
     read_only: bool,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, NfsVolumeError> {
     let export = Export {
         server: source.server.clone(),
         path: source.path.clone(),
     };
     let at = target.clone();
-    let place = blocking(move || place(&at)).await?;
-    if let Some(place) = place {
+    let mount_point = blocking(move || free_mount_point(&at)).await?;
+    if let Some(mount_point) = mount_point {
         let key = format!("mount {}", target.display());
-        let shown = export.to_string();
+        let export_name = export.to_string();
         let work = move || Detached::mount(&export, &options, read_only);
         let mounted = call_with_timeout(key, MOUNT_MAX, work).await;
-        let mounted = mounted.map_err(|error| format!("mount {shown}: {error}"))?;
-        let mounted = mounted.map_err(|error| error.to_string())?;
+        let mounted = mounted.map_err(|source| NfsVolumeError::Call {
+            export: export_name,
+            source,
+        })??;
         // The mount is attached only after it has succeeded. A mount that succeeds after the pod was
         // removed would never be unmounted.
-        blocking(move || mounted.attach(&place).map_err(|error| error.to_string())).await?;
+        blocking(move || Ok::<_, NfsVolumeError>(mounted.attach(&mount_point)?)).await?;
     }
     Ok(Prepared {
         path: target,
@@ -59,19 +79,22 @@ pub(super) async fn prepare(
 }
 
 /// The path to mount at; `None` if a mount exists there already.
-fn place(target: &Path) -> Result<Option<PathBuf>, String> {
+fn free_mount_point(target: &Path) -> Result<Option<PathBuf>, NfsVolumeError> {
     let parent = target.parent().unwrap_or(target);
-    let failed = |error: io::Error| format!("make {}: {error}", target.display());
+    let failed = |source: io::Error| NfsVolumeError::Create {
+        path: target.to_owned(),
+        source,
+    };
     fs::create_dir_all(parent).map_err(failed)?;
-    let here = fs::canonicalize(parent).map_err(failed)?;
-    let here = here.join(target.file_name().unwrap_or_default());
-    let table = mount_table::read().map_err(|error| format!("read the mounts: {error}"))?;
-    if table.iter().any(|mount| mount.path == here) {
+    let parent = fs::canonicalize(parent).map_err(failed)?;
+    let path = parent.join(target.file_name().unwrap_or_default());
+    let table = mount_table::read().map_err(NfsVolumeError::Mounts)?;
+    if table.iter().any(|mount| mount.path == path) {
         return Ok(None);
     }
-    match fs::create_dir(&here) {
+    match fs::create_dir(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-        _ => Ok(Some(here)),
+        _ => Ok(Some(path)),
     }
 }
 
@@ -96,7 +119,7 @@ pub(super) fn unmount(target: &Path) -> io::Result<()> {
         Ok(Ok(()) | Err(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
         Err(TimedCallError::TimedOut) => {
-            tracing::warn!(volume = %target.display(), "the server of the volume is away: what was written last is not there yet");
+            tracing::warn!(volume = %target.display(), "the server of the volume does not answer: the newest data is not written yet");
             Ok(())
         }
         Err(TimedCallError::Failed(error)) => Err(error),
@@ -132,12 +155,12 @@ mod tests {
             None::<&str>,
         )
         .unwrap();
-        assert_eq!(place(&target), Ok(None));
+        assert_eq!(free_mount_point(&target).unwrap(), None);
         for _ in 0..2 {
             unmount(&target).unwrap();
         }
         assert_eq!(
-            place(&target).unwrap().unwrap(),
+            free_mount_point(&target).unwrap().unwrap(),
             fs::canonicalize(&target).unwrap()
         );
     }

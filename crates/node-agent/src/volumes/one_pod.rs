@@ -9,47 +9,56 @@ use std::fs;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use host_kernel::blocking;
-use host_kernel::tree;
+use host_kernel::{Interrupted, blocking, tree};
 use k8s_openapi::api::core::v1::PersistentVolume;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 
 use crate::paths::PodDir;
 
 /// Serialises the search for users and the record of a new user.
-static TURN: Mutex<()> = Mutex::new(());
+static USERS: Mutex<()> = Mutex::new(());
+
+/// The reason why a pod may not use a volume for one pod.
+#[derive(Debug, thiserror::Error)]
+pub enum OnePodError {
+    /// The text is kubelet's.
+    #[error("volume uses the ReadWriteOncePod access mode and is already in use by another pod")]
+    InUse,
+    #[error("record the user of volume {volume}: {source}")]
+    Record { volume: String, source: io::Error },
+    #[error(transparent)]
+    Metadata(#[from] IncompleteMetadata),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
 
 /// Records the pod as the user of a PersistentVolume, if the volume is for one pod.
-///
-/// # Errors
-/// Another pod uses the volume, with kubelet's text; or an error of the disk.
-pub async fn guard(dir: &PodDir, volume: &PersistentVolume) -> Result<(), String> {
+pub async fn guard(dir: &PodDir, volume: &PersistentVolume) -> Result<(), OnePodError> {
     let spec = volume.spec.as_ref();
     let modes = spec.and_then(|spec| spec.access_modes.as_deref());
     if modes.unwrap_or_default() != ["ReadWriteOncePod"] {
         return Ok(());
     }
-    let name = volume.metadata.name.clone().unwrap_or_default();
+    let name = volume.metadata.object_name()?.to_owned();
     let dir = dir.clone();
-    blocking(move || take(&dir, &name)).await
+    blocking(move || record_user(&dir, &name)).await
 }
 
 /// Records the pod as the user of a PersistentVolume.
-///
-/// # Errors
-/// Another pod uses the volume, with kubelet's text; or an error of the disk.
-fn take(dir: &PodDir, volume: &str) -> Result<(), String> {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let done = is_used_elsewhere(dir, volume).and_then(|is_used| match is_used {
+fn record_user(dir: &PodDir, volume: &str) -> Result<(), OnePodError> {
+    let _guard = USERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let recorded = is_used_elsewhere(dir, volume).and_then(|is_used| match is_used {
         true => Ok(false),
         false => record(dir, volume).map(|()| true),
     });
-    match done {
+    match recorded {
         Ok(true) => Ok(()),
-        Ok(false) => Err(
-            "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
-                .to_owned(),
-        ),
-        Err(error) => Err(format!("record the user of volume {volume}: {error}")),
+        Ok(false) => Err(OnePodError::InUse),
+        Err(source) => Err(OnePodError::Record {
+            volume: volume.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -57,7 +66,7 @@ fn take(dir: &PodDir, volume: &str) -> Result<(), String> {
 pub fn release(dir: &PodDir) -> io::Result<()> {
     match tree::remove(&dir.volumes_for_one_pod()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
+        result => result,
     }
 }
 
@@ -92,14 +101,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let pod = |name: &str| PodDir::at(root.path().join("pods").join(name));
         let (first, second) = (pod("first"), pod("second"));
-        take(&first, "v").unwrap();
-        take(&first, "v").unwrap();
-        assert!(take(&second, "v").unwrap_err().contains("ReadWriteOncePod"));
-        take(&second, "other").unwrap();
+        record_user(&first, "v").unwrap();
+        record_user(&first, "v").unwrap();
+        assert!(matches!(record_user(&second, "v"), Err(OnePodError::InUse)));
+        record_user(&second, "other").unwrap();
         release(&first).unwrap();
-        take(&second, "v").unwrap();
+        record_user(&second, "v").unwrap();
         release(&second).unwrap();
         release(&second).unwrap();
-        take(&first, "v").unwrap();
+        record_user(&first, "v").unwrap();
     }
 }

@@ -20,11 +20,11 @@ pub fn fs_group(pod: &Pod) -> Option<u32> {
 /// below the root are included, as in kubelet.
 pub fn give_to_group(root: &Path, gid: u32, on_mismatch_only: bool) -> io::Result<()> {
     let root = Handle::at(root)?;
-    let found = root.stat();
-    if on_mismatch_only && found.st_gid == gid && found.st_mode & 0o2070 == 0o2070 {
+    let stat = root.stat();
+    if on_mismatch_only && stat.st_gid == gid && stat.st_mode & 0o2070 == 0o2070 {
         return Ok(());
     }
-    give(&root, gid)?;
+    set_group(&root, gid)?;
     match root.file_type() {
         FileType::Directory => tree::walk(&root, Mounts::Enter, &mut ToGroup(gid)),
         _ => Ok(()),
@@ -35,18 +35,18 @@ struct ToGroup(u32);
 
 impl Visitor for ToGroup {
     fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()> {
-        give(&entry.handle()?, self.0)
+        set_group(&entry.handle()?, self.0)
     }
 }
 
-fn give(found: &Handle, gid: u32) -> io::Result<()> {
-    found.set_group(gid)?;
-    let more = match found.file_type() {
+fn set_group(file: &Handle, gid: u32) -> io::Result<()> {
+    file.set_group(gid)?;
+    let added_mode = match file.file_type() {
         FileType::Symlink => return Ok(()),
         FileType::Directory => 0o2770,
         _ => 0o660,
     };
-    found.set_mode((found.stat().st_mode & 0o7777) | more)
+    file.set_mode((file.stat().st_mode & 0o7777) | added_mode)
 }
 
 #[cfg(test)]
@@ -58,9 +58,9 @@ mod tests {
 
     const GROUP: u32 = 3000;
 
-    fn shown(path: &Path) -> (u32, u32) {
-        let found = fs::symlink_metadata(path).unwrap();
-        (found.gid(), found.mode() & 0o7777)
+    fn group_and_mode(path: &Path) -> (u32, u32) {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        (metadata.gid(), metadata.mode() & 0o7777)
     }
 
     #[test]
@@ -76,11 +76,11 @@ mod tests {
         }
         std::os::unix::fs::symlink(&outside, volume.join("link")).unwrap();
         give_to_group(&volume, GROUP, false).unwrap();
-        assert_eq!(shown(&volume).1 & 0o2070, 0o2070);
-        assert_eq!(shown(&volume.join("dir")).0, GROUP);
-        assert_eq!(shown(&inside), (GROUP, 0o660));
-        assert_eq!(shown(&volume.join("link")).0, GROUP);
-        assert_eq!(shown(&outside), (0, 0o640));
+        assert_eq!(group_and_mode(&volume).1 & 0o2070, 0o2070);
+        assert_eq!(group_and_mode(&volume.join("dir")).0, GROUP);
+        assert_eq!(group_and_mode(&inside), (GROUP, 0o660));
+        assert_eq!(group_and_mode(&volume.join("link")).0, GROUP);
+        assert_eq!(group_and_mode(&outside), (0, 0o640));
     }
 
     #[test]
@@ -92,9 +92,9 @@ mod tests {
         fs::write(&later, "").unwrap();
         chown(&later, None, Some(0)).unwrap();
         give_to_group(temp.path(), GROUP, true).unwrap();
-        assert_eq!(shown(&later).0, 0, "OnRootMismatch");
+        assert_eq!(group_and_mode(&later).0, 0, "OnRootMismatch");
         give_to_group(temp.path(), GROUP, false).unwrap();
-        assert_eq!(shown(&later).0, GROUP, "Always");
+        assert_eq!(group_and_mode(&later).0, GROUP, "Always");
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
         fs::write(volume.join("file"), "").unwrap();
         std::os::unix::fs::symlink(&volume, &link).unwrap();
         give_to_group(&link, GROUP, true).unwrap();
-        assert_eq!(shown(&volume).0, GROUP);
-        assert_eq!(shown(&volume.join("file")).0, GROUP);
+        assert_eq!(group_and_mode(&volume).0, GROUP);
+        assert_eq!(group_and_mode(&volume.join("file")).0, GROUP);
     }
 }

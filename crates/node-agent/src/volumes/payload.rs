@@ -1,15 +1,20 @@
 //! The files of configMap, secret, downwardAPI and projected volumes.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
+use host_kernel::Interrupted;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret,
     ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
+use object_model::IncompleteMetadata;
 use pod_lifecycle::environment::downward::{self, NodeFacts};
 use pod_lifecycle::spec;
+use resource_kinds::MetadataIdentity;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::atomic::{File, Payload};
@@ -18,12 +23,51 @@ use crate::limits::{SMALL_VOLUME_BYTES_MAX, VOLUME_FILES_BYTES_MAX};
 
 const MODE_DEFAULT: i32 = 0o644;
 
+/// The reason why the files of a volume are not built or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    #[error(
+        "the files of ConfigMaps and Secrets in the volume have more than {} bytes",
+        VOLUME_FILES_BYTES_MAX
+    )]
+    TooLarge,
+    #[error("this kind of projected source is not supported")]
+    UnsupportedSource,
+    #[error("configmap \"{0}\" not found")]
+    ConfigMapNotFound(String),
+    #[error("secret \"{0}\" not found")]
+    SecretNotFound(String),
+    #[error("configmap references non-existent config key: {0}")]
+    ConfigMapKey(String),
+    #[error("references non-existent secret key: {0}")]
+    SecretKey(String),
+    /// The field or the resource is not supported.
+    #[error("{0}")]
+    DownwardApi(String),
+    /// The API server has rejected a request, or did not respond.
+    #[error("{0}")]
+    Api(String),
+    #[error(transparent)]
+    Metadata(#[from] IncompleteMetadata),
+    #[error("write files: {0}")]
+    Write(io::Error),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl From<String> for PayloadError {
+    fn from(message: String) -> Self {
+        Self::Api(message)
+    }
+}
+
 /// The files of a volume until they are written. Large volumes are built one at a time.
 #[derive(Default)]
 pub struct VolumeFiles {
     payload: Payload,
     bytes: usize,
-    turn: Option<OwnedMutexGuard<()>>,
+    /// The lock for large volumes; `None` for small volumes.
+    lock: Option<OwnedMutexGuard<()>>,
 }
 
 impl VolumeFiles {
@@ -36,17 +80,16 @@ impl VolumeFiles {
         self.payload.insert(path, file);
     }
 
-    /// Waits until the volume may have as many bytes as it has now.
+    /// Waits for the lock for large volumes if the files have many bytes now.
     ///
-    /// *Errors.* The bytes exceed the limit of a volume; the message is for users.
-    async fn wait_for_turn(&mut self, turns: &Arc<Mutex<()>>) -> Result<(), String> {
+    /// # Errors
+    /// The bytes exceed the limit of a volume.
+    async fn lock_if_large(&mut self, lock: &Arc<Mutex<()>>) -> Result<(), PayloadError> {
         if self.bytes > VOLUME_FILES_BYTES_MAX {
-            return Err(format!(
-                "the files of ConfigMaps and Secrets in the volume have more than {VOLUME_FILES_BYTES_MAX} bytes"
-            ));
+            return Err(PayloadError::TooLarge);
         }
-        if self.bytes > SMALL_VOLUME_BYTES_MAX && self.turn.is_none() {
-            self.turn = Some(turns.clone().lock_owned().await);
+        if self.bytes > SMALL_VOLUME_BYTES_MAX && self.lock.is_none() {
+            self.lock = Some(lock.clone().lock_owned().await);
         }
         Ok(())
     }
@@ -73,17 +116,17 @@ pub struct ReadObjects {
 impl ReadObjects {
     /// Ensures that the files are rewritten after this delay at the latest.
     pub fn replace_in(&mut self, time: SignedDuration) {
-        self.refresh_in = Some(self.refresh_in.map_or(time, |known| known.min(time)));
+        self.refresh_in = Some(self.refresh_in.map_or(time, |earlier| earlier.min(time)));
     }
 
-    fn note<K: kube_api_client::Resource>(
+    fn record<K: kube_api_client::Resource>(
         &mut self,
         kind: ObjectKind,
         name: &str,
-        found: Option<&K>,
+        object: Option<&K>,
     ) {
         let version = self.versions.entry((kind, name.to_owned()));
-        version.or_insert_with(|| Version::of(found));
+        version.or_insert_with(|| Version::of(object));
     }
 }
 
@@ -91,23 +134,23 @@ impl Projector<'_> {
     /// The files of a volume; `None` for volumes of other types. Records the objects that it reads.
     ///
     /// # Errors
-    /// The missing object, as a message for users.
+    /// An object or a key is missing, or the files are too large.
     pub async fn project(
         &self,
         volume: &Volume,
         read_objects: &mut ReadObjects,
-    ) -> Result<Option<VolumeFiles>, String> {
+    ) -> Result<Option<VolumeFiles>, PayloadError> {
         let mut files = VolumeFiles::default();
         if let Some(source) = &volume.config_map {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
-            let pick = Pick::new(&source.items, mode, source.optional);
-            self.config_map(&source.name, pick, &mut files, read_objects)
+            let keys = KeySelection::new(&source.items, mode, source.optional);
+            self.config_map(&source.name, keys, &mut files, read_objects)
                 .await?;
         } else if let Some(source) = &volume.secret {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             let name = source.secret_name.as_deref().unwrap_or_default();
-            let pick = Pick::new(&source.items, mode, source.optional);
-            self.secret(name, pick, &mut files, read_objects).await?;
+            let keys = KeySelection::new(&source.items, mode, source.optional);
+            self.secret(name, keys, &mut files, read_objects).await?;
         } else if let Some(source) = &volume.downward_api {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             self.downward(
@@ -128,7 +171,7 @@ impl Projector<'_> {
         source: &ProjectedVolumeSource,
         files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
-    ) -> Result<(), String> {
+    ) -> Result<(), PayloadError> {
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
         for projection in source.sources.iter().flatten() {
             self.projection(projection, mode, files, read_objects)
@@ -143,15 +186,15 @@ impl Projector<'_> {
         mode: i32,
         files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
-    ) -> Result<(), String> {
+    ) -> Result<(), PayloadError> {
         if let Some(source) = &projection.config_map {
-            let pick = Pick::new(&source.items, mode, source.optional);
+            let keys = KeySelection::new(&source.items, mode, source.optional);
             let name = &source.name;
-            return self.config_map(name, pick, files, read_objects).await;
+            return self.config_map(name, keys, files, read_objects).await;
         }
         if let Some(source) = &projection.secret {
-            let pick = Pick::new(&source.items, mode, source.optional);
-            return self.secret(&source.name, pick, files, read_objects).await;
+            let keys = KeySelection::new(&source.items, mode, source.optional);
+            return self.secret(&source.name, keys, files, read_objects).await;
         }
         if let Some(source) = &projection.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
@@ -160,7 +203,7 @@ impl Projector<'_> {
         if let Some(source) = &projection.service_account_token {
             return self.token(source, mode, files, read_objects).await;
         }
-        Err("this kind of projected source is not supported".to_owned())
+        Err(PayloadError::UnsupportedSource)
     }
 
     async fn token(
@@ -169,12 +212,12 @@ impl Projector<'_> {
         mode: i32,
         files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
-    ) -> Result<(), String> {
-        let wanted = TokenWanted {
+    ) -> Result<(), PayloadError> {
+        let request = TokenWanted {
             audience: source.audience.clone(),
             expiration_seconds: source.expiration_seconds.unwrap_or(3600),
         };
-        let token = self.api_objects.token(self.pod, wanted).await?;
+        let token = self.api_objects.token(self.pod, request).await?;
         let left = token.expires.duration_since(Timestamp::now());
         let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
         read_objects.replace_in(fresh.max(SignedDuration::from_secs(10)));
@@ -190,14 +233,15 @@ impl Projector<'_> {
         items: &[DownwardAPIVolumeFile],
         mode: i32,
         files: &mut VolumeFiles,
-    ) -> Result<(), String> {
+    ) -> Result<(), PayloadError> {
         for item in items {
             let text = match (&item.field_ref, &item.resource_field_ref) {
                 (Some(field), _) => downward::field(self.pod, self.facts, &field.field_path),
                 (None, Some(r)) => downward::resource(self.pod, None, self.facts, r),
                 (None, None) => Ok(String::new()),
             };
-            let bytes = text.map_err(|error| error.message)?.into_bytes();
+            let bytes = text.map_err(|error| PayloadError::DownwardApi(error.message))?;
+            let bytes = bytes.into_bytes();
             let mode = item.mode.unwrap_or(mode).unsigned_abs();
             files.insert(item.path.clone(), File::of_root(bytes, mode));
         }
@@ -207,37 +251,41 @@ impl Projector<'_> {
     async fn config_map(
         &self,
         name: &str,
-        pick: Pick<'_>,
+        keys: KeySelection<'_>,
         files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
-    ) -> Result<(), String> {
-        let found = self.api_objects.config_map(self.namespace(), name).await?;
-        read_objects.note(ObjectKind::ConfigMap, name, found.as_ref());
-        match found {
-            None if pick.is_required() => return Err(format!("configmap \"{name}\" not found")),
-            found => pick.config_map(found, files)?,
+    ) -> Result<(), PayloadError> {
+        let object = self.api_objects.config_map(self.namespace()?, name).await?;
+        read_objects.record(ObjectKind::ConfigMap, name, object.as_ref());
+        match object {
+            None if keys.is_required() => {
+                return Err(PayloadError::ConfigMapNotFound(name.to_owned()));
+            }
+            object => keys.config_map(object, files)?,
         }
-        files.wait_for_turn(self.api_objects.large_volumes()).await
+        files.lock_if_large(self.api_objects.large_volumes()).await
     }
 
     async fn secret(
         &self,
         name: &str,
-        pick: Pick<'_>,
+        keys: KeySelection<'_>,
         files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
-    ) -> Result<(), String> {
-        let found = self.api_objects.secret(self.namespace(), name).await?;
-        read_objects.note(ObjectKind::Secret, name, found.as_ref());
-        match found {
-            None if pick.is_required() => return Err(format!("secret \"{name}\" not found")),
-            found => pick.secret(found, files)?,
+    ) -> Result<(), PayloadError> {
+        let object = self.api_objects.secret(self.namespace()?, name).await?;
+        read_objects.record(ObjectKind::Secret, name, object.as_ref());
+        match object {
+            None if keys.is_required() => {
+                return Err(PayloadError::SecretNotFound(name.to_owned()));
+            }
+            object => keys.secret(object, files)?,
         }
-        files.wait_for_turn(self.api_objects.large_volumes()).await
+        files.lock_if_large(self.api_objects.large_volumes()).await
     }
 
-    fn namespace(&self) -> &str {
-        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    fn namespace(&self) -> Result<&str, IncompleteMetadata> {
+        self.pod.metadata.object_namespace()
     }
 }
 
@@ -253,13 +301,13 @@ fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
 }
 
 /// The keys of an object that become files, and their permissions.
-struct Pick<'a> {
+struct KeySelection<'a> {
     items: Option<&'a [KeyToPath]>,
     mode: i32,
     optional: Option<bool>,
 }
 
-impl<'a> Pick<'a> {
+impl<'a> KeySelection<'a> {
     fn new(items: &'a Option<Vec<KeyToPath>>, mode: i32, optional: Option<bool>) -> Self {
         Self {
             items: items.as_deref(),
@@ -273,7 +321,11 @@ impl<'a> Pick<'a> {
         self.optional != Some(true)
     }
 
-    fn config_map(&self, object: Option<ConfigMap>, files: &mut VolumeFiles) -> Result<(), String> {
+    fn config_map(
+        &self,
+        object: Option<ConfigMap>,
+        files: &mut VolumeFiles,
+    ) -> Result<(), PayloadError> {
         let Some(object) = object else { return Ok(()) };
         let text = object
             .data
@@ -284,22 +336,22 @@ impl<'a> Pick<'a> {
         let data = text
             .chain(binary.map(|(key, ByteString(bytes))| (key, bytes)))
             .collect();
-        self.pick(data, "configmap references non-existent config key", files)
+        self.insert(data, PayloadError::ConfigMapKey, files)
     }
 
-    fn secret(&self, object: Option<Secret>, files: &mut VolumeFiles) -> Result<(), String> {
+    fn secret(&self, object: Option<Secret>, files: &mut VolumeFiles) -> Result<(), PayloadError> {
         let Some(object) = object else { return Ok(()) };
         let data = object.data.into_iter().flatten();
         let data = data.map(|(key, ByteString(bytes))| (key, bytes)).collect();
-        self.pick(data, "references non-existent secret key", files)
+        self.insert(data, PayloadError::SecretKey, files)
     }
 
-    fn pick(
+    fn insert(
         &self,
-        mut data: std::collections::BTreeMap<String, Vec<u8>>,
-        missing: &str,
+        mut data: BTreeMap<String, Vec<u8>>,
+        missing: fn(String) -> PayloadError,
         files: &mut VolumeFiles,
-    ) -> Result<(), String> {
+    ) -> Result<(), PayloadError> {
         let mode = self.mode.unsigned_abs();
         let Some(items) = self.items.filter(|items| !items.is_empty()) else {
             for (key, bytes) in data {
@@ -310,7 +362,7 @@ impl<'a> Pick<'a> {
         for item in items {
             let Some(bytes) = data.remove(&item.key) else {
                 if self.is_required() {
-                    return Err(format!("{missing}: {}", item.key));
+                    return Err(missing(item.key.clone()));
                 }
                 continue;
             };
@@ -338,7 +390,7 @@ mod tests {
     fn all_keys_or_the_items_that_are_named() {
         // statefulset.md 12.13
         let mut files = VolumeFiles::default();
-        Pick {
+        KeySelection {
             items: None,
             mode: 0o644,
             optional: None,
@@ -357,12 +409,12 @@ mod tests {
         };
         let mut files = VolumeFiles::default();
         let items = [item];
-        let pick = Pick {
+        let keys = KeySelection {
             items: Some(&items),
             mode: 0o644,
             optional: None,
         };
-        pick.secret(secret(), &mut files).unwrap();
+        keys.secret(secret(), &mut files).unwrap();
         assert_eq!(files.payload()["a/b"].mode, 0o400);
     }
 
@@ -393,38 +445,42 @@ mod tests {
         };
         let items = [item];
         let mut files = VolumeFiles::default();
-        let mut pick = Pick {
+        let mut keys = KeySelection {
             items: Some(&items),
             mode: 0o644,
             optional: None,
         };
-        let message = pick.secret(secret(), &mut files).unwrap_err();
-        assert_eq!(message, "references non-existent secret key: none");
-        pick.optional = Some(true);
-        assert!(pick.secret(secret(), &mut files).is_ok());
+        let error = keys.secret(secret(), &mut files).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "references non-existent secret key: none"
+        );
+        keys.optional = Some(true);
+        assert!(keys.secret(secret(), &mut files).is_ok());
     }
 
     // findings-2 S39
     #[tokio::test]
     async fn one_volume_with_many_bytes_is_made_at_a_time() {
-        let turns = Arc::default();
+        let lock = Arc::default();
         let files = |bytes: usize| {
             let mut files = VolumeFiles::default();
             files.insert("a".to_owned(), File::of_root(vec![0; bytes], 0o644));
             files
         };
         let mut first = files(SMALL_VOLUME_BYTES_MAX + 1);
-        first.wait_for_turn(&turns).await.unwrap();
+        first.lock_if_large(&lock).await.unwrap();
         // A volume of the usual size needs no lock.
         let mut small = files(SMALL_VOLUME_BYTES_MAX);
-        small.wait_for_turn(&turns).await.unwrap();
+        small.lock_if_large(&lock).await.unwrap();
         let mut second = files(SMALL_VOLUME_BYTES_MAX + 1);
-        let mut waiting = Box::pin(second.wait_for_turn(&turns));
+        let mut waiting = Box::pin(second.lock_if_large(&lock));
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(first);
         waiting.await.unwrap();
         let mut too_large = files(VOLUME_FILES_BYTES_MAX + 1);
-        let refused = too_large.wait_for_turn(&turns).await.unwrap_err();
-        assert!(refused.contains("more than 67108864 bytes"), "{refused}");
+        let error = too_large.lock_if_large(&lock).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("more than 67108864 bytes"), "{text}");
     }
 }

@@ -13,8 +13,8 @@ use super::{block, nfs, one_pod, rbd};
 use crate::paths::PodDir;
 
 /// Reverts [`prepare`](super::prepare): unmounts and detaches everything in the pod's directory, and
-/// deletes the files of all volumes except `kept`.
-pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
+/// deletes the files of all volumes except `retained`.
+pub fn release(dir: &PodDir, retained: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();
     let table = mount_table::read()?;
@@ -36,9 +36,9 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
         }
     }
     if !mounted.is_empty()
-        && let Some(left) = mounts_below(&root)?.first()
+        && let Some(path) = mounts_below(&root)?.first()
     {
-        let message = format!("{} is still mounted", left.display());
+        let message = format!("{} is still mounted", path.display());
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
     }
     rbd::release(dir)?;
@@ -50,12 +50,12 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        if name.to_str().is_some_and(|name| kept.contains(name)) {
+        if name.to_str().is_some_and(|name| retained.contains(name)) {
             continue;
         }
         tree::remove(&entry.path())?;
     }
-    match kept.is_empty() {
+    match retained.is_empty() {
         true => fs::remove_dir(&root),
         false => Ok(()),
     }

@@ -20,8 +20,8 @@ pub fn read(volume: &Path, path: &str) -> io::Result<Option<String>> {
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
-    let found = file.metadata()?;
-    if !found.is_file() || found.len() > BYTES_MAX {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > BYTES_MAX {
         let what = format!("{path} is no file, or one of more than {BYTES_MAX} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }

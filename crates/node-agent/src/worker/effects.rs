@@ -13,6 +13,7 @@ use pod_lifecycle::messages;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{LifecycleAction, StopCause};
+use resource_kinds::MetadataIdentity;
 
 use super::{Worker, tell};
 use crate::api::events::PodEvents;
@@ -167,18 +168,22 @@ impl Worker {
         }
         let (dir, sender) = (self.dir.clone(), self.sender.clone());
         let csi = self.context.csi.clone();
-        let uid = self.pod.metadata.uid.clone().unwrap_or_default();
+        let uid = self.pod.metadata.object_uid();
         let kept = match comes_back {
             true => volumes::empty_dirs(&self.pod),
             false => BTreeSet::new(),
         };
         self.tasks.spawn(async move {
-            let result = match csi.release(&uid, comes_back).await {
+            let released = match uid {
+                Ok(uid) => csi.release(&uid, comes_back).await,
+                Err(error) => Err(error.into()),
+            };
+            let result = match released {
                 Ok(()) => {
                     let release = move || volumes::release(&dir, &kept);
                     blocking(move || release().map_err(|error| error.to_string())).await
                 }
-                Err(error) => Err(error),
+                Err(error) => Err(error.to_string()),
             };
             tell(&sender, Message::VolumesReleased(result)).await;
         });

@@ -21,7 +21,7 @@ pub struct Disk(Option<LoopDevice>);
 
 impl Disk {
     pub fn over(image: &Path) -> Self {
-        Self(Some(LoopDevice::kept_over(image).unwrap()))
+        Self(Some(LoopDevice::persistent_over(image).unwrap()))
     }
 
     pub fn path(&self) -> &Path {

@@ -7,20 +7,20 @@ use crate::spec::shell;
 use crate::world::World;
 
 /// The parts of a container's output: its host names, and its files for name resolution.
-struct Said {
+struct NameOutput {
     names: String,
     resolver: String,
     hosts: String,
 }
 
-async fn said(world: &World, name: &str, asked: Value) -> Said {
+async fn output(world: &World, name: &str, fields: Value) -> NameOutput {
     let script = format!(
         "hostname; cat /etc/hostname; echo $HOSTNAME; echo ==; cat /etc/resolv.conf; echo ==; \
          cat /etc/hosts; echo ==; {SLEEP}"
     );
     let mut spec = json!({"terminationGracePeriodSeconds": 1,
         "containers": [{"name": "c", "command": shell(&script)}]});
-    for (field, value) in asked.as_object().unwrap() {
+    for (field, value) in fields.as_object().unwrap() {
         spec[field] = value.clone();
     }
     world.pod(name, spec).await;
@@ -33,7 +33,7 @@ async fn said(world: &World, name: &str, asked: Value) -> Said {
     };
     let mut parts = log.split("==\n").map(str::to_owned);
     let mut next = || parts.next().unwrap();
-    Said {
+    NameOutput {
         names: next(),
         resolver: next(),
         hosts: next(),
@@ -55,11 +55,17 @@ fn lines(text: &str, word: &str) -> Vec<String> {
 pub async fn names_and_resolvers_are_as_asked() {
     // statefulset.md 10.12, 10.13
     let world = World::started("names").await;
-    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let search = "default.svc.cluster.local svc.cluster.local cluster.local";
+    check_fqdn_and_limits(&world).await;
+    check_policies_without_cluster(&world).await;
+    check_host_network(&world).await;
+    check_long_fqdn(&world).await;
+    world.end().await;
+}
 
-    let first = said(
-        &world,
+async fn check_fqdn_and_limits(world: &World) {
+    let search = "default.svc.cluster.local svc.cluster.local cluster.local";
+    let first = output(
+        world,
         "first",
         json!({"hostname": "db-0", "subdomain": "db", "setHostnameAsFQDN": true,
             "dnsPolicy": "ClusterFirst",
@@ -91,9 +97,12 @@ pub async fn names_and_resolvers_are_as_asked() {
             .hosts
             .contains("\tdb-0.db.default.svc.cluster.local\tdb-0\n")
     );
+}
 
-    let none = said(
-        &world,
+/// The DNS policies `None` and `Default`.
+async fn check_policies_without_cluster(world: &World) {
+    let none = output(
+        world,
         "none",
         json!({"subdomain": "db", "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["192.0.2.7"], "searches": ["a.example", "b.example"]}}),
@@ -110,17 +119,20 @@ pub async fn names_and_resolvers_are_as_asked() {
             .contains("\tnone.db.default.svc.cluster.local\tnone\n")
     );
 
-    let usual = said(&world, "usual", json!({"dnsPolicy": "Default"})).await;
+    let usual = output(world, "usual", json!({"dnsPolicy": "Default"})).await;
     for word in ["nameserver", "search", "options"] {
         assert_eq!(lines(&usual.resolver, word), node_resolver(word));
     }
     assert!(usual.hosts.ends_with("\tusual\n"), "{}", usual.hosts);
+}
 
-    // On the host network, the host name is the node's, even if the pod requests another name.
+/// On the host network, the host name is the node's, even if the pod requests another name.
+async fn check_host_network(world: &World) {
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let alias = json!([{"ip": "192.0.2.1", "hostnames": ["one"]}]);
     let both = json!({"hostNetwork": true, "hostname": "db-0", "hostAliases": alias,
         "dnsPolicy": "ClusterFirstWithHostNet"});
-    let host = said(&world, "host", both).await;
+    let host = output(world, "host", both).await;
     assert_eq!(host.names, node.repeat(3));
     assert_eq!(
         lines(&host.resolver, "nameserver"),
@@ -134,12 +146,14 @@ pub async fn names_and_resolvers_are_as_asked() {
     );
     assert_eq!(host.hosts, expected);
     let first = json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"});
-    let first = said(&world, "host-first", first).await;
+    let first = output(world, "host-first", first).await;
     assert_eq!(
         lines(&first.resolver, "nameserver"),
         node_resolver("nameserver")
     );
+}
 
+async fn check_long_fqdn(world: &World) {
     let long = json!({"hostname": "d".repeat(40), "subdomain": "b", "setHostnameAsFQDN": true,
         "containers": [{"name": "c", "command": shell(SLEEP)}]});
     world.pod("long", long).await;
@@ -151,5 +165,4 @@ pub async fn names_and_resolvers_are_as_asked() {
         name.len()
     );
     world.event("long", &message).await;
-    world.end().await;
 }

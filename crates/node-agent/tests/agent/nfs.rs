@@ -124,35 +124,50 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     let export = world.dir.join("export");
     options_that_escape_are_refused(&world, &export).await;
     let Some(server) = Server::start(export.clone()) else {
-        let volume = json!({"nfs": volume(&export, json!({}))});
-        let pod = spec("true", json!({"mountPath": "/files"}), volume);
-        world.pod("first", pod).await;
-        let text = "Warning FailedMount MountVolume.SetUp failed for volume \"files\" : the kernel of \
-            this node has no file system \"nfs\"";
-        world.event("first", text).await;
-        world.delete("first").await;
-        world.gone("first").await;
+        check_kernel_without_nfs(&world, &export).await;
         world.end().await;
         return;
     };
+    let of_pod = json!({"nfs": volume(Path::new("/"), json!({}))});
+    share_export(&world, &export, &of_pod).await;
+    refuse_writes_and_missing_directories(&world, &export).await;
+    // Three mounts exist, which a restarted agent adopts.
+    assert_eq!(mounts(&world).len(), 3);
+    world.stop().await;
+    world.start(OnShutdown::LeavePods).await;
+    world.delete("third").await;
+    world.gone("third").await;
+    assert_eq!(mounts(&world).len(), 2);
+    stop_and_start_server(&world, &server, of_pod).await;
+    server.serve(false);
+    run("exportfs", &["-ua"]);
+    world.end().await;
+}
 
+async fn check_kernel_without_nfs(world: &World, export: &Path) {
+    let volume = json!({"nfs": volume(export, json!({}))});
+    let pod = spec("true", json!({"mountPath": "/files"}), volume);
+    world.pod("first", pod).await;
+    let text = "Warning FailedMount MountVolume.SetUp failed for volume \"files\" : the kernel of \
+        this node has no file system \"nfs\"";
+    world.event("first", text).await;
+    world.delete("first").await;
+    world.gone("first").await;
+}
+
+/// A pod with an inline volume and a pod with a claim share the files.
+async fn share_export(world: &World, export: &Path, of_pod: &Value) {
     let files = json!({"mountPath": "/files"});
-    let root = Path::new("/");
-    let of_pod = json!({"nfs": volume(root, json!({}))});
     let script = "echo one > /files/sub/a; until cat /files/sub/b; do sleep 0.1; done";
     world
-        .pod("first", spec(script, files.clone(), of_pod.clone()))
+        .pod("first", spec(script, files, of_pod.clone()))
         .await;
     world.ready("first").await;
-    assert!(
-        mounts(&world)[0].contains("vers=4.2"),
-        "{:?}",
-        mounts(&world)
-    );
-
-    let source = volume(&export, json!({}));
+    let options = mounts(world);
+    assert!(options[0].contains("vers=4.2"), "{options:?}");
+    let source = volume(export, json!({}));
     bound(
-        &world,
+        world,
         "old",
         source,
         &["nfsvers=3", "nolock,soft", "timeo=20"],
@@ -166,9 +181,12 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world.logged("second", "c", "one").await;
     world.logged("first", "c", "two").await;
     let old = |options: &String| options.contains("vers=3") && options.contains("soft");
-    assert!(mounts(&world).iter().any(old), "{:?}", mounts(&world));
+    assert!(mounts(world).iter().any(old), "{:?}", mounts(world));
+}
 
-    let read_only = json!({"nfs": volume(root, json!({"readOnly": true}))});
+async fn refuse_writes_and_missing_directories(world: &World, export: &Path) {
+    let files = json!({"mountPath": "/files"});
+    let read_only = json!({"nfs": volume(Path::new("/"), json!({"readOnly": true}))});
     let script = "echo no > /files/sub/c || echo refused";
     world
         .pod("third", spec(script, files.clone(), read_only))
@@ -177,24 +195,18 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world.logged("third", "c", "refused").await;
     // An fsGroup does not change the group of the files, because others use them, too (as kubelet, for NFS
     // volumes).
-    let group = std::os::unix::fs::MetadataExt::gid(&fs::metadata(&export).unwrap());
+    let group = std::os::unix::fs::MetadataExt::gid(&fs::metadata(export).unwrap());
     assert_eq!(group, 0);
 
     let missing = json!({"nfs": volume(&export.join("none"), json!({}))});
-    world
-        .pod("lost", spec("true", files.clone(), missing))
-        .await;
+    world.pod("lost", spec("true", files, missing)).await;
     world.event("lost", "no such directory").await;
     world.delete("lost").await;
     world.gone("lost").await;
-    // Three mounts exist, which a restarted agent adopts.
-    assert_eq!(mounts(&world).len(), 3);
-    world.stop().await;
-    world.start(OnShutdown::LeavePods).await;
-    world.delete("third").await;
-    world.gone("third").await;
-    assert_eq!(mounts(&world).len(), 2);
+}
 
+async fn stop_and_start_server(world: &World, server: &Server, of_pod: Value) {
+    let files = json!({"mountPath": "/files"});
     server.serve(false);
     world
         .pod("late", spec("cat /files/sub/b", files, of_pod))
@@ -203,7 +215,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     // A volume can be released while its server does not respond.
     world.delete("second").await;
     world.gone("second").await;
-    assert_eq!(mounts(&world).len(), 1);
+    assert_eq!(mounts(world).len(), 1);
     server.serve(true);
     world.ready("late").await;
     world.logged("late", "c", "two").await;
@@ -211,14 +223,11 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
         world.delete(pod).await;
         world.gone(pod).await;
     }
-    assert_eq!(mounts(&world), Vec::<String>::new());
+    assert_eq!(mounts(world), Vec::<String>::new());
     assert_eq!(
         fs::read_to_string(server.export.join("sub/b")).unwrap(),
         "two\n"
     );
-    server.serve(false);
-    run("exportfs", &["-ua"]);
-    world.end().await;
 }
 
 /// These options are rejected before the mount, so the test runs on every kernel. The table of options is

@@ -1,8 +1,9 @@
 //! Pods with a user namespace: `hostUsers: false` (KEP-127).
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use json_tree::json;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube_api_client::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
@@ -35,6 +36,31 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
         .create::<Secret>(json!({"metadata": {"name": "s"}, "stringData": {"p": "pw"}}))
         .await;
     let host = world.dir.join("host");
+    world.pod("p", spec_with_all_volumes(&host)).await;
+    let pod = world.ready("p").await;
+    let map = check_ids_in_container(&world, &pod).await;
+    check_owners_on_disk(&world, &pod, &host);
+    // A new agent, and commands of `exec`, use the user namespace of the pod.
+    world.stop().await;
+    world.start(OnShutdown::StopPods).await;
+    check_debug_container(&world, &map).await;
+    // Another pod has other ids.
+    let other = json!({"hostUsers": false, "containers": [{"name": "c",
+        "command": ["sh", "-c", format!("cat /proc/self/uid_map; echo ran; {SLEEP}")]}]});
+    world.pod("other", other).await;
+    world.ready("other").await;
+    assert!(!world.logged("other", "c", "ran").await.contains(&map));
+    for name in ["p", "other"] {
+        world.delete(name).await;
+        world.gone(name).await;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
+    world.end().await;
+}
+
+/// A pod with each type of volume, which logs the owners of its files.
+fn spec_with_all_volumes(host: &Path) -> Value {
     let ids = "busybox stat -L -c '%u:%g %n'";
     let script = format!(
         "cat /proc/self/uid_map; {ids} /bin/busybox /etc/hosts /m/a /s/p /t/token /image/bin/busybox \
@@ -49,7 +75,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
         {"name": "image", "mountPath": "/image"}]);
     let probe = json!({"exec": {"command": ["sh", "-c",
         "test $(busybox id -u) = 0 && touch /cache/probed"]}});
-    let spec = json!({
+    json!({
         "hostUsers": false,
         "securityContext": {"fsGroup": 2000},
         "initContainers": [{"name": "i", "command": ["touch", "/cache/early"],
@@ -65,9 +91,11 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
             {"name": "cache", "emptyDir": {}},
             {"name": "mem", "emptyDir": {"medium": medium, "sizeLimit": "1Mi"}},
             {"name": "image", "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}},
-            {"name": "host", "hostPath": {"path": host, "type": "DirectoryOrCreate"}}]});
-    world.pod("p", spec).await;
-    let pod = world.ready("p").await;
+            {"name": "host", "hostPath": {"path": host, "type": "DirectoryOrCreate"}}]})
+}
+
+/// Returns the line of `uid_map`.
+async fn check_ids_in_container(world: &World, pod: &Pod) -> String {
     let log = world.logged("p", "c", "ran").await;
     let map = log.lines().next().unwrap().to_owned();
     let numbers: Vec<u32> = map
@@ -90,15 +118,16 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
         "ran 0",
     ];
     assert_eq!(rest, expected);
-    let user = pod.status.unwrap().container_statuses.unwrap()[0]
-        .user
-        .clone();
+    let status = pod.status.clone().unwrap();
+    let user = status.container_statuses.unwrap()[0].user.clone();
     assert_eq!(user.unwrap().linux.unwrap().uid, 0);
-    // On disk, the owners of the files are those of a pod without a user namespace.
-    let volumes = format!(
-        "default_p_{}/.state/volumes/cache",
-        pod.metadata.uid.unwrap()
-    );
+    map
+}
+
+/// On disk, the owners of the files are those of a pod without a user namespace.
+fn check_owners_on_disk(world: &World, pod: &Pod, host: &Path) {
+    let uid = pod.metadata.uid.clone().unwrap();
+    let volumes = format!("default_p_{uid}/.state/volumes/cache");
     let cache = world.dir.join("pods").join(volumes);
     for (path, owner) in [
         (cache.join("early"), (1000, 2000)),
@@ -106,12 +135,13 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
         (cache.join("probed"), (0, 2000)),
         (host.join("file"), (0, 0)),
     ] {
-        let found = std::fs::metadata(&path).unwrap();
-        assert_eq!((found.uid(), found.gid()), owner, "{}", path.display());
+        let metadata = std::fs::metadata(&path).unwrap();
+        let ids = (metadata.uid(), metadata.gid());
+        assert_eq!(ids, owner, "{}", path.display());
     }
-    // A new agent, and commands of `exec`, use the user namespace of the pod.
-    world.stop().await;
-    world.start(OnShutdown::StopPods).await;
+}
+
+async fn check_debug_container(world: &World, map: &str) {
     let debugger = json!({"name": "debug", "image": IMAGE, "targetContainerName": "c",
         "command": ["sh", "-c", "cat /proc/1/uid_map; busybox readlink /proc/1/ns/user; \
             busybox readlink /proc/self/ns/user"]});
@@ -120,29 +150,16 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
     pods.patch_subresource("ephemeralcontainers", "p", &PatchParams::default(), &patch)
         .await
         .unwrap();
-    let has_looked = |pod: &Pod| {
+    let has_ended = |pod: &Pod| {
         let status = pod.status.clone().unwrap_or_default();
         let ephemeral = status.ephemeral_container_statuses.unwrap_or_default();
         let mut states = ephemeral.into_iter().filter_map(|status| status.state);
         states.any(|state| state.terminated.is_some())
     };
-    world.until("p", "looked into", has_looked).await;
-    let seen = world.logged("p", "debug", "user:[").await;
-    let seen: Vec<&str> = seen.lines().collect();
-    assert_eq!((seen[0], seen[1]), (map.as_str(), seen[2]));
-    // Another pod has other ids.
-    let other = json!({"hostUsers": false, "containers": [{"name": "c",
-        "command": ["sh", "-c", format!("cat /proc/self/uid_map; echo ran; {SLEEP}")]}]});
-    world.pod("other", other).await;
-    world.ready("other").await;
-    assert!(!world.logged("other", "c", "ran").await.contains(&map));
-    for name in ["p", "other"] {
-        world.delete(name).await;
-        world.gone(name).await;
-    }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
-    world.end().await;
+    world.until("p", "looked into", has_ended).await;
+    let log = world.logged("p", "debug", "user:[").await;
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!((lines[0], lines[1]), (map, lines[2]));
 }
 
 pub async fn what_cannot_be_shown_with_its_users_is_refused() {

@@ -19,7 +19,7 @@ use object_model::cidr::Cidr;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use crate::addresses::make_private;
+use crate::addresses::create_private;
 use crate::error::{Error, file, kernel};
 use crate::host::{Host, LOOPBACK_INDEX};
 use crate::links::{delete_link, get_link};
@@ -88,7 +88,7 @@ impl NodeSwitch {
             let host = Host::connect(&options.instance_id)?;
             let made = options.state_dir.clone();
             beside("create directory", &options.state_dir, move || {
-                make_private(&made)
+                create_private(&made)
             })
             .await?;
             // The lock is held until the range is visible in the kernel, because of instances that start

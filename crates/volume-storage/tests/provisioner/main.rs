@@ -454,7 +454,7 @@ async fn a_block_device_is_an_image_that_grows_while_it_is_used() {
 
     assert!(cluster.size_is_enforced("raw").await);
 
-    let device = LoopDevice::kept_over(&image).unwrap();
+    let device = LoopDevice::persistent_over(&image).unwrap();
     let node = device.path().file_name().unwrap().to_owned();
     drop(device);
     let sectors = || std::fs::read_to_string(Path::new("/sys/block").join(&node).join("size"));

@@ -289,7 +289,7 @@ const TABLE: &[(&str, Said)] = &[
     ("manifest-apply/src/manifests.rs", ADMINISTRATOR),
     ("mainstay/src/up/settings.rs", ADMINISTRATOR),
     ("mvcc-store/src/embedded/record.rs", OWN_FILE),
-    ("cluster-dns/src/kept.rs", OWN_FILE),
+    ("cluster-dns/src/zone_file.rs", OWN_FILE),
     ("node-agent/src/clock.rs", OWN_FILE),
     ("node-agent/src/containers/service_variables.rs", OWN_FILE),
     ("node-agent/src/config.rs", ISSUED),

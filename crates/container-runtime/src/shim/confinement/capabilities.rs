@@ -82,9 +82,14 @@ fn bit(name: &str) -> Option<u64> {
     let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
     NAMES
         .iter()
-        .position(|known| *known == name)
+        .position(|candidate| *candidate == name)
         .map(|number| 1 << number)
 }
+
+/// The kernel has no capability with the name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown capability {0:?}")]
+pub(crate) struct UnknownCapability(String);
 
 const ALL: u64 = (1 << NAMES.len()) - 1;
 
@@ -93,7 +98,7 @@ const ALL: u64 = (1 << NAMES.len()) - 1;
 /// capabilities that are added by name.
 ///
 /// *Errors:* a name that is no capability.
-pub(crate) fn of(security: &Security) -> Result<Capabilities, String> {
+pub(crate) fn capabilities(security: &Security) -> Result<Capabilities, UnknownCapability> {
     if security.privileged {
         return Ok(Capabilities(ALL));
     }
@@ -107,8 +112,8 @@ pub(crate) fn of(security: &Security) -> Result<Capabilities, String> {
     if security.capabilities_drop.iter().any(|name| is_all(name)) {
         set = 0;
     }
-    set |= named(&security.capabilities_add)?;
-    set &= !named(&security.capabilities_drop)?;
+    set |= bits(&security.capabilities_add)?;
+    set &= !bits(&security.capabilities_drop)?;
     Ok(Capabilities(set))
 }
 
@@ -117,11 +122,11 @@ fn is_all(name: &str) -> bool {
 }
 
 /// The capabilities of a list, without `ALL`.
-fn named(names: &[String]) -> Result<u64, String> {
+fn bits(names: &[String]) -> Result<u64, UnknownCapability> {
     let mut bits = names
         .iter()
         .filter(|name| !is_all(name))
-        .map(|name| bit(name).ok_or_else(|| format!("unknown capability {name:?}")));
+        .map(|name| bit(name).ok_or_else(|| UnknownCapability(name.clone())));
     bits.try_fold(0, |set, bit| Ok(set | bit?))
 }
 
@@ -223,25 +228,34 @@ mod tests {
 
     #[test]
     fn default_set_is_the_customary_one() {
-        assert_eq!(of(&security(&[], &[])), Ok(Capabilities(0xa804_25fb)));
+        assert_eq!(
+            capabilities(&security(&[], &[])),
+            Ok(Capabilities(0xa804_25fb))
+        );
     }
 
     #[test]
     fn what_is_dropped_by_name_is_gone_and_both_spellings_are_known() {
         // statefulset.md 12.16
-        let set = of(&security(&["CAP_NET_ADMIN", "kill"], &["ALL"])).unwrap();
+        let set = capabilities(&security(&["CAP_NET_ADMIN", "kill"], &["ALL"])).unwrap();
         assert_eq!(set, Capabilities(1 << 12 | 1 << 5));
         assert!(set.contains("NET_ADMIN") && !set.contains("CHOWN"));
-        assert_eq!(of(&security(&["all"], &[])), Ok(Capabilities(ALL)));
-        let without = of(&security(&["ALL"], &["SYS_ADMIN"])).unwrap();
+        assert_eq!(
+            capabilities(&security(&["all"], &[])),
+            Ok(Capabilities(ALL))
+        );
+        let without = capabilities(&security(&["ALL"], &["SYS_ADMIN"])).unwrap();
         assert_eq!(without, Capabilities(ALL & !(1 << 21)));
-        let both = of(&security(&["KILL"], &["KILL"])).unwrap();
+        let both = capabilities(&security(&["KILL"], &["KILL"])).unwrap();
         assert!(!both.contains("KILL"));
-        assert_eq!(of(&security(&["ALL"], &["ALL"])), Ok(Capabilities(0)));
+        assert_eq!(
+            capabilities(&security(&["ALL"], &["ALL"])),
+            Ok(Capabilities(0))
+        );
     }
 
     #[test]
     fn unknown_names_are_refused() {
-        assert!(of(&security(&["FLY"], &[])).is_err());
+        assert!(capabilities(&security(&["FLY"], &[])).is_err());
     }
 }

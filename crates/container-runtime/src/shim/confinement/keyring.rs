@@ -14,7 +14,7 @@ const PERMISSIONS: libc::c_ulong = 0x3f01_0000;
 ///
 /// # Errors
 /// The kernel rejects the call, for instance because the user has its maximum number of keys.
-pub(crate) fn make_own() -> io::Result<()> {
+pub(crate) fn join_new_session() -> io::Result<()> {
     // SAFETY: without a name, the call takes only an integer.
     let joined = unsafe {
         libc::syscall(

@@ -31,25 +31,30 @@ const COVERED_BY_LXCFS: &[&str] = &[
 /// File systems that a node has below its `/proc`, which a container may share.
 const OF_PROC: &[&str] = &["proc", "binfmt_misc", "autofs"];
 
+/// A mount would hide files of `/proc`.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProcDestination {
+    #[error("{0:?} cannot be mounted because it is not of type proc")]
+    NotProc(PathBuf),
+    #[error("{0:?} cannot be mounted because it is inside /proc")]
+    InsideProc(PathBuf),
+}
+
 /// Checks the mount point of a pod's volume.
 ///
 /// # Errors
 /// The mount point is not allowed; a message for users.
-pub(crate) fn check_destination(wanted: &Mount) -> Result<(), String> {
-    let destination = normal(&wanted.destination);
+pub(crate) fn check_destination(mount: &Mount) -> Result<(), ProcDestination> {
+    let destination = normal(&mount.destination);
     if destination == Path::new(PROC) {
-        return match &wanted.source {
+        return match &mount.source {
             MountSource::Bind { path, .. } if is_proc(path) => Ok(()),
-            _ => Err(format!(
-                "{destination:?} cannot be mounted because it is not of type proc"
-            )),
+            _ => Err(ProcDestination::NotProc(destination)),
         };
     }
     match is_guarded(&destination) {
         false => Ok(()),
-        true => Err(format!(
-            "{destination:?} cannot be mounted because it is inside /proc"
-        )),
+        true => Err(ProcDestination::InsideProc(destination)),
     }
 }
 
@@ -74,7 +79,7 @@ fn is_guarded(path: &Path) -> bool {
     path.starts_with(PROC)
         && !COVERED_BY_LXCFS
             .iter()
-            .any(|known| path == Path::new(known))
+            .any(|covered| path == Path::new(covered))
 }
 
 /// Checks in the mount table that the `/proc` of this process is the kernel's, because the image or a
@@ -138,7 +143,7 @@ mod tests {
             "/./proc//scsi",
             "/../proc/kcore",
         ] {
-            let refused = check_destination(&volume(to)).unwrap_err();
+            let refused = check_destination(&volume(to)).unwrap_err().to_string();
             assert!(
                 refused.contains("cannot be mounted because it is"),
                 "{to}: {refused}"

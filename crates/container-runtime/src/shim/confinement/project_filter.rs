@@ -11,7 +11,8 @@ use libc::sock_filter;
 #[cfg(target_arch = "x86_64")]
 use super::seccomp::X32_BIT;
 use super::seccomp::{
-    AUDIT_ARCH, OFFSET_ARCH, OFFSET_FIRST_ARGUMENT, OFFSET_NUMBER, answer, jump, load, statement,
+    AUDIT_ARCH, OFFSET_ARCH, OFFSET_FIRST_ARGUMENT, OFFSET_NUMBER, jump, load, return_errno,
+    statement,
 };
 
 /// The system call `file_setattr`, which has this number on all architectures.
@@ -36,7 +37,7 @@ const REQUESTS: [u32; 3] = [0x401c_5820, 0x4008_6602, 0x4004_6602];
 const OFFSET_REQUEST: u32 = OFFSET_FIRST_ARGUMENT + 8;
 
 /// The BPF program of the filter.
-pub(crate) fn kept() -> Vec<sock_filter> {
+pub(crate) fn program() -> Vec<sock_filter> {
     let native = calls(SETATTR, IOCTL);
     let mut code = vec![
         load(OFFSET_ARCH),
@@ -50,7 +51,12 @@ pub(crate) fn kept() -> Vec<sock_filter> {
 /// The filter for one architecture.
 fn calls(setattr: &[u32], ioctl: &[u32]) -> Vec<sock_filter> {
     let allowed = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
-    let refused_if = |value: u32| [jump(libc::BPF_JEQ, value, 0, 1), answer(libc::EOPNOTSUPP)];
+    let refused_if = |value: u32| {
+        [
+            jump(libc::BPF_JEQ, value, 0, 1),
+            return_errno(libc::EOPNOTSUPP),
+        ]
+    };
     let mut code = vec![load(OFFSET_NUMBER)];
     code.extend(setattr.iter().flat_map(|number| refused_if(*number)));
     for number in ioctl {
@@ -72,7 +78,7 @@ mod tests {
     const OTHER_ARCH: u32 = 0x4000_0003;
 
     fn says(arch: u32, number: u32, second: u64) -> u32 {
-        run(&kept(), arch, number, [3, second, 0, 0, 0, 0])
+        run(&program(), arch, number, [3, second, 0, 0, 0, 0])
     }
 
     #[test]

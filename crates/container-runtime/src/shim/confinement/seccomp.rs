@@ -13,7 +13,8 @@ use std::io;
 use libc::sock_filter;
 
 use super::capabilities::Capabilities;
-use super::{project_filter, seccomp_profile};
+use super::project_filter;
+use super::seccomp_profile::{self, SeccompProfileError};
 use crate::spec::{Seccomp, Security};
 
 #[cfg(target_arch = "x86_64")]
@@ -146,11 +147,14 @@ pub(crate) fn guard_architecture() -> Vec<sock_filter> {
         load(OFFSET_ARCH),
         // Skips the next instruction, which rejects the call.
         jump(libc::BPF_JEQ, AUDIT_ARCH, 1, 0),
-        answer(libc::EPERM),
+        return_errno(libc::EPERM),
         load(OFFSET_NUMBER),
     ];
     #[cfg(target_arch = "x86_64")]
-    code.extend([jump(libc::BPF_JGE, X32_BIT, 0, 1), answer(libc::EPERM)]);
+    code.extend([
+        jump(libc::BPF_JGE, X32_BIT, 0, 1),
+        return_errno(libc::EPERM),
+    ]);
     code
 }
 
@@ -160,12 +164,12 @@ pub(crate) fn guard_architecture() -> Vec<sock_filter> {
 pub(crate) fn programs(
     security: &Security,
     capabilities: Capabilities,
-) -> Result<Vec<Vec<sock_filter>>, String> {
+) -> Result<Vec<Vec<sock_filter>>, SeccompProfileError> {
     if security.privileged {
         return Ok(Vec::new());
     }
     // The project filter is first, because a profile may forbid the installation of further filters.
-    let projects = security.keeps_projects.then(project_filter::kept);
+    let projects = security.keeps_projects.then(project_filter::program);
     let profile = match &security.seccomp {
         Seccomp::Unconfined => None,
         Seccomp::RuntimeDefault => Some(runtime_default(capabilities)),
@@ -176,12 +180,15 @@ pub(crate) fn programs(
 
 fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
     let mut code = guard_architecture();
-    code.extend([jump(libc::BPF_JGT, NUMBER_MAX, 0, 1), answer(libc::ENOSYS)]);
+    code.extend([
+        jump(libc::BPF_JGT, NUMBER_MAX, 0, 1),
+        return_errno(libc::ENOSYS),
+    ]);
     for (number, lifted_by) in REFUSED.iter().chain(REFUSED_OF_ARCH) {
         if !lifted_by.iter().any(|name| capabilities.contains(name)) {
             code.extend([
                 jump(libc::BPF_JEQ, *number as u32, 0, 1),
-                answer(libc::EPERM),
+                return_errno(libc::EPERM),
             ]);
         }
     }
@@ -191,7 +198,7 @@ fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
         load(OFFSET_FIRST_ARGUMENT),
         jump(libc::BPF_JEQ, alg, 1, 0),
         jump(libc::BPF_JEQ, vsock, 0, 1),
-        answer(libc::EPERM),
+        return_errno(libc::EPERM),
         allowed(),
     ]);
     let mut personality = vec![load(OFFSET_FIRST_ARGUMENT)];
@@ -199,7 +206,7 @@ fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
         let to_the_end = PERSONALITIES.len() - at;
         personality.push(jump(libc::BPF_JEQ, *known, to_the_end as u8, 0));
     }
-    personality.extend([answer(libc::EPERM), allowed()]);
+    personality.extend([return_errno(libc::EPERM), allowed()]);
     let personality_steps = personality.len() as u8;
     let number = libc::SYS_personality as u32;
     code.push(jump(libc::BPF_JEQ, number, 0, personality_steps));
@@ -207,11 +214,11 @@ fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
     if !capabilities.contains("SYS_ADMIN") {
         code.extend([
             jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1),
-            answer(libc::ENOSYS),
+            return_errno(libc::ENOSYS),
             jump(libc::BPF_JEQ, libc::SYS_clone as u32, 0, 3),
             load(OFFSET_FIRST_ARGUMENT),
             jump(libc::BPF_JSET, CLONE_NAMESPACES, 0, 1),
-            answer(libc::EPERM),
+            return_errno(libc::EPERM),
         ]);
     }
     code.push(allowed());
@@ -226,7 +233,7 @@ pub(crate) fn load(offset: u32) -> sock_filter {
     statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-pub(crate) fn answer(errno: i32) -> sock_filter {
+pub(crate) fn return_errno(errno: i32) -> sock_filter {
     statement(
         libc::BPF_RET | libc::BPF_K,
         libc::SECCOMP_RET_ERRNO | errno as u32,
@@ -413,7 +420,9 @@ mod tests {
                 capabilities_add: names.iter().map(|name| (*name).to_owned()).collect(),
                 ..Security::default()
             };
-            runtime_default(crate::shim::confinement::capabilities::of(&security).unwrap())
+            runtime_default(
+                crate::shim::confinement::capabilities::capabilities(&security).unwrap(),
+            )
         };
         let all = PUBLISHED.iter().flat_map(|(lifts, _)| lifts.iter());
         let sets = all.map(|name| vec![*name]).chain([vec![]]);

@@ -6,7 +6,8 @@
 //! conditions come before rules without conditions.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use libc::sock_filter;
 use serde::Deserialize;
@@ -104,17 +105,42 @@ enum Comparison {
     MaskedEq,
 }
 
-/// The filter from a profile file.
-///
-/// *Errors:* the file cannot be read, is malformed, or is too long for the kernel.
-pub(crate) fn program(path: &Path) -> Result<Vec<sock_filter>, String> {
-    let failed = |error: String| format!("cannot load seccomp profile {}: {error}", path.display());
-    let text = fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let profile = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
-    compile(&profile).map_err(failed)
+/// A profile file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot load seccomp profile {}: {cause}", path.display())]
+pub(crate) struct SeccompProfileError {
+    path: PathBuf,
+    cause: ProfileFault,
 }
 
-fn compile(profile: &Profile) -> Result<Vec<sock_filter>, String> {
+#[derive(Debug, thiserror::Error)]
+enum ProfileFault {
+    #[error(transparent)]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Malformed(#[from] serde_json::Error),
+    #[error("it takes {0} instructions")]
+    TooLong(usize),
+    #[error("a call has no argument {0}")]
+    Argument(u32),
+}
+
+/// The filter from a profile file.
+///
+/// # Errors
+/// The file cannot be read, is malformed, or is too long for the kernel.
+pub(crate) fn program(path: &Path) -> Result<Vec<sock_filter>, SeccompProfileError> {
+    compile_file(path).map_err(|cause| SeccompProfileError {
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+fn compile_file(path: &Path) -> Result<Vec<sock_filter>, ProfileFault> {
+    compile(&serde_json::from_slice(&fs::read(path)?)?)
+}
+
+fn compile(profile: &Profile) -> Result<Vec<sock_filter>, ProfileFault> {
     let mut code = guard_architecture();
     for with_conditions in [true, false] {
         let rules = profile.syscalls.iter();
@@ -125,21 +151,21 @@ fn compile(profile: &Profile) -> Result<Vec<sock_filter>, String> {
     let other = profile.default_action.verdict(profile.default_errno_ret);
     code.push(statement(libc::BPF_RET | libc::BPF_K, other));
     if code.len() > INSTRUCTIONS_MAX {
-        return Err(format!("it takes {} instructions", code.len()));
+        return Err(ProfileFault::TooLong(code.len()));
     }
     Ok(code)
 }
 
-fn append(rule: &Rule, code: &mut Vec<sock_filter>) -> Result<(), String> {
-    if let Some(wrong) = rule.args.iter().find(|condition| condition.index > 5) {
-        return Err(format!("a call has no argument {}", wrong.index));
+fn append(rule: &Rule, code: &mut Vec<sock_filter>) -> Result<(), ProfileFault> {
+    if let Some(invalid) = rule.args.iter().find(|condition| condition.index > 5) {
+        return Err(ProfileFault::Argument(invalid.index));
     }
     let verdict = rule.action.verdict(rule.errno_ret);
     let numbers = rule
         .names
         .iter()
         .filter_map(|name| name.parse::<Sysno>().ok());
-    for number in numbers.map(|known| known.id() as u32) {
+    for number in numbers.map(|call| call.id() as u32) {
         for conditions in alternatives(&rule.args) {
             block(number, conditions, verdict, code);
         }
@@ -159,7 +185,7 @@ fn alternatives(conditions: &[Condition]) -> Vec<&[Condition]> {
 
 /// The next step of a comparison.
 #[derive(Clone, Copy)]
-enum Next {
+enum NextStep {
     /// Continue with the next instruction.
     On,
     /// Skip this number of instructions.
@@ -170,13 +196,18 @@ enum Next {
 
 enum Step {
     Plain(sock_filter),
-    Compare(u32, u32, Next, Next),
+    Compare(u32, u32, NextStep, NextStep),
 }
 
 /// The instructions for a call with a group of conditions. The call's number is in the accumulator before
 /// and after them.
 fn block(number: u32, conditions: &[Condition], verdict: u32, code: &mut Vec<sock_filter>) {
-    let mut steps = vec![Step::Compare(libc::BPF_JEQ, number, Next::On, Next::Out)];
+    let mut steps = vec![Step::Compare(
+        libc::BPF_JEQ,
+        number,
+        NextStep::On,
+        NextStep::Out,
+    )];
     for condition in conditions {
         steps.extend(comparison(condition));
     }
@@ -185,9 +216,9 @@ fn block(number: u32, conditions: &[Condition], verdict: u32, code: &mut Vec<soc
     for (index, step) in steps.into_iter().enumerate() {
         // There are at most 6 arguments with at most 6 steps each, so each distance fits.
         let distance = |next| match next {
-            Next::On => 0,
-            Next::Skip(count) => count,
-            Next::Out => (length - index - 1) as u8,
+            NextStep::On => 0,
+            NextStep::Skip(count) => count,
+            NextStep::Out => (length - index - 1) as u8,
         };
         code.push(match step {
             Step::Plain(instruction) => instruction,
@@ -210,34 +241,34 @@ fn comparison(condition: &Condition) -> Vec<Step> {
     match condition.op {
         Comparison::Eq => vec![
             half(low_at + 4),
-            compare(BPF_JEQ, high, Next::On, Next::Out),
+            compare(BPF_JEQ, high, NextStep::On, NextStep::Out),
             half(low_at),
-            compare(BPF_JEQ, low, Next::On, Next::Out),
+            compare(BPF_JEQ, low, NextStep::On, NextStep::Out),
         ],
         Comparison::Ne => vec![
             half(low_at + 4),
-            compare(BPF_JEQ, high, Next::On, Next::Skip(2)),
+            compare(BPF_JEQ, high, NextStep::On, NextStep::Skip(2)),
             half(low_at),
-            compare(BPF_JEQ, low, Next::Out, Next::On),
+            compare(BPF_JEQ, low, NextStep::Out, NextStep::On),
         ],
         Comparison::Gt | Comparison::Ge => vec![
             half(low_at + 4),
-            compare(BPF_JGT, high, Next::Skip(3), Next::On),
-            compare(BPF_JEQ, high, Next::On, Next::Out),
+            compare(BPF_JGT, high, NextStep::Skip(3), NextStep::On),
+            compare(BPF_JEQ, high, NextStep::On, NextStep::Out),
             half(low_at),
             match condition.op {
-                Comparison::Gt => compare(BPF_JGT, low, Next::On, Next::Out),
-                _ => compare(BPF_JGE, low, Next::On, Next::Out),
+                Comparison::Gt => compare(BPF_JGT, low, NextStep::On, NextStep::Out),
+                _ => compare(BPF_JGE, low, NextStep::On, NextStep::Out),
             },
         ],
         Comparison::Lt | Comparison::Le => vec![
             half(low_at + 4),
-            compare(BPF_JGT, high, Next::Out, Next::On),
-            compare(BPF_JEQ, high, Next::On, Next::Skip(2)),
+            compare(BPF_JGT, high, NextStep::Out, NextStep::On),
+            compare(BPF_JEQ, high, NextStep::On, NextStep::Skip(2)),
             half(low_at),
             match condition.op {
-                Comparison::Lt => compare(BPF_JGE, low, Next::Out, Next::On),
-                _ => compare(BPF_JGT, low, Next::Out, Next::On),
+                Comparison::Lt => compare(BPF_JGE, low, NextStep::Out, NextStep::On),
+                _ => compare(BPF_JGT, low, NextStep::Out, NextStep::On),
             },
         ],
         Comparison::MaskedEq => {
@@ -249,10 +280,10 @@ fn comparison(condition: &Condition) -> Vec<Step> {
             vec![
                 half(low_at + 4),
                 masked(high),
-                compare(BPF_JEQ, high_wanted, Next::On, Next::Out),
+                compare(BPF_JEQ, high_wanted, NextStep::On, NextStep::Out),
                 half(low_at),
                 masked(low),
-                compare(BPF_JEQ, low_wanted, Next::On, Next::Out),
+                compare(BPF_JEQ, low_wanted, NextStep::On, NextStep::Out),
             ]
         }
     }
@@ -369,9 +400,19 @@ mod tests {
     #[test]
     fn what_is_no_profile_is_told() {
         let file = std::env::temp_dir().join(format!("no-profile-{}", std::process::id()));
-        assert!(program(&file).unwrap_err().contains("No such file"));
+        assert!(
+            program(&file)
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
         fs::write(&file, "{\"defaultAction\": \"SCMP_ACT_DANCE\"}").unwrap();
-        assert!(program(&file).unwrap_err().contains("SCMP_ACT_DANCE"));
+        assert!(
+            program(&file)
+                .unwrap_err()
+                .to_string()
+                .contains("SCMP_ACT_DANCE")
+        );
         fs::remove_file(&file).unwrap();
     }
 }

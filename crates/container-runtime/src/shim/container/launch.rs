@@ -91,7 +91,7 @@ impl LaunchInput {
                 message: error.to_string(),
             })?;
         }
-        keyring::make_own().map_err(other("make a session keyring"))?;
+        keyring::join_new_session().map_err(other("make a session keyring"))?;
         self.enter_cwd()?;
         if self.no_new_privileges {
             nix::sys::prctl::set_no_new_privs()

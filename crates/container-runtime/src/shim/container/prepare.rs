@@ -53,13 +53,13 @@ fn prepare(
         .iter()
         .filter(|device| !devices::is_in_dev(device))
     {
-        make_device(device, &place.root(), users).map_err(mount_error)?;
+        create_device(device, &place.root(), users)?;
     }
     if let Seccomp::Localhost(path) = &spec.security.seccomp {
         // The profile is read again when the command starts; here, its errors are reported early.
-        seccomp_profile::program(path).map_err(|message| StartError {
+        seccomp_profile::program(path).map_err(|error| StartError {
             kind: StartErrorKind::Other,
-            message,
+            message: error.to_string(),
         })?;
     }
     let account = account(spec, place)?;
@@ -102,7 +102,7 @@ fn prepare_mount(
     target: &Path,
     users: Option<&UserNamespace>,
 ) -> Result<(), StartError> {
-    check_mount(mount, users).map_err(mount_error)?;
+    check_mount(mount, users)?;
     match &mount.source {
         MountSource::Tmpfs { .. } => Ok(()),
         MountSource::Layers {
@@ -122,12 +122,12 @@ fn prepare_mount(
             ..
         } => bind_sub_path(path, sub_path, target, users),
         MountSource::Bind { path, .. } => {
-            let found = match users {
+            let prepared = match users {
                 None => fs::symlink_metadata(path).map(drop),
                 Some(_) => mapped_mounts::find(path)
-                    .and_then(|found| mapped_mounts::bind(&found, target, MountDepth::All, users)),
+                    .and_then(|file| mapped_mounts::bind(&file, target, MountDepth::All, users)),
             };
-            found.map_err(|error| {
+            prepared.map_err(|error| {
                 let (path, to) = (path.display(), mount.destination.display());
                 mount_error(format!("mount {path} to {to}: {error}"))
             })
@@ -136,17 +136,17 @@ fn prepare_mount(
 }
 
 /// Checks that the path and the options of the mount are allowed.
-fn check_mount(mount: &Mount, users: Option<&UserNamespace>) -> Result<(), String> {
-    proc_guard::check_destination(mount)?;
+fn check_mount(mount: &Mount, users: Option<&UserNamespace>) -> Result<(), StartError> {
+    proc_guard::check_destination(mount).map_err(|error| mount_error(error.to_string()))?;
     if users.is_some() && is_bidirectional(&mount.source) {
         // The kernel accepts no mounts from namespaces with fewer rights.
         let to = mount.destination.display();
-        return Err(format!(
+        return Err(mount_error(format!(
             "mount to {to}: mountPropagation Bidirectional needs the node's users \
              (hostUsers: true)"
-        ));
+        )));
     }
-    check_travel(&mount.source)
+    check_propagation(&mount.source)
 }
 
 fn mount_error(message: String) -> StartError {
@@ -157,7 +157,7 @@ fn mount_error(message: String) -> StartError {
 }
 
 /// Checks that the mount of the node supports the propagation of the source.
-fn check_travel(source: &MountSource) -> Result<(), String> {
+fn check_propagation(source: &MountSource) -> Result<(), StartError> {
     let MountSource::Bind {
         path, propagation, ..
     } = source
@@ -167,24 +167,29 @@ fn check_travel(source: &MountSource) -> Result<(), String> {
     if *propagation == Propagation::Private {
         return Ok(());
     }
-    let failed = |error: std::io::Error| format!("read the mounts of {}: {error}", path.display());
+    let failed = |error: std::io::Error| {
+        mount_error(format!("read the mounts of {}: {error}", path.display()))
+    };
     let resolved = fs::canonicalize(path).map_err(failed)?;
-    propagation::check_propagation(
-        &mount_table::read().map_err(failed)?,
-        &resolved,
-        *propagation,
-    )
+    let table = mount_table::read().map_err(failed)?;
+    propagation::check_propagation(&table, &resolved, *propagation)
+        .map_err(|error| mount_error(error.to_string()))
 }
 
 /// Creates a device node in a root. A file of the image at its path is replaced.
-fn make_device(device: &Device, root: &Path, users: Option<&UserNamespace>) -> Result<(), String> {
+fn create_device(
+    device: &Device,
+    root: &Path,
+    users: Option<&UserNamespace>,
+) -> Result<(), StartError> {
     let (from, to) = (device.host_path.display(), device.container_path.display());
     if users.is_some() {
-        return Err(format!(
+        return Err(mount_error(format!(
             "device {from} at {to}: needs the node's users (hostUsers: true)"
-        ));
+        )));
     }
-    let failed = |error: &dyn std::fmt::Display| format!("device {from} at {to}: {error}");
+    let failed =
+        |error: &dyn std::fmt::Display| mount_error(format!("device {from} at {to}: {error}"));
     let node = devices::node(device).map_err(|error| failed(&error))?;
     rootfs::make_node(root, &node).map_err(|error| failed(&error))
 }
@@ -216,8 +221,8 @@ pub(crate) fn account(
         })
     };
     let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
-    users::resolve(&spec.user, &passwd, &group).map_err(|message| StartError {
+    users::resolve(&spec.user, &passwd, &group).map_err(|error| StartError {
         kind: StartErrorKind::UserNotFound,
-        message,
+        message: error.to_string(),
     })
 }

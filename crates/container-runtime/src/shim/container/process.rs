@@ -90,7 +90,7 @@ impl StreamEnds {
     }
 
     /// Receives the terminal that the process has sent.
-    pub fn take_terminal(&mut self, wants_stdin: bool) {
+    pub fn receive_terminal(&mut self, wants_stdin: bool) {
         let Some(socket) = self.terminal_socket.take() else {
             return;
         };

@@ -117,7 +117,7 @@ fn make(mount: &RootMount) -> io::Result<OwnedFd> {
             or_else,
         } => match (new(kind, options, mount.attributes), or_else) {
             (Err(_), Some(path)) => {
-                let tree = take(path, MountDepth::One)?;
+                let tree = clone_mounts(path, MountDepth::One)?;
                 finish(&tree, mount, Propagation::Private).map(|()| tree)
             }
             (made, _) => made,
@@ -127,7 +127,7 @@ fn make(mount: &RootMount) -> io::Result<OwnedFd> {
             depth,
             propagation,
         } => {
-            let tree = take(path, *depth)?;
+            let tree = clone_mounts(path, *depth)?;
             finish(&tree, mount, *propagation).map(|()| tree)
         }
     }
@@ -148,7 +148,7 @@ fn mount_failed(mount: &RootMount) -> impl FnOnce(io::Error) -> StartError {
 }
 
 /// A detached copy of the mounts at a path of the node.
-fn take(path: &Path, depth: MountDepth) -> io::Result<OwnedFd> {
+fn clone_mounts(path: &Path, depth: MountDepth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, depth == MountDepth::All);
     Ok(open_tree(CWD, path, flags)?)
@@ -186,7 +186,7 @@ fn set(tree: &OwnedFd, flags: libc::c_int, attributes: u64, propagation: u64) ->
 /// Mounts the root over itself, so that it can become the root of this process even if another namespace
 /// owns the mount below. Returns the new mount.
 fn mount_root(path: &Path) -> io::Result<OwnedFd> {
-    let root = take(path, MountDepth::All)?;
+    let root = clone_mounts(path, MountDepth::All)?;
     set(&root, libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)?;
     move_mount(
         &root,

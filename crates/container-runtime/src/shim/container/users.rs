@@ -5,6 +5,19 @@ use crate::spec::{ID_MAX, ResolvedUser, UserSpec};
 /// Maximum number of groups of a process: the kernel's `NGROUPS_MAX`.
 const GROUPS_MAX: usize = 65536;
 
+/// The reason why a container has no user.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UserError {
+    #[error("unable to find user {0}: no matching entries in passwd file")]
+    UserNotFound(String),
+    #[error("unable to find group {0}: no matching entries in group file")]
+    GroupNotFound(String),
+    #[error("the user has {0} groups, and the kernel gives a process {max} at most", max = GROUPS_MAX)]
+    TooManyGroups(usize),
+    #[error("user or group {0}: uids and gids must be between 0 and {max}", max = ID_MAX)]
+    InvalidId(u32),
+}
+
 /// A user and its home directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UserAccount {
@@ -21,8 +34,13 @@ struct PasswdEntry<'a> {
 
 /// Resolves `spec` with the contents of both files.
 ///
-/// *Errors:* an unknown name, or an invalid id.
-pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<UserAccount, String> {
+/// # Errors
+/// An unknown name, or an invalid id.
+pub(crate) fn resolve(
+    spec: &UserSpec,
+    passwd: &str,
+    group: &str,
+) -> Result<UserAccount, UserError> {
     let (user_name, group_name) = match spec.name.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (spec.name.as_str(), None),
@@ -35,9 +53,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
             Err(_) => Some(
                 entries(passwd)
                     .find(|entry| entry.name == name)
-                    .ok_or_else(|| {
-                        format!("unable to find user {name}: no matching entries in passwd file")
-                    })?,
+                    .ok_or_else(|| UserError::UserNotFound(name.to_owned()))?,
             ),
         },
     };
@@ -63,10 +79,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
     groups.sort_unstable();
     groups.dedup();
     if groups.len() > GROUPS_MAX {
-        return Err(format!(
-            "the user has {} groups, and the kernel gives a process {GROUPS_MAX} at most",
-            groups.len()
-        ));
+        return Err(UserError::TooManyGroups(groups.len()));
     }
     check_ids(std::iter::once(&uid).chain([&gid]).chain(&groups))?;
     let home = entry
@@ -80,12 +93,10 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
 }
 
 /// Checks that all ids are valid for a container.
-pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>) -> Result<(), String> {
+pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>) -> Result<(), UserError> {
     match ids.into_iter().find(|id| **id > ID_MAX) {
         None => Ok(()),
-        Some(id) => Err(format!(
-            "user or group {id}: uids and gids must be between 0 and {ID_MAX}"
-        )),
+        Some(id) => Err(UserError::InvalidId(*id)),
     }
 }
 
@@ -109,7 +120,7 @@ fn by_uid(passwd: &str, uid: u32) -> Option<PasswdEntry<'_>> {
     entries(passwd).find(|entry| entry.uid == uid)
 }
 
-fn gid_of(group: &str, name: &str) -> Result<u32, String> {
+fn gid_of(group: &str, name: &str) -> Result<u32, UserError> {
     if let Ok(gid) = name.parse() {
         return Ok(gid);
     }
@@ -120,7 +131,7 @@ fn gid_of(group: &str, name: &str) -> Result<u32, String> {
                 .then(|| fields.nth(1)?.parse().ok())
                 .flatten()
         })
-        .ok_or_else(|| format!("unable to find group {name}: no matching entries in group file"))
+        .ok_or_else(|| UserError::GroupNotFound(name.to_owned()))
 }
 
 fn memberships<'a>(group: &'a str, user: &'a str) -> impl Iterator<Item = u32> + 'a {
@@ -223,7 +234,7 @@ mod tests {
             });
             for spec in of_the_pod.into_iter().chain(of_the_image) {
                 let passwd = format!("{PASSWD}{passwd}");
-                let refused = resolve(&spec, &passwd, &group).unwrap_err();
+                let refused = resolve(&spec, &passwd, &group).unwrap_err().to_string();
                 assert!(refused.contains("between 0 and 2147483647"), "{refused}");
             }
         }
@@ -240,7 +251,7 @@ mod tests {
             ..UserSpec::default()
         };
         resolve(&with(65_536), "", "").unwrap();
-        let refused = resolve(&with(65_537), "", "").unwrap_err();
+        let refused = resolve(&with(65_537), "", "").unwrap_err().to_string();
         assert!(refused.contains("65537 groups"), "{refused}");
     }
 
@@ -249,11 +260,13 @@ mod tests {
         assert!(
             resolve(&named("bob"), PASSWD, GROUP)
                 .unwrap_err()
+                .to_string()
                 .contains("user bob")
         );
         assert!(
             resolve(&named("nginx:x"), PASSWD, GROUP)
                 .unwrap_err()
+                .to_string()
                 .contains("group x")
         );
         assert!(resolve(&named("bob"), "", "").is_err());

@@ -26,7 +26,7 @@ use crate::cgroup::{self, ContainerGroup, Hierarchies};
 use crate::client::cleanup;
 use crate::protocol::Failure;
 use crate::sealed;
-use crate::shim::confinement::seccomp;
+use crate::shim::confinement::{capabilities, seccomp};
 use crate::spec::{ContainerSpec, ExecSpec, ResolvedUser, StartError, StartErrorKind};
 use crate::state_dir;
 
@@ -328,8 +328,9 @@ fn launch(
         message,
     };
     let capabilities =
-        crate::shim::confinement::capabilities::of(&spec.security).map_err(invalid)?;
-    let filters = seccomp::programs(&spec.security, capabilities).map_err(invalid)?;
+        capabilities::capabilities(&spec.security).map_err(|error| invalid(error.to_string()))?;
+    let filters = seccomp::programs(&spec.security, capabilities)
+        .map_err(|error| invalid(error.to_string()))?;
     let mut env: Vec<_> = spec
         .env
         .iter()
@@ -349,7 +350,8 @@ fn launch(
         capabilities,
         no_new_privileges: spec.security.no_new_privileges,
         filters,
-        rlimits: crate::shim::limits::rlimits(&spec.rlimits).map_err(invalid)?,
+        rlimits: crate::shim::limits::rlimits(&spec.rlimits)
+            .map_err(|error| invalid(error.to_string()))?,
         covered: None,
         own_program: sealed::identity(Path::new("/proc/self/exe"))
             .map_err(failed("find the shim's program"))?,

@@ -11,10 +11,11 @@ use super::jobs::Job;
 use super::supervisor::{Container, Supervisor, kill};
 use crate::cgroup::{self, Holder};
 use crate::protocol::{Attached, Call, Failure, FrameKind, Reply, Request, VERSION};
+use crate::shim::confinement::capabilities;
 use crate::shim::container::context::{self, ContainerContext, PidNamespace};
-use crate::shim::container::prepare;
 use crate::shim::container::process::{Owner, StdioSetup, StreamEnds};
 use crate::shim::container::worker::{self, Machine, WorkerReport};
+use crate::shim::container::{prepare, users};
 use crate::spec::{
     AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
     SandboxState, SandboxStatus,
@@ -25,7 +26,7 @@ type Answer = Result<(), Failure>;
 
 impl Supervisor {
     /// Decodes the request of a connection and starts its work.
-    pub fn take_request(&mut self, id: u64, body: &[u8]) {
+    pub fn handle_request(&mut self, id: u64, body: &[u8]) {
         let request: Request = match serde_json::from_slice(body) {
             Ok(request) => request,
             Err(error) => {
@@ -105,7 +106,7 @@ impl Supervisor {
     fn create(&mut self, connection: u64, spec: ContainerSpec) -> Answer {
         check(&spec)?;
         let id = spec.id.clone();
-        let place = self.place(&id);
+        let place = self.container_paths(&id);
         let spec_path = place.dir.join(state_dir::SPEC_FILE);
         if let Some(container) = self.containers.get(&id) {
             // The agent may have died before it received the response, and repeats the call.
@@ -154,7 +155,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, connection: u64, id: &str) -> Answer {
-        let place = self.place(id);
+        let place = self.container_paths(id);
         let container = self.container(id)?;
         if container.busy || container.state.status != ContainerStatus::Created {
             return Err(Failure::WrongState(describe(container).to_owned()));
@@ -224,7 +225,7 @@ impl Supervisor {
     }
 
     fn signal(&mut self, connection: u64, id: &str, signal: i32) -> Answer {
-        let group = self.place(id).cgroup;
+        let group = self.container_paths(id).cgroup;
         if !(1..=64).contains(&signal) {
             let reason = format!("{signal} is none");
             return Err(Failure::Invalid {
@@ -258,7 +259,7 @@ impl Supervisor {
         let (group, holder) = match container {
             Some(id) => {
                 self.container(&id)?;
-                (self.place(&id).cgroup, Holder::Container)
+                (self.container_paths(&id).cgroup, Holder::Container)
             }
             None => (self.file.cgroup.clone(), Holder::Pod),
         };
@@ -292,7 +293,7 @@ impl Supervisor {
     }
 
     fn exec(&mut self, connection: u64, spec: ExecSpec) -> Answer {
-        let place = self.place(&spec.container);
+        let place = self.container_paths(&spec.container);
         let container = self.container(&spec.container)?;
         let ContainerStatus::Running { pid, .. } = container.state.status else {
             return Err(Failure::WrongState(describe(container).to_owned()));
@@ -433,17 +434,15 @@ fn check(spec: &ContainerSpec) -> Answer {
     }
     let user = &spec.user;
     let ids = user.uid.iter().chain(&user.gid);
-    if let Err(reason) =
-        crate::shim::container::users::check_ids(ids.chain(&user.supplementary_groups))
-    {
-        return invalid("user", reason);
+    if let Err(error) = users::check_ids(ids.chain(&user.supplementary_groups)) {
+        return invalid("user", error.to_string());
     }
-    if let Err(reason) = crate::shim::confinement::capabilities::of(&spec.security) {
-        return invalid("security.capabilities", reason);
+    if let Err(error) = capabilities::capabilities(&spec.security) {
+        return invalid("security.capabilities", error.to_string());
     }
     crate::shim::limits::rlimits(&spec.rlimits)
         .map(|_| ())
-        .or_else(|reason| invalid("rlimits", reason))
+        .or_else(|error| invalid("rlimits", error.to_string()))
 }
 
 fn internal(doing: &str) -> impl FnOnce(io::Error) -> Failure {

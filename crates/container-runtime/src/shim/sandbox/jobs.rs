@@ -126,7 +126,7 @@ impl Supervisor {
         let now = Timestamp::now();
         match report {
             WorkerReport::Running { pid } => {
-                ends.take_terminal(container.stdin);
+                ends.receive_terminal(container.stdin);
                 container.state.status = ContainerStatus::Running {
                     pid,
                     started_at: now,
@@ -190,7 +190,7 @@ impl Supervisor {
         let WorkerReport::Running { pid } = report else {
             return self.reply_report(connection_id, report);
         };
-        ends.take_terminal(stdin);
+        ends.receive_terminal(stdin);
         let id = self.next_id();
         let mut process = Process::new(Owner::Command { kill_on_drop }, pid, ends, None);
         match self.connections.get_mut(&connection_id) {
@@ -230,7 +230,7 @@ impl Supervisor {
                 Some(ContainerStatus::Running { started_at, .. }) => Some(*started_at),
                 _ => None,
             };
-            let group = self.place(container).cgroup;
+            let group = self.container_paths(container).cgroup;
             let oom_killed = cgroup::oom_kills(&group) > 0;
             // If the container has its own process namespace, no process is left; otherwise there may be
             // processes to kill.
@@ -280,7 +280,7 @@ impl Supervisor {
 
     /// Starts the removal of a container, if it is requested and possible.
     pub fn continue_removal(&mut self, id: &str) {
-        let place = self.place(id);
+        let place = self.container_paths(id);
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -356,7 +356,7 @@ impl Supervisor {
         let Some(Container { state, .. }) = self.containers.get(id) else {
             return WorkerReport::Done;
         };
-        let path = self.place(id).dir.join(state_dir::STATE_FILE);
+        let path = self.container_paths(id).dir.join(state_dir::STATE_FILE);
         match state_dir::write_json(&path, state, durability) {
             Ok(()) => WorkerReport::Done,
             Err(error) => WorkerReport::Failed(Failure::Internal(format!(
@@ -366,7 +366,7 @@ impl Supervisor {
     }
 
     /// The paths of a container.
-    pub fn place(&self, id: &str) -> ContainerPaths {
+    pub fn container_paths(&self, id: &str) -> ContainerPaths {
         ContainerPaths {
             dir: self.dir.join(state_dir::CONTAINERS).join(id),
             cgroup: format!("{}/{id}", self.file.cgroup),

@@ -86,26 +86,26 @@ fn start(
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop(reader);
-            let said = match make(group, users, page.map(|page| (shim, page))) {
+            let message = match make(group, users, page.map(|page| (shim, page))) {
                 Ok(pid) => pid.to_string(),
                 Err(error) => error.to_string(),
             };
-            tell(writer, &said);
+            send(writer, &message);
             // SAFETY: exits at once; the new process is a child of the shim.
             unsafe { libc::_exit(0) }
         }
     };
     drop(writer);
-    let mut said = String::new();
-    let read = File::from(reader).read_to_string(&mut said);
+    let mut message = String::new();
+    let read = File::from(reader).read_to_string(&mut message);
     waitpid(child, None)?;
     read?;
-    said.parse().map_err(|_| io::Error::other(said))
+    message.parse().map_err(|_| io::Error::other(message))
 }
 
-fn tell(writer: OwnedFd, said: &str) {
+fn send(writer: OwnedFd, message: &str) {
     // No process can receive a failure; the end of the pipe is sufficient.
-    File::from(writer).write_all(said.as_bytes()).ok();
+    File::from(writer).write_all(message.as_bytes()).ok();
 }
 
 fn make(

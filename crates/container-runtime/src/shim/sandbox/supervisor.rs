@@ -137,11 +137,11 @@ impl Supervisor {
                     Source::Signals => {
                         // Processes may have stopped with the Lease.
                         if self.destruction.is_empty() {
-                            self.look_at_lease()?;
+                            self.check_lease()?;
                         }
                         self.reap()?;
                     }
-                    Source::Lease => self.look_at_lease()?,
+                    Source::Lease => self.check_lease()?,
                     Source::Connection(id) => self.serve(id),
                     Source::HangUp(id) => self.hang_up(id),
                     Source::Output(id, stream) => self.forward(id, stream),
@@ -283,7 +283,7 @@ impl Supervisor {
         }
         while let Some(connection) = self.connections.get_mut(&id) {
             match connection.next_frame() {
-                Ok(Some((kind, body))) => self.take_frame(id, kind, &body),
+                Ok(Some((kind, body))) => self.handle_frame(id, kind, &body),
                 Ok(None) => break,
                 Err(_) => {
                     alive = false;
@@ -296,12 +296,12 @@ impl Supervisor {
         }
     }
 
-    fn take_frame(&mut self, id: u64, kind: FrameKind, body: &[u8]) {
+    fn handle_frame(&mut self, id: u64, kind: FrameKind, body: &[u8]) {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
         match (connection.role, kind) {
-            (Role::New, FrameKind::Message) => self.take_request(id, body),
+            (Role::New, FrameKind::Message) => self.handle_request(id, body),
             (
                 Role::Session {
                     process: target,
@@ -494,7 +494,7 @@ impl Supervisor {
     }
 
     /// Stops the processes of a pod that may fail over before the node's Lease expires.
-    fn look_at_lease(&mut self) -> io::Result<()> {
+    fn check_lease(&mut self) -> io::Result<()> {
         let Some(lease) = &mut self.lease else {
             return Ok(());
         };

@@ -164,7 +164,7 @@ impl Dispatcher {
             OnShutdown::StopPods => {
                 self.stop_pods(&pods).await;
                 let directory = self.context.csi.directory();
-                if let Err(error) = block_in_place(|| directory.leave()) {
+                if let Err(error) = block_in_place(|| directory.unmount()) {
                     tracing::warn!(%error, "the mount of the drivers' directory is left");
                 }
                 if let Err(error) = self.context.runtime.close().await {

@@ -18,6 +18,7 @@ use nix::sys::stat::{major, minor};
 use object_model::Status;
 use pod_lifecycle::record::Instance;
 use process_telemetry::prometheus::{Label, Page};
+use resource_kinds::MetadataIdentity;
 
 use self::families::{
     BLOCK, COUNTS, CPU, FAULTS, FILE_SYSTEM, FileSystemUse, MACHINE, MEMORY, MetricOf, NETWORK,
@@ -80,9 +81,9 @@ impl<'s> Subject<'s> {
 }
 
 pub async fn answer(sources: Sources) -> Result<Response<BoxBody>, Box<Status>> {
-    let made = blocking_value(move || page(&sources)).await;
+    let page = blocking_value(move || page(&sources)).await;
     let page =
-        made.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+        page.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     Ok(metrics(page))
 }
 
@@ -106,12 +107,12 @@ fn page(sources: &Sources) -> Page {
         let device = devices.name((number(major(device)), number(minor(device))));
         (device, disk)
     });
-    if let Some(own) = &file_system {
+    if let Some(disk) = &file_system {
         files(
             &mut page,
             &root,
-            own,
-            own.1.total.saturating_sub(own.1.free),
+            disk,
+            disk.1.total.saturating_sub(disk.1.free),
         );
     }
     let mut scrape = Scrape {
@@ -152,13 +153,16 @@ fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) 
         return;
     };
     let meta = &view.pod.metadata;
+    let (Ok(key), Ok(uid)) = (meta.object_key(), meta.object_uid()) else {
+        return;
+    };
     let of_pod = Subject {
         id: sandbox.cgroup(),
-        namespace: meta.namespace.as_deref().unwrap_or_default(),
-        pod: meta.name.as_deref().unwrap_or_default(),
+        namespace: &key.namespace,
+        pod: &key.name,
         ..Subject::default()
     };
-    let uid = meta.uid.clone().unwrap_or_default();
+    let uid = uid.to_string();
     let measured = sources.disk.of(&uid);
     let history = &sources.usage;
     if let Some(figures) = history.figures(&UsageSubject::Pod(uid)) {
@@ -192,9 +196,9 @@ fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) 
             usage(page, &subject, &figures);
         }
         let measured = measured.as_ref();
-        let taken = measured.and_then(|measured| measured.files.of_container(name));
-        if let (Some(own), Some([layer, logs])) = (&scrape.file_system, taken) {
-            files(page, &subject, own, layer.plus(logs).bytes);
+        let usage_bytes = measured.and_then(|measured| measured.files.of_container(name));
+        if let (Some(disk), Some([layer, logs])) = (&scrape.file_system, usage_bytes) {
+            files(page, &subject, disk, layer.plus(logs).bytes);
         }
         if let Ok(all) = sandbox.accounting(Some(&runtime_id)) {
             accounting(page, &subject, &all, &mut scrape.devices);

@@ -53,12 +53,12 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// The certificate for new connections.
 #[derive(Debug)]
-struct Shown(watch::Receiver<Option<ServingCertificate>>);
+struct CertificateResolver(watch::Receiver<Option<ServingCertificate>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let shown = self.0.borrow();
-        shown.as_ref().map(ServingCertificate::pair)
+        let certificate = self.0.borrow();
+        certificate.as_ref().map(ServingCertificate::pair)
     }
 }
 
@@ -119,7 +119,7 @@ impl HttpsServer {
         service: NodeService,
         shutdown: CancellationToken,
     ) {
-        let places = Arc::new(Semaphore::new(max.all));
+        let permits = Arc::new(Semaphore::new(max.all));
         let connections = Arc::new(Connections::default());
         loop {
             let accepted = shutdown.run_until_cancelled(self.listener.accept()).await;
@@ -144,8 +144,8 @@ impl HttpsServer {
                 continue;
             };
             // While authenticated clients have all permits, new connections wait in the kernel's queue.
-            let place = shutdown.run_until_cancelled(places.clone().acquire_owned());
-            let Some(Ok(place)) = place.await else {
+            let permit = shutdown.run_until_cancelled(permits.clone().acquire_owned());
+            let Some(Ok(permit)) = permit.await else {
                 return;
             };
             let (access, service) = (self.access.clone(), service.clone());
@@ -156,7 +156,7 @@ impl HttpsServer {
                 if let Some(Err(error)) = served {
                     tracing::debug!(%error, %peer, "connection to the kubelet API ended");
                 }
-                drop((slot, place));
+                drop((slot, permit));
             });
         }
     }
@@ -169,11 +169,11 @@ fn tls(settings: &KubeletApi) -> Result<ServerConfig, KubeletApiError> {
         roots.add(authority?)?;
     }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let shown = Shown(settings.certificate.clone());
+    let resolver = CertificateResolver(settings.certificate.clone());
     let mut tls = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients.allow_unauthenticated().build()?)
-        .with_cert_resolver(Arc::new(shown));
+        .with_cert_resolver(Arc::new(resolver));
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)
 }
@@ -187,8 +187,8 @@ async fn connection(
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
-    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let user = shown.first().and_then(|certificate| {
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let user = certificates.first().and_then(|certificate| {
         let user = User::of_certificate(certificate);
         user.inspect_err(|error| tracing::debug!(%error, "client certificate refused"))
             .ok()

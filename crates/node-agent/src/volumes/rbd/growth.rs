@@ -1,18 +1,20 @@
-//! The growth of mounted images: the server has resized the image, and its file system follows.
+//! The growth of mounted images: after the server has resized the image, the node grows its file system.
 //!
-//! The kernel learns of the new size from the cluster. A node may not watch claims, only read those of its
-//! pods: it checks at intervals, and only at pods with images.
+//! The kernel gets the new size from the cluster. A node may not watch claims, and may only read the claims of
+//! its pods. So it reads the claims of pods with images at an interval.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use host_kernel::blocking;
-use host_kernel::call_with_timeout;
+use host_kernel::{TimedCallError, blocking, call_with_timeout};
 use k8s_openapi::api::core::v1::Pod;
+use object_model::IncompleteMetadata;
 use pod_lifecycle::node::volume_expansion::{KnownVolume, may_grow, plan};
 use rbd_images::{Bus, Image, device_path, exclusively};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_references::claim_of;
 use tokio_util::sync::CancellationToken;
 
@@ -23,13 +25,40 @@ use crate::csi_volumes::LivePod;
 use crate::paths::PodDir;
 use crate::volumes::mount_points::mounts_below;
 
-/// Interval of the looks.
+/// Interval at which claims are read.
 const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Until a file system has grown; a longer growth continues, and is found at a later check.
+/// Time limit of a growth. A longer growth continues, and a later check finds its result.
 const GROW_MAX: Duration = Duration::from_secs(60);
 
-/// Lets the file systems of these pods' images grow with their claims, until `shutdown`.
+/// The reason why a file system has not grown.
+#[derive(Debug, thiserror::Error)]
+enum GrowthError {
+    #[error("the kernel has no images of Ceph")]
+    NoBus,
+    #[error("find the device of {image}: {source}")]
+    Find { image: String, source: io::Error },
+    #[error(transparent)]
+    FileSystem(#[from] local_device::LocalDeviceError),
+    #[error(transparent)]
+    Call(#[from] TimedCallError),
+    #[error(transparent)]
+    Metadata(#[from] IncompleteMetadata),
+    /// The API server has rejected a request, or did not respond.
+    #[error("{0}")]
+    Api(String),
+    /// The text of the event about the failure.
+    #[error("{0}")]
+    Reported(String),
+}
+
+impl From<String> for GrowthError {
+    fn from(message: String) -> Self {
+        Self::Api(message)
+    }
+}
+
+/// Grows the file systems of these pods' images with their claims, until `shutdown`.
 pub async fn keep_growing(
     objects: Arc<ApiObjects>,
     node: String,
@@ -45,12 +74,9 @@ pub async fn keep_growing(
         for live in pods() {
             let dir = PodDir::of(&data_dir, &live.pod);
             let at = dir.clone();
-            let found = blocking(move || {
-                let found = records(&at);
-                found.map_err(|error| format!("read the records of images: {error}"))
-            })
-            .await;
-            let images = found.unwrap_or_else(|error| {
+            let images = blocking(move || records(&at)).await;
+            let images = images.unwrap_or_else(|error: io::Error| {
+                let error = format!("read the records of images: {error}");
                 tracing::warn!(error, "images do not grow");
                 Vec::new()
             });
@@ -58,14 +84,14 @@ pub async fn keep_growing(
                 let target = dir.volume(&volume);
                 let grown = grow(&objects, &node, &live, &volume, image, target).await;
                 if let Err(error) = grown {
-                    tracing::warn!(volume, error, "an image does not grow yet");
+                    tracing::warn!(volume, %error, "an image does not grow yet");
                 }
             }
         }
     }
 }
 
-/// Lets the file system of one volume grow, if its claim asks for it.
+/// Grows the file system of one volume, if its claim requests more.
 async fn grow(
     objects: &ApiObjects,
     node: &str,
@@ -73,87 +99,93 @@ async fn grow(
     volume: &str,
     image: Image,
     target: PathBuf,
-) -> Result<(), String> {
-    let namespace = live.pod.metadata.namespace.as_deref().unwrap_or_default();
-    let Some(name) = writable_claim(&live.pod, volume) else {
+) -> Result<(), GrowthError> {
+    let namespace = live.pod.metadata.object_namespace()?;
+    let Some(name) = writable_claim(&live.pod, volume)? else {
         return Ok(());
     };
     let claim = objects.claim(namespace, &name).await?;
     let Some(claim) = claim.filter(|claim| may_grow(claim, KnownVolume::default())) else {
         return Ok(());
     };
-    let found = objects.volume_of(&claim).await?;
-    let spec = found.spec.as_ref();
+    let persistent = objects.volume_of(&claim).await?;
+    let spec = persistent.spec.as_ref();
     let source = spec.and_then(|spec| spec.rbd.as_ref());
     let is_block = spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block");
     let read_only = source.is_none_or(|source| source.read_only == Some(true));
-    let growth = plan(&claim, &found, KnownVolume::default());
+    let growth = plan(&claim, &persistent, KnownVolume::default());
     let Some(growth) = growth.filter(|_| !is_block && !read_only) else {
         return Ok(());
     };
-    let wanted = u64::try_from(growth.capacity.value()).unwrap_or(0);
+    let desired_bytes = u64::try_from(growth.capacity.value()).unwrap_or(0);
     let growing = ClaimGrowth {
         objects,
         events: &live.events,
         node,
-        volume: found.metadata.name.as_deref().unwrap_or_default(),
+        volume: persistent.metadata.object_name()?,
         growth,
     };
     let claim = growing.begin(&claim).await?;
     let key = format!("grow {}", target.display());
-    let done = call_with_timeout(key, GROW_MAX, move || fill(&image, &target, wanted)).await;
-    match done.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(Filled::Whole) => growing.succeeded(&claim).await,
-        Ok(Filled::Later) => Ok(()),
+    let result =
+        call_with_timeout(key, GROW_MAX, move || fill(&image, &target, desired_bytes)).await;
+    match result.map_err(GrowthError::from).flatten() {
+        Ok(FillResult::Filled) => Ok(growing.succeeded(&claim).await?),
+        Ok(FillResult::NotYet) => Ok(()),
         Err(error) => {
-            let text = growing.warn(&error);
-            let known = KnownVolume::default();
-            growing.failed(&claim, known, &error, false).await?;
-            Err(text)
+            let message = error.to_string();
+            let event = growing.warn(&message);
+            let recorded = KnownVolume::default();
+            growing.failed(&claim, recorded, &message, false).await?;
+            Err(GrowthError::Reported(event))
         }
     }
 }
 
 /// The claim of a pod's volume, if the pod may write to it.
-fn writable_claim(pod: &Pod, volume: &str) -> Option<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
+fn writable_claim(pod: &Pod, volume: &str) -> Result<Option<String>, IncompleteMetadata> {
+    let pod_name = pod.metadata.object_name()?;
     let mut volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
-    let found = volumes.find(|one| one.name == volume)?;
-    let (claim, read_only) = claim_of(name, found)?;
-    (!read_only).then_some(claim)
+    let claim = volumes
+        .find(|candidate| candidate.name == volume)
+        .and_then(|volume| claim_of(pod_name, volume));
+    Ok(claim.and_then(|(claim, read_only)| (!read_only).then_some(claim)))
 }
 
-/// The end of an attempt.
-enum Filled {
+/// The result of an attempt.
+enum FillResult {
     /// The file system fills the device.
-    Whole,
-    /// The kernel does not know the new size yet, or the volume is being unmounted.
-    Later,
+    Filled,
+    /// The kernel does not have the new size yet, or the volume is being unmounted.
+    NotYet,
 }
 
-/// Lets the file system of a mounted image fill its device.
-fn fill(image: &Image, target: &Path, wanted: u64) -> Result<Filled, String> {
-    let shown = image.full_name();
-    let failed = |error: std::io::Error| format!("find the device of {shown}: {error}");
-    let bus = Bus::present().ok_or("the kernel has no images of Ceph")?;
+/// Grows the file system of a mounted image to the size of its device.
+fn fill(image: &Image, target: &Path, desired_bytes: u64) -> Result<FillResult, GrowthError> {
+    let failed = |source: io::Error| GrowthError::Find {
+        image: image.full_name(),
+        source,
+    };
+    let bus = Bus::present().ok_or(GrowthError::NoBus)?;
     let opened = exclusively(image, || {
         let Some(device) = bus.find_device(image)? else {
             return Ok(None);
         };
-        // While the device is open it is not unmapped, and its number is not another image's.
+        // While the device is open, it is not unmapped, and no other image gets its number.
         let open = File::open(device_path(&device))?;
         Ok(Some((device, open)))
     });
     let Some((device, _open)) = opened.map_err(failed)? else {
-        return Ok(Filled::Later);
+        return Ok(FillResult::NotYet);
     };
     let size = bus.size(&device).map_err(failed)?;
-    if size < wanted || mounts_below(target).map_err(failed)?.is_empty() {
-        tracing::debug!(image = shown, size, wanted, "an image grows later");
-        return Ok(Filled::Later);
+    if size < desired_bytes || mounts_below(target).map_err(failed)?.is_empty() {
+        let image = image.full_name();
+        tracing::debug!(image, size, desired_bytes, "an image grows later");
+        return Ok(FillResult::NotYet);
     }
     local_device::grow(&device_path(&device), target)?;
-    Ok(Filled::Whole)
+    Ok(FillResult::Filled)
 }
 
 #[cfg(test)]
@@ -170,9 +202,10 @@ mod tests {
                 {"name": "b", "persistentVolumeClaim": {"claimName": "d", "readOnly": true}},
                 {"name": "e", "rbd": {"monitors": ["m"], "image": "i"}}]}}))
         .unwrap();
-        assert_eq!(writable_claim(&pod, "a").as_deref(), Some("c"));
+        let claim = |volume: &str| writable_claim(&pod, volume).unwrap();
+        assert_eq!(claim("a").as_deref(), Some("c"));
         for other in ["b", "e", "none"] {
-            assert_eq!(writable_claim(&pod, other), None, "{other}");
+            assert_eq!(claim(other), None, "{other}");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `rbd` volumes: images of a Ceph cluster that the kernel maps as block devices of this node.
 //!
-//! Each pod that uses an image has a record beside its volumes, which is written before the image is
-//! mapped and goes after it is unmapped. So a new agent knows the devices of the former one, and the device
-//! goes with the last pod of the node that uses it. A record without a device is no error: a reboot
-//! unmaps all.
+//! The directory of each pod that uses an image has a record of the image. The record is written before the
+//! image is mapped, and deleted after the image is unmapped. So a new agent can list the devices of the former
+//! agent, and the image is unmapped with the last pod of the node that uses it. A record without a device is
+//! no error: a reboot unmaps all images.
 //!
-//! Only one node writes to an image, unless its volume allows more: it is mapped with its lock, where it
-//! can have one, and `rbd status` must name no other client.
+//! Only one node writes to an image, unless its volume allows more: the image is mapped with its lock, if it
+//! supports a lock, and `rbd status` must name no other client.
 
 mod growth;
 
@@ -17,33 +17,37 @@ use std::thread;
 use std::time::Duration;
 
 use host_kernel::durable_file::{Durability, replace};
-use host_kernel::{blocking, call_with_timeout};
+use host_kernel::{Interrupted, TimedCallError, blocking, call_with_timeout};
 use kube_api_client::guarded_writes::chain;
+use object_model::ObjectKey;
 use rbd_images::{
-    Bus, Device, Image, ImageAccess, RbdLogin, RbdProgram, RbdProgramError, RbdSource, SecretName,
-    UnmapError, device_path, exclusively, key_in_keyring, monitor_addresses,
+    Bus, Device, Image, ImageAccess, InvalidSource, MapError, MonitorsError, NoBus, RbdLogin,
+    RbdProgram, RbdProgramError, RbdSource, SecretName, UnmapError, device_path, exclusively,
+    key_in_keyring, monitor_addresses,
 };
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::growth::keep_growing;
+use super::error::VolumeSetupError;
 use super::mount_points::mounts_below;
-use super::{BlockVolume, Prepared, VolumeSetupError, block, local_device, nfs, ownership};
+use super::prepared::{BlockVolume, Prepared};
+use super::{block, local_device, nfs, ownership};
 use crate::api::objects::ApiObjects;
 use crate::paths::PodDir;
 
-/// Until an image is mapped, formatted and mounted.
+/// Time limit to map, format and mount an image.
 const PREPARE_MAX: Duration = Duration::from_secs(180);
 
-/// A device may be open for a moment: udev reads new ones.
-const BUSY_TRIES: u32 = 20;
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// Attempts to unmap a device. A device may be open for a moment, because udev reads new devices.
+const UNMAP_ATTEMPTS_MAX: u32 = 20;
+const UNMAP_DELAY: Duration = Duration::from_millis(100);
 
 /// The use of an image by a pod's volume.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Usage {
-    /// Whether the containers have the device.
+    /// Whether the containers use the device.
     pub is_block: bool,
     /// Whether other nodes may write to it at the same time.
     pub is_shared: bool,
@@ -51,14 +55,98 @@ pub(super) struct Usage {
     pub options: Vec<String>,
     /// Whether the containers only read.
     pub read_only: bool,
-    /// The group that the files are given to, and whether only if the root is not its own.
-    pub group: Option<(u32, bool)>,
+    /// The group of the files; `None` if they keep their group.
+    pub group: Option<GroupChange>,
+}
+
+/// The change of the group of a volume's files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupChange {
+    pub gid: u32,
+    /// Whether the files keep their group if the volume's root has the group already.
+    pub on_mismatch_only: bool,
+}
+
+/// The reason why an image is not mapped, mounted or unmapped.
+#[derive(Debug, thiserror::Error)]
+pub enum RbdVolumeError {
+    #[error("read the mounts: {0}")]
+    Mounts(io::Error),
+    #[error(transparent)]
+    Source(#[from] InvalidSource),
+    #[error(transparent)]
+    Bus(#[from] NoBus),
+    #[error(transparent)]
+    Monitors(#[from] MonitorsError),
+    #[error(transparent)]
+    Map(#[from] MapError),
+    #[error("read the keyring {path}: {source}")]
+    Keyring { path: String, source: io::Error },
+    /// The API server has rejected a request, or did not respond.
+    #[error("{0}")]
+    Api(String),
+    #[error("secret \"{0}\" not found")]
+    SecretNotFound(ObjectKey),
+    #[error(
+        "secret \"{secret}\" has the type {existing:?}, and volumes of Ceph need {:?}",
+        PROVISIONER
+    )]
+    SecretType { secret: ObjectKey, existing: String },
+    #[error("secret \"{secret}\": {reason}")]
+    SecretKey {
+        secret: ObjectKey,
+        reason: &'static str,
+    },
+    #[error("find the device of {image}: {source}")]
+    Find { image: String, source: io::Error },
+    #[error(
+        "the image {image} is mapped on this machine as {}, and not for pods of this node",
+        device.display()
+    )]
+    Foreign { image: String, device: PathBuf },
+    #[error("the image {0} has no device")]
+    NoDevice(String),
+    #[error("open {}: {source}", device.display())]
+    Open { device: PathBuf, source: io::Error },
+    #[error("the pod is gone")]
+    PodDeleted,
+    #[error("nobody waits for the volume any more")]
+    Abandoned,
+    #[error(
+        "the image {0} has no feature \"exclusive-lock\", and the program \"rbd\" (ceph-common) is not \
+         installed on the node: whether another machine writes to the image cannot be told"
+    )]
+    ProgramMissing(String),
+    #[error("{0}")]
+    Program(String),
+    #[error("rbd image {image} is still being used: by {}", clients.join(", "))]
+    InUse { image: String, clients: Vec<String> },
+    #[error("map {image}: {source}")]
+    Call {
+        image: String,
+        source: TimedCallError,
+    },
+    #[error("apply fsGroup: {0}")]
+    FsGroup(io::Error),
+    #[error("unmount a volume whose pod is gone: {0}")]
+    Unmount(io::Error),
+    #[error("find the users of an image: {0}")]
+    Users(io::Error),
+    #[error(transparent)]
+    Device(#[from] block::DeviceError),
+    #[error(transparent)]
+    FileSystem(#[from] local_device::LocalDeviceError),
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl From<String> for RbdVolumeError {
+    fn from(message: String) -> Self {
+        Self::Api(message)
+    }
 }
 
 /// Maps the image of a pod's volume and mounts it, unless it is mounted there.
-///
-/// # Errors
-/// As users read them.
 pub(super) async fn prepare(
     objects: &ApiObjects,
     dir: &PodDir,
@@ -67,9 +155,9 @@ pub(super) async fn prepare(
     usage: Usage,
 ) -> Result<Prepared, VolumeSetupError> {
     let (is_block, read_only) = (usage.is_block, usage.read_only || source.read_only);
-    let failed = |message: String| VolumeSetupError {
+    let failed = |error: RbdVolumeError| VolumeSetupError {
         block: is_block,
-        message,
+        cause: error.into(),
     };
     let target = dir.volume(volume);
     let at = target.clone();
@@ -83,7 +171,7 @@ pub(super) async fn prepare(
     if mounted.map_err(failed)? && !is_block {
         return Ok(prepared);
     }
-    source.check().map_err(|error| failed(error.to_string()))?;
+    source.check().map_err(|error| failed(error.into()))?;
     let key = key(objects, &source).await.map_err(failed)?;
     let abandoned = CancellationToken::new();
     let attempt = Attempt {
@@ -96,11 +184,11 @@ pub(super) async fn prepare(
         abandoned: abandoned.clone(),
     };
     let _abandon = abandoned.drop_guard();
-    let shown = format!("map {}/{}", attempt.source.pool, attempt.source.image);
+    let image = format!("{}/{}", attempt.source.pool, attempt.source.image);
     let name = format!("rbd {}", prepared.path.display());
-    let done = call_with_timeout(name, PREPARE_MAX, move || attempt.run()).await;
-    let done = done.unwrap_or_else(|error| Err(format!("{shown}: {error}")));
-    let device = done.map_err(failed)?;
+    let device = call_with_timeout(name, PREPARE_MAX, move || attempt.run()).await;
+    let device = device.unwrap_or_else(|source| Err(RbdVolumeError::Call { image, source }));
+    let device = device.map_err(failed)?;
     if is_block {
         prepared.path = device;
         prepared.block = Some(BlockVolume::Device);
@@ -109,14 +197,14 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-fn is_mounted(target: &Path) -> Result<bool, String> {
-    let mounts = mounts_below(target).map_err(|error| format!("read the mounts: {error}"))?;
+fn is_mounted(target: &Path) -> Result<bool, RbdVolumeError> {
+    let mounts = mounts_below(target).map_err(RbdVolumeError::Mounts)?;
     Ok(!mounts.is_empty())
 }
 
-/// The key of the user: of the Secret, or of the keyring on the node. A cluster without authentication
-/// needs none.
-async fn key(objects: &ApiObjects, source: &RbdSource) -> Result<Option<String>, String> {
+/// The key of the user: of the Secret, or of the keyring on the node. `None` if there is no keyring: a cluster
+/// without authentication needs no key.
+async fn key(objects: &ApiObjects, source: &RbdSource) -> Result<Option<String>, RbdVolumeError> {
     let Some(SecretName {
         namespace,
         name,
@@ -127,24 +215,23 @@ async fn key(objects: &ApiObjects, source: &RbdSource) -> Result<Option<String>,
         return blocking(move || match fs::read_to_string(&path) {
             Ok(text) => Ok(key_in_keyring(&text, &user)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("read the keyring {path}: {error}")),
+            Err(source) => Err(RbdVolumeError::Keyring { path, source }),
         })
         .await;
     };
-    let secret = objects.secret(namespace, name).await?;
-    let secret = secret.ok_or_else(|| format!("secret \"{namespace}/{name}\" not found"))?;
-    if *is_typed && secret.type_.as_deref() != Some(PROVISIONER) {
-        let found = secret.type_.unwrap_or_default();
-        return Err(format!(
-            "secret \"{namespace}/{name}\" has the type {found:?}, and volumes of Ceph need {PROVISIONER:?}"
-        ));
+    let secret = ObjectKey::new(&**namespace, &**name);
+    let object = objects.secret(namespace, name).await?;
+    let object = object.ok_or_else(|| RbdVolumeError::SecretNotFound(secret.clone()))?;
+    if *is_typed && object.type_.as_deref() != Some(PROVISIONER) {
+        let existing = object.type_.unwrap_or_default();
+        return Err(RbdVolumeError::SecretType { secret, existing });
     }
-    let key = key_of(&secret.data.unwrap_or_default());
-    let key = key.map_err(|why| format!("secret \"{namespace}/{name}\": {why}"))?;
+    let key = key_of(&object.data.unwrap_or_default());
+    let key = key.map_err(|reason| RbdVolumeError::SecretKey { secret, reason })?;
     Ok(Some(key))
 }
 
-/// One attempt to prepare a volume. Its pod may be gone at any step: its record says so.
+/// One attempt to prepare a volume. The pod may be deleted at any step; then its record is deleted.
 struct Attempt {
     dir: PodDir,
     volume: String,
@@ -153,60 +240,64 @@ struct Attempt {
     key: Option<String>,
     /// Runs the program `rbd`.
     runtime: Handle,
-    /// Cancelled when nobody waits for the attempt any more.
+    /// Cancelled when no task waits for the attempt any more.
     abandoned: CancellationToken,
 }
 
 impl Attempt {
-    fn run(&self) -> Result<PathBuf, String> {
-        let bus = Bus::open().map_err(|error| error.to_string())?;
-        let monitors = monitor_addresses(&self.source.monitors);
+    fn run(&self) -> Result<PathBuf, RbdVolumeError> {
+        let bus = Bus::open()?;
         let image = Image {
-            monitors: monitors.map_err(|error| error.to_string())?,
+            monitors: monitor_addresses(&self.source.monitors)?,
             pool: self.source.pool.clone(),
             name: self.source.image.clone(),
         };
         let (device, open) = self.mapped(&bus, &image)?;
-        let used = self.use_device(&device, &device_path(&device));
-        // Until here the device could not be unmapped, and its number not become another image's.
+        let path = self.mount_device(&device, &device_path(&device));
+        // While the device was open, it could not be unmapped, and no other image could get its number.
         drop(open);
-        if used.is_err() || !record(&self.dir, &self.volume).exists() {
-            self.undo(&bus, &device)?;
+        if path.is_err() || !record(&self.dir, &self.volume).exists() {
+            self.unmap_unused(&bus, &device)?;
         }
-        used
+        path
     }
 
-    /// The device of the image, mapped if it is not, and held open.
-    fn mapped(&self, bus: &Bus, image: &Image) -> Result<(Device, File), String> {
-        let shown = image.full_name();
-        let read = |error: io::Error| format!("find the device of {shown}: {error}");
+    /// The device of the image, which is mapped if necessary, and an open file of the device.
+    fn mapped(&self, bus: &Bus, image: &Image) -> Result<(Device, File), RbdVolumeError> {
+        let read = |source: io::Error| RbdVolumeError::Find {
+            image: image.full_name(),
+            source,
+        };
         let is_new = exclusively(image, || {
             let device = bus.find_device(image).map_err(read)?;
-            let ours = users(&self.dir, image).map_err(read)?;
-            if let Some(device) = device.as_ref().filter(|_| ours.is_empty()) {
-                return Err(format!(
-                    "the image {shown} is mapped on this machine as {}, and not for pods of this node",
-                    device_path(device).display()
-                ));
+            let pods = users(&self.dir, image).map_err(read)?;
+            if let Some(device) = device.as_ref().filter(|_| pods.is_empty()) {
+                return Err(RbdVolumeError::Foreign {
+                    image: image.full_name(),
+                    device: device_path(device),
+                });
             }
             write_record(&self.dir, &self.volume, image).map_err(read)?;
             Ok(device.is_none())
         })?;
         if is_new {
             let (source, key) = (&self.source, self.key.as_deref());
-            let mapped = bus.map_image(image, source, key, self.access());
-            mapped.map_err(|error| error.to_string())?;
+            bus.map_image(image, source, key, self.access())?;
         }
         let opened = exclusively(image, || {
             let device = bus.find_device(image).map_err(read)?;
-            let device = device.ok_or_else(|| format!("the image {shown} has no device"))?;
+            let device = device.ok_or_else(|| RbdVolumeError::NoDevice(image.full_name()))?;
             if !record(&self.dir, &self.volume).exists() {
                 return Ok(None);
             }
             let path = device_path(&device);
-            let open = File::open(&path);
-            let open = open.map_err(|error| format!("open {}: {error}", path.display()))?;
-            Ok::<_, String>(Some((device, open)))
+            match File::open(&path) {
+                Ok(file) => Ok(Some((device, file))),
+                Err(source) => Err(RbdVolumeError::Open {
+                    device: path,
+                    source,
+                }),
+            }
         })?;
         if let Some(opened) = opened {
             return Ok(opened);
@@ -216,7 +307,7 @@ impl Attempt {
             false => Ok(()),
         });
         unmapped.map_err(|error| read(error.into()))?;
-        Err("the pod is gone".to_owned())
+        Err(RbdVolumeError::PodDeleted)
     }
 
     fn access(&self) -> ImageAccess {
@@ -227,7 +318,8 @@ impl Attempt {
         }
     }
 
-    fn use_device(&self, device: &Device, at: &Path) -> Result<PathBuf, String> {
+    /// Mounts the device, or checks that a block volume has a device.
+    fn mount_device(&self, device: &Device, at: &Path) -> Result<PathBuf, RbdVolumeError> {
         if self.access() == ImageAccess::Locked {
             self.check_alone(device)?;
         }
@@ -239,17 +331,17 @@ impl Attempt {
         let file_system = self.source.file_system.as_deref();
         let (options, read_only) = (&self.usage.options, self.source.read_only);
         local_device::mount_at(at, &target, file_system, options, read_only)?;
-        if let Some((gid, on_mismatch)) = self.usage.group.filter(|_| !read_only) {
-            ownership::give_to_group(&target, gid, on_mismatch)
-                .map_err(|error| format!("apply fsGroup: {error}"))?;
+        if let Some(group) = self.usage.group.filter(|_| !read_only) {
+            ownership::give_to_group(&target, group.gid, group.on_mismatch_only)
+                .map_err(RbdVolumeError::FsGroup)?;
         }
         Ok(at.to_owned())
     }
 
-    /// Checks that no other client has the image open. It is mapped here already, so of two nodes that
-    /// begin at once, each sees the other.
-    fn check_alone(&self, device: &Device) -> Result<(), String> {
-        let shown = device.image.full_name();
+    /// Checks that no other client has the image open. The image is already mapped on this node, so two nodes
+    /// that begin at the same time see each other.
+    fn check_alone(&self, device: &Device) -> Result<(), RbdVolumeError> {
+        let image = device.image.full_name();
         let login = RbdLogin {
             monitors: device.image.monitors.clone(),
             pool: device.image.pool.clone(),
@@ -260,28 +352,20 @@ impl Attempt {
         let watchers = program.other_watchers(&login, &device.image.name, &device.client);
         let watchers = self.abandoned.run_until_cancelled(watchers);
         match self.runtime.block_on(watchers) {
-            None => Err("nobody waits for the volume any more".to_owned()),
+            None => Err(RbdVolumeError::Abandoned),
             Some(Err(RbdProgramError::Missing)) if device.is_locked => Ok(()),
-            Some(Err(RbdProgramError::Missing)) => Err(format!(
-                "the image {shown} has no feature \"exclusive-lock\", and the program \"rbd\" \
-                 (ceph-common) is not installed on the node: whether another machine writes to \
-                 the image cannot be told"
-            )),
-            Some(Err(error)) => Err(chain(&error)),
-            Some(Ok(others)) if others.is_empty() => Ok(()),
-            Some(Ok(others)) => Err(format!(
-                "rbd image {shown} is still being used: by {}",
-                others.join(", ")
-            )),
+            Some(Err(RbdProgramError::Missing)) => Err(RbdVolumeError::ProgramMissing(image)),
+            Some(Err(error)) => Err(RbdVolumeError::Program(chain(&error))),
+            Some(Ok(clients)) if clients.is_empty() => Ok(()),
+            Some(Ok(clients)) => Err(RbdVolumeError::InUse { image, clients }),
         }
     }
 
-    /// Gives up a device that is not used, or whose pod is gone.
-    fn undo(&self, bus: &Bus, device: &Device) -> Result<(), String> {
-        let is_gone = !record(&self.dir, &self.volume).exists();
-        if is_gone && !self.usage.is_block {
-            nfs::unmount(&self.dir.volume(&self.volume))
-                .map_err(|error| format!("unmount a volume whose pod is gone: {error}"))?;
+    /// Unmaps a device that is not used, or whose pod is deleted.
+    fn unmap_unused(&self, bus: &Bus, device: &Device) -> Result<(), RbdVolumeError> {
+        let is_deleted = !record(&self.dir, &self.volume).exists();
+        if is_deleted && !self.usage.is_block {
+            nfs::unmount(&self.dir.volume(&self.volume)).map_err(RbdVolumeError::Unmount)?;
         }
         let image = &device.image;
         let unmapped = retry_while_open(image, || {
@@ -293,8 +377,8 @@ impl Attempt {
             }
         });
         match unmapped {
-            Err(UnmapError::Unknown(error)) => Err(format!("find the users of an image: {error}")),
-            // A device that stays is found by the next attempt, or when the pod goes.
+            Err(UnmapError::Unknown(error)) => Err(RbdVolumeError::Users(error)),
+            // The next attempt unmaps a remaining device, or the deletion of the pod.
             Err(error) => {
                 tracing::debug!(image = image.full_name(), %error, "an image stays mapped");
                 Ok(())
@@ -308,7 +392,7 @@ impl Attempt {
 pub(super) fn targets(dir: &PodDir) -> io::Result<Vec<PathBuf>> {
     let records = records(dir)?;
     let targets = records.iter().map(|(volume, _)| dir.volume(volume));
-    // As the mount table has them.
+    // The mount table has absolute paths without links.
     Ok(targets
         .filter_map(|target| {
             fs::canonicalize(target.parent()?)
@@ -319,24 +403,25 @@ pub(super) fn targets(dir: &PodDir) -> io::Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Unmaps the images of which the pod was the last user; nothing of it is mounted any more.
+/// Unmaps the images of which the pod was the last user. The volumes of the pod must be unmounted.
 ///
 /// # Errors
-/// An image is still open, or its cluster does not answer; then it can be tried again.
+/// An image is still open, or its cluster does not answer; the caller can retry.
 pub(super) fn release(dir: &PodDir) -> io::Result<()> {
     for (volume, image) in records(dir)? {
         retry_while_open(&image, || {
             let users = users(dir, &image)?;
             let others = users.iter().filter(|user| *user != dir).count();
-            let again = records(dir)?;
-            let own = again.iter().filter(|(_, other)| other.is(&image)).count();
+            let current = records(dir)?;
+            let uses = current.iter().filter(|(_, other)| other.is(&image)).count();
             if others == 0
-                && own <= 1
+                && uses <= 1
                 && let Some(bus) = Bus::present()
             {
                 bus.unmap(&image)?;
             }
-            // Under the same lock: of two last users, the second one unmaps the image.
+            // With the lock of the image: if the last two pods are released concurrently, the second pod unmaps
+            // the image.
             Ok(fs::remove_file(record(dir, &volume))?)
         })?;
     }
@@ -346,18 +431,18 @@ pub(super) fn release(dir: &PodDir) -> io::Result<()> {
     }
 }
 
-/// Works on an image, again while its device is open. Others work on the image during the pauses, so each try
-/// begins with the users of the image.
+/// Works on an image, and retries while its device is open. Other tasks use the image between the attempts, so
+/// each attempt reads the users of the image again.
 fn retry_while_open(
     image: &Image,
     work: impl Fn() -> Result<(), UnmapError>,
 ) -> Result<(), UnmapError> {
-    let mut tries = 1;
+    let mut attempts = 1;
     loop {
         match exclusively(image, &work) {
-            Err(UnmapError::IsOpen { .. }) if tries < BUSY_TRIES => {
-                tries += 1;
-                thread::sleep(BUSY_PAUSE);
+            Err(UnmapError::IsOpen { .. }) if attempts < UNMAP_ATTEMPTS_MAX => {
+                attempts += 1;
+                thread::sleep(UNMAP_DELAY);
             }
             other => return other,
         }
@@ -376,7 +461,7 @@ fn record(dir: &PodDir, volume: &str) -> PathBuf {
 fn write_record(dir: &PodDir, volume: &str, image: &Image) -> io::Result<()> {
     fs::create_dir_all(directory(dir))?;
     let text = serde_json::to_vec(image)?;
-    // A loss of power unmaps the image.
+    // A power failure unmaps the image, so the record need not be durable.
     replace(&record(dir, volume), &text, 0o600, Durability::PageCache)
 }
 
@@ -386,19 +471,19 @@ fn records(dir: &PodDir) -> io::Result<Vec<(String, Image)>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    let mut found = Vec::new();
+    let mut images = Vec::new();
     for entry in entries {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
         match serde_json::from_slice(&fs::read(entry.path())?) {
-            Ok(image) => found.push((name, image)),
-            // Half a file of a writer that was killed, before it mapped anything.
+            Ok(image) => images.push((name, image)),
+            // A partial file: the writer was killed before it mapped the image.
             Err(_) => fs::remove_file(entry.path())?,
         }
     }
-    Ok(found)
+    Ok(images)
 }
 
 /// The pods of the node with a record of an image.
@@ -410,14 +495,14 @@ fn users(dir: &PodDir, image: &Image) -> io::Result<Vec<PodDir>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    let mut found = Vec::new();
+    let mut users = Vec::new();
     for entry in entries {
         let pod = PodDir::at(entry?.path());
         if records(&pod)?.iter().any(|(_, used)| used.is(image)) {
-            found.push(pod);
+            users.push(pod);
         }
     }
-    Ok(found)
+    Ok(users)
 }
 
 /// The mounts of an image in a pod.

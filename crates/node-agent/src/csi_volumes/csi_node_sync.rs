@@ -16,18 +16,18 @@ use super::volumes::CsiVolumes;
 
 /// Delay after a failed write, doubled after each further failure up to the interval of the periodic
 /// checks.
-const PAUSE: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(300);
 
 /// Keeps the registered drivers in the API until `shutdown`; `node` is the uid of the Node object.
-pub async fn keep_shown(
+pub async fn keep_csi_node(
     volumes: Arc<CsiVolumes>,
     mut node: watch::Receiver<Option<String>>,
     shutdown: CancellationToken,
 ) {
     let mut changes = volumes.drivers().changes();
     let mut next = Instant::now();
-    let mut backoff = Backoff::new(PAUSE, INTERVAL);
+    let mut backoff = Backoff::new(FIRST_DELAY, INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -40,11 +40,11 @@ pub async fn keep_shown(
         let Some(drivers) = volumes.drivers().complete().filter(|_| is_registered) else {
             continue;
         };
-        let shown = csi_node::show(volumes.client(), volumes.node(), &drivers).await;
-        match shown {
+        let written = csi_node::publish_all(volumes.client(), volumes.node(), &drivers).await;
+        match written {
             Ok(()) => backoff.reset(),
             Err(error) => {
-                tracing::warn!(error, "the drivers of the node are not shown");
+                tracing::warn!(%error, "the drivers of the node are not published");
                 next = Instant::now() + backoff.fail();
             }
         }

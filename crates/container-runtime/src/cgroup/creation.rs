@@ -23,12 +23,12 @@ pub(super) fn lacking(has: impl Fn(&str) -> bool, root: &Path) -> io::Result<()>
 }
 
 /// Creates the directory of a group and its parents.
-pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir).map_err(|error| not_made(dir, &error))
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir).map_err(|error| creation_error(dir, &error))
 }
 
 /// A readable error for a group that the kernel does not create; pure.
-pub(super) fn not_made(dir: &Path, error: &io::Error) -> io::Error {
+pub(super) fn creation_error(dir: &Path, error: &io::Error) -> io::Error {
     let why = match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EAGAIN) => "the kernel takes no more control groups here: ",
         Some(libc::EROFS) => "control groups are mounted read-only: ",
@@ -47,7 +47,7 @@ mod tests {
     fn a_group_that_cannot_be_made_is_told_in_words() {
         let told = |number| {
             let error = io::Error::from_raw_os_error(number);
-            not_made(Path::new("/c/pod1"), &error).to_string()
+            creation_error(Path::new("/c/pod1"), &error).to_string()
         };
         let full = "make the control group /c/pod1: the kernel takes no more control groups here: No space left";
         assert!(

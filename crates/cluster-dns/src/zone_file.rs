@@ -16,12 +16,12 @@ use object_model::ObjectKey;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::limits::KEEP_PERIOD;
+use crate::limits::ZONE_WRITE_DELAY;
 
 /// A Service in the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct KeptService {
+struct StoredService {
     namespace: String,
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,28 +56,29 @@ impl ZoneFile {
             Ok(bytes) => bytes,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(file = %self.file.display(), %error, "kept names not read");
+                    tracing::warn!(file = %self.file.display(), %error, "stored names not read");
                 }
                 return None;
             }
         };
-        let services: Vec<KeptService> = match serde_json::from_slice(&bytes) {
+        let services: Vec<StoredService> = match serde_json::from_slice(&bytes) {
             Ok(services) => services,
             Err(error) => {
-                tracing::warn!(file = %self.file.display(), %error, "kept names not read");
+                tracing::warn!(file = %self.file.display(), %error, "stored names not read");
                 return None;
             }
         };
         let mut zone = Zone::new(settings);
-        for one in &services {
-            let slices: Vec<&EndpointSlice> = one.slices.iter().collect();
-            zone.replace(&one.namespace, &one.name, one.service.as_ref(), &slices);
+        for stored in &services {
+            let slices: Vec<&EndpointSlice> = stored.slices.iter().collect();
+            let service = stored.service.as_ref();
+            zone.replace(&stored.namespace, &stored.name, service, &slices);
         }
         Some(zone)
     }
 
     /// Records changes of the zone, which are written when they are due.
-    pub(crate) fn note(&mut self, states: &[ServiceState]) {
+    pub(crate) fn record(&mut self, states: &[ServiceState]) {
         for state in states {
             if state.service.is_none() && state.slices.is_empty() {
                 self.states.remove(&state.key);
@@ -91,7 +92,8 @@ impl ZoneFile {
             }
         }
         if !states.is_empty() {
-            self.due.get_or_insert_with(|| Instant::now() + KEEP_PERIOD);
+            self.due
+                .get_or_insert_with(|| Instant::now() + ZONE_WRITE_DELAY);
         }
     }
 
@@ -104,44 +106,53 @@ impl ZoneFile {
     pub(crate) fn write(&mut self) {
         let is_writing = |task: &BlockingTask<(), Interrupted>| !task.is_finished();
         if self.writing.as_ref().is_some_and(is_writing) {
-            self.due = Some(Instant::now() + KEEP_PERIOD);
+            self.due = Some(Instant::now() + ZONE_WRITE_DELAY);
             return;
         }
         self.due = None;
         let file = self.file.clone();
-        let states: Vec<KeptState> = self.states.values().map(kept_state).collect();
+        let states: Vec<StoredState> = self.states.values().map(stored_state).collect();
         self.writing = Some(blocking_value(move || {
-            let services: Vec<KeptService> = states.into_iter().map(reduced).collect();
+            let services: Vec<StoredService> = states.into_iter().map(reduced).collect();
             let text = serde_json::to_vec(&services).map_err(io::Error::other);
             let written = text
                 .and_then(|text| durable_file::replace(&file, &text, 0o600, Durability::PageCache));
             if let Err(error) = written {
-                tracing::warn!(file = %file.display(), %error, "names not kept");
+                tracing::warn!(file = %file.display(), %error, "names not stored");
             }
         }));
     }
 }
 
-type KeptState = (ObjectKey, Option<Arc<Service>>, Vec<Arc<EndpointSlice>>);
+struct StoredState {
+    key: ObjectKey,
+    service: Option<Arc<Service>>,
+    slices: Vec<Arc<EndpointSlice>>,
+}
 
-fn kept_state(state: &ServiceState) -> KeptState {
-    (
-        state.key.clone(),
-        state.service.clone(),
-        state.slices.clone(),
-    )
+fn stored_state(state: &ServiceState) -> StoredState {
+    StoredState {
+        key: state.key.clone(),
+        service: state.service.clone(),
+        slices: state.slices.clone(),
+    }
 }
 
 /// The parts of the objects from which the zone is built.
-fn reduced((key, service, slices): KeptState) -> KeptService {
-    let metadata = |of: &ObjectMeta| ObjectMeta {
-        name: of.name.clone(),
-        namespace: of.namespace.clone(),
-        labels: of.labels.clone(),
-        annotations: of.annotations.clone(),
+fn reduced(state: StoredState) -> StoredService {
+    let StoredState {
+        key,
+        service,
+        slices,
+    } = state;
+    let metadata = |full: &ObjectMeta| ObjectMeta {
+        name: full.name.clone(),
+        namespace: full.namespace.clone(),
+        labels: full.labels.clone(),
+        annotations: full.annotations.clone(),
         ..ObjectMeta::default()
     };
-    KeptService {
+    StoredService {
         namespace: key.namespace.to_string(),
         name: key.name.to_string(),
         service: service.map(|service| Service {
