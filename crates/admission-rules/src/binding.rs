@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use custom_resources::ExpressionError;
 use json_tree::Value;
+use object_model::LabelSelector;
 use resource_kinds::ObjectReader;
 
+use crate::error::RuleError;
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, ResourceAndKind};
 
@@ -29,7 +32,7 @@ pub(crate) struct BoundPolicy<R> {
     pub spec: Value,
     pub bound: Value,
     /// The compiled rules of the policy, or the error of the compilation.
-    pub rules: Result<R, String>,
+    pub rules: Result<R, ExpressionError>,
 }
 
 impl<R> BoundPolicy<R> {
@@ -37,7 +40,7 @@ impl<R> BoundPolicy<R> {
     pub fn all(
         policies: &[Value],
         bindings: &[Value],
-        read: impl Fn(&Value) -> Result<R, String>,
+        read: impl Fn(&Value) -> Result<R, ExpressionError>,
     ) -> Vec<Self> {
         let name = |object: &Value| {
             let name = object["metadata"]["name"].as_str();
@@ -66,7 +69,7 @@ impl<R> BoundPolicy<R> {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-    ) -> Result<Option<usize>, String> {
+    ) -> Result<Option<usize>, RuleError> {
         let of_policy = holds(&self.spec["matchConstraints"], request, subjects, false)?;
         let of_binding = holds(&self.bound["matchResources"], request, subjects, true)?;
         Ok(of_policy.filter(|_| of_binding.is_some()))
@@ -82,7 +85,7 @@ impl<R> BoundPolicy<R> {
         &self,
         request: &Request<'_>,
         cluster: &ParameterSource<'_>,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Vec<Value>, RuleError> {
         let (kind, reference) = (&self.spec["paramKind"], &self.bound["paramRef"]);
         if !kind.is_object() || !reference.is_object() {
             return Ok(vec![Value::Null]);
@@ -90,7 +93,10 @@ impl<R> BoundPolicy<R> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (version, name) = (text(&kind["apiVersion"]), text(&kind["kind"]));
         let Some((group, plural)) = (cluster.plural_of)(&version, &name) else {
-            return Err(format!("paramKind {version}, Kind={name} is not served"));
+            return Err(RuleError::ParameterKind {
+                version,
+                kind: name,
+            });
         };
         let namespace = match text(&reference["namespace"]) {
             none if none.is_empty() => request.namespace.to_owned(),
@@ -104,17 +110,14 @@ impl<R> BoundPolicy<R> {
                 .into_iter()
                 .collect(),
             _ => {
-                let selector = object_model::LabelSelector::from_json(&reference["selector"]);
-                let selector = selector.map_err(|error| error.to_string())?;
+                let selector = LabelSelector::from_json(&reference["selector"])?;
                 let mut all = cluster.objects.list(&group, &plural, &namespace);
                 all.retain(|object| selector.matches_object(object));
                 all.into_iter().map(Arc::unwrap_or_clone).collect()
             }
         };
         if objects.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
-            return Err(
-                "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned(),
-            );
+            return Err(RuleError::NoParameters);
         }
         Ok(objects)
     }
@@ -126,7 +129,7 @@ fn holds(
     request: &Request<'_>,
     subjects: &[ResourceAndKind<'_>],
     all: bool,
-) -> Result<Option<usize>, String> {
+) -> Result<Option<usize>, RuleError> {
     if !part.is_object() {
         return Ok(all.then_some(0));
     }

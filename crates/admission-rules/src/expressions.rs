@@ -1,11 +1,13 @@
 //! Expressions in webhooks and policies. They are compiled at the creation, so that invalid expressions are refused.
 
-use custom_resources::{Expression, Values};
+use custom_resources::{Expression, ExpressionError, Values};
 use json_tree::Value;
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::ObjectReader;
 use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
 use resource_kinds::admissionregistration::GROUP;
+
+use crate::error::RuleError;
 
 /// The variables of conditions and rules.
 const ABOUT: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
@@ -30,13 +32,13 @@ impl Variables {
     ///
     /// # Errors
     /// The first variable that does not compile.
-    pub fn read(list: &Value, names: &[&str]) -> Result<Self, String> {
+    pub fn read(list: &Value, names: &[&str]) -> Result<Self, ExpressionError> {
         let list = list.as_array().into_iter().flatten();
         let variables = list.map(|one| {
             let name = one["name"].as_str().unwrap_or_default().to_owned();
             Ok((name, compile(&one["expression"], names)?))
         });
-        variables.collect::<Result<_, String>>().map(Self)
+        variables.collect::<Result<_, ExpressionError>>().map(Self)
     }
 
     /// Evaluates the variables in order, and adds their values.
@@ -55,14 +57,14 @@ pub(crate) enum MatchResult {
     Yes,
     No,
     /// The evaluation of a condition failed, and no other condition is false.
-    Unknown(String),
+    Unknown(RuleError),
 }
 
 /// Compiles the conditions of a webhook or policy.
 ///
 /// # Errors
 /// The first condition that does not compile. (Stored conditions always compile.)
-pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, String> {
+pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, ExpressionError> {
     let list = list.as_array().into_iter().flatten();
     list.map(|condition| {
         Ok(Condition {
@@ -80,8 +82,13 @@ pub(crate) fn met(conditions: &[Condition], values: &Values) -> MatchResult {
         match condition.expression.evaluate(values) {
             Ok(result) if result.as_bool() == Some(true) => {}
             Ok(result) if result.as_bool() == Some(false) => return MatchResult::No,
-            Ok(_) => unknown = Some(format!("{}: not true or false", condition.name)),
-            Err(error) => unknown = Some(format!("{}: {error}", condition.name)),
+            Ok(_) => unknown = Some(RuleError::ConditionNotBoolean(condition.name.clone())),
+            Err(error) => {
+                unknown = Some(RuleError::Condition {
+                    condition: condition.name.clone(),
+                    error,
+                });
+            }
         }
     }
     unknown.map_or(MatchResult::Yes, MatchResult::Unknown)
@@ -94,13 +101,16 @@ pub(crate) fn names(params: bool, variables: bool) -> Vec<&'static str> {
     names
 }
 
-pub(crate) fn compile(source: &Value, names: &[&str]) -> Result<Expression, String> {
-    Expression::compile_about(source.as_str().unwrap_or_default(), names)
+pub(crate) fn compile(source: &Value, names: &[&str]) -> Result<Expression, ExpressionError> {
+    Expression::compile_with(source.as_str().unwrap_or_default(), names)
 }
 
 /// Compiles an expression that may construct objects and patches.
-pub(crate) fn making(source: &Value, names: &[&str]) -> Result<Expression, String> {
-    Expression::compile_making(source.as_str().unwrap_or_default(), names)
+pub(crate) fn compile_constructing(
+    source: &Value,
+    names: &[&str],
+) -> Result<Expression, ExpressionError> {
+    Expression::compile_constructing(source.as_str().unwrap_or_default(), names)
 }
 
 /// Refuses an object if there are errors.
@@ -157,7 +167,7 @@ fn unreadable(object: &Value) -> Vec<FieldError> {
         let at = at.child("mutations").index(index);
         for patch in ["applyConfiguration", "jsonPatch"] {
             let field = at.child(patch).child("expression");
-            let read = |source: &Value| making(source, &all);
+            let read = |source: &Value| compile_constructing(source, &all);
             check_one(&mutation[patch]["expression"], &field, read, &mut errors);
         }
     }
@@ -188,7 +198,7 @@ fn check(list: &Value, at: &FieldPath, field: &str, names: &[&str], errors: &mut
 fn check_one(
     source: &Value,
     field: &FieldPath,
-    read: impl Fn(&Value) -> Result<Expression, String>,
+    read: impl Fn(&Value) -> Result<Expression, ExpressionError>,
     errors: &mut Vec<FieldError>,
 ) {
     let text = source.as_str().unwrap_or_default();

@@ -3,6 +3,7 @@
 
 mod binding;
 mod device_selectors;
+mod error;
 mod expressions;
 mod matching;
 mod mutation;
@@ -13,6 +14,7 @@ mod webhook;
 
 pub use binding::{ParameterSource, PluralOf};
 pub use device_selectors::DeviceSelectors;
+pub use error::{ReviewError, RuleError};
 pub use expressions::Expressions;
 pub use matching::TargetResource;
 pub use mutation::{MutatingPolicies, MutatingPolicy, Patch, RefusedObject};

@@ -2,6 +2,7 @@
 
 use json_tree::Value;
 use object_model::LabelSelector;
+use object_model::selector::SelectorError;
 use resource_kinds::Scope;
 
 use crate::request::Request;
@@ -66,12 +67,12 @@ fn resource_matches(resource: &str, target: &TargetResource<'_>) -> bool {
 ///
 /// # Errors
 /// A selector cannot be parsed.
-pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, String> {
-    let chooses = |selector: &Value, object: &Value| -> Result<bool, String> {
+pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, SelectorError> {
+    let selects = |selector: &Value, object: &Value| -> Result<bool, SelectorError> {
         if selector.as_object().is_none_or(json_tree::Map::is_empty) {
             return Ok(true);
         }
-        let selector = LabelSelector::from_json(selector).map_err(|error| error.to_string())?;
+        let selector = LabelSelector::from_json(selector)?;
         Ok(selector.matches_object(object))
     };
     // Cluster-wide objects have no namespace that could be selected; a Namespace is selected by its own labels.
@@ -80,20 +81,20 @@ pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, Stri
         target.group.is_empty() && target.plural == "namespaces" && target.subresource.is_empty();
     let of_namespace = &part["namespaceSelector"];
     let in_namespace = if is_namespace && request.operation == "DELETE" {
-        chooses(of_namespace, request.old)?
+        selects(of_namespace, request.old)?
     } else if is_namespace {
-        chooses(of_namespace, request.object)?
+        selects(of_namespace, request.object)?
     } else if request.namespace.is_empty() {
         true
     } else {
-        chooses(of_namespace, request.namespace_object)?
+        selects(of_namespace, request.namespace_object)?
     };
     let of_object = &part["objectSelector"];
     let mut chosen = of_object.as_object().is_none_or(json_tree::Map::is_empty);
     for object in [request.object, request.old] {
         // The options of a connection are no objects with labels.
         let labelled = object.is_object() && request.operation != "CONNECT";
-        chosen = chosen || (labelled && chooses(of_object, object)?);
+        chosen = chosen || (labelled && selects(of_object, object)?);
     }
     Ok(in_namespace && chosen)
 }

@@ -1,11 +1,16 @@
 //! MutatingAdmissionPolicies: their matching and their mutations.
 
-use custom_resources::Expression;
+use std::fmt::Display;
+
+use custom_resources::{Expression, ExpressionError};
 use json_tree::Value;
 use object_model::{Cause, Status, StatusReason};
 
 use crate::binding::{BoundPolicy, ParameterSource};
-use crate::expressions::{Condition, MatchResult, Variables, conditions, making, met, names};
+use crate::error::RuleError;
+use crate::expressions::{
+    Condition, MatchResult, Variables, compile_constructing, conditions, met, names,
+};
 use crate::matching::TargetResource;
 use crate::request::{Request, ResourceAndKind};
 
@@ -82,18 +87,21 @@ impl MutatingPolicies {
 }
 
 impl Changes {
-    fn read(spec: &Value) -> Result<Self, String> {
+    fn read(spec: &Value) -> Result<Self, ExpressionError> {
         let params = spec["paramKind"].is_object();
         let all = names(params, true);
         let list = spec["mutations"].as_array().into_iter().flatten();
         let mutations = list.map(|one| match one["patchType"].as_str() {
-            Some("JSONPatch") => making(&one["jsonPatch"]["expression"], &all).map(Mutation::Json),
-            _ => making(&one["applyConfiguration"]["expression"], &all).map(Mutation::Apply),
+            Some("JSONPatch") => {
+                compile_constructing(&one["jsonPatch"]["expression"], &all).map(Mutation::Json)
+            }
+            _ => compile_constructing(&one["applyConfiguration"]["expression"], &all)
+                .map(Mutation::Apply),
         });
         Ok(Self {
             conditions: conditions(&spec["matchConditions"], params)?,
             variables: Variables::read(&spec["variables"], &all)?,
-            mutations: mutations.collect::<Result<_, String>>()?,
+            mutations: mutations.collect::<Result<_, ExpressionError>>()?,
         })
     }
 }
@@ -123,20 +131,20 @@ impl MutatingPolicy {
         subjects: &[ResourceAndKind<'_>],
         cluster: &ParameterSource<'_>,
     ) -> Result<Option<(usize, Vec<Value>)>, Status> {
-        let matched = || -> Result<Option<(usize, Vec<Value>)>, String> {
+        let match_request = || -> Result<Option<(usize, Vec<Value>)>, RuleError> {
             let Some(index) = self.0.match_request(request, subjects)? else {
                 return Ok(None);
             };
             self.0.rules.as_ref().map_err(Clone::clone)?;
             Ok(Some((index, self.0.settings(request, cluster)?)))
         };
-        self.unless_it_may_fail(&RefusedObject::of(request), matched())
+        self.unless_it_may_fail(&RefusedObject::of(request), match_request())
     }
 
     /// Whether the match conditions are true with these parameters.
     ///
     /// # Errors
-    /// As of [`match_request`](Self::wants).
+    /// As of [`match_request`](Self::match_request).
     pub fn applies(&self, request: &Request<'_>, settings: &Value) -> Result<bool, Status> {
         let Ok(rules) = &self.0.rules else {
             return Ok(false);
@@ -161,7 +169,7 @@ impl MutatingPolicy {
         number: usize,
         request: &Request<'_>,
         settings: &Value,
-    ) -> Result<Option<Patch>, String> {
+    ) -> Result<Option<Patch>, RuleError> {
         let rules = self.0.rules.as_ref().map_err(Clone::clone)?;
         let mut values = request.values();
         values.add("params", settings);
@@ -183,15 +191,15 @@ impl MutatingPolicy {
     ///
     /// # Errors
     /// The refusal, if the evaluation failed and `failurePolicy` is `Fail`.
-    pub fn unless_it_may_fail<T>(
+    pub fn unless_it_may_fail<T, E: Display>(
         &self,
         about: &RefusedObject<'_>,
-        result: Result<Option<T>, String>,
+        result: Result<Option<T>, E>,
     ) -> Result<Option<T>, Status> {
         match result {
             Ok(value) => Ok(value),
             Err(_) if self.0.may_fail() => Ok(None),
-            Err(why) => Err(self.refusal(about, &why)),
+            Err(error) => Err(self.refusal(about, &error.to_string())),
         }
     }
 

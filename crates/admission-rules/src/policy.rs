@@ -1,10 +1,12 @@
 //! ValidatingAdmissionPolicies: their matching and their validations.
 
-use custom_resources::{Expression, Values};
+use custom_resources::{Expression, ExpressionError, Values};
 use json_tree::Value;
 use object_model::{Cause, Status, StatusReason};
+use resource_kinds::DecodeError;
 
 use crate::binding::{BoundPolicy, ParameterSource};
+use crate::error::RuleError;
 use crate::expressions::{Condition, MatchResult, Variables, compile, conditions, met, names};
 use crate::request::{Request, ResourceAndKind};
 
@@ -24,7 +26,7 @@ pub struct AdmissionObjects {
 }
 
 /// Returns the objects of a request in the version of the subject with this index.
-pub type AsVersion<'a> = dyn Fn(usize) -> Result<AdmissionObjects, String> + 'a;
+pub type AsVersion<'a> = dyn Fn(usize) -> Result<AdmissionObjects, DecodeError> + 'a;
 
 /// The expressions of a policy.
 #[derive(Clone, Debug)]
@@ -93,7 +95,7 @@ impl Policies {
 }
 
 impl Rules {
-    fn read(spec: &Value) -> Result<Self, String> {
+    fn read(spec: &Value) -> Result<Self, ExpressionError> {
         let params = spec["paramKind"].is_object();
         let all = names(params, true);
         let list = |field: &str| spec[field].as_array().cloned().unwrap_or_default();
@@ -119,7 +121,7 @@ impl Rules {
         Ok(Self {
             conditions: conditions(&spec["matchConditions"], params)?,
             variables: Variables::read(&spec["variables"], &all)?,
-            validations: validations.collect::<Result<_, String>>()?,
+            validations: validations.collect::<Result<_, ExpressionError>>()?,
         })
     }
 
@@ -187,7 +189,8 @@ impl BoundPolicy<Rules> {
         cluster: &ParameterSource<'_>,
     ) -> Vec<Complaint> {
         let result = self.judged(request, subjects, converted_to, cluster);
-        let mut complaints = result.unwrap_or_else(|why| vec![Complaint::failure(why)]);
+        let mut complaints =
+            result.unwrap_or_else(|error| vec![Complaint::failure(error.to_string())]);
         // Evaluation errors count only with `failurePolicy: Fail`.
         if self.may_fail() {
             complaints.retain(|complaint| complaint.reason.is_some());
@@ -201,7 +204,7 @@ impl BoundPolicy<Rules> {
         subjects: &[ResourceAndKind<'_>],
         converted_to: &AsVersion<'_>,
         cluster: &ParameterSource<'_>,
-    ) -> Result<Vec<Complaint>, String> {
+    ) -> Result<Vec<Complaint>, RuleError> {
         let Some(index) = self.match_request(request, subjects)? else {
             return Ok(Vec::new());
         };

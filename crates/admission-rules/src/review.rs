@@ -3,6 +3,7 @@
 use json_tree::{Value, json};
 use object_model::{Status, StatusReason};
 
+use crate::error::ReviewError;
 use crate::request::Request;
 use crate::webhook::Webhook;
 
@@ -38,26 +39,30 @@ pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
 ///
 /// # Errors
 /// The response is malformed, has another UID, or a patch of another type.
-pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVerdict, String> {
+pub fn verdict(
+    webhook: &Webhook,
+    uid: &str,
+    review: &Value,
+) -> Result<WebhookVerdict, ReviewError> {
     let version = format!("admission.k8s.io/{}", webhook.version);
     let response = &review["response"];
     if webhook.version == "v1" {
         if review["kind"] != "AdmissionReview" || review["apiVersion"] != version.as_str() {
-            let type_names = (&review["apiVersion"], &review["kind"]);
-            return Err(format!(
-                "expected webhook response of {version}, Kind=AdmissionReview, got {}, Kind={}",
-                type_names.0, type_names.1
-            ));
+            return Err(ReviewError::Kind {
+                version,
+                actual_version: review["apiVersion"].clone(),
+                actual_kind: review["kind"].clone(),
+            });
         }
         if response["uid"] != uid {
-            return Err(format!(
-                "expected response.uid={uid:?}, got {}",
-                response["uid"]
-            ));
+            return Err(ReviewError::Uid {
+                expected: uid.to_owned(),
+                actual: response["uid"].clone(),
+            });
         }
     }
     if !response.is_object() {
-        return Err("webhook response was absent".to_owned());
+        return Err(ReviewError::Absent);
     }
     let list = response["warnings"].as_array().into_iter().flatten();
     let warnings = list
@@ -72,11 +77,10 @@ pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVe
         (None, None) | (Some(_), Some("JSONPatch")) => {}
         (Some(_), None) if webhook.version == "v1beta1" => {}
         (patch, kind) => {
-            return Err(format!(
-                "webhook returned response.patch: {}, response.patchType: {kind:?}; both or \
-                 neither have to be there, and the type JSONPatch",
-                patch.is_some()
-            ));
+            return Err(ReviewError::Patch {
+                has_patch: patch.is_some(),
+                patch_type: kind.map(str::to_owned),
+            });
         }
     }
     Ok(WebhookVerdict::Allowed {
@@ -162,7 +166,7 @@ mod tests {
             ),
         ] {
             let error = decide(&review).unwrap_err();
-            assert!(error.contains(why), "{error}");
+            assert!(error.to_string().contains(why), "{error}");
         }
         // The older form contains no UID of the request.
         let older = answer("v1beta1", json!({"allowed": true, "patch": "W10="}));

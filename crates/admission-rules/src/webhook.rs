@@ -1,7 +1,9 @@
 //! Webhooks from their configurations.
 
+use custom_resources::ExpressionError;
 use json_tree::Value;
 
+use crate::error::RuleError;
 use crate::expressions::{Condition, MatchResult, conditions, met};
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, ResourceAndKind};
@@ -46,7 +48,7 @@ pub struct Webhook {
     pub version: &'static str,
     exact: bool,
     source: Value,
-    conditions: Result<Vec<Condition>, String>,
+    conditions: Result<Vec<Condition>, ExpressionError>,
 }
 
 /// The webhooks of the configurations in the order of calls: by the name of the configuration, then in the order of
@@ -118,7 +120,7 @@ impl Webhook {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-    ) -> Result<Option<usize>, String> {
+    ) -> Result<Option<usize>, RuleError> {
         let subjects = if self.exact {
             subjects.get(..1).unwrap_or_default()
         } else {
@@ -132,9 +134,9 @@ impl Webhook {
         let Some(index) = subjects.iter().position(matches) else {
             return Ok(None);
         };
-        let failed = |why: String| {
+        let failed = |error: RuleError| {
             if self.must_succeed {
-                Err(why)
+                Err(error)
             } else {
                 Ok(None)
             }
@@ -142,11 +144,11 @@ impl Webhook {
         match selected(&self.source, request) {
             Ok(true) => {}
             Ok(false) => return Ok(None),
-            Err(why) => return failed(why),
+            Err(error) => return failed(error.into()),
         }
         let conditions = match &self.conditions {
             Ok(conditions) => conditions,
-            Err(why) => return failed(why.clone()),
+            Err(error) => return failed(error.clone().into()),
         };
         if conditions.is_empty() {
             return Ok(Some(index));
@@ -154,7 +156,7 @@ impl Webhook {
         match met(conditions, &request.values()) {
             MatchResult::Yes => Ok(Some(index)),
             MatchResult::No => Ok(None),
-            MatchResult::Unknown(why) => failed(why),
+            MatchResult::Unknown(error) => failed(error),
         }
     }
 }

@@ -2,22 +2,21 @@
 //! evaluated and dropped, and a stack overflow ends the whole process: an expression that is too
 //! deep is refused before it is parsed.
 
-const BYTES_MAX: usize = 16 * 1024;
-/// Maximum nesting of brackets.
-const DEPTH_MAX: usize = 12;
-/// Maximum number of operators, selections and calls, because each can be a nesting level (`a + a + a`).
-const OPERATORS_MAX: usize = 200;
+use crate::ExpressionError;
 
-const UNREADABLE_TEXT: &str =
-    "a text in quotes does not end in its line, or has an escape that is not known";
+pub(crate) const BYTES_MAX: usize = 16 * 1024;
+/// Maximum nesting of brackets.
+pub(crate) const DEPTH_MAX: usize = 12;
+/// Maximum number of operators, selections and calls, because each can be a nesting level (`a + a + a`).
+pub(crate) const OPERATORS_MAX: usize = 200;
 
 /// Checks the size of an expression.
 ///
 /// # Errors
-/// A message with the exceeded limit.
-pub(crate) fn check(source: &str) -> Result<(), String> {
+/// The exceeded limit.
+pub(crate) fn check(source: &str) -> Result<(), ExpressionError> {
     if source.len() > BYTES_MAX {
-        return Err(format!("the expression is longer than {BYTES_MAX} bytes"));
+        return Err(ExpressionError::TooLong);
     }
     let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
     let mut rest = source;
@@ -28,7 +27,7 @@ pub(crate) fn check(source: &str) -> Result<(), String> {
         }
         if matches!(letter, '\'' | '"') {
             let raw = is_raw(&source[..source.len() - rest.len()]);
-            rest = after_text(rest, letter, raw).ok_or(UNREADABLE_TEXT)?;
+            rest = after_text(rest, letter, raw).ok_or(ExpressionError::UnreadableText)?;
             continue;
         }
         match letter {
@@ -41,14 +40,10 @@ pub(crate) fn check(source: &str) -> Result<(), String> {
         rest = &rest[letter.len_utf8()..];
     }
     if deepest > DEPTH_MAX {
-        return Err(format!(
-            "the expression is nested more than {DEPTH_MAX} deep"
-        ));
+        return Err(ExpressionError::TooDeep);
     }
     if operators > OPERATORS_MAX {
-        return Err(format!(
-            "the expression has more than {OPERATORS_MAX} operators"
-        ));
+        return Err(ExpressionError::TooManyOperators);
     }
     Ok(())
 }
@@ -111,7 +106,7 @@ mod tests {
     /// Evaluates an expression on a thread with the stack size of the server's threads.
     fn judged(source: String) -> Result<(), String> {
         let work = move || {
-            Expression::compile(&source)?;
+            Expression::compile(&source).map_err(|error| error.to_string())?;
             let list = json!({"type": "array", "items": {"type": "integer"}});
             let schema = Schema::parse(&json!({
                 "type": "object",
@@ -196,7 +191,7 @@ mod tests {
             format!("self.matches('{deep})"),
             format!("forr'\\q{deep}'"),
         ] {
-            assert_eq!(check(&text), Err(UNREADABLE_TEXT.to_owned()), "{text}");
+            assert_eq!(check(&text), Err(ExpressionError::UnreadableText), "{text}");
             assert!(Expression::compile(&text).is_err());
         }
         for text in [

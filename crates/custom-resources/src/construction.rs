@@ -13,6 +13,7 @@ use cel::{Env, ExecutionError, StructType, Value as Cel};
 use json_tree::{Map, Value};
 
 use crate::cel_library::environment;
+use crate::expression_error::ExpressionError;
 
 /// The type of one operation of a patch.
 const PATCH: &str = "JSONPatch";
@@ -24,22 +25,22 @@ const OBJECT: &str = "Object";
 ///
 /// # Errors
 /// The first name that is not such a type.
-pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, String> {
+pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, ExpressionError> {
     let mut environment = environment();
     for name in names {
         if name != PATCH && name != OBJECT && !name.starts_with("Object.") {
-            return Err(format!("undeclared reference to '{name}'"));
+            return Err(ExpressionError::Undeclared(name.clone()));
         }
         environment
             .add_type(Constructed(Type::new_struct(name.clone())))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
     }
     cel::add_overload!(
         &mut environment,
         fn escape_key: (CelString<'_>) -> CelString<'static>,
         name = "jsonpatch.escapeKey"
     )
-    .map_err(|error| error.to_string())?;
+    .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
     Ok(environment)
 }
 
@@ -86,10 +87,13 @@ impl StructType for Constructed {
 ///
 /// # Errors
 /// The value is not an object, a part has the type of another field, or has no JSON form.
-pub(crate) fn object(value: &Cel) -> Result<Value, String> {
+pub(crate) fn object(value: &Cel) -> Result<Value, ExpressionError> {
     match value {
         Cel::Struct(object) if object.name() == OBJECT => json(value, OBJECT),
-        other => Err(format!("expected an Object, found {}", type_name_of(other))),
+        other => Err(ExpressionError::UnexpectedType {
+            expected: "an Object",
+            actual: type_name_of(other),
+        }),
     }
 }
 
@@ -97,10 +101,12 @@ pub(crate) fn object(value: &Cel) -> Result<Value, String> {
 ///
 /// # Errors
 /// As [`object`].
-pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
+pub(crate) fn patch(value: &Cel) -> Result<Value, ExpressionError> {
     let Cel::List(list) = value else {
-        let type_name = type_name_of(value);
-        return Err(format!("expected a list of JSONPatch, found {type_name}"));
+        return Err(ExpressionError::UnexpectedType {
+            expected: "a list of JSONPatch",
+            actual: type_name_of(value),
+        });
     };
     let operations = list.iter().map(|operation| match operation {
         Cel::Struct(operation) if operation.name() == PATCH => fields(operation, |field, value| {
@@ -111,10 +117,10 @@ pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
             };
             json(value, &path)
         }),
-        other => Err(format!(
-            "expected a JSONPatch, found {}",
-            type_name_of(other)
-        )),
+        other => Err(ExpressionError::UnexpectedType {
+            expected: "a JSONPatch",
+            actual: type_name_of(other),
+        }),
     });
     operations.collect()
 }
@@ -128,24 +134,24 @@ fn type_name_of(value: &Cel) -> String {
 
 fn fields(
     structure: &CelStruct<'_>,
-    mut to_json: impl FnMut(&str, &Cel) -> Result<Value, String>,
-) -> Result<Value, String> {
+    mut to_json: impl FnMut(&str, &Cel) -> Result<Value, ExpressionError>,
+) -> Result<Value, ExpressionError> {
     let fields = structure.field_values().into_iter().map(|(name, value)| {
-        let value: Cel = value.as_ref().try_into().map_err(text)?;
+        let value: Cel = value.as_ref().try_into().map_err(evaluation)?;
         let value = to_json(&name, &value)?;
         Ok((name, value))
     });
     fields
-        .collect::<Result<Map<_, _>, String>>()
+        .collect::<Result<Map<_, _>, ExpressionError>>()
         .map(Value::Object)
 }
 
-fn text(error: ExecutionError) -> String {
-    error.to_string()
+fn evaluation(error: ExecutionError) -> ExpressionError {
+    ExpressionError::Evaluation(error.to_string())
 }
 
 /// Converts a value to JSON; `path` is the type name that an object must have here.
-fn json(value: &Cel, path: &str) -> Result<Value, String> {
+fn json(value: &Cel, path: &str) -> Result<Value, ExpressionError> {
     match value {
         Cel::Null => Ok(Value::Null),
         Cel::Bool(flag) => Ok((*flag).into()),
@@ -153,7 +159,7 @@ fn json(value: &Cel, path: &str) -> Result<Value, String> {
         Cel::UInt(number) => Ok((*number).into()),
         Cel::Float(number) => json_tree::Number::from_f64(*number)
             .map(Value::Number)
-            .ok_or_else(|| format!("{number} is no number in JSON")),
+            .ok_or_else(|| ExpressionError::NotJson(format!("{number} is no number in JSON"))),
         Cel::String(text) => Ok(text.as_str().into()),
         Cel::Timestamp(time) => {
             let seconds = chrono::SecondsFormat::AutoSi;
@@ -163,24 +169,29 @@ fn json(value: &Cel, path: &str) -> Result<Value, String> {
         Cel::Map(map) => {
             let entries = map.map.iter().map(|(key, value)| match key {
                 Key::String(key) => Ok((key.as_ref().clone(), json(value, path)?)),
-                other => Err(format!("the key {other:?} of a map is no text")),
+                other => {
+                    let text = format!("the key {other:?} of a map is no text");
+                    Err(ExpressionError::NotJson(text))
+                }
             });
-            let entries: Result<BTreeMap<String, Value>, String> = entries.collect();
+            let entries: Result<BTreeMap<String, Value>, ExpressionError> = entries.collect();
             Ok(Value::Object(entries?.into_iter().collect()))
         }
         Cel::Struct(structure) => {
             if structure.name() != path {
-                return Err(format!(
-                    "type mismatch: unexpected type name {:?}, expected {path:?}, which matches \
-                     field name path from root Object type",
-                    structure.name()
-                ));
+                return Err(ExpressionError::UnexpectedTypeName {
+                    actual: structure.name().to_owned(),
+                    expected: path.to_owned(),
+                });
             }
             fields(structure, |field, value| {
                 json(value, &format!("{path}.{field}"))
             })
         }
-        other => Err(format!("a {} has no form in JSON", other.type_of())),
+        other => {
+            let text = format!("a {} has no form in JSON", other.type_of());
+            Err(ExpressionError::NotJson(text))
+        }
     }
 }
 
@@ -188,7 +199,7 @@ fn json(value: &Cel, path: &str) -> Result<Value, String> {
 mod tests {
     use json_tree::json;
 
-    use crate::{Expression, Values};
+    use crate::{EvaluationResult, Expression, ExpressionError, Values};
 
     fn values() -> Values {
         let mut values = Values::default();
@@ -198,14 +209,18 @@ mod tests {
         values
     }
 
-    fn made(source: &str) -> Result<json_tree::Value, String> {
-        let expression = Expression::compile_making(source, &["object"])?;
-        expression.evaluate(&values())?.to_object()
+    fn result(source: &str) -> Result<EvaluationResult, ExpressionError> {
+        Expression::compile_constructing(source, &["object"])?.evaluate(&values())
+    }
+
+    fn object(source: &str) -> Result<json_tree::Value, String> {
+        let object = result(source).and_then(|result| result.to_object());
+        object.map_err(|error| error.to_string())
     }
 
     fn patched(source: &str) -> Result<json_tree::Value, String> {
-        let expression = Expression::compile_making(source, &["object"])?;
-        expression.evaluate(&values())?.to_patch()
+        let patch = result(source).and_then(|result| result.to_patch());
+        patch.map_err(|error| error.to_string())
     }
 
     #[test]
@@ -214,34 +229,37 @@ mod tests {
              spec: Object.spec{replicas: object.spec.replicas + 1, ratio: 0.5, \
              containers: object.spec.names.map(n, Object.spec.containers{name: n})}}";
         assert_eq!(
-            made(source),
+            object(source),
             Ok(json!({"metadata": {"labels": {"app": "a"}},
                 "spec": {"replicas": 3, "ratio": 0.5,
                     "containers": [{"name": "b"}, {"name": "c"}]}}))
         );
         let chosen = "has(object.spec.paused) ? Object{} : Object{spec: Object.spec{paused: true}}";
-        assert_eq!(made(chosen), Ok(json!({"spec": {"paused": true}})));
+        assert_eq!(object(chosen), Ok(json!({"spec": {"paused": true}})));
         let optional = "Object{spec: Object.spec{?a: object.?spec.?replicas, ?b: object.?other}}";
-        assert_eq!(made(optional), Ok(json!({"spec": {"a": 2}})));
+        assert_eq!(object(optional), Ok(json!({"spec": {"a": 2}})));
     }
 
     #[test]
     fn parts_of_other_places_and_other_values_are_refused() {
-        let wrong = made("Object{spec: Object.status{replicas: 1}}").unwrap_err();
+        let wrong = object("Object{spec: Object.status{replicas: 1}}").unwrap_err();
         assert!(
             wrong.contains("unexpected type name \"Object.status\", expected \"Object.spec\""),
             "{wrong}"
         );
-        let plain = made("{'spec': {'replicas': 1}}").unwrap_err();
+        let plain = object("{'spec': {'replicas': 1}}").unwrap_err();
         assert_eq!(plain, "expected an Object, found map");
-        let part = made("Object.spec{replicas: 1}").unwrap_err();
+        let part = object("Object.spec{replicas: 1}").unwrap_err();
         assert_eq!(part, "expected an Object, found Object.spec");
-        assert!(made("Object{spec: quantity('1')}").is_err());
-        assert!(made("Object{spec: {1: 2}}").is_err());
-        let stranger = made("acme.Thing{a: 1}").unwrap_err();
+        assert!(object("Object{spec: quantity('1')}").is_err());
+        assert!(object("Object{spec: {1: 2}}").is_err());
+        let stranger = object("acme.Thing{a: 1}").unwrap_err();
         assert_eq!(stranger, "undeclared reference to 'acme.Thing'");
-        let rule = Expression::compile_about("Object{} == Object{}", &["object"]);
-        assert_eq!(rule.unwrap_err(), "undeclared reference to 'Object'");
+        let rule = Expression::compile_with("Object{} == Object{}", &["object"]);
+        assert_eq!(
+            rule.unwrap_err(),
+            ExpressionError::Undeclared("Object".to_owned())
+        );
     }
 
     #[test]

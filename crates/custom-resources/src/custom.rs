@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use json_tree::{Map, Value, json};
 use object_model::{FieldError, FieldPath};
 use resource_kinds::{
-    Cell, Column, Kind, KindInfo, Printer, Scalable, Selectable, StatusUpdate, Words,
+    Cell, Column, DecodeError, Kind, KindInfo, Printer, Scalable, Selectable, StatusUpdate, Words,
 };
 
 use crate::columns::Columns;
@@ -135,10 +135,10 @@ impl Kind for CustomKind {
         self.deprecation.as_deref()
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut object = object;
         let Some(map) = object.as_object_mut() else {
-            return Err("json: cannot unmarshal into an object".to_owned());
+            return Err(DecodeError::NotObject);
         };
         // Objects of all versions are stored under one key; versions differ only in the name.
         let info = self.facts.info();
@@ -458,7 +458,10 @@ mod tests {
             json!("x"),
         ] {
             let error = kind.decode(json!({"metadata": wrong})).unwrap_err();
-            assert!(error.starts_with("json: cannot unmarshal"), "{error}");
+            assert!(
+                error.to_string().starts_with("json: cannot unmarshal"),
+                "{error}"
+            );
         }
         let object =
             json!({"metadata": {"name": "a", "nme": "b"}, "spec": {"crew": null, "colour": null}});

@@ -8,7 +8,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 use object_model::{FieldError, FieldPath, names};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use resource_kinds::info::{ALL, STATUS};
-use resource_kinds::{Cell, Column, Kind, KindInfo, Printer, Scope, Words, WriteRules, table};
+use resource_kinds::{
+    Cell, Column, DecodeError, Kind, KindInfo, Printer, Scope, Words, WriteRules, table,
+};
 
 use crate::deprecation;
 use crate::json_path::JsonPath;
@@ -61,15 +63,18 @@ impl Kind for Definition {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         // Schemas are stored unchanged: the defaults of the API's types do not apply to them.
-        json_tree::from_value::<api::CustomResourceDefinition>(with_required(&object))
-            .map_err(|error| format!("json: cannot unmarshal CustomResourceDefinition: {error}"))?;
+        json_tree::from_value::<api::CustomResourceDefinition>(with_required(&object)).map_err(
+            |error| DecodeError::Definition {
+                kind: "CustomResourceDefinition",
+                reason: error.to_string(),
+            },
+        )?;
         let Value::Object(map) = object else {
-            return Err(
-                "json: cannot unmarshal into Go value of type v1.CustomResourceDefinition"
-                    .to_owned(),
-            );
+            return Err(DecodeError::DefinitionNotObject(
+                "v1.CustomResourceDefinition",
+            ));
         };
         let supported = ["apiVersion", "kind", "metadata", "spec", "status"];
         let fields = map

@@ -10,6 +10,7 @@ use object_model::Semver;
 
 use crate::cel_library::{amount, version};
 use crate::expression::{Expression, Values};
+use crate::expression_error::ExpressionError;
 
 #[derive(Clone, Debug)]
 pub struct DeviceSelector {
@@ -22,10 +23,10 @@ impl DeviceSelector {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// A message with the position of the syntax error.
-    pub fn compile(source: &str) -> Result<Self, String> {
-        let expression = Expression::compile_about(source, &["device"])?;
-        let domains = expression.keys_looked_up().clone();
+    /// As of [`Expression::compile`].
+    pub fn compile(source: &str) -> Result<Self, ExpressionError> {
+        let expression = Expression::compile_with(source, &["device"])?;
+        let domains = expression.literal_keys().clone();
         Ok(Self {
             expression,
             domains,
@@ -36,7 +37,7 @@ impl DeviceSelector {
     ///
     /// # Errors
     /// An attribute does not exist, or the result is not a boolean.
-    pub fn selects(&self, driver: &str, device: &Value) -> Result<bool, String> {
+    pub fn selects(&self, driver: &str, device: &Value) -> Result<bool, ExpressionError> {
         let attributes = self.by_domain(driver, &device["attributes"], attribute);
         let capacity = self.by_domain(driver, &device["capacity"], |entry| {
             amount(entry["value"].as_str()?)
@@ -52,7 +53,7 @@ impl DeviceSelector {
         values.add_value("device", map(entries), size(device));
         let result = self.expression.evaluate(&values)?;
         let result = result.as_bool();
-        result.ok_or_else(|| "the expression says neither true nor false".to_owned())
+        result.ok_or(ExpressionError::NotBoolean)
     }
 
     /// Attributes or capacities by domain; the domain of a name without a domain is the driver's name.
@@ -109,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    fn says(source: &str) -> Result<bool, String> {
+    fn selects(source: &str) -> Result<bool, ExpressionError> {
         let device = json!({"name": "gpu-0",
             "attributes": {"model": {"string": "a100"}, "index": {"int": 3},
                 "ecc": {"bool": true}, "other.example.com/driver": {"version": "1.10.0"}},
@@ -132,10 +133,10 @@ mod tests {
             "cel.bind(dra, device.attributes['dra.example.com'], dra.ecc && dra.model == 'a100')",
             "!device.allowMultipleAllocations",
         ] {
-            assert_eq!(says(yes), Ok(true), "{yes}");
+            assert_eq!(selects(yes), Ok(true), "{yes}");
         }
         assert_eq!(
-            says("device.capacity['dra.example.com'].memory.isLessThan(quantity('1Gi'))"),
+            selects("device.capacity['dra.example.com'].memory.isLessThan(quantity('1Gi'))"),
             Ok(false)
         );
     }
@@ -143,11 +144,12 @@ mod tests {
     /// findings C16
     #[test]
     fn what_a_device_does_not_have_is_an_error() {
-        assert!(says("device.attributes['dra.example.com'].missing == 1").is_err());
-        assert!(says("device.attributes['nobody.example.com'].x == 1").is_err());
+        assert!(selects("device.attributes['dra.example.com'].missing == 1").is_err());
+        assert!(selects("device.attributes['nobody.example.com'].x == 1").is_err());
         assert!(
-            says("device.driver")
+            selects("device.driver")
                 .unwrap_err()
+                .to_string()
                 .contains("neither true nor false")
         );
         assert!(DeviceSelector::compile("other.driver == ''").is_err());

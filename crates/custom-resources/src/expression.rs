@@ -15,10 +15,7 @@ use crate::cel_library::{add_functions, environment};
 use crate::cel_meter::{self, Meter, OBJECT_UNITS_MAX, metered};
 use crate::cel_values::{size, typed};
 use crate::construction;
-
-/// The error of an expression that exceeds its budget.
-pub(crate) const OUT_OF_BUDGET: &str =
-    "operation cancelled: actual cost limit exceeded: running out of cost budget";
+use crate::expression_error::ExpressionError;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
@@ -46,20 +43,20 @@ impl Expression {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// A message with the position of the syntax error.
-    pub fn compile(source: &str) -> Result<Self, String> {
-        Self::compile_about(source, &["self", "oldSelf"])
+    /// A syntax error with its position, an undeclared name, or an exceeded limit.
+    pub fn compile(source: &str) -> Result<Self, ExpressionError> {
+        Self::compile_with(source, &["self", "oldSelf"])
     }
 
     /// Compiles an expression with these variables.
     ///
     /// # Errors
-    /// A message with the position of the syntax error.
-    pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
+    /// A syntax error with its position, an undeclared name, or an exceeded limit.
+    pub fn compile_with(source: &str, names: &[&str]) -> Result<Self, ExpressionError> {
         let (expression, types) = Self::read(source, names)?;
         match types.first() {
             None => Ok(expression),
-            Some(name) => Err(format!("undeclared reference to '{name}'")),
+            Some(name) => Err(ExpressionError::Undeclared(name.clone())),
         }
     }
 
@@ -67,8 +64,8 @@ impl Expression {
     /// Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
     ///
     /// # Errors
-    /// A message with the position of the syntax error.
-    pub fn compile_making(source: &str, names: &[&str]) -> Result<Self, String> {
+    /// A syntax error with its position, an undeclared name, or an exceeded limit.
+    pub fn compile_constructing(source: &str, names: &[&str]) -> Result<Self, ExpressionError> {
         let names = [names, &["jsonpatch"]].concat();
         let (expression, types) = Self::read(source, &names)?;
         Ok(Self {
@@ -78,11 +75,11 @@ impl Expression {
     }
 
     /// A parsed expression, and the names of the types that it constructs.
-    fn read(source: &str, names: &[&str]) -> Result<(Self, BTreeSet<String>), String> {
+    fn read(source: &str, names: &[&str]) -> Result<(Self, BTreeSet<String>), ExpressionError> {
         cel_bounds::check(source)?;
         let program = ENVIRONMENT
             .compile(source)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
         let references = program.references();
         let mut shape = Shape::default();
         shape.visit(program.expression());
@@ -93,7 +90,7 @@ impl Expression {
         };
         let mut strangers = references.variables().into_iter();
         if let Some(stranger) = strangers.find(|name| !is_declared(name)) {
-            return Err(format!("undeclared reference to '{stranger}'"));
+            return Err(ExpressionError::Undeclared(stranger.to_owned()));
         }
         let constructed = std::mem::take(&mut shape.constructed);
         let (tree, nodes) = metered(program.expression());
@@ -108,7 +105,7 @@ impl Expression {
     }
 
     /// The literal keys in the expression: `a['key']`.
-    pub(crate) fn keys_looked_up(&self) -> &BTreeSet<String> {
+    pub(crate) fn literal_keys(&self) -> &BTreeSet<String> {
         &self.keys
     }
 
@@ -117,7 +114,7 @@ impl Expression {
     /// # Errors
     /// A function failed, a field does not exist, or the budget of the expression or of all expressions about these
     /// values is exhausted.
-    pub fn evaluate(&self, values: &Values) -> Result<EvaluationResult, String> {
+    pub fn evaluate(&self, values: &Values) -> Result<EvaluationResult, ExpressionError> {
         let meter = Arc::new(Meter::new(values.units.load(Ordering::Relaxed)));
         let mut context = context(&self.environment, &meter);
         for (name, value) in &values.all {
@@ -135,13 +132,13 @@ impl Expression {
         context: &Context<'_, '_>,
         meter: &Meter,
         size: u64,
-    ) -> Result<Cel, String> {
+    ) -> Result<Cel, ExpressionError> {
         let begun = meter.begin(self.nodes, size);
         let result = begun.and_then(|()| Cel::resolve(&self.tree, context));
         if meter.is_spent() {
-            return Err(OUT_OF_BUDGET.to_owned());
+            return Err(ExpressionError::OutOfBudget);
         }
-        result.map_err(|error| error.to_string())
+        result.map_err(|error| ExpressionError::Evaluation(error.to_string()))
     }
 }
 
@@ -220,7 +217,7 @@ impl EvaluationResult {
     ///
     /// # Errors
     /// The result is not an object, a part has the type of another field, or has no JSON form.
-    pub fn to_object(&self) -> Result<Value, String> {
+    pub fn to_object(&self) -> Result<Value, ExpressionError> {
         construction::object(&self.0)
     }
 
@@ -228,7 +225,7 @@ impl EvaluationResult {
     ///
     /// # Errors
     /// As [`to_object`](Self::to_object).
-    pub fn to_patch(&self) -> Result<Value, String> {
+    pub fn to_patch(&self) -> Result<Value, ExpressionError> {
         construction::patch(&self.0)
     }
 
@@ -330,31 +327,33 @@ mod tests {
     fn what_cannot_be_compiled_is_refused_with_a_reason() {
         assert!(Expression::compile("self.a +").is_err());
         let error = Expression::compile("other.a == 1").unwrap_err();
-        assert_eq!(error, "undeclared reference to 'other'");
+        assert_eq!(error, ExpressionError::Undeclared("other".to_owned()));
     }
 
     #[test]
     fn expressions_may_be_about_other_values() {
-        let says = |source: &str, values: &Values| {
+        let evaluate = |source: &str, values: &Values| {
             let names = ["object", "params", "variables"];
-            Expression::compile_about(source, &names)?.evaluate(values)
+            Expression::compile_with(source, &names)?.evaluate(values)
         };
         let mut values = Values::default();
         values.add("object", &json!({"spec": {"replicas": 3}, "kind": "X"}));
         values.add("params", &Value::Null);
-        let many = says("object.spec.replicas > 2", &values).unwrap();
+        let many = evaluate("object.spec.replicas > 2", &values).unwrap();
         assert_eq!(many.as_bool(), Some(true));
         values.add_entry("variables", "many", &many);
-        let kind = says("object.kind + 'Y'", &values).unwrap();
+        let kind = evaluate("object.kind + 'Y'", &values).unwrap();
         assert_eq!((kind.as_text(), kind.as_bool()), (Some("XY"), None));
         values.add_entry("variables", "kind", &kind);
         let both = "variables.many && variables.kind == 'XY' && params == null";
-        assert_eq!(says(both, &values).unwrap().as_bool(), Some(true));
-        assert!(says("object.spec.missing > 1", &values).is_err());
-        let unknown = says("self.a", &values).unwrap_err();
-        assert_eq!(unknown, "undeclared reference to 'self'");
+        assert_eq!(evaluate(both, &values).unwrap().as_bool(), Some(true));
+        assert!(evaluate("object.spec.missing > 1", &values).is_err());
+        let unknown = evaluate("self.a", &values).unwrap_err();
+        assert_eq!(unknown, ExpressionError::Undeclared("self".to_owned()));
         values.add("object", &json!(vec![1; 1000]));
         let costly = "object.all(a, object.all(b, object.all(c, a + b + c > 0)))";
-        assert!(says(costly, &values).unwrap_err().contains("cost budget"));
+        let error = evaluate(costly, &values).unwrap_err();
+        assert_eq!(error, ExpressionError::OutOfBudget);
+        assert!(error.to_string().contains("cost budget"));
     }
 }

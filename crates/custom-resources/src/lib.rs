@@ -13,6 +13,7 @@ mod definition;
 mod deprecation;
 mod device_selector;
 mod expression;
+mod expression_error;
 mod facts;
 mod format;
 mod json_path;
@@ -28,6 +29,7 @@ pub use custom::{CustomKind, DefinedVersion, served_versions, withdrawn_versions
 pub use definition::{Definition, GROUP, PLURAL};
 pub use device_selector::DeviceSelector;
 pub use expression::{EvaluationResult, Expression, Values};
+pub use expression_error::ExpressionError;
 pub use json_path::JsonPath;
 pub use rules::broken_rules;
 pub use schema::{AdditionalProperties, Limits, ListType, Pattern, Schema, Type, Validation};

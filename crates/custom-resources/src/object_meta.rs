@@ -3,7 +3,9 @@
 
 use json_tree::{Map, Value};
 use resource_kinds::annotations::MALFORMED_METADATA;
-use resource_kinds::{decode_object_meta, repair_object_meta, unknown_object_meta_fields};
+use resource_kinds::{
+    DecodeError, decode_object_meta, repair_object_meta, unknown_object_meta_fields,
+};
 
 use crate::schema::Schema;
 
@@ -11,7 +13,7 @@ use crate::schema::Schema;
 ///
 /// # Errors
 /// The first mismatch, with the path of an embedded object.
-pub(crate) fn decode(object: &mut Value, schema: &Schema) -> Result<(), String> {
+pub(crate) fn decode(object: &mut Value, schema: &Schema) -> Result<(), DecodeError> {
     if let Some(metadata) = object.get_mut("metadata").filter(|value| !value.is_null()) {
         decode_object_meta(metadata)?;
         // A read adds this annotation if the stored metadata was malformed; the annotation is never stored.
@@ -42,7 +44,7 @@ pub(crate) fn unknown_in_embedded(object: &mut Value, schema: &Schema) -> Vec<St
         Ok(())
     };
     // The visitor never fails.
-    let _: Result<(), String> = visit(object, schema, &mut String::new(), &mut visitor);
+    let _: Result<(), DecodeError> = visit(object, schema, &mut String::new(), &mut visitor);
     unknown.sort_unstable();
     unknown
 }
@@ -65,7 +67,7 @@ pub(crate) fn repair(object: &mut Value) -> Vec<String> {
 }
 
 /// A function that is called with each embedded object and its path.
-type Visitor<'v> = dyn FnMut(&mut Map<String, Value>, &str) -> Result<(), String> + 'v;
+type Visitor<'v> = dyn FnMut(&mut Map<String, Value>, &str) -> Result<(), DecodeError> + 'v;
 
 /// Visits the embedded objects inside of a value.
 ///
@@ -75,7 +77,7 @@ fn visit(
     schema: &Schema,
     path: &mut String,
     visitor: &mut Visitor<'_>,
-) -> Result<(), String> {
+) -> Result<(), DecodeError> {
     if !schema.has_embedded {
         return Ok(());
     }
@@ -88,7 +90,7 @@ fn visit(
         }
         visit(value, below, path, visitor)?;
         path.truncate(length);
-        Ok::<(), String>(())
+        Ok::<(), DecodeError>(())
     };
     match value {
         Value::Object(map) => {
@@ -120,10 +122,10 @@ fn visit(
     Ok(())
 }
 
-fn decode_embedded(map: &mut Map<String, Value>, path: &str) -> Result<(), String> {
+fn decode_embedded(map: &mut Map<String, Value>, path: &str) -> Result<(), DecodeError> {
     for name in ["apiVersion", "kind"] {
         if map.get(name).is_some_and(|value| !value.is_string()) {
-            return Err(format!("{path}.{name}: must be a string"));
+            return Err(DecodeError::NotString(format!("{path}.{name}")));
         }
     }
     match map.get_mut("metadata") {
@@ -132,9 +134,10 @@ fn decode_embedded(map: &mut Map<String, Value>, path: &str) -> Result<(), Strin
             map.shift_remove("metadata");
             Ok(())
         }
-        Some(metadata) => {
-            decode_object_meta(metadata).map_err(|text| format!("{path}.metadata: {text}"))
-        }
+        Some(metadata) => decode_object_meta(metadata).map_err(|error| DecodeError::Embedded {
+            path: path.to_owned(),
+            reason: Box::new(error),
+        }),
     }
 }
 
@@ -151,7 +154,7 @@ mod tests {
             "one": embedded.clone(),
             "many": {"type": "array", "items": embedded},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}));
-        decode(&mut object, &schema)?;
+        decode(&mut object, &schema).map_err(|error| error.to_string())?;
         Ok(object)
     }
 

@@ -109,7 +109,7 @@ impl Judge<'_> {
         let mut rules = schema.validations.iter().filter(applies).peekable();
         if rules.peek().is_some() {
             let context = self.context;
-            let location = RuleSite::new(context, (value, before.value), schema, path);
+            let location = RuleSite::new(context, value, before.value, schema, path);
             for rule in rules {
                 self.judge(&location, rule);
             }
@@ -218,7 +218,8 @@ impl Judge<'_> {
 impl<'v> RuleSite<'v> {
     fn new(
         context: &'v Context<'static, 'static>,
-        (value, old): (&'v Value, Option<&Value>),
+        value: &'v Value,
+        old: Option<&Value>,
         schema: &Schema,
         path: &'v FieldPath,
     ) -> Self {

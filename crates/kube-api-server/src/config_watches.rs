@@ -69,18 +69,18 @@ pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: Failu
     streak.succeeded();
     loop {
         match follow(&server, begun.take(), &streak).await {
-            Ok(()) | Err(Ended::ShutDown) => return,
-            Err(Ended::Failed(why)) => {
+            Ok(()) | Err(WatchEnd::ShutDown) => return,
+            Err(WatchEnd::Failed(why)) => {
                 streak.failed(&why);
             }
             // The watch was successful until now, so the next failure starts with the smallest delay.
-            Err(Ended::Watch) => backoff.reset(),
+            Err(WatchEnd::Watch) => backoff.reset(),
         }
         tokio::time::sleep(backoff.fail()).await;
     }
 }
 
-enum Ended {
+enum WatchEnd {
     ShutDown,
     /// The store ended the watch.
     Watch,
@@ -91,7 +91,7 @@ async fn follow(
     server: &Weak<ApiServer>,
     begun: Option<Following>,
     streak: &FailureStreak,
-) -> Result<(), Ended> {
+) -> Result<(), WatchEnd> {
     let mut changes = match begun {
         Some(Following(changes)) => changes,
         None => again(server, streak).await?,
@@ -100,32 +100,32 @@ async fn follow(
         match events {
             Ok(WatchEvents::Progress(_)) => continue,
             Ok(WatchEvents::Events(_)) => {}
-            Err(_) => return Err(Ended::Watch),
+            Err(_) => return Err(WatchEnd::Watch),
         }
-        let server = server.upgrade().ok_or(Ended::ShutDown)?;
+        let server = server.upgrade().ok_or(WatchEnd::ShutDown)?;
         put_in_force(&server, what)
             .await
-            .map_err(|status| Ended::Failed(status.message))?;
+            .map_err(|status| WatchEnd::Failed(status.message))?;
         streak.succeeded();
     }
-    Err(Ended::ShutDown)
+    Err(WatchEnd::ShutDown)
 }
 
 /// Starts another watch after one has ended.
 async fn again(
     server: &Weak<ApiServer>,
     streak: &FailureStreak,
-) -> Result<SelectAll<Changes>, Ended> {
-    let server = server.upgrade().ok_or(Ended::ShutDown)?;
+) -> Result<SelectAll<Changes>, WatchEnd> {
+    let server = server.upgrade().ok_or(WatchEnd::ShutDown)?;
     let changes = watch(&server).map_err(|error| match error {
-        StoreError::Closed => Ended::ShutDown,
-        error => Ended::Failed(error.to_string()),
+        StoreError::Closed => WatchEnd::ShutDown,
+        error => WatchEnd::Failed(error.to_string()),
     })?;
     // Applies the objects that were written before the watch started.
     for what in ALL {
         put_in_force(&server, what)
             .await
-            .map_err(|status| Ended::Failed(status.message))?;
+            .map_err(|status| WatchEnd::Failed(status.message))?;
     }
     streak.succeeded();
     Ok(changes)

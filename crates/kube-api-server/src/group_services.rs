@@ -23,7 +23,7 @@ const PLURAL: &str = "apiservices";
 /// *Errors.* The errors of the writes; existing objects stay.
 pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
     // The lock serialises concurrent calls, which would create the same object.
-    let _turn = writer.objects.catalog.definitions.lock().await;
+    let _lock = writer.objects.catalog.definitions.lock().await;
     let served = writer.objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(());

@@ -27,7 +27,7 @@ use crate::http::limits::{UNREAD_FRAME_BYTES, UNREAD_REQUEST_BYTES};
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::request_info::RequestInfo;
-use crate::http::unread::CountedBody;
+use crate::http::unread::{CountedBody, UnreadBytes};
 use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
 use crate::http::work::{self, ScheduledRequest};
@@ -67,11 +67,9 @@ async fn respond(
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
-    let gzip = wants_gzip(&parts);
-    let pretty = wants_pretty(&query, &parts);
-    let info = Arc::new(info);
-    let attributes = (parts.method.clone(), info.clone());
+    let info = Arc::new(RequestInfo::new(&parts.method, parts.uri.path(), &query));
+    let encoding = ReplyEncoding::of(&query, &parts);
+    let method = parts.method.clone();
     let label = Label::of(&server.objects.catalog.snapshot(), &info);
     let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
@@ -89,68 +87,52 @@ async fn respond(
         }
     };
     let warnings = Arc::new(Warnings::default());
-    let asking = (info, query, parts, warnings.clone());
+    let request = ParsedRequest {
+        info: info.clone(),
+        query,
+        parts,
+        body,
+        warnings: warnings.clone(),
+    };
     let limit = (!long).then_some(server.limits.request_timeout);
     let mut panicked = None;
     let outcome = {
         // The future is pinned here: a future that is moved into another future needs space in the state of both.
-        let work = pin!(handle(&server, asking, body, caller, &mut resources));
+        let work = pin!(handle(&server, request, caller, &mut resources));
         contained(work, limit, &mut panicked).await
     };
     if let Some(panic) = panicked {
-        let (method, info) = (attributes.0.as_str(), &attributes.1);
-        let (path, user) = (info.path.as_str(), resources.user.as_str());
-        let panic = panic.as_str();
+        let (method, path) = (method.as_str(), info.path.as_str());
+        let (user, panic) = (resources.user.as_str(), panic.as_str());
         tracing::error!(method, path, user, panic, "a request panicked");
     }
     // Only sending is left. Bytes that wait for the client are counted separately, and must not occupy a seat.
     resources.seat = None;
-    let mut unread = work::announced();
-    let mut is_whole = true;
+    let unread = work::announced();
     let mut response = match outcome {
         Ok(ApiResponse::Raw(response)) => {
             resources.note(response.status().as_u16(), None);
-            is_whole = false;
-            response
+            with_count(response, unread, CountedBody::open_ended)
         }
         Ok(ApiResponse::Reply(reply)) => {
             resources.note(reply.code.as_u16(), Some(&reply));
             work::expect(reply.len()).await;
-            let reply = if pretty { reply.indented() } else { reply };
-            let reply = if gzip {
-                reply.compressed().await
-            } else {
-                reply
+            let reply = encoding.indent(reply);
+            let reply = match encoding.gzip {
+                true => reply.compressed().await,
+                false => reply,
             };
-            is_whole = reply.segments_of().is_some();
-            if let Some(unread) = unread.as_mut().filter(|_| is_whole) {
-                unread.settle(reply.len() + UNREAD_FRAME_BYTES);
-            }
-            reply.into_response()
+            counted_response(reply, unread)
         }
         Err(status) => {
-            let more = allow_header::header(
-                &server.objects.catalog.snapshot(),
-                (&attributes.0, &attributes.1),
-                &status,
-            );
+            let served = server.objects.catalog.snapshot();
             let mut reply = Reply::status(&status);
-            reply.headers.extend(more);
+            let allowed = allow_header::header(&served, &method, &info, &status);
+            reply.headers.extend(allowed);
             resources.note(reply.code.as_u16(), Some(&reply));
-            let reply = if pretty { reply.indented() } else { reply };
-            if let Some(unread) = &mut unread {
-                unread.settle(reply.len() + UNREAD_FRAME_BYTES);
-            }
-            reply.into_response()
+            counted_response(encoding.indent(reply), unread)
         }
     };
-    if let Some(unread) = unread {
-        let counted = match is_whole {
-            true => CountedBody::whole,
-            false => CountedBody::open_ended,
-        };
-        response = response.map(|body| boxed(counted(body, unread)));
-    }
     let id = resources.record.as_ref().and_then(AuditRecord::header);
     response.headers_mut().extend(id);
     response.headers_mut().extend(warnings.headers());
@@ -165,7 +147,64 @@ async fn respond(
     response.map(|body| boxed(GuardedBody::new(body, resources)))
 }
 
-/// The resources of a request, held until its response ends.
+/// A request that is not authenticated yet.
+struct ParsedRequest {
+    info: Arc<RequestInfo>,
+    query: Query,
+    parts: Parts,
+    body: BoxBody,
+    warnings: Arc<Warnings>,
+}
+
+/// The encoding of the reply that a client requests.
+#[derive(Clone, Copy)]
+struct ReplyEncoding {
+    gzip: bool,
+    pretty: bool,
+}
+
+impl ReplyEncoding {
+    fn of(query: &Query, parts: &Parts) -> Self {
+        Self {
+            gzip: wants_gzip(parts),
+            pretty: wants_pretty(query, parts),
+        }
+    }
+
+    fn indent(self, reply: Reply) -> Reply {
+        match self.pretty {
+            true => reply.indented(),
+            false => reply,
+        }
+    }
+}
+
+/// The response of a reply. The count of a reply in memory is its length; a stream counts its buffered bytes.
+fn counted_response(reply: Reply, mut unread: Option<UnreadBytes>) -> Response<BoxBody> {
+    let is_whole = reply.segments_of().is_some();
+    if let Some(unread) = unread.as_mut().filter(|_| is_whole) {
+        unread.settle(reply.len() + UNREAD_FRAME_BYTES);
+    }
+    let count = match is_whole {
+        true => CountedBody::whole,
+        false => CountedBody::open_ended,
+    };
+    with_count(reply.into_response(), unread, count)
+}
+
+/// A response whose bytes are counted until the client has read them.
+fn with_count(
+    response: Response<BoxBody>,
+    unread: Option<UnreadBytes>,
+    count: fn(BoxBody, UnreadBytes) -> CountedBody,
+) -> Response<BoxBody> {
+    match unread {
+        Some(unread) => response.map(|body| boxed(count(body, unread))),
+        None => response,
+    }
+}
+
+/// The resources of a request, owned until its response ends.
 #[derive(Default)]
 struct RequestResources {
     /// The authenticated user; empty before authentication.
@@ -225,11 +264,17 @@ async fn contained(
 
 async fn handle(
     server: &Arc<ApiServer>,
-    (info, query, mut parts, warnings): (Arc<RequestInfo>, Query, Parts, Arc<Warnings>),
-    body: BoxBody,
+    request: ParsedRequest,
     caller: Caller,
     resources: &mut RequestResources,
 ) -> Result<ApiResponse, Status> {
+    let ParsedRequest {
+        info,
+        query,
+        mut parts,
+        body,
+        warnings,
+    } = request;
     let local = matches!(caller, Caller::Local(_));
     let credentials = Credentials::of(caller, &parts.headers)?;
     let identity = authenticate(&server.access.tokens, credentials).await;
@@ -274,7 +319,7 @@ async fn handle(
         }
         impersonation::without_headers(&mut parts.headers);
         if !local {
-            wait_for_seats(server, &user, (&info, &query), resources).await?;
+            wait_for_seats(server, &user, &info, &query, resources).await?;
         }
         if !routing::is_public(&info.path) {
             authorize(&server.access.authorizer, &user, &info)?;
@@ -319,7 +364,7 @@ fn count_response(
             server.unread.account(&sender, &connection.reader, false)
         }
     };
-    let count = account.take(UNREAD_REQUEST_BYTES);
+    let count = account.reserve(UNREAD_REQUEST_BYTES);
     if count.is_err() && user.is_none_or(UserInfo::is_anonymous) {
         connection.close.cancel();
     }
@@ -350,7 +395,8 @@ fn admit(
 async fn wait_for_seats(
     server: &ApiServer,
     user: &UserInfo,
-    (info, query): (&RequestInfo, &Query),
+    info: &RequestInfo,
+    query: &Query,
     resources: &mut RequestResources,
 ) -> Result<(), Status> {
     let long = info.is_long_running(query);
@@ -365,7 +411,7 @@ async fn wait_for_seats(
     if !long && !flow.is_exempt() {
         resources.permit = None;
     }
-    resources.seat = Some(server.flows.seat(flow, user, (info, query)).await?);
+    resources.seat = Some(server.flows.seat(flow, user, info, query).await?);
     Ok(())
 }
 

@@ -76,12 +76,12 @@ pub(crate) async fn route(
             handling.boxed().await
         }
         Destination::Metrics(kind) => {
-            resource_metrics::respond((&server.objects, &server.nodes), kind, verb, call)
+            resource_metrics::respond(&server.objects, &server.nodes, kind, verb, call)
                 .boxed()
                 .await
         }
         Destination::ComponentStatus(_) => {
-            component_health::respond((&server.components, &server.objects), verb, &call)
+            component_health::respond(&server.components, &server.objects, verb, &call)
                 .boxed()
                 .await
         }
@@ -145,8 +145,12 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
         .unwrap_or_default();
     match first {
         "livez" | "readyz" | "healthz" => {
-            let rbac = &server.access.authorizer.rbac;
-            health::respond((&server.health, &server.objects, rbac), path, &call.query).await
+            let checked = health::CheckedParts {
+                health: &server.health,
+                objects: &server.objects,
+                rbac: &server.access.authorizer.rbac,
+            };
+            health::respond(checked, path, &call.query).await
         }
         "version" if is_public(path) => Ok(Reply::json(&version::document())),
         "metrics" if path == "/metrics" => {

@@ -95,15 +95,19 @@ async fn serve(
             refusals::count(Budget::ApiConnections);
         }
         let Some(slot) = slot else { continue };
-        let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
+        let (server, acceptor) = (server.clone(), acceptor.clone());
+        let tokens = ConnectionTokens {
+            stop: shutdown.child_token(),
+            close: close.clone(),
+        };
         let permits = permits.clone();
         let slow_polls = server.limits.slow_polls.clone();
         tracker.spawn(watched(slow_polls, "a connection", async move {
-            let ended = tokio::select! {
+            let result = tokio::select! {
                 () = close.cancelled() => Ok(()),
-                ended = connection(server, acceptor, stream, (stop, close.clone()), (&slot, permits)) => ended,
+                result = connection(server, acceptor, stream, tokens, &slot, permits) => result,
             };
-            if let Err(error) = ended {
+            if let Err(error) = result {
                 tracing::debug!(%error, "connection ended");
             }
             drop(slot);
@@ -123,12 +127,21 @@ async fn serve(
     Ok(())
 }
 
+/// The tokens that end a connection.
+struct ConnectionTokens {
+    /// The server stops: open requests may finish.
+    stop: CancellationToken,
+    /// The connection ends at once.
+    close: CancellationToken,
+}
+
 async fn connection(
     server: Arc<ApiServer>,
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    (stop, close): (CancellationToken, CancellationToken),
-    (connection, permits): (&ConnectionSlot, Arc<Semaphore>),
+    tokens: ConnectionTokens,
+    slot: &ConnectionSlot,
+    permits: Arc<Semaphore>,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
@@ -158,7 +171,7 @@ async fn connection(
         }
         _ => None,
     };
-    if !connection.shook_hands(node) {
+    if !slot.shook_hands(node) {
         tracing::debug!(peer = %peer.0, node, "too many connections of one address or node");
         return Ok(());
     }
@@ -170,11 +183,11 @@ async fn connection(
     let h2 = session.alpn_protocol() == Some(b"h2");
     let unsent = UnsentData::default();
     let from = Connection {
-        stopping: stop.clone(),
-        reader: Reader::new(close.clone()),
-        close,
+        stopping: tokens.stop.clone(),
+        reader: Reader::new(tokens.close.clone()),
+        close: tokens.close,
         unsent: (!h2).then(|| unsent.clone()),
-        stage: connection.stage(),
+        stage: slot.stage(),
     };
     let builder = builder(&server, h2);
     let grace = server.limits.shutdown_grace;
@@ -191,7 +204,7 @@ async fn connection(
     let mut connection = Box::pin(builder.serve_connection_with_upgrades(stream, service));
     tokio::select! {
         done = connection.as_mut() => return done,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = tokens.stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     match tokio::time::timeout(grace, connection).await {
         Ok(done) => done,

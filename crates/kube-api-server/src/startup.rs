@@ -67,7 +67,7 @@ impl ApiServer {
             store_space::unless_full(&server, result)?;
             config_sync::start(&server.flows, server.writer()).await;
             let following = config_watches::start(&server).await?;
-            let filled = match filling.await {
+            let (sources, revision) = match filling.await {
                 Ok(filled) => filled?,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             };
@@ -75,7 +75,8 @@ impl ApiServer {
                 .health
                 .components
                 .component("API server", background.clone());
-            let fresh = authorize::keep_fresh(rbac.clone(), store.clone(), filled, background);
+            let (rbac, store) = (rbac.clone(), store.clone());
+            let fresh = authorize::keep_fresh(rbac, store, sources, revision, background);
             server.start("the index of roles", fresh);
             let streak = component.follow(Followed::Watch, "definitions, webhooks and flows");
             let follow = config_watches::run(Arc::downgrade(&server), following, streak);

@@ -15,18 +15,16 @@ pub(crate) fn definition_name(name: &str) -> String {
 /// Adds the definitions.
 pub(crate) fn add(definitions: &mut Map<String, Value>) {
     let container = definition_name("ContainerMetrics");
-    let node = measured("What a node uses of each resource.", ("usage", usage()));
+    let node = measured("What a node uses of each resource.", "usage", usage());
     let pod = measured(
         "What the containers of a pod use of each resource.",
-        (
-            "containers",
-            json!({
-                "description": "What each container that runs uses, in the same window.",
-                "type": "array",
-                "items": {"$ref": reference(&container)},
-                "x-kubernetes-list-type": "atomic",
-            }),
-        ),
+        "containers",
+        json!({
+            "description": "What each container that runs uses, in the same window.",
+            "type": "array",
+            "items": {"$ref": reference(&container)},
+            "x-kubernetes-list-type": "atomic",
+        }),
     );
     definitions.insert(definition_name("NodeMetrics"), node);
     definitions.insert(definition_name("PodMetrics"), pod);
@@ -45,7 +43,7 @@ pub(crate) fn add(definitions: &mut Map<String, Value>) {
 }
 
 /// A type with the common fields of the metrics of nodes and pods, and one more field.
-fn measured(description: &str, (name, field): (&str, Value)) -> Value {
+fn measured(description: &str, name: &str, field: Value) -> Value {
     let metadata = reference("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     let time = reference("io.k8s.apimachinery.pkg.apis.meta.v1.Time");
     json!({

@@ -169,132 +169,185 @@ pub(crate) struct Path<'a> {
 
 /// All paths of a kind.
 pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
-    let namespaced = info.scope == Scope::Namespaced;
-    let gvk = Gvk {
-        group: info.group,
-        version: info.version,
-        kind: info.kind,
-    };
-    let base = base_path(info.group, info.version);
-    let collection = if namespaced {
-        format!("{base}/namespaces/{{namespace}}/{}", info.plural)
-    } else {
-        format!("{base}/{}", info.plural)
-    };
-    let scope = if namespaced { "Namespaced" } else { "" };
-    let operation =
-        |action: KubernetesAction, subject: String, subresource: &'static str, gvk: Gvk<'a>| {
-            let title = group_title(info.group, info.version);
-            let middle = if action == KubernetesAction::DeleteCollection {
-                "Collection"
-            } else {
-                ""
-            };
-            let id = match action {
-                // In these ids the method follows the group.
-                KubernetesAction::Connect | KubernetesAction::Pass(_) => {
-                    let method = action.id_verb().trim_start_matches("connect");
-                    format!("connect{title}{method}{subject}")
-                }
-                _ => format!("{}{title}{middle}{subject}", action.id_verb()),
-            };
-            Operation {
-                action,
-                id,
-                gvk,
-                list_kind: info.list_kind,
-                subresource,
-            }
+    let mut paths = Paths::new(info);
+    paths.add_collection();
+    paths.add_object();
+    if info.verbs.contains(&Verb::Watch) {
+        paths.add_watches();
+    }
+    for part in info.subresources {
+        match part.name {
+            "proxy" => paths.add_proxy(part),
+            _ => paths.add_subresource(part),
+        }
+    }
+    paths.all
+}
+
+/// The paths of one kind.
+struct Paths<'i, 'a> {
+    info: &'i KindInfo<'a>,
+    namespaced: bool,
+    /// The path of the group and version.
+    base: String,
+    collection: String,
+    all: Vec<Path<'a>>,
+}
+
+impl<'i, 'a> Paths<'i, 'a> {
+    fn new(info: &'i KindInfo<'a>) -> Self {
+        let namespaced = info.scope == Scope::Namespaced;
+        let base = base_path(info.group, info.version);
+        let collection = match namespaced {
+            true => format!("{base}/namespaces/{{namespace}}/{}", info.plural),
+            false => format!("{base}/{}", info.plural),
         };
-    let on_object = |actions: &[(Verb, KubernetesAction)]| -> Vec<Operation<'a>> {
+        Self {
+            info,
+            namespaced,
+            base,
+            collection,
+            all: Vec::new(),
+        }
+    }
+
+    /// The kind in ids of operations: `NamespacedPod`, `Node`.
+    fn subject(&self) -> String {
+        let scope = if self.namespaced { "Namespaced" } else { "" };
+        format!("{scope}{}", self.info.kind)
+    }
+
+    /// An operation on the objects themselves.
+    fn operation(&self, action: KubernetesAction, subject: &str) -> Operation<'a> {
+        let gvk = Gvk {
+            group: self.info.group,
+            version: self.info.version,
+            kind: self.info.kind,
+        };
+        self.operation_on(action, subject, "", gvk)
+    }
+
+    fn operation_on(
+        &self,
+        action: KubernetesAction,
+        subject: &str,
+        subresource: &'static str,
+        gvk: Gvk<'a>,
+    ) -> Operation<'a> {
+        let title = group_title(self.info.group, self.info.version);
+        let middle = match action {
+            KubernetesAction::DeleteCollection => "Collection",
+            _ => "",
+        };
+        let id = match action {
+            // In these ids the method follows the group.
+            KubernetesAction::Connect | KubernetesAction::Pass(_) => {
+                let method = action.id_verb().trim_start_matches("connect");
+                format!("connect{title}{method}{subject}")
+            }
+            _ => format!("{}{title}{middle}{subject}", action.id_verb()),
+        };
+        Operation {
+            action,
+            id,
+            gvk,
+            list_kind: self.info.list_kind,
+            subresource,
+        }
+    }
+
+    /// The operations for the verbs of the kind.
+    fn supported(&self, actions: &[(Verb, KubernetesAction)]) -> Vec<Operation<'a>> {
+        let subject = self.subject();
         actions
             .iter()
-            .filter(|(verb, _)| info.verbs.contains(verb))
-            .map(|(_, action)| operation(*action, format!("{scope}{}", info.kind), "", gvk))
+            .filter(|(verb, _)| self.info.verbs.contains(verb))
+            .map(|(_, action)| self.operation(*action, &subject))
             .collect()
-    };
-    let mut all = Vec::new();
-    let mut add = |path: String, in_namespace, named, operations: Vec<Operation<'a>>| {
-        if !operations.is_empty() {
-            all.push(Path {
+    }
+
+    fn add(&mut self, path: String, in_namespace: bool, named: bool, all: Vec<Operation<'a>>) {
+        if !all.is_empty() {
+            self.all.push(Path {
                 onwards: path.ends_with("/{path}"),
                 path,
                 in_namespace,
                 named,
-                operations,
+                operations: all,
             });
         }
-    };
-    if namespaced && info.verbs.contains(&Verb::List) {
-        let everywhere = format!("{}ForAllNamespaces", info.kind);
-        let list = operation(KubernetesAction::List, everywhere, "", gvk);
-        add(format!("{base}/{}", info.plural), false, false, vec![list]);
     }
-    add(
-        collection.clone(),
-        namespaced,
-        false,
-        on_object(COLLECTION_ACTIONS),
-    );
-    add(
-        format!("{collection}/{{name}}"),
-        namespaced,
-        true,
-        on_object(OBJECT_ACTIONS),
-    );
-    if info.verbs.contains(&Verb::Watch) {
-        let watch = format!("{base}/watch");
-        let below = &collection[base.len()..];
-        let one = |action, subject: String| vec![operation(action, subject, "", gvk)];
-        if namespaced {
-            let everywhere = format!("{}ListForAllNamespaces", info.kind);
-            let path = format!("{watch}/{}", info.plural);
-            add(
-                path,
-                false,
-                false,
-                one(KubernetesAction::WatchList, everywhere),
-            );
+
+    fn add_collection(&mut self) {
+        if self.namespaced && self.info.verbs.contains(&Verb::List) {
+            let subject = format!("{}ForAllNamespaces", self.info.kind);
+            let list = self.operation(KubernetesAction::List, &subject);
+            let path = format!("{}/{}", self.base, self.info.plural);
+            self.add(path, false, false, vec![list]);
         }
-        let list = one(
-            KubernetesAction::WatchList,
-            format!("{scope}{}List", info.kind),
-        );
-        add(format!("{watch}{below}"), namespaced, false, list);
-        let named = one(KubernetesAction::Watch, format!("{scope}{}", info.kind));
-        add(format!("{watch}{below}/{{name}}"), namespaced, true, named);
+        let operations = self.supported(COLLECTION_ACTIONS);
+        self.add(self.collection.clone(), self.namespaced, false, operations);
     }
-    for part in info.subresources {
-        let subject = format!("{scope}{}{}", info.kind, title_case(part.name));
-        let (group, version, kind) = info.body(part);
+
+    fn add_object(&mut self) {
+        let path = format!("{}/{{name}}", self.collection);
+        let operations = self.supported(OBJECT_ACTIONS);
+        self.add(path, self.namespaced, true, operations);
+    }
+
+    /// The deprecated paths of watches.
+    fn add_watches(&mut self) {
+        let watch = format!("{}/watch", self.base);
+        if self.namespaced {
+            let subject = format!("{}ListForAllNamespaces", self.info.kind);
+            let list = self.operation(KubernetesAction::WatchList, &subject);
+            let path = format!("{watch}/{}", self.info.plural);
+            self.add(path, false, false, vec![list]);
+        }
+        let collection = format!("{watch}{}", &self.collection[self.base.len()..]);
+        let subject = self.subject();
+        let list = self.operation(KubernetesAction::WatchList, &format!("{subject}List"));
+        self.add(collection.clone(), self.namespaced, false, vec![list]);
+        let one = self.operation(KubernetesAction::Watch, &subject);
+        let path = format!("{collection}/{{name}}");
+        self.add(path, self.namespaced, true, vec![one]);
+    }
+
+    /// Subject and kind of the operations on a sub-resource.
+    fn subresource(&self, part: &Subresource) -> (String, Gvk<'a>) {
+        let subject = format!("{}{}", self.subject(), title_case(part.name));
+        let (group, version, kind) = self.info.body(part);
         let gvk = Gvk {
             group,
             version,
             kind,
         };
-        if part.name == "proxy" {
-            for (more, word) in [("", ""), ("/{path}", "WithPath")] {
-                let path = format!("{collection}/{{name}}/proxy{more}");
-                let operations = PASSED.iter().map(|passed| {
-                    let subject = format!("{subject}{word}");
-                    operation(KubernetesAction::Pass(*passed), subject, part.name, gvk)
-                });
-                add(path, namespaced, true, operations.collect());
-            }
-            continue;
-        }
-        let operations = subresource_actions(part, kind)
-            .into_iter()
-            .map(|action| operation(action, subject.clone(), part.name, gvk))
-            .collect();
-        add(
-            format!("{collection}/{{name}}/{}", part.name),
-            namespaced,
-            true,
-            operations,
-        );
+        (subject, gvk)
     }
-    all
+
+    fn add_proxy(&mut self, part: &Subresource) {
+        let (subject, gvk) = self.subresource(part);
+        for (rest, suffix) in [("", ""), ("/{path}", "WithPath")] {
+            let path = format!("{}/{{name}}/proxy{rest}", self.collection);
+            let subject = format!("{subject}{suffix}");
+            let operations = PASSED.iter().map(|passed| {
+                let action = KubernetesAction::Pass(*passed);
+                self.operation_on(action, &subject, part.name, gvk)
+            });
+            let operations = operations.collect();
+            self.add(path, self.namespaced, true, operations);
+        }
+    }
+
+    fn add_subresource(&mut self, part: &Subresource) {
+        let (subject, gvk) = self.subresource(part);
+        let operations = subresource_actions(part, gvk.kind)
+            .into_iter()
+            .map(|action| self.operation_on(action, &subject, part.name, gvk))
+            .collect();
+        let path = format!("{}/{{name}}/{}", self.collection, part.name);
+        self.add(path, self.namespaced, true, operations);
+    }
 }
 
 const COLLECTION_ACTIONS: &[(Verb, KubernetesAction)] = &[

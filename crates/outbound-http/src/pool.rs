@@ -179,7 +179,7 @@ impl Pool {
     }
 
     async fn send(&self, url: &Url, headers: HeaderMap) -> Result<Response<Body>, Error> {
-        let uri: Uri = redirect::shown(url)
+        let uri: Uri = redirect::public_url(url)
             .as_str()
             .parse()
             .map_err(|_| Error::Url)?;

@@ -29,17 +29,17 @@ pub fn referer(from: &Url, to: &Url) -> Option<HeaderValue> {
     if from.scheme() == "https" && to.scheme() != "https" {
         return None;
     }
-    HeaderValue::from_str(shown(from).as_str()).ok()
+    HeaderValue::from_str(public_url(from).as_str()).ok()
 }
 
 /// A URL without its credentials and its fragment.
-pub(crate) fn shown(url: &Url) -> Url {
-    let mut public_url = url.clone();
+pub(crate) fn public_url(url: &Url) -> Url {
+    let mut public = url.clone();
     // Both calls fail only for URLs without a host, which have no credentials.
-    let _without_name = public_url.set_username("");
-    let _without_password = public_url.set_password(None);
-    public_url.set_fragment(None);
-    public_url
+    let _without_name = public.set_username("");
+    let _without_password = public.set_password(None);
+    public.set_fragment(None);
+    public
 }
 
 /// Removes credentials from the headers if a redirect changes the scheme, host or port.

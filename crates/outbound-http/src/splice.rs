@@ -26,8 +26,8 @@ where
     let (other_reader, other_writer) = tokio::io::split(other);
     let (there, back) = (CancellationToken::new(), CancellationToken::new());
     tokio::join!(
-        carry(one_reader, other_writer, (&there, &back)),
-        carry(other_reader, one_writer, (&back, &there)),
+        carry(one_reader, other_writer, &there, &back),
+        carry(other_reader, one_writer, &back, &there),
     );
 }
 
@@ -35,7 +35,8 @@ where
 async fn carry<R: AsyncRead, W: AsyncWrite>(
     mut from: ReadHalf<R>,
     mut to: WriteHalf<W>,
-    (ended, opposite): (&CancellationToken, &CancellationToken),
+    ended: &CancellationToken,
+    opposite: &CancellationToken,
 ) {
     let _ended = ended.clone().drop_guard();
     let mut buffer = vec![0; COPY_BYTES];

@@ -25,6 +25,7 @@ pub use groups::{
 };
 pub use identity::MetadataIdentity;
 pub use json::api_types;
+pub use json::decode::DecodeError;
 pub use json::object_meta::{decode_object_meta, repair_object_meta, unknown_object_meta_fields};
 pub use kind::cluster::{ClusterConfig, ServiceRange};
 pub use kind::info;
@@ -35,8 +36,8 @@ pub use kind::{
 };
 
 pub use printing::{Cell, Column, Printer, table};
+pub use validation::mainstay_annotations;
 pub use validation::metadata::validate_labels_and_annotations;
-pub use validation::own_annotations;
 pub use well_known::node_accounts::{NODE_NAME_EXTRA, NodeAccount};
 pub use well_known::{annotations, labels, limits, namespaces, reasons, sysctls};
 

@@ -75,9 +75,25 @@ fn fields_that_can_be_selected_have_a_value() {
 
 /// A typical object of each kind.
 fn samples() -> BTreeMap<&'static str, Value> {
-    let claim = json!({"accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": "1024Mi"}}});
-    let pod = json!({
+    let groups = [
+        core_samples(),
+        workload_samples(),
+        admission_samples(),
+        access_samples(),
+        network_samples(),
+        storage_samples(),
+        device_samples(),
+    ];
+    groups.into_iter().flatten().collect()
+}
+
+fn claim_spec() -> Value {
+    json!({"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1024Mi"}}})
+}
+
+fn pod_spec() -> Value {
+    json!({
         "containers": [{"name": "a", "image": "nginx", "stdin": false,
             "ports": [{"containerPort": 80, "name": "web"}],
             "resources": {"limits": {"cpu": 0.5}},
@@ -86,19 +102,12 @@ fn samples() -> BTreeMap<&'static str, Value> {
                 "resourceFieldRef": {"resource": "limits.cpu"}}}]}],
         "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/x"}}],
         "serviceAccountName": "default",
-    });
-    let request = include_bytes!("../src/groups/certificates/testdata/jane.csr");
-    let request = k8s_openapi::ByteString(request.to_vec());
-    let mut brief = pod.clone();
-    brief["restartPolicy"] = json!("Never");
-    let rule = json!({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"],
-        "resources": ["*"]});
-    let webhook = json!({"name": "a.b.c", "clientConfig": {"service": {"name": "a",
-        "namespace": "d"}}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
-        "rules": [rule]});
-    let devices = json!({"devices": {"requests": [{"name": "a", "exactly": {
-        "deviceClassName": "gpu"}}]}});
-    BTreeMap::from([
+    })
+}
+
+fn core_samples() -> Vec<(&'static str, Value)> {
+    let (pod, claim) = (pod_spec(), claim_spec());
+    vec![
         ("configmaps", json!({"data": {"a": ""}})),
         ("secrets", json!({"stringData": {"a": "b"}})),
         ("pods", json!({"spec": pod})),
@@ -127,55 +136,77 @@ fn samples() -> BTreeMap<&'static str, Value> {
             "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}}),
         ),
         (
+            "limitranges",
+            json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": 1}}]}}),
+        ),
+        ("resourcequotas", json!({"spec": {"hard": {"pods": 5}}})),
+        ("podtemplates", json!({"template": {"spec": pod}})),
+        (
+            "replicationcontrollers",
+            json!({"spec": {"selector": {},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+        ),
+        ("namespaces", json!({})),
+        ("serviceaccounts", json!({})),
+        ("events", json!({})),
+    ]
+}
+
+fn workload_samples() -> Vec<(&'static str, Value)> {
+    let (pod, claim) = (pod_spec(), claim_spec());
+    let mut brief = pod.clone();
+    brief["restartPolicy"] = json!("Never");
+    vec![
+        (
             "statefulsets",
             json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod},
             "volumeClaimTemplates": [{"metadata": {"name": "c"}, "spec": claim}]}}),
         ),
-        ("priorityclasses", json!({"value": 5})),
         (
-            "flowschemas",
-            json!({"spec": {"priorityLevelConfiguration": {"name": "l"}, "rules": [{
-                "subjects": [{"kind": "User", "user": {"name": "u"}}],
-                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}]}}),
+            "replicasets",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
         ),
         (
-            "prioritylevelconfigurations",
-            json!({"spec": {"type": "Limited", "limited": {
-                "limitResponse": {"type": "Queue", "queuing": {}}}}}),
-        ),
-        ("runtimeclasses", json!({"handler": "runc"})),
-        (
-            "limitranges",
-            json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": 1}}]}}),
-        ),
-        ("resourcequotas", json!({"spec": {"hard": {"pods": 5}}})),
-        (
-            "ingresses",
-            json!({"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}}),
+            "deployments",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "paused": false,
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
         ),
         (
-            "ingressclasses",
-            json!({"spec": {"controller": "example.com/c"}}),
+            "daemonsets",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+        ),
+        ("jobs", json!({"spec": {"template": {"spec": brief}}})),
+        (
+            "cronjobs",
+            json!({"spec": {"schedule": "@daily", "jobTemplate": {
+            "spec": {"template": {"spec": brief}}}}}),
         ),
         (
-            "networkpolicies",
-            json!({"spec": {"podSelector": {}, "egress": [{}]}}),
-        ),
-        ("csidrivers", json!({"spec": {}})),
-        (
-            "csistoragecapacities",
-            json!({"storageClassName": "a", "capacity": "1024Mi", "nodeTopology": {}}),
+            "controllerrevisions",
+            json!({"data": {"spec": null}, "revision": 0}),
         ),
         (
-            "volumeattributesclasses",
-            json!({"driverName": "a", "parameters": {"a": "b"}}),
+            "horizontalpodautoscalers",
+            json!({"spec": {"maxReplicas": 3, "behavior": {},
+            "scaleTargetRef": {"kind": "Deployment", "name": "web"}}}),
         ),
         (
-            "ipaddresses",
-            json!({"spec": {"parentRef": {"resource": "services", "name": "a"}}}),
+            "poddisruptionbudgets",
+            json!({"spec": {"minAvailable": "1%", "selector": {}}}),
         ),
-        ("servicecidrs", json!({"spec": {"cidrs": ["10.0.0.0/24"]}})),
+    ]
+}
+
+fn admission_samples() -> Vec<(&'static str, Value)> {
+    let rule = json!({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"],
+        "resources": ["*"]});
+    let webhook = json!({"name": "a.b.c", "clientConfig": {"service": {"name": "a",
+        "namespace": "d"}}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "rules": [rule]});
+    vec![
         (
             "validatingwebhookconfigurations",
             json!({"webhooks": [webhook]}),
@@ -202,66 +233,23 @@ fn samples() -> BTreeMap<&'static str, Value> {
             "validatingadmissionpolicybindings",
             json!({"spec": {"policyName": "a", "validationActions": ["Deny"]}}),
         ),
-        (
-            "apiservices",
-            json!({"spec": {"group": "apps", "version": "v1", "groupPriorityMinimum": 1,
-            "versionPriority": 1}}),
-        ),
-        (
-            "csinodes",
-            json!({"spec": {"drivers": [{"name": "a", "nodeID": "n"}]}}),
-        ),
-        (
-            "volumeattachments",
-            json!({"spec": {"attacher": "a", "nodeName": "n",
-            "source": {"persistentVolumeName": "v"}}}),
-        ),
-        (
-            "horizontalpodautoscalers",
-            json!({"spec": {"maxReplicas": 3, "behavior": {},
-            "scaleTargetRef": {"kind": "Deployment", "name": "web"}}}),
-        ),
-        (
-            "replicasets",
-            json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
-        ),
-        (
-            "replicationcontrollers",
-            json!({"spec": {"selector": {},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
-        ),
-        (
-            "deployments",
-            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "paused": false,
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
-        ),
-        (
-            "daemonsets",
-            json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
-        ),
+    ]
+}
+
+fn access_samples() -> Vec<(&'static str, Value)> {
+    let request = include_bytes!("../src/groups/certificates/testdata/jane.csr");
+    let request = k8s_openapi::ByteString(request.to_vec());
+    vec![
         (
             "certificatesigningrequests",
             json!({"spec": {"signerName": "example.com/mine", "usages": ["client auth"],
             "request": request}}),
         ),
-        ("podtemplates", json!({"template": {"spec": pod}})),
-        ("jobs", json!({"spec": {"template": {"spec": brief}}})),
         (
-            "cronjobs",
-            json!({"spec": {"schedule": "@daily", "jobTemplate": {
-            "spec": {"template": {"spec": brief}}}}}),
+            "apiservices",
+            json!({"spec": {"group": "apps", "version": "v1", "groupPriorityMinimum": 1,
+            "versionPriority": 1}}),
         ),
-        (
-            "poddisruptionbudgets",
-            json!({"spec": {"minAvailable": "1%", "selector": {}}}),
-        ),
-        (
-            "controllerrevisions",
-            json!({"data": {"spec": null}, "revision": 0}),
-        ),
-        ("storageclasses", json!({"provisioner": "a/b"})),
         (
             "leases",
             json!({"spec": {"holderIdentity": "", "leaseDurationSeconds": 5}}),
@@ -278,6 +266,72 @@ fn samples() -> BTreeMap<&'static str, Value> {
             json!({"roleRef": {"kind": "ClusterRole", "name": "a"}}),
         ),
         (
+            "flowschemas",
+            json!({"spec": {"priorityLevelConfiguration": {"name": "l"}, "rules": [{
+                "subjects": [{"kind": "User", "user": {"name": "u"}}],
+                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}]}}),
+        ),
+        (
+            "prioritylevelconfigurations",
+            json!({"spec": {"type": "Limited", "limited": {
+                "limitResponse": {"type": "Queue", "queuing": {}}}}}),
+        ),
+        ("priorityclasses", json!({"value": 5})),
+        ("runtimeclasses", json!({"handler": "runc"})),
+    ]
+}
+
+fn network_samples() -> Vec<(&'static str, Value)> {
+    vec![
+        (
+            "ingresses",
+            json!({"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}}),
+        ),
+        (
+            "ingressclasses",
+            json!({"spec": {"controller": "example.com/c"}}),
+        ),
+        (
+            "networkpolicies",
+            json!({"spec": {"podSelector": {}, "egress": [{}]}}),
+        ),
+        (
+            "ipaddresses",
+            json!({"spec": {"parentRef": {"resource": "services", "name": "a"}}}),
+        ),
+        ("servicecidrs", json!({"spec": {"cidrs": ["10.0.0.0/24"]}})),
+    ]
+}
+
+fn storage_samples() -> Vec<(&'static str, Value)> {
+    vec![
+        ("csidrivers", json!({"spec": {}})),
+        (
+            "csistoragecapacities",
+            json!({"storageClassName": "a", "capacity": "1024Mi", "nodeTopology": {}}),
+        ),
+        (
+            "volumeattributesclasses",
+            json!({"driverName": "a", "parameters": {"a": "b"}}),
+        ),
+        (
+            "csinodes",
+            json!({"spec": {"drivers": [{"name": "a", "nodeID": "n"}]}}),
+        ),
+        (
+            "volumeattachments",
+            json!({"spec": {"attacher": "a", "nodeName": "n",
+            "source": {"persistentVolumeName": "v"}}}),
+        ),
+        ("storageclasses", json!({"provisioner": "a/b"})),
+    ]
+}
+
+fn device_samples() -> Vec<(&'static str, Value)> {
+    let devices = json!({"devices": {"requests": [{"name": "a", "exactly": {
+        "deviceClassName": "gpu"}}]}});
+    vec![
+        (
             "deviceclasses",
             json!({"spec": {"selectors": [{"cel": {"expression": "true"}}],
             "config": [{"opaque": {"driver": "d", "parameters": {}}}]}}),
@@ -290,10 +344,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
             "generation": 0, "resourceSliceCount": 1}, "devices": [{"name": "a",
             "attributes": {"x": {"string": ""}}, "capacity": {"mem": {"value": "1024Mi"}}}]}}),
         ),
-        ("namespaces", json!({})),
-        ("serviceaccounts", json!({})),
-        ("events", json!({})),
-    ])
+    ]
 }
 
 /// If a client reads an object and sends it back, nothing changes: no new version, no new generation, no error.

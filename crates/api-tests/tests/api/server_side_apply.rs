@@ -78,11 +78,8 @@ async fn dry_runs_of_an_apply_write_nothing() {
     assert_eq!(api.get(MAP).await.1["data"], json!({"a": "1"}));
 }
 
-/// (query, body, code, message)
-#[tokio::test]
-async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
-    let api = Api::new().await;
-    let path = |query: &str| format!("{MAP}{query}");
+/// Query, body, code and message of the requests that are refused.
+fn refused_configurations() -> Vec<(&'static str, Value, u16, &'static str)> {
     let other_name = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "d"}});
     let elsewhere = json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "c", "namespace": "kube-system"}});
@@ -92,7 +89,7 @@ async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
         config["metadata"][field] = value;
         config
     };
-    let rows = [
+    vec![
         (
             "",
             map(json!({})),
@@ -163,8 +160,14 @@ async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
             "failed to create typed patch object (/c; /v1, Kind=ConfigMap): .metadata.foo: field \
              not declared in schema",
         ),
-    ];
-    for (query, body, code, message) in rows {
+    ]
+}
+
+#[tokio::test]
+async fn what_cannot_be_applied_is_refused_in_upstreams_words() {
+    let api = Api::new().await;
+    let path = |query: &str| format!("{MAP}{query}");
+    for (query, body, code, message) in refused_configurations() {
         let (actual, status) = api.patch(&path(query), "apply", body).await;
         assert_eq!(
             (actual, status["message"].as_str()),

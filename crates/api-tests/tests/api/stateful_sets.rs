@@ -66,19 +66,11 @@ fn assert_refused(code: u16, status: &Value, expected: &[&str], what: &str) {
     assert_eq!(status["details"]["group"], "apps", "{what}");
 }
 
-/// Every error of a new set, each in a separate request.
-#[tokio::test]
-async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
-    let api = Api::new().await;
-    let negative = "must be greater than or equal to 0";
-    let claim = |name: &str| {
-        json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}}}})
-    };
-    let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or \
-        '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', \
-        regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-    let cases: Vec<(&str, Value, Vec<String>)> = vec![
+/// A change of a valid set, with the errors of the changed set.
+type InvalidSet = (&'static str, Value, Vec<String>);
+
+fn invalid_selectors_and_strategies() -> Vec<InvalidSet> {
+    vec![
         // statefulset.md 6.7
         ("no selector", json!({"selector": null}), vec![
             "Required|spec.selector|Required value".to_owned(),
@@ -119,6 +111,12 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
         ("block", json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 1}}}),
             vec!["Invalid|spec.updateStrategy.rollingUpdate|Invalid value: {\"partition\":1}: only \
              allowed for updateStrategy 'RollingUpdate'".to_owned()]),
+    ]
+}
+
+fn invalid_numbers() -> Vec<InvalidSet> {
+    let negative = "must be greater than or equal to 0";
+    vec![
         // statefulset.md 6.10
         ("replicas", json!({"replicas": -1}), vec![
             format!("Invalid|spec.replicas|Invalid value: -1: {negative}"),
@@ -152,6 +150,18 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
              valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  \
              or '93%', regex used for validation is '[0-9]+%')".to_owned(),
         ]),
+    ]
+}
+
+fn invalid_templates() -> Vec<InvalidSet> {
+    let claim = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}})
+    };
+    let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or \
+        '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', \
+        regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+    vec![
         // statefulset.md 6.11
         ("retention", json!({"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Keep",
             "whenScaled": "Drop"}}), vec![
@@ -175,7 +185,16 @@ async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
              access mode is required".to_owned(),
             "Duplicate|spec.volumeClaimTemplates[1].metadata.name|Duplicate value: \"a\"".to_owned(),
         ]),
-    ];
+    ]
+}
+
+/// Every error of a new set, each in a separate request.
+#[tokio::test]
+async fn a_new_set_that_is_wrong_is_refused_with_the_field_and_the_reason() {
+    let api = Api::new().await;
+    let mut cases = invalid_selectors_and_strategies();
+    cases.extend(invalid_numbers());
+    cases.extend(invalid_templates());
     for (what, change, expected) in cases {
         let (code, status) = api.send("POST", SETS, changed(&change)).await;
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();

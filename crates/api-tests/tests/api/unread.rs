@@ -65,16 +65,18 @@ async fn connect(served: &Served, user: &str, is_deaf: &Arc<AtomicBool>) -> Send
     sender
 }
 
-fn request((path, accept): (&str, &str)) -> Request<Empty<Bytes>> {
+fn request(path: &str, accept: &str) -> Request<Empty<Bytes>> {
     let request = Request::get(format!("https://localhost{path}")).header("accept", accept);
     request.body(Empty::new()).unwrap()
 }
 
 /// Sends one request on many connections, a hundred times on each, and reads nothing.
-async fn ask_and_read_nothing(
+async fn send_and_read_nothing(
     served: &Served,
-    (user, connections): (&str, usize),
-    target: (&str, &str),
+    user: &str,
+    connections: usize,
+    path: &str,
+    accept: &str,
     open: &mut JoinSet<()>,
 ) {
     for _ in 0..connections {
@@ -82,7 +84,7 @@ async fn ask_and_read_nothing(
         let mut sender = connect(served, user, &is_deaf).await;
         is_deaf.store(true, Ordering::Relaxed);
         for _ in 0..100 {
-            let response = sender.send_request(request(target));
+            let response = sender.send_request(request(path, accept));
             open.spawn(async move {
                 // The stream stays open until the test ends it.
                 let _response = response.await;
@@ -149,11 +151,11 @@ async fn served(users: &[&str]) -> Served {
 }
 
 /// The status code of a response that is read.
-async fn code(served: &Served, user: &str, target: (&str, &str)) -> u16 {
+async fn code(served: &Served, user: &str, path: &str, accept: &str) -> u16 {
     let listening = Arc::default();
     let mut sender = connect(served, user, &listening).await;
     let response = async {
-        let response = sender.send_request(request(target)).await.unwrap();
+        let response = sender.send_request(request(path, accept)).await.unwrap();
         let code = response.status().as_u16();
         response.into_body().collect().await.unwrap();
         code
@@ -196,13 +198,13 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         // Documents are built once, at the first request, for all requests that wait.
         if !target.0.starts_with("/openapi") {
             let path = target.0.replace("watch=true", "");
-            let code = code(&served, "modest", (&path, target.1)).await;
+            let code = code(&served, "modest", &path, target.1).await;
             assert_eq!(code, 200, "{target:?}");
         }
         let before = resident();
         let begun = metric(&served, "apiserver_request_total").await;
         let mut open = JoinSet::new();
-        ask_and_read_nothing(&served, ("greedy", 3), target, &mut open).await;
+        send_and_read_nothing(&served, "greedy", 3, target.0, target.1, &mut open).await;
         answered(&served, begun + 300).await;
         let unread = metric(&served, "mainstay_unread_answer_bytes").await;
         let grown = resident().saturating_sub(before) / MIB;
@@ -213,7 +215,7 @@ async fn answers_that_nobody_reads_are_bounded_whatever_they_are() {
         assert!(grown < 400, "{target:?}: {grown} MiB more");
         // Another user's request gets its response.
         assert_eq!(
-            code(&served, "modest", (CONFIG_MAPS, JSON)).await,
+            code(&served, "modest", CONFIG_MAPS, JSON).await,
             200,
             "{target:?}"
         );
@@ -240,15 +242,15 @@ async fn many_senders_that_read_nothing_leave_room_for_others() {
     let mut open = JoinSet::new();
     let watch = format!("{CONFIG_MAPS}?watch=true");
     for name in &names {
-        ask_and_read_nothing(&served, (name, 1), (&watch, JSON), &mut open).await;
-        ask_and_read_nothing(&served, (name, 1), (CONFIG_MAPS, PROTOBUF), &mut open).await;
+        send_and_read_nothing(&served, name, 1, &watch, JSON, &mut open).await;
+        send_and_read_nothing(&served, name, 1, CONFIG_MAPS, PROTOBUF, &mut open).await;
     }
     for round in 0..5 {
         // The refusal has a retry delay of one second: by then the clients with unread responses have had time to
         // read.
         let mut codes = Vec::new();
         while codes.last() != Some(&200) && codes.len() < 10 {
-            codes.push(code(&served, "modest", (CONFIG_MAPS, PROTOBUF)).await);
+            codes.push(code(&served, "modest", CONFIG_MAPS, PROTOBUF).await);
             tokio::time::sleep(Duration::from_millis(1000)).await;
         }
         assert_eq!(codes.last(), Some(&200), "round {round}: {codes:?}");

@@ -84,16 +84,32 @@ pub(super) fn replacement(call: &CallExpr, is_namespace: bool) -> Option<String>
 
 /// Adds the functions to the context of an evaluation.
 pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
-    let patterns = Arc::new(Patterns::default());
-    let mut add = |name: &str, function: Function| {
-        let added = context.add_function::<Function, Function>(name, function);
-        debug_assert!(added.is_ok());
-    };
+    let mut functions = Functions(context);
+    add_charges(&mut functions, meter);
+    add_index_check(&mut functions);
+    add_comparisons(&mut functions, meter);
+    add_sum(&mut functions, meter);
+    add_patterns(&mut functions, meter);
+    add_priced(&mut functions, meter);
+}
+
+/// The functions of a context.
+struct Functions<'c, 'p, 'v>(&'c mut Context<'p, 'v>);
+
+impl Functions<'_, '_, '_> {
+    fn add(&mut self, name: &str, function: Function) {
+        let result = self.0.add_function::<Function, Function>(name, function);
+        debug_assert!(result.is_ok());
+    }
+}
+
+/// The functions that charge for a value or for steps, and return their argument.
+fn add_charges(functions: &mut Functions<'_, '_, '_>, meter: &Arc<Meter>) {
     let passed: [(&str, PriceOfValue); 3] =
         [(COPIED, copy_cost), (READ, read_cost), (MEASURED, measured)];
     for (name, price) in passed {
         let meter = meter.clone();
-        add(
+        functions.add(
             name,
             Box::new(move |call| {
                 let value = only(&mut call.args)?;
@@ -102,18 +118,17 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             }),
         );
     }
-    let meter_of = || meter.clone();
-    let meter = meter_of();
-    add(
+    let step_meter = meter.clone();
+    functions.add(
         STEP,
         Box::new(move |call| {
             let nodes = number(&only(&mut call.args)?);
-            meter.charge(nodes * TENTHS)?;
+            step_meter.charge(nodes * TENTHS)?;
             Ok(CowVal::owned(CelBool::from(true)))
         }),
     );
-    let meter = meter_of();
-    add(
+    let meter = meter.clone();
+    functions.add(
         RANGE,
         Box::new(move |call| {
             let [range, nodes] = both(&mut call.args)?;
@@ -123,7 +138,11 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             Ok(range)
         }),
     );
-    add(
+}
+
+/// The check of the index of a list.
+fn add_index_check(functions: &mut Functions<'_, '_, '_>) {
+    functions.add(
         KEY,
         Box::new(move |call| {
             let key = only(&mut call.args)?;
@@ -138,9 +157,13 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             Ok(key)
         }),
     );
+}
+
+/// Equality, and membership in a list or map.
+fn add_comparisons(functions: &mut Functions<'_, '_, '_>, meter: &Arc<Meter>) {
     for (name, expected) in [(EQUAL, true), (DIFFERENT, false)] {
-        let meter = meter_of();
-        add(
+        let meter = meter.clone();
+        functions.add(
             name,
             Box::new(move |call| {
                 let [one, other] = both(&mut call.args)?;
@@ -151,8 +174,8 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             }),
         );
     }
-    let meter = meter_of();
-    add(
+    let meter = meter.clone();
+    functions.add(
         WITHIN,
         Box::new(move |call| {
             let [value, container] = both(&mut call.args)?;
@@ -171,8 +194,11 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             Ok(CowVal::owned(CelBool::from(is_contained)))
         }),
     );
-    let meter = meter_of();
-    add(
+}
+
+fn add_sum(functions: &mut Functions<'_, '_, '_>, meter: &Arc<Meter>) {
+    let meter = meter.clone();
+    functions.add(
         ADDED,
         Box::new(move |call| {
             let [one, other] = both(&mut call.args)?;
@@ -183,9 +209,14 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             Ok(CowVal::Owned(adder.add(other.as_ref())?.into_owned()))
         }),
     );
+}
+
+/// The functions of regular expressions.
+fn add_patterns(functions: &mut Functions<'_, '_, '_>, meter: &Arc<Meter>) {
+    let patterns = Arc::new(Patterns::default());
     for name in [MATCHES, FIND, FIND_ALL] {
-        let (meter, patterns) = (meter_of(), patterns.clone());
-        add(
+        let (meter, patterns) = (meter.clone(), patterns.clone());
+        functions.add(
             name,
             Box::new(move |call| {
                 let [text, pattern] = texts(&mut call.args, name)?;
@@ -210,9 +241,13 @@ pub(super) fn add(context: &mut Context<'_, '_>, meter: &Arc<Meter>) {
             }),
         );
     }
+}
+
+/// The functions whose price depends on their arguments.
+fn add_priced(functions: &mut Functions<'_, '_, '_>, meter: &Arc<Meter>) {
     for (name, price) in &PRICED {
-        let meter = meter_of();
-        add(
+        let meter = meter.clone();
+        functions.add(
             &format!("#{name}"),
             Box::new(move |call| {
                 let args = std::mem::take(&mut call.args);

@@ -69,7 +69,7 @@ pub const CEL_OBJECTS: Target = Target {
         let Ok(text) = std::str::from_utf8(bytes) else {
             return;
         };
-        let Ok(expression) = Expression::compile_making(text, &["object"]) else {
+        let Ok(expression) = Expression::compile_constructing(text, &["object"]) else {
             return;
         };
         let object = json!({"metadata": {"name": "p"}, "spec": {"x": 3, "names": ["ab", "c"]},

@@ -54,7 +54,7 @@ pub(crate) fn admit(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    let request = asked(write_request, operation, old);
+    let request = admission_request(write_request, operation, old);
     let anew = ReadObjects::default();
     let cached = write_request.cached.unwrap_or(&anew);
     reading_once(&plugins.objects, cached, |reads| {
@@ -75,7 +75,7 @@ pub(crate) fn advise(
     if write_request.warnings.is_none() {
         return;
     }
-    let request = asked(write_request, operation, old);
+    let request = admission_request(write_request, operation, old);
     let anew = ReadObjects::default();
     let cached = write_request.cached.unwrap_or(&anew);
     let warnings = reading_once(&plugins.objects, cached, |reads| {
@@ -90,7 +90,7 @@ pub(crate) fn advise(
     write_request.warn(warnings.unwrap_or_default());
 }
 
-fn asked<'a>(
+fn admission_request<'a>(
     write_request: &WriteRequest<'a>,
     operation: Operation,
     old: Option<&'a Value>,

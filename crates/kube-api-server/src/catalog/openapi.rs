@@ -162,7 +162,7 @@ async fn document(
     if let Some(document) = cached() {
         return Ok(Some(document));
     }
-    let _turn = served.openapi.making.lock().await;
+    let _lock = served.openapi.making.lock().await;
     if let Some(document) = cached() {
         return Ok(Some(document));
     }

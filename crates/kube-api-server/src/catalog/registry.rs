@@ -6,7 +6,7 @@ use std::sync::Arc;
 use json_tree::Value;
 use object_model::{FieldError, Status};
 use openapi_documents::Schema;
-use resource_kinds::{Kind, KindInfo, Scope, Subresource};
+use resource_kinds::{DecodeError, Kind, KindInfo, Scope, Subresource};
 
 /// A kind in one version, as a resource of the API.
 pub(crate) struct Resource {
@@ -70,7 +70,7 @@ impl Resource {
     /// Converts an object from another version of the kind to this version.
     ///
     /// *Errors.* The first field that does not fit.
-    pub(crate) fn convert(&self, mut object: Value) -> Result<Value, String> {
+    pub(crate) fn convert(&self, mut object: Value) -> Result<Value, DecodeError> {
         if !self.is_custom() {
             return self.kind.decode(object);
         }

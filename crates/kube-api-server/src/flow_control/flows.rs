@@ -98,7 +98,7 @@ impl ActiveSchemas {
             let width_max = bounds
                 .get(schema.level.as_str())
                 .map_or(1, |bounds| bounds.width_max);
-            Arc::new(flow(schema, (level, width_max), before))
+            Arc::new(flow(schema, level, width_max, before))
         });
         let flows = Self {
             schemas: flows.collect(),
@@ -126,7 +126,8 @@ impl ActiveSchemas {
 
 fn flow(
     schema: Schema,
-    (level, width_max): (Option<&PriorityLevel>, usize),
+    level: Option<&PriorityLevel>,
+    width_max: usize,
     before: Option<&ActiveSchemas>,
 ) -> ActiveSchema {
     let same =
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
     use crate::http::query::Query;
 
-    fn asked(path: &str) -> RequestInfo {
+    fn request_info(path: &str) -> RequestInfo {
         RequestInfo::new(&Method::GET, path, &Query::parse(""))
     }
 
@@ -186,9 +187,9 @@ mod tests {
         assert_eq!(names, ["exempt", "a", "catch-all"]);
         assert_eq!(bounds["catch-all"].nominal, 7);
         let master = UserInfo::new("m", ["system:masters"]);
-        assert!(flows.of(&master, &asked("/x")).unwrap().is_exempt());
+        assert!(flows.of(&master, &request_info("/x")).unwrap().is_exempt());
         let user = UserInfo::new("u", ["g"]);
-        let matching = flows.of(&user, &asked("/x")).unwrap();
+        let matching = flows.of(&user, &request_info("/x")).unwrap();
         assert_eq!(matching.schema.name, "a");
         let headers: Vec<String> = matching
             .headers()
@@ -200,7 +201,7 @@ mod tests {
             "the level has no uid yet"
         );
         // The user is in no group of the schemas.
-        let matching = flows.of(&user, &asked("/api/v1/pods")).unwrap();
+        let matching = flows.of(&user, &request_info("/api/v1/pods")).unwrap();
         assert_eq!(matching.schema.name, "catch-all");
     }
 

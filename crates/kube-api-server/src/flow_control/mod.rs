@@ -128,7 +128,7 @@ impl FlowControl {
         &self,
         read: impl FnOnce() -> Result<(Vec<Value>, Vec<Value>), Status>,
     ) -> Result<(), Status> {
-        let _turn = self
+        let _lock = self
             .reads_lock
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +162,8 @@ impl FlowControl {
         &self,
         flow: Arc<ActiveSchema>,
         user: &UserInfo,
-        (info, query): (&RequestInfo, &Query),
+        info: &RequestInfo,
+        query: &Query,
     ) -> Result<Seat, Status> {
         if flow.is_exempt() {
             return Ok(self.seated(flow, SeatState::Nothing, 0));
@@ -176,10 +177,10 @@ impl FlowControl {
             let distinguisher = flow.schema.distinguisher(user, info);
             self.hasher.hash_one((&flow.schema.name, distinguisher))
         };
-        let mut turn = None;
+        let mut granted = None;
         let waiter = || {
             let (sender, receiver) = oneshot::channel();
-            turn = Some(receiver);
+            granted = Some(receiver);
             sender
         };
         let entered = lock(&self.seats).enter(&flow.level, width, hash, waiter);
@@ -202,8 +203,8 @@ impl FlowControl {
                     state: SeatState::Ticket(ticket),
                 };
                 let is_granted = async {
-                    match turn {
-                        Some(turn) => turn.await.is_ok(),
+                    match granted {
+                        Some(granted) => granted.await.is_ok(),
                         None => false,
                     }
                 };
@@ -373,7 +374,7 @@ mod tests {
         let info = RequestInfo::new(&Method::GET, "/x", &query);
         let flow = control.of(&user, &info).unwrap();
         assert_eq!(flow.schema.name, "s");
-        control.seat(flow, &user, (&info, &query)).await
+        control.seat(flow, &user, &info, &query).await
     }
 
     fn queue() -> Value {

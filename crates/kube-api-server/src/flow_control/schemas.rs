@@ -239,115 +239,113 @@ mod tests {
         schemas
     }
 
+    const USERS: &[&str] = &["system:authenticated"];
+    const ACCOUNTS: &[&str] = &["system:serviceaccounts", "system:authenticated"];
+    const NODES: &[&str] = &["system:nodes", "system:authenticated"];
+    const MASTERS: &[&str] = &["system:masters", "system:authenticated"];
+    const MANAGER: &str = "system:kube-controller-manager";
+    const IN_KUBE_SYSTEM: &str = "system:serviceaccount:kube-system:x";
+
+    /// User, groups, request; then schema, level and distinguisher.
+    type Row = (
+        &'static str,
+        &'static [&'static str],
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+    );
+
     /// findings C16: the default schemas, as the documentation describes them.
+    const DEFAULT_SCHEMAS: &[Row] = &[
+        (
+            "admin",
+            MASTERS,
+            "DELETE /api/v1/namespaces/a/pods",
+            "exempt",
+            "exempt",
+            "",
+        ),
+        ("ann", USERS, "GET /readyz", "probes", "exempt", ""),
+        ("ann", USERS, "GET /livez/ping", "probes", "exempt", ""),
+        (
+            MANAGER,
+            USERS,
+            "PUT /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/x",
+            "system-leader-election",
+            "leader-election",
+            MANAGER,
+        ),
+        (
+            MANAGER,
+            USERS,
+            "PATCH /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/x",
+            "kube-controller-manager",
+            "workload-high",
+            "kube-system",
+        ),
+        (
+            IN_KUBE_SYSTEM,
+            ACCOUNTS,
+            "GET /apis/coordination.k8s.io/v1/namespaces/b/leases/x",
+            "system-leader-election",
+            "leader-election",
+            IN_KUBE_SYSTEM,
+        ),
+        (
+            IN_KUBE_SYSTEM,
+            ACCOUNTS,
+            "GET /api/v1/namespaces/b/pods?watch=1",
+            "kube-system-service-accounts",
+            "workload-high",
+            "b",
+        ),
+        (
+            "system:node:n",
+            NODES,
+            "PATCH /api/v1/nodes/n/status",
+            "system-node-high",
+            "node-high",
+            "system:node:n",
+        ),
+        (
+            "system:node:n",
+            NODES,
+            "GET /api/v1/pods",
+            "system-nodes",
+            "system",
+            "system:node:n",
+        ),
+        (
+            "system:kube-scheduler",
+            USERS,
+            "GET /api/v1/pods",
+            "kube-scheduler",
+            "workload-high",
+            "",
+        ),
+        (
+            "system:serviceaccount:a:x",
+            ACCOUNTS,
+            "GET /api/v1/namespaces/b/pods",
+            "service-accounts",
+            "workload-low",
+            "system:serviceaccount:a:x",
+        ),
+        (
+            "ann",
+            USERS,
+            "GET /metrics",
+            "global-default",
+            "global-default",
+            "ann",
+        ),
+    ];
+
     #[test]
     fn requests_find_the_default_schemas() {
         let schemas = defaults();
-        let authenticated = "system:authenticated";
-        let accounts = ["system:serviceaccounts", authenticated];
-        let nodes = ["system:nodes", authenticated];
-        let masters = ["system:masters", authenticated];
-        let manager = "system:kube-controller-manager";
-        let in_kube_system = "system:serviceaccount:kube-system:x";
-        // User, groups, request; then schema, level and distinguisher.
-        for (user, groups, request, schema, level, flow) in [
-            (
-                "admin",
-                &masters[..],
-                "DELETE /api/v1/namespaces/a/pods",
-                "exempt",
-                "exempt",
-                "",
-            ),
-            (
-                "ann",
-                &[authenticated],
-                "GET /readyz",
-                "probes",
-                "exempt",
-                "",
-            ),
-            (
-                "ann",
-                &[authenticated],
-                "GET /livez/ping",
-                "probes",
-                "exempt",
-                "",
-            ),
-            (
-                manager,
-                &[authenticated],
-                "PUT /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/x",
-                "system-leader-election",
-                "leader-election",
-                manager,
-            ),
-            (
-                manager,
-                &[authenticated],
-                "PATCH /apis/coordination.k8s.io/v1/namespaces/kube-system/leases/x",
-                "kube-controller-manager",
-                "workload-high",
-                "kube-system",
-            ),
-            (
-                in_kube_system,
-                &accounts,
-                "GET /apis/coordination.k8s.io/v1/namespaces/b/leases/x",
-                "system-leader-election",
-                "leader-election",
-                in_kube_system,
-            ),
-            (
-                in_kube_system,
-                &accounts,
-                "GET /api/v1/namespaces/b/pods?watch=1",
-                "kube-system-service-accounts",
-                "workload-high",
-                "b",
-            ),
-            (
-                "system:node:n",
-                &nodes,
-                "PATCH /api/v1/nodes/n/status",
-                "system-node-high",
-                "node-high",
-                "system:node:n",
-            ),
-            (
-                "system:node:n",
-                &nodes,
-                "GET /api/v1/pods",
-                "system-nodes",
-                "system",
-                "system:node:n",
-            ),
-            (
-                "system:kube-scheduler",
-                &[authenticated],
-                "GET /api/v1/pods",
-                "kube-scheduler",
-                "workload-high",
-                "",
-            ),
-            (
-                "system:serviceaccount:a:x",
-                &accounts,
-                "GET /api/v1/namespaces/b/pods",
-                "service-accounts",
-                "workload-low",
-                "system:serviceaccount:a:x",
-            ),
-            (
-                "ann",
-                &[authenticated],
-                "GET /metrics",
-                "global-default",
-                "global-default",
-                "ann",
-            ),
-        ] {
+        for &(user, groups, request, schema, level, flow) in DEFAULT_SCHEMAS {
             let user = UserInfo::new(user, groups.iter().copied());
             let info = info(request);
             let matching = schemas

@@ -15,7 +15,8 @@ use crate::http::request_info::RequestInfo;
 /// The methods of a path, for 405 (RFC 9110, 15.5.6); the patch formats, for 415 (RFC 5789, 2.2).
 pub(crate) fn header(
     served: &Snapshot,
-    (method, info): (&Method, &RequestInfo),
+    method: &Method,
+    info: &RequestInfo,
     status: &Status,
 ) -> Option<(HeaderName, HeaderValue)> {
     let (name, list) = match status.reason {

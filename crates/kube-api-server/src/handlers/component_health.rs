@@ -65,7 +65,8 @@ impl Components {
 ///
 /// *Errors.* 404 for an unknown component, 400 for selectors that do not parse.
 pub(crate) async fn respond(
-    (components, objects): (&Components, &Objects),
+    components: &Components,
+    objects: &Objects,
     verb: Verb,
     call: &Call,
 ) -> Result<Reply, Status> {

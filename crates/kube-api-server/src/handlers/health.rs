@@ -44,9 +44,29 @@ pub(crate) struct Health {
     pub(crate) bootstrapped: AtomicBool,
 }
 
+/// The parts of the server that the checks read.
+#[derive(Clone, Copy)]
+pub(crate) struct CheckedParts<'a> {
+    pub(crate) health: &'a Health,
+    pub(crate) objects: &'a Objects,
+    pub(crate) rbac: &'a Rbac,
+}
+
+impl CheckedParts<'_> {
+    async fn passes(self, check: &str) -> bool {
+        match check {
+            "store" => store_failure(self.objects).await.is_none(),
+            "store-room" => self.objects.store.occupancy().full.is_none(),
+            "rbac-index" => self.rbac.is_synced(),
+            "default-objects" => self.health.bootstrapped.load(Ordering::Acquire),
+            _ => true,
+        }
+    }
+}
+
 /// Responds to a health path, with or without the name of a check.
 pub(crate) async fn respond(
-    (health, objects, rbac): (&Health, &Objects, &Rbac),
+    checked: CheckedParts<'_>,
     path: &str,
     query: &Query,
 ) -> Result<Reply, Status> {
@@ -76,14 +96,14 @@ pub(crate) async fn respond(
     let mut failed = false;
     for name in checks {
         let why = match name {
-            "watches" => named(health, Kind::Watch),
-            "controllers" => named(health, Kind::Work),
+            "watches" => named(checked.health, Kind::Watch),
+            "controllers" => named(checked.health, Kind::Work),
             "store" if endpoint == "livez" => {
-                let failure = own_failure(objects).await;
+                let failure = local_failure(checked.objects).await;
                 let failure = failure.filter(|why| !why.is_unavailable());
                 failure.map(|_| WITHHELD.to_owned())
             }
-            _ => (!passes((health, objects, rbac), name).await).then(|| WITHHELD.to_owned()),
+            _ => (!checked.passes(name).await).then(|| WITHHELD.to_owned()),
         };
         match why {
             None => lines.push_str(&format!("[+]{name} ok\n")),
@@ -108,7 +128,7 @@ pub(crate) async fn respond(
 
 /// The reason why the store does not work, or cannot return its newest state.
 pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
-    match own_failure(objects).await {
+    match local_failure(objects).await {
         None => newest_failure(objects).await,
         failure => failure,
     }
@@ -116,7 +136,7 @@ pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
 
 /// The reason why the store does not work, as far as this server can tell without other members of a cluster. A full
 /// store works: it waits for free space (`store-room`).
-async fn own_failure(objects: &Objects) -> Option<StoreError> {
+async fn local_failure(objects: &Objects) -> Option<StoreError> {
     let range = Range {
         start: b"/health".to_vec(),
         ..Range::default()
@@ -141,14 +161,4 @@ async fn newest_failure(objects: &Objects) -> Option<StoreError> {
 fn named(health: &Health, kind: Kind) -> Option<String> {
     let failing = health.components.failing(kind);
     (!failing.is_empty()).then(|| failing.join("; "))
-}
-
-async fn passes((health, objects, rbac): (&Health, &Objects, &Rbac), check: &str) -> bool {
-    match check {
-        "store" => store_failure(objects).await.is_none(),
-        "store-room" => objects.store.occupancy().full.is_none(),
-        "rbac-index" => rbac.is_synced(),
-        "default-objects" => health.bootstrapped.load(Ordering::Acquire),
-        _ => true,
-    }
 }

@@ -12,7 +12,7 @@ use crate::admission::{Admission, dynamic_admission};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::work;
-use crate::objects::storage::{self, Managers, Objects, Parts};
+use crate::objects::storage::{self, DecodedObject, Managers, Objects, Parts};
 use crate::objects::write_request::{EditedFields, WriteRequest};
 
 /// The parts of the server that a write needs.
@@ -47,19 +47,20 @@ impl Writer<'_> {
         request: &WriteRequest<'_>,
         stored: &KeyValue,
         reads: &'static [FieldRead],
-    ) -> Result<(Value, Managers, Parts), Status> {
-        let resource = request.resource;
-        if self.keeps_managers_apart(request) {
-            let (object, managed, parts) = storage::decode_apart(resource, stored, reads)?;
-            return Ok((object, Managers::Apart(managed), parts));
+    ) -> Result<DecodedObject, Status> {
+        if self.has_separate_managers(request) {
+            return storage::decode_apart(request.resource, stored, reads);
         }
-        let object = storage::decode(resource, stored)?;
-        Ok((object, Managers::Within, Parts::default()))
+        Ok(DecodedObject {
+            tree: storage::decode(request.resource, stored)?,
+            managers: Managers::Within,
+            parts: Parts::default(),
+        })
     }
 
     /// Whether only field tracking reads the managed fields in this write, so that they may stay text outside of the
     /// tree.
-    pub(crate) fn keeps_managers_apart(self, request: &WriteRequest<'_>) -> bool {
+    pub(crate) fn has_separate_managers(self, request: &WriteRequest<'_>) -> bool {
         let read = request.applied || request.extent == EditedFields::Any || request.dry_run;
         // An error of the registrations is reported later, when admission calls them.
         !read && !dynamic_admission::concerns(self.admission, request).unwrap_or(true)
@@ -75,7 +76,14 @@ impl Writer<'_> {
         object: &Value,
         old: Option<&Value>,
     ) -> Result<(), Status> {
-        let asker = (&call.user, &*call.info.namespace, &*call.info.name);
-        authorize::check_escalation(&self.access.authorizer, asker, resource, object, old)
+        authorize::check_escalation(
+            &self.access.authorizer,
+            &call.user,
+            &call.info.namespace,
+            &call.info.name,
+            resource,
+            object,
+            old,
+        )
     }
 }

@@ -265,7 +265,7 @@ impl UnreadAccount {
     /// Counts the bytes of a response that will be built.
     ///
     /// *Errors.* 429 if the sender has too many unread bytes.
-    pub(crate) fn take(&self, bytes: usize) -> Result<UnreadBytes, Status> {
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<UnreadBytes, Status> {
         if self.has_capacity_for(bytes) {
             return Ok(self.count_existing(bytes));
         }
@@ -314,7 +314,7 @@ impl UnreadBytes {
         // A single response that is larger than the limit counts as large as the limit.
         let left = self.account.unread.bounds.per_sender;
         let left = left.saturating_sub(self.bytes);
-        let mut more = self.account.take(more.min(left))?;
+        let mut more = self.account.reserve(more.min(left))?;
         self.bytes += std::mem::take(&mut more.bytes);
         Ok(())
     }
@@ -466,15 +466,15 @@ mod tests {
         let unread = Arc::new(UnreadResponses::new(BOUNDS));
         let (one, _) = account(&unread, "one");
         let (again, _) = account(&unread, "one");
-        let first = one.take(40).unwrap();
-        assert_eq!(again.take(21).unwrap_err().code, 429);
-        let second = again.take(20).unwrap();
-        assert!(account(&unread, "other").0.take(40).is_ok());
+        let first = one.reserve(40).unwrap();
+        assert_eq!(again.reserve(21).unwrap_err().code, 429);
+        let second = again.reserve(20).unwrap();
+        assert!(account(&unread, "other").0.reserve(40).is_ok());
         drop(first);
         // A response that is larger than the limit is allowed if the sender has no other unread bytes.
-        assert_eq!(one.take(1000).unwrap_err().code, 429);
+        assert_eq!(one.reserve(1000).unwrap_err().code, 429);
         drop(second);
-        let mut large = one.take(10).unwrap();
+        let mut large = one.reserve(10).unwrap();
         large.grow(1000).unwrap();
         assert_eq!(unread.figures().0, 60);
         drop(large);
@@ -489,17 +489,17 @@ mod tests {
         let (large, large_closes) = account(&unread, "greedy");
         let (small, small_closes) = account(&unread, "greedy");
         let (other, other_closes) = account(&unread, "other");
-        let _unread = (large.take(35).unwrap(), small.take(20).unwrap());
-        let of_other = other.take(40).unwrap();
+        let _unread = (large.reserve(35).unwrap(), small.reserve(20).unwrap());
+        let of_other = other.reserve(40).unwrap();
         let (new, _) = account(&unread, "new");
-        assert!(new.take(50).is_err(), "they have had no time to read");
+        assert!(new.reserve(50).is_err(), "they have had no time to read");
         tokio::time::advance(UNREAD_GRACE).await;
-        let of_new = new.take(35).unwrap();
+        let of_new = new.reserve(35).unwrap();
         assert!(large_closes.is_cancelled());
         assert!(!small_closes.is_cancelled() && !other_closes.is_cancelled());
         assert_eq!(unread.figures().0, 20 + 40 + 35);
         // The sender with the most unread bytes cannot cause the connections of other senders to be closed.
-        assert!(other.take(15).is_err());
+        assert!(other.reserve(15).is_err());
         drop((of_other, of_new));
         assert_eq!(unread.figures().0, 20);
     }

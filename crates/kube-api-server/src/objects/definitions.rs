@@ -42,7 +42,7 @@ pub(crate) async fn find_kind(
 /// *Errors.* The store fails; the catalog stays.
 pub(crate) async fn follow(objects: &Objects) -> Result<(), Status> {
     // Updates run one after the other, so that an older read never replaces a newer result.
-    let _turn = objects.catalog.definitions.lock().await;
+    let _lock = objects.catalog.definitions.lock().await;
     let served = objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(());

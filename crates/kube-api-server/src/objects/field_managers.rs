@@ -85,7 +85,8 @@ pub(crate) fn track(
     request: &WriteRequest<'_>,
     part: ObjectPart,
     object: &mut Value,
-    (old, managers): (Option<&Value>, Managers),
+    old: Option<&Value>,
+    managers: Managers,
 ) -> Managers {
     // The merge of an applied object has recorded its owners already.
     if request.applied || matches!(part, ObjectPart::Trusted(_)) {
@@ -111,8 +112,9 @@ pub(crate) fn track(
                     Managers::Within
                 }
                 Managers::Apart(stored) => {
-                    let before = (old, stored.as_ref().map(ManagedFields::text));
-                    let after = apply::track_apart(before, object, object_type, &writer, reach);
+                    let stored = stored.as_ref().map(ManagedFields::text);
+                    let after =
+                        apply::track_apart(old, stored, object, object_type, &writer, reach);
                     Managers::Apart(after.map(ManagedFields::from))
                 }
             }

@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use json_tree::{Map, Value, json};
-use object_model::{FieldError, FieldPath, Status};
+use mvcc_store::Revision;
+use object_model::{FieldError, FieldPath, ResourceVersion, Status, Uid};
 use rand::RngExt;
 use structured_merge::apply::same_but_for_times;
 
@@ -30,6 +31,38 @@ pub(crate) fn of(object: &mut Value) -> &mut Map<String, Value> {
 /// A text field of the metadata; empty if missing.
 pub(crate) fn text<'o>(object: &'o Value, field: &str) -> &'o str {
     object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// The resource version that a client requires the stored object to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequiredVersion {
+    /// The client sent none, or `0`.
+    Any,
+    Exact(ResourceVersion),
+    /// The client sent a text that no stored object has as its resource version.
+    Malformed,
+}
+
+impl RequiredVersion {
+    pub(crate) fn of(object: &Value) -> Self {
+        match text(object, "resourceVersion") {
+            "" | "0" => Self::Any,
+            text => text.parse().map_or(Self::Malformed, Self::Exact),
+        }
+    }
+
+    pub(crate) fn permits(self, stored: Revision) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(version) => version.get() == stored.0,
+            Self::Malformed => false,
+        }
+    }
+}
+
+/// The UID in the metadata of an object; `None` if a client did not send it.
+pub(crate) fn uid(object: &Value) -> Option<Uid> {
+    text(object, "uid").parse().ok()
 }
 
 pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
@@ -180,10 +213,11 @@ pub(crate) fn prepare_update(
 ) -> Result<(), Status> {
     let name = text(old, "name");
     check_name(object, name)?;
-    let sent_uid = text(object, "uid");
-    if !sent_uid.is_empty() && sent_uid != text(old, "uid") {
+    if let Some(required) = uid(object)
+        && required != *text(old, "uid")
+    {
         let why = format!(
-            "Precondition failed: UID in precondition: {sent_uid}, UID in object meta: {}",
+            "Precondition failed: UID in precondition: {required}, UID in object meta: {}",
             text(old, "uid")
         );
         return Err(resource.conflict(name, &why));

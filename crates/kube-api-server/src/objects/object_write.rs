@@ -122,9 +122,8 @@ impl ObjectWrite<'_> {
     }
 
     fn encoded(&self) -> Result<Stored, Status> {
-        let apart = (self.managers, self.parts);
-        let size = self.old_len().unwrap_or(0);
-        encode_within(&self.resource.info(), self.new, apart, size)
+        let (info, size) = (self.resource.info(), self.old_len().unwrap_or(0));
+        encode_within(&info, self.new, self.managers, self.parts, size)
     }
 
     fn reserve<'o>(

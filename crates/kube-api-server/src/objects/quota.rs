@@ -65,18 +65,18 @@ pub(crate) async fn charge(
     }
     let whole = |object: Option<_>| object.map(|one| change.parts.whole(one)).transpose();
     let (old, new) = (whole(change.old)?, whole(change.new)?);
-    let kind = (info.group, info.plural);
     let forbidden = |why: String| Status::forbidden(info.group, info.plural, change.name, &why);
     let others = items.iter().filter(|item| *item.key != *object_key);
     let all = others.map(|item| Ok((item, objects.shared(&quotas, item)?)));
     let all: Vec<_> = all.collect::<Result<_, Status>>()?;
     let present = all.iter().map(|(_, quota)| &**quota);
     let limited = &objects.limited_resources;
-    rules::limited::check_cover(limited, present, kind, old.as_deref(), new.as_deref())
-        .map_err(forbidden)?;
+    let (group, plural, old, new) = (info.group, info.plural, old.as_deref(), new.as_deref());
+    rules::limited::check_cover(limited, present, group, plural, old, new)
+        .map_err(|error| forbidden(error.to_string()))?;
     for (item, quota) in &all {
-        let charged = rules::charge(quota, kind, old.as_deref(), new.as_deref());
-        let Some(charged) = charged.map_err(forbidden)? else {
+        let charged = rules::charge(quota, group, plural, old, new);
+        let Some(charged) = charged.map_err(|error| forbidden(error.to_string()))? else {
             continue;
         };
         let key = item.key.to_vec();
@@ -207,8 +207,9 @@ async fn recount(
     }
     let mut counted = quota;
     counted["status"] = status;
-    let whole = (&Managers::Within, Parts::NONE);
-    objects.replace(resource, stored, &counted, whole).await
+    objects
+        .replace(resource, stored, &counted, &Managers::Within, Parts::NONE)
+        .await
 }
 
 /// Recounts all quotas, at the start and at intervals, until the server is dropped.

@@ -15,7 +15,9 @@ use crate::objects::storage::{Objects, Parts};
 pub(crate) async fn remove(
     objects: &Objects,
     resource: &Resource,
-    (stored, object, parts): (&KeyValue, &Value, &Parts),
+    stored: &KeyValue,
+    object: &Value,
+    parts: &Parts,
 ) -> Result<Option<Revision>, Status> {
     let deletion = || {
         let key = stored.key.to_vec();

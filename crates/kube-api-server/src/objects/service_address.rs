@@ -22,7 +22,7 @@ pub(crate) async fn service_address(
 ) -> Result<SocketAddr, Status> {
     let services = objects.catalog.any_version("", "services");
     let resource = services.ok_or_else(|| Status::internal("Services are not served"))?;
-    of_service(objects, &resource, (namespace, name), &port.to_string()).await
+    of_service(objects, &resource, namespace, name, &port.to_string()).await
 }
 
 /// A random ready endpoint address of the Service. `port` is a number or a name; an empty text is the first port.
@@ -31,7 +31,8 @@ pub(crate) async fn service_address(
 pub(crate) async fn of_service(
     objects: &Objects,
     resource: &Resource,
-    (namespace, name): (&str, &str),
+    namespace: &str,
+    name: &str,
     port: &str,
 ) -> Result<SocketAddr, Status> {
     let stored = objects.must_read(resource, namespace, name).await?;

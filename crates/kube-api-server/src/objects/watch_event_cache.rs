@@ -30,7 +30,8 @@ impl EventForm {
         resource: &Resource,
         item: &KeyValue,
         kind: &'static str,
-        (form, managed_fields): (Representation, bool),
+        form: Representation,
+        managed_fields: bool,
     ) -> Option<Self> {
         let plain = matches!(form, Representation::Json | Representation::Partial(_));
         (plain && resource.is_shown_as_stored()).then(|| Self {

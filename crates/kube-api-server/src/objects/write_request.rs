@@ -1,5 +1,6 @@
 //! The common part of all writes: options, validation, admission, and the result.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -148,7 +149,7 @@ pub(crate) fn accept(
     let mut object = resource
         .kind
         .decode(object)
-        .map_err(|text| cannot_be_handled(&info, &text))?;
+        .map_err(|error| cannot_be_handled(&info, error))?;
     if let Some(managers) = managers {
         metadata::of(&mut object).insert("managedFields".to_owned(), managers);
     }
@@ -192,7 +193,7 @@ pub(crate) fn complaints(
     all
 }
 
-pub(crate) fn cannot_be_handled(info: &KindInfo<'_>, why: &str) -> Status {
+pub(crate) fn cannot_be_handled(info: &KindInfo<'_>, why: impl Display) -> Status {
     let (kind, version) = (info.kind, info.version);
     Status::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {kind}: {why}"

@@ -121,7 +121,7 @@ impl Queue {
 
     /// Blocks until a request arrives, the deadline has passed, or the queue is closed. After the first request, it
     /// waits for more requests as `gathering` requires.
-    pub(crate) fn take(&self, deadline: Option<Instant>, gathering: Gathering) -> QueuedWork {
+    pub(crate) fn next_group(&self, deadline: Option<Instant>, gathering: Gathering) -> QueuedWork {
         let waiting = self.wait_for(1, deadline, self.lock());
         match (waiting.requests.is_empty(), waiting.closed) {
             (true, true) => return QueuedWork::Closed,
@@ -219,7 +219,7 @@ mod tests {
     /// requests.
     fn take_beside(queue: &Arc<Queue>, gathering: Gathering) -> thread::JoinHandle<usize> {
         let taker = Arc::clone(queue);
-        let taking = thread::spawn(move || match taker.take(None, gathering) {
+        let taking = thread::spawn(move || match taker.next_group(None, gathering) {
             QueuedWork::Group(requests) => requests.len(),
             QueuedWork::Idle | QueuedWork::Closed => 0,
         });
@@ -252,7 +252,7 @@ mod tests {
     async fn requests_that_do_not_come_delay_a_group_for_a_bounded_time() {
         let queue = Queue::new();
         submit(&queue).await;
-        let group = queue.take(None, gathering(3, Duration::from_millis(1)));
+        let group = queue.next_group(None, gathering(3, Duration::from_millis(1)));
         assert!(matches!(group, QueuedWork::Group(requests) if requests.len() == 1));
     }
 
@@ -273,7 +273,7 @@ mod tests {
             pause_max: Duration::from_millis(1),
             ..gathering(3, LONG)
         };
-        let group = queue.take(None, wait);
+        let group = queue.next_group(None, wait);
         assert!(matches!(group, QueuedWork::Group(requests) if requests.len() == 1));
     }
 
@@ -284,7 +284,7 @@ mod tests {
         let taking = take_beside(&queue, gathering(2, LONG));
         queue.close();
         assert_eq!(taking.join().unwrap(), 1);
-        let group = queue.take(None, Gathering::NONE);
+        let group = queue.next_group(None, Gathering::NONE);
         assert!(matches!(group, QueuedWork::Closed));
     }
 
@@ -298,11 +298,11 @@ mod tests {
                 pause_max: LONG,
                 ..Gathering::after(group, waiting)
             };
-            let lone_group = queue.take(None, wait);
+            let lone_group = queue.next_group(None, wait);
             assert!(matches!(lone_group, QueuedWork::Group(requests) if requests.len() == 1));
         }
         let deadline = Some(Instant::now());
-        let lone_group = queue.take(deadline, Gathering::NONE);
+        let lone_group = queue.next_group(deadline, Gathering::NONE);
         assert!(matches!(lone_group, QueuedWork::Idle));
     }
 }

@@ -149,8 +149,8 @@ impl Published {
             .collect();
         let revision = state.revision;
         drop(state);
-        let shared = (&self.hub, &self.state);
-        Ok(hub.register(shared, prefix, replay, revision).boxed())
+        let watch = hub.register(&self.hub, &self.state, prefix, replay, revision);
+        Ok(watch.boxed())
     }
 
     /// Drops the history up to and including `revision`.

@@ -62,7 +62,7 @@ struct Waiting {
 }
 
 /// The next step of a watcher.
-enum Next {
+enum NextItem {
     Item(Item),
     /// Read the history from this revision on.
     History(Revision),
@@ -145,7 +145,8 @@ impl WatchHub {
     /// Registers a watcher that first gets `replay`, and then everything after `revision`.
     pub(super) fn register(
         &mut self,
-        (shared, state): (&SharedHub, &SharedState),
+        shared: &SharedHub,
+        state: &SharedState,
         prefix: &[u8],
         replay: VecDeque<Arc<Commit>>,
         revision: Revision,
@@ -325,13 +326,13 @@ impl Watch {
         WatchEvents::Events(events.collect())
     }
 
-    fn take(&self) -> Next {
+    fn pop(&self) -> NextItem {
         let mut waiting = self.buffer.lock();
         let Some(item) = waiting.items.pop_front() else {
             return match (waiting.behind, waiting.end) {
-                (Some(from), _) => Next::History(from),
-                (None, Some(end)) => Next::End(end),
-                (None, None) => Next::Nothing,
+                (Some(from), _) => NextItem::History(from),
+                (None, Some(end)) => NextItem::End(end),
+                (None, None) => NextItem::Nothing,
             };
         };
         if let Item::Commit(commit) = &item {
@@ -342,7 +343,7 @@ impl Watch {
             // Releases the memory of a burst, because most watchers are idle most of the time.
             waiting.items = VecDeque::new();
         }
-        Next::Item(item)
+        NextItem::Item(item)
     }
 
     /// Reads the next commits from the history, or ends the watch if the history no longer has them.
@@ -380,11 +381,11 @@ impl Watch {
     /// The next item, or the reason for the end; `None` if there is neither yet.
     fn next(&self) -> Option<Result<Item, End>> {
         loop {
-            match self.take() {
-                Next::Item(item) => return Some(Ok(item)),
-                Next::History(from) => self.catch_up(from),
-                Next::End(end) => return Some(Err(end)),
-                Next::Nothing => return None,
+            match self.pop() {
+                NextItem::Item(item) => return Some(Ok(item)),
+                NextItem::History(from) => self.catch_up(from),
+                NextItem::End(end) => return Some(Err(end)),
+                NextItem::Nothing => return None,
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use json_tree::Value;
 
-use crate::json::decode;
+use crate::json::decode::{self, DecodeError};
 
 /// The `apiVersion` and the kinds.
 const BODIES: &[(&str, &str)] = &[
@@ -30,18 +30,18 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
 ///
 /// # Errors
 /// The mismatch, with the text of upstream's decoder; a kind that differs from the expected kind.
-pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
+pub fn decode(kind: &str, mut object: Value) -> Result<Value, DecodeError> {
     let body = BODIES.iter().find(|(_, name)| *name == kind);
     let Some((api_version, _)) = body else {
-        return Err(format!("no kind {kind:?} is registered"));
+        return Err(DecodeError::UnknownBody(kind.to_owned()));
     };
     let Some(map) = object.as_object_mut() else {
-        return Err("the body is not an object".to_owned());
+        return Err(DecodeError::BodyNotObject);
     };
     match map.get("kind") {
         None | Some(Value::Null) => {}
         Some(Value::String(sent)) if sent.is_empty() || sent == kind => {}
-        Some(sent) => return Err(format!("it is of kind {sent}")),
+        Some(sent) => return Err(DecodeError::OtherKind(sent.to_string())),
     }
     map.insert("apiVersion".to_owned(), (*api_version).into());
     map.insert("kind".to_owned(), kind.into());

@@ -3,7 +3,7 @@
 use json_tree::{Map, Value};
 
 use super::api_types::{ApiTypes, Structure};
-use super::decode;
+use super::decode::{self, DecodeError};
 
 /// The published type of the metadata.
 const OBJECT_META: &str = "meta/v1.ObjectMeta";
@@ -14,7 +14,7 @@ const COLLECTIONS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerRef
 ///
 /// # Errors
 /// The mismatch, with the text of upstream's decoder.
-pub fn decode_object_meta(metadata: &mut Value) -> Result<(), String> {
+pub fn decode_object_meta(metadata: &mut Value) -> Result<(), DecodeError> {
     let types = ApiTypes::published();
     let Some(structure) = types.structure(OBJECT_META) else {
         return Ok(());
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     fn refusal(mut metadata: Value) -> String {
-        decode_object_meta(&mut metadata).unwrap_err()
+        decode_object_meta(&mut metadata).unwrap_err().to_string()
     }
 
     // findings-2 E2

@@ -2,7 +2,7 @@
 
 use json_tree::Value;
 
-use crate::json::decode;
+use crate::json::decode::{self, DecodeError};
 
 /// The scope of the objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl<'a> KindInfo<'a> {
     }
 
     /// Checks an object against the kind's type, and removes unknown fields.
-    pub(crate) fn decode(&self, object: Value) -> Result<Value, String> {
+    pub(crate) fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         decode::decode(&self.api_version(), self.kind, object)
     }
 

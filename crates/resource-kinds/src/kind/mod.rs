@@ -13,6 +13,7 @@ mod updates;
 use json_tree::Value;
 use object_model::FieldError;
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::printing::Printer;
 use crate::validation::metadata;
@@ -40,7 +41,7 @@ pub trait Kind: Printer {
 
     /// Checks types and removes unknown fields. The error is a text such as `json: cannot unmarshal string into Go
     /// struct field StatefulSetSpec.spec.replicas of type int32`.
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         self.info().decode(object)
     }
 

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use json_tree::Value;
 use object_model::{FieldError, FieldPath};
 
-use super::{Amounts, attributes_classes, concerns, fits, fits_claim, list, of, scopes};
+use super::{
+    Amounts, QuotaError, attributes_classes, concerns, fits, fits_claim, list, of, scopes,
+};
 use crate::configuration::{items, only, text, texts};
 
 /// One element of `limitedResources`.
@@ -55,10 +57,11 @@ impl LimitedResource {
 pub fn check_cover<'q>(
     limited: &[LimitedResource],
     quotas: impl Iterator<Item = &'q Value> + Clone,
-    (group, plural): (&str, &str),
+    group: &str,
+    plural: &str,
     old: Option<&Value>,
     new: Option<&Value>,
-) -> Result<(), String> {
+) -> Result<(), QuotaError> {
     let Some(new) = new.filter(|_| !limited.is_empty()) else {
         return Ok(());
     };
@@ -84,28 +87,22 @@ pub fn check_cover<'q>(
     }
     if !uncovered.is_empty() {
         let names: Vec<&str> = uncovered.into_iter().collect();
-        return Err(format!(
-            "insufficient quota to consume: {}",
-            names.join(",")
-        ));
+        return Err(QuotaError::UncoveredResources(names.join(",")));
     }
     let covered: BTreeSet<&str> = quotas
-        .flat_map(|quota| scopes_for(quota, (group, plural), new))
+        .flat_map(|quota| scopes_for(quota, group, plural, new))
         .collect();
     // As upstream, the scopes of every limited resource apply to every object that has scopes.
     let uncovered: Vec<String> = limited
         .iter()
         .flat_map(|one| &one.scopes)
-        .filter(|term| is_matched(term, (group, plural), new) && !covered.contains(scope_of(term)))
+        .filter(|term| is_matched(term, group, plural, new) && !covered.contains(scope_of(term)))
         .map(printed)
         .collect();
     if uncovered.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "insufficient quota to match these scopes: [{}]",
-        uncovered.join(" ")
-    ))
+    Err(QuotaError::UncoveredScopes(uncovered.join(" ")))
 }
 
 fn is_more(usage: &Amounts, before: Option<&Amounts>) -> bool {
@@ -119,8 +116,8 @@ fn scope_of(term: &Value) -> &str {
     term["scopeName"].as_str().unwrap_or_default()
 }
 
-fn is_matched(term: &Value, kind: (&str, &str), object: &Value) -> bool {
-    match kind {
+fn is_matched(term: &Value, group: &str, plural: &str, object: &Value) -> bool {
+    match (group, plural) {
         ("", "pods") => fits(term, object),
         ("", "persistentvolumeclaims") => fits_claim(term, &attributes_classes(object)),
         _ => false,
@@ -128,15 +125,15 @@ fn is_matched(term: &Value, kind: (&str, &str), object: &Value) -> bool {
 }
 
 /// The scopes of a quota that match an object.
-fn scopes_for<'q>(quota: &'q Value, kind: (&str, &str), object: &Value) -> Vec<&'q str> {
+fn scopes_for<'q>(quota: &'q Value, group: &str, plural: &str, object: &Value) -> Vec<&'q str> {
     let is_in = |scope: &Value| {
         let term = json_tree::json!({"scopeName": scope, "operator": "Exists"});
-        is_matched(&term, kind, object)
+        is_matched(&term, group, plural, object)
     };
     let spec = &quota["spec"];
     let named = list(&spec["scopes"]).iter().filter(|scope| is_in(scope));
     let terms = list(&spec["scopeSelector"]["matchExpressions"]).iter();
-    let terms = terms.filter(|term| is_matched(term, kind, object));
+    let terms = terms.filter(|term| is_matched(term, group, plural, object));
     named
         .filter_map(Value::as_str)
         .chain(terms.map(scope_of))
@@ -156,8 +153,6 @@ mod tests {
     use json_tree::json;
 
     use super::*;
-
-    const PODS: (&str, &str) = ("", "pods");
 
     fn read(value: Value) -> Result<LimitedResource, Vec<String>> {
         let mut errors = Vec::new();
@@ -195,7 +190,8 @@ mod tests {
         let term = json!({"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"});
         let limited = limited(json!({"resource": "pods", "matchScopes": [term]}));
         let check = |quotas: &[Value], pod: &Value| {
-            check_cover(&limited, quotas.iter(), PODS, None, Some(pod))
+            check_cover(&limited, quotas.iter(), "", "pods", None, Some(pod))
+                .map_err(|error| error.to_string())
         };
         let refused = "insufficient quota to match these scopes: \
                        [{CrossNamespacePodAffinity Exists []}]";
@@ -215,15 +211,15 @@ mod tests {
         let (old, mut new) = (reaching(), reaching());
         new["status"] = json!({"phase": "Failed"});
         assert_eq!(
-            check_cover(&limited, [].iter(), PODS, Some(&old), Some(&new)),
+            check_cover(&limited, [].iter(), "", "pods", Some(&old), Some(&new)),
             Ok(())
         );
         assert_eq!(
-            check_cover(&limited, [].iter(), PODS, Some(&old), None),
+            check_cover(&limited, [].iter(), "", "pods", Some(&old), None),
             Ok(())
         );
         assert_eq!(
-            check_cover(&limited, [].iter(), ("", "services"), None, Some(&new)),
+            check_cover(&limited, [].iter(), "", "services", None, Some(&new)),
             Ok(())
         );
     }
@@ -233,7 +229,15 @@ mod tests {
     fn a_limited_amount_needs_a_quota_with_it() {
         let limited = limited(json!({"resource": "pods", "matchContains": ["cpu", "count/"]}));
         let check = |quotas: &[Value]| {
-            check_cover(&limited, quotas.iter(), PODS, None, Some(&pod(Value::Null)))
+            check_cover(
+                &limited,
+                quotas.iter(),
+                "",
+                "pods",
+                None,
+                Some(&pod(Value::Null)),
+            )
+            .map_err(|error| error.to_string())
         };
         assert_eq!(
             check(&[]),
@@ -262,12 +266,10 @@ mod tests {
             {"scopeName": "PriorityClass", "operator": "In", "values": ["low"]},
             {"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]}));
         assert_eq!(
-            check_cover(&limited, [].iter(), PODS, None, Some(&reaching())),
-            Err(
-                "insufficient quota to match these scopes: [{PriorityClass In [high higher]} \
-                 {CrossNamespacePodAffinity Exists []}]"
-                    .to_owned()
-            )
+            check_cover(&limited, [].iter(), "", "pods", None, Some(&reaching())),
+            Err(QuotaError::UncoveredScopes(
+                "{PriorityClass In [high higher]} {CrossNamespacePodAffinity Exists []}".to_owned()
+            ))
         );
     }
 

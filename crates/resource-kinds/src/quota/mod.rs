@@ -8,9 +8,12 @@ use object_model::quantity::Format;
 
 use crate::validation::pod_template;
 
+mod error;
 pub mod limited;
 pub(crate) mod pod;
 pub(crate) mod scopes;
+
+pub use error::QuotaError;
 
 /// Group and plural of ResourceQuotas.
 pub const QUOTAS: (&str, &str) = ("", "resourcequotas");
@@ -225,7 +228,7 @@ fn fits(term: &Value, pod: &Value) -> bool {
 }
 
 /// The usage of an object, restricted to the amounts that the quota limits.
-fn used_of(quota: &Value, (group, plural): (&str, &str), object: Option<&Value>) -> Amounts {
+fn used_of(quota: &Value, group: &str, plural: &str, object: Option<&Value>) -> Amounts {
     let counts = object.filter(|object| concerns(quota, group, plural, object));
     let mut used = counts.map_or_else(Amounts::new, |object| of(group, plural, object));
     used.retain(|name, _| !quota["spec"]["hard"][name].is_null());
@@ -242,7 +245,7 @@ pub fn count<'o>(
         used.insert(name.clone(), Quantity::default());
     }
     for (group, plural, object) in objects {
-        for (name, amount) in used_of(quota, (group, plural), Some(object)) {
+        for (name, amount) in used_of(quota, group, plural, Some(object)) {
             add(&mut used, &name, &amount);
         }
     }
@@ -261,19 +264,24 @@ fn printed(amounts: &Amounts) -> Value {
 /// *Errors.* Upstream's message for an exceeded quota.
 pub fn charge(
     quota: &Value,
-    kind: (&str, &str),
+    group: &str,
+    plural: &str,
     old: Option<&Value>,
     new: Option<&Value>,
-) -> Result<Option<Value>, String> {
+) -> Result<Option<Value>, QuotaError> {
     let name = quota["metadata"]["name"].as_str().unwrap_or_default();
     if let (None, Some(new)) = (old, new)
-        && kind == ("", "pods")
-        && concerns(quota, kind.0, kind.1, new)
+        && (group, plural) == ("", "pods")
+        && concerns(quota, group, plural, new)
         && let Some(missing) = unsaid(quota, new)
     {
-        return Err(format!("failed quota: {name}: must specify {missing}"));
+        return Err(QuotaError::Unspecified {
+            quota: name.to_owned(),
+            missing,
+        });
     }
-    let (before, after) = (used_of(quota, kind, old), used_of(quota, kind, new));
+    let before = used_of(quota, group, plural, old);
+    let after = used_of(quota, group, plural, new);
     // A status update reports amounts that exist already: they count, but cannot be refused.
     let is_requested = old.is_none_or(|old| new.is_some_and(|new| old["spec"] != new["spec"]));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -297,7 +305,10 @@ pub fn charge(
         changed.insert(resource.clone(), used.max(Quantity::default()));
     }
     if !exceeded.requested.is_empty() {
-        return Err(format!("exceeded quota: {name}, {exceeded}"));
+        return Err(QuotaError::Exceeded {
+            quota: name.to_owned(),
+            amounts: exceeded.to_string(),
+        });
     }
     if changed.is_empty() {
         return Ok(None);
@@ -370,18 +381,20 @@ mod tests {
             "status": {"hard": hard, "used": used}})
     }
 
+    fn message(result: Result<Option<Value>, QuotaError>) -> String {
+        result.unwrap_err().to_string()
+    }
+
     fn pod(cpu: &str) -> Value {
         json!({"spec": {"containers": [
             {"name": "c", "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}}}
         ]}})
     }
 
-    const PODS: (&str, &str) = ("", "pods");
-
     #[test]
     fn what_comes_is_added_up_to_the_limit() {
         let mut now = quota(json!({"pods": "2", "requests.cpu": "1"}), json!({}));
-        now = charge(&now, PODS, None, Some(&pod("600m")))
+        now = charge(&now, "", "pods", None, Some(&pod("600m")))
             .unwrap()
             .unwrap();
         assert_eq!(
@@ -389,19 +402,19 @@ mod tests {
             json!({"pods": "1", "requests.cpu": "600m"})
         );
         assert_eq!(
-            charge(&now, PODS, None, Some(&pod("500m"))).unwrap_err(),
+            message(charge(&now, "", "pods", None, Some(&pod("500m")))),
             "exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: \
              requests.cpu=1"
         );
-        now = charge(&now, PODS, None, Some(&pod("400m")))
+        now = charge(&now, "", "pods", None, Some(&pod("400m")))
             .unwrap()
             .unwrap();
         assert_eq!(
-            charge(&now, PODS, None, Some(&pod("1m"))).unwrap_err(),
+            message(charge(&now, "", "pods", None, Some(&pod("1m")))),
             "exceeded quota: q, requested: pods=1,requests.cpu=1m, used: pods=2,requests.cpu=1, \
              limited: pods=2,requests.cpu=1"
         );
-        now = charge(&now, PODS, Some(&pod("600m")), None)
+        now = charge(&now, "", "pods", Some(&pod("600m")), None)
             .unwrap()
             .unwrap();
         assert_eq!(
@@ -410,16 +423,16 @@ mod tests {
         );
         let mut over = pod("400m");
         over["status"] = json!({"phase": "Succeeded"});
-        let freed = charge(&now, PODS, Some(&pod("400m")), Some(&over))
+        let freed = charge(&now, "", "pods", Some(&pod("400m")), Some(&over))
             .unwrap()
             .unwrap();
         assert_eq!(
             freed["status"]["used"],
             json!({"pods": "0", "requests.cpu": "0"})
         );
-        let same = charge(&now, PODS, Some(&pod("400m")), Some(&pod("0.4")));
+        let same = charge(&now, "", "pods", Some(&pod("400m")), Some(&pod("0.4")));
         assert_eq!(same, Ok(None));
-        let other = charge(&now, ("apps", "deployments"), None, Some(&json!({})));
+        let other = charge(&now, "apps", "deployments", None, Some(&json!({})));
         assert_eq!(other, Ok(None));
     }
 
@@ -431,7 +444,7 @@ mod tests {
         );
         let silent = json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}});
         assert_eq!(
-            charge(&limits, PODS, None, Some(&silent)).unwrap_err(),
+            message(charge(&limits, "", "pods", None, Some(&silent))),
             "failed quota: q: must specify limits.memory for: a,b; requests.cpu for: a,b"
         );
     }
@@ -480,21 +493,20 @@ mod tests {
     fn scopes_choose_among_pods() {
         let mut scoped = quota(json!({"pods": "0"}), json!({}));
         scoped["spec"]["scopes"] = json!(["BestEffort"]);
-        assert_eq!(charge(&scoped, PODS, None, Some(&pod("1"))), Ok(None));
+        assert_eq!(charge(&scoped, "", "pods", None, Some(&pod("1"))), Ok(None));
         let idle = json!({"spec": {"containers": [{"name": "c"}]}});
-        assert!(charge(&scoped, PODS, None, Some(&idle)).is_err());
+        assert!(charge(&scoped, "", "pods", None, Some(&idle)).is_err());
         scoped["spec"]["scopes"] = Value::Null;
         scoped["spec"]["scopeSelector"] = json!({"matchExpressions": [
             {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]});
-        assert_eq!(charge(&scoped, PODS, None, Some(&idle)), Ok(None));
+        assert_eq!(charge(&scoped, "", "pods", None, Some(&idle)), Ok(None));
         let mut high = idle;
         high["spec"]["priorityClassName"] = json!("high");
-        assert!(charge(&scoped, PODS, None, Some(&high)).is_err());
+        assert!(charge(&scoped, "", "pods", None, Some(&high)).is_err());
     }
 
     #[test]
     fn a_scope_chooses_among_claims_by_their_attributes() {
-        const CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
         let claim = |named: Value, current: Value| {
             json!({"spec": {"volumeAttributesClassName": named,
                 "resources": {"requests": {"storage": "1Gi"}}},
@@ -503,12 +515,13 @@ mod tests {
         let plain = claim(Value::Null, Value::Null);
         let gold = claim(json!("gold"), Value::Null);
         let leaving = claim(json!("silver"), json!("gold"));
-        let refused =
-            |quota: &Value, object: &Value| charge(quota, CLAIMS, None, Some(object)).is_err();
+        let refused = |quota: &Value, object: &Value| {
+            charge(quota, "", "persistentvolumeclaims", None, Some(object)).is_err()
+        };
         let mut scoped = quota(json!({"persistentvolumeclaims": "0"}), json!({}));
         scoped["spec"]["scopes"] = json!(["VolumeAttributesClass"]);
         assert!(!refused(&scoped, &plain) && refused(&scoped, &gold));
-        assert_eq!(charge(&scoped, PODS, None, Some(&pod("1"))), Ok(None));
+        assert_eq!(charge(&scoped, "", "pods", None, Some(&pod("1"))), Ok(None));
         scoped["spec"]["scopes"] = json!(["BestEffort"]);
         assert!(!refused(&scoped, &gold));
         scoped["spec"]["scopes"] = Value::Null;
@@ -534,10 +547,22 @@ mod tests {
             object
         };
         let now = quota(json!({"cpu": "1"}), json!({"cpu": "1"}));
-        let grown = charge(&now, PODS, Some(&with("1", "1")), Some(&with("1", "2")));
+        let grown = charge(
+            &now,
+            "",
+            "pods",
+            Some(&with("1", "1")),
+            Some(&with("1", "2")),
+        );
         assert_eq!(grown.unwrap().unwrap()["status"]["used"]["cpu"], "2");
-        let changed = charge(&now, PODS, Some(&with("1", "1")), Some(&with("2", "1")));
-        assert!(changed.unwrap_err().starts_with("exceeded quota"));
+        let changed = charge(
+            &now,
+            "",
+            "pods",
+            Some(&with("1", "1")),
+            Some(&with("2", "1")),
+        );
+        assert!(message(changed).starts_with("exceeded quota"));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use json_tree::{Value, json};
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
 
-use crate::json::{decode, parts};
+use crate::json::decode::{self, DecodeError};
+use crate::json::parts;
 use crate::printing::Cell;
 use crate::validation::field::{Field, NEGATIVE, Rules};
 use crate::validation::{metadata, pod_template};
@@ -17,7 +18,7 @@ const ENDLESS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retai
 
 /// Decodes an object of the group `apps` with a selector and a template. An absent selector stays absent, although
 /// the typed form contains an empty selector.
-pub(crate) fn decode(kind: &str, object: Value) -> Result<Value, String> {
+pub(crate) fn decode(kind: &str, object: Value) -> Result<Value, DecodeError> {
     let selector = object.pointer("/spec/selector");
     let selects = selector.is_some_and(|selector| !selector.is_null());
     let mut object = decode::decode("apps/v1", kind, object)?;

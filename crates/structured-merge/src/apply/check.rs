@@ -58,8 +58,8 @@ fn elements(form: MergeForm<'_>, list: &[Value], path: &str, errors: &mut Vec<St
     for (index, element) in list.iter().enumerate() {
         let step = match items::step(&form, element) {
             Ok(step) => step,
-            Err(text) => {
-                errors.push(format!("{path}: element {index}: {text}"));
+            Err(error) => {
+                errors.push(format!("{path}: element {index}: {error}"));
                 return;
             }
         };

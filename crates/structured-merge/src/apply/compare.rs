@@ -137,13 +137,13 @@ fn entries<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Chan
     for (name, value) in before {
         let (entry, field) = form.entry(name);
         let after = after.get(name).or_else(|| value_in(new, field));
-        let difference = changes(entry, Some(value), after);
-        collected.add(|| PathElement::Field(name.into()), difference);
+        let (change, parts) = changes(entry, Some(value), after);
+        collected.add(|| PathElement::Field(name.into()), change, parts);
     }
     for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
         let (entry, field) = form.entry(name);
-        let difference = changes(entry, value_in(old, field), Some(value));
-        collected.add(|| PathElement::Field(name.into()), difference);
+        let (change, parts) = changes(entry, value_in(old, field), Some(value));
+        collected.add(|| PathElement::Field(name.into()), change, parts);
     }
     Some(collected.finish())
 }
@@ -212,8 +212,8 @@ fn lists<'a>(form: MergeForm<'a>, old: Side<'a>, new: Side<'a>) -> Option<Change
     }
     let mut collected = Collected::default();
     for (step, (before, after)) in elements {
-        let difference = same_key(form.element(), &before, &after);
-        collected.add(|| step, difference);
+        let (change, parts) = same_key(form.element(), &before, &after);
+        collected.add(|| step, change, parts);
     }
     Some(collected.finish())
 }
@@ -259,11 +259,7 @@ struct Collected<'a> {
 }
 
 impl<'a> Collected<'a> {
-    fn add(
-        &mut self,
-        step: impl FnOnce() -> PathElement<'a>,
-        (change, parts): (Change, Changes<'a>),
-    ) {
+    fn add(&mut self, step: impl FnOnce() -> PathElement<'a>, change: Change, parts: Changes<'a>) {
         if change == Change::None && parts.is_empty() {
             return;
         }

@@ -5,9 +5,30 @@
 use std::borrow::Cow;
 
 use json_text::{Cursor, Sequence, StringSlice, SyntaxError};
+use thiserror::Error;
 
 use super::path::{self, PathElement};
 use super::set::{FieldSet, Node};
+
+/// The reason why a text is not a set of fields.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FieldSetError {
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    #[error("nested too deeply")]
+    TooDeep,
+    /// The JSON text in place of an object.
+    #[error("expected an object, found {0}")]
+    NotObject(String),
+    /// A key without its kind.
+    #[error("missing colon: {0}")]
+    NoColon(String),
+    #[error("not a number: {0}")]
+    NotNumber(String),
+    /// The JSON text in a key is malformed.
+    #[error("{0}")]
+    Key(String),
+}
 
 impl<'a> FieldSet<'a> {
     /// The set as the JSON text of `fieldsV1`.
@@ -25,8 +46,8 @@ impl<'a> FieldSet<'a> {
     /// Reads the JSON text of `fieldsV1`. Path elements of an unknown kind are skipped.
     ///
     /// # Errors
-    /// A message if the text is not a set of fields.
-    pub fn from_fields_v1(text: &'a str) -> Result<Self, String> {
+    /// The text is not a set of fields.
+    pub fn from_fields_v1(text: &'a str) -> Result<Self, FieldSetError> {
         let mut cursor = Cursor::new(text.as_bytes());
         Ok(decode(&mut cursor, DEPTH_MAX)?.0)
     }
@@ -360,35 +381,36 @@ fn write_object(out: &mut String, set: &FieldSet<'_>, member: bool) {
 const DEPTH_MAX: usize = 127;
 
 /// Reads the set at the cursor. Returns the set below a step, and whether the step itself is a member.
-fn decode<'a>(fields: &mut Cursor<'a>, depth_left: usize) -> Result<(FieldSet<'a>, bool), String> {
-    let message = |error: SyntaxError| error.to_string();
-    match fields.peek().map_err(message)? {
+fn decode<'a>(
+    fields: &mut Cursor<'a>,
+    depth_left: usize,
+) -> Result<(FieldSet<'a>, bool), FieldSetError> {
+    match fields.peek()? {
         b'{' if depth_left > 0 => {}
-        b'{' => return Err("nested too deeply".to_owned()),
+        b'{' => return Err(FieldSetError::TooDeep),
         b'n' => {
-            fields.null().map_err(message)?;
+            fields.null()?;
             return Ok((FieldSet::default(), true));
         }
         _ => {
-            let other = fields.skip().map_err(message)?;
-            let other = String::from_utf8_lossy(other);
-            return Err(format!("expected an object, found {other}"));
+            let other = String::from_utf8_lossy(fields.skip()?);
+            return Err(FieldSetError::NotObject(other.into_owned()));
         }
     }
-    let mut entries = fields.object().map_err(message)?;
+    let mut entries = fields.object()?;
     let (mut nodes, mut member) = (Vec::new(), false);
-    while let Some(key) = entries.next_key(fields).map_err(message)? {
+    while let Some(key) = entries.next_key(fields)? {
         if key.is(MEMBER) {
             member = true;
-            fields.skip().map_err(message)?;
+            fields.skip()?;
             continue;
         }
-        let step = match key.decode().map_err(message)? {
+        let step = match key.decode()? {
             Cow::Borrowed(key) => path::decode(key)?,
             Cow::Owned(key) => path::decode(&key)?.map(PathElement::into_owned),
         };
         let Some(step) = step else {
-            fields.skip().map_err(message)?;
+            fields.skip()?;
             continue;
         };
         let (below, member) = decode(fields, depth_left - 1)?;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use json_tree::Value;
 
+use super::error::StepError;
 use super::form::MergeForm;
 use super::path::{PathElement, PathValue};
 
@@ -14,7 +15,7 @@ use super::path::{PathElement, PathValue};
 pub(super) fn step<'v>(
     list: &MergeForm<'v>,
     element: &'v Value,
-) -> Result<PathElement<'v>, String> {
+) -> Result<PathElement<'v>, StepError> {
     match list {
         MergeForm::Keyed(_) => key(list, element),
         _ => value(element),
@@ -29,27 +30,24 @@ fn default_atom(text: &str) -> PathValue<'_> {
     }
 }
 
-fn value(element: &Value) -> Result<PathElement<'_>, String> {
-    let text = match element {
-        Value::Object(_) => "associative list without keys has an element that's a map type",
-        Value::Array(_) => "not supported: associative list with lists as elements",
-        Value::Null => "associative list without keys has an element that's an explicit null",
-        scalar => return Ok(PathElement::Value(PathValue::of(scalar))),
-    };
-    Err(text.to_owned())
+fn value(element: &Value) -> Result<PathElement<'_>, StepError> {
+    match element {
+        Value::Object(_) => Err(StepError::MapWithoutKeys),
+        Value::Array(_) => Err(StepError::List),
+        Value::Null => Err(StepError::NullWithoutKeys),
+        scalar => Ok(PathElement::Value(PathValue::of(scalar))),
+    }
 }
 
-fn key<'v>(list: &MergeForm<'v>, element: &'v Value) -> Result<PathElement<'v>, String> {
+fn key<'v>(list: &MergeForm<'v>, element: &'v Value) -> Result<PathElement<'v>, StepError> {
     let MergeForm::Keyed(field) = list else {
-        return Err("invalid indexing of non-associative list".to_owned());
+        return Err(StepError::NotAssociative);
     };
     let element_type = field.type_ref().element();
     let object = match element {
         Value::Object(object) => object,
-        Value::Null => {
-            return Err("associative list with keys may not have a null element".to_owned());
-        }
-        _ => return Err("associative list with keys may not have non-map elements".to_owned()),
+        Value::Null => return Err(StepError::Null),
+        _ => return Err(StepError::NotMap),
     };
     let mut key = Vec::with_capacity(2);
     for name in field.list_map_keys() {
@@ -69,11 +67,7 @@ fn key<'v>(list: &MergeForm<'v>, element: &'v Value) -> Result<PathElement<'v>, 
             .list_map_keys()
             .map(|name| format!("{name:?}"))
             .collect();
-        return Err(format!(
-            "associative list with keys has an element that omits all key fields [{}] (and \
-             doesn't have default values for any key fields)",
-            names.join(" ")
-        ));
+        return Err(StepError::NoKey(names.join(" ")));
     }
     key.sort_unstable();
     Ok(PathElement::Key(key))

@@ -10,6 +10,7 @@ mod check;
 mod compare;
 mod conflict;
 mod encode;
+mod error;
 mod form;
 mod items;
 mod last_applied;
@@ -28,6 +29,8 @@ mod track;
 mod versions;
 
 pub use conflict::{ApplyError, Conflict};
+pub use encode::FieldSetError;
+pub use error::OverlayError;
 pub use managers::same_but_for_times;
 pub use overlay::overlay;
 pub use server_side::apply;

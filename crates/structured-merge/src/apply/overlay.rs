@@ -4,6 +4,7 @@ use json_tree::Value;
 use openapi_documents::TypeRef;
 
 use super::check::problems;
+use super::error::OverlayError;
 use super::form::MergeForm;
 use super::merge::merge;
 use super::path::PathElement;
@@ -13,38 +14,36 @@ use super::path::PathElement;
 ///
 /// # Errors
 /// A part of the configuration does not match the object's type, or is atomic.
-pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Result<Value, String> {
+pub fn overlay(
+    object: &Value,
+    config: &Value,
+    object_type: TypeRef<'_>,
+) -> Result<Value, OverlayError> {
     let form = MergeForm::of_type(object_type);
     let errors = problems(form, config);
     if !errors.is_empty() {
-        let errors = errors.join(", ");
-        return Err(format!(
-            "failed to convert patch object to typed object: {errors}"
-        ));
+        return Err(OverlayError::Type(errors.join(", ")));
     }
-    let mut wholes = Vec::new();
-    find_wholes(form, config, String::new(), &mut wholes);
-    if !wholes.is_empty() {
-        return Err(format!(
-            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
-            wholes.join(", ")
-        ));
+    let mut atomic = Vec::new();
+    find_atomic(form, config, String::new(), &mut atomic);
+    if !atomic.is_empty() {
+        return Err(OverlayError::Atomic(atomic.join(", ")));
     }
     Ok(merge(form, Some(object), Some(config)).unwrap_or_default())
 }
 
 /// Finds the paths of atomic lists and maps.
-fn find_wholes(form: MergeForm<'_>, value: &Value, path: String, paths: &mut Vec<String>) {
+fn find_atomic(form: MergeForm<'_>, value: &Value, path: String, paths: &mut Vec<String>) {
     match (form, value) {
         (MergeForm::Struct(_) | MergeForm::Map(_) | MergeForm::Open, Value::Object(object)) => {
             for (name, value) in object {
                 let step = PathElement::Field(name.into());
-                find_wholes(form.entry(name).0, value, format!("{path}{step}"), paths);
+                find_atomic(form.entry(name).0, value, format!("{path}{step}"), paths);
             }
         }
         (MergeForm::Set | MergeForm::Keyed(_), Value::Array(list)) => {
             for (index, element) in list.iter().enumerate() {
-                find_wholes(form.element(), element, format!("{path}[{index}]"), paths);
+                find_atomic(form.element(), element, format!("{path}[{index}]"), paths);
             }
         }
         (MergeForm::Leaf, Value::Array(_) | Value::Object(_)) => paths.push(path),

@@ -7,6 +7,8 @@ use std::fmt::{self, Write as _};
 use json_text::plain_length;
 use json_tree::{Map, Number, Value};
 
+use super::encode::FieldSetError;
+
 /// One element of a path: a field, a key of a list, a value or an index. The order is that of managed fields.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum PathElement<'a> {
@@ -281,17 +283,17 @@ fn push_letter(out: &mut String, letter: char) {
 /// Reads a key of `fieldsV1`; `None` for an unknown kind of step, which is skipped, as upstream does.
 ///
 /// # Errors
-/// A message if the key is not a step.
-pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
+/// The key is not a step.
+pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, FieldSetError> {
+    let malformed = |error: serde_json::Error| FieldSetError::Key(error.to_string());
     let (kind, rest) = match key.as_bytes() {
         [kind, b':', ..] => (*kind, &key[2..]),
-        _ => return Err(format!("missing colon: {key}")),
+        _ => return Err(FieldSetError::NoColon(key.to_owned())),
     };
     let step = match kind {
         b'f' => PathElement::Field(Cow::Borrowed(rest)),
         b'k' => {
-            let fields: Map<String, Value> =
-                serde_json::from_str(rest).map_err(|error| error.to_string())?;
+            let fields: Map<String, Value> = serde_json::from_str(rest).map_err(malformed)?;
             let mut fields: Vec<(Cow<'_, str>, PathValue<'_>)> = fields
                 .into_iter()
                 .map(|(name, value)| (Cow::Owned(name), PathValue::from_owned(value)))
@@ -300,10 +302,13 @@ pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
             PathElement::Key(fields)
         }
         b'v' => {
-            let value: Value = serde_json::from_str(rest).map_err(|error| error.to_string())?;
+            let value: Value = serde_json::from_str(rest).map_err(malformed)?;
             PathElement::Value(PathValue::from_owned(value))
         }
-        b'i' => PathElement::Index(rest.parse().map_err(|_| format!("not a number: {rest}"))?),
+        b'i' => PathElement::Index(
+            rest.parse()
+                .map_err(|_| FieldSetError::NotNumber(rest.to_owned()))?,
+        ),
         _ => return Ok(None),
     };
     Ok(Some(step))

@@ -49,8 +49,8 @@ pub fn apply<'t>(
             manager: BEFORE,
             ..*writer
         };
-        let sides = (&nothing, &before);
-        let mut views = OtherVersions::new(object_type, writer.api_version, reach, sides);
+        let version = writer.api_version;
+        let mut views = OtherVersions::new(object_type, version, reach, &nothing, &before);
         note(&mut managers, changes, &earlier, &mut views);
     }
     let work = ApplyRequest {
@@ -141,9 +141,8 @@ impl<'a> ApplyRequest<'a> {
         let changed = merged != *self.live;
         let mut changes = compare(self.form, self.live, &merged);
         changes.retain_top(|field| self.reach.has(field));
-        let sides = (self.live, &merged);
-        let mut views =
-            OtherVersions::new(self.object_type, self.writer.api_version, self.reach, sides);
+        let (written, reach) = (self.writer.api_version, self.reach);
+        let mut views = OtherVersions::new(self.object_type, written, reach, self.live, &merged);
         contest(&mut managers, changes, &mut views, force)?;
         let applied = strip(applied);
         if !applied.is_empty() {

@@ -24,21 +24,16 @@ pub fn track<'t>(
     reach: OwnableFields<'_>,
 ) {
     let stored = live.map(|live| live["metadata"]["managedFields"].to_string());
-    let managed = track_apart(
-        (live, stored.as_deref()),
-        object,
-        object_type,
-        writer,
-        reach,
-    );
+    let managed = track_apart(live, stored.as_deref(), object, object_type, writer, reach);
     set_managed(object, managed.as_deref());
 }
 
 /// Tracks the fields of objects whose managed fields are separate, as the JSON text of their list. `live` is the
-/// object before the write and its managed fields. Returns the managed fields after the write; `None` if there are
+/// object before the write, and `stored` are its managed fields. Returns the managed fields after the write; `None` if there are
 /// none. Managed fields inside of `object` are removed from it.
 pub fn track_apart<'t>(
-    (live, stored): (Option<&Value>, Option<&str>),
+    live: Option<&Value>,
+    stored: Option<&str>,
     object: &mut Value,
     object_type: impl Into<ObjectType<'t>>,
     writer: &Writer<'_>,
@@ -60,10 +55,10 @@ pub fn track_apart<'t>(
         return managers.encode();
     }
     let nothing = Value::Object(Map::new());
-    let sides = (live.unwrap_or(&nothing), &*object);
-    let mut changes = compare(form, sides.0, sides.1);
+    let (old, new) = (live.unwrap_or(&nothing), &*object);
+    let mut changes = compare(form, old, new);
     changes.retain_top(|field| reach.has(field));
-    let mut views = OtherVersions::new(object_type, writer.api_version, reach, sides);
+    let mut views = OtherVersions::new(object_type, writer.api_version, reach, old, new);
     note(&mut managers, changes, writer, &mut views);
     managers.cap();
     managers.encode()

@@ -96,7 +96,8 @@ impl<'a> OtherVersions<'a> {
         object_type: ObjectType<'a>,
         written: &'a str,
         reach: OwnableFields<'a>,
-        (old, new): (&'a Value, &'a Value),
+        old: &'a Value,
+        new: &'a Value,
     ) -> Self {
         Self {
             object_type,

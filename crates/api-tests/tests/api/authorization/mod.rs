@@ -67,57 +67,71 @@ const REVIEWS: &[&str] = &[
 ];
 
 const USERS: &[User] = &[
-    user("root", None, (ANY, ANY, ANY, &[])),
+    user("root", None, ANY, ANY, ANY, &[]),
     // findings S4: the right to everything in a namespace gives no right to cluster-wide objects.
-    user("lead", Some(TEAM), (ANY, ANY, ANY, &[])),
+    user("lead", Some(TEAM), ANY, ANY, ANY, &[]),
     User {
         how: How::BoundHere,
         ..user(
             "editor",
             Some(TEAM),
-            (&["get", "patch", "delete"], &["", "apps"], ANY, &[]),
+            &["get", "patch", "delete"],
+            &["", "apps"],
+            ANY,
+            &[],
         )
     },
     user(
         "of-namespaces",
         Some(TEAM),
-        (ANY, &[""], &["namespaces"], &[]),
+        ANY,
+        &[""],
+        &["namespaces"],
+        &[],
     ),
     // findings S9: the right to one name is not the right to all names.
-    user("one-secret", Some(TEAM), (ANY, &[""], &["secrets"], &["a"])),
+    user("one-secret", Some(TEAM), ANY, &[""], &["secrets"], &["a"]),
     user(
         "one-node",
         None,
-        (&["get", "list", "watch"], &[""], &["nodes"], &["a"]),
+        &["get", "list", "watch"],
+        &[""],
+        &["nodes"],
+        &["a"],
     ),
     user(
         "watcher",
         Some(TEAM),
-        (&["watch"], &[""], &["secrets", "pods/log"], &[]),
+        &["watch"],
+        &[""],
+        &["secrets", "pods/log"],
+        &[],
     ),
     user(
         "reader",
         None,
-        (&["get", "list"], ANY, &["pods", "statefulsets"], &[]),
+        &["get", "list"],
+        ANY,
+        &["pods", "statefulsets"],
+        &[],
     ),
     user(
         "of-parts",
         None,
-        (ANY, ANY, &["*/status", "statefulsets/scale", "pods/*"], &[]),
+        ANY,
+        ANY,
+        &["*/status", "statefulsets/scale", "pods/*"],
+        &[],
     ),
     // findings S27
-    user("reviewer", Some(TEAM), (&["create"], ANY, REVIEWS, &[])),
+    user("reviewer", Some(TEAM), &["create"], ANY, REVIEWS, &[]),
     User {
         how: How::Gathered,
-        ..user(
-            "gatherer",
-            None,
-            (&["list", "watch"], &[""], &["nodes"], &[]),
-        )
+        ..user("gatherer", None, &["list", "watch"], &[""], &["nodes"], &[])
     },
     User {
         how: How::Missing,
-        ..user("early", Some(TEAM), (ANY, ANY, ANY, &[]))
+        ..user("early", Some(TEAM), ANY, ANY, ANY, &[])
     },
 ];
 

@@ -305,12 +305,10 @@ impl User {
 pub const fn user(
     name: &'static str,
     namespace: Option<&'static str>,
-    (verbs, groups, resources, names): (
-        &'static [&'static str],
-        &'static [&'static str],
-        &'static [&'static str],
-        &'static [&'static str],
-    ),
+    verbs: &'static [&'static str],
+    groups: &'static [&'static str],
+    resources: &'static [&'static str],
+    names: &'static [&'static str],
 ) -> User {
     User {
         name,

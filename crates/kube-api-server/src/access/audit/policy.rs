@@ -13,10 +13,10 @@ pub enum PolicyError {
     #[error("the audit policy does not parse: {0}")]
     Form(String),
     /// The file is of another kind or version.
-    #[error("the audit policy is a {found}, not a Policy of audit.k8s.io/v1")]
+    #[error("the audit policy is a {actual}, not a Policy of audit.k8s.io/v1")]
     Kind {
         /// The `kind` and the `apiVersion` of the file.
-        found: String,
+        actual: String,
     },
     /// An invalid value.
     #[error("the audit policy is wrong at {field}: {why}")]
@@ -130,7 +130,7 @@ impl Policy {
             .map_err(|error| PolicyError::Form(yaml_error::in_text(&error)))?;
         if policy.kind != "Policy" || policy.api_version != "audit.k8s.io/v1" {
             let type_name = format!("{} of {}", policy.kind, policy.api_version);
-            return Err(PolicyError::Kind { found: type_name });
+            return Err(PolicyError::Kind { actual: type_name });
         }
         let wrong = |field: String, why: &str| {
             let why = why.to_owned();

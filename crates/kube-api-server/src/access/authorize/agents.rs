@@ -12,6 +12,7 @@ use resource_kinds::annotations::MIRROR_POD;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_references::{self, ReferencedKind};
 use resource_kinds::resource;
+use thiserror::Error;
 
 use super::AuthorizationAttributes;
 use crate::http::user::UserInfo;
@@ -51,145 +52,75 @@ pub(super) fn opens_tunnel(attributes: &AuthorizationAttributes<'_>) -> bool {
     attributes.path == Some(node_tunnel::PATH) && attributes.verb == "get"
 }
 
+/// The reason why the node authoriser refuses a request.
+#[derive(Debug, Error)]
+pub(crate) enum NodeRefusal {
+    /// The request is not in the table.
+    #[error("{0}")]
+    NotInTable(&'static str),
+    /// The request is not in the table; as upstream, without a reason.
+    #[error("")]
+    Unexplained,
+    #[error("node '{node}' cannot read all nodes, only its own Node object")]
+    AllNodes { node: String },
+    #[error("node '{node}' cannot read '{other}', only its own Node object")]
+    OtherNode { node: String, other: String },
+    #[error("can only access leases in the {NODE_LEASES:?} system namespace")]
+    LeaseNamespace,
+    #[error("No Object name found")]
+    NoName,
+    #[error("no relationship found between node '{node}' and this object")]
+    Unrelated { node: String },
+    /// The related objects cannot be read.
+    #[error("{}", .0.message)]
+    Unreadable(Status),
+}
+
 /// Checks a request that the role `system:node` allows. *Errors:* the reason of the refusal.
 pub(super) fn permits(
     objects: &Objects,
     node: &str,
     attributes: &AuthorizationAttributes<'_>,
-) -> Result<(), String> {
+) -> Result<(), NodeRefusal> {
     if attributes.path.is_some() {
         return Ok(());
     }
     let Needs::Relation(object) = table(node, attributes)? else {
         return Ok(());
     };
-    let somewhere = matches!(
+    let is_cluster_scoped = matches!(
         object,
         Object::Volume | Object::Attachment | Object::ResourceSlice
-    ) == attributes.namespace.is_empty();
-    if attributes.name.is_empty() || !somewhere {
-        return Err("No Object name found".to_owned());
+    );
+    if attributes.name.is_empty() || is_cluster_scoped != attributes.namespace.is_empty() {
+        return Err(NodeRefusal::NoName);
     }
     match is_related(objects, node, attributes, object) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(format!(
-            "no relationship found between node '{node}' and this object"
-        )),
-        Err(status) => Err(status.message),
+        Ok(false) => Err(NodeRefusal::Unrelated {
+            node: node.to_owned(),
+        }),
+        Err(status) => Err(NodeRefusal::Unreadable(status)),
     }
 }
 
 /// The table of the requests that nodes may make.
 ///
 /// *Errors.* The reason why the request is not in the table.
-fn table(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, String> {
-    let (verb, part) = (attributes.verb, attributes.subresource);
-    let reads = matches!(verb, "get" | "list" | "watch");
-    let updates = matches!(verb, "update" | "patch");
+fn table(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, NodeRefusal> {
     match (attributes.group, attributes.resource) {
-        ("", "secrets") => named(attributes, Object::Secret),
-        ("", "configmaps") => named(attributes, Object::ConfigMap),
-        ("", "persistentvolumeclaims") if part == "status" => match updates {
-            true => Ok(Needs::Relation(Object::Claim)),
-            false => refuse("can only update or patch the status of this type"),
-        },
-        ("", "persistentvolumeclaims") => got(attributes, Object::Claim),
-        ("", "persistentvolumes") => got(attributes, Object::Volume),
-        ("storage.k8s.io", "volumeattachments") => got(attributes, Object::Attachment),
-        ("", "serviceaccounts") => match (part, verb) {
-            ("", "get") => Ok(Needs::Relation(Object::Account)),
-            // The admission plug-in NodeRestriction checks the object that the token is bound to.
-            ("token", "create")
-                if NodeAccount::find(attributes.namespace, attributes.name).is_some() =>
-            {
-                Ok(Needs::Nothing)
-            }
-            ("token", "create") if !attributes.name.is_empty() => {
-                Ok(Needs::Relation(Object::Account))
-            }
-            (_, "create") => refuse("can only create tokens for individual service accounts"),
-            _ => refuse("can only get service accounts and create tokens for them"),
-        },
-        ("", "pods") => match (part, verb) {
-            ("", "get") => Ok(Needs::Relation(Object::Pod)),
-            ("", "list" | "watch") => {
-                let fields = attributes.fields;
-                if fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node) {
-                    return Ok(Needs::Nothing);
-                }
-                match attributes.name {
-                    "" => refuse("can only list/watch pods with spec.nodeName field selector"),
-                    _ => Ok(Needs::Relation(Object::Pod)),
-                }
-            }
-            // The admission plug-in NodeRestriction checks the pods.
-            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
-                Ok(Needs::Nothing)
-            }
-            _ => refuse(""),
-        },
-        ("", "nodes") => match part {
-            "" if updates || verb == "create" => Ok(Needs::Nothing),
-            "" if reads => match attributes.name {
-                name if name == node => Ok(Needs::Nothing),
-                "" => Err(format!(
-                    "node '{node}' cannot read all nodes, only its own Node object"
-                )),
-                other => Err(format!(
-                    "node '{node}' cannot read '{other}', only its own Node object"
-                )),
-            },
-            "status" if updates => Ok(Needs::Nothing),
-            _ => refuse(""),
-        },
-        ("coordination.k8s.io", "leases") => {
-            if !is_own_object_verb(verb) {
-                return refuse("can only get, create, update, patch, or delete a node lease");
-            }
-            if attributes.namespace != NODE_LEASES {
-                return Err(format!(
-                    "can only access leases in the {NODE_LEASES:?} system namespace"
-                ));
-            }
-            // The authoriser does not know the name of a new object. Admission checks the name.
-            if attributes.name == node || verb == "create" {
-                return Ok(Needs::Nothing);
-            }
-            refuse("can only access node lease with the same name as the requesting node")
-        }
-        ("storage.k8s.io", "csinodes") => {
-            if !is_own_object_verb(verb) {
-                return refuse("can only get, create, update, patch, or delete a CSINode");
-            }
-            if !part.is_empty() {
-                return refuse("cannot authorize CSINode subresources");
-            }
-            if attributes.name == node || verb == "create" {
-                return Ok(Needs::Nothing);
-            }
-            refuse("can only access CSINode with the same name as the requesting node")
-        }
-        (resource::GROUP, "resourceclaims") => got(attributes, Object::ResourceClaim),
-        (resource::GROUP, "resourceslices") => match verb {
-            _ if !part.is_empty() => refuse("cannot authorize ResourceSlice subresources"),
-            // The authoriser does not know the contents of a new object. Admission checks the contents.
-            "create" => Ok(Needs::Nothing),
-            "get" | "update" | "patch" | "delete" => Ok(Needs::Relation(Object::ResourceSlice)),
-            "watch" | "list" | "deletecollection" => {
-                let fields = attributes.fields;
-                if fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node) {
-                    return Ok(Needs::Nothing);
-                }
-                refuse(
-                    "can only list/watch/deletecollection resourceslices with nodeName field \
-                     selector",
-                )
-            }
-            _ => refuse(
-                "only the following verbs are allowed for a ResourceSlice: get, watch, list, \
-                 create, update, patch, delete, deletecollection",
-            ),
-        },
+        ("", "secrets") => get_or_watch(attributes, Object::Secret),
+        ("", "configmaps") => get_or_watch(attributes, Object::ConfigMap),
+        ("", "persistentvolumeclaims") => claim(attributes),
+        ("", "persistentvolumes") => get(attributes, Object::Volume),
+        ("storage.k8s.io", "volumeattachments") => get(attributes, Object::Attachment),
+        ("", "serviceaccounts") => service_account(attributes),
+        ("", "pods") => pod(node, attributes),
+        ("", "nodes") => node_object(node, attributes),
+        ("coordination.k8s.io", "leases") => lease(node, attributes),
+        ("storage.k8s.io", "csinodes") => csi_node(node, attributes),
+        (resource::GROUP, "resourceclaims") => get(attributes, Object::ResourceClaim),
+        (resource::GROUP, "resourceslices") => resource_slice(node, attributes),
         // All nodes have equal rights to these groups; the role `system:node` grants the rights.
         ("authentication.k8s.io" | "authorization.k8s.io", _)
         | ("", "services" | "endpoints" | "events")
@@ -200,17 +131,129 @@ fn table(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, 
     }
 }
 
-fn refuse(why: &str) -> Result<Needs, String> {
-    Err(why.to_owned())
+fn refuse(reason: &'static str) -> Result<Needs, NodeRefusal> {
+    Err(NodeRefusal::NotInTable(reason))
 }
 
-/// The verbs that a node may use for its own Node, Lease and similar objects.
-fn is_own_object_verb(verb: &str) -> bool {
+fn claim(attributes: &AuthorizationAttributes<'_>) -> Result<Needs, NodeRefusal> {
+    match (attributes.subresource, attributes.verb) {
+        ("status", "update" | "patch") => Ok(Needs::Relation(Object::Claim)),
+        ("status", _) => refuse("can only update or patch the status of this type"),
+        _ => get(attributes, Object::Claim),
+    }
+}
+
+fn service_account(attributes: &AuthorizationAttributes<'_>) -> Result<Needs, NodeRefusal> {
+    let (namespace, name) = (attributes.namespace, attributes.name);
+    match (attributes.subresource, attributes.verb) {
+        ("", "get") => Ok(Needs::Relation(Object::Account)),
+        // The admission plug-in NodeRestriction checks the object that the token is bound to.
+        ("token", "create") if NodeAccount::find(namespace, name).is_some() => Ok(Needs::Nothing),
+        ("token", "create") if !name.is_empty() => Ok(Needs::Relation(Object::Account)),
+        (_, "create") => refuse("can only create tokens for individual service accounts"),
+        _ => refuse("can only get service accounts and create tokens for them"),
+    }
+}
+
+fn pod(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, NodeRefusal> {
+    match (attributes.subresource, attributes.verb) {
+        ("", "get") => Ok(Needs::Relation(Object::Pod)),
+        ("", "list" | "watch") if selects_node(node, attributes) => Ok(Needs::Nothing),
+        ("", "list" | "watch") if attributes.name.is_empty() => {
+            refuse("can only list/watch pods with spec.nodeName field selector")
+        }
+        ("", "list" | "watch") => Ok(Needs::Relation(Object::Pod)),
+        // The admission plug-in NodeRestriction checks the pods.
+        ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+            Ok(Needs::Nothing)
+        }
+        _ => Err(NodeRefusal::Unexplained),
+    }
+}
+
+fn node_object(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, NodeRefusal> {
+    match (attributes.subresource, attributes.verb) {
+        ("", "create" | "update" | "patch") => Ok(Needs::Nothing),
+        ("", "get" | "list" | "watch") => match attributes.name {
+            name if name == node => Ok(Needs::Nothing),
+            "" => Err(NodeRefusal::AllNodes {
+                node: node.to_owned(),
+            }),
+            other => Err(NodeRefusal::OtherNode {
+                node: node.to_owned(),
+                other: other.to_owned(),
+            }),
+        },
+        ("status", "update" | "patch") => Ok(Needs::Nothing),
+        _ => Err(NodeRefusal::Unexplained),
+    }
+}
+
+fn lease(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, NodeRefusal> {
+    if !is_single_object_verb(attributes.verb) {
+        return refuse("can only get, create, update, patch, or delete a node lease");
+    }
+    if attributes.namespace != NODE_LEASES {
+        return Err(NodeRefusal::LeaseNamespace);
+    }
+    // The authoriser does not know the name of a new object. Admission checks the name.
+    if attributes.name == node || attributes.verb == "create" {
+        return Ok(Needs::Nothing);
+    }
+    refuse("can only access node lease with the same name as the requesting node")
+}
+
+fn csi_node(node: &str, attributes: &AuthorizationAttributes<'_>) -> Result<Needs, NodeRefusal> {
+    if !is_single_object_verb(attributes.verb) {
+        return refuse("can only get, create, update, patch, or delete a CSINode");
+    }
+    if !attributes.subresource.is_empty() {
+        return refuse("cannot authorize CSINode subresources");
+    }
+    if attributes.name == node || attributes.verb == "create" {
+        return Ok(Needs::Nothing);
+    }
+    refuse("can only access CSINode with the same name as the requesting node")
+}
+
+fn resource_slice(
+    node: &str,
+    attributes: &AuthorizationAttributes<'_>,
+) -> Result<Needs, NodeRefusal> {
+    match attributes.verb {
+        _ if !attributes.subresource.is_empty() => {
+            refuse("cannot authorize ResourceSlice subresources")
+        }
+        // The authoriser does not know the contents of a new object. Admission checks the contents.
+        "create" => Ok(Needs::Nothing),
+        "get" | "update" | "patch" | "delete" => Ok(Needs::Relation(Object::ResourceSlice)),
+        "watch" | "list" | "deletecollection" => match selects_node(node, attributes) {
+            true => Ok(Needs::Nothing),
+            false => refuse(
+                "can only list/watch/deletecollection resourceslices with nodeName field \
+                 selector",
+            ),
+        },
+        _ => refuse(
+            "only the following verbs are allowed for a ResourceSlice: get, watch, list, \
+             create, update, patch, delete, deletecollection",
+        ),
+    }
+}
+
+/// Whether the field selector of the request selects the objects of the node.
+fn selects_node(node: &str, attributes: &AuthorizationAttributes<'_>) -> bool {
+    let fields = attributes.fields;
+    fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node)
+}
+
+/// The verbs that a node may use for its Lease and its CSINode.
+fn is_single_object_verb(verb: &str) -> bool {
     matches!(verb, "get" | "create" | "update" | "patch" | "delete")
 }
 
 /// The node may only get single objects of the type.
-fn got(attributes: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
+fn get(attributes: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, NodeRefusal> {
     match (attributes.verb, attributes.subresource) {
         ("get", "") => Ok(Needs::Relation(object)),
         ("get", _) => refuse("cannot get subresource"),
@@ -219,7 +262,10 @@ fn got(attributes: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs
 }
 
 /// The node may get single objects of the type, and watch them by name.
-fn named(attributes: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
+fn get_or_watch(
+    attributes: &AuthorizationAttributes<'_>,
+    object: Object,
+) -> Result<Needs, NodeRefusal> {
     if !matches!(attributes.verb, "get" | "list" | "watch") {
         return refuse("can only read resources of this type");
     }

@@ -32,7 +32,9 @@ const HARMLESS: [&str; 4] = [
 /// creator of the role would not know that the role is bound.
 pub(crate) fn check(
     authorizer: &Authorizer,
-    (user, namespace, name): (&UserInfo, &str, &str),
+    user: &UserInfo,
+    namespace: &str,
+    name: &str,
     resource: &Resource,
     object: &Value,
     old: Option<&Value>,

@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use json_tree::json;
 
-    fn asked<'a>(
+    fn attributes<'a>(
         verb: &'a str,
         resource: &'a str,
         namespace: &'a str,
@@ -258,16 +258,16 @@ mod tests {
         let dev = UserInfo::new("dan", ["devs"]);
         let eve = UserInfo::new("eve", ["x"]);
         let account = UserInfo::new("system:serviceaccount:a:sa", ["x"]);
-        assert!(index.allows(&dev, &asked("list", "pods", "")));
-        assert!(index.allows(&dev, &asked("list", "pods", "b")));
-        assert!(!index.allows(&dev, &asked("get", "pods", "b")));
+        assert!(index.allows(&dev, &attributes("list", "pods", "")));
+        assert!(index.allows(&dev, &attributes("list", "pods", "b")));
+        assert!(!index.allows(&dev, &attributes("get", "pods", "b")));
         for user in [&eve, &account] {
-            assert!(index.allows(user, &asked("list", "pods", "a")));
-            assert!(!index.allows(user, &asked("list", "pods", "b")));
-            assert!(!index.allows(user, &asked("list", "pods", "")));
+            assert!(index.allows(user, &attributes("list", "pods", "a")));
+            assert!(!index.allows(user, &attributes("list", "pods", "b")));
+            assert!(!index.allows(user, &attributes("list", "pods", "")));
         }
         index.remove_binding("a", "u");
-        assert!(!index.allows(&eve, &asked("list", "pods", "a")));
+        assert!(!index.allows(&eve, &attributes("list", "pods", "a")));
     }
 
     #[test]
@@ -293,7 +293,7 @@ mod tests {
             "roleRef": {"kind": "ClusterRole", "name": "view"},
             "subjects": [{"kind": "User", "name": "u"}]}),
         );
-        assert!(index.allows(&UserInfo::new("u", ["x"]), &asked("get", "pods", "a")));
+        assert!(index.allows(&UserInfo::new("u", ["x"]), &attributes("get", "pods", "a")));
         assert_eq!(index.rules(&UserInfo::new("u", ["x"]), "").len(), 1);
     }
 }

@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use object_model::{Status, StatusReason};
+use thiserror::Error;
 
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::objects::storage::Objects;
 
+use agents::NodeRefusal;
 pub(crate) use agents::node_of;
 pub(crate) use escalation::check as check_escalation;
 pub(crate) use index::Index;
@@ -91,26 +93,43 @@ impl Rbac {
     }
 }
 
+/// The reason why a request is not allowed.
+#[derive(Debug, Error)]
+pub(crate) enum AuthorizationRefusal {
+    #[error("no role allows the request")]
+    NoRole,
+    #[error(transparent)]
+    Node(#[from] NodeRefusal),
+}
+
+impl AuthorizationRefusal {
+    /// The reason in responses; `None` if upstream states none.
+    pub(crate) fn reason(&self) -> Option<String> {
+        match self {
+            Self::NoRole | Self::Node(NodeRefusal::Unexplained) => None,
+            Self::Node(refusal) => Some(refusal.to_string()),
+        }
+    }
+}
+
 /// Decides by the roles and, for a node, by the node authoriser.
-///
-/// *Errors.* The reason of the refusal; absent if the reason is only that no role allows the request.
 pub(crate) fn decide(
     authorizer: &Authorizer,
     user: &UserInfo,
     attributes: &AuthorizationAttributes<'_>,
-) -> Result<(), String> {
+) -> Result<(), AuthorizationRefusal> {
     let node = node_of(user);
     // The node authoriser of Kubernetes also allows this request without a role.
     if node.is_some() && agents::opens_tunnel(attributes) {
         return Ok(());
     }
     if !authorizer.rbac.allows(user, attributes) {
-        return Err(String::new());
+        return Err(AuthorizationRefusal::NoRole);
     }
-    match node {
-        Some(name) => agents::permits(&authorizer.objects, name, attributes),
-        None => Ok(()),
+    if let Some(name) = node {
+        agents::permits(&authorizer.objects, name, attributes)?;
     }
+    Ok(())
 }
 
 /// Refuses a request that its user may not make.
@@ -121,15 +140,15 @@ pub(crate) fn authorize(
     user: &UserInfo,
     info: &RequestInfo,
 ) -> Result<(), Status> {
-    let refused = decide(authorizer, user, &AuthorizationAttributes::of(info));
-    refused.map_err(|reason| forbidden(user, info, &reason))
+    let decision = decide(authorizer, user, &AuthorizationAttributes::of(info));
+    decision.map_err(|refusal| forbidden(user, info, &refusal))
 }
 
-fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
+fn forbidden(user: &UserInfo, info: &RequestInfo, refusal: &AuthorizationRefusal) -> Status {
     let who = &user.name;
-    let reason = match reason {
-        "" => String::new(),
-        reason => format!(": {reason}"),
+    let reason = match refusal.reason() {
+        None => String::new(),
+        Some(reason) => format!(": {reason}"),
     };
     if !info.is_resource {
         let text = format!(

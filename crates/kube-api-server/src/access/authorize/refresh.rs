@@ -35,16 +35,17 @@ struct Source {
 pub(crate) async fn run(
     rbac: Arc<Rbac>,
     store: Arc<dyn Store>,
-    (sources, filled): (Sources, Revision),
+    sources: Sources,
+    filled: Revision,
     stop: CancellationToken,
 ) {
     let mut filled = Some(filled);
     loop {
-        let turn = follow(&rbac, store.as_ref(), &sources, filled.take());
+        let watching = follow(&rbac, store.as_ref(), &sources, filled.take());
         tokio::select! {
             () = stop.cancelled() => return,
-            ended = turn => {
-                match ended {
+            result = watching => {
+                match result {
                     Err(StoreError::Closed) => return,
                     Err(error) => tracing::warn!(%error, "watch of roles ended; reading them again"),
                     Ok(()) => {}

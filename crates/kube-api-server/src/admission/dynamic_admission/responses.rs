@@ -3,18 +3,30 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use json_tree::Value;
-use structured_merge::json_patch;
+use structured_merge::{PatchError, json_patch};
+use thiserror::Error;
+
+/// The reason why a response cannot be decoded.
+#[derive(Debug, Error)]
+pub(crate) enum ResponseError {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Base64(#[from] base64::DecodeError),
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+}
 
 /// The JSON body of a response.
-pub(crate) fn body(bytes: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+pub(crate) fn body(bytes: &[u8]) -> Result<Value, ResponseError> {
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 /// The object after a JSON patch, which is a base64 text.
 ///
 /// *Errors.* The error of the patch.
-pub(crate) fn patched(object: Value, patch: &str) -> Result<Value, String> {
-    let decoded = STANDARD.decode(patch).map_err(|error| error.to_string())?;
-    let patch: Value = serde_json::from_slice(&decoded).map_err(|error| error.to_string())?;
-    json_patch(object, &patch).map_err(|error| error.to_string())
+pub(crate) fn patched(object: Value, patch: &str) -> Result<Value, ResponseError> {
+    let decoded = STANDARD.decode(patch)?;
+    let patch: Value = serde_json::from_slice(&decoded)?;
+    Ok(json_patch(object, &patch)?)
 }

@@ -1,18 +1,21 @@
 //! The admission of one request by webhooks and policies.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use admission_rules::{
     AdmissionObjects, MutatingPolicy, ObjectKind, ParameterSource, Patch, RefusedObject, Request,
-    ResourceAndKind, Scope, TargetResource, Webhook, WebhookVerdict, verdict,
+    ResourceAndKind, RuleError, Scope, TargetResource, Webhook, WebhookVerdict, verdict,
 };
 use json_tree::{Value, json};
 use object_model::Status;
 use openapi_documents::Schema;
-use resource_kinds::{Body, ObjectReader};
-use structured_merge::apply::overlay;
+use resource_kinds::{Body, DecodeError, ObjectReader};
+use structured_merge::apply::{OverlayError, overlay};
 use structured_merge::{PatchError, json_patch};
+use thiserror::Error;
 
+use super::responses::ResponseError;
 use super::{Registrations, call, responses};
 use crate::catalog::registry::Resource;
 use crate::catalog::snapshot::Snapshot;
@@ -20,6 +23,30 @@ use crate::objects::metadata;
 use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
 use crate::objects::write_request::{WriteRequest, complaints};
+
+/// The reason why a mutation of a webhook or policy is refused.
+#[derive(Debug, Error)]
+enum MutationError {
+    #[error("it is no object any longer")]
+    NotObject,
+    /// A field of the metadata.
+    #[error("it may not change metadata.{0}")]
+    Identity(&'static str),
+    #[error(transparent)]
+    Form(#[from] DecodeError),
+    #[error(transparent)]
+    Response(#[from] ResponseError),
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    #[error("JSON Patch: {0}")]
+    JsonPatch(PatchError),
+    #[error("Resource kind {0} not found")]
+    UnknownKind(String),
+    #[error("error applying patch: {0}")]
+    Apply(OverlayError),
+    #[error("strict decoding error: {0}")]
+    Strict(String),
+}
 
 /// A mutating webhook or policy.
 pub(super) enum MutationStep<'a> {
@@ -183,7 +210,8 @@ impl<'a> AdmissionReviewer<'a> {
         &'r self,
         index: usize,
         uid: &'r str,
-        (object, old): (&'r Value, &'r Value),
+        object: &'r Value,
+        old: &'r Value,
     ) -> Request<'r> {
         let write_request = self.write_request;
         Request {
@@ -222,7 +250,7 @@ impl<'a> AdmissionReviewer<'a> {
     }
 
     /// The object, converted to the version with this index.
-    fn converted(&self, index: usize, object: &Value) -> Result<Value, String> {
+    fn converted(&self, index: usize, object: &Value) -> Result<Value, DecodeError> {
         if index == 0 || !object.is_object() || !self.is_whole() {
             return Ok(object.clone());
         }
@@ -238,10 +266,10 @@ impl<'a> AdmissionReviewer<'a> {
         index: usize,
         mutated: Value,
         object: &mut Value,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, MutationError> {
         let mut mutated = mutated;
         if !mutated.is_object() {
-            return Err("it is no object any longer".to_owned());
+            return Err(MutationError::NotObject);
         }
         // A mutation cannot change the kind.
         name_kind(&mut mutated, self.kind(self.resource(index)));
@@ -249,7 +277,7 @@ impl<'a> AdmissionReviewer<'a> {
             mutated = self.write_request.resource.kind.decode(mutated)?;
             for field in ["name", "namespace", "uid"] {
                 if metadata::text(&mutated, field) != metadata::text(object, field) {
-                    return Err(format!("it may not change metadata.{field}"));
+                    return Err(MutationError::Identity(field));
                 }
             }
         }
@@ -264,14 +292,15 @@ impl<'a> AdmissionReviewer<'a> {
         };
         let mutated = self
             .converted(index, object)
-            .and_then(|converted| responses::patched(converted, &patch));
+            .map_err(MutationError::from)
+            .and_then(|converted| Ok(responses::patched(converted, &patch)?));
         let result = mutated.and_then(|mutated| self.store_mutated(index, mutated, object));
-        result.map_err(|why| failed(webhook, &why))
+        result.map_err(|error| failed(webhook, &error))
     }
 
     fn by_policy(&self, policy: &MutatingPolicy, object: &mut Value) -> Result<bool, Status> {
         let served = self.objects.catalog.snapshot();
-        let original = self.request(0, "", (object, self.old));
+        let original = self.request(0, "", object, self.old);
         let about = RefusedObject {
             target: self.subject(self.write_request.resource).target,
             name: self.write_request.name,
@@ -293,14 +322,15 @@ impl<'a> AdmissionReviewer<'a> {
             return Ok(false);
         };
         for settings in all {
-            let request = self.request(index, "", (&mutated, &old));
+            let request = self.request(index, "", &mutated, &old);
             if !policy.applies(&request, &settings)? {
                 continue;
             }
             for number in 0..policy.changes() {
-                let request = self.request(index, "", (&mutated, &old));
+                let request = self.request(index, "", &mutated, &old);
                 let patched = policy
                     .change(number, &request, &settings)
+                    .map_err(MutationError::from)
                     .and_then(|patch| match patch {
                         None => Ok(None),
                         Some(patch) => self.patched(index, &mutated, patch),
@@ -316,7 +346,12 @@ impl<'a> AdmissionReviewer<'a> {
     }
 
     /// The object, in the version with this index, after a policy's mutation; `None` if the object is unchanged.
-    fn patched(&self, index: usize, object: &Value, patch: Patch) -> Result<Option<Value>, String> {
+    fn patched(
+        &self,
+        index: usize,
+        object: &Value,
+        patch: Patch,
+    ) -> Result<Option<Value>, MutationError> {
         let resource = self.resource(index);
         let kind = self.kind(resource);
         let mut mutated = match patch {
@@ -324,7 +359,7 @@ impl<'a> AdmissionReviewer<'a> {
                 Ok(mutated) => mutated,
                 // A failed `test` operation means that the patch does not apply to this object.
                 Err(PatchError::TestFailed(_)) => return Ok(None),
-                Err(error) => return Err(format!("JSON Patch: {error}")),
+                Err(error) => return Err(MutationError::JsonPatch(error)),
             },
             Patch::Apply(mut config) => {
                 name_kind(&mut config, kind);
@@ -334,15 +369,15 @@ impl<'a> AdmissionReviewer<'a> {
                 };
                 let object_type = schema.lookup(kind.group, kind.version, kind.kind);
                 let object_type =
-                    object_type.ok_or_else(|| format!("Resource kind {} not found", kind.kind))?;
+                    object_type.ok_or_else(|| MutationError::UnknownKind(kind.kind.to_owned()))?;
                 let merged = overlay(object, &config, object_type);
-                merged.map_err(|why| format!("error applying patch: {why}"))?
+                merged.map_err(MutationError::Apply)?
             }
         };
         if self.is_whole() {
             let problems = complaints(resource, &mutated, &[]);
             if !problems.is_empty() {
-                return Err(format!("strict decoding error: {}", problems.join(", ")));
+                return Err(MutationError::Strict(problems.join(", ")));
             }
             mutated = resource.kind.decode(mutated)?;
             resource.kind.default(&mut mutated);
@@ -358,16 +393,20 @@ impl<'a> AdmissionReviewer<'a> {
         object: &Value,
     ) -> Result<Option<(usize, Option<String>)>, Status> {
         let uid = uuid::Uuid::new_v4().to_string();
-        let request = self.request(0, &uid, (object, self.old));
+        let request = self.request(0, &uid, object, self.old);
         let match_result = webhook.match_request(&request, &self.subjects());
-        let Some(index) = match_result.map_err(|why| failed(webhook, &why))? else {
+        let Some(index) = match_result.map_err(|error| failed(webhook, &error))? else {
             return Ok(None);
         };
-        let convert = |object| self.converted(index, object).map_err(Status::internal);
+        let convert = |object| {
+            let converted = self.converted(index, object);
+            converted.map_err(|error| Status::internal(error.to_string()))
+        };
         let (object, old) = (convert(object)?, convert(self.old)?);
-        let review = admission_rules::review(webhook, &self.request(index, &uid, (&object, &old)));
+        let review = admission_rules::review(webhook, &self.request(index, &uid, &object, &old));
         let response = call::send(self.objects, webhook, &review).await;
-        match response.and_then(|response| verdict(webhook, &uid, &response)) {
+        let response = response.and_then(|response| Ok(verdict(webhook, &uid, &response)?));
+        match response {
             Ok(WebhookVerdict::Allowed { patch, warnings }) => {
                 self.write_request.warn(warnings);
                 Ok(Some((index, patch)))
@@ -376,9 +415,9 @@ impl<'a> AdmissionReviewer<'a> {
                 self.write_request.warn(warnings);
                 Err(status)
             }
-            Err(why) if webhook.must_succeed => Err(failed(webhook, &why)),
-            Err(why) => {
-                tracing::warn!(webhook = webhook.name, %why, "a webhook did not answer");
+            Err(error) if webhook.must_succeed => Err(failed(webhook, &error)),
+            Err(error) => {
+                tracing::warn!(webhook = webhook.name, why = %error, "a webhook did not answer");
                 Ok(None)
             }
         }
@@ -396,7 +435,7 @@ impl<'a> AdmissionReviewer<'a> {
                 old: self.converted(index, self.old)?,
             })
         };
-        let request = self.request(0, "", (object, self.old));
+        let request = self.request(0, "", object, self.old);
         let judgement = reading(self.objects, |reads| {
             let cluster = ParameterSource {
                 objects: reads,
@@ -439,6 +478,7 @@ fn name_kind(object: &mut Value, kind: ObjectKind<'_>) {
 }
 
 /// The error for a webhook with `failurePolicy: Fail` that did not respond, or gave an invalid response.
-fn failed(webhook: &Webhook, why: &str) -> Status {
-    Status::internal(format!("failed calling webhook {:?}: {why}", webhook.name))
+fn failed(webhook: &Webhook, error: &dyn Display) -> Status {
+    let name = &webhook.name;
+    Status::internal(format!("failed calling webhook {name:?}: {error}"))
 }

@@ -35,7 +35,7 @@ impl OutputFormat {
     /// Reads the `Accept` header and the parameter `includeObject`.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
+        let has_protobuf = || protobuf::has_message(&info.api_version(), info.kind);
         let form = Representation::of(&call.parts.headers, has_protobuf)?;
         Ok(Self {
             form,
@@ -47,7 +47,7 @@ impl OutputFormat {
     /// Reads `Accept` and `includeObject` for the events of a watch.
     pub(crate) fn of_stream(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let info = resource.info();
-        let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
+        let has_protobuf = || protobuf::has_message(&info.api_version(), info.kind);
         Ok(Self {
             form: Representation::of_stream(&call.parts.headers, has_protobuf)?,
             include: Include::parse(&call.query)?,
@@ -92,13 +92,13 @@ impl OutputFormat {
             Representation::Partial(version) => Ok(self.partial_bytes(stored, version)),
             Representation::Protobuf => {
                 let info = resource.info();
-                let kind = (info.api_version(), info.kind);
-                transcoded((&kind.0, kind.1), &storage::bytes(resource, stored)?)
+                let text = storage::bytes(resource, stored)?;
+                transcoded(&info.api_version(), info.kind, &text)
             }
             Representation::PartialProtobuf(version) => {
                 let api_version = format!("meta.k8s.io/{version}");
                 // Every form of the object has equal metadata.
-                transcoded((&api_version, "PartialObjectMetadata"), &stored.value)
+                transcoded(&api_version, "PartialObjectMetadata", &stored.value)
             }
             Representation::Table(version) => {
                 let style = TableStyle {
@@ -158,7 +158,7 @@ pub(crate) fn written(
 /// Responds with an object that is not stored in this form (a Scale).
 pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
     rendered(
-        Representation::of(&call.parts.headers, || is_known(value))?,
+        Representation::of(&call.parts.headers, || has_protobuf(value))?,
         value,
         code,
     )
@@ -166,13 +166,13 @@ pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Repl
 
 /// Responds with the result of a review or another request without a table form.
 pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
-    let form = Representation::of_outcome(&call.parts.headers, || is_known(value))?;
+    let form = Representation::of_outcome(&call.parts.headers, || has_protobuf(value))?;
     rendered(form, value, StatusCode::CREATED)
 }
 
-fn is_known(value: &Value) -> bool {
+fn has_protobuf(value: &Value) -> bool {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
-    protobuf::is_known(text("apiVersion"), text("kind"))
+    protobuf::has_message(text("apiVersion"), text("kind"))
 }
 
 fn rendered(form: Representation, value: &Value, code: StatusCode) -> Result<Reply, Status> {
@@ -243,13 +243,13 @@ pub(crate) async fn list(
             let api_version = info.api_version();
             let texts = items.iter().map(|item| storage::bytes(resource, item));
             let texts: Vec<Bytes> = texts.collect::<Result<_, _>>()?;
-            listed((&api_version, info.list_kind), &meta.json(), &texts).await
+            protobuf_list(&api_version, info.list_kind, &meta.json(), &texts).await
         }
         Representation::PartialProtobuf(version) => {
             let api_version = format!("meta.k8s.io/{version}");
-            let kind = (api_version.as_str(), "PartialObjectMetadataList");
             let texts: Vec<Bytes> = items.iter().map(|item| item.value.clone()).collect();
-            listed(kind, &meta.json(), &texts).await
+            let kind = "PartialObjectMetadataList";
+            protobuf_list(&api_version, kind, &meta.json(), &texts).await
         }
         Representation::Yaml => {
             let items: Result<Vec<Value>, Status> = items
@@ -282,14 +282,19 @@ fn encoded(object: &Value) -> Result<Bytes, Status> {
 }
 
 /// A stored object in protobuf.
-fn transcoded(kind: (&str, &str), text: &[u8]) -> Result<Bytes, Status> {
-    let bytes = protobuf::encode(kind, text);
+fn transcoded(api_version: &str, kind: &str, text: &[u8]) -> Result<Bytes, Status> {
+    let bytes = protobuf::encode(api_version, kind, text);
     bytes.map(Bytes::from).map_err(|error| unwritten(&error))
 }
 
 /// A list in protobuf, from objects as JSON texts. Other requests can run between its parts.
-async fn listed(kind: (&str, &str), meta: &Value, texts: &[Bytes]) -> Result<Reply, Status> {
-    let mut list = protobuf::List::new(kind.0, kind.1).map_err(|error| unwritten(&error))?;
+async fn protobuf_list(
+    api_version: &str,
+    kind: &str,
+    meta: &Value,
+    texts: &[Bytes],
+) -> Result<Reply, Status> {
+    let mut list = protobuf::List::new(api_version, kind).map_err(|error| unwritten(&error))?;
     let mut since = 0;
     for text in texts {
         list.push(text).map_err(|error| unwritten(&error))?;

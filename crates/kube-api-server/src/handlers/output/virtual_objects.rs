@@ -7,7 +7,7 @@ use object_model::Status;
 use resource_kinds::{Column, KindInfo};
 
 use super::table::{Include, heading};
-use super::{encoded, listed, partial, value, yaml};
+use super::{encoded, partial, protobuf_list, value, yaml};
 use crate::http::call::Call;
 use crate::http::negotiate::Representation;
 use crate::http::protobuf;
@@ -65,7 +65,7 @@ pub(crate) async fn virtual_list(
         Representation::Protobuf | Representation::PartialProtobuf(_)
     ) {
         let texts: Vec<Bytes> = items.iter().map(|item| item.to_string().into()).collect();
-        return listed((&api_version, kind), &json!({}), &texts).await;
+        return protobuf_list(&api_version, kind, &json!({}), &texts).await;
     }
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": {}, "items": items});
     if form == Representation::Yaml {
@@ -75,7 +75,7 @@ pub(crate) async fn virtual_list(
 }
 
 fn form(call: &Call, info: &KindInfo<'_>) -> Result<Representation, Status> {
-    let has_protobuf = || protobuf::is_known(&info.api_version(), info.kind);
+    let has_protobuf = || protobuf::has_message(&info.api_version(), info.kind);
     Representation::of(&call.parts.headers, has_protobuf)
 }
 

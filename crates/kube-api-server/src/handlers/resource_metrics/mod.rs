@@ -36,7 +36,8 @@ use crate::objects::storage::Objects;
 ///
 /// *Errors.* 404 for an object that does not exist or has no metrics.
 pub(crate) async fn respond(
-    (objects, nodes): (&Objects, &dyn NodeConnector),
+    objects: &Objects,
+    nodes: &dyn NodeConnector,
     info: &KindInfo<'_>,
     verb: Verb,
     call: Call,

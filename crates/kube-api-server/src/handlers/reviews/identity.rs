@@ -9,7 +9,7 @@ use crate::catalog::virtual_resources::AUTHENTICATION;
 use crate::http::user::UserInfo;
 
 /// The status of a SelfSubjectReview.
-pub(super) fn own(user: &UserInfo) -> Value {
+pub(super) fn self_review(user: &UserInfo) -> Value {
     json!({"userInfo": user.to_json()})
 }
 

@@ -24,10 +24,10 @@ pub(crate) async fn respond(
     let bytes = body::read(body, &call.limits).await?;
     let mut review = decode::part(&call.parts.headers, &bytes, info.kind)?.value;
     let status = match info.kind {
-        "SelfSubjectReview" => identity::own(&call.user),
+        "SelfSubjectReview" => identity::self_review(&call.user),
         "TokenReview" => identity::of_token(&access.tokens, &mut review).await?,
         "SelfSubjectRulesReview" => rights::rules(&access.authorizer, &call.user, &review)?,
-        "SelfSubjectAccessReview" => rights::own(&access.authorizer, &call.user, &review)?,
+        "SelfSubjectAccessReview" => rights::self_review(&access.authorizer, &call.user, &review)?,
         _ => rights::of_subject(&access.authorizer, &call.info.namespace, &review)?,
     };
     if !review["metadata"].is_object() {

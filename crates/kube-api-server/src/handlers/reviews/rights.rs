@@ -9,7 +9,7 @@ use crate::catalog::virtual_resources::AUTHORIZATION;
 use crate::http::user::UserInfo;
 
 /// The status of a SelfSubjectAccessReview.
-pub(super) fn own(
+pub(super) fn self_review(
     authorizer: &Authorizer,
     user: &UserInfo,
     review: &Value,
@@ -87,8 +87,10 @@ fn decide(
     };
     Ok(match authorize::decide(authorizer, user, &attributes) {
         Ok(()) => json!({"allowed": true}),
-        Err(reason) if reason.is_empty() => json!({"allowed": false}),
-        Err(reason) => json!({"allowed": false, "reason": reason}),
+        Err(refusal) => match refusal.reason() {
+            None => json!({"allowed": false}),
+            Some(reason) => json!({"allowed": false, "reason": reason}),
+        },
     })
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn respond(
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let node = node(writer, &binding).await?;
-    let mut change = |old: &Value| assigned(resource, name, old, (&binding, node.as_deref()));
+    let mut change = |old: &Value| assigned(resource, name, old, &binding, node.as_deref());
     update(writer, &request, ObjectPart::Trusted(READS), &mut change).await?;
     created(call)
 }
@@ -100,7 +100,8 @@ fn assigned(
     resource: &Resource,
     name: &str,
     old: &Value,
-    (binding, node): (&Value, Option<&Value>),
+    binding: &Value,
+    node: Option<&Value>,
 ) -> Result<Value, Status> {
     let info = resource.info();
     let refused =

@@ -43,11 +43,12 @@ pub(super) async fn respond(
         same if same == target_path => path,
         other => other.split('/').map(encode).collect::<Vec<_>>().join("/"),
     };
-    pass_on((writer, nodes), resource, &path, call, body).await
+    forward(writer, nodes, resource, &path, call, body).await
 }
 
-async fn pass_on(
-    (writer, nodes): (Writer<'_>, &dyn NodeConnector),
+async fn forward(
+    writer: Writer<'_>,
+    nodes: &dyn NodeConnector,
     resource: &Resource,
     path: &str,
     call: Call,
@@ -72,13 +73,14 @@ async fn pass_on(
                 &call.info.with_verb("create"),
             )?;
         }
-        return to_node((writer.objects, nodes), resource, &target, call, body, uri).await;
+        writer.objects.must_read(resource, "", &target.name).await?;
+        return to_node(nodes, &target.name, call, body, uri).await;
     }
     let address = match (port_of_node, resource.info().plural) {
         (Some(address), _) => address,
         (None, "services") => {
-            let name = (call.info.namespace.as_str(), target.name.as_str());
-            of_service(writer.objects, resource, name, &target.port).await?
+            let (namespace, name) = (&call.info.namespace, &target.name);
+            of_service(writer.objects, resource, namespace, name, &target.port).await?
         }
         (None, _) => of_pod(writer.objects, resource, &call.info.namespace, &target).await?,
     };
@@ -214,15 +216,12 @@ async fn port_of_node(
 }
 
 async fn to_node(
-    (objects, nodes): (&Objects, &dyn NodeConnector),
-    resource: &Resource,
-    target: &Target,
+    nodes: &dyn NodeConnector,
+    node: &str,
     call: Call,
     body: BoxBody,
     uri: Uri,
 ) -> Result<ApiResponse, Status> {
-    objects.must_read(resource, "", &target.name).await?;
-    let node = &target.name;
     let unavailable = |text: String| Status::new(StatusReason::ServiceUnavailable, text);
     let service = nodes.connect(node);
     let service = service.ok_or_else(|| unavailable(format!("node {node:?} cannot be reached")))?;

@@ -108,8 +108,7 @@ async fn apply(
     bytes: &[u8],
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse_patch(&call.query, true)?;
-    let kind = ("autoscaling/v1", SCALE.kind);
-    let config = Configuration::parse(bytes, kind, options.validation)?;
+    let config = Configuration::parse(bytes, "autoscaling/v1", SCALE.kind, options.validation)?;
     call.warnings.add(config.warnings);
     let request = WriteRequest {
         applied: true,

@@ -17,7 +17,7 @@ use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::refusals::not_allowed;
 use crate::http::reply::Reply;
 use crate::objects::field_managers;
-use crate::objects::metadata;
+use crate::objects::metadata::{self, RequiredVersion};
 use crate::objects::write_request::{
     CompletedWrite, ObjectPart, Validation, WriteOptions, WriteRequest, accept,
 };
@@ -37,7 +37,8 @@ impl Configuration {
     /// *Errors.* 400 if the text cannot be parsed, is of another kind, or contains duplicate fields.
     pub(crate) fn parse(
         bytes: &[u8],
-        (api_version, kind): (&str, &str),
+        api_version: &str,
+        kind: &str,
         validation: Validation,
     ) -> Result<Self, Status> {
         let text = |text: String| Status::bad_request(format!("error decoding patch: {text}"));
@@ -46,7 +47,7 @@ impl Configuration {
         } else {
             decode::yaml(bytes)
         }
-        .map_err(text)?;
+        .map_err(|error| text(error.to_string()))?;
         if !value.is_object() {
             return Err(text("the patch is not an object".to_owned()));
         }
@@ -87,8 +88,7 @@ pub(super) async fn respond(
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse_patch(&call.query, true)?;
     let info = resource.info();
-    let kind = (info.api_version(), info.kind);
-    let config = Configuration::parse(bytes, (&kind.0, kind.1), options.validation)?;
+    let config = Configuration::parse(bytes, &info.api_version(), info.kind, options.validation)?;
     call.warnings.add(config.warnings);
     let apply = Apply {
         writer,
@@ -145,16 +145,15 @@ impl Apply<'_> {
         }
         let info = self.call.info.with_verb("create");
         authorize::authorize(&self.writer.access.authorizer, &self.call.user, &info)?;
-        let uid = metadata::text(config, "uid");
-        if !uid.is_empty() {
+        if let Some(uid) = metadata::uid(config) {
             let why = format!(
                 "uid mismatch: the provided object specified uid {uid}, and no existing object was \
                  found"
             );
             return Err(self.resource.conflict(name, &why));
         }
-        let version = metadata::text(config, "resourceVersion");
-        if !matches!(version, "" | "0") {
+        if RequiredVersion::of(config) != RequiredVersion::Any {
+            let version = metadata::text(config, "resourceVersion");
             let why = format!(
                 "the provided object specified resourceVersion {version}, and no existing object \
                  was found"

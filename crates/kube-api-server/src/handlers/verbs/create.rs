@@ -6,7 +6,7 @@ use json_tree::Value;
 use mvcc_store::KeyValue;
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use resource_kinds::{Allocation, own_annotations};
+use resource_kinds::{Allocation, mainstay_annotations};
 
 use crate::access::authorize;
 use crate::admission::default_account;
@@ -42,7 +42,9 @@ pub(crate) async fn respond(
     let (namespace, name) = (&call.info.namespace, metadata::text(&object, "name"));
     authorize::check_escalation(
         &writer.access.authorizer,
-        (&call.user, namespace, name),
+        &call.user,
+        namespace,
+        name,
         resource,
         &object,
         None,
@@ -67,7 +69,7 @@ pub(crate) async fn create(
     default_account::await_it(writer.objects, request, &object).await;
     resource.kind.default(&mut object);
     // The fields that are present now belong to the user. Fields that the server adds later have no manager.
-    let managers = match writer.keeps_managers_apart(request) {
+    let managers = match writer.has_separate_managers(request) {
         true => Managers::Apart(None),
         false => Managers::Within,
     };
@@ -76,7 +78,8 @@ pub(crate) async fn create(
         request,
         ObjectPart::Whole,
         &mut object,
-        (None, managers),
+        None,
+        managers,
     );
     metadata::prepare_create(resource, request.namespace, &mut object, Timestamp::now())?;
     let prefix = metadata::text(&object, "generateName").to_owned();
@@ -151,7 +154,11 @@ async fn create_named(
         })?;
         quota::count(writer.objects, resource, request.namespace, &mut object)?;
         let mut errors = kind.validate_create(&object);
-        errors.extend(own_annotations::validate(kind.info().kind, &object, None));
+        errors.extend(mainstay_annotations::validate(
+            kind.info().kind,
+            &object,
+            None,
+        ));
         if !errors.is_empty() {
             return Err(resource.invalid(&name, &errors));
         }
@@ -159,10 +166,21 @@ async fn create_named(
         advise(&writer.admission.plugins, request, create, &object, None);
         dynamic_admission::validate(writer.admission, request, create, &object, None).await?;
         let allocations = kind.allocating().allocations(&object);
-        let outcome = if request.dry_run {
-            dry_create(writer.objects, request, (&object, managers), &allocations).await?
-        } else {
-            store(writer.objects, request, (&object, managers), &allocations).await?
+        let write = ObjectWrite {
+            subresource: request.subresource,
+            resource,
+            namespace: request.namespace,
+            name: request.name,
+            old: None,
+            new: &object,
+            managers,
+            parts: Parts::NONE,
+            allocated: &allocations,
+            released: &[],
+        };
+        let outcome = match request.dry_run {
+            true => dry_create(writer.objects, &write).await?,
+            false => store(writer.objects, &write).await?,
         };
         match outcome {
             Outcome::Stored(stored) => {
@@ -198,21 +216,14 @@ enum Outcome {
     Conflict(Allocation),
 }
 
-async fn dry_create(
-    objects: &Objects,
-    request: &WriteRequest<'_>,
-    object: (&Value, &Managers),
-    allocations: &[Allocation],
-) -> Result<Outcome, Status> {
-    let lookup = objects.read(request.resource, request.namespace, request.name);
+async fn dry_create(objects: &Objects, write: &ObjectWrite<'_>) -> Result<Outcome, Status> {
+    let lookup = objects.read(write.resource, write.namespace, write.name);
     if lookup.await?.is_some() {
         return Ok(Outcome::Exists);
     }
-    new_object(request, object, allocations)
-        .check_quota(objects)
-        .await?;
+    write.check_quota(objects).await?;
     use resource_kinds::AllocationLookup;
-    let mut allocations = allocations.iter();
+    let mut allocations = write.allocated.iter();
     let conflict = reading(objects, |reads| {
         Ok(allocations.find(|allocation| reads.is_allocated(&allocation.key)))
     })?;
@@ -220,17 +231,9 @@ async fn dry_create(
 }
 
 /// Stores a new object; retries if only a quota has changed meanwhile.
-async fn store(
-    objects: &Objects,
-    request: &WriteRequest<'_>,
-    object: (&Value, &Managers),
-    allocations: &[Allocation],
-) -> Result<Outcome, Status> {
+async fn store(objects: &Objects, write: &ObjectWrite<'_>) -> Result<Outcome, Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        match new_object(request, object, allocations)
-            .store(objects)
-            .await?
-        {
+        match write.store(objects).await? {
             WriteResult::Stored(stored) => return Ok(Outcome::Stored(stored)),
             WriteResult::Refused { exists: true, .. } => return Ok(Outcome::Exists),
             WriteResult::Refused {
@@ -240,26 +243,7 @@ async fn store(
             WriteResult::Refused { .. } => work::let_others_go_first().await,
         }
     }
-    Err(request.resource.conflict(request.name, MODIFIED))
-}
-
-fn new_object<'a>(
-    request: &WriteRequest<'a>,
-    (object, managers): (&'a Value, &'a Managers),
-    allocations: &'a [Allocation],
-) -> ObjectWrite<'a> {
-    ObjectWrite {
-        subresource: request.subresource,
-        resource: request.resource,
-        namespace: request.namespace,
-        name: request.name,
-        old: None,
-        new: object,
-        managers,
-        parts: Parts::NONE,
-        allocated: allocations,
-        released: &[],
-    }
+    Err(write.resource.conflict(write.name, MODIFIED))
 }
 
 /// The error for an allocation that another object owns.

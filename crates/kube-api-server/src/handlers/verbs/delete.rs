@@ -23,7 +23,7 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
-use crate::objects::storage::{IGNORE_READ_ERROR, Managers};
+use crate::objects::storage::{DecodedObject, IGNORE_READ_ERROR, Managers};
 use crate::objects::write_request::{
     CompletedWrite, Validation, WriteOptions, WriteRequest, dry_run,
 };
@@ -301,9 +301,10 @@ async fn delete_unreadable(
             validation: Validation::Ignore,
         },
     );
-    let key = (request.namespace, request.name);
-    let objects = writer.objects;
-    objects.remove_unreadable(resource, key, dry_run).await?;
+    writer
+        .objects
+        .remove_unreadable(resource, request.namespace, request.name, dry_run)
+        .await?;
     let status = success(resource, request.name, None);
     output::value(call, &status, StatusCode::OK)
 }
@@ -334,7 +335,11 @@ pub(crate) async fn delete(
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
         let reads = resource.kind.deletion().reads();
-        let (mut object, managers, parts) = writer.decoded(request, &stored, reads)?;
+        let DecodedObject {
+            tree: mut object,
+            managers,
+            parts,
+        } = writer.decoded(request, &stored, reads)?;
         options.check(resource, &object)?;
         admit(
             &writer.admission.plugins,
@@ -357,7 +362,7 @@ pub(crate) async fn delete(
             });
         }
         let done = if is_removed {
-            let revision = remove(writer.objects, resource, (&stored, &object, &parts)).await?;
+            let revision = remove(writer.objects, resource, &stored, &object, &parts).await?;
             revision.map(|_| CompletedWrite {
                 stored,
                 is_deleted: true,
@@ -366,7 +371,7 @@ pub(crate) async fn delete(
             mark.apply(resource, &mut object);
             let objects = writer.objects;
             let stored = objects
-                .replace(resource, &stored, &object, (&managers, &parts))
+                .replace(resource, &stored, &object, &managers, &parts)
                 .await?;
             stored.map(|stored| CompletedWrite {
                 stored,

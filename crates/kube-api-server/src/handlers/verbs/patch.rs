@@ -76,7 +76,7 @@ impl<'b> Patch<'b> {
     }
 
     /// Returns the patch. A second call, which a retry after a conflict makes, decodes the text again.
-    fn take(&mut self) -> Result<Value, Status> {
+    fn next_value(&mut self) -> Result<Value, Status> {
         match self.value.take() {
             Some(value) => Ok(value),
             None => match json(self.bytes) {
@@ -94,15 +94,15 @@ impl<'b> Patch<'b> {
         old: &Value,
     ) -> Result<Value, Status> {
         let patched = match self.form {
-            Form::Json => json_patch(old.clone(), &self.take()?),
-            Form::Merge => merge_patch(old.clone(), self.take()?),
+            Form::Json => json_patch(old.clone(), &self.next_value()?),
+            Form::Merge => merge_patch(old.clone(), self.next_value()?),
             Form::Strategic => {
                 // kube-apiserver has these error texts for built-in kinds only.
                 let published = std::ptr::eq(schema, Schema::published());
                 let object_type = schema.lookup(info.group, info.version, info.kind);
                 match object_type.filter(|_| published) {
                     Some(object_type) => {
-                        strategic_merge_patch(old.clone(), self.take()?, object_type)
+                        strategic_merge_patch(old.clone(), self.next_value()?, object_type)
                     }
                     None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
                 }

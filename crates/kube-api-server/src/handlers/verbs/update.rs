@@ -5,7 +5,7 @@ use json_tree::Value;
 use mvcc_store::{KeyValue, Omittable};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use resource_kinds::{Allocation, own_annotations};
+use resource_kinds::{Allocation, mainstay_annotations};
 
 use crate::access::authorize;
 use crate::admission::dynamic_admission;
@@ -20,11 +20,11 @@ use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::field_managers;
-use crate::objects::metadata;
+use crate::objects::metadata::{self, RequiredVersion};
 use crate::objects::object_write::{ObjectWrite, WriteResult};
 use crate::objects::quota;
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, Managers, Parts, reading};
+use crate::objects::storage::{self, DecodedObject, Managers, Parts, reading};
 use crate::objects::write_request::{
     CompletedWrite, EditedFields, ObjectPart, Validation, WriteOptions, WriteRequest, accept,
     cannot_be_handled,
@@ -45,8 +45,8 @@ pub(crate) async fn respond(
     bytes: &[u8],
     part: ObjectPart,
 ) -> Result<Reply, Status> {
-    let sent = || decode::body(&call.parts.headers, bytes, resource.info().kind);
-    let decoded = sent()?;
+    let decode_body = || decode::body(&call.parts.headers, bytes, resource.info().kind);
+    let decoded = decode_body()?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let (object, warnings) = accept(resource, decoded, options.validation)?;
     call.warnings.add(warnings);
@@ -56,17 +56,17 @@ pub(crate) async fn respond(
         |object: &Value, old: Option<&Value>| writer.check_escalation(call, resource, object, old);
     let request = WriteRequest::of(call, resource, options);
     let kind = &resource.kind;
-    let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
+    let is_versioned = RequiredVersion::of(&object) != RequiredVersion::Any;
     // The body is decoded again for a second attempt, which few writes need.
     let mut object = Some(object);
-    let mut take = || match object.take() {
+    let mut next_object = || match object.take() {
         Some(object) => Ok(object),
-        None => accept(resource, sent()?, Validation::Ignore).map(|(object, _)| object),
+        None => accept(resource, decode_body()?, Validation::Ignore).map(|(object, _)| object),
     };
     let mut change = |old: &Value| {
-        let object = take()?;
+        let object = next_object()?;
         check(&object, Some(old))?;
-        if versioned || kind.info().writes.unconditional_update {
+        if is_versioned || kind.info().writes.unconditional_update {
             Ok(object)
         } else {
             Err(unversioned(resource, &call.info.name))
@@ -80,7 +80,7 @@ pub(crate) async fn respond(
         {
             let info = call.info.with_verb("create");
             authorize::authorize(&writer.access.authorizer, &call.user, &info)?;
-            let object = take()?;
+            let object = next_object()?;
             check(&object, None)?;
             let created = create(writer, &request, object).await?;
             (created, StatusCode::CREATED)
@@ -122,13 +122,18 @@ pub(crate) async fn update(
     };
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
-        let (old, managers, parts) = writer.decoded(request, &stored, reads)?;
-        let object = change(&old)?;
-        let version = metadata::text(&object, "resourceVersion");
-        if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
+        let current = writer.decoded(request, &stored, reads)?;
+        let object = change(&current.tree)?;
+        if !RequiredVersion::of(&object).permits(stored.mod_revision) {
             return Err(resource.conflict(request.name, MODIFIED));
         }
-        let mut draft = prepare(writer, request, part, object, (&old, &managers, &parts)).await?;
+        let update = Update {
+            writer,
+            request,
+            part,
+            current: &current,
+        };
+        let mut draft = update.prepare(object).await?;
         if part == ObjectPart::Whole {
             quota::count(
                 writer.objects,
@@ -137,17 +142,21 @@ pub(crate) async fn update(
                 &mut draft.object,
             )?;
         }
-        if metadata::same(&draft.object, &old) && draft.managers.same(&managers)? {
+        let is_unchanged = metadata::same(&draft.object, &current.tree);
+        if is_unchanged && draft.managers.same(&current.managers)? {
             return Ok(CompletedWrite {
                 stored,
                 is_deleted: false,
             });
         }
+        let DecodedObject {
+            tree: old, parts, ..
+        } = current;
         let parts = match part {
             ObjectPart::Trusted(_) => parts.changed(&old, &draft.object)?,
             _ => parts,
         };
-        if let Some(written) = write(writer, request, (&stored, &old, &parts), draft).await? {
+        if let Some(written) = write(writer, request, &stored, &old, &parts, draft).await? {
             return Ok(written);
         }
         work::let_others_go_first().await;
@@ -166,132 +175,167 @@ struct Draft {
     requested: Vec<Allocation>,
 }
 
-async fn prepare(
-    writer: Writer<'_>,
-    request: &WriteRequest<'_>,
+/// One attempt of an update.
+#[derive(Clone, Copy)]
+struct Update<'a> {
+    writer: Writer<'a>,
+    request: &'a WriteRequest<'a>,
     part: ObjectPart,
-    mut object: Value,
-    (old, managers, parts): (&Value, &Managers, &Parts),
-) -> Result<Draft, Status> {
-    let resource = request.resource;
-    let (kind, sub) = (&resource.kind, request.subresource);
-    metadata::prepare_update(resource, &mut object, old)?;
-    // Parts that are not in the tree do not change, so they need no defaults.
-    let default = |object: &mut Value| {
-        if parts.is_empty() {
-            kind.default(object);
-        }
-    };
-    default(&mut object);
-    match part {
-        ObjectPart::Whole if !parts.is_empty() => metadata::restore_all_others(&mut object, old),
-        ObjectPart::Whole => kind.prepare_update(&mut object, old),
-        ObjectPart::Status => kind.status_update().prepare_status_update(&mut object, old),
-        ObjectPart::Subresource => {
-            let rules = kind.subresource_update();
-            rules.prepare_subresource_update(sub, &mut object, old);
-        }
-        // Other objects have the form of their kind after validation. This object must be converted, unless its
-        // handler kept the form of the few fields in the tree.
-        ObjectPart::Trusted(_) if !parts.is_empty() => {}
-        ObjectPart::Trusted(_) => {
-            let decoded = kind.decode(object);
-            object = decoded.map_err(|text| cannot_be_handled(&kind.info(), &text))?;
-        }
-    }
-    let managers = field_managers::track(
-        &writer.objects.catalog,
-        request,
-        part,
-        &mut object,
-        (Some(old), managers.clone()),
-    );
-    let (update, before) = (Operation::Update, Some(old));
-    // A webhook or policy for the request needs the object decoded as a whole. A webhook or policy that becomes
-    // active after the check does not apply to this request, because it would get an incomplete object.
-    let is_whole = matches!(managers, Managers::Within);
-    let outside = !matches!(part, ObjectPart::Trusted(_)) && is_whole;
-    if outside {
-        dynamic_admission::admit_and_change(writer.admission, request, update, &mut object, before)
-            .await?;
-    } else {
-        admit(
-            &writer.admission.plugins,
+    current: &'a DecodedObject,
+}
+
+impl Update<'_> {
+    /// Defaults, admits and validates the changed object.
+    ///
+    /// *Errors.* The errors of admission and validation.
+    async fn prepare(self, mut object: Value) -> Result<Draft, Status> {
+        let Self {
+            writer,
             request,
-            update,
+            part,
+            current,
+        } = self;
+        let (resource, old) = (request.resource, &current.tree);
+        let kind = &resource.kind;
+        metadata::prepare_update(resource, &mut object, old)?;
+        self.default(&mut object);
+        let mut object = self.with_old_parts(object)?;
+        let managers = field_managers::track(
+            &writer.objects.catalog,
+            request,
+            part,
             &mut object,
-            before,
-        )?;
+            Some(old),
+            current.managers.clone(),
+        );
+        // A webhook or policy for the request needs the object decoded as a whole. A webhook or policy that becomes
+        // active after the check does not apply to this request, because it would get an incomplete object.
+        let is_whole = matches!(managers, Managers::Within);
+        let is_reviewed = !matches!(part, ObjectPart::Trusted(_)) && is_whole;
+        self.admit(&mut object, is_reviewed).await?;
+        self.default(&mut object);
+        let requested = kind.allocating().allocations(&object);
+        if kind.validates_long() {
+            work::expect(usize::MAX).await;
+        }
+        let mut errors = metadata::validate_update(&object, old);
+        errors.extend(self.validate(&mut object)?);
+        errors.extend(mainstay_annotations::validate(
+            kind.info().kind,
+            &object,
+            Some(old),
+        ));
+        if !errors.is_empty() {
+            return Err(resource.invalid(request.name, &errors));
+        }
+        if matches!(part, ObjectPart::Whole | ObjectPart::Subresource) {
+            request.warn(kind.warnings(&object, Some(old)));
+        }
+        let (plugins, update) = (&writer.admission.plugins, Operation::Update);
+        advise(plugins, request, update, &object, Some(old));
+        if is_reviewed {
+            dynamic_admission::validate(writer.admission, request, update, &object, Some(old))
+                .await?;
+        }
+        let before = kind.allocating().allocations(old);
+        let after = kind.allocating().allocations(&object);
+        Ok(Draft {
+            allocated: without(&after, &before),
+            released: without(&before, &after),
+            object,
+            managers,
+            requested,
+        })
     }
-    default(&mut object);
-    let requested = kind.allocating().allocations(&object);
-    if kind.validates_long() {
-        work::expect(usize::MAX).await;
+
+    /// Parts that are not in the tree do not change, so they need no defaults.
+    fn default(self, object: &mut Value) {
+        if self.current.parts.is_empty() {
+            self.request.resource.kind.default(object);
+        }
     }
-    let mut errors = metadata::validate_update(&object, old);
-    match part {
-        ObjectPart::Whole => {
-            reading(writer.objects, |reads| {
-                kind.allocating().allocate(&mut object, Some(old), reads)
-            })?;
-            errors.extend(kind.validate_update(&object, old));
-            if kind.info().writes.has_generation {
-                metadata::count_generation(&mut object, old);
+
+    /// The object with the old state of the parts that the request may not change.
+    ///
+    /// *Errors.* 400 if an object of a trusted handler cannot be decoded.
+    fn with_old_parts(self, mut object: Value) -> Result<Value, Status> {
+        let (kind, old) = (&self.request.resource.kind, &self.current.tree);
+        let has_separate_parts = !self.current.parts.is_empty();
+        match self.part {
+            ObjectPart::Whole if has_separate_parts => {
+                metadata::restore_all_others(&mut object, old);
+            }
+            ObjectPart::Whole => kind.prepare_update(&mut object, old),
+            ObjectPart::Status => kind.status_update().prepare_status_update(&mut object, old),
+            ObjectPart::Subresource => {
+                let (rules, name) = (kind.subresource_update(), self.request.subresource);
+                rules.prepare_subresource_update(name, &mut object, old);
+            }
+            // Other objects have the form of their kind after validation. This object must be converted, unless its
+            // handler kept the form of the few fields in the tree.
+            ObjectPart::Trusted(_) if has_separate_parts => {}
+            ObjectPart::Trusted(_) => {
+                let decoded = kind.decode(object);
+                return decoded.map_err(|error| cannot_be_handled(&kind.info(), error));
             }
         }
-        ObjectPart::Status => {
-            errors.extend(kind.status_update().validate_status_update(&object, old));
-        }
-        ObjectPart::Subresource => {
-            let rules = kind.subresource_update();
-            errors.extend(rules.validate_subresource_update(sub, &object, old));
-            if kind.info().writes.has_generation {
-                metadata::count_generation(&mut object, old);
+        Ok(object)
+    }
+
+    async fn admit(self, object: &mut Value, is_reviewed: bool) -> Result<(), Status> {
+        let (admission, request) = (self.writer.admission, self.request);
+        let (update, old) = (Operation::Update, Some(&self.current.tree));
+        match is_reviewed {
+            true => {
+                dynamic_admission::admit_and_change(admission, request, update, object, old).await
             }
+            false => admit(&admission.plugins, request, update, object, old),
         }
-        ObjectPart::Trusted(_) => {}
     }
-    errors.extend(own_annotations::validate(
-        kind.info().kind,
-        &object,
-        Some(old),
-    ));
-    if !errors.is_empty() {
-        return Err(resource.invalid(request.name, &errors));
+
+    /// Validates the part that the request changes, and sets its allocations and its generation.
+    fn validate(self, object: &mut Value) -> Result<Vec<FieldError>, Status> {
+        let (kind, old) = (&self.request.resource.kind, &self.current.tree);
+        let errors = match self.part {
+            ObjectPart::Whole => {
+                reading(self.writer.objects, |reads| {
+                    kind.allocating().allocate(object, Some(old), reads)
+                })?;
+                kind.validate_update(object, old)
+            }
+            ObjectPart::Status => {
+                return Ok(kind.status_update().validate_status_update(object, old));
+            }
+            ObjectPart::Subresource => {
+                let (rules, name) = (kind.subresource_update(), self.request.subresource);
+                rules.validate_subresource_update(name, object, old)
+            }
+            ObjectPart::Trusted(_) => return Ok(Vec::new()),
+        };
+        if kind.info().writes.has_generation {
+            metadata::count_generation(object, old);
+        }
+        Ok(errors)
     }
-    if matches!(part, ObjectPart::Whole | ObjectPart::Subresource) {
-        request.warn(kind.warnings(&object, before));
-    }
-    advise(&writer.admission.plugins, request, update, &object, before);
-    if outside {
-        dynamic_admission::validate(writer.admission, request, update, &object, before).await?;
-    }
-    let before = kind.allocating().allocations(old);
-    let after = kind.allocating().allocations(&object);
-    let contains =
-        |list: &[Allocation], one: &Allocation| list.iter().any(|other| other.key == one.key);
-    Ok(Draft {
-        allocated: after
-            .iter()
-            .filter(|one| !contains(&before, one))
-            .cloned()
-            .collect(),
-        released: before
-            .iter()
-            .filter(|one| !contains(&after, one))
-            .cloned()
-            .collect(),
-        object,
-        managers,
-        requested,
-    })
+}
+
+/// The allocations of `list` whose keys are not in `excluded`.
+fn without(list: &[Allocation], excluded: &[Allocation]) -> Vec<Allocation> {
+    let is_excluded = |allocation: &Allocation| {
+        let mut keys = excluded.iter().map(|excluded| &excluded.key);
+        keys.any(|key| *key == allocation.key)
+    };
+    let remaining = list.iter().filter(|allocation| !is_excluded(allocation));
+    remaining.cloned().collect()
 }
 
 /// Writes the draft; `None` if the stored object has changed meanwhile.
 async fn write(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
-    (stored, old, parts): (&KeyValue, &Value, &Parts),
+    stored: &KeyValue,
+    old: &Value,
+    parts: &Parts,
     draft: Draft,
 ) -> Result<Option<CompletedWrite>, Status> {
     let resource = request.resource;
@@ -323,7 +367,7 @@ async fn write(
         if let Some(managed) = managers.apart() {
             managed.restore(&mut object)?;
         }
-        let removed = remove(writer.objects, resource, (stored, old, parts)).await?;
+        let removed = remove(writer.objects, resource, stored, old, parts).await?;
         return Ok(removed.map(|revision| {
             let value = storage::encode_at(&resource.info(), &object, revision);
             let stored = KeyValue {

@@ -94,7 +94,7 @@ pub(crate) async fn respond(
         connection: connection.cloned(),
         deadline,
         alarm: Box::pin(sleep_until(deadline.min(bookmark_due))),
-        ended: false,
+        has_ended: false,
     };
     watcher.begin(start, end, beginning).await?;
     metrics.watches.fetch_add(1, Ordering::Relaxed);
@@ -200,12 +200,12 @@ struct Watcher {
     /// Fires at the deadline, and before it at the times for bookmarks. The timer stays registered with the runtime
     /// while events arrive.
     alarm: Pin<Box<Sleep>>,
-    ended: bool,
+    has_ended: bool,
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        if self.changes.is_some() || self.ended {
+        if self.changes.is_some() || self.has_ended {
             self.metrics.watches.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -268,7 +268,7 @@ impl Watcher {
             if !self.ready.is_empty() {
                 return Some(self.batch());
             }
-            if self.ended {
+            if self.has_ended {
                 self.wait_until_received().await;
                 return None;
             }
@@ -284,12 +284,12 @@ impl Watcher {
                 biased;
                 () = stopped => return None,
                 change = changes.next() => {
-                    self.take(change);
+                    self.queue_change(change);
                     self.accept_waiting();
                 }
                 () = &mut self.alarm => {
                     let now = Instant::now();
-                    self.ended = now >= self.deadline;
+                    self.has_ended = now >= self.deadline;
                     let next = self.deadline.min(now + BOOKMARK_INTERVAL);
                     self.alarm.as_mut().reset(next);
                     self.queue_bookmark();
@@ -303,13 +303,13 @@ impl Watcher {
     fn accept_waiting(&mut self) {
         let mut bytes = 0;
         let mut counted = 0;
-        while !self.ended {
+        while !self.has_ended {
             let added = self.ready.iter().skip(counted);
             bytes += added.map(Ready::len).sum::<usize>();
             counted = self.ready.len();
             let changes = self.changes.as_mut().filter(|_| bytes < WATCH_BATCH_BYTES);
             match changes.and_then(|changes| changes.next().now_or_never()) {
-                Some(change) => self.take(change),
+                Some(change) => self.queue_change(change),
                 None => return,
             }
         }
@@ -335,7 +335,7 @@ impl Watcher {
                     Ok(line) => line,
                     Err(status) => {
                         self.ready.clear();
-                        self.ended = true;
+                        self.has_ended = true;
                         event_of_value(self.view.form, "ERROR", &status.to_json())
                     }
                 },
@@ -358,9 +358,9 @@ impl Watcher {
         }
     }
 
-    fn take(&mut self, change: Option<Result<WatchEvents, StoreError>>) {
+    fn queue_change(&mut self, change: Option<Result<WatchEvents, StoreError>>) {
         match change {
-            None => self.ended = true,
+            None => self.has_ended = true,
             Some(Err(error)) => self.end_with(&error),
             Some(Ok(WatchEvents::Progress(revision))) => {
                 self.processed = self.processed.max(revision)
@@ -370,7 +370,7 @@ impl Watcher {
                     self.processed = self.processed.max(event.revision);
                     if let Err(status) = self.show(event) {
                         self.push_error(&status);
-                        self.ended = true;
+                        self.has_ended = true;
                         return;
                     }
                 }
@@ -413,8 +413,8 @@ impl Watcher {
     }
 
     fn push(&mut self, kind: &'static str, item: &KeyValue) -> Result<(), Status> {
-        let form = (self.view.form, self.view.managed_fields);
-        let line = match EventForm::of(&self.resource, item, kind, form) {
+        let (form, managed_fields) = (self.view.form, self.view.managed_fields);
+        let line = match EventForm::of(&self.resource, item, kind, form, managed_fields) {
             Some(event) => {
                 let objects = self.objects.clone();
                 objects
@@ -475,7 +475,7 @@ impl Watcher {
     }
 
     fn end_with(&mut self, error: &StoreError) {
-        self.ended = true;
+        self.has_ended = true;
         if !matches!(error, StoreError::Closed) {
             self.push_error(&storage::refusal(error));
         }

@@ -2,13 +2,17 @@
 
 mod tree;
 
+use std::str::Utf8Error;
+
 use http::HeaderMap;
 use json_tree::Value;
+use object_model::protobuf::WireError;
 use object_model::{Status, StatusReason};
 use resource_kinds::bodies;
 use serde::de::DeserializeSeed;
+use thiserror::Error;
 
-use crate::http::limits::{NODES_MAX, YAML_NODES_MAX};
+use crate::http::limits::{DEPTH_MAX, NODES_MAX, YAML_NODES_MAX};
 use crate::http::negotiate::content_type;
 use crate::http::protobuf::{self, PROTOBUF};
 use tree::{DecodeFindings, Seed};
@@ -89,18 +93,45 @@ pub(crate) fn unsupported(actual: &str, accepted: &[&str]) -> Status {
     Status::new(StatusReason::UnsupportedMediaType, text)
 }
 
+/// The reason why a body cannot be decoded.
+#[derive(Debug, Error)]
+pub(crate) enum BodyError {
+    #[error("the body is empty")]
+    Empty,
+    #[error("json parse error: {0}")]
+    Json(String),
+    #[error("yaml: not UTF-8: {0}")]
+    YamlEncoding(Utf8Error),
+    /// The first line of the parser's message.
+    #[error("yaml: {0}")]
+    Yaml(String),
+    #[error("provided data does not appear to be a protobuf message")]
+    NotProtobuf,
+    #[error("no kind {kind:?} is known in version {api_version:?}")]
+    UnknownKind { api_version: String, kind: String },
+    #[error("nested more than {DEPTH_MAX} deep")]
+    TooDeep,
+    #[error("a text that is not UTF-8")]
+    TextEncoding,
+    #[error("time: {0}")]
+    Time(jiff::Error),
+    /// The bytes are not a message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
 /// Decodes JSON; duplicate fields are listed in the result.
-pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
+pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, BodyError> {
     if bytes.is_empty() {
-        return Err("the body is empty".to_owned());
+        return Err(BodyError::Empty);
     }
     // One UTF-8 check of the whole text is faster than a check of each string.
-    let text = std::str::from_utf8(bytes).map_err(|e| format!("json parse error: {e}"))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| BodyError::Json(error.to_string()))?;
     let notes = DecodeFindings::new(NODES_MAX);
     let mut source = serde_json::Deserializer::from_str(text);
     let read = Seed::root(&notes).deserialize(&mut source);
     let value = read.and_then(|value| source.end().map(|()| value));
-    let value = value.map_err(|e| format!("json parse error: {e}"))?;
+    let value = value.map_err(|error| BodyError::Json(error.to_string()))?;
     Ok(Decoded {
         value,
         duplicates: notes.duplicates(),
@@ -108,8 +139,8 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
 }
 
 /// Decodes one YAML document. Aliases are expanded within the limits of [`tree`].
-pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
-    let text = std::str::from_utf8(bytes).map_err(|e| format!("yaml: not UTF-8: {e}"))?;
+pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, BodyError> {
+    let text = std::str::from_utf8(bytes).map_err(BodyError::YamlEncoding)?;
     let notes = DecodeFindings::new(YAML_NODES_MAX);
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
@@ -119,7 +150,7 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |source| {
         Seed::root(&notes).deserialize(source)
     });
-    let value = read.map_err(|e| format!("yaml: {}", first_line(&e.to_string())))?;
+    let value = read.map_err(|error| BodyError::Yaml(first_line(&error.to_string()).to_owned()))?;
     Ok(Decoded {
         value,
         duplicates: notes.duplicates(),

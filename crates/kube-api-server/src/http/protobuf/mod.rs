@@ -11,7 +11,7 @@ mod transcode;
 mod write;
 
 pub(crate) use read::read;
-pub(crate) use write::{List, WriteError, encode, event, is_known, object};
+pub(crate) use write::{List, WriteError, encode, event, has_message, object};
 
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
@@ -27,7 +27,7 @@ mod tests {
     use openapi_documents::{Schema, TypeRef};
     use resource_kinds::api_types::ApiTypes;
 
-    type Seen = BTreeSet<String>;
+    type Visited = BTreeSet<String>;
 
     /// Kinds that Go clients read and write in JSON.
     const JSON_ONLY: [&str; 2] = ["apiextensions.k8s.io", "snapshot.storage.k8s.io"];
@@ -48,7 +48,7 @@ mod tests {
         types: &ApiTypes,
         message: &str,
         schema: TypeRef<'_>,
-        visited: &mut Seen,
+        visited: &mut Visited,
     ) -> Vec<String> {
         if !types.is_structure(message) || !visited.insert(message.to_owned()) {
             return Vec::new();
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_field_of_every_kind_has_its_number() {
         let types = ApiTypes::published();
-        let mut visited = Seen::new();
+        let mut visited = Visited::new();
         for kind in resource_kinds::all(&resource_kinds::ClusterConfig::default()) {
             let info = kind.info();
             if JSON_ONLY.contains(&info.group) {

@@ -7,15 +7,13 @@ use json_tree::{Map, Value, json};
 use resource_kinds::api_types::{ApiTypes, Field, Shape, Structure, ValueType};
 
 use super::{MAGIC, NO_TIME};
-use crate::http::decode::{Decoded, json};
+use crate::http::decode::{BodyError, Decoded, json};
 use crate::http::limits::DEPTH_MAX;
 use object_model::protobuf::{Reader, Wire};
 
 /// Decodes an object with Kubernetes' envelope (`k8s\0` and `runtime.Unknown`).
-pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
-    let unknown = bytes
-        .strip_prefix(MAGIC)
-        .ok_or_else(|| "provided data does not appear to be a protobuf message".to_owned())?;
+pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, BodyError> {
+    let unknown = bytes.strip_prefix(MAGIC).ok_or(BodyError::NotProtobuf)?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     let mut reader = Reader::new(unknown);
     while let Some((number, value)) = reader.field()? {
@@ -35,9 +33,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
         }
     }
     let types = ApiTypes::published();
-    let structure = types
-        .of_kind(&api_version, &kind)
-        .ok_or_else(|| format!("no kind {kind:?} is known in version {api_version:?}"))?;
+    let Some(structure) = types.of_kind(&api_version, &kind) else {
+        return Err(BodyError::UnknownKind { api_version, kind });
+    };
     let mut object = Map::new();
     object.insert("kind".to_owned(), kind.into());
     object.insert("apiVersion".to_owned(), api_version.into());
@@ -55,9 +53,9 @@ fn message(
     bytes: &[u8],
     into: &mut Map<String, Value>,
     depth: usize,
-) -> Result<(), String> {
+) -> Result<(), BodyError> {
     if depth > DEPTH_MAX {
-        return Err(format!("nested more than {DEPTH_MAX} deep"));
+        return Err(BodyError::TooDeep);
     }
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -76,7 +74,7 @@ fn read_field(
     wire: Wire<'_>,
     into: &mut Map<String, Value>,
     depth: usize,
-) -> Result<(), String> {
+) -> Result<(), BodyError> {
     if field.json.is_empty() {
         return match types.of_value(field.value) {
             Some(embedded) => message(types, embedded, wire.bytes()?, into, depth + 1),
@@ -128,7 +126,12 @@ fn read_field(
     Ok(())
 }
 
-fn value(types: &ApiTypes, kind: ValueType, wire: Wire<'_>, depth: usize) -> Result<Value, String> {
+fn value(
+    types: &ApiTypes,
+    kind: ValueType,
+    wire: Wire<'_>,
+    depth: usize,
+) -> Result<Value, BodyError> {
     Ok(match kind {
         ValueType::String => json!(utf8(wire.bytes()?)?),
         ValueType::Bytes => json!(STANDARD.encode(wire.bytes()?)),
@@ -171,7 +174,7 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-fn time(bytes: &[u8], micro: bool) -> Result<Value, String> {
+fn time(bytes: &[u8], micro: bool) -> Result<Value, BodyError> {
     let (mut seconds, mut nanos) = (None, 0);
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -184,7 +187,7 @@ fn time(bytes: &[u8], micro: bool) -> Result<Value, String> {
     let Some(seconds) = seconds.filter(|seconds| *seconds != NO_TIME) else {
         return Ok(Value::Null);
     };
-    let at = Timestamp::new(seconds, nanos).map_err(|e| format!("time: {e}"))?;
+    let at = Timestamp::new(seconds, nanos).map_err(BodyError::Time)?;
     let form = if micro {
         "%Y-%m-%dT%H:%M:%S.%6fZ"
     } else {
@@ -193,7 +196,7 @@ fn time(bytes: &[u8], micro: bool) -> Result<Value, String> {
     Ok(json!(at.strftime(form).to_string()))
 }
 
-fn duration(bytes: &[u8]) -> Result<String, String> {
+fn duration(bytes: &[u8]) -> Result<String, BodyError> {
     let mut nanos = 0;
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -206,7 +209,7 @@ fn duration(bytes: &[u8]) -> Result<String, String> {
     )))
 }
 
-fn int_or_string(bytes: &[u8]) -> Result<Value, String> {
+fn int_or_string(bytes: &[u8]) -> Result<Value, BodyError> {
     let (mut is_text, mut number_value, mut text) = (false, 0, String::new());
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -224,7 +227,7 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, String> {
     })
 }
 
-fn items(bytes: &[u8]) -> Result<Value, String> {
+fn items(bytes: &[u8]) -> Result<Value, BodyError> {
     let mut list = Vec::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -235,7 +238,7 @@ fn items(bytes: &[u8]) -> Result<Value, String> {
     Ok(Value::Array(list))
 }
 
-fn first_text(bytes: &[u8]) -> Result<String, String> {
+fn first_text(bytes: &[u8]) -> Result<String, BodyError> {
     let mut text = String::new();
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
@@ -246,8 +249,8 @@ fn first_text(bytes: &[u8]) -> Result<String, String> {
     Ok(text)
 }
 
-fn utf8(bytes: &[u8]) -> Result<String, String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| "a text that is not UTF-8".to_owned())
+fn utf8(bytes: &[u8]) -> Result<String, BodyError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| BodyError::TextEncoding)
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl<'t> Repeats<'t> {
     }
 
     /// If the value has the text of the previous object, skips the value and returns the range of its encoding.
-    pub(super) fn take(
+    pub(super) fn skip_repeated(
         &mut self,
         Occurrence { field, index }: Occurrence,
         cursor: &mut Cursor<'t>,
@@ -157,7 +157,7 @@ mod tests {
     fn is_repeated<'t>(repeats: &mut Repeats<'t>, slot: usize, text: &'t [u8]) -> Option<bool> {
         let occurrence = repeats.occurrence(slot)?;
         let mut cursor = Cursor::new(text);
-        if let Some((start, end)) = repeats.take(occurrence, &mut cursor) {
+        if let Some((start, end)) = repeats.skip_repeated(occurrence, &mut cursor) {
             assert_eq!(
                 (repeats.encoding(start, end), cursor.offset()),
                 (text, text.len())
@@ -186,14 +186,14 @@ mod tests {
     fn a_field_that_never_repeats_is_rarely_looked_at() {
         let texts: Vec<String> = (0..2000).map(|n| format!("[{n}]")).collect();
         let mut repeats = Repeats::new(1);
-        let mut looked = 0;
+        let mut compared = 0;
         for text in &texts {
             repeats.begin();
             let repeated = is_repeated(&mut repeats, 0, text.as_bytes());
             assert_ne!(repeated, Some(true));
-            looked += usize::from(repeated.is_some());
+            compared += usize::from(repeated.is_some());
         }
-        assert!((30..50).contains(&looked), "{looked}");
+        assert!((30..50).contains(&compared), "{compared}");
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl<'t> Transcoder<'t> {
         let Some(occurrence) = occurrence else {
             return self.values(field);
         };
-        if let Some((start, end)) = self.repeats.take(occurrence, &mut self.cursor) {
+        if let Some((start, end)) = self.repeats.skip_repeated(occurrence, &mut self.cursor) {
             return Ok(FieldValues {
                 first: self.node(ValueContent::Repeated { start, end }),
                 size: end - start,

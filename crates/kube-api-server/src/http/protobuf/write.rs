@@ -23,7 +23,7 @@ pub(crate) enum WriteError {
 }
 
 /// Whether objects of the kind have a protobuf form.
-pub(crate) fn is_known(api_version: &str, kind: &str) -> bool {
+pub(crate) fn has_message(api_version: &str, kind: &str) -> bool {
     Messages::published().of_kind(api_version, kind).is_some()
 }
 
@@ -31,16 +31,13 @@ pub(crate) fn is_known(api_version: &str, kind: &str) -> bool {
 pub(crate) fn object(object: &Value) -> Option<Vec<u8>> {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
     let json = object.to_string();
-    encode((text("apiVersion"), text("kind")), json.as_bytes()).ok()
+    encode(text("apiVersion"), text("kind"), json.as_bytes()).ok()
 }
 
 /// An object with its envelope, from its JSON text. Fields that are not in the message of the kind are skipped.
 ///
 /// *Errors.* The kind has no protobuf form, or the text is not JSON.
-pub(crate) fn encode(
-    (api_version, kind): (&str, &str),
-    json: &[u8],
-) -> Result<Vec<u8>, WriteError> {
+pub(crate) fn encode(api_version: &str, kind: &str, json: &[u8]) -> Result<Vec<u8>, WriteError> {
     let messages = Messages::published();
     let message = of_kind(api_version, kind)?;
     let mut transcoder = Transcoder::new(messages);
@@ -319,7 +316,7 @@ mod tests {
             let items = contents(&content(&list), 2);
             prop_assert_eq!(items.len(), texts.len());
             for (item, text) in items.iter().zip(&texts) {
-                let alone = encode(("v1", "Pod"), text.as_bytes()).unwrap();
+                let alone = encode("v1", "Pod", text.as_bytes()).unwrap();
                 prop_assert_eq!(item, &content(&alone), "{}", text);
             }
         }
@@ -331,11 +328,11 @@ mod tests {
         let bytes = event("ADDED", b"x");
         assert_eq!(bytes, b"\0\0\0\x0c\x0a\x05ADDED\x12\x03\x0a\x01x");
         assert!(object(&json!({"apiVersion": "example.com/v1", "kind": "Own"})).is_none());
-        assert!(is_known("v1", "Pod") && !is_known("example.com/v1", "Own"));
+        assert!(has_message("v1", "Pod") && !has_message("example.com/v1", "Own"));
     }
 
     fn pod(json: &str) -> Result<Vec<u8>, WriteError> {
-        let bytes = encode(("v1", "Pod"), json.as_bytes())?;
+        let bytes = encode("v1", "Pod", json.as_bytes())?;
         let content = bytes.strip_prefix(b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12");
         Ok(content.unwrap().to_vec())
     }
@@ -366,7 +363,7 @@ mod tests {
         for end in 0..whole.len() {
             assert!(pod(&whole[..end]).is_err(), "{}", &whole[..end]);
         }
-        let unknown = encode(("example.com/v1", "Own"), b"{}");
+        let unknown = encode("example.com/v1", "Own", b"{}");
         assert!(matches!(unknown, Err(WriteError::Kind(_))));
     }
 

@@ -33,9 +33,6 @@ const AFTER: [&str; 8] = [
     "finalizers",
 ];
 
-/// An object whose tree contains all of it.
-const WHOLE: (&Managers, &Parts) = (&Managers::Within, Parts::NONE);
-
 /// Capacity for the bytes of a usual object after its resource version.
 const AFTER_BYTES: usize = 4096;
 
@@ -50,14 +47,27 @@ pub(crate) fn encode(info: &KindInfo<'_>, object: &Value) -> Stored {
 pub(crate) fn encode_with(
     info: &KindInfo<'_>,
     object: &Value,
-    apart: (&Managers, &Parts),
+    managers: &Managers,
+    parts: &Parts,
 ) -> Stored {
-    stamped(halves(info.kind, &info.api_version(), object, apart))
+    stamped(halves(
+        info.kind,
+        &info.api_version(),
+        object,
+        managers,
+        parts,
+    ))
 }
 
 /// Encodes an object whose kind is given by its names.
 pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored {
-    stamped(halves(kind, api_version, object, WHOLE))
+    stamped(halves(
+        kind,
+        api_version,
+        object,
+        &Managers::Within,
+        Parts::NONE,
+    ))
 }
 
 /// An encoded object without its resource version.
@@ -83,10 +93,11 @@ fn stamped(halves: Halves) -> Stored {
 pub(crate) fn encode_within(
     info: &KindInfo<'_>,
     object: &Value,
-    apart: (&Managers, &Parts),
+    managers: &Managers,
+    parts: &Parts,
     before: usize,
 ) -> Result<Stored, Status> {
-    let halves = halves(info.kind, &info.api_version(), object, apart);
+    let halves = halves(info.kind, &info.api_version(), object, managers, parts);
     let size = halves.before.len() + halves.after.len();
     if size > OBJECT_BYTES_MAX.max(before) {
         return Err(Status::new(
@@ -102,16 +113,17 @@ pub(crate) fn encode_within(
 
 /// Encodes an object with a known revision.
 pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision) -> Bytes {
-    encode_as_at((info.kind, &info.api_version()), object, revision)
+    encode_as_at(info.kind, &info.api_version(), object, revision)
 }
 
 /// Encodes an object, whose kind is given by its names, with a known revision.
 pub(super) fn encode_as_at(
-    (kind, api_version): (&str, &str),
+    kind: &str,
+    api_version: &str,
     object: &Value,
     revision: Revision,
 ) -> Bytes {
-    let halves = halves(kind, api_version, object, WHOLE);
+    let halves = halves(kind, api_version, object, &Managers::Within, Parts::NONE);
     let mut bytes = halves.before;
     bytes.extend_from_slice(revision.0.to_string().as_bytes());
     bytes.extend_from_slice(&halves.after);
@@ -183,7 +195,8 @@ fn halves(
     kind: &str,
     api_version: &str,
     object: &Value,
-    (managers, parts): (&Managers, &Parts),
+    managers: &Managers,
+    parts: &Parts,
 ) -> Halves {
     let empty = Map::new();
     let metadata = object["metadata"].as_object().unwrap_or(&empty);
@@ -205,8 +218,8 @@ fn halves(
         }
     }
     let is_other = |name: &str| match managers {
-        Managers::Within => !is_known(name),
-        Managers::Apart(_) => !is_known(name) && name != MANAGED_FIELDS,
+        Managers::Within => !has_fixed_order(name),
+        Managers::Apart(_) => !has_fixed_order(name) && name != MANAGED_FIELDS,
     };
     let mut managed_fields = 0..0;
     for (name, value) in metadata.iter().filter(|(name, _)| is_other(name)) {
@@ -259,7 +272,7 @@ fn head(kind: &str, api_version: &str) -> Vec<u8> {
     head
 }
 
-fn is_known(name: &str) -> bool {
+fn has_fixed_order(name: &str) -> bool {
     name == "resourceVersion" || BEFORE.contains(&name) || AFTER.contains(&name)
 }
 
@@ -407,7 +420,7 @@ mod tests {
         let list = json!([{"manager": "a", "fieldsV1": {"f:spec": {}}}]);
         let mut object = json!({"metadata": {"name": "n", "labels": {"a": "b"}}, "spec": {}});
         let apart = Managers::Apart(Some(list.to_string().into()));
-        let apart = encode_within(&INFO, &object, (&apart, Parts::NONE), 0).unwrap();
+        let apart = encode_within(&INFO, &object, &apart, Parts::NONE, 0).unwrap();
         let Stored::Stamped {
             after, omittable, ..
         } = &apart
@@ -418,7 +431,7 @@ mod tests {
         assert_eq!(after[omittable.range().unwrap()], *text.as_bytes());
         object["metadata"]["managedFields"] = list;
         assert_eq!(apart, encode(&INFO, &object));
-        let none = encode_with(&INFO, &object, (&Managers::Apart(None), Parts::NONE));
+        let none = encode_with(&INFO, &object, &Managers::Apart(None), Parts::NONE);
         object["metadata"]
             .as_object_mut()
             .unwrap()

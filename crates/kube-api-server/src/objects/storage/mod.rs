@@ -153,7 +153,7 @@ fn present(resource: &Resource, mut object: Value) -> Result<Value, Status> {
         object = resource
             .kind
             .decode(object)
-            .map_err(|text| Status::internal(format!("convert a stored object: {text}")))?;
+            .map_err(|error| Status::internal(format!("convert a stored object: {error}")))?;
     }
     if resource.is_custom() {
         resource.kind.repair(&mut object);
@@ -180,9 +180,9 @@ pub(crate) fn readable<'s>(resource: &Resource, stored: &'s KeyValue) -> Cow<'s,
         annotations.insert(MALFORMED_METADATA.to_owned(), wrong.into());
     }
     let text = |field: &str| object[field].as_str().unwrap_or_default();
-    let names = (text("kind"), text("apiVersion"));
+    let (kind, api_version) = (text("kind"), text("apiVersion"));
     Cow::Owned(KeyValue {
-        value: encode_as_at(names, &object, stored.mod_revision),
+        value: encode_as_at(kind, api_version, &object, stored.mod_revision),
         omittable: Omittable::UNKNOWN,
         ..stored.clone()
     })
@@ -197,13 +197,21 @@ fn has_typed_metadata(resource: &Resource, stored: &KeyValue) -> bool {
     resource.kind.repair(&mut object).is_empty()
 }
 
+/// A stored object, decoded for a write.
+pub(crate) struct DecodedObject {
+    pub(crate) tree: Value,
+    pub(crate) managers: Managers,
+    /// The parts that are not in the tree.
+    pub(crate) parts: Parts,
+}
+
 /// Decodes a stored object without its managed fields, which stay text. Parts of which only some fields are read stay
 /// text too, if the stored form is the form of the resource.
 pub(crate) fn decode_apart(
     resource: &Resource,
     stored: &KeyValue,
     reads: &'static [FieldRead],
-) -> Result<(Value, Option<ManagedFields>, Parts), Status> {
+) -> Result<DecodedObject, Status> {
     decode_parts(resource, stored, reads).map_err(|why| unreadable(resource, stored, &why))
 }
 
@@ -211,7 +219,7 @@ fn decode_parts(
     resource: &Resource,
     stored: &KeyValue,
     reads: &'static [FieldRead],
-) -> Result<(Value, Option<ManagedFields>, Parts), Status> {
+) -> Result<DecodedObject, Status> {
     let text = utf8(&stored.value)?;
     let has_client_form = resource.is_shown_as_stored();
     let reads = if has_client_form { reads } else { &[] };
@@ -227,12 +235,14 @@ fn decode_parts(
     )
     .map_err(undecodable)?;
     let managed = left_out.map(|range| ManagedFields::stored(stored.value.slice(range)));
-    let object = match reads {
-        [] => present(resource, tree)?,
-        _ => tree,
-    };
-    let parts = Parts::stored(&stored.value, ranges);
-    Ok((object, managed.transpose()?, parts))
+    Ok(DecodedObject {
+        tree: match reads {
+            [] => present(resource, tree)?,
+            _ => tree,
+        },
+        managers: Managers::Apart(managed.transpose()?),
+        parts: Parts::stored(&stored.value, ranges),
+    })
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {

@@ -37,14 +37,15 @@ impl Objects {
         resource: &Resource,
         stored: &KeyValue,
         object: &Value,
-        apart: (&Managers, &Parts),
+        managers: &Managers,
+        parts: &Parts,
     ) -> Result<Option<KeyValue>, Status> {
         let key = stored.key.to_vec();
         let txn = Txn {
             compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
             operations: vec![Write::Put {
                 key,
-                value: encode_with(&resource.info(), object, apart),
+                value: encode_with(&resource.info(), object, managers, parts),
                 lease: stored.lease,
             }],
         };

@@ -82,7 +82,8 @@ impl Objects {
     pub(crate) async fn remove_unreadable(
         &self,
         resource: &Resource,
-        (namespace, name): (&str, &str),
+        namespace: &str,
+        name: &str,
         dry_run: bool,
     ) -> Result<(), Status> {
         loop {

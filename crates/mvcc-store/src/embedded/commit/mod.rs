@@ -53,13 +53,13 @@ impl Shared {
 }
 
 /// A response that is delayed until the group is durable.
-enum Answer {
+enum DelayedReply {
     Txn(Reply<TxnResult>, Result<TxnResult, StoreError>),
     Lease(Reply<LeaseId>, LeaseId),
     Done(Reply<()>, Result<(), StoreError>),
 }
 
-impl Answer {
+impl DelayedReply {
     /// Sends the response, or the failure instead of it. The requester may have stopped waiting; the commit stays
     /// valid.
     fn send(self, failure: Option<&StoreError>) {
@@ -131,7 +131,7 @@ impl Committer {
             gathering: Gathering::NONE,
             failure: None,
         };
-        if committer.look() < u64::MAX {
+        if committer.read_free_bytes() < u64::MAX {
             committer.look_due = Some(Instant::now() + ROOM_LOOK_INTERVAL);
         }
         committer
@@ -142,7 +142,9 @@ impl Committer {
         let _guard = AbortOnPanic;
         let shared = Arc::clone(&self.shared);
         loop {
-            let work = shared.queue.take(self.next_deadline(), self.gathering);
+            let work = shared
+                .queue
+                .next_group(self.next_deadline(), self.gathering);
             if !self.step(work) {
                 break;
             }
@@ -167,7 +169,7 @@ impl Committer {
     fn commit(&mut self, requests: Vec<Request>) {
         let mut draft = self.draft();
         let mut replies = Vec::with_capacity(requests.len());
-        self.look();
+        self.read_free_bytes();
         let space = self.shared.room();
         for request in requests {
             replies.push(self.prepare(request, &mut draft, &space));
@@ -186,24 +188,26 @@ impl Committer {
         GroupDraft::new(self.shared.published.newest(), Instant::now())
     }
 
-    fn prepare(&mut self, request: Request, draft: &mut GroupDraft, space: &Space) -> Answer {
+    fn prepare(&mut self, request: Request, draft: &mut GroupDraft, space: &Space) -> DelayedReply {
         let leases = &mut self.leases;
         match request {
             Request::Txn(txn, reply) => {
                 let result = draft.check_space(&txn, space);
                 let result = result.and_then(|()| draft.apply(&txn, leases));
-                Answer::Txn(reply, result)
+                DelayedReply::Txn(reply, result)
             }
             Request::Grant(ttl, reply) => {
                 let lease = LeaseId(self.counters.next_lease);
                 self.counters.next_lease += 1;
                 draft.grant(lease, ttl, leases);
-                Answer::Lease(reply, lease)
+                DelayedReply::Lease(reply, lease)
             }
             Request::KeepAlive(lease, reply) => {
-                Answer::Done(reply, leases.keep_alive(lease, Instant::now()))
+                DelayedReply::Done(reply, leases.keep_alive(lease, Instant::now()))
             }
-            Request::Revoke(lease, reply) => Answer::Done(reply, draft.end_lease(lease, leases)),
+            Request::Revoke(lease, reply) => {
+                DelayedReply::Done(reply, draft.end_lease(lease, leases))
+            }
         }
     }
 
@@ -305,7 +309,7 @@ impl Committer {
         }
         if self.look_due.is_some_and(|due| due <= now) {
             self.look_due = Some(now + ROOM_LOOK_INTERVAL);
-            self.look();
+            self.read_free_bytes();
             if self.failure.is_none() {
                 self.disk.keep_ballast();
             }
@@ -314,7 +318,7 @@ impl Committer {
     }
 
     /// Reads the free space of the disk.
-    fn look(&self) -> u64 {
+    fn read_free_bytes(&self) -> u64 {
         let free_bytes = self.disk.free_bytes();
         self.shared.free_bytes.store(free_bytes, Ordering::Relaxed);
         free_bytes
@@ -368,7 +372,7 @@ impl Stepper {
     /// leases). Does not block.
     pub fn step(&mut self) {
         let queue = &self.0.shared.queue;
-        let work = queue.take(Some(Instant::now()), Gathering::NONE);
+        let work = queue.next_group(Some(Instant::now()), Gathering::NONE);
         self.0.step(work);
     }
 

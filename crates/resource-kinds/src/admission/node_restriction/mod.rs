@@ -250,7 +250,7 @@ fn certificate(write: &Write<'_>) -> RestrictionResult {
 }
 
 /// An object that must exist; the refusal is 404 if it does not.
-fn found(
+fn stored_object(
     write: &Write<'_>,
     plural: &str,
     namespace: &str,

@@ -6,7 +6,7 @@
 
 use json_tree::Value;
 
-use super::{RestrictionResult, Write, found, refuse, require};
+use super::{RestrictionResult, Write, refuse, require, stored_object};
 use crate::admission::Operation;
 
 pub(super) fn check(write: &Write<'_>, part: &str) -> RestrictionResult {
@@ -71,7 +71,7 @@ fn eviction(write: &Write<'_>) -> RestrictionResult {
     let pod = match write.request.old {
         Some(pod) => pod,
         None => {
-            stored = found(write, "pods", write.request.namespace, write.request.name)?;
+            stored = stored_object(write, "pods", write.request.namespace, write.request.name)?;
             &stored
         }
     };

@@ -73,7 +73,10 @@ fn object(resource: &str, name: &str, node: &str) -> Value {
 }
 
 fn is_admitted(
-    (group, resource, part, namespace): (&'static str, &'static str, &'static str, &'static str),
+    group: &'static str,
+    resource: &'static str,
+    part: &'static str,
+    namespace: &'static str,
     operation: Operation,
     node: &'static str,
 ) -> bool {
@@ -115,8 +118,8 @@ fn a_node_writes_what_the_table_says() {
                     May::Own(operations) => is_owner && operations.contains(&operation),
                     May::Unknown => true,
                 };
-                let at = (group, resource, part, namespace);
-                if is_admitted(at, operation, node) != expected {
+                let admitted = is_admitted(group, resource, part, namespace, operation, node);
+                if admitted != expected {
                     wrong.push(format!("{operation:?} {resource}/{part} of {node}"));
                 }
             }

@@ -84,6 +84,15 @@ fn a_node_creates_no_pods() {
     check_all(&of_node(Operation::Create, "pods"), &cases);
 }
 
+/// The creation of an eviction of a pod.
+fn eviction(name: &'static str) -> AdmissionRequest<'static> {
+    AdmissionRequest {
+        subresource: "eviction",
+        name,
+        ..of_node(Operation::Create, "pods")
+    }
+}
+
 #[test]
 fn of_other_pods_a_node_changes_nothing() {
     let pod = |node: &str| {
@@ -138,27 +147,6 @@ fn of_other_pods_a_node_changes_nothing() {
             Value::Null,
             "can only evict pods",
         ),
-        (
-            "ephemeralcontainers",
-            Operation::Update,
-            &pod_here,
-            pod_here.clone(),
-            "unexpected pod subresource \"ephemeralcontainers\"",
-        ),
-        (
-            "binding",
-            Operation::Update,
-            &pod_here,
-            pod_here.clone(),
-            "unexpected pod subresource",
-        ),
-        (
-            "resize",
-            Operation::Update,
-            &pod_here,
-            pod_here.clone(),
-            "unexpected pod subresource",
-        ),
     ] {
         let write = AdmissionRequest {
             old: Some(old),
@@ -168,23 +156,30 @@ fn of_other_pods_a_node_changes_nothing() {
         };
         check_all(&write, &[(expected, new)]);
     }
-    let evict = |name| AdmissionRequest {
-        subresource: "eviction",
-        name,
-        ..of_node(Operation::Create, "pods")
-    };
-    check_all(&evict("here"), &[("", json!({}))]);
-    check_all(&evict("there"), &[("can only evict pods", json!({}))]);
-    check_all(
-        &evict("nowhere"),
-        &[("pods \"nowhere\" not found", json!({}))],
-    );
+    for subresource in ["ephemeralcontainers", "binding", "resize"] {
+        let write = AdmissionRequest {
+            old: Some(&pod_here),
+            subresource,
+            name: "p",
+            ..of_node(Operation::Update, "pods")
+        };
+        let expected = format!("unexpected pod subresource \"{subresource}\"");
+        check_all(&write, &[(expected.as_str(), pod_here.clone())]);
+    }
+    check_all(&eviction("here"), &[("", json!({}))]);
+    let unbound = [("can only evict pods", json!({}))];
+    check_all(&eviction("there"), &unbound);
+    let absent = [("pods \"nowhere\" not found", json!({}))];
+    check_all(&eviction("nowhere"), &absent);
+}
+
+fn node(name: &str, labels: Value) -> Value {
+    json!({"metadata": {"name": name, "labels": labels}, "spec": {}})
 }
 
 #[test]
 fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
     // findings S10
-    let node = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
     let plain = node("n1", json!({}));
     let create = of_node(Operation::Create, "nodes");
     check_all(
@@ -240,7 +235,18 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
         };
         check_all(&keeps_labels, &[("", labelled.clone())]);
     }
-    // findings-2 S37
+}
+
+// findings-2 S37
+#[test]
+fn the_host_name_of_a_node_is_its_own_name() {
+    let plain = node("n1", json!({}));
+    let create = of_node(Operation::Create, "nodes");
+    let update = AdmissionRequest {
+        old: Some(&plain),
+        name: "n1",
+        ..of_node(Operation::Update, "nodes")
+    };
     let called = |host: &str| node("n1", json!({ "kubernetes.io/hostname": host }));
     let set = "is not allowed to set the following labels: kubernetes.io/hostname";
     check_all(
@@ -265,6 +271,17 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
             &[(expected, called(host)), (modify, plain.clone())],
         );
     }
+}
+
+#[test]
+fn a_node_does_not_change_its_finalizers_taints_and_owners() {
+    let plain = node("n1", json!({}));
+    let create = of_node(Operation::Create, "nodes");
+    let update = AdmissionRequest {
+        old: Some(&plain),
+        name: "n1",
+        ..of_node(Operation::Update, "nodes")
+    };
     let with_finalizer = with(&plain, "/metadata/finalizers", json!(["example.com/a"]));
     let why = "node \"n1\" is not allowed to modify finalizers";
     check_all(&create, &[(why, with_finalizer.clone())]);

@@ -1,9 +1,10 @@
 //! Tokens that a node requests: for its pods, and for the components that run on every node.
 
 use json_tree::Value;
+use object_model::Uid;
 
 use super::pods::{is_on, sources};
-use super::{RestrictionResult, Write, found, refuse, require};
+use super::{RestrictionResult, Write, refuse, require, stored_object};
 use crate::admission::{Operation, ResourceAttributes};
 use crate::groups::core::pod_references::claims;
 use crate::well_known::node_accounts::NodeAccount;
@@ -29,19 +30,23 @@ fn of_own_node(write: &Write<'_>) -> RestrictionResult {
     require(bound["apiVersion"] == "v1" && bound["name"] == node, || {
         format!("node {node:?} can only request tokens bound to its own Node object")
     })?;
-    let uid = bound["uid"].as_str().unwrap_or_default();
-    require(!uid.is_empty(), || {
-        "node requested token with a node binding without a uid".to_owned()
+    let uid = uid_of(bound).ok_or("node requested token with a node binding without a uid")?;
+    let stored = stored_object(write, "nodes", "", node)?;
+    require(stored["metadata"]["uid"] == *uid.as_str(), || {
+        other_uid(&uid)
     })?;
-    let stored = found(write, "nodes", "", node)?;
-    require(stored["metadata"]["uid"] == uid, || other_uid(uid))?;
     let audiences = object["spec"]["audiences"].as_array();
     require(audiences.is_none_or(Vec::is_empty), || {
         "node may not request audiences of a token bound to a node".to_owned()
     })
 }
 
-fn other_uid(uid: &str) -> String {
+/// The UID in the reference to the object that a token is bound to.
+fn uid_of(bound: &Value) -> Option<Uid> {
+    bound["uid"].as_str()?.parse().ok()
+}
+
+fn other_uid(uid: &Uid) -> String {
     format!(
         "the UID in the bound object reference ({uid}) does not match the UID in record. The object \
          might have been deleted and then recreated"
@@ -56,13 +61,9 @@ fn of_pod(write: &Write<'_>) -> RestrictionResult {
     require(is_pod, || {
         "node requested token not bound to a pod".to_owned()
     })?;
-    require(!text("uid").is_empty(), || {
-        "node requested token with a pod binding without a uid".to_owned()
-    })?;
-    let pod = found(write, "pods", write.request.namespace, text("name"))?;
-    require(pod["metadata"]["uid"] == text("uid"), || {
-        other_uid(text("uid"))
-    })?;
+    let uid = uid_of(bound).ok_or("node requested token with a pod binding without a uid")?;
+    let pod = stored_object(write, "pods", write.request.namespace, text("name"))?;
+    require(pod["metadata"]["uid"] == *uid.as_str(), || other_uid(&uid))?;
     require(is_on(&pod, write.node), || {
         "node requested token bound to a pod scheduled on a different node".to_owned()
     })?;

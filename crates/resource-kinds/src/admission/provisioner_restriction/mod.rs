@@ -10,7 +10,7 @@ mod tests;
 
 use json_tree::Value;
 use k8s_openapi::api::core::v1::PersistentVolume;
-use object_model::Status;
+use object_model::{Status, Uid};
 
 use super::plugin::{Admission, AdmissionRequest, Operation, forbidden, without};
 use crate::admission::ObjectReader;
@@ -180,9 +180,12 @@ fn new_volume(write: &Write<'_>) -> Decision {
     let claim = write
         .cluster
         .get("", "persistentvolumeclaims", namespace, name);
-    let claim = claim.filter(|claim| claim["metadata"]["uid"] == text("uid"));
-    let claim = claim.ok_or_else(|| format!("there is no claim {namespace}/{name} of this uid"))?;
-    let volume = format!("{VOLUME_PREFIX}{}", text("uid"));
+    let uid: Option<Uid> = text("uid").parse().ok();
+    let existing = claim.zip(uid);
+    let existing = existing.filter(|(claim, uid)| claim["metadata"]["uid"] == *uid.as_str());
+    let (claim, uid) =
+        existing.ok_or_else(|| format!("there is no claim {namespace}/{name} of this uid"))?;
+    let volume = format!("{VOLUME_PREFIX}{uid}");
     require(write.object["metadata"]["name"] == volume, || {
         format!("the volume of the claim {namespace}/{name} has the name {volume}")
     })?;

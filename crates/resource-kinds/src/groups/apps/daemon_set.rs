@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::{FieldError, LabelSelector};
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, StatusUpdate, Words, WriteRules};
@@ -68,7 +69,7 @@ impl Kind for DaemonSet {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut set = workload::decode(self.info().kind, object)?;
         workload::drop_zero_counts(&mut set, LESSER_COUNTS);
         Ok(set)

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::{FieldError, LabelSelector};
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Scalable, StatusUpdate, Words, WriteRules};
@@ -55,7 +56,7 @@ impl Kind for Deployment {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut object = workload::decode(self.info().kind, object)?;
         workload::drop_zero_counts(&mut object, PARTS);
         workload::drop_zero_counts(&mut object, &["replicas", "unavailableReplicas"]);

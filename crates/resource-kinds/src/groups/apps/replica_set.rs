@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::{FieldError, LabelSelector};
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Scalable, Selectable, StatusUpdate, Words, WriteRules};
@@ -52,7 +53,7 @@ impl Kind for ReplicaSet {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut set = workload::decode(self.info().kind, object)?;
         workload::drop_zero_counts(&mut set, PARTS);
         Ok(set)

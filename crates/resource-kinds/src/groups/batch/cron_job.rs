@@ -7,6 +7,7 @@ use object_model::FieldError;
 use object_model::cron::Schedule;
 
 use super::job_rules;
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
@@ -61,7 +62,7 @@ impl Kind for CronJob {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut job = self.info().decode(object)?;
         workload::decode_template(job.pointer_mut("/spec/jobTemplate/spec"));
         Ok(job)

@@ -5,6 +5,7 @@ use json_tree::{Value, json};
 use object_model::{FieldError, duration};
 
 use super::job_rules as rules;
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Deletion, Kind, KindInfo, Selectable, StatusUpdate, Words, WriteRules};
@@ -53,7 +54,7 @@ impl Kind for Job {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut job = self.info().decode(object)?;
         workload::decode_template(job.get_mut("spec"));
         workload::drop_zero_counts(&mut job, &["active", "succeeded", "failed"]);

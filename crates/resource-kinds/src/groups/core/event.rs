@@ -5,6 +5,7 @@ use json_tree::{Value, json};
 use object_model::{FieldError, duration};
 
 use crate::groups::events::to_core;
+use crate::json::decode::DecodeError;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -52,7 +53,7 @@ impl Kind for Event {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         self.info().decode(to_core(object))
     }
 

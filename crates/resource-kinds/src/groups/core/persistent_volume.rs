@@ -160,9 +160,10 @@ fn source(spec: &Field<'_, '_>) -> Vec<(String, Value)> {
 }
 
 fn validate_move(object: &Value, old: &Value) -> Option<FieldError> {
-    let moved = volume_move::check(object, old).map_err(|detail| (VOLUME_MOVE, detail));
-    let replicated =
-        volume_replication::check(object, old).map_err(|detail| (VOLUME_REPLICATION, detail));
+    let moved = volume_move::check(object, old);
+    let moved = moved.map_err(|error| (VOLUME_MOVE, error.to_string()));
+    let replicated = volume_replication::check(object, old);
+    let replicated = replicated.map_err(|error| (VOLUME_REPLICATION, error.to_string()));
     let (value, detail) = moved.and(replicated).err()?;
     let at = metadata::path("metadata").child("annotations");
     Some(FieldError::invalid(&at, value, detail))

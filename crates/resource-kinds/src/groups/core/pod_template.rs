@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::FieldError;
 
+use crate::json::decode::DecodeError;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -40,7 +41,7 @@ impl Kind for PodTemplate {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut object = self.info().decode(object)?;
         workload::decode_template(Some(&mut object));
         Ok(object)

@@ -5,6 +5,7 @@ use json_tree::{Value, json};
 use object_model::{FieldError, LabelSelector};
 
 use crate::groups::apps::replica_set::{COLUMNS, PARTS, row};
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::{
@@ -40,7 +41,7 @@ impl Kind for ReplicationController {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut set = self.info().decode(object)?;
         workload::decode_template(set.get_mut("spec"));
         workload::drop_zero_counts(&mut set, PARTS);

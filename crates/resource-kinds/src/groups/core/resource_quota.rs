@@ -106,8 +106,6 @@ mod tests {
     use crate::quota::charge;
     use crate::quota::scopes::CROSS_NAMESPACE;
 
-    const PODS: (&str, &str) = ("", "pods");
-
     fn affine(kind: &str, term: Value, preferred: bool) -> Value {
         let (field, terms) = if preferred {
             let weighted = json!([{"weight": 1, "podAffinityTerm": term}]);
@@ -140,7 +138,9 @@ mod tests {
                 for preferred in [false, true] {
                     let charged = |term: Value| {
                         let pod = affine(kind, term, preferred);
-                        charge(&quota, PODS, None, Some(&pod)).map(|_| ())
+                        charge(&quota, "", "pods", None, Some(&pod))
+                            .map(|_| ())
+                            .map_err(|error| error.to_string())
                     };
                     for term in [
                         with("namespaces", json!(["other"])),
@@ -156,7 +156,7 @@ mod tests {
                 }
             }
             let plain = json!({"spec": {"containers": []}});
-            assert_eq!(charge(&quota, PODS, None, Some(&plain)), Ok(None));
+            assert_eq!(charge(&quota, "", "pods", None, Some(&plain)), Ok(None));
         }
         // Kubernetes decodes a pod and sets its defaults before it charges the quota.
         let term = with("namespaceSelector", json!({}));
@@ -165,7 +165,7 @@ mod tests {
         Pod.default(&mut pod);
         let quota = json!({"metadata": {"name": "q"}, "spec":
             {"hard": {"pods": "0"}, "scopes": [CROSS_NAMESPACE]}});
-        assert!(charge(&quota, PODS, None, Some(&pod)).is_err());
+        assert!(charge(&quota, "", "pods", None, Some(&pod)).is_err());
     }
 
     /// findings-2 S46

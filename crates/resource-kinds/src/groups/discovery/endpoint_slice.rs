@@ -5,6 +5,7 @@ use json_tree::{Value, json};
 use k8s_openapi::api::discovery::v1 as api;
 use object_model::{FieldError, FieldErrorType, names};
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -56,7 +57,7 @@ impl Kind for EndpointSlice {
     }
 
     /// An empty list of endpoints is written, too.
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut slice = self.info().decode(object)?;
         parts::fill(&mut slice, "endpoints", json!([]));
         Ok(slice)

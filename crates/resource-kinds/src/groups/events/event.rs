@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use json_tree::Value;
 use object_model::FieldError;
 
+use crate::json::decode::DecodeError;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer};
@@ -92,7 +93,7 @@ impl Kind for Event {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         self.info().decode(from_core(object))
     }
 

@@ -5,6 +5,7 @@ use json_tree::{Value, json};
 use object_model::{FieldError, names};
 
 use super::GROUP;
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -60,7 +61,7 @@ impl Kind for Role {
         ROLE
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         self.info().decode(object).map(with_rules)
     }
 
@@ -90,7 +91,7 @@ impl Kind for ClusterRole {
         CLUSTER_ROLE
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         self.info().decode(object).map(with_rules)
     }
 

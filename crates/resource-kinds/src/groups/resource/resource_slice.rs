@@ -8,6 +8,7 @@ use super::GROUP;
 use super::device;
 use super::identifiers::{driver, pool};
 use super::lists::{by_name, set};
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
@@ -52,7 +53,7 @@ impl Kind for ResourceSlice {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut slice = self.info().decode(object)?;
         // As upstream, fields of features that are disabled in this version are removed.
         if let Some(spec) = slice.get_mut("spec") {

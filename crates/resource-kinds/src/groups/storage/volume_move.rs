@@ -7,6 +7,7 @@
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::well_known::annotations::{VOLUME_MOVE, VOLUME_REPLICATION};
 use crate::well_known::labels::HOSTNAME;
@@ -192,9 +193,30 @@ fn record_of(volume: &Value) -> Option<VolumeMove> {
     serde_json::from_str(text_of(volume)?).ok()
 }
 
+/// The reason why a write of the record is refused.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum MoveRecordError {
+    #[error("a move that is in progress must be ended first")]
+    Removed,
+    #[error("is not the record of a move: {0}")]
+    Json(String),
+    #[error("must have an id of letters and digits and two different nodes")]
+    Malformed,
+    #[error("a volume with a replica is not moved")]
+    Replicated,
+    #[error("must have another id than the move before")]
+    SameId,
+    #[error("a move begins with the stage Requested")]
+    FirstStage,
+    #[error("the move {id} to {node} is in progress")]
+    InProgress { id: String, node: String },
+    #[error("the stage {new:?} does not follow {old:?}")]
+    Stage { new: MoveStage, old: MoveStage },
+}
+
 /// Checks a write of the record: a new request, or the next stage of the present move. `old` is null for a new
 /// volume.
-pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
+pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), MoveRecordError> {
     if text_of(volume) == text_of(old) {
         return Ok(());
     }
@@ -202,37 +224,39 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     let open = old.as_ref().filter(|old| !old.stage.is_final());
     let Some(text) = text_of(volume) else {
         return match open {
-            Some(_) => Err("a move that is in progress must be ended first".to_owned()),
+            Some(_) => Err(MoveRecordError::Removed),
             None => Ok(()),
         };
     };
-    let new: VolumeMove = serde_json::from_str(text)
-        .map_err(|error| format!("is not the record of a move: {error}"))?;
+    let new: VolumeMove =
+        serde_json::from_str(text).map_err(|error| MoveRecordError::Json(error.to_string()))?;
     if !new.is_well_formed() {
-        return Err("must have an id of letters and digits and two different nodes".to_owned());
+        return Err(MoveRecordError::Malformed);
     }
     let is_replicated = volume["metadata"]["annotations"][VOLUME_REPLICATION].is_string();
     match open {
         None if new.stage == MoveStage::Requested && is_replicated => {
-            Err("a volume with a replica is not moved".to_owned())
+            Err(MoveRecordError::Replicated)
         }
         None if new.stage == MoveStage::Requested => {
             let again = old.as_ref().is_some_and(|old| old.id == new.id);
-            (!again)
-                .then_some(())
-                .ok_or_else(|| "must have another id than the move before".to_owned())
+            match again {
+                true => Err(MoveRecordError::SameId),
+                false => Ok(()),
+            }
         }
         // A user may create a volume from the manifest of a volume that was moved.
         None if old.is_none() && new.stage.is_final() => Ok(()),
-        None => Err("a move begins with the stage Requested".to_owned()),
-        Some(old) if !old.is_same_move(&new) => {
-            Err(format!("the move {} to {} is in progress", old.id, old.to))
-        }
+        None => Err(MoveRecordError::FirstStage),
+        Some(old) if !old.is_same_move(&new) => Err(MoveRecordError::InProgress {
+            id: old.id.clone(),
+            node: old.to.clone(),
+        }),
         Some(old) if old.stage == new.stage || old.stage.allows(new.stage) => Ok(()),
-        Some(old) => Err(format!(
-            "the stage {:?} does not follow {:?}",
-            new.stage, old.stage
-        )),
+        Some(old) => Err(MoveRecordError::Stage {
+            new: new.stage,
+            old: old.stage,
+        }),
     }
 }
 

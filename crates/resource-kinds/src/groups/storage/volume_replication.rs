@@ -16,6 +16,7 @@ use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolume;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::driver::Driver;
 use super::volume_move::affinity_to;
@@ -267,18 +268,36 @@ fn record_of(volume: &Value) -> Option<VolumeReplication> {
     serde_json::from_str(text_of(volume)?).ok()
 }
 
+/// The reason why a write of the record is refused.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum ReplicationRecordError {
+    #[error("the record of a replicated volume stays")]
+    Removed,
+    #[error("is not the record of a replicated volume: {0}")]
+    Json(String),
+    #[error("must have an epoch from 1 and different nodes")]
+    Malformed,
+    #[error("the stage {new:?} of epoch {new_epoch} does not follow {old:?} of epoch {old_epoch}")]
+    Stage {
+        new: ReplicationStage,
+        new_epoch: u32,
+        old: ReplicationStage,
+        old_epoch: u32,
+    },
+}
+
 /// Checks a write of the record. `old` is null for a new volume.
-pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
+pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), ReplicationRecordError> {
     let Some(text) = text_of(volume).filter(|text| Some(*text) != text_of(old)) else {
         return match (text_of(volume), record_of(old)) {
             (None, Some(old)) if old.stage != ReplicationStage::Ended => {
-                Err("the record of a replicated volume stays".to_owned())
+                Err(ReplicationRecordError::Removed)
             }
             _ => Ok(()),
         };
     };
     let new: VolumeReplication = serde_json::from_str(text)
-        .map_err(|error| format!("is not the record of a replicated volume: {error}"))?;
+        .map_err(|error| ReplicationRecordError::Json(error.to_string()))?;
     let named = [
         Some(&new.primary),
         new.replica.as_ref(),
@@ -287,7 +306,7 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     let named: Vec<&String> = named.into_iter().flatten().collect();
     let different: BTreeSet<&String> = named.iter().copied().collect();
     if new.epoch == 0 || new.primary.is_empty() || different.len() < named.len() {
-        return Err("must have an epoch from 1 and different nodes".to_owned());
+        return Err(ReplicationRecordError::Malformed);
     }
     let Some(old) = record_of(old) else {
         return Ok(());
@@ -319,10 +338,12 @@ pub(crate) fn check(volume: &Value, old: &Value) -> Result<(), String> {
     };
     match is_step {
         true => Ok(()),
-        false => Err(format!(
-            "the stage {:?} of epoch {} does not follow {:?} of epoch {}",
-            new.stage, new.epoch, old.stage, old.epoch
-        )),
+        false => Err(ReplicationRecordError::Stage {
+            new: new.stage,
+            new_epoch: new.epoch,
+            old: old.stage,
+            old_epoch: old.epoch,
+        }),
     }
 }
 

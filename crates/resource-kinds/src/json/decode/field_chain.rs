@@ -2,6 +2,7 @@
 
 use json_tree::Value;
 
+use super::DecodeError;
 use crate::json::api_types::Structure;
 
 /// The path of a value, from the inner field to the outer field. The text is only built for an error message. As in
@@ -19,23 +20,22 @@ pub(super) enum FieldChain<'a> {
 }
 
 impl FieldChain<'_> {
-    /// The message about a value that does not have the expected type.
-    pub(super) fn mismatch(&self, value: &Value, expected: &str) -> String {
-        let actual_type = json_type(value);
-        match self {
-            Self::Root => {
-                format!("json: cannot unmarshal {actual_type} into Go value of type {expected}")
-            }
+    /// The error for a value that does not have the expected type.
+    pub(super) fn mismatch(&self, value: &Value, expected: &str) -> DecodeError {
+        let target = match self {
+            Self::Root => "Go value".to_owned(),
             Self::Field { structure, .. } => {
                 let structure = structure.short_name();
                 let mut names = self.names();
                 names.reverse();
                 let path = names.join(".");
-                format!(
-                    "json: cannot unmarshal {actual_type} into Go struct field {structure}.{path} of \
-                     type {expected}"
-                )
+                format!("Go struct field {structure}.{path}")
             }
+        };
+        DecodeError::Mismatch {
+            actual: json_type(value),
+            target,
+            expected: expected.to_owned(),
         }
     }
 

@@ -9,8 +9,10 @@ use object_model::Quantity;
 use serde::Deserialize;
 
 use super::api_types::{ApiTypes, Field, Shape, Structure, TypeMeta, ValueType};
+pub use error::DecodeError;
 use field_chain::FieldChain;
 
+mod error;
 mod field_chain;
 mod times;
 
@@ -23,11 +25,18 @@ mod round_trip;
 ///
 /// # Errors
 /// The mismatch, with the text of upstream's decoder.
-pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result<Value, String> {
+pub(crate) fn decode(
+    api_version: &str,
+    kind: &str,
+    mut object: Value,
+) -> Result<Value, DecodeError> {
     let types = ApiTypes::published();
     let structure = types
         .of_kind(api_version, kind)
-        .ok_or_else(|| format!("no kind {kind:?} is registered for version {api_version:?}"))?;
+        .ok_or_else(|| DecodeError::UnknownKind {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+        })?;
     check_structure(types, structure, &mut object, &FieldChain::Root)?;
     Ok(object)
 }
@@ -40,7 +49,7 @@ pub(crate) fn decode_metadata(
     types: &ApiTypes,
     structure: &Structure,
     metadata: &mut Value,
-) -> Result<(), String> {
+) -> Result<(), DecodeError> {
     let path = FieldChain::Field {
         of: &FieldChain::Root,
         structure,
@@ -54,7 +63,7 @@ fn check_structure(
     structure: &Structure,
     value: &mut Value,
     path: &FieldChain<'_>,
-) -> Result<(), String> {
+) -> Result<(), DecodeError> {
     let Value::Object(map) = value else {
         let expected = format!("v1.{}", structure.short_name());
         return Err(path.mismatch(value, &expected));
@@ -87,7 +96,7 @@ fn check_field(
     field: &Field,
     value: &mut Value,
     path: &FieldChain<'_>,
-) -> Result<bool, String> {
+) -> Result<bool, DecodeError> {
     match (field.shape, &mut *value) {
         (_, Value::Null) => return Ok(false),
         (Shape::One, value) => check_value(types, field, value, path)?,
@@ -126,7 +135,7 @@ fn check_value(
     field: &Field,
     value: &mut Value,
     path: &FieldChain<'_>,
-) -> Result<(), String> {
+) -> Result<(), DecodeError> {
     let expected = match field.value {
         ValueType::Structure(_) => {
             let Some(structure) = types.of_value(field.value) else {
@@ -180,7 +189,7 @@ fn is_int32(value: &Value) -> bool {
         .is_some_and(|number| i32::try_from(number).is_ok())
 }
 
-fn check_texts(value: &Value, path: &FieldChain<'_>) -> Result<(), String> {
+fn check_texts(value: &Value, path: &FieldChain<'_>) -> Result<(), DecodeError> {
     let Value::Array(list) = value else {
         return Err(path.mismatch(value, LIST));
     };
@@ -191,8 +200,9 @@ fn check_texts(value: &Value, path: &FieldChain<'_>) -> Result<(), String> {
 }
 
 /// Amounts of resources are in maps, and are rounded up to whole thousandths.
-fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
-    let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
+fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), DecodeError> {
+    let quantity = Quantity::from_json(value);
+    let quantity = quantity.map_err(|error| DecodeError::Quantity(error.to_string()))?;
     let canonical = match shape {
         Shape::Map => quantity.round_up_to_milli(),
         Shape::One | Shape::List => quantity,
@@ -202,8 +212,8 @@ fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
 }
 
 /// Valid base64 is canonical. In a map, null becomes empty bytes.
-fn canonical_bytes(value: &mut Value) -> Result<(), String> {
-    ByteString::deserialize(&*value).map_err(|error| error.to_string())?;
+fn canonical_bytes(value: &mut Value) -> Result<(), DecodeError> {
+    ByteString::deserialize(&*value).map_err(|error| DecodeError::Base64(error.to_string()))?;
     if value.is_null() {
         *value = Value::String(String::new());
     }
@@ -217,7 +227,7 @@ fn check_type_meta(
     name: &str,
     value: &Value,
     path: &FieldChain<'_>,
-) -> Result<bool, String> {
+) -> Result<bool, DecodeError> {
     let expected = match (structure.type_meta, name) {
         (TypeMeta::Version(version), "apiVersion") => version,
         (TypeMeta::Version(_), "kind") => structure.short_name(),
@@ -242,7 +252,7 @@ fn complete(
     types: &ApiTypes,
     structure: &Structure,
     map: &mut Map<String, Value>,
-) -> Result<(), String> {
+) -> Result<(), DecodeError> {
     for field in structure.by_name().iter().filter(|field| field.always) {
         if !map.contains_key(field.json)
             && let Some(value) = empty(types, field)?
@@ -265,14 +275,14 @@ fn complete(
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// The value of an absent field; `None` for raw JSON, which has no empty value.
-fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, String> {
+fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, DecodeError> {
     Ok(Some(match (field.shape, field.value) {
         (Shape::List, _) | (Shape::One, ValueType::Items) => Value::Array(Vec::new()),
         (Shape::Map, _) => Value::Object(Map::new()),
         (Shape::One, ValueType::Raw) => return Ok(None),
         (Shape::One, ValueType::Time) => Value::String(NO_TIME.to_owned()),
         (Shape::One, ValueType::MicroTime) => {
-            return Err(format!("missing field `{}`", field.json));
+            return Err(DecodeError::MissingField(field.json.to_owned()));
         }
         (
             Shape::One,
@@ -356,13 +366,15 @@ mod tests {
         let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
             "metadata": {"name": "web"}, "spec": {"replicas": "three"}});
         assert_eq!(
-            decode("apps/v1", "StatefulSet", object).unwrap_err(),
+            decode("apps/v1", "StatefulSet", object)
+                .unwrap_err()
+                .to_string(),
             "json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of \
              type int32"
         );
         let object = json!({"spec": {"containers": [{"name": "a"}, {"name": 5}]}});
         assert_eq!(
-            decode("v1", "Pod", object).unwrap_err(),
+            decode("v1", "Pod", object).unwrap_err().to_string(),
             "json: cannot unmarshal number into Go struct field Container.spec.containers.name of \
              type string"
         );
@@ -380,6 +392,7 @@ mod tests {
         assert!(
             decode("v1", "Pod", object)
                 .unwrap_err()
+                .to_string()
                 .starts_with("quantities must match")
         );
     }
@@ -466,7 +479,8 @@ mod tests {
             (json!([]), "array into Go value of type v1.Pod"),
         ] {
             let expected = format!("json: cannot unmarshal {expected}");
-            assert_eq!(decode("v1", "Pod", object), Err(expected));
+            let decoded = decode("v1", "Pod", object);
+            assert_eq!(decoded.map_err(|error| error.to_string()), Err(expected));
         }
     }
 

@@ -3,19 +3,23 @@
 use jiff::Timestamp;
 use json_tree::Value;
 
+use super::DecodeError;
 use crate::json::api_types::ValueType;
 
 /// Converts a time to UTC, in whole seconds or in microseconds.
-pub(super) fn canonical(value: &mut Value, kind: ValueType) -> Result<(), String> {
+pub(super) fn canonical(value: &mut Value, kind: ValueType) -> Result<(), DecodeError> {
     let Value::String(text) = value else {
         return Ok(());
     };
     if kind == ValueType::Time && is_canonical(text) {
         return Ok(());
     }
-    let at: Timestamp = text.parse().map_err(|error: jiff::Error| {
-        format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": {error}")
-    })?;
+    let at: Timestamp = text
+        .parse()
+        .map_err(|error: jiff::Error| DecodeError::Time {
+            text: text.clone(),
+            reason: error.to_string(),
+        })?;
     let form = match kind {
         ValueType::MicroTime => "%Y-%m-%dT%H:%M:%S%.6fZ",
         _ => "%Y-%m-%dT%H:%M:%SZ",

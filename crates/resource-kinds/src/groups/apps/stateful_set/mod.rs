@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::{FieldError, names};
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::reads::whole;
@@ -49,7 +50,7 @@ impl Kind for StatefulSet {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         workload::decode(self.info().kind, object)
     }
 

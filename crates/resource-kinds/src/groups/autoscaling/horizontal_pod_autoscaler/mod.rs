@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::FieldError;
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
@@ -55,7 +56,7 @@ impl Kind for HorizontalPodAutoscaler {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         self.info().decode(v1::to_v2(object))
     }
 

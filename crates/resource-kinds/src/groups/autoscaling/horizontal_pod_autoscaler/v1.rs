@@ -6,6 +6,7 @@ use json_tree::{Map, Value, json};
 use object_model::FieldError;
 
 use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer};
@@ -311,7 +312,7 @@ impl Kind for HorizontalPodAutoscalerV1 {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut scaler = self.info().decode(to_v1(object))?;
         // In contrast to version 2, the field is always present.
         if let Some(status) = scaler.get_mut("status") {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use object_model::FieldError;
 
+use crate::json::decode::DecodeError;
 use crate::json::parts;
 use crate::kind::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};
 use crate::kind::reads::{unread, whole};
@@ -72,7 +73,7 @@ impl Kind for Pod {
         INFO
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
+    fn decode(&self, object: Value) -> Result<Value, DecodeError> {
         let mut pod = self.info().decode(object)?;
         if let Some(spec) = pod.get_mut("spec") {
             pod_template::both_account_names(spec);

@@ -21,7 +21,7 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     errors.check_one_of_if_set(&status.get("phase"), PHASES);
     nominated_node(&status, &before, &spec, &mut errors);
     generation(&status.get("observedGeneration"), &mut errors);
-    ended(&status, &before, &spec, &mut errors);
+    check_terminated(&status, &before, &spec, &mut errors);
     addresses(&status, &before, "podIPs", &mut errors);
     if let Some(first) = status.get("hostIPs").items().next()
         && first.get("ip").text() != status.get("hostIP").text()
@@ -57,7 +57,7 @@ fn nominated_node(
 }
 
 /// A terminated container that must not be restarted stays terminated.
-fn ended(
+fn check_terminated(
     status: &Field<'_, '_>,
     before: &Field<'_, '_>,
     spec: &Field<'_, '_>,
