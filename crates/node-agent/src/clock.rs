@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 /// Longest sleep between two reads of the clock: timers of the program stop while the machine is suspended,
 /// but this clock continues.
-const LOOK_MAX: Duration = Duration::from_secs(60);
+const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -30,7 +30,7 @@ pub struct Clock {
 
 /// The content of the clock's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
+struct StoredClock {
     boot_id: String,
     origin: Instant,
     /// A reading of the clock shortly before the file was written.
@@ -43,7 +43,7 @@ impl Clock {
     /// # Errors
     /// Fails if the clock's file cannot be read or written.
     pub fn open(data_dir: &Path, boot_id: &str) -> io::Result<Self> {
-        let kept = match fs::read(file(data_dir)) {
+        let stored = match fs::read(file(data_dir)) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .inspect_err(|error| tracing::warn!(%error, "the node's clock starts again"))
                 .ok(),
@@ -51,15 +51,15 @@ impl Clock {
             Err(error) => return Err(error),
         };
         let clock = Self {
-            origin: origin(kept.as_ref(), boot_id, since_boot(), Timestamp::now()),
+            origin: origin(stored.as_ref(), boot_id, since_boot(), Timestamp::now()),
         };
-        clock.keep(data_dir, boot_id)?;
+        clock.store(data_dir, boot_id)?;
         Ok(clock)
     }
 
     /// A clock that is not stored on disk.
     #[cfg(test)]
-    pub fn unkept() -> Self {
+    pub fn unstored() -> Self {
         Self {
             origin: origin(None, "", since_boot(), Timestamp::now()),
         }
@@ -69,13 +69,13 @@ impl Clock {
     ///
     /// # Errors
     /// Fails if the file cannot be written.
-    pub fn keep(&self, data_dir: &Path, boot_id: &str) -> io::Result<()> {
-        let kept = Kept {
+    pub fn store(&self, data_dir: &Path, boot_id: &str) -> io::Result<()> {
+        let stored = StoredClock {
             boot_id: boot_id.to_owned(),
             origin: self.origin,
             latest: self.instant(),
         };
-        let text = serde_json::to_vec(&kept)?;
+        let text = serde_json::to_vec(&stored)?;
         durable_file::replace(&file(data_dir), &text, 0o644, Durability::PageCache)
     }
 
@@ -93,14 +93,14 @@ impl Clock {
     /// Waits until the monotonic clock has reached `due`.
     pub async fn sleep_until(&self, due: Instant) {
         loop {
-            let left = due.since(self.instant());
-            let Ok(left) = Duration::try_from(left) else {
+            let remaining = due.since(self.instant());
+            let Ok(remaining) = Duration::try_from(remaining) else {
                 return;
             };
-            if left.is_zero() {
+            if remaining.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(LOOK_MAX)).await;
+            tokio::time::sleep(remaining.min(SLEEP_MAX)).await;
         }
     }
 }
@@ -110,22 +110,22 @@ fn file(data_dir: &Path) -> PathBuf {
 }
 
 fn since_boot() -> SignedDuration {
-    let read = clock_gettime(ClockId::Boottime);
-    let nanos = i32::try_from(read.tv_nsec).unwrap_or_default();
-    SignedDuration::new(read.tv_sec, nanos)
+    let time = clock_gettime(ClockId::Boottime);
+    let nanos = i32::try_from(time.tv_nsec).unwrap_or_default();
+    SignedDuration::new(time.tv_sec, nanos)
 }
 
 /// The monotonic clock's reading at boot.
 fn origin(
-    kept: Option<&Kept>,
+    stored: Option<&StoredClock>,
     boot_id: &str,
     since_boot: SignedDuration,
     wall: Timestamp,
 ) -> Instant {
     let now = Instant::reading(wall);
-    match kept {
-        Some(kept) if kept.boot_id == boot_id && !boot_id.is_empty() => kept.origin,
-        Some(kept) => now.max(kept.latest) + -since_boot,
+    match stored {
+        Some(stored) if stored.boot_id == boot_id && !boot_id.is_empty() => stored.origin,
+        Some(stored) => now.max(stored.latest) + -since_boot,
         None => now + -since_boot,
     }
 }
@@ -144,18 +144,18 @@ mod tests {
         let up = SignedDuration::from_secs;
         let first = origin(None, "a", up(100), at(10_000));
         assert_eq!(first + up(100), Instant::reading(at(10_000)));
-        let kept = Kept {
+        let stored = StoredClock {
             boot_id: "a".to_owned(),
             origin: first,
             latest: first + up(150),
         };
         // After a restart without a reboot, a change of the wall clock has no effect.
         for wall in [5_000, 10_100, 90_000] {
-            assert_eq!(origin(Some(&kept), "a", up(200), at(wall)), first);
+            assert_eq!(origin(Some(&stored), "a", up(200), at(wall)), first);
         }
         // After a reboot, the wall clock has the elapsed time, but the monotonic clock does not go back.
         for (wall, expected) in [(20_000, 20_000), (5_000, 10_050)] {
-            let origin = origin(Some(&kept), "b", up(3), at(wall));
+            let origin = origin(Some(&stored), "b", up(3), at(wall));
             assert_eq!(origin + up(3), Instant::reading(at(expected)));
         }
     }
@@ -172,7 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_due_is_not_waited_for() {
-        let clock = Clock::unkept();
+        let clock = Clock::unstored();
         let due = clock.instant();
         clock.sleep_until(due).await;
         clock.sleep_until(Instant::EARLIEST).await;

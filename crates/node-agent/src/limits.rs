@@ -36,6 +36,9 @@ pub const WORKER_MESSAGES_MAX: usize = 256;
 /// Maximum number of consecutive plans with actions; more plans would mean an endless loop.
 pub const PLANS_IN_A_ROW_MAX: u32 = 100;
 
+/// Delay of the next plan after [`PLANS_IN_A_ROW_MAX`] plans with actions.
+pub const PLANS_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+
 /// Maximum size of a probe's or hook's stored output.
 pub const PROBE_OUTPUT_BYTES_MAX: usize = 10 * 1024;
 
@@ -138,7 +141,7 @@ pub const ENVIRONMENT_BYTES_MAX: usize = 6 << 20;
 
 /// Maximum bytes of ConfigMaps and Secrets that are stored for the environments of a pod's containers. They
 /// are used while the API server does not respond.
-pub const KNOWN_ENVIRONMENTS_BYTES_MAX: usize = 1 << 20;
+pub const STORED_ENVIRONMENTS_BYTES_MAX: usize = 1 << 20;
 
 /// The interval at which objects beyond [`WATCHED_OBJECTS_MAX`] are read.
 pub const OBJECT_READ_INTERVAL: Duration = Duration::from_secs(60);

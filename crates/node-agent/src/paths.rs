@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::PodIdentity;
 
 /// The directory of one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,14 +14,8 @@ pub struct PodDir {
 }
 
 impl PodDir {
-    pub fn of(data_dir: &Path, pod: &Pod) -> Self {
-        let meta = &pod.metadata;
-        let name = format!(
-            "{}_{}_{}",
-            meta.namespace.as_deref().unwrap_or_default(),
-            meta.name.as_deref().unwrap_or_default(),
-            meta.uid.as_deref().unwrap_or_default()
-        );
+    pub fn of(data_dir: &Path, pod: &PodIdentity) -> Self {
+        let name = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid);
         Self {
             root: pods_dir(data_dir).join(name),
         }

@@ -19,8 +19,11 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
-use kube_api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use kube_api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
+use object_model::ResourceVersion;
+use pod_lifecycle::PodIdentity;
 use pod_lifecycle::node::lease::{LeaseStep, ends_with_it, step};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
 use resource_kinds::namespaces::NODE_LEASES;
 
@@ -61,7 +64,7 @@ pub struct LeaseKeeper<M: LeasedMachine> {
     length: LeaseLength,
     machine: M,
     /// The resourceVersion of the Lease after the last write of this agent.
-    version: Option<String>,
+    version: Option<ResourceVersion>,
     /// The deadline of an acknowledged renewal that is not written yet.
     unwritten: Option<M::Instant>,
 }
@@ -89,23 +92,20 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         self.write_deadline()?;
         let sent = self.machine.now();
         if let Some(version) = self.version.take() {
-            match self.write(uid, &version, self.machine.epoch(), now).await {
+            match self.write(uid, version, self.machine.epoch(), now).await {
                 // Another write was first, perhaps a write of this agent whose response was lost.
                 Err(error) if is_outrun(&error) => {}
-                written => return self.renewed(written?, sent),
+                result => return self.renewed(&result?, sent),
             }
         }
         let sent = self.machine.now();
-        let read = self.api().get_opt(&self.node).await?;
-        let spec = read
-            .as_ref()
-            .map(|lease| lease.spec.clone().unwrap_or_default());
-        let version = read.map(|lease| lease.metadata.resource_version.unwrap_or_default());
+        let lease = self.api().get_opt(&self.node).await?;
+        let version = lease.as_ref().and_then(version);
+        let spec = lease.map(|lease| lease.spec.unwrap_or_default());
         match step(spec.as_ref(), &self.node, self.machine.epoch()) {
             LeaseStep::Renew { epoch } => {
-                let version = version.unwrap_or_default();
-                let lease = self.write(uid, &version, epoch, now).await?;
-                self.renewed(lease, sent)
+                let lease = self.write_or_create(uid, version, epoch, now).await?;
+                self.renewed(&lease, sent)
             }
             LeaseStep::Return { epoch } => {
                 let node = &self.node;
@@ -117,7 +117,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
                     ),
                     None => tracing::info!(node, epoch, "the node has no lease: an epoch begins"),
                 }
-                self.come_back(uid, version.as_deref(), epoch, now).await
+                self.come_back(uid, version, epoch, now).await
             }
         }
     }
@@ -128,20 +128,17 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
     async fn come_back(
         &mut self,
         uid: Option<&str>,
-        version: Option<&str>,
+        version: Option<ResourceVersion>,
         epoch: i32,
         now: Timestamp,
     ) -> Result<(), M::Error> {
         let _closed = self.machine.close().await;
         self.machine.end_pods().await?;
         let sent = self.machine.now();
-        let lease = match version {
-            Some(version) => self.write(uid, version, epoch, now).await?,
-            None => self.create(uid, epoch, now).await?,
-        };
+        let lease = self.write_or_create(uid, version, epoch, now).await?;
         self.give_up_pods().await?;
         self.machine.store_epoch(epoch)?;
-        self.renewed(lease, sent)
+        self.renewed(&lease, sent)
     }
 
     async fn give_up_pods(&self) -> kube_api_client::Result<()> {
@@ -149,18 +146,24 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         let here = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
         for pod in all.list(&here).await?.items {
             if ends_with_it(&pod) {
-                let namespace = pod.namespace().unwrap_or_default();
-                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-                let uid = pod.metadata.uid.clone().unwrap_or_default();
-                delete(&pods, &pod.name_any(), Delete::of_uid(uid).at_once()).await?;
+                let pod = match PodIdentity::read(&pod) {
+                    Ok(pod) => pod,
+                    Err(error) => {
+                        tracing::error!(%error, "a pod of the node is ignored");
+                        continue;
+                    }
+                };
+                let pods: Api<Pod> = Api::namespaced(self.client.clone(), pod.namespace());
+                let how = Delete::of_uid(pod.uid.as_str()).at_once();
+                delete(&pods, pod.name(), how).await?;
             }
         }
         Ok(())
     }
 
     /// Records an acknowledged renewal.
-    fn renewed(&mut self, lease: Lease, sent: M::Instant) -> Result<(), M::Error> {
-        self.version = lease.metadata.resource_version;
+    fn renewed(&mut self, lease: &Lease, sent: M::Instant) -> Result<(), M::Error> {
+        self.version = version(lease);
         self.unwritten = Some(sent + self.length.duration());
         self.write_deadline()
     }
@@ -179,16 +182,30 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
         Api::namespaced(self.client.clone(), NODE_LEASES)
     }
 
+    /// Writes the Lease over the version that was read, or creates the Lease if there was none.
+    async fn write_or_create(
+        &self,
+        uid: Option<&str>,
+        version: Option<ResourceVersion>,
+        epoch: i32,
+        now: Timestamp,
+    ) -> kube_api_client::Result<Lease> {
+        match version {
+            Some(version) => self.write(uid, version, epoch, now).await,
+            None => self.create(uid, epoch, now).await,
+        }
+    }
+
     /// Writes the Lease over the given version. A recreated Node object owns the Lease, too.
     async fn write(
         &self,
         uid: Option<&str>,
-        version: &str,
+        version: ResourceVersion,
         epoch: i32,
         now: Timestamp,
     ) -> kube_api_client::Result<Lease> {
         let mut meta = json!({
-            "resourceVersion": version,
+            "resourceVersion": version.to_string(),
             "annotations": { ENDS_PODS: "true", FENCED: Value::Null },
         });
         if let Some(uid) = uid {
@@ -237,6 +254,11 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
             ..LeaseSpec::default()
         }
     }
+}
+
+/// `None` for a Lease without a version, which no API server sends: the next renewal reads the Lease again.
+fn version(lease: &Lease) -> Option<ResourceVersion> {
+    lease.metadata.object_version().ok()
 }
 
 fn is_outrun(error: &kube_api_client::Error) -> bool {

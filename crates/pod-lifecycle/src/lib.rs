@@ -8,6 +8,7 @@
 
 pub mod diagnosis;
 pub mod environment;
+mod identity;
 mod input;
 pub mod limits;
 pub mod messages;
@@ -20,7 +21,8 @@ pub mod restart_policy;
 pub mod spec;
 pub mod status;
 
-pub use input::PodInput;
+pub use identity::PodIdentity;
+pub use input::{PodConfirmation, PodInput};
 pub use monotonic::{Instant, Moment};
 pub use plan::{LifecycleAction, PodPlan, Waiting, plan_pod};
 pub use record::backoff::{Backoff, doubled};

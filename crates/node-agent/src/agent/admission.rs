@@ -9,6 +9,8 @@ use std::sync::Arc;
 use controller_framework::{Cache, WatchConfig};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube_api_client::{Api, Client};
+use object_model::Uid;
+use pod_lifecycle::PodIdentity;
 use pod_lifecycle::resources::admission::{PodRejection, rejection, under_pressure};
 use pod_placement::{AdmissionFailure, misfit};
 use process_telemetry::Component;
@@ -42,11 +44,11 @@ impl Admission {
     ) -> Self {
         let name = &node.config.node_name;
         let follow = |fields: String| WatchConfig::default().fields(&fields);
-        let mine = follow(format!("spec.nodeName={name}"));
-        let own = follow(format!("metadata.name={name}"));
+        let pods = follow(format!("spec.nodeName={name}"));
+        let nodes = follow(format!("metadata.name={name}"));
         Self {
-            pods: Cache::spawn(Api::all(client.clone()), mine, component.clone()),
-            nodes: Cache::spawn(Api::all(client.clone()), own, component.clone()),
+            pods: Cache::spawn(Api::all(client.clone()), pods, component.clone()),
+            nodes: Cache::spawn(Api::all(client.clone()), nodes, component.clone()),
             client: client.clone(),
             node,
             monitor,
@@ -63,7 +65,7 @@ impl Admission {
     }
 
     /// The reason why the node rejects a new pod; `None` if it admits the pod.
-    pub async fn rejection(&self, pod: &Pod) -> Option<PodRejection> {
+    pub async fn rejection(&self, identity: &PodIdentity, pod: &Pod) -> Option<PodRejection> {
         let conditions = self.monitor.conditions();
         if let Some(rejection) = under_pressure(pod, &conditions) {
             return Some(rejection);
@@ -78,37 +80,40 @@ impl Admission {
         // Without the Node object, the agent checks only its own limits: the labels of the node are
         // missing.
         let node = self.nodes.get("", &self.node.config.node_name)?;
-        let wanted = PodView::from(pod);
-        let others = self.others(pod);
-        let mut found = misfit(&wanted, &node, &others);
-        if found == Some(AdmissionFailure::NodeAffinity) {
+        let view = PodView::from(pod);
+        let others = self.other_pods(&identity.uid);
+        let mut failure = misfit(&view, &node, &others);
+        if failure == Some(AdmissionFailure::NodeAffinity) {
             // The scheduler may have read newer labels than the agent's cache has.
             let api: Api<Node> = Api::all(self.client.clone());
             match api.get(&self.node.config.node_name).await {
-                Ok(node) => found = misfit(&wanted, &node, &others),
+                Ok(node) => failure = misfit(&view, &node, &others),
                 Err(error) => tracing::warn!(%error, "labels of the node not read"),
             }
         }
-        found.map(|misfit| PodRejection {
+        failure.map(|misfit| PodRejection {
             reason: misfit.reason(),
             message: misfit.message(),
         })
     }
 
-    /// The admitted pods of the node that have not ended, without `pod`.
-    fn others(&self, pod: &Pod) -> Vec<PodView> {
-        let taken = self.admitted.list();
-        let taken = taken.iter().map(|v| (v.pod.metadata.uid.as_deref(), v));
-        let taken: BTreeMap<_, _> = taken.collect();
-        let has_place = |other: &&Arc<Pod>| {
+    /// The admitted pods of the node that have not ended, without the pod with this UID.
+    fn other_pods(&self, uid: &Uid) -> Vec<PodView> {
+        let admitted = self.admitted.list();
+        let admitted = admitted
+            .iter()
+            .map(|view| (view.identity.uid.as_str(), view));
+        let admitted: BTreeMap<&str, _> = admitted.collect();
+        let uses_resources = |other: &&Arc<Pod>| {
             let phase = other.status.as_ref().and_then(|s| s.phase.as_deref());
-            let view = taken.get(&other.metadata.uid.as_deref());
-            other.metadata.uid != pod.metadata.uid
+            let other_uid = other.metadata.uid.as_deref();
+            let view = other_uid.and_then(|uid| admitted.get(uid));
+            other_uid != Some(uid.as_str())
                 && !matches!(phase, Some("Succeeded" | "Failed"))
                 && view.is_some_and(|v| v.record.failure.is_none() || v.record.anything_runs())
         };
         let pods = self.pods.list();
-        let others = pods.iter().filter(has_place);
+        let others = pods.iter().filter(uses_resources);
         others.map(|other| PodView::from(&**other)).collect()
     }
 }

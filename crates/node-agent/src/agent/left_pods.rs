@@ -11,31 +11,36 @@ use std::time::Duration;
 
 use container_runtime::Sandbox;
 use container_runtime::spec::{SandboxState, SandboxStatus};
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use object_model::{IncompleteMetadata, Uid};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::{Hook, Instance, Running, Stop};
 use pod_lifecycle::resources::amounts::NodeResources;
-use pod_lifecycle::{LifecycleAction, PodInput, PodRecord, StopCause, plan_pod, spec};
+use pod_lifecycle::{
+    LifecycleAction, PodConfirmation, PodIdentity, PodInput, PodRecord, StopCause, plan_pod, spec,
+};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::containers::instance::signal_number;
-use crate::containers::lifecycle_hooks;
+use crate::containers::lifecycle_hooks::{self, HookError};
 use crate::machine::machine_info::MachineInfo;
 use crate::paths::{PodDir, runtime_id};
-use crate::pods::recovery::{self, FoundPod};
+use crate::pods::adoption::{self, RecoveredPod};
+use crate::pods::recovery::{self, RecordedPod};
 use crate::probes::prober::ProbeTarget;
 
 /// Interval of the checks whether containers have ended.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The address of a pod on the host network.
-const OF_NODE: &str = "127.0.0.1";
+const NODE_ADDRESS: &str = "127.0.0.1";
 
 /// The pods of a killed agent.
 pub struct LeftPods {
     data_dir: PathBuf,
     clock: Clock,
-    found: BTreeMap<String, FoundPod>,
+    recorded: BTreeMap<Uid, RecordedPod>,
 }
 
 impl LeftPods {
@@ -48,7 +53,7 @@ impl LeftPods {
         Ok(Self {
             data_dir: data_dir.to_owned(),
             clock: Clock::open(data_dir, &machine.boot_id)?,
-            found: recovery::found(data_dir)?,
+            recorded: recovery::recorded_pods(data_dir)?,
         })
     }
 
@@ -58,8 +63,11 @@ impl LeftPods {
     /// # Errors
     /// Fails if the sandbox could not be removed completely.
     pub async fn end(&self, sandbox: &Sandbox) -> container_runtime::Result<Vec<String>> {
-        let notes = match recovery::reconnect(sandbox).await {
-            Ok((state, _)) => self.ending(sandbox, &state).carry_out().await,
+        let notes = match adoption::reconnect(sandbox).await {
+            Ok((state, _)) => match self.ending(sandbox, &state) {
+                Ok(ending) => ending.carry_out().await,
+                Err(error) => vec![error.to_string()],
+            },
             Err(error) => vec![format!(
                 "its shim does not answer ({error}), so no hook has run, and its containers were killed"
             )],
@@ -68,12 +76,15 @@ impl LeftPods {
         Ok(notes)
     }
 
-    fn ending<'a>(&'a self, sandbox: &'a Sandbox, state: &SandboxState) -> Ending<'a> {
-        let found = self.found.get(sandbox.id());
-        let mut pod = match found {
-            Some(found) => Pod::clone(&found.pod),
-            None => recovery::pod_of_sandbox(sandbox),
-        };
+    fn ending<'a>(
+        &'a self,
+        sandbox: &'a Sandbox,
+        state: &SandboxState,
+    ) -> Result<Ending<'a>, IncompleteMetadata> {
+        let unrecorded = RecordedPod::of_sandbox(sandbox)?;
+        let recorded = self.recorded.get(&unrecorded.identity.uid);
+        let recorded = recorded.cloned().unwrap_or(unrecorded);
+        let mut pod = Pod::clone(&recorded.pod);
         let mut notes = Vec::new();
         if pod.spec.is_none() {
             notes.push(
@@ -82,19 +93,26 @@ impl LeftPods {
             );
             pod.spec = Some(spec_of(state));
         }
-        let dir = PodDir::of(&self.data_dir, &pod);
-        let stored = found.map(|found| found.stored.clone()).unwrap_or_default();
-        let now = self.clock.now();
-        let adopted = recovery::adopt(stored, &pod, &dir, Some(state), &|_| None, now);
-        Ending {
+        let identity = recorded.identity;
+        let dir = PodDir::of(&self.data_dir, &identity);
+        let recovered = RecoveredPod {
+            identity: &identity,
+            pod: &pod,
+            dir: &dir,
+            image_id: &|_| None,
+            now: self.clock.now(),
+        };
+        let adopted = block_in_place(|| adoption::adopt(recorded.stored, &recovered, Some(state)));
+        Ok(Ending {
             clock: &self.clock,
             sandbox,
+            identity,
             pod,
             dir,
             record: adopted.record,
             hooks: JoinSet::new(),
             notes,
-        }
+        })
     }
 }
 
@@ -114,11 +132,12 @@ fn spec_of(state: &SandboxState) -> PodSpec {
 struct Ending<'a> {
     clock: &'a Clock,
     sandbox: &'a Sandbox,
+    identity: PodIdentity,
     pod: Pod,
     dir: PodDir,
     record: PodRecord,
     /// Running hooks: the name of the container, and the result.
-    hooks: JoinSet<(String, Result<(), String>)>,
+    hooks: JoinSet<(String, Result<(), HookError>)>,
     notes: Vec<String>,
 }
 
@@ -132,11 +151,11 @@ impl Ending<'_> {
                 break;
             }
             tokio::select! {
-                Some(ended) = self.hooks.join_next() => match ended {
+                Some(result) = self.hooks.join_next() => match result {
                     Ok((container, result)) => self.hook_ended(&container, result),
                     Err(error) => self.notes.push(format!("a preStop hook: {error}")),
                 },
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
             let Ok(state) = self.sandbox.state().await else {
                 break;
@@ -144,8 +163,14 @@ impl Ending<'_> {
             if state.status == SandboxStatus::Dead {
                 break;
             }
-            let at = (&self.dir, self.clock.now());
-            recovery::adopt_containers(&mut self.record, &self.pod, at, &state, &|_| None);
+            let recovered = RecoveredPod {
+                identity: &self.identity,
+                pod: &self.pod,
+                dir: &self.dir,
+                image_id: &|_| None,
+                now: self.clock.now(),
+            };
+            block_in_place(|| adoption::adopt_containers(&mut self.record, &recovered, &state));
         }
         self.notes
     }
@@ -155,9 +180,8 @@ impl Ending<'_> {
             pod: &self.pod,
             record: &self.record,
             previous: &PodStatus::default(),
-            removed: false,
+            confirmation: PodConfirmation::Unconfirmed,
             predecessor: false,
-            confirmed: false,
             node_stops: Some(NodeStop::default()),
             host_ips: &[],
             node_resources: NodeResources::default(),
@@ -175,15 +199,17 @@ impl Ending<'_> {
             } => self.begin(&container, cause, grace_seconds),
             LifecycleAction::Terminate { container } => {
                 let now = self.clock.instant();
-                let of_image = self.running(&container).and_then(|running| {
+                let image_signal = self.running(&container).and_then(|running| {
                     if let Some(stop) = &mut running.stop {
                         stop.signalled_at = Some(now);
                     }
                     running.stop_signal.clone()
                 });
-                let own = self.container(&container).and_then(|c| c.lifecycle);
-                let own = own.and_then(|lifecycle| lifecycle.stop_signal);
-                let signal = own.or(of_image).and_then(|name| signal_number(&name));
+                let lifecycle = self.container(&container).and_then(|c| c.lifecycle);
+                let container_signal = lifecycle.and_then(|lifecycle| lifecycle.stop_signal);
+                let signal = container_signal
+                    .or(image_signal)
+                    .and_then(|name| signal_number(&name));
                 self.signal(&container, signal.unwrap_or(nix::libc::SIGTERM))
                     .await;
             }
@@ -222,24 +248,24 @@ impl Ending<'_> {
             running.stop = Some(stop);
         }
         let Some(hook) = hook else { return };
-        let of_pod = self.record.pod_ips.first().cloned();
-        let asked = ProbeTarget {
+        let pod_ip = self.record.pod_ips.first().cloned();
+        let target = ProbeTarget {
             sandbox: self.sandbox.clone(),
             runtime_id: self.runtime_id(name),
             container,
-            pod_ip: of_pod.unwrap_or_else(|| OF_NODE.to_owned()),
+            pod_ip: pod_ip.unwrap_or_else(|| NODE_ADDRESS.to_owned()),
         };
-        let (pod, name) = (spec::display_name(&self.pod), name.to_owned());
+        let (pod, name) = (self.identity.to_string(), name.to_owned());
         let limit = Duration::from_secs(grace_seconds.unsigned_abs());
         self.hooks.spawn(async move {
-            let ran = lifecycle_hooks::run(&asked, &pod, &hook, limit).await;
-            (name, ran.map(drop))
+            let result = lifecycle_hooks::run(&target, &pod, &hook, limit).await;
+            (name, result.map(drop))
         });
     }
 
-    fn hook_ended(&mut self, container: &str, result: Result<(), String>) {
-        if let Err(why) = result {
-            self.notes.push(format!("a preStop hook failed: {why}"));
+    fn hook_ended(&mut self, container: &str, result: Result<(), HookError>) {
+        if let Err(error) = result {
+            self.notes.push(format!("a preStop hook failed: {error}"));
         }
         let running = self.running(container);
         if let Some(stop) = running.and_then(|running| running.stop.as_mut()) {

@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use host_kernel::block_in_place;
 use kube_api_client::Client;
 use node_lease::LeaseLength;
+use object_model::Uid;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use pod_lifecycle::record::Volumes;
 use process_telemetry::Component;
@@ -40,10 +41,10 @@ use crate::node::lease::{self, LeaseFiles, NodeLease};
 use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
-use crate::pods::recovery::{self, FoundPod};
+use crate::pods::recovery::{self, RecordedPod};
 use crate::volumes::{fs_group, keep_images_growing};
 use crate::worker::WorkerContext;
-use dispatcher::Dispatcher;
+use dispatcher::{Dispatcher, DispatcherStart};
 
 /// A running node agent, the counterpart of kubelet.
 pub struct NodeAgent {
@@ -127,13 +128,13 @@ impl NodeAgent {
         }
         spawn_volume_tasks(&context, csi, keeper.uid_changes(), &background);
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);
-        let run = dispatcher.run(
+        let run = dispatcher.run(DispatcherStart {
             recorded,
             sandboxes,
             keeper,
-            background.shutdown.clone(),
-            component.shutdown,
-        );
+            background: background.shutdown.clone(),
+            shutdown: component.shutdown,
+        });
         let task = tokio::spawn(async move { background.watched("dispatcher", run).await });
         Ok(Self { kubelet, task })
     }
@@ -178,11 +179,11 @@ async fn bind_kubelet_api(
 }
 
 /// The pods of a former agent, by their records.
-fn recorded_pods(config: &Config) -> Result<BTreeMap<String, FoundPod>, Error> {
+fn recorded_pods(config: &Config) -> Result<BTreeMap<Uid, RecordedPod>, Error> {
     let pods = pods_dir(&config.data_dir);
-    let made = block_in_place(|| host_kernel::tree::make_private(&pods));
-    made.map_err(of_directory(&pods))?;
-    block_in_place(|| recovery::found(&config.data_dir)).map_err(of_directory(&pods))
+    let created = block_in_place(|| host_kernel::tree::make_private(&pods));
+    created.map_err(of_directory(&pods))?;
+    block_in_place(|| recovery::recorded_pods(&config.data_dir)).map_err(of_directory(&pods))
 }
 
 /// The length of the node's lease: pods that run may have been started with a longer lease.

@@ -4,31 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::{self, References};
 
 use super::objects::{ApiObjects, Unread};
-use crate::limits::{ENVIRONMENT_BYTES_MAX, KNOWN_ENVIRONMENTS_BYTES_MAX};
+use crate::limits::{ENVIRONMENT_BYTES_MAX, STORED_ENVIRONMENTS_BYTES_MAX};
 
 /// The sources of the environment of each container of a pod at the last start of the container by this
-/// agent. Sources beyond a total of [`KNOWN_ENVIRONMENTS_BYTES_MAX`] are not stored.
+/// agent. Sources beyond a total of [`STORED_ENVIRONMENTS_BYTES_MAX`] are not stored.
 #[derive(Clone, Debug, Default)]
-pub struct KnownEnvironments(Arc<Mutex<BTreeMap<String, environment::Sources>>>);
+pub struct StoredEnvironments(Arc<Mutex<BTreeMap<String, environment::Sources>>>);
 
-impl KnownEnvironments {
-    fn keep(&self, container: &str, sources: &environment::Sources) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.remove(container);
-        let kept: usize = known.values().map(environment::Sources::object_bytes).sum();
-        if kept + sources.object_bytes() <= KNOWN_ENVIRONMENTS_BYTES_MAX {
-            known.insert(container.to_owned(), sources.clone());
+impl StoredEnvironments {
+    fn store(&self, container: &str, sources: &environment::Sources) {
+        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.remove(container);
+        let bytes: usize = stored
+            .values()
+            .map(environment::Sources::object_bytes)
+            .sum();
+        if bytes + sources.object_bytes() <= STORED_ENVIRONMENTS_BYTES_MAX {
+            stored.insert(container.to_owned(), sources.clone());
         }
     }
 
-    fn of(&self, container: &str) -> Option<environment::Sources> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(container).cloned()
+    fn get(&self, container: &str) -> Option<environment::Sources> {
+        let stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.get(container).cloned()
     }
 }
 
@@ -38,18 +41,21 @@ impl ApiObjects {
     /// container.
     pub async fn environment(
         &self,
-        pod: &Pod,
+        namespace: &str,
         container: &str,
         references: References,
         facts: NodeFacts,
-        known: &KnownEnvironments,
+        stored: &StoredEnvironments,
     ) -> Result<environment::Sources, String> {
-        match self.read_environment(pod, references, facts.clone()).await {
+        match self
+            .read_environment(namespace, references, facts.clone())
+            .await
+        {
             Ok(sources) => {
-                known.keep(container, &sources);
+                stored.store(container, &sources);
                 Ok(sources)
             }
-            Err(unread) => match known.of(container).filter(|_| unread.is_away) {
+            Err(unread) => match stored.get(container).filter(|_| unread.is_away) {
                 Some(sources) => Ok(environment::Sources { facts, ..sources }),
                 None => Err(unread.message),
             },
@@ -58,12 +64,11 @@ impl ApiObjects {
 
     async fn read_environment(
         &self,
-        pod: &Pod,
+        namespace: &str,
         references: References,
         facts: NodeFacts,
     ) -> Result<environment::Sources, Unread> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let mut found = environment::Sources {
+        let mut sources = environment::Sources {
             facts,
             ..environment::Sources::default()
         };
@@ -72,9 +77,9 @@ impl ApiObjects {
             if let Some(object) = read.await? {
                 let mut data = object.data.unwrap_or_default();
                 data.retain(|key, _| needed.contains(key));
-                found.config_maps.insert(name, data);
+                sources.config_maps.insert(name, data);
             }
-            check_environment(&found)?;
+            check_environment(&sources)?;
         }
         for (name, needed) in references.secrets {
             let read = self.read::<Secret>("secret", namespace, &name);
@@ -82,11 +87,11 @@ impl ApiObjects {
                 let data = object.data.into_iter().flatten();
                 let data = data.filter(|(key, _)| needed.contains(key));
                 let data = data.map(|(key, ByteString(bytes))| (key, bytes)).collect();
-                found.secrets.insert(name, data);
+                sources.secrets.insert(name, data);
             }
-            check_environment(&found)?;
+            check_environment(&sources)?;
         }
-        Ok(found)
+        Ok(sources)
     }
 }
 
@@ -118,17 +123,17 @@ mod tests {
             )]),
             ..environment::Sources::default()
         };
-        let known = KnownEnvironments::default();
-        let half = KNOWN_ENVIRONMENTS_BYTES_MAX / 2;
-        known.keep("a", &sources(half));
-        known.keep("b", &sources(half));
-        known.keep("c", &sources(2));
-        assert_eq!(known.of("a"), Some(sources(half)));
-        assert_eq!(known.of("c"), None);
+        let stored = StoredEnvironments::default();
+        let half = STORED_ENVIRONMENTS_BYTES_MAX / 2;
+        stored.store("a", &sources(half));
+        stored.store("b", &sources(half));
+        stored.store("c", &sources(2));
+        assert_eq!(stored.get("a"), Some(sources(half)));
+        assert_eq!(stored.get("c"), None);
         // The stored environment of this container is replaced.
-        known.keep("b", &sources(2));
-        known.keep("c", &sources(2));
-        assert_eq!(known.of("c"), Some(sources(2)));
+        stored.store("b", &sources(2));
+        stored.store("c", &sources(2));
+        assert_eq!(stored.get("c"), Some(sources(2)));
         assert!(check_environment(&sources(ENVIRONMENT_BYTES_MAX)).is_ok());
         let refused = check_environment(&sources(ENVIRONMENT_BYTES_MAX + 1))
             .err()

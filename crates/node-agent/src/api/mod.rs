@@ -3,9 +3,9 @@
 pub(crate) mod claim_growth;
 pub(crate) mod environments;
 pub(crate) mod events;
-pub(crate) mod known_status;
 pub(crate) mod objects;
 pub(crate) mod status_writer;
+pub(crate) mod stored_status;
 
 /// Whether the API server did not respond, or is not ready: a later attempt may succeed.
 pub fn is_away(error: &kube_api_client::Error) -> bool {

@@ -23,6 +23,7 @@ use kube_api_client::{Api, Client, PartialObjectMeta, Patch, PatchParams, PostPa
 use pod_lifecycle::environment::service_env;
 use process_telemetry::Component;
 use process_telemetry::backoff;
+use resource_kinds::MetadataIdentity;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -256,9 +257,9 @@ impl ApiObjects {
         let volume = volume.and_then(|spec| spec.volume_name.clone());
         let volume = volume.filter(|volume| !volume.is_empty());
         let (Some("Bound"), Some(volume)) = (phase, volume) else {
-            let ns = claim.metadata.namespace.as_deref().unwrap_or_default();
-            let name = claim.metadata.name.as_deref().unwrap_or_default();
-            return Err(format!("PVC {ns}/{name} is not bound"));
+            let key = claim.metadata.object_key();
+            let key = key.map_err(|error| error.to_string())?;
+            return Err(format!("PVC {key} is not bound"));
         };
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         let found = in_time(api.get_opt(&volume)).await;
@@ -280,12 +281,12 @@ impl ApiObjects {
         claim: &PersistentVolumeClaim,
         patch: &Value,
     ) -> Result<PersistentVolumeClaim, String> {
-        let namespace = claim.metadata.namespace.clone().unwrap_or_default();
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        let key = claim.metadata.object_key();
+        let key = key.map_err(|error| error.to_string())?;
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let written = in_time(api.patch_status(&name, &params, &patch)).await;
-        written.map_err(|error| format!("write the status of PVC {namespace}/{name}: {error}"))
+        let stored = in_time(api.patch_status(&key.name, &params, &patch)).await;
+        stored.map_err(|error| format!("write the status of PVC {key}: {error}"))
     }
 
     pub async fn runtime_handler(&self, class: &str) -> Result<String, String> {
@@ -300,7 +301,9 @@ impl ApiObjects {
     /// A new token for the pod's service account, bound to the pod.
     pub async fn token(&self, pod: &Pod, wanted: TokenWanted) -> Result<Token, String> {
         let meta = &pod.metadata;
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let failed = |error: String| format!("failed to fetch token: {error}");
+        let namespace = meta.object_namespace();
+        let namespace = namespace.map_err(|error| failed(error.to_string()))?;
         let account = pod
             .spec
             .as_ref()
@@ -320,12 +323,11 @@ impl ApiObjects {
             }),
             status: None,
         };
-        let failed = |error: String| format!("failed to fetch token: {error}");
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let params = PostParams::default();
-        let answer = in_time(api.create_subresource("token", account, &params, &request)).await;
-        let answer: TokenRequest = answer.map_err(failed)?;
-        let status = answer
+        let response = in_time(api.create_subresource("token", account, &params, &request)).await;
+        let response: TokenRequest = response.map_err(failed)?;
+        let status = response
             .status
             .ok_or_else(|| failed("empty answer".to_owned()))?;
         let value = status

@@ -7,7 +7,9 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, message, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams};
+use pod_lifecycle::PodIdentity;
 use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
+use thiserror::Error;
 
 use crate::limits::REQUEST_TIMEOUT;
 
@@ -16,9 +18,24 @@ pub enum StatusWriteResult {
     /// The write succeeded; the pod is in its stored form.
     Done(Box<Pod>),
     /// The pod is deleted in the API.
-    Gone,
+    NotFound,
     /// The write failed and may be tried again.
-    Failed(String),
+    Failed(StatusWriteError),
+}
+
+/// A write or a deletion that failed and may be tried again.
+#[derive(Debug, Error)]
+pub enum StatusWriteError {
+    #[error("{}", message(.0))]
+    Request(Box<kube_api_client::Error>),
+    #[error("the API server did not answer in time")]
+    TimedOut,
+}
+
+impl From<kube_api_client::Error> for StatusWriteError {
+    fn from(error: kube_api_client::Error) -> Self {
+        Self::Request(Box::new(error))
+    }
 }
 
 /// The difference between the stored and the desired status, as a strategic merge patch; `None` if
@@ -131,35 +148,30 @@ fn replaced(value: &Value) -> Value {
 }
 
 /// Writes the changed part of a pod's status, if the pod still has its UID.
-pub async fn write(client: &Client, pod: &Pod, difference: Value) -> StatusWriteResult {
-    let meta = &pod.metadata;
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let name = meta.name.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let patch = Patch::Strategic(json!({"metadata": {"uid": meta.uid}, "status": difference}));
+pub async fn write(client: &Client, pod: &PodIdentity, difference: Value) -> StatusWriteResult {
+    let api: Api<Pod> = Api::namespaced(client.clone(), pod.namespace());
+    let patch =
+        Patch::Strategic(json!({"metadata": {"uid": pod.uid.as_str()}, "status": difference}));
     let params = PatchParams::default();
-    let request = api.patch_status(name, &params, &patch);
+    let request = api.patch_status(pod.name(), &params, &patch);
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(pod)) => StatusWriteResult::Done(Box::new(pod)),
         Ok(Err(error)) => match refusal(&error) {
-            WriteRefusal::NotFound => StatusWriteResult::Gone,
-            _ => StatusWriteResult::Failed(message(&error)),
+            WriteRefusal::NotFound => StatusWriteResult::NotFound,
+            _ => StatusWriteResult::Failed(error.into()),
         },
-        Err(_) => StatusWriteResult::Failed("the API server did not answer in time".to_owned()),
+        Err(_) => StatusWriteResult::Failed(StatusWriteError::TimedOut),
     }
 }
 
 /// Deletes the object of a pod after the node has cleaned up the pod.
-pub async fn remove(client: &Client, pod: &Pod) -> Result<(), String> {
-    let meta = &pod.metadata;
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let name = meta.name.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let how = Delete::of_uid(meta.uid.clone().unwrap_or_default()).at_once();
-    match tokio::time::timeout(REQUEST_TIMEOUT, delete(&api, name, how)).await {
+pub async fn remove(client: &Client, pod: &PodIdentity) -> Result<(), StatusWriteError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), pod.namespace());
+    let how = Delete::of_uid(pod.uid.as_str()).at_once();
+    match tokio::time::timeout(REQUEST_TIMEOUT, delete(&api, pod.name(), how)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(message(&error)),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(StatusWriteError::TimedOut),
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser};
 use host_kernel::tree;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Container;
+use object_model::Uid;
 use pod_lifecycle::record::{Exit, Running, User};
 use pod_lifecycle::{Moment, messages};
 use sha2::{Digest, Sha256};
@@ -18,11 +19,11 @@ use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_ME
 use crate::paths::PodDir;
 
 /// The user and groups of a container's process, in the form of the record.
-pub(crate) fn user_of(found: &ResolvedUser) -> User {
+pub(crate) fn user_of(user: &ResolvedUser) -> User {
     User {
-        uid: found.uid,
-        gid: found.gid,
-        groups: found.groups.clone(),
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups.clone(),
     }
 }
 
@@ -36,8 +37,8 @@ pub(crate) fn image_id(image: &image_store::Image) -> String {
 
 /// The stop signal of an image's containers; `SIGTERM` if the image names no signal.
 pub(crate) fn stop_signal(image: &image_store::Image) -> String {
-    let own = image.config.stop_signal.as_deref();
-    own.unwrap_or("SIGTERM").to_owned()
+    let signal = image.config.stop_signal.as_deref();
+    signal.unwrap_or("SIGTERM").to_owned()
 }
 
 /// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` as a number.
@@ -61,13 +62,12 @@ pub(crate) fn signal_number(name: &str) -> Option<i32> {
 }
 
 /// The id of an instance in the pod's status: 64 hexadecimal digits, globally unique.
-pub(crate) fn public_id(pod: &Pod, container: &str, restart_count: u32) -> String {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+pub(crate) fn public_id(uid: &Uid, container: &str, restart_count: u32) -> String {
     let digest = Sha256::digest(format!("{uid}/{container}/{restart_count}"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(crate) fn make_message_file(path: &Path) -> std::io::Result<()> {
+pub(crate) fn create_message_file(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -107,17 +107,17 @@ pub(crate) fn exit_of(
     }
 }
 
-/// The container's termination message: its message file, or the end of its log if requested.
-pub(crate) fn last_words(
+/// The container's termination message: its message file, or the end of its log if requested. Reads files.
+pub(crate) fn termination_message(
     dir: &PodDir,
     container: &Container,
     restart_count: u32,
     code: i32,
 ) -> Option<String> {
     let path = dir.termination_log(&container.name, restart_count);
-    let said = read_limited(&path, TERMINATION_MESSAGE_BYTES_MAX as u64).unwrap_or_default();
-    if !said.is_empty() {
-        return Some(said);
+    let message = read_limited(&path, TERMINATION_MESSAGE_BYTES_MAX as u64).unwrap_or_default();
+    if !message.is_empty() {
+        return Some(message);
     }
     let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if !from_log || code == 0 {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_come_from_the_file_or_the_log() {
+    fn termination_messages_come_from_the_file_or_the_log() {
         let temp = tempfile::tempdir().unwrap();
         let dir = PodDir::at(temp.path().to_path_buf());
         let mut container = Container {
@@ -173,17 +173,17 @@ mod tests {
             "2026-01-01T00:00:00.000000000Z stderr F boom\n",
         )
         .unwrap();
-        make_message_file(&dir.termination_log("c", 0)).unwrap();
-        assert_eq!(last_words(&dir, &container, 0, 1), None);
+        create_message_file(&dir.termination_log("c", 0)).unwrap();
+        assert_eq!(termination_message(&dir, &container, 0, 1), None);
         container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
         assert_eq!(
-            last_words(&dir, &container, 0, 1).as_deref(),
+            termination_message(&dir, &container, 0, 1).as_deref(),
             Some("boom\n")
         );
-        assert_eq!(last_words(&dir, &container, 0, 0), None);
+        assert_eq!(termination_message(&dir, &container, 0, 0), None);
         fs::write(dir.termination_log("c", 0), "out of cheese").unwrap();
         assert_eq!(
-            last_words(&dir, &container, 0, 1).as_deref(),
+            termination_message(&dir, &container, 0, 1).as_deref(),
             Some("out of cheese")
         );
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{HTTPHeader, LifecycleHandler};
+use thiserror::Error;
 
 use crate::probes::http_probe::{self, HttpProbeError, HttpTarget};
 use crate::probes::prober::{self, CommandResult, ProbeTarget, run_command};
@@ -10,83 +11,109 @@ use crate::probes::prober::{self, CommandResult, ProbeTarget, run_command};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookOutcome {
     /// The hook succeeded with the specified protocol.
-    AsAsked,
+    Succeeded,
     /// The hook's server does not speak TLS, although the hook has the scheme `HTTPS`.
     WithoutTls,
+}
+
+/// A hook that failed. Only the pod's status may contain the text, because events have more readers.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum HookError {
+    #[error(
+        "Exec lifecycle hook ([{command}]) for Container {container:?} in Pod {pod:?} failed - error: {reason}"
+    )]
+    Command {
+        command: String,
+        container: String,
+        pod: String,
+        /// The reason with the output of the command.
+        reason: String,
+    },
+    #[error(
+        "HTTP lifecycle hook ({path}) for Container {container:?} in Pod {pod:?} failed - error: {reason}"
+    )]
+    Request {
+        path: String,
+        container: String,
+        pod: String,
+        reason: String,
+    },
+    #[error("Cannot run handler: invalid handler")]
+    NoHandler,
 }
 
 /// Runs a hook of the pod (`name_namespace(uid)`) until it ends or times out.
 ///
 /// Any response to a request is a success, as in kubelet: the status code does not count. The API accepts a
 /// `tcpSocket`, which has no effect.
-///
-/// # Errors
-/// The error with the output of the command. Only the pod's status may contain the error, because events
-/// have more readers.
 pub async fn run(
-    asked: &ProbeTarget,
+    target: &ProbeTarget,
     pod: &str,
     hook: &LifecycleHandler,
     limit: Duration,
-) -> Result<HookOutcome, String> {
-    let container = &asked.container.name;
-    let failed = |what: String, why: String| {
-        format!("{what} for Container {container:?} in Pod {pod:?} failed - error: {why}")
-    };
+) -> Result<HookOutcome, HookError> {
+    let container = &target.container.name;
     if let Some(action) = &hook.exec {
         let words = action.command.clone().unwrap_or_default();
-        let shown = words.join(" ");
-        let why = match run_command(asked, words, limit).await {
-            CommandResult::Exited(0, _) => return Ok(HookOutcome::AsAsked),
+        let command = words.join(" ");
+        let reason = match run_command(target, words, limit).await {
+            CommandResult::Exited(0, _) => return Ok(HookOutcome::Succeeded),
             CommandResult::Exited(code, output) => {
-                format!("command '{shown}' exited with {code}: , message: {output:?}")
+                format!("command '{command}' exited with {code}: , message: {output:?}")
             }
-            CommandResult::TimedOut => format!("command '{shown}' timed out, message: \"\""),
+            CommandResult::TimedOut => format!("command '{command}' timed out, message: \"\""),
             CommandResult::Failed(message) => format!("{message}, message: \"\""),
         };
-        return Err(failed(format!("Exec lifecycle hook ([{shown}])"), why));
+        return Err(HookError::Command {
+            command,
+            container: container.clone(),
+            pod: pod.to_owned(),
+            reason,
+        });
     }
     if let Some(action) = &hook.http_get {
-        let path = action.path.as_deref().unwrap_or_default();
-        let failed = |why| failed(format!("HTTP lifecycle hook ({path})"), why);
+        let failed = |reason: String| HookError::Request {
+            path: action.path.clone().unwrap_or_default(),
+            container: container.clone(),
+            pod: pod.to_owned(),
+            reason,
+        };
         let headers = action.http_headers.as_deref().unwrap_or_default();
-        let target = prober::target(asked, action).map_err(failed)?;
-        let answer = ask(target, headers, limit).await;
-        return answer.map_err(|unanswered| failed(unanswered.into()));
+        let url = prober::http_target(target, action).map_err(|error| failed(error.to_string()))?;
+        let outcome = request(url, headers, limit).await;
+        return outcome.map_err(|error| failed(error.to_string()));
     }
     if let Some(action) = &hook.sleep {
-        let wanted = Duration::from_secs(action.seconds.max(0).unsigned_abs());
-        tokio::time::sleep(wanted.min(limit)).await;
-        return Ok(HookOutcome::AsAsked);
+        let duration = Duration::from_secs(action.seconds.max(0).unsigned_abs());
+        tokio::time::sleep(duration.min(limit)).await;
+        return Ok(HookOutcome::Succeeded);
     }
-    Err("Cannot run handler: invalid handler".to_owned())
+    Err(HookError::NoHandler)
 }
 
 /// Sends an HTTP request. If the hook has the scheme `HTTPS` and the server does not speak TLS, a second
 /// request follows without TLS and without the header `Authorization`. As kubelet, because early versions
 /// of Kubernetes ignored the scheme.
-async fn ask(
+async fn request(
     mut target: HttpTarget,
     headers: &[HTTPHeader],
     limit: Duration,
 ) -> Result<HookOutcome, HttpProbeError> {
     const AGENT: &str = "kube-lifecycle/1.36";
-    let begun = Instant::now();
-    let unanswered = match http_probe::get(target.clone(), AGENT, headers, limit).await {
-        Ok(_) => return Ok(HookOutcome::AsAsked),
-        Err(unanswered) => unanswered,
+    let started = Instant::now();
+    let error = match http_probe::get(target.clone(), AGENT, headers, limit).await {
+        Ok(_) => return Ok(HookOutcome::Succeeded),
+        Err(error) => error,
     };
-    if !target.tls || !matches!(unanswered, HttpProbeError::NotTls(_)) {
-        return Err(unanswered);
+    if !target.tls || !matches!(error, HttpProbeError::NotTls(_)) {
+        return Err(error);
     }
     target.tls = false;
     let mut headers = headers.to_vec();
     headers.retain(|header| !header.name.eq_ignore_ascii_case("authorization"));
-    let left = limit.saturating_sub(begun.elapsed());
-    let answer = http_probe::get(target, AGENT, &headers, left).await;
-    answer
-        .map(|_| HookOutcome::WithoutTls)
-        .map_err(|_| unanswered)
+    let remaining = limit.saturating_sub(started.elapsed());
+    let response = http_probe::get(target, AGENT, &headers, remaining).await;
+    response.map(|_| HookOutcome::WithoutTls).map_err(|_| error)
 }
 
 #[cfg(test)]
@@ -103,14 +130,14 @@ mod tests {
             name: name.to_owned(),
             value: value.to_owned(),
         });
-        let done = ask(plain.clone(), &headers, PATIENCE).await;
-        assert_eq!(done, Ok(HookOutcome::AsAsked));
+        let outcome = request(plain.clone(), &headers, PATIENCE).await;
+        assert_eq!(outcome, Ok(HookOutcome::Succeeded));
         assert!(asked.lock().unwrap().concat().contains("Bearer secret"));
 
         asked.lock().unwrap().clear();
         let by_https = HttpTarget { tls: true, ..plain };
-        let done = ask(by_https, &headers, PATIENCE).await;
-        assert_eq!(done, Ok(HookOutcome::WithoutTls));
+        let outcome = request(by_https, &headers, PATIENCE).await;
+        assert_eq!(outcome, Ok(HookOutcome::WithoutTls));
         let asked = asked.lock().unwrap().last().unwrap().to_lowercase();
         assert!(asked.starts_with("get / http/1.1\r\n"), "{asked}");
         assert!(asked.contains("x: y\r\n"), "{asked}");
@@ -124,7 +151,7 @@ mod tests {
             tls: true,
             ..nobody
         };
-        assert!(ask(by_https, &[], PATIENCE).await.is_err());
+        assert!(request(by_https, &[], PATIENCE).await.is_err());
         assert_eq!(asked.lock().unwrap().len(), 1);
     }
 }

@@ -13,10 +13,11 @@ use pod_lifecycle::environment::expansion::expand;
 use pod_lifecycle::environment::hostname::Names;
 use pod_lifecycle::environment::{arguments, last_of_each};
 use pod_lifecycle::resources::qos::qos_class;
-use pod_lifecycle::{node, spec};
+use pod_lifecycle::{PodIdentity, node, spec};
 
 use super::devices::devices;
 use super::security_context::{check_non_root, security, user_spec};
+use super::spec_error::SpecError;
 use crate::config::LogLimits;
 use crate::paths::{PodDir, runtime_id};
 use crate::resource_limits::{amount, container_resources, pod_resources};
@@ -62,11 +63,15 @@ fn network_sysctls(own_users: bool) -> [(&'static str, &'static str); 2] {
 
 /// The sandbox of a pod that may have `pids_max` processes and threads. `lease` is the node's Lease, for
 /// pods that stop when the Lease expires.
-pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64, lease: NodeLease) -> SandboxSpec {
+pub fn sandbox_spec(
+    identity: &PodIdentity,
+    pod: &Pod,
+    names: &Names,
+    pids_max: i64,
+    lease: NodeLease,
+) -> SandboxSpec {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
-    let meta = &pod.metadata;
-    let own = |value: &Option<String>| value.clone().unwrap_or_default();
     let context = spec.security_context.as_ref();
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let own_users = spec.host_users == Some(false);
@@ -74,12 +79,12 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64, lease: NodeLease) -
     if !spec::uses_host_network(spec) {
         sysctls.extend(network_sysctls(own_users).map(owned));
     }
-    let wanted = context.and_then(|context| context.sysctls.as_ref());
-    for sysctl in wanted.into_iter().flatten() {
+    let specified = context.and_then(|context| context.sysctls.as_ref());
+    for sysctl in specified.into_iter().flatten() {
         sysctls.insert(sysctl.name.clone(), sysctl.value.clone());
     }
     SandboxSpec {
-        id: own(&meta.uid),
+        id: identity.uid.to_string(),
         hostname: names.kernel.clone(),
         host_network: spec::uses_host_network(spec),
         host_ipc: spec.host_ipc == Some(true),
@@ -93,69 +98,69 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64, lease: NodeLease) -
         },
         lease: node::lease::ends_with_it(pod).then_some(lease),
         annotations: [
-            ("io.kubernetes.pod.name".to_owned(), own(&meta.name)),
-            (
-                "io.kubernetes.pod.namespace".to_owned(),
-                own(&meta.namespace),
-            ),
-            ("io.kubernetes.pod.uid".to_owned(), own(&meta.uid)),
+            ("io.kubernetes.pod.name", identity.name()),
+            ("io.kubernetes.pod.namespace", identity.namespace()),
+            ("io.kubernetes.pod.uid", identity.uid.as_str()),
         ]
+        .map(owned)
         .into(),
     }
 }
 
 /// The specification of one instance of a container.
-///
-/// # Errors
-/// A message for users about the error in the pod's specification.
-pub fn container_spec(of: &ContainerInputs<'_>) -> Result<ContainerSpec, String> {
-    let container = of.container;
-    let id = runtime_id(&container.name, of.restart_count);
+pub fn container_spec(inputs: &ContainerInputs<'_>) -> Result<ContainerSpec, SpecError> {
+    let container = inputs.container;
+    let id = runtime_id(&container.name, inputs.restart_count);
     let empty = PodSpec::default();
-    let pod_spec = of.pod.spec.as_ref().unwrap_or(&empty);
+    let pod_spec = inputs.pod.spec.as_ref().unwrap_or(&empty);
     let pod_context = pod_spec.security_context.as_ref();
     let context = container.security_context.as_ref();
-    let user = user_spec(pod_context, context, &of.image.user)?;
-    check_non_root(of, pod_context, context, &user)?;
-    let root = of.dir.rootfs(&id);
-    let args = arguments(container, &of.image.entrypoint, &of.image.cmd, of.env);
+    let user = user_spec(pod_context, context, &inputs.image.user)?;
+    check_non_root(inputs, pod_context, context, &user)?;
+    let root = inputs.dir.rootfs(&id);
+    let args = arguments(
+        container,
+        &inputs.image.entrypoint,
+        &inputs.image.cmd,
+        inputs.env,
+    );
     if args.is_empty() {
-        return Err("no command specified".to_owned());
+        return Err(SpecError::NoCommand);
     }
     Ok(ContainerSpec {
         name: container.name.clone(),
         rootfs: RootfsSpec {
-            lowerdirs: of.layers.to_vec(),
+            lowerdirs: inputs.layers.to_vec(),
             upper_dir: root.join("upper"),
             work_dir: root.join("work"),
             read_only: context.and_then(|c| c.read_only_root_filesystem) == Some(true),
         },
         args,
-        env: environment(of),
+        env: environment(inputs),
         cwd: container
             .working_dir
             .clone()
             .filter(|dir| !dir.is_empty())
-            .unwrap_or_else(|| of.image.working_dir.clone()),
+            .unwrap_or_else(|| inputs.image.working_dir.clone()),
         user,
-        mounts: mounts(of)?,
-        devices: devices(of)?,
+        mounts: mounts(inputs)?,
+        devices: devices(inputs)?,
         resources: container_resources(container.resources.as_ref()),
         security: Security {
             // True if any volume of the pod is in a project, because processes of one container may reach
             // the files of another container.
-            keeps_projects: of.volumes.values().any(|volume| volume.in_project),
-            ..security(pod_context, context, of.seccomp_profiles)?
+            keeps_projects: inputs.volumes.values().any(|volume| volume.in_project),
+            ..security(pod_context, context, inputs.seccomp_profiles)?
         },
-        process_target: of.process_target.map(str::to_owned),
-        oom_score_adj: Some(oom_score_adj(pod_spec, container, of.node_memory_bytes)),
+        process_target: inputs.process_target.map(str::to_owned),
+        oom_score_adj: Some(oom_score_adj(pod_spec, container, inputs.node_memory_bytes)),
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         log: LogSpec {
-            path: Some(of.dir.log(&container.name, of.restart_count)),
-            file_bytes_max: of.logs.file_bytes_max,
-            files_max: of.logs.files_max,
+            path: Some(inputs.dir.log(&container.name, inputs.restart_count)),
+            file_bytes_max: inputs.logs.file_bytes_max,
+            files_max: inputs.logs.files_max,
         },
         annotations: [
             (
@@ -164,7 +169,7 @@ pub fn container_spec(of: &ContainerInputs<'_>) -> Result<ContainerSpec, String>
             ),
             (
                 "io.kubernetes.container.restartCount".to_owned(),
-                of.restart_count.to_string(),
+                inputs.restart_count.to_string(),
             ),
         ]
         .into(),
@@ -174,17 +179,23 @@ pub fn container_spec(of: &ContainerInputs<'_>) -> Result<ContainerSpec, String>
 }
 
 /// The image's variables, the host name and the pod's variables. The last value of a name is used.
-fn environment(of: &ContainerInputs<'_>) -> Vec<EnvVar> {
+fn environment(inputs: &ContainerInputs<'_>) -> Vec<EnvVar> {
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    let own = [("PATH", ROOT_PATH), ("HOSTNAME", of.names.kernel.as_str())];
-    let of_image = of.image.env.iter();
-    let of_image = of_image.map(|line| line.split_once('=').unwrap_or((line, "")));
-    let all = own.into_iter().chain(of_image).map(pair);
-    let mut found = last_of_each(all.chain(of.env.iter().cloned()).collect());
-    if of.container.tty == Some(true) && !found.iter().any(|(name, _)| name == "TERM") {
-        found.push(pair(("TERM", "xterm")));
+    let defaults = [
+        ("PATH", ROOT_PATH),
+        ("HOSTNAME", inputs.names.kernel.as_str()),
+    ];
+    let of_image = inputs
+        .image
+        .env
+        .iter()
+        .map(|line| line.split_once('=').unwrap_or((line, "")));
+    let all = defaults.into_iter().chain(of_image).map(pair);
+    let mut variables = last_of_each(all.chain(inputs.env.iter().cloned()).collect());
+    if inputs.container.tty == Some(true) && !variables.iter().any(|(name, _)| name == "TERM") {
+        variables.push(pair(("TERM", "xterm")));
     }
-    found
+    variables
         .into_iter()
         .map(|(name, value)| EnvVar { name, value })
         .collect()
@@ -201,28 +212,28 @@ fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory: u64) -> i32
                 .resources
                 .as_ref()
                 .and_then(|r| r.requests.as_ref());
-            let asked = amount(requests, "memory").map_or(0, |m| m.value());
+            let requested = amount(requests, "memory").map_or(0, |m| m.value());
             let node = i64::try_from(node_memory).unwrap_or(i64::MAX).max(1);
-            let score = 1000 - asked.saturating_mul(1000) / node;
+            let score = 1000 - requested.saturating_mul(1000) / node;
             i32::try_from(score.clamp(3, 999)).unwrap_or(999)
         }
     }
 }
 
-fn mounts(of: &ContainerInputs<'_>) -> Result<Vec<Mount>, String> {
-    let mut found = Vec::new();
-    for mount in of.container.volume_mounts.iter().flatten() {
-        found.push(volume_mount(of, mount)?);
+fn mounts(inputs: &ContainerInputs<'_>) -> Result<Vec<Mount>, SpecError> {
+    let mut mounts = Vec::new();
+    for mount in inputs.container.volume_mounts.iter().flatten() {
+        mounts.push(volume_mount(inputs, mount)?);
     }
-    let context = of.container.security_context.as_ref();
+    let context = inputs.container.security_context.as_ref();
     let read_only_root = context.and_then(|c| c.read_only_root_filesystem) == Some(true);
-    let state_file = |path: PathBuf, target: &str, read_only: bool, found: &mut Vec<Mount>| {
-        // The pod's own mount at that path has priority.
-        if !found
+    let state_file = |path: PathBuf, target: &str, read_only: bool, mounts: &mut Vec<Mount>| {
+        // A mount of the pod's specification at that path has priority.
+        if !mounts
             .iter()
             .any(|mount| mount.destination.as_os_str() == target)
         {
-            found.push(Mount {
+            mounts.push(Mount {
                 destination: PathBuf::from(target),
                 source: bind(path, None, Propagation::Private),
                 read_only,
@@ -231,23 +242,25 @@ fn mounts(of: &ContainerInputs<'_>) -> Result<Vec<Mount>, String> {
     };
     // As kubelet and containerd: some state files are read-only if the root file system is read-only, the
     // other files are always writable.
-    state_file(of.dir.hosts(), "/etc/hosts", false, &mut found);
-    let hostname = of.dir.hostname();
-    state_file(hostname, "/etc/hostname", read_only_root, &mut found);
-    let resolver = of.dir.resolv_conf();
-    state_file(resolver, "/etc/resolv.conf", read_only_root, &mut found);
-    let target = termination_path(of.container);
-    let file = of.dir.termination_log(&of.container.name, of.restart_count);
-    state_file(file, target, false, &mut found);
-    Ok(found)
+    state_file(inputs.dir.hosts(), "/etc/hosts", false, &mut mounts);
+    let hostname = inputs.dir.hostname();
+    state_file(hostname, "/etc/hostname", read_only_root, &mut mounts);
+    let resolver = inputs.dir.resolv_conf();
+    state_file(resolver, "/etc/resolv.conf", read_only_root, &mut mounts);
+    let target = termination_path(inputs.container);
+    let file = inputs
+        .dir
+        .termination_log(&inputs.container.name, inputs.restart_count);
+    state_file(file, target, false, &mut mounts);
+    Ok(mounts)
 }
 
 pub fn termination_path(container: &Container) -> &str {
-    let own = container
+    let path = container
         .termination_message_path
         .as_deref()
         .filter(|path| !path.is_empty());
-    own.unwrap_or("/dev/termination-log")
+    path.unwrap_or("/dev/termination-log")
 }
 
 fn bind(path: PathBuf, sub_path: Option<PathBuf>, propagation: Propagation) -> MountSource {
@@ -259,14 +272,15 @@ fn bind(path: PathBuf, sub_path: Option<PathBuf>, propagation: Propagation) -> M
     }
 }
 
-fn volume_mount(of: &ContainerInputs<'_>, mount: &VolumeMount) -> Result<Mount, String> {
+fn volume_mount(inputs: &ContainerInputs<'_>, mount: &VolumeMount) -> Result<Mount, SpecError> {
     let name = &mount.name;
-    let volume = of
+    let volume = inputs
         .volumes
         .get(name)
-        .ok_or_else(|| format!("volume \"{name}\" is not mounted"))?;
+        .ok_or_else(|| SpecError::VolumeNotMounted(name.clone()))?;
     let value = |name: &str| {
-        of.env
+        inputs
+            .env
             .iter()
             .rev()
             .find(|(n, _)| n == name)
@@ -277,7 +291,7 @@ fn volume_mount(of: &ContainerInputs<'_>, mount: &VolumeMount) -> Result<Mount, 
         (_, Some(template)) if !template.is_empty() => {
             let path = expand(template, value);
             if path.contains("$(") {
-                return Err(format!("subPathExpr {template:?} names unknown variables"));
+                return Err(SpecError::UnknownVariables(template.to_owned()));
             }
             Some(path)
         }
@@ -287,7 +301,7 @@ fn volume_mount(of: &ContainerInputs<'_>, mount: &VolumeMount) -> Result<Mount, 
         .as_deref()
         .is_some_and(|path| path.starts_with('/') || climbs(path))
     {
-        return Err(format!("subPath of volume \"{name}\" leads out of it"));
+        return Err(SpecError::SubPathOutside(name.clone()));
     }
     let propagation = match mount.mount_propagation.as_deref() {
         Some("HostToContainer") => Propagation::HostToContainer,
@@ -328,7 +342,7 @@ mod tests {
     use resource_kinds::annotations::ENDS_WITH_LEASE;
 
     use super::*;
-    use crate::containers::security_context::unmet_wishes;
+    use crate::containers::security_context::unsupported_settings;
     use crate::volumes::{BlockVolume, Prepared};
 
     fn built(pod: json_tree::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
@@ -367,6 +381,7 @@ mod tests {
             node_memory_bytes: 1 << 30,
             process_target: None,
         })
+        .map_err(|error| error.to_string())
     }
 
     fn image() -> ImageConfig {
@@ -416,18 +431,20 @@ mod tests {
     fn a_pods_sandbox_has_its_limits_and_parameters() {
         // statefulset.md 12.16
         let huge = |size: &str| json!({"limits": {"hugepages-2Mi": size, "hugepages-1Gi": "1Gi"}});
-        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p"}, "spec": {
+        let pod: Pod = json_tree::from_value(json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
             "securityContext": {"sysctls": [
                 {"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]},
             "containers": [{"name": "a", "resources": huge("4Mi")},
                 {"name": "b", "resources": huge("8Mi")}]}}))
         .unwrap();
         let names = pod_lifecycle::environment::hostname::names(&pod, "cluster.local").unwrap();
+        let identity = PodIdentity::read(&pod).unwrap();
         let lease = NodeLease {
             page: "/page".into(),
             warning_ms: 10_000,
         };
-        let sandbox = sandbox_spec(&pod, &names, 99, lease.clone());
+        let sandbox = sandbox_spec(&identity, &pod, &names, 99, lease.clone());
         assert_eq!(sandbox.lease, None);
         assert_eq!(sandbox.resources.pids, Some(99));
         let pages = [("1GB".to_owned(), 2 << 30), ("2MB".to_owned(), 12 << 20)];
@@ -437,7 +454,7 @@ mod tests {
         let mut failing_over = pod;
         let mark = ENDS_WITH_LEASE.to_owned();
         failing_over.metadata.annotations = Some([(mark, "true".to_owned())].into());
-        let sandbox = sandbox_spec(&failing_over, &names, 99, lease.clone());
+        let sandbox = sandbox_spec(&identity, &failing_over, &names, 99, lease.clone());
         assert_eq!(sandbox.lease, Some(lease));
     }
 
@@ -512,7 +529,7 @@ mod tests {
                 {"containerPort": 81, "hostPort": 8081, "hostIP": "::1"}]}]}}))
         .unwrap();
         assert_eq!(
-            unmet_wishes(&pod),
+            unsupported_settings(&pod),
             ["container c: hostPort 8081 is not served on ::1: this node's pods have IPv4 only"]
         );
     }

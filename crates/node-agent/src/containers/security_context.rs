@@ -6,41 +6,43 @@ use std::path::{Component, Path};
 use container_runtime::spec::{ID_MAX, Seccomp, Security, UserSpec};
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 use pod_lifecycle::spec;
+use thiserror::Error;
 
 use super::runtime_spec::ContainerInputs;
+use super::spec_error::SpecError;
 
 /// The RuntimeClass handlers of the built-in runtime.
 const BUILT_IN_RUNTIMES: [&str; 3] = ["", "mainstay", "runc"];
 
+/// The node has no such handler of a RuntimeClass.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("failed to get sandbox runtime: no runtime for {0:?} is configured")]
+pub struct UnknownHandler(String);
+
 /// Whether the node has the handler of a RuntimeClass.
-///
-/// # Errors
-/// Fails if the node has no such handler; the text is for users.
-pub fn check_runtime(handler: &str) -> Result<(), String> {
+pub fn check_runtime(handler: &str) -> Result<(), UnknownHandler> {
     if BUILT_IN_RUNTIMES.contains(&handler) {
         return Ok(());
     }
-    Err(format!(
-        "failed to get sandbox runtime: no runtime for {handler:?} is configured"
-    ))
+    Err(UnknownHandler(handler.to_owned()))
 }
 
 /// Settings of the pod that this node does not support but that are harmless, for a warning.
-pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
+pub fn unsupported_settings(pod: &Pod) -> Vec<String> {
     let Some(pod_spec) = &pod.spec else {
         return Vec::new();
     };
-    let mut unmet = Vec::new();
+    let mut unsupported = Vec::new();
     for (_, container) in spec::containers(pod_spec) {
-        let wanted = container.ports.iter().flatten();
-        let wanted = wanted.filter(|port| port.host_port.is_some_and(|number| number > 0));
-        let refused = wanted.filter_map(|port| {
+        let ports = container.ports.iter().flatten();
+        let host_ports = ports.filter(|port| port.host_port.is_some_and(|number| number > 0));
+        let refused = host_ports.filter_map(|port| {
             service_routing::host_address(port.host_ip.as_deref())
                 .err()
                 .map(|address| (port.host_port.unwrap_or_default(), address))
         });
         if !spec::uses_host_network(pod_spec) {
-            unmet.extend(refused.map(|(port, address)| {
+            unsupported.extend(refused.map(|(port, address)| {
                 format!(
                     "container {}: hostPort {port} is not served on {address}: this node's pods \
                      have IPv4 only",
@@ -49,18 +51,18 @@ pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
             }));
         }
     }
-    unmet
+    unsupported
 }
 
 /// The user of the process.
 ///
 /// # Errors
-/// Fails if the pod names an id out of range. The API server rejects such ids.
+/// The pod names an id out of range. The API server rejects such ids.
 pub fn user_spec(
     pod: Option<&PodSecurityContext>,
     own: Option<&SecurityContext>,
     image_user: &str,
-) -> Result<UserSpec, String> {
+) -> Result<UserSpec, SpecError> {
     let uid = own
         .and_then(|c| c.run_as_user)
         .or_else(|| pod.and_then(|c| c.run_as_user));
@@ -85,29 +87,28 @@ pub fn user_spec(
 
 /// A user or group id. An id out of range is an error and never treated as absent: an absent id would
 /// select the image's user.
-fn id(wanted: i64) -> Result<u32, String> {
-    let id = u32::try_from(wanted).ok().filter(|id| *id <= ID_MAX);
-    id.ok_or_else(|| {
-        format!("user or group {wanted}: uids and gids must be between 0 and {ID_MAX}")
-    })
+fn id(number: i64) -> Result<u32, SpecError> {
+    let id = u32::try_from(number).ok().filter(|id| *id <= ID_MAX);
+    id.ok_or(SpecError::IdOutOfRange(number))
 }
 
 /// Checks `runAsNonRoot` of the pod against the image's user.
 pub fn check_non_root(
-    of: &ContainerInputs<'_>,
+    inputs: &ContainerInputs<'_>,
     pod: Option<&PodSecurityContext>,
     own: Option<&SecurityContext>,
     user: &UserSpec,
-) -> Result<(), String> {
-    let wanted = own
+) -> Result<(), SpecError> {
+    let run_as_non_root = own
         .and_then(|c| c.run_as_non_root)
         .or_else(|| pod.and_then(|c| c.run_as_non_root));
-    if wanted != Some(true) {
+    if run_as_non_root != Some(true) {
         return Ok(());
     }
-    check_not_root(user).map_err(|reason| {
-        let (pod, container) = (spec::display_name(of.pod), &of.container.name);
-        format!("{reason} (pod: \"{pod}\", container: {container})")
+    check_not_root(user).map_err(|reason| SpecError::MayBeRoot {
+        reason,
+        pod: spec::display_name(inputs.pod),
+        container: inputs.container.name.clone(),
     })
 }
 
@@ -144,7 +145,7 @@ pub fn security(
     pod: Option<&PodSecurityContext>,
     own: Option<&SecurityContext>,
     profiles: &Path,
-) -> Result<Security, String> {
+) -> Result<Security, SpecError> {
     let capabilities = own.and_then(|c| c.capabilities.as_ref());
     let profile = own
         .and_then(|c| c.seccomp_profile.as_ref())
@@ -163,7 +164,7 @@ pub fn security(
     })
 }
 
-fn seccomp(profile: Option<&SeccompProfile>, profiles: &Path) -> Result<Seccomp, String> {
+fn seccomp(profile: Option<&SeccompProfile>, profiles: &Path) -> Result<Seccomp, SpecError> {
     let Some(profile) = profile else {
         return Ok(Seccomp::Unconfined);
     };
@@ -175,10 +176,7 @@ fn seccomp(profile: Option<&SeccompProfile>, profiles: &Path) -> Result<Seccomp,
             if name.components().all(inside) {
                 Ok(Seccomp::Localhost(profiles.join(name)))
             } else {
-                let name = name.display();
-                Err(format!(
-                    "localhostProfile {name} is not below the node's profiles"
-                ))
+                Err(SpecError::ProfileOutside(name.display().to_string()))
             }
         }
         _ => Ok(Seccomp::Unconfined),
@@ -210,6 +208,7 @@ mod tests {
                 (Some(pod(None, Some(vec![1, wrong]))), None),
             ] {
                 let refused = user_spec(pod.as_ref(), own.as_ref(), "1000").unwrap_err();
+                let refused = refused.to_string();
                 assert!(refused.contains("between 0 and 2147483647"), "{refused}");
             }
         }

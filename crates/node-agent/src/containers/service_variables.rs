@@ -3,38 +3,48 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use host_kernel::durable_file::{self, Durability};
+use thiserror::Error;
 
 use crate::paths::PodDir;
 
 /// Variables and their values.
 type Variables = Vec<(String, String)>;
 
+/// There are neither current nor stored variables.
+#[derive(Debug, Error)]
+pub enum ServiceVariablesError {
+    #[error("read {}: {error}", path.display())]
+    Read { path: PathBuf, error: io::Error },
+    /// The text is kubelet's.
+    #[error("services have not yet been read at least once, cannot construct envvars")]
+    NotSynced,
+}
+
 /// The current variables of a pod, which are stored on disk; without current variables, the stored ones.
-///
-/// # Errors
-/// Fails if there are neither current nor stored variables; the text is kubelet's.
-pub fn latest(dir: &PodDir, present: Option<Variables>) -> Result<Variables, String> {
+pub fn latest(
+    dir: &PodDir,
+    current: Option<Variables>,
+) -> Result<Variables, ServiceVariablesError> {
     let file = dir.service_variables();
-    let kept = match fs::read(&file) {
+    let stored = match fs::read(&file) {
         Ok(bytes) => serde_json::from_slice(&bytes).ok(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(format!("read {}: {error}", file.display())),
+        Err(error) => return Err(ServiceVariablesError::Read { path: file, error }),
     };
-    let Some(present) = present else {
-        return kept.ok_or_else(|| {
-            "services have not yet been read at least once, cannot construct envvars".to_owned()
-        });
+    let Some(current) = current else {
+        return stored.ok_or(ServiceVariablesError::NotSynced);
     };
-    if kept.as_ref() != Some(&present) {
-        let bytes = serde_json::to_vec(&present).unwrap_or_default();
-        let kept = durable_file::replace(&file, &bytes, 0o600, Durability::PageCache);
-        if let Err(error) = kept {
-            tracing::warn!(file = %file.display(), %error, "variables of Services not kept");
+    if stored.as_ref() != Some(&current) {
+        let bytes = serde_json::to_vec(&current).unwrap_or_default();
+        let replaced = durable_file::replace(&file, &bytes, 0o600, Durability::PageCache);
+        if let Err(error) = replaced {
+            tracing::warn!(file = %file.display(), %error, "variables of Services not stored");
         }
     }
-    Ok(present)
+    Ok(current)
 }
 
 #[cfg(test)]
@@ -46,7 +56,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = PodDir::at(temp.path().join("n_p_u"));
         fs::create_dir_all(dir.state()).unwrap();
-        let refused = latest(&dir, None).unwrap_err();
+        let refused = latest(&dir, None).unwrap_err().to_string();
         assert!(
             refused.starts_with("services have not yet been read"),
             "{refused}"

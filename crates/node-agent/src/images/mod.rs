@@ -15,6 +15,7 @@ use jiff::SignedDuration;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use pod_lifecycle::messages;
+use resource_kinds::MetadataIdentity;
 use tokio::sync::{Notify, RwLock};
 
 use crate::api::events::PodEvents;
@@ -43,7 +44,7 @@ pub struct Puller {
     /// Notified when a pull needs more disk space than is free.
     pub disk_space_wanted: Notify,
     /// Read-locked during lookups and mounts of images, so that no image is removed meanwhile.
-    pub looks: RwLock<()>,
+    pub lookups: RwLock<()>,
 }
 
 /// The image name with the tag replaced by a digest.
@@ -75,7 +76,7 @@ impl Puller {
             monitor,
             limiter: PullLimiter::default(),
             disk_space_wanted: Notify::new(),
-            looks: RwLock::default(),
+            lookups: RwLock::default(),
         }
     }
 
@@ -88,9 +89,9 @@ impl Puller {
         events: &PodEvents,
     ) -> Result<Image, ImageTrouble> {
         // The pod manager has the pod, so images that are present from now on are not collected.
-        let look = self.looks.read().await;
+        let lookup = self.lookups.read().await;
         let present = self.look(name, events)?;
-        drop(look);
+        drop(lookup);
         let policy = policy(pull_policy, name);
         let mut secrets = None;
         let allowed = match &present {
@@ -198,24 +199,37 @@ impl Puller {
 
     /// The credentials that the pod's pull secrets hold for the image's registry.
     async fn secrets(&self, pod: &Pod, image: &str, events: &PodEvents) -> Vec<PullSecret> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = match pod.metadata.object_namespace() {
+            Ok(namespace) => namespace,
+            Err(error) => {
+                tracing::error!(%error, "pull secrets of a pod not read");
+                return Vec::new();
+            }
+        };
         let spec = pod.spec.as_ref();
         let names = spec
             .and_then(|spec| spec.image_pull_secrets.as_ref())
             .into_iter()
             .flatten();
-        let mut found = Vec::new();
+        let mut pull_secrets = Vec::new();
         let mut missing = Vec::new();
         for reference in names {
             match self.api_objects.secret(namespace, &reference.name).await {
                 Ok(Some(secret)) => {
+                    let uid = match secret.metadata.object_uid() {
+                        Ok(uid) => uid,
+                        Err(error) => {
+                            tracing::error!(secret = reference.name, %error, "pull secret");
+                            continue;
+                        }
+                    };
                     let holder = SecretName {
                         namespace: namespace.to_owned(),
                         name: reference.name.clone(),
-                        uid: secret.metadata.uid.clone().unwrap_or_default(),
+                        uid: uid.to_string(),
                     };
-                    let own = credentials_of(&secret, image).into_iter();
-                    found.extend(own.map(|credentials| PullSecret {
+                    let all = credentials_of(&secret, image).into_iter();
+                    pull_secrets.extend(all.map(|credentials| PullSecret {
                         credentials,
                         holder: holder.clone(),
                     }));
@@ -229,7 +243,7 @@ impl Puller {
             let text = messages::pull_secrets_missing(&missing);
             events.warning(messages::FAILED_TO_RETRIEVE_PULL_SECRET, text);
         }
-        found
+        pull_secrets
     }
 }
 

@@ -122,6 +122,7 @@ fn probe_page(counts: &ProbeCounts) -> Page {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
+    use pod_lifecycle::PodIdentity;
     use pod_lifecycle::record::probes::ProbeOutcome;
     use pod_lifecycle::spec::ProbeKind;
 
@@ -133,6 +134,7 @@ mod tests {
         let pod: Pod = json_tree::from_value(json!({"metadata":
             {"name": "p", "namespace": "n", "uid": "u"}}))
         .unwrap();
+        let pod = PodIdentity::read(&pod).unwrap();
         let counts = ProbeCounts::default();
         for outcome in [
             ProbeOutcome::Success,
@@ -153,7 +155,7 @@ mod tests {
             )
         };
         assert_eq!(lines(&counts), line("failed", 1) + &line("successful", 2));
-        counts.forget(&pod);
+        counts.forget(&pod.uid);
         assert_eq!(lines(&counts), "");
     }
 }

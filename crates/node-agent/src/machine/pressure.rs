@@ -263,7 +263,12 @@ mod tests {
             thresholds: thresholds.parse().unwrap(),
             transition_period: SignedDuration::from_mins(5),
         };
-        Monitor::new(policy, Clock::unkept(), Path::new("/proc"), Path::new("/"))
+        Monitor::new(
+            policy,
+            Clock::unstored(),
+            Path::new("/proc"),
+            Path::new("/"),
+        )
     }
 
     // findings-2 R34
@@ -275,7 +280,7 @@ mod tests {
             thresholds: Thresholds::none(),
             transition_period: SignedDuration::ZERO,
         };
-        let monitor = Monitor::new(policy, Clock::unkept(), &pods, temp.path());
+        let monitor = Monitor::new(policy, Clock::unstored(), &pods, temp.path());
         let changes = monitor.record_errors();
         monitor.record_not_stored(&io::ErrorKind::StorageFull.into());
         assert_eq!(monitor.record_error(), None);
@@ -341,7 +346,7 @@ mod tests {
         let kept = apart.keep_free_of_images();
         assert_eq!(kept, KeepFree { bytes: 7, files: 3 });
         let policy = apart.policy.clone();
-        let shared = Monitor::new(policy, Clock::unkept(), Path::new("/"), Path::new("/"));
+        let shared = Monitor::new(policy, Clock::unstored(), Path::new("/"), Path::new("/"));
         assert_eq!(shared.keep_free_of_images().bytes, 9);
         let none = Thresholds::none();
         assert_eq!(shortages(&none, &seen), []);

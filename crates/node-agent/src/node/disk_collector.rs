@@ -48,15 +48,12 @@ fn pause_after(round: Duration) -> Duration {
 /// often.
 fn measure_all(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
     let views = pods.list();
-    let uids = views
-        .iter()
-        .filter_map(|view| view.pod.metadata.uid.as_deref());
+    let uids = views.iter().map(|view| view.identity.uid.as_str());
     figures.keep(&uids.collect::<BTreeSet<&str>>());
     for view in &views {
-        let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
-        let known = figures.of(uid);
+        let last = figures.of(view.identity.uid.as_str());
         let is_fresh = |at| clock.instant().since(at) < LOCAL_STORAGE_PERIOD;
-        if known.is_none_or(|known| !is_fresh(known.at.instant)) {
+        if last.is_none_or(|last| !is_fresh(last.at.instant)) {
             view.measure_files(figures, clock);
         }
     }

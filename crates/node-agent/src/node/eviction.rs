@@ -10,7 +10,6 @@ use controller_framework::EventType;
 use host_kernel::{block_in_place, blocking_value, tree};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
 use pod_lifecycle::resources::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
-use pod_lifecycle::spec;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -39,10 +38,10 @@ impl EvictionManager {
         let rounds = async {
             loop {
                 match self.relieve().await {
-                    Some((gone, Resource::Memory)) => self.wait_for_end(&gone).await,
+                    Some((evicted, Resource::Memory)) => self.wait_for_end(&evicted).await,
                     // Disks report freed space with a delay.
-                    Some((gone, Resource::EphemeralStorage | Resource::Inodes)) => {
-                        self.wait_for_end(&gone).await;
+                    Some((evicted, Resource::EphemeralStorage | Resource::Inodes)) => {
+                        self.wait_for_end(&evicted).await;
                         sleep(NODE_CHECK_PERIOD).await;
                     }
                     None => sleep(NODE_CHECK_PERIOD).await,
@@ -68,8 +67,8 @@ impl EvictionManager {
             self.reclaim(shortage.signal).await;
             shortage = *self.monitor.observe().first()?;
         }
-        let gone = self.evict(shortage).await?;
-        Some((gone, shortage.signal.resource()))
+        let evicted = self.evict(shortage).await?;
+        Some((evicted, shortage.signal.resource()))
     }
 
     /// Removes unused data from the full file system.
@@ -100,7 +99,9 @@ impl EvictionManager {
         let resource = shortage.signal.resource();
         // A pod without running containers has no usage.
         let mut views = self.pods.list();
-        views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
+        views.retain(|view| {
+            !view.has_ended() && view.record.failure.is_none() && has_resources(view)
+        });
         let measured = views.clone();
         let apart = block_in_place(|| self.monitor.images_are_apart());
         let (disk, clock) = (self.disk.clone(), self.node.clock);
@@ -134,7 +135,7 @@ impl EvictionManager {
         let candidate = candidates.get(index)?;
         let view = views.get(index)?;
         tracing::warn!(
-            pod = spec::display_name(&view.pod),
+            pod = %view.identity,
             signal = shortage.signal.name(),
             threshold = shortage.threshold,
             available = shortage.available,
@@ -148,14 +149,14 @@ impl EvictionManager {
     }
 
     /// Waits, up to a limit, until the pod has ended, because its usage is not free before.
-    async fn wait_for_end(&self, gone: &PodView) {
-        let begun = Instant::now();
-        while begun.elapsed() < EVICTION_WAIT {
+    async fn wait_for_end(&self, evicted: &PodView) {
+        let started = Instant::now();
+        while started.elapsed() < EVICTION_WAIT {
             let views = self.pods.list();
-            let left = views
+            let view = views
                 .iter()
-                .find(|view| view.pod.metadata.uid == gone.pod.metadata.uid);
-            if !left.is_some_and(|view| is_here(view)) {
+                .find(|view| view.identity.uid == evicted.identity.uid);
+            if !view.is_some_and(|view| has_resources(view)) {
                 return;
             }
             sleep(EVICTION_POLL).await;
@@ -180,7 +181,8 @@ fn remove_logs_of_ended(view: &PodView) -> bool {
     removed
 }
 
-fn is_here(view: &PodView) -> bool {
+/// Whether the pod has a sandbox or volumes on the node.
+fn has_resources(view: &PodView) -> bool {
     view.record.sandbox != Sandbox::None || view.record.volumes != Volumes::None
 }
 

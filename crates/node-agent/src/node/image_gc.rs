@@ -4,7 +4,7 @@
 //! [`pod_lifecycle::node::image_gc`] chooses the images, and [`image_store`] ensures that no image in use
 //! is removed. This module lists the images in use: the images of all pods that have not ended. A pod is in
 //! the pod manager before its worker looks up its images. The lookup and the mount hold a read lock of
-//! `Puller::looks`, and the removal holds the write lock.
+//! `Puller::lookups`, and the removal holds the write lock.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -187,7 +187,7 @@ impl ImageCollector {
     /// the removal.
     async fn turn(&self) -> Result<RwLockWriteGuard<'_, ()>, String> {
         for _ in 0..TRIES {
-            if let Ok(turn) = self.puller.looks.try_write() {
+            if let Ok(turn) = self.puller.lookups.try_write() {
                 return Ok(turn);
             }
             sleep(PAUSE).await;

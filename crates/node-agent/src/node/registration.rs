@@ -25,7 +25,7 @@ use super::lease::{LeaseError, NodeLease};
 use super::new_node::NewNode;
 use super::node_status::{ExtendedResources, address_of, conditions, extended, own_part};
 use crate::api::is_away;
-use crate::api::known_status::KnownStatus;
+use crate::api::stored_status::StoredStatus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
@@ -47,15 +47,15 @@ pub struct NodeKeeper {
     is_registered: bool,
     lease: NodeLease,
     volumes_in_use: watch::Receiver<BTreeSet<String>>,
-    stored: KnownStatus<NodeStatus>,
-    told: Seen,
+    stored: StoredStatus<NodeStatus>,
+    reported: NodeObservation,
     /// The node's part of the stored status after the last write.
-    left: Option<Value>,
+    last_written: Option<Value>,
 }
 
 /// The observed state that the node's status reports.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Seen {
+struct NodeObservation {
     pressure: BTreeSet<Condition>,
     /// The reason why no pod can be started.
     fault: Option<String>,
@@ -98,11 +98,11 @@ impl NodeKeeper {
             clock,
             uid: watch::Sender::default(),
             is_registered: false,
-            stored: KnownStatus::new(NodeStatus::default()),
-            told: Seen::default(),
-            left: None,
+            stored: StoredStatus::new(NodeStatus::default()),
+            reported: NodeObservation::default(),
+            last_written: None,
         };
-        match timeout(REGISTRATION_PATIENCE, keeper.make_or_take_over()).await {
+        match timeout(REGISTRATION_PATIENCE, keeper.create_or_adopt()).await {
             // The Lease is renewed before any pod is started: after a fence, pods of an earlier epoch are
             // stopped first.
             Ok(Ok(())) => keeper.renew_lease().await,
@@ -130,59 +130,59 @@ impl NodeKeeper {
         self.uid.subscribe()
     }
 
-    fn has_uid(&self, node: &Node) {
+    fn record_uid(&self, node: &Node) {
         let uid = &node.metadata.uid;
         self.uid
             .send_if_modified(|before| std::mem::replace(before, uid.clone()) != *uid);
     }
 
     /// Creates the Node object, or adopts the existing one, and writes the status.
-    async fn make_or_take_over(&mut self) -> Result<(), kube_api_client::Error> {
+    async fn create_or_adopt(&mut self) -> Result<(), kube_api_client::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
-        let mut wanted = self.object();
+        let mut object = self.object();
         // A new object has `volumesInUse` from its first version on, so that no volume is detached in
         // between.
         let in_use = self.volumes_in_use.borrow().iter().cloned().collect();
-        wanted.status.get_or_insert_default().volumes_in_use = Some(in_use);
-        let node = match api.create(&PostParams::default(), &wanted).await {
+        object.status.get_or_insert_default().volumes_in_use = Some(in_use);
+        let node = match api.create(&PostParams::default(), &object).await {
             Ok(node) => {
-                self.has_uid(&node);
+                self.record_uid(&node);
                 // An epoch begins before the first pods are bound to the node, because these pods belong to
                 // the epoch.
                 self.renew_lease().await;
                 node
             }
             Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {
-                let own = json!({"metadata": {
-                    "labels": wanted.metadata.labels,
+                let metadata = json!({"metadata": {
+                    "labels": object.metadata.labels,
                     "annotations": self.config.annotations,
                 }});
-                let patch = Patch::Strategic(own);
+                let patch = Patch::Strategic(metadata);
                 api.patch(&self.config.node_name, &PatchParams::default(), &patch)
                     .await?
             }
             Err(error) => return Err(error),
         };
-        self.has_uid(&node);
+        self.record_uid(&node);
         let status = node.status.clone().unwrap_or_default();
         let former = address_of(&status);
-        self.stored.answered(&node, status);
-        let seen = self.observe();
-        self.write_status(&seen).await?;
-        self.told = Seen {
-            address: former.or(seen.address),
-            ..seen
+        self.stored.record_response(&node, status);
+        let observation = self.observe();
+        self.write_status(&observation).await?;
+        self.reported = NodeObservation {
+            address: former.or(observation.address),
+            ..observation
         };
         self.is_registered = true;
         Ok(())
     }
 
-    fn observe(&self) -> Seen {
+    fn observe(&self) -> NodeObservation {
         let images = block_in_place(|| self.config.images.list()).unwrap_or_else(|error| {
             tracing::warn!(%error, "images not listed");
             Vec::new()
         });
-        Seen {
+        NodeObservation {
             pressure: self.monitor.conditions(),
             fault: block_in_place(|| self.monitor.fault()),
             images: status_images(images),
@@ -195,8 +195,13 @@ impl NodeKeeper {
         }
     }
 
-    /// Renews the Lease and the status until `shutdown`; `own` is the cache of this node's Node object.
-    pub async fn keep(mut self, recorder: Recorder, own: Cache<Node>, shutdown: CancellationToken) {
+    /// Renews the Lease and the status until `shutdown`; `nodes` has only this node's object.
+    pub async fn keep(
+        mut self,
+        recorder: Recorder,
+        nodes: Cache<Node>,
+        shutdown: CancellationToken,
+    ) {
         let mut lease_tick = interval(self.config.lease_length.renewal_period());
         lease_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check_tick = interval(NODE_CHECK_PERIOD);
@@ -206,13 +211,13 @@ impl NodeKeeper {
         let mut group_errors = self.monitor.group_errors();
         let mut address = self.config.node_ip.clone();
         let mut volumes_in_use = self.volumes_in_use.clone();
-        let mut changes = own.subscribe();
+        let mut changes = nodes.subscribe();
         let mut written = Instant::now();
         let mut retry = (!self.is_registered).then(Instant::now);
-        self.announce(&recorder, &BTreeSet::new(), &self.told.pressure);
+        self.announce(&recorder, &BTreeSet::new(), &self.reported.pressure);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return self.keep_clock(),
+                () = shutdown.cancelled() => return self.store_clock(),
                 _ = lease_tick.tick() => {
                     if self.is_registered {
                         self.renew_lease().await;
@@ -229,44 +234,44 @@ impl NodeKeeper {
                 Some(_) = changes.next() => {}
             }
             retry = None;
-            let node = own.get("", &self.config.node_name);
+            let node = nodes.get("", &self.config.node_name);
             if let Some(node) = node.as_ref().filter(|_| self.is_registered) {
-                self.has_uid(node);
+                self.record_uid(node);
             }
-            let done = match node {
+            let result = match node {
                 _ if !self.is_registered => {
-                    let done = in_time(self.make_or_take_over()).await;
-                    if done.is_ok() {
+                    let result = in_time(self.create_or_adopt()).await;
+                    if result.is_ok() {
                         lease_tick.reset_immediately();
                     }
-                    done
+                    result
                 }
-                None if own.is_synced() => {
-                    let done = in_time(self.register_again(&recorder)).await;
-                    if done.is_ok() {
+                None if nodes.is_synced() => {
+                    let result = in_time(self.register_again(&recorder)).await;
+                    if result.is_ok() {
                         lease_tick.reset_immediately();
                     }
-                    done
+                    result
                 }
                 None => continue,
-                Some(node) if !self.has_own_annotations(&node) => {
-                    in_time(self.make_or_take_over()).await
+                Some(node) if !self.has_configured_annotations(&node) => {
+                    in_time(self.create_or_adopt()).await
                 }
                 Some(node) => {
                     let status = node.status.clone().unwrap_or_default();
-                    self.stored.watched(&*node, status);
-                    let seen = self.observe();
-                    let as_told = seen == self.told && self.is_as_left();
-                    if as_told && written.elapsed() < NODE_STATUS_PERIOD {
+                    self.stored.record_watched(&*node, status);
+                    let observation = self.observe();
+                    let is_reported = observation == self.reported && self.is_as_last_written();
+                    if is_reported && written.elapsed() < NODE_STATUS_PERIOD {
                         continue;
                     }
-                    in_time(self.tell(&recorder, seen)).await
+                    in_time(self.report(&recorder, observation)).await
                 }
             };
-            match done {
+            match result {
                 Ok(()) => {
                     written = Instant::now();
-                    self.keep_clock();
+                    self.store_clock();
                 }
                 Err(error) => {
                     tracing::warn!(error, "node status not written");
@@ -276,26 +281,26 @@ impl NodeKeeper {
         }
     }
 
-    fn keep_clock(&self) {
-        let kept = self
+    fn store_clock(&self) {
+        let stored = self
             .clock
-            .keep(&self.config.data_dir, &self.machine.boot_id);
-        if let Err(error) = kept {
+            .store(&self.config.data_dir, &self.machine.boot_id);
+        if let Err(error) = stored {
             tracing::warn!(%error, "the node's clock is not stored");
         }
     }
 
     /// Writes the observed status, and sends events about changes.
-    async fn tell(
+    async fn report(
         &mut self,
         recorder: &Recorder,
-        seen: Seen,
+        observation: NodeObservation,
     ) -> Result<(), kube_api_client::Error> {
-        self.write_status(&seen).await?;
-        self.announce(recorder, &self.told.pressure, &seen.pressure);
-        self.announce_readiness(recorder, &self.told, &seen);
-        self.announce_address(recorder, self.told.address, seen.address);
-        self.told = seen;
+        self.write_status(&observation).await?;
+        self.announce(recorder, &self.reported.pressure, &observation.pressure);
+        self.announce_readiness(recorder, &self.reported, &observation);
+        self.announce_address(recorder, self.reported.address, observation.address);
+        self.reported = observation;
         Ok(())
     }
 
@@ -303,9 +308,9 @@ impl NodeKeeper {
     /// deleted node.
     async fn register_again(&mut self, recorder: &Recorder) -> Result<(), kube_api_client::Error> {
         tracing::warn!(node = self.config.node_name, "the node's object is gone");
-        let registered = self.make_or_take_over().await;
+        let result = self.create_or_adopt().await;
         // A possible reason: another node has the pod range of this node now.
-        if let Err(error) = &registered
+        if let Err(error) = &result
             && error.code().is_some_and(|code| (400..500).contains(&code))
         {
             let name = &self.config.node_name;
@@ -316,21 +321,22 @@ impl NodeKeeper {
             let reason = "NodeNotRegistered";
             recorder.event(event_reference(name), EventType::Warning, reason, message);
         }
-        registered
+        result
     }
 
     /// Whether the node's annotations have the values that the node wrote. An administrator may have
     /// changed them.
-    fn has_own_annotations(&self, node: &Node) -> bool {
+    fn has_configured_annotations(&self, node: &Node) -> bool {
         let stored = node.metadata.annotations.as_ref();
-        let mut own = self.config.annotations.iter();
-        own.all(|(name, value)| stored.and_then(|stored| stored.get(name)) == value.as_ref())
+        let mut annotations = self.config.annotations.iter();
+        annotations
+            .all(|(name, value)| stored.and_then(|stored| stored.get(name)) == value.as_ref())
     }
 
     /// Whether the stored status equals the status of the last write. Other programs write the status, too:
     /// the node lifecycle controller marks a silent node as lost.
-    fn is_as_left(&self) -> bool {
-        self.left.as_ref() == Some(&own_part(self.stored.get()))
+    fn is_as_last_written(&self) -> bool {
+        self.last_written.as_ref() == Some(&own_part(self.stored.get()))
     }
 
     /// Sends events about changed conditions.
@@ -353,7 +359,12 @@ impl NodeKeeper {
         }
     }
 
-    fn announce_readiness(&self, recorder: &Recorder, before: &Seen, now: &Seen) {
+    fn announce_readiness(
+        &self,
+        recorder: &Recorder,
+        before: &NodeObservation,
+        now: &NodeObservation,
+    ) {
         let name = &self.config.node_name;
         let word = match (&before.fault, &now.fault) {
             (None, Some(_)) => "NodeNotReady",
@@ -387,18 +398,21 @@ impl NodeKeeper {
         new.object()
     }
 
-    async fn write_status(&mut self, seen: &Seen) -> Result<(), kube_api_client::Error> {
+    async fn write_status(
+        &mut self,
+        observation: &NodeObservation,
+    ) -> Result<(), kube_api_client::Error> {
         let before = self.stored.get().conditions.as_deref().unwrap_or_default();
         let conditions = conditions(
             before,
-            &seen.pressure,
-            seen.fault.as_deref(),
+            &observation.pressure,
+            observation.fault.as_deref(),
             self.clock.now().wall,
         );
-        let mut status = json!(self.status(conditions, seen.images.clone()));
-        let in_use = Some(&seen.volumes_in_use).filter(|names| !names.is_empty());
+        let mut status = json!(self.status(conditions, observation.images.clone()));
+        let in_use = Some(&observation.volumes_in_use).filter(|names| !names.is_empty());
         status["volumesInUse"] = json!(in_use);
-        for (name, quantity) in &seen.extended {
+        for (name, quantity) in &observation.extended {
             status["allocatable"][name] = json!(quantity);
         }
         let api: Api<Node> = Api::all(self.client.clone());
@@ -408,8 +422,8 @@ impl NodeKeeper {
             .patch_status(name, &PatchParams::default(), &patch)
             .await?;
         let status = node.status.clone().unwrap_or_default();
-        self.left = Some(own_part(&status));
-        self.stored.answered(&node, status);
+        self.last_written = Some(own_part(&status));
+        self.stored.record_response(&node, status);
         Ok(())
     }
 
@@ -481,7 +495,7 @@ async fn in_time(
     request: impl Future<Output = Result<(), kube_api_client::Error>>,
 ) -> Result<(), String> {
     match timeout(REQUEST_TIMEOUT, request).await {
-        Ok(done) => done.map_err(|error| chain(&error)),
+        Ok(result) => result.map_err(|error| chain(&error)),
         Err(_) => Err("the API server did not answer in time".to_owned()),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use container_runtime::Sandbox;
 use container_runtime::spec::SandboxEvent;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use object_model::Uid;
 use pod_lifecycle::PodFailure;
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::probes::ProbeOutcome;
@@ -12,8 +13,9 @@ use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::resources::local_storage::DiskUsage;
 use pod_lifecycle::spec::ProbeKind;
 
-use crate::api::status_writer::StatusWriteResult;
-use crate::containers::lifecycle_hooks::HookOutcome;
+use crate::api::status_writer::{StatusWriteError, StatusWriteResult};
+use crate::containers::lifecycle_hooks::{HookError, HookOutcome};
+use crate::containers::sandbox_error::SandboxError;
 use crate::images::ImageTrouble;
 use crate::volumes::device_claims::NotPrepared;
 use crate::volumes::{PreparedVolumes, ReadObjects};
@@ -32,6 +34,19 @@ pub enum StartResult {
     },
 }
 
+/// The result of a refresh of the volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshResult {
+    Succeeded,
+    /// An object was missing, or a file was not written.
+    Failed,
+}
+
+pub struct CreatedSandbox {
+    pub sandbox: Sandbox,
+    pub pod_ips: Vec<String>,
+}
+
 /// A message to a worker.
 pub enum Message {
     /// The pod's object has changed.
@@ -39,7 +54,7 @@ pub enum Message {
     /// The pod's object is deleted. Contains its last state.
     Removed(Arc<Pod>),
     /// An older pod with this name was cleaned up. Contains the UID of the older pod.
-    PredecessorGone(String),
+    PredecessorRemoved(Uid),
     /// The node has another address.
     NodeAddressChanged,
     /// The node shuts down, and the pod must stop.
@@ -53,9 +68,9 @@ pub enum Message {
         event: SandboxEvent,
     },
     /// The result of the creation of the sandbox.
-    SandboxMade(Result<(Sandbox, Vec<String>), String>),
+    SandboxCreated(Result<CreatedSandbox, SandboxError>),
     /// The result of the removal of the sandbox.
-    SandboxDestroyed(Result<(), String>),
+    SandboxDestroyed(Result<(), SandboxError>),
     /// The result of the preparation of devices and volumes, and the objects that the volumes were built
     /// from.
     VolumesPrepared(Result<PreparedVolumes, NotPrepared>, ReadObjects),
@@ -67,11 +82,10 @@ pub enum Message {
     VolumesRefreshed {
         /// The objects that the files were built from.
         read_objects: ReadObjects,
-        /// Whether an object was missing.
-        failed: bool,
+        result: RefreshResult,
     },
-    /// The pod's disk usage.
-    StorageUsed(DiskUsage),
+    /// The pod's disk usage; `None` if it could not be measured.
+    StorageMeasured(Option<DiskUsage>),
     /// The result of an image pull.
     Image {
         container: String,
@@ -88,14 +102,14 @@ pub enum Message {
         container: String,
         /// The runtime's id of the instance.
         id: String,
-        result: Result<HookOutcome, String>,
+        result: Result<HookOutcome, HookError>,
     },
     /// A `preStop` hook has ended.
     PreStop {
         container: String,
         /// The runtime's id of the instance.
         id: String,
-        result: Result<HookOutcome, String>,
+        result: Result<HookOutcome, HookError>,
     },
     /// The result of a probe.
     Probe {
@@ -126,5 +140,5 @@ pub enum Message {
     /// The result of a status write.
     StatusWritten(StatusWriteResult),
     /// The result of the deletion of the pod's object.
-    ObjectRemoved(Result<(), String>),
+    ObjectRemoved(Result<(), StatusWriteError>),
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use container_runtime::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use pod_lifecycle::PodRecord;
+use object_model::ObjectKey;
+use pod_lifecycle::{PodIdentity, PodRecord};
 use tokio::sync::mpsc;
 
 use super::message::Message;
@@ -19,6 +20,7 @@ use crate::volumes::PreparedVolumes;
 /// The state of a pod after its worker's last step.
 #[derive(Clone)]
 pub struct PodView {
+    pub identity: PodIdentity,
     /// The pod as the worker last read it.
     pub pod: Arc<Pod>,
     /// The node's record of the pod.
@@ -42,46 +44,36 @@ impl PodView {
 
     /// Measures all files of the pod and stores their sizes. Blocks.
     pub fn measure_files(&self, figures: &DiskFigures, clock: Clock) -> Arc<MeasuredFiles> {
-        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        let places = PodPaths::of(&self.pod, &self.record, &self.dir);
-        figures.measure(uid, &places, clock)
+        let paths = PodPaths::of(&self.pod, &self.record, &self.dir);
+        figures.measure(self.identity.uid.as_str(), &paths, clock)
     }
 }
-
-type Name = (String, String);
 
 /// All pods of the node by namespace and name. Older pods with a name stay until they are cleaned up.
 #[derive(Default)]
 pub struct PodManager {
-    views: RwLock<BTreeMap<Name, Vec<Arc<PodView>>>>,
-}
-
-fn name_of(pod: &Pod) -> Name {
-    let meta = &pod.metadata;
-    (
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
+    views: RwLock<BTreeMap<ObjectKey, Vec<Arc<PodView>>>>,
 }
 
 impl PodManager {
     pub fn publish(&self, view: PodView) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
-        let of_name = views.entry(name_of(&view.pod)).or_default();
-        let same = |known: &Arc<PodView>| known.pod.metadata.uid == view.pod.metadata.uid;
-        match of_name.iter_mut().find(|known| same(known)) {
-            Some(known) => *known = Arc::new(view),
-            None => of_name.push(Arc::new(view)),
+        let namesakes = views.entry(view.identity.key.clone()).or_default();
+        let previous = namesakes
+            .iter_mut()
+            .find(|previous| previous.identity.uid == view.identity.uid);
+        match previous {
+            Some(previous) => *previous = Arc::new(view),
+            None => namesakes.push(Arc::new(view)),
         }
     }
 
-    pub fn remove(&self, pod: &Pod) {
+    pub fn remove(&self, pod: &PodIdentity) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
-        let name = name_of(pod);
-        if let Some(of_name) = views.get_mut(&name) {
-            of_name.retain(|known| known.pod.metadata.uid != pod.metadata.uid);
-            if of_name.is_empty() {
-                views.remove(&name);
+        if let Some(namesakes) = views.get_mut(&pod.key) {
+            namesakes.retain(|view| view.identity.uid != pod.uid);
+            if namesakes.is_empty() {
+                views.remove(&pod.key);
             }
         }
     }
@@ -89,10 +81,13 @@ impl PodManager {
     /// The newest pod with this name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<PodView>> {
         let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-        views
-            .get(&(namespace.to_owned(), name.to_owned()))?
-            .last()
-            .cloned()
+        views.get(&ObjectKey::new(namespace, name))?.last().cloned()
+    }
+
+    pub fn get(&self, pod: &PodIdentity) -> Option<Arc<PodView>> {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        let mut namesakes = views.get(&pod.key)?.iter();
+        namesakes.find(|view| view.identity.uid == pod.uid).cloned()
     }
 
     pub fn list(&self) -> Vec<Arc<PodView>> {

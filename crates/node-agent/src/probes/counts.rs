@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::Pod;
+use object_model::Uid;
+use pod_lifecycle::PodIdentity;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 
@@ -13,14 +14,18 @@ pub type Labels = Vec<(&'static str, String)>;
 /// The number of probes of all pods, by result.
 #[derive(Debug, Default)]
 pub struct ProbeCounts {
-    by_pod: Mutex<BTreeMap<String, BTreeMap<Labels, u64>>>,
+    by_pod: Mutex<BTreeMap<Uid, BTreeMap<Labels, u64>>>,
 }
 
 impl ProbeCounts {
     /// Counts one result of a probe.
-    pub fn count(&self, pod: &Pod, container: &str, kind: ProbeKind, outcome: &ProbeOutcome) {
-        let meta = &pod.metadata;
-        let own = |text: &Option<String>| text.clone().unwrap_or_default();
+    pub fn count(
+        &self,
+        pod: &PodIdentity,
+        container: &str,
+        kind: ProbeKind,
+        outcome: &ProbeOutcome,
+    ) {
         let result = match outcome {
             ProbeOutcome::Success | ProbeOutcome::Warning(_) => "successful",
             ProbeOutcome::Failure(_) => "failed",
@@ -33,20 +38,19 @@ impl ProbeCounts {
         };
         let labels = vec![
             ("container", container.to_owned()),
-            ("namespace", own(&meta.namespace)),
-            ("pod", own(&meta.name)),
-            ("pod_uid", own(&meta.uid)),
+            ("namespace", pod.namespace().to_owned()),
+            ("pod", pod.name().to_owned()),
+            ("pod_uid", pod.uid.to_string()),
             ("probe_type", kind.to_owned()),
             ("result", result.to_owned()),
         ];
         let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_pod = all.entry(own(&meta.uid)).or_default();
-        *of_pod.entry(labels).or_default() += 1;
+        let counts = all.entry(pod.uid.clone()).or_default();
+        *counts.entry(labels).or_default() += 1;
     }
 
     /// Removes the counts of a deleted pod.
-    pub fn forget(&self, pod: &Pod) {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    pub fn forget(&self, uid: &Uid) {
         let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(uid);
     }

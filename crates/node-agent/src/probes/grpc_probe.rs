@@ -6,6 +6,7 @@ use rpc_channel::{Channel, ChannelOptions, RpcError};
 use service_protocols::grpc_health_v1::{
     HealthCheckRequest, health, health_check_response::ServingStatus,
 };
+use thiserror::Error;
 use tokio::net::TcpStream;
 
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
@@ -16,25 +17,35 @@ const OPTIONS: ChannelOptions = ChannelOptions {
     message_bytes_max: PROBE_OUTPUT_BYTES_MAX,
 };
 
+/// The server is not healthy, or did not state its health.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum GrpcProbeError {
+    #[error("error: health rpc probe failed: {0}")]
+    Rpc(String),
+    #[error("service unhealthy (responded with \"{0}\")")]
+    NotServing(&'static str),
+}
+
+impl From<RpcError> for GrpcProbeError {
+    fn from(error: RpcError) -> Self {
+        Self::Rpc(reason(error))
+    }
+}
+
 /// Checks whether the server reports `service` as serving; the empty name is the whole server. The caller
 /// limits the time.
-///
-/// # Errors
-/// A message for users.
-pub async fn check(stream: TcpStream, address: &str, service: &str) -> Result<(), String> {
-    let failed = |error: RpcError| format!("error: health rpc probe failed: {}", reason(error));
-    let channel = Channel::over(stream, format!("http://{address}"), OPTIONS).await;
-    let channel = channel.map_err(failed)?;
+pub async fn check(stream: TcpStream, address: &str, service: &str) -> Result<(), GrpcProbeError> {
+    let channel = Channel::over(stream, format!("http://{address}"), OPTIONS).await?;
     let request = HealthCheckRequest {
         service: service.to_owned(),
     };
-    let answer = channel.call(health::CHECK, &request, Duration::MAX).await;
-    let name = match answer.map_err(failed)?.status.try_into() {
+    let response = channel.call(health::CHECK, &request, Duration::MAX).await?;
+    let name = match response.status.try_into() {
         Ok(ServingStatus::Serving) => return Ok(()),
         Ok(status) => status.as_str_name(),
         Err(_) => ServingStatus::ServiceUnknown.as_str_name(),
     };
-    Err(format!("service unhealthy (responded with \"{name}\")"))
+    Err(GrpcProbeError::NotServing(name))
 }
 
 /// The text of an error, as Go's gRPC library prints its statuses.
@@ -56,7 +67,7 @@ mod tests {
     use hyper::body::Frame;
     use hyper_util::rt::{TokioExecutor, TokioIo};
 
-    async fn asked(answer: &[u8], code: &'static str) -> Result<(), String> {
+    async fn checked(answer: &[u8], code: &'static str) -> Result<(), String> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let answer = Bytes::copy_from_slice(answer);
@@ -87,16 +98,16 @@ mod tests {
         let stream = TcpStream::connect(address).await.unwrap();
         let result = check(stream, &address.to_string(), "db").await;
         server.await.unwrap();
-        result
+        result.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn servers_say_how_they_are() {
         // statefulset.md 12.5
-        assert_eq!(asked(b"\0\0\0\0\x02\x08\x01", "0").await, Ok(()));
-        let unwell = asked(b"\0\0\0\0\x02\x08\x02", "0").await.unwrap_err();
+        assert_eq!(checked(b"\0\0\0\0\x02\x08\x01", "0").await, Ok(()));
+        let unwell = checked(b"\0\0\0\0\x02\x08\x02", "0").await.unwrap_err();
         assert_eq!(unwell, "service unhealthy (responded with \"NOT_SERVING\")");
-        let refused = asked(b"", "12").await.unwrap_err();
+        let refused = checked(b"", "12").await.unwrap_err();
         assert!(refused.contains("code = 12"), "{refused}");
     }
 
@@ -114,8 +125,8 @@ mod tests {
                 .chain(message)
                 .collect::<Vec<u8>>()
         };
-        assert_eq!(asked(&framed(PROBE_OUTPUT_BYTES_MAX), "0").await, Ok(()));
-        let refused = asked(&framed(PROBE_OUTPUT_BYTES_MAX + 1), "0").await;
+        assert_eq!(checked(&framed(PROBE_OUTPUT_BYTES_MAX), "0").await, Ok(()));
+        let refused = checked(&framed(PROBE_OUTPUT_BYTES_MAX + 1), "0").await;
         let refused = refused.unwrap_err();
         assert!(
             refused.starts_with("error: health rpc probe failed"),

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::HTTPHeader;
 use outbound_http::tls::{self, TlsError};
 use outbound_http::{Url, exchange, redirect};
 use pod_lifecycle::record::probes::ProbeOutcome;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::prober::{connect, host_and_port};
@@ -33,20 +34,14 @@ pub struct HttpProbeResponse {
     body: String,
 }
 
-/// The error of a request, as a message for users.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A request without a response; a message for users.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HttpProbeError {
     /// The server does not speak TLS, although the scheme is HTTPS.
+    #[error("{0}")]
     NotTls(String),
+    #[error("{0}")]
     Other(String),
-}
-
-impl From<HttpProbeError> for String {
-    fn from(unanswered: HttpProbeError) -> Self {
-        match unanswered {
-            HttpProbeError::NotTls(why) | HttpProbeError::Other(why) => why,
-        }
-    }
 }
 
 /// The target of a redirect.
@@ -60,12 +55,12 @@ enum Redirect {
 
 /// The probe's result for a response. A redirect that was not followed counts as success, with a
 /// warning.
-pub fn outcome(answer: &HttpProbeResponse) -> ProbeOutcome {
-    match answer.status {
+pub fn outcome(response: &HttpProbeResponse) -> ProbeOutcome {
+    match response.status {
         200..300 => ProbeOutcome::Success,
         300..400 => ProbeOutcome::Warning(format!(
             "Probe terminated redirects, Response body: {}",
-            answer.body
+            response.body
         )),
         status => ProbeOutcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
     }
@@ -134,7 +129,7 @@ pub async fn get(
 ) -> Result<HttpProbeResponse, HttpProbeError> {
     let exchange = follow(&mut target, agent, headers, timeout);
     match tokio::time::timeout(timeout, exchange).await {
-        Ok(answer) => answer,
+        Ok(result) => result,
         Err(_) => Err(HttpProbeError::Other(failed(
             &target.url(),
             "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
@@ -154,22 +149,22 @@ async fn follow(
     headers: &[HTTPHeader],
     timeout: Duration,
 ) -> Result<HttpProbeResponse, HttpProbeError> {
-    let mut wishes = Wishes {
+    let mut headers = RequestHeaders {
         agent,
-        headers,
-        own_host: true,
+        specified: headers,
+        sends_custom_host: true,
         referer: None,
     };
     let mut sent = 0;
     loop {
         sent += 1;
-        let answer = ask(target, &wishes, timeout).await;
-        let answer = answer.map_err(|unanswered| match unanswered {
+        let response = request_once(target, &headers, timeout).await;
+        let response = response.map_err(|error| match error {
             HttpProbeError::NotTls(why) => HttpProbeError::NotTls(failed(&target.url(), &why)),
             HttpProbeError::Other(why) => HttpProbeError::Other(failed(&target.url(), &why)),
         })?;
-        let Some(location) = &answer.location else {
-            return Ok(answer);
+        let Some(location) = &response.location else {
+            return Ok(response);
         };
         let next = target.redirected(location);
         let next = next.map_err(|error| HttpProbeError::Other(failed(&target.url(), &error)));
@@ -179,49 +174,50 @@ async fn follow(
                 let stopped = format!("stopped after {REDIRECTS_MAX} redirects");
                 return Err(HttpProbeError::Other(failed(location, &stopped)));
             }
-            Redirect::Away => return Ok(answer),
+            Redirect::Away => return Ok(response),
         };
         // A custom `Host` header is only sent again after relative redirects.
-        wishes.own_host &= is_relative(location);
-        wishes.referer = (!target.tls || next.tls).then(|| target.url());
+        headers.sends_custom_host &= is_relative(location);
+        headers.referer = (!target.tls || next.tls).then(|| target.url());
         *target = next;
     }
 }
 
 /// The headers of the requests.
-struct Wishes<'a> {
+struct RequestHeaders<'a> {
     agent: &'a str,
-    headers: &'a [HTTPHeader],
+    /// The headers in the probe's specification.
+    specified: &'a [HTTPHeader],
     /// Whether a custom header `Host` is sent.
-    own_host: bool,
+    sends_custom_host: bool,
     referer: Option<String>,
 }
 
-async fn ask(
+async fn request_once(
     target: &HttpTarget,
-    wishes: &Wishes<'_>,
+    headers: &RequestHeaders<'_>,
     timeout: Duration,
 ) -> Result<HttpProbeResponse, HttpProbeError> {
     let address = target.address();
-    let request = request(&address, &target.path, wishes)
+    let request = request(&address, &target.path, headers)
         .map_err(|error| HttpProbeError::Other(error.to_string()))?;
     let stream = connect(&address, timeout)
         .await
-        .map_err(HttpProbeError::Other)?;
-    let answer = match target.tls {
+        .map_err(|error| HttpProbeError::Other(error.to_string()))?;
+    let response = match target.tls {
         true => {
             let config =
                 tls::insecure().map_err(|error| HttpProbeError::Other(error.to_string()))?;
             match tls::handshake(stream, &target.host, config).await {
-                Ok(stream) => converse(stream, request).await,
+                Ok(stream) => exchange_once(stream, request).await,
                 Err(TlsError::NotTls(_)) => return Err(HttpProbeError::NotTls(NOT_TLS.to_owned())),
                 Err(TlsError::Failed(error)) => Err(format!("tls: {error}")),
                 Err(error @ TlsError::Name(_)) => Err(error.to_string()),
             }
         }
-        false => converse(stream, request).await,
+        false => exchange_once(stream, request).await,
     };
-    answer.map_err(HttpProbeError::Other)
+    response.map_err(HttpProbeError::Other)
 }
 
 /// The error of Go's client for a server that does not speak TLS.
@@ -233,12 +229,12 @@ fn is_relative(location: &str) -> bool {
 }
 
 /// Sends a request and returns the response.
-async fn converse(
+async fn exchange_once(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: http::Request<Empty<bytes::Bytes>>,
 ) -> Result<HttpProbeResponse, String> {
-    let answer = exchange(stream, request).await;
-    let (head, body) = answer.map_err(|error| error.to_string())?.into_parts();
+    let response = exchange(stream, request).await;
+    let (head, body) = response.map_err(|error| error.to_string())?.into_parts();
     let body = match head.status.is_redirection() {
         true => body.beginning(PROBE_OUTPUT_BYTES_MAX).await,
         false => Vec::new(),
@@ -253,27 +249,29 @@ async fn converse(
 fn request(
     address: &str,
     path: &str,
-    wishes: &Wishes<'_>,
+    headers: &RequestHeaders<'_>,
 ) -> Result<http::Request<Empty<bytes::Bytes>>, http::Error> {
-    let own = wishes.headers.iter();
-    let own = own.filter(|one| wishes.own_host || !one.name.eq_ignore_ascii_case("Host"));
+    let specified = headers
+        .specified
+        .iter()
+        .filter(|header| headers.sends_custom_host || !header.name.eq_ignore_ascii_case("Host"));
     let mut builder = http::Request::get(path);
-    let ours = [
+    let defaults = [
         ("Host", Some(address)),
-        ("User-Agent", Some(wishes.agent)),
+        ("User-Agent", Some(headers.agent)),
         ("Accept", Some("*/*")),
-        ("Referer", wishes.referer.as_deref()),
+        ("Referer", headers.referer.as_deref()),
     ];
-    for (name, value) in ours {
-        let mut own = own.clone();
+    for (name, value) in defaults {
+        let mut specified = specified.clone();
         if let Some(value) = value
-            && !own.any(|header| header.name.eq_ignore_ascii_case(name))
+            && !specified.any(|header| header.name.eq_ignore_ascii_case(name))
         {
             builder = builder.header(name, value);
         }
     }
     builder = builder.header("Connection", "close");
-    for header in own {
+    for header in specified {
         builder = builder.header(&header.name, &header.value);
     }
     builder.body(Empty::new())

@@ -15,7 +15,7 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{LifecycleAction, StopCause};
 use resource_kinds::MetadataIdentity;
 
-use super::{Worker, tell};
+use super::{Worker, send};
 use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 use crate::api::objects::{ObjectKind, Versions};
@@ -26,12 +26,12 @@ use crate::csi_volumes::CsiVolumes;
 use crate::images::Puller;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::{PodDir, runtime_id};
-use crate::pods::message::Message;
+use crate::pods::message::{Message, RefreshResult};
 use crate::probes::prober::{self, ProbeTarget};
 use crate::volumes::{self, ReadObjects, VolumeContext, device_claims};
 
 /// A [`VolumeContext`] with owned values, for a task.
-struct VolumesOfPod {
+struct VolumeInputs {
     api_objects: Arc<ApiObjects>,
     images: Arc<Puller>,
     csi: Arc<CsiVolumes>,
@@ -41,8 +41,8 @@ struct VolumesOfPod {
     events: PodEvents,
 }
 
-impl VolumesOfPod {
-    fn of(worker: &Worker) -> Self {
+impl VolumeInputs {
+    fn new(worker: &Worker) -> Self {
         Self {
             api_objects: Arc::clone(&worker.context.api_objects),
             images: Arc::clone(&worker.context.images),
@@ -110,7 +110,7 @@ impl Worker {
                 self.events.normal(&failure.reason, failure.message.clone());
                 self.record.failure = Some(failure);
             }
-            LifecycleAction::RestartAll(asked) => self.record.restart_all = Some(asked),
+            LifecycleAction::RestartAll(request) => self.record.restart_all = Some(request),
             LifecycleAction::StartAnew { containers } => self.record.start_anew(&containers),
             LifecycleAction::Allocate { resources } => {
                 self.record.resize.allocated = Some(resources)
@@ -147,9 +147,9 @@ impl Worker {
         // The view with the pod's images is published before the images are looked up, so that they are not
         // removed.
         self.publish();
-        let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
-        self.tasks.hold(async move {
-            let context = volumes_of.context();
+        let (inputs, sender) = (VolumeInputs::new(self), self.sender.clone());
+        self.tasks.delay(async move {
+            let context = inputs.context();
             let mut read_objects = ReadObjects::default();
             let result = match device_claims::prepare(context.api_objects, context.pod).await {
                 Ok(()) => volumes::prepare(context, &mut read_objects)
@@ -157,7 +157,7 @@ impl Worker {
                     .map_err(Into::into),
                 Err(error) => Err(error),
             };
-            tell(&sender, Message::VolumesPrepared(result, read_objects)).await;
+            send(&sender, Message::VolumesPrepared(result, read_objects)).await;
         });
     }
 
@@ -168,58 +168,58 @@ impl Worker {
         }
         let (dir, sender) = (self.dir.clone(), self.sender.clone());
         let csi = self.context.csi.clone();
-        let uid = self.pod.metadata.object_uid();
-        let kept = match comes_back {
+        let uid = self.identity.uid.clone();
+        let retained = match comes_back {
             true => volumes::empty_dirs(&self.pod),
             false => BTreeSet::new(),
         };
         self.tasks.spawn(async move {
-            let released = match uid {
-                Ok(uid) => csi.release(&uid, comes_back).await,
-                Err(error) => Err(error.into()),
-            };
-            let result = match released {
+            let result = match csi.release(&uid, comes_back).await {
                 Ok(()) => {
-                    let release = move || volumes::release(&dir, &kept);
+                    let release = move || volumes::release(&dir, &retained);
                     blocking(move || release().map_err(|error| error.to_string())).await
                 }
                 Err(error) => Err(error.to_string()),
             };
-            tell(&sender, Message::VolumesReleased(result)).await;
+            send(&sender, Message::VolumesReleased(result)).await;
         });
     }
 
     /// Refreshes the files of volumes, unless a refresh is in progress.
     pub(super) fn refresh_volumes(&mut self) {
         // The objects of a terminating pod's volumes may be deleted before the pod.
-        let ends = self.removed || self.pod.metadata.deletion_timestamp.is_some();
-        if ends || self.refreshing || self.record.volumes != Volumes::Ready {
+        let is_ending = self.is_removed() || self.pod.metadata.deletion_timestamp.is_some();
+        if is_ending || self.record.volumes != Volumes::Ready {
             return;
         }
-        self.refreshing = true;
-        let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
-        let failed_before = self.refresh_failed;
+        let Some(last_result) = self.volume_refresh.begin() else {
+            return;
+        };
+        let (inputs, sender) = (VolumeInputs::new(self), self.sender.clone());
         self.tasks.spawn(async move {
-            let context = volumes_of.context();
+            let context = inputs.context();
             let mut read_objects = ReadObjects::default();
-            let refreshed = volumes::refresh(context, &mut read_objects).await;
-            if let Err(error) = &refreshed {
+            let result = volumes::refresh(context, &mut read_objects).await;
+            if let Err(error) = &result {
                 // Mounted volumes do not change; a change of an object or the next attempt may succeed. A
                 // first failure is not logged, because an object and its pod may be deleted together, in
                 // either order.
-                if failed_before {
+                if last_result == RefreshResult::Failed {
                     tracing::warn!(%error, "volumes not refreshed");
                 } else {
                     tracing::debug!(%error, "volumes not refreshed yet");
                 }
                 read_objects.replace_in(REFRESH_RETRY);
             }
-            let failed = refreshed.is_err();
-            tell(
+            let result = match result {
+                Ok(()) => RefreshResult::Succeeded,
+                Err(_) => RefreshResult::Failed,
+            };
+            send(
                 &sender,
                 Message::VolumesRefreshed {
                     read_objects,
-                    failed,
+                    result,
                 },
             )
             .await;
@@ -229,37 +229,36 @@ impl Worker {
     /// Watches the objects that volumes are built from for changes after the versions in `read`. Also
     /// watches the objects that containers wait for.
     pub(super) fn watch_sources(&mut self, read: &Versions) {
-        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let mut objects = volumes::watched_objects(&self.pod);
-        let refused = self.record.containers.iter();
-        let refused = refused.filter(|(_, c)| matches!(c.instance, Instance::Refused(_)));
+        let records = self.record.containers.iter();
+        let refused = records.filter(|(_, c)| matches!(c.instance, Instance::Refused(_)));
         for container in refused.filter_map(|(name, _)| self.container(name)) {
-            let needed = references(&container);
-            let maps = needed.config_maps.into_keys();
-            objects.extend(maps.map(|name| (ObjectKind::ConfigMap, name)));
-            let secrets = needed.secrets.into_keys();
+            let references = references(&container);
+            let config_maps = references.config_maps.into_keys();
+            objects.extend(config_maps.map(|name| (ObjectKind::ConfigMap, name)));
+            let secrets = references.secrets.into_keys();
             objects.extend(secrets.map(|name| (ObjectKind::Secret, name)));
         }
         self.watches.retain(|object, watch| {
-            let wanted = objects.contains(object);
-            if !wanted {
+            let is_needed = objects.contains(object);
+            if !is_needed {
                 watch.abort();
             }
-            wanted
+            is_needed
         });
         for object in objects {
             if self.watches.contains_key(&object) {
                 continue;
             }
-            let watch = self
-                .context
-                .api_objects
-                .watch(object.0, &namespace, &object.1);
+            let watch =
+                self.context
+                    .api_objects
+                    .watch(object.0, self.identity.namespace(), &object.1);
             let mut changes = watch.changes(read.get(&object).cloned());
             let sender = self.sender.clone();
             let task = self.tasks.spawn(async move {
                 while changes.next().await {
-                    tell(&sender, Message::VolumesOutdated).await;
+                    send(&sender, Message::VolumesOutdated).await;
                 }
             });
             self.watches.insert(object, task);
@@ -276,12 +275,12 @@ impl Worker {
         self.publish();
         let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
         let events = self.events.container(&pod, &name);
-        self.tasks.hold(async move {
+        self.tasks.delay(async move {
             let image = container.image.clone().unwrap_or_default();
             let policy = container.image_pull_policy.as_deref();
             let ensured = context.images.ensure(&pod, &image, policy, &events).await;
             let result = ensured.map(|_| ());
-            tell(
+            send(
                 &sender,
                 Message::Image {
                     container: name,
@@ -310,7 +309,7 @@ impl Worker {
     }
 
     /// The container that a probe or a hook runs in, and the id of its instance.
-    fn asked(&mut self, name: &str) -> Option<(ProbeTarget, String)> {
+    fn probe_target(&mut self, name: &str) -> Option<(ProbeTarget, String)> {
         let container = self.container(name)?;
         let sandbox = self.sandbox.clone()?;
         let id = self.running(name)?.id.clone();
@@ -334,16 +333,20 @@ impl Worker {
         if let Some(running) = self.running(&name) {
             running.post_start = Hook::Running;
         }
-        let Some((asked, id)) = self.asked(&name) else {
+        let Some((target, id)) = self.probe_target(&name) else {
             return;
         };
         let sender = self.sender.clone();
-        let hook = asked.container.lifecycle.clone().and_then(|l| l.post_start);
-        let pod = spec::display_name(&self.pod);
-        self.tasks.hold(async move {
+        let hook = target
+            .container
+            .lifecycle
+            .clone()
+            .and_then(|l| l.post_start);
+        let pod = self.identity.to_string();
+        self.tasks.delay(async move {
             let hook = hook.unwrap_or_default();
-            let result = lifecycle_hooks::run(&asked, &pod, &hook, POST_START_MAX).await;
-            tell(
+            let result = lifecycle_hooks::run(&target, &pod, &hook, POST_START_MAX).await;
+            send(
                 &sender,
                 Message::PostStart {
                     container: name,
@@ -364,16 +367,16 @@ impl Worker {
                 ProbeKind::Readiness => running.readiness.begin(now),
             }
         }
-        let Some((asked, id)) = self.asked(&name) else {
+        let Some((target, id)) = self.probe_target(&name) else {
             return;
         };
-        let Some(probe) = spec::probe(&asked.container, kind).cloned() else {
+        let Some(probe) = spec::probe(&target.container, kind).cloned() else {
             return;
         };
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
-            let outcome = prober::ask(&asked, &probe).await;
-            tell(
+            let outcome = prober::probe(&target, &probe).await;
+            send(
                 &sender,
                 Message::Probe {
                     container: name,
@@ -397,7 +400,7 @@ impl Worker {
         self.events
             .container(&self.pod, &name)
             .normal("Killing", message);
-        let asked = self.asked(&name);
+        let target = self.probe_target(&name);
         let since = self.context.node.clock.instant();
         if let Some(running) = self.running(&name) {
             running.stop = Some(Stop {
@@ -413,26 +416,26 @@ impl Worker {
             .container(&name)
             .and_then(|c| c.lifecycle)
             .and_then(|l| l.pre_stop);
-        let (Some((asked, id)), Some(hook), true) = (asked, hook, pre_stop) else {
+        let (Some((target, id)), Some(hook), true) = (target, hook, pre_stop) else {
             return;
         };
-        self.run_pre_stop(name, asked, id, hook, grace_seconds);
+        self.run_pre_stop(name, target, id, hook, grace_seconds);
     }
 
     fn run_pre_stop(
         &mut self,
         container: String,
-        asked: ProbeTarget,
+        target: ProbeTarget,
         id: String,
         hook: LifecycleHandler,
         grace_seconds: i64,
     ) {
         let sender = self.sender.clone();
         let limit = Duration::from_secs(grace_seconds.max(0).unsigned_abs());
-        let pod = spec::display_name(&self.pod);
+        let pod = self.identity.to_string();
         self.tasks.spawn(async move {
-            let result = lifecycle_hooks::run(&asked, &pod, &hook, limit).await;
-            tell(
+            let result = lifecycle_hooks::run(&target, &pod, &hook, limit).await;
+            send(
                 &sender,
                 Message::PreStop {
                     container,
@@ -446,24 +449,26 @@ impl Worker {
 
     fn terminate(&mut self, name: String) {
         let now = self.context.node.clock.instant();
-        let (mut image, mut of_image) = (String::new(), None);
+        let (mut image, mut image_signal) = (String::new(), None);
         if let Some(running) = self.running(&name) {
             image.clone_from(&running.image);
-            of_image.clone_from(&running.stop_signal);
+            image_signal.clone_from(&running.stop_signal);
             if let Some(stop) = &mut running.stop {
                 stop.signalled_at = Some(now);
             }
         }
-        let own = self
+        let container_signal = self
             .container(&name)
             .and_then(|c| c.lifecycle)
             .and_then(|l| l.stop_signal);
-        let by_name = || {
-            let found = block_in_place(|| self.context.node.config.images.get(&image));
-            let found = found.ok().flatten();
-            found.map(|image| stop_signal(&image))
+        let stored_image_signal = || {
+            let image = block_in_place(|| self.context.node.config.images.get(&image));
+            let image = image.ok().flatten();
+            image.map(|image| stop_signal(&image))
         };
-        let signal = own.or(of_image).or_else(by_name);
+        let signal = container_signal
+            .or(image_signal)
+            .or_else(stored_image_signal);
         let number = signal.and_then(|name| signal_number(&name));
         self.signal(&name, number.unwrap_or(nix::libc::SIGTERM));
     }
@@ -489,35 +494,35 @@ impl Worker {
             if let Err(error) = sandbox.signal(&id, signal).await {
                 tracing::warn!(sandbox = sandbox.id(), id, signal, %error, "signal not sent");
                 let message = format!("error killing container {container:?}: {error}");
-                tell(&sender, Message::SignalFailed { container, message }).await;
+                send(&sender, Message::SignalFailed { container, message }).await;
             }
         });
     }
 
     fn remove_object(&mut self) {
         self.record.removal = Removal::Asked;
-        let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
-        let last = status_writer::difference(self.known.get(), &self.status);
+        let (client, identity) = (self.context.client.clone(), self.identity.clone());
+        let sender = self.sender.clone();
+        let final_patch = status_writer::difference(self.status_writes.stored(), &self.status);
         self.tasks.spawn(async move {
-            if let Some(patch) = last
-                && let StatusWriteResult::Failed(reason) =
-                    status_writer::write(&context.client, &pod, patch).await
+            if let Some(patch) = final_patch
+                && let StatusWriteResult::Failed(error) =
+                    status_writer::write(&client, &identity, patch).await
             {
-                return tell(&sender, Message::ObjectRemoved(Err(reason))).await;
+                return send(&sender, Message::ObjectRemoved(Err(error))).await;
             }
-            let result = status_writer::remove(&context.client, &pod).await;
-            tell(&sender, Message::ObjectRemoved(result)).await;
+            let result = status_writer::remove(&client, &identity).await;
+            send(&sender, Message::ObjectRemoved(result)).await;
         });
     }
 
     pub(super) fn destroy_sandbox(&mut self) {
         self.record.sandbox = Sandbox::Destroying;
-        let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
-        let sandbox = self.sandbox.take();
+        let (context, sender) = (self.context.clone(), self.sender.clone());
+        let (uid, sandbox) = (self.identity.uid.clone(), self.sandbox.take());
         self.tasks.spawn(async move {
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
             let result = super::pod_sandbox::destroy(&context, &uid, sandbox).await;
-            tell(&sender, Message::SandboxDestroyed(result)).await;
+            send(&sender, Message::SandboxDestroyed(result)).await;
         });
     }
 }

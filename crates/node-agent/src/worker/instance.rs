@@ -10,22 +10,23 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
 use pod_lifecycle::spec;
-use pod_lifecycle::{Moment, messages};
+use pod_lifecycle::{Moment, PodIdentity, messages};
 
-use super::{Worker, WorkerContext, pod_sandbox, tell};
-use crate::api::environments::KnownEnvironments;
+use super::{Worker, WorkerContext, pod_sandbox, send};
+use crate::api::environments::StoredEnvironments;
 use crate::api::events::PodEvents;
-use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
+use crate::containers::instance::{create_message_file, image_id, public_id, stop_signal, user_of};
 use crate::containers::logs;
 use crate::containers::runtime_spec::{ContainerInputs, container_spec};
 use crate::containers::service_variables;
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::pods::message::{Message, StartResult};
-use crate::volumes::{BlockVolume, PreparedVolumes, block, text_file};
+use crate::volumes::{BlockVolume, Prepared, PreparedVolumes, block, text_file};
 
 /// The inputs of the start of an instance.
 struct Start {
     context: Arc<WorkerContext>,
+    identity: PodIdentity,
     pod: Arc<Pod>,
     container: Container,
     restart_count: u32,
@@ -33,7 +34,7 @@ struct Start {
     sandbox_number: u32,
     pod_ips: Vec<String>,
     volumes: PreparedVolumes,
-    environments: KnownEnvironments,
+    environments: StoredEnvironments,
     dir: PodDir,
     events: PodEvents,
     target: Target,
@@ -55,8 +56,8 @@ impl Worker {
         let now = self.context.node.clock.instant();
         self.record.container(name).starting(now);
         let pod = self.allocated_pod();
-        let found = pod.spec.as_ref().and_then(|spec| spec::find(spec, name));
-        let container = found.map(|(_, container)| container.into_owned());
+        let container = pod.spec.as_ref().and_then(|spec| spec::find(spec, name));
+        let container = container.map(|(_, container)| container.into_owned());
         let (Some(container), Some(sandbox)) = (container, self.sandbox.clone()) else {
             return;
         };
@@ -65,6 +66,7 @@ impl Worker {
             pod_limits: self.new_pod_limits(),
             target,
             context: self.context.clone(),
+            identity: self.identity.clone(),
             pod,
             container,
             restart_count,
@@ -77,10 +79,10 @@ impl Worker {
             events: self.events.container(&self.pod, name),
         };
         let sender = self.sender.clone();
-        self.tasks.hold(async move {
+        self.tasks.delay(async move {
             let container = start.container.name.clone();
             let result = start.run().await;
-            tell(&sender, Message::Started { container, result }).await;
+            send(&sender, Message::Started { container, result }).await;
         });
     }
 }
@@ -100,60 +102,80 @@ impl Worker {
     }
 }
 
-type Refused = (&'static str, String);
+/// The reason why a container is not created.
+struct Refusal {
+    /// The reason in the container's status.
+    reason: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn config(error: impl ToString) -> Self {
+        Self {
+            reason: messages::CREATE_CONTAINER_CONFIG_ERROR,
+            message: error.to_string(),
+        }
+    }
+
+    fn creation(error: impl ToString) -> Self {
+        Self {
+            reason: messages::CREATE_CONTAINER_ERROR,
+            message: error.to_string(),
+        }
+    }
+}
 
 impl Start {
     async fn run(self) -> StartResult {
-        self.remove_former().await;
+        self.remove_former_instances().await;
         // The lock prevents the removal of the image until it is mounted.
-        let looks = self.context.images.looks.read().await;
-        let spec = match self.spec().await {
+        let lookup = self.context.images.lookups.read().await;
+        let (spec, image) = match self.spec().await {
             Ok(spec) => spec,
-            Err((reason, message)) => return self.refuse(reason, message),
+            Err(refusal) => return self.refuse(refusal),
         };
-        let (id, image) = (spec.0.id.clone(), spec.1);
+        let id = spec.id.clone();
         if let Some(limits) = self.pod_limits.clone()
             && let Err(error) = self.sandbox.update_pod(limits).await
         {
-            return self.refuse(messages::CREATE_CONTAINER_ERROR, error.to_string());
+            return self.refuse(Refusal::creation(error));
         }
-        if let Err(error) = self.sandbox.create_container(spec.0).await {
+        if let Err(error) = self.sandbox.create_container(spec).await {
             block_in_place(|| self.context.monitor.check_groups());
             // A container that fails here counts as failed to start: a mount or the user is missing.
-            let (reason, message) = self.not_created(&error);
-            return self.refuse(reason, message);
+            return self.refuse(self.creation_refusal(&error));
         }
-        drop(looks);
+        drop(lookup);
         self.events.normal("Created", "Container created");
-        let asked = self.context.node.clock.now();
+        let started_at = self.context.node.clock.now();
         match self.sandbox.start(&id).await {
             Ok(()) => {
                 self.events.normal("Started", "Container started");
                 let user = self.user(&id).await;
-                let running = self.running(&image, asked);
+                let running = self.running(&image, started_at);
                 StartResult::Running(Box::new(Running { user, ..running }))
             }
             Err(RuntimeError::Start(error)) => {
                 self.events
                     .warning("Failed", format!("Error: {}", error.message));
-                StartResult::Failed(self.start_error(&image, error.message, asked))
+                StartResult::Failed(self.start_error(&image, error.message, started_at))
             }
             Err(error) => {
                 self.events.warning("Failed", format!("Error: {error}"));
-                StartResult::Failed(self.start_error(&image, error.to_string(), asked))
+                StartResult::Failed(self.start_error(&image, error.to_string(), started_at))
             }
         }
     }
 
-    /// The reason and message for a container that cannot be created. An error of a `subPath` counts as an
+    /// The refusal of a container that cannot be created. An error of a `subPath` counts as an
     /// error of the configuration. The message does not contain the volume's path on the node.
-    fn not_created(&self, error: &RuntimeError) -> Refused {
+    fn creation_refusal(&self, error: &RuntimeError) -> Refusal {
         let RuntimeError::Start(StartError {
             kind: StartErrorKind::SubPath,
             message,
         }) = error
         else {
-            return (messages::CREATE_CONTAINER_ERROR, error.to_string());
+            return Refusal::creation(error);
         };
         tracing::warn!(sandbox = self.sandbox.id(), message, "subPath not prepared");
         let mut mounts = self.container.volume_mounts.iter().flatten();
@@ -162,24 +184,28 @@ impl Start {
             path.is_some_and(|path| message.contains(path)) || mount.sub_path_expr.is_some()
         });
         let volume = mount.map_or("", |mount| mount.name.as_str());
-        let why = message.rsplit(": ").next().unwrap_or_default();
-        let message = messages::sub_path_failed(volume, &self.container.name, why);
-        (messages::CREATE_CONTAINER_CONFIG_ERROR, message)
+        let cause = message.rsplit(": ").next().unwrap_or_default();
+        Refusal::config(messages::sub_path_failed(
+            volume,
+            &self.container.name,
+            cause,
+        ))
     }
 
     /// The user of the container. Names are looked up in the image.
     async fn user(&self, id: &str) -> Option<User> {
         let state = self.sandbox.state().await.ok()?;
-        state.containers.get(id).map(|found| user_of(&found.user))
+        let container = state.containers.get(id);
+        container.map(|container| user_of(&container.user))
     }
 
-    fn refuse(&self, reason: &'static str, message: String) -> StartResult {
+    fn refuse(&self, Refusal { reason, message }: Refusal) -> StartResult {
         self.events.warning("Failed", format!("Error: {message}"));
         StartResult::Refused { reason, message }
     }
 
     /// Removes the previous instance, and the logs of instances before the previous one.
-    async fn remove_former(&self) {
+    async fn remove_former_instances(&self) {
         let name = &self.container.name;
         if let Some(former) = self.restart_count.checked_sub(1) {
             let id = runtime_id(name, former);
@@ -200,58 +226,29 @@ impl Start {
 
     async fn spec(
         &self,
-    ) -> Result<(container_runtime::spec::ContainerSpec, image_store::Image), Refused> {
-        let config_error = |message| (messages::CREATE_CONTAINER_CONFIG_ERROR, message);
+    ) -> Result<(container_runtime::spec::ContainerSpec, image_store::Image), Refusal> {
         let process_target = match &self.target {
             Target::None => None,
             Target::Running(id) => Some(id.as_str()),
             Target::Missing(name) => {
                 let message = format!("unable to find target container {name}");
-                return Err(config_error(message));
+                return Err(Refusal::config(message));
             }
         };
         let name = self.container.image.as_deref().unwrap_or_default();
         let image = match block_in_place(|| self.context.node.config.images.get(name)) {
             Ok(Some(image)) => image,
-            Ok(None) => return Err(config_error(format!("image \"{name}\" is gone"))),
-            Err(error) => return Err(config_error(error.to_string())),
+            Ok(None) => return Err(Refusal::config(format!("image \"{name}\" is gone"))),
+            Err(error) => return Err(Refusal::config(error)),
         };
-        let facts = self.context.node.facts(&self.pod_ips);
-        let wanted = references(&self.container);
-        let sources = self
-            .context
-            .api_objects
-            .environment(
-                &self.pod,
-                &self.container.name,
-                wanted,
-                facts,
-                &self.environments,
-            )
-            .await;
-        let mut sources = sources.map_err(config_error)?;
-        let variables = self.context.api_objects.service_variables(&self.pod);
-        let variables = block_in_place(|| service_variables::latest(&self.dir, variables));
-        sources.services = variables.map_err(config_error)?;
-        for (volume, path) in files(&self.container) {
-            let found = block_in_place(|| self.file(&volume, &path)).map_err(config_error)?;
-            sources
-                .files
-                .extend(found.map(|text| ((volume, path), text)));
-        }
-        let env = environment(&self.pod, &self.container, &sources)
-            .map_err(|error| config_error(error.message))?;
-        let names = pod_sandbox::names(&self.context, &self.pod).map_err(config_error)?;
+        let env = self.environment().await?;
+        let names = pod_sandbox::names(&self.context, &self.pod).map_err(Refusal::config)?;
         let message_file = self
             .dir
             .termination_log(&self.container.name, self.restart_count);
-        block_in_place(|| make_message_file(&message_file)).map_err(|error| {
-            (
-                messages::CREATE_CONTAINER_ERROR,
-                format!("make the termination log: {error}"),
-            )
-        })?;
-        let volumes = self.attached_volumes().await.map_err(config_error)?;
+        block_in_place(|| create_message_file(&message_file))
+            .map_err(|error| Refusal::creation(format!("make the termination log: {error}")))?;
+        let volumes = self.attached_volumes().await.map_err(Refusal::config)?;
         let spec = container_spec(&ContainerInputs {
             pod: &self.pod,
             container: &self.container,
@@ -267,22 +264,52 @@ impl Start {
             node_memory_bytes: self.context.node.machine.memory_bytes,
             process_target,
         });
-        Ok((spec.map_err(config_error)?, image))
+        Ok((spec.map_err(Refusal::config)?, image))
+    }
+
+    /// The environment variables of the container.
+    async fn environment(&self) -> Result<Vec<(String, String)>, Refusal> {
+        let facts = self.context.node.facts(&self.pod_ips);
+        let references = references(&self.container);
+        let sources = self
+            .context
+            .api_objects
+            .environment(
+                self.identity.namespace(),
+                &self.container.name,
+                references,
+                facts,
+                &self.environments,
+            )
+            .await;
+        let mut sources = sources.map_err(Refusal::config)?;
+        let variables = self.context.api_objects.service_variables(&self.pod);
+        let variables = block_in_place(|| service_variables::latest(&self.dir, variables));
+        sources.services = variables.map_err(Refusal::config)?;
+        for (volume, path) in files(&self.container) {
+            let text = block_in_place(|| self.file(&volume, &path)).map_err(Refusal::config)?;
+            sources
+                .files
+                .extend(text.map(|text| ((volume, path), text)));
+        }
+        environment(&self.pod, &self.container, &sources)
+            .map_err(|error| Refusal::config(error.message))
     }
 
     /// The pod's volumes with loop devices in place of image files. The container's image files are
     /// attached if they are not, for instance after a reboot.
     async fn attached_volumes(&self) -> Result<PreparedVolumes, String> {
         let mut volumes = self.volumes.clone();
-        for wanted in self.container.volume_devices.iter().flatten() {
-            let volume = volumes.get_mut(&wanted.name);
-            let Some(volume) = volume.filter(|one| one.block == Some(BlockVolume::Image)) else {
+        for device in self.container.volume_devices.iter().flatten() {
+            let volume = volumes.get_mut(&device.name);
+            let is_image = |volume: &&mut Prepared| volume.block == Some(BlockVolume::Image);
+            let Some(volume) = volume.filter(is_image) else {
                 continue;
             };
             let image = volume.path.clone();
-            let attached = blocking(move || block::device(&image)).await;
+            let path = blocking(move || block::device(&image)).await;
             volume.path =
-                attached.map_err(|error| format!("attach volume \"{}\": {error}", wanted.name))?;
+                path.map_err(|error| format!("attach volume \"{}\": {error}", device.name))?;
         }
         Ok(volumes)
     }
@@ -297,7 +324,7 @@ impl Start {
 
     fn running(&self, image: &image_store::Image, started_at: Moment) -> Running {
         Running {
-            id: public_id(&self.pod, &self.container.name, self.restart_count),
+            id: public_id(&self.identity.uid, &self.container.name, self.restart_count),
             sandbox: self.sandbox_number,
             image: self.container.image.clone().unwrap_or_default(),
             image_id: image_id(image),
@@ -313,15 +340,15 @@ impl Start {
                 self.container.resources.clone().unwrap_or_default(),
             )),
             update: Default::default(),
-            of_pod: Some(Box::new(self.of_pod())),
+            of_pod: Some(Box::new(self.pod_resources())),
         }
     }
 
     /// The allocated resources of the pod as a whole.
-    fn of_pod(&self) -> ResourceRequirements {
+    fn pod_resources(&self) -> ResourceRequirements {
         let spec = self.pod.spec.as_ref();
-        let own = spec.and_then(|spec| spec.resources.clone());
-        own.unwrap_or_default()
+        let resources = spec.and_then(|spec| spec.resources.clone());
+        resources.unwrap_or_default()
     }
 
     fn start_error(&self, image: &image_store::Image, message: String, at: Moment) -> Exit {

@@ -8,31 +8,34 @@ mod context;
 mod effects;
 mod instance;
 mod local_storage;
+mod message_handling;
 mod pod_sandbox;
 mod record_keeping;
 mod resources;
-mod take;
+mod status_writes;
 mod tasks;
+mod volume_refresh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use container_runtime::Sandbox;
-use json_tree::Value;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use object_model::Uid;
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::resources::admission::PodRejection;
-use pod_lifecycle::{Instant, LifecycleAction, PodInput, PodPlan, PodRecord, doubled, plan_pod};
+use pod_lifecycle::{
+    Instant, LifecycleAction, PodConfirmation, PodIdentity, PodInput, PodPlan, PodRecord, plan_pod,
+};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::api::environments::KnownEnvironments;
+use crate::api::environments::StoredEnvironments;
 use crate::api::events::PodEvents;
-use crate::api::known_status::KnownStatus;
 use crate::api::objects::ObjectName;
 use crate::api::status_writer;
 use crate::clock::Clock;
-use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
+use crate::limits::{PLANS_IN_A_ROW_MAX, PLANS_PAUSE, WORKER_MESSAGES_MAX};
 use crate::paths::PodDir;
 use crate::pods::pod_manager::PodView;
 use crate::pods::recovery::StoredPod;
@@ -41,23 +44,18 @@ use crate::volumes::PreparedVolumes;
 use crate::pods::message::Message;
 
 pub use context::WorkerContext;
+use local_storage::StorageCheck;
+use record_keeping::RecordWrites;
+use status_writes::StatusWrites;
 use tasks::Tasks;
-
-/// The state of a pod's object in the API when the pod's worker starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodConfirmation {
-    /// The pod is bound to this node.
-    Bound,
-    Removed,
-    /// Unknown: only the disk has the pod.
-    Unconfirmed,
-}
+use volume_refresh::VolumeRefresh;
 
 /// The initial state of a worker.
 pub struct WorkerStart {
+    pub identity: PodIdentity,
     /// The pod as the API server has it now.
     pub pod: Arc<Pod>,
-    pub standing: PodConfirmation,
+    pub confirmation: PodConfirmation,
     /// The reason why the node rejects a new pod; `None` if it admits the pod.
     pub rejection: Option<PodRejection>,
     /// The state that a former agent has stored.
@@ -67,45 +65,31 @@ pub struct WorkerStart {
     /// A subscription to the events of the sandbox, from before its state was read.
     pub events: Option<container_runtime::Events>,
     /// UIDs of older pods with this name that the node has not cleaned up.
-    pub predecessors: BTreeSet<String>,
+    pub predecessors: BTreeSet<Uid>,
 }
 
 /// The task that runs one pod.
 pub struct Worker {
     context: Arc<WorkerContext>,
+    identity: PodIdentity,
     pod: Arc<Pod>,
-    removed: bool,
-    /// Whether the API has confirmed, since the agent started, that the pod is bound to this node.
-    confirmed: bool,
+    confirmation: PodConfirmation,
     node_stops: Option<NodeStop>,
-    predecessors: BTreeSet<String>,
+    predecessors: BTreeSet<Uid>,
     dir: PodDir,
     events: PodEvents,
     record: PodRecord,
+    record_writes: RecordWrites,
     volumes: PreparedVolumes,
-    environments: KnownEnvironments,
+    volume_refresh: VolumeRefresh,
+    environments: StoredEnvironments,
     sandbox: Option<Sandbox>,
-    stored: Option<StoredPod>,
     /// The status from the last plan.
     status: PodStatus,
-    /// The newest status that the API server has stored.
-    known: KnownStatus<PodStatus>,
-    /// The patch of a write in progress.
-    writing: Option<Value>,
-    /// A patch that was written but changed nothing, so it is not written again.
-    futile: Option<Value>,
-    status_failures: u32,
+    status_writes: StatusWrites,
+    /// Failed deletions of the pod's object.
     removal_failures: u32,
-    status_due: Option<Instant>,
-    refresh_due: Option<Instant>,
-    storage_due: Option<Instant>,
-    /// The time of the next attempt to store the record, after a failure.
-    record_due: Option<Instant>,
-    /// Consecutive failures to store the record.
-    record_failures: u32,
-    refreshing: bool,
-    /// Whether the last refresh of the volumes failed.
-    refresh_failed: bool,
+    storage_check: StorageCheck,
     /// Exits that were reported before the start of their instance was reported.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
     /// The watches of objects that volumes are built from.
@@ -121,35 +105,27 @@ impl Worker {
         let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
         let status = from.pod.status.clone().unwrap_or_default();
         let worker = Self {
-            dir: PodDir::of(&context.node.config.data_dir, &from.pod),
+            dir: PodDir::of(&context.node.config.data_dir, &from.identity),
             events: PodEvents::of(&context.node.recorder, &from.pod),
-            removed: from.standing == PodConfirmation::Removed,
-            confirmed: from.standing == PodConfirmation::Bound,
+            confirmation: from.confirmation,
             node_stops: None,
             predecessors: from.predecessors,
             record: from.stored.record.clone(),
             volumes: from.stored.volumes.clone(),
-            environments: KnownEnvironments::default(),
+            volume_refresh: VolumeRefresh::default(),
+            record_writes: RecordWrites::default(),
+            environments: StoredEnvironments::default(),
             sandbox: from.sandbox,
-            stored: None,
             status: status.clone(),
-            known: KnownStatus::new(status),
-            writing: None,
-            futile: None,
-            status_failures: 0,
+            status_writes: StatusWrites::new(status),
             removal_failures: 0,
-            status_due: None,
-            refresh_due: None,
-            storage_due: None,
-            record_due: None,
-            record_failures: 0,
-            refreshing: false,
-            refresh_failed: false,
+            storage_check: StorageCheck::Off,
             early_exits: BTreeMap::new(),
             watches: BTreeMap::new(),
             sender: sender.clone(),
             inbox,
             tasks: Tasks::default(),
+            identity: from.identity,
             pod: from.pod,
             context,
         };
@@ -174,23 +150,23 @@ impl Worker {
 
     /// Runs until the pod is cleaned up, or the agent stops its workers.
     pub async fn run(mut self) {
-        if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
+        if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.is_removed() {
             self.refresh_volumes();
         }
-        self.watch_storage();
+        self.schedule_storage_check();
         loop {
             let plan = self.plan_and_act();
             self.persist();
             self.publish();
             self.write_status();
-            if plan.finished && self.writing.is_none() {
+            if plan.finished && !self.status_writes.is_in_flight() {
                 break;
             }
             if !self.wait(plan.next_at).await {
                 return;
             }
         }
-        self.end();
+        self.clean_up();
     }
 
     /// Plans until a plan has no actions.
@@ -203,31 +179,32 @@ impl Worker {
                 pod: &pod,
                 record: &self.record,
                 previous: &self.status,
-                removed: self.removed,
+                confirmation: self.confirmation,
                 predecessor: !self.predecessors.is_empty(),
-                confirmed: self.confirmed,
                 node_stops: self.node_stops,
                 host_ips: &host_ips,
                 node_resources: self.node_resources(),
             };
-            let plan = plan_pod(&input, self.context.node.clock.now());
+            let now = self.context.node.clock.now();
+            let plan = plan_pod(&input, now);
             self.status.clone_from(&plan.status);
             rounds += 1;
-            if plan.actions.is_empty() || rounds > PLANS_IN_A_ROW_MAX {
-                if rounds > PLANS_IN_A_ROW_MAX {
-                    tracing::error!(pod = self.name(), actions = ?plan.actions, "plans do not end");
-                }
+            if plan.actions.is_empty() {
                 return plan;
             }
-            let (begins, others): (Vec<_>, Vec<_>) = plan
+            if rounds > PLANS_IN_A_ROW_MAX {
+                tracing::error!(pod = self.name(), actions = ?plan.actions, "plans do not end");
+                return paused(plan, now.instant);
+            }
+            let (work, immediate): (Vec<_>, Vec<_>) = plan
                 .actions
                 .into_iter()
                 .partition(LifecycleAction::begins_work);
-            let has_others = !others.is_empty();
-            for action in others {
+            let has_immediate = !immediate.is_empty();
+            for action in immediate {
                 self.perform(action);
             }
-            if !begins.is_empty() && !self.begin_work(begins) && !has_others {
+            if !work.is_empty() && !self.begin_work(work) && !has_immediate {
                 return PodPlan {
                     actions: Vec::new(),
                     ..plan
@@ -240,10 +217,10 @@ impl Worker {
     async fn wait(&mut self, next_at: Option<Instant>) -> bool {
         let due = [
             next_at,
-            self.status_due,
-            self.refresh_due.filter(|_| !self.makes_files()),
-            self.storage_due,
-            self.record_due,
+            self.status_writes.due(),
+            self.refresh_due(),
+            self.storage_check.due(),
+            self.record_writes.due(),
         ];
         let due = due.into_iter().flatten().min();
         let abandon = self.context.abandon.clone();
@@ -251,46 +228,49 @@ impl Worker {
         tokio::select! {
             biased;
             () = abandon.cancelled() => return false,
-            Some(message) = self.inbox.recv() => self.take(message),
-            Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                if let Err(error) = ended && error.is_panic() {
+            Some(message) = self.inbox.recv() => self.handle(message),
+            Some(result) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                if let Err(error) = result && error.is_panic() {
                     tracing::error!(pod = self.name(), %error, "a task of the pod panicked");
                 }
             }
-            () = sleep_until(clock, due) => self.take_timers(),
+            () = sleep_until(clock, due) => self.handle_timers(),
         }
         while let Ok(message) = self.inbox.try_recv() {
-            self.take(message);
+            self.handle(message);
         }
         true
     }
 
-    fn take_timers(&mut self) {
+    fn handle_timers(&mut self) {
         let now = self.context.node.clock.instant();
-        if self.status_due.is_some_and(|due| due <= now) {
-            self.status_due = None;
-        }
-        // The refresh is repeated, because a change during a refresh may have been missed.
-        if !self.makes_files() && self.refresh_due.is_some_and(|due| due <= now) {
-            self.refresh_due = None;
+        self.status_writes.end_delay(now);
+        self.record_writes.end_delay(now);
+        if !self.is_preparing_volumes() && self.volume_refresh.remove_due(now) {
             self.refresh_volumes();
         }
-        if self.record_due.is_some_and(|due| due <= now) {
-            self.record_due = None;
-        }
-        if self.storage_due.is_some_and(|due| due <= now) {
-            self.storage_due = None;
-            self.look_at_storage();
+        if self.storage_check.begin_due(now) {
+            self.measure_storage();
         }
     }
 
-    /// Whether files of volumes are being built.
-    fn makes_files(&self) -> bool {
-        self.refreshing || self.record.volumes == pod_lifecycle::record::Volumes::Preparing
+    /// The time of the next refresh of the volumes; `None` while their files are written.
+    fn refresh_due(&self) -> Option<Instant> {
+        let due = self.volume_refresh.due();
+        due.filter(|_| !self.is_preparing_volumes())
+    }
+
+    fn is_preparing_volumes(&self) -> bool {
+        self.record.volumes == pod_lifecycle::record::Volumes::Preparing
+    }
+
+    fn is_removed(&self) -> bool {
+        self.confirmation == PodConfirmation::Removed
     }
 
     fn publish(&self) {
         self.context.pods.publish(PodView {
+            identity: self.identity.clone(),
             pod: self.pod.clone(),
             record: self.record.clone(),
             status: self.status.clone(),
@@ -303,41 +283,30 @@ impl Worker {
 
     /// Starts to write the status if it has changed and no write is in progress.
     fn write_status(&mut self) {
-        if self.writing.is_some() || self.status_due.is_some() || self.removed {
+        if self.is_removed() {
             return;
         }
-        let difference = status_writer::difference(self.known.get(), &self.status);
-        let Some(patch) = difference.filter(|patch| self.futile.as_ref() != Some(patch)) else {
+        let Some(patch) = self.status_writes.begin(&self.status) else {
             return;
         };
-        self.writing = Some(patch.clone());
-        let (client, pod, sender) = (
-            self.context.client.clone(),
-            self.pod.clone(),
-            self.sender.clone(),
-        );
+        let (client, identity) = (self.context.client.clone(), self.identity.clone());
+        let sender = self.sender.clone();
         self.tasks.spawn(async move {
-            let written = status_writer::write(&client, &pod, patch).await;
-            tell(&sender, Message::StatusWritten(written)).await;
+            let result = status_writer::write(&client, &identity, patch).await;
+            send(&sender, Message::StatusWritten(result)).await;
         });
     }
 
-    fn status_failed(&mut self, reason: &str) {
-        self.status_failures += 1;
-        let delay = doubled(STATUS_RETRY_MIN, STATUS_RETRY_MAX, self.status_failures);
-        tracing::warn!(pod = self.name(), reason, "pod status not written");
-        self.status_due = Some(self.context.node.clock.instant() + delay);
-    }
-
     /// Cleans up after the pod is removed.
-    fn end(self) {
-        self.context.pods.remove(&self.pod);
-        self.context.probes.forget(&self.pod);
-        let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
-        if gone && let Err(error) = host_kernel::tree::remove(self.dir.root()) {
+    fn clean_up(self) {
+        self.context.pods.remove(&self.identity);
+        self.context.probes.forget(&self.identity.uid);
+        let is_deleted =
+            self.is_removed() || self.record.removal == pod_lifecycle::record::Removal::Done;
+        if is_deleted && let Err(error) = host_kernel::tree::remove(self.dir.root()) {
             tracing::warn!(pod = self.name(), %error, "pod directory not removed");
         }
-        tracing::info!(pod = self.name(), gone, "pod ended");
+        tracing::info!(pod = self.name(), gone = is_deleted, "pod ended");
     }
 
     /// Updates the address of a pod on the host network, which has the node's address.
@@ -350,14 +319,24 @@ impl Worker {
     }
 
     fn name(&self) -> String {
-        pod_lifecycle::spec::display_name(&self.pod)
+        self.identity.to_string()
+    }
+}
+
+/// The plan that follows too many plans with actions: without the actions, and with a later attempt.
+fn paused(plan: PodPlan, now: Instant) -> PodPlan {
+    let next = now + PLANS_PAUSE;
+    PodPlan {
+        actions: Vec::new(),
+        next_at: Some(plan.next_at.map_or(next, |at| at.min(next))),
+        ..plan
     }
 }
 
 /// Sends a message to the worker. If the worker has ended, the message is dropped.
-async fn tell(worker: &mpsc::Sender<Message>, message: Message) {
+async fn send(worker: &mpsc::Sender<Message>, message: Message) {
     if worker.send(message).await.is_err() {
-        tracing::debug!("the pod's worker is gone");
+        tracing::debug!("the pod's worker has ended");
     }
 }
 
@@ -365,5 +344,29 @@ async fn sleep_until(clock: Clock, due: Option<Instant>) {
     match due {
         Some(due) => clock.sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_that_do_not_end_are_made_again_after_a_pause() {
+        let now = pod_lifecycle::Moment::aligned(jiff::Timestamp::UNIX_EPOCH).instant;
+        let endless = PodPlan {
+            actions: vec![LifecycleAction::CreateSandbox],
+            ..PodPlan::default()
+        };
+        let plan = paused(endless.clone(), now);
+        assert_eq!(
+            (plan.actions, plan.next_at),
+            (vec![], Some(now + PLANS_PAUSE))
+        );
+        let sooner = PodPlan {
+            next_at: Some(now),
+            ..endless
+        };
+        assert_eq!(paused(sooner, now).next_at, Some(now));
     }
 }

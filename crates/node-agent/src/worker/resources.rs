@@ -13,7 +13,7 @@ use pod_lifecycle::record::resize::{
 use pod_lifecycle::resources::amounts::{self, Amounts, NodeResources};
 use pod_lifecycle::resources::resize;
 
-use super::{Worker, tell};
+use super::{Worker, send};
 use crate::paths::runtime_id;
 use crate::pods::message::Message;
 use crate::resource_limits::{container_resources, pod_resources};
@@ -34,8 +34,8 @@ impl Worker {
 
     /// The node's resources for the planner; the default if no resize is requested.
     pub(super) fn node_resources(&self) -> NodeResources {
-        let wanted = self.pod.spec.as_ref();
-        if wanted.is_some_and(|spec| resize::is_wanted(spec, &self.record)) {
+        let spec = self.pod.spec.as_ref();
+        if spec.is_some_and(|spec| resize::is_wanted(spec, &self.record)) {
             self.measured_node_resources()
         } else {
             NodeResources::default()
@@ -55,7 +55,7 @@ impl Worker {
         let others = self.context.pods.list();
         let others = others
             .iter()
-            .filter(|view| view.pod.metadata.uid != self.pod.metadata.uid && !view.has_ended());
+            .filter(|view| view.identity.uid != self.identity.uid && !view.has_ended());
         let used = others.filter_map(|view| {
             let spec = view.pod.spec.as_ref()?;
             Some(amounts::held(spec, &view.record))
@@ -72,7 +72,7 @@ impl Worker {
     /// Allocates the resources, if they are still available: workers of other pods allocate concurrently.
     pub(super) fn start_resize(&mut self, resources: Allocation, generation: i64) {
         let context = self.context.clone();
-        let _turn = context
+        let _lock = context
             .allocation
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -89,8 +89,8 @@ impl Worker {
             }
         }
         self.publish();
-        let words = resize::event("started", &self.pod, generation, None);
-        self.events.normal("ResizeStarted", words);
+        let message = resize::event("started", &self.pod, generation, None);
+        self.events.normal("ResizeStarted", message);
     }
 
     pub(super) fn postpone_resize(&mut self, pending: Option<PendingResize>) {
@@ -99,9 +99,10 @@ impl Worker {
                 PendingReason::Deferred => "ResizeDeferred",
                 PendingReason::Infeasible => "ResizeInfeasible",
             };
-            let why = Some(pending.message.as_str());
-            let words = resize::event(pending.reason.word(), &self.pod, pending.generation, why);
-            self.events.warning(event, words);
+            let cause = Some(pending.message.as_str());
+            let message =
+                resize::event(pending.reason.word(), &self.pod, pending.generation, cause);
+            self.events.warning(event, message);
         }
         self.record.resize.pending = pending;
     }
@@ -110,8 +111,8 @@ impl Worker {
         let Some(ResizeProgress { generation, .. }) = self.record.resize.progress.take() else {
             return;
         };
-        let words = resize::event("completed", &self.pod, generation, None);
-        self.events.normal("ResizeCompleted", words);
+        let message = resize::event("completed", &self.pod, generation, None);
+        self.events.normal("ResizeCompleted", message);
     }
 
     /// The applied resources of running containers, and the allocated resources of the other containers.
@@ -154,13 +155,13 @@ impl Worker {
     /// Changes the limits of a running container, and the limits of its pod.
     pub(super) fn update_resources(&mut self, name: String) {
         let allocated = self.record.resize.allocated.as_ref();
-        let Some(wanted) = allocated.and_then(|allocated| allocated.get(&name).cloned()) else {
+        let Some(resources) = allocated.and_then(|allocated| allocated.get(&name).cloned()) else {
             return;
         };
         let spec = self.pod.spec.clone().unwrap_or_default();
         let mut applied = self.applied();
         let before = self.pod_limits(&spec, &applied);
-        applied.insert(name.clone(), wanted.clone());
+        applied.insert(name.clone(), resources.clone());
         let after = self.pod_limits(&spec, &applied);
         let runtime_id = runtime_id(&name, self.record.container(&name).restart_count);
         let (Some(sandbox), Some(running)) = (self.sandbox.clone(), self.running(&name)) else {
@@ -169,7 +170,7 @@ impl Worker {
         running.update = ResourceUpdate::InFlight;
         let (id, sender) = (running.id.clone(), self.sender.clone());
         self.tasks.spawn(async move {
-            let container = container_resources(Some(&wanted));
+            let container = container_resources(Some(&resources));
             let change = Change {
                 before,
                 after,
@@ -179,10 +180,10 @@ impl Worker {
             let message = Message::ResourcesUpdated {
                 container: name,
                 id,
-                resources: Box::new(wanted),
+                resources: Box::new(resources),
                 result,
             };
-            tell(&sender, message).await;
+            send(&sender, message).await;
         });
     }
 
@@ -224,7 +225,7 @@ impl Worker {
                 resources,
                 result: limit_pod(&sandbox, limits).await,
             };
-            tell(&sender, message).await;
+            send(&sender, message).await;
         });
     }
 
@@ -253,11 +254,11 @@ impl Worker {
         let Some(progress) = &mut self.record.resize.progress else {
             return;
         };
-        let known = progress.error.is_some();
+        let had_failed = progress.error.is_some();
         progress.error = result.err();
-        if let Some(error) = progress.error.as_deref().filter(|_| !known) {
-            let words = resize::event("error", &self.pod, progress.generation, Some(error));
-            self.events.warning("ResizeError", words);
+        if let Some(error) = progress.error.as_deref().filter(|_| !had_failed) {
+            let message = resize::event("error", &self.pod, progress.generation, Some(error));
+            self.events.warning("ResizeError", message);
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 pub(super) struct Tasks {
     running: JoinSet<()>,
     /// The tasks that start when the pod's record is stored.
-    held: Vec<BoxFuture<'static, ()>>,
+    delayed: Vec<BoxFuture<'static, ()>>,
 }
 
 impl Tasks {
@@ -16,20 +16,19 @@ impl Tasks {
         self.running.spawn(task.boxed())
     }
 
-    /// Holds a task until the pod's record is stored.
-    pub(super) fn hold(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.held.push(task.boxed());
+    /// Delays a task until the pod's record is stored.
+    pub(super) fn delay(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.delayed.push(task.boxed());
     }
 
-    /// Starts the held tasks.
-    pub(super) fn release(&mut self) {
-        for task in self.held.drain(..) {
+    pub(super) fn start_delayed(&mut self) {
+        for task in self.delayed.drain(..) {
             self.running.spawn(task);
         }
     }
 
-    pub(super) fn drop_held(&mut self) {
-        self.held.clear();
+    pub(super) fn drop_delayed(&mut self) {
+        self.delayed.clear();
     }
 
     /// The result of the next finished task; `None` if there are no tasks.

@@ -46,7 +46,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: PodEndReason) {
 }
 
 fn remove_object(planner: &mut Planner<'_>) {
-    if planner.input.removed {
+    if planner.input.is_removed() {
         planner.plan.finished = true;
         return;
     }

@@ -64,7 +64,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
 
 /// The reason why the pod ends; `None` if it does not end.
 fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<PodEndReason> {
-    if input.removed || input.pod.metadata.deletion_timestamp.is_some() {
+    if input.is_removed() || input.pod.metadata.deletion_timestamp.is_some() {
         return Some(PodEndReason::Deleted);
     }
     let told = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));

@@ -11,6 +11,7 @@ use super::planner::{Planner, deadline};
 use super::probing::ask;
 use super::resize::{self, ResizeStep};
 use super::{restart_all, stopping};
+use crate::input::PodConfirmation;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
 use crate::monotonic::Instant;
@@ -44,7 +45,7 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
         return;
     }
     let has_sandbox = planner.input.record.sandbox == Sandbox::Ready;
-    if !has_sandbox && !planner.input.confirmed {
+    if !has_sandbox && planner.input.confirmation == PodConfirmation::Unconfirmed {
         // The pod may have been deleted, and replaced on another node, while this node was off.
         return planner.wait(
             "",

@@ -70,7 +70,7 @@ fn end_container(
 /// it.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
     let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
-    let seconds = if planner.input.removed && planner.input.node_stops.is_some() {
+    let seconds = if planner.input.is_removed() && planner.input.node_stops.is_some() {
         // Only the node waits for this second.
         1
     } else if has_no_grace(planner.spec) && asked.unwrap_or(0) <= 1 {
@@ -182,7 +182,8 @@ pub(crate) fn advance_stop(
 
 /// The end of the grace period. A later deletion can only shorten the grace period.
 fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Instant {
-    let ending = planner.input.removed || planner.input.pod.metadata.deletion_timestamp.is_some();
+    let ending =
+        planner.input.is_removed() || planner.input.pod.metadata.deletion_timestamp.is_some();
     // In a node shutdown, too, a user can shorten the grace period by a forced deletion.
     let sooner = ending && matches!(stop.cause, StopCause::PodEnds | StopCause::NodeStops);
     let seconds = if sooner || node_grace(planner).is_some() {

@@ -126,7 +126,7 @@ fn set_resources(status: &mut PodStatus, record: &PodRecord) {
 }
 
 fn is_deleting(input: &PodInput<'_>) -> bool {
-    input.removed || input.pod.metadata.deletion_timestamp.is_some()
+    input.is_removed() || input.pod.metadata.deletion_timestamp.is_some()
 }
 
 fn is_terminal(status: &PodStatus) -> bool {

@@ -30,7 +30,7 @@ fn life(hours: [i64; 5]) -> Vec<String> {
         world.exit("crashes", 1);
         world.pass(60);
     }
-    world.told()
+    world.lines()
 }
 
 proptest! {
@@ -47,13 +47,13 @@ proptest! {
 
 #[test]
 fn such_a_life_has_restarts_kills_and_an_end() {
-    let told = life([0; 5]).join("\n");
+    let lines = life([0; 5]).join("\n");
     for what in [
         "BackOff crashes",
         "pull bad",
         "DeadlineExceeded",
         "KILL hangs",
     ] {
-        assert!(told.contains(what), "{what}: {told}");
+        assert!(lines.contains(what), "{what}: {lines}");
     }
 }

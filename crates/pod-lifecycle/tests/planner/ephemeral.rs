@@ -42,13 +42,14 @@ fn it_starts_in_the_running_pod_and_never_again() {
     world.pass(700);
     assert_eq!(world.state("debugger"), "Error 3, ready false, restarts 0");
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
-    let told = world.told();
+    let lines = world.lines();
     assert_eq!(
-        told.iter()
+        lines
+            .iter()
             .filter(|line| line.contains("start debugger"))
             .count(),
         1,
-        "{told:?}"
+        "{lines:?}"
     );
     add(&mut world, "second");
     world.pass(1);
@@ -87,15 +88,15 @@ fn it_ends_with_the_pod() {
     world.exit("c", 0);
     world.pass(2);
     assert_eq!(world.status.phase.as_deref(), Some("Succeeded"));
-    assert!(!world.record.anything_runs(), "{:?}", world.told());
+    assert!(!world.record.anything_runs(), "{:?}", world.lines());
 
     let mut world = debugged("Always", json!({}));
     world.delete(5);
     world.pass(10);
-    assert!(world.plan.finished, "{:?}", world.told());
-    let told = world.told();
+    assert!(world.plan.finished, "{:?}", world.lines());
+    let lines = world.lines();
     for line in ["2 TERM c", "2 TERM debugger"] {
-        assert!(told.iter().any(|said| said == line), "{told:?}");
+        assert!(lines.iter().any(|said| said == line), "{lines:?}");
     }
 }
 

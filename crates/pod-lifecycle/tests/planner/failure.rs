@@ -20,7 +20,7 @@ fn a_pod_that_is_not_taken_fails_at_once_and_nothing_of_it_runs() {
     let mut world = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
     world.record.failure = Some(failure("SysctlForbidden", None, false));
     world.pass(0);
-    assert_eq!(world.told(), Vec::<String>::new());
+    assert_eq!(world.lines(), Vec::<String>::new());
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
     assert_eq!(world.status.reason.as_deref(), Some("SysctlForbidden"));
     assert_eq!(
@@ -45,9 +45,9 @@ fn a_pod_that_is_driven_out_has_less_time_and_fails_when_nothing_of_it_runs() {
     world.pass(10);
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
     assert_eq!(world.status.reason.as_deref(), Some("Evicted"));
-    let told = world.told();
+    let lines = world.lines();
     // The grace period is one second, but there are at least two seconds between the signal and the kill.
     for what in ["5 TERM c", "7 KILL c"] {
-        assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+        assert!(lines.contains(&what.to_owned()), "{what}: {lines:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Grace periods of containers.
 
 use json_tree::json;
+use pod_lifecycle::PodConfirmation;
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
@@ -20,9 +21,9 @@ fn a_probe_may_give_less_time_than_the_pod() {
         .probes
         .insert(("c", ProbeKind::Liveness), [failed].into());
     world.pass(30);
-    let told = world.told();
+    let lines = world.lines();
     for what in ["0 TERM c", "5 KILL c"] {
-        assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+        assert!(lines.contains(&what.to_owned()), "{what}: {lines:?}");
     }
 }
 
@@ -36,9 +37,9 @@ fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
     world.pass(1);
     world.delete(10);
     world.pass(30);
-    let told = world.told();
+    let lines = world.lines();
     for what in ["11 TERM c", "13 KILL c"] {
-        assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+        assert!(lines.contains(&what.to_owned()), "{what}: {lines:?}");
     }
 }
 
@@ -58,10 +59,10 @@ fn an_end_whose_hook_was_cut_off_begins_anew() {
     world.record = std::mem::take(&mut world.record).without_work_in_flight();
     world.behaviour.slow_hooks.clear();
     world.pass(1);
-    let told = world.told();
-    let hooks = told.iter().filter(|what| what.ends_with("preStop c"));
+    let lines = world.lines();
+    let hooks = lines.iter().filter(|what| what.ends_with("preStop c"));
     assert_eq!(hooks.collect::<Vec<_>>(), ["1 preStop c", "5 preStop c"]);
-    assert!(told.contains(&"5 TERM c".to_owned()), "{told:?}");
+    assert!(lines.contains(&"5 TERM c".to_owned()), "{lines:?}");
 }
 
 /// A termination continues after its hook has ended.
@@ -76,10 +77,10 @@ fn an_end_whose_hook_was_over_goes_on() {
     world.pass(4);
     world.record = std::mem::take(&mut world.record).without_work_in_flight();
     world.pass(30);
-    let told = world.told();
-    let hooks = told.iter().filter(|what| what.ends_with("preStop c"));
+    let lines = world.lines();
+    let hooks = lines.iter().filter(|what| what.ends_with("preStop c"));
     assert_eq!(hooks.count(), 1);
-    assert!(told.contains(&"11 KILL c".to_owned()), "{told:?}");
+    assert!(lines.contains(&"11 KILL c".to_owned()), "{lines:?}");
 }
 
 #[test]
@@ -98,9 +99,9 @@ fn a_node_that_stops_may_leave_less_time_than_the_pod_has() {
             grace_seconds: limit,
         });
         world.pass(30);
-        let told = world.told();
+        let lines = world.lines();
         for what in ["1 TERM c", killed] {
-            assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+            assert!(lines.contains(&what.to_owned()), "{what}: {lines:?}");
         }
     }
 }
@@ -118,8 +119,8 @@ fn a_pod_that_is_ending_already_has_no_more_time_than_the_node_leaves() {
         grace_seconds: Some(5),
     });
     world.pass(30);
-    let told = world.told();
-    assert!(told.contains(&"6 KILL c".to_owned()), "{told:?}");
+    let lines = world.lines();
+    assert!(lines.contains(&"6 KILL c".to_owned()), "{lines:?}");
 }
 
 #[test]
@@ -129,10 +130,10 @@ fn what_cannot_be_cleared_away_does_not_keep_a_node_from_stopping() {
     world.pass(1);
     world.node_stops = Some(NodeStop::default());
     world.pass(60);
-    let told = world.told();
-    assert!(world.plan.finished, "{told:?}");
-    let stays = told.iter().filter(|what| what.ends_with("sandbox stays"));
-    assert_eq!(stays.count(), 4, "{told:?}");
+    let lines = world.lines();
+    assert!(world.plan.finished, "{lines:?}");
+    let stays = lines.iter().filter(|what| what.ends_with("sandbox stays"));
+    assert_eq!(stays.count(), 4, "{lines:?}");
     // The next agent has to remove the sandbox and run the pod.
     assert_ne!(world.record.sandbox, pod_lifecycle::record::Sandbox::None);
 
@@ -156,10 +157,10 @@ fn a_pod_without_grace_is_killed_at_once() {
         world.pass(1);
         world.delete(asked);
         world.pass(60);
-        let told = world.told();
-        assert!(told.contains(&killed.to_owned()), "{told:?}");
-        let hook = told.contains(&"1 preStop c".to_owned());
-        assert_eq!(hook, asked > 1, "{told:?}");
+        let lines = world.lines();
+        assert!(lines.contains(&killed.to_owned()), "{lines:?}");
+        let hook = lines.contains(&"1 preStop c".to_owned());
+        assert_eq!(hook, asked > 1, "{lines:?}");
         assert!(world.plan.finished);
     }
 }
@@ -179,17 +180,17 @@ fn a_node_that_stops_does_not_wait_for_years() {
     };
     let mut patient = stopping();
     patient.pass(4000);
-    let told = patient.told();
-    assert!(told.contains(&"3601 KILL c".to_owned()), "{told:?}");
+    let lines = patient.lines();
+    assert!(lines.contains(&"3601 KILL c".to_owned()), "{lines:?}");
     // A forced deletion ends the wait.
     let mut forced = stopping();
-    forced.removed = true;
+    forced.confirmation = PodConfirmation::Removed;
     forced.pass(5);
-    let told = forced.told();
-    assert!(told.contains(&"10 KILL c".to_owned()), "{told:?}");
+    let lines = forced.lines();
+    assert!(lines.contains(&"10 KILL c".to_owned()), "{lines:?}");
     let mut hurried = stopping();
     hurried.delete(5);
     hurried.pass(5);
-    let told = hurried.told();
-    assert!(told.contains(&"10 KILL c".to_owned()), "{told:?}");
+    let lines = hurried.lines();
+    assert!(lines.contains(&"10 KILL c".to_owned()), "{lines:?}");
 }

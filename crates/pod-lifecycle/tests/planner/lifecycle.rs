@@ -28,10 +28,10 @@ fn failure() -> ProbeOutcome {
 fn simple_pod_runs_at_once() {
     // statefulset.md 12.1, 3.34
     let mut world = World::new(one(json!({})));
-    let first = world.look();
+    let first = world.plan();
     assert_eq!(first.status.phase.as_deref(), Some("Pending"));
     world.pass(0);
-    assert_eq!(world.told(), ["0 sandbox", "0 start c"]);
+    assert_eq!(world.lines(), ["0 sandbox", "0 start c"]);
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
     assert_eq!(world.state("c"), "running, ready true, restarts 0");
     assert_eq!(world.condition("Ready"), "True");
@@ -142,7 +142,7 @@ fn init_containers_run_one_after_another() {
     world.exit("i1", 0);
     world.pass(1);
     assert_eq!(
-        world.told()[1..],
+        world.lines()[1..],
         [
             "0 start i0",
             "0 exit i0 0",
@@ -181,7 +181,7 @@ fn failed_init_container_is_retried_or_fails_the_pod() {
         world.state("c"),
         "waiting PodInitializing, ready false, restarts 0"
     );
-    assert_eq!(world.told().last().unwrap(), "0 no sandbox");
+    assert_eq!(world.lines().last().unwrap(), "0 no sandbox");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn sidecar_must_have_started_before_the_next_and_ends_last() {
         .probes
         .insert(("s", ProbeKind::Startup), [failure()].into());
     world.pass(1);
-    assert_eq!(world.told(), ["0 sandbox", "0 start s"]);
+    assert_eq!(world.lines(), ["0 sandbox", "0 start s"]);
     world
         .behaviour
         .probes
@@ -213,7 +213,7 @@ fn sidecar_must_have_started_before_the_next_and_ends_last() {
     world.log.clear();
     world.delete(30);
     world.pass(0);
-    let order: Vec<String> = world.told().iter().map(|l| l[2..].to_owned()).collect();
+    let order: Vec<String> = world.lines().iter().map(|l| l[2..].to_owned()).collect();
     assert_eq!(
         order,
         [
@@ -274,7 +274,7 @@ fn crash_loop_backs_off_and_says_so() {
     assert_eq!((last.exit_code, last.reason.as_deref()), (1, Some("Error")));
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
     world.pass(10);
-    assert_eq!(world.told().last().unwrap(), "10 start c");
+    assert_eq!(world.lines().last().unwrap(), "10 start c");
     assert_eq!(world.state("c"), "running, ready true, restarts 2");
 }
 
@@ -298,7 +298,7 @@ fn missing_image_is_an_error_first_then_backed_off_from() {
     );
     world.pass(40);
     assert_eq!(
-        world.told()[1..],
+        world.lines()[1..],
         [
             "0 pull c",
             "2 BackOff image c",
@@ -366,7 +366,7 @@ fn liveness_failure_restarts_the_container_only() {
         .insert(("c", ProbeKind::Liveness), outcomes.into());
     world.pass(25);
     assert_eq!(
-        world.told()[2..],
+        world.lines()[2..],
         [
             "20 Container c failed liveness probe, will be restarted",
             "20 TERM c",
@@ -397,9 +397,9 @@ fn startup_probe_holds_back_the_others() {
     world.pass(3);
     let expected = "Container c failed startup probe, will be restarted";
     assert!(
-        world.told().iter().any(|line| line.ends_with(expected)),
+        world.lines().iter().any(|line| line.ends_with(expected)),
         "{:?}",
-        world.told()
+        world.lines()
     );
 }
 
@@ -416,7 +416,7 @@ fn pre_stop_time_counts_against_the_grace() {
     world.running("c").unwrap().stop.as_mut().unwrap().pre_stop = pod_lifecycle::record::Hook::Done;
     world.pass(60);
     assert_eq!(
-        world.told()[2..],
+        world.lines()[2..],
         [
             "0 Stopping container c",
             "0 preStop c",
@@ -441,7 +441,7 @@ fn kill_comes_no_sooner_than_two_seconds_after_term() {
     world.pass(0);
     world.delete(5);
     world.pass(20);
-    assert_eq!(world.told()[4..6], ["5 TERM c", "7 KILL c"]);
+    assert_eq!(world.lines()[4..6], ["5 TERM c", "7 KILL c"]);
 }
 
 #[test]
@@ -455,9 +455,9 @@ fn shorter_second_deletion_shortens_the_grace() {
     world.delete(5);
     world.pass(10);
     assert!(
-        world.told().contains(&"5 KILL c".to_owned()),
+        world.lines().contains(&"5 KILL c".to_owned()),
         "{:?}",
-        world.told()
+        world.lines()
     );
 }
 
@@ -472,7 +472,7 @@ fn sidecar_hooks_run_beside_the_main_ones() {
     world.pass(0);
     world.delete(20);
     world.pass(60);
-    let log = world.told();
+    let log = world.lines();
     let at = |what: &str| {
         log.iter()
             .position(|line| line == what)
@@ -493,7 +493,7 @@ fn deleted_pod_that_never_ran_goes_at_once() {
     let mut world = World::new(one(json!({})));
     world.delete(30);
     world.pass(0);
-    assert_eq!(world.told(), ["0 removed"]);
+    assert_eq!(world.lines(), ["0 removed"]);
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
     assert!(world.plan.finished);
 }
@@ -503,9 +503,9 @@ fn pod_gone_from_the_api_is_stopped_and_not_removed_again() {
     // statefulset.md 12.7
     let mut world = World::new(one(json!({})));
     world.pass(0);
-    world.removed = true;
+    world.confirmation = pod_lifecycle::PodConfirmation::Removed;
     world.pass(0);
-    assert_eq!(world.told().last().unwrap(), "0 no sandbox");
+    assert_eq!(world.lines().last().unwrap(), "0 no sandbox");
     assert!(world.plan.finished);
 }
 
@@ -537,7 +537,7 @@ fn deadline_fails_the_pod() {
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
     assert_eq!(world.status.reason.as_deref(), Some("DeadlineExceeded"));
     assert_eq!(world.condition("Ready"), "False PodFailed");
-    assert!(world.told().contains(&"7 TERM c".to_owned()));
+    assert!(world.lines().contains(&"7 TERM c".to_owned()));
 }
 
 #[test]
@@ -549,7 +549,7 @@ fn lost_sandbox_is_made_again_with_its_containers() {
     world.record.sandbox_lost(now);
     world.pass(1);
     assert_eq!(
-        world.told()[2..],
+        world.lines()[2..],
         ["0 no sandbox", "0 sandbox", "0 start c"]
     );
     assert_eq!(world.state("c"), "running, ready true, restarts 1");
@@ -562,7 +562,7 @@ fn node_that_stops_keeps_the_pod() {
     world.node_stops = Some(NodeStop::default());
     world.pass(0);
     assert!(world.plan.finished);
-    assert!(world.told().contains(&"0 keep volumes".to_owned()));
+    assert!(world.lines().contains(&"0 keep volumes".to_owned()));
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
     assert!(
         world
@@ -583,7 +583,7 @@ fn changed_image_restarts_the_container() {
     world.pod.spec.as_mut().unwrap().containers[0].image = Some("img:2".to_owned());
     world.pass(0);
     assert_eq!(
-        world.told()[2],
+        world.lines()[2],
         "0 Container c definition changed, will be restarted"
     );
     let status = &world.status.container_statuses.as_ref().unwrap()[0];
@@ -595,6 +595,6 @@ fn post_start_holds_started_back() {
     // statefulset.md 12.6
     let mut world = World::new(one(json!({"lifecycle": {"postStart": {"exec": {}}}})));
     world.pass(0);
-    assert_eq!(world.told()[1..], ["0 start c", "0 postStart c"]);
+    assert_eq!(world.lines()[1..], ["0 start c", "0 postStart c"]);
     assert_eq!(world.state("c"), "running, ready true, restarts 0");
 }

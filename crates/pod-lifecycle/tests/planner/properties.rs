@@ -3,6 +3,7 @@
 
 use crate::world::World;
 use json_tree::{Value, json};
+use pod_lifecycle::PodConfirmation;
 use pod_lifecycle::record::Sandbox;
 use proptest::prelude::*;
 
@@ -107,15 +108,16 @@ proptest! {
                 Step::Restart => world.record = world.record.clone().without_work_in_flight(),
                 Step::RestartAlone => {
                     world.record = world.record.clone().without_work_in_flight();
-                    world.confirmed = false;
+                    world.confirmation = PodConfirmation::Unconfirmed;
                 }
-                Step::Confirm => world.confirmed = true,
+                Step::Confirm => world.confirmation = PodConfirmation::Bound,
                 Step::Delete(grace) => world.delete(grace),
             }
             let made = world.record.sandboxes_made;
             world.settle();
             // An unconfirmed pod gets no new sandbox.
-            prop_assert!(world.confirmed || world.record.sandboxes_made == made);
+            let is_confirmed = world.confirmation == PodConfirmation::Bound;
+            prop_assert!(is_confirmed || world.record.sandboxes_made == made);
             if let Some(phase) = &final_phase {
                 prop_assert_eq!(phase, &world.status.phase);
             } else if ended(&world) {
@@ -130,7 +132,7 @@ proptest! {
         world.pass(60);
         prop_assert!(world.plan.finished, "{:?}", world.plan);
         prop_assert!(ended(&world));
-        let replanned = world.look();
+        let replanned = world.plan();
         prop_assert_eq!(&replanned.actions, &vec![]);
     }
 }

@@ -68,11 +68,11 @@ fn limits_change_while_the_container_runs() {
     assert_eq!(cpus(&world), pair("1", "1"));
     assert_eq!(world.state("c"), "running, ready true, restarts 0");
     assert!(!has_condition(&world, "PodResizeInProgress"));
-    let told = world.told();
+    let lines = world.lines();
     assert_eq!(
-        told[2..],
+        lines[2..],
         ["1 resize", "1 update c", "1 resized"],
-        "{told:?}"
+        "{lines:?}"
     );
 }
 
@@ -84,8 +84,11 @@ fn a_container_that_wants_it_is_restarted() {
     assert_eq!(world.state("c"), "running, ready true, restarts 1");
     assert_eq!(cpus(&world), pair("1", "1"));
     assert!(!has_condition(&world, "PodResizeInProgress"));
-    let told = world.told();
-    assert!(!told.iter().any(|line| line.contains("update")), "{told:?}");
+    let lines = world.lines();
+    assert!(
+        !lines.iter().any(|line| line.contains("update")),
+        "{lines:?}"
+    );
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn what_can_never_be_had_is_said() {
     world.pass(1);
     assert!(!has_condition(&world, "PodResizePending"));
     let infeasible = world
-        .told()
+        .lines()
         .iter()
         .filter(|line| line.contains("Infeasible"))
         .count();
@@ -189,9 +192,9 @@ fn cpus_of_pod(world: &World) -> (String, String) {
 }
 
 fn told_of(world: &World, words: &[&str]) -> Vec<String> {
-    let told = world.told().into_iter();
-    let told = told.filter(|line| words.iter().any(|word| line.contains(word)));
-    told.collect()
+    let lines = world.lines().into_iter();
+    let lines = lines.filter(|line| words.iter().any(|word| line.contains(word)));
+    lines.collect()
 }
 
 // KEP-5419

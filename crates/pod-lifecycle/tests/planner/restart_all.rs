@@ -35,11 +35,11 @@ fn all_containers_end_at_once_and_begin_as_in_a_new_pod() {
     let ip = world.status.pod_ip.clone();
     world.exit("a", 42);
     // The status has the condition before any container has exited.
-    let plan = world.look();
+    let plan = world.plan();
     assert_eq!(plan.status.phase.as_deref(), Some("Running"));
     world.pass(0);
     assert_eq!(
-        world.told(),
+        world.lines(),
         [
             "0 exit a 42",
             "0 restart all for a",
@@ -69,7 +69,7 @@ fn all_containers_end_at_once_and_begin_as_in_a_new_pod() {
     world.exit("first", 0);
     world.pass(0);
     assert_eq!(
-        world.told(),
+        world.lines(),
         ["0 exit first 0", "0 start side", "0 start a", "0 start b"]
     );
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
@@ -88,18 +88,18 @@ fn while_they_end_the_pod_says_so_and_a_new_agent_goes_on() {
     // statefulset.md 12.4
     let mut world = started(World::new(pod(json!([asking("a"), asking("b")]))));
     world.exit("a", 42);
-    let [LifecycleAction::RestartAll(asked)] = &world.look().actions[..] else {
-        panic!("{:?}", world.look().actions)
+    let [LifecycleAction::RestartAll(asked)] = &world.plan().actions[..] else {
+        panic!("{:?}", world.plan().actions)
     };
     world.record.restart_all = Some(asked.clone());
-    let plan = world.look();
+    let plan = world.plan();
     assert_eq!(plan.status.phase.as_deref(), Some("Pending"));
-    let told = plan.status.conditions.unwrap();
-    let told = told.iter().find(|c| c.type_ == "AllContainersRestarting");
-    assert_eq!(told.unwrap().status, "True");
+    let lines = plan.status.conditions.unwrap();
+    let lines = lines.iter().find(|c| c.type_ == "AllContainersRestarting");
+    assert_eq!(lines.unwrap().status, "True");
     world.record = world.record.clone().without_work_in_flight();
     world.pass(0);
-    assert_eq!(world.told().last().unwrap(), "0 start first");
+    assert_eq!(world.lines().last().unwrap(), "0 start first");
 }
 
 #[test]

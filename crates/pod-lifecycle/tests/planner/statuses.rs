@@ -100,7 +100,7 @@ fn a_record_that_lags_takes_nothing_back() {
         world.pass(1);
         // The agent was restarted. Its record is from before the exit, or is missing.
         world.record = earlier.without_work_in_flight();
-        let plan = world.look();
+        let plan = world.plan();
         let shown = |plan: pod_lifecycle::PodPlan| {
             let status = plan.status.init_container_statuses.unwrap().remove(0);
             status
@@ -111,7 +111,7 @@ fn a_record_that_lags_takes_nothing_back() {
         };
         assert_eq!(shown(plan), Some(0), "{policy}");
         world.record.containers.clear();
-        let shown = shown(world.look());
+        let shown = shown(world.plan());
         assert_eq!(shown, (policy != "Always").then_some(0), "{policy}");
     }
 }

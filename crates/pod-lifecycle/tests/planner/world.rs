@@ -13,7 +13,9 @@ use pod_lifecycle::record::{
 };
 use pod_lifecycle::resources::amounts::NodeResources;
 use pod_lifecycle::spec::{self, ProbeKind};
-use pod_lifecycle::{LifecycleAction, Moment, PodInput, PodPlan, PodRecord, plan_pod};
+use pod_lifecycle::{
+    LifecycleAction, Moment, PodConfirmation, PodInput, PodPlan, PodRecord, plan_pod,
+};
 
 /// The behaviour of the simulated node.
 #[derive(Default)]
@@ -39,9 +41,8 @@ pub struct World {
     pub record: PodRecord,
     pub status: PodStatus,
     pub now: Moment,
-    pub removed: bool,
+    pub confirmation: PodConfirmation,
     pub predecessor: bool,
-    pub confirmed: bool,
     pub node_stops: Option<NodeStop>,
     pub behaviour: Behaviour,
     pub node_resources: NodeResources,
@@ -95,9 +96,8 @@ impl World {
             },
             status: PodStatus::default(),
             now: origin(),
-            removed: false,
+            confirmation: PodConfirmation::Bound,
             predecessor: false,
-            confirmed: true,
             node_stops: None,
             behaviour: Behaviour::default(),
             node_resources: NodeResources::default(),
@@ -107,15 +107,14 @@ impl World {
     }
 
     /// Plans once, without performing the actions.
-    pub fn look(&mut self) -> PodPlan {
+    pub fn plan(&mut self) -> PodPlan {
         let hosts = ["192.0.2.1".to_owned()];
         let input = PodInput {
             pod: &self.pod,
             record: &self.record,
             previous: &self.status,
-            removed: self.removed,
+            confirmation: self.confirmation,
             predecessor: self.predecessor,
-            confirmed: self.confirmed,
             node_stops: self.node_stops,
             host_ips: &hosts,
             node_resources: self.node_resources,
@@ -126,12 +125,12 @@ impl World {
     /// Plans and performs actions until there are no more actions at this time.
     pub fn settle(&mut self) {
         for _ in 0..200 {
-            let plan = self.look();
+            let plan = self.plan();
             self.check_ended(&plan.status);
             self.status = plan.status.clone();
             self.plan = plan.clone();
             if plan.actions.is_empty() {
-                self.check_told();
+                self.check_waiting();
                 return;
             }
             for action in plan.actions {
@@ -142,12 +141,12 @@ impl World {
     }
 
     /// Checks that a plan has actions or reasons for waiting, unless the pod is healthy or removed.
-    fn check_told(&self) {
+    fn check_waiting(&self) {
         let phase = self.status.phase.as_deref();
-        let settled = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
-        let told = !self.plan.waiting.is_empty() || self.plan.finished;
+        let is_settled = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
+        let has_reason = !self.plan.waiting.is_empty() || self.plan.finished;
         assert!(
-            settled || told,
+            is_settled || has_reason,
             "silent: {:?} {:?}",
             self.status,
             self.record
@@ -309,14 +308,20 @@ impl World {
                 self.note(&failure.reason);
                 self.record.failure = Some(failure);
             }
-            LifecycleAction::RestartAll(asked) => {
-                self.note(format!("restart all for {}", asked.container));
-                self.record.restart_all = Some(asked);
+            LifecycleAction::RestartAll(request) => {
+                self.note(format!("restart all for {}", request.container));
+                self.record.restart_all = Some(request);
             }
             LifecycleAction::StartAnew { containers } => {
                 assert!(!self.record.anything_runs(), "starts anew beside itself");
                 self.record.start_anew(&containers);
             }
+            other => self.perform_resize(other),
+        }
+    }
+
+    fn perform_resize(&mut self, action: LifecycleAction) {
+        match action {
             LifecycleAction::Allocate { resources } => {
                 self.record.resize.allocated = Some(resources)
             }
@@ -339,7 +344,7 @@ impl World {
                 self.record.resize.progress = None;
                 self.note("resized");
             }
-            stop => self.perform_stop(stop),
+            other => self.perform_stop(other),
         }
     }
 
@@ -537,7 +542,7 @@ impl World {
     }
 
     /// The log as lines of the form `second word`.
-    pub fn told(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         self.log
             .iter()
             .map(|(at, what)| format!("{at} {what}"))
@@ -547,11 +552,11 @@ impl World {
     /// A condition in the form `type=status reason message`.
     pub fn condition(&self, type_: &str) -> String {
         let conditions = self.status.conditions.iter().flatten();
-        let found = conditions.into_iter().find(|c| c.type_ == type_).unwrap();
+        let condition = conditions.into_iter().find(|c| c.type_ == type_).unwrap();
         let text = [
-            Some(found.status.as_str()),
-            found.reason.as_deref(),
-            found.message.as_deref(),
+            Some(condition.status.as_str()),
+            condition.reason.as_deref(),
+            condition.message.as_deref(),
         ];
         text.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }

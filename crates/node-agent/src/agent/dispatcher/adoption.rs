@@ -15,162 +15,184 @@ use controller_framework::Cache;
 use host_kernel::block_in_place;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use object_model::{ObjectKey, Uid};
+use pod_lifecycle::{PodConfirmation, PodIdentity};
 use tokio_util::sync::CancellationToken;
 
-use super::{Dispatcher, Name, name_of, uid_of};
+use super::{CachedPod, Dispatcher};
 use crate::containers::instance;
 use crate::paths::PodDir;
+use crate::pods::adoption::{self, RecoveredPod};
 use crate::pods::message::Message;
-use crate::pods::recovery::{self, FoundPod, StoredPod};
-use crate::worker::{PodConfirmation, WorkerStart};
+use crate::pods::recovery::RecordedPod;
+use crate::worker::WorkerStart;
 
 /// A pod of a former agent that has no worker yet.
 pub struct AdoptablePod {
     /// The object and the record that the former agent stored.
-    pub found: FoundPod,
+    pub recorded: RecordedPod,
     pub sandbox: Option<Sandbox>,
 }
 
+/// The circumstances of an adoption.
+pub struct Adoption {
+    /// The newest object of the pod.
+    pub pod: Arc<Pod>,
+    pub confirmation: PodConfirmation,
+    /// UIDs of older pods with the pod's name that the node has not cleaned up.
+    pub predecessors: BTreeSet<Uid>,
+}
+
 /// The pods of a former agent, by UID: the pods with a record on disk, and the pods with only a sandbox.
-pub fn left(
-    mut found: BTreeMap<String, FoundPod>,
+pub fn adoptable_pods(
+    mut recorded: BTreeMap<Uid, RecordedPod>,
     sandboxes: Vec<Sandbox>,
-) -> BTreeMap<String, AdoptablePod> {
-    let mut left = BTreeMap::new();
+) -> BTreeMap<Uid, AdoptablePod> {
+    let mut adoptable = BTreeMap::new();
     for sandbox in sandboxes {
-        let uid = sandbox.id().to_owned();
-        let of_sandbox = || FoundPod {
-            pod: Arc::new(recovery::pod_of_sandbox(&sandbox)),
-            stored: StoredPod::default(),
-            recorded: false,
+        let unrecorded = match RecordedPod::of_sandbox(&sandbox) {
+            Ok(unrecorded) => unrecorded,
+            Err(error) => {
+                tracing::error!(%error, "a sandbox is not adopted");
+                continue;
+            }
         };
-        let found = found.remove(&uid).unwrap_or_else(of_sandbox);
+        let uid = unrecorded.identity.uid.clone();
+        let recorded = recorded.remove(&uid).unwrap_or(unrecorded);
         let sandbox = Some(sandbox);
-        left.insert(uid, AdoptablePod { found, sandbox });
+        adoptable.insert(uid, AdoptablePod { recorded, sandbox });
     }
-    let without = found.into_iter().map(|(uid, found)| {
+    let without_sandbox = recorded.into_iter().map(|(uid, recorded)| {
         let sandbox = None;
-        (uid, AdoptablePod { found, sandbox })
+        (uid, AdoptablePod { recorded, sandbox })
     });
-    left.extend(without);
-    left
+    adoptable.extend(without_sandbox);
+    adoptable
 }
 
 /// Sort key: the creation time, then the UID.
-fn age(pod: &Arc<Pod>) -> (Option<Timestamp>, String) {
-    let created = pod.metadata.creation_timestamp.as_ref();
-    (created.map(|time| time.0), uid_of(pod))
+fn age(pod: &CachedPod) -> (Option<Timestamp>, Uid) {
+    let created = pod.pod.metadata.creation_timestamp.as_ref();
+    (created.map(|time| time.0), pod.identity.uid.clone())
 }
 
 /// The UIDs of older pods with the name of `pod`. The pod waits until they have ended on this node.
-fn older_of_name(pod: &Arc<Pod>, pods: &[Arc<Pod>]) -> BTreeSet<String> {
-    let of_name = pods.iter().filter(|other| name_of(other) == name_of(pod));
-    let older = of_name.filter(|other| age(other) < age(pod));
-    older.map(|other| uid_of(other)).collect()
+fn older_namesakes(pod: &CachedPod, pods: &[CachedPod]) -> BTreeSet<Uid> {
+    let namesakes = pods
+        .iter()
+        .filter(|other| other.identity.key == pod.identity.key);
+    let older = namesakes.filter(|other| age(other) < age(pod));
+    older.map(|other| other.identity.uid.clone()).collect()
 }
 
 impl Dispatcher {
     /// Adopts the pods of a former agent while no API server responds: the pods whose objects are on the
-    /// disk and whose sandbox was created. The remaining pods stay in `left`.
-    pub(super) async fn adopt_alone(&mut self, left: &mut BTreeMap<String, AdoptablePod>) {
-        let begun = |one: &AdoptablePod| {
-            one.found.pod.spec.is_some() && (one.found.recorded || one.sandbox.is_some())
+    /// disk and whose sandbox was created. The remaining pods stay in `adoptable`.
+    pub(super) async fn adopt_alone(&mut self, adoptable: &mut BTreeMap<Uid, AdoptablePod>) {
+        let has_begun = |pod: &AdoptablePod| {
+            pod.recorded.pod.spec.is_some() && (pod.recorded.has_record || pod.sandbox.is_some())
         };
-        let (alone, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(left)
+        let (alone, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(adoptable)
             .into_iter()
-            .partition(|(_, one)| begun(one));
-        *left = waiting;
-        let pods: Vec<Arc<Pod>> = alone.values().map(|one| one.found.pod.clone()).collect();
+            .partition(|(_, pod)| has_begun(pod));
+        *adoptable = waiting;
+        let recorded = alone.values().map(|adoptable| CachedPod {
+            identity: adoptable.recorded.identity.clone(),
+            pod: adoptable.recorded.pod.clone(),
+        });
+        let pods: Vec<CachedPod> = recorded.collect();
         tracing::warn!(
             pods = pods.len(),
             "no API server answers: pods continue from the state on disk"
         );
-        for one in alone.into_values() {
-            let predecessors = older_of_name(&one.found.pod, &pods);
-            let pod = one.found.pod.clone();
-            self.adopt(pod, PodConfirmation::Unconfirmed, one, predecessors)
-                .await;
+        for (pod, adoptable) in pods.iter().zip(alone.into_values()) {
+            let adoption = Adoption {
+                pod: pod.pod.clone(),
+                confirmation: PodConfirmation::Unconfirmed,
+                predecessors: older_namesakes(pod, &pods),
+            };
+            self.adopt(adoption, adoptable).await;
         }
     }
 
-    /// Compares the pods of a former agent with the API: the adopted pods and the pods in `left`. Adopts
-    /// the pods in `left`, terminates pods that are deleted in the API, and starts new pods.
+    /// Compares the pods of a former agent with the API: the adopted pods and the pods in `adoptable`. Adopts
+    /// the pods in `adoptable`, terminates pods that are deleted in the API, and starts new pods.
     pub(super) async fn settle(
         &mut self,
         pods: &Cache<Pod>,
-        mut left: BTreeMap<String, AdoptablePod>,
+        mut adoptable: BTreeMap<Uid, AdoptablePod>,
     ) {
-        let current: BTreeMap<String, Arc<Pod>> = pods
-            .list()
-            .into_iter()
-            .map(|pod| (uid_of(&pod), pod))
-            .collect();
+        let cached = pods.list().into_iter().filter_map(CachedPod::read);
+        let current: BTreeMap<Uid, CachedPod> =
+            cached.map(|pod| (pod.identity.uid.clone(), pod)).collect();
         // A pod of the API without a record is new: the node may reject it.
-        left.retain(|uid, one| {
-            one.found.recorded || one.sandbox.is_some() || !current.contains_key(uid)
+        adoptable.retain(|uid, pod| {
+            pod.recorded.has_record || pod.sandbox.is_some() || !current.contains_key(uid)
         });
-        let taken: Vec<(Name, String)> = self
-            .workers
-            .iter()
-            .flat_map(|(name, of_name)| of_name.keys().map(|uid| (name.clone(), uid.clone())))
+        let workers = self.workers.iter();
+        let adopted: Vec<PodIdentity> = workers
+            .flat_map(|(key, workers)| {
+                workers.keys().map(move |uid| PodIdentity {
+                    key: key.clone(),
+                    uid: uid.clone(),
+                })
+            })
             .collect();
-        let mut former: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
-        let of_left = left.iter().map(|(uid, one)| (name_of(&one.found.pod), uid));
-        let of_taken = taken.iter().map(|(name, uid)| (name.clone(), uid));
-        for (name, uid) in of_left.chain(of_taken) {
+        let mut former: BTreeMap<ObjectKey, BTreeSet<Uid>> = BTreeMap::new();
+        let not_adopted = adoptable.values().map(|pod| &pod.recorded.identity);
+        for PodIdentity { key, uid } in not_adopted.chain(&adopted) {
             if !current.contains_key(uid) {
-                former.entry(name).or_default().insert(uid.clone());
+                former.entry(key.clone()).or_default().insert(uid.clone());
             }
         }
-        for (name, uid) in &taken {
-            let removed = self
-                .view_of(name, uid)
-                .filter(|_| !current.contains_key(uid));
-            if let Some(pod) = removed {
-                self.send(&pod.clone(), Message::Removed(pod)).await;
+        let removed = adopted.iter().filter(|pod| !current.contains_key(&pod.uid));
+        for identity in removed {
+            if let Some(view) = self.context.pods.get(identity) {
+                self.send(identity, Message::Removed(view.pod.clone()))
+                    .await;
             }
         }
-        for (uid, one) in left {
-            let (pod, standing, predecessors) = match current.get(&uid) {
-                Some(pod) => {
-                    let predecessors = former.get(&name_of(pod)).cloned();
-                    (
-                        pod.clone(),
-                        PodConfirmation::Bound,
-                        predecessors.unwrap_or_default(),
-                    )
-                }
-                None => (
-                    one.found.pod.clone(),
-                    PodConfirmation::Removed,
-                    BTreeSet::new(),
-                ),
+        let predecessors = |key: &ObjectKey| former.get(key).cloned().unwrap_or_default();
+        for (uid, adoptable) in adoptable {
+            let adoption = match current.get(&uid) {
+                Some(pod) => Adoption {
+                    pod: pod.pod.clone(),
+                    confirmation: PodConfirmation::Bound,
+                    predecessors: predecessors(&pod.identity.key),
+                },
+                None => Adoption {
+                    pod: adoptable.recorded.pod.clone(),
+                    confirmation: PodConfirmation::Removed,
+                    predecessors: BTreeSet::new(),
+                },
             };
-            self.adopt(pod, standing, one, predecessors).await;
+            self.adopt(adoption, adoptable).await;
         }
-        let taken: BTreeSet<String> = taken.into_iter().map(|(_, uid)| uid).collect();
+        let adopted: BTreeSet<Uid> = adopted.into_iter().map(|pod| pod.uid).collect();
         let mut current: Vec<_> = current.into_values().collect();
         current.sort_by_key(age);
         for pod in current {
-            let workers = self.workers.get(&name_of(&pod));
-            if !workers.is_some_and(|workers| workers.contains_key(&uid_of(&pod))) {
-                let predecessors = former.get(&name_of(&pod)).cloned().unwrap_or_default();
+            if self.worker(&pod.identity).is_none() {
+                let predecessors = predecessors(&pod.identity.key);
                 self.begin_new(pod, predecessors).await;
-            } else if taken.contains(&uid_of(&pod)) {
-                self.send(&pod.clone(), Message::Pod(pod)).await;
+            } else if adopted.contains(&pod.identity.uid) {
+                self.send(&pod.identity, Message::Pod(pod.pod)).await;
             }
         }
     }
 
     pub(super) async fn adopt(
         &mut self,
-        pod: Arc<Pod>,
-        standing: PodConfirmation,
-        left: AdoptablePod,
-        predecessors: BTreeSet<String>,
+        adoption: Adoption,
+        AdoptablePod { recorded, sandbox }: AdoptablePod,
     ) {
-        let (stored, sandbox) = (left.found.stored, left.sandbox);
-        let dir = PodDir::of(&self.context.node.config.data_dir, &pod);
+        let Adoption {
+            pod,
+            confirmation,
+            predecessors,
+        } = adoption;
+        let identity = recorded.identity;
+        let dir = PodDir::of(&self.context.node.config.data_dir, &identity);
         let mut events = None;
         let mut state = None;
         if let Some(sandbox) = &sandbox {
@@ -182,8 +204,8 @@ impl Dispatcher {
             {
                 tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not stored");
             }
-            match recovery::reconnect(sandbox).await {
-                Ok((seen, stream)) => (state, events) = (Some(seen), stream),
+            match adoption::reconnect(sandbox).await {
+                Ok((current, stream)) => (state, events) = (Some(current), stream),
                 Err(error) => {
                     tracing::warn!(sandbox = sandbox.id(), %error, "sandbox does not answer");
                 }
@@ -196,16 +218,25 @@ impl Dispatcher {
             ))
         };
         let now = self.context.node.clock.now();
-        let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
+        let recovered = RecoveredPod {
+            identity: &identity,
+            pod: &pod,
+            dir: &dir,
+            image_id: &image_id,
+            now,
+        };
+        let stored =
+            block_in_place(|| adoption::adopt(recorded.stored, &recovered, state.as_ref()));
         tracing::info!(
-            pod = pod_lifecycle::spec::display_name(&pod),
-            ?standing,
+            pod = %identity,
+            ?confirmation,
             running = stored.record.anything_runs(),
             "pod of a former agent"
         );
         self.begin(WorkerStart {
+            identity,
             pod,
-            standing,
+            confirmation,
             rejection: None,
             stored,
             sandbox,
@@ -219,7 +250,7 @@ impl Dispatcher {
     pub(super) async fn follow_alone(
         &mut self,
         pods: &Cache<Pod>,
-        left: BTreeMap<String, AdoptablePod>,
+        adoptable: BTreeMap<Uid, AdoptablePod>,
         shutdown: &CancellationToken,
     ) -> bool {
         let mut synced = self.synced();
@@ -229,14 +260,14 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return false,
-                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                    self.worker_ended(ended, pods).await;
+                Some(result) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.worker_ended(result, pods).await;
                 }
                 Ok(()) = address.changed() => self.address_changed().await,
                 is_synced = &mut synced => {
                     if is_synced {
                         tracing::info!("an API server answers: the pods are compared with it");
-                        self.settle(pods, left).await;
+                        self.settle(pods, adoptable).await;
                     }
                     return is_synced;
                 }

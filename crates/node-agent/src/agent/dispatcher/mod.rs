@@ -12,10 +12,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Pod;
+use object_model::{ObjectKey, Uid};
 use pod_lifecycle::node::shutdown::NodeStop;
+use pod_lifecycle::{PodConfirmation, PodIdentity};
 use process_telemetry::Component;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
@@ -29,24 +31,52 @@ use crate::node::image_gc::ImageCollector;
 use crate::node::registration::NodeKeeper;
 use crate::node::stats_collector;
 use crate::pods::message::Message;
-use crate::pods::recovery::{self, FoundPod, StoredPod};
-use crate::worker::{PodConfirmation, Worker, WorkerContext, WorkerStart};
+use crate::pods::recovery::{self, RecordedPod, StoredPod};
+use crate::worker::{Worker, WorkerContext, WorkerStart};
 
-use adoption::{AdoptablePod, left};
-
-type Name = (String, String);
+use adoption::{AdoptablePod, Adoption, adoptable_pods};
 
 /// The workers of the pods with one name, by UID.
-type OfName = BTreeMap<String, mpsc::Sender<Message>>;
+type WorkersOfName = BTreeMap<Uid, mpsc::Sender<Message>>;
 
 /// The state of the API's lists when the agent starts.
-enum Start {
-    /// The lists are complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InitialLists {
     Synced,
     /// No API server has responded: pods are adopted from the disk.
-    Alone,
+    Absent,
     /// The agent shut down before the lists were complete.
     Ended,
+}
+
+/// A pod of the API's cache.
+#[derive(Clone)]
+struct CachedPod {
+    identity: PodIdentity,
+    pod: Arc<Pod>,
+}
+
+impl CachedPod {
+    /// `None` for a pod without a name, a namespace or a UID, which no API server sends.
+    fn read(pod: Arc<Pod>) -> Option<Self> {
+        match PodIdentity::read(&pod) {
+            Ok(identity) => Some(Self { identity, pod }),
+            Err(error) => {
+                tracing::error!(%error, "a pod of the API is ignored");
+                None
+            }
+        }
+    }
+}
+
+/// The pods of a former agent, and the tasks that a new agent needs besides its workers.
+pub(super) struct DispatcherStart {
+    pub recorded: BTreeMap<Uid, RecordedPod>,
+    pub sandboxes: Vec<Sandbox>,
+    pub keeper: NodeKeeper,
+    /// Stops the tasks that continue while pods are being stopped.
+    pub background: CancellationToken,
+    pub shutdown: CancellationToken,
 }
 
 /// Starts a worker for each pod, and sends the changes of a pod to its worker.
@@ -55,23 +85,32 @@ pub(super) struct Dispatcher {
     admission: Admission,
     monitor: Arc<Monitor>,
     usage: Arc<UsageHistory>,
-    workers: BTreeMap<Name, OfName>,
+    workers: BTreeMap<ObjectKey, WorkersOfName>,
     tasks: JoinSet<()>,
     /// The pod of each task.
-    pods: HashMap<tokio::task::Id, (Name, String)>,
+    pods: HashMap<tokio::task::Id, PodIdentity>,
     component: Component,
 }
 
-fn name_of(pod: &Pod) -> Name {
-    let meta = &pod.metadata;
-    (
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
+/// The tasks that continue while pods are being stopped.
+struct BackgroundTasks {
+    heartbeat: JoinHandle<()>,
+    usage: JoinHandle<()>,
+    disk_usage: JoinHandle<()>,
 }
 
-fn uid_of(pod: &Pod) -> String {
-    pod.metadata.uid.clone().unwrap_or_default()
+impl BackgroundTasks {
+    async fn join(self) {
+        if let Err(error) = self.heartbeat.await {
+            tracing::error!(%error, "heartbeat ended unexpectedly");
+        }
+        if let Err(error) = self.usage.await {
+            tracing::error!(%error, "usage is no longer sampled");
+        }
+        if let Err(error) = self.disk_usage.await {
+            tracing::error!(%error, "disk usage is no longer measured");
+        }
+    }
 }
 
 impl Dispatcher {
@@ -95,74 +134,103 @@ impl Dispatcher {
     }
 
     /// Adopts the pods of a former agent, then runs pods until the agent shuts down.
-    pub async fn run(
-        mut self,
-        found: BTreeMap<String, FoundPod>,
-        sandboxes: Vec<Sandbox>,
-        keeper: NodeKeeper,
-        background: CancellationToken,
-        shutdown: CancellationToken,
-    ) {
-        let recorder = self.context.node.recorder.clone();
-        let patience = match keeper.is_registered() {
+    pub async fn run(mut self, start: DispatcherStart) {
+        let patience = match start.keeper.is_registered() {
             true => LISTS_PATIENCE,
             false => Duration::ZERO,
         };
-        let heartbeat =
-            tokio::spawn(keeper.keep(recorder, self.admission.node().clone(), background.clone()));
-        let node = self.context.node.clone();
-        let figures = tokio::spawn(stats_collector::watch(
-            self.usage.clone(),
-            self.context.pods.clone(),
-            node.clock,
-            background.clone(),
-        ));
-        let disk_figures = tokio::spawn(disk_collector::watch(
-            self.context.disk.clone(),
-            self.context.pods.clone(),
-            node.clock,
-            background.clone(),
-        ));
+        let background_tasks = self.spawn_background(start.keeper, &start.background);
         let pods = self.admission.pods().clone();
-        let mut left = left(found, sandboxes);
-        let live = left.iter().filter(|(_, one)| one.sandbox.is_some());
-        let live: BTreeSet<String> = live.map(|(uid, _)| uid.clone()).collect();
+        let adoptable = adoptable_pods(start.recorded, start.sandboxes);
         let mut disk_space = JoinSet::new();
-        let start = tokio::select! {
-            () = shutdown.cancelled() => Start::Ended,
-            synced = self.synced() => if synced { Start::Synced } else { Start::Ended },
-            () = tokio::time::sleep(patience) => Start::Alone,
+        let lists = tokio::select! {
+            () = start.shutdown.cancelled() => InitialLists::Ended,
+            is_synced = self.synced() => match is_synced {
+                true => InitialLists::Synced,
+                false => InitialLists::Ended,
+            },
+            () = tokio::time::sleep(patience) => InitialLists::Absent,
         };
-        if !matches!(start, Start::Ended) {
-            if let Err(error) = node.config.network.recover(&live).await {
-                tracing::error!(%error, "pod network not cleared of former pods");
-            }
-            if matches!(start, Start::Synced) {
-                self.settle(&pods, std::mem::take(&mut left)).await;
-            } else {
-                self.adopt_alone(&mut left).await;
-            }
-            // After the adoption, the pod manager has all pods of the former agent.
-            let running = self.context.pods.clone();
-            let puller = self.context.images.clone();
-            let images = Arc::new(ImageCollector::new(node.clone(), puller, running.clone()));
-            let eviction = EvictionManager {
-                node,
-                monitor: self.monitor.clone(),
-                pods: running,
-                disk: self.context.disk.clone(),
-                images: images.clone(),
-            };
-            disk_space.spawn(eviction.watch(shutdown.clone()));
-            disk_space.spawn(images.watch(shutdown.clone()));
-            if matches!(start, Start::Synced) || self.follow_alone(&pods, left, &shutdown).await {
-                self.follow(&pods, &shutdown).await;
+        if lists != InitialLists::Ended {
+            self.run_pods(&pods, adoptable, lists, &mut disk_space, &start.shutdown)
+                .await;
+        }
+        self.end_pods(&pods).await;
+        while let Some(result) = disk_space.join_next().await {
+            if let Err(error) = result {
+                tracing::error!(%error, "the node no longer makes room");
             }
         }
+        start.background.cancel();
+        background_tasks.join().await;
+    }
+
+    fn spawn_background(&self, keeper: NodeKeeper, stop: &CancellationToken) -> BackgroundTasks {
+        let recorder = self.context.node.recorder.clone();
+        let node = self.admission.node().clone();
+        let clock = self.context.node.clock;
+        BackgroundTasks {
+            heartbeat: tokio::spawn(keeper.keep(recorder, node, stop.clone())),
+            usage: tokio::spawn(stats_collector::watch(
+                self.usage.clone(),
+                self.context.pods.clone(),
+                clock,
+                stop.clone(),
+            )),
+            disk_usage: tokio::spawn(disk_collector::watch(
+                self.context.disk.clone(),
+                self.context.pods.clone(),
+                clock,
+                stop.clone(),
+            )),
+        }
+    }
+
+    /// Adopts the pods of a former agent, and runs pods until the agent shuts down. Starts the tasks that free
+    /// disk space in `disk_space`.
+    async fn run_pods(
+        &mut self,
+        pods: &Cache<Pod>,
+        mut adoptable: BTreeMap<Uid, AdoptablePod>,
+        lists: InitialLists,
+        disk_space: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) {
+        let with_sandbox = adoptable.iter().filter(|(_, pod)| pod.sandbox.is_some());
+        let with_sandbox = with_sandbox.map(|(uid, _)| uid.to_string()).collect();
+        let node = self.context.node.clone();
+        if let Err(error) = node.config.network.recover(&with_sandbox).await {
+            tracing::error!(%error, "pod network not cleared of former pods");
+        }
+        let is_synced = lists == InitialLists::Synced;
+        match is_synced {
+            true => self.settle(pods, std::mem::take(&mut adoptable)).await,
+            false => self.adopt_alone(&mut adoptable).await,
+        }
+        // After the adoption, the pod manager has all pods of the former agent.
+        let running = self.context.pods.clone();
+        let puller = self.context.images.clone();
+        let images = Arc::new(ImageCollector::new(node.clone(), puller, running.clone()));
+        let eviction = EvictionManager {
+            node,
+            monitor: self.monitor.clone(),
+            pods: running,
+            disk: self.context.disk.clone(),
+            images: images.clone(),
+        };
+        disk_space.spawn(eviction.watch(shutdown.clone()));
+        disk_space.spawn(images.watch(shutdown.clone()));
+        if is_synced || self.follow_alone(pods, adoptable, shutdown).await {
+            self.follow(pods, shutdown).await;
+        }
+    }
+
+    /// Stops the pods or leaves them running, as the configuration says, and waits for the workers.
+    async fn end_pods(&mut self, pods: &Cache<Pod>) {
         let on_shutdown = *self.context.node.config.on_shutdown.borrow();
         match on_shutdown {
             OnShutdown::StopPods => {
-                self.stop_pods(&pods).await;
+                self.stop_pods(pods).await;
                 let directory = self.context.csi.directory();
                 if let Err(error) = block_in_place(|| directory.unmount()) {
                     tracing::warn!(%error, "the mount of the drivers' directory is left");
@@ -174,21 +242,6 @@ impl Dispatcher {
             OnShutdown::LeavePods => self.context.abandon.cancel(),
         }
         while self.tasks.join_next().await.is_some() {}
-        while let Some(ended) = disk_space.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "the node no longer makes room");
-            }
-        }
-        background.cancel();
-        if let Err(error) = heartbeat.await {
-            tracing::error!(%error, "heartbeat ended unexpectedly");
-        }
-        if let Err(error) = figures.await {
-            tracing::error!(%error, "usage is no longer sampled");
-        }
-        if let Err(error) = disk_figures.await {
-            tracing::error!(%error, "disk usage is no longer measured");
-        }
     }
 
     /// Waits for the first lists of the API; `false` if the caches stop before.
@@ -210,11 +263,11 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
-                    self.worker_ended(ended, pods).await;
+                Some(result) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.worker_ended(result, pods).await;
                 }
                 change = changes.next() => match change {
-                    Some(change) => self.take(change).await,
+                    Some(change) => self.handle(change).await,
                     None => return,
                 },
                 Ok(()) = address.changed() => self.address_changed().await,
@@ -230,43 +283,63 @@ impl Dispatcher {
         }
     }
 
-    async fn take(&mut self, change: ObjectChange<Pod>) {
+    async fn handle(&mut self, change: ObjectChange<Pod>) {
         match change {
-            ObjectChange::Applied(pod, _) => self.applied(pod).await,
-            ObjectChange::Deleted(pod) => self.send(&pod.clone(), Message::Removed(pod)).await,
+            ObjectChange::Applied(pod, _) => {
+                if let Some(pod) = CachedPod::read(pod) {
+                    self.applied(pod).await;
+                }
+            }
+            ObjectChange::Deleted(pod) => {
+                if let Some(CachedPod { identity, pod }) = CachedPod::read(pod) {
+                    self.send(&identity, Message::Removed(pod)).await;
+                }
+            }
         }
     }
 
-    async fn applied(&mut self, pod: Arc<Pod>) {
-        let (name, uid) = (name_of(&pod), uid_of(&pod));
-        let of_name = self.workers.get(&name);
-        if of_name.is_some_and(|workers| workers.contains_key(&uid)) {
-            return self.send(&pod.clone(), Message::Pod(pod)).await;
+    fn worker(&self, pod: &PodIdentity) -> Option<&mpsc::Sender<Message>> {
+        self.workers.get(&pod.key)?.get(&pod.uid)
+    }
+
+    async fn applied(&mut self, CachedPod { identity, pod }: CachedPod) {
+        if self.worker(&identity).is_some() {
+            return self.send(&identity, Message::Pod(pod)).await;
         }
         // Pods of this name with other UIDs are deleted in the API, even if the watch missed the deletion.
-        let others: Vec<String> = of_name
+        let workers = self.workers.get(&identity.key);
+        let others: BTreeSet<Uid> = workers
             .into_iter()
             .flatten()
-            .map(|(u, _)| u.clone())
+            .map(|(uid, _)| uid.clone())
             .collect();
-        for other in &others {
-            if let Some(view) = self.view_of(&name, other) {
-                self.send(&view.clone(), Message::Removed(view)).await;
+        for uid in &others {
+            let other = PodIdentity {
+                key: identity.key.clone(),
+                uid: uid.clone(),
+            };
+            if let Some(view) = self.context.pods.get(&other) {
+                self.send(&other, Message::Removed(view.pod.clone())).await;
             }
         }
-        self.begin_new(pod, others.into_iter().collect()).await;
+        self.begin_new(CachedPod { identity, pod }, others).await;
     }
 
     /// Starts the worker of a pod that is new here, if the node admits the pod.
-    async fn begin_new(&mut self, pod: Arc<Pod>, predecessors: BTreeSet<String>) {
+    async fn begin_new(
+        &mut self,
+        CachedPod { identity, pod }: CachedPod,
+        predecessors: BTreeSet<Uid>,
+    ) {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         let rejection = match phase {
             Some("Succeeded" | "Failed") => None,
-            _ => self.admission.rejection(&pod).await,
+            _ => self.admission.rejection(&identity, &pod).await,
         };
         self.begin(WorkerStart {
+            identity,
             pod,
-            standing: PodConfirmation::Bound,
+            confirmation: PodConfirmation::Bound,
             rejection,
             stored: StoredPod::default(),
             sandbox: None,
@@ -275,131 +348,122 @@ impl Dispatcher {
         });
     }
 
-    fn view_of(&self, name: &Name, uid: &str) -> Option<Arc<Pod>> {
-        let views = self.context.pods.list();
-        let found = views.iter().find(|view| {
-            name_of(&view.pod) == *name && view.pod.metadata.uid.as_deref() == Some(uid)
-        });
-        found.map(|view| view.pod.clone())
-    }
-
-    async fn send(&mut self, pod: &Pod, message: Message) {
-        let worker = self
-            .workers
-            .get(&name_of(pod))
-            .and_then(|w| w.get(&uid_of(pod)));
-        if let Some(worker) = worker
+    async fn send(&mut self, pod: &PodIdentity, message: Message) {
+        if let Some(worker) = self.worker(pod).cloned()
             && worker.send(message).await.is_err()
         {
             tracing::debug!("a pod's worker has just ended");
         }
     }
 
-    fn begin(&mut self, beginning: WorkerStart) {
-        let (name, uid) = (name_of(&beginning.pod), uid_of(&beginning.pod));
-        let (worker, sender) = Worker::new(self.context.clone(), beginning);
+    fn begin(&mut self, start: WorkerStart) {
+        let identity = start.identity.clone();
+        let (worker, sender) = Worker::new(self.context.clone(), start);
         self.workers
-            .entry(name.clone())
+            .entry(identity.key.clone())
             .or_default()
-            .insert(uid.clone(), sender);
+            .insert(identity.uid.clone(), sender);
         let component = self.component.clone();
         let run = async move { component.watched("worker of a pod", worker.run()).await };
         let task = self.tasks.spawn(run);
-        self.pods.insert(task.id(), (name, uid));
+        self.pods.insert(task.id(), identity);
     }
 
     async fn worker_ended(
         &mut self,
-        ended: Result<(tokio::task::Id, ()), JoinError>,
+        result: Result<(tokio::task::Id, ()), JoinError>,
         pods: &Cache<Pod>,
     ) {
-        let (task, failed) = match &ended {
-            Ok((task, ())) => (*task, false),
-            Err(error) => (error.id(), true),
+        let task = match &result {
+            Ok((task, ())) => *task,
+            Err(error) => error.id(),
         };
-        let Some((name, uid)) = self.pods.remove(&task) else {
+        let Some(identity) = self.pods.remove(&task) else {
             return;
         };
-        if let Err(error) = ended {
-            tracing::error!(namespace = name.0, name = name.1, %error, "a pod's worker failed");
+        if let Err(error) = result {
+            let (namespace, name) = (identity.namespace(), identity.name());
+            tracing::error!(namespace, name, %error, "a pod's worker failed");
+            if self.begin_again(&identity, pods).await {
+                return;
+            }
         }
-        if failed && self.begin_again(&name, &uid, pods).await {
-            return;
-        }
-        self.forget(&name, &uid).await;
+        self.forget(&identity).await;
         // No later object has this UID, so a missed removal is sent to the worker now.
-        if let Some(pod) = pods.get(&name.0, &name.1)
-            && uid_of(&pod) != uid
-            && !self
-                .workers
-                .get(&name)
-                .is_some_and(|w| w.contains_key(&uid_of(&pod)))
+        let current = pods.get(identity.namespace(), identity.name());
+        if let Some(current) = current.and_then(CachedPod::read)
+            && current.identity.uid != identity.uid
+            && self.worker(&current.identity).is_none()
         {
-            self.applied(pod).await;
+            self.applied(current).await;
         }
     }
 
     /// Removes a worker whose pod is cleaned up. The next pod of this name may start then.
-    async fn forget(&mut self, name: &Name, uid: &str) {
-        if let Some(view) = self.view_of(name, uid) {
-            self.context.pods.remove(&view);
-        }
-        if let Some(of_name) = self.workers.get_mut(name) {
-            of_name.remove(uid);
-            for worker in of_name.values() {
-                if worker
-                    .send(Message::PredecessorGone(uid.to_owned()))
-                    .await
-                    .is_err()
-                {
+    async fn forget(&mut self, pod: &PodIdentity) {
+        self.context.pods.remove(pod);
+        if let Some(workers) = self.workers.get_mut(&pod.key) {
+            workers.remove(&pod.uid);
+            for worker in workers.values() {
+                let message = Message::PredecessorRemoved(pod.uid.clone());
+                if worker.send(message).await.is_err() {
                     tracing::debug!("a pod's worker has just ended");
                 }
             }
-            if of_name.is_empty() {
-                self.workers.remove(name);
+            if workers.is_empty() {
+                self.workers.remove(&pod.key);
             }
         }
     }
 
     /// Replaces a failed worker, as if the agent had restarted: the pod keeps running. Returns `false` if
     /// the pod needs no worker any more.
-    async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
+    async fn begin_again(&mut self, identity: &PodIdentity, pods: &Cache<Pod>) -> bool {
         // A delay, so that a repeated failure does not spin.
         tokio::time::sleep(WORKER_RESTART_DELAY).await;
-        let found = block_in_place(|| recovery::found(&self.context.node.config.data_dir));
-        let stored = found.ok().and_then(|mut found| found.remove(uid));
-        let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
-        let standing = match &current {
+        let uid = &identity.uid;
+        let recorded =
+            block_in_place(|| recovery::recorded_pods(&self.context.node.config.data_dir));
+        let recorded = recorded.ok().and_then(|mut recorded| recorded.remove(uid));
+        let current = pods.get(identity.namespace(), identity.name());
+        let current = current.and_then(CachedPod::read);
+        let current = current.filter(|current| current.identity.uid == *uid);
+        let confirmation = match &current {
             Some(_) => PodConfirmation::Bound,
             None if pods.is_synced() => PodConfirmation::Removed,
             None => PodConfirmation::Unconfirmed,
         };
         // If neither the API nor the disk has the pod, the last published view is used.
-        let shown = || self.view_of(name, uid);
+        let published = || Some(self.context.pods.get(identity)?.pod.clone());
         let pod = current
-            .or_else(|| stored.as_ref().map(|found| found.pod.clone()))
-            .or_else(shown);
+            .map(|current| current.pod)
+            .or_else(|| recorded.as_ref().map(|recorded| recorded.pod.clone()))
+            .or_else(published);
         let Some(pod) = pod else { return false };
-        let unrecorded = || FoundPod {
+        let unrecorded = || RecordedPod {
+            identity: identity.clone(),
             pod: pod.clone(),
             stored: StoredPod::default(),
-            recorded: false,
+            has_record: false,
         };
-        let found = stored.unwrap_or_else(unrecorded);
-        let sandbox = match self.context.runtime.sandbox(uid).await {
+        let recorded = recorded.unwrap_or_else(unrecorded);
+        let sandbox = match self.context.runtime.sandbox(uid.as_str()).await {
             Ok(sandbox) => sandbox,
             Err(error) => {
-                tracing::error!(uid, %error, "sandbox of a failed worker not found");
+                tracing::error!(%uid, %error, "sandbox of a failed worker not found");
                 None
             }
         };
-        let others = self
-            .workers
-            .get(name)
-            .into_iter()
-            .flat_map(|workers| workers.keys());
-        let predecessors = others.filter(|other| *other != uid).cloned().collect();
-        self.adopt(pod, standing, AdoptablePod { found, sandbox }, predecessors)
+        let workers = self.workers.get(&identity.key).into_iter().flatten();
+        let others = workers
+            .map(|(other, _)| other)
+            .filter(|other| *other != uid);
+        let adoption = Adoption {
+            pod,
+            confirmation,
+            predecessors: others.cloned().collect(),
+        };
+        self.adopt(adoption, AdoptablePod { recorded, sandbox })
             .await;
         true
     }
@@ -409,17 +473,17 @@ impl Dispatcher {
         let mut changes = pods.subscribe();
         let views = self.context.pods.list();
         let order = self.context.node.config.shutdown_order.clone();
-        let waves: HashMap<String, usize> = views
+        let waves: HashMap<Uid, usize> = views
             .iter()
-            .map(|view| (uid_of(&view.pod), order.wave_of(&view.pod)))
+            .map(|view| (view.identity.uid.clone(), order.wave_of(&view.pod)))
             .collect();
         // A pod without a view has no containers.
-        let wave_of = |uid: &str| waves.get(uid).copied().unwrap_or_default();
-        for (place, wave) in order.waves().iter().enumerate() {
+        let wave_of = |uid: &Uid| waves.get(uid).copied().unwrap_or_default();
+        for (index, wave) in order.waves().iter().enumerate() {
             let stop = NodeStop {
                 grace_seconds: wave.grace_seconds,
             };
-            self.stop_wave(stop, |uid| wave_of(uid) == place, &mut changes)
+            self.stop_wave(stop, |uid| wave_of(uid) == index, &mut changes)
                 .await;
         }
     }
@@ -428,7 +492,7 @@ impl Dispatcher {
     async fn stop_wave(
         &mut self,
         stop: NodeStop,
-        is_in: impl Fn(&str) -> bool,
+        is_in: impl Fn(&Uid) -> bool,
         changes: &mut Changes<Pod>,
     ) {
         let all = self.workers.values().flatten();
@@ -437,10 +501,10 @@ impl Dispatcher {
                 tracing::debug!("a pod's worker has just ended");
             }
         }
-        while self.pods.values().any(|(_, uid)| is_in(uid)) {
+        while self.pods.values().any(|pod| is_in(&pod.uid)) {
             tokio::select! {
-                Some(ended) = self.tasks.join_next_with_id() => {
-                    let task = match ended {
+                Some(result) = self.tasks.join_next_with_id() => {
+                    let task = match result {
                         Ok((task, ())) => task,
                         Err(error) => error.id(),
                     };
@@ -448,15 +512,19 @@ impl Dispatcher {
                 }
                 // A pod that is deleted during the shutdown gets a shorter grace period, or no grace
                 // period.
-                Some(change) = changes.next() => match change {
-                    ObjectChange::Applied(pod, _) => {
-                        self.send(&pod.clone(), Message::Pod(pod)).await;
-                    }
-                    ObjectChange::Deleted(pod) => {
-                        self.send(&pod.clone(), Message::Removed(pod)).await;
-                    }
-                },
+                Some(change) = changes.next() => self.forward(change).await,
             }
+        }
+    }
+
+    /// Sends a change to the pod's worker, if there is a worker.
+    async fn forward(&mut self, change: ObjectChange<Pod>) {
+        let (pod, message): (_, fn(Arc<Pod>) -> Message) = match change {
+            ObjectChange::Applied(pod, _) => (pod, Message::Pod),
+            ObjectChange::Deleted(pod) => (pod, Message::Removed),
+        };
+        if let Some(CachedPod { identity, pod }) = CachedPod::read(pod) {
+            self.send(&identity, message(pod)).await;
         }
     }
 }

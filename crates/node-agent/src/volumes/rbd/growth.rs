@@ -12,6 +12,7 @@ use std::time::Duration;
 use host_kernel::{TimedCallError, blocking, call_with_timeout};
 use k8s_openapi::api::core::v1::Pod;
 use object_model::IncompleteMetadata;
+use pod_lifecycle::PodIdentity;
 use pod_lifecycle::node::volume_expansion::{KnownVolume, may_grow, plan};
 use rbd_images::{Bus, Image, device_path, exclusively};
 use resource_kinds::MetadataIdentity;
@@ -72,7 +73,10 @@ pub async fn keep_growing(
             () = tokio::time::sleep(INTERVAL) => {}
         }
         for live in pods() {
-            let dir = PodDir::of(&data_dir, &live.pod);
+            let Ok(identity) = PodIdentity::read(&live.pod) else {
+                continue;
+            };
+            let dir = PodDir::of(&data_dir, &identity);
             let at = dir.clone();
             let images = blocking(move || records(&at)).await;
             let images = images.unwrap_or_else(|error: io::Error| {

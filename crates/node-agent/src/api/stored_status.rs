@@ -9,26 +9,34 @@
 use std::time::Duration;
 
 use kube_api_client::ResourceExt;
+use object_model::ResourceVersion;
+use resource_kinds::MetadataIdentity;
 use tokio::time::Instant;
 
 /// The newest stored status of one object.
 #[derive(Clone, Debug)]
-pub struct KnownStatus<S> {
+pub struct StoredStatus<S> {
     status: S,
-    /// The resource version in the response to this node's last write, and the time of the response.
-    answered: Option<(u64, Instant)>,
+    /// The response to this node's last write.
+    response: Option<WriteResponse>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct WriteResponse {
+    version: ResourceVersion,
+    received_at: Instant,
 }
 
 /// Maximum delay of the watch behind a response. A later status of the watch is always used, because the
 /// resource versions of a restored store begin again at a lower number.
 const WATCH_BEHIND_MAX: Duration = Duration::from_secs(10);
 
-impl<S> KnownStatus<S> {
+impl<S> StoredStatus<S> {
     /// Starts with the status from a read or from the watch.
     pub fn new(status: S) -> Self {
         Self {
             status,
-            answered: None,
+            response: None,
         }
     }
 
@@ -37,17 +45,21 @@ impl<S> KnownStatus<S> {
     }
 
     /// Stores the status in the response to this node's write.
-    pub fn answered(&mut self, object: &impl ResourceExt, status: S) {
-        self.answered = version(object).map(|version| (version, Instant::now()));
+    pub fn record_response(&mut self, object: &impl ResourceExt, status: S) {
+        let version = object.meta().object_version();
+        self.response = version.ok().map(|version| WriteResponse {
+            version,
+            received_at: Instant::now(),
+        });
         self.status = status;
     }
 
     /// Stores a status from the watch, unless the status is older than a response. Returns whether the
     /// status was stored.
-    pub fn watched(&mut self, object: &impl ResourceExt, status: S) -> bool {
-        let is_behind = match (self.answered, version(object)) {
-            (Some((answered, at)), Some(watched)) => {
-                watched < answered && at.elapsed() < WATCH_BEHIND_MAX
+    pub fn record_watched(&mut self, object: &impl ResourceExt, status: S) -> bool {
+        let is_behind = match (self.response, object.meta().object_version()) {
+            (Some(response), Ok(watched)) => {
+                watched < response.version && response.received_at.elapsed() < WATCH_BEHIND_MAX
             }
             _ => false,
         };
@@ -56,12 +68,6 @@ impl<S> KnownStatus<S> {
         }
         !is_behind
     }
-}
-
-/// The resource version as a number. Resource versions of the Kubernetes API are increasing integers
-/// (KEP-5504).
-fn version(object: &impl ResourceExt) -> Option<u64> {
-    object.resource_version()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -78,21 +84,21 @@ mod tests {
     // findings R18
     #[tokio::test(start_paused = true)]
     async fn the_newest_of_answer_and_watch_counts() {
-        let mut known = KnownStatus::new("at first");
-        assert!(known.watched(&pod("5"), "of others"));
-        known.answered(&pod("7"), "own");
-        assert!(!known.watched(&pod("6"), "of others, before"));
-        assert_eq!(known.get(), &"own");
-        assert!(known.watched(&pod("9"), "of others, after"));
-        assert_eq!(known.get(), &"of others, after");
+        let mut stored = StoredStatus::new("at first");
+        assert!(stored.record_watched(&pod("5"), "of others"));
+        stored.record_response(&pod("7"), "own");
+        assert!(!stored.record_watched(&pod("6"), "of others, before"));
+        assert_eq!(stored.get(), &"own");
+        assert!(stored.record_watched(&pod("9"), "of others, after"));
+        assert_eq!(stored.get(), &"of others, after");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_store_whose_versions_begin_again_is_believed_in_the_end() {
-        let mut known = KnownStatus::new("at first");
-        known.answered(&pod("700"), "own");
-        assert!(!known.watched(&pod("3"), "restored"));
+        let mut stored = StoredStatus::new("at first");
+        stored.record_response(&pod("700"), "own");
+        assert!(!stored.record_watched(&pod("3"), "restored"));
         tokio::time::advance(WATCH_BEHIND_MAX).await;
-        assert!(known.watched(&pod("3"), "restored"));
+        assert!(stored.record_watched(&pod("3"), "restored"));
     }
 }

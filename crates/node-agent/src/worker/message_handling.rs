@@ -3,36 +3,38 @@
 use std::sync::Arc;
 
 use container_runtime::spec::{Exit as RuntimeExit, SandboxEvent};
+use host_kernel::block_in_place;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::messages;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Sandbox, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
-use pod_lifecycle::{Instant as At, PodFailure};
+use pod_lifecycle::{Instant as At, PodConfirmation, PodFailure};
 
 use super::Worker;
 use crate::api::events::PodEvents;
 use crate::api::objects::Versions;
-use crate::api::status_writer::{self, StatusWriteResult};
-use crate::containers::instance::{exit_of, last_words};
-use crate::containers::lifecycle_hooks::HookOutcome;
+use crate::api::status_writer::{self, StatusWriteError, StatusWriteResult};
+use crate::containers::instance::{exit_of, termination_message};
+use crate::containers::lifecycle_hooks::{HookError, HookOutcome};
+use crate::containers::sandbox_error::SandboxError;
 use crate::images::ImageTrouble;
 use crate::paths::runtime_id;
-use crate::pods::message::{Message, StartResult};
+use crate::pods::message::{CreatedSandbox, Message, StartResult};
 use crate::volumes::device_claims::NotPrepared;
 use crate::volumes::{PreparedVolumes, ReadObjects};
 
 impl Worker {
     /// Applies one message to the worker's state.
-    pub(super) fn take(&mut self, message: Message) {
+    pub(super) fn handle(&mut self, message: Message) {
         match message {
             Message::Pod(pod) => self.pod_changed(pod),
             Message::Removed(pod) => {
                 self.pod = pod;
-                self.removed = true;
+                self.confirmation = PodConfirmation::Removed;
             }
-            Message::PredecessorGone(uid) => {
+            Message::PredecessorRemoved(uid) => {
                 self.predecessors.remove(&uid);
             }
             Message::NodeAddressChanged => self.follow_address(),
@@ -43,7 +45,7 @@ impl Worker {
                     self.runtime_event(event);
                 }
             }
-            Message::SandboxMade(result) => self.sandbox_made(result),
+            Message::SandboxCreated(result) => self.sandbox_created(result),
             Message::SandboxDestroyed(result) => self.sandbox_destroyed(result),
             Message::VolumesPrepared(result, read_objects) => {
                 self.volumes_prepared(result, &read_objects)
@@ -52,16 +54,15 @@ impl Worker {
             Message::VolumesOutdated => self.sources_changed(),
             Message::VolumesRefreshed {
                 read_objects,
-                failed,
+                result,
             } => {
-                self.refreshing = false;
-                self.refresh_failed = failed;
-                self.note_refresh(read_objects.refresh_in);
+                self.volume_refresh.complete(result);
+                self.request_refresh_after(read_objects.refresh_in);
                 // The watches are started even if no volume was built, because a new agent reads the
                 // objects before it watches them.
                 self.watch_sources(&read_objects.versions);
             }
-            Message::StorageUsed(usage) => self.storage_used(&usage),
+            Message::StorageMeasured(usage) => self.check_storage(usage.as_ref()),
             Message::Image {
                 container,
                 image,
@@ -88,7 +89,7 @@ impl Worker {
                 kind,
                 outcome,
             } => {
-                self.probe_answered(&container, &id, kind, &outcome);
+                self.probe_completed(&container, &id, kind, &outcome);
             }
             Message::ResourcesUpdated {
                 container,
@@ -111,15 +112,15 @@ impl Worker {
                 let events = self.events.container(&self.pod, &container);
                 events.warning("FailedKillPod", message);
             }
-            Message::StatusWritten(written) => self.status_written(written),
+            Message::StatusWritten(result) => self.status_written(result),
             Message::ObjectRemoved(result) => self.object_removed(result),
         }
     }
 
     /// Records that the pod has failed, and sends an event. A pod that has ended does not change.
     pub(super) fn fail_pod(&mut self, failure: PodFailure) {
-        let ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        if ended || self.record.failure.is_some() {
+        let has_ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if has_ended || self.record.failure.is_some() {
             return;
         }
         self.events
@@ -128,14 +129,15 @@ impl Worker {
     }
 
     fn pod_changed(&mut self, pod: Arc<Pod>) {
-        self.confirmed = true;
+        if self.confirmation == PodConfirmation::Unconfirmed {
+            self.confirmation = PodConfirmation::Bound;
+        }
         let (before, after) = (&self.pod.metadata, &pod.metadata);
         if before.labels != after.labels || before.annotations != after.annotations {
-            self.refresh_due = Some(self.context.node.clock.instant());
+            self.request_refresh();
         }
-        let stored = pod.status.clone().unwrap_or_default();
-        if self.known.watched(&*pod, stored) {
-            self.note_foreign_transitions();
+        if self.status_writes.record_watched(&pod) {
+            self.restart_foreign_transitions();
         }
         if let (Some(before), Some(after)) = (&self.pod.spec, &pod.spec) {
             self.record.images_changed(before, after);
@@ -143,7 +145,7 @@ impl Worker {
         self.pod = pod;
         // The record is stored again, because the record on disk is the last copy of a pod that the API
         // server has lost.
-        self.stored = None;
+        self.record_writes.object_changed();
     }
 
     /// Retries the steps that failed for a missing object, without a delay.
@@ -156,27 +158,32 @@ impl Worker {
                 refusal.at = At::EARLIEST;
             }
         }
-        self.refresh_due = Some(self.context.node.clock.instant());
+        self.request_refresh();
     }
 
-    fn note_refresh(&mut self, after: Option<SignedDuration>) {
-        let due = after.map(|after| self.context.node.clock.instant() + after);
-        self.refresh_due = match (self.refresh_due, due) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+    fn request_refresh(&mut self) {
+        self.volume_refresh
+            .request(self.context.node.clock.instant());
     }
 
-    fn sandbox_made(&mut self, result: Result<(container_runtime::Sandbox, Vec<String>), String>) {
+    fn request_refresh_after(&mut self, delay: Option<SignedDuration>) {
+        if let Some(delay) = delay {
+            self.volume_refresh
+                .request(self.context.node.clock.instant() + delay);
+        }
+    }
+
+    fn sandbox_created(&mut self, result: Result<CreatedSandbox, SandboxError>) {
         match result {
-            Ok((sandbox, ips)) => {
+            Ok(CreatedSandbox { sandbox, pod_ips }) => {
                 self.sandbox = Some(sandbox);
                 self.record.sandbox = Sandbox::Ready;
                 self.record.sandboxes_made += 1;
                 self.record.sandbox_failures = 0;
-                self.record.pod_ips = ips;
+                self.record.pod_ips = pod_ips;
             }
-            Err(message) => {
+            Err(error) => {
+                let message = error.to_string();
                 let text = format!("Failed to create pod sandbox: {message}");
                 self.events.warning("FailedCreatePodSandBox", text);
                 self.record.sandbox_failures += 1;
@@ -188,13 +195,14 @@ impl Worker {
         }
     }
 
-    fn sandbox_destroyed(&mut self, result: Result<(), String>) {
+    fn sandbox_destroyed(&mut self, result: Result<(), SandboxError>) {
         match result {
             Ok(()) => {
                 self.record.sandbox = Sandbox::None;
                 self.sandbox = None;
             }
-            Err(message) => {
+            Err(error) => {
+                let message = error.to_string();
                 self.events
                     .warning("FailedKillPod", format!("error killing pod: {message}"));
                 self.record.sandbox_failures += 1;
@@ -216,7 +224,7 @@ impl Worker {
                 self.volumes = volumes;
                 self.record.volumes = Volumes::Ready;
                 self.record.volume_failures = 0;
-                self.note_refresh(read_objects.refresh_in);
+                self.request_refresh_after(read_objects.refresh_in);
             }
             Err(error) => {
                 let message = error.to_string();
@@ -232,7 +240,7 @@ impl Worker {
     }
 
     fn volumes_released(&mut self, result: Result<(), String>) {
-        self.refresh_due = None;
+        self.volume_refresh.cancel_request();
         match result {
             Ok(()) => {
                 self.record.volumes = Volumes::None;
@@ -252,11 +260,11 @@ impl Worker {
     }
 
     fn image_ensured(&mut self, name: &str, image: &str, result: Result<(), ImageTrouble>) {
-        let wanted = self.container(name).and_then(|container| container.image);
+        let desired = self.container(name).and_then(|container| container.image);
         let now = self.context.node.clock.instant();
         let record = self.record.container(name);
         // The pod may name another image by now, which the planner ensures separately.
-        if !record.image.is_ensuring() || wanted.as_deref() != Some(image) {
+        if !record.image.is_ensuring() || desired.as_deref() != Some(image) {
             return;
         }
         record.image = match result {
@@ -276,7 +284,7 @@ impl Worker {
 
     fn container_started(&mut self, name: &str, result: StartResult) {
         let now = self.context.node.clock.instant();
-        let early = self.early_exits.remove(name);
+        let early_exit = self.early_exits.remove(name);
         let record = self.record.container(name);
         if !matches!(record.instance, Instance::Starting { .. }) {
             return;
@@ -285,7 +293,7 @@ impl Worker {
             StartResult::Running(running) => {
                 record.started(*running);
                 record.refusals = 0;
-                if let Some(exit) = early {
+                if let Some(exit) = early_exit {
                     self.container_exited(name, &exit);
                 }
             }
@@ -305,14 +313,14 @@ impl Worker {
         match event {
             SandboxEvent::Started { .. } | SandboxEvent::OutOfMemory { .. } => {}
             SandboxEvent::Exited { container, exit } => {
-                let found = self.record.containers.iter().find(|(name, record)| {
+                let matching = self.record.containers.iter().find(|(name, record)| {
                     let number = match record.instance {
                         Instance::Starting { .. } => record.next_restart_count(),
                         _ => record.restart_count,
                     };
                     runtime_id(name, number) == container
                 });
-                if let Some((name, _)) = found {
+                if let Some((name, _)) = matching {
                     let name = name.clone();
                     self.container_exited(&name, &exit);
                 }
@@ -335,43 +343,47 @@ impl Worker {
                 self.early_exits.insert(name.to_owned(), exit.clone());
             }
             Instance::Running(running) => {
-                let said = container
-                    .and_then(|c| last_words(&self.dir, &c, record.restart_count, exit.code));
-                let ended = exit_of(running, exit, said, self.context.node.clock.now());
-                record.exited(ended);
+                let message = container.and_then(|container| {
+                    let restart_count = record.restart_count;
+                    block_in_place(|| {
+                        termination_message(&self.dir, &container, restart_count, exit.code)
+                    })
+                });
+                let exit = exit_of(running, exit, message, self.context.node.clock.now());
+                record.exited(exit);
             }
             Instance::Absent | Instance::Refused(_) | Instance::Exited(_) => {}
         }
     }
 
-    fn post_start_ended(&mut self, name: &str, id: &str, result: Result<HookOutcome, String>) {
+    fn post_start_ended(&mut self, name: &str, id: &str, result: Result<HookOutcome, HookError>) {
         let events = self.events.container(&self.pod, name);
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
         running.post_start = match result {
-            Ok(done) => {
-                hook_done(&events, done);
+            Ok(outcome) => {
+                report_hook(&events, outcome);
                 Hook::Done
             }
-            Err(message) => {
+            Err(error) => {
                 // The output of a hook may be secret, and events have more readers than the pod's status.
                 events.warning("FailedPostStartHook", "PostStartHook failed");
-                Hook::Failed(message)
+                Hook::Failed(error.to_string())
             }
         };
     }
 
-    fn pre_stop_ended(&mut self, name: &str, id: &str, result: Result<HookOutcome, String>) {
+    fn pre_stop_ended(&mut self, name: &str, id: &str, result: Result<HookOutcome, HookError>) {
         let events = self.events.container(&self.pod, name);
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
         match result {
-            Ok(done) => hook_done(&events, done),
-            Err(message) => {
+            Ok(outcome) => report_hook(&events, outcome),
+            Err(error) => {
                 events.warning("FailedPreStopHook", "PreStopHook failed");
-                tracing::debug!(container = name, message, "preStop hook failed");
+                tracing::debug!(container = name, %error, "preStop hook failed");
             }
         }
         if let Some(stop) = &mut running.stop {
@@ -379,7 +391,7 @@ impl Worker {
         }
     }
 
-    fn probe_answered(&mut self, name: &str, id: &str, kind: ProbeKind, outcome: &ProbeOutcome) {
+    fn probe_completed(&mut self, name: &str, id: &str, kind: ProbeKind, outcome: &ProbeOutcome) {
         let Some(container) = self.container(name) else {
             return;
         };
@@ -387,21 +399,20 @@ impl Worker {
             return;
         };
         let events = self.events.container(&self.pod, name);
-        let counts = self.context.clone();
-        let pod = self.pod.clone();
+        let (counts, identity) = (self.context.clone(), self.identity.clone());
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
-        counts.probes.count(&pod, name, kind, outcome);
+        counts.probes.count(&identity, name, kind, outcome);
         let started = running.started_at.instant;
         let record = match kind {
             ProbeKind::Startup => &mut running.startup,
             ProbeKind::Liveness => &mut running.liveness,
             ProbeKind::Readiness => &mut running.readiness,
         };
-        let counted = record.record(kind, probe, started, outcome);
+        let is_counted = record.record(kind, probe, started, outcome);
         match outcome {
-            ProbeOutcome::Failure(output) if counted => {
+            ProbeOutcome::Failure(output) if is_counted => {
                 events.warning("Unhealthy", messages::unhealthy(kind, output));
             }
             ProbeOutcome::Error(error) => {
@@ -416,36 +427,26 @@ impl Worker {
 
     /// Sets the transition times of conditions that another program has changed: the node's value is
     /// written again, which is a transition now.
-    fn note_foreign_transitions(&mut self) {
+    fn restart_foreign_transitions(&mut self) {
         let now = self.context.node.clock.now().wall;
-        if self.writing.is_none() {
-            status_writer::begin_transitions(&mut self.status, self.known.get(), now);
+        if !self.status_writes.is_in_flight() {
+            status_writer::begin_transitions(&mut self.status, self.status_writes.stored(), now);
         }
     }
 
-    fn status_written(&mut self, written: StatusWriteResult) {
-        let Some(sent) = self.writing.take() else {
-            return;
-        };
-        match written {
-            StatusWriteResult::Done(pod) => {
-                let stored = pod.status.clone().unwrap_or_default();
-                self.known.answered(&*pod, stored);
-                self.status_failures = 0;
-                let left = status_writer::difference(self.known.get(), &self.status);
-                self.futile = left.filter(|left| *left == sent);
-            }
-            // The watch will report the deletion, too. Until then, no status is written.
-            StatusWriteResult::Gone => self.futile = Some(sent),
-            StatusWriteResult::Failed(reason) => self.status_failed(&reason),
+    fn status_written(&mut self, result: StatusWriteResult) {
+        if let StatusWriteResult::Failed(error) = &result {
+            tracing::warn!(pod = self.name(), reason = %error, "pod status not written");
         }
+        let now = self.context.node.clock.instant();
+        self.status_writes.complete(result, &self.status, now);
     }
 
-    fn object_removed(&mut self, result: Result<(), String>) {
+    fn object_removed(&mut self, result: Result<(), StatusWriteError>) {
         self.record.removal = match result {
             Ok(()) => Removal::Done,
-            Err(reason) => {
-                tracing::warn!(pod = self.name(), reason, "pod object not removed");
+            Err(error) => {
+                tracing::warn!(pod = self.name(), reason = %error, "pod object not removed");
                 self.removal_failures += 1;
                 Removal::Failed {
                     at: self.context.node.clock.instant(),
@@ -457,9 +458,9 @@ impl Worker {
 }
 
 /// Sends a warning event about a hook that succeeded in an unusual way.
-fn hook_done(events: &PodEvents, done: HookOutcome) {
-    match done {
-        HookOutcome::AsAsked => {}
+fn report_hook(events: &PodEvents, outcome: HookOutcome) {
+    match outcome {
+        HookOutcome::Succeeded => {}
         HookOutcome::WithoutTls => events.warning(
             "LifecycleHTTPFallback",
             "request to HTTPS lifecycle hook got HTTP response, retry with HTTP succeeded",
