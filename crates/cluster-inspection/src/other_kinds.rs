@@ -15,11 +15,12 @@ type Metadata = PartialObjectMeta<DynamicObject>;
 /// There is no such object, or the server does not answer.
 pub async fn explain_other_kind(
     server: &Server,
-    (kind, name): (&str, &str),
+    kind: &str,
+    name: &str,
     namespace: &str,
     now: Timestamp,
 ) -> Result<Option<Explanation>, InspectionError> {
-    let read = read(server, (kind, name), namespace).await;
+    let read = read(server, kind, name, namespace).await;
     let Some((kind, object)) = read.map_err(|error| server.explain(error))? else {
         return Ok(None);
     };
@@ -38,7 +39,8 @@ pub async fn explain_other_kind(
 /// The kind and the object; `None` if there is no such kind, or no such object.
 async fn read(
     server: &Server,
-    (kind, name): (&str, &str),
+    kind: &str,
+    name: &str,
     namespace: &str,
 ) -> kube_api_client::Result<Option<(ServedResource, Option<Metadata>)>> {
     let Some(kind) = find(server, kind).await? else {
@@ -64,7 +66,7 @@ pub async fn check_readable(
     namespace: &str,
 ) -> Result<(), InspectionError> {
     let kind = kind.kind();
-    match read(server, (kind, name), namespace).await {
+    match read(server, kind, name, namespace).await {
         Err(kube_api_client::Error::Api(status)) if status.code == 500 => {
             let text = format!("{kind} {name:?}: {}", status.message);
             Err(InspectionError::Server(text))

@@ -8,6 +8,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube_api_client::guarded_writes;
 use kube_api_client::{Api, Client, Patch, PatchParams};
+use object_model::ResourceVersion;
 use resource_kinds::annotations;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::node_conditions;
@@ -27,26 +28,35 @@ pub(crate) async fn proof(
     Ok(fenced.then_some(DetachProof::Fenced))
 }
 
+/// A lease that may be fenced.
+pub(crate) struct FencedLease<'o> {
+    pub node: &'o str,
+    pub version: ResourceVersion,
+    pub lease: &'o NodeLease,
+    /// The time for which the lease has had this version.
+    pub unchanged_for: SignedDuration,
+}
+
 /// Fences the lease of a node by compare-and-swap, and writes the proof into it. Returns the proof; `None` if the lease
 /// was renewed or deleted in the meantime.
-pub(crate) async fn take(
+pub(crate) async fn fence_lease(
     client: &Client,
-    node: &str,
-    lease: &NodeLease,
+    observed: &FencedLease<'_>,
     epoch: i32,
-    unchanged_for: SignedDuration,
 ) -> kube_api_client::Result<Option<String>> {
-    let proof = proof_text(lease, epoch, unchanged_for);
+    let proof = proof_text(observed.lease, epoch, observed.unchanged_for);
     let patch = json!({
         "metadata": {
-            "resourceVersion": lease.version,
+            "resourceVersion": observed.version,
             "annotations": { annotations::FENCED: proof },
         },
         "spec": { "holderIdentity": Value::Null, "leaseTransitions": epoch },
     });
     let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
     let params = PatchParams::default();
-    let written = leases.patch(node, &params, &Patch::Merge(patch)).await;
+    let written = leases
+        .patch(observed.node, &params, &Patch::Merge(patch))
+        .await;
     Ok(guarded_writes::unless_outrun(written)?.map(|_| proof))
 }
 

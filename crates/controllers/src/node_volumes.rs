@@ -23,7 +23,7 @@ pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
 /// Whether a node exists and is ready.
 pub(crate) fn presence(node: Option<&Node>) -> NodePresence {
     match node {
-        None => NodePresence::Gone,
+        None => NodePresence::Absent,
         Some(node) if node_conditions::is_ready(node) => NodePresence::Ready,
         Some(_) => NodePresence::Silent,
     }
@@ -58,7 +58,8 @@ pub(crate) async fn pods_beside(
 pub(crate) async fn write_record(
     client: &Client,
     volume: &PersistentVolume,
-    (annotation, text): (&str, &str),
+    annotation: &str,
+    text: &str,
     spec: Option<Value>,
 ) -> kube_api_client::Result<bool> {
     let mut patch = json!({"metadata": {"annotations": {annotation: text}}});

@@ -358,7 +358,7 @@ impl ChainBuilder<'_> {
             unscheduled_pods: &unscheduled,
             is_driver_absent: false,
         };
-        let plan = plan_claim(&view, self.observed.now);
+        let plan = plan_claim(&view, self.observed.now).ok()?;
         Some(
             plan.waiting_on
                 .unwrap_or_else(|| "is about to be bound".to_owned()),
@@ -393,7 +393,7 @@ impl ChainBuilder<'_> {
         let selected = annotations.and_then(|all| all.get(annotations::SELECTED_NODE));
         let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
         let kind = "PersistentVolumeClaim";
-        let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+        let uid = claim.metadata.uid.as_deref();
         let failed = |event: &Event| event.reason.as_deref() == Some("ProvisioningFailed");
         let failure = self.observed.newest_event(kind, &object.name, uid, failed);
         match selected {
@@ -501,7 +501,7 @@ impl ChainBuilder<'_> {
         matches: impl Fn(&Event) -> bool,
     ) -> Option<String> {
         let (kind, name) = ("PersistentVolumeClaim", text::name(&claim.metadata));
-        let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+        let uid = claim.metadata.uid.as_deref();
         let event = self.observed.newest_event(kind, name, uid, matches)?;
         self.event(event, object.clone());
         event.message.clone()

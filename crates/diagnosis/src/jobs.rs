@@ -301,7 +301,7 @@ fn not_begun(
     missed: jiff::Timestamp,
 ) -> Explanation {
     let object = explanation.object.clone();
-    let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
+    let uid = cron_job.metadata.uid.as_deref();
     let refused = |event: &Event| {
         event.reason.as_deref() == Some("FailedCreate") && observed::last_seen(event) > Some(missed)
     };

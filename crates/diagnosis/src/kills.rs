@@ -58,7 +58,7 @@ impl ChainBuilder<'_> {
         };
         let event = self
             .observed
-            .newest_event("Pod", &pod.name, &pod.uid, is_kill)?;
+            .newest_event("Pod", &pod.name, Some(&pod.uid), is_kill)?;
         let mut statuses = pod.containers.iter().chain(&pod.init_containers);
         let status = statuses.find(|status| &*status.name == name)?;
         let end = status.end().or(status.last_end.as_deref())?;

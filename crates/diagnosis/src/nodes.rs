@@ -197,7 +197,7 @@ fn warning(observed: &ObservedNamespace, object: &Object) -> Option<CauseChain> 
             .is_some_and(|last| observed.now.duration_since(last) <= RECENT);
         lasting.contains(&reason) && recent
     };
-    let event = observed.newest_event("Node", &object.name, &object.name, is_warning)?;
+    let event = observed.newest_event("Node", &object.name, Some(&object.name), is_warning)?;
     if event.reason.as_deref() == Some("StoreFull") && !store_is_full(observed) {
         return None;
     }

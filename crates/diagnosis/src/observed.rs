@@ -23,6 +23,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use pod_lifecycle::diagnosis::text;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
@@ -215,8 +216,12 @@ impl ObservedNamespace {
     /// The full pod of a view.
     pub(super) fn in_full(&self, pod: &PodView) -> Option<&Arc<Pod>> {
         let full_pod = named(&self.full_pods, &pod.name);
-        full_pod
-            .filter(|full_pod| full_pod.metadata.uid.as_deref().unwrap_or_default() == &*pod.uid)
+        full_pod.filter(|full_pod| {
+            full_pod
+                .metadata
+                .object_uid()
+                .is_ok_and(|uid| uid == *pod.uid)
+        })
     }
 
     /// All nodes; empty if they could not be read.
@@ -267,15 +272,15 @@ impl ObservedNamespace {
         &self,
         kind: &str,
         name: &str,
-        uid: &str,
+        uid: Option<&str>,
         matches: impl Fn(&Event) -> bool,
     ) -> Option<&Event> {
         let about = |event: &&Event| {
             let on = &event.involved_object;
-            let meant = on.uid.as_deref().unwrap_or_default();
+            let uid_of_event = on.uid.as_deref().filter(|uid| !uid.is_empty());
             on.kind.as_deref() == Some(kind)
                 && on.name.as_deref() == Some(name)
-                && (meant.is_empty() || meant == uid || meant == name)
+                && uid_of_event.is_none_or(|of_event| Some(of_event) == uid || of_event == name)
         };
         // Events about nodes have the node's name as UID.
         let events = self.events.iter().chain(&self.cluster.events);

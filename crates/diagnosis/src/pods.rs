@@ -128,7 +128,7 @@ impl ChainBuilder<'_> {
         };
         let event = self
             .observed
-            .newest_event("Pod", &pod.name, &pod.uid, is_probe_failure);
+            .newest_event("Pod", &pod.name, Some(&pod.uid), is_probe_failure);
         if let Some(event) = event {
             self.event(event, object.clone());
         }
@@ -187,7 +187,7 @@ impl ChainBuilder<'_> {
         };
         let event = self
             .observed
-            .newest_event("Pod", &pod.name, &pod.uid, is_warning)?;
+            .newest_event("Pod", &pod.name, Some(&pod.uid), is_warning)?;
         let describe = format!("describe pod {}", object.name);
         let describe = text::kubectl(&pod.namespace, &describe);
         self.event(event, object.clone());

@@ -19,7 +19,7 @@ impl ChainBuilder<'_> {
     pub fn refusal(
         &mut self,
         owner: &Object,
-        uid: &str,
+        uid: Option<&str>,
         about: &str,
         template: &str,
         missing: i32,

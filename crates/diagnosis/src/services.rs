@@ -303,7 +303,7 @@ impl<'e> View<'e> {
     }
 
     fn event(&self, reason: &str) -> Option<&'e Event> {
-        let uid = self.service.metadata.uid.as_deref().unwrap_or_default();
+        let uid = self.service.metadata.uid.as_deref();
         let has_reason = |event: &Event| event.reason.as_deref() == Some(reason);
         self.observed
             .newest_event(&self.object.kind, &self.object.name, uid, has_reason)

@@ -282,7 +282,7 @@ impl<'e> View<'e> {
             );
             builder.or(format!("or do it yourself: {delete}"));
         }
-        let uid = self.set.metadata.uid.as_deref().unwrap_or_default();
+        let uid = self.set.metadata.uid.as_deref();
         let template = format!("sts/{}", self.name);
         let about = format!("Pod {pod} ");
         builder.refusal(&self.object(), uid, &about, &template, 1);

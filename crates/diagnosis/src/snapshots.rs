@@ -43,7 +43,7 @@ fn content<'e>(
     observed: &'e ObservedNamespace,
     snapshot: &VolumeSnapshot,
 ) -> Option<&'e VolumeSnapshotContent> {
-    let name = ObservedSnapshot::content_name(snapshot);
+    let name = ObservedSnapshot::content_name(snapshot).ok()?;
     let mut contents = observed.cluster.snapshot_contents.iter().flatten();
     let content = contents.find(|content| text::name(&content.metadata) == name);
     content.map(AsRef::as_ref)
@@ -88,7 +88,8 @@ fn unready(
     // If the current objects can be read, they are a better source than the last error.
     let is_complete =
         observed.cluster.snapshot_classes.is_some() && observed.cluster.volumes.is_some();
-    let planned = plan_snapshot(&view, observed.now).waiting_on;
+    let planned = plan_snapshot(&view, observed.now).ok();
+    let planned = planned.and_then(|plan| plan.waiting_on);
     let planned = planned.filter(|_| is_complete && content.is_none());
     let detail = planned.or(reported);
     let detail = detail.unwrap_or_else(|| "it is about to be taken".to_owned());

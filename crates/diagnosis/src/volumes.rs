@@ -44,7 +44,7 @@ pub(super) fn explain(
             let message = "its claim was deleted: its provisioner must delete it";
             builder.link(object.clone(), "Released", message, since);
             builder.remedy("nothing to do; the provisioner of its class deletes it");
-            let uid = volume.metadata.uid.as_deref().unwrap_or_default();
+            let uid = volume.metadata.uid.as_deref();
             let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
             if let Some(event) = observed.newest_event(&object.kind, name, uid, warns) {
                 builder.event(event, object.clone());

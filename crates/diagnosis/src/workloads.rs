@@ -29,8 +29,8 @@ pub(super) struct PodOwner<'e> {
 }
 
 impl PodOwner<'_> {
-    fn uid(&self) -> &str {
-        self.meta.uid.as_deref().unwrap_or_default()
+    fn uid(&self) -> Option<&str> {
+        self.meta.uid.as_deref()
     }
 
     /// The causes of the owner's pods, without pods that are being deleted or have ended.

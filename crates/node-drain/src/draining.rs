@@ -11,7 +11,7 @@ use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::only_node;
 
 use crate::error::DrainError;
-use crate::moving::{self, takes_pods};
+use crate::moving::{self, check_destination};
 use crate::pods::cordon;
 
 /// A claim whose volume is on the node.
@@ -45,19 +45,19 @@ impl VolumeDrain {
         let all = ListParams::default();
         let listed = nodes.list(&all).await;
         let listed = listed.map_err(|error| server.explain(error))?.items;
-        let found = volumes.list(&all).await;
-        let found = found.map_err(|error| server.explain(error))?.items;
+        let volumes = volumes.list(&all).await;
+        let volumes = volumes.map_err(|error| server.explain(error))?.items;
         let Self { node, to, force } = self;
         let has_name = |one: &Node| one.metadata.name.as_ref() == Some(&node);
         if !listed.iter().any(has_name) {
             return Err(DrainError::Refused(format!("node {node:?} does not exist")));
         }
-        let locals = locals(&found, &node);
+        let locals = locals(&volumes, &node);
         if locals.is_empty() {
             say(&format!("No claim has its volume on {node}."));
             return Ok(());
         }
-        let counts = destinations(&listed, &found, &node, to.as_deref());
+        let counts = destinations(&listed, &volumes, &node, to.as_deref());
         let planned = spread(&locals, counts).ok_or(DrainError::NoDestination)?;
         let mut refusals = 0;
         let mut moves = Vec::new();
@@ -92,9 +92,9 @@ async fn move_all(server: &Server, moves: Vec<(Local, String)>) -> Result<(), Dr
         say(&format!("{namespace}/{claim}: to {to}"));
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), &namespace);
         // The claim may have gone meanwhile, and its volume with it.
-        let found = claims.get_opt(&claim).await;
-        match found.map_err(|error| server.explain(error))? {
-            Some(found) => moving::move_claim(server, found, &namespace, &claim, &to).await?,
+        let object = claims.get_opt(&claim).await;
+        match object.map_err(|error| server.explain(error))? {
+            Some(object) => moving::move_claim(server, object, &namespace, &claim, &to).await?,
             None => say(&format!("{namespace}/{claim} is gone.")),
         }
     }
@@ -142,7 +142,7 @@ fn destinations(
     let names = nodes.iter().filter_map(|node| {
         let name = node.metadata.name.as_deref()?;
         let is_chosen = to.is_none_or(|to| to == name) && name != from;
-        (is_chosen && takes_pods(node, name).is_ok()).then(|| name.to_owned())
+        (is_chosen && check_destination(node, name).is_ok()).then(|| name.to_owned())
     });
     let mut counts: BTreeMap<String, usize> = names.map(|name| (name, 0)).collect();
     for volume in volumes.iter().filter(|volume| is_local(volume)) {

@@ -1,4 +1,5 @@
 use cluster_inspection::InspectionError;
+use object_model::IncompleteMetadata;
 
 /// The reason why a node is not drained, in words for its user.
 #[derive(Debug, thiserror::Error)]
@@ -6,6 +7,8 @@ pub enum DrainError {
     /// The server refuses or does not answer.
     #[error(transparent)]
     Server(#[from] InspectionError),
+    #[error("identity of a pod")]
+    Identity(#[from] IncompleteMetadata),
     /// The state of the cluster does not allow the request.
     #[error("{0}")]
     Refused(String),

@@ -13,7 +13,9 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions};
 use kube_api_client::guarded_writes::message;
-use kube_api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use kube_api_client::{Api, ListParams, Patch, PatchParams, PostParams};
+use object_model::{ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 use tokio::time::Instant;
 
 use crate::error::DrainError;
@@ -108,22 +110,22 @@ fn names(pods: &[&Pod]) -> String {
 /// The progress of a drain, by the uids of pods.
 #[derive(Default)]
 struct Evictions {
-    evicted: BTreeSet<String>,
+    evicted: BTreeSet<Uid>,
     /// The last refusal of each pod that waits.
-    waits: BTreeSet<(String, String)>,
+    waits: BTreeSet<(Uid, String)>,
 }
 
 impl Evictions {
     /// Evicts the pods that are not evicted yet. A disruption budget may refuse for a while.
     async fn evict_all(&mut self, server: &Server, left: &[&Pod]) -> Result<(), DrainError> {
         for pod in left {
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let uid = pod.metadata.object_uid()?;
             if self.evicted.contains(&uid) {
                 continue;
             }
             let shown = losses::shown(&pod.metadata);
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            match evict(server, namespace, &pod.name_any(), &uid).await {
+            let pod = pod.metadata.object_key()?;
+            match evict(server, &pod, &uid).await {
                 Ok(_) => {
                     self.evicted.insert(uid);
                     say(&format!("pod {shown} evicted"));
@@ -144,27 +146,22 @@ impl Evictions {
 }
 
 /// Evicts a pod, if it is still this one.
-pub async fn evict(
-    server: &Server,
-    namespace: &str,
-    name: &str,
-    uid: &str,
-) -> kube_api_client::Result<Value> {
-    let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
+pub async fn evict(server: &Server, pod: &ObjectKey, uid: &Uid) -> kube_api_client::Result<Value> {
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), &pod.namespace);
     let eviction = Eviction {
         metadata: ObjectMeta {
-            name: Some(name.to_owned()),
+            name: Some(pod.name.to_string()),
             ..ObjectMeta::default()
         },
         delete_options: Some(DeleteOptions {
             preconditions: Some(Preconditions {
-                uid: Some(uid.to_owned()),
+                uid: Some(uid.to_string()),
                 ..Preconditions::default()
             }),
             ..DeleteOptions::default()
         }),
     };
     let params = PostParams::default();
-    pods.create_subresource("eviction", name, &params, &eviction)
+    pods.create_subresource("eviction", &pod.name, &params, &eviction)
         .await
 }

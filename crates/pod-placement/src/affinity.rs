@@ -104,7 +104,7 @@ impl<'v> Domains<'v> {
 /// The domains in which the pods of a snapshot allow or forbid a pod.
 pub(crate) struct Neighbours<'v> {
     /// The terms of required affinity.
-    wanted: Vec<AffinityTerm<'v>>,
+    required: Vec<AffinityTerm<'v>>,
     /// The domains of the pods that all these terms select.
     near: Domains<'v>,
     /// Whether the terms select the pod itself, which may then be the first pod of its group.
@@ -147,7 +147,7 @@ impl<'v> Neighbours<'v> {
         }
         Self {
             starts_group: near.0.is_empty() && required.iter().all(|term| term.selects(pod, view)),
-            wanted: required,
+            required,
             near,
             avoided,
             closed,
@@ -160,7 +160,7 @@ impl<'v> Neighbours<'v> {
             let domain = term.domain(node);
             domain.is_some_and(|domain| self.starts_group || self.near.has(domain))
         };
-        if !self.wanted.iter().all(is_near) {
+        if !self.required.iter().all(is_near) {
             Some(FilterFailure::lasting(AFFINITY))
         } else if self.avoided.have(node) {
             Some(FilterFailure::of_pods(ANTI_AFFINITY))

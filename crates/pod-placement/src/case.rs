@@ -11,6 +11,7 @@ use crate::attach_limits::DriverVolumes;
 use crate::devices::Devices;
 use crate::objection::FilterFailure;
 use crate::ports::{HostPort, host_ports};
+use crate::refusal::PodRefusal;
 use crate::resources::{FreeResources, Resources, requests};
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::SpreadConstraints;
@@ -21,7 +22,7 @@ use crate::{node, ports};
 /// A pod with all data for checks against nodes.
 pub(crate) struct PodToPlace<'v> {
     pub pod: &'v PodView,
-    pub wanted: Resources,
+    pub requests: Resources,
     ports: Vec<HostPort<'v>>,
     claims: Claims<'v>,
     driver_volumes: DriverVolumes<'v>,
@@ -53,13 +54,13 @@ impl<'v> Counted<'v> {
 }
 
 impl<'v> PodToPlace<'v> {
-    /// *Errors.* A message that applies to all nodes.
-    pub fn of(pod: &'v PodView, view: &'v ClusterView) -> Result<Self, String> {
+    /// Fails if the pod fits no node.
+    pub fn of(pod: &'v PodView, view: &'v ClusterView) -> Result<Self, PodRefusal> {
         let before =
             |other: &&Arc<PodView>| other.uid != pod.uid && priority(other) >= priority(pod);
         Ok(Self {
             pod,
-            wanted: requests(pod),
+            requests: requests(pod),
             ports: host_ports(pod),
             claims: Claims::of(pod, view)?,
             driver_volumes: DriverVolumes::of(pod, view),
@@ -103,7 +104,7 @@ impl<'v> PodToPlace<'v> {
             .or_else(|| {
                 ports::objection(&self.ports, || snapshot.on(name.unwrap_or_default(), pod))
             })
-            .or_else(|| free.shortage(&self.wanted))
+            .or_else(|| free.shortage(&self.requests))
             .or_else(|| self.claims.restriction(pod, snapshot))
             .or_else(|| self.driver_volumes.objection(node, snapshot))
             .or_else(|| self.claims.objection(node, snapshot.view))

@@ -22,6 +22,7 @@ mod placed;
 mod pod_nodes;
 mod ports;
 mod preempt;
+mod refusal;
 mod replicas;
 mod resources;
 mod score;

@@ -25,9 +25,12 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Place
     let total = view.nodes.len();
     let case = match PodToPlace::of(pod, view) {
         Ok(case) => case,
-        Err(text) => {
+        Err(refusal) => {
             let verdict = without_nodes(pod, view);
-            return unplaced(format!("0/{total} nodes are available: {text}."), verdict);
+            return unplaced(
+                format!("0/{total} nodes are available: {refusal}."),
+                verdict,
+            );
         }
     };
     let snapshot = SchedulingSnapshot::of(view);
@@ -49,7 +52,7 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Place
     }
     let preferred = reserved.or(pod.nominated.as_deref());
     let preferred_node = feasible.iter().find(|one| Some(one.name) == preferred);
-    let best = preferred_node.or_else(|| best(pod, &case.wanted, &feasible, &snapshot));
+    let best = preferred_node.or_else(|| best(pod, &case.requests, &feasible, &snapshot));
     let Some(Feasible { name, node, .. }) = best else {
         let texts = against.values().flat_map(|objection| &objection.texts);
         let message = explain(total, texts);

@@ -46,7 +46,11 @@ fn sum(pod: &PodView, request_of: impl Fn(&Container) -> Resources) -> Resources
     }
     raise(&mut total, &peak);
     if let Some(request) = &spec.resources {
-        total.extend(with_held(pod, effective(request), pod.held.as_deref()));
+        total.extend(with_allocated(
+            pod,
+            effective(request),
+            pod.allocated.as_deref(),
+        ));
     }
     add(&mut total, &read(spec.overhead.as_ref()));
     total
@@ -105,7 +109,7 @@ impl CountedUse {
 /// Whether both states of a pod certainly have equal requests.
 pub(crate) fn asks_for_the_same(old: &PodView, new: &PodView) -> bool {
     Arc::ptr_eq(&old.spec, &new.spec)
-        && held(old).eq(held(new))
+        && allocated(old).eq(allocated(new))
         && is_infeasible(old) == is_infeasible(new)
 }
 
@@ -121,22 +125,26 @@ pub fn asks_for_less(old: &PodView, new: &PodView) -> bool {
 }
 
 /// The allocated resources of the pod and its containers, where they differ from the requests.
-fn held(pod: &PodView) -> impl Iterator<Item = Option<&Resources>> {
+fn allocated(pod: &PodView) -> impl Iterator<Item = Option<&Resources>> {
     let all = pod.containers.iter().chain(&pod.init_containers);
-    let of_containers = all.map(|status| status.held.as_deref());
-    of_containers.chain([pod.held.as_deref()])
+    let of_containers = all.map(|status| status.allocated.as_deref());
+    of_containers.chain([pod.allocated.as_deref()])
 }
 
 fn container_requests(pod: &PodView, container: &Container) -> Resources {
     let request = container.resources.as_ref().map(effective);
     let mut all = pod.containers.iter().chain(&pod.init_containers);
     let status = all.find(|status| *status.name == *container.name);
-    let allocated = status.and_then(|status| status.held.as_deref());
-    with_held(pod, request.unwrap_or_default(), allocated)
+    let allocated = status.and_then(|status| status.allocated.as_deref());
+    with_allocated(pod, request.unwrap_or_default(), allocated)
 }
 
 /// The larger of the requested and the allocated resources; an infeasible request does not count.
-fn with_held(pod: &PodView, mut requested: Resources, allocated: Option<&Resources>) -> Resources {
+fn with_allocated(
+    pod: &PodView,
+    mut requested: Resources,
+    allocated: Option<&Resources>,
+) -> Resources {
     if let Some(allocated) = allocated {
         if is_infeasible(pod) {
             requested.extend(allocated.clone());

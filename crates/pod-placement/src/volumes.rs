@@ -7,11 +7,14 @@ use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{BIND_COMPLETED, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::{find, may_be_bound, requested_class, requested_size};
+use thiserror::Error;
 
 use crate::labels::node_selector_matches;
 use crate::objection::FilterFailure;
@@ -26,6 +29,52 @@ const REFUSED: &str = "node(s) could not make a volume of the pod a moment ago";
 const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and \
     ReadWriteOncePod access mode";
+
+/// The reason why the claims of a pod cannot be used on any node.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum ClaimRefusal {
+    #[error("waiting for ephemeral volume controller to create the persistentvolumeclaim {0:?}")]
+    NotCreated(String),
+    #[error("persistentvolumeclaim {0:?} not found")]
+    NotFound(String),
+    #[error("PVC {namespace}/{claim} was not created for pod {namespace}/{pod} (pod is not owner)")]
+    OtherOwner {
+        namespace: String,
+        claim: String,
+        pod: String,
+    },
+    #[error("persistentvolumeclaim {claim:?} bound to non-existent persistentvolume {volume:?}")]
+    Lost { claim: String, volume: String },
+    #[error("persistentvolumeclaim {0:?} is being deleted")]
+    Deleting(String),
+    /// The replicas of the volume permit no pod now.
+    #[error("persistentvolumeclaim {claim:?}: {why}")]
+    Replication { claim: String, why: String },
+    #[error(
+        "the volume of persistentvolumeclaim {claim:?} is being moved from node {from:?} to node {to:?}"
+    )]
+    Moving {
+        claim: String,
+        from: String,
+        to: String,
+    },
+    #[error("pod has unbound immediate PersistentVolumeClaims")]
+    UnboundImmediate,
+    #[error("identity of a claim or a volume: {0}")]
+    Identity(#[from] IncompleteMetadata),
+}
+
+/// The reason why the claims of a pod cannot be bound on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub(crate) enum BindingRefusal {
+    #[error("{NO_MATCH}")]
+    NoMatch,
+    #[error("{NO_ROOM}")]
+    NoCapacity,
+    /// The creation of the volume on the node failed recently.
+    #[error("{REFUSED}")]
+    Refused,
+}
 
 /// The pod's claims by their state.
 #[derive(Debug, Default)]
@@ -43,6 +92,7 @@ pub(crate) struct Claims<'v> {
 /// A claim that is bound when the pod's node is chosen.
 #[derive(Debug)]
 struct WaitingClaim<'v> {
+    claim_name: String,
     claim: &'v PersistentVolumeClaim,
     /// The volumes that may be bound to the claim, on any node. The list is computed once and is short, so that the
     /// check of each node is quick.
@@ -50,14 +100,18 @@ struct WaitingClaim<'v> {
 }
 
 impl<'v> WaitingClaim<'v> {
-    fn of(claim: &'v PersistentVolumeClaim, view: &'v ClusterView) -> Self {
+    fn of(
+        claim: &'v PersistentVolumeClaim,
+        view: &'v ClusterView,
+    ) -> Result<Self, IncompleteMetadata> {
         let volumes = view.volumes.values().map(AsRef::as_ref);
-        Self {
+        Ok(Self {
+            claim_name: claim.metadata.object_name()?.to_owned(),
             claim,
             candidates: volumes
                 .filter(|volume| may_be_bound(volume, claim))
                 .collect(),
-        }
+        })
     }
 }
 
@@ -65,35 +119,32 @@ impl<'v> Claims<'v> {
     /// Reads the pod's claims.
     ///
     /// *Errors.* A message that applies to all nodes.
-    pub fn of(pod: &PodView, view: &'v ClusterView) -> Result<Self, String> {
+    pub fn of(pod: &PodView, view: &'v ClusterView) -> Result<Self, ClaimRefusal> {
         let mut claims = Self::default();
         let mut immediate = false;
         for used in &pod.claims {
             let name = &*used.name;
             let key = (pod.namespace.to_string(), name.to_owned());
             let Some(claim) = view.claims.get(&key) else {
-                return Err(if used.ephemeral {
-                    format!(
-                        "waiting for ephemeral volume controller to create the \
-                         persistentvolumeclaim {name:?}"
-                    )
-                } else {
-                    format!("persistentvolumeclaim {name:?} not found")
+                return Err(match used.ephemeral {
+                    true => ClaimRefusal::NotCreated(name.to_owned()),
+                    false => ClaimRefusal::NotFound(name.to_owned()),
                 });
             };
             if used.ephemeral && !is_of_pod(claim, pod) {
-                return Err(format!(
-                    "PVC {0}/{name} was not created for pod {0}/{1} (pod is not owner)",
-                    pod.namespace, pod.name
-                ));
+                return Err(ClaimRefusal::OtherOwner {
+                    namespace: pod.namespace.to_string(),
+                    claim: name.to_owned(),
+                    pod: pod.name.to_string(),
+                });
             }
-            usable(claim, name)?;
+            check_claim(claim, name)?;
             if is_bound(claim) {
-                at_rest(claim, name, view)?;
+                check_transfers(claim, name, view)?;
                 claims.bound.push(claim);
                 claims.settling |= phase(claim) != Some("Bound");
             } else if waits_for_consumer(claim, view) && !names_volume(claim) {
-                claims.waiting.push(WaitingClaim::of(claim, view));
+                claims.waiting.push(WaitingClaim::of(claim, view)?);
             } else {
                 immediate = true;
             }
@@ -102,7 +153,7 @@ impl<'v> Claims<'v> {
             }
         }
         if immediate {
-            return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
+            return Err(ClaimRefusal::UnboundImmediate);
         }
         claims.waiting.sort_by(|a, b| {
             let (a, b) = (a.claim, b.claim);
@@ -146,37 +197,49 @@ impl<'v> Claims<'v> {
                 Some(_) => {}
             }
         }
-        if let Err(text) = self.steps(node, view) {
-            objections.insert(text);
-        }
-        FilterFailure::all_lasting(objections.into_iter().map(str::to_owned))
+        let refusal = self
+            .steps(node, view)
+            .err()
+            .map(|refusal| refusal.to_string());
+        let mut objections: BTreeSet<String> = objections.into_iter().map(str::to_owned).collect();
+        objections.extend(refusal);
+        FilterFailure::all_lasting(objections)
     }
 
     /// The writes that bind all waiting claims on the node.
-    ///
-    /// *Errors.* The reason why the claims cannot be bound there.
-    pub fn steps(&self, node: &Node, view: &ClusterView) -> Result<Vec<ClaimStep>, &'static str> {
+    pub fn steps(&self, node: &Node, view: &ClusterView) -> Result<Vec<ClaimStep>, BindingRefusal> {
         let mut chosen: BTreeSet<&str> = BTreeSet::new();
         let mut steps = Vec::new();
-        for WaitingClaim { claim, candidates } in &self.waiting {
-            let name = claim.metadata.name.clone().unwrap_or_default();
+        for waiting in &self.waiting {
+            let WaitingClaim {
+                claim_name,
+                claim,
+                candidates,
+            } = waiting;
+            let name = claim_name.clone();
             match selected_node(claim, view) {
                 // The volume is being provisioned on this node.
                 Some(selected) if Some(selected) == node.metadata.name.as_deref() => continue,
-                Some(_) => return Err(NO_MATCH),
+                Some(_) => return Err(BindingRefusal::NoMatch),
                 None => {}
             }
             let permitted = |volume: &PersistentVolume| {
-                let name = volume.metadata.name.as_deref().unwrap_or_default();
-                usable_on(volume, node) && !chosen.contains(name)
+                let name = volume.metadata.name.as_deref();
+                usable_on(volume, node) && name.is_some_and(|name| !chosen.contains(name))
             };
             match find(claim, candidates.iter().copied(), permitted, false) {
                 Some(volume) => {
-                    let volume_name = volume.metadata.name.as_deref().unwrap_or_default();
+                    let Some(volume_name) = volume.metadata.name.as_deref() else {
+                        continue;
+                    };
                     chosen.insert(volume_name);
                     let reserved = volume.spec.as_ref().is_some_and(|spec| {
-                        let uid = spec.claim_ref.as_ref().and_then(|claim| claim.uid.as_ref());
-                        uid.is_some() && uid == claim.metadata.uid.as_ref()
+                        let uid = spec
+                            .claim_ref
+                            .as_ref()
+                            .and_then(|claim| claim.uid.as_deref());
+                        let claim = claim.metadata.object_uid();
+                        uid.is_some_and(|uid| claim.is_ok_and(|claim| claim == *uid))
                     });
                     if !reserved {
                         let volume = volume_name.to_owned();
@@ -206,27 +269,29 @@ fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
     claim.status.as_ref()?.phase.as_deref()
 }
 
-fn usable(claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {
+fn check_claim(claim: &PersistentVolumeClaim, name: &str) -> Result<(), ClaimRefusal> {
     if phase(claim) == Some("Lost") {
         let volume = claim
             .spec
             .as_ref()
             .and_then(|spec| spec.volume_name.as_deref());
-        return Err(format!(
-            "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {:?}",
-            volume.unwrap_or_default()
-        ));
+        return Err(ClaimRefusal::Lost {
+            claim: name.to_owned(),
+            volume: volume.unwrap_or_default().to_owned(),
+        });
     }
     if claim.metadata.deletion_timestamp.is_some() {
-        return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
+        return Err(ClaimRefusal::Deleting(name.to_owned()));
     }
     Ok(())
 }
 
-/// Checks that the claim's volume is not being moved.
-///
-/// *Errors.* The claim's volume is being moved to another node.
-fn at_rest(claim: &PersistentVolumeClaim, name: &str, view: &ClusterView) -> Result<(), String> {
+/// Fails if the claim's volume is being moved to another node, or its replicas permit no pod.
+fn check_transfers(
+    claim: &PersistentVolumeClaim,
+    name: &str,
+    view: &ClusterView,
+) -> Result<(), ClaimRefusal> {
     let volume = claim
         .spec
         .as_ref()
@@ -234,14 +299,18 @@ fn at_rest(claim: &PersistentVolumeClaim, name: &str, view: &ClusterView) -> Res
     let volume = volume.and_then(|volume| view.volumes.get(volume));
     let replication = volume.and_then(|volume| VolumeReplication::of(volume));
     if let Some(why) = replication.and_then(|record| record.refusal(&record.primary)) {
-        return Err(format!("persistentvolumeclaim {name:?}: {why}"));
+        return Err(ClaimRefusal::Replication {
+            claim: name.to_owned(),
+            why,
+        });
     }
     let record = volume.and_then(|volume| VolumeMove::of(volume));
     match record.filter(|record| record.stage.holds_pods()) {
-        Some(record) => Err(format!(
-            "the volume of persistentvolumeclaim {name:?} is being moved from node {:?} to node {:?}",
-            record.from, record.to
-        )),
+        Some(record) => Err(ClaimRefusal::Moving {
+            claim: name.to_owned(),
+            from: record.from,
+            to: record.to,
+        }),
         None => Ok(()),
     }
 }
@@ -309,22 +378,20 @@ fn usable_on(volume: &PersistentVolume, node: &Node) -> bool {
 }
 
 /// Whether the claim's volume can be created on the node.
-///
-/// *Errors.* The reason why the volume cannot be created.
 fn can_provision(
     claim: &PersistentVolumeClaim,
     node: &Node,
     view: &ClusterView,
-) -> Result<(), &'static str> {
-    let class = class_of(claim, view).ok_or(NO_MATCH)?;
+) -> Result<(), BindingRefusal> {
+    let class = class_of(claim, view).ok_or(BindingRefusal::NoMatch)?;
     let provisions =
         !class.provisioner.is_empty() && class.provisioner != "kubernetes.io/no-provisioner";
     let topologies = class.allowed_topologies.as_deref().unwrap_or_default();
     let allowed = topologies.is_empty() || topologies.iter().any(|term| allows(term, node));
     match provisions && allowed {
-        false => Err(NO_MATCH),
-        true if !has_room(claim, class, node, view) => Err(NO_ROOM),
-        true if has_refused(claim, node, view) => Err(REFUSED),
+        false => Err(BindingRefusal::NoMatch),
+        true if !has_room(claim, class, node, view) => Err(BindingRefusal::NoCapacity),
+        true if has_refused(claim, node, view) => Err(BindingRefusal::Refused),
         true => Ok(()),
     }
 }

@@ -9,6 +9,8 @@ use k8s_openapi::api::resource::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::resource::ALLOCATED;
 
@@ -36,9 +38,9 @@ pub(crate) async fn reserve(
     mut claim: ResourceClaim,
 ) -> kube_api_client::Result<ObjectMeta> {
     add_user(&mut claim, pod);
-    let name = claim.metadata.name.clone().unwrap_or_default();
+    let name = claim.metadata.object_name()?.to_owned();
     let params = PostParams::default();
-    let written = api(client, &claim)
+    let written = api(client, &claim)?
         .replace_status(&name, &params, &claim)
         .await?;
     Ok(written.metadata)
@@ -50,18 +52,18 @@ async fn protect(client: &Client, claim: &ResourceClaim) -> kube_api_client::Res
         return Ok(claim.clone());
     }
     finalizers.push(ALLOCATED.to_owned());
-    let patch = json!({"metadata": {"finalizers": finalizers, "uid": claim.metadata.uid,
-        "resourceVersion": claim.metadata.resource_version}});
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let patch = json!({"metadata": {"finalizers": finalizers, "uid": claim.metadata.object_uid()?,
+        "resourceVersion": claim.metadata.object_version()?}});
+    let name = claim.metadata.object_name()?;
     let params = PatchParams::default();
-    api(client, claim)
+    api(client, claim)?
         .patch(name, &params, &Patch::Merge(&patch))
         .await
 }
 
-fn api(client: &Client, claim: &ResourceClaim) -> Api<ResourceClaim> {
-    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    Api::namespaced(client.clone(), namespace)
+fn api(client: &Client, claim: &ResourceClaim) -> Result<Api<ResourceClaim>, IncompleteMetadata> {
+    let namespace = claim.metadata.object_namespace()?;
+    Ok(Api::namespaced(client.clone(), namespace))
 }
 
 fn add_user(claim: &mut ResourceClaim, pod: &PodView) {

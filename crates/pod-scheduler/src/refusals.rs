@@ -6,10 +6,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use controller_framework::{Cache, ObjectChange};
+use controller_framework::{Cache, ObjectChange, object_key};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use object_model::ObjectKey;
 use pod_placement::ClaimStep;
 use process_telemetry::refusals::{self, Budget};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::SELECTED_NODE;
 
 use crate::limits::REFUSED_FOR;
@@ -79,8 +81,8 @@ impl Refusals {
         match revision_of(claim).cmp(&Some(revision)) {
             Ordering::Less => drop(self.written.insert(key, (node, revision))),
             Ordering::Greater if selected_node(claim).is_none() && !has_volume(claim) => {
-                let is_known = |nodes: &BTreeMap<String, Instant>| nodes.contains_key(&node);
-                if !self.by_claim.get(&key).is_some_and(is_known) {
+                let is_excluded = |nodes: &BTreeMap<String, Instant>| nodes.contains_key(&node);
+                if !self.by_claim.get(&key).is_some_and(is_excluded) {
                     self.refuse(key, node, now);
                 }
             }
@@ -127,15 +129,13 @@ impl Refusals {
 }
 
 fn name_of(claim: &PersistentVolumeClaim) -> ClaimName {
-    let meta = &claim.metadata;
-    (
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
+    let ObjectKey { namespace, name } = object_key(claim);
+    (namespace.to_string(), name.to_string())
 }
 
 fn is_same(a: &PersistentVolumeClaim, b: &PersistentVolumeClaim) -> bool {
-    a.metadata.uid == b.metadata.uid
+    let uids = (a.metadata.object_uid(), b.metadata.object_uid());
+    matches!(uids, (Ok(a), Ok(b)) if a == b)
 }
 
 fn revision_of(claim: &PersistentVolumeClaim) -> Option<u64> {

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube_api_client::guarded_writes::{Delete, delete, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
 use pod_placement::{ClaimStep, PlacementFailure, Preemption};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
@@ -105,13 +106,13 @@ async fn reserve(
         .spec
         .as_ref()
         .is_some_and(|spec| spec.claim_ref.is_some());
-    let mut metadata = json!({"resourceVersion": volume.metadata.resource_version});
+    let mut metadata = json!({"resourceVersion": volume.metadata.object_version()?});
     if !by_user {
         metadata["annotations"] = json!({BOUND_BY_CONTROLLER: "yes"});
     }
     let patch = json!({"metadata": metadata, "spec": {"claimRef": claim_reference(claim)}});
     let api: Api<PersistentVolume> = Api::all(client.clone());
-    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let name = volume.metadata.object_name()?;
     let written = api
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
@@ -124,12 +125,12 @@ async fn select_node(
     node: &str,
 ) -> kube_api_client::Result<ObjectMeta> {
     let patch = json!({"metadata": {
-        "uid": claim.metadata.uid,
+        "uid": claim.metadata.object_uid()?,
         "annotations": {SELECTED_NODE: node},
     }});
-    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = claim.metadata.object_namespace()?;
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let name = claim.metadata.object_name()?;
     let written = api
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;

@@ -269,7 +269,13 @@ fn reference(
 ) -> Option<ObjectReference> {
     let (version, kind, namespace, name, uid) = match owner {
         TableOwner::Service(service) => {
-            let uid = routes.ports_of(service).first()?.age.uid.clone();
+            let uid = routes
+                .ports_of(service)
+                .first()?
+                .age
+                .uid
+                .as_ref()?
+                .to_string();
             ("v1", "Service", &service.namespace, &service.name, uid)
         }
         TableOwner::Policy(uid) => {

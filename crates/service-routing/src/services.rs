@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use object_model::cidr::Cidr;
+use object_model::{ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 
@@ -33,7 +35,7 @@ pub struct ServiceAge {
     /// The second of its creation.
     pub created: Option<i64>,
     /// Its UID, which decides between two Services of one second.
-    pub uid: String,
+    pub uid: Option<Uid>,
 }
 
 impl ServiceAge {
@@ -42,7 +44,7 @@ impl ServiceAge {
         let created = metadata.creation_timestamp.as_ref();
         ServiceAge {
             created: created.map(|time| time.0.as_second()),
-            uid: metadata.uid.clone().unwrap_or_default(),
+            uid: metadata.object_uid().ok(),
         }
     }
 }
@@ -107,23 +109,28 @@ pub fn ports<'a>(
     }
     let mut all = Vec::new();
     for service in services {
-        let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-        let name = service.metadata.name.as_deref().unwrap_or_default();
+        let Ok(key) = service.metadata.object_key() else {
+            continue;
+        };
         let slices = by_service
-            .get(&(namespace, name))
+            .get(&(&*key.namespace, &*key.name))
             .map_or(&[][..], Vec::as_slice);
-        all.extend(ports_of(service, slices, here));
+        all.extend(ports_of(service, &key, slices, here));
     }
     all
 }
 
-fn ports_of(service: &Service, slices: &[&EndpointSlice], here: ProxyNode<'_>) -> Vec<ServicePort> {
+fn ports_of(
+    service: &Service,
+    key: &ObjectKey,
+    slices: &[&EndpointSlice],
+    here: ProxyNode<'_>,
+) -> Vec<ServicePort> {
     let spec = spec_of(service);
     let Some((spec, cluster_ip)) = spec.and_then(|spec| Some((spec, cluster_ip(spec)?))) else {
         return Vec::new();
     };
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let ObjectKey { namespace, name } = key;
     let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     let mut ports = Vec::new();
     for port in spec.ports.iter().flatten() {

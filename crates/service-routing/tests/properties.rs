@@ -82,7 +82,7 @@ fn port(numbers: &mut StdRng, name: u64) -> ServicePort {
 fn age(numbers: &mut StdRng) -> ServiceAge {
     ServiceAge {
         created: Some(numbers.random_range(0..3)),
-        uid: numbers.random_range(0..3).to_string(),
+        uid: numbers.random_range(0..3).to_string().parse().ok(),
     }
 }
 

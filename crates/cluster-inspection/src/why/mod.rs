@@ -14,7 +14,8 @@ use crate::{logs, other_kinds};
 /// There is no such object, or the server does not answer.
 pub async fn explain_object(
     server: &Server,
-    (kind, name): (TargetKind, &str),
+    kind: TargetKind,
+    name: &str,
     namespace: &str,
     now: Timestamp,
 ) -> Result<Explanation, InspectionError> {

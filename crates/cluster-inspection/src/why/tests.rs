@@ -43,8 +43,8 @@ where
 async fn ask_for(client: &Client, object: &str) -> Result<Explanation, InspectionError> {
     let server = Server::of(client.clone());
     let (kind, name) = object.split_once('/').unwrap();
-    let object = (TargetKind::called(kind).unwrap(), name);
-    explain_object(&server, object, "default", Timestamp::now()).await
+    let kind = TargetKind::called(kind).unwrap();
+    explain_object(&server, kind, name, "default", Timestamp::now()).await
 }
 
 /// The answer to a user whose rights the server learns of a little later.
@@ -231,8 +231,8 @@ async fn an_object_of_any_kind_is_explained_by_its_metadata() {
     let _: ConfigMap = create(&admin, json!({ "metadata": { "name": "even" } })).await;
     let of = Server::of(admin.clone());
     let ask = async |object: &str| {
-        let object = object.split_once('/').unwrap();
-        explain_other_kind(&of, object, "default", Timestamp::now()).await
+        let (kind, name) = object.split_once('/').unwrap();
+        explain_other_kind(&of, kind, name, "default", Timestamp::now()).await
     };
     for object in [
         "cm/even",

@@ -62,7 +62,8 @@ pub struct LiveServers {
     name: String,
     holder: String,
     own: ServerIdentity,
-    renewals: Renewals,
+    /// By the resourceVersion of each lease.
+    renewals: Renewals<String>,
     others: watch::Sender<Vec<SocketAddr>>,
 }
 

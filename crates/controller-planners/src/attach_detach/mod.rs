@@ -14,6 +14,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use object_model::{ResourceVersion, Uid};
+
 /// Prefix of the names of volumes that this controller writes into the status of Nodes.
 const OF_DRIVERS: &str = "kubernetes.io/csi/";
 
@@ -31,14 +33,12 @@ pub struct Volume {
 }
 
 /// The parts of a VolumeAttachment that the plan depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// Name of the VolumeAttachment.
     pub name: String,
-    /// UID of the VolumeAttachment.
-    pub uid: String,
-    /// Its resourceVersion.
-    pub version: String,
+    pub uid: Uid,
+    pub version: ResourceVersion,
     /// This leader has created or claimed the attachment.
     pub is_own: bool,
     /// Name of the node.
@@ -84,7 +84,7 @@ pub struct ObservedNode {
     /// The Node; `None` if it was deleted.
     pub node: Option<Node>,
     /// The volumes of the pods bound to the node, once each, by the names of their attachments.
-    pub wanted: BTreeMap<String, Volume>,
+    pub desired: BTreeMap<String, Volume>,
     /// The attachments to this node.
     pub attachments: Vec<Attachment>,
     /// The nodes with attachments of a volume, by PersistentVolume, other than this node.
@@ -110,10 +110,8 @@ pub enum AttachDetachAction {
     Claim {
         /// Name of the VolumeAttachment.
         name: String,
-        /// UID of the VolumeAttachment.
-        uid: String,
-        /// Its resourceVersion.
-        version: String,
+        uid: Uid,
+        version: ResourceVersion,
     },
     /// Writes the Node over the observed version, because this leader has not written the Node yet. This action is the
     /// last of its plan, because the next plan relies on the write.
@@ -122,10 +120,8 @@ pub enum AttachDetachAction {
     Detach {
         /// Name of the VolumeAttachment.
         name: String,
-        /// UID of the VolumeAttachment.
-        uid: String,
-        /// Its resourceVersion.
-        version: String,
+        uid: Uid,
+        version: ResourceVersion,
     },
     /// Reports the driver's error to the pods.
     Failed { volume: Volume, error: String },
@@ -139,7 +135,7 @@ pub enum AttachDetachAction {
 /// Whether the plan depends on a proof: the node has an attachment that no pod needs, and the volume is still in use or
 /// the Node was deleted.
 pub fn needs_proof(view: &ObservedNode) -> bool {
-    unwanted(view).any(|attachment| match &view.node {
+    unneeded(view).any(|attachment| match &view.node {
         Some(node) => is_in_use(node, attachment),
         None => true,
     })
@@ -150,10 +146,10 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
     let Some(node) = &view.node else {
         // The kubelet no longer reports which volumes are mounted on the node.
         let is_proven = view.proof.is_some();
-        return unwanted(view).filter(|_| is_proven).map(detach).collect();
+        return unneeded(view).filter(|_| is_proven).map(detach).collect();
     };
     let needed: BTreeSet<&str> = view
-        .wanted
+        .desired
         .values()
         .map(|volume| volume.unique_name.as_str())
         .collect();
@@ -161,8 +157,8 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         let name = attachment.unique_name.as_deref().unwrap_or_default();
         // A volume that no pod needs is not added to `volumesAttached`, and is removed from there only when the volume
         // is not in use.
-        let is_kept = node.in_use.contains(name) && node.attached.contains(name);
-        let is_used = needed.contains(name) || is_kept;
+        let is_still_attached = node.in_use.contains(name) && node.attached.contains(name);
+        let is_used = needed.contains(name) || is_still_attached;
         attachment.is_attached && !attachment.is_deleting && is_used
     };
     let attached = view.attachments.iter().filter(stays);
@@ -190,7 +186,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
     if attached != node.attached {
         return vec![AttachDetachAction::SetAttached(attached)];
     }
-    let mut actions: Vec<AttachDetachAction> = unwanted(view)
+    let mut actions: Vec<AttachDetachAction> = unneeded(view)
         .filter(|attachment| view.proof.is_some() || !is_in_use(node, attachment))
         .map(detach)
         .collect();
@@ -202,7 +198,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         .iter()
         .map(|attachment| (attachment.name.as_str(), attachment))
         .collect();
-    for (name, volume) in &view.wanted {
+    for (name, volume) in &view.desired {
         if let Some(attachment) = present.get(name.as_str()) {
             let error = attachment.error.clone();
             actions.extend(error.filter(|_| !attachment.is_attached).map(|error| {
@@ -228,9 +224,9 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
 }
 
 /// The attachments that no pod of the node needs, and that are not being deleted.
-fn unwanted(view: &ObservedNode) -> impl Iterator<Item = &Attachment> {
+fn unneeded(view: &ObservedNode) -> impl Iterator<Item = &Attachment> {
     let all = view.attachments.iter();
-    all.filter(|one| !one.is_deleting && !view.wanted.contains_key(&one.name))
+    all.filter(|one| !one.is_deleting && !view.desired.contains_key(&one.name))
 }
 
 fn is_in_use(node: &Node, attachment: &Attachment) -> bool {
@@ -245,7 +241,7 @@ fn claim(attachment: &Attachment) -> AttachDetachAction {
     AttachDetachAction::Claim {
         name: attachment.name.clone(),
         uid: attachment.uid.clone(),
-        version: attachment.version.clone(),
+        version: attachment.version,
     }
 }
 
@@ -253,7 +249,7 @@ fn detach(attachment: &Attachment) -> AttachDetachAction {
     AttachDetachAction::Detach {
         name: attachment.name.clone(),
         uid: attachment.uid.clone(),
-        version: attachment.version.clone(),
+        version: attachment.version,
     }
 }
 

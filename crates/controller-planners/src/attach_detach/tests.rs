@@ -12,8 +12,8 @@ fn volume() -> Volume {
 fn attachment(is_attached: bool) -> Attachment {
     Attachment {
         name: "csi-1".to_owned(),
-        uid: "u".to_owned(),
-        version: "7".to_owned(),
+        uid: "u".parse().unwrap(),
+        version: "7".parse().unwrap(),
         is_own: true,
         node: "n".to_owned(),
         volume: "pv".to_owned(),
@@ -35,7 +35,7 @@ fn view(needed: bool, in_use: bool, attached: bool) -> ObservedNode {
             attached: names(attached),
             is_own: true,
         }),
-        wanted: needed
+        desired: needed
             .then(|| ("csi-1".to_owned(), volume()))
             .into_iter()
             .collect(),
@@ -174,7 +174,7 @@ fn a_volume_for_one_node_is_not_attached_to_two() {
         nodes: other,
     };
     assert_eq!(plan(&second), [refused]);
-    for volume in second.wanted.values_mut() {
+    for volume in second.desired.values_mut() {
         volume.is_exclusive = false;
     }
     assert!(matches!(

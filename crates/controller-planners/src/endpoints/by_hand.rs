@@ -8,11 +8,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort as OldPort, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use resource_kinds::{annotations, labels};
+use object_model::IncompleteMetadata;
+use resource_kinds::{MetadataIdentity, annotations, labels};
 
 use super::endpoint::Family;
 use super::plan::{EndpointsPlan, Observed};
-use super::slices::{Group, by_group, identity, ports_key};
+use super::slices::{Group, by_group, delete, ports_key};
 
 /// The value of the label that names the manager of a slice.
 pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -26,27 +27,29 @@ const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Maximum number of addresses of one subset; as kube-controller-manager. The limit of one slice is equal.
 const ADDRESSES_MAX: usize = 1000;
 
-struct Wanted {
+struct DesiredSlice {
     ports: Vec<EndpointPort>,
     endpoints: Vec<Endpoint>,
 }
 
-pub(super) fn plan(observed: &Observed, service: Option<&Service>, plan: &mut EndpointsPlan) {
+pub(super) fn plan(
+    observed: &Observed,
+    service: Option<&Service>,
+    plan: &mut EndpointsPlan,
+) -> Result<(), IncompleteMetadata> {
     let endpoints = observed.endpoints.as_deref();
     let endpoints = endpoints.filter(|endpoints| service.is_some() && is_mirrored(endpoints));
     let mut present = by_group(&observed.mirrored);
-    for (group, desired) in endpoints.map(wanted).unwrap_or_default() {
+    for (group, desired) in endpoints.map(desired).unwrap_or_default() {
         let slices = present.remove(&group).unwrap_or_default();
         let existing = slices.first().copied();
         if let Some(endpoints) = endpoints {
-            write(endpoints, group.0, desired, existing, plan);
+            write(endpoints, group.0, desired, existing, plan)?;
         }
-        let surplus = slices.iter().skip(1);
-        plan.delete.extend(surplus.map(|slice| identity(slice)));
+        let surplus = slices.into_iter().skip(1);
+        delete(surplus, plan)?;
     }
-    for slice in present.into_values().flatten() {
-        plan.delete.push(identity(slice));
-    }
+    delete(present.into_values().flatten(), plan)
 }
 
 fn is_mirrored(endpoints: &Endpoints) -> bool {
@@ -57,8 +60,8 @@ fn is_mirrored(endpoints: &Endpoints) -> bool {
     label.is_none_or(|value| value != "true") && !is_lock && meta.deletion_timestamp.is_none()
 }
 
-fn wanted(endpoints: &Endpoints) -> BTreeMap<Group, Wanted> {
-    let mut groups: BTreeMap<Group, Wanted> = BTreeMap::new();
+fn desired(endpoints: &Endpoints) -> BTreeMap<Group, DesiredSlice> {
+    let mut groups: BTreeMap<Group, DesiredSlice> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports: Vec<EndpointPort> = subset.ports.iter().flatten().map(port).collect();
         let key = ports_key(&ports);
@@ -71,7 +74,7 @@ fn wanted(endpoints: &Endpoints) -> BTreeMap<Group, Wanted> {
         {
             let desired = groups
                 .entry((family, key.clone()))
-                .or_insert_with(|| Wanted {
+                .or_insert_with(|| DesiredSlice {
                     ports: ports.clone(),
                     endpoints: Vec::new(),
                 });
@@ -114,30 +117,30 @@ fn port(port: &OldPort) -> EndpointPort {
 fn write(
     endpoints: &Endpoints,
     family: Family,
-    desired: Wanted,
+    desired: DesiredSlice,
     existing: Option<&Arc<EndpointSlice>>,
     plan: &mut EndpointsPlan,
-) {
-    let (labels, annotations) = (labels(endpoints), annotations(endpoints));
+) -> Result<(), IncompleteMetadata> {
+    let (labels, annotations) = (labels(endpoints)?, annotations(endpoints));
     let Some(slice) = existing else {
-        let name = endpoints.metadata.name.clone().unwrap_or_default();
+        let name = endpoints.metadata.object_name()?;
         plan.create.push(EndpointSlice {
             metadata: ObjectMeta {
                 generate_name: Some(format!("{name}-")),
                 namespace: endpoints.metadata.namespace.clone(),
                 labels: Some(labels),
                 annotations: (!annotations.is_empty()).then_some(annotations),
-                owner_references: Some(vec![owner(endpoints)]),
+                owner_references: Some(vec![owner(endpoints)?]),
                 ..ObjectMeta::default()
             },
             address_type: family.as_str().to_owned(),
             endpoints: Some(desired.endpoints),
             ports: Some(desired.ports),
         });
-        return;
+        return Ok(());
     };
     let meta = &slice.metadata;
-    let owners = vec![owner(endpoints)];
+    let owners = vec![owner(endpoints)?];
     let same = meta.labels.as_ref() == Some(&labels)
         && meta.annotations.clone().unwrap_or_default() == annotations
         && meta.owner_references.as_ref() == Some(&owners)
@@ -150,15 +153,16 @@ fn write(
         changed.endpoints = Some(desired.endpoints);
         plan.update.push(changed);
     }
+    Ok(())
 }
 
 /// The labels of the Endpoints, and the labels that identify the slices of a Service.
-fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
+fn labels(endpoints: &Endpoints) -> Result<BTreeMap<String, String>, IncompleteMetadata> {
     let mut all = endpoints.metadata.labels.clone().unwrap_or_default();
-    let name = endpoints.metadata.name.clone().unwrap_or_default();
+    let name = endpoints.metadata.object_name()?.to_owned();
     all.insert(labels::SERVICE_NAME.to_owned(), name);
     all.insert(labels::SLICE_MANAGED_BY.to_owned(), MANAGER.to_owned());
-    all
+    Ok(all)
 }
 
 fn annotations(endpoints: &Endpoints) -> BTreeMap<String, String> {
@@ -168,13 +172,13 @@ fn annotations(endpoints: &Endpoints) -> BTreeMap<String, String> {
     all
 }
 
-fn owner(endpoints: &Endpoints) -> OwnerReference {
-    OwnerReference {
+fn owner(endpoints: &Endpoints) -> Result<OwnerReference, IncompleteMetadata> {
+    Ok(OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Endpoints".to_owned(),
-        name: endpoints.metadata.name.clone().unwrap_or_default(),
-        uid: endpoints.metadata.uid.clone().unwrap_or_default(),
+        name: endpoints.metadata.object_name()?.to_owned(),
+        uid: endpoints.metadata.object_uid()?.into(),
         controller: Some(true),
         block_owner_deletion: Some(true),
-    }
+    })
 }

@@ -269,8 +269,10 @@ fn backend<'o>(
 fn hostname<'p>(service: &Service, pod: &'p PodView) -> Option<&'p str> {
     let subdomain = &pod.spec.subdomain;
     let is_requested = subdomain.is_some() && *subdomain == service.metadata.name;
-    let same = *pod.namespace == *service.metadata.namespace.as_deref().unwrap_or_default();
-    pod.hostname.as_deref().filter(|_| is_requested && same)
+    let has_same_namespace = service.metadata.namespace.as_deref() == Some(&*pod.namespace);
+    pod.hostname
+        .as_deref()
+        .filter(|_| is_requested && has_same_namespace)
 }
 
 fn ports_of_service(service: &Service) -> impl Iterator<Item = &PortOfService> {

@@ -6,10 +6,11 @@ use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::IncompleteMetadata;
 use resource_kinds::labels;
 
 use super::endpoint::{self, Backend};
-use super::plan::{EndpointsWrite, Observed};
+use super::plan::{DeletedObject, EndpointsWrite, Observed};
 
 /// The label that names the manager of Endpoints.
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -20,17 +21,22 @@ const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const ADDRESSES_MAX: usize = 1000;
 
 /// Deletes Endpoints without a Service, if this controller manages them.
-pub(super) fn without_service(observed: &Observed) -> Option<EndpointsWrite> {
-    let endpoints = observed.endpoints.as_deref()?;
-    let labels = endpoints.metadata.labels.as_ref()?;
-    let ours = labels
-        .get(MANAGED_BY)
+pub(super) fn without_service(
+    observed: &Observed,
+) -> Result<Option<EndpointsWrite>, IncompleteMetadata> {
+    let Some(endpoints) = observed.endpoints.as_deref() else {
+        return Ok(None);
+    };
+    let labels = endpoints.metadata.labels.as_ref();
+    let is_managed_here = labels
+        .and_then(|labels| labels.get(MANAGED_BY))
         .is_some_and(|manager| manager == MANAGER);
     let is_deleted = endpoints.metadata.deletion_timestamp.is_some();
-    (ours && !is_deleted).then(|| EndpointsWrite::Delete {
-        name: observed.name.clone(),
-        uid: endpoints.metadata.uid.clone().unwrap_or_default(),
-    })
+    if !is_managed_here || is_deleted {
+        return Ok(None);
+    }
+    let deleted = DeletedObject::of(&endpoints.metadata)?;
+    Ok(Some(EndpointsWrite::Delete(deleted)))
 }
 
 /// Plans the Endpoints with the pods in the first IP family of the Service.

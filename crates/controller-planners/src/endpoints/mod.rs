@@ -15,4 +15,4 @@ mod plan;
 mod slices;
 mod urgency;
 
-pub use plan::{EndpointsPlan, EndpointsWrite, Observed, plan, plan_slices};
+pub use plan::{DeletedObject, EndpointsPlan, EndpointsWrite, Observed, plan, plan_slices};

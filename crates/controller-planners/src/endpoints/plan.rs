@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::{IncompleteMetadata, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use super::endpoint::{self, Backend, Family};
@@ -32,6 +35,23 @@ pub struct Observed {
     pub endpoints: Option<Arc<Endpoints>>,
 }
 
+/// An object to delete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedObject {
+    pub name: String,
+    /// The UID: a new object of that name stays.
+    pub uid: Uid,
+}
+
+impl DeletedObject {
+    pub(super) fn of(metadata: &ObjectMeta) -> Result<Self, IncompleteMetadata> {
+        Ok(Self {
+            name: metadata.object_name()?.to_owned(),
+            uid: metadata.object_uid()?,
+        })
+    }
+}
+
 /// A write to the Endpoints of a Service.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EndpointsWrite {
@@ -40,7 +60,7 @@ pub enum EndpointsWrite {
     /// Replace the Endpoints; the object contains the observed resourceVersion.
     Update(Box<Endpoints>),
     /// Delete the Endpoints, because their Service was deleted.
-    Delete { name: String, uid: String },
+    Delete(DeletedObject),
 }
 
 /// The writes to the EndpointSlices and Endpoints of one Service.
@@ -50,8 +70,8 @@ pub struct EndpointsPlan {
     pub create: Vec<EndpointSlice>,
     /// Slices to replace; they contain the observed resourceVersion.
     pub update: Vec<EndpointSlice>,
-    /// Slices to delete, by name and UID.
-    pub delete: Vec<(String, String)>,
+    /// Slices to delete.
+    pub delete: Vec<DeletedObject>,
     /// The write to the Endpoints.
     pub endpoints: Option<EndpointsWrite>,
 }
@@ -77,27 +97,27 @@ impl EndpointsPlan {
     }
 }
 
-/// Plans the writes for a Service. Total.
-pub fn plan(observed: &Observed) -> EndpointsPlan {
+/// Plans the writes for a Service.
+pub fn plan(observed: &Observed) -> Result<EndpointsPlan, IncompleteMetadata> {
     plan_with(observed, mirror::plan)
 }
 
-/// Plans the writes for a Service without an update of its Endpoints. Total.
-pub fn plan_slices(observed: &Observed) -> EndpointsPlan {
+/// Plans the writes for a Service without an update of its Endpoints.
+pub fn plan_slices(observed: &Observed) -> Result<EndpointsPlan, IncompleteMetadata> {
     plan_with(observed, |_, _, _| None)
 }
 
 fn plan_with(
     observed: &Observed,
     endpoints: impl Fn(&Observed, &Service, &[Backend<'_>]) -> Option<EndpointsWrite>,
-) -> EndpointsPlan {
+) -> Result<EndpointsPlan, IncompleteMetadata> {
     let mut plan = EndpointsPlan::default();
     match observed.service.as_deref() {
         // The garbage collector deletes the slices of the Service by their owner reference; mirrored slices have
         // another owner.
         None => {
-            plan.endpoints = mirror::without_service(observed);
-            by_hand::plan(observed, None, &mut plan);
+            plan.endpoints = mirror::without_service(observed)?;
+            by_hand::plan(observed, None, &mut plan)?;
         }
         Some(service) if is_ours(service) => {
             let families = endpoint::families(service).into_iter();
@@ -106,15 +126,15 @@ fn plan_with(
                 .collect();
             let first = backends.first();
             plan.endpoints = first.and_then(|(_, first)| endpoints(observed, service, first));
-            slices::plan(observed, service, backends, &mut plan);
-            by_hand::plan(observed, None, &mut plan);
+            slices::plan(observed, service, backends, &mut plan)?;
+            by_hand::plan(observed, None, &mut plan)?;
         }
         Some(service) => {
             let without_selector = Some(service).filter(|service| !has_selector(service));
-            by_hand::plan(observed, without_selector, &mut plan);
+            by_hand::plan(observed, without_selector, &mut plan)?;
         }
     }
-    plan
+    Ok(plan)
 }
 
 /// Whether the Service's selector determines its endpoints.

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use resource_kinds::labels;
+use object_model::IncompleteMetadata;
+use resource_kinds::{MetadataIdentity, labels};
 
 use super::endpoint::{self, Backend, Family};
-use super::plan::{EndpointsPlan, Observed};
+use super::plan::{DeletedObject, EndpointsPlan, Observed};
 use crate::ownership::is_controlled_by;
 
 /// The value of the label that names the manager of a slice.
@@ -25,7 +26,7 @@ const ENDPOINTS_MAX: usize = 100;
 pub(super) type Group = (Family, String);
 
 #[derive(Default)]
-struct Wanted<'o> {
+struct DesiredSlices<'o> {
     ports: Vec<EndpointPort>,
     /// The endpoints by the UID of the pod.
     endpoints: BTreeMap<&'o str, Backend<'o>>,
@@ -37,8 +38,8 @@ pub(super) fn plan(
     service: &Service,
     backends: Vec<(Family, Vec<Backend<'_>>)>,
     plan: &mut EndpointsPlan,
-) {
-    let mut groups: BTreeMap<Group, Wanted<'_>> = BTreeMap::new();
+) -> Result<(), IncompleteMetadata> {
+    let mut groups: BTreeMap<Group, DesiredSlices<'_>> = BTreeMap::new();
     for (family, backends) in backends {
         let mut last: Option<(Rc<[EndpointPort]>, String)> = None;
         for backend in backends {
@@ -49,7 +50,7 @@ pub(super) fn plan(
             };
             let desired = groups
                 .entry((family, key.clone()))
-                .or_insert_with(|| Wanted {
+                .or_insert_with(|| DesiredSlices {
                     ports: backend.ports.to_vec(),
                     endpoints: BTreeMap::new(),
                 });
@@ -58,7 +59,7 @@ pub(super) fn plan(
         }
         // A Service without endpoints has one empty slice.
         if !groups.keys().any(|(of, _)| *of == family) {
-            groups.insert((family, ports_key(&[])), Wanted::default());
+            groups.insert((family, ports_key(&[])), DesiredSlices::default());
         }
     }
     let uid = service.metadata.uid.as_deref();
@@ -67,16 +68,13 @@ pub(super) fn plan(
     };
     let (owned_slices, former): (Vec<_>, Vec<_>) = observed.slices.iter().partition(owned);
     // Slices of a former Service of this name: the garbage collector is about to delete them.
-    plan.delete
-        .extend(former.into_iter().map(|slice| identity(slice)));
+    delete(former, plan)?;
     let mut present = by_group(owned_slices);
     for (group, desired) in groups {
         let slices = present.remove(&group).unwrap_or_default();
-        fill(service, group.0, desired, &slices, plan);
+        fill(service, group.0, desired, &slices, plan)?;
     }
-    for slice in present.into_values().flatten() {
-        plan.delete.push(identity(slice));
-    }
+    delete(present.into_values().flatten(), plan)
 }
 
 /// The slices of each group, by name.
@@ -108,10 +106,10 @@ pub(super) fn by_group<'s>(
 fn fill(
     service: &Service,
     family: Family,
-    mut desired: Wanted<'_>,
+    mut desired: DesiredSlices<'_>,
     slices: &[&Arc<EndpointSlice>],
     plan: &mut EndpointsPlan,
-) {
+) -> Result<(), IncompleteMetadata> {
     let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Vec<Backend<'_>>)> = Vec::new();
     for slice in slices {
         let stored = slice.endpoints.iter().flatten();
@@ -139,11 +137,12 @@ fn fill(
     let mut spare = contents.iter().all(|(_, endpoints)| endpoints.is_empty());
     for (slice, endpoints) in contents {
         if endpoints.is_empty() && !std::mem::take(&mut spare) {
-            plan.delete.extend(slice.map(|slice| identity(slice)));
+            delete(slice, plan)?;
             continue;
         }
-        write(service, family, &desired.ports, slice, &endpoints, plan);
+        write(service, family, &desired.ports, slice, &endpoints, plan)?;
     }
+    Ok(())
 }
 
 fn write(
@@ -153,24 +152,24 @@ fn write(
     slice: Option<&Arc<EndpointSlice>>,
     endpoints: &[Backend<'_>],
     plan: &mut EndpointsPlan,
-) {
-    let labels = labels(service);
+) -> Result<(), IncompleteMetadata> {
+    let labels = labels(service)?;
     let build = || endpoints.iter().map(Backend::endpoint).collect();
     let Some(slice) = slice else {
-        let name = service.metadata.name.clone().unwrap_or_default();
+        let name = service.metadata.object_name()?;
         plan.create.push(EndpointSlice {
             metadata: ObjectMeta {
                 generate_name: Some(format!("{name}-")),
                 namespace: service.metadata.namespace.clone(),
                 labels: Some(labels),
-                owner_references: Some(vec![owner(service)]),
+                owner_references: Some(vec![owner(service)?]),
                 ..ObjectMeta::default()
             },
             address_type: family.as_str().to_owned(),
             endpoints: Some(build()),
             ports: Some(ports.to_vec()),
         });
-        return;
+        return Ok(());
     };
     let present = slice.endpoints.as_deref().unwrap_or_default();
     let same = slice.metadata.labels.as_ref() == Some(&labels)
@@ -187,38 +186,42 @@ fn write(
             ports: slice.ports.clone(),
         });
     }
+    Ok(())
 }
 
 /// The labels of the Service, and the labels that identify the slices of a Service.
-fn labels(service: &Service) -> BTreeMap<String, String> {
+fn labels(service: &Service) -> Result<BTreeMap<String, String>, IncompleteMetadata> {
     let mut all = service.metadata.labels.clone().unwrap_or_default();
-    let name = service.metadata.name.clone().unwrap_or_default();
+    let name = service.metadata.object_name()?.to_owned();
     all.insert(labels::SERVICE_NAME.to_owned(), name);
     all.insert(labels::SLICE_MANAGED_BY.to_owned(), MANAGER.to_owned());
     all.remove(labels::HEADLESS);
     if endpoint::is_headless(service) {
         all.insert(labels::HEADLESS.to_owned(), String::new());
     }
-    all
+    Ok(all)
 }
 
-fn owner(service: &Service) -> OwnerReference {
-    OwnerReference {
+fn owner(service: &Service) -> Result<OwnerReference, IncompleteMetadata> {
+    Ok(OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Service".to_owned(),
-        name: service.metadata.name.clone().unwrap_or_default(),
-        uid: service.metadata.uid.clone().unwrap_or_default(),
+        name: service.metadata.object_name()?.to_owned(),
+        uid: service.metadata.object_uid()?.into(),
         controller: Some(true),
         block_owner_deletion: Some(true),
-    }
+    })
 }
 
-pub(super) fn identity(slice: &EndpointSlice) -> (String, String) {
-    let meta = &slice.metadata;
-    (
-        meta.name.clone().unwrap_or_default(),
-        meta.uid.clone().unwrap_or_default(),
-    )
+/// Adds the deletion of slices.
+pub(super) fn delete<'s>(
+    slices: impl IntoIterator<Item = &'s Arc<EndpointSlice>>,
+    plan: &mut EndpointsPlan,
+) -> Result<(), IncompleteMetadata> {
+    for slice in slices {
+        plan.delete.push(DeletedObject::of(&slice.metadata)?);
+    }
+    Ok(())
 }
 
 fn uid_of(endpoint: &Endpoint) -> &str {

@@ -57,7 +57,7 @@ fn changes_use(observed: &Observed, plan: &EndpointsPlan) -> bool {
         let is_deleted = plan
             .delete
             .iter()
-            .any(|(deleted, _)| Some(deleted) == name.as_ref());
+            .any(|deleted| Some(&deleted.name) == name.as_ref());
         match changed {
             Some(new) if !reads_alike(slice, new) => return true,
             None if !is_deleted => continue,

@@ -3,8 +3,10 @@
 //! Goal: each ephemeral volume of an active pod has its claim. Guarantees: a claim of that name with another owner is
 //! neither used nor changed.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use object_model::{IncompleteMetadata, ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 
 use crate::ownership::controller;
 
@@ -23,72 +25,74 @@ pub fn claim_name(pod: &str, volume: &str) -> String {
 }
 
 /// Whether the pod of that UID owns the claim.
-pub fn is_of_pod(claim: &PersistentVolumeClaim, pod_uid: &str) -> bool {
+pub fn is_of_pod(claim: &PersistentVolumeClaim, pod: &Uid) -> bool {
     let owner = controller(claim.metadata.owner_references.as_deref());
-    owner.is_some_and(|owner| owner.uid == pod_uid)
+    owner.is_some_and(|owner| *pod == *owner.uid)
 }
 
 /// Plans the actions for a pod; `claim` returns claims of the pod's namespace by name.
 pub fn plan<C: AsRef<PersistentVolumeClaim>>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,
-) -> Vec<ClaimAction> {
+) -> Result<Vec<ClaimAction>, IncompleteMetadata> {
     let ended = pod
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     let ended = matches!(ended, Some("Succeeded" | "Failed"));
     if pod.metadata.deletion_timestamp.is_some() || ended {
-        return Vec::new();
+        return Ok(Vec::new());
     }
+    let key = pod.metadata.object_key()?;
+    let uid = pod.metadata.object_uid()?;
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
-    let volumes = volumes.unwrap_or_default().iter();
-    volumes
-        .filter_map(|volume| {
-            let desired = wanted(pod, volume)?;
-            let name = desired.metadata.name.clone().unwrap_or_default();
-            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-            match claim(&name) {
-                None => Some(ClaimAction::Create(Box::new(desired))),
-                Some(there) if is_of_pod(there.as_ref(), uid) => None,
-                Some(_) => Some(ClaimAction::Conflict(conflict(pod, volume, &name))),
-            }
-        })
-        .collect()
+    let actions = volumes.unwrap_or_default().iter().filter_map(|volume| {
+        let template = volume.ephemeral.as_ref()?.volume_claim_template.as_ref()?;
+        let name = claim_name(&key.name, &volume.name);
+        match claim(&name) {
+            None => Some(ClaimAction::Create(Box::new(desired_claim(
+                name, &key, &uid, template,
+            )))),
+            Some(existing) if is_of_pod(existing.as_ref(), &uid) => None,
+            Some(_) => Some(ClaimAction::Conflict(conflict(&key, &volume.name, &name))),
+        }
+    });
+    Ok(actions.collect())
 }
 
-fn wanted(pod: &Pod, volume: &Volume) -> Option<PersistentVolumeClaim> {
-    let template = volume.ephemeral.as_ref()?.volume_claim_template.clone()?;
-    let metadata = template.metadata.unwrap_or_default();
-    let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    Some(PersistentVolumeClaim {
+fn desired_claim(
+    name: String,
+    pod: &ObjectKey,
+    uid: &Uid,
+    template: &PersistentVolumeClaimTemplate,
+) -> PersistentVolumeClaim {
+    let metadata = template.metadata.clone().unwrap_or_default();
+    PersistentVolumeClaim {
         metadata: ObjectMeta {
-            name: Some(claim_name(&pod_name, &volume.name)),
-            namespace: pod.metadata.namespace.clone(),
+            name: Some(name),
+            namespace: Some(pod.namespace.to_string()),
             labels: metadata.labels,
             annotations: metadata.annotations,
             owner_references: Some(vec![OwnerReference {
                 api_version: "v1".to_owned(),
                 kind: "Pod".to_owned(),
-                name: pod_name,
-                uid: pod.metadata.uid.clone().unwrap_or_default(),
+                name: pod.name.to_string(),
+                uid: uid.to_string(),
                 controller: Some(true),
                 block_owner_deletion: Some(true),
             }]),
             ..ObjectMeta::default()
         },
-        spec: Some(template.spec),
+        spec: Some(template.spec.clone()),
         status: None,
-    })
+    }
 }
 
-fn conflict(pod: &Pod, volume: &Volume, claim: &str) -> String {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let pod = pod.metadata.name.as_deref().unwrap_or_default();
+fn conflict(pod: &ObjectKey, volume: &str, claim: &str) -> String {
+    let namespace = &pod.namespace;
     format!(
-        "ephemeral volume {}: PVC {namespace}/{claim} was not created for pod {namespace}/{pod} \
+        "ephemeral volume {volume}: PVC {namespace}/{claim} was not created for pod {pod} \
          (pod is not owner)",
-        volume.name
     )
 }
 
@@ -115,6 +119,7 @@ mod tests {
                 .clone()
                 .filter(|claim| claim.metadata.name.as_deref() == Some(name))
         })
+        .unwrap()
     }
 
     #[test]

@@ -44,11 +44,11 @@ pub(super) fn problems(service: &Service, observed: &Observed) -> Vec<String> {
             continue;
         };
         let node_port = port.node_port.and_then(|port| u16::try_from(port).ok());
-        if let Some(held) = node_port
-            && observed.listening.holds_everywhere(transport, held)
+        if let Some(node_port) = node_port
+            && observed.listening.holds_everywhere(transport, node_port)
         {
             problems.push(format!(
-                "node port {held}/{protocol} is not served: a program of the node listens there"
+                "node port {node_port}/{protocol} is not served: a program of the node listens there"
             ));
         }
         for address in &externals {

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use object_model::ObjectKey;
 use object_model::listening::Listening;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 use resource_kinds::reasons::{node_condition, service as reasons};
@@ -97,7 +99,10 @@ pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
     });
     services
         .into_iter()
-        .filter_map(|service| decide(service, observed, &mut assigned))
+        .filter_map(|service| {
+            let key = service.metadata.object_key().ok()?;
+            decide(service, &key, observed, &mut assigned)
+        })
         .collect()
 }
 
@@ -110,11 +115,12 @@ pub fn concerned(service: &Service) -> bool {
 
 fn decide(
     service: &Arc<Service>,
+    key: &ObjectKey,
     observed: &Observed,
     assigned: &mut BTreeMap<Place, String>,
 ) -> Option<LoadBalancerDecision> {
     let (chosen, mut problems) = match kind(service) {
-        Kind::Balanced => choose(service, observed, assigned),
+        Kind::Balanced => choose(service, key, observed, assigned),
         Kind::Foreign => (addresses(service), Vec::new()),
         Kind::Other => Default::default(),
     };
@@ -176,6 +182,7 @@ fn kind(service: &Service) -> Kind {
 /// The addresses for the Service, and the reason why the Service gets no further addresses.
 fn choose(
     service: &Service,
+    key: &ObjectKey,
     observed: &Observed,
     assigned: &mut BTreeMap<Place, String>,
 ) -> (BTreeSet<IpAddr>, Vec<String>) {
@@ -184,7 +191,7 @@ fn choose(
         return (BTreeSet::new(), problems);
     };
     let local = spec.external_traffic_policy.as_deref() == Some("Local");
-    let mut candidates = candidates(observed, local.then_some(service));
+    let mut candidates = candidates(observed, local.then_some(key));
     let requested = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
     if let Some(requested) = requested {
         candidates.retain(|address| requested.parse() == Ok(*address));
@@ -194,9 +201,7 @@ fn choose(
     } else if candidates.is_empty() {
         problems.push("no node is ready to take connections".to_owned());
     }
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let name = service.metadata.name.as_deref().unwrap_or_default();
-    let owner = format!("Service {namespace}/{name}");
+    let owner = format!("Service {key}");
     let mut chosen = BTreeSet::new();
     for address in candidates {
         let keys = spec.ports.iter().flatten().map(|port| {
@@ -229,14 +234,12 @@ fn choose(
 
 /// The addresses of nodes that accept connections: the external addresses of a node that has external addresses. With
 /// `externalTrafficPolicy: Local`, the nodes with a ready endpoint, if there are such nodes.
-fn candidates(observed: &Observed, local_to: Option<&Service>) -> BTreeSet<IpAddr> {
+fn candidates(observed: &Observed, local_to: Option<&ObjectKey>) -> BTreeSet<IpAddr> {
     let nodes = || observed.nodes.iter().filter(|node| takes_connections(node));
     let holders = local_to.map(|service| holders(service, &observed.slices));
     let holds = |node: &&Arc<Node>| {
-        let name = node.metadata.name.as_deref().unwrap_or_default();
-        holders
-            .as_ref()
-            .is_some_and(|holders| holders.contains(name))
+        let nodes = holders.as_ref().zip(node.metadata.name.as_deref());
+        nodes.is_some_and(|(holders, name)| holders.contains(name))
     };
     let near: BTreeSet<IpAddr> = nodes().filter(holds).flat_map(|node| outer(node)).collect();
     if near.is_empty() {
@@ -281,11 +284,10 @@ fn outer(node: &Node) -> Vec<IpAddr> {
 }
 
 /// Names of the nodes with a ready endpoint of the Service.
-fn holders<'a>(service: &Service, slices: &'a [Arc<EndpointSlice>]) -> BTreeSet<&'a str> {
-    let metadata = &service.metadata;
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let name = metadata.name.as_deref().unwrap_or_default();
-    let of_service = |slice: &&Arc<EndpointSlice>| service_of(slice) == Some((namespace, name));
+fn holders<'a>(service: &ObjectKey, slices: &'a [Arc<EndpointSlice>]) -> BTreeSet<&'a str> {
+    let of_service = |slice: &&Arc<EndpointSlice>| {
+        service_of(slice) == Some((&*service.namespace, &*service.name))
+    };
     let endpoints = slices
         .iter()
         .filter(of_service)

@@ -5,18 +5,16 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use object_model::{IncompleteMetadata, ObjectKey, Uid};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
 /// A pod to evict from a node with a `NoExecute` taint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// Namespace of the pod.
-    pub namespace: String,
-    /// Name of the pod.
-    pub name: String,
+    pub pod: ObjectKey,
     /// UID of the pod: a new pod of that name is not evicted.
-    pub uid: String,
+    pub uid: Uid,
 }
 
 /// The pods to evict now, and the time of the next check.
@@ -65,21 +63,24 @@ impl TimedTaints {
     }
 }
 
-/// Plans the evictions from a node with these taints. Total.
-pub fn evictions(taints: &[TimedTaint], pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
-    let mut found = Evictions::default();
+/// Plans the evictions from a node with these taints. Fails only if a pod has no UID.
+pub fn evictions(
+    taints: &[TimedTaint],
+    pods: &[Arc<PodView>],
+    now: Timestamp,
+) -> Result<Evictions, IncompleteMetadata> {
+    let mut planned = Evictions::default();
     for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
         match deadline(pod, taints) {
-            Some(at) if at <= now => found.now.push(Eviction {
-                namespace: pod.namespace.to_string(),
-                name: pod.name.to_string(),
-                uid: pod.uid.to_string(),
+            Some(at) if at <= now => planned.now.push(Eviction {
+                pod: ObjectKey::new(&*pod.namespace, &*pod.name),
+                uid: pod.uid.parse()?,
             }),
-            Some(at) => found.wake_at = Some(found.wake_at.map_or(at, |other| other.min(at))),
+            Some(at) => planned.wake_at = Some(planned.wake_at.map_or(at, |other| other.min(at))),
             None => {}
         }
     }
-    found
+    Ok(planned)
 }
 
 /// The time since which the pod has its node: the toleration of an older taint counts from this time.
@@ -178,13 +179,13 @@ mod tests {
             found
                 .now
                 .iter()
-                .map(|eviction| eviction.name.clone())
+                .map(|eviction| eviction.pod.name.to_string())
                 .collect()
         };
-        let found = evictions(&taints, &pods, at(100));
+        let found = evictions(&taints, &pods, at(100)).unwrap();
         assert_eq!(names(&found), ["none", "other"]);
         assert_eq!(found.wake_at, Some(at(400)));
-        let found = evictions(&taints, &pods, at(400));
+        let found = evictions(&taints, &pods, at(400)).unwrap();
         assert_eq!(names(&found), ["none", "other", "some"]);
         assert_eq!(found.wake_at, None);
     }

@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use resource_kinds::annotations;
 
-use super::silence::Carried;
+use super::silence::{Carried, LeaseState};
 
 /// The length of leases without `leaseDurationSeconds`.
 pub(crate) const LENGTH: SignedDuration = SignedDuration::from_secs(40);
@@ -21,8 +21,6 @@ pub(crate) const LENGTH: SignedDuration = SignedDuration::from_secs(40);
 /// The parts of a node's lease that the fence needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLease {
-    /// The resourceVersion at the read.
-    pub version: String,
     /// The epoch: the number of its transitions.
     pub epoch: i32,
     /// The lease has no holder, and has a proof of the fence: an administrator who clears the holder has not waited.
@@ -45,7 +43,6 @@ impl From<&Lease> for NodeLease {
                 .is_some_and(|all| all.contains_key(mark))
         };
         Self {
-            version: meta.resource_version.clone().unwrap_or_default(),
             epoch: spec.and_then(|spec| spec.lease_transitions).unwrap_or(0),
             fenced: holder.is_none_or(str::is_empty) && has(annotations::FENCED),
             length: seconds.map_or(LENGTH, |seconds| SignedDuration::from_secs(seconds.into())),
@@ -68,7 +65,7 @@ pub enum FenceDecision {
     /// The lease may not have lapsed yet; decide again after this time.
     Wait(SignedDuration),
     /// Fence the lease: write the lease over the observed version, with this epoch and no holder.
-    Take { epoch: i32 },
+    Fence { epoch: i32 },
     /// The node is fenced: delete by force its pods that may fail over.
     Delete,
 }
@@ -90,79 +87,88 @@ pub fn decide(
     if left > SignedDuration::ZERO {
         return FenceDecision::Wait(left);
     }
-    FenceDecision::Take {
+    FenceDecision::Fence {
         epoch: lease.epoch.saturating_add(1),
     }
 }
 
-/// The versions of leases, each with the reading of the observer's local monotonic clock at the first read.
-#[derive(Clone, Debug, Default)]
-pub struct Renewals {
-    seen: BTreeMap<String, SeenVersion>,
+/// The newest states of leases by name, each with the reading of the observer's local monotonic clock at the first read.
+#[derive(Clone, Debug)]
+pub struct Renewals<State = LeaseState> {
+    observed: BTreeMap<String, ObservedState<State>>,
     /// The counts of the observer's former run, until this run has read the lease.
-    former: BTreeMap<String, (String, Carried)>,
+    former: BTreeMap<String, (State, Carried)>,
 }
 
 #[derive(Clone, Debug)]
-struct SeenVersion {
-    version: String,
+struct ObservedState<State> {
+    state: State,
     since: SignedDuration,
     /// The count of the former run.
     carried: SignedDuration,
 }
 
-impl Renewals {
-    /// Continues the counts of the observer's former run, by node: each count belongs to one version of the lease.
-    pub fn continue_from(&mut self, former: BTreeMap<String, (String, Carried)>) {
+impl<State> Default for Renewals<State> {
+    fn default() -> Self {
+        Self {
+            observed: BTreeMap::new(),
+            former: BTreeMap::new(),
+        }
+    }
+}
+
+impl<State: Clone + PartialEq> Renewals<State> {
+    /// Continues the counts of the observer's former run, by node: each count belongs to one state of the lease.
+    pub fn continue_from(&mut self, former: BTreeMap<String, (State, Carried)>) {
         self.former = former;
     }
 
-    /// The time for which the node's lease has had this version.
+    /// The time for which the node's lease has had this state.
     pub fn unchanged_for(
         &mut self,
         node: &str,
-        version: &str,
+        state: &State,
         now: SignedDuration,
     ) -> SignedDuration {
-        if let Some(renewal) = self.seen.get(node)
-            && renewal.version == version
+        if let Some(renewal) = self.observed.get(node)
+            && renewal.state == *state
         {
             return now.saturating_sub(renewal.since);
         }
         let former = self.former.remove(node);
-        let former = former.filter(|(renewal, _)| renewal == version);
+        let former = former.filter(|(renewal, _)| renewal == state);
         let carried = former.map_or(Carried::default(), |(_, carried)| carried);
-        let renewal = SeenVersion {
-            version: version.to_owned(),
+        let renewal = ObservedState {
+            state: state.clone(),
             since: now.saturating_sub(carried.counts),
             carried: carried.observed,
         };
-        self.seen.insert(node.to_owned(), renewal);
+        self.observed.insert(node.to_owned(), renewal);
         carried.counts
     }
 
-    /// The time for which this observer and its former runs have read this version, for the next run. The time is never
+    /// The time for which this observer and its former runs have read this state, for the next run. The time is never
     /// less than that of the former run, however short this run is.
     pub fn observed_for(
         &mut self,
         node: &str,
-        version: &str,
+        state: &State,
         now: SignedDuration,
     ) -> SignedDuration {
-        let counted = self.unchanged_for(node, version, now);
-        let carried = self.seen.get(node).map(|renewal| renewal.carried);
+        let counted = self.unchanged_for(node, state, now);
+        let carried = self.observed.get(node).map(|renewal| renewal.carried);
         counted.max(carried.unwrap_or_default())
     }
 
     /// Starts all counts again, because this observer itself did not run, or was disconnected.
     pub fn restart_all(&mut self) {
-        self.seen.clear();
+        self.observed.clear();
         self.former.clear();
     }
 
     /// Removes the entries of nodes for which `exists` is false.
     pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
-        self.seen.retain(|name, _| exists(name));
+        self.observed.retain(|name, _| exists(name));
         self.former.retain(|name, _| exists(name));
     }
 }
@@ -204,7 +210,7 @@ mod tests {
         );
         assert_eq!(
             decide(&leased, secs(50), true),
-            FenceDecision::Take { epoch: 3 }
+            FenceDecision::Fence { epoch: 3 }
         );
         assert_eq!(decide(&leased, secs(50), false), FenceDecision::Nothing);
         let short = NodeLease {
@@ -213,7 +219,7 @@ mod tests {
         };
         assert_eq!(
             decide(&short, secs(20), true),
-            FenceDecision::Take { epoch: 3 }
+            FenceDecision::Fence { epoch: 3 }
         );
     }
 
@@ -251,15 +257,15 @@ mod tests {
 
     #[test]
     fn every_change_of_a_lease_counts_from_anew() {
-        let mut renewals = Renewals::default();
-        assert_eq!(renewals.unchanged_for("n", "1", secs(5)), secs(0));
-        assert_eq!(renewals.unchanged_for("n", "1", secs(25)), secs(20));
-        assert_eq!(renewals.unchanged_for("n", "2", secs(30)), secs(0));
-        assert_eq!(renewals.unchanged_for("n", "2", secs(31)), secs(1));
+        let mut renewals = Renewals::<u64>::default();
+        assert_eq!(renewals.unchanged_for("n", &1, secs(5)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", &1, secs(25)), secs(20));
+        assert_eq!(renewals.unchanged_for("n", &2, secs(30)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", &2, secs(31)), secs(1));
         renewals.restart_all();
-        assert_eq!(renewals.unchanged_for("n", "2", secs(70)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", &2, secs(70)), secs(0));
         renewals.retain(|_| false);
-        assert_eq!(renewals.unchanged_for("n", "2", secs(90)), secs(0));
+        assert_eq!(renewals.unchanged_for("n", &2, secs(90)), secs(0));
     }
 
     proptest! {
@@ -282,7 +288,7 @@ mod tests {
         ) {
             let lease = NodeLease { length: secs(length), fenced, ends_pods, ..lease(None) };
             match decide(&lease, secs(unchanged), has_candidates) {
-                FenceDecision::Take { epoch } => {
+                FenceDecision::Fence { epoch } => {
                     prop_assert!(!fenced && has_candidates && ends_pods && secs(unchanged) >= wait(lease.length));
                     prop_assert_eq!(epoch, lease.epoch + 1);
                 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 
 use super::reach;
-use super::silence::Carried;
+use super::silence::{Carried, Heartbeat};
 
 /// The last heartbeats of nodes: a renewed lease or another heartbeat time counts as a heartbeat at the time of its
 /// observation.
@@ -75,18 +75,18 @@ impl NodeHeartbeats {
 
     /// The times in the node's last heartbeat, and the silence since then, for the next run. The silence is never less
     /// than that of the former run.
-    pub fn observed(
-        &self,
-        node: &str,
-        now: SignedDuration,
-    ) -> Option<(&[Timestamp], SignedDuration)> {
+    pub fn observed(&self, node: &str, now: SignedDuration) -> Option<Heartbeat<'_>> {
         let last = self.nodes.get(node)?;
-        Some((&last.signs, now.saturating_sub(last.at).max(last.carried)))
+        Some(Heartbeat {
+            signs: &last.signs,
+            silent_for: now.saturating_sub(last.at).max(last.carried),
+        })
     }
 
-    /// The time since the node's last heartbeat; `renewTime` is that of the node's lease.
+    /// The time since the last heartbeat of the node of that name; `renewed` is the `renewTime` of its lease.
     pub fn silent_for(
         &mut self,
+        name: &str,
         node: &Node,
         renewed: Option<Timestamp>,
         now: SignedDuration,
@@ -101,24 +101,23 @@ impl NodeHeartbeats {
         let mut signs: Vec<Timestamp> = beats.map(|time| time.0).chain(renewed).collect();
         signs.sort_unstable();
         signs.dedup();
-        let name = node.metadata.name.clone().unwrap_or_default();
         // A heartbeat is a time that differs from all earlier times; this controller's own writes have no new time. The
         // time is from the node's clock, which may be set back.
-        let is_known = |recorded: &[Timestamp]| signs.iter().all(|sign| recorded.contains(sign));
-        if let Some(last) = self.nodes.get(&name)
-            && is_known(&last.signs)
+        let is_recorded = |recorded: &[Timestamp]| signs.iter().all(|sign| recorded.contains(sign));
+        if let Some(last) = self.nodes.get(name)
+            && is_recorded(&last.signs)
         {
             return now.saturating_sub(last.at);
         }
-        let former = self.former.remove(&name);
-        let former = former.filter(|(recorded, _)| is_known(recorded));
+        let former = self.former.remove(name);
+        let former = former.filter(|(recorded, _)| is_recorded(recorded));
         let (signs, carried) = former.unwrap_or_else(|| (signs, Carried::default()));
         let last = LastHeartbeat {
             signs,
             at: now.saturating_sub(carried.counts),
             carried: carried.observed,
         };
-        self.nodes.insert(name, last);
+        self.nodes.insert(name.to_owned(), last);
         carried.counts
     }
 

@@ -43,6 +43,8 @@ pub const GAP: SignedDuration = SignedDuration::from_secs(15);
 /// The observed state of a node.
 #[derive(Clone, Debug)]
 pub struct Observed {
+    /// The name of the node.
+    pub name: Arc<str>,
     /// The Node object.
     pub node: Arc<Node>,
     /// The time since its last heartbeat, by the observer's monotonic clock.
@@ -95,7 +97,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> NodeLifecyclePlan {
         true => conditions::unknown(&conditions, now),
         false => conditions.clone(),
     };
-    plan.taints = taints::wanted(&observed.node, &for_taints, observed.permission, now);
+    plan.taints = taints::desired_taints(&observed.node, &for_taints, observed.permission, now);
     if let Permission::At(next) = observed.permission
         && ready(&conditions) == Some(false)
     {
@@ -110,7 +112,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> NodeLifecyclePlan {
             .collect();
     }
     if ready(present) == Some(true) && ready(&conditions) != Some(true) {
-        let name = observed.node.metadata.name.clone().unwrap_or_default();
+        let name = &observed.name;
         plan.event = Some((
             "NodeNotReady",
             format!("Node {name} status is now: NodeNotReady"),
@@ -248,6 +250,7 @@ mod tests {
     #[test]
     fn a_fenced_node_that_says_it_is_ready_gets_no_pods() {
         let mut observed = Observed {
+            name: "n".into(),
             node: Arc::new(node("True", json!([]))),
             silent_for: secs(1),
             grace: GRACE,
@@ -273,6 +276,7 @@ mod tests {
     fn a_silent_node_is_marked() {
         let node = Arc::new(node("True", json!([])));
         let mut observed = Observed {
+            name: "n".into(),
             node,
             silent_for: secs(49),
             grace: GRACE,
@@ -305,6 +309,7 @@ mod tests {
         after.status.as_mut().unwrap().conditions = Some(conditions);
         after.spec.as_mut().unwrap().taints = lost.taints;
         observed = Observed {
+            name: "n".into(),
             node: Arc::new(after),
             silent_for: secs(60),
             grace: GRACE,
@@ -318,6 +323,7 @@ mod tests {
     /// The taints of a node after a long silence, with that permission.
     fn taints_of_silent(node: Node, permission: Permission) -> Vec<String> {
         let observed = Observed {
+            name: "n".into(),
             node: Arc::new(node),
             silent_for: secs(1000),
             grace: GRACE,
@@ -364,7 +370,7 @@ mod tests {
         let renewed = Some(at(1000));
         let mut observe = |now| {
             heartbeats.check(secs(now));
-            heartbeats.silent_for(&node, renewed, secs(now))
+            heartbeats.silent_for("n", &node, renewed, secs(now))
         };
         assert_eq!(observe(0), secs(0));
         assert_eq!(observe(5), secs(5));
@@ -395,6 +401,7 @@ mod tests {
         ]);
         let node = Arc::new(node("True", taints));
         let observed = Observed {
+            name: "n".into(),
             node,
             silent_for: secs(1),
             grace: GRACE,
@@ -421,7 +428,7 @@ mod tests {
             let start = 1_000_000;
             let with_old_status = beat(at(start));
             assert_eq!(
-                heartbeats.silent_for(&with_old_status, Some(at(start)), secs(0)),
+                heartbeats.silent_for("n", &with_old_status, Some(at(start)), secs(0)),
                 secs(0)
             );
             for tick in 1..20 {
@@ -433,11 +440,11 @@ mod tests {
                 } else {
                     beat(at(start))
                 };
-                let silent = heartbeats.silent_for(&reported, Some(on_node), now);
+                let silent = heartbeats.silent_for("n", &reported, Some(on_node), now);
                 assert_eq!(silent, secs(0), "{hours} h, {tick}");
                 assert_eq!(is_ready(&reported, silent, GRACE), Some(true));
                 assert_eq!(
-                    heartbeats.silent_for(&reported, Some(on_node), now + secs(4)),
+                    heartbeats.silent_for("n", &reported, Some(on_node), now + secs(4)),
                     secs(4)
                 );
             }
@@ -450,7 +457,7 @@ mod tests {
         let mut heartbeats = NodeHeartbeats::new(GAP);
         let mut node = node("True", json!([]));
         assert_eq!(
-            heartbeats.silent_for(&node, Some(at(1000)), secs(1)),
+            heartbeats.silent_for("n", &node, Some(at(1000)), secs(1)),
             secs(0)
         );
         let reached = reach::KubeletPath::AtAddress("10.0.0.1:10250".to_owned());
@@ -463,7 +470,7 @@ mod tests {
             .unwrap()
             .push(condition);
         assert_eq!(
-            heartbeats.silent_for(&node, Some(at(1000)), secs(60)),
+            heartbeats.silent_for("n", &node, Some(at(1000)), secs(60)),
             secs(59)
         );
     }
@@ -473,8 +480,9 @@ mod tests {
     fn silence_is_measured_by_our_own_clock() {
         let mut heartbeats = NodeHeartbeats::new(GAP);
         let node = node("True", json!([]));
-        let mut silent_for =
-            |renewed: Option<i64>, now| heartbeats.silent_for(&node, renewed.map(at), secs(now));
+        let mut silent_for = |renewed: Option<i64>, now| {
+            heartbeats.silent_for("n", &node, renewed.map(at), secs(now))
+        };
         assert_eq!(silent_for(Some(1000), 1), secs(0));
         assert_eq!(silent_for(Some(1000), 20), secs(19));
         assert_eq!(silent_for(Some(1010), 30), secs(0));

@@ -24,7 +24,7 @@ const OURS: [&str; 7] = [
 ];
 
 /// All taints of the node, if they change.
-pub(super) fn wanted(
+pub(super) fn desired_taints(
     node: &Node,
     conditions: &[NodeCondition],
     permission: Permission,

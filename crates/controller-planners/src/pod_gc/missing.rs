@@ -12,6 +12,8 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use object_model::{IncompleteMetadata, ResourceVersion};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use super::{PodGcPlan, Removal, RemovalCause, removal};
@@ -20,14 +22,13 @@ use crate::node_lifecycle::fence::{self, LENGTH, NodeLease, Renewals};
 /// The shortest time without a Node object before pods are deleted; as kube-controller-manager.
 pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
 
-/// The version that is recorded for an absent lease.
-const ABSENT: &str = "";
-
 /// The observed lease of a node without a Node object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrphanLease {
     /// The lease; `None` if there is no lease.
     pub lease: Option<NodeLease>,
+    /// The version of the lease; `None` if there is no lease.
+    pub version: Option<ResourceVersion>,
     /// A Node object owned the lease.
     pub is_owned: bool,
     /// The time for which this observer has read that the Node is absent and its lease unchanged.
@@ -41,6 +42,7 @@ pub struct LeaseTakeover {
     pub node: String,
     /// The lease as observed.
     pub lease: NodeLease,
+    pub version: ResourceVersion,
     /// The time for which the lease was unchanged.
     pub unchanged_for: SignedDuration,
     /// The epoch after the takeover.
@@ -55,7 +57,7 @@ pub struct Release {
     /// Name of the node.
     pub node: String,
     /// The observed version of its lease.
-    pub version: String,
+    pub version: ResourceVersion,
 }
 
 /// The next step about a node without a Node object.
@@ -111,26 +113,36 @@ pub(super) fn plan(
 ) {
     let remove = || pods.iter().map(|pod| removal(pod, gone(node)));
     let lease = missing.lease.as_ref();
+    let stored = lease.zip(missing.version);
     match decide(lease, missing.unchanged_for, !pods.is_empty()) {
         OrphanDecision::Nothing => {}
         OrphanDecision::Wait(left) => {
             plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
         }
-        OrphanDecision::Take { epoch } => plan.take.extend(lease.map(|lease| LeaseTakeover {
-            node: node.to_owned(),
-            lease: lease.clone(),
-            unchanged_for: missing.unchanged_for,
-            epoch,
-            remove: remove().collect(),
-        })),
+        OrphanDecision::Take { epoch } => {
+            plan.take
+                .extend(stored.map(|(lease, version)| LeaseTakeover {
+                    node: node.to_owned(),
+                    lease: lease.clone(),
+                    version,
+                    unchanged_for: missing.unchanged_for,
+                    epoch,
+                    remove: remove().collect(),
+                }))
+        }
         OrphanDecision::Remove => plan.remove.extend(remove()),
         // Leases without an owner stay, as with the garbage collector.
         OrphanDecision::Release => {
             plan.release
-                .extend(lease.filter(|_| missing.is_owned).map(|lease| Release {
-                    node: node.to_owned(),
-                    version: lease.version.clone(),
-                }))
+                .extend(
+                    missing
+                        .version
+                        .filter(|_| missing.is_owned)
+                        .map(|version| Release {
+                            node: node.to_owned(),
+                            version,
+                        }),
+                )
         }
     }
 }
@@ -144,7 +156,8 @@ fn gone(node: &str) -> RemovalCause {
 /// The memory about nodes without a Node object.
 #[derive(Debug, Default)]
 pub struct Memory {
-    renewals: Renewals,
+    /// By the version of each lease; `None` if there is no lease.
+    renewals: Renewals<Option<ResourceVersion>>,
     /// Nodes that may have left a lease.
     left: BTreeSet<String>,
     checked_at: Option<SignedDuration>,
@@ -189,7 +202,15 @@ impl Memory {
     }
 
     /// Records the lease at a read.
-    pub fn saw(&mut self, node: &str, lease: Option<&Lease>, now: SignedDuration) -> OrphanLease {
+    pub fn saw(
+        &mut self,
+        node: &str,
+        lease: Option<&Lease>,
+        now: SignedDuration,
+    ) -> Result<OrphanLease, IncompleteMetadata> {
+        let version = lease
+            .map(|lease| lease.metadata.object_version())
+            .transpose()?;
         match lease {
             Some(_) => self.left.insert(node.to_owned()),
             None => self.left.remove(node),
@@ -197,13 +218,13 @@ impl Memory {
         let owners = lease.and_then(|lease| lease.metadata.owner_references.as_ref());
         let is_owned = owners.is_some_and(|owners| owners.iter().any(|owner| owner.kind == "Node"));
         let lease = lease.map(NodeLease::from);
-        let version = lease.as_ref().map_or(ABSENT, |lease| &lease.version);
-        let unchanged_for = self.renewals.unchanged_for(node, version, now);
-        OrphanLease {
+        let unchanged_for = self.renewals.unchanged_for(node, &version, now);
+        Ok(OrphanLease {
             lease,
+            version,
             is_owned,
             unchanged_for,
-        }
+        })
     }
 }
 
@@ -309,7 +330,7 @@ mod tests {
         let mut observe = |at: i64, lease: Option<&Lease>| {
             let missing = memory.missing_nodes(&pods, &[], gap, secs(at));
             assert!(missing.contains("n"));
-            memory.saw("n", lease, secs(at)).unchanged_for
+            memory.saw("n", lease, secs(at)).unwrap().unchanged_for
         };
         assert_eq!(observe(0, Some(&held("1"))), secs(0));
         assert_eq!(observe(20, Some(&held("1"))), secs(20));
@@ -338,19 +359,25 @@ mod tests {
         memory.add("b".to_owned());
         let pods = [pod("a"), pod("c")];
         assert_eq!(observe(&mut memory, &pods, &[node("c")], 0), "a b");
-        memory.saw("a", Some(&held("1")), secs(0));
-        memory.saw("b", None, secs(0));
+        memory.saw("a", Some(&held("1")), secs(0)).unwrap();
+        memory.saw("b", None, secs(0)).unwrap();
         // The node has left no lease.
         assert_eq!(observe(&mut memory, &[], &[node("c")], 60), "a");
         assert_eq!(
-            memory.saw("a", Some(&held("1")), secs(60)).unchanged_for,
+            memory
+                .saw("a", Some(&held("1")), secs(60))
+                .unwrap()
+                .unchanged_for,
             secs(60)
         );
         // The node returns and is deleted again: the count starts again.
         assert_eq!(observe(&mut memory, &pods, &[node("a"), node("c")], 70), "");
         assert_eq!(observe(&mut memory, &pods, &[node("c")], 90), "a");
         assert_eq!(
-            memory.saw("a", Some(&held("1")), secs(90)).unchanged_for,
+            memory
+                .saw("a", Some(&held("1")), secs(90))
+                .unwrap()
+                .unchanged_for,
             secs(0)
         );
     }

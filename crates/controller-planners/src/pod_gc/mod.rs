@@ -185,6 +185,7 @@ mod tests {
             NodeLease::from(&lease)
         });
         OrphanLease {
+            version: lease.is_some().then(|| "7".parse().unwrap()),
             lease,
             is_owned: true,
             unchanged_for: SignedDuration::from_secs(unchanged_seconds),
@@ -238,7 +239,7 @@ mod tests {
         let owned = missing(Some("lapsed"), 50);
         let release = Release {
             node: "gone".to_owned(),
-            version: "7".to_owned(),
+            version: "7".parse().unwrap(),
         };
         assert_eq!(plan_with(owned.clone()).release, [release]);
         let foreign = OrphanLease {

@@ -8,12 +8,40 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::RBDPersistentVolumeSource;
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::storage::rbd::{DEFAULT_POOL, DEFAULT_USER, ImageFormat, PROVISIONER, is_word};
+use thiserror::Error;
 
 /// Features that the kernel's client has, too, and that need nothing else.
 const FEATURES: &[&str] = &["layering", "exclusive-lock"];
 
 /// The namespace of the administrator's Secret.
 const ADMIN_NAMESPACE: &str = "default";
+
+/// The reason why a StorageClass describes no images, as the user reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RbdClassError {
+    #[error("missing Ceph admin secret name")]
+    NoAdminSecret,
+    #[error("missing user secret name")]
+    NoUserSecret,
+    #[error("missing Ceph monitors")]
+    NoMonitors,
+    #[error("invalid option {0:?} for volume plugin {PROVISIONER}")]
+    UnsupportedOption(String),
+    #[error("{0:?} is no monitor, pool or user of Ceph")]
+    InvalidWord(String),
+    /// The location of an existing image is not one that the program `rbd` accepts.
+    #[error("{0:?} is no monitor, pool or image of Ceph")]
+    InvalidLocation(String),
+    #[error(
+        "invalid feature {0:?} for volume plugin {PROVISIONER}, supported features are: {features}",
+        features = FEATURES.join(", ")
+    )]
+    UnsupportedFeature(String),
+    #[error("images of imageFormat 1 have no imageFeatures")]
+    FeaturesOfFormatOne,
+    #[error("invalid imageFormat {0:?}, which is 1 or 2")]
+    UnsupportedFormat(String),
+}
 
 /// A user of a Ceph cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,56 +69,52 @@ pub struct RbdClass {
 
 impl RbdClass {
     /// The class, if its volumes are images of Ceph.
-    ///
-    /// # Errors
-    /// As the user reads them.
-    pub fn of(class: &StorageClass) -> Option<Result<RbdClass, String>> {
+    pub fn of(class: &StorageClass) -> Option<Result<RbdClass, RbdClassError>> {
         (class.provisioner == PROVISIONER)
             .then(|| Self::parse(class.parameters.as_ref().unwrap_or(&BTreeMap::new())))
     }
 
-    fn parse(parameters: &BTreeMap<String, String>) -> Result<RbdClass, String> {
-        let mut known: BTreeMap<String, &str> = BTreeMap::new();
+    fn parse(parameters: &BTreeMap<String, String>) -> Result<RbdClass, RbdClassError> {
+        let mut unread: BTreeMap<String, &str> = BTreeMap::new();
         for (name, value) in parameters {
-            known.insert(name.to_lowercase(), value);
+            unread.insert(name.to_lowercase(), value);
         }
-        let mut take = |name: &str| {
-            let value = known.remove(name);
+        let mut parameter = |name: &str| {
+            let value = unread.remove(name);
             value.filter(|value| !value.is_empty()).map(str::to_owned)
         };
-        let monitors = take("monitors").unwrap_or_default();
+        let monitors = parameter("monitors").unwrap_or_default();
         let monitors: Vec<String> = monitors
             .split(',')
             .map(|one| one.trim().to_owned())
             .filter(|one| !one.is_empty())
             .collect();
         let admin = CephUser {
-            id: take("adminid").unwrap_or_else(|| DEFAULT_USER.to_owned()),
-            secret: take("adminsecretname").ok_or("missing Ceph admin secret name")?,
-            namespace: take("adminsecretnamespace").or_else(|| Some(ADMIN_NAMESPACE.to_owned())),
+            id: parameter("adminid").unwrap_or_else(|| DEFAULT_USER.to_owned()),
+            secret: parameter("adminsecretname").ok_or(RbdClassError::NoAdminSecret)?,
+            namespace: parameter("adminsecretnamespace")
+                .or_else(|| Some(ADMIN_NAMESPACE.to_owned())),
         };
         let user = CephUser {
-            id: take("userid").unwrap_or_else(|| admin.id.clone()),
-            secret: take("usersecretname").ok_or("missing user secret name")?,
-            namespace: take("usersecretnamespace"),
+            id: parameter("userid").unwrap_or_else(|| admin.id.clone()),
+            secret: parameter("usersecretname").ok_or(RbdClassError::NoUserSecret)?,
+            namespace: parameter("usersecretnamespace"),
         };
-        let pool = take("pool").unwrap_or_else(|| DEFAULT_POOL.to_owned());
-        let file_system = take("fstype");
-        let (format, features) = (take("imageformat"), take("imagefeatures"));
-        if let Some(name) = known.keys().next() {
-            return Err(format!(
-                "invalid option {name:?} for volume plugin {PROVISIONER}"
-            ));
+        let pool = parameter("pool").unwrap_or_else(|| DEFAULT_POOL.to_owned());
+        let file_system = parameter("fstype");
+        let (format, features) = (parameter("imageformat"), parameter("imagefeatures"));
+        if let Some(name) = unread.keys().next() {
+            return Err(RbdClassError::UnsupportedOption(name.clone()));
         }
         if monitors.is_empty() {
-            return Err("missing Ceph monitors".to_owned());
+            return Err(RbdClassError::NoMonitors);
         }
         let odd = monitors
             .iter()
             .chain([&pool, &admin.id, &user.id])
             .find(|word| !is_word(word));
         if let Some(word) = odd {
-            return Err(format!("{word:?} is no monitor, pool or user of Ceph"));
+            return Err(RbdClassError::InvalidWord(word.clone()));
         }
         Ok(RbdClass {
             monitors,
@@ -104,21 +128,18 @@ impl RbdClass {
 
     /// The class with the location of an existing image: the class may have been replaced since the image was
     /// made.
-    ///
-    /// # Errors
-    /// As the user reads them.
-    pub fn move_to(&mut self, source: &RBDPersistentVolumeSource) -> Result<(), String> {
+    pub fn move_to(&mut self, source: &RBDPersistentVolumeSource) -> Result<(), RbdClassError> {
         self.monitors.clone_from(&source.monitors);
         self.pool = source.pool.clone().unwrap_or_else(|| self.pool.clone());
         let mut words = self.monitors.iter().chain([&self.pool, &source.image]);
         match words.find(|word| !is_word(word)) {
-            Some(word) => Err(format!("{word:?} is no monitor, pool or image of Ceph")),
+            Some(word) => Err(RbdClassError::InvalidLocation(word.clone())),
             None => Ok(()),
         }
     }
 }
 
-fn format_of(format: Option<&str>, features: Option<&str>) -> Result<ImageFormat, String> {
+fn format_of(format: Option<&str>, features: Option<&str>) -> Result<ImageFormat, RbdClassError> {
     let features = features.unwrap_or_default().split(',').map(str::trim);
     let features: Vec<String> = features
         .filter(|feature| !feature.is_empty())
@@ -128,16 +149,13 @@ fn format_of(format: Option<&str>, features: Option<&str>) -> Result<ImageFormat
         .iter()
         .find(|feature| !FEATURES.contains(&feature.as_str()));
     if let Some(unknown) = unknown {
-        return Err(format!(
-            "invalid feature {unknown:?} for volume plugin {PROVISIONER}, supported features are: {}",
-            FEATURES.join(", ")
-        ));
+        return Err(RbdClassError::UnsupportedFeature(unknown.clone()));
     }
     match format {
         None | Some("2") => Ok(ImageFormat::Two(features)),
         Some("1") if features.is_empty() => Ok(ImageFormat::One),
-        Some("1") => Err("images of imageFormat 1 have no imageFeatures".to_owned()),
-        Some(other) => Err(format!("invalid imageFormat {other:?}, which is 1 or 2")),
+        Some("1") => Err(RbdClassError::FeaturesOfFormatOne),
+        Some(other) => Err(RbdClassError::UnsupportedFormat(other.to_owned())),
     }
 }
 
@@ -164,11 +182,14 @@ mod tests {
 
     #[test]
     fn a_class_of_the_documentation_is_understood() {
-        let found = RbdClass::of(&class(parameters())).unwrap().unwrap();
-        assert_eq!(found.monitors, ["10.16.153.105:6789", "10.16.153.106:6789"]);
-        assert_eq!(found.format, ImageFormat::Two(vec!["layering".to_owned()]));
-        assert_eq!(found.admin.namespace.as_deref(), Some("kube-system"));
-        assert_eq!(found.user.namespace, None);
+        let parsed = RbdClass::of(&class(parameters())).unwrap().unwrap();
+        assert_eq!(
+            parsed.monitors,
+            ["10.16.153.105:6789", "10.16.153.106:6789"]
+        );
+        assert_eq!(parsed.format, ImageFormat::Two(vec!["layering".to_owned()]));
+        assert_eq!(parsed.admin.namespace.as_deref(), Some("kube-system"));
+        assert_eq!(parsed.user.namespace, None);
         let least = json!({"monitors": "m", "adminSecretName": "a", "userSecretName": "u"});
         let least = RbdClass::of(&class(least)).unwrap().unwrap();
         assert_eq!(
@@ -201,6 +222,7 @@ mod tests {
             let mut changed = parameters();
             changed[name] = json!(value);
             let error = RbdClass::of(&class(changed)).unwrap().unwrap_err();
+            let error = error.to_string();
             assert!(error.contains(text), "{name}: {error}");
         }
     }

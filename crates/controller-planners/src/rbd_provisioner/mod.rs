@@ -17,15 +17,18 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::PROVISIONED_BY;
 use resource_kinds::storage::rbd::PROVISIONER;
 use resource_kinds::volume_fit::{claim_reference, requested_size};
+use thiserror::Error;
 
 use crate::volume_expansion::bytes;
 use crate::volume_provisioning::{
     self, NodeOfClaim, ReclaimAction, needs_volume, node_of_claim, provisioner_of, volume_name,
 };
-pub use class::{CephUser, RbdClass};
+pub use class::{CephUser, RbdClass, RbdClassError};
 
 /// Keeps a volume object until its image is removed (<https://kep.k8s.io/2644>).
 pub const FINALIZER: &str = "kubernetes.io/pv-controller";
@@ -40,7 +43,7 @@ const MEBIBYTE: u64 = 1 << 20;
 pub enum ImagePlan {
     Nothing,
     /// The claim or its class asks for something that images do not support.
-    Refuse(String),
+    Refuse(ImageError),
     /// Create the image, then the volume object.
     Create(Box<ImageCreation>),
 }
@@ -61,67 +64,79 @@ pub struct ExistingImage {
     pub image: String,
 }
 
+/// The reason why there can be no image, or no change of an image, as the user reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ImageError {
+    #[error(transparent)]
+    Class(#[from] RbdClassError),
+    #[error("its StorageClass {0:?}, which names the administrator, is gone")]
+    ClassDeleted(String),
+    #[error("its StorageClass is not of the provisioner {PROVISIONER}")]
+    OtherProvisioner,
+    #[error("invalid AccessModes: images of Ceph with a file system are not {0}")]
+    AccessMode(String),
+    #[error("claim.spec.selector is not supported for dynamic provisioning")]
+    Selector,
+    #[error("images of Ceph are made empty: no snapshots, no clones")]
+    DataSource,
+}
+
 /// Plans the image of a claim. `has_volume` says whether there is a volume object of a name.
 pub fn plan(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,
     has_volume: impl Fn(&str) -> bool,
-) -> ImagePlan {
+) -> Result<ImagePlan, IncompleteMetadata> {
     let Some(rbd) = RbdClass::of(class) else {
-        return ImagePlan::Nothing;
+        return Ok(ImagePlan::Nothing);
     };
     let needed = provisioning(claim, class);
-    let Some((name, image)) = names(claim).filter(|(name, _)| !has_volume(name)) else {
-        return ImagePlan::Nothing;
-    };
-    match (needed, rbd) {
+    let (name, image) = names(claim)?;
+    if has_volume(&name) {
+        return Ok(ImagePlan::Nothing);
+    }
+    Ok(match (needed, rbd) {
         (Provisioning::None, _) => ImagePlan::Nothing,
-        (Provisioning::Unsupported(text), _) | (_, Err(text)) => ImagePlan::Refuse(text),
+        (Provisioning::Unsupported(error), _) => ImagePlan::Refuse(error),
+        (_, Err(error)) => ImagePlan::Refuse(ImageError::Class(error)),
         (Provisioning::Image, Ok(rbd)) => ImagePlan::Create(Box::new(ImageCreation {
-            volume: volume(claim, class, &rbd, (&name, &image)),
+            volume: volume(claim, class, &rbd, &name, &image),
             mebibytes: mebibytes(claim),
             class: rbd,
             image,
         })),
-    }
+    })
 }
 
-/// The image of a volume that goes. `None` if the volume has no image.
-///
-/// # Errors
-/// Nobody is known who may remove the image. As the user reads them.
+/// The image of a volume that is deleted. `None` if the volume has no image.
 pub fn image_to_remove(
     volume: &PersistentVolume,
     class: Option<&StorageClass>,
-) -> Result<Option<ExistingImage>, String> {
+) -> Result<Option<ExistingImage>, ImageError> {
     let spec = volume.spec.as_ref();
     let name = spec.and_then(|spec| spec.storage_class_name.as_deref());
-    let rbd = class.and_then(RbdClass::of).ok_or_else(|| {
-        let name = name.unwrap_or_default();
-        format!("its StorageClass {name:?}, which names the administrator, is gone")
-    })?;
+    let rbd = class
+        .and_then(RbdClass::of)
+        .ok_or_else(|| ImageError::ClassDeleted(name.unwrap_or_default().to_owned()))?;
     existing(volume, rbd?)
 }
 
 /// The image of a volume that grows.
-///
-/// # Errors
-/// Nobody is known who may resize the image. As the user reads them.
 pub fn image_to_grow(
     volume: &PersistentVolume,
     class: Option<&StorageClass>,
-) -> Result<ExistingImage, String> {
+) -> Result<ExistingImage, ImageError> {
     let image = class
         .and_then(RbdClass::of)
         .map(|rbd| existing(volume, rbd?));
     let image = image.transpose()?.flatten();
-    image.ok_or_else(|| format!("its StorageClass is not of the provisioner {PROVISIONER}"))
+    image.ok_or(ImageError::OtherProvisioner)
 }
 
 fn existing(
     volume: &PersistentVolume,
     mut class: RbdClass,
-) -> Result<Option<ExistingImage>, String> {
+) -> Result<Option<ExistingImage>, ImageError> {
     let spec = volume.spec.as_ref();
     let Some(source) = spec.and_then(|spec| spec.rbd.as_ref()) else {
         return Ok(None);
@@ -150,15 +165,15 @@ enum Provisioning {
     None,
     Image,
     /// Something that images do not support.
-    Unsupported(String),
+    Unsupported(ImageError),
 }
 
 /// The provisioning that a claim needs of this provisioner.
 fn provisioning(claim: &PersistentVolumeClaim, class: &StorageClass) -> Provisioning {
-    let is_asked = provisioner_of(claim) == Some(PROVISIONER)
+    let is_requested = provisioner_of(claim) == Some(PROVISIONER)
         && needs_volume(claim)
         && node_of_claim(claim, class) != NodeOfClaim::NotChosen;
-    let Some(spec) = claim.spec.as_ref().filter(|_| is_asked) else {
+    let Some(spec) = claim.spec.as_ref().filter(|_| is_requested) else {
         return Provisioning::None;
     };
     let is_block = spec.volume_mode.as_deref() == Some("Block");
@@ -169,25 +184,21 @@ fn provisioning(claim: &PersistentVolumeClaim, class: &StorageClass) -> Provisio
         _ => true,
     });
     if let Some(mode) = unsupported {
-        return Provisioning::Unsupported(format!(
-            "invalid AccessModes: images of Ceph with a file system are not {mode}"
-        ));
+        return Provisioning::Unsupported(ImageError::AccessMode(mode.clone()));
     }
     if spec.selector.is_some() {
-        let text = "claim.spec.selector is not supported for dynamic provisioning";
-        return Provisioning::Unsupported(text.to_owned());
+        return Provisioning::Unsupported(ImageError::Selector);
     }
     if spec.data_source.is_some() || spec.data_source_ref.is_some() {
-        let text = "images of Ceph are made empty: no snapshots, no clones";
-        return Provisioning::Unsupported(text.to_owned());
+        return Provisioning::Unsupported(ImageError::DataSource);
     }
     Provisioning::Image
 }
 
 /// The names of a claim's volume and image: the same at each attempt, so that none is left behind.
-fn names(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
-    let uid = claim.metadata.uid.as_deref()?;
-    Some((volume_name(claim)?, format!("{IMAGE_PREFIX}{uid}")))
+fn names(claim: &PersistentVolumeClaim) -> Result<(String, String), IncompleteMetadata> {
+    let uid = claim.metadata.object_uid()?;
+    Ok((volume_name(claim)?, format!("{IMAGE_PREFIX}{uid}")))
 }
 
 /// The size of a claim's image in MiB.
@@ -200,7 +211,8 @@ fn volume(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,
     rbd: &RbdClass,
-    (name, image): (&str, &str),
+    name: &str,
+    image: &str,
 ) -> PersistentVolume {
     let spec = claim.spec.clone().unwrap_or_default();
     let size = Quantity(format!("{}Mi", mebibytes(claim)));
@@ -319,7 +331,8 @@ mod tests {
     #[test]
     fn the_volume_names_the_image_and_the_users_secret() {
         let class = class(parameters());
-        let ImagePlan::Create(creation) = plan(&claim(json!({})), &class, |_| false) else {
+        let ImagePlan::Create(creation) = plan(&claim(json!({})), &class, |_| false).unwrap()
+        else {
             panic!("no image");
         };
         let made = json_tree::to_value(&creation.volume).unwrap();
@@ -356,16 +369,24 @@ mod tests {
     fn an_image_is_created_once_and_a_bad_class_is_refused() {
         let claim = claim(json!({}));
         let has_volume = |name: &str| name == "pvc-c1";
-        let existing = plan(&claim, &class(parameters()), has_volume);
+        let existing = plan(&claim, &class(parameters()), has_volume).unwrap();
         assert_eq!(existing, ImagePlan::Nothing);
         let mut bad = parameters();
         bad["imageFormat"] = json!("3");
-        let refused = plan(&claim, &class(bad.clone()), |_| false);
-        assert!(matches!(&refused, ImagePlan::Refuse(text) if text.contains("imageFormat")));
-        assert_eq!(plan(&claim, &class(bad), has_volume), ImagePlan::Nothing);
+        let refused = plan(&claim, &class(bad.clone()), |_| false).unwrap();
+        assert!(
+            matches!(&refused, ImagePlan::Refuse(error) if error.to_string().contains("imageFormat"))
+        );
+        assert_eq!(
+            plan(&claim, &class(bad), has_volume).unwrap(),
+            ImagePlan::Nothing
+        );
         let mut foreign = class(parameters());
         foreign.provisioner = "rbd.csi.ceph.com".to_owned();
-        assert_eq!(plan(&claim, &foreign, |_| false), ImagePlan::Nothing);
+        assert_eq!(
+            plan(&claim, &foreign, |_| false).unwrap(),
+            ImagePlan::Nothing
+        );
     }
 
     #[test]
@@ -383,7 +404,7 @@ mod tests {
             ("old", "i")
         );
         assert_eq!(image_to_grow(&image, Some(&class)).unwrap(), existing);
-        let error = image_to_remove(&image, None).unwrap_err();
+        let error = image_to_remove(&image, None).unwrap_err().to_string();
         assert!(error.contains("StorageClass \"fast\""), "{error}");
         assert!(image_to_grow(&image, None).is_err());
         let option = volume(json!({"monitors": ["m"], "image": "-i"}));

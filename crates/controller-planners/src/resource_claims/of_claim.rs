@@ -11,9 +11,9 @@ pub enum ConsumerState {
     /// The pod runs, or may run.
     Living,
     /// The pod has ended.
-    Over,
+    Ended,
     /// The pod does not exist, or another pod has its name.
-    Gone,
+    Absent,
     /// The API server did not confirm the state.
     Unknown,
 }
@@ -71,10 +71,10 @@ pub fn plan_claim(
     let status = claim.status.as_ref();
     let allocated = status.is_some_and(|status| status.allocation.is_some());
     let unused = remaining.is_empty();
-    let going = claim.metadata.deletion_timestamp.is_some();
+    let is_deleting = claim.metadata.deletion_timestamp.is_some();
     let released = remaining.len() < users.len();
     // An allocated claim without a consumer may get a consumer soon.
-    let ends = protected && unused && (released || going);
+    let ends = protected && unused && (released || is_deleting);
     let mut steps = Vec::new();
     if released || (ends && allocated) {
         steps.push(ClaimStep::Release {
@@ -94,8 +94,8 @@ pub fn plan_claim(
     let owner = owner.filter(|owner| owner.kind == "Pod" && owner.api_version == "v1");
     if let Some(owner) = owner
         && unused
-        && !going
-        && state_of(&owner.name, &owner.uid) == ConsumerState::Over
+        && !is_deleting
+        && state_of(&owner.name, &owner.uid) == ConsumerState::Ended
     {
         steps.push(ClaimStep::Delete);
     }

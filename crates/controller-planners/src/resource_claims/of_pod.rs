@@ -5,6 +5,8 @@ use k8s_openapi::api::resource::v1::{
     ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::resource::POD_CLAIM_NAME;
 
 use crate::ownership::controller;
@@ -65,14 +67,15 @@ pub fn plan_pod<C, T>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,
     template: impl Fn(&str) -> Option<T>,
-) -> Vec<PodStep>
+) -> Result<Vec<PodStep>, IncompleteMetadata>
 where
     C: AsRef<ResourceClaim>,
     T: AsRef<ResourceClaimTemplate>,
 {
-    if is_over(pod) || pod.metadata.deletion_timestamp.is_some() {
-        return Vec::new();
+    if has_ended(pod) || pod.metadata.deletion_timestamp.is_some() {
+        return Ok(Vec::new());
     }
+    let owner = owner_reference(pod)?;
     let mut steps = Vec::new();
     let mut notes = Vec::new();
     for requested in claims_of(pod) {
@@ -82,7 +85,8 @@ where
         ) {
             (Some(name), _) => name.clone(),
             (None, Some(from)) => {
-                let (name, step) = made(pod, requested, from, &claim, &template);
+                let (name, step) =
+                    claim_of_template(&pod.metadata, &owner, requested, from, &claim, &template);
                 if let Some(step) = step {
                     let waits = matches!(step, PodStep::Wait(_));
                     steps.push(step);
@@ -90,35 +94,35 @@ where
                         continue;
                     }
                 }
-                if noted(pod, &requested.name) != Some(name.as_str()) {
+                if reported_claim(pod, &requested.name) != Some(name.as_str()) {
                     notes.push((requested.name.clone(), name.clone()));
                 }
                 name
             }
             (None, None) => continue,
         };
-        steps.extend(claim(&name).and_then(|claim| reserve(pod, claim.as_ref())));
+        steps.extend(claim(&name).and_then(|claim| reserve(pod, &owner, claim.as_ref())));
     }
     if !notes.is_empty() {
         steps.push(PodStep::Note(notes));
     }
-    steps
+    Ok(steps)
 }
 
 /// The name of the claim from a template, and the action before the pod has it.
-fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
-    pod: &Pod,
+fn claim_of_template<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
+    pod: &ObjectMeta,
+    owner: &OwnerReference,
     requested: &PodResourceClaim,
     from: &str,
     claim: &impl Fn(&str) -> Option<C>,
     template: &impl Fn(&str) -> Option<T>,
 ) -> (String, Option<PodStep>) {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (pod_name, uid) = (text(&pod.metadata.name), text(&pod.metadata.uid));
-    let name = claim_name(&pod_name, &uid, &requested.name);
-    if let Some(there) = claim(&name) {
-        let owner = controller(there.as_ref().metadata.owner_references.as_deref());
-        let step = (owner.is_none_or(|owner| owner.uid != uid)).then(|| {
+    let name = claim_name(&owner.name, &owner.uid, &requested.name);
+    if let Some(existing) = claim(&name) {
+        let references = existing.as_ref().metadata.owner_references.as_deref();
+        let is_owned = controller(references).is_some_and(|of_claim| of_claim.uid == owner.uid);
+        let step = (!is_owned).then(|| {
             PodStep::Wait(format!(
                 "PodResourceClaim {}: resource claim {name:?} exists, but is not owned by the pod",
                 requested.name
@@ -141,17 +145,10 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
     let created = ResourceClaim {
         metadata: ObjectMeta {
             name: Some(name.clone()),
-            namespace: pod.metadata.namespace.clone(),
+            namespace: pod.namespace.clone(),
             labels: metadata.labels,
             annotations: Some(annotations),
-            owner_references: Some(vec![OwnerReference {
-                api_version: "v1".to_owned(),
-                kind: "Pod".to_owned(),
-                name: pod_name,
-                uid,
-                controller: Some(true),
-                block_owner_deletion: Some(true),
-            }]),
+            owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },
         spec: spec.spec.clone(),
@@ -160,22 +157,33 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
     (name, Some(PodStep::Create(Box::new(created))))
 }
 
+/// The reference to the pod as the controlling owner of its claims.
+fn owner_reference(pod: &Pod) -> Result<OwnerReference, IncompleteMetadata> {
+    Ok(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: pod.metadata.object_name()?.to_owned(),
+        uid: pod.metadata.object_uid()?.into(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    })
+}
+
 /// Reserves the claim of a pod that was created with `nodeName`, because the scheduler has not reserved the claim.
-fn reserve(pod: &Pod, claim: &ResourceClaim) -> Option<PodStep> {
+fn reserve(pod: &Pod, owner: &OwnerReference, claim: &ResourceClaim) -> Option<PodStep> {
     let node = pod.spec.as_ref()?.node_name.as_deref()?;
     let status = claim.status.as_ref()?;
     let allocated = status.allocation.is_some() && claim.metadata.deletion_timestamp.is_none();
-    let uid = pod.metadata.uid.clone()?;
     let users = status.reserved_for.as_deref().unwrap_or_default();
-    let has = users.iter().any(|user| user.uid == uid);
+    let has = users.iter().any(|user| user.uid == owner.uid);
     let may = allocated && !has && users.len() < USERS_MAX && !node.is_empty();
     may.then(|| PodStep::Reserve {
         claim: Box::new(claim.clone()),
         user: ResourceClaimConsumerReference {
             api_group: None,
             resource: "pods".to_owned(),
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            uid,
+            name: owner.name.clone(),
+            uid: owner.uid.clone(),
         },
     })
 }
@@ -187,13 +195,13 @@ fn claims_of(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
         .iter()
 }
 
-fn noted<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
+fn reported_claim<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
     let statuses = pod.status.as_ref()?.resource_claim_statuses.as_deref()?;
-    let noted_status = statuses.iter().find(|status| status.name == name)?;
-    noted_status.resource_claim_name.as_deref()
+    let status = statuses.iter().find(|status| status.name == name)?;
+    status.resource_claim_name.as_deref()
 }
 
-fn is_over(pod: &Pod) -> bool {
+fn has_ended(pod: &Pod) -> bool {
     let phase = pod
         .status
         .as_ref()

@@ -124,54 +124,20 @@ impl VolumeBindingAction {
                 volume,
                 claim,
                 by_controller,
-            } => {
-                let mut patch = json!({"spec": {"claimRef": claim}});
-                if *by_controller {
-                    patch["metadata"] = annotated(BOUND_BY_CONTROLLER, json!("yes"));
-                }
-                Write {
-                    on: BindingObject::Volume(volume.clone()),
-                    status: false,
-                    patch,
-                }
-            }
+            } => Write::to_volume(volume, reserve_patch(claim, *by_controller)),
             Self::SetVolumePhase {
                 volume,
                 phase,
                 failure,
                 at,
-            } => {
-                let failure = failure.as_ref();
-                let patch = json!({"status": {
-                    "phase": phase,
-                    "lastPhaseTransitionTime": transition_time(*at),
-                    "reason": failure.map(|(reason, _)| reason),
-                    "message": failure.map(|(_, message)| message),
-                }});
-                Write {
-                    on: BindingObject::Volume(volume.clone()),
-                    status: true,
-                    patch,
-                }
-            }
+            } => Write {
+                status: true,
+                ..Write::to_volume(volume, phase_patch(phase, failure.as_ref(), *at))
+            },
             Self::BindClaim {
                 volume,
                 by_controller,
-            } => {
-                let mut annotations = json!({BIND_COMPLETED: "yes"});
-                if *by_controller {
-                    annotations[BOUND_BY_CONTROLLER] = "yes".into();
-                }
-                let patch = json!({
-                    "metadata": {"annotations": annotations},
-                    "spec": {"volumeName": volume},
-                });
-                Write {
-                    on: BindingObject::Claim,
-                    status: false,
-                    patch,
-                }
-            }
+            } => Write::to_claim(bind_patch(volume, *by_controller)),
             Self::SetClaimStatus {
                 phase,
                 access_modes,
@@ -185,58 +151,90 @@ impl VolumeBindingAction {
                 if let Some(capacity) = capacity {
                     status["capacity"] = json!(capacity);
                 }
-                Write {
-                    on: BindingObject::Claim,
-                    status: true,
-                    patch: json!({"status": status}),
-                }
+                Write::to_claim_status(json!({"status": status}))
             }
             Self::SetModifyStatus { target, conditions } => {
                 let status = target.as_ref().map(|target| {
                     json!({"status": "Infeasible", "targetVolumeAttributesClassName": target})
                 });
-                Write {
-                    on: BindingObject::Claim,
-                    status: true,
-                    patch: json!({"status":
-                        {"modifyVolumeStatus": status, "conditions": conditions}}),
-                }
+                Write::to_claim_status(json!({"status":
+                    {"modifyVolumeStatus": status, "conditions": conditions}}))
             }
             Self::AssignClass { class } => {
-                let patch = json!({"spec": {"storageClassName": class}});
-                Write {
-                    on: BindingObject::Claim,
-                    status: false,
-                    patch,
-                }
+                Write::to_claim(json!({"spec": {"storageClassName": class}}))
             }
             Self::RequestVolume { provisioner } => {
                 let annotations = json!({
                     STORAGE_PROVISIONER: provisioner,
                     BETA_STORAGE_PROVISIONER: provisioner,
                 });
-                let patch = json!({"metadata": {"annotations": annotations}});
-                Write {
-                    on: BindingObject::Claim,
-                    status: false,
-                    patch,
-                }
+                Write::to_claim(json!({"metadata": {"annotations": annotations}}))
             }
-            Self::FreeVolume { volume, by_user } => {
-                let patch = if *by_user {
-                    json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}})
-                } else {
-                    let metadata = annotated(BOUND_BY_CONTROLLER, Value::Null);
-                    json!({"metadata": metadata, "spec": {"claimRef": null}})
-                };
-                Write {
-                    on: BindingObject::Volume(volume.clone()),
-                    status: false,
-                    patch,
-                }
-            }
+            Self::FreeVolume { volume, by_user } => Write::to_volume(volume, free_patch(*by_user)),
         }
     }
+}
+
+impl Write {
+    fn to_volume(volume: &str, patch: Value) -> Self {
+        Self {
+            on: BindingObject::Volume(volume.to_owned()),
+            status: false,
+            patch,
+        }
+    }
+
+    fn to_claim(patch: Value) -> Self {
+        Self {
+            on: BindingObject::Claim,
+            status: false,
+            patch,
+        }
+    }
+
+    fn to_claim_status(patch: Value) -> Self {
+        Self {
+            status: true,
+            ..Self::to_claim(patch)
+        }
+    }
+}
+
+fn reserve_patch(claim: &ObjectReference, by_controller: bool) -> Value {
+    let mut patch = json!({"spec": {"claimRef": claim}});
+    if by_controller {
+        patch["metadata"] = annotated(BOUND_BY_CONTROLLER, json!("yes"));
+    }
+    patch
+}
+
+/// `failure`: reason and message of the phase `Failed`.
+fn phase_patch(phase: &str, failure: Option<&(&'static str, String)>, at: Timestamp) -> Value {
+    json!({"status": {
+        "phase": phase,
+        "lastPhaseTransitionTime": transition_time(at),
+        "reason": failure.map(|(reason, _)| reason),
+        "message": failure.map(|(_, message)| message),
+    }})
+}
+
+fn bind_patch(volume: &str, by_controller: bool) -> Value {
+    let mut annotations = json!({BIND_COMPLETED: "yes"});
+    if by_controller {
+        annotations[BOUND_BY_CONTROLLER] = "yes".into();
+    }
+    json!({
+        "metadata": {"annotations": annotations},
+        "spec": {"volumeName": volume},
+    })
+}
+
+fn free_patch(by_user: bool) -> Value {
+    if by_user {
+        return json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}});
+    }
+    let metadata = annotated(BOUND_BY_CONTROLLER, Value::Null);
+    json!({"metadata": metadata, "spec": {"claimRef": null}})
 }
 
 fn annotated(key: &str, value: Value) -> Value {

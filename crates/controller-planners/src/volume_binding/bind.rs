@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::volume_fit::{Reservation, claim_reference, reservation};
 
@@ -16,14 +18,15 @@ pub(crate) fn bind(
     claim: &PersistentVolumeClaim,
     now: Timestamp,
     plan: &mut VolumeBindingPlan,
-) {
-    let name = volume.metadata.name.clone().unwrap_or_default();
+) -> Result<(), IncompleteMetadata> {
+    let name = volume.metadata.object_name()?.to_owned();
     let reference = volume
         .spec
         .as_ref()
         .and_then(|spec| spec.claim_ref.as_ref());
-    let is_reserved = reference
-        .is_some_and(|reference| reference.uid.is_some() && reference.uid == claim.metadata.uid);
+    let claim_uid = claim.metadata.object_uid()?;
+    let reserved_for = reference.and_then(|reference| reference.uid.as_deref());
+    let is_reserved = reserved_for.is_some_and(|uid| claim_uid == *uid);
     if !is_reserved {
         plan.actions.push(VolumeBindingAction::ReserveVolume {
             volume: name.clone(),
@@ -31,7 +34,7 @@ pub(crate) fn bind(
             by_controller: reservation(volume, claim) == Reservation::Free,
         });
     }
-    set_phase(volume, "Bound", None, now, plan);
+    set_phase(volume, "Bound", None, now, plan)?;
     let annotations = claim.metadata.annotations.as_ref();
     let complete = annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED));
     let named = names(claim, &name);
@@ -42,6 +45,7 @@ pub(crate) fn bind(
         });
     }
     set_bound(volume, claim, plan);
+    Ok(())
 }
 
 fn names(claim: &PersistentVolumeClaim, volume: &str) -> bool {

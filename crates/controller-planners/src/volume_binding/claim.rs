@@ -5,6 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{
     BETA_STORAGE_PROVISIONER, BIND_COMPLETED, BOUND_BY_CONTROLLER, DEFAULT_STORAGE_CLASS,
     SELECTED_NODE, STORAGE_PROVISIONER,
@@ -82,43 +84,51 @@ pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&StorageClass> {
     })
 }
 
+/// The result of a plan, which needs the identities of its objects.
+type Planned<T = ()> = Result<T, IncompleteMetadata>;
+
 /// Plans the writes for a claim.
-pub fn plan_claim(view: &ClaimView<'_>, now: Timestamp) -> VolumeBindingPlan {
+pub fn plan_claim(view: &ClaimView<'_>, now: Timestamp) -> Planned<VolumeBindingPlan> {
     let mut plan = VolumeBindingPlan::default();
     if view.annotation(BIND_COMPLETED).is_some() {
-        keep_bound(view, now, &mut plan);
+        keep_bound(view, now, &mut plan)?;
     } else if view.claim.metadata.deletion_timestamp.is_some() {
         plan.waiting_on = Some("the end of its deletion".to_owned());
     } else if let Some(name) = view.volume_name() {
-        bind_to_named(view, name, now, &mut plan);
+        bind_to_named(view, name, now, &mut plan)?;
     } else {
-        bind_to_best(view, now, &mut plan);
+        bind_to_best(view, now, &mut plan)?;
     }
-    plan
+    Ok(plan)
 }
 
 /// A bound claim stays bound, or becomes Lost (statefulset.md §11.9).
-fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) {
+fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) -> Planned {
     let Some(name) = view.volume_name() else {
         let text = "Bound claim has lost reference to PersistentVolume. \
             Data on the volume is lost!";
-        return lose(view, reasons::CLAIM_LOST, text, plan);
+        lose(view, reasons::CLAIM_LOST, text, plan);
+        return Ok(());
     };
     let Some(volume) = view.volume(name) else {
         let text = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
-        return lose(view, reasons::CLAIM_LOST, text, plan);
+        lose(view, reasons::CLAIM_LOST, text, plan);
+        return Ok(());
     };
     let reference = volume
         .spec
         .as_ref()
         .and_then(|spec| spec.claim_ref.as_ref());
-    if reference.is_none_or(|reference| reference.uid == view.claim.metadata.uid) {
-        bind(volume, view.claim, now, plan);
+    let uid = view.claim.metadata.object_uid()?;
+    let is_reserved = |uid_of_claim: Option<&str>| uid_of_claim.is_some_and(|text| uid == *text);
+    if reference.is_none_or(|reference| is_reserved(reference.uid.as_deref())) {
+        bind(volume, view.claim, now, plan)?;
         refuse_attributes(volume, view.claim, now, plan);
     } else {
         let text = "Two claims are bound to the same volume, this one is bound incorrectly";
         lose(view, reasons::CLAIM_MISBOUND, text, plan);
     }
+    Ok(())
 }
 
 fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut VolumeBindingPlan) {
@@ -135,15 +145,21 @@ fn lose(view: &ClaimView<'_>, reason: &'static str, text: &str, plan: &mut Volum
 }
 
 /// Binds the claim to the volume that the user named (statefulset.md §11.4).
-fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut VolumeBindingPlan) {
+fn bind_to_named(
+    view: &ClaimView<'_>,
+    name: &str,
+    now: Timestamp,
+    plan: &mut VolumeBindingPlan,
+) -> Planned {
     let Some(volume) = view.volume(name) else {
         plan.waiting_on = Some(format!("volume {name:?}, which does not exist"));
-        return stay_pending(view, plan);
+        stay_pending(view, plan);
+        return Ok(());
     };
     match reservation(volume, view.claim) {
-        Reservation::ThisClaim => bind(volume, view.claim, now, plan),
+        Reservation::ThisClaim => bind(volume, view.claim, now, plan)?,
         Reservation::Free => match unfit(volume, view.claim, name) {
-            None => bind(volume, view.claim, now, plan),
+            None => bind(volume, view.claim, now, plan)?,
             Some(why) => {
                 let text = format!("Cannot bind to requested volume {name:?}: {why}");
                 plan.waiting_on = Some(text.clone());
@@ -167,6 +183,7 @@ fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Vo
             stay_pending(view, plan);
         }
     }
+    Ok(())
 }
 
 /// The reason why the volume that the claim names cannot be bound; labels do not count here.
@@ -188,7 +205,7 @@ fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -
 }
 
 /// Binds the claim to the best volume, which the controller chooses.
-fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) {
+fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPlan) -> Planned {
     let class = requested_class(view.claim).filter(|class| !class.is_empty());
     let is_existing = class.and_then(|class| view.class(class));
     let waits = is_existing
@@ -199,7 +216,8 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
     }
     if waits && view.annotation(SELECTED_NODE).is_none() {
         wait_for_consumer(view, plan);
-        return stay_pending(view, plan);
+        stay_pending(view, plan);
+        return Ok(());
     }
     match (class, is_existing) {
         (Some(_), Some(class)) => provision(view, class, plan),
@@ -216,7 +234,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
         (None, _) => match default_class(view.classes) {
             // The default class is written later, only if the user set no class (statefulset.md §11.2).
             Some(class) if requested_class(view.claim).is_none() => {
-                let class = class.metadata.name.clone().unwrap_or_default();
+                let class = class.metadata.object_name()?.to_owned();
                 plan.actions
                     .push(VolumeBindingAction::AssignClass { class });
             }
@@ -234,6 +252,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut VolumeBindingPl
         },
     }
     stay_pending(view, plan);
+    Ok(())
 }
 
 /// Waits for a pod that uses the claim (statefulset.md §11.6).

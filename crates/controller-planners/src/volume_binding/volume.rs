@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, PROVISIONED_BY};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::volume_fit::{VolumeMismatch, misfit};
@@ -14,45 +16,48 @@ pub fn plan_volume(
     volume: &PersistentVolume,
     claim: Option<&PersistentVolumeClaim>,
     now: Timestamp,
-) -> VolumeBindingPlan {
+) -> Result<VolumeBindingPlan, IncompleteMetadata> {
     let mut plan = VolumeBindingPlan::default();
     let reference = volume
         .spec
         .as_ref()
         .and_then(|spec| spec.claim_ref.as_ref());
     let uid = reference.and_then(|reference| reference.uid.as_deref());
-    if uid.is_none_or(str::is_empty) {
-        set_phase(volume, "Available", None, now, &mut plan);
-        return plan;
-    }
-    let Some(claim) = claim.filter(|claim| claim.metadata.uid.as_deref() == uid) else {
-        release(volume, now, &mut plan);
-        return plan;
+    let Some(uid) = uid.filter(|uid| !uid.is_empty()) else {
+        set_phase(volume, "Available", None, now, &mut plan)?;
+        return Ok(plan);
+    };
+    let claim = match claim {
+        Some(claim) if claim.metadata.object_uid()? == *uid => claim,
+        _ => {
+            release(volume, now, &mut plan)?;
+            return Ok(plan);
+        }
     };
     let bound_to = claim
         .spec
         .as_ref()
         .and_then(|spec| spec.volume_name.as_deref());
     match bound_to.filter(|name| !name.is_empty()) {
-        None => await_claim(volume, claim, &mut plan),
-        Some(name) if Some(name) == volume.metadata.name.as_deref() => {
-            set_phase(volume, "Bound", None, now, &mut plan);
+        None => await_claim(volume, claim, &mut plan)?,
+        Some(name) if name == volume.metadata.object_name()? => {
+            set_phase(volume, "Bound", None, now, &mut plan)?;
         }
         // The volume was provisioned for a claim that got another volume: nobody needs the volume.
         Some(_) if is_provisioned(volume) && policy(volume) == "Delete" => {
-            release(volume, now, &mut plan);
+            release(volume, now, &mut plan)?;
         }
         Some(_) => {
             let by_user = !has_annotation(volume, BOUND_BY_CONTROLLER);
-            let name = volume.metadata.name.clone().unwrap_or_default();
+            let name = volume.metadata.object_name()?.to_owned();
             plan.actions.push(VolumeBindingAction::FreeVolume {
                 volume: name,
                 by_user,
             });
-            set_phase(volume, "Available", None, now, &mut plan);
+            set_phase(volume, "Available", None, now, &mut plan)?;
         }
     }
-    plan
+    Ok(plan)
 }
 
 /// Waits for the claim: the volume is reserved for a claim that does not name the volume yet, and the plan of the claim
@@ -61,27 +66,32 @@ fn await_claim(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
     plan: &mut VolumeBindingPlan,
-) {
+) -> Result<(), IncompleteMetadata> {
     plan.waiting_on = Some("its claim to be bound".to_owned());
     if misfit(volume, claim) == Some(VolumeMismatch::VolumeMode) {
         let text = format!(
             "Cannot bind PersistentVolume to requested PersistentVolumeClaim {:?} due to \
              incompatible volumeMode.",
-            claim.metadata.name.as_deref().unwrap_or_default()
+            claim.metadata.object_name()?
         );
-        let on = BindingObject::Volume(volume.metadata.name.clone().unwrap_or_default());
+        let on = BindingObject::Volume(volume.metadata.object_name()?.to_owned());
         plan.note(on, NoteType::Warning, reasons::VOLUME_MISMATCH, text);
     }
+    Ok(())
 }
 
 /// Releases the volume of a deleted claim (statefulset.md §11.8).
-fn release(volume: &PersistentVolume, now: Timestamp, plan: &mut VolumeBindingPlan) {
+fn release(
+    volume: &PersistentVolume,
+    now: Timestamp,
+    plan: &mut VolumeBindingPlan,
+) -> Result<(), IncompleteMetadata> {
     let phase = volume
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     if phase != Some("Failed") {
-        set_phase(volume, "Released", None, now, plan);
+        set_phase(volume, "Released", None, now, plan)?;
     }
     match policy(volume) {
         "Retain" => {
@@ -97,22 +107,23 @@ fn release(volume: &PersistentVolume, now: Timestamp, plan: &mut VolumeBindingPl
             "no deletable volume plugin matched: it was not made by a provisioner".to_owned(),
             now,
             plan,
-        ),
+        )?,
         "Recycle" => fail(
             volume,
             reasons_of_failure::RECYCLE,
             "No recycler plugin found for the volume!".to_owned(),
             now,
             plan,
-        ),
+        )?,
         _ => fail(
             volume,
             reasons_of_failure::UNKNOWN_POLICY,
             "Volume has an unrecognized PersistentVolumeReclaimPolicy".to_owned(),
             now,
             plan,
-        ),
+        )?,
     }
+    Ok(())
 }
 
 mod reasons_of_failure {
@@ -127,7 +138,7 @@ fn fail(
     text: String,
     now: Timestamp,
     plan: &mut VolumeBindingPlan,
-) {
+) -> Result<(), IncompleteMetadata> {
     plan.waiting_on = Some(text.clone());
     let status = volume.status.as_ref();
     let is_stored = status.is_some_and(|status| {
@@ -135,11 +146,11 @@ fn fail(
             && status.message.as_deref() == Some(text.as_str())
     });
     if is_stored {
-        return;
+        return Ok(());
     }
-    let on = BindingObject::Volume(volume.metadata.name.clone().unwrap_or_default());
+    let on = BindingObject::Volume(volume.metadata.object_name()?.to_owned());
     plan.note(on, NoteType::Warning, reason, text.clone());
-    set_phase(volume, "Failed", Some((reason, text)), now, plan);
+    set_phase(volume, "Failed", Some((reason, text)), now, plan)
 }
 
 /// Adds the write of a phase, unless the volume has that phase.
@@ -149,7 +160,7 @@ pub(crate) fn set_phase(
     failure: Option<(&'static str, String)>,
     now: Timestamp,
     plan: &mut VolumeBindingPlan,
-) {
+) -> Result<(), IncompleteMetadata> {
     let status = volume.status.as_ref();
     let same = status.is_some_and(|status| {
         let message = failure.as_ref().map(|(_, message)| message.as_str());
@@ -157,15 +168,16 @@ pub(crate) fn set_phase(
             && status.message.as_deref().filter(|text| !text.is_empty()) == message
     });
     if same {
-        return;
+        return Ok(());
     }
-    let volume = volume.metadata.name.clone().unwrap_or_default();
+    let volume = volume.metadata.object_name()?.to_owned();
     plan.actions.push(VolumeBindingAction::SetVolumePhase {
         volume,
         phase,
         failure,
         at: now,
     });
+    Ok(())
 }
 
 fn policy(volume: &PersistentVolume) -> &str {

@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod tests;
 
+use object_model::Uid;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::volume_move::{MoveStage, VolumeMove};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ pub enum NodePresence {
     /// The node has a Node object, and is not ready.
     Silent,
     /// The node has no Node object.
-    Gone,
+    Absent,
 }
 
 /// The method of the transfer to the other node.
@@ -177,7 +178,7 @@ pub struct User {
     /// Name of the pod.
     pub name: String,
     /// UID of the pod.
-    pub uid: String,
+    pub uid: Uid,
     /// Name of the pod's node.
     pub node: String,
     /// Whether a controller would create the pod again.
@@ -227,36 +228,39 @@ pub enum VolumeMoveStep {
 }
 
 /// The next step of a move.
-pub fn plan(seen: &Observed<'_>) -> VolumeMoveStep {
-    let record = seen.record;
+pub fn plan(observed: &Observed<'_>) -> VolumeMoveStep {
+    let record = observed.record;
     if record.stage.is_before_placed()
-        && let Some(reason) = obstacle(seen)
+        && let Some(reason) = obstacle(observed)
     {
         return VolumeMoveStep::Write(record.abandoned(reason));
     }
     match record.stage {
-        MoveStage::Requested => measure(seen),
-        MoveStage::Preparing => prepare(seen),
-        MoveStage::Stopping => stop(seen),
-        MoveStage::Copying => copy(seen),
+        MoveStage::Requested => measure(observed),
+        MoveStage::Preparing => prepare(observed),
+        MoveStage::Stopping => stop(observed),
+        MoveStage::Copying => copy(observed),
         MoveStage::Arrived => VolumeMoveStep::Write(record.in_stage(MoveStage::Placed)),
-        MoveStage::Placed => settle(seen),
-        MoveStage::Abandoned => restore(seen),
+        MoveStage::Placed => settle(observed),
+        MoveStage::Abandoned => restore(observed),
         MoveStage::Moved | MoveStage::Failed => VolumeMoveStep::Done,
     }
 }
 
 /// The reason why a move before `Placed` does not continue.
-fn obstacle(seen: &Observed<'_>) -> Option<String> {
-    let record = seen.record;
+fn obstacle(observed: &Observed<'_>) -> Option<String> {
+    let record = observed.record;
     if record.cancelled {
         return Some("cancelled by a user".to_owned());
     }
-    if !seen.is_bound {
+    if !observed.is_bound {
         return Some("the claim or its volume is being deleted, or they are not bound".to_owned());
     }
-    for (presence, node) in [(seen.source, &record.from), (seen.destination, &record.to)] {
-        if presence == NodePresence::Gone {
+    for (presence, node) in [
+        (observed.source, &record.from),
+        (observed.destination, &record.to),
+    ] {
+        if presence == NodePresence::Absent {
             return Some(format!("node {node:?} does not exist"));
         }
     }
@@ -264,29 +268,29 @@ fn obstacle(seen: &Observed<'_>) -> Option<String> {
 }
 
 /// A call; a wait if the node is not ready.
-fn call(seen: &Observed<'_>, call: Call) -> VolumeMoveStep {
+fn call(observed: &Observed<'_>, call: Call) -> VolumeMoveStep {
     let (presence, node) = match call.side() {
-        MoveEnd::Source => (seen.source, &seen.record.from),
-        MoveEnd::Destination => (seen.destination, &seen.record.to),
+        MoveEnd::Source => (observed.source, &observed.record.from),
+        MoveEnd::Destination => (observed.destination, &observed.record.to),
     };
     match presence {
         NodePresence::Ready => VolumeMoveStep::Call(call),
-        NodePresence::Silent | NodePresence::Gone => {
+        NodePresence::Silent | NodePresence::Absent => {
             VolumeMoveStep::Wait(format!("node {node:?} is not ready"))
         }
     }
 }
 
 /// Stage Requested: the other node must have enough free bytes.
-fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
-    let record = seen.record;
-    if seen.destination == NodePresence::Silent {
+fn measure(observed: &Observed<'_>) -> VolumeMoveStep {
+    let record = observed.record;
+    if observed.destination == NodePresence::Silent {
         let reason = format!("node {:?} is not ready", record.to);
         return VolumeMoveStep::Write(record.abandoned(reason));
     }
-    let (source, destination) = match (seen.answers.source, seen.answers.destination) {
-        (None, _) => return call(seen, Call::Inspect(MoveEnd::Source)),
-        (_, None) => return call(seen, Call::Inspect(MoveEnd::Destination)),
+    let (source, destination) = match (observed.answers.source, observed.answers.destination) {
+        (None, _) => return call(observed, Call::Inspect(MoveEnd::Source)),
+        (_, None) => return call(observed, Call::Inspect(MoveEnd::Destination)),
         (Some(source), Some(destination)) => (source, destination),
     };
     let Some(used) = source.used else {
@@ -306,7 +310,7 @@ fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
             destination.free
         )));
     }
-    let next = match seen.transfer {
+    let next = match observed.transfer {
         DataTransfer::Files => MoveStage::Stopping,
         DataTransfer::Streams => MoveStage::Preparing,
     };
@@ -317,10 +321,10 @@ fn measure(seen: &Observed<'_>) -> VolumeMoveStep {
 }
 
 /// Stage Preparing: a first copy, while pods run.
-fn prepare(seen: &Observed<'_>) -> VolumeMoveStep {
-    let record = seen.record;
-    match &seen.answers.copied {
-        None => copy_to(seen, CopyExtent::First),
+fn prepare(observed: &Observed<'_>) -> VolumeMoveStep {
+    let record = observed.record;
+    match &observed.answers.copied {
+        None => copy_to(observed, CopyExtent::First),
         Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
         Some(CopyResult::Complete(_)) => {
             VolumeMoveStep::Write(record.in_stage(MoveStage::Stopping))
@@ -329,30 +333,30 @@ fn prepare(seen: &Observed<'_>) -> VolumeMoveStep {
 }
 
 /// A copy, if both nodes are ready.
-fn copy_to(seen: &Observed<'_>, extent: CopyExtent) -> VolumeMoveStep {
-    match seen.destination {
-        NodePresence::Ready => call(seen, Call::Copy(extent)),
-        NodePresence::Silent | NodePresence::Gone => {
-            VolumeMoveStep::Wait(format!("node {:?} is not ready", seen.record.to))
+fn copy_to(observed: &Observed<'_>, extent: CopyExtent) -> VolumeMoveStep {
+    match observed.destination {
+        NodePresence::Ready => call(observed, Call::Copy(extent)),
+        NodePresence::Silent | NodePresence::Absent => {
+            VolumeMoveStep::Wait(format!("node {:?} is not ready", observed.record.to))
         }
     }
 }
 
 /// Stage Stopping: the pods on a node have to end.
-fn stop(seen: &Observed<'_>) -> VolumeMoveStep {
-    match seen.users.first() {
+fn stop(observed: &Observed<'_>) -> VolumeMoveStep {
+    match observed.users.first() {
         Some(user) => {
             VolumeMoveStep::Wait(format!("pod {:?} on node {:?} ends", user.name, user.node))
         }
-        None => VolumeMoveStep::Write(seen.record.in_stage(MoveStage::Copying)),
+        None => VolumeMoveStep::Write(observed.record.in_stage(MoveStage::Copying)),
     }
 }
 
 /// Stage Copying: the directory is detached first, in each plan that has no response to the call yet.
-fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
-    let record = seen.record;
-    match &seen.answers.detached {
-        None => return call(seen, Call::Detach),
+fn copy(observed: &Observed<'_>) -> VolumeMoveStep {
+    let record = observed.record;
+    match &observed.answers.detached {
+        None => return call(observed, Call::Detach),
         Some(Detachment::InUse(by)) => {
             return VolumeMoveStep::Wait(format!("the directory is in use by {by}"));
         }
@@ -367,7 +371,10 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
     }
     // A pod that was bound before the directory was detached may have the directory open without a mount. A pod that is
     // bound later finds no directory.
-    let mut early = seen.users.iter().filter(|user| user.node == record.from);
+    let mut early = observed
+        .users
+        .iter()
+        .filter(|user| user.node == record.from);
     if let Some(user) = early.next() {
         return match user.is_controlled && !user.is_deleted {
             true => VolumeMoveStep::DeletePod(user.clone()),
@@ -376,18 +383,22 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
             }
         };
     }
-    match &seen.answers.copied {
-        None => match (seen.transfer, seen.answers.source, seen.answers.destination) {
-            (DataTransfer::Files, _, _) => copy_to(seen, CopyExtent::Whole),
-            (DataTransfer::Streams, None, _) => call(seen, Call::Inspect(MoveEnd::Source)),
-            (DataTransfer::Streams, _, None) => call(seen, Call::Inspect(MoveEnd::Destination)),
+    match &observed.answers.copied {
+        None => match (
+            observed.transfer,
+            observed.answers.source,
+            observed.answers.destination,
+        ) {
+            (DataTransfer::Files, _, _) => copy_to(observed, CopyExtent::Whole),
+            (DataTransfer::Streams, None, _) => call(observed, Call::Inspect(MoveEnd::Source)),
+            (DataTransfer::Streams, _, None) => call(observed, Call::Inspect(MoveEnd::Destination)),
             (DataTransfer::Streams, Some(source), Some(destination)) => {
                 let has_base = source.has_first_copy && destination.has_first_copy;
                 let extent = match has_base {
                     true => CopyExtent::Increment,
                     false => CopyExtent::Whole,
                 };
-                copy_to(seen, extent)
+                copy_to(observed, extent)
             }
         },
         Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
@@ -399,15 +410,15 @@ fn copy(seen: &Observed<'_>) -> VolumeMoveStep {
 }
 
 /// Stage Placed: the copy gets its name, then the old directory is removed, then pods on the wrong node are deleted.
-fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
-    let record = seen.record;
-    if !seen.answers.placed {
-        return call(seen, Call::Place);
+fn settle(observed: &Observed<'_>) -> VolumeMoveStep {
+    let record = observed.record;
+    if !observed.answers.placed {
+        return call(observed, Call::Place);
     }
-    if !seen.answers.discarded && seen.source != NodePresence::Gone {
-        return call(seen, Call::Discard);
+    if !observed.answers.discarded && observed.source != NodePresence::Absent {
+        return call(observed, Call::Discard);
     }
-    let mut astray = seen
+    let mut astray = observed
         .users
         .iter()
         .filter(|user| user.is_controlled && !user.is_deleted && user.node != record.to);
@@ -418,15 +429,15 @@ fn settle(seen: &Observed<'_>) -> VolumeMoveStep {
 }
 
 /// Stage Abandoned: the directory gets its former name back.
-fn restore(seen: &Observed<'_>) -> VolumeMoveStep {
-    if !seen.answers.restored && seen.source != NodePresence::Gone {
-        return call(seen, Call::Abandon(MoveEnd::Source));
+fn restore(observed: &Observed<'_>) -> VolumeMoveStep {
+    if !observed.answers.restored && observed.source != NodePresence::Absent {
+        return call(observed, Call::Abandon(MoveEnd::Source));
     }
-    if !seen.answers.cleared && seen.destination != NodePresence::Gone {
-        return call(seen, Call::Abandon(MoveEnd::Destination));
+    if !observed.answers.cleared && observed.destination != NodePresence::Absent {
+        return call(observed, Call::Abandon(MoveEnd::Destination));
     }
     VolumeMoveStep::Write(VolumeMove {
         stage: MoveStage::Failed,
-        ..seen.record.clone()
+        ..observed.record.clone()
     })
 }

@@ -50,7 +50,7 @@ fn stage_and_message(step: VolumeMoveStep) -> (MoveStage, String) {
 fn user(node: &str) -> User {
     User {
         name: "web-0".to_owned(),
-        uid: "u1".to_owned(),
+        uid: "u1".parse().unwrap(),
         node: node.to_owned(),
         is_controlled: true,
         is_deleted: false,
@@ -108,8 +108,8 @@ fn a_move_is_abandoned_before_it_is_placed_and_not_after() {
     let breaks: [fn(&mut Case); 4] = [
         |case| case.record.cancelled = true,
         |case| case.is_bound = false,
-        |case| case.source = NodePresence::Gone,
-        |case| case.destination = NodePresence::Gone,
+        |case| case.source = NodePresence::Absent,
+        |case| case.destination = NodePresence::Absent,
     ];
     for change in breaks {
         for stage in before {
@@ -132,12 +132,12 @@ fn silent_nodes_are_waited_for_and_deleted_ones_are_not() {
     let mut case = case(MoveStage::Abandoned);
     case.source = NodePresence::Silent;
     assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
-    case.source = NodePresence::Gone;
+    case.source = NodePresence::Absent;
     assert_eq!(
         case.plan(),
         VolumeMoveStep::Call(Call::Abandon(MoveEnd::Destination))
     );
-    case.destination = NodePresence::Gone;
+    case.destination = NodePresence::Absent;
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Failed);
 }
 

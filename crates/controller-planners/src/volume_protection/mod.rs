@@ -6,6 +6,8 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 
@@ -18,19 +20,21 @@ pub enum Protection {
     /// Remove the finalizer: the object may be deleted.
     Remove,
     /// The object stays, because the named object still uses it.
-    HeldBy(String),
+    InUse {
+        user: String,
+    },
 }
 
 /// Plans the finalizer of a claim. `pods` are those of its namespace.
 pub fn protect_claim<'p>(
     claim: &PersistentVolumeClaim,
     pods: impl IntoIterator<Item = &'p PodView>,
-) -> Protection {
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
+) -> Result<Protection, IncompleteMetadata> {
+    let name = claim.metadata.object_name()?;
     let user = pods.into_iter().find(|pod| uses(pod, name));
-    decide(&claim.metadata, PVC_PROTECTION, || {
+    Ok(decide(&claim.metadata, PVC_PROTECTION, || {
         user.map(|pod| format!("pod {}", pod.name))
-    })
+    }))
 }
 
 /// Plans the finalizer of a VolumeAttributesClass, given the claims and volumes of the cluster.
@@ -38,19 +42,24 @@ pub fn protect_attributes_class<'o>(
     class: &VolumeAttributesClass,
     claims: impl IntoIterator<Item = &'o PersistentVolumeClaim>,
     volumes: impl IntoIterator<Item = &'o PersistentVolume>,
-) -> Protection {
-    let name = class.metadata.name.as_deref().unwrap_or_default();
-    decide(&class.metadata, VAC_PROTECTION, || {
-        let text = |metadata: &ObjectMeta| metadata.name.clone().unwrap_or_default();
+) -> Result<Protection, IncompleteMetadata> {
+    let name = class.metadata.object_name()?;
+    Ok(decide(&class.metadata, VAC_PROTECTION, || {
+        let name_of = |metadata: &ObjectMeta| {
+            metadata
+                .name
+                .clone()
+                .unwrap_or_else(|| "without a name".to_owned())
+        };
         let mut claims = claims.into_iter();
         let claim = claims.find(|claim| classes_of_claim(claim).any(|named| named == name));
-        let claim = claim.map(|claim| format!("claim {}", text(&claim.metadata)));
+        let claim = claim.map(|claim| format!("claim {}", name_of(&claim.metadata)));
         claim.or_else(|| {
             let mut volumes = volumes.into_iter();
             let volume = volumes.find(|volume| class_of_volume(volume) == Some(name))?;
-            Some(format!("volume {}", text(&volume.metadata)))
+            Some(format!("volume {}", name_of(&volume.metadata)))
         })
-    })
+    }))
 }
 
 /// The VolumeAttributesClasses that a claim requests, changes to or has.
@@ -102,7 +111,10 @@ fn decide(
     match (metadata.deletion_timestamp.is_some(), present) {
         (false, false) => Protection::Add,
         (false, true) | (true, false) => Protection::Keep,
-        (true, true) => user().map_or(Protection::Remove, Protection::HeldBy),
+        (true, true) => match user() {
+            Some(user) => Protection::InUse { user },
+            None => Protection::Remove,
+        },
     }
 }
 
@@ -144,35 +156,40 @@ mod tests {
     #[test]
     fn a_claim_is_kept_while_a_living_pod_uses_it() {
         let going = claim(true, &[PVC_PROTECTION]);
-        let protected = Protection::HeldBy("pod web-0".to_owned());
+        let protected = Protection::InUse {
+            user: "pod web-0".to_owned(),
+        };
         assert_eq!(
-            protect_claim(&going, [&pod(Some("a"), "Running")]),
+            protect_claim(&going, [&pod(Some("a"), "Running")]).unwrap(),
             protected
         );
         assert_eq!(
-            protect_claim(&going, [&pod(Some("a"), "Pending")]),
+            protect_claim(&going, [&pod(Some("a"), "Pending")]).unwrap(),
             protected
         );
         assert_eq!(
-            protect_claim(&going, [&pod(Some("a"), "Succeeded")]),
+            protect_claim(&going, [&pod(Some("a"), "Succeeded")]).unwrap(),
             Protection::Remove
         );
         assert_eq!(
-            protect_claim(&going, [&pod(None, "Pending")]),
+            protect_claim(&going, [&pod(None, "Pending")]).unwrap(),
             Protection::Remove
         );
-        assert_eq!(protect_claim(&going, []), Protection::Remove);
+        assert_eq!(protect_claim(&going, []).unwrap(), Protection::Remove);
     }
 
     #[test]
     fn a_living_claim_gets_its_finalizer_and_keeps_it() {
-        assert_eq!(protect_claim(&claim(false, &[]), []), Protection::Add);
         assert_eq!(
-            protect_claim(&claim(false, &[PVC_PROTECTION]), []),
+            protect_claim(&claim(false, &[]), []).unwrap(),
+            Protection::Add
+        );
+        assert_eq!(
+            protect_claim(&claim(false, &[PVC_PROTECTION]), []).unwrap(),
             Protection::Keep
         );
         assert_eq!(
-            protect_claim(&claim(true, &["other"]), []),
+            protect_claim(&claim(true, &["other"]), []).unwrap(),
             Protection::Keep
         );
     }
@@ -188,8 +205,11 @@ mod tests {
             let claim = json!({"metadata": metadata, "spec": spec, "status": status});
             json_tree::from_value(claim).unwrap()
         };
-        let plan = |claim: &PersistentVolumeClaim| protect_attributes_class(&class, [claim], []);
-        let protected = Protection::HeldBy("claim data".to_owned());
+        let plan =
+            |claim: &PersistentVolumeClaim| protect_attributes_class(&class, [claim], []).unwrap();
+        let protected = Protection::InUse {
+            user: "claim data".to_owned(),
+        };
         let named = json!({"volumeAttributesClassName": "gold"});
         assert_eq!(plan(&claim(named.clone(), json!({}))), protected);
         let has = json!({"currentVolumeAttributesClassName": "gold"});
@@ -201,8 +221,10 @@ mod tests {
         let volume: PersistentVolume =
             json_tree::from_value(json!({"metadata": {"name": "v"}, "spec": named})).unwrap();
         assert_eq!(
-            protect_attributes_class(&class, [], [&volume]),
-            Protection::HeldBy("volume v".to_owned())
+            protect_attributes_class(&class, [], [&volume]).unwrap(),
+            Protection::InUse {
+                user: "volume v".to_owned()
+            }
         );
     }
 
@@ -217,7 +239,9 @@ mod tests {
             }))
             .unwrap()
         };
-        let protected = Protection::HeldBy("claim data".to_owned());
+        let protected = Protection::InUse {
+            user: "claim data".to_owned(),
+        };
         assert_eq!(protect_volume(&volume("Bound")), protected);
         assert_eq!(protect_volume(&volume("Released")), Protection::Remove);
     }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::IncompleteMetadata;
 use resource_kinds::annotations::PROVISIONED_BY;
 use resource_kinds::labels::HOSTNAME;
 use resource_kinds::snapshot;
@@ -154,12 +155,12 @@ pub fn volume_mode(volume: &PersistentVolume) -> VolumeMode {
 
 /// The reason why a volume cannot be copied from one of another mode; `None` if it can.
 pub fn other_mode(claim: &PersistentVolumeClaim, source_mode: Option<&str>) -> Option<String> {
-    let (wanted, source) = (claim_mode(claim), VolumeMode::parse(source_mode));
-    (wanted != source).then(|| {
+    let (requested, source) = (claim_mode(claim), VolumeMode::parse(source_mode));
+    (requested != source).then(|| {
         format!(
             "its volumeMode is {}, and the claim asks for {}",
             source.as_str(),
-            wanted.as_str()
+            requested.as_str()
         )
     })
 }
@@ -237,7 +238,7 @@ pub fn volume(
     class: &StorageClass,
     node: &str,
     path: &Path,
-) -> PersistentVolume {
+) -> Result<PersistentVolume, IncompleteMetadata> {
     let mode = claim_mode(claim);
     let spec = claim.spec.clone().unwrap_or_default();
     let requests = spec
@@ -259,9 +260,9 @@ pub fn volume(
         match_expressions: Some(vec![on_this_node]),
         match_fields: None,
     };
-    PersistentVolume {
+    Ok(PersistentVolume {
         metadata: ObjectMeta {
-            name: volume_name(claim),
+            name: Some(volume_name(claim)?),
             annotations: Some(annotations),
             finalizers: Some(vec![REMOVAL_FINALIZER.to_owned()]),
             ..ObjectMeta::default()
@@ -286,7 +287,7 @@ pub fn volume(
             ..PersistentVolumeSpec::default()
         }),
         status: None,
-    }
+    })
 }
 
 /// The action for a volume on this node, or on an NFS server.
@@ -476,7 +477,8 @@ mod tests {
             &class("Immediate"),
             "n",
             Path::new("/v/pvc-c1"),
-        );
+        )
+        .unwrap();
         let made = json_tree::to_value(made).unwrap();
         assert_eq!(made["metadata"]["name"], "pvc-c1");
         assert_eq!(
@@ -500,7 +502,8 @@ mod tests {
             &class("Immediate"),
             "n",
             Path::new("/v/pvc-c1/image"),
-        );
+        )
+        .unwrap();
         assert_eq!(
             made.spec.as_ref().unwrap().volume_mode.as_deref(),
             Some("Block")
@@ -520,7 +523,8 @@ mod tests {
             &class("Immediate"),
             "n",
             Path::new("/v/pvc-c1"),
-        );
+        )
+        .unwrap();
         let with = |phase: &str, policy: &str| {
             let mut made = json_tree::to_value(&made).unwrap();
             made["status"]["phase"] = phase.into();

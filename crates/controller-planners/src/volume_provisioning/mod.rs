@@ -6,6 +6,8 @@ pub mod nfs;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{BETA_STORAGE_PROVISIONER, SELECTED_NODE, STORAGE_PROVISIONER};
 use resource_kinds::storage::driver::VOLUME_PREFIX;
 
@@ -54,8 +56,8 @@ pub fn node_of_claim<'a>(
 }
 
 /// The name of the volume for a claim; equal at each attempt, because it is derived from the claim's UID.
-pub fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
-    Some(format!("{VOLUME_PREFIX}{}", claim.metadata.uid.as_deref()?))
+pub fn volume_name(claim: &PersistentVolumeClaim) -> Result<String, IncompleteMetadata> {
+    Ok(format!("{VOLUME_PREFIX}{}", claim.metadata.object_uid()?))
 }
 
 /// The namespace and the name of the claim that a volume names.
@@ -65,15 +67,23 @@ pub fn claim_of(volume: &PersistentVolume) -> Option<(&str, &str)> {
 }
 
 /// Whether a claim is the claim that the volume names, by UID, and is bound to no other volume.
-pub fn is_claimed_by(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+pub fn is_claimed_by(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+) -> Result<bool, IncompleteMetadata> {
     let spec = volume.spec.as_ref();
     let reference = spec.and_then(|spec| spec.claim_ref.as_ref());
     let bound_to = claim
         .spec
         .as_ref()
         .and_then(|spec| spec.volume_name.as_ref());
-    reference.is_some_and(|reference| reference.uid == claim.metadata.uid)
-        && bound_to.is_none_or(|bound_to| Some(bound_to) == volume.metadata.name.as_ref())
+    let uid = reference.and_then(|reference| reference.uid.as_deref());
+    let claim = claim.metadata.object_uid()?;
+    let is_bound_elsewhere = match bound_to {
+        Some(bound_to) => bound_to != volume.metadata.object_name()?,
+        None => false,
+    };
+    Ok(uid.is_some_and(|uid| claim == *uid) && !is_bound_elsewhere)
 }
 
 /// The action for a volume of a provisioner.
@@ -171,7 +181,7 @@ mod tests {
         assert_eq!(claim_of(&volume), Some(("shop", "data")));
         let is_it = |uid: &str, volume_name: Option<&str>| {
             let claim = json!({"metadata": {"uid": uid}, "spec": {"volumeName": volume_name}});
-            is_claimed_by(&volume, &json_tree::from_value(claim).unwrap())
+            is_claimed_by(&volume, &json_tree::from_value(claim).unwrap()).unwrap()
         };
         assert!(is_it("c1", None) && is_it("c1", Some("pvc-c1")));
         assert!(!is_it("c2", None) && !is_it("c1", Some("other")));

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
+use object_model::IncompleteMetadata;
 use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
 
 use super::local;
@@ -44,9 +45,9 @@ pub fn volume(
     class: &StorageClass,
     nfs: &NfsClass,
     directory: &Path,
-) -> PersistentVolume {
-    let mut made = local::volume(claim, class, "", directory);
-    if let Some(spec) = &mut made.spec {
+) -> Result<PersistentVolume, IncompleteMetadata> {
+    let mut created = local::volume(claim, class, "", directory)?;
+    if let Some(spec) = &mut created.spec {
         spec.local = None;
         spec.node_affinity = None;
         spec.nfs = Some(NFSVolumeSource {
@@ -55,7 +56,7 @@ pub fn volume(
             server: nfs.server.clone(),
         });
     }
-    made
+    Ok(created)
 }
 
 #[cfg(test)]
@@ -77,7 +78,7 @@ mod tests {
             "parameters": {"server": "files", "path": "/srv"}}))
         .unwrap();
         let nfs = NfsClass::of(&class).unwrap().unwrap();
-        let made = volume(&claim, &class, &nfs, Path::new("shop-data-pvc-c1"));
+        let made = volume(&claim, &class, &nfs, Path::new("shop-data-pvc-c1")).unwrap();
         let shown = json_tree::to_value(&made).unwrap();
         assert_eq!(
             shown["spec"],

@@ -199,34 +199,34 @@ pub enum ReplicationStep {
 }
 
 /// The next step of a replicated volume.
-pub fn plan(seen: &Observed<'_>) -> ReplicationStep {
-    let record = seen.record;
+pub fn plan(observed: &Observed<'_>) -> ReplicationStep {
+    let record = observed.record;
     match record.stage {
-        ReplicationStage::Replicating if seen.is_released => forget(seen),
-        ReplicationStage::Replicating if is_lost(seen) => {
+        ReplicationStage::Replicating if observed.is_released => forget(observed),
+        ReplicationStage::Replicating if is_lost(observed) => {
             ReplicationStep::Write(VolumeReplication {
                 stage: ReplicationStage::Promoting,
                 // A copy that was started on a successor is given up.
                 ..record.replaced(record.replica.as_deref())
             })
         }
-        ReplicationStage::Replicating => choose(seen)
-            .or_else(|| retire(seen))
-            .unwrap_or_else(|| replicate(seen)),
-        ReplicationStage::Promoting => promote(seen),
-        ReplicationStage::Promoted => settle(seen),
+        ReplicationStage::Replicating => choose(observed)
+            .or_else(|| retire(observed))
+            .unwrap_or_else(|| replicate(observed)),
+        ReplicationStage::Promoting => promote(observed),
+        ReplicationStage::Promoted => settle(observed),
         ReplicationStage::Ended => ReplicationStep::Done,
     }
 }
 
 /// Whether the replica has to be promoted: the primary is dead, and a pod waits for its volume.
-fn is_lost(seen: &Observed<'_>) -> bool {
-    let users = seen.users;
+fn is_lost(observed: &Observed<'_>) -> bool {
+    let users = observed.users;
     let is_wanted = users.waiting && !users.on_primary;
-    seen.is_proven_dead
+    observed.is_proven_dead
         && is_wanted
-        && seen.replica == NodePresence::Ready
-        && seen.record.can_be_promoted()
+        && observed.replica == NodePresence::Ready
+        && observed.record.can_be_promoted()
 }
 
 /// Whether a replica's node that is not ready counts as lost; `silent_since` is the time of its last heartbeat.
@@ -236,33 +236,37 @@ pub fn is_replica_lost(record: &VolumeReplication, silent_since: Option<i64>, no
 }
 
 /// The state of a node that is not the primary.
-fn presence(seen: &Observed<'_>, node: &str) -> NodePresence {
-    seen.others.get(node).copied().unwrap_or(NodePresence::Gone)
+fn presence(observed: &Observed<'_>, node: &str) -> NodePresence {
+    observed
+        .others
+        .get(node)
+        .copied()
+        .unwrap_or(NodePresence::Absent)
 }
 
 /// A call; a wait if the node is not ready.
-fn call(seen: &Observed<'_>, call: Call) -> ReplicationStep {
-    let record = seen.record;
+fn call(observed: &Observed<'_>, call: Call) -> ReplicationStep {
+    let record = observed.record;
     let Some(node) = call.node(record).map(str::to_owned) else {
         return ReplicationStep::Wait("there is no node for the replica".to_owned());
     };
     let state = match node == record.primary {
-        true => seen.primary,
-        false => presence(seen, &node),
+        true => observed.primary,
+        false => presence(observed, &node),
     };
     match state {
         NodePresence::Ready => ReplicationStep::Call(call),
-        NodePresence::Silent | NodePresence::Gone => {
+        NodePresence::Silent | NodePresence::Absent => {
             ReplicationStep::Wait(format!("node {node:?} is not ready"))
         }
     }
 }
 
 /// Stage Replicating: the replica gets a new copy at each interval.
-fn replicate(seen: &Observed<'_>) -> ReplicationStep {
-    let (record, answers) = (seen.record, seen.answers);
+fn replicate(observed: &Observed<'_>) -> ReplicationStep {
+    let (record, answers) = (observed.record, observed.answers);
     if let Some(CopyResult::Impossible(reason)) = &answers.copied {
-        return choose_another(seen, reason);
+        return choose_another(observed, reason);
     }
     if let Some(CopyResult::Complete(time)) = answers.copied {
         let next = match &record.successor {
@@ -279,21 +283,21 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
     if let Some(last) = record.last
         // With a successor, the last copy belongs to the successor, not to the former replica.
         && record.successor.is_none()
-        && seen.now < last.saturating_add(interval)
+        && observed.now < last.saturating_add(interval)
         // A clock that was set back does not stop the copies.
-        && last <= seen.now.saturating_add(interval)
+        && last <= observed.now.saturating_add(interval)
     {
-        return ReplicationStep::Rest(last + interval - seen.now);
+        return ReplicationStep::Rest(last + interval - observed.now);
     }
     let Some(replica) = &answers.replica else {
-        return call(seen, Call::Inspect(Role::Replica));
+        return call(observed, Call::Inspect(Role::Replica));
     };
     let Some(primary) = &answers.primary else {
-        return call(seen, Call::Inspect(Role::Primary));
+        return call(observed, Call::Inspect(Role::Primary));
     };
     // A former primary still has the volume, and steps of earlier epochs are refused only from now on.
     if replica.has_volume || replica.epoch < record.epoch {
-        return call(seen, Call::Demote(primary.common.clone()));
+        return call(observed, Call::Demote(primary.common.clone()));
     }
     let receiver = record.receiver().unwrap_or_default();
     if let Some(diverged) = newly_diverged(record, receiver, replica) {
@@ -317,7 +321,7 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
         (Role::Primary, &primary.sent),
     ] {
         if !has.is_subset(&kept) && !answers.kept.contains(&role) {
-            return call(seen, Call::Keep(role, kept));
+            return call(observed, Call::Keep(role, kept));
         }
     }
     let promoted = record.recovery.as_ref().map(|recovery| recovery.time);
@@ -325,34 +329,34 @@ fn replicate(seen: &Observed<'_>) -> ReplicationStep {
         .last
         .max(replica.copies.last().copied())
         .max(promoted);
-    let time = newest.map_or(seen.now, |newest| seen.now.max(newest + 1));
-    match presence(seen, receiver) {
-        NodePresence::Ready => call(seen, Call::Copy { time, base }),
-        NodePresence::Silent | NodePresence::Gone => call(seen, Call::Inspect(Role::Replica)),
+    let time = newest.map_or(observed.now, |newest| observed.now.max(newest + 1));
+    match presence(observed, receiver) {
+        NodePresence::Ready => call(observed, Call::Copy { time, base }),
+        NodePresence::Silent | NodePresence::Absent => call(observed, Call::Inspect(Role::Replica)),
     }
 }
 
 /// The change of the node for the copies, if a change is necessary: a first replica; a successor of a lost replica; the
 /// removal of a successor that is not needed any more, or is lost itself.
-fn choose(seen: &Observed<'_>) -> Option<ReplicationStep> {
-    let record = seen.record;
+fn choose(observed: &Observed<'_>) -> Option<ReplicationStep> {
+    let record = observed.record;
     let Some(replica) = &record.replica else {
-        return Some(choose_first(seen));
+        return Some(choose_first(observed));
     };
     if let Some(successor) = &record.successor {
-        let is_back = seen.replica == NodePresence::Ready && !has_no_copy(record);
-        let is_over = is_back || presence(seen, successor) != NodePresence::Ready;
+        let is_back = observed.replica == NodePresence::Ready && !has_no_copy(record);
+        let is_over = is_back || presence(observed, successor) != NodePresence::Ready;
         return is_over.then(|| ReplicationStep::Write(record.replaced(Some(replica))));
     }
-    let is_lost = seen.replica == NodePresence::Gone
-        || (seen.replica == NodePresence::Silent && seen.is_replica_lost);
+    let is_lost = observed.replica == NodePresence::Absent
+        || (observed.replica == NodePresence::Silent && observed.is_replica_lost);
     // The copies of the replica may be the only remaining data of the volume.
-    if !is_lost || seen.primary != NodePresence::Ready {
+    if !is_lost || observed.primary != NodePresence::Ready {
         return None;
     }
-    let node = match (seen.candidate, seen.replica) {
+    let node = match (observed.candidate, observed.replica) {
         (Some(node), _) => node,
-        (None, NodePresence::Gone) => {
+        (None, NodePresence::Absent) => {
             return Some(ReplicationStep::Wait(
                 "no other node can take the copies".to_owned(),
             ));
@@ -374,10 +378,10 @@ fn has_no_copy(record: &VolumeReplication) -> bool {
 
 /// Handles a node that refuses a copy, for instance because it has too few free bytes. A replica with copies stays the
 /// replica; otherwise another node is tried.
-fn choose_another(seen: &Observed<'_>, reason: &str) -> ReplicationStep {
-    let record = seen.record;
+fn choose_another(observed: &Observed<'_>, reason: &str) -> ReplicationStep {
+    let record = observed.record;
     let message = Some(reason.to_owned());
-    match (&record.successor, seen.candidate) {
+    match (&record.successor, observed.candidate) {
         (Some(_), Some(_)) => ReplicationStep::Write(VolumeReplication {
             message,
             ..record.replaced(record.replica.as_deref())
@@ -392,9 +396,9 @@ fn choose_another(seen: &Observed<'_>, reason: &str) -> ReplicationStep {
     }
 }
 
-fn choose_first(seen: &Observed<'_>) -> ReplicationStep {
-    let record = seen.record;
-    match seen.candidate {
+fn choose_first(observed: &Observed<'_>) -> ReplicationStep {
+    let record = observed.record;
+    match observed.candidate {
         Some(node) => ReplicationStep::Write(VolumeReplication {
             replica: Some(node.to_owned()),
             former: without(&record.former, node),
@@ -412,8 +416,8 @@ fn without(nodes: &[String], node: &str) -> Vec<String> {
 }
 
 /// Removes the copies of a node that had copies and has returned. A failure of that node does not delay the copies.
-fn retire(seen: &Observed<'_>) -> Option<ReplicationStep> {
-    let (record, retired) = (seen.record, &seen.answers.retired);
+fn retire(observed: &Observed<'_>) -> Option<ReplicationStep> {
+    let (record, retired) = (observed.record, &observed.answers.retired);
     let is_done = |node: &&String| matches!(retired.get(*node), Some(Some(_)));
     if let Some(node) = record.former.iter().find(is_done) {
         let holdings = retired.get(node)?.as_ref()?;
@@ -426,7 +430,7 @@ fn retire(seen: &Observed<'_>) -> Option<ReplicationStep> {
     }
     let mut left = record.former.iter();
     let node = left.find(|node| {
-        presence(seen, node) == NodePresence::Ready && !retired.contains_key(node.as_str())
+        presence(observed, node) == NodePresence::Ready && !retired.contains_key(node.as_str())
     })?;
     Some(ReplicationStep::Call(Call::Retire(node.clone())))
 }
@@ -447,8 +451,8 @@ fn newly_diverged(
 }
 
 /// Stage Promoting: while the proof is valid, the newest copy is chosen.
-fn promote(seen: &Observed<'_>) -> ReplicationStep {
-    let record = seen.record;
+fn promote(observed: &Observed<'_>) -> ReplicationStep {
+    let record = observed.record;
     // The epoch does not change, so that nodes still refuse steps of the epoch before.
     let back = |message: &str| {
         ReplicationStep::Write(VolumeReplication {
@@ -457,14 +461,14 @@ fn promote(seen: &Observed<'_>) -> ReplicationStep {
             ..record.clone()
         })
     };
-    if !seen.is_proven_dead || seen.users.on_primary {
+    if !observed.is_proven_dead || observed.users.on_primary {
         return back("the node of the primary returned before its replica was promoted");
     }
     let Some(node) = &record.replica else {
         return back("there is no replica");
     };
-    let Some(sealed) = &seen.answers.sealed else {
-        return call(seen, Call::Seal);
+    let Some(sealed) = &observed.answers.sealed else {
+        return call(observed, Call::Seal);
     };
     match newest_copy(record, sealed) {
         None => ReplicationStep::Write(VolumeReplication {
@@ -498,11 +502,11 @@ fn newest_copy(record: &VolumeReplication, sealed: &VolumeCopies) -> Option<i64>
 }
 
 /// Stage Promoted: the copy gets the name of the volume.
-fn settle(seen: &Observed<'_>) -> ReplicationStep {
-    let record = seen.record;
-    match (&record.recovery, seen.answers.promoted) {
+fn settle(observed: &Observed<'_>) -> ReplicationStep {
+    let record = observed.record;
+    match (&record.recovery, observed.answers.promoted) {
         (Some(recovery), false) => call(
-            seen,
+            observed,
             Call::Promote {
                 time: recovery.time,
             },
@@ -515,13 +519,14 @@ fn settle(seen: &Observed<'_>) -> ReplicationStep {
 }
 
 /// The claim was deleted: the copies are removed before the volume.
-fn forget(seen: &Observed<'_>) -> ReplicationStep {
-    let record = seen.record;
+fn forget(observed: &Observed<'_>) -> ReplicationStep {
+    let record = observed.record;
     let mut left = record.others().into_iter().filter(|node| {
-        presence(seen, node) != NodePresence::Gone && !seen.answers.forgotten.contains(*node)
+        presence(observed, node) != NodePresence::Absent
+            && !observed.answers.forgotten.contains(*node)
     });
     match left.next() {
-        Some(node) => call(seen, Call::Forget(node.to_owned())),
+        Some(node) => call(observed, Call::Forget(node.to_owned())),
         None => ReplicationStep::Write(VolumeReplication {
             stage: ReplicationStage::Ended,
             message: None,

@@ -162,7 +162,7 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     assert_eq!(chosen.successor.as_deref(), Some("three"));
     assert_eq!((chosen.replica.as_deref(), chosen.epoch), (Some("two"), 1));
     assert_eq!(
-        away(false, NodePresence::Gone, NodePresence::Ready),
+        away(false, NodePresence::Absent, NodePresence::Ready),
         ReplicationStep::Write(chosen.clone())
     );
     // The replica is not replaced yet, and not while its copies may be the only data.

@@ -13,6 +13,6 @@ pub use on_node::{ContentStep, Handle, plan_on_node};
 pub use snapshot::{ObservedSnapshot, SnapshotAction, SnapshotEvent, SnapshotPlan, plan_snapshot};
 
 /// The name of the stored snapshot, from the UID of its VolumeSnapshot.
-fn kept_name(uid: &str) -> String {
+fn stored_name(uid: &str) -> String {
     format!("snapshot-{uid}")
 }

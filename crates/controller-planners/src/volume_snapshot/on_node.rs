@@ -5,7 +5,7 @@ use resource_kinds::snapshot::{BEING_DELETED, CONTENT_PROTECTION, VolumeSnapshot
 use resource_kinds::storage::Driver;
 use resource_kinds::volume_fit::capacity;
 
-use super::kept_name;
+use super::stored_name;
 use crate::volume_expansion::bytes;
 
 /// The snapshot handle of the built-in drivers: `<node>/<name>`.
@@ -89,7 +89,7 @@ pub fn plan_on_node(
         // The snapshot may have been taken before a crash, without a write of the handle.
         (None, Some(uid)) => volume.map(|(_, on)| Handle {
             node: on.to_owned(),
-            name: kept_name(uid),
+            name: stored_name(uid),
         }),
         (None, None) => None,
     };

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use object_model::names;
+use thiserror::Error;
 
 const NAME: &str = "csi.storage.k8s.io/snapshotter-secret-name";
 const NAMESPACE: &str = "csi.storage.k8s.io/snapshotter-secret-namespace";
@@ -11,6 +12,21 @@ const OF_CONTENT: [&str; 2] = [
     "snapshot.storage.kubernetes.io/deletion-secret-name",
     "snapshot.storage.kubernetes.io/deletion-secret-namespace",
 ];
+
+/// The reason why the parameters of a class name no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum SecretError {
+    #[error("a secret needs both {NAME} and {NAMESPACE}")]
+    OneParameter,
+    #[error("{0:?} is not a valid namespace name")]
+    Namespace(String),
+    #[error("{0:?} is not a valid secret name")]
+    Name(String),
+    #[error("{0:?} has no end of a word")]
+    UnendedWord(String),
+    #[error("invalid tokens: [{0:?}]")]
+    UnknownWord(String),
+}
 
 /// The values of the variables that a class's parameters may contain, as `${WORD}`.
 pub(super) struct SecretParameters<'a> {
@@ -20,17 +36,15 @@ pub(super) struct SecretParameters<'a> {
 }
 
 /// The annotations of the content; empty for a class without a secret.
-///
-/// *Errors.* The reason why the class's parameters name no secret.
 pub(super) fn annotations(
     parameters: &BTreeMap<String, String>,
     words: &SecretParameters<'_>,
-) -> Result<Option<BTreeMap<String, String>>, String> {
+) -> Result<Option<BTreeMap<String, String>>, SecretError> {
     let parameter = |key: &str| parameters.get(key).filter(|value| !value.is_empty());
     let (name, namespace) = match (parameter(NAME), parameter(NAMESPACE)) {
         (None, None) => return Ok(None),
         (Some(name), Some(namespace)) => (name, namespace),
-        _ => return Err(format!("a secret needs both {NAME} and {NAMESPACE}")),
+        _ => return Err(SecretError::OneParameter),
     };
     // A user chooses the name of a snapshot, so the name must not decide the namespace of the secret.
     let of_namespace = [
@@ -45,25 +59,25 @@ pub(super) fn annotations(
     let namespace = filled(namespace, &of_namespace)?;
     let name = filled(name, &of_name)?;
     if !names::dns_label(&namespace).is_empty() {
-        return Err(format!("{namespace:?} is not a valid namespace name"));
+        return Err(SecretError::Namespace(namespace));
     }
     if !names::dns_subdomain(&name).is_empty() {
-        return Err(format!("{name:?} is not a valid secret name"));
+        return Err(SecretError::Name(name));
     }
     let keys = OF_CONTENT.map(str::to_owned);
     Ok(Some(keys.into_iter().zip([name, namespace]).collect()))
 }
 
 /// The text with each `${WORD}` replaced by its value.
-fn filled(template: &str, words: &[(&str, &str)]) -> Result<String, String> {
+fn filled(template: &str, words: &[(&str, &str)]) -> Result<String, SecretError> {
     let mut text = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("${") {
         let (word, next) = after
             .split_once('}')
-            .ok_or_else(|| format!("{template:?} has no end of a word"))?;
+            .ok_or_else(|| SecretError::UnendedWord(template.to_owned()))?;
         let value = words.iter().find(|(name, _)| *name == word);
-        let (_, value) = value.ok_or_else(|| format!("invalid tokens: [{word:?}]"))?;
+        let (_, value) = value.ok_or_else(|| SecretError::UnknownWord(word.to_owned()))?;
         text.push_str(before);
         text.push_str(value);
         rest = next;

@@ -4,15 +4,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use object_model::Quantity;
+use object_model::{IncompleteMetadata, Quantity, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, ContentSource, ContentSpec, DEFAULT_CLASS,
     SOURCE_PROTECTION, SnapshotError, SnapshotStatus, VolumeSnapshot, VolumeSnapshotClass,
     VolumeSnapshotContent,
 };
 use resource_kinds::storage::Driver;
+use thiserror::Error;
 
-use super::secret::{self, SecretParameters};
+use super::secret::{self, SecretError, SecretParameters};
 
 /// The observed state of one snapshot.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +44,7 @@ pub enum SnapshotAction {
     /// Write the snapshot's UID and class into a content that existed before the snapshot.
     BindContent {
         /// The snapshot's UID.
-        uid: String,
+        uid: Uid,
     },
     /// Mark the content so that its data is deleted with it, and delete it.
     DeleteContent,
@@ -73,11 +75,14 @@ pub struct SnapshotPlan {
 }
 
 /// Plans the writes for a snapshot.
-pub fn plan_snapshot(view: &ObservedSnapshot<'_>, now: Timestamp) -> SnapshotPlan {
+pub fn plan_snapshot(
+    view: &ObservedSnapshot<'_>,
+    now: Timestamp,
+) -> Result<SnapshotPlan, IncompleteMetadata> {
     let mut plan = SnapshotPlan::default();
     if view.snapshot.metadata.deletion_timestamp.is_some() {
-        end(view, &mut plan);
-        return plan;
+        end(view, &mut plan)?;
+        return Ok(plan);
     }
     let mut finalizers = finalizers_of(view.snapshot);
     let before = finalizers.len();
@@ -88,7 +93,7 @@ pub fn plan_snapshot(view: &ObservedSnapshot<'_>, now: Timestamp) -> SnapshotPla
     }
     if finalizers.len() != before {
         plan.actions.push(SnapshotAction::SetFinalizers(finalizers));
-        return plan;
+        return Ok(plan);
     }
     let source = &view.snapshot.spec.source;
     let bound = match (
@@ -97,27 +102,75 @@ pub fn plan_snapshot(view: &ObservedSnapshot<'_>, now: Timestamp) -> SnapshotPla
     ) {
         (Some(name), _) => bind_existing(view, name, &mut plan),
         (None, Some(claim)) => bind_new(view, claim, &mut plan),
-        (None, None) => Err(Fault::new("SnapshotValidationError", "it has no source")),
+        (None, None) => Err(Fault::NoSource),
     };
     match bound {
-        Ok(Some(content)) => follow(view, content, &mut plan),
+        Ok(Some(content)) => follow(view, content, &mut plan)?,
         Ok(None) => {}
-        Err(fault) => fail(view, fault, now, &mut plan),
+        Err(Fault::Identity(error)) => return Err(error),
+        Err(fault) => fail(view, &fault, now, &mut plan),
     }
-    plan
+    Ok(plan)
 }
 
 /// The reason why a snapshot cannot proceed.
-struct Fault {
-    reason: &'static str,
-    message: String,
+#[derive(Debug, Error)]
+enum Fault {
+    #[error("it has no source")]
+    NoSource,
+    #[error("VolumeSnapshotContent is missing: {0}")]
+    NamedContentMissing(String),
+    /// The content existed and was deleted.
+    #[error("VolumeSnapshotContent is missing")]
+    ContentMissing,
+    #[error("VolumeSnapshotContent {0} is bound to another snapshot")]
+    ContentMisbound(String),
+    #[error("VolumeSnapshotContent {0} was made for a snapshot of a claim")]
+    ContentMismatch(String),
+    #[error(
+        "failed to get snapshot class with error volumesnapshotclass.snapshot.storage.k8s.io {0:?} not found"
+    )]
+    NoClass(String),
+    #[error("cannot find default snapshot class for driver {0}")]
+    NoDefaultClass(String),
+    #[error("{0} default snapshot classes were found")]
+    ManyDefaultClasses(usize),
+    #[error("{0}")]
+    CreationFailed(#[from] CreationFault),
+    #[error(transparent)]
+    Identity(#[from] IncompleteMetadata),
+}
+
+/// The reason why the content for a snapshot of a claim cannot be created.
+#[derive(Debug, Error)]
+enum CreationFault {
+    #[error(
+        "failed to get input parameters to create snapshot: persistentvolumeclaim {0:?} not found"
+    )]
+    NoClaim(String),
+    #[error("the PVC {0} is not yet bound to a PV, will not attempt to take a snapshot")]
+    UnboundClaim(String),
+    #[error("the volume of claim {0} was not made by a provisioner that makes snapshots")]
+    NoProvisioner(String),
+    #[error("the class is of driver {class}, the volume of driver {volume}")]
+    OtherDriver { class: String, volume: String },
+    #[error("failed to get input parameters to create snapshot: {0}")]
+    Secret(#[from] SecretError),
 }
 
 impl Fault {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
+    /// The reason of the event.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NoSource | Self::Identity(_) => "SnapshotValidationError",
+            Self::NamedContentMissing(_) | Self::ContentMissing => "SnapshotContentMissing",
+            Self::ContentMisbound(_) => "SnapshotContentMisbound",
+            Self::ContentMismatch(_) => "SnapshotContentMismatch",
+            Self::NoClass(_) => "GetSnapshotClassFailed",
+            Self::NoDefaultClass(_) | Self::ManyDefaultClasses(_) => {
+                "SetDefaultSnapshotClassFailed"
+            }
+            Self::CreationFailed(_) => "SnapshotContentCreationFailed",
         }
     }
 }
@@ -128,30 +181,22 @@ fn bind_existing<'v>(
     name: &str,
     plan: &mut SnapshotPlan,
 ) -> Result<Option<&'v VolumeSnapshotContent>, Fault> {
-    let content = view.content.ok_or_else(|| {
-        let text = "VolumeSnapshotContent is missing";
-        Fault::new("SnapshotContentMissing", format!("{text}: {name}"))
-    })?;
+    let content = view
+        .content
+        .ok_or_else(|| Fault::NamedContentMissing(name.to_owned()))?;
     let (reference, metadata) = (&content.spec.volume_snapshot_ref, &view.snapshot.metadata);
-    let meant = reference.name == metadata.name
+    let uid = metadata.object_uid()?;
+    let is_of_snapshot = reference.name == metadata.name
         && reference.namespace == metadata.namespace
-        && (reference.uid.is_none() || reference.uid == metadata.uid);
-    if !meant {
-        return Err(Fault::new(
-            "SnapshotContentMisbound",
-            format!("VolumeSnapshotContent {name} is bound to another snapshot"),
-        ));
+        && reference.uid.as_deref().is_none_or(|text| uid == *text);
+    if !is_of_snapshot {
+        return Err(Fault::ContentMisbound(name.to_owned()));
     }
     if content.spec.source.snapshot_handle.is_none() {
-        return Err(Fault::new(
-            "SnapshotContentMismatch",
-            format!("VolumeSnapshotContent {name} was made for a snapshot of a claim"),
-        ));
+        return Err(Fault::ContentMismatch(name.to_owned()));
     }
     if reference.uid.is_none() {
-        plan.actions.push(SnapshotAction::BindContent {
-            uid: metadata.uid.clone().unwrap_or_default(),
-        });
+        plan.actions.push(SnapshotAction::BindContent { uid });
         return Ok(None);
     }
     Ok(Some(content))
@@ -164,80 +209,60 @@ fn bind_new<'v>(
     plan: &mut SnapshotPlan,
 ) -> Result<Option<&'v VolumeSnapshotContent>, Fault> {
     let metadata = &view.snapshot.metadata;
+    let uid = metadata.object_uid()?;
     if let Some(content) = view.content {
-        if content.spec.volume_snapshot_ref.uid != metadata.uid {
-            let name = content.metadata.name.as_deref().unwrap_or_default();
-            return Err(Fault::new(
-                "SnapshotContentMisbound",
-                format!("VolumeSnapshotContent {name} is bound to another snapshot"),
-            ));
+        if !is_of_snapshot(content, &uid) {
+            let name = content.metadata.object_name()?.to_owned();
+            return Err(Fault::ContentMisbound(name));
         }
         return Ok(Some(content));
     }
     let status = view.snapshot.status.as_ref();
     if status.is_some_and(|status| status.bound_volume_snapshot_content_name.is_some()) {
         // The content existed and was deleted: a new content would have other data.
-        return Err(Fault::new(
-            "SnapshotContentMissing",
-            "VolumeSnapshotContent is missing",
-        ));
+        return Err(Fault::ContentMissing);
     }
-    let failed = |message: String| Fault::new("SnapshotContentCreationFailed", message);
-    let claim_of_snapshot = view.claim.ok_or_else(|| {
-        failed(format!(
-            "failed to get input parameters to create snapshot: \
-             persistentvolumeclaim {claim:?} not found"
-        ))
-    })?;
+    let claim_of_snapshot = view
+        .claim
+        .ok_or_else(|| CreationFault::NoClaim(claim.to_owned()))?;
     let phase = claim_of_snapshot
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     let volume = view.volume.filter(|_| phase == Some("Bound"));
-    let volume = volume.ok_or_else(|| {
-        failed(format!(
-            "the PVC {claim} is not yet bound to a PV, will not attempt to take a snapshot"
-        ))
-    })?;
-    let driver = provisioner(volume).ok_or_else(|| {
-        failed(format!(
-            "the volume of claim {claim} was not made by a provisioner that makes snapshots"
-        ))
-    })?;
+    let volume = volume.ok_or_else(|| CreationFault::UnboundClaim(claim.to_owned()))?;
+    let driver =
+        provisioner(volume).ok_or_else(|| CreationFault::NoProvisioner(claim.to_owned()))?;
     let class = match &view.snapshot.spec.volume_snapshot_class_name {
         Some(name) => view.class(name)?,
         None => {
             let class = view.default_class(driver)?;
-            let name = class.metadata.name.clone().unwrap_or_default();
+            let name = class.metadata.object_name()?.to_owned();
             plan.actions.push(SnapshotAction::AssignClass(name));
             return Ok(None);
         }
     };
     if class.driver != driver {
-        return Err(failed(format!(
-            "the class is of driver {}, the volume of driver {driver}",
-            class.driver
-        )));
+        return Err(Fault::CreationFailed(CreationFault::OtherDriver {
+            class: class.driver.clone(),
+            volume: driver.to_owned(),
+        }));
     }
-    let mut content = content(view.snapshot, volume, class);
+    let mut content = content(view.snapshot, &uid, volume, class);
     let words = SecretParameters {
-        content: content.metadata.name.as_deref().unwrap_or_default(),
-        snapshot: metadata.name.as_deref().unwrap_or_default(),
-        namespace: metadata.namespace.as_deref().unwrap_or_default(),
+        content: content.metadata.object_name()?,
+        snapshot: metadata.object_name()?,
+        namespace: metadata.object_namespace()?,
     };
     let secret = secret::annotations(&class.parameters, &words);
-    content.metadata.annotations = secret.map_err(|why| {
-        failed(format!(
-            "failed to get input parameters to create snapshot: {why}"
-        ))
-    })?;
+    content.metadata.annotations = secret.map_err(CreationFault::Secret)?;
     plan.notes.push(SnapshotEvent {
         warning: false,
         reason: "CreatingSnapshot",
         message: format!(
             "Waiting for a snapshot {}/{} to be created by the CSI driver.",
-            metadata.namespace.as_deref().unwrap_or_default(),
-            metadata.name.as_deref().unwrap_or_default()
+            metadata.object_namespace()?,
+            metadata.object_name()?
         ),
     });
     plan.actions
@@ -249,15 +274,7 @@ impl<'v> ObservedSnapshot<'v> {
     fn class(&self, name: &str) -> Result<&'v VolumeSnapshotClass, Fault> {
         let mut classes = self.classes.iter();
         let existing = classes.find(|class| class.metadata.name.as_deref() == Some(name));
-        existing.ok_or_else(|| {
-            Fault::new(
-                "GetSnapshotClassFailed",
-                format!(
-                    "failed to get snapshot class with error \
-                     volumesnapshotclass.snapshot.storage.k8s.io {name:?} not found"
-                ),
-            )
-        })
+        existing.ok_or_else(|| Fault::NoClass(name.to_owned()))
     }
 
     fn default_class(&self, driver: &str) -> Result<&'v VolumeSnapshotClass, Fault> {
@@ -272,13 +289,8 @@ impl<'v> ObservedSnapshot<'v> {
             .collect();
         match marked.as_slice() {
             [class] => Ok(class),
-            classes => Err(Fault::new(
-                "SetDefaultSnapshotClassFailed",
-                match classes.len() {
-                    0 => format!("cannot find default snapshot class for driver {driver}"),
-                    many => format!("{many} default snapshot classes were found"),
-                },
-            )),
+            [] => Err(Fault::NoDefaultClass(driver.to_owned())),
+            classes => Err(Fault::ManyDefaultClasses(classes.len())),
         }
     }
 }
@@ -304,15 +316,15 @@ fn handle(volume: &PersistentVolume) -> Option<String> {
 /// The content for a snapshot of a claim.
 fn content(
     snapshot: &VolumeSnapshot,
+    uid: &Uid,
     volume: &PersistentVolume,
     class: &VolumeSnapshotClass,
 ) -> VolumeSnapshotContent {
     let metadata = &snapshot.metadata;
-    let uid = metadata.uid.clone().unwrap_or_default();
     let spec = volume.spec.as_ref();
     VolumeSnapshotContent {
         metadata: ObjectMeta {
-            name: Some(content_name(&uid)),
+            name: Some(content_name(uid)),
             finalizers: Some(vec![CONTENT_PROTECTION.to_owned()]),
             ..ObjectMeta::default()
         },
@@ -330,7 +342,7 @@ fn content(
                 kind: Some("VolumeSnapshot".to_owned()),
                 namespace: metadata.namespace.clone(),
                 name: metadata.name.clone(),
-                uid: Some(uid),
+                uid: Some(uid.to_string()),
                 ..ObjectReference::default()
             },
         },
@@ -338,24 +350,35 @@ fn content(
     }
 }
 
-fn content_name(uid: &str) -> String {
+/// Whether the content is reserved for the snapshot of that UID.
+fn is_of_snapshot(content: &VolumeSnapshotContent, uid: &Uid) -> bool {
+    let reserved_for = content.spec.volume_snapshot_ref.uid.as_deref();
+    reserved_for.is_some_and(|text| *uid == *text)
+}
+
+fn content_name(uid: &Uid) -> String {
     format!("snapcontent-{uid}")
 }
 
 impl ObservedSnapshot<'_> {
     /// The name of the content that a snapshot has, or would get.
-    pub fn content_name(snapshot: &VolumeSnapshot) -> String {
+    pub fn content_name(snapshot: &VolumeSnapshot) -> Result<String, IncompleteMetadata> {
         let status = snapshot.status.as_ref();
         let bound = status.and_then(|status| status.bound_volume_snapshot_content_name.clone());
         let named = snapshot.spec.source.volume_snapshot_content_name.clone();
-        bound
-            .or(named)
-            .unwrap_or_else(|| content_name(snapshot.metadata.uid.as_deref().unwrap_or_default()))
+        match bound.or(named) {
+            Some(name) => Ok(name),
+            None => Ok(content_name(&snapshot.metadata.object_uid()?)),
+        }
     }
 }
 
 /// Copies the content's status to the snapshot.
-fn follow(view: &ObservedSnapshot<'_>, content: &VolumeSnapshotContent, plan: &mut SnapshotPlan) {
+fn follow(
+    view: &ObservedSnapshot<'_>,
+    content: &VolumeSnapshotContent,
+    plan: &mut SnapshotPlan,
+) -> Result<(), IncompleteMetadata> {
     let stored = view.snapshot.status.clone().unwrap_or_default();
     let of_content = content.status.clone().unwrap_or_default();
     let created = of_content
@@ -386,7 +409,7 @@ fn follow(view: &ObservedSnapshot<'_>, content: &VolumeSnapshotContent, plan: &m
         });
     }
     if became_ready {
-        let name = view.snapshot.metadata.name.as_deref().unwrap_or_default();
+        let name = view.snapshot.metadata.object_name()?;
         plan.notes.push(SnapshotEvent {
             warning: false,
             reason: "SnapshotReady",
@@ -400,17 +423,17 @@ fn follow(view: &ObservedSnapshot<'_>, content: &VolumeSnapshotContent, plan: &m
         plan.actions
             .push(SnapshotAction::SetStatus(Box::new(status)));
     }
+    Ok(())
 }
 
-fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut SnapshotPlan) {
-    plan.waiting_on = Some(fault.message.clone());
+fn fail(view: &ObservedSnapshot<'_>, fault: &Fault, now: Timestamp, plan: &mut SnapshotPlan) {
+    plan.waiting_on = Some(fault.to_string());
     let stored = view.snapshot.status.clone().unwrap_or_default();
-    let message = match fault.reason {
-        "SnapshotContentCreationFailed" => format!(
-            "Failed to create snapshot content with error {}",
-            fault.message
-        ),
-        _ => fault.message,
+    let message = match fault {
+        Fault::CreationFailed(fault) => {
+            format!("Failed to create snapshot content with error {fault}")
+        }
+        fault => fault.to_string(),
     };
     let is_stored = stored
         .error
@@ -430,7 +453,7 @@ fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut Sn
     };
     plan.notes.push(SnapshotEvent {
         warning: true,
-        reason: fault.reason,
+        reason: fault.reason(),
         message,
     });
     plan.actions
@@ -438,11 +461,11 @@ fn fail(view: &ObservedSnapshot<'_>, fault: Fault, now: Timestamp, plan: &mut Sn
 }
 
 /// The plan for a snapshot that is being deleted: its content is deleted first, if the policy demands it.
-fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) {
+fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) -> Result<(), IncompleteMetadata> {
     let finalizers = finalizers_of(view.snapshot);
-    let ours = |name: &&String| *name == SOURCE_PROTECTION || *name == BOUND_PROTECTION;
-    if !finalizers.iter().any(|name| ours(&name)) {
-        return;
+    let is_of_controller = |name: &&String| *name == SOURCE_PROTECTION || *name == BOUND_PROTECTION;
+    if !finalizers.iter().any(|name| is_of_controller(&name)) {
+        return Ok(());
     }
     if let Some(claim) = view.restoring {
         let text = format!("claim {claim}, which is being made from it");
@@ -452,12 +475,10 @@ fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) {
             reason: "SnapshotDeletePending",
             message: "Snapshot is being used to restore a PVC".to_owned(),
         });
-        return;
+        return Ok(());
     }
-    let uid = &view.snapshot.metadata.uid;
-    let content = view
-        .content
-        .filter(|content| content.spec.volume_snapshot_ref.uid == *uid);
+    let uid = view.snapshot.metadata.object_uid()?;
+    let content = view.content.filter(|content| is_of_snapshot(content, &uid));
     if let Some(content) = content
         && content.spec.deletion_policy == "Delete"
     {
@@ -467,11 +488,15 @@ fn end(view: &ObservedSnapshot<'_>, plan: &mut SnapshotPlan) {
         if !marked || content.metadata.deletion_timestamp.is_none() {
             plan.actions.push(SnapshotAction::DeleteContent);
         }
-        return;
+        return Ok(());
     }
-    let rest = finalizers.iter().filter(|name| !ours(name)).cloned();
+    let rest = finalizers
+        .iter()
+        .filter(|name| !is_of_controller(name))
+        .cloned();
     plan.actions
         .push(SnapshotAction::SetFinalizers(rest.collect()));
+    Ok(())
 }
 
 fn finalizers_of(snapshot: &VolumeSnapshot) -> Vec<String> {

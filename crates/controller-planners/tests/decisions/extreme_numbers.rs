@@ -340,6 +340,7 @@ fn budgets_and_nodes_are_planned_with_any_number() {
             {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute",
                 "timeAdded": "2026-01-01T00:00:00Z"}]}});
         let observed = node_lifecycle::Observed {
+            name: "n".into(),
             node: Arc::new(typed(node)),
             silent_for: heard.duration_since(Timestamp::UNIX_EPOCH),
             grace: node_lifecycle::GRACE,

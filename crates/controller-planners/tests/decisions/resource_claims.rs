@@ -53,7 +53,7 @@ fn steps(pod: &Pod, claims: &[Arc<ResourceClaim>], with_template: bool) -> Vec<P
             .find(|claim| claim.metadata.name.as_deref() == Some(name))
             .cloned()
     };
-    plan_pod(pod, find, |_| with_template.then(template))
+    plan_pod(pod, find, |_| with_template.then(template)).unwrap()
 }
 
 fn made(pod: &Pod) -> ResourceClaim {
@@ -170,8 +170,8 @@ fn reserved(finalizers: Value, users: &[&str]) -> Arc<ResourceClaim> {
 fn seen(name: &str, _: &str) -> ConsumerState {
     match name.split('-').next() {
         Some("lives") => ConsumerState::Living,
-        Some("over") => ConsumerState::Over,
-        Some("gone") => ConsumerState::Gone,
+        Some("over") => ConsumerState::Ended,
+        Some("gone") => ConsumerState::Absent,
         _ => ConsumerState::Unknown,
     }
 }

@@ -66,7 +66,7 @@ impl World {
             classes: &classes,
             restoring: self.restoring,
         };
-        plan_snapshot(&view, Timestamp::UNIX_EPOCH)
+        plan_snapshot(&view, Timestamp::UNIX_EPOCH).unwrap()
     }
 
     /// The content that a plan creates.
@@ -217,7 +217,7 @@ fn a_content_that_was_there_first_is_bound_to_the_snapshot_that_it_names() {
             "volumeSnapshotRef": {"namespace": "d", "name": "s"}}});
     world.content = Some(content.clone());
     let bind = SnapshotAction::BindContent {
-        uid: "u1".to_owned(),
+        uid: "u1".parse().unwrap(),
     };
     assert_eq!(world.plan().actions, [bind]);
     let find = ContentStep::Find {

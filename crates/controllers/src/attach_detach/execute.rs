@@ -13,6 +13,8 @@ use k8s_openapi::api::storage::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use kube_api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
+use object_model::Uid;
+use resource_kinds::MetadataIdentity;
 
 use super::Error;
 use super::observe::Observed;
@@ -27,7 +29,7 @@ pub(super) struct Executor {
     recorder: Recorder,
     /// The UIDs of the attachments that this leader has created or claimed, and of the Nodes that this leader has
     /// written.
-    own: Mutex<BTreeSet<String>>,
+    written: Mutex<BTreeSet<Uid>>,
 }
 
 impl Executor {
@@ -35,7 +37,7 @@ impl Executor {
         Self {
             client,
             recorder,
-            own: Mutex::default(),
+            written: Mutex::default(),
         }
     }
 
@@ -45,8 +47,15 @@ impl Executor {
 
     /// The UIDs of the attachments that this leader has created or claimed, and of the Nodes that this leader has
     /// written.
-    pub fn own(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn written(&self) -> MutexGuard<'_, BTreeSet<Uid>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the UID of a deleted object from [`written`](Self::written).
+    pub fn forget(&self, deleted: &ObjectMeta) {
+        if let Ok(uid) = deleted.object_uid() {
+            self.written().remove(&uid);
+        }
     }
 
     /// Executes the steps; returns whether a write was refused because the observed version was old.
@@ -93,7 +102,9 @@ impl Executor {
                     .create(&PostParams::default(), &attachment)
                     .await;
                 match created {
-                    Ok(created) => self.own().extend(created.metadata.uid),
+                    Ok(created) => {
+                        self.written().insert(created.metadata.object_uid()?);
+                    }
                     Err(error) if refusal(&error) == WriteRefusal::AlreadyExists => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -107,7 +118,7 @@ impl Executor {
                 let params = PatchParams::default();
                 let written = attachments.patch(&name, &params, &patch).await;
                 match unless_outrun(written)?.is_some() {
-                    true => self.own().insert(uid),
+                    true => self.written().insert(uid),
                     false => return Ok(true),
                 };
             }
@@ -115,35 +126,35 @@ impl Executor {
                 let Some(node) = &observed.node else {
                     return Ok(false);
                 };
-                let version = &node.metadata.resource_version;
+                let version = node.metadata.object_version()?;
                 let patch = json!({"metadata": {"annotations": {CLAIMED_AT: version}}});
                 return self.write_node(node, patch, "").await;
             }
             AttachDetachAction::Detach { name, uid, version } => {
                 tracing::info!(attachment = name, node = observed.view.name, "detach");
                 let how = Delete {
-                    resource_version: Some(version),
-                    ..Delete::of_uid(&uid)
+                    resource_version: Some(version.to_string()),
+                    ..Delete::of_uid(uid.as_str())
                 };
                 // Without a response the deletion may be executed later: then the attachment must be claimed first.
-                self.own().remove(&uid);
+                self.written().remove(&uid);
                 delete(&attachments, &name, how).await?;
             }
             AttachDetachAction::Failed { volume, error } => {
                 let volume = &volume.volume;
                 let message =
                     format!("AttachVolume.Attach failed for volume \"{volume}\" : {error}");
-                self.tell_users(observed, volume, &message);
+                self.report_to_users(observed, volume, &message);
             }
             AttachDetachAction::Refuse { volume, nodes } => {
-                let message = multi_attach(&volume.volume, &nodes, &observed.gone);
-                self.tell_users(observed, &volume.volume, &message);
+                let message = multi_attach(&volume.volume, &nodes, &observed.deleted_nodes);
+                self.report_to_users(observed, &volume.volume, &message);
             }
         }
         Ok(false)
     }
 
-    fn tell_users(&self, observed: &Observed, volume: &str, message: &str) {
+    fn report_to_users(&self, observed: &Observed, volume: &str, message: &str) {
         for pod in observed.users.get(volume).into_iter().flatten() {
             let warning = EventType::Warning;
             self.recorder
@@ -186,23 +197,24 @@ impl Executor {
         subresource: &str,
     ) -> Result<bool, Error> {
         let meta = &node.metadata;
-        patch["metadata"]["uid"] = meta.uid.clone().into();
-        patch["metadata"]["resourceVersion"] = meta.resource_version.clone().into();
-        let (name, uid) = (
-            meta.name.clone().unwrap_or_default(),
-            meta.uid.clone().unwrap_or_default(),
+        let (name, uid, version) = (
+            meta.object_name()?,
+            meta.object_uid()?,
+            meta.object_version()?,
         );
+        patch["metadata"]["uid"] = json!(uid);
+        patch["metadata"]["resourceVersion"] = json!(version);
         let nodes: Api<Node> = Api::all(self.client.clone());
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         // Without a response the write may be executed later: then the Node must be written once more.
-        self.own().remove(&uid);
+        self.written().remove(&uid);
         let written = match subresource {
-            "status" => nodes.patch_status(&name, &params, &patch).await,
-            _ => nodes.patch(&name, &params, &patch).await,
+            "status" => nodes.patch_status(name, &params, &patch).await,
+            _ => nodes.patch(name, &params, &patch).await,
         };
         let is_written = unless_outrun(written)?.is_some();
         if is_written {
-            self.own().insert(uid);
+            self.written().insert(uid);
         }
         Ok(!is_written)
     }

@@ -6,15 +6,17 @@ mod observe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller_framework::{Cache, Index, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{Cache, Index, ObjectChange, Queue, ReconcileResult, object_key};
 use controller_planners::attach_detach::{AttachDetachAction, needs_proof, plan};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use kube_api_client::Api;
+use object_model::{IncompleteMetadata, ObjectKey};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use crate::node_proof::proof;
+use crate::volume_binding::claim_of;
 use execute::{CLAIMED_AT, Executor};
 use observe::Observed;
 
@@ -30,6 +32,8 @@ pub(crate) enum Error {
     /// The server refused the request or did not respond.
     #[error("write or look up an attachment")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a Node or an attachment")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 struct AttachDetach {
@@ -90,13 +94,12 @@ impl controller_framework::Controller for AttachDetach {
                 }
                 Some(change) = nodes.next() => if concerns(&change) {
                     if let ObjectChange::Deleted(deleted) = &change {
-                        self.executor.own().remove(&name(&deleted.metadata.uid));
+                        self.executor.forget(&deleted.metadata);
                     }
-                    queue.add(name(&change.object().metadata.name));
+                    queue.add(object_key(&**change.object()).name.to_string());
                 },
                 Some(change) = claims.next() => {
-                    let meta = &change.object().metadata;
-                    for node in self.nodes_of_claim(&name(&meta.namespace), &name(&meta.name)) {
+                    for node in self.nodes_of_claim(&object_key(&**change.object())) {
                         queue.add(node);
                     }
                 }
@@ -107,7 +110,7 @@ impl controller_framework::Controller for AttachDetach {
                 }
                 Some(change) = attachments.next() => {
                     if let ObjectChange::Deleted(deleted) = &change {
-                        self.executor.own().remove(&name(&deleted.metadata.uid));
+                        self.executor.forget(&deleted.metadata);
                     }
                     let spec = &change.object().spec;
                     queue.add(spec.node_name.clone());
@@ -120,7 +123,7 @@ impl controller_framework::Controller for AttachDetach {
                 }
                 Some(_) = drivers.next() => {
                     for node in caches.nodes.list() {
-                        queue.add(name(&node.metadata.name));
+                        queue.add(object_key(&*node).name.to_string());
                     }
                 }
                 else => return,
@@ -129,7 +132,7 @@ impl controller_framework::Controller for AttachDetach {
     }
 
     async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
-        let mut observed = self.observe(key);
+        let mut observed = self.observe(key)?;
         let mut waits = false;
         let mut actions = self.decide(&mut observed, &mut waits).await?;
         if actions
@@ -139,7 +142,7 @@ impl controller_framework::Controller for AttachDetach {
             // The cached Node may be older than this controller's last write to the Node.
             let nodes: Api<Node> = Api::all(self.executor.client().clone());
             let node = nodes.get_opt(key).await?.map(Arc::new);
-            observed.with_node(node, &self.executor.own());
+            observed.with_node(node, &self.executor.written())?;
             actions = self.decide(&mut observed, &mut waits).await?;
         }
         let is_outrun = self.executor.execute(&observed, actions).await?;
@@ -169,28 +172,22 @@ impl AttachDetach {
     /// The nodes of the pods that use the volume of a driver.
     fn nodes_of(&self, volume: &PersistentVolume) -> Vec<String> {
         let spec = volume.spec.as_ref();
-        let Some(spec) = spec.filter(|spec| spec.csi.is_some()) else {
+        if spec.is_none_or(|spec| spec.csi.is_none()) {
             return Vec::new();
-        };
-        let Some(claim) = &spec.claim_ref else {
-            return Vec::new();
-        };
-        self.nodes_of_claim(&name(&claim.namespace), &name(&claim.name))
+        }
+        let claim = claim_of(volume);
+        claim.map_or_else(Vec::new, |claim| self.nodes_of_claim(&claim))
     }
 
-    fn nodes_of_claim(&self, namespace: &str, claim: &str) -> Vec<String> {
-        let pods = self.context.caches.pods.list_in(namespace);
+    fn nodes_of_claim(&self, claim: &ObjectKey) -> Vec<String> {
+        let pods = self.context.caches.pods.list_in(&claim.namespace);
         let users = pods
             .iter()
-            .filter(|pod| pod.claims.iter().any(|used| *used.name == *claim));
+            .filter(|pod| pod.claims.iter().any(|used| *used.name == *claim.name));
         users
             .filter_map(|pod| pod.node.as_ref().map(|node| node.to_string()))
             .collect()
     }
-}
-
-fn name(text: &Option<String>) -> String {
-    text.clone().unwrap_or_default()
 }
 
 /// Whether a change of a Node is about volumes, taints, a write of this controller, or the Node as a whole.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use controller_planners::attach_detach::{Attachment, Node as NodeState, ObservedNode, Volume};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeSpec};
+use object_model::{IncompleteMetadata, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use sha2::{Digest, Sha256};
 
@@ -19,35 +21,39 @@ pub(super) struct Observed {
     /// The pods that need a volume, by PersistentVolume.
     pub users: BTreeMap<String, Vec<Arc<PodView>>>,
     /// The nodes with attachments whose Node object was deleted.
-    pub gone: BTreeSet<String>,
+    pub deleted_nodes: BTreeSet<String>,
 }
 
 impl Observed {
     /// Replaces the Node by another version; `written` are the UIDs of the objects that this leader has written.
-    pub fn with_node(&mut self, node: Option<Arc<Node>>, written: &BTreeSet<String>) {
-        self.view.node = node.as_deref().map(|node| state(node, written));
+    pub fn with_node(
+        &mut self,
+        node: Option<Arc<Node>>,
+        written: &BTreeSet<Uid>,
+    ) -> Result<(), IncompleteMetadata> {
+        self.view.node = node
+            .as_deref()
+            .map(|node| state(node, written))
+            .transpose()?;
         self.node = node;
+        Ok(())
     }
 }
 
-fn state(node: &Node, written: &BTreeSet<String>) -> NodeState {
+fn state(node: &Node, written: &BTreeSet<Uid>) -> Result<NodeState, IncompleteMetadata> {
     let status = node.status.as_ref();
     let in_use = status.and_then(|status| status.volumes_in_use.as_ref());
     let attached = status.and_then(|status| status.volumes_attached.as_ref());
     let attached = attached.into_iter().flatten();
-    NodeState {
+    Ok(NodeState {
         in_use: in_use.into_iter().flatten().cloned().collect(),
         attached: attached.map(|volume| volume.name.clone()).collect(),
-        is_own: node
-            .metadata
-            .uid
-            .as_ref()
-            .is_some_and(|uid| written.contains(uid)),
-    }
+        is_own: written.contains(&node.metadata.object_uid()?),
+    })
 }
 
 impl AttachDetach {
-    pub(super) fn observe(&self, name: &str) -> Observed {
+    pub(super) fn observe(&self, name: &str) -> Result<Observed, IncompleteMetadata> {
         let caches = &self.context.caches;
         let node = caches.nodes.get("", name);
         let mut desired = BTreeMap::new();
@@ -60,7 +66,7 @@ impl AttachDetach {
                 let claim = caches.claims.get(&pod.namespace, &claim.name);
                 let volume = claim.and_then(|claim| volume_of(&claim));
                 let volume = volume.and_then(|volume| caches.volumes.get("", &volume));
-                let Some((attachment, volume)) = volume.and_then(|v| self.wanted(name, &v)) else {
+                let Some((attachment, volume)) = volume.and_then(|v| self.desired(name, &v)) else {
                     continue;
                 };
                 let of_volume = users.entry(volume.volume.clone()).or_default();
@@ -83,13 +89,13 @@ impl AttachDetach {
             let unique_name = cached_volume.as_ref().and_then(|volume| ids(volume));
             let unique_name = unique_name.map(|(driver, handle)| unique_name_of(&driver, &handle));
             let meta = &existing.metadata;
-            let uid = meta.uid.clone().unwrap_or_default();
+            let uid = meta.object_uid()?;
             let status = existing.status.as_ref();
             let error = status.and_then(|status| status.attach_error.as_ref());
             attachments.push(Attachment {
-                name: meta.name.clone().unwrap_or_default(),
-                version: meta.resource_version.clone().unwrap_or_default(),
-                is_own: self.executor.own().contains(&uid),
+                name: meta.object_name()?.to_owned(),
+                version: meta.object_version()?,
+                is_own: self.executor.written().contains(&uid),
                 uid,
                 node: name.to_owned(),
                 volume: volume.clone(),
@@ -100,28 +106,29 @@ impl AttachDetach {
             });
         }
         let holders: BTreeSet<&String> = elsewhere.values().flatten().collect();
-        let is_gone = |node: &&&String| caches.nodes.get("", node).is_none();
-        let deleted = holders.iter().filter(is_gone);
+        let is_deleted = |node: &&&String| caches.nodes.get("", node).is_none();
+        let deleted = holders.iter().filter(is_deleted);
         let deleted = deleted.map(|node| (*node).clone()).collect();
-        Observed {
-            gone: deleted,
+        Ok(Observed {
+            deleted_nodes: deleted,
             view: ObservedNode {
                 name: name.to_owned(),
                 node: node
                     .as_deref()
-                    .map(|node| state(node, &self.executor.own())),
-                wanted: desired,
+                    .map(|node| state(node, &self.executor.written()))
+                    .transpose()?,
+                desired,
                 attachments,
                 elsewhere,
                 proof: None,
             },
             node,
             users,
-        }
+        })
     }
 
     /// The attachment that a volume needs, with its name; `None` if the driver attaches no volumes.
-    fn wanted(&self, node: &str, volume: &PersistentVolume) -> Option<(String, Volume)> {
+    fn desired(&self, node: &str, volume: &PersistentVolume) -> Option<(String, Volume)> {
         let (driver, handle) = ids(volume)?;
         let object = self.drivers.get("", &driver);
         let required = object.and_then(|object| object.spec.attach_required);

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, PostParams, ResourceExt, Written};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey};
 use tokio::time::Instant;
 
 use super::observe::Observer;
@@ -22,6 +22,8 @@ const SEEN_WITHIN: Duration = Duration::from_secs(5);
 pub(super) enum Error {
     #[error("write endpoints")]
     Api(#[source] kube_api_client::Error),
+    #[error("identity of a Service, a slice or Endpoints")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 pub(super) struct Executor {
@@ -108,8 +110,9 @@ impl Executor {
             let replaced = slices.replace_written(&name, params, slice);
             self.expect(key, OwnWrite::Slice, replaced.await?);
         }
-        for (name, uid) in &plan.delete {
-            guarded_writes::delete(slices, name, Delete::of_uid(uid)).await?;
+        for deleted in &plan.delete {
+            let how = Delete::of_uid(deleted.uid.as_str());
+            guarded_writes::delete(slices, &deleted.name, how).await?;
         }
         Ok(())
     }
@@ -132,8 +135,9 @@ impl Executor {
                 self.expect(key, OwnWrite::Endpoints, replaced.await?);
                 Ok(())
             }
-            EndpointsWrite::Delete { name, uid } => {
-                guarded_writes::delete(&api, &name, Delete::of_uid(uid))
+            EndpointsWrite::Delete(deleted) => {
+                let how = Delete::of_uid(deleted.uid.as_str());
+                guarded_writes::delete(&api, &deleted.name, how)
                     .await
                     .map(drop)
             }

@@ -101,7 +101,7 @@ impl controller_framework::Controller for Endpoints {
         let mut plan = decide(observed.pods.len(), || match rest {
             Some(_) => plan_slices(&observed),
             None => plan(&observed),
-        });
+        })?;
         let late = match (rest, plan.urgency_of_endpoints(&observed)) {
             (Some(rest), _) => Some(rest),
             (None, Some(urgency)) => self.pacing_of_endpoints.wait(key, urgency),

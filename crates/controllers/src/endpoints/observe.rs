@@ -102,9 +102,9 @@ fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
 
 /// The index term of a Service that selects pods.
 fn first_label(service: &Service) -> Vec<String> {
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = object_key(service).namespace;
     let first = selector(service).and_then(BTreeMap::first_key_value);
-    let term = first.map(|(key, value)| label_term(namespace, key, value));
+    let term = first.map(|(key, value)| label_term(&namespace, key, value));
     term.into_iter().collect()
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use controller_framework::{Queue, ReconcileResult, Recorder};
+use controller_framework::{Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube_api_client::guarded_writes::{WriteRefusal, found, refusal};
 use kube_api_client::{Api, PostParams};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey, Uid};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;
 
@@ -22,6 +22,8 @@ enum Error {
     /// The server refused the request or did not respond.
     #[error("make the claim of an ephemeral volume")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a pod")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 struct Worker {
@@ -61,11 +63,11 @@ impl controller_framework::Controller for Worker {
                     }
                 }
                 Some(change) = claims.next() => {
-                    let metadata = &change.object().metadata;
-                    let owners = metadata.owner_references.iter().flatten();
+                    let claim = object_key(&**change.object());
+                    let owners = change.object().metadata.owner_references.iter().flatten();
                     for owner in owners.filter(|owner| owner.kind == "Pod") {
-                        let namespace = metadata.namespace.clone().unwrap_or_default();
-                        queue.add(ObjectKey::new(namespace, owner.name.clone()));
+                        let namespace = claim.namespace.clone();
+                        queue.add(ObjectKey::new(namespace, owner.name.as_str()));
                     }
                 }
                 else => return,
@@ -77,7 +79,7 @@ impl controller_framework::Controller for Worker {
         let Some(view) = self.context.caches.pods.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };
-        if !self.lacks_claims(&view, key) {
+        if !self.lacks_claims(&view, key)? {
             return Ok(ReconcileResult::Done);
         }
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
@@ -88,7 +90,7 @@ impl controller_framework::Controller for Worker {
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(self.context.client.clone(), &key.namespace);
         let mut outcome = ReconcileResult::Done;
-        for step in plan(&pod, |name| claims.get(&key.namespace, name)) {
+        for step in plan(&pod, |name| claims.get(&key.namespace, name))? {
             match step {
                 ClaimAction::Create(claim) => {
                     match api.create(&PostParams::default(), &claim).await {
@@ -98,7 +100,7 @@ impl controller_framework::Controller for Worker {
                             outcome = ReconcileResult::RequeueAfter(RETRY);
                         }
                         Err(error) => {
-                            let name = claim.metadata.name.as_deref().unwrap_or_default();
+                            let name = object_key(&*claim).name;
                             let text = format!("create PVC {name}: {error}");
                             self.recorder.warning(&pod, FAILED_BINDING, text);
                             return Err(error.into());
@@ -116,12 +118,13 @@ impl controller_framework::Controller for Worker {
 }
 
 impl Worker {
-    fn lacks_claims(&self, pod: &PodView, key: &ObjectKey) -> bool {
+    fn lacks_claims(&self, pod: &PodView, key: &ObjectKey) -> Result<bool, IncompleteMetadata> {
+        let uid: Uid = pod.uid.parse()?;
         let mut ephemeral = pod.claims.iter().filter(|claim| claim.ephemeral);
-        !pod.is_deleting()
-            && ephemeral.any(|claim| {
-                let there = self.context.caches.claims.get(&key.namespace, &claim.name);
-                !there.is_some_and(|there| is_of_pod(&there, &pod.uid))
-            })
+        let lacks = |claim: &str| {
+            let existing = self.context.caches.claims.get(&key.namespace, claim);
+            existing.is_none_or(|existing| !is_of_pod(&existing, &uid))
+        };
+        Ok(!pod.is_deleting() && ephemeral.any(|claim| lacks(&claim.name)))
     }
 }

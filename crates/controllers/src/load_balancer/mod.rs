@@ -14,9 +14,10 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_api_client::guarded_writes::unless_outrun;
-use kube_api_client::{Api, Patch, PatchParams, ResourceExt};
+use kube_api_client::{Api, Patch, PatchParams};
 use object_model::ObjectKey;
 use object_model::listening::Listening;
+use resource_kinds::MetadataIdentity;
 use tokio::sync::watch;
 
 use crate::Context;
@@ -142,7 +143,7 @@ impl controller_framework::Controller for LoadBalancers {
                 failed += 1;
             } else if let Some(notice) = decision.notice {
                 if self.told().get(&key) != Some(&notice) {
-                    tell(&self.recorder, service, &notice);
+                    report(&self.recorder, service, &notice);
                 }
                 telling.insert(key, notice);
             }
@@ -172,18 +173,19 @@ async fn write(
     status: &LoadBalancerStatus,
 ) -> kube_api_client::Result<()> {
     let patch = json!({
-        "metadata": {"resourceVersion": service.metadata.resource_version},
+        "metadata": {"resourceVersion": service.metadata.object_version()?},
         "status": {"loadBalancer": {"ingress": status.ingress}},
     });
-    let namespace = service.namespace().unwrap_or_default();
-    let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
+    let namespace = service.metadata.object_namespace()?;
+    let name = service.metadata.object_name()?;
+    let api: Api<Service> = Api::namespaced(context.client.clone(), namespace);
     let params = PatchParams::default();
     let patch = Patch::Merge(patch);
-    let written = api.patch_status(&service.name_any(), &params, &patch).await;
+    let written = api.patch_status(name, &params, &patch).await;
     unless_outrun(written).map(drop)
 }
 
-fn tell(recorder: &Recorder, service: &Service, notice: &LoadBalancerEvent) {
+fn report(recorder: &Recorder, service: &Service, notice: &LoadBalancerEvent) {
     if notice.warning {
         recorder.warning(service, notice.reason, notice.message.clone());
     } else {

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use kube_api_client::guarded_writes::{self, Delete};
-use kube_api_client::{Api, Client, Patch, PatchParams, ResourceExt};
+use kube_api_client::{Api, Client, Patch, PatchParams};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use super::disruption_target;
@@ -47,12 +48,16 @@ impl Executor {
         let nodes: Api<Node> = Api::all(self.client.clone());
         // Over the observed resourceVersion, because all writers share one list of taints.
         let meta = json!({
-            "uid": node.metadata.uid,
-            "resourceVersion": node.metadata.resource_version,
+            "uid": node.metadata.object_uid()?,
+            "resourceVersion": node.metadata.object_version()?,
         });
         let patch = Patch::Merge(json!({ "metadata": meta, "spec": { "taints": taints } }));
         let written = nodes
-            .patch(&node.name_any(), &PatchParams::default(), &patch)
+            .patch(
+                node.metadata.object_name()?,
+                &PatchParams::default(),
+                &patch,
+            )
             .await;
         guarded_writes::found(written).map(drop)
     }
@@ -63,12 +68,12 @@ impl Executor {
         conditions: &[NodeCondition],
     ) -> kube_api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let meta = json!({ "uid": node.metadata.uid });
+        let meta = json!({ "uid": node.metadata.object_uid()? });
         let status = json!({ "conditions": conditions });
         let patch = Patch::Strategic(json!({ "metadata": meta, "status": status }));
-        let name = node.name_any();
+        let name = node.metadata.object_name()?;
         let written = nodes
-            .patch_status(&name, &PatchParams::default(), &patch)
+            .patch_status(name, &PatchParams::default(), &patch)
             .await;
         guarded_writes::found(written).map(drop)
     }
@@ -99,21 +104,21 @@ impl Executor {
 
     pub async fn evict(&self, evictions: &[Eviction]) -> Result<(), ApiError> {
         for eviction in evictions {
-            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &eviction.namespace);
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &eviction.pod.namespace);
             let message = "Taint manager: deleting due to NoExecute taint";
             let status = disruption_target("DeletionByTaintManager", message);
             let patch = json!({ "metadata": { "uid": eviction.uid }, "status": status });
-            let (name, params) = (&eviction.name, PatchParams::default());
+            let (name, params) = (&eviction.pod.name, PatchParams::default());
             let written = pods
                 .patch_status(name, &params, &Patch::Strategic(patch))
                 .await;
             let is_unchanged =
                 guarded_writes::unless_outrun(written).map_err(failed("mark pod"))?;
             if let Some(pod) = is_unchanged {
-                let text = format!("Marking for deletion Pod {}/{name}", eviction.namespace);
+                let text = format!("Marking for deletion Pod {}", eviction.pod);
                 self.recorder.normal(&pod, "TaintManagerEviction", text);
             }
-            let how = Delete::of_uid(&eviction.uid);
+            let how = Delete::of_uid(eviction.uid.as_str());
             guarded_writes::delete(&pods, name, how)
                 .await
                 .map_err(failed("delete pod"))?;

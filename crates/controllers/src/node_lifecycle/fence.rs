@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use controller_framework::{Cache, EventType, Recorder};
 use controller_planners::node_lifecycle::fate::{ClaimVolume, PodFate, StayReason, fate};
 use controller_planners::node_lifecycle::fence::{FenceDecision, NodeLease, Renewals, decide};
-use controller_planners::node_lifecycle::silence::seen_lease;
+use controller_planners::node_lifecycle::silence::LeaseState;
 use jiff::SignedDuration;
 use json_tree::json;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -13,6 +13,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, Client, Patch, PatchParams, ResourceExt};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
 
@@ -20,7 +22,7 @@ use super::disruption_target;
 use super::execute::reference;
 use crate::Context;
 use crate::api_error::{ApiError, failed};
-use crate::node_proof::take;
+use crate::node_proof::{FencedLease, fence_lease};
 
 pub(super) struct Fence {
     client: Client,
@@ -33,14 +35,14 @@ pub(super) struct Fence {
 
 /// The pods of a node, divided by the effect of its fence on them.
 struct Divided {
-    go: Vec<Arc<PodView>>,
+    replaced: Vec<Arc<PodView>>,
     /// Pods that are deleted later, without the data of some claims.
-    go_without: Vec<GoesWithout>,
+    replaced_without_claims: Vec<ReplacedWithoutClaims>,
     /// Pods that stay, although a user may expect that they are deleted.
     stay: Vec<(Arc<PodView>, StayReason)>,
 }
 
-struct GoesWithout {
+struct ReplacedWithoutClaims {
     pod: Arc<PodView>,
     claims: Vec<String>,
     after: SignedDuration,
@@ -48,12 +50,15 @@ struct GoesWithout {
 
 impl Divided {
     fn replaces_none(&self) -> bool {
-        self.go.is_empty() && self.go_without.is_empty()
+        self.replaced.is_empty() && self.replaced_without_claims.is_empty()
     }
 
     /// The time until the next pod is deleted, on a node that has been fenced for `fenced_for`.
     fn next(&self, fenced_for: SignedDuration) -> Option<SignedDuration> {
-        let waits = self.go_without.iter().map(|one| one.after - fenced_for);
+        let waits = self
+            .replaced_without_claims
+            .iter()
+            .map(|one| one.after - fenced_for);
         waits.filter(|left| left.is_positive()).min()
     }
 }
@@ -94,27 +99,35 @@ impl Fence {
         now: SignedDuration,
     ) -> Result<Option<SignedDuration>, ApiError> {
         let name = node.name_any();
-        let identity = seen_lease(lease);
+        let incomplete = |error: IncompleteMetadata| failed("read lease")(error.into());
+        let state = LeaseState::of(lease).map_err(incomplete)?;
+        let version = lease.metadata.object_version().map_err(incomplete)?;
         let lease = NodeLease::from(lease);
-        let unchanged_for = self.renewals().unchanged_for(&name, &identity, now);
+        let unchanged_for = self.renewals().unchanged_for(&name, &state, now);
         let divided = self.divide(pods);
         let has_candidates = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
         match decide(&lease, unchanged_for, has_candidates) {
             FenceDecision::Nothing => return Ok(None),
             FenceDecision::Wait(left) => return Ok(Some(left)),
-            FenceDecision::Take { .. } if divided.replaces_none() => {
-                self.tell_stays(&format!("lost node {name}"), &divided.stay);
+            FenceDecision::Fence { .. } if divided.replaces_none() => {
+                self.report_pods_that_stay(&format!("lost node {name}"), &divided.stay);
                 return Ok(None);
             }
-            FenceDecision::Take { epoch } => {
-                let written = take(&self.client, &name, &lease, epoch, unchanged_for).await;
+            FenceDecision::Fence { epoch } => {
+                let observed = FencedLease {
+                    node: &name,
+                    version,
+                    lease: &lease,
+                    unchanged_for,
+                };
+                let written = fence_lease(&self.client, &observed, epoch).await;
                 // The lease was renewed in the meantime; the change of the lease starts the count again.
                 let Some(proof) = written.map_err(failed("take lease"))? else {
                     return Ok(None);
                 };
-                self.tell(node, &proof);
-                self.tell_stays(&format!("fenced node {name}"), &divided.stay);
-                for pod in &divided.go {
+                self.report_fence(node, &proof);
+                self.report_pods_that_stay(&format!("fenced node {name}"), &divided.stay);
+                for pod in &divided.replaced {
                     self.delete(&name, pod).await?;
                 }
                 return Ok(divided.next(SignedDuration::ZERO));
@@ -128,19 +141,23 @@ impl Fence {
                 }
             }
         }
-        for pod in &divided.go {
+        for pod in &divided.replaced {
             self.delete(&name, pod).await?;
         }
-        let due = |one: &&GoesWithout| one.after <= unchanged_for;
-        for lost in divided.go_without.iter().filter(due) {
-            self.give_up(&name, lost).await?;
+        let due = |one: &&ReplacedWithoutClaims| one.after <= unchanged_for;
+        for lost in divided.replaced_without_claims.iter().filter(due) {
+            self.abandon_claims(&name, lost).await?;
             self.delete(&name, &lost.pod).await?;
         }
         Ok(divided.next(unchanged_for))
     }
 
     /// Deletes the claims of a pod whose volumes are local to the fenced node. The claims are removed after their pod.
-    async fn give_up(&self, node: &str, lost: &GoesWithout) -> Result<(), ApiError> {
+    async fn abandon_claims(
+        &self,
+        node: &str,
+        lost: &ReplacedWithoutClaims,
+    ) -> Result<(), ApiError> {
         let pod = &lost.pod;
         let claims: Api<PersistentVolumeClaim> =
             Api::namespaced(self.client.clone(), &pod.namespace);
@@ -153,11 +170,14 @@ impl Fence {
             .event(pod.reference(), EventType::Warning, "VolumeGivenUp", text);
         for name in &lost.claims {
             let claim = self.claims.get(&pod.namespace, name);
-            let Some(uid) = claim.and_then(|claim| claim.metadata.uid.clone()) else {
+            let Some(claim) = claim else {
                 continue;
             };
-            let deleted = guarded_writes::delete(&claims, name, Delete::of_uid(&uid)).await;
-            deleted.map(drop).map_err(failed("delete claim"))?;
+            let deleted = async {
+                let uid = claim.metadata.object_uid()?;
+                guarded_writes::delete(&claims, name, Delete::of_uid(uid.as_str())).await
+            };
+            deleted.await.map(drop).map_err(failed("delete claim"))?;
         }
         Ok(())
     }
@@ -168,16 +188,20 @@ impl Fence {
 
     fn divide(&self, pods: &[Arc<PodView>]) -> Divided {
         let mut divided = Divided {
-            go: Vec::new(),
-            go_without: Vec::new(),
+            replaced: Vec::new(),
+            replaced_without_claims: Vec::new(),
             stay: Vec::new(),
         };
         for pod in pods.iter().filter(|pod| pod.ends_with_lease()) {
             let pod = pod.clone();
             match self.fate(&pod) {
-                PodFate::Goes => divided.go.push(pod),
+                PodFate::Goes => divided.replaced.push(pod),
                 PodFate::GoesWithout { claims, after } => {
-                    divided.go_without.push(GoesWithout { pod, claims, after });
+                    divided.replaced_without_claims.push(ReplacedWithoutClaims {
+                        pod,
+                        claims,
+                        after,
+                    });
                 }
                 PodFate::StayReason(cause) => divided.stay.push((pod, cause)),
             }
@@ -190,7 +214,8 @@ impl Fence {
         let owner = owner.filter(|owner| &*owner.kind == "StatefulSet");
         let set = owner.and_then(|owner| {
             let set = self.sets.get(&pod.namespace, &owner.name)?;
-            (set.metadata.uid.as_deref() == Some(&*owner.uid)).then_some(set)
+            let is_owner = set.metadata.object_uid().is_ok_and(|uid| uid == *owner.uid);
+            is_owner.then_some(set)
         });
         let volumes: Vec<_> = pod
             .claims
@@ -200,32 +225,32 @@ impl Fence {
         fate(pod, set.as_deref(), |claim| {
             let at = pod.claims.iter().position(|one| &*one.name == claim);
             match at.and_then(|at| volumes.get(at)) {
-                Some(Held::Missing) => ClaimVolume::Missing,
-                Some(Held::Unbound) => ClaimVolume::Unbound,
-                Some(Held::Bound(volume)) => ClaimVolume::Bound(volume),
-                Some(Held::Unknown) | None => ClaimVolume::Unknown,
+                Some(BoundVolume::Missing) => ClaimVolume::Missing,
+                Some(BoundVolume::Unbound) => ClaimVolume::Unbound,
+                Some(BoundVolume::Bound(volume)) => ClaimVolume::Bound(volume),
+                Some(BoundVolume::Unknown) | None => ClaimVolume::Unknown,
             }
         })
     }
 
-    fn volume_of(&self, pod: &PodView, claim: &str) -> Held {
+    fn volume_of(&self, pod: &PodView, claim: &str) -> BoundVolume {
         let Some(claim) = self.claims.get(&pod.namespace, claim) else {
-            return Held::Missing;
+            return BoundVolume::Missing;
         };
         let volume = claim
             .spec
             .as_ref()
             .and_then(|spec| spec.volume_name.as_deref());
         match volume.filter(|name| !name.is_empty()) {
-            None => Held::Unbound,
+            None => BoundVolume::Unbound,
             Some(name) => self
                 .volumes
                 .get("", name)
-                .map_or(Held::Unknown, Held::Bound),
+                .map_or(BoundVolume::Unknown, BoundVolume::Bound),
         }
     }
 
-    fn tell(&self, node: &Node, proof: &str) {
+    fn report_fence(&self, node: &Node, proof: &str) {
         let name = node.name_any();
         tracing::info!(node = name, proof, "node fenced");
         let text =
@@ -234,7 +259,7 @@ impl Fence {
             .event(reference(node), EventType::Warning, "NodeFenced", text);
     }
 
-    fn tell_stays(&self, node: &str, stay: &[(Arc<PodView>, StayReason)]) {
+    fn report_pods_that_stay(&self, node: &str, stay: &[(Arc<PodView>, StayReason)]) {
         for (pod, cause) in stay {
             let text = format!("StayReason with its {node}: {cause}");
             self.recorder
@@ -270,7 +295,7 @@ impl Fence {
 }
 
 /// The volume of a claim.
-enum Held {
+enum BoundVolume {
     Missing,
     Unbound,
     Bound(Arc<PersistentVolume>),

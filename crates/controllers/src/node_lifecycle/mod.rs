@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use controller_framework::{
-    Cache, Index, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
+    Cache, Index, ObjectChange, Queue, ReconcileResult, WatchConfig, object_key, run_controller,
 };
 use controller_planners::node_lifecycle::fence::NodeLease;
-use controller_planners::node_lifecycle::silence::{SilenceRecord, observed, seen_lease};
+use controller_planners::node_lifecycle::silence::{LeaseState, SilenceRecord, observed};
 use controller_planners::node_lifecycle::{
     Disruption, EvictionRateLimiter, GAP, NodeHeartbeats, Observed, PERIOD, TimedTaints,
     concerns_new_pods, evictions, grace, is_ready, plan,
@@ -28,7 +28,7 @@ use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::api_error::ApiError;
+use crate::api_error::{ApiError, failed};
 use execute::Executor;
 use fence::Fence;
 
@@ -138,10 +138,11 @@ impl NodeLifecycle {
         let pods = observer.pods_by_node.get(name);
         let (plan, taints, others_ready) = {
             let mut memory = observer.memory();
-            if observer.look_for(&mut memory, &node, &self.nodes) {
+            if observer.check(&mut memory, &node, &self.nodes) {
                 self.fence.renewals().restart_all();
             }
             let observed = Observed {
+                name: name.into(),
                 node: node.clone(),
                 silent_for: observer.silent_for(&mut memory.heartbeats, &node),
                 grace: observer.grace(&node),
@@ -160,7 +161,8 @@ impl NodeLifecycle {
             let taints = memory.taints.update(name, plan.taints_of(&node), now);
             (plan, taints, !memory.disruption.is_total())
         };
-        let evictions = evictions(&taints, &pods, now);
+        let evictions =
+            evictions(&taints, &pods, now).map_err(|error| failed("read pods")(error.into()))?;
         let wake = [plan.wake_at, evictions.wake_at]
             .into_iter()
             .flatten()
@@ -193,7 +195,7 @@ impl NodeLifecycle {
         let period = Duration::try_from(PERIOD).unwrap_or_default();
         let mut recorded = None;
         loop {
-            if self.observer.look(&mut self.observer.memory(), queue) {
+            if self.observer.check_all(&mut self.observer.memory(), queue) {
                 self.fence.renewals().restart_all();
             }
             self.record(&mut recorded, false).await;
@@ -228,30 +230,30 @@ impl NodeLifecycle {
         let now = observer.reading();
         let mut record = SilenceRecord::default();
         for node in observer.nodes.list() {
-            let name = node.metadata.name.as_deref().unwrap_or_default();
+            let name = object_key(&*node).name;
             let Some(lease) = observer.lease(&node) else {
                 continue;
             };
-            let observed_for = self
-                .fence
-                .renewals()
-                .observed_for(name, &seen_lease(&lease), now);
+            let Ok(state) = LeaseState::of(&lease) else {
+                continue;
+            };
+            let observed_for = self.fence.renewals().observed_for(&name, &state, now);
             let memory = observer.memory();
-            let heartbeat = memory.heartbeats.observed(name, now);
+            let heartbeat = memory.heartbeats.observed(&name, now);
             let silence =
-                heartbeat.and_then(|heartbeat| observed(&lease, observed_for, heartbeat, is_last));
-            if let Some(silence) = silence {
-                record.nodes.insert(name.to_owned(), silence);
+                heartbeat.map(|heartbeat| observed(&lease, observed_for, heartbeat, is_last));
+            if let Some(Ok(Some(silence))) = silence {
+                record.nodes.insert(name.to_string(), silence);
             }
         }
         let before = recorded.as_ref().map(|before| &before.nodes);
-        let is_known = match before {
+        let is_recorded = match before {
             Some(before) => *before == record.nodes,
             // There is no silence to record, and a record of the former run becomes invalid soon, because its leases
             // are renewed.
             None => record.nodes.is_empty(),
         };
-        if is_known {
+        if is_recorded {
             return;
         }
         record.written = Timestamp::now();
@@ -270,20 +272,22 @@ impl NodeLifecycle {
         });
         loop {
             let node = tokio::select! {
-                Some(change) = nodes.next() => change.object().metadata.name.clone(),
+                Some(change) = nodes.next() => Some(object_key(&**change.object()).name),
                 // A renewal needs no plan; its time is recorded.
                 Some(change) = leases.next() => match &change {
                     ObjectChange::Applied(lease, before) => {
-                        let name = lease.metadata.name.as_deref().unwrap_or_default();
+                        let name = object_key(&**lease).name;
                         let now = self.observer.reading();
-                        self.fence.renewals().unchanged_for(name, &seen_lease(lease), now);
-                        if let Some(node) = self.observer.nodes.get("", name) {
+                        if let Ok(state) = LeaseState::of(lease) {
+                            self.fence.renewals().unchanged_for(&name, &state, now);
+                        }
+                        if let Some(node) = self.observer.nodes.get("", &name) {
                             self.observer.silent_for(&mut self.observer.memory().heartbeats, &node);
                             let was_lost = !node_conditions::is_ready(&node);
                             let is_fenced = |lease: &Lease| NodeLease::from(lease).fenced;
                             let was_fenced = before.as_ref().is_some_and(|before| is_fenced(before));
                             let needs_plan = was_lost || was_fenced != is_fenced(lease);
-                            lease.metadata.name.clone().filter(|_| needs_plan)
+                            needs_plan.then_some(name)
                         } else {
                             None
                         }
@@ -291,7 +295,7 @@ impl NodeLifecycle {
                     ObjectChange::Deleted(_) => None,
                 },
                 Some(change) = pods.next() => match &change {
-                    ObjectChange::Applied(new, _) => node_of(new).filter(|name| {
+                    ObjectChange::Applied(new, _) => node_of(new).map(Arc::from).filter(|name: &Arc<str>| {
                         let node = self.observer.nodes.get("", name);
                         new.ends_with_lease() || node.is_none_or(|node| concerns_new_pods(&node))
                     }),
@@ -313,19 +317,19 @@ impl Observer {
 
     /// Checks the facts that the plan of one node depends on. A ready node among ready nodes needs only the check of
     /// the clock: its plan does not depend on other nodes, and all nodes are checked every [`PERIOD`].
-    fn look_for(&self, memory: &mut Memory, node: &Node, queue: &Queue<ObjectKey>) -> bool {
+    fn check(&self, memory: &mut Memory, node: &Node, queue: &Queue<ObjectKey>) -> bool {
         let anew = memory.heartbeats.check(self.reading());
         let silent_for = self.silent_for(&mut memory.heartbeats, node);
         let ready = is_ready(node, silent_for, self.grace(node));
         if ready == Some(true) && memory.disruption.is_none() {
             return anew;
         }
-        self.look(memory, queue) || anew
+        self.check_all(memory, queue) || anew
     }
 
     /// Checks all nodes, and queues them when the mode of evictions changes. Returns whether the count of all silences
     /// started again.
-    fn look(&self, memory: &mut Memory, queue: &Queue<ObjectKey>) -> bool {
+    fn check_all(&self, memory: &mut Memory, queue: &Queue<ObjectKey>) -> bool {
         let now = self.reading();
         let mut anew = memory.heartbeats.check(now);
         let nodes = self.nodes.list();
@@ -342,9 +346,7 @@ impl Observer {
         }
         if !before.permits_as(&memory.disruption) {
             for node in &nodes {
-                queue.add(ObjectKey::cluster(
-                    node.metadata.name.clone().unwrap_or_default(),
-                ));
+                queue.add(object_key(&**node));
             }
         }
         anew
@@ -356,8 +358,7 @@ impl Observer {
     }
 
     fn lease(&self, node: &Node) -> Option<Arc<Lease>> {
-        let name = node.metadata.name.as_deref().unwrap_or_default();
-        self.leases.get(NODE_LEASES, name)
+        self.leases.get(NODE_LEASES, &object_key(node).name)
     }
 
     fn grace(&self, node: &Node) -> SignedDuration {
@@ -371,7 +372,7 @@ impl Observer {
                 .as_ref()
                 .and_then(|spec| spec.renew_time.as_ref().map(|time| time.0))
         });
-        heartbeats.silent_for(node, renewed, self.reading())
+        heartbeats.silent_for(&object_key(node).name, node, renewed, self.reading())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use controller_planners::node_lifecycle::silence::{ObservedSilence, SilenceRecord};
+use controller_planners::node_lifecycle::silence::{LeaseState, ObservedSilence, SilenceRecord};
 use host_kernel::blocking;
 use host_kernel::durable_file::{self, Durability};
 use jiff::{SignedDuration, Timestamp};
@@ -56,7 +56,7 @@ fn millis(duration: SignedDuration) -> i64 {
 
 fn encode(record: &SilenceRecord) -> serde_json::Result<Vec<u8>> {
     let stored = |silence: &ObservedSilence| StoredSilence {
-        lease: silence.lease.clone(),
+        lease: silence.lease.as_str().to_owned(),
         length_millis: millis(silence.length),
         unchanged_millis: millis(silence.unchanged_for),
         signs: silence.signs.clone(),
@@ -75,7 +75,7 @@ fn encode(record: &SilenceRecord) -> serde_json::Result<Vec<u8>> {
 fn decode(bytes: &[u8]) -> Option<SilenceRecord> {
     let stored: StoredRecord = serde_json::from_slice(bytes).ok()?;
     let observed = |stored: StoredSilence| ObservedSilence {
-        lease: stored.lease,
+        lease: LeaseState::recorded(stored.lease),
         length: SignedDuration::from_millis(stored.length_millis),
         unchanged_for: SignedDuration::from_millis(stored.unchanged_millis),
         signs: stored.signs,
@@ -220,7 +220,7 @@ mod tests {
     fn record() -> SilenceRecord {
         let at = |second| Timestamp::from_second(second).unwrap();
         let silence = ObservedSilence {
-            lease: "uid 7 time".to_owned(),
+            lease: LeaseState::recorded("uid 7 time".to_owned()),
             length: SignedDuration::from_secs(38),
             unchanged_for: SignedDuration::from_millis(20_500),
             signs: vec![at(10), at(20)],

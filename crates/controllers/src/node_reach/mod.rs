@@ -4,7 +4,7 @@
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use controller_framework::{Cache, Controller, ObjectChange, Queue, ReconcileResult};
+use controller_framework::{Cache, Controller, ObjectChange, Queue, ReconcileResult, object_key};
 use controller_planners::node_lifecycle::reach::{KubeletPath, condition};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube_api_client::guarded_writes;
 use kube_api_client::{Api, Patch, PatchParams};
 use object_model::ObjectKey;
+use resource_kinds::MetadataIdentity;
 use tokio_util::sync::CancellationToken;
 
 use crate::Context;
@@ -76,10 +77,9 @@ impl Controller for Reachability {
         let mut changes = self.nodes.subscribe();
         while let Some(change) = changes.next().await {
             if let ObjectChange::Applied(new, old) = &change
-                && old.as_ref().is_none_or(|old| place(old) != place(new))
+                && old.as_ref().is_none_or(|old| address(old) != address(new))
             {
-                let name = new.metadata.name.clone().unwrap_or_default();
-                queue.add(ObjectKey::cluster(name));
+                queue.add(object_key(&**new));
             }
         }
     }
@@ -102,8 +102,10 @@ impl Controller for Reachability {
         let present = status.and_then(|status| status.conditions.as_deref());
         if let Some(condition) = condition(present.unwrap_or_default(), &reached, Timestamp::now())
         {
+            let uid = node.metadata.object_uid();
+            let uid = uid.map_err(|error| failed("write the condition")(error.into()))?;
             let patch = json!({
-                "metadata": { "uid": node.metadata.uid },
+                "metadata": { "uid": uid },
                 "status": { "conditions": [condition] },
             });
             let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
@@ -115,7 +117,7 @@ impl Controller for Reachability {
 }
 
 /// The parts of a Node object that give the address of its API.
-fn place(node: &Node) -> Option<impl PartialEq + '_> {
+fn address(node: &Node) -> Option<impl PartialEq + '_> {
     let status = node.status.as_ref()?;
     Some((&status.addresses, &status.daemon_endpoints))
 }

@@ -13,7 +13,7 @@ use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::node_proof::take;
+use crate::node_proof::{FencedLease, fence_lease};
 
 pub(super) struct Executor {
     client: Client,
@@ -64,11 +64,17 @@ impl Executor {
     }
 
     async fn take(&self, due: &LeaseTakeover) -> kube_api_client::Result<bool> {
-        let (node, lease) = (&due.node, &due.lease);
+        let node = &due.node;
         if self.has_node(node).await? {
             return Ok(false);
         }
-        let is_fenced = take(&self.client, node, lease, due.epoch, due.unchanged_for).await?;
+        let observed = FencedLease {
+            node,
+            version: due.version,
+            lease: &due.lease,
+            unchanged_for: due.unchanged_for,
+        };
+        let is_fenced = fence_lease(&self.client, &observed, due.epoch).await?;
         if let Some(proof) = &is_fenced {
             tracing::info!(node, proof, "node without an object fenced");
         }
@@ -81,7 +87,7 @@ impl Executor {
         }
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
         let how = Delete {
-            resource_version: Some(due.version.clone()),
+            resource_version: Some(due.version.to_string()),
             ..Delete::default()
         };
         if guarded_writes::delete(&leases, &due.node, how).await? {

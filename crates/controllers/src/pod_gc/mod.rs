@@ -127,8 +127,14 @@ impl Collector {
             match self.leases.get_opt(&node).await {
                 Ok(lease) => {
                     let now = self.reading();
-                    let orphan = self.memory.saw(&node, lease.as_ref(), now);
-                    missing.insert(node, orphan);
+                    match self.memory.saw(&node, lease.as_ref(), now) {
+                        Ok(orphan) => {
+                            missing.insert(node, orphan);
+                        }
+                        Err(error) => {
+                            tracing::warn!(node, %error, "the node's lease was not read");
+                        }
+                    }
                 }
                 Err(error) => {
                     let error = chain(&error);

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{chain, found, merge, merge_status};
 use object_model::ObjectKey;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::PROVISIONER;
 
@@ -63,7 +64,7 @@ impl RbdProvisioner {
         mut claim: PersistentVolumeClaim,
         mut volume: PersistentVolume,
     ) -> Result<Option<()>, Error> {
-        let name = volume.metadata.name.clone().unwrap_or_default();
+        let name = volume.metadata.object_name()?.to_owned();
         loop {
             match plan(&claim, &volume, Timestamp::now()) {
                 ExpansionStep::Nothing => return Ok(Some(())),
@@ -110,7 +111,7 @@ impl RbdProvisioner {
 
     async fn grow(&self, volume: &PersistentVolume, mebibytes: u64) -> Result<(), Error> {
         let class = self.class_of(volume);
-        let existing = image_to_grow(volume, class.as_deref()).map_err(Error::Unsupported)?;
+        let existing = image_to_grow(volume, class.as_deref())?;
         let login = self.login(&existing.class).await?;
         let grown = self.program.grow(&login, &existing.image, mebibytes);
         Ok(grown.await?)
@@ -138,8 +139,8 @@ impl RbdProvisioner {
         claim: &PersistentVolumeClaim,
         mut patch: Value,
     ) -> Result<Option<PersistentVolumeClaim>, Error> {
-        patch["metadata"]["resourceVersion"] = claim.metadata.resource_version.clone().into();
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        patch["metadata"]["resourceVersion"] = json!(claim.metadata.object_version()?);
+        let namespace = claim.metadata.object_namespace()?;
         let api = Api::namespaced(self.context.client.clone(), namespace);
         Ok(merge_status(&api, claim, patch).await?)
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use controller_framework::{Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::rbd_provisioner::{
-    FINALIZER, ImageCreation, ImagePlan, RbdClass, image_to_remove, plan, reclaim_action,
+    FINALIZER, ImageCreation, ImageError, ImagePlan, RbdClass, image_to_remove, plan,
+    reclaim_action,
 };
 use controller_planners::volume_provisioning::{
     ReclaimAction, claim_of, finalizers_without, is_claimed_by,
@@ -19,8 +20,9 @@ use kube_api_client::guarded_writes::{
     Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
 };
 use kube_api_client::{Api, PostParams};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey};
 use rbd_images::{RbdLogin, RbdProgram, RbdProgramError};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 use resource_kinds::volume_fit::requested_class;
@@ -33,9 +35,15 @@ const FAILED_DELETE: &str = "VolumeFailedDelete";
 /// The reason why an image was not created or not removed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The claim or its class asks for something that is not supported.
-    #[error("{0}")]
-    Unsupported(String),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The Secret of the administrator has no key.
+    #[error("the key of {user:?} in secret \"{secret}\": {why}")]
+    Key {
+        user: String,
+        secret: ObjectKey,
+        why: KeyError,
+    },
     #[error(
         "the program \"rbd\" (ceph-common) is not installed on the machine of the server, and images of \
          Ceph are made, resized and removed by it"
@@ -46,6 +54,19 @@ enum Error {
     /// The API server.
     #[error("read or write a volume, claim or secret")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a volume")]
+    Identity(#[from] IncompleteMetadata),
+}
+
+/// The reason why a Secret has no key of a Ceph user.
+#[derive(Debug, thiserror::Error)]
+enum KeyError {
+    #[error("not found")]
+    NoSecret,
+    #[error("the secret is not of type {PROVISIONER:?}")]
+    OtherType,
+    #[error("{0}")]
+    Data(&'static str),
 }
 
 impl From<RbdProgramError> for Error {
@@ -61,7 +82,7 @@ impl From<RbdProgramError> for Error {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
     Claim(ObjectKey),
-    Volume(String),
+    Volume(ObjectKey),
 }
 
 struct RbdProvisioner {
@@ -107,7 +128,7 @@ impl controller_framework::Controller for RbdProvisioner {
                 Some(change) = volumes.next() => {
                     let volume = change.object();
                     if reclaim_action(volume) != ReclaimAction::Keep {
-                        queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
+                        queue.add(Task::Volume(object_key(&**volume)));
                     }
                 }
                 Some(change) = classes.next() => {
@@ -128,7 +149,7 @@ impl controller_framework::Controller for RbdProvisioner {
                 self.provision(key).await?;
                 return self.expand(key).await;
             }
-            Task::Volume(name) => self.reclaim(name).await?,
+            Task::Volume(key) => self.reclaim(&key.name).await?,
         }
         Ok(ReconcileResult::Done)
     }
@@ -145,9 +166,9 @@ impl RbdProvisioner {
             return Ok(());
         };
         let has_volume = |name: &str| caches.volumes.get("", name).is_some();
-        let created = match plan(&claim, &class, has_volume) {
+        let created = match plan(&claim, &class, has_volume)? {
             ImagePlan::Nothing => return Ok(()),
-            ImagePlan::Refuse(text) => Err(Error::Unsupported(text)),
+            ImagePlan::Refuse(error) => Err(error.into()),
             ImagePlan::Create(creation) => self.create(&claim, &creation).await,
         };
         if let Err(error) = &created {
@@ -157,7 +178,7 @@ impl RbdProvisioner {
     }
 
     fn report_failure(&self, claim: &PersistentVolumeClaim, class: &StorageClass, error: &Error) {
-        let class = class.metadata.name.as_deref().unwrap_or_default();
+        let class = object_key(class).name;
         let text = format!(
             "Failed to provision volume with StorageClass {class:?}: {}",
             chain(error)
@@ -179,7 +200,7 @@ impl RbdProvisioner {
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
         match api.create(&PostParams::default(), &creation.volume).await {
             Ok(volume) => {
-                let name = volume.metadata.name.unwrap_or_default();
+                let name = volume.metadata.object_name()?;
                 let text = format!("Successfully provisioned volume {name} using {PROVISIONER}");
                 let reason = reasons::PROVISIONING_SUCCEEDED;
                 self.recorder.normal(claim, reason, text);
@@ -194,22 +215,22 @@ impl RbdProvisioner {
     /// The administrator of a class, with the key.
     async fn login(&self, class: &RbdClass) -> Result<RbdLogin, Error> {
         let user = &class.admin;
-        let (namespace, name) = (user.namespace.as_deref().unwrap_or_default(), &user.secret);
+        // Only the Secret of a user who maps images may have no namespace; the administrator's has one.
+        let namespace = user.namespace.as_deref().unwrap_or_default();
+        let key = ObjectKey::new(namespace, user.secret.as_str());
         let secrets: Api<Secret> = Api::namespaced(self.context.client.clone(), namespace);
-        let cannot = |why: &str| {
-            let text = format!(
-                "the key of {:?} in secret \"{namespace}/{name}\": {why}",
-                user.id
-            );
-            Error::Unsupported(text)
+        let no_key = |why: KeyError| Error::Key {
+            user: user.id.clone(),
+            secret: key.clone(),
+            why,
         };
-        let secret = found(secrets.get(name).await)?.ok_or_else(|| cannot("not found"))?;
+        let secret = found(secrets.get(&key.name).await)?;
+        let secret = secret.ok_or_else(|| no_key(KeyError::NoSecret))?;
         if secret.type_.as_deref() != Some(PROVISIONER) {
-            return Err(cannot(&format!(
-                "the secret is not of type {PROVISIONER:?}"
-            )));
+            return Err(no_key(KeyError::OtherType));
         }
-        let key = key_of(&secret.data.unwrap_or_default()).map_err(cannot)?;
+        let key = key_of(&secret.data.unwrap_or_default());
+        let key = key.map_err(|why| no_key(KeyError::Data(why)))?;
         Ok(RbdLogin {
             monitors: class.monitors.clone(),
             pool: class.pool.clone(),
@@ -226,7 +247,7 @@ impl RbdProvisioner {
         };
         match reclaim_action(&volume) {
             ReclaimAction::Keep => return Ok(()),
-            ReclaimAction::RemoveFinalizer => return self.let_go(&api, &volume).await,
+            ReclaimAction::RemoveFinalizer => return self.remove_finalizer(&api, &volume).await,
             ReclaimAction::Remove => {}
         }
         if self.is_claimed(&volume).await? {
@@ -239,16 +260,16 @@ impl RbdProvisioner {
             merge_status(&api, &volume, json!({"status": status})).await?;
             return Err(error);
         }
-        self.let_go(&api, &volume).await?;
-        let uid = volume.metadata.uid.clone().unwrap_or_default();
-        delete(&api, name, Delete::of_uid(uid)).await?;
+        self.remove_finalizer(&api, &volume).await?;
+        let uid = volume.metadata.object_uid()?;
+        delete(&api, name, Delete::of_uid(uid.as_str())).await?;
         tracing::info!(volume = name, "image removed");
         Ok(())
     }
 
     async fn remove_image(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let class = self.class_of(volume);
-        let image = image_to_remove(volume, class.as_deref()).map_err(Error::Unsupported)?;
+        let image = image_to_remove(volume, class.as_deref())?;
         let Some(existing) = image else {
             return Ok(());
         };
@@ -269,10 +290,13 @@ impl RbdProvisioner {
         };
         let api = Api::namespaced(self.context.client.clone(), namespace);
         let claim = found(api.get(name).await)?;
-        Ok(claim.is_some_and(|claim| is_claimed_by(volume, &claim)))
+        match claim {
+            Some(claim) => Ok(is_claimed_by(volume, &claim)?),
+            None => Ok(false),
+        }
     }
 
-    async fn let_go(
+    async fn remove_finalizer(
         &self,
         api: &Api<PersistentVolume>,
         volume: &PersistentVolume,

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use resource_kinds::MetadataIdentity;
 
 /// Executes one step for a pod.
 ///
@@ -16,7 +17,7 @@ pub(super) async fn pod_step(
     pod: &Pod,
     step: PodStep,
 ) -> kube_api_client::Result<()> {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.object_namespace()?;
     let claims: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
     match step {
         PodStep::Create(claim) => match claims.create(&PostParams::default(), &claim).await {
@@ -30,10 +31,10 @@ pub(super) async fn pod_step(
                 .iter()
                 .map(|(name, claim)| json!({"name": name, "resourceClaimName": claim}))
                 .collect();
-            let patch = json!({"metadata": {"uid": pod.metadata.uid},
+            let patch = json!({"metadata": {"uid": pod.metadata.object_uid()?},
                 "status": {"resourceClaimStatuses": statuses}});
             let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let name = pod.metadata.object_name()?;
             let params = PatchParams::default();
             let patch = Patch::Strategic(patch);
             let written = pods.patch_status(name, &params, &patch).await;
@@ -58,8 +59,8 @@ pub(super) async fn claim_steps(
     claim: &ResourceClaim,
     steps: Vec<ClaimStep>,
 ) -> kube_api_client::Result<()> {
-    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let namespace = claim.metadata.object_namespace()?;
+    let name = claim.metadata.object_name()?;
     let api: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
     let mut claim = claim.clone();
     for step in steps {
@@ -80,7 +81,7 @@ pub(super) async fn claim_steps(
             }
             ClaimStep::Unprotect { kept: remaining } => {
                 let patch = json!({"metadata": {"finalizers": remaining,
-                    "resourceVersion": claim.metadata.resource_version}});
+                    "resourceVersion": claim.metadata.object_version()?}});
                 let params = PatchParams::default();
                 let written = api.patch(name, &params, &Patch::Merge(patch)).await;
                 let Some(written) = unless_outrun(written)? else {
@@ -89,8 +90,8 @@ pub(super) async fn claim_steps(
                 claim = written;
             }
             ClaimStep::Delete => {
-                let uid = claim.metadata.uid.clone().unwrap_or_default();
-                guarded_writes::delete(&api, name, Delete::of_uid(uid)).await?;
+                let uid = claim.metadata.object_uid()?;
+                guarded_writes::delete(&api, name, Delete::of_uid(uid.as_str())).await?;
             }
         }
     }
@@ -102,7 +103,7 @@ async fn write_status(
     api: &Api<ResourceClaim>,
     claim: &ResourceClaim,
 ) -> kube_api_client::Result<Option<ResourceClaim>> {
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let name = claim.metadata.object_name()?;
     let params = PostParams::default();
     unless_outrun(api.replace_status(name, &params, claim).await)
 }

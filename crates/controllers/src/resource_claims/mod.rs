@@ -6,13 +6,13 @@ mod observe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller_framework::{Cache, Queue, ReconcileResult, Recorder};
+use controller_framework::{Cache, Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::resource_claims::{PodStep, plan_claim, plan_pod};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::found;
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::devices::FAILED_CREATION;
 
@@ -27,6 +27,8 @@ enum Error {
     /// The server refused the request or did not respond.
     #[error("write or delete the ResourceClaims of a pod")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a pod or a ResourceClaim")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 /// A key in the queue: a pod or a claim.
@@ -79,13 +81,11 @@ impl controller_framework::Controller for Worker {
                     }
                 }
                 Some(change) = claims.next() => {
-                    let metadata = &change.object().metadata;
-                    let namespace = metadata.namespace.clone().unwrap_or_default();
-                    let name = metadata.name.clone().unwrap_or_default();
+                    let claim = object_key(&**change.object());
                     for pod in observe::pods_of(change.object()) {
-                        queue.add(Item::Pod(ObjectKey::new(namespace.clone(), pod)));
+                        queue.add(Item::Pod(ObjectKey::new(claim.namespace.clone(), pod)));
                     }
-                    queue.add(Item::Claim(ObjectKey::new(namespace, name)));
+                    queue.add(Item::Claim(claim));
                 }
                 else => return,
             }
@@ -106,11 +106,8 @@ impl Worker {
         let claims = self.claims.list_in(&pod.namespace);
         let of_pod =
             |claim: &Arc<ResourceClaim>| observe::pods_of(claim).any(|name| name == &*pod.name);
-        let name = |claim: &Arc<ResourceClaim>| claim.metadata.name.clone().unwrap_or_default();
         let matching = claims.iter().filter(|claim| of_pod(claim));
-        matching
-            .map(|claim| ObjectKey::new(&*pod.namespace, name(claim)))
-            .collect()
+        matching.map(|claim| object_key(&**claim)).collect()
     }
 
     async fn reconcile_pod(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
@@ -125,7 +122,7 @@ impl Worker {
         let claim = |name: &str| self.claims.get(&key.namespace, name);
         let template = |name: &str| self.templates.get(&key.namespace, name);
         let mut outcome = ReconcileResult::Done;
-        for step in plan_pod(&pod, claim, template) {
+        for step in plan_pod(&pod, claim, template)? {
             if let PodStep::Wait(text) = step {
                 self.recorder.warning(&pod, FAILED_CREATION, text);
                 outcome = ReconcileResult::RequeueAfter(RETRY);
@@ -145,8 +142,8 @@ impl Worker {
             return Ok(ReconcileResult::Done);
         };
         let pods = &self.context.caches.pods;
-        let states = observe::seen(&self.context.client, pods, &claim).await?;
-        let steps = plan_claim(&claim, |name, uid| observe::look_up(&states, name, uid));
+        let states = observe::observe(&self.context.client, pods, &claim).await?;
+        let steps = plan_claim(&claim, |name, uid| observe::state_of(&states, name, uid));
         execute::claim_steps(&self.context.client, &claim, steps).await?;
         Ok(ReconcileResult::Done)
     }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube_api_client::guarded_writes::found;
 use kube_api_client::{Api, Client};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 /// Pods by name and UID.
@@ -36,21 +37,21 @@ fn named(claim: &ResourceClaim) -> impl Iterator<Item = (&str, &str)> {
 
 /// Observes the pods of a claim. Pods that are missing in the cache are read from the API server: a new pod may not be
 /// in the cache yet, and must keep its claim.
-pub(super) async fn seen(
+pub(super) async fn observe(
     client: &Client,
     cache: &Cache<PodView>,
     claim: &ResourceClaim,
 ) -> kube_api_client::Result<Pods> {
-    let namespace = claim.metadata.namespace.clone().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let namespace = claim.metadata.object_namespace()?;
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let mut pods = Pods::new();
     for (name, uid) in named(claim) {
-        let cached = cache.get(&namespace, name).filter(|pod| *pod.uid == *uid);
+        let cached = cache.get(namespace, name).filter(|pod| *pod.uid == *uid);
         let observed_state = match cached {
             Some(pod) => state(&pod),
             None => match found(api.get(name).await)?.map(PodView::from) {
                 Some(pod) if *pod.uid == *uid => state(&pod),
-                _ => ConsumerState::Gone,
+                _ => ConsumerState::Absent,
             },
         };
         pods.insert((name.to_owned(), uid.to_owned()), observed_state);
@@ -59,7 +60,7 @@ pub(super) async fn seen(
 }
 
 /// The state of a pod.
-pub(super) fn look_up(pods: &Pods, name: &str, uid: &str) -> ConsumerState {
+pub(super) fn state_of(pods: &Pods, name: &str, uid: &str) -> ConsumerState {
     let key = (name.to_owned(), uid.to_owned());
     pods.get(&key).copied().unwrap_or(ConsumerState::Unknown)
 }
@@ -67,7 +68,7 @@ pub(super) fn look_up(pods: &Pods, name: &str, uid: &str) -> ConsumerState {
 fn state(pod: &PodView) -> ConsumerState {
     let never_runs = pod.is_deleting() && pod.node.is_none();
     if pod.has_ended() || never_runs {
-        ConsumerState::Over
+        ConsumerState::Ended
     } else {
         ConsumerState::Living
     }

@@ -8,10 +8,12 @@ use controller_framework::{EventType, Object, Recorder, reference};
 use controller_planners::volume_binding::{
     BindingEvent, BindingObject, NoteType, VolumeBindingPlan, Write,
 };
-use json_tree::Value;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_api_client::{Api, Client, Patch, PatchParams};
+use object_model::{IncompleteMetadata, ObjectIdentity, ObjectKey};
+use resource_kinds::MetadataIdentity;
 
 /// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,8 @@ pub(crate) enum Error {
     /// The server refused the request or did not respond.
     #[error("write or look up a claim or volume")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a claim or a volume")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 #[derive(Clone)]
@@ -27,8 +31,8 @@ pub(crate) struct Executor {
     pub recorder: Recorder,
 }
 
-/// The UID and the newest version of each written object.
-type States = BTreeMap<BindingObject, ObjectMeta>;
+/// The identity and the newest version of each written object.
+type Identities = BTreeMap<BindingObject, ObjectIdentity>;
 
 impl Executor {
     /// Executes a plan for a claim or a volume, given all its objects.
@@ -38,25 +42,25 @@ impl Executor {
         volumes: &[Arc<PersistentVolume>],
         plan: VolumeBindingPlan,
     ) -> Result<(), Error> {
-        let mut states = States::new();
+        let mut identities = Identities::new();
         if let Some(claim) = claim {
-            states.insert(BindingObject::Claim, claim.metadata.clone());
+            identities.insert(BindingObject::Claim, claim.metadata.identity()?);
         }
         for action in &plan.actions {
             let write = action.write();
-            let state = match states.get(&write.on) {
-                Some(state) => state.clone(),
+            let identity = match identities.get(&write.on) {
+                Some(identity) => identity.clone(),
                 None => match metadata(&write.on, volumes) {
-                    Some(state) => state,
+                    Some(metadata) => metadata.identity()?,
                     None => continue, // a planner names only objects of its input
                 },
             };
-            tracing::info!(object = ?write.on, name = state.name, patch = %write.patch, "write");
-            let written = self.write(&write, &state).await?;
-            states.insert(write.on, written);
+            tracing::info!(object = ?write.on, name = %identity.key.name, patch = %write.patch, "write");
+            let written = self.write(&write, &identity).await?;
+            identities.insert(write.on, written);
         }
         for note in plan.notes {
-            self.tell(note, claim, volumes);
+            self.report(note, claim, volumes);
         }
         Ok(())
     }
@@ -64,15 +68,14 @@ impl Executor {
     async fn write(
         &self,
         write: &Write,
-        state: &ObjectMeta,
-    ) -> kube_api_client::Result<ObjectMeta> {
-        let name = state.name.as_deref().unwrap_or_default();
+        identity: &ObjectIdentity,
+    ) -> kube_api_client::Result<ObjectIdentity> {
+        let ObjectKey { namespace, name } = &identity.key;
         let mut patch = write.patch.clone();
-        patch["metadata"]["uid"] = state.uid.clone().into();
-        patch["metadata"]["resourceVersion"] = state.resource_version.clone().into();
+        patch["metadata"]["uid"] = json!(identity.uid);
+        patch["metadata"]["resourceVersion"] = json!(identity.version);
         match &write.on {
             BindingObject::Claim => {
-                let namespace = state.namespace.as_deref().unwrap_or_default();
                 let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
                 send(&api, name, write.status, &patch).await
             }
@@ -83,7 +86,7 @@ impl Executor {
         }
     }
 
-    fn tell(
+    fn report(
         &self,
         note: BindingEvent,
         claim: Option<&Arc<PersistentVolumeClaim>>,
@@ -109,7 +112,7 @@ async fn send<K: Object>(
     name: &str,
     status: bool,
     patch: &Value,
-) -> kube_api_client::Result<ObjectMeta> {
+) -> kube_api_client::Result<ObjectIdentity> {
     let params = PatchParams::default();
     let patch = Patch::Merge(patch);
     let written = if status {
@@ -117,15 +120,16 @@ async fn send<K: Object>(
     } else {
         api.patch(name, &params, &patch).await?
     };
-    Ok(written.meta().clone())
+    Ok(written.meta().identity()?)
 }
 
-fn metadata(subject: &BindingObject, volumes: &[Arc<PersistentVolume>]) -> Option<ObjectMeta> {
+fn metadata<'v>(
+    subject: &BindingObject,
+    volumes: &'v [Arc<PersistentVolume>],
+) -> Option<&'v ObjectMeta> {
     match subject {
         BindingObject::Claim => None,
-        BindingObject::Volume(name) => {
-            volume_named(name, volumes).map(|volume| volume.metadata.clone())
-        }
+        BindingObject::Volume(name) => volume_named(name, volumes).map(|volume| &volume.metadata),
     }
 }
 

@@ -14,8 +14,8 @@ use resource_kinds::pod_view::PodView;
 
 use crate::{Caches, Context};
 use execute::{Error, Executor};
-use observe::{Observer, claim_of};
-pub(crate) use observe::{is_unbound, volume_of};
+use observe::Observer;
+pub(crate) use observe::{claim_of, is_unbound, volume_of};
 
 /// A key in the queue: a claim or a volume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +90,7 @@ async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(
             let Some(observed) = observer.claim(key).await? else {
                 return Ok(());
             };
-            let plan = plan_claim(&observed.view(), now);
+            let plan = plan_claim(&observed.view(), now)?;
             executor
                 .execute(Some(&observed.claim), &observed.volumes, plan)
                 .await
@@ -99,7 +99,7 @@ async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(
             let Some((volume, claim)) = observer.volume(name).await? else {
                 return Ok(());
             };
-            let plan = plan_volume(&volume, claim.as_deref(), now);
+            let plan = plan_volume(&volume, claim.as_deref(), now)?;
             executor.execute(claim.as_ref(), &[volume], plan).await
         }
     }
@@ -112,7 +112,7 @@ fn of_claim(change: &ObjectChange<PersistentVolumeClaim>, observer: &Observer) -
     if matches!(change, ObjectChange::Deleted(_)) {
         tasks.extend(
             observer
-                .volumes_kept_for(&key)
+                .volumes_reserved_for(&key)
                 .into_iter()
                 .map(Task::Volume),
         );
@@ -123,14 +123,14 @@ fn of_claim(change: &ObjectChange<PersistentVolumeClaim>, observer: &Observer) -
 
 fn of_volume(change: &ObjectChange<PersistentVolume>, observer: &Observer) -> BTreeSet<Task> {
     let volume = change.object();
-    let name = volume.metadata.name.clone().unwrap_or_default();
-    let kept_for = claim_of(volume);
-    let mut tasks: BTreeSet<Task> = match (change, &kept_for) {
+    let name = object_key(&**volume).name.to_string();
+    let reserved_for = claim_of(volume);
+    let mut tasks: BTreeSet<Task> = match (change, &reserved_for) {
         // An unbound claim may wait for the new object.
         (ObjectChange::Applied(..), None) => all_unbound(observer),
         _ => BTreeSet::new(),
     };
-    tasks.extend(kept_for.map(Task::Claim));
+    tasks.extend(reserved_for.map(Task::Claim));
     if let ObjectChange::Applied(_, Some(before)) = change {
         tasks.extend(claim_of(before).map(Task::Claim));
     }

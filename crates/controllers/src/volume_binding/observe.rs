@@ -152,7 +152,7 @@ impl Observer {
     }
 
     /// Volumes reserved for a claim of that name.
-    pub fn volumes_kept_for(&self, claim: &ObjectKey) -> Vec<String> {
+    pub fn volumes_reserved_for(&self, claim: &ObjectKey) -> Vec<String> {
         let volumes = self.volumes.list().into_iter();
         let reserved = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
         reserved

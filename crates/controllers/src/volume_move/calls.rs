@@ -12,6 +12,7 @@ use http::Request;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube_api_client::Client;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::VolumeMove;
 use resource_kinds::volume_fit::capacity;
@@ -50,7 +51,7 @@ impl Nodes {
         answers: &mut MoveAnswers,
         is_current: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Error> {
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let name = volume.metadata.object_name()?;
         let node = match call.side() {
             MoveEnd::Source => &record.from,
             MoveEnd::Destination => &record.to,
@@ -100,7 +101,7 @@ impl Nodes {
         extent: CopyExtent,
         is_current: &(dyn Fn() -> bool + Sync),
     ) -> Result<CopyResult, Error> {
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let name = volume.metadata.object_name()?;
         let driver = Driver::of_volume(volume).unwrap_or(Driver::Local);
         let address = |node| Address {
             node,
@@ -111,7 +112,7 @@ impl Nodes {
         let (from, to) = (address(&record.from), address(&record.to));
         let bytes = whole_bytes(capacity(volume));
         let copy = format!("extent={}", extent.name());
-        self.stream((&from, &to), ["read", "receive"], &copy, bytes, is_current)
+        self.stream(&from, &to, ["read", "receive"], &copy, bytes, is_current)
             .await
     }
 
@@ -119,7 +120,8 @@ impl Nodes {
     /// parameters of the copy.
     pub(crate) async fn stream(
         &self,
-        (from, to): (&Address<'_>, &Address<'_>),
+        from: &Address<'_>,
+        to: &Address<'_>,
         [read, receive]: [&str; 2],
         copy: &str,
         bytes: u64,
@@ -147,7 +149,7 @@ impl Nodes {
             let read = format!("{read}?attempt={attempt}&{copy}&offset={offset}");
             let part = match or_refusal(self.bytes(from, &read, Bytes::new()).await)? {
                 Ok(part) => part,
-                Err(reason) => return Ok(CopyResult::Impossible(reason)),
+                Err(refusal) => return Ok(CopyResult::Impossible(refusal.to_string())),
             };
             let (is_last, length) = (part.is_empty(), part.len() as u64);
             receipt = self.receipt(to, &receive(offset, is_last), part).await?;
@@ -175,7 +177,7 @@ impl Nodes {
         &self,
         to: &Address<'_>,
         step: &str,
-    ) -> Result<Result<T, String>, Error> {
+    ) -> Result<Result<T, NodeRefusal>, Error> {
         or_refusal(self.ask(to, step).await)
     }
 
@@ -186,8 +188,8 @@ impl Nodes {
         step: &str,
         part: Bytes,
     ) -> Result<CopyReceipt, Error> {
-        let answer = or_refusal(self.send(to, step, part).await)?;
-        Ok(answer.unwrap_or_else(CopyReceipt::Impossible))
+        let response = or_refusal(self.send(to, step, part).await)?;
+        Ok(response.unwrap_or_else(|refusal| CopyReceipt::Impossible(refusal.to_string())))
     }
 
     async fn send<T: DeserializeOwned>(
@@ -226,11 +228,16 @@ impl Nodes {
     }
 }
 
-/// The answer of a node, or the reason for which it never carries the step out.
-fn or_refusal<T>(answer: Result<T, Error>) -> Result<Result<T, String>, Error> {
-    match answer {
+/// The reason why a node never executes a step, for example because its disk is full.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NodeRefusal(String);
+
+/// The response of a node, or the reason why the node never executes the step.
+fn or_refusal<T>(response: Result<T, Error>) -> Result<Result<T, NodeRefusal>, Error> {
+    match response {
         Err(Error::Api(kube_api_client::Error::Api(status))) if status.code == INVALID => {
-            Ok(Err(status.message))
+            Ok(Err(NodeRefusal(status.message)))
         }
         other => other.map(Ok),
     }
@@ -281,10 +288,11 @@ mod tests {
         let answer = full
             .ask_or_refusal::<()>(&address(), "replica-demote")
             .await;
-        assert_eq!(answer.unwrap(), Err("the disk is full".to_owned()));
+        assert_eq!(answer.unwrap().unwrap_err().to_string(), "the disk is full");
         let steps = ["replica-read", "replica-receive"];
-        let both = (&address(), &address());
-        let copied = full.stream(both, steps, "copy=1", 1, &|| true).await;
+        let (from, to) = (address(), address());
+        let copied = full.stream(&from, &to, steps, "copy=1", 1, &|| true);
+        let copied = copied.await;
         let reason = "the disk is full".to_owned();
         assert_eq!(copied.unwrap(), CopyResult::Impossible(reason));
         // Other errors are no refusal: the step is tried again.

@@ -4,7 +4,7 @@ mod calls;
 
 use std::time::Duration;
 
-use controller_framework::{Queue, ReconcileResult};
+use controller_framework::{Queue, ReconcileResult, object_key};
 use controller_planners::volume_move::{
     Call, DataTransfer, MoveAnswers, Observed, User, VolumeMoveStep, plan, uses,
 };
@@ -12,6 +12,7 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{Delete, chain, delete, found};
+use object_model::IncompleteMetadata;
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::storage::Driver;
@@ -30,6 +31,8 @@ pub(crate) enum Error {
     /// The server refused the request or did not answer.
     #[error("move a volume")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a volume or a pod")]
+    Identity(#[from] IncompleteMetadata),
     /// The address of a step cannot be written.
     #[error("name a step of the move")]
     Request(#[from] http::Error),
@@ -71,7 +74,7 @@ impl controller_framework::Controller for VolumeMoves {
             let volume = change.object();
             let record = VolumeMove::of(volume);
             if record.is_some_and(|record| !record.stage.is_final()) {
-                queue.add(volume.metadata.name.clone().unwrap_or_default());
+                queue.add(object_key(&**volume).name.to_string());
             }
         }
     }
@@ -90,7 +93,7 @@ impl controller_framework::Controller for VolumeMoves {
             match self.step(&volume, &record, &answers).await? {
                 VolumeMoveStep::Done => return Ok(ReconcileResult::Done),
                 VolumeMoveStep::Wait(reason) => {
-                    self.tell(&volume, record, reason).await?;
+                    self.report(&volume, record, reason).await?;
                     return Ok(ReconcileResult::RequeueAfter(WAIT));
                 }
                 VolumeMoveStep::Write(next) => {
@@ -109,14 +112,14 @@ impl controller_framework::Controller for VolumeMoves {
                         self.nodes
                             .carry_out(&volume, &record, call, &mut answers, &is_current);
                     if let Err(error) = call.await {
-                        self.tell(&volume, record, chain(&error)).await?;
+                        self.report(&volume, record, chain(&error)).await?;
                         return Err(error);
                     }
                 }
                 VolumeMoveStep::DeletePod(user) => {
                     let namespace = claim_of(&volume).0;
                     let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-                    delete(&pods, &user.name, Delete::of_uid(user.uid)).await?;
+                    delete(&pods, &user.name, Delete::of_uid(user.uid.as_str())).await?;
                 }
             }
         }
@@ -132,7 +135,7 @@ impl VolumeMoves {
     ) -> Result<VolumeMoveStep, Error> {
         let client = &self.context.client;
         let pods = pods_beside(client, volume).await?;
-        let users = users(pods.into_iter(), claim_of(volume).1);
+        let users = users(pods.into_iter(), claim_of(volume).1)?;
         let [source, destination] = [&record.from, &record.to].map(|name| read_node(client, name));
         Ok(plan(&Observed {
             record,
@@ -174,7 +177,7 @@ impl VolumeMoves {
     }
 
     /// Writes the event that the move waits for into the record.
-    async fn tell(
+    async fn report(
         &self,
         volume: &PersistentVolume,
         record: VolumeMove,
@@ -202,21 +205,29 @@ impl VolumeMoves {
             })
         });
         let text = record.to_text();
-        write_record(&self.context.client, volume, (VOLUME_MOVE, &text), spec).await?;
+        write_record(&self.context.client, volume, VOLUME_MOVE, &text, spec).await?;
         Ok(())
     }
 }
 
-fn users(pods: impl Iterator<Item = PodView>, claim: &str) -> Vec<User> {
-    let using = pods.filter(|pod| uses(pod, claim));
-    let user = |pod: PodView| User {
-        name: pod.name.to_string(),
-        uid: pod.uid.to_string(),
-        node: pod.node.as_deref().unwrap_or_default().to_owned(),
-        is_controlled: pod.controller.is_some(),
-        is_deleted: pod.is_deleting(),
-    };
-    using.map(user).collect()
+fn users(
+    pods: impl Iterator<Item = PodView>,
+    claim: &str,
+) -> Result<Vec<User>, IncompleteMetadata> {
+    let mut users = Vec::new();
+    for pod in pods.filter(|pod| uses(pod, claim)) {
+        let Some(node) = &pod.node else {
+            continue;
+        };
+        users.push(User {
+            name: pod.name.to_string(),
+            uid: pod.uid.parse()?,
+            node: node.to_string(),
+            is_controlled: pod.controller.is_some(),
+            is_deleted: pod.is_deleting(),
+        });
+    }
+    Ok(users)
 }
 
 #[cfg(test)]
@@ -247,9 +258,9 @@ mod tests {
             pod("waiting", &json!({"/spec/nodeName": null})),
             pod("other", &json!({claim: "data-web-1"})),
         ];
-        let found = users(pods.into_iter(), "data-web-0");
-        let names: Vec<&str> = found.iter().map(|user| user.name.as_str()).collect();
+        let users = users(pods.into_iter(), "data-web-0").unwrap();
+        let names: Vec<&str> = users.iter().map(|user| user.name.as_str()).collect();
         assert_eq!(names, ["used"]);
-        assert!(!found[0].is_controlled && !found[0].is_deleted);
+        assert!(!users[0].is_controlled && !users[0].is_deleted);
     }
 }

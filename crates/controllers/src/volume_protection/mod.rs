@@ -11,7 +11,8 @@ use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_api_client::guarded_writes::unless_outrun;
 use kube_api_client::{Api, ListParams, Patch, PatchParams};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION, VAC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 
@@ -21,8 +22,8 @@ use crate::Context;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
     Claim(ObjectKey),
-    Volume(String),
-    AttributesClass(String),
+    Volume(ObjectKey),
+    AttributesClass(ObjectKey),
 }
 
 /// The error of a finalizer's write.
@@ -31,6 +32,8 @@ enum Error {
     /// The server refused the request or did not respond.
     #[error("protect a claim, a volume or a VolumeAttributesClass")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a claim, a volume or a VolumeAttributesClass")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 struct VolumeProtection {
@@ -71,15 +74,14 @@ impl controller_framework::Controller for VolumeProtection {
                 Some(change) = claims.next() => {
                     queue.add(Task::Claim(object_key(&**change.object())));
                     // The last change or the deletion of an object that names a class may release the class.
-                    self.going_classes().for_each(|task| queue.add(task));
+                    self.deleting_classes().for_each(|task| queue.add(task));
                 }
                 Some(change) = volumes.next() => {
-                    queue.add(Task::Volume(change.object().metadata.name.clone().unwrap_or_default()));
-                    self.going_classes().for_each(|task| queue.add(task));
+                    queue.add(Task::Volume(object_key(&**change.object())));
+                    self.deleting_classes().for_each(|task| queue.add(task));
                 }
                 Some(change) = attributes_classes.next() => {
-                    let name = change.object().metadata.name.clone();
-                    queue.add(Task::AttributesClass(name.unwrap_or_default()));
+                    queue.add(Task::AttributesClass(object_key(&**change.object())));
                 }
                 Some(change) = pods.next() => {
                     let pod = change.object();
@@ -95,8 +97,8 @@ impl controller_framework::Controller for VolumeProtection {
     async fn reconcile(&self, key: &Task) -> Result<ReconcileResult, Error> {
         match key {
             Task::Claim(key) => guard_claim(&self.context, key).await?,
-            Task::Volume(name) => guard_volume(&self.context, name).await?,
-            Task::AttributesClass(name) => self.guard_attributes_class(name).await?,
+            Task::Volume(key) => guard_volume(&self.context, &key.name).await?,
+            Task::AttributesClass(key) => self.guard_attributes_class(&key.name).await?,
         }
         Ok(ReconcileResult::Done)
     }
@@ -104,10 +106,10 @@ impl controller_framework::Controller for VolumeProtection {
 
 impl VolumeProtection {
     /// The VolumeAttributesClasses that are being deleted.
-    fn going_classes(&self) -> impl Iterator<Item = Task> {
+    fn deleting_classes(&self) -> impl Iterator<Item = Task> {
         let classes = self.attributes_classes.list().into_iter();
-        let going = classes.filter(|class| class.metadata.deletion_timestamp.is_some());
-        going.map(|class| Task::AttributesClass(class.metadata.name.clone().unwrap_or_default()))
+        let deleting = classes.filter(|class| class.metadata.deletion_timestamp.is_some());
+        deleting.map(|class| Task::AttributesClass(object_key(&*class)))
     }
 
     async fn guard_attributes_class(&self, name: &str) -> Result<(), Error> {
@@ -120,7 +122,7 @@ impl VolumeProtection {
             &class,
             claims.iter().map(AsRef::as_ref),
             volumes.iter().map(AsRef::as_ref),
-        );
+        )?;
         let api: Api<VolumeAttributesClass> = Api::all(self.context.client.clone());
         write(&api, &class.metadata, VAC_PROTECTION, &protection).await
     }
@@ -131,13 +133,13 @@ async fn guard_claim(context: &Context, key: &ObjectKey) -> Result<(), Error> {
         return Ok(());
     };
     let cached = context.caches.pods.list_in(&key.namespace);
-    let mut protection = protect_claim(&claim, cached.iter().map(AsRef::as_ref));
+    let mut protection = protect_claim(&claim, cached.iter().map(AsRef::as_ref))?;
     if protection == Protection::Remove {
         // A pod that is missing in the cache would lose its data, so the pods are read from the API server.
         let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
         let listed = pods.list(&ListParams::default()).await?;
         let listed: Vec<PodView> = listed.items.iter().map(PodView::from).collect();
-        protection = protect_claim(&claim, &listed);
+        protection = protect_claim(&claim, &listed)?;
     }
     let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
     write(&api, &claim.metadata, PVC_PROTECTION, &protection).await
@@ -166,7 +168,7 @@ async fn write<K: Object>(
     let present = metadata.finalizers.iter().flatten();
     let finalizers: Vec<&str> = match protection {
         Protection::Keep => return Ok(()),
-        Protection::HeldBy(user) => {
+        Protection::InUse { user } => {
             tracing::debug!(name = metadata.name, user, "deletion waits for a user");
             return Ok(());
         }
@@ -177,11 +179,11 @@ async fn write<K: Object>(
             .collect(),
     };
     let patch = json!({"metadata": {
-        "uid": metadata.uid,
-        "resourceVersion": metadata.resource_version,
+        "uid": metadata.object_uid()?,
+        "resourceVersion": metadata.object_version()?,
         "finalizers": finalizers,
     }});
-    let name = metadata.name.as_deref().unwrap_or_default();
+    let name = metadata.object_name()?;
     let written = api
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await;

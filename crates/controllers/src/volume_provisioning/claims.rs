@@ -14,7 +14,8 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube_api_client::guarded_writes::{WriteRefusal, chain, merge, refusal};
 use kube_api_client::{Api, ListParams, PostParams};
-use object_model::ObjectKey;
+use object_model::{ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{SELECTED_NODE, VOLUME_REPLICATION};
 use resource_kinds::node_conditions;
 use resource_kinds::reasons::volume as reasons;
@@ -56,19 +57,19 @@ impl Provisioner {
 
     async fn provision(&self, claim: &PersistentVolumeClaim) -> Result<ReconcileResult, Error> {
         let class = class_name(claim).and_then(|class| self.classes.get("", class));
-        let wanted = provisioning(claim, class.as_deref(), &self.config.node_name);
-        let uid = claim.metadata.uid.clone().unwrap_or_default();
-        let Some(class) = class.filter(|_| wanted != Provisioning::None) else {
+        let needed = provisioning(claim, class.as_deref(), &self.config.node_name);
+        let uid = claim.metadata.object_uid()?;
+        let Some(class) = class.filter(|_| needed != Provisioning::None) else {
             return Ok(ReconcileResult::Done);
         };
-        let name = volume_name(claim).unwrap_or_default();
+        let name = volume_name(claim)?;
         if self.volumes.get("", &name).is_some() {
             return Ok(ReconcileResult::Done); // made; the binder goes on
         }
         if let Some(delay) = self.waits(&uid) {
             return Ok(ReconcileResult::RequeueAfter(delay));
         }
-        let attempt = match wanted {
+        let attempt = match needed {
             Provisioning::Unsupported(text) => Err(Error::Unsupported(text)),
             Provisioning::Anywhere if !self.is_first_node().await? => {
                 return Ok(ReconcileResult::Done);
@@ -89,19 +90,19 @@ impl Provisioner {
     }
 
     /// The remaining back-off of a claim.
-    pub(crate) fn waits(&self, uid: &str) -> Option<Duration> {
+    pub(crate) fn waits(&self, uid: &Uid) -> Option<Duration> {
         let setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
         setbacks.remaining(uid, Instant::now())
     }
 
     /// Records a failure of a claim; returns the back-off.
-    pub(crate) fn note_setback(&self, uid: &str, cause: Cause) -> Duration {
+    pub(crate) fn note_setback(&self, uid: &Uid, cause: Cause) -> Duration {
         let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
         setbacks.add(uid, cause, Instant::now())
     }
 
     /// Forgets the failures of a claim that has got its volume.
-    pub(crate) fn forget_setbacks(&self, uid: &str) {
+    pub(crate) fn forget_setbacks(&self, uid: &Uid) {
         let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
         setbacks.forget(uid);
     }
@@ -122,7 +123,7 @@ impl Provisioner {
         let storage = &self.config.storage;
         let (bytes, mode) = (size_of(claim), claim_mode(claim));
         let path = storage.make(driver, name, bytes, content, mode).await?;
-        let mut made = volume(claim, class, &self.config.node_name, &path);
+        let mut made = volume(claim, class, &self.config.node_name, &path)?;
         if let Some(parameters) = replicated {
             let record = VolumeReplication::new(&self.config.node_name, parameters);
             let annotations = made.metadata.annotations.get_or_insert_default();
@@ -161,7 +162,7 @@ impl Provisioner {
         name: &str,
         driver: Driver,
     ) -> Result<Source, Error> {
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = claim.metadata.object_namespace()?;
         let cannot = |why: &str| Error::Source(format!("cannot clone the claim {name:?}: {why}"));
         let source = self.claims.get(namespace, name);
         let source = source.ok_or_else(|| cannot("it does not exist"))?;
@@ -185,7 +186,7 @@ impl Provisioner {
         if size_of(claim) < size_of_volume(&volume) {
             return Err(cannot("the new claim is smaller"));
         }
-        let volume_name = volume.metadata.name.clone().unwrap_or_default();
+        let volume_name = volume.metadata.object_name()?.to_owned();
         Ok(match only_node(&volume) {
             Some(node) if node != self.config.node_name => Source::On(node.to_owned()),
             _ => Source::Here(InitialContents::OfVolume(volume_name)),
@@ -198,11 +199,13 @@ impl Provisioner {
         &self,
         claim: &PersistentVolumeClaim,
         class: &StorageClass,
-        uid: &str,
+        uid: &Uid,
         error: &Error,
     ) -> Result<ReconcileResult, Error> {
         let cause = match error {
-            Error::Api(_) | Error::Unsupported(_) | Error::Source(_) => Cause::Other,
+            Error::Api(_) | Error::Identity(_) | Error::Unsupported(_) | Error::Source(_) => {
+                Cause::Other
+            }
             Error::Storage(
                 StorageError::Unsupported(_)
                 | StorageError::Source(_)
@@ -211,7 +214,7 @@ impl Provisioner {
             Error::Storage(_) => Cause::Node,
         };
         let delay = self.note_setback(uid, cause);
-        let class_name = class.metadata.name.as_deref().unwrap_or_default();
+        let class_name = class.metadata.object_name()?;
         let text = format!(
             "failed to provision volume with StorageClass {class_name:?}: {}",
             chain(error)
@@ -231,7 +234,7 @@ impl Provisioner {
         claim: &PersistentVolumeClaim,
         node: Option<&str>,
     ) -> Result<(), Error> {
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = claim.metadata.object_namespace()?;
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
         let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
         merge(&api, claim, patch).await?;

@@ -1,5 +1,6 @@
 //! The errors of the provisioner.
 
+use object_model::IncompleteMetadata;
 use volume_storage::StorageError;
 
 /// The error of creating or removing a volume.
@@ -17,4 +18,6 @@ pub enum ProvisionerError {
     /// The API server said no, or was not there.
     #[error("write a volume or claim")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a volume, a claim or a snapshot")]
+    Identity(#[from] IncompleteMetadata),
 }

@@ -4,10 +4,11 @@ use controller_framework::ReconcileResult;
 use controller_planners::volume_expansion::{ExpansionStep, failure, plan};
 use controller_planners::volume_provisioning::local::{VolumeMode, is_ours, volume_mode};
 use jiff::Timestamp;
-use json_tree::Value;
+use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{chain, merge, merge_status};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 
@@ -28,7 +29,7 @@ impl Provisioner {
         if !is_ours(volume, &self.config.node_name) {
             return Ok(ReconcileResult::Done);
         }
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let name = volume.metadata.object_name()?;
         match plan(claim, volume, Timestamp::now()) {
             ExpansionStep::Nothing => {}
             ExpansionStep::Announce(status) => {
@@ -58,11 +59,11 @@ impl Provisioner {
         bytes: u64,
         patch: Value,
     ) -> Result<ReconcileResult, Error> {
-        let uid = claim.metadata.uid.clone().unwrap_or_default();
+        let uid = claim.metadata.object_uid()?;
         if let Some(delay) = self.waits(&uid) {
             return Ok(ReconcileResult::RequeueAfter(delay));
         }
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let name = volume.metadata.object_name()?;
         let storage = &self.config.storage;
         let grown = match volume_mode(volume) {
             VolumeMode::Filesystem => storage.limit(driver, name, bytes).await,
@@ -95,8 +96,8 @@ impl Provisioner {
         claim: &PersistentVolumeClaim,
         mut patch: Value,
     ) -> Result<(), Error> {
-        patch["metadata"]["resourceVersion"] = claim.metadata.resource_version.clone().into();
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        patch["metadata"]["resourceVersion"] = json!(claim.metadata.object_version()?);
+        let namespace = claim.metadata.object_namespace()?;
         let api = Api::namespaced(self.client.clone(), namespace);
         merge_status(&api, claim, patch).await?;
         Ok(())

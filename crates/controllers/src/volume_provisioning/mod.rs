@@ -123,8 +123,8 @@ pub fn run(
             return Ok(());
         }
         let swept = provisioner.clone();
-        let is_wanted = move |name: &str| swept.is_wanted(name);
-        provisioner.config.storage.sweep_volumes(is_wanted).await?;
+        let is_needed = move |name: &str| swept.is_needed(name);
+        provisioner.config.storage.sweep_volumes(is_needed).await?;
         let swept = provisioner.clone();
         let is_moving = move |id: &str, volume: &str| swept.is_moving(id, volume);
         let moves_swept = provisioner.config.storage.sweep_moves(is_moving).await;
@@ -152,16 +152,16 @@ fn claim_key(volume: &PersistentVolume) -> Option<ObjectKey> {
 
 /// The tasks after a change of a volume. A claim grows after its volume has.
 fn tasks_of(volume: &PersistentVolume) -> impl Iterator<Item = Task> {
-    let name = volume.metadata.name.clone().unwrap_or_default();
+    let name = object_key(volume).name.to_string();
     let claim = claim_key(volume).map(Task::Claim);
     std::iter::once(Task::Volume(name)).chain(claim)
 }
 
 impl Provisioner {
     /// Whether a volume of that name is there, or may still be made for a claim.
-    fn is_wanted(&self, volume: &str) -> bool {
+    fn is_needed(&self, volume: &str) -> bool {
         let for_claim = |claim: Arc<PersistentVolumeClaim>| {
-            volume_name(&claim).is_some_and(|name| name == volume)
+            volume_name(&claim).is_ok_and(|name| name == volume)
         };
         self.volumes.get("", volume).is_some() || self.claims.list().into_iter().any(for_claim)
     }
@@ -201,8 +201,8 @@ impl Controller for Provisioner {
                     tasks_of(change.object()).for_each(|task| queue.add(task));
                 }
                 Some(change) = contents.next() => {
-                    let name = change.object().metadata.name.clone();
-                    queue.add(Task::Content(name.unwrap_or_default()));
+                    let name = object_key(&**change.object()).name;
+                    queue.add(Task::Content(name.to_string()));
                 }
                 Some(_) = classes.next() => {
                     for claim in self.claims.list() {

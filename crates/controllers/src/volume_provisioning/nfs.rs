@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube_api_client::guarded_writes::{WriteRefusal, refusal};
 use kube_api_client::{Api, PostParams};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
 use resource_kinds::storage::volume_size::SizeLimit;
@@ -29,7 +30,7 @@ impl Provisioner {
         let options = class.mount_options.clone().unwrap_or_default();
         let work = ExportWork::Make(directory.clone());
         work_on_export(export_of(nfs), options, name, work).await?;
-        let made = volume(claim, class, nfs, &directory);
+        let made = volume(claim, class, nfs, &directory)?;
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         match api.create(&PostParams::default(), &made).await {
             Ok(_) => {
@@ -47,7 +48,7 @@ impl Provisioner {
     /// Removes, archives or leaves the directory of a volume, as its class says.
     pub(crate) async fn leave_directory(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let spec = volume.spec.clone().unwrap_or_default();
-        let name = volume.metadata.name.clone().unwrap_or_default();
+        let name = volume.metadata.object_name()?.to_owned();
         let class = spec.storage_class_name.as_deref();
         let class = class.and_then(|class| self.classes.get("", class));
         let to_leave = directory_to_leave(volume, class.as_deref());

@@ -13,6 +13,7 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{Delete, chain, delete, found, merge, merge_status};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
@@ -61,20 +62,20 @@ impl Provisioner {
         };
         match reclaim_action(&volume, node) {
             ReclaimAction::Keep => Ok(()),
-            ReclaimAction::RemoveFinalizer => self.let_go(&api, &volume).await,
+            ReclaimAction::RemoveFinalizer => self.remove_finalizer(&api, &volume).await,
             // The copies on the other node go first.
             ReclaimAction::Remove if has_replica(&volume) => Ok(()),
             ReclaimAction::Remove if self.is_claimed(&volume).await? => Ok(()),
             ReclaimAction::Remove => match self.remove_directory(name, &volume).await {
                 Ok(()) => {
-                    self.let_go(&api, &volume).await?;
-                    let uid = volume.metadata.uid.clone().unwrap_or_default();
-                    delete(&api, name, Delete::of_uid(uid)).await?;
+                    self.remove_finalizer(&api, &volume).await?;
+                    let uid = volume.metadata.object_uid()?;
+                    delete(&api, name, Delete::of_uid(uid.as_str())).await?;
                     tracing::info!(volume = name, "volume removed");
                     Ok(())
                 }
                 Err(error) => {
-                    self.complain(&api, &volume, &error).await?;
+                    self.report_failure(&api, &volume, &error).await?;
                     Err(error)
                 }
             },
@@ -88,7 +89,10 @@ impl Provisioner {
         };
         let api = Api::namespaced(self.client.clone(), namespace);
         let claim = found(api.get(name).await)?;
-        Ok(claim.is_some_and(|claim| is_claimed_by(volume, &claim)))
+        match claim {
+            Some(claim) => Ok(is_claimed_by(volume, &claim)?),
+            None => Ok(false),
+        }
     }
 
     async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
@@ -101,7 +105,7 @@ impl Provisioner {
         Ok(self.config.storage.remove(driver, name, path).await?)
     }
 
-    async fn let_go(
+    async fn remove_finalizer(
         &self,
         api: &Api<PersistentVolume>,
         volume: &PersistentVolume,
@@ -112,7 +116,7 @@ impl Provisioner {
         Ok(())
     }
 
-    async fn complain(
+    async fn report_failure(
         &self,
         api: &Api<PersistentVolume>,
         volume: &PersistentVolume,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use object_model::Uid;
 use process_telemetry::backoff::Backoff;
 
 /// First delay after a volume could not be made.
@@ -25,24 +26,24 @@ pub(crate) enum Cause {
 /// The back-off of claims whose volumes could not be created or expanded, by UID.
 #[derive(Debug, Default)]
 pub(crate) struct ClaimBackoff {
-    by_uid: BTreeMap<String, (Backoff, Instant)>,
+    by_uid: BTreeMap<Uid, (Backoff, Instant)>,
 }
 
 impl ClaimBackoff {
     /// The remaining time before the next attempt.
-    pub fn remaining(&self, uid: &str, now: Instant) -> Option<Duration> {
+    pub fn remaining(&self, uid: &Uid, now: Instant) -> Option<Duration> {
         let (_, until) = self.by_uid.get(uid)?;
         until
             .checked_duration_since(now)
             .filter(|left| !left.is_zero())
     }
 
-    pub fn add(&mut self, uid: &str, cause: Cause, now: Instant) -> Duration {
+    pub fn add(&mut self, uid: &Uid, cause: Cause, now: Instant) -> Duration {
         // Entries of claims that were deleted since.
         self.by_uid
             .retain(|_, (_, until)| *until + 2 * RETRY_MAX > now);
         let first = || (Backoff::new(RETRY_MIN, RETRY_MAX), now);
-        let (backoff, until) = self.by_uid.entry(uid.to_owned()).or_insert_with(first);
+        let (backoff, until) = self.by_uid.entry(uid.clone()).or_insert_with(first);
         let delay = match cause {
             Cause::Node => backoff.fail().min(RETRY_MAX_OF_NODE),
             Cause::Other => backoff.fail(),
@@ -51,7 +52,7 @@ impl ClaimBackoff {
         delay
     }
 
-    pub fn forget(&mut self, uid: &str) {
+    pub fn forget(&mut self, uid: &Uid) {
         self.by_uid.remove(uid);
     }
 }
@@ -66,25 +67,29 @@ mod tests {
         let is_about = |delay: Duration, whole: Duration| (whole / 2..=whole).contains(&delay);
         let mut setbacks = ClaimBackoff::default();
         let now = Instant::now();
-        assert_eq!(setbacks.remaining("a", now), None);
-        let first = setbacks.add("a", Cause::Other, now);
+        let claim: Uid = "a".parse().unwrap();
+        assert_eq!(setbacks.remaining(&claim, now), None);
+        let first = setbacks.add(&claim, Cause::Other, now);
         assert!(is_about(first, RETRY_MIN));
-        assert_eq!(setbacks.remaining("a", now), Some(first));
-        assert_eq!(setbacks.remaining("a", now + RETRY_MIN), None);
+        assert_eq!(setbacks.remaining(&claim, now), Some(first));
+        assert_eq!(setbacks.remaining(&claim, now + RETRY_MIN), None);
         assert!(is_about(
-            setbacks.add("a", Cause::Other, now),
+            setbacks.add(&claim, Cause::Other, now),
             RETRY_MIN * 2
         ));
         for _ in 0..20 {
-            setbacks.add("a", Cause::Other, now);
+            setbacks.add(&claim, Cause::Other, now);
         }
-        assert!(is_about(setbacks.remaining("a", now).unwrap(), RETRY_MAX));
+        assert!(is_about(
+            setbacks.remaining(&claim, now).unwrap(),
+            RETRY_MAX
+        ));
         // findings-2 R30: the pod of a claim is not held for long by a node that cannot make its volume.
         assert!(is_about(
-            setbacks.add("a", Cause::Node, now),
+            setbacks.add(&claim, Cause::Node, now),
             RETRY_MAX_OF_NODE
         ));
-        setbacks.forget("a");
-        assert_eq!(setbacks.remaining("a", now), None);
+        setbacks.forget(&claim);
+        assert_eq!(setbacks.remaining(&claim, now), None);
     }
 }

@@ -6,6 +6,7 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::guarded_writes::{chain, unless_outrun};
 use kube_api_client::{Api, Patch, PatchParams};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_size::{CONDITION, SizeLimit, start_of_message};
 
@@ -24,10 +25,10 @@ impl Provisioner {
         let Some(driver) = Driver::of_volume(volume).filter(|_| is_ours(volume, node)) else {
             return Ok(false);
         };
-        if is_told(claim, node) {
+        if has_condition(claim, node) {
             return Ok(false);
         }
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let name = volume.metadata.object_name()?;
         let limit = match volume_mode(volume) {
             VolumeMode::Block => SizeLimit::Device,
             VolumeMode::Filesystem => match self.config.storage.count(driver, name).await {
@@ -51,7 +52,7 @@ impl Provisioner {
     ) -> Result<(), Error> {
         let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
         let patch = json!({
-            "metadata": {"uid": claim.metadata.uid},
+            "metadata": {"uid": claim.metadata.object_uid()?},
             "status": {"conditions": [{
                 "type": CONDITION,
                 "status": limit.status(),
@@ -60,8 +61,8 @@ impl Provisioner {
                 "lastTransitionTime": now.to_string(),
             }]},
         });
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let namespace = claim.metadata.object_namespace()?;
+        let name = claim.metadata.object_name()?;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
         let written = claims.patch_status(name, &params, &patch).await;
@@ -71,11 +72,11 @@ impl Provisioner {
 }
 
 /// Whether the condition is about a volume on this node.
-fn is_told(claim: &PersistentVolumeClaim, node: &str) -> bool {
+fn has_condition(claim: &PersistentVolumeClaim, node: &str) -> bool {
     let status = claim.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let mut conditions = conditions.into_iter().flatten();
-    let found = conditions.find(|condition| condition.type_ == CONDITION);
-    let message = found.and_then(|found| found.message.as_deref());
+    let condition = conditions.find(|condition| condition.type_ == CONDITION);
+    let message = condition.and_then(|condition| condition.message.as_deref());
     message.is_some_and(|message| message.starts_with(&start_of_message(node)))
 }

@@ -10,6 +10,7 @@ use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{chain, found, merge, merge_status};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
 use resource_kinds::volume_fit::only_node;
@@ -30,7 +31,7 @@ impl Provisioner {
         if step == ContentStep::Nothing {
             return Ok(ReconcileResult::Done);
         }
-        let uid = content.metadata.uid.clone().unwrap_or_default();
+        let uid = content.metadata.object_uid()?;
         if let Some(delay) = self.waits(&uid) {
             return Ok(ReconcileResult::RequeueAfter(delay));
         }
@@ -39,7 +40,7 @@ impl Provisioner {
                 self.forget_setbacks(&uid);
                 Ok(ReconcileResult::Done)
             }
-            Err(error @ Error::Api(_)) => Err(error),
+            Err(error @ (Error::Api(_) | Error::Identity(_))) => Err(error),
             Err(error) => {
                 let delay = self.note_setback(&uid, Cause::Other);
                 self.content_failed(&content, &error).await?;
@@ -160,7 +161,7 @@ impl Provisioner {
     ) -> Result<Source, Error> {
         let cannot =
             |why: String| Error::Source(format!("cannot restore snapshot {name:?}: {why}"));
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = claim.metadata.object_namespace()?;
         let snapshots: Api<VolumeSnapshot> = Api::namespaced(self.client.clone(), namespace);
         let snapshot = found(snapshots.get(name).await)?;
         let snapshot = snapshot.ok_or_else(|| cannot("it does not exist".to_owned()))?;
@@ -175,7 +176,9 @@ impl Provisioner {
         let contents: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
         let content = found(contents.get(&bound).await)?;
         let content = content.ok_or_else(|| cannot("its content is gone".to_owned()))?;
-        if content.spec.volume_snapshot_ref.uid != snapshot.metadata.uid {
+        let uid = snapshot.metadata.object_uid()?;
+        let of_content = content.spec.volume_snapshot_ref.uid.as_deref();
+        if of_content.is_none_or(|text| uid != *text) {
             return Err(cannot("its content is another snapshot's".to_owned()));
         }
         if content.spec.driver != driver.name() {

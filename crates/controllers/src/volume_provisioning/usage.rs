@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use controller_framework::object_key;
 use controller_planners::volume_provisioning::local::{
     VolumeMode, is_ours, path_of, size_of_volume, volume_mode,
 };
 use host_kernel::disk_usage::{VolumeUsage, VolumeUsages};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use volume_storage::readable_bytes;
@@ -58,7 +60,7 @@ struct Seen {
 impl Provisioner {
     /// Looks again and again, until it is dropped.
     pub(crate) async fn watch_usage(self: Arc<Self>) {
-        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        let mut seen: BTreeMap<Arc<str>, Seen> = BTreeMap::new();
         loop {
             let volumes = self.volumes.list();
             let ours = volumes.iter().filter(|volume| {
@@ -75,13 +77,13 @@ impl Provisioner {
             let mut now_there = BTreeMap::new();
             let mut usages = VolumeUsages::new();
             for volume in ours {
-                let name = volume.metadata.name.clone().unwrap_or_default();
+                let name = object_key(&**volume).name;
                 let before = seen.get(&name).copied().unwrap_or_default();
                 let after = match self.look(volume, before).await {
                     Ok(after) => after,
                     Err(error) => {
                         let error = kube_api_client::guarded_writes::chain(&error);
-                        tracing::debug!(volume = name, error, "usage not known");
+                        tracing::debug!(volume = %name, error, "usage not known");
                         before
                     }
                 };
@@ -100,8 +102,8 @@ impl Provisioner {
         let Some(driver) = Driver::of_volume(volume).filter(|_| due) else {
             return Ok(before);
         };
-        let name = volume.metadata.name.clone().unwrap_or_default();
-        let counted = self.config.storage.count(driver, &name).await?;
+        let name = volume.metadata.object_name()?;
+        let counted = self.config.storage.count(driver, name).await?;
         let (used, limit, next) = match counted {
             Some(count) => (count.referenced, count.limit, None),
             None => {

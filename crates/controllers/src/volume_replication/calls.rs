@@ -9,6 +9,7 @@ use controller_planners::volume_replication::{
 };
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube_api_client::guarded_writes::chain;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_replication::VolumeReplication;
 use resource_kinds::volume_fit::capacity;
@@ -25,7 +26,7 @@ pub(super) async fn carry_out(
     answers: &mut ReplicationAnswers,
 ) -> Result<(), Error> {
     let nodes = &controller.nodes;
-    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let name = volume.metadata.object_name()?;
     let bytes = whole_bytes(capacity(volume));
     let epoch = record.epoch.to_string();
     let address = |node| Address {
@@ -45,7 +46,7 @@ pub(super) async fn carry_out(
         }
         Call::Inspect(Role::Replica) => match nodes.ask_or_refusal(&to, "replica-inspect").await? {
             Ok(holdings) => answers.replica = Some(holdings),
-            Err(reason) => answers.copied = Some(refused(reason)),
+            Err(refusal) => answers.copied = Some(refused(refusal.to_string())),
         },
         Call::Seal => answers.sealed = Some(nodes.ask(&to, "replica-seal").await?),
         Call::Demote(common) => {
@@ -59,7 +60,7 @@ pub(super) async fn carry_out(
                 // It holds other things now.
                 Ok(()) => answers.replica = None,
                 // Without copies, it makes its pool in this step.
-                Err(reason) => answers.copied = Some(refused(reason)),
+                Err(refusal) => answers.copied = Some(refused(refusal.to_string())),
             }
         }
         Call::Copy { time, base } => {
@@ -70,7 +71,7 @@ pub(super) async fn carry_out(
             let steps = ["replica-read", "replica-receive"];
             let is_current = || controller.is_current(name, record);
             let receiver = address(record.receiver().unwrap_or_default());
-            let sent = nodes.stream((&to, &receiver), steps, &copy, bytes, &is_current);
+            let sent = nodes.stream(&to, &receiver, steps, &copy, bytes, &is_current);
             answers.copied = Some(match sent.await? {
                 Sent::Complete(_) => CopyResult::Complete(time),
                 Sent::Impossible(reason) => {

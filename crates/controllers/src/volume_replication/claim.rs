@@ -6,6 +6,7 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::guarded_writes::unless_outrun;
 use kube_api_client::{Api, Patch, PatchParams};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::volume_replication::{
     CONDITION, ReplicationStage, VolumeReplication, shown,
 };
@@ -57,7 +58,7 @@ impl VolumeReplications {
             time.to_string()
         });
         let patch = json!({
-            "metadata": {"uid": claim.metadata.uid},
+            "metadata": {"uid": claim.metadata.object_uid()?},
             "status": {"conditions": [{
                 "type": CONDITION,
                 "status": status,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use controller_framework::{Queue, ReconcileResult, Recorder};
+use controller_framework::{Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::volume_move::{NodePresence, uses};
 use controller_planners::volume_replication::{
     Observed, ReplicationAnswers, ReplicationStep, Users, plan,
@@ -96,7 +96,7 @@ impl controller_framework::Controller for VolumeReplications {
                 Some(change) = volumes.next() => {
                     let volume = change.object();
                     if VolumeReplication::of(volume).is_some_and(|record| record.stage != ReplicationStage::Ended) {
-                        queue.add(volume.metadata.name.clone().unwrap_or_default());
+                        queue.add(object_key(&**volume).name.to_string());
                     }
                 }
                 // Volumes whose next copy is not due yet check their nodes.
@@ -104,7 +104,7 @@ impl controller_framework::Controller for VolumeReplications {
                     for volume in self.context.caches.volumes.list() {
                         let record = VolumeReplication::of(&volume);
                         if record.is_some_and(|record| concerns(&record, change.object())) {
-                            queue.add(volume.metadata.name.clone().unwrap_or_default());
+                            queue.add(object_key(&*volume).name.to_string());
                         }
                     }
                 }
@@ -194,7 +194,7 @@ impl VolumeReplications {
         let (primary, node) = self.presence(&record.primary).await?;
         let now = Timestamp::now().as_millisecond();
         let mut others = BTreeMap::new();
-        let (mut replica, mut is_replica_lost) = (NodePresence::Gone, false);
+        let (mut replica, mut is_replica_lost) = (NodePresence::Absent, false);
         for name in record.others() {
             let (state, node) = self.presence(name).await?;
             if record.replica.as_deref() == Some(name) {
@@ -283,7 +283,7 @@ impl VolumeReplications {
     /// The node for new copies: one that takes pods and has not refused a copy lately, with the fewest
     /// copies.
     fn candidate(&self, volume: &PersistentVolume, record: &VolumeReplication) -> Option<String> {
-        let of = volume.metadata.name.as_deref().unwrap_or_default();
+        let of = object_key(volume).name;
         let caches = &self.context.caches;
         let nodes = caches.nodes.list();
         let names = nodes
@@ -298,7 +298,7 @@ impl VolumeReplications {
             .collect();
         let has_part = [Some(&record.primary), record.replica.as_ref()];
         let others =
-            names.filter(|name| !has_part.contains(&Some(name)) && !self.refusals.has(of, name));
+            names.filter(|name| !has_part.contains(&Some(name)) && !self.refusals.has(&of, name));
         others.min_by_key(|name| {
             let count = replicas.iter().filter(|replica| *replica == name).count();
             (count, name.clone())
@@ -364,8 +364,8 @@ impl VolumeReplications {
             })
         });
         let text = next.to_text();
-        let record = (VOLUME_REPLICATION, &*text);
-        if write_record(&self.context.client, volume, record, spec).await? {
+        let client = &self.context.client;
+        if write_record(client, volume, VOLUME_REPLICATION, &text, spec).await? {
             if before.stage != next.stage {
                 let name = volume.metadata.name.as_deref();
                 tracing::info!(volume = name, epoch = next.epoch, stage = ?next.stage, "replication");

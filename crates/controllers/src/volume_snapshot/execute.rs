@@ -6,6 +6,8 @@ use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::snapshot::{
     BEING_DELETED, DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
 };
@@ -17,6 +19,8 @@ pub(crate) enum Error {
     /// The server refused the request or did not respond.
     #[error("write or look up a snapshot or its content")]
     Api(#[from] kube_api_client::Error),
+    #[error("identity of a snapshot or its content")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 #[derive(Clone)]
@@ -75,20 +79,20 @@ impl Executor {
         content: Option<&VolumeSnapshotContent>,
         action: SnapshotAction,
     ) -> Result<(), Error> {
-        let namespace = snapshot.metadata.namespace.as_deref().unwrap_or_default();
-        let name = snapshot.metadata.name.as_deref().unwrap_or_default();
+        let namespace = snapshot.metadata.object_namespace()?;
+        let name = snapshot.metadata.object_name()?;
         let snapshots: Api<VolumeSnapshot> = Api::namespaced(self.client.clone(), namespace);
         let contents: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
         let params = PatchParams::default();
         match action {
             SnapshotAction::SetFinalizers(finalizers) => {
                 let patch = json!({"metadata": {"finalizers": finalizers}});
-                let patch = guarded(patch, &snapshot.metadata);
+                let patch = guarded(patch, &snapshot.metadata)?;
                 unless_outrun(snapshots.patch(name, &params, &Patch::Merge(patch)).await)?;
             }
             SnapshotAction::AssignClass(class) => {
                 let patch = json!({"spec": {"volumeSnapshotClassName": class}});
-                let patch = guarded(patch, &snapshot.metadata);
+                let patch = guarded(patch, &snapshot.metadata)?;
                 unless_outrun(snapshots.patch(name, &params, &Patch::Merge(patch)).await)?;
             }
             SnapshotAction::SetStatus(status) => {
@@ -97,7 +101,7 @@ impl Executor {
                 if status.get("error").is_none() {
                     status["error"] = Value::Null;
                 }
-                let patch = guarded(json!({"status": status}), &snapshot.metadata);
+                let patch = guarded(json!({"status": status}), &snapshot.metadata)?;
                 let written = snapshots
                     .patch_status(name, &params, &Patch::Merge(patch))
                     .await;
@@ -122,9 +126,9 @@ impl Executor {
                 };
                 let mark = json!({"metadata": {"annotations": {BEING_DELETED: "yes"}}});
                 patch_content(&contents, content, mark).await?;
-                let name = content.metadata.name.as_deref().unwrap_or_default();
-                let uid = content.metadata.uid.clone().unwrap_or_default();
-                delete(&contents, name, Delete::of_uid(uid)).await?;
+                let name = content.metadata.object_name()?;
+                let uid = content.metadata.object_uid()?;
+                delete(&contents, name, Delete::of_uid(uid.as_str())).await?;
             }
         }
         Ok(())
@@ -136,17 +140,17 @@ async fn patch_content(
     content: &VolumeSnapshotContent,
     patch: Value,
 ) -> Result<(), Error> {
-    let name = content.metadata.name.as_deref().unwrap_or_default();
-    let patch = Patch::Merge(guarded(patch, &content.metadata));
+    let name = content.metadata.object_name()?;
+    let patch = Patch::Merge(guarded(patch, &content.metadata)?);
     let written = api.patch(name, &PatchParams::default(), &patch).await;
     unless_outrun(written)?;
     Ok(())
 }
 
-fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Value {
-    patch["metadata"]["uid"] = metadata.uid.clone().into();
-    patch["metadata"]["resourceVersion"] = metadata.resource_version.clone().into();
-    patch
+fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Result<Value, IncompleteMetadata> {
+    patch["metadata"]["uid"] = json!(metadata.object_uid()?);
+    patch["metadata"]["resourceVersion"] = json!(metadata.object_version()?);
+    Ok(patch)
 }
 
 fn unless_there<T>(created: kube_api_client::Result<T>) -> Result<(), Error> {

@@ -113,7 +113,7 @@ impl Observer {
         let Some(snapshot) = self.snapshots.get_key(key) else {
             return Ok(());
         };
-        let content_name = ObservedSnapshot::content_name(&snapshot);
+        let content_name = ObservedSnapshot::content_name(&snapshot)?;
         let content = match self.contents.get("", &content_name) {
             Some(content) => Some(content),
             // The absence decides about data, so the object is read from the API server.
@@ -142,7 +142,7 @@ impl Observer {
             classes: &classes,
             restoring: restoring.as_deref(),
         };
-        let plan = plan_snapshot(&view, Timestamp::now());
+        let plan = plan_snapshot(&view, Timestamp::now())?;
         executor.execute(&snapshot, content.as_deref(), plan).await
     }
 
@@ -159,17 +159,17 @@ impl Observer {
 
     /// Snapshots affected by a change of the claim.
     fn concerned(&self, claim: &PersistentVolumeClaim) -> BTreeSet<ObjectKey> {
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = object_key(claim).namespace;
         let mut keys: BTreeSet<ObjectKey> = self
             .snapshots
-            .list_in(namespace)
+            .list_in(&namespace)
             .iter()
             .filter(|snapshot| {
                 snapshot.spec.source.persistent_volume_claim_name == claim.metadata.name
             })
             .map(|snapshot| object_key(&**snapshot))
             .collect();
-        keys.extend(restored_from(claim).map(|name| ObjectKey::new(namespace, name)));
+        keys.extend(restored_from(claim).map(|name| ObjectKey::new(namespace.clone(), name)));
         keys
     }
 }

@@ -188,12 +188,12 @@ pub fn decide(
     observed: &ConnectionObjects,
     question: ConnectionQuestion<'_>,
 ) -> Result<ConnectionAnswer, NoAnswer> {
-    let client = find_pod(observed, question.client)?;
+    let client = find_pod(observed, question.client.0, question.client.1)?;
     let source = address_of(client)?;
     let to = question.to;
     let found = match to.kind {
         ServerKind::Pod => {
-            let pod = find_pod(observed, (question.namespace, &to.name))?;
+            let pod = find_pod(observed, question.namespace, &to.name)?;
             Found::to_pod(pod, to)?
         }
         ServerKind::Service => Found::to_service(observed, client, question)?,
@@ -221,11 +221,12 @@ pub fn decide(
 
 fn find_pod<'o>(
     observed: &'o ConnectionObjects,
-    (namespace, name): (&str, &str),
+    namespace: &str,
+    name: &str,
 ) -> Result<&'o PodView, NoAnswer> {
     let mut pods = observed.pods.iter();
-    let found = pods.find(|pod| *pod.namespace == *namespace && *pod.name == *name);
-    found.ok_or_else(|| NoAnswer(format!("pod {name:?} not found in namespace {namespace:?}")))
+    let pod = pods.find(|pod| *pod.namespace == *namespace && *pod.name == *name);
+    pod.ok_or_else(|| NoAnswer(format!("pod {name:?} not found in namespace {namespace:?}")))
 }
 
 fn uses_host_network(pod: &PodView) -> bool {

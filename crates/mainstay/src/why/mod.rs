@@ -86,13 +86,10 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
         (Some(target), None) => {
             let namespace = namespace.unwrap_or(server.namespace()).to_owned();
             let answer = match target.target_kind() {
-                Some(kind) => {
-                    let object = (kind, target.name.as_str());
-                    explain_object(&server, object, &namespace, now).await?
-                }
+                Some(kind) => explain_object(&server, kind, &target.name, &namespace, now).await?,
                 None => {
-                    let object = (target.kind.as_str(), target.name.as_str());
-                    let answer = explain_other_kind(&server, object, &namespace, now).await?;
+                    let (kind, name) = (&target.kind, &target.name);
+                    let answer = explain_other_kind(&server, kind, name, &namespace, now).await?;
                     answer.ok_or_else(|| target.unknown_kind())?
                 }
             };

@@ -18,7 +18,7 @@ impl FenceModel {
         };
         match decide(&lease, elapsed(observer.since), pod) {
             FenceDecision::Nothing | FenceDecision::Wait(_) => {}
-            FenceDecision::Take { epoch } => {
+            FenceDecision::Fence { epoch } => {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
                 observer.take = Some((observer.seen.version, epoch));
             }
@@ -95,7 +95,6 @@ impl FenceModel {
 /// The lease as the observer read it last.
 fn seen(observer: &Observer) -> Option<NodeLease> {
     observer.seen.exists.then(|| NodeLease {
-        version: observer.seen.version.to_string(),
         epoch: observer.seen.epoch.into(),
         fenced: !observer.seen.held,
         length: elapsed(LENGTH),

@@ -181,8 +181,8 @@ impl World {
         let names = |has: bool| has.then(|| NAME.to_owned()).into_iter().collect();
         let attachments = self.attachments[at].iter().map(|one| Attachment {
             name: "csi".to_owned(),
-            uid: one.uid.to_string(),
-            version: one.version.to_string(),
+            uid: one.uid.to_string().parse().unwrap(),
+            version: one.version.to_string().parse().unwrap(),
             is_own: self.own.contains(&one.uid) || !guards.claim,
             node: at.to_string(),
             volume: "pv".to_owned(),
@@ -200,7 +200,7 @@ impl World {
                 attached: names(node.attached),
                 is_own: self.own_nodes[at] || !guards.claim_node,
             }),
-            wanted: self.pods[at]
+            desired: self.pods[at]
                 .then(|| ("csi".to_owned(), volume))
                 .into_iter()
                 .collect(),
@@ -230,12 +230,12 @@ impl World {
             }),
             AttachDetachAction::Attach { .. } => Some(Write::Attach),
             AttachDetachAction::Claim { uid, version, .. } => Some(Write::Claim {
-                uid: number(uid),
-                version: number(version),
+                uid: number(uid.as_str()),
+                version: number(&version.to_string()),
             }),
             AttachDetachAction::Detach { uid, version, .. } => Some(Write::Detach {
-                uid: number(uid),
-                version: number(version),
+                uid: number(uid.as_str()),
+                version: number(&version.to_string()),
             }),
             AttachDetachAction::Refuse { .. } | AttachDetachAction::Failed { .. } => None,
         }

@@ -174,7 +174,7 @@ impl World {
             if disk.pod && sees_pods {
                 users.push(User {
                     name: "web-0".to_owned(),
-                    uid: node.to_owned(),
+                    uid: node.parse().unwrap(),
                     node: node.to_owned(),
                     is_controlled: true,
                     is_deleted: false,

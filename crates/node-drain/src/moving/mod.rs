@@ -1,6 +1,7 @@
 //! The request of a volume's move and its progress. The controllers of the server carry out the move, so it
 //! continues when this process ends.
 
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,8 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube_api_client::guarded_writes::message;
 use kube_api_client::{Api, ListParams, Patch, PatchParams};
+use object_model::ObjectKey;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -24,6 +27,7 @@ use resource_kinds::volume_fit::only_node;
 
 use crate::error::DrainError;
 use crate::pods::evict;
+use refusal::{MoveRefusal, NodeRefusal};
 
 /// Interval between two checks of the record.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -93,13 +97,13 @@ pub async fn refusal(
     to: &str,
 ) -> Result<Option<String>, DrainError> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), namespace);
-    let found = claims.get(claim).await;
-    let found = found.map_err(|error| server.explain(error))?;
-    let name = volume_of(&found, claim)?;
-    let found = read(server, found, namespace, &name, to).await;
-    let found = found.map_err(|error| server.explain(error))?;
-    Ok(match decide(&found, to) {
-        Decision::Refused(why) => Some(why),
+    let object = claims.get(claim).await;
+    let object = object.map_err(|error| server.explain(error))?;
+    let name = volume_of(&object, claim)?;
+    let objects = read(server, object, namespace, &name, to).await;
+    let objects = objects.map_err(|error| server.explain(error))?;
+    Ok(match decide(&objects, to) {
+        Decision::Refused(why) => Some(why.to_string()),
         Decision::UnderWay | Decision::Request { .. } => None,
     })
 }
@@ -117,20 +121,21 @@ pub async fn move_claim(
 ) -> Result<(), DrainError> {
     let name = volume_of(&claim, claim_name)?;
     let volumes: Api<PersistentVolume> = Api::all(server.client.clone());
-    let found = read(server, claim, namespace, &name, to).await;
-    let found = found.map_err(|error| server.explain(error))?;
-    match decide(&found, to) {
-        Decision::Refused(why) => return Err(DrainError::Refused(why)),
+    let objects = read(server, claim, namespace, &name, to).await;
+    let objects = objects.map_err(|error| server.explain(error))?;
+    match decide(&objects, to) {
+        Decision::Refused(why) => return Err(DrainError::Refused(why.to_string())),
         Decision::UnderWay => say(&format!("The move to {to} is in progress.")),
         Decision::Request { from } => {
             let id = uuid::Uuid::new_v4().simple().to_string();
             let request = VolumeMove::request(&id[..12], &from, to);
-            write(&volumes, found.volume.as_ref(), &name, &request)
+            write(&volumes, objects.volume.as_ref(), &name, &request)
                 .await
                 .map_err(|error| server.explain(error))?;
         }
     }
-    follow(server, &volumes, &name, (namespace, claim_name)).await
+    let claim = ObjectKey::new(namespace, claim_name);
+    follow(server, &volumes, &name, &claim).await
 }
 
 async fn read(
@@ -172,74 +177,74 @@ enum Decision {
     /// It may begin.
     Request { from: String },
     /// It may not, with the reason.
-    Refused(String),
+    Refused(MoveRefusal),
 }
 
-fn decide(found: &MoveObjects, to: &str) -> Decision {
-    match from(found, to) {
+fn decide(objects: &MoveObjects, to: &str) -> Decision {
+    match source_node(objects, to) {
         Ok(None) => Decision::UnderWay,
         Ok(Some(from)) => Decision::Request { from },
         Err(why) => Decision::Refused(why),
     }
 }
 
-/// The node with the data; `None` for a move that is in progress. *Errors.* The reason of a refusal.
-fn from(found: &MoveObjects, to: &str) -> Result<Option<String>, String> {
-    let claim = found.claim.metadata.name.as_deref().unwrap_or_default();
-    let status = found.claim.status.as_ref();
+/// The node with the data; `None` for a move that is in progress.
+fn source_node(objects: &MoveObjects, to: &str) -> Result<Option<String>, MoveRefusal> {
+    let claim = objects.claim.metadata.object_name()?;
+    let status = objects.claim.status.as_ref();
     if status.and_then(|status| status.phase.as_deref()) != Some("Bound") {
-        return Err(format!("claim {claim:?} is not bound"));
+        return Err(MoveRefusal::UnboundClaim(claim.to_owned()));
     }
-    let volume = found.volume.as_ref();
-    let volume = volume.ok_or_else(|| format!("the volume of claim {claim:?} does not exist"))?;
-    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    let volume = objects.volume.as_ref();
+    let volume = volume.ok_or_else(|| MoveRefusal::NoVolume(claim.to_owned()))?;
+    let name = volume.metadata.object_name()?;
     let being_deleted = |meta: &Option<_>| meta.is_some();
-    if being_deleted(&found.claim.metadata.deletion_timestamp)
+    if being_deleted(&objects.claim.metadata.deletion_timestamp)
         || being_deleted(&volume.metadata.deletion_timestamp)
     {
-        return Err(format!("claim {claim:?} or its volume is being deleted"));
+        return Err(MoveRefusal::Deleting(claim.to_owned()));
     }
     let record = VolumeMove::of(volume).filter(|record| !record.stage.is_final());
     match record {
         Some(record) if record.to == to => return Ok(None),
         Some(record) => {
-            return Err(format!(
-                "volume {name} is being moved to node {:?}; --cancel abandons that",
-                record.to
-            ));
+            return Err(MoveRefusal::MovingElsewhere {
+                volume: name.to_owned(),
+                to: record.to,
+            });
         }
         None => {}
     }
-    let from = place(volume, claim)?;
+    let from = node_of(volume, claim)?;
     if from == to {
-        return Err(format!(
-            "the volume of claim {claim:?} is on node {to:?} already"
-        ));
+        return Err(MoveRefusal::SameNode {
+            claim: claim.to_owned(),
+            node: to.to_owned(),
+        });
     }
-    let node = found.destination.as_ref();
-    let node = node.ok_or_else(|| format!("node {to:?} does not exist"))?;
-    takes_pods(node, to)?;
+    let node = objects.destination.as_ref();
+    let node = node.ok_or_else(|| MoveRefusal::NoNode(to.to_owned()))?;
+    check_destination(node, to)?;
     if VolumeReplication::of(volume).is_some() {
-        return Err(format!(
-            "the volume of claim {claim:?} has a replica on another node, and is not moved: it goes there \
-             when node {from:?} is lost"
-        ));
+        return Err(MoveRefusal::Replicated {
+            claim: claim.to_owned(),
+            from,
+        });
     }
-    let snapshots = snapshots(&found.contents, name);
+    let snapshots = snapshots(&objects.contents, name);
     if !snapshots.is_empty() {
-        return Err(format!(
-            "the volume of claim {claim:?} has snapshots ({}), which stay on node {from:?}. To keep one, make \
-             a claim from it (spec.dataSource) and move that claim as well. Then delete the VolumeSnapshots",
-            snapshots.join(", ")
-        ));
+        return Err(MoveRefusal::Snapshots {
+            claim: claim.to_owned(),
+            snapshots,
+            from,
+        });
     }
-    let mut users = users(&found.pods, claim);
+    let mut users = users(&objects.pods, claim);
     match users.find(|pod| pod.controller.is_none()) {
-        Some(pod) => Err(format!(
-            "pod {:?} uses claim {claim:?} and has no controller that would start it again: delete it \
-             first",
-            &*pod.name
-        )),
+        Some(pod) => Err(MoveRefusal::PodWithoutController {
+            pod: pod.name.to_string(),
+            claim: claim.to_owned(),
+        }),
         None => Ok(Some(from)),
     }
 }
@@ -260,38 +265,33 @@ fn snapshots(contents: &[VolumeSnapshotContent], volume: &str) -> Vec<String> {
 }
 
 /// The node of a volume that can be moved.
-fn place(volume: &PersistentVolume, claim: &str) -> Result<String, String> {
+fn node_of(volume: &PersistentVolume, claim: &str) -> Result<String, MoveRefusal> {
     let spec = volume.spec.clone().unwrap_or_default();
     let class = spec.storage_class_name.unwrap_or_default();
     match Driver::of_volume(volume).filter(|_| spec.local.is_some()) {
         Some(Driver::Local | Driver::LocalCow) => {}
         None => {
-            return Err(format!(
-                "the volume of claim {claim:?} is of the class {class:?}: only volumes of the classes local \
-                 and local-cow can be moved"
-            ));
+            return Err(MoveRefusal::OtherClass {
+                claim: claim.to_owned(),
+                class,
+            });
         }
     }
     if spec.volume_mode.as_deref() == Some("Block") {
-        return Err(format!(
-            "the volume of claim {claim:?} is a block device: only volumes with files can be moved"
-        ));
+        return Err(MoveRefusal::BlockDevice(claim.to_owned()));
     }
     let node = only_node(volume).map(str::to_owned);
-    node.ok_or_else(|| format!("the volume of claim {claim:?} is not on one node"))
+    node.ok_or_else(|| MoveRefusal::NotOnOneNode(claim.to_owned()))
 }
 
 /// Checks that a node can get volumes and their pods.
-///
-/// # Errors
-/// The reason why not.
-pub fn takes_pods(node: &Node, name: &str) -> Result<(), String> {
+pub fn check_destination(node: &Node, name: &str) -> Result<(), NodeRefusal> {
     let is_ready = node_conditions::is_ready(node);
     let is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     match (is_ready, is_cordoned) {
         (true, false) => Ok(()),
-        (false, _) => Err(format!("node {name:?} is not ready")),
-        (true, true) => Err(format!("node {name:?} takes no pods: it is cordoned")),
+        (false, _) => Err(NodeRefusal::NotReady(name.to_owned())),
+        (true, true) => Err(NodeRefusal::Cordoned(name.to_owned())),
     }
 }
 
@@ -346,7 +346,7 @@ async fn follow(
     server: &Server,
     volumes: &Api<PersistentVolume>,
     name: &str,
-    claim: (&str, &str),
+    claim: &ObjectKey,
 ) -> Result<(), DrainError> {
     let mut shown = String::new();
     let mut tell = |line: String| {
@@ -357,8 +357,8 @@ async fn follow(
     };
     let mut heard = Instant::now();
     loop {
-        match look(server, volumes, name, claim).await {
-            Ok(Progress::Shown(line)) => {
+        match read_progress(server, volumes, name, claim).await {
+            Ok(Progress::Waiting(line)) => {
                 heard = Instant::now();
                 tell(line);
             }
@@ -380,36 +380,37 @@ async fn follow(
 /// The progress of a move.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
-    Shown(String),
+    Waiting(String),
     Moved(String),
     Failed(String),
 }
 
-async fn look(
+async fn read_progress(
     server: &Server,
     volumes: &Api<PersistentVolume>,
     name: &str,
-    (namespace, claim): (&str, &str),
+    claim: &ObjectKey,
 ) -> kube_api_client::Result<Progress> {
     let volume = volumes.get(name).await?;
     let Some(record) = VolumeMove::of(&volume) else {
         return Ok(Progress::Failed("its record is gone".to_owned()));
     };
     if record.stage == MoveStage::Stopping {
-        for pod in users(&pods(server, namespace).await?, claim) {
+        for pod in users(&pods(server, &claim.namespace).await?, &claim.name) {
             if !pod.is_deleting()
                 && let Some(refused) = stop(server, pod).await?
             {
-                return Ok(Progress::Shown(format!("Stopping: {refused}")));
+                return Ok(Progress::Waiting(format!("Stopping: {refused}")));
             }
         }
     }
-    Ok(progress(&record, claim))
+    Ok(progress(&record, &claim.name))
 }
 
 /// Evicts a pod; the answer of a budget that does not allow it now.
 async fn stop(server: &Server, pod: &PodView) -> kube_api_client::Result<Option<String>> {
-    match evict(server, &pod.namespace, &pod.name, &pod.uid).await {
+    let key = ObjectKey::new(&*pod.namespace, &*pod.name);
+    match evict(server, &key, &pod.uid.parse()?).await {
         Ok(_) => Ok(None),
         Err(error) => match error.code() {
             Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),
@@ -449,7 +450,7 @@ fn progress(record: &VolumeMove, claim: &str) -> Progress {
             return Progress::Failed(why.unwrap_or_else(|| "no reason is known".to_owned()));
         }
     };
-    Progress::Shown(match &record.message {
+    Progress::Waiting(match &record.message {
         Some(message) => format!("{text} Waiting: {message}."),
         None => text,
     })

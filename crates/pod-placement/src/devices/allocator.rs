@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, No
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult,
 };
+use thiserror::Error;
 
 use super::pools::{AvailableDevice, DeviceId, DeviceNodes};
-use super::wishes::{ClaimRequests, Count, RequestAlternative};
+use super::wishes::{ClaimRequests, Count, RequestAlternative, RequestRefusal};
 
 /// Maximum number of devices that are tried for one pod and node: an unfavourable combination of claims and devices
 /// must not delay other pods.
@@ -16,10 +17,20 @@ const TRIES_MAX: usize = 20_000;
 /// Maximum number of devices of a claim; a limit of the API.
 const RESULTS_MAX: usize = 32;
 
-const CANNOT: &str = "cannot allocate all claims";
+/// The reason why the devices of a node cannot be allocated.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(super) enum AllocationRefusal {
+    #[error("cannot allocate all claims")]
+    TooFew,
+    /// The search was stopped after its maximum number of steps.
+    #[error("cannot allocate all claims: no answer after {TRIES_MAX} devices were tried")]
+    TooManyTries,
+    #[error(transparent)]
+    Request(#[from] RequestRefusal),
+}
 
 /// For each alternative of a request, whether each device matches the alternative.
-type Alternatives = Vec<Vec<Result<bool, String>>>;
+type Alternatives = Vec<Vec<Result<bool, RequestRefusal>>>;
 
 /// The devices that drivers offer, and the requests that each device matches.
 #[derive(Default)]
@@ -68,15 +79,11 @@ struct Search<'s> {
 }
 
 /// Devices on a node for each claim, in their order.
-///
-/// # Errors
-///
-/// There are too few devices, or the search was stopped after its maximum number of steps.
 pub(super) fn allocate(
     wishes: &[ClaimRequests],
     offer: &DeviceOffer,
     node: &Node,
-) -> Result<Vec<AllocationResult>, String> {
+) -> Result<Vec<AllocationResult>, AllocationRefusal> {
     let mut search = Search {
         wishes,
         offer,
@@ -85,7 +92,7 @@ pub(super) fn allocate(
         tries: 0,
     };
     if !search.fulfil(0, 0)? {
-        return Err(CANNOT.to_owned());
+        return Err(AllocationRefusal::TooFew);
     }
     let picks = search.picks;
     let wishes = wishes.iter().enumerate();
@@ -99,7 +106,7 @@ pub(super) fn allocate(
 
 impl<'s> Search<'s> {
     /// Whether the request and all requests after it can be fulfilled.
-    fn fulfil(&mut self, wish: usize, request: usize) -> Result<bool, String> {
+    fn fulfil(&mut self, wish: usize, request: usize) -> Result<bool, AllocationRefusal> {
         let Some(claim_requests) = self.wishes.get(wish) else {
             return Ok(true);
         };
@@ -126,7 +133,7 @@ impl<'s> Search<'s> {
         wish: usize,
         request: usize,
         alternative: usize,
-    ) -> Result<Vec<&'s AvailableDevice>, String> {
+    ) -> Result<Vec<&'s AvailableDevice>, RequestRefusal> {
         let matches = self.offer.matches.get(wish);
         let matches = matches.and_then(|matches| matches.get(request)?.get(alternative));
         let all = self.offer.devices.iter().zip(matches.into_iter().flatten());
@@ -136,7 +143,7 @@ impl<'s> Search<'s> {
             match matches {
                 Ok(true) => candidates.push(device),
                 Ok(false) => {}
-                Err(text) => return Err(text.clone()),
+                Err(refusal) => return Err(refusal.clone()),
             }
         }
         Ok(candidates)
@@ -149,7 +156,7 @@ impl<'s> Search<'s> {
         demand: &'s RequestAlternative,
         candidates: &[&'s AvailableDevice],
         count: usize,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, AllocationRefusal> {
         if count == 0 {
             return self.fulfil(at.0, at.1 + 1);
         }
@@ -177,7 +184,7 @@ impl<'s> Search<'s> {
         at: (usize, usize),
         demand: &'s RequestAlternative,
         candidates: &[&'s AvailableDevice],
-    ) -> Result<bool, String> {
+    ) -> Result<bool, AllocationRefusal> {
         let before = self.picks.len();
         for device in candidates {
             self.count()?;
@@ -195,12 +202,10 @@ impl<'s> Search<'s> {
         Ok(is_fulfilled)
     }
 
-    fn count(&mut self) -> Result<(), String> {
+    fn count(&mut self) -> Result<(), AllocationRefusal> {
         self.tries += 1;
         if self.tries > TRIES_MAX {
-            return Err(format!(
-                "{CANNOT}: no answer after {TRIES_MAX} devices were tried"
-            ));
+            return Err(AllocationRefusal::TooManyTries);
         }
         Ok(())
     }

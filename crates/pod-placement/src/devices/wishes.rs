@@ -9,7 +9,10 @@ use k8s_openapi::api::resource::v1::{
     DeviceSelector as Selector, DeviceTaint, DeviceToleration, ResourceClaim,
 };
 use object_model::Quantity;
+use resource_kinds::MetadataIdentity;
+use thiserror::Error;
 
+use super::DeviceRefusal;
 use super::pools::AvailableDevice;
 
 /// The number of devices of a request.
@@ -71,19 +74,41 @@ fn names(requests: &BTreeSet<String>, request: &str) -> bool {
     requests.contains(request) || requests.contains(whole)
 }
 
-/// Parses the requests of a claim.
-///
-/// # Errors
-///
-/// A message for users: the claim cannot be fulfilled on any node.
-pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<ClaimRequests, String> {
-    let name = claim.metadata.name.clone().unwrap_or_default();
+/// The reason why a request cannot be fulfilled on any node.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("request {request}: {cause}")]
+pub(crate) struct RequestRefusal {
+    request: String,
+    cause: RequestFault,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum RequestFault {
+    #[error("device class {0} does not exist")]
+    NoClass(String),
+    #[error("unsupported count mode {0}")]
+    CountMode(String),
+    #[error("CEL compile error: {0}")]
+    Compilation(String),
+    #[error("CEL runtime error: {0}")]
+    Evaluation(String),
+}
+
+/// Parses the requests of a claim. Fails if the claim cannot be fulfilled on any node.
+pub(super) fn wish(
+    claim: &ResourceClaim,
+    classes: &Classes,
+) -> Result<ClaimRequests, DeviceRefusal> {
+    let name = claim.metadata.object_name()?.to_owned();
     let devices = claim.spec.devices.clone().unwrap_or_default();
     let requests = devices.requests.unwrap_or_default();
     let requests = requests.iter().map(|request| demands(request, classes));
     let requests = requests
-        .collect::<Result<_, String>>()
-        .map_err(|text| format!("claim {name}: {text}"))?;
+        .collect::<Result<_, RequestRefusal>>()
+        .map_err(|refusal| DeviceRefusal::Request {
+            claim: name.clone(),
+            refusal: refusal.into(),
+        })?;
     let constraints = devices.constraints.unwrap_or_default().into_iter();
     let constraints = constraints.filter_map(|constraint| {
         let distinct = constraint.match_attribute.is_none();
@@ -113,7 +138,10 @@ pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<ClaimRequ
     })
 }
 
-fn demands(request: &DeviceRequest, classes: &Classes) -> Result<Vec<RequestAlternative>, String> {
+fn demands(
+    request: &DeviceRequest,
+    classes: &Classes,
+) -> Result<Vec<RequestAlternative>, RequestRefusal> {
     if let Some(exactly) = &request.exactly {
         let demand = Parts {
             request: request.name.clone(),
@@ -156,13 +184,13 @@ struct Parts<'r> {
 }
 
 impl Parts<'_> {
-    fn read(self, classes: &Classes) -> Result<RequestAlternative, String> {
-        let request = &self.request;
+    fn read(self, classes: &Classes) -> Result<RequestAlternative, RequestRefusal> {
+        let refusal = |cause: RequestFault| RequestRefusal {
+            request: self.request.clone(),
+            cause,
+        };
         let Some(class) = classes.get(self.class) else {
-            let class = self.class;
-            return Err(format!(
-                "request {request}: device class {class} does not exist"
-            ));
+            return Err(refusal(RequestFault::NoClass(self.class.to_owned())));
         };
         let of_class = class.spec.selectors.as_deref().unwrap_or_default();
         let own_selectors = self.selectors.unwrap_or_default();
@@ -172,7 +200,7 @@ impl Parts<'_> {
             .filter_map(|one| one.cel.as_ref());
         let selectors = sources.map(|one| {
             DeviceSelector::compile(&one.expression)
-                .map_err(|why| format!("request {request}: CEL compile error: {why}"))
+                .map_err(|why| refusal(RequestFault::Compilation(why.to_string())))
         });
         let config = class.spec.config.iter().flatten();
         let config = config.map(|config| DeviceAllocationConfiguration {
@@ -187,7 +215,7 @@ impl Parts<'_> {
                 Count::Exactly(usize::try_from(count).unwrap_or(usize::MAX))
             }
             Some(other) => {
-                return Err(format!("request {request}: unsupported count mode {other}"));
+                return Err(refusal(RequestFault::CountMode(other.to_owned())));
             }
         };
         let amounts = self
@@ -197,7 +225,7 @@ impl Parts<'_> {
         let capacity =
             amounts.filter_map(|(name, amount)| Some((name.clone(), amount.0.parse().ok()?)));
         Ok(RequestAlternative {
-            selectors: selectors.collect::<Result<_, String>>()?,
+            selectors: selectors.collect::<Result<_, RequestRefusal>>()?,
             config: config.collect(),
             count,
             admin: false,
@@ -209,16 +237,14 @@ impl Parts<'_> {
 }
 
 impl RequestAlternative {
-    /// Whether a device matches and may be allocated.
-    ///
-    /// # Errors
-    ///
-    /// A message: an expression could not be evaluated.
-    pub fn takes(&self, offered: &AvailableDevice) -> Result<bool, String> {
+    /// Whether a device matches and may be allocated. Fails if an expression cannot be evaluated.
+    pub fn takes(&self, offered: &AvailableDevice) -> Result<bool, RequestRefusal> {
         for selector in &self.selectors {
             let selected = selector.selects(&offered.id.0, &offered.json);
-            let selected = selected
-                .map_err(|why| format!("request {}: CEL runtime error: {why}", self.request))?;
+            let selected = selected.map_err(|why| RequestRefusal {
+                request: self.request.clone(),
+                cause: RequestFault::Evaluation(why.to_string()),
+            })?;
             if !selected {
                 return Ok(false);
             }
@@ -252,13 +278,13 @@ impl RequestAlternative {
 }
 
 fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let any_or = |pattern: &Option<String>, found: &str| {
+    let matches = |pattern: &Option<String>, value: &str| {
         let pattern = pattern.as_deref().unwrap_or_default();
-        pattern.is_empty() || pattern == found
+        pattern.is_empty() || pattern == value
     };
     let value = toleration.value.as_deref().unwrap_or_default();
     let same = value == taint.value.as_deref().unwrap_or_default();
-    any_or(&toleration.effect, &taint.effect)
-        && any_or(&toleration.key, &taint.key)
+    matches(&toleration.effect, &taint.effect)
+        && matches(&toleration.key, &taint.key)
         && (toleration.operator.as_deref() == Some("Exists") || same)
 }

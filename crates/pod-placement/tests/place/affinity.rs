@@ -84,40 +84,19 @@ fn each_field_of_a_term_counts() {
     let expression = json!({"key": "app", "operator": "In", "values": ["db"]});
     let merged =
         json!({"labelSelector": {"matchExpressions": [expression]}, "matchLabelKeys": ["app"]});
+    let listed = json!({"labelSelector": db, "namespaces": ["team"]});
+    let any_namespace = json!({"labelSelector": db, "namespaceSelector": {}});
+    let selected = json!({"labelSelector": db, "namespaceSelector": of_team});
     let rows: [(&Value, Value, bool); 16] = [
         (&here, json!({"labelSelector": db}), true),
         (&team, json!({"labelSelector": db}), false),
-        (
-            &team,
-            json!({"labelSelector": db, "namespaces": ["team"]}),
-            true,
-        ),
-        (
-            &here,
-            json!({"labelSelector": db, "namespaces": ["team"]}),
-            false,
-        ),
+        (&team, listed.clone(), true),
+        (&here, listed.clone(), false),
         // An empty selector selects all namespaces; without a selector only the pod's namespace counts.
-        (
-            &team,
-            json!({"labelSelector": db, "namespaceSelector": {}}),
-            true,
-        ),
-        (
-            &here,
-            json!({"labelSelector": db, "namespaceSelector": {}}),
-            true,
-        ),
-        (
-            &team,
-            json!({"labelSelector": db, "namespaceSelector": of_team}),
-            true,
-        ),
-        (
-            &here,
-            json!({"labelSelector": db, "namespaceSelector": of_team}),
-            false,
-        ),
+        (&team, any_namespace.clone(), true),
+        (&here, any_namespace.clone(), true),
+        (&team, selected.clone(), true),
+        (&here, selected.clone(), false),
         // The listed and the selected namespaces both count.
         (
             &here,

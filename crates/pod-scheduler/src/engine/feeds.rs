@@ -19,6 +19,14 @@ use tokio::task::coop::unconstrained;
 
 use super::Caches;
 
+/// A cache has stopped, so that its changes are no longer received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cache of {kind} has stopped")]
+pub struct CacheStopped {
+    /// The plural name of the kind.
+    pub kind: &'static str,
+}
+
 /// A change of an object.
 #[derive(Clone, Debug)]
 pub(super) enum CacheChange {
@@ -102,8 +110,8 @@ impl CacheSubscriptions {
         ])
     }
 
-    /// The next change. *Errors.* The kind whose cache has stopped.
-    pub async fn next(&mut self) -> Result<CacheChange, &'static str> {
+    /// The next change.
+    pub async fn next(&mut self) -> Result<CacheChange, CacheStopped> {
         poll_fn(|context| self.poll(context)).await
     }
 
@@ -112,10 +120,10 @@ impl CacheSubscriptions {
         unconstrained(self.next()).now_or_never()?.ok()
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<CacheChange, &'static str>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<CacheChange, CacheStopped>> {
         for Feed { kind, changes } in &mut self.0 {
             if let Poll::Ready(change) = changes.poll_next_unpin(context) {
-                return Poll::Ready(change.ok_or(*kind));
+                return Poll::Ready(change.ok_or(CacheStopped { kind }));
             }
         }
         Poll::Pending

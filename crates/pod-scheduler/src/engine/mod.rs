@@ -165,7 +165,7 @@ impl Engine {
                 change = feeds.next() => match change {
                     Ok(change) => self.changed(change),
                     Err(_) if shutdown.is_cancelled() => break,
-                    Err(kind) => return Err(Error::WatchStopped { kind }),
+                    Err(stopped) => return Err(Error::WatchStopped { kind: stopped.kind }),
                 },
                 () = tokio::time::sleep_until(due.into()), if self.has_room() => {}
             }

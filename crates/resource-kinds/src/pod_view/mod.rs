@@ -95,7 +95,7 @@ pub struct PodView {
     /// The ResourceClaims that were created for the pod, by their names in the pod.
     pub device_claims: Option<Box<BTreeMap<Text, Text>>>,
     /// The allocated pod-level resources, if they differ from the pod's requests.
-    pub held: Option<Box<BTreeMap<String, Quantity>>>,
+    pub allocated: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
 /// Labels or annotations, sorted by key.
@@ -180,7 +180,7 @@ pub struct Container {
     /// The termination of the previous run.
     pub last_end: Option<Box<ContainerStateTerminated>>,
     /// The allocated resources, if they differ from the container's requests.
-    pub held: Option<Box<BTreeMap<String, Quantity>>>,
+    pub allocated: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -34,7 +34,7 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus)
     view.device_claims = (!claims.is_empty()).then(|| Box::new(claims));
     let spec = view.spec.clone();
     let resources = spec.resources.as_ref();
-    view.held = resources.and_then(|requests_of_pod| {
+    view.allocated = resources.and_then(|requests_of_pod| {
         let (allocated, applied) = (&status.allocated_resources, &status.resources);
         counted_resources(Some(requests_of_pod), allocated.as_ref(), applied.as_ref()).map(Box::new)
     });
@@ -71,7 +71,7 @@ fn condition(sharing: &mut Sharing, condition: PodCondition) -> Condition {
 
 fn container(sharing: &mut Sharing, spec: &PodSpec, status: ContainerStatus) -> Container {
     Container {
-        held: container_resources(spec, &status).map(Box::new),
+        allocated: container_resources(spec, &status).map(Box::new),
         name: sharing.text(&status.name),
         ready: status.ready,
         started: status.started.unwrap_or_default(),

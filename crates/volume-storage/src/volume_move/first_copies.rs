@@ -109,7 +109,8 @@ impl Directories {
     pub(crate) fn begin_stream(
         &self,
         make_room: impl FnOnce(u64) -> Result<(), Error>,
-        (id, volume): (&str, &str),
+        id: &str,
+        volume: &str,
         bytes: u64,
         extent: CopyExtent,
     ) -> Result<CopyLocation, Error> {

@@ -106,7 +106,7 @@ impl Storage {
             None => directories.begin_arrival(id, volume, bytes),
             Some(pool) => {
                 let make_room = |reserved| pool.make_room(reserved);
-                directories.begin_stream(make_room, (id, volume), bytes, extent)
+                directories.begin_stream(make_room, id, volume, bytes, extent)
             }
         })
         .await

@@ -66,17 +66,28 @@ impl Known {
     }
 }
 
-/// Whether a step of an epoch is admitted where `known` is the newest. *Errors.* The reason of a refusal.
-fn admits(known: Option<Known>, step: Known) -> Result<(), String> {
+/// The reason why a step of an epoch is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum EpochRefusal {
+    #[error("the epoch {step} of the volume is over on this node, which knows {newest}")]
+    Over { step: u32, newest: u32 },
+    #[error("this node is the {role:?} in the epoch {epoch} of the volume")]
+    OtherRole { role: Role, epoch: u32 },
+}
+
+/// Whether a step of an epoch is admitted where `known` is the newest.
+fn admits(known: Option<Known>, step: Known) -> Result<(), EpochRefusal> {
     match known {
-        Some(known) if step.epoch < known.epoch => Err(format!(
-            "the epoch {} of the volume is over on this node, which knows {}",
-            step.epoch, known.epoch
-        )),
-        Some(known) if step.epoch == known.epoch && step.role != known.role => Err(format!(
-            "this node is the {:?} in the epoch {} of the volume",
-            known.role, known.epoch
-        )),
+        Some(known) if step.epoch < known.epoch => Err(EpochRefusal::Over {
+            step: step.epoch,
+            newest: known.epoch,
+        }),
+        Some(known) if step.epoch == known.epoch && step.role != known.role => {
+            Err(EpochRefusal::OtherRole {
+                role: known.role,
+                epoch: known.epoch,
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -108,7 +119,8 @@ impl Directories {
     }
 
     fn check_epoch(&self, volume: &str, epoch: u32, role: Role) -> Result<(), Error> {
-        admits(self.known(volume)?, Known { epoch, role }).map_err(Error::Source)
+        admits(self.known(volume)?, Known { epoch, role })
+            .map_err(|refusal| Error::Source(refusal.to_string()))
     }
 
     /// Refuses a step of an epoch that is over, or of another role; otherwise the epoch is the newest.
@@ -223,8 +235,10 @@ impl Directories {
     pub(crate) fn begin_copy(
         &self,
         make_room: impl FnOnce(u64) -> Result<(), Error>,
-        (volume, epoch): (&str, u32),
-        (time, base): (i64, Option<i64>),
+        volume: &str,
+        epoch: u32,
+        time: i64,
+        base: Option<i64>,
         bytes: u64,
     ) -> Result<CopyLocation, Error> {
         self.admit(volume, epoch, Role::Replica)?;
@@ -399,7 +413,8 @@ impl Directories {
     pub(crate) fn promote(
         &self,
         make_room: impl FnOnce(u64) -> Result<(), Error>,
-        (volume, epoch): (&str, u32),
+        volume: &str,
+        epoch: u32,
         time: i64,
         bytes: u64,
     ) -> Result<(), Error> {
@@ -413,7 +428,8 @@ impl Directories {
         }
         // The node was the replica of this epoch, which sealed its copies.
         let role = Role::Replica;
-        admits(known, Known { epoch, role }).map_err(Error::Source)?;
+        admits(known, Known { epoch, role })
+            .map_err(|refusal| Error::Source(refusal.to_string()))?;
         let real = self.path(volume)?;
         if !is_there(&real)? {
             let copy = self.copy(volume, time)?;

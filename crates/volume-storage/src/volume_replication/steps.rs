@@ -74,7 +74,7 @@ impl Storage {
         self.replica_step(of, move |directories, pool, of| {
             let make_room = |reserved| pool.make_room(reserved);
             let CopyOf { time, base } = copy;
-            directories.begin_copy(make_room, (&of.volume, of.epoch), (time, base), bytes)
+            directories.begin_copy(make_room, &of.volume, of.epoch, time, base, bytes)
         })
         .await
     }
@@ -195,7 +195,7 @@ impl Storage {
     ) -> Result<(), Error> {
         self.replica_step(of, move |directories, pool, of| {
             let make_room = |reserved| pool.make_room(reserved);
-            directories.promote(make_room, (&of.volume, of.epoch), time, bytes)?;
+            directories.promote(make_room, &of.volume, of.epoch, time, bytes)?;
             directories.forget_removed(&pool.root())
         })
         .await

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 
 use super::fence::{NodeLease, wait};
 use super::grace;
@@ -30,8 +32,7 @@ pub struct Carried {
 /// The observed silence of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedSilence {
-    /// The state of the observed lease ([`seen_lease`]).
-    pub lease: String,
+    pub lease: LeaseState,
     pub length: SignedDuration,
     /// The time for which the lease was unchanged.
     pub unchanged_for: SignedDuration,
@@ -59,16 +60,40 @@ impl SilenceRecord {
     }
 }
 
-/// An identifier for one state of a lease. No other state of any lease has this identifier, even if the store was
-/// restored to an earlier state.
-pub fn seen_lease(lease: &Lease) -> String {
-    let meta = &lease.metadata;
-    let uid = meta.uid.as_deref().unwrap_or_default();
-    let version = meta.resource_version.as_deref().unwrap_or_default();
-    let spec = lease.spec.as_ref();
-    let renewed = spec.and_then(|spec| spec.renew_time.as_ref());
-    let renewed = renewed.map(|time| time.0.to_string()).unwrap_or_default();
-    format!("{uid} {version} {renewed}")
+/// The identity of one state of a lease: UID, resourceVersion and time of the renewal. No other state of any lease has
+/// this identity, even if the store was restored to an earlier state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseState(String);
+
+impl LeaseState {
+    pub fn of(lease: &Lease) -> Result<Self, IncompleteMetadata> {
+        let (uid, version) = (
+            lease.metadata.object_uid()?,
+            lease.metadata.object_version()?,
+        );
+        let spec = lease.spec.as_ref();
+        let renewed = spec.and_then(|spec| spec.renew_time.as_ref());
+        let renewed = renewed.map(|time| time.0.to_string()).unwrap_or_default();
+        Ok(Self(format!("{uid} {version} {renewed}")))
+    }
+
+    /// The identity from the text that a former run has recorded.
+    pub fn recorded(text: String) -> Self {
+        Self(text)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The last heartbeat of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat<'o> {
+    /// The times in the heartbeat.
+    pub signs: &'o [Timestamp],
+    /// The time since the heartbeat.
+    pub silent_for: SignedDuration,
 }
 
 /// The time at the beginning of a run that does not count after a former run: each node that can reach the server sends
@@ -82,9 +107,9 @@ fn reconnection(length: SignedDuration) -> SignedDuration {
 pub fn observed(
     lease: &Lease,
     unchanged_for: SignedDuration,
-    (signs, silent_for): (&[Timestamp], SignedDuration),
+    heartbeat: Heartbeat<'_>,
     is_last: bool,
-) -> Option<ObservedSilence> {
+) -> Result<Option<ObservedSilence>, IncompleteMetadata> {
     let NodeLease { length, fenced, .. } = NodeLease::from(lease);
     let least = match is_last {
         true => SignedDuration::ZERO,
@@ -92,16 +117,16 @@ pub fn observed(
         false => length / 8 * 3,
     };
     if fenced || length <= SignedDuration::ZERO || unchanged_for <= least {
-        return None;
+        return Ok(None);
     }
     // The recorded time has a maximum: each run then begins with a time to reconnect, and the record stops changing.
-    Some(ObservedSilence {
-        lease: seen_lease(lease),
+    Ok(Some(ObservedSilence {
+        lease: LeaseState::of(lease)?,
         length,
         unchanged_for: unchanged_for.min(wait(length)),
-        signs: signs.to_vec(),
-        silent_for: silent_for.min(grace(Some(lease))),
-    })
+        signs: heartbeat.signs.to_vec(),
+        silent_for: heartbeat.silent_for.min(grace(Some(lease))),
+    }))
 }
 
 impl ObservedSilence {

@@ -39,12 +39,19 @@ impl Observer {
     }
 
     fn look(&mut self, lease: &Lease, now: SignedDuration) -> SignedDuration {
-        self.renewals.unchanged_for("n", &seen_lease(lease), now)
+        self.renewals
+            .unchanged_for("n", &LeaseState::of(lease).unwrap(), now)
     }
 
     fn save(&mut self, lease: &Lease, now: SignedDuration, is_last: bool) {
-        let observed_for = self.renewals.observed_for("n", &seen_lease(lease), now);
-        self.record = observed(lease, observed_for, (&[], secs(0)), is_last);
+        let observed_for = self
+            .renewals
+            .observed_for("n", &LeaseState::of(lease).unwrap(), now);
+        let heartbeat = Heartbeat {
+            signs: &[],
+            silent_for: secs(0),
+        };
+        self.record = observed(lease, observed_for, heartbeat, is_last).unwrap();
     }
 }
 
@@ -97,10 +104,13 @@ fn a_renewed_lease_counts_from_the_start_of_the_run() {
 
 #[test]
 fn nodes_that_renew_their_leases_are_not_recorded_except_at_the_end_of_a_run() {
-    let unsaid = (&[][..], secs(0));
+    let unsaid = Heartbeat {
+        signs: &[],
+        silent_for: secs(0),
+    };
     let is_recorded = |unchanged, is_last| {
         let recorded = observed(&lease(1), unchanged, unsaid, is_last);
-        recorded.is_some()
+        recorded.unwrap().is_some()
     };
     assert!(!is_recorded(secs(0), true));
     assert!(!is_recorded(secs(10), false));
@@ -114,7 +124,7 @@ fn nodes_that_renew_their_leases_are_not_recorded_except_at_the_end_of_a_run() {
     fenced.spec.as_mut().unwrap().holder_identity = None;
     let proof = resource_kinds::annotations::FENCED.to_owned();
     fenced.metadata.annotations = Some([(proof, String::new())].into());
-    assert_eq!(observed(&fenced, secs(100), unsaid, true), None);
+    assert_eq!(observed(&fenced, secs(100), unsaid, true), Ok(None));
 }
 
 #[test]

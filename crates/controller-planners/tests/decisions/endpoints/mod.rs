@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use controller_planners::batching::WriteUrgency;
-use controller_planners::endpoints::{EndpointsPlan, EndpointsWrite, Observed, plan, plan_slices};
+use controller_planners::endpoints::{self, EndpointsPlan, EndpointsWrite, Observed, plan_slices};
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -11,6 +11,10 @@ use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
 mod changed_values;
+
+fn plan(observed: &Observed) -> EndpointsPlan {
+    endpoints::plan(observed).unwrap()
+}
 
 fn service(more: Value) -> Arc<Service> {
     let mut spec = json!({ "clusterIP": "None", "selector": { "app": "web" },
@@ -73,7 +77,7 @@ fn apply(observed: &mut Observed, plan: EndpointsPlan) {
     for slices in [&mut observed.slices, &mut observed.mirrored] {
         slices.retain(|slice| {
             let name = slice.metadata.name.clone().unwrap();
-            !plan.delete.iter().any(|(deleted, _)| *deleted == name)
+            !plan.delete.iter().any(|deleted| deleted.name == name)
         });
     }
     for slice in plan.update {
@@ -100,7 +104,7 @@ fn apply(observed: &mut Observed, plan: EndpointsPlan) {
         Some(EndpointsWrite::Create(endpoints) | EndpointsWrite::Update(endpoints)) => {
             observed.endpoints = Some(Arc::from(endpoints));
         }
-        Some(EndpointsWrite::Delete { .. }) => observed.endpoints = None,
+        Some(EndpointsWrite::Delete(_)) => observed.endpoints = None,
         None => {}
     }
 }
@@ -115,7 +119,7 @@ fn slices_are_planned_alike_while_the_endpoints_rest() {
         endpoints: None,
         ..whole
     };
-    assert_eq!(plan_slices(&observed), slices);
+    assert_eq!(plan_slices(&observed).unwrap(), slices);
     assert!(!slices.create.is_empty(), "other ports need another slice");
 }
 
@@ -267,7 +271,7 @@ fn a_service_made_anew_under_its_name_has_a_slice_of_its_own() {
     anew.metadata.uid = Some("uid-anew".to_owned());
     settled.service = Some(Arc::new(anew));
     let plan = plan(&settled);
-    let deleted: Vec<&String> = plan.delete.iter().map(|(name, _)| name).collect();
+    let deleted: Vec<&String> = plan.delete.iter().map(|deleted| &deleted.name).collect();
     assert_eq!(deleted, [&former]);
     assert!(plan.update.is_empty(), "{plan:?}");
     let [created] = &plan.create[..] else {
@@ -369,10 +373,8 @@ fn what_is_not_selected_is_left_alone() {
     }
     let mut orphaned = empty.clone();
     orphaned.service = None;
-    assert!(matches!(
-        plan(&orphaned).endpoints,
-        Some(EndpointsWrite::Delete { .. })
-    ));
+    let write = plan(&orphaned).endpoints;
+    assert!(matches!(write, Some(EndpointsWrite::Delete(_))));
     let mut foreign = (**orphaned.endpoints.as_ref().unwrap()).clone();
     foreign.metadata.labels = None;
     orphaned.endpoints = Some(Arc::new(foreign));

@@ -110,12 +110,12 @@ impl World {
             unscheduled_pods: &self.pods,
             is_driver_absent: self.is_driver_absent,
         };
-        plan_claim(&view, now())
+        plan_claim(&view, now()).unwrap()
     }
 
     pub fn volume_plan(&self, index: usize) -> VolumeBindingPlan {
         let claim: Option<PersistentVolumeClaim> = self.claim.as_ref().map(typed);
-        plan_volume(&typed(&self.volumes[index]), claim.as_ref(), now())
+        plan_volume(&typed(&self.volumes[index]), claim.as_ref(), now()).unwrap()
     }
 
     /// Executes the first `count` writes of a plan.

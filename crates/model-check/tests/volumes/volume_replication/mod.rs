@@ -179,7 +179,7 @@ impl World {
             },
             replica: match &self.record.replica {
                 Some(name) => self.presence(name),
-                None => NodePresence::Gone,
+                None => NodePresence::Absent,
             },
             is_replica_lost: true,
             others: &others.collect(),
