@@ -13,7 +13,6 @@ use pod_lifecycle::messages;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{LifecycleAction, StopCause};
-use resource_kinds::MetadataIdentity;
 
 use super::{Worker, send};
 use crate::api::events::PodEvents;
