@@ -23,7 +23,7 @@ pub use authority::Authority;
 pub use identity::Identity;
 pub use inspect::{end_of_pem, validity_of_pem};
 pub use joining::{KeyHash, random_text};
-pub use names::{SubjectAltName, SubjectAltNames};
+pub use names::{SubjectAltName, SubjectAltNameError, SubjectAltNames};
 pub use shared::{SealError, ServerToken, SharedError, SharedKeys};
 pub use signing::{ApprovedRequest, LIFE_MAX, Usage};
 pub use subject::{ClientSubject, SubjectError};

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use thiserror::Error;
 
 /// The API server's names for pods, on any host.
 const SERVICE_NAMES: [&str; 4] = [
@@ -24,28 +25,37 @@ pub enum SubjectAltName {
     Address(IpAddr),
 }
 
-impl FromStr for SubjectAltName {
-    type Err = String;
+/// The reason why a text is not a [`SubjectAltName`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SubjectAltNameError {
+    #[error("{0} is not the address of a machine")]
+    Unspecified(IpAddr),
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    Malformed(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for SubjectAltName {
+    type Err = SubjectAltNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return match address.is_unspecified() {
-                true => Err(format!("{address} is not the address of a machine")),
+                true => Err(SubjectAltNameError::Unspecified(address)),
                 false => Ok(Self::Address(address)),
             };
         }
         let name = text.trim_end_matches('.').to_ascii_lowercase();
         match is_dns_name(&name) {
             true => Ok(Self::Dns(name)),
-            false => Err(format!("{text:?} is neither a DNS name nor an IP address")),
+            false => Err(SubjectAltNameError::Malformed(text.to_owned())),
         }
     }
 }
 
 impl TryFrom<String> for SubjectAltName {
-    type Error = String;
+    type Error = SubjectAltNameError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
     }
 }

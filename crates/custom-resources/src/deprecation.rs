@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    fn told(versions: Value) -> Option<String> {
+    fn first_warning(versions: Value) -> Option<String> {
         let definition = json!({"spec": {"group": "g.io", "names": {"kind": "Cup"},
             "versions": versions}});
         warning(&definition, &definition["spec"]["versions"][0])
@@ -74,19 +74,22 @@ mod tests {
     fn the_best_newer_version_is_named() {
         let version = |name: &str| json!({"name": name, "served": true});
         let old = json!({"name": "v1beta1", "served": true, "deprecated": true});
-        assert_eq!(told(json!([version("v1")])), None);
+        assert_eq!(first_warning(json!([version("v1")])), None);
         let alone = Some("g.io/v1beta1 Cup is deprecated".to_owned());
-        assert_eq!(told(json!([old])), alone);
+        assert_eq!(first_warning(json!([old])), alone);
         let hidden = json!({"name": "v3", "served": false});
         let worse = json!({"name": "v2", "served": true, "deprecated": true});
         let others = json!([old, version("v1alpha9"), hidden, worse]);
-        assert_eq!(told(others), alone);
+        assert_eq!(first_warning(others), alone);
         let others = json!([old, version("v1beta2"), version("v1"), version("v2alpha1")]);
         let instead = "g.io/v1beta1 Cup is deprecated; use g.io/v1 Cup";
-        assert_eq!(told(others).as_deref(), Some(instead));
+        assert_eq!(first_warning(others).as_deref(), Some(instead));
         let mut deprecated = old;
         deprecated["deprecationWarning"] = json!("use saucers");
-        assert_eq!(told(json!([deprecated])).as_deref(), Some("use saucers"));
+        assert_eq!(
+            first_warning(json!([deprecated])).as_deref(),
+            Some("use saucers")
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(300);
 /// Longest time for a call.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// The state at the last look of a server.
+/// The state at the previous read of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CompactionState {
     /// The number of writes of the key.
@@ -36,12 +36,12 @@ pub(crate) struct CompactionState {
 
 /// Compacts at each interval, until the task is aborted.
 pub(crate) async fn run(connections: Arc<Connections>, keys: Keys) {
-    let mut seen = CompactionState::default();
+    let mut previous = CompactionState::default();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        match look(&connections, &keys, seen).await {
+        match try_compaction(&connections, &keys, previous).await {
             Ok((now, compact)) => {
-                seen = now;
+                previous = now;
                 if let Some(revision) = compact
                     && let Err(error) = self::compact(&connections, revision).await
                 {
@@ -53,17 +53,20 @@ pub(crate) async fn run(connections: Arc<Connections>, keys: Keys) {
     }
 }
 
-/// One look: the new state, and the revision to compact to if it is this server's turn.
-async fn look(
+/// One attempt: the new state, and the revision to compact to if this server made the newest write of the key.
+async fn try_compaction(
     connections: &Connections,
     keys: &Keys,
-    seen: CompactionState,
+    previous: CompactionState,
 ) -> Result<(CompactionState, Option<EtcdRevision>), RpcError> {
     let request = TxnRequest {
-        conditions: vec![Condition::Version(keys.compaction.clone(), seen.version)],
+        conditions: vec![Condition::Version(
+            keys.compaction.clone(),
+            previous.version,
+        )],
         success: vec![RequestOp::Put {
             key: keys.compaction.clone(),
-            value: seen.revision.0.to_string().into_bytes(),
+            value: previous.revision.0.to_string().into_bytes(),
             lease: None,
         }],
         failure: vec![RequestOp::Get(keys.compaction.clone())],
@@ -75,9 +78,9 @@ async fn look(
                 success: request.failure,
                 failure: Vec::new(),
             };
-            Ok(judge_full(seen, &send(connections, request).await?))
+            Ok(judge_full(previous, &send(connections, request).await?))
         }
-        response => Ok(judge(seen, &response?)),
+        response => Ok(judge(previous, &response?)),
     }
 }
 
@@ -85,40 +88,43 @@ async fn look(
 async fn send(connections: &Connections, request: TxnRequest) -> Result<TxnResponse, RpcError> {
     let request = request.into();
     let deadline = Instant::now() + ATTEMPT;
-    let answer = connections.call(kv::TXN, &request, ATTEMPT, deadline);
-    answer.await.map(Into::into)
+    let response = connections.call(kv::TXN, &request, ATTEMPT, deadline);
+    response.await.map(Into::into)
 }
 
-fn judge(seen: CompactionState, response: &TxnResponse) -> (CompactionState, Option<EtcdRevision>) {
+fn judge(
+    previous: CompactionState,
+    response: &TxnResponse,
+) -> (CompactionState, Option<EtcdRevision>) {
     let version = match response.succeeded {
-        true => seen.version + 1,
-        false => found_version(response),
+        true => previous.version + 1,
+        false => stored_version(response),
     };
     let now = CompactionState {
         version,
         revision: response.revision,
     };
-    let compacts = response.succeeded && seen.revision > EtcdRevision(0);
-    (now, compacts.then_some(seen.revision))
+    let compacts = response.succeeded && previous.revision > EtcdRevision(0);
+    (now, compacts.then_some(previous.revision))
 }
 
 /// The decision without an agreement: repeated compactions do no harm.
 fn judge_full(
-    seen: CompactionState,
+    previous: CompactionState,
     response: &TxnResponse,
 ) -> (CompactionState, Option<EtcdRevision>) {
     let now = CompactionState {
-        version: found_version(response),
+        version: stored_version(response),
         revision: response.revision,
     };
-    let compacts = seen.revision > EtcdRevision(0);
-    (now, compacts.then_some(seen.revision))
+    let compacts = previous.revision > EtcdRevision(0);
+    (now, compacts.then_some(previous.revision))
 }
 
 /// The number of writes of the key that was read.
-fn found_version(response: &TxnResponse) -> u64 {
-    let found = response.responses.first().and_then(|pairs| pairs.first());
-    found.map_or(0, |pair| pair.version)
+fn stored_version(response: &TxnResponse) -> u64 {
+    let pair = response.responses.first().and_then(|pairs| pairs.first());
+    pair.map_or(0, |pair| pair.version)
 }
 
 /// Makes etcd forget its history before the revision.
@@ -160,7 +166,7 @@ mod tests {
         }
     }
 
-    fn seen(version: u64, revision: u64) -> CompactionState {
+    fn state(version: u64, revision: u64) -> CompactionState {
         CompactionState {
             version,
             revision: EtcdRevision(revision),
@@ -171,22 +177,22 @@ mod tests {
     fn one_server_compacts_to_what_it_saw_an_interval_before() {
         // The first look of the first server, and its second.
         let first = judge(CompactionState::default(), &response(true, 10, None));
-        assert_eq!(first, (seen(1, 10), None));
+        assert_eq!(first, (state(1, 10), None));
         let second = judge(first.0, &response(true, 90, None));
-        assert_eq!(second, (seen(2, 90), Some(EtcdRevision(10))));
+        assert_eq!(second, (state(2, 90), Some(EtcdRevision(10))));
         // Another server comes too late and looks again later.
-        let late = judge(seen(1, 20), &response(false, 91, Some(2)));
-        assert_eq!(late, (seen(2, 91), None));
+        let late = judge(state(1, 20), &response(false, 91, Some(2)));
+        assert_eq!(late, (state(2, 91), None));
     }
 
     #[test]
     fn a_full_etcd_is_compacted_by_each_server() {
         let first = judge_full(CompactionState::default(), &response(true, 10, Some(3)));
-        assert_eq!(first, (seen(3, 10), None));
+        assert_eq!(first, (state(3, 10), None));
         let second = judge_full(first.0, &response(true, 12, Some(3)));
-        assert_eq!(second, (seen(3, 12), Some(EtcdRevision(10))));
+        assert_eq!(second, (state(3, 12), Some(EtcdRevision(10))));
         // With room again, the servers agree as before.
         let agreed = judge(second.0, &response(true, 20, None));
-        assert_eq!(agreed, (seen(4, 20), Some(EtcdRevision(12))));
+        assert_eq!(agreed, (state(4, 20), Some(EtcdRevision(12))));
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn is_not_begun(error: &RpcError) -> bool {
     }
 }
 
-/// Whether another member may carry the call out: the error concerns neither the request nor the answer.
+/// Whether another member may carry the call out: the error concerns neither the request nor the response.
 pub(crate) fn is_of_member(error: &RpcError) -> bool {
     !is_without_effect(error) && !matches!(error, RpcError::Malformed(_))
 }
@@ -212,7 +212,7 @@ impl Connections {
             let request = StatusRequest::default();
             let status = channel.call(maintenance::STATUS, &request, CONNECT_TIMEOUT);
             let status = status.await?;
-            version::check(&status.version).map_err(RpcError::Broken)?;
+            version::check(&status.version).map_err(|error| RpcError::Broken(error.to_string()))?;
             Ok(channel)
         };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
@@ -242,8 +242,7 @@ impl Connections {
         limit: Duration,
     ) -> Result<A, RpcError> {
         let current = self.current().await?;
-        self.call_over(current, (method, None), request, limit)
-            .await
+        self.call_over(current, method, None, request, limit).await
     }
 
     /// One attempt of a transaction, as [`call_once`](Self::call_once), with a connection that is there by a time.
@@ -259,31 +258,32 @@ impl Connections {
         let current = tokio::time::timeout_at(by, self.current()).await;
         let in_time = "no member answers in time".to_owned();
         let current = current.unwrap_or(Err(RpcError::Unreachable(in_time)))?;
-        let subject = (kv::TXN, Some(txn));
-        self.call_over(current, subject, request, limit).await
+        self.call_over(current, kv::TXN, Some(txn), request, limit)
+            .await
     }
 
     async fn call_over<Q: Message, A: Message + Default>(
         &self,
         CurrentConnection { number, channel }: CurrentConnection,
-        (method, txn): (Method<Q, A>, Option<&Txn>),
+        method: Method<Q, A>,
+        txn: Option<&Txn>,
         request: &Q,
         limit: Duration,
     ) -> Result<A, RpcError> {
         let begun = Instant::now();
-        let answer = channel.call(method, request, limit).await;
+        let response = channel.call(method, request, limit).await;
         if let Some(observer) = &self.observer {
             observer.observe(&Call {
                 method: method.name(),
                 txn,
                 duration: begun.elapsed(),
-                failed: answer.is_err(),
+                failed: response.is_err(),
             });
         }
-        if answer.as_ref().is_err_and(is_of_member) {
+        if response.as_ref().is_err_and(is_of_member) {
             self.give_up(number).await;
         }
-        answer
+        response
     }
 
     /// A read before the start of a server.
@@ -298,7 +298,7 @@ impl Connections {
             .await
     }
 
-    /// A call that may be carried out more than once: it is tried until there is an answer or a refusal.
+    /// A call that may be carried out more than once: it is tried until there is a response or a refusal.
     ///
     /// *Errors.* The last attempt's, at the deadline.
     pub(crate) async fn call<Q: Message, A: Message + Default>(
@@ -310,7 +310,7 @@ impl Connections {
     ) -> Result<A, RpcError> {
         loop {
             let error = match self.call_once(method, request, limit).await {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(error @ RpcError::Malformed(_)) => return Err(error),
                 Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
                     return Err(error);

@@ -146,7 +146,7 @@ impl EtcdCopy {
     ///
     /// *Errors.* `Etcd`; `Written` if there is something else.
     pub async fn begin(&self, instance: &str) -> Result<StartedCopy, CopyError> {
-        let (seen, found) = origin::read(&self.connections, &self.keys).await?;
+        let (observed, found) = origin::read(&self.connections, &self.keys).await?;
         let guard = match found {
             None => vec![Condition::AllBefore(self.keys.all().0, EtcdRevision(1))],
             Some(OriginRecord::Copying { .. }) => Vec::new(),
@@ -156,7 +156,7 @@ impl EtcdCopy {
             instance: instance.to_owned(),
         };
         let deleted = RequestOp::DeleteAll(self.keys.all_data().0);
-        self.note(seen, &record, guard, Some(deleted))
+        self.note(observed, &record, guard, Some(deleted))
             .await
             .map(StartedCopy)
     }
@@ -243,7 +243,7 @@ impl EtcdCopy {
     ///
     /// *Errors.* `Etcd`; `Written` if the copy does not have all.
     pub async fn leave(&self, pairs: &LivePairs, to: &str) -> Result<(), CopyError> {
-        let (seen, found) = origin::read(&self.connections, &self.keys).await?;
+        let (observed, found) = origin::read(&self.connections, &self.keys).await?;
         let offset = match found {
             None => 0,
             Some(OriginRecord::Complete { offset }) => offset,
@@ -255,7 +255,7 @@ impl EtcdCopy {
         let next = EtcdRevision(pairs.in_etcd.0 + 1);
         let prefixes = [self.keys.all_data().0, self.keys.marks.clone()];
         let guard = prefixes.map(|prefix| Condition::AllBefore(prefix, next));
-        let moved = self.note(seen, &record, guard.into(), None).await?;
+        let moved = self.note(observed, &record, guard.into(), None).await?;
         // No server writes from here on. A deletion may have been overlooked: not each has a mark.
         if self.is_unchanged(pairs).await? {
             return Ok(());
@@ -265,16 +265,16 @@ impl EtcdCopy {
         Err(CopyError::Written)
     }
 
-    /// Replaces the record that was seen, if the further conditions hold.
+    /// Replaces the record that was observed, if the further conditions hold.
     async fn note(
         &self,
-        seen: EtcdRevision,
+        observed: EtcdRevision,
         record: &OriginRecord,
         guard: Vec<Condition>,
         also: Option<RequestOp>,
     ) -> Result<EtcdRevision, CopyError> {
         let key = self.keys.origin.clone();
-        let unchanged = Condition::ModRevision(key.clone(), seen);
+        let unchanged = Condition::ModRevision(key.clone(), observed);
         let put = RequestOp::Put {
             key,
             value: record.write(),
@@ -291,7 +291,7 @@ impl EtcdCopy {
         }
         // An attempt without an answer may have been carried out.
         match origin::read(&self.connections, &self.keys).await? {
-            (now, Some(found)) if now > seen && found == *record => Ok(now),
+            (now, Some(found)) if now > observed && found == *record => Ok(now),
             _ => Err(CopyError::Written),
         }
     }
@@ -299,8 +299,8 @@ impl EtcdCopy {
     async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, CopyError> {
         let request = request.into();
         let deadline = Instant::now() + LIMIT;
-        let answer = self.connections.call(kv::TXN, &request, ATTEMPT, deadline);
-        let response = answer.await.map_err(|error| {
+        let call = self.connections.call(kv::TXN, &request, ATTEMPT, deadline);
+        let response = call.await.map_err(|error| {
             let refused = crate::txn::refusal(&error, None);
             CopyError::Etcd(ConnectError::Store(refused))
         })?;

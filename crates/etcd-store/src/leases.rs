@@ -59,12 +59,12 @@ pub(crate) async fn keep_alive(
             .stream(lease::LEASE_KEEP_ALIVE, &request, ATTEMPT);
         stream.await?.next().await
     };
-    let answer = tokio::time::timeout(ATTEMPT, renewal).await;
-    let answer = answer.unwrap_or(Err(RpcError::TimedOut(ATTEMPT)));
-    if answer.as_ref().is_err_and(is_of_member) {
+    let response = tokio::time::timeout(ATTEMPT, renewal).await;
+    let response = response.unwrap_or(Err(RpcError::TimedOut(ATTEMPT)));
+    if response.as_ref().is_err_and(is_of_member) {
         connections.give_up(current.number).await;
     }
-    let renewed = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
+    let renewed = response.map_err(|error| txn::refusal(&error, Some(lease)))?;
     match renewed.ttl > 0 {
         true => Ok(()),
         false => Err(StoreError::LeaseNotFound(lease)),

@@ -71,7 +71,7 @@ pub(crate) struct Mirror {
 }
 
 /// Why a watch of etcd has ended.
-enum Ended {
+enum WatchEnd {
     /// Events were lost to a compaction.
     Compacted,
     /// Another member is in use.
@@ -170,9 +170,9 @@ impl Mirror {
     pub(crate) async fn run(self: Arc<Self>, connections: Arc<Connections>) {
         loop {
             match self.follow(&connections).await {
-                Ended::Moved => {}
-                Ended::Compacted => self.reload(&connections).await,
-                Ended::Failed(number, error) => {
+                WatchEnd::Moved => {}
+                WatchEnd::Compacted => self.reload(&connections).await,
+                WatchEnd::Failed(number, error) => {
                     tracing::warn!(%error, "the watch of etcd ended");
                     self.note_failure(Some(StoreError::Unavailable(error.to_string())));
                     connections.give_up(number).await;
@@ -207,17 +207,17 @@ impl Mirror {
     }
 
     /// Follows one watch to its end.
-    async fn follow(&self, connections: &Connections) -> Ended {
+    async fn follow(&self, connections: &Connections) -> WatchEnd {
         let mut changes = connections.changes();
         let CurrentConnection { number, channel } = match connections.current().await {
             Ok(current) => current,
-            Err(error) => return Ended::Failed(0, error),
+            Err(error) => return WatchEnd::Failed(0, error),
         };
         changes.borrow_and_update();
-        let failed = |error| Ended::Failed(number, error);
+        let failed = |error| WatchEnd::Failed(number, error);
         let (start, end) = self.keys.all();
-        let seen = self.origin.in_etcd(self.published.revision());
-        let begin = messages::watch(start, end, EtcdRevision(seen.0 + 1));
+        let newest = self.origin.in_etcd(self.published.revision());
+        let begin = messages::watch(start, end, EtcdRevision(newest.0 + 1));
         let mut stream = match channel
             .stream(api::watch::WATCH, &begin, PAGE_TIMEOUT)
             .await
@@ -237,7 +237,7 @@ impl Mirror {
                         Err(error) => return failed(error),
                     };
                     if response.compact_revision > EtcdRevision(0) {
-                        return Ended::Compacted;
+                        return WatchEnd::Compacted;
                     }
                     if let Some(reason) = response.canceled {
                         return failed(RpcError::Broken(format!("etcd ended the watch: {reason}")));
@@ -246,7 +246,7 @@ impl Mirror {
                         tracing::info!("the watch of etcd continues");
                         self.note_failure(None);
                     }
-                    self.take(response);
+                    self.apply_response(response);
                     let now = Instant::now();
                     mark_due.get_or_insert(now + self.progress_interval);
                     trim_due.get_or_insert(now + TRIM_INTERVAL);
@@ -258,7 +258,7 @@ impl Mirror {
                 }
                 changed = changes.changed() => {
                     if changed.is_err() || *changes.borrow_and_update() != number {
-                        return Ended::Moved;
+                        return WatchEnd::Moved;
                     }
                 }
                 Some(()) = timer => {
@@ -277,7 +277,7 @@ impl Mirror {
     }
 
     /// Publishes the changes in a message of the watch.
-    fn take(&self, response: WatchResponse) {
+    fn apply_response(&self, response: WatchResponse) {
         // The revision of a message with events is the member's, and may be ahead of the watch.
         let progress = (response.events.is_empty() && !response.is_created)
             .then_some((response.revision, Vec::new()));
@@ -286,7 +286,7 @@ impl Mirror {
             .chunk_by(|one, other| one.pair.mod_revision == other.pair.mod_revision)
             .map(|events| (events[0].pair.mod_revision, events.to_vec()));
         for (revision, events) in by_revision.chain(progress) {
-            let revision = self.origin.shown(revision);
+            let revision = self.origin.in_store(revision);
             if revision > self.published.revision() {
                 self.publish(revision, events);
             }
@@ -371,7 +371,7 @@ pub(crate) fn loaded(key: &[u8], pair: &StoredPair, origin: Origin) -> KeyValue 
             omittable: Omittable::UNKNOWN,
         };
     }
-    let mod_revision = origin.shown(pair.mod_revision);
+    let mod_revision = origin.in_store(pair.mod_revision);
     let value = value::load(&pair.value, mod_revision).unwrap_or_else(|| {
         let key = key.escape_ascii();
         tracing::error!(%key, "a value in etcd was not stored by this program");
@@ -380,7 +380,7 @@ pub(crate) fn loaded(key: &[u8], pair: &StoredPair, origin: Origin) -> KeyValue 
     KeyValue {
         key: Arc::from(key),
         value,
-        create_revision: origin.shown(pair.create_revision),
+        create_revision: origin.in_store(pair.create_revision),
         mod_revision,
         lease: (pair.lease != 0).then_some(LeaseId(pair.lease)),
         omittable: Omittable::UNKNOWN,
@@ -435,7 +435,7 @@ async fn load_at_once(
                 start.clone_from(&last.key);
                 start.push(0);
             }
-            _ => return Ok((live, origin.shown(revision))),
+            _ => return Ok((live, origin.in_store(revision))),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// The revision that clients see.
-    pub(crate) fn shown(&self, revision: EtcdRevision) -> Revision {
+    pub(crate) fn in_store(&self, revision: EtcdRevision) -> Revision {
         Revision(revision.0.saturating_add(self.offset))
     }
 
@@ -156,7 +156,7 @@ mod tests {
             record: EtcdRevision(9),
             offset: 1000,
         };
-        assert_eq!(origin.shown(EtcdRevision(10)), Revision(1010));
+        assert_eq!(origin.in_store(EtcdRevision(10)), Revision(1010));
         assert_eq!(origin.in_etcd(Revision(1010)), EtcdRevision(10));
         assert_eq!(origin.in_etcd(Revision(400)), EtcdRevision(0));
         assert!(origin.is_copied(Revision(1000)) && !origin.is_copied(Revision(1001)));

@@ -23,10 +23,10 @@ use crate::{
 
 /// Longest time for an attempt.
 const ATTEMPT: Duration = Duration::from_secs(3);
-/// Pause after an attempt without an answer.
+/// Pause after an attempt without a response.
 const PAUSE: Duration = Duration::from_millis(100);
 
-type Answer = Result<Revision, StoreError>;
+type NewestRevision = Result<Revision, StoreError>;
 
 /// The reason why the last attempt failed.
 type Failure = Arc<Mutex<String>>;
@@ -34,40 +34,40 @@ type Failure = Arc<Mutex<String>>;
 /// Asks etcd for its newest revision.
 #[derive(Clone)]
 pub(crate) struct ReadIndex {
-    asking: mpsc::UnboundedSender<oneshot::Sender<Answer>>,
+    requests: mpsc::UnboundedSender<oneshot::Sender<NewestRevision>>,
     failure: Failure,
 }
 
 impl ReadIndex {
-    /// The asking side, and the task that answers it.
+    /// The handle for requests, and the task that responds to them.
     pub(crate) fn new(
         connections: Arc<Connections>,
         key: Vec<u8>,
         origin: Origin,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (asking, asked) = mpsc::unbounded_channel();
+        let (requests, received) = mpsc::unbounded_channel();
         let failure = Failure::default();
-        let own = Self {
-            asking,
+        let handle = Self {
+            requests,
             failure: Arc::clone(&failure),
         };
-        let answering = Answering {
+        let reader = RevisionReader {
             connections,
             key,
             origin,
             failure,
         };
-        (own, answering.run(asked))
+        (handle, reader.run(received))
     }
 
     /// A revision that includes every write that was acknowledged before the call.
     ///
     /// *Errors.* `Unavailable`, at the latest at the deadline; `Closed`.
-    pub(crate) async fn newest(&self, deadline: Instant) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        self.asking.send(reply).map_err(|_| StoreError::Closed)?;
-        match tokio::time::timeout_at(deadline, answer).await {
-            Ok(answer) => answer.unwrap_or(Err(StoreError::Closed)),
+    pub(crate) async fn newest(&self, deadline: Instant) -> NewestRevision {
+        let (reply, response) = oneshot::channel();
+        self.requests.send(reply).map_err(|_| StoreError::Closed)?;
+        match tokio::time::timeout_at(deadline, response).await {
+            Ok(response) => response.unwrap_or(Err(StoreError::Closed)),
             Err(_) => {
                 let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
                 Err(StoreError::Unavailable(format!(
@@ -78,18 +78,18 @@ impl ReadIndex {
     }
 }
 
-/// The answering side.
-struct Answering {
+/// The task that reads the newest revision.
+struct RevisionReader {
     connections: Arc<Connections>,
     key: Vec<u8>,
     origin: Origin,
     failure: Failure,
 }
 
-impl Answering {
-    /// Answers all that wait with one read, which begins after all of them came. Those who come during an
-    /// attempt wait for the next one.
-    async fn run(self, mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Answer>>) {
+impl RevisionReader {
+    /// Responds to all waiting callers with one read, which begins after all requests have arrived. Requests that
+    /// arrive during an attempt wait for the next attempt.
+    async fn run(self, mut requests: mpsc::UnboundedReceiver<oneshot::Sender<NewestRevision>>) {
         let request = RangeRequest {
             key: self.key.clone(),
             count_only: true,
@@ -97,18 +97,18 @@ impl Answering {
         };
         let mut waiting = Vec::new();
         loop {
-            // Each that waits gives up by itself.
-            waiting.retain(|reply: &oneshot::Sender<Answer>| !reply.is_closed());
-            if waiting.is_empty() && asked.recv_many(&mut waiting, usize::MAX).await == 0 {
+            // Each waiting caller has its own deadline.
+            waiting.retain(|reply: &oneshot::Sender<NewestRevision>| !reply.is_closed());
+            if waiting.is_empty() && requests.recv_many(&mut waiting, usize::MAX).await == 0 {
                 return;
             }
-            while let Ok(reply) = asked.try_recv() {
+            while let Ok(reply) = requests.try_recv() {
                 waiting.push(reply);
             }
-            match self.ask(&request).await {
-                Some(answer) => {
+            match self.read(&request).await {
+                Some(newest) => {
                     for reply in waiting.drain(..) {
-                        drop(reply.send(answer.clone()));
+                        drop(reply.send(newest.clone()));
                     }
                 }
                 None => tokio::time::sleep(backoff::jittered(PAUSE)).await,
@@ -117,12 +117,12 @@ impl Answering {
     }
 
     /// One attempt; `None` if the next one may succeed.
-    async fn ask(&self, request: &RangeRequest) -> Option<Answer> {
+    async fn read(&self, request: &RangeRequest) -> Option<NewestRevision> {
         let range = self.connections.call_once(kv::RANGE, request, ATTEMPT);
         match range.await {
             Ok(range) => {
                 let revision = messages::revision_of(range.header.as_ref());
-                Some(Ok(self.origin.shown(revision)))
+                Some(Ok(self.origin.in_store(revision)))
             }
             Err(error @ RpcError::Malformed(_)) => Some(Err(txn::refusal(&error, None))),
             Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {

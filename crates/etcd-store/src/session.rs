@@ -79,7 +79,7 @@ impl Sessions {
     }
 
     /// Records that the lease no longer exists.
-    pub(crate) fn ended(&self, lease: LeaseId) {
+    pub(crate) fn record_end(&self, lease: LeaseId) {
         let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
         if present.lease == Some(lease) {
             tracing::debug!("the lease of this process in etcd has ended");
@@ -94,7 +94,7 @@ impl Sessions {
         match leases::keep_alive(&self.connections, lease).await {
             Ok(()) => Ok(true),
             Err(StoreError::LeaseNotFound(_)) => {
-                self.ended(lease);
+                self.record_end(lease);
                 Ok(false)
             }
             Err(error) => Err(error),

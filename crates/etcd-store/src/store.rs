@@ -74,7 +74,7 @@ impl EtcdStore {
             let mirror = Arc::new(mirror.map_err(unusable)?);
             let writer = Writer::new(Arc::clone(&connections), Arc::clone(&mirror), keys.clone());
             let writer = Arc::new(writer);
-            let (read_index, answering) =
+            let (read_index, revision_reader) =
                 ReadIndex::new(Arc::clone(&connections), keys.compaction.clone(), origin);
             let following = Arc::clone(&mirror).run(Arc::clone(&connections));
             let size = Arc::default();
@@ -87,7 +87,7 @@ impl EtcdStore {
             let compacting = compaction::run(Arc::clone(&connections), keys);
             let tasks = [
                 tokio::spawn(following),
-                tokio::spawn(answering),
+                tokio::spawn(revision_reader),
                 tokio::spawn(looking),
                 tokio::spawn(compacting),
                 tokio::spawn(renewing),
@@ -182,7 +182,7 @@ impl Store for EtcdStore {
             match self.mirror.wait_with_progress(revision, deadline).await {
                 true => Ok(()),
                 false => Err(StoreError::Future {
-                    asked: revision,
+                    requested: revision,
                     newest: self.current_revision(),
                 }),
             }
@@ -270,13 +270,13 @@ impl Store for EtcdStore {
         async move {
             let request = leases::revocation(lease);
             let deadline = Instant::now() + LIMIT;
-            let answer = self
+            let call = self
                 .connections
                 .call(lease::LEASE_REVOKE, &request, ATTEMPT, deadline);
-            let answer = answer.await;
-            let answer = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
-            let revision = messages::revision_of(answer.header.as_ref());
-            let revision = self.mirror.origin.shown(revision);
+            let response = call.await;
+            let response = response.map_err(|error| txn::refusal(&error, Some(lease)))?;
+            let revision = messages::revision_of(response.header.as_ref());
+            let revision = self.mirror.origin.in_store(revision);
             let deadline = Instant::now() + FRESH_LIMIT;
             match self.mirror.wait_with_progress(revision, deadline).await {
                 true => Ok(()),

@@ -165,7 +165,7 @@ pub(crate) enum TxnOutcome {
 /// Reads the answer to a transaction.
 ///
 /// *Errors.* The answer does not fit the transaction.
-pub(crate) fn answered(
+pub(crate) fn outcome(
     txn: &Txn,
     base: TxnGuards<'_>,
     response: &TxnResponse,
@@ -181,7 +181,7 @@ pub(crate) fn answered(
         .collect();
     if response.succeeded {
         let results = found.get(..txn.operations.len()).ok_or_else(strange)?;
-        let revision = base.origin.shown(response.revision);
+        let revision = base.origin.in_store(response.revision);
         return Ok(TxnOutcome::Committed(revision, results.to_vec()));
     }
     let own = |number: usize| {
@@ -197,7 +197,7 @@ pub(crate) fn answered(
         return Ok(TxnOutcome::Fenced(fence_now));
     }
     Ok(TxnOutcome::Refused(TxnResult::Refused {
-        revision: base.origin.shown(response.revision),
+        revision: base.origin.in_store(response.revision),
         present: found.into_iter().take(txn.compare.len()).collect(),
     }))
 }

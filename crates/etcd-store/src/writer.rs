@@ -161,18 +161,20 @@ impl Writer {
         let sent = self
             .connections
             .send(txn, deadline + SENDING, &request, ATTEMPT);
-        let answer = sent.await;
+        let response = sent.await;
         let deadline = (deadline + SENDING).max(Instant::now() + FINDING_OUT);
-        let answer = answer.and_then(|answer| txn::answered(txn, base, &answer.into()));
-        match answer {
+        let outcome = response.and_then(|response| txn::outcome(txn, base, &response.into()));
+        match outcome {
             Ok(TxnOutcome::Committed(revision, former)) => {
                 if !self.mirror.wait_with_progress(revision, deadline).await {
-                    return Attempt::Done(Err(unseen()));
+                    return Attempt::Done(Err(no_event()));
                 }
                 let Some(expected) = expected else {
                     return Attempt::Done(Ok(txn::deletions(revision, former)));
                 };
-                Attempt::Done(seen(txn, &expected.mark()).unwrap_or_else(|| Err(unseen())))
+                Attempt::Done(
+                    observed_result(txn, &expected.mark()).unwrap_or_else(|| Err(no_event())),
+                )
             }
             // A reader who looks again finds what refused the transaction.
             Ok(TxnOutcome::Refused(refused)) => {
@@ -188,7 +190,7 @@ impl Writer {
             Ok(TxnOutcome::Fenced(now)) => {
                 match session.lease {
                     // The fence is gone, and so is its lease.
-                    Some(lease) if now == EtcdRevision(0) => self.sessions.ended(lease),
+                    Some(lease) if now == EtcdRevision(0) => self.sessions.record_end(lease),
                     lease => self.sessions.fenced(lease, now),
                 }
                 Attempt::Again
@@ -249,13 +251,15 @@ impl Writer {
         let Some(fence) = self.move_fence(sent_in, deadline).await else {
             return unknown();
         };
-        let fence = self.mirror.origin.shown(fence);
+        let fence = self.mirror.origin.in_store(fence);
         if !self.mirror.wait_with_progress(fence, deadline).await {
             return unknown();
         }
         match mark() {
             MarkState::Awaited => Attempt::Again,
-            mark @ MarkState::Seen(_) => seen(txn, &mark).map_or_else(unknown, Attempt::Done),
+            mark @ MarkState::Seen(_) => {
+                observed_result(txn, &mark).map_or_else(unknown, Attempt::Done)
+            }
             MarkState::Missed => unknown(),
         }
     }
@@ -275,7 +279,7 @@ impl Writer {
                 Err(RpcError::Status { code, .. })
                     if code == Code::NOT_FOUND && Instant::now() < deadline =>
                 {
-                    self.sessions.ended(lease);
+                    self.sessions.record_end(lease);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the outcome of a transaction cannot be found out");
@@ -291,8 +295,8 @@ impl Writer {
         deadline: Instant,
     ) -> Result<EtcdRevision, RpcError> {
         let request = messages::put(self.keys.fence.clone(), Vec::new(), Some(lease));
-        let answer = self.connections.call(kv::PUT, &request, ATTEMPT, deadline);
-        let revision = messages::revision_of(answer.await?.header.as_ref());
+        let call = self.connections.call(kv::PUT, &request, ATTEMPT, deadline);
+        let revision = messages::revision_of(call.await?.header.as_ref());
         self.sessions.fenced(Some(lease), revision);
         Ok(revision)
     }
@@ -319,14 +323,14 @@ impl Writer {
             .connections
             .call_once(lease::LEASE_REVOKE, &request, ATTEMPT);
         match tokio::time::timeout(ATTEMPT, ended).await {
-            Ok(Ok(_)) => self.sessions.ended(lease),
+            Ok(Ok(_)) => self.sessions.record_end(lease),
             _ => tracing::debug!("the lease of this process in etcd expires by itself"),
         }
     }
 }
 
 /// The result of a transaction whose mark was seen.
-fn seen(txn: &Txn, mark: &MarkState) -> Option<Result<TxnResult, StoreError>> {
+fn observed_result(txn: &Txn, mark: &MarkState) -> Option<Result<TxnResult, StoreError>> {
     match mark {
         MarkState::Seen(commit) => txn::committed(txn, commit).map(Ok),
         MarkState::Awaited | MarkState::Missed => None,
@@ -334,6 +338,6 @@ fn seen(txn: &Txn, mark: &MarkState) -> Option<Result<TxnResult, StoreError>> {
 }
 
 /// The error for a write that etcd has, and the copy has not.
-fn unseen() -> StoreError {
+fn no_event() -> StoreError {
     StoreError::OutcomeUnknown("the write was carried out, but its event did not arrive".to_owned())
 }

@@ -231,7 +231,7 @@ impl RequestResources {
             Some(reply) => (reply.content_type.as_str(), reply.segments_of()),
             None => ("", None),
         };
-        record.answered(code, kind, body);
+        record.record_response(code, kind, body);
     }
 }
 
@@ -368,7 +368,7 @@ fn count_response(
     if count.is_err() && user.is_none_or(UserInfo::is_anonymous) {
         connection.close.cancel();
     }
-    work::answered_by(count?);
+    work::count_response_in(count?);
     Ok(())
 }
 

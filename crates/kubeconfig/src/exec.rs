@@ -6,7 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::Command;
 
 use crate::file::InteractiveMode;
-use crate::plugin::{Plugin, PluginCredentials};
+use crate::plugin::{OutputError, Plugin, PluginCredentials};
 
 /// The reason why a plug-in returned no credentials.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum ExecError {
     Output {
         command: String,
         /// The error in the output.
-        reason: String,
+        reason: OutputError,
     },
 }
 

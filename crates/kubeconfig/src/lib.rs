@@ -19,7 +19,8 @@ pub use file::{
     Cluster, Context, EnvironmentVariable, Exec, Extension, InteractiveMode, Kubeconfig,
     NamedCluster, NamedContext, NamedUser, User,
 };
+pub use plugin::{OutputError, PluginError};
 pub use read::ReadError;
-pub use select::SelectError;
+pub use select::{SelectError, SettingsError};
 pub use settings::{Pem, Settings};
 pub use transport::{Limits, Transport, TransportError};

@@ -18,6 +18,40 @@ const VERSIONS: [&str; 2] = [
 /// The cluster extension that contains the configuration of plug-ins.
 const EXTENSION: &str = "client.authentication.k8s.io/exec";
 
+/// The reason why a plug-in cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PluginError {
+    #[error("exec names no command")]
+    NoCommand,
+    #[error("exec: the apiVersion {version:?} is not one of {}", VERSIONS.join(", "))]
+    Version { version: String },
+    #[error("exec: interactiveMode is missing")]
+    NoInteractiveMode,
+    #[error("exec: an environment variable has no name")]
+    UnnamedVariable,
+}
+
+/// The reason why the output of a plug-in contains no credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    #[error("its output is not an ExecCredential: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error(
+        "its output is of kind {kind:?}, version {version:?}, and not an ExecCredential of {expected}"
+    )]
+    Kind {
+        kind: String,
+        version: String,
+        expected: &'static str,
+    },
+    #[error("its output has no status")]
+    NoStatus,
+    #[error("its output has one of client certificate and key")]
+    HalfIdentity,
+    #[error("its output has neither a token nor a client certificate")]
+    NoCredentials,
+}
+
 /// A program that returns credentials.
 #[derive(Clone, Debug)]
 pub struct Plugin {
@@ -92,27 +126,24 @@ struct Status {
 }
 
 impl Plugin {
-    pub fn new(exec: &Exec, cluster: Option<ClusterInfo>) -> Result<Self, String> {
+    pub fn new(exec: &Exec, cluster: Option<ClusterInfo>) -> Result<Self, PluginError> {
         let command = exec.command.clone().unwrap_or_default();
         if command.is_empty() {
-            return Err("exec names no command".into());
+            return Err(PluginError::NoCommand);
         }
         let api_version = exec.api_version.as_deref().unwrap_or_default();
         let mut versions = VERSIONS.into_iter();
         let version = versions.find(|version| *version == api_version);
-        let version = version.ok_or_else(|| {
-            format!(
-                "exec: the apiVersion {api_version:?} is not one of {}",
-                VERSIONS.join(", ")
-            )
+        let version = version.ok_or_else(|| PluginError::Version {
+            version: api_version.to_owned(),
         })?;
         let interactive_mode = match (exec.interactive_mode, version == VERSIONS[0]) {
             (Some(mode), _) => mode,
-            (None, true) => return Err("exec: interactiveMode is missing".into()),
+            (None, true) => return Err(PluginError::NoInteractiveMode),
             (None, false) => InteractiveMode::IfAvailable,
         };
         if exec.env.iter().any(|variable| variable.name.is_empty()) {
-            return Err("exec: an environment variable has no name".into());
+            return Err(PluginError::UnnamedVariable);
         }
         Ok(Self {
             command,
@@ -144,28 +175,28 @@ impl Plugin {
     }
 
     /// The credentials in the output of the program.
-    pub fn parse_output(&self, output: &[u8]) -> Result<PluginCredentials, String> {
-        let read: ExecCredential = serde_json::from_slice(output)
-            .map_err(|error| format!("its output is not an ExecCredential: {error}"))?;
+    pub fn parse_output(&self, output: &[u8]) -> Result<PluginCredentials, OutputError> {
+        let read: ExecCredential = serde_json::from_slice(output)?;
         let kind = read.kind.unwrap_or_default();
         let version = read.api_version.unwrap_or_default();
         if kind != "ExecCredential" || version != self.version {
-            let expected = self.version;
-            return Err(format!(
-                "its output is of kind {kind:?}, version {version:?}, and not an ExecCredential of {expected}"
-            ));
+            return Err(OutputError::Kind {
+                kind,
+                version,
+                expected: self.version,
+            });
         }
-        let status = read.status.ok_or("its output has no status")?;
+        let status = read.status.ok_or(OutputError::NoStatus)?;
         let set = |field: Option<String>| field.filter(|value| !value.is_empty());
         let certificate = set(status.client_certificate_data);
         let identity = match (certificate, set(status.client_key_data)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            _ => return Err("its output has one of client certificate and key".into()),
+            _ => return Err(OutputError::HalfIdentity),
         };
         let token = set(status.token);
         if token.is_none() && identity.is_none() {
-            return Err("its output has neither a token nor a client certificate".into());
+            return Err(OutputError::NoCredentials);
         }
         Ok(PluginCredentials {
             token,
@@ -209,7 +240,7 @@ mod tests {
             ),
         ] {
             let error = Plugin::new(&exec(text), None).unwrap_err();
-            assert!(error.contains(missing), "{error}");
+            assert!(error.to_string().contains(missing), "{error}");
         }
         let old = "{command: c, apiVersion: client.authentication.k8s.io/v1beta1}";
         let old = Plugin::new(&exec(old), None).unwrap();
@@ -248,14 +279,14 @@ mod tests {
         let both =
             response(json!({"clientCertificateData": "c", "clientKeyData": "k", "token": null}));
         assert_eq!(both.ok().unwrap().identity, Some(("c".into(), "k".into())));
-        let error = |status| response(status).err().unwrap();
+        let error = |status| response(status).err().unwrap().to_string();
         assert!(error(json!({"clientKeyData": "k"})).contains("one of"));
         assert!(error(json!({"token": ""})).contains("neither"));
         assert!(error(Value::Null).contains("no status"));
         let of_v1 =
             br#"{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1"}"#;
         let error = plugin("v1beta1").parse_output(of_v1).err().unwrap();
-        assert!(error.contains("version"), "{error}");
+        assert!(error.to_string().contains("version"), "{error}");
         assert!(plugin("v1").parse_output(b"hello").is_err());
     }
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::uri::InvalidUri;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use outbound_http::Proxies;
 
 use crate::file::{Cluster, Kubeconfig, User};
-use crate::plugin::{ClusterInfo, Plugin};
+use crate::plugin::{ClusterInfo, Plugin, PluginError};
 use crate::settings::{Credentials, Pem, Settings, bearer, proxies_to, secret};
 
 /// The reason why a kubeconfig cannot be used.
@@ -31,8 +32,51 @@ pub enum SelectError {
         kind: &'static str,
         /// The name of the context, cluster or user.
         name: String,
-        reason: String,
+        reason: SettingsError,
     },
+}
+
+/// The reason why a context, cluster or user cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    #[error("it names no cluster")]
+    NoCluster,
+    #[error("it names no server")]
+    NoServer,
+    #[error("{field}-data is not base64: {error}")]
+    Base64 {
+        field: &'static str,
+        error: base64::DecodeError,
+    },
+    #[error("insecure-skip-tls-verify and a certificate authority exclude each other")]
+    InsecureAuthority,
+    #[error("the server {url:?} is not a URL: {reason}")]
+    ServerSyntax { url: String, reason: String },
+    #[error("the server {0:?} is not an http or https URL")]
+    ServerScheme(String),
+    #[error("proxy-url {url:?} is not a URL: {reason}")]
+    ProxySyntax { url: String, reason: String },
+    #[error("proxy-url {0:?} is not an http, https or socks5 URL")]
+    ProxyScheme(String),
+    #[error("auth-provider is not supported: Kubernetes has removed it; use exec")]
+    AuthProvider,
+    #[error("the client certificate has no key")]
+    CertificateWithoutKey,
+    #[error("the client key has no certificate")]
+    KeyWithoutCertificate,
+    #[error("the token cannot be sent in a header")]
+    Token,
+    #[error("a token and a username exclude each other")]
+    TokenAndUsername,
+    /// The username and password cannot be sent in a header.
+    #[error("{0}")]
+    Password(String),
+    #[error("as-uid, as-groups and as-user-extra need as")]
+    ImpersonationWithoutUser,
+    #[error("{value:?} cannot be sent in the header {header}")]
+    ImpersonationHeader { header: String, value: String },
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
 }
 
 impl Kubeconfig {
@@ -56,7 +100,7 @@ impl Kubeconfig {
             reason,
         };
         let cluster_name = set(&context.cluster)
-            .ok_or_else(|| invalid("context", name, "it names no cluster".to_owned()))?;
+            .ok_or_else(|| invalid("context", name, SettingsError::NoCluster))?;
         let mut clusters = self.clusters.iter();
         let cluster = clusters.find(|one| one.name == cluster_name);
         let cluster = &cluster
@@ -87,17 +131,21 @@ fn set(field: &Option<String>) -> Option<&str> {
 }
 
 /// PEM text from base64, or from a file. The base64 text has precedence.
-fn pem(data: &Option<String>, file: &Option<String>, field: &str) -> Result<Option<Pem>, String> {
+fn pem(
+    data: &Option<String>,
+    file: &Option<String>,
+    field: &'static str,
+) -> Result<Option<Pem>, SettingsError> {
     let Some(data) = set(data) else {
         return Ok(set(file).map(|path| Pem::File(PathBuf::from(path))));
     };
     let data: String = data.split_whitespace().collect();
     let text = STANDARD.decode(data);
-    let text = text.map_err(|error| format!("{field}-data is not base64: {error}"))?;
+    let text = text.map_err(|error| SettingsError::Base64 { field, error })?;
     Ok(Some(Pem::Text(text)))
 }
 
-fn of_cluster(cluster: &Cluster, user: &User) -> Result<Settings, String> {
+fn of_cluster(cluster: &Cluster, user: &User) -> Result<Settings, SettingsError> {
     let authority = pem(
         &cluster.certificate_authority_data,
         &cluster.certificate_authority,
@@ -105,14 +153,15 @@ fn of_cluster(cluster: &Cluster, user: &User) -> Result<Settings, String> {
     )?;
     let is_insecure = cluster.insecure_skip_tls_verify.unwrap_or(false);
     if is_insecure && authority.is_some() {
-        return Err(
-            "insecure-skip-tls-verify and a certificate authority exclude each other".into(),
-        );
+        return Err(SettingsError::InsecureAuthority);
     }
     let has_certificate =
         set(&user.client_certificate).is_some() || set(&user.client_certificate_data).is_some();
     let has_tls = is_insecure || authority.is_some() || has_certificate;
-    let server = server(set(&cluster.server).ok_or("it names no server")?, has_tls)?;
+    let server = server(
+        set(&cluster.server).ok_or(SettingsError::NoServer)?,
+        has_tls,
+    )?;
     let proxies = match set(&cluster.proxy_url) {
         Some(url) => Proxies::Through(proxy(url)?),
         None => proxies_to(&server),
@@ -131,35 +180,39 @@ fn of_cluster(cluster: &Cluster, user: &User) -> Result<Settings, String> {
 }
 
 /// The URL of a server. A URL without a scheme is https if there are TLS settings.
-fn server(text: &str, has_tls: bool) -> Result<Uri, String> {
+fn server(text: &str, has_tls: bool) -> Result<Uri, SettingsError> {
     let text = match (text.contains("://"), has_tls) {
         (true, _) => text.to_owned(),
         (false, true) => format!("https://{text}"),
         (false, false) => format!("http://{text}"),
     };
     let text = text.trim_end_matches('/');
-    let malformed = |error| format!("the server {text:?} is not a URL: {error}");
+    let malformed = |error: InvalidUri| SettingsError::ServerSyntax {
+        url: text.to_owned(),
+        reason: error.to_string(),
+    };
     let uri: Uri = text.parse().map_err(malformed)?;
     match (uri.scheme_str(), uri.query()) {
         (Some("http" | "https"), None) => Ok(uri),
-        _ => Err(format!("the server {text:?} is not an http or https URL")),
+        _ => Err(SettingsError::ServerScheme(text.to_owned())),
     }
 }
 
-fn proxy(text: &str) -> Result<Uri, String> {
-    let malformed = |error| format!("proxy-url {text:?} is not a URL: {error}");
+fn proxy(text: &str) -> Result<Uri, SettingsError> {
+    let malformed = |error: InvalidUri| SettingsError::ProxySyntax {
+        url: text.to_owned(),
+        reason: error.to_string(),
+    };
     let uri: Uri = text.parse().map_err(malformed)?;
     match uri.scheme_str() {
         Some("http" | "https" | "socks5" | "socks5h") => Ok(uri),
-        _ => Err(format!(
-            "proxy-url {text:?} is not an http, https or socks5 URL"
-        )),
+        _ => Err(SettingsError::ProxyScheme(text.to_owned())),
     }
 }
 
-fn add_user(settings: &mut Settings, cluster: &Cluster, user: &User) -> Result<(), String> {
+fn add_user(settings: &mut Settings, cluster: &Cluster, user: &User) -> Result<(), SettingsError> {
     if user.auth_provider.is_some() {
-        return Err("auth-provider is not supported: Kubernetes has removed it; use exec".into());
+        return Err(SettingsError::AuthProvider);
     }
     let certificate = pem(
         &user.client_certificate_data,
@@ -170,24 +223,28 @@ fn add_user(settings: &mut Settings, cluster: &Cluster, user: &User) -> Result<(
     settings.identity = match (certificate, key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
-        (Some(_), None) => return Err("the client certificate has no key".into()),
-        (None, Some(_)) => return Err("the client key has no certificate".into()),
+        (Some(_), None) => return Err(SettingsError::CertificateWithoutKey),
+        (None, Some(_)) => return Err(SettingsError::KeyWithoutCertificate),
     };
     settings.headers = impersonation(user)?;
     settings.credentials = credentials(settings, cluster, user)?;
     Ok(())
 }
 
-fn credentials(settings: &Settings, cluster: &Cluster, user: &User) -> Result<Credentials, String> {
+fn credentials(
+    settings: &Settings,
+    cluster: &Cluster,
+    user: &User,
+) -> Result<Credentials, SettingsError> {
     let token = match set(&user.token) {
-        Some(token) => Some(bearer(token).ok_or("the token cannot be sent in a header")?),
+        Some(token) => Some(bearer(token).ok_or(SettingsError::Token)?),
         None => None,
     };
     let file = set(&user.token_file);
     let name = set(&user.username);
     let password = set(&user.password);
     if (token.is_some() || file.is_some()) && (name.is_some() || password.is_some()) {
-        return Err("a token and a username exclude each other".into());
+        return Err(SettingsError::TokenAndUsername);
     }
     if let Some(file) = file {
         return Ok(Credentials::TokenFile {
@@ -202,7 +259,7 @@ fn credentials(settings: &Settings, cluster: &Cluster, user: &User) -> Result<Cr
         let (name, password) = (name.unwrap_or_default(), password.unwrap_or_default());
         let encoded = STANDARD.encode(format!("{name}:{password}"));
         let header = HeaderValue::from_str(&format!("Basic {encoded}"));
-        let header = header.map_err(|error| error.to_string())?;
+        let header = header.map_err(|error| SettingsError::Password(error.to_string()))?;
         return Ok(Credentials::Header(secret(header)));
     }
     let Some(exec) = &user.exec else {
@@ -215,7 +272,7 @@ fn credentials(settings: &Settings, cluster: &Cluster, user: &User) -> Result<Cr
 }
 
 /// The headers that request impersonation.
-fn impersonation(user: &User) -> Result<HeaderMap, String> {
+fn impersonation(user: &User) -> Result<HeaderMap, SettingsError> {
     let mut headers = HeaderMap::new();
     let Some(name) = set(&user.as_name) else {
         let is_empty = set(&user.as_uid).is_none()
@@ -223,7 +280,7 @@ fn impersonation(user: &User) -> Result<HeaderMap, String> {
             && user.as_user_extra.is_empty();
         return match is_empty {
             true => Ok(headers),
-            false => Err("as-uid, as-groups and as-user-extra need as".into()),
+            false => Err(SettingsError::ImpersonationWithoutUser),
         };
     };
     let extra = user.as_user_extra.iter().flat_map(|(key, values)| {
@@ -235,7 +292,10 @@ fn impersonation(user: &User) -> Result<HeaderMap, String> {
     let groups = user.as_groups.iter();
     let groups = groups.map(|group| ("impersonate-group".to_owned(), &**group));
     for (name, value) in user_name.into_iter().chain(uid).chain(groups).chain(extra) {
-        let refused = || format!("{value:?} cannot be sent in the header {name}");
+        let refused = || SettingsError::ImpersonationHeader {
+            header: name.clone(),
+            value: value.to_owned(),
+        };
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused())?;
         let value = HeaderValue::from_str(value).map_err(|_| refused())?;
         headers.append(header, value);

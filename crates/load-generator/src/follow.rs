@@ -64,7 +64,7 @@ pub async fn follow<T: Followed>(
     loop {
         let list: List<T> = Call::get(path.to_owned()).decoded(client).await?;
         view.replace(list);
-        while let Ended::Early = watch(client, path, &mut view).await? {}
+        while let WatchEnd::Early = watch(client, path, &mut view).await? {}
         crate::output::warn(&format!(
             "a watch of {path} was too slow: it is listed again"
         ));
@@ -72,7 +72,7 @@ pub async fn follow<T: Followed>(
 }
 
 /// The end of a watch.
-enum Ended {
+enum WatchEnd {
     /// The watch can be continued from the last version.
     Early,
     /// The server has no changes since the last version any more.
@@ -84,13 +84,13 @@ async fn watch<T: Followed>(
     client: &Client,
     path: &str,
     view: &mut View<impl FnMut(ObjectChange<T>)>,
-) -> Result<Ended> {
+) -> Result<WatchEnd> {
     let and = if path.contains('?') { '&' } else { '?' };
     let uri = format!("{path}{and}watch=true&resourceVersion={}", view.version);
     let request = Request::get(uri).body(Body::empty())?;
     let reply = client.send(request).await.context("open a watch")?;
     match reply.status() {
-        StatusCode::GONE => return Ok(Ended::Expired),
+        StatusCode::GONE => return Ok(WatchEnd::Expired),
         status if !status.is_success() => bail!("a watch is answered {status}"),
         _ => {}
     }
@@ -103,12 +103,12 @@ async fn watch<T: Followed>(
         };
         lines.push(&data);
         while let Some(line) = lines.next() {
-            if let Some(ended) = view.take(line)? {
-                return Ok(ended);
+            if let Some(end) = view.apply_line(line)? {
+                return Ok(end);
             }
         }
     }
-    Ok(Ended::Early)
+    Ok(WatchEnd::Early)
 }
 
 #[derive(Deserialize)]
@@ -150,7 +150,7 @@ impl<S> View<S> {
     }
 
     /// Applies an event; an error event ends the watch.
-    fn take<T: Followed>(&mut self, line: &[u8]) -> Result<Option<Ended>>
+    fn apply_line<T: Followed>(&mut self, line: &[u8]) -> Result<Option<WatchEnd>>
     where
         S: FnMut(ObjectChange<T>),
     {
@@ -178,10 +178,10 @@ impl<S> View<S> {
 }
 
 /// The end of a watch after an event that is no change.
-fn end(line: &[u8]) -> Result<Ended> {
+fn end(line: &[u8]) -> Result<WatchEnd> {
     let event: Event<Value> = serde_json::from_slice(line).context("a watch event")?;
     match event.kind.as_str() {
-        "ERROR" if event.object["code"] == StatusCode::GONE.as_u16() => Ok(Ended::Expired),
+        "ERROR" if event.object["code"] == StatusCode::GONE.as_u16() => Ok(WatchEnd::Expired),
         "ERROR" => Err(anyhow!("a watch failed: {}", event.object["message"])),
         kind => Err(anyhow!(
             "a watch event of the type {kind} is not understood"
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(lines.next(), None);
     }
 
-    fn seen(text: &str) -> (Vec<String>, Result<Option<Ended>>, String) {
+    fn observed(text: &str) -> (Vec<String>, Result<Option<WatchEnd>>, String) {
         let mut changes = Vec::new();
         let mut view = View {
             names: BTreeSet::from(["a".to_owned(), "b".to_owned()]),
@@ -256,7 +256,7 @@ mod tests {
                 view.replace::<AnyObject>(list);
                 Ok(None)
             }
-            Err(_) => view.take::<AnyObject>(text.as_bytes()),
+            Err(_) => view.apply_line::<AnyObject>(text.as_bytes()),
         };
         let version = view.version;
         (changes, ended, version)
@@ -267,7 +267,7 @@ mod tests {
         let list = r#"{"metadata": {"resourceVersion": "9"}, "items": [
             {"metadata": {"name": "b", "resourceVersion": "4"}},
             {"metadata": {"name": "c", "resourceVersion": "8"}}]}"#;
-        let (changes, _, version) = seen(list);
+        let (changes, _, version) = observed(list);
         assert_eq!(changes, ["-a", "+b", "+c"]);
         assert_eq!(version, "9");
     }
@@ -276,7 +276,7 @@ mod tests {
     fn a_watch_goes_on_from_its_last_event() {
         let event = |kind: &str| {
             let metadata = r#"{"name": "a", "resourceVersion": "7"}"#;
-            seen(&format!(
+            observed(&format!(
                 r#"{{"type": "{kind}", "object": {{"metadata": {metadata}}}}}"#
             ))
         };
@@ -295,9 +295,9 @@ mod tests {
             let object = format!(
                 r#"{{"kind": "Status", "metadata": {{}}, "status": "Failure", "message": "m", "code": {code}}}"#
             );
-            seen(&format!(r#"{{"type": "ERROR", "object": {object}}}"#)).1
+            observed(&format!(r#"{{"type": "ERROR", "object": {object}}}"#)).1
         };
-        assert!(matches!(error(410), Ok(Some(Ended::Expired))));
+        assert!(matches!(error(410), Ok(Some(WatchEnd::Expired))));
         let failed = error(500).err().map(|error| error.to_string());
         assert_eq!(failed.as_deref(), Some(r#"a watch failed: "m""#));
     }

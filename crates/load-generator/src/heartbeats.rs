@@ -69,11 +69,11 @@ impl HeartbeatFixture {
         }
         // All effects of the creation of the nodes have ended by then.
         tokio::time::sleep(RENEWAL_PERIOD).await;
-        self.counted.take()?;
+        self.counted.drain()?;
         let before = processor::time(server)?;
         tokio::time::sleep(span).await;
         let used = processor::time(server)?.saturating_sub(before);
-        let latencies = self.counted.take()?;
+        let latencies = self.counted.drain()?;
         let resident = [self.resident_before, Memory::of(server)?.resident];
         let has_processes = !server.is_empty();
         Ok(IdleNodes {
@@ -89,23 +89,23 @@ impl HeartbeatFixture {
 /// The latencies of renewals, and the first failure.
 #[derive(Clone, Default)]
 struct Counted {
-    seen: Arc<Mutex<Seen>>,
+    measured: Arc<Mutex<Measured>>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Measured {
     latencies: Vec<Duration>,
     failure: Option<String>,
 }
 
 impl Counted {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn measured(&self) -> MutexGuard<'_, Measured> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The latencies since the last call.
-    fn take(&self) -> Result<Vec<Duration>> {
-        let counted = std::mem::take(&mut *self.seen());
+    fn drain(&self) -> Result<Vec<Duration>> {
+        let counted = std::mem::take(&mut *self.measured());
         match counted.failure {
             Some(failure) => bail!("a heartbeat failed: {failure}"),
             None => Ok(counted.latencies),
@@ -115,11 +115,11 @@ impl Counted {
 
 impl Heartbeats for Counted {
     fn renewed(&self, latency: Duration) {
-        self.seen().latencies.push(latency);
+        self.measured().latencies.push(latency);
     }
 
     fn failed(&self, error: &anyhow::Error) {
-        self.seen().failure.get_or_insert(format!("{error:#}"));
+        self.measured().failure.get_or_insert(format!("{error:#}"));
     }
 }
 
@@ -131,10 +131,10 @@ mod tests {
     fn renewals_are_counted_until_one_fails() {
         let counted = Counted::default();
         counted.renewed(Duration::from_millis(1));
-        assert_eq!(counted.take().unwrap(), [Duration::from_millis(1)]);
-        assert!(counted.take().unwrap().is_empty());
+        assert_eq!(counted.drain().unwrap(), [Duration::from_millis(1)]);
+        assert!(counted.drain().unwrap().is_empty());
         counted.failed(&anyhow::anyhow!("409 Conflict"));
-        let failed = counted.take().unwrap_err().to_string();
+        let failed = counted.drain().unwrap_err().to_string();
         assert_eq!(failed, "a heartbeat failed: 409 Conflict");
     }
 

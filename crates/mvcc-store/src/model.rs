@@ -224,18 +224,18 @@ pub type WatchStream = BoxStream<'static, Result<WatchEvents, StoreError>>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The requested revision has been compacted.
-    #[error("revision {} has been compacted; the oldest kept is {}", .asked.0, .oldest.0)]
+    #[error("revision {} has been compacted; the oldest kept is {}", .requested.0, .oldest.0)]
     Compacted {
         /// The requested revision.
-        asked: Revision,
+        requested: Revision,
         /// The oldest revision that can still be read.
         oldest: Revision,
     },
     /// The requested revision does not exist yet.
-    #[error("revision {} is in the future; the newest is {}", .asked.0, .newest.0)]
+    #[error("revision {} is in the future; the newest is {}", .requested.0, .newest.0)]
     Future {
         /// The requested revision.
-        asked: Revision,
+        requested: Revision,
         /// The newest revision.
         newest: Revision,
     },

@@ -104,13 +104,13 @@ pub(crate) fn graph(info: &KindInfo<'_>, schema: &Value) -> Graph {
     let mut maker = Maker {
         graph: Graph::without_kinds(),
     };
-    let root = maker.object(schema, true, keeps_unknown(schema));
+    let root = maker.object(schema, true, preserves_unknown(schema));
     let name = [info.group, info.version, info.kind];
     maker.graph.add_kind(name, root);
     maker.graph
 }
 
-fn keeps_unknown(schema: &Value) -> bool {
+fn preserves_unknown(schema: &Value) -> bool {
     schema["x-kubernetes-preserve-unknown-fields"] == true
 }
 
@@ -156,7 +156,7 @@ impl Maker {
     /// The type of a value. `open` is whether an outer value is open. An embedded object has typed metadata in any
     /// case.
     fn node(&mut self, schema: &Value, open: bool) -> Node {
-        let open = open || keeps_unknown(schema);
+        let open = open || preserves_unknown(schema);
         if schema["x-kubernetes-int-or-string"] == true {
             return Node::Scalar;
         }

@@ -112,19 +112,19 @@ struct Load {
 #[derive(Debug)]
 pub(crate) struct StreamPlace {
     load: Arc<Load>,
-    is_answered: bool,
+    has_response: bool,
 }
 
 impl StreamPlace {
-    fn answered(&mut self) {
-        self.is_answered = true;
+    fn set_response(&mut self) {
+        self.has_response = true;
         self.load.is_doubted.store(false, Ordering::Relaxed);
     }
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.has_response {
             self.load.is_doubted.store(true, Ordering::Relaxed);
         }
         if self.load.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -147,7 +147,7 @@ impl Load {
         self.requests.fetch_add(1, Ordering::Relaxed);
         StreamPlace {
             load: self.clone(),
-            is_answered: false,
+            has_response: false,
         }
     }
 
@@ -220,7 +220,7 @@ impl<B: RequestBody> Multiplexed<B> {
             attempts += 1;
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    permit.answered();
+                    permit.set_response();
                     return Ok(Ok(
                         response.map(|incoming| Body::of_stream(incoming, permit))
                     ));

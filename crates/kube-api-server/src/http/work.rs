@@ -104,7 +104,7 @@ pub(crate) fn sent_by(payer: Option<Box<dyn BodyAllowance>>) {
 }
 
 /// Starts the count of the response bytes.
-pub(crate) fn answered_by(count: UnreadBytes) {
+pub(crate) fn count_response_in(count: UnreadBytes) {
     // Work outside of a request has no response.
     let _unknown = CURRENT.try_with(|request| *lock(&request.response) = Some(count));
 }

@@ -28,7 +28,7 @@ pub(super) struct Hollow {
 
 /// The write of a kubelet after a change of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum PodAction {
     Run,
     Remove,
 }
@@ -76,13 +76,13 @@ impl Kubelet {
                     return;
                 }
             };
-            let Some(reply) = answer(&pod) else {
+            let Some(reply) = action(&pod) else {
                 return;
             };
             let now = (pod.metadata.uid.clone(), reply);
             if responses.get(&pod.metadata.name) != Some(&now) {
                 responses.insert(pod.metadata.name.clone(), now);
-                started += u32::from(reply == Answer::Run);
+                started += u32::from(reply == PodAction::Run);
                 self.give(reply, &pod, started);
             }
         });
@@ -91,11 +91,11 @@ impl Kubelet {
         }
     }
 
-    fn give(&self, reply: Answer, pod: &Pod, number: u32) {
+    fn give(&self, reply: PodAction, pod: &Pod, number: u32) {
         let uri = format!("{}/{}", self.path, pod.metadata.name);
         let call = match reply {
-            Answer::Run => Call::merge_patch(format!("{uri}/status"), &running(pod, number)),
-            Answer::Remove => Call::delete(format!("{uri}?gracePeriodSeconds=0")),
+            PodAction::Run => Call::merge_patch(format!("{uri}/status"), &running(pod, number)),
+            PodAction::Remove => Call::delete(format!("{uri}?gracePeriodSeconds=0")),
         };
         let (client, views, slots) = (self.client.clone(), self.views.clone(), self.slots.clone());
         tokio::spawn(async move {
@@ -108,14 +108,14 @@ impl Kubelet {
     }
 }
 
-fn answer(pod: &Pod) -> Option<Answer> {
+fn action(pod: &Pod) -> Option<PodAction> {
     if pod.spec.node_name.is_empty() {
         return None;
     }
     if pod.metadata.deletion_timestamp.is_some() {
-        return Some(Answer::Remove);
+        return Some(PodAction::Remove);
     }
-    (pod.status.phase != "Running").then_some(Answer::Run)
+    (pod.status.phase != "Running").then_some(PodAction::Run)
 }
 
 /// The status of the pod with that number.
@@ -153,13 +153,13 @@ mod tests {
     fn a_kubelet_runs_bound_pods_and_removes_deleted_ones() {
         let mut pod = json!({"metadata": {"name": "a-0", "uid": "u"}, "spec": {}, "status": {}});
         let decoded = |pod: &Value| json_tree::from_value::<Pod>(pod.clone()).unwrap();
-        assert_eq!(answer(&decoded(&pod)), None);
+        assert_eq!(action(&decoded(&pod)), None);
         pod["spec"]["nodeName"] = json!("n");
-        assert_eq!(answer(&decoded(&pod)), Some(Answer::Run));
+        assert_eq!(action(&decoded(&pod)), Some(PodAction::Run));
         pod["status"] = running(&decoded(&pod), 258)["status"].take();
         assert_eq!(pod["status"]["podIP"], "10.0.1.2");
-        assert_eq!(answer(&decoded(&pod)), None);
+        assert_eq!(action(&decoded(&pod)), None);
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert_eq!(answer(&decoded(&pod)), Some(Answer::Remove));
+        assert_eq!(action(&decoded(&pod)), Some(PodAction::Remove));
     }
 }

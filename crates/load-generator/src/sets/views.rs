@@ -19,7 +19,7 @@ struct ShownPod {
 }
 
 #[derive(Default)]
-struct Seen {
+struct Observed {
     pods: BTreeMap<String, ShownPod>,
     /// The number of ready pods with each image.
     ready: BTreeMap<String, usize>,
@@ -27,7 +27,7 @@ struct Seen {
     failure: Option<String>,
 }
 
-impl Seen {
+impl Observed {
     /// Replaces a pod. The counts are updated with it, because the end of a step is checked at each event.
     fn put(&mut self, name: &str, pod: Option<ShownPod>) {
         if let Some(pod) = pod.as_ref().filter(|pod| pod.ready) {
@@ -48,33 +48,37 @@ impl Seen {
 /// The views, and the first failure of a task that the measurement depends on.
 #[derive(Default)]
 pub(super) struct Views {
-    seen: Mutex<Seen>,
+    observed: Mutex<Observed>,
     changed: Notify,
 }
 
 impl Views {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of pods.
     pub fn pods(&self) -> usize {
-        self.seen().pods.len()
+        self.observed().pods.len()
     }
 
     /// The number of ready pods with that image.
     pub fn ready(&self, image: &str) -> usize {
-        self.seen().ready.get(image).copied().unwrap_or_default()
+        self.observed()
+            .ready
+            .get(image)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The number of sets.
     pub fn sets(&self) -> usize {
-        self.seen().sets.len()
+        self.observed().sets.len()
     }
 
     /// The state, for an error.
     pub fn summary(&self) -> String {
-        let state = self.seen();
+        let state = self.observed();
         let ready: usize = state.ready.values().sum();
         let (sets, pods) = (state.sets.len(), state.pods.len());
         format!("{sets} sets, {pods} pods, {ready} of them ready")
@@ -83,7 +87,7 @@ impl Views {
     /// Waits until the condition is true, or a task has failed.
     pub async fn wait_for(&self, holds: impl Fn() -> bool) -> Result<()> {
         loop {
-            if let Some(failure) = &self.seen().failure {
+            if let Some(failure) = &self.observed().failure {
                 bail!("{failure}");
             }
             if holds() {
@@ -95,7 +99,7 @@ impl Views {
 
     /// Records the failure of a task.
     pub fn fail(&self, error: &anyhow::Error) {
-        self.seen().failure.get_or_insert(format!("{error:#}"));
+        self.observed().failure.get_or_insert(format!("{error:#}"));
         self.changed.notify_one();
     }
 
@@ -107,16 +111,16 @@ impl Views {
                     image: pod.image().to_owned(),
                     ready: pod.is_ready() && pod.metadata.deletion_timestamp.is_none(),
                 };
-                self.seen().put(&pod.metadata.name, Some(pod_state));
+                self.observed().put(&pod.metadata.name, Some(pod_state));
             }
-            ObjectChange::Gone(name) => self.seen().put(name, None),
+            ObjectChange::Gone(name) => self.observed().put(name, None),
         }
         self.changed.notify_one();
     }
 
     /// Applies a change of the sets.
     pub fn see_set(&self, change: ObjectChange<AnyObject>) {
-        let mut state = self.seen();
+        let mut state = self.observed();
         match change {
             ObjectChange::Put(set) => state.sets.insert(set.metadata.name),
             ObjectChange::Gone(name) => state.sets.remove(&name),

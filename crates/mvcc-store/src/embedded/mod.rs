@@ -239,7 +239,7 @@ impl Store for EmbeddedStore {
         let newest = self.current_revision();
         let is_reached = revision <= newest;
         Box::pin(ready(is_reached.then_some(()).ok_or(StoreError::Future {
-            asked: revision,
+            requested: revision,
             newest,
         })))
     }

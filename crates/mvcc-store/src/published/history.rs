@@ -152,7 +152,7 @@ impl History {
     ) -> Result<impl DoubleEndedIterator<Item = &Arc<Commit>>, StoreError> {
         if revision < self.floor {
             return Err(StoreError::Compacted {
-                asked: revision,
+                requested: revision,
                 oldest: self.floor,
             });
         }
@@ -170,7 +170,7 @@ impl History {
         match revision.0.checked_sub(1) {
             Some(before) if Revision(before) >= self.floor => self.after(Revision(before)),
             _ => Err(StoreError::Compacted {
-                asked: revision,
+                requested: revision,
                 oldest: self.floor,
             }),
         }
@@ -215,7 +215,7 @@ mod tests {
         assert!(matches!(
             revisions_from(&history, 6),
             Err(StoreError::Compacted {
-                asked: Revision(6),
+                requested: Revision(6),
                 oldest: Revision(6)
             })
         ));

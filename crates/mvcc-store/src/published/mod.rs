@@ -138,7 +138,7 @@ impl Published {
         let state = self.read();
         if from.0 > state.revision.0 + 1 {
             return Err(StoreError::Future {
-                asked: from,
+                requested: from,
                 newest: state.revision,
             });
         }
@@ -160,7 +160,7 @@ impl Published {
         let mut state = self.write();
         if revision > state.revision {
             return Err(StoreError::Future {
-                asked: revision,
+                requested: revision,
                 newest: state.revision,
             });
         }

@@ -55,7 +55,7 @@ impl PublishedState {
             None => self.revision,
             Some(requested) if requested > self.revision => {
                 return Err(StoreError::Future {
-                    asked: requested,
+                    requested,
                     newest: self.revision,
                 });
             }

@@ -271,8 +271,10 @@ impl<E: Engine> World<E> {
             limit,
         };
         let result = match self.store.range(range).await {
-            Err(StoreError::Compacted { asked, oldest }) => {
-                assert!(asked.0 == revision && oldest.0 == self.model.floor && asked < oldest);
+            Err(StoreError::Compacted { requested, oldest }) => {
+                assert!(
+                    requested.0 == revision && oldest.0 == self.model.floor && requested < oldest
+                );
                 return;
             }
             result => result.unwrap(),

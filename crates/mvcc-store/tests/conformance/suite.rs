@@ -370,7 +370,7 @@ async fn reaching(store: Arc<dyn Store>) {
     store.reached(Revision(0)).await.unwrap();
     let ahead = store.reached(Revision(newest.0 + 1)).await.unwrap_err();
     assert!(
-        matches!(ahead, StoreError::Future { asked, newest: Revision(2) } if asked.0 == 3),
+        matches!(ahead, StoreError::Future { requested, newest: Revision(2) } if requested.0 == 3),
         "{ahead}"
     );
 }
@@ -467,10 +467,10 @@ async fn compaction(store: Arc<dyn Store>) {
         ..Range::default()
     };
     let error = store.range(at(5)).await.unwrap_err();
-    let StoreError::Compacted { asked, oldest } = error else {
+    let StoreError::Compacted { requested, oldest } = error else {
         panic!("{error}")
     };
-    assert_eq!((asked, oldest), (Revision(5), Revision(6)));
+    assert_eq!((requested, oldest), (Revision(5), Revision(6)));
     assert_eq!(&store.range(at(6)).await.unwrap().items[0].value[..], b"4");
     assert!(matches!(
         store.watch(b"a".to_vec(), Revision(6)).err(),

@@ -174,7 +174,7 @@ mod tests {
         })
     }
 
-    fn asked(pem: &str) -> Value {
+    fn request_object(pem: &str) -> Value {
         let pem = k8s_openapi::ByteString(pem.as_bytes().to_vec());
         json!({"metadata": {"name": "a"}, "spec": {"request": pem,
             "signerName": signer::API_CLIENT}})
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn who_asks_is_noted() {
-        let mut object = asked(JANE);
+        let mut object = request_object(JANE);
         object["spec"]["groups"] = json!(["system:masters"]);
         let create = of(Operation::Create);
         let cluster = Granted::nothing();
@@ -203,8 +203,8 @@ mod tests {
 
     #[test]
     fn approving_and_signing_need_rights_on_the_signer() {
-        let old = asked(JANE);
-        let mut new = asked(JANE);
+        let old = request_object(JANE);
+        let mut new = request_object(JANE);
         new["spec"]["signerName"] = json!("example.com/mine");
         new["status"] = json!({"conditions": []});
         let update = AdmissionRequest {
@@ -239,7 +239,7 @@ mod tests {
                 &Granted::nothing(),
             )
         };
-        assert!(admit(asked(JANE)).is_ok());
-        assert_eq!(admit(asked(MASTER)).unwrap_err().code, 403);
+        assert!(admit(request_object(JANE)).is_ok());
+        assert_eq!(admit(request_object(MASTER)).unwrap_err().code, 403);
     }
 }

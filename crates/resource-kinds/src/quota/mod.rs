@@ -273,7 +273,7 @@ pub fn charge(
     if let (None, Some(new)) = (old, new)
         && (group, plural) == ("", "pods")
         && concerns(quota, group, plural, new)
-        && let Some(missing) = unsaid(quota, new)
+        && let Some(missing) = unspecified(quota, new)
     {
         return Err(QuotaError::Unspecified {
             quota: name.to_owned(),
@@ -348,7 +348,7 @@ impl std::fmt::Display for Exceeded {
 }
 
 /// The amounts that the quota limits and that a pod's containers do not set: `limits.cpu for: a,b`.
-fn unsaid(quota: &Value, pod: &Value) -> Option<String> {
+fn unspecified(quota: &Value, pod: &Value) -> Option<String> {
     let spec = &pod["spec"];
     let containers = || {
         list(&spec["containers"])

@@ -177,7 +177,12 @@ impl AuditRecord {
     }
 
     /// Records the response: status code, content type and body. `None` for a body that is a stream.
-    pub(crate) fn answered(&mut self, code: u16, content_type: &str, body: Option<&[Bytes]>) {
+    pub(crate) fn record_response(
+        &mut self,
+        code: u16,
+        content_type: &str,
+        body: Option<&[Bytes]>,
+    ) {
         let whole = || body.map(<[Bytes]>::concat).unwrap_or_default();
         let mut status = json!({"metadata": {}, "code": code});
         if code >= 400 {

@@ -254,7 +254,7 @@ impl Watcher {
             // The client gets the error as an event. The error contains the client's version, not the first revision
             // that was requested from the store.
             Err(StoreError::Compacted { oldest, .. }) => self.end_with(&StoreError::Compacted {
-                asked: after,
+                requested: after,
                 oldest,
             }),
             Err(error) => self.end_with(&error),

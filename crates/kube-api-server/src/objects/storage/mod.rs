@@ -282,17 +282,11 @@ fn converted(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable
 /// The response to a failure of the store.
 pub(crate) fn refusal(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted {
-            asked: requested,
-            oldest,
-        } => Status::new(
+        StoreError::Compacted { requested, oldest } => Status::new(
             StatusReason::Expired,
             format!("too old resource version: {} ({})", requested.0, oldest.0),
         ),
-        StoreError::Future {
-            asked: requested,
-            newest,
-        } => too_large(*requested, *newest),
+        StoreError::Future { requested, newest } => too_large(*requested, *newest),
         StoreError::WatcherTooSlow => Status::new(StatusReason::Expired, error.to_string()),
         StoreError::Closed => Status::new(StatusReason::ServiceUnavailable, error.to_string()),
         StoreError::TooLarge(_) => Status::new(

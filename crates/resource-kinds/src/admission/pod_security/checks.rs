@@ -439,7 +439,7 @@ mod tests {
 
     use super::*;
 
-    fn told_by(check: fn(&Value) -> Vec<Violation>, spec: Value) -> Vec<String> {
+    fn violations(check: fn(&Value) -> Vec<Violation>, spec: Value) -> Vec<String> {
         let violation = check(&json!({"metadata": {}, "spec": spec}));
         violation.iter().map(ToString::to_string).collect()
     }
@@ -507,10 +507,10 @@ mod tests {
             ),
         ];
         for (spec, expected) in cases {
-            assert_eq!(told_by(baseline, spec), [expected]);
+            assert_eq!(violations(baseline, spec), [expected]);
         }
         let plain = json!({"containers": [{"name": "c", "image": "i"}]});
-        assert!(told_by(baseline, plain).is_empty());
+        assert!(violations(baseline, plain).is_empty());
     }
 
     #[test]
@@ -518,7 +518,7 @@ mod tests {
         let plain = json!({"containers": [{"name": "a"}, {"name": "b"}],
             "volumes": [{"name": "h", "hostPath": {}}, {"name": "n", "nfs": {}}]});
         assert_eq!(
-            told_by(restricted, plain),
+            violations(restricted, plain),
             [
                 "allowPrivilegeEscalation != false (containers \"a\", \"b\" must set \
                  securityContext.allowPrivilegeEscalation=false)",
@@ -540,12 +540,12 @@ mod tests {
             }}],
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "x"}}],
         });
-        assert!(told_by(restricted, good.clone()).is_empty());
+        assert!(violations(restricted, good.clone()).is_empty());
         let mut root = good;
         root["securityContext"]["runAsUser"] = json!(0);
         root["containers"][0]["securityContext"]["runAsNonRoot"] = json!(false);
         assert_eq!(
-            told_by(restricted, root),
+            violations(restricted, root),
             [
                 "runAsNonRoot != true (container \"c\" must not set \
                  securityContext.runAsNonRoot=false)",

@@ -194,7 +194,7 @@ fn new_volume(write: &Write<'_>) -> Decision {
     let class = |of: &Value| of["spec"]["storageClassName"].clone();
     let is_of_class = !is_directory || class(&claim) == class(write.object);
     require(
-        is_free && is_of_class && is_wanted_here(write, &claim),
+        is_free && is_of_class && is_assigned_here(write, &claim),
         || {
             format!(
                 "the claim {namespace}/{name} is not for a volume on node {:?}",
@@ -236,7 +236,7 @@ fn is_for_directory(write: &Write<'_>) -> bool {
 }
 
 /// Whether the volume of a claim is requested on this node, or on any node.
-fn is_wanted_here(write: &Write<'_>, claim: &Value) -> bool {
+fn is_assigned_here(write: &Write<'_>, claim: &Value) -> bool {
     let annotation = |key: &str| claim["metadata"]["annotations"][key].as_str();
     if let Some(selected) = annotation(SELECTED_NODE) {
         return selected == write.node;
@@ -283,7 +283,7 @@ fn volume_status(write: &Write<'_>) -> Decision {
 fn claim(write: &Write<'_>) -> Decision {
     let bound_to = write.old["spec"]["volumeName"].as_str();
     let is_free = bound_to.is_none_or(str::is_empty);
-    require(is_free && is_wanted_here(write, write.old), || {
+    require(is_free && is_assigned_here(write, write.old), || {
         format!("the claim is not for a volume on node {:?}", write.node)
     })?;
     only(write, &[&["metadata", "annotations", SELECTED_NODE]])
@@ -291,7 +291,7 @@ fn claim(write: &Write<'_>) -> Decision {
 
 /// The progress of an expansion, and the conditions of a claim.
 fn claim_status(write: &Write<'_>) -> Decision {
-    if is_for_directory(write) && is_wanted_here(write, write.old) {
+    if is_for_directory(write) && is_assigned_here(write, write.old) {
         return only(write, &[&["status", "conditions"]]);
     }
     let name = write.old["spec"]["volumeName"].as_str().unwrap_or_default();

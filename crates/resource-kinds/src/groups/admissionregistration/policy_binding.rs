@@ -169,7 +169,7 @@ fn check_actions(actions: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
 mod tests {
     use super::*;
 
-    fn told(spec: Value) -> Vec<String> {
+    fn messages(spec: Value) -> Vec<String> {
         let mut object = json!({"metadata": {"name": "few"}, "spec": spec});
         PolicyBinding::Validating.default(&mut object);
         let errors = PolicyBinding::Validating.validate_create(&object);
@@ -180,7 +180,7 @@ mod tests {
     fn a_binding_names_policy_settings_and_what_follows() {
         let good = json!({"policyName": "few", "validationActions": ["Deny", "Audit"],
             "paramRef": {"name": "settings", "namespace": "d"}});
-        assert_eq!(told(good), [""; 0]);
+        assert_eq!(messages(good), [""; 0]);
         for (spec, expected) in [
             (
                 json!({"policyName": "few"}),
@@ -203,7 +203,7 @@ mod tests {
                 "one of name or selector",
             ),
         ] {
-            let messages = told(spec);
+            let messages = messages(spec);
             assert!(
                 messages.iter().any(|error| error.contains(expected)),
                 "{messages:?}"

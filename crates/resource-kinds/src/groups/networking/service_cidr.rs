@@ -147,7 +147,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 mod tests {
     use super::*;
 
-    fn told(ranges: &[&str]) -> Vec<String> {
+    fn messages(ranges: &[&str]) -> Vec<String> {
         let object = json!({"metadata": {"name": "a"}, "spec": {"cidrs": ranges}});
         let errors = ServiceCIDR.validate_create(&object);
         errors.iter().map(ToString::to_string).collect()
@@ -160,7 +160,7 @@ mod tests {
             &["10.0.0.0/8", "2001:db8::/64"],
             &["::/0"],
         ] {
-            assert_eq!(told(good), [""; 0]);
+            assert_eq!(messages(good), [""; 0]);
         }
         for (bad, why) in [
             (&[][..], "at least one"),
@@ -170,7 +170,11 @@ mod tests {
             (&["10.0.0.0"], "valid CIDR"),
             (&["10.0.0.0/8", "::/0", "::/0"], "up to 2"),
         ] {
-            assert!(told(bad)[0].contains(why), "{bad:?}: {:?}", told(bad));
+            assert!(
+                messages(bad)[0].contains(why),
+                "{bad:?}: {:?}",
+                messages(bad)
+            );
         }
     }
 

@@ -103,24 +103,24 @@ pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
 
 /// An update without allocated values keeps the stored values.
 pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
-    let keeps_address = has_address(object) && has_address(old);
-    let keeps_ports = has_node_ports(object) && has_node_ports(old);
-    let keeps_check =
+    let retains_address = has_address(object) && has_address(old);
+    let retains_ports = has_node_ports(object) && has_node_ports(old);
+    let retains_check =
         health_check::is_served(&object["spec"]) && health_check::is_served(&old["spec"]);
     let Some(spec) = object.get_mut("spec") else {
         return;
     };
-    if keeps_address {
+    if retains_address {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             if spec[field].is_null() {
                 parts::restore(spec, &old["spec"], field);
             }
         }
     }
-    if keeps_ports {
+    if retains_ports {
         keep_ports(spec, &old["spec"]);
     }
-    if keeps_check && spec["healthCheckNodePort"].is_null() {
+    if retains_check && spec["healthCheckNodePort"].is_null() {
         parts::restore(spec, &old["spec"], "healthCheckNodePort");
     }
 }
@@ -407,7 +407,7 @@ pub(super) mod tests {
         }
     }
 
-    pub fn held(keys: &[&str]) -> AllocatedKeys {
+    pub fn allocated(keys: &[&str]) -> AllocatedKeys {
         AllocatedKeys(keys.iter().map(|key| (*key).to_owned()).collect())
     }
 
@@ -426,7 +426,7 @@ pub(super) mod tests {
     /// `statefulset.md` 10.15
     #[test]
     fn the_upper_part_is_chosen_from_first() {
-        let object = create(json!({}), &held(&[])).unwrap();
+        let object = create(json!({}), &allocated(&[])).unwrap();
         let address: Ipv4Addr = object["spec"]["clusterIP"]
             .as_str()
             .unwrap()
@@ -438,29 +438,29 @@ pub(super) mod tests {
             .map(|n| format!("service-ip/10.96.0.{n}"))
             .collect();
         let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
-        let object = create(json!({}), &held(&upper)).unwrap();
+        let object = create(json!({}), &allocated(&upper)).unwrap();
         assert_eq!(object["spec"]["clusterIP"], "10.96.0.16");
         let all: Vec<String> = (1..=254)
             .map(|n| format!("service-ip/10.96.0.{n}"))
             .collect();
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
-        assert_eq!(create(json!({}), &held(&all)).unwrap_err().code, 500);
+        assert_eq!(create(json!({}), &allocated(&all)).unwrap_err().code, 500);
     }
 
     /// `statefulset.md` 10.14
     #[test]
     fn an_address_asked_for_is_in_range_and_free() {
         let requested = json!({"clusterIP": "10.96.0.5"});
-        let object = create(requested.clone(), &held(&[])).unwrap();
+        let object = create(requested.clone(), &allocated(&[])).unwrap();
         assert_eq!(object["spec"]["clusterIPs"], json!(["10.96.0.5"]));
         assert_eq!(allocations(&object)[0].key, "service-ip/10.96.0.5");
-        let refused = create(requested, &held(&["service-ip/10.96.0.5"])).unwrap_err();
+        let refused = create(requested, &allocated(&["service-ip/10.96.0.5"])).unwrap_err();
         assert_eq!(
             refused.message,
             "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.5\"]: failed to \
              allocate IP 10.96.0.5: provided IP is already allocated"
         );
-        let refused = create(json!({"clusterIP": "10.1.0.5"}), &held(&[])).unwrap_err();
+        let refused = create(json!({"clusterIP": "10.1.0.5"}), &allocated(&[])).unwrap_err();
         assert!(
             refused
                 .message
@@ -471,11 +471,11 @@ pub(super) mod tests {
     #[test]
     fn headless_services_hold_no_address() {
         let spec = json!({"clusterIP": "None", "selector": {"app": "x"}});
-        let object = create(spec, &held(&[])).unwrap();
+        let object = create(spec, &allocated(&[])).unwrap();
         assert_eq!(object["spec"]["clusterIPs"], json!(["None"]));
         assert_eq!(object["spec"]["ipFamilies"], json!(["IPv4"]));
         assert_eq!(allocations(&object), []);
-        let object = create(json!({"type": "ExternalName"}), &held(&[])).unwrap();
+        let object = create(json!({"type": "ExternalName"}), &allocated(&[])).unwrap();
         assert!(object["spec"]["clusterIPs"].is_null());
     }
 
@@ -483,7 +483,7 @@ pub(super) mod tests {
     fn node_ports_are_chosen_and_kept() {
         let spec = json!({"type": "NodePort",
             "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]});
-        let old = create(spec.clone(), &held(&[])).unwrap();
+        let old = create(spec.clone(), &allocated(&[])).unwrap();
         let keys = node_port_keys(&old);
         assert_eq!(keys.len(), 2);
         let mut new = old.clone();
@@ -496,7 +496,7 @@ pub(super) mod tests {
         assert_eq!(node_port_keys(&new), keys);
         new["spec"]["type"] = json!("ClusterIP");
         service()
-            .allocate(&mut new, Some(&old), &held(&[]))
+            .allocate(&mut new, Some(&old), &allocated(&[]))
             .unwrap();
         assert!(node_port_keys(&new).is_empty());
     }
@@ -505,7 +505,7 @@ pub(super) mod tests {
     fn what_the_old_type_had_goes_with_it() {
         let spec = json!({"type": "LoadBalancer", "loadBalancerClass": "x.y/z",
             "ports": [{"port": 80}]});
-        let old = create(spec, &held(&[])).unwrap();
+        let old = create(spec, &allocated(&[])).unwrap();
         assert_eq!(old["spec"]["externalTrafficPolicy"], "Cluster");
         let become_type = |kind: &str, policy: &str| {
             let mut new = old.clone();
@@ -533,14 +533,14 @@ pub(super) mod tests {
     fn a_node_port_asked_for_is_in_range_and_free() {
         let spec =
             |port: i64| json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
-        assert!(create(spec(30_080), &held(&[])).is_ok());
-        let refused = create(spec(80), &held(&[])).unwrap_err();
+        assert!(create(spec(30_080), &allocated(&[])).is_ok());
+        let refused = create(spec(80), &allocated(&[])).unwrap_err();
         assert!(
             refused
                 .message
                 .ends_with("The range of valid ports is 30000-32767")
         );
-        let refused = create(spec(30_080), &held(&["node-port/TCP/30080"])).unwrap_err();
+        let refused = create(spec(30_080), &allocated(&["node-port/TCP/30080"])).unwrap_err();
         assert!(
             refused
                 .message

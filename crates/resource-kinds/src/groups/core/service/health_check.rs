@@ -67,7 +67,9 @@ mod tests {
 
     use super::*;
     use crate::groups::core::service::allocate;
-    use crate::groups::core::service::allocate::tests::{AllocatedKeys, create, held, service};
+    use crate::groups::core::service::allocate::tests::{
+        AllocatedKeys, allocated, create, service,
+    };
     use crate::kind::{Allocating, Kind};
 
     #[test]
@@ -77,8 +79,11 @@ mod tests {
                 "ports": [{"port": 80}]})
         };
         let port_of = |object: &Value| object["spec"]["healthCheckNodePort"].as_i64();
-        assert_eq!(port_of(&create(spec("Cluster"), &held(&[])).unwrap()), None);
-        let old = create(spec("Local"), &held(&[])).unwrap();
+        assert_eq!(
+            port_of(&create(spec("Cluster"), &allocated(&[])).unwrap()),
+            None
+        );
+        let old = create(spec("Local"), &allocated(&[])).unwrap();
         let port = port_of(&old).unwrap();
         assert_ne!(Some(port), old["spec"]["ports"][0]["nodePort"].as_i64());
         let key = port_key("TCP", port);
@@ -112,7 +117,7 @@ mod tests {
         );
         let mut requested = spec("Local");
         requested["healthCheckNodePort"] = 30_001.into();
-        let refused = create(requested, &held(&["node-port/TCP/30001"])).unwrap_err();
+        let refused = create(requested, &allocated(&["node-port/TCP/30001"])).unwrap_err();
         assert!(
             refused.message.ends_with(
                 "spec.healthCheckNodePort: Invalid value: 30001: provided port is \
