@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::StatusCode;
+use object_model::IncompleteMetadata;
 use serde::{Deserialize, Serialize};
 
 use crate::transport::BoxError;
@@ -34,6 +35,9 @@ pub enum Error {
     /// An object does not match its type, or cannot be written as JSON.
     #[error("JSON of an object of the API")]
     Json(#[source] serde_json::Error),
+    /// An object of the API has no complete identity.
+    #[error("identity of an object of the API")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 impl Error {

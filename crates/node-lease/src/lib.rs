@@ -21,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use kube_api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use pod_lifecycle::node::lease::{LeaseStep, ends_with_it, step};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
 use resource_kinds::namespaces::NODE_LEASES;
 
@@ -151,7 +152,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
             if ends_with_it(&pod) {
                 let namespace = pod.namespace().unwrap_or_default();
                 let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                let uid = pod.metadata.object_uid()?;
                 delete(&pods, &pod.name_any(), Delete::of_uid(uid).at_once()).await?;
             }
         }

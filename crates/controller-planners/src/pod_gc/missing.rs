@@ -12,6 +12,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
+use object_model::IncompleteMetadata;
 use resource_kinds::pod_view::PodView;
 
 use super::{PodGcPlan, Removal, RemovalCause, removal};
@@ -108,22 +109,28 @@ pub(super) fn plan(
     missing: &OrphanLease,
     pods: &[&Arc<PodView>],
     plan: &mut PodGcPlan,
-) {
-    let remove = || pods.iter().map(|pod| removal(pod, gone(node)));
+) -> Result<(), IncompleteMetadata> {
+    let remove = || -> Result<Vec<Removal>, IncompleteMetadata> {
+        let removals = pods.iter().map(|pod| removal(pod, gone(node)));
+        removals.collect()
+    };
     let lease = missing.lease.as_ref();
     match decide(lease, missing.unchanged_for, !pods.is_empty()) {
         OrphanDecision::Nothing => {}
         OrphanDecision::Wait(left) => {
             plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
         }
-        OrphanDecision::Take { epoch } => plan.take.extend(lease.map(|lease| LeaseTakeover {
-            node: node.to_owned(),
-            lease: lease.clone(),
-            unchanged_for: missing.unchanged_for,
-            epoch,
-            remove: remove().collect(),
-        })),
-        OrphanDecision::Remove => plan.remove.extend(remove()),
+        OrphanDecision::Take { epoch } => {
+            let remove = remove()?;
+            plan.take.extend(lease.map(|lease| LeaseTakeover {
+                node: node.to_owned(),
+                lease: lease.clone(),
+                unchanged_for: missing.unchanged_for,
+                epoch,
+                remove,
+            }));
+        }
+        OrphanDecision::Remove => plan.remove.extend(remove()?),
         // Leases without an owner stay, as with the garbage collector.
         OrphanDecision::Release => {
             plan.release
@@ -133,6 +140,7 @@ pub(super) fn plan(
                 }))
         }
     }
+    Ok(())
 }
 
 fn gone(node: &str) -> RemovalCause {

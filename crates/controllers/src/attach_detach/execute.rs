@@ -122,8 +122,8 @@ impl Executor {
             AttachDetachAction::Detach { name, uid, version } => {
                 tracing::info!(attachment = name, node = observed.view.name, "detach");
                 let how = Delete {
-                    resource_version: Some(version),
-                    ..Delete::of_uid(&uid)
+                    resource_version: Some(version.parse().map_err(kube_api_client::Error::from)?),
+                    ..Delete::of_uid(uid.parse().map_err(kube_api_client::Error::from)?)
                 };
                 // Without a response the deletion may be executed later: then the attachment must be claimed first.
                 self.own().remove(&uid);

@@ -113,7 +113,7 @@ impl Executor {
                 let text = format!("Marking for deletion Pod {}/{name}", eviction.namespace);
                 self.recorder.normal(&pod, "TaintManagerEviction", text);
             }
-            let how = Delete::of_uid(&eviction.uid);
+            let how = Delete::of_uid(eviction.uid.parse().map_err(failed("delete pod"))?);
             guarded_writes::delete(&pods, name, how)
                 .await
                 .map_err(failed("delete pod"))?;

@@ -156,7 +156,8 @@ impl Fence {
             let Some(uid) = claim.and_then(|claim| claim.metadata.uid.clone()) else {
                 continue;
             };
-            let deleted = guarded_writes::delete(&claims, name, Delete::of_uid(&uid)).await;
+            let uid = uid.parse().map_err(failed("delete claim"))?;
+            let deleted = guarded_writes::delete(&claims, name, Delete::of_uid(uid)).await;
             deleted.map(drop).map_err(failed("delete claim"))?;
         }
         Ok(())
@@ -263,7 +264,8 @@ impl Fence {
             self.recorder
                 .event(pod.reference(), EventType::Warning, "NodeFenced", text);
         }
-        let how = Delete::of_uid(&*pod.uid).at_once();
+        let uid = pod.uid.parse().map_err(failed("delete pod"))?;
+        let how = Delete::of_uid(uid).at_once();
         let deleted = guarded_writes::delete(&pods, &pod.name, how).await;
         deleted.map(drop).map_err(failed("delete pod"))
     }

@@ -21,6 +21,7 @@ use kube_api_client::guarded_writes::{
 use kube_api_client::{Api, PostParams};
 use object_model::ObjectKey;
 use rbd_images::{RbdLogin, RbdProgram, RbdProgramError};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::rbd::{PROVISIONER, key_of};
 use resource_kinds::volume_fit::requested_class;
@@ -240,8 +241,8 @@ impl RbdProvisioner {
             return Err(error);
         }
         self.let_go(&api, &volume).await?;
-        let uid = volume.metadata.uid.clone().unwrap_or_default();
-        delete(&api, name, Delete::of_uid(uid)).await?;
+        let how = volume.metadata.object_uid().map(Delete::of_uid);
+        delete(&api, name, how.map_err(kube_api_client::Error::from)?).await?;
         tracing::info!(volume = name, "image removed");
         Ok(())
     }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use resource_kinds::MetadataIdentity;
 
 /// Executes one step for a pod.
 ///
@@ -89,7 +90,7 @@ pub(super) async fn claim_steps(
                 claim = written;
             }
             ClaimStep::Delete => {
-                let uid = claim.metadata.uid.clone().unwrap_or_default();
+                let uid = claim.metadata.object_uid()?;
                 guarded_writes::delete(&api, name, Delete::of_uid(uid)).await?;
             }
         }

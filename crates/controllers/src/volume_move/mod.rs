@@ -116,7 +116,8 @@ impl controller_framework::Controller for VolumeMoves {
                 VolumeMoveStep::DeletePod(user) => {
                     let namespace = claim_of(&volume).0;
                     let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-                    delete(&pods, &user.name, Delete::of_uid(user.uid)).await?;
+                    let uid = user.uid.parse().map_err(kube_api_client::Error::from)?;
+                    delete(&pods, &user.name, Delete::of_uid(uid)).await?;
                 }
             }
         }

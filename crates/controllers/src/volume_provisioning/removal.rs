@@ -13,6 +13,7 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{Delete, chain, delete, found, merge, merge_status};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use resource_kinds::storage::nfs_class::is_nfs_directory;
@@ -68,7 +69,10 @@ impl Provisioner {
             ReclaimAction::Remove => match self.remove_directory(name, &volume).await {
                 Ok(()) => {
                     self.let_go(&api, &volume).await?;
-                    let uid = volume.metadata.uid.clone().unwrap_or_default();
+                    let uid = volume
+                        .metadata
+                        .object_uid()
+                        .map_err(kube_api_client::Error::from)?;
                     delete(&api, name, Delete::of_uid(uid)).await?;
                     tracing::info!(volume = name, "volume removed");
                     Ok(())

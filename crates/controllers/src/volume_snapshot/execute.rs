@@ -6,6 +6,7 @@ use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::snapshot::{
     BEING_DELETED, DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
 };
@@ -123,7 +124,10 @@ impl Executor {
                 let mark = json!({"metadata": {"annotations": {BEING_DELETED: "yes"}}});
                 patch_content(&contents, content, mark).await?;
                 let name = content.metadata.name.as_deref().unwrap_or_default();
-                let uid = content.metadata.uid.clone().unwrap_or_default();
+                let uid = content
+                    .metadata
+                    .object_uid()
+                    .map_err(kube_api_client::Error::from)?;
                 delete(&contents, name, Delete::of_uid(uid)).await?;
             }
         }

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, message, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams};
 use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
+use resource_kinds::MetadataIdentity;
 
 use crate::limits::REQUEST_TIMEOUT;
 
@@ -155,7 +156,8 @@ pub async fn remove(client: &Client, pod: &Pod) -> Result<(), String> {
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let how = Delete::of_uid(meta.uid.clone().unwrap_or_default()).at_once();
+    let uid = meta.object_uid().map_err(|error| error.to_string())?;
+    let how = Delete::of_uid(uid).at_once();
     match tokio::time::timeout(REQUEST_TIMEOUT, delete(&api, name, how)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(message(&error)),

@@ -10,6 +10,7 @@ use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeN
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
+use resource_kinds::MetadataIdentity;
 
 use super::drivers::Registered;
 use crate::api::objects::in_time;
@@ -192,7 +193,8 @@ async fn write(
         let found = in_time(api.get_opt(node_name)).await;
         let mut found = found.map_err(|error| format!("get csinode \"{node_name}\": {error}"))?;
         if let Some(former) = found.take_if(|found| !is_of(found, node)) {
-            let uid = former.metadata.uid.unwrap_or_default();
+            let uid = former.metadata.object_uid();
+            let uid = uid.map_err(|error| format!("delete csinode \"{node_name}\": {error}"))?;
             let deleted = delete(&api, node_name, Delete::of_uid(uid)).await;
             deleted.map_err(|error| format!("delete csinode \"{node_name}\": {error}"))?;
         }
