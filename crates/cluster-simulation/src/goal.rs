@@ -77,7 +77,13 @@ fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, deviations:
 
 fn judge(observed: &Observed, now: Timestamp, deviations: &mut Vec<String>) {
     let name = observed.set.name_any();
-    let plan = plan(observed, now);
+    let plan = match plan(observed, now) {
+        Ok(plan) => plan,
+        Err(error) => {
+            deviations.push(format!("{name}: {error}"));
+            return;
+        }
+    };
     let actions: Vec<_> = plan.actions().collect();
     if !actions.is_empty() {
         deviations.push(format!("{name}: still to be done: {actions:?}"));

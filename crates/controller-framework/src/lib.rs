@@ -26,7 +26,7 @@ pub use cache::{Cache, Index, PodsByLabel, label_term};
 pub use changes::{Changes, ObjectChange};
 pub use controller::{Controller, run_controller};
 pub use decision::decide;
-pub use key::{Identity, object_key};
+pub use key::{Identity, IdentityTexts, object_key};
 pub use kube_api_client::{Object, WatchConfig};
 pub use queue::{Lease, Queue, ReconcileResult, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};

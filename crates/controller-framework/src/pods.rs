@@ -1,12 +1,16 @@
 //! The cache of all pods, the most numerous kind with the most readers.
 
-use futures::Stream;
+use std::convert::Infallible;
+
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::{Api, Client, Event};
+use object_model::IncompleteMetadata;
 use process_telemetry::Component;
 use resource_kinds::pod_view::{PodView, Sharing};
 
-use crate::{Cache, Identity, WatchConfig};
+use crate::cache::ASSIGNED_VERSIONS;
+use crate::{Cache, Identity, IdentityTexts, WatchConfig};
 
 impl Cache<PodView> {
     /// A cache of the views of all pods, which ends with its component.
@@ -23,18 +27,33 @@ impl Cache<PodView> {
         )
     }
 
-    /// A cache of views from a stream of events, which ends with the stream.
+    /// A cache of views from a stream of events, which ends with the stream; see [`from_events`](Cache::from_events).
     pub fn of_pod_events(events: impl Stream<Item = Event<PodView>> + Send + 'static) -> Self {
+        let mut versions = ASSIGNED_VERSIONS;
+        let events = events.map(move |event| {
+            let Ok(event) = event.try_map(|mut pod| {
+                if pod.uid.is_empty() {
+                    pod.uid = pod.name.clone();
+                }
+                if pod.resource_version.is_empty()
+                    && let Some(version) = versions.next()
+                {
+                    pod.resource_version = version.to_string().into();
+                }
+                Ok::<_, Infallible>(pod)
+            });
+            event
+        });
         Self::fed(identity, events)
     }
 }
 
 /// The identity of a pod's view.
-pub(crate) fn identity(pod: &PodView) -> Identity<'_> {
-    Identity {
+pub(crate) fn identity(pod: &PodView) -> Result<Identity<'_>, IncompleteMetadata> {
+    Identity::parse(IdentityTexts {
         namespace: &pod.namespace,
         name: &pod.name,
         uid: &pod.uid,
         resource_version: &pod.resource_version,
-    }
+    })
 }

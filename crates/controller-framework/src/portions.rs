@@ -34,7 +34,7 @@ fn object(number: usize) -> ConfigMap {
     object.metadata.namespace = Some("default".to_owned());
     object.metadata.name = Some(number.to_string());
     object.metadata.uid = Some(number.to_string());
-    object.metadata.resource_version = Some(number.to_string());
+    object.metadata.resource_version = Some((number + 1).to_string());
     object
 }
 

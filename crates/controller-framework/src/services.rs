@@ -97,20 +97,30 @@ pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use futures::channel::mpsc::unbounded;
     use json_tree::json;
     use kube_api_client::Event;
 
     use super::*;
 
+    /// A version that no other object of the test has.
+    fn version() -> String {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        (LAST.fetch_add(1, Ordering::Relaxed) + 1).to_string()
+    }
+
     fn service(name: &str) -> Service {
-        let metadata = json!({"namespace": "default", "name": name});
+        let metadata = json!({"namespace": "default", "name": name, "uid": name,
+            "resourceVersion": version()});
         json_tree::from_value(json!({"metadata": metadata})).unwrap()
     }
 
     fn slice(name: &str, service: &str) -> EndpointSlice {
         let labels = json!({"kubernetes.io/service-name": service});
-        let metadata = json!({"namespace": "default", "name": name, "labels": labels});
+        let metadata = json!({"namespace": "default", "name": name, "uid": name,
+            "resourceVersion": version(), "labels": labels});
         json_tree::from_value(json!({
             "metadata": metadata, "addressType": "IPv4", "endpoints": []}))
         .unwrap()

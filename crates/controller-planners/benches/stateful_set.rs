@@ -60,7 +60,7 @@ fn measure(observed: &Observed) -> Vec<Duration> {
     let mut times = Vec::new();
     while times.len() < PLANS_MIN || begun.elapsed() < ROUND {
         let start = Instant::now();
-        black_box(plan(black_box(observed), now()));
+        black_box(plan(black_box(observed), now()).expect("a plan"));
         times.push(start.elapsed());
     }
     times.sort();
@@ -69,7 +69,10 @@ fn measure(observed: &Observed) -> Vec<Duration> {
 
 fn all_ready(replicas: i32) -> Observed {
     let observed = settled(world("OrderedReady", replicas, replicas, |_| ("a", true)));
-    assert!(plan(&observed, now()).is_idle(), "there is nothing to do");
+    assert!(
+        plan(&observed, now()).expect("a plan").is_idle(),
+        "there is nothing to do"
+    );
     observed
 }
 
@@ -102,7 +105,7 @@ fn half_updated(replicas: i32) -> Observed {
 
 /// The observed state after the status of a first plan is stored.
 fn settled(mut observed: Observed) -> Observed {
-    if let Some(status) = plan(&observed, now()).status {
+    if let Some(status) = plan(&observed, now()).expect("a plan").status {
         let mut set = (*observed.set).clone();
         set.status = Some(status);
         observed.set = Arc::new(set);
@@ -132,6 +135,7 @@ fn world(
         claim.metadata.name = Some(name.clone());
         claim.metadata.namespace = Some("default".to_owned());
         claim.metadata.uid = Some(format!("uid-{name}"));
+        claim.metadata.resource_version = Some("1".to_owned());
         claims.insert(name, Arc::new(claim));
     }
     Observed {
@@ -187,13 +191,15 @@ fn revision(image: &str, number: i64) -> ControllerRevision {
     revision.metadata.name = Some(revision_name(image));
     revision.metadata.namespace = Some("default".to_owned());
     revision.metadata.uid = Some(format!("uid-{image}"));
-    revision.metadata.owner_references = Some(vec![identity::owner_reference(&set("", 0))]);
+    revision.metadata.owner_references =
+        Some(vec![identity::owner_reference(&set("", 0)).expect("a set")]);
     revision
 }
 
 fn made_pod(set: &StatefulSet, ordinal: i32, image: &str, ready: bool) -> Pod {
     let revision = revision_name(image);
-    let mut pod = identity::pod(set, &template(image), i64::from(ordinal), &revision);
+    let mut pod =
+        identity::pod(set, &template(image), i64::from(ordinal), &revision).expect("a pod");
     let earlier = Time(Timestamp::from_second(1_700_000_000).expect("a time"));
     pod.metadata.uid = Some(format!("uid-{ordinal}"));
     pod.metadata.creation_timestamp = Some(earlier.clone());

@@ -10,6 +10,11 @@ pub(crate) struct ApiError {
 }
 
 /// Names the attempt that failed.
-pub(crate) fn failed(what: &'static str) -> impl FnOnce(kube_api_client::Error) -> ApiError {
-    move |source| ApiError { what, source }
+pub(crate) fn failed<E: Into<kube_api_client::Error>>(
+    what: &'static str,
+) -> impl FnOnce(E) -> ApiError {
+    move |source| ApiError {
+        what,
+        source: source.into(),
+    }
 }

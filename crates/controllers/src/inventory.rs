@@ -11,7 +11,9 @@ use futures::stream::SelectAll;
 use json_text::{Cursor, SyntaxError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, ServedResource};
+use object_model::{IncompleteMetadata, ObjectIdentity, ResourceVersion, Uid};
 use process_telemetry::Component;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::MALFORMED_METADATA;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Error;
@@ -20,12 +22,12 @@ use serde_json::Error;
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
 
 /// The stored part of an object's metadata. The struct is small, because there is one for each object of the cluster.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Meta {
     pub namespace: Box<str>,
     pub name: Box<str>,
-    pub uid: Box<str>,
-    pub resource_version: Box<str>,
+    pub uid: Uid,
+    pub version: ResourceVersion,
     pub deleting: bool,
     pub finalizers: Box<[String]>,
     pub owners: Box<[OwnerReference]>,
@@ -37,45 +39,59 @@ pub(crate) struct Meta {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MalformedParts(pub Box<str>);
 
-impl From<Metadata> for Meta {
-    fn from(object: Metadata) -> Self {
+impl TryFrom<Metadata> for Meta {
+    type Error = IncompleteMetadata;
+
+    fn try_from(object: Metadata) -> Result<Self, Self::Error> {
+        let ObjectIdentity { key, uid, version } = object.metadata.identity()?;
         let mut meta = object.metadata;
         let annotations = meta.annotations.as_mut();
         let malformed = annotations.and_then(|all| all.remove(MALFORMED_METADATA));
-        Self {
-            namespace: meta.namespace.unwrap_or_default().into(),
-            name: meta.name.unwrap_or_default().into(),
-            uid: meta.uid.unwrap_or_default().into(),
-            resource_version: meta.resource_version.unwrap_or_default().into(),
+        Ok(Self {
+            namespace: (&*key.namespace).into(),
+            name: (&*key.name).into(),
+            uid,
+            version,
             deleting: meta.deletion_timestamp.is_some(),
             finalizers: meta.finalizers.unwrap_or_default().into(),
             owners: meta.owner_references.unwrap_or_default().into(),
             malformed: malformed.map(|parts| Box::new(MalformedParts(parts.into()))),
-        }
+        })
     }
 }
 
-impl Meta {
-    /// Parses the metadata in the JSON text of an object.
-    fn read(object: &[u8]) -> serde_json::Result<Self> {
-        let (mut meta, [finalizers, owners]) =
-            Self::without_lists(object).map_err(Error::custom)?;
-        meta.finalizers = list(finalizers)?;
-        meta.owners = list(owners)?;
-        Ok(meta)
-    }
+/// The parts of an object's metadata, without a check of the identity.
+struct MetaTexts<'t> {
+    namespace: Box<str>,
+    name: Box<str>,
+    uid: Box<str>,
+    resource_version: Box<str>,
+    deleting: bool,
+    finalizers: &'t [u8],
+    owners: &'t [u8],
+    malformed: Option<Box<MalformedParts>>,
+}
 
-    /// Parses the metadata of an object, and returns the text of its finalizers and owners. The text after the metadata
-    /// is not parsed.
-    fn without_lists(object: &[u8]) -> Result<(Self, [&[u8]; 2]), SyntaxError> {
-        let (mut meta, mut finalizers, mut owners) = (Self::default(), &b"null"[..], &b"null"[..]);
+impl<'t> MetaTexts<'t> {
+    /// Reads the metadata. The text after the metadata is not parsed.
+    fn read(object: &'t [u8]) -> Result<Self, SyntaxError> {
+        let mut meta = Self {
+            namespace: Box::default(),
+            name: Box::default(),
+            uid: Box::default(),
+            resource_version: Box::default(),
+            deleting: false,
+            finalizers: b"null",
+            owners: b"null",
+            malformed: None,
+        };
         let mut cursor = Cursor::new(object);
         let mut fields = cursor.object()?;
         loop {
             match fields.next_key(&mut cursor)? {
                 Some(key) if key.is("metadata") => break,
                 Some(_) => drop(cursor.skip()?),
-                None => return Ok((meta, [finalizers, owners])),
+                None => return Ok(meta),
             }
         }
         let mut members = cursor.object()?;
@@ -86,13 +102,33 @@ impl Meta {
                 b"uid" => meta.uid = text(&mut cursor)?,
                 b"resourceVersion" => meta.resource_version = text(&mut cursor)?,
                 b"deletionTimestamp" => meta.deleting = cursor.skip()? != b"null",
-                b"finalizers" => finalizers = cursor.skip()?,
-                b"ownerReferences" => owners = cursor.skip()?,
+                b"finalizers" => meta.finalizers = cursor.skip()?,
+                b"ownerReferences" => meta.owners = cursor.skip()?,
                 b"annotations" => meta.malformed = malformed(&mut cursor)?,
                 _ => drop(cursor.skip()?),
             }
         }
-        Ok((meta, [finalizers, owners]))
+        Ok(meta)
+    }
+}
+
+impl Meta {
+    /// Parses the metadata in the JSON text of an object.
+    fn read(object: &[u8]) -> serde_json::Result<Self> {
+        let texts = MetaTexts::read(object).map_err(Error::custom)?;
+        if texts.name.is_empty() {
+            return Err(Error::custom(IncompleteMetadata::Name));
+        }
+        Ok(Self {
+            namespace: texts.namespace,
+            name: texts.name,
+            uid: texts.uid.parse().map_err(Error::custom)?,
+            version: texts.resource_version.parse().map_err(Error::custom)?,
+            deleting: texts.deleting,
+            finalizers: list(texts.finalizers)?,
+            owners: list(texts.owners)?,
+            malformed: texts.malformed,
+        })
     }
 
     /// Whether the object has that finalizer.
@@ -105,13 +141,13 @@ impl Meta {
         self.deleting && self.has(FOREGROUND)
     }
 
-    fn identity(&self) -> Identity<'_> {
-        Identity {
+    fn identity(&self) -> Result<Identity<'_>, IncompleteMetadata> {
+        Ok(Identity {
             namespace: &self.namespace,
             name: &self.name,
-            uid: &self.uid,
-            resource_version: &self.resource_version,
-        }
+            uid: self.uid.as_str(),
+            version: self.version,
+        })
     }
 }
 
@@ -231,13 +267,15 @@ impl Inventory {
     }
 
     /// The object with that UID.
-    pub fn by_uid(&self, uid: &str) -> Option<ListedObject> {
-        self.find(uid, |watched| &watched.by_uid).into_iter().next()
+    pub fn by_uid(&self, uid: &Uid) -> Option<ListedObject> {
+        self.find(uid.as_str(), |watched| &watched.by_uid)
+            .into_iter()
+            .next()
     }
 
     /// The objects with that owner UID.
-    pub fn by_owner(&self, uid: &str) -> Vec<ListedObject> {
-        self.find(uid, |watched| &watched.by_owner)
+    pub fn by_owner(&self, uid: &Uid) -> Vec<ListedObject> {
+        self.find(uid.as_str(), |watched| &watched.by_owner)
     }
 
     /// The objects with malformed parts of the metadata, which the API server leaves out.
@@ -373,13 +411,11 @@ mod tests {
                 [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "q", "blockOwnerDeletion": true}]}}"#,
         );
         let meta = meta.unwrap();
-        let texts = [
-            &meta.name,
-            &meta.namespace,
-            &meta.uid,
-            &meta.resource_version,
-        ];
-        assert_eq!(texts.map(|text| &**text), ["ab", "n", "u", "7"]);
+        assert_eq!(
+            [&*meta.name, &*meta.namespace, meta.uid.as_str()],
+            ["ab", "n", "u"]
+        );
+        assert_eq!(meta.version.get(), 7);
         assert!(meta.deleting);
         assert_eq!(*meta.finalizers, ["x/y"]);
         assert_eq!(meta.owners.len(), 1);
@@ -387,13 +423,20 @@ mod tests {
             (&*meta.owners[0].uid, meta.owners[0].block_owner_deletion),
             ("q", Some(true))
         );
-        let absent = r#"{"metadata": {"name": "a", "namespace": null, "finalizers": null,
+        let absent = r#"{"metadata": {"name": "a", "uid": "u", "resourceVersion": "7", "namespace": null, "finalizers": null,
             "ownerReferences": null, "deletionTimestamp": null}}"#;
         let meta = read(absent).unwrap();
         assert_eq!((&*meta.namespace, meta.deleting), ("", false));
         assert!(meta.finalizers.is_empty() && meta.owners.is_empty());
-        assert_eq!(&*read("{}").unwrap().name, "");
         assert!(meta.malformed.is_none());
+        for incomplete in [
+            "{}",
+            r#"{"metadata": {"uid": "u", "resourceVersion": "7"}}"#,
+            r#"{"metadata": {"name": "a", "resourceVersion": "7"}}"#,
+            r#"{"metadata": {"name": "a", "uid": "u"}}"#,
+        ] {
+            assert!(read(incomplete).is_err(), "{incomplete}");
+        }
         assert!(read(r#"{"metadata": {"name": 1}}"#).is_err());
         assert!(read(r#"{"metadata": {"ownerReferences": [{"uid": 1}]}}"#).is_err());
     }
@@ -402,17 +445,20 @@ mod tests {
     #[test]
     fn malformed_parts_are_those_that_the_annotation_names() {
         let object = r#"{"metadata": {"annotations": {"a": "b", "mainstay.dev/malformed-metadata": "labels, finalizers"},
-            "name": "x"}}"#;
+            "name": "x", "uid": "u", "resourceVersion": "7"}}"#;
         let meta = Meta::read(object.as_bytes()).unwrap();
         assert_eq!(&*meta.malformed.unwrap().0, "labels, finalizers");
         assert_eq!(&*meta.name, "x");
         let whole: Metadata = serde_json::from_str(object).unwrap();
         assert_eq!(
-            &*Meta::from(whole).malformed.unwrap().0,
+            &*Meta::try_from(whole).unwrap().malformed.unwrap().0,
             "labels, finalizers"
         );
         for other in [r#"{"a": "b"}"#, "null"] {
-            let object = format!(r#"{{"metadata": {{"annotations": {other}, "name": "x"}}}}"#);
+            let object = format!(
+                r#"{{"metadata": {{"annotations": {other}, "name": "x", "uid": "u",
+                "resourceVersion": "7"}}}}"#
+            );
             let meta = Meta::read(object.as_bytes()).unwrap();
             assert!(meta.malformed.is_none() && &*meta.name == "x");
         }

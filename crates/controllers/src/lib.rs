@@ -80,104 +80,78 @@ pub enum Error {
 }
 
 /// The list of controllers.
-fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
+fn all(context: &Context) -> Vec<NamedController> {
     vec![
-        (
+        controller(
             "service-account-tokens",
-            Box::pin(service_account_tokens::run(context.clone())),
+            service_account_tokens::run(context.clone()),
         ),
-        (
-            "attachdetach",
-            Box::pin(attach_detach::run(context.clone())),
-        ),
-        (
+        controller("attachdetach", attach_detach::run(context.clone())),
+        controller(
             "certificate-signing",
-            Box::pin(certificate_signing::run(context.clone())),
+            certificate_signing::run(context.clone()),
         ),
-        ("endpoints", Box::pin(endpoints::run(context.clone()))),
-        ("garbage-collection", Box::pin(collect(context.clone()))),
-        ("cronjob", Box::pin(cron_job::run(context.clone()))),
-        ("daemonset", Box::pin(daemon_set::run(context.clone()))),
-        ("crd-names", Box::pin(crd_names::run(context.clone()))),
-        ("deployment", Box::pin(deployment::run(context.clone()))),
-        ("disruption", Box::pin(disruption::run(context.clone()))),
-        (
+        controller("endpoints", endpoints::run(context.clone())),
+        controller("garbage-collection", collect(context.clone())),
+        controller("cronjob", cron_job::run(context.clone())),
+        controller("daemonset", daemon_set::run(context.clone())),
+        controller("crd-names", crd_names::run(context.clone())),
+        controller("deployment", deployment::run(context.clone())),
+        controller("disruption", disruption::run(context.clone())),
+        controller(
             "horizontal-pod-autoscaler",
-            Box::pin(horizontal_pod_autoscaler::run(context.clone())),
+            horizontal_pod_autoscaler::run(context.clone()),
         ),
-        (
-            "ephemeral-volumes",
-            Box::pin(ephemeral_volumes::run(context.clone())),
-        ),
-        ("job", Box::pin(job::run(context.clone()))),
-        (
-            "load-balancer",
-            Box::pin(load_balancer::run(context.clone())),
-        ),
-        (
-            "root-ca-publisher",
-            Box::pin(root_ca_publisher::run(context.clone())),
-        ),
-        (
-            "service-accounts",
-            Box::pin(service_accounts::run(context.clone())),
-        ),
-        (
-            "node-lifecycle",
-            Box::pin(node_lifecycle::run(context.clone())),
-        ),
-        (
-            "node-reachability",
-            Box::pin(node_reach::run(context.clone())),
-        ),
-        (
-            "ordinal-services",
-            Box::pin(ordinal_services::run(context.clone())),
-        ),
-        ("pod-gc", Box::pin(pod_gc::run(context.clone()))),
-        (
-            "rbd-provisioner",
-            Box::pin(rbd_provisioner::run(context.clone())),
-        ),
-        (
+        controller("ephemeral-volumes", ephemeral_volumes::run(context.clone())),
+        controller("job", job::run(context.clone())),
+        controller("load-balancer", load_balancer::run(context.clone())),
+        controller("root-ca-publisher", root_ca_publisher::run(context.clone())),
+        controller("service-accounts", service_accounts::run(context.clone())),
+        controller("node-lifecycle", node_lifecycle::run(context.clone())),
+        controller("node-reachability", node_reach::run(context.clone())),
+        controller("ordinal-services", ordinal_services::run(context.clone())),
+        controller("pod-gc", pod_gc::run(context.clone())),
+        controller("rbd-provisioner", rbd_provisioner::run(context.clone())),
+        controller(
             "replicaset",
-            Box::pin(replica_set::run::<ReplicaSet>(context.clone())),
+            replica_set::run::<ReplicaSet>(context.clone()),
         ),
-        (
+        controller(
             "replicationcontroller",
-            Box::pin(replica_set::run::<ReplicationController>(context.clone())),
+            replica_set::run::<ReplicationController>(context.clone()),
         ),
-        (
-            "resource-claims",
-            Box::pin(resource_claims::run(context.clone())),
-        ),
-        (
+        controller("resource-claims", resource_claims::run(context.clone())),
+        controller(
             "clusterrole-aggregation",
-            Box::pin(clusterrole_aggregation::run(context.clone())),
+            clusterrole_aggregation::run(context.clone()),
         ),
-        ("statefulset", Box::pin(stateful_set::run(context.clone()))),
-        (
-            "token-cleaner",
-            Box::pin(token_cleaner::run(context.clone())),
-        ),
-        (
-            "volume-binding",
-            Box::pin(volume_binding::run(context.clone())),
-        ),
-        ("volume-move", Box::pin(volume_move::run(context.clone()))),
-        (
-            "volume-protection",
-            Box::pin(volume_protection::run(context.clone())),
-        ),
-        (
+        controller("statefulset", stateful_set::run(context.clone())),
+        controller("token-cleaner", token_cleaner::run(context.clone())),
+        controller("volume-binding", volume_binding::run(context.clone())),
+        controller("volume-move", volume_move::run(context.clone())),
+        controller("volume-protection", volume_protection::run(context.clone())),
+        controller(
             "volume-replication",
-            Box::pin(volume_replication::run(context.clone())),
+            volume_replication::run(context.clone()),
         ),
-        (
-            "volume-snapshot",
-            Box::pin(volume_snapshot::run(context.clone())),
-        ),
+        controller("volume-snapshot", volume_snapshot::run(context.clone())),
     ]
+}
+
+/// A controller with its name in logs and health reports.
+struct NamedController {
+    name: &'static str,
+    run: BoxFuture<'static, ()>,
+}
+
+fn controller(
+    name: &'static str,
+    run: impl Future<Output = ()> + Send + 'static,
+) -> NamedController {
+    NamedController {
+        name,
+        run: Box::pin(run),
+    }
 }
 
 /// Runs the garbage collector and the namespace controller, which share one inventory.
@@ -228,8 +202,8 @@ pub async fn run_all(
     let caches = &context.caches;
     metrics.read(Some(&caches.stateful_sets), Some(&caches.volumes));
     let mut tasks = JoinSet::new();
-    for (name, controller) in all(&context) {
-        let controller = component.watched(name, controller);
+    for NamedController { name, run } in all(&context) {
+        let controller = component.watched(name, run);
         tasks.spawn(async move {
             controller.await;
             name

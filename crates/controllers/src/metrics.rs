@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use controller_framework::Cache;
 use controller_framework::metrics::QueueMetrics;
+use controller_framework::{Cache, object_key};
 use controller_planners::stateful_set::metrics;
 use controller_planners::volume_replication::lag_seconds;
 use jiff::Timestamp;
@@ -70,17 +70,14 @@ impl Metrics {
         let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let sets = sets.as_ref().map(Cache::list);
         for set in sets.unwrap_or_default() {
-            let Some(metrics) = metrics(&set) else {
+            let Ok(Some(metrics)) = metrics(&set) else {
                 continue;
             };
-            let (name, namespace) = (&set.metadata.name, &set.metadata.namespace);
+            let key = object_key(&*set);
             let labels = [
                 ("pod_management_policy", metrics.pod_management_policy),
-                ("statefulset_name", name.as_deref().unwrap_or_default()),
-                (
-                    "statefulset_namespace",
-                    namespace.as_deref().unwrap_or_default(),
-                ),
+                ("statefulset_name", &*key.name),
+                ("statefulset_namespace", &*key.namespace),
             ];
             page.add(MAX_UNAVAILABLE, &labels, metrics.max_unavailable);
             page.add(UNAVAILABLE, &labels, metrics.unavailable);

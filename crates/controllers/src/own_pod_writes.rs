@@ -6,6 +6,8 @@ use controller_framework::Cache;
 use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::Api;
 use kube_api_client::guarded_writes;
+use object_model::{ResourceVersion, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 /// Time until the controller logs that a write is missing in the cache, and reads the pod from the API server.
@@ -15,12 +17,12 @@ pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) enum PodWrite {
     Created {
         name: String,
-        uid: String,
-        resource_version: String,
+        uid: Uid,
+        version: ResourceVersion,
     },
     Gone {
         name: String,
-        uid: String,
+        uid: Uid,
     },
     /// A write whose repetition does no harm.
     Other,
@@ -67,7 +69,7 @@ impl OwnPodWrites<'_> {
             return true;
         };
         match guarded_writes::found(self.pods.get(name).await) {
-            Ok(live) => live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)),
+            Ok(live) => live.is_some_and(|live| live.metadata.object_uid().as_ref() == Ok(uid)),
             // The result is unknown; the only cost is a longer wait.
             Err(_) => true,
         }
@@ -78,11 +80,9 @@ impl OwnPodWrites<'_> {
         match done {
             PodWrite::Other => true,
             // The pod may be deleted already.
-            PodWrite::Created {
-                resource_version, ..
-            } => self.cache.has_reached(resource_version),
+            PodWrite::Created { version, .. } => self.cache.has_reached(*version),
             PodWrite::Gone { name, uid } => {
-                get(name).is_none_or(|pod| *pod.uid != **uid || pod.is_deleting())
+                get(name).is_none_or(|pod| *uid != *pod.uid || pod.is_deleting())
             }
         }
     }

@@ -9,8 +9,7 @@ use resource_kinds::pod_view::PodView;
 
 /// An object that may have a controller.
 pub(crate) struct OwnedObject<'o> {
-    pub namespace: &'o str,
-    pub name: &'o str,
+    pub key: ObjectKey,
     pub controller: Option<Controller<'o>>,
 }
 
@@ -23,11 +22,9 @@ pub(crate) struct Controller<'o> {
 
 impl<'o> OwnedObject<'o> {
     pub fn of<K: Resource>(object: &'o K) -> Self {
-        let meta = object.meta();
-        let controller = ownership::controller(meta.owner_references.as_deref());
+        let controller = ownership::controller(object.meta().owner_references.as_deref());
         Self {
-            namespace: meta.namespace.as_deref().unwrap_or_default(),
-            name: meta.name.as_deref().unwrap_or_default(),
+            key: object_key(object),
             controller: controller.map(|owner| Controller {
                 kind: &owner.kind,
                 name: &owner.name,
@@ -38,8 +35,7 @@ impl<'o> OwnedObject<'o> {
 
     pub fn of_pod(pod: &'o PodView) -> Self {
         Self {
-            namespace: &pod.namespace,
-            name: &pod.name,
+            key: pod.key(),
             controller: pod.controller.as_ref().map(|owner| Controller {
                 kind: &owner.kind,
                 name: &owner.name,
@@ -52,9 +48,9 @@ impl<'o> OwnedObject<'o> {
     fn terms(&self) -> Vec<String> {
         let by_owner = match &self.controller {
             Some(owner) => owned_by(owner.uid),
-            None => orphan_in(self.namespace),
+            None => orphan_in(&self.key.namespace),
         };
-        vec![by_owner, named(self.namespace, stem(self.name))]
+        vec![by_owner, named(&self.key.namespace, stem(&self.key.name))]
     }
 }
 
@@ -140,12 +136,12 @@ fn owners_now<O: Object>(
 ) -> Vec<ObjectKey> {
     match &object.controller {
         Some(owner) if owner.kind == kind => {
-            let key = ObjectKey::new(object.namespace, owner.name);
+            let key = ObjectKey::new(object.key.namespace.clone(), owner.name);
             owners.get_key(&key).map(|_| key).into_iter().collect()
         }
         Some(_) => Vec::new(),
         None => {
-            let candidates = owners.list_in(object.namespace).into_iter();
+            let candidates = owners.list_in(&object.key.namespace).into_iter();
             candidates.map(|owner| object_key(owner.as_ref())).collect()
         }
     }

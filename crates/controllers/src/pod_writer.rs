@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use object_model::{IncompleteMetadata, Uid};
 use process_telemetry::polls::spend;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
@@ -35,6 +37,8 @@ pub(crate) enum PodError {
     /// The owner was deleted or replaced.
     #[error("the owner has been replaced or is being deleted")]
     OwnerChanged,
+    #[error("identity of the owner")]
+    Identity(#[from] IncompleteMetadata),
     /// The owner could not be read.
     #[error("read the owner")]
     Owner(#[source] kube_api_client::Error),
@@ -97,20 +101,20 @@ where
             size = (size * 2).min(BATCH_MAX);
         }
         let unseen_writes = OwnPodWrites {
-            pods: self.pods(),
+            pods: self.pods()?,
             cache: self.cache,
-            namespace: self.namespace(),
+            namespace: self.namespace()?,
         };
         unseen_writes.wait_until_seen(done).await;
         result
     }
 
-    fn namespace(&self) -> &str {
-        self.owner.meta().namespace.as_deref().unwrap_or_default()
+    fn namespace(&self) -> Result<&str, IncompleteMetadata> {
+        self.owner.meta().object_namespace()
     }
 
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), self.namespace())
+    fn pods(&self) -> Result<Api<Pod>, IncompleteMetadata> {
+        Ok(Api::namespaced(self.client.clone(), self.namespace()?))
     }
 
     async fn act(&self, action: &PodAction) -> Result<PodWrite, PodError> {
@@ -140,7 +144,7 @@ where
                 self.patch(name, patch).await.map_err(failed("adopt"))
             }
             PodAction::Release { name, uid } => {
-                let owner = json!({ "$patch": "delete", "uid": self.owner.meta().uid });
+                let owner = json!({ "$patch": "delete", "uid": self.owner.meta().object_uid()? });
                 let mut meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 if let Some(finalizer) = self.finalizer {
                     meta["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
@@ -151,10 +155,10 @@ where
             PodAction::SetFinalizers {
                 name,
                 uid,
-                resource_version,
+                version,
                 finalizers,
             } => {
-                let meta = json!({ "uid": uid, "resourceVersion": resource_version,
+                let meta = json!({ "uid": uid, "resourceVersion": version,
                     "finalizers": finalizers });
                 let patch = Patch::Merge(json!({ "metadata": meta }));
                 self.patch(name, patch).await.map_err(failed("update"))
@@ -167,21 +171,23 @@ where
     }
 
     async fn confirm(&self) -> Result<(), PodError> {
-        let owners: Api<O> = Api::namespaced(self.client.clone(), self.namespace());
-        let name = self.owner.meta().name.as_deref().unwrap_or_default();
+        let owners: Api<O> = Api::namespaced(self.client.clone(), self.namespace()?);
+        let uid = self.owner.meta().object_uid()?;
+        let name = self.owner.meta().object_name()?;
         let live = guarded_writes::found(owners.get(name).await).map_err(PodError::Owner)?;
         let same = live.is_some_and(|live| {
-            live.meta().uid == self.owner.meta().uid && live.meta().deletion_timestamp.is_none()
+            live.meta().object_uid().as_ref() == Ok(&uid)
+                && live.meta().deletion_timestamp.is_none()
         });
         same.then_some(()).ok_or(PodError::OwnerChanged)
     }
 
     async fn create(&self, pod: &Pod) -> kube_api_client::Result<PodWrite> {
         let params = PostParams::default();
-        let created = self.pods().create_written(&params, pod).await;
+        let created = self.pods()?.create_written(&params, pod).await;
         match &created {
             Ok(pod) => {
-                let name = pod.name.clone().unwrap_or_default();
+                let name = pod.name()?;
                 let text = format!("Created pod: {name}");
                 self.recorder
                     .normal(self.owner, reasons::SUCCESSFUL_CREATE, text);
@@ -193,15 +199,17 @@ where
                     .warning(self.owner, reasons::FAILED_CREATE, text);
             }
         }
-        created.map(|pod| PodWrite::Created {
-            name: pod.name.unwrap_or_default(),
-            uid: pod.uid.unwrap_or_default(),
-            resource_version: pod.resource_version.unwrap_or_default(),
+        let created = created?;
+        Ok(PodWrite::Created {
+            name: created.name()?.to_owned(),
+            uid: created.uid()?,
+            version: created.version()?,
         })
     }
 
-    async fn delete(&self, name: &str, uid: &str) -> kube_api_client::Result<PodWrite> {
-        let deleted = guarded_writes::delete(&self.pods(), name, Delete::of_uid(uid)).await;
+    async fn delete(&self, name: &str, uid: &Uid) -> kube_api_client::Result<PodWrite> {
+        let how = Delete::of_uid(uid.clone());
+        let deleted = guarded_writes::delete(&self.pods()?, name, how).await;
         match &deleted {
             Ok(true) => {
                 let text = format!("Deleted pod: {name}");
@@ -218,14 +226,14 @@ where
         }
         deleted.map(|_| PodWrite::Gone {
             name: name.to_owned(),
-            uid: uid.to_owned(),
+            uid: uid.clone(),
         })
     }
 
     /// Patches a pod; a deleted pod needs no patch.
     async fn patch(&self, name: &str, patch: Patch<Value>) -> kube_api_client::Result<PodWrite> {
         let written = self
-            .pods()
+            .pods()?
             .patch(name, &PatchParams::default(), &patch)
             .await;
         guarded_writes::found(written).map(|_| PodWrite::Other)
@@ -251,7 +259,8 @@ mod tests {
         let respond = move |request: Request<Body>| {
             let there = there.load(Ordering::Relaxed);
             let pod = json!({ "apiVersion": "v1", "kind": "Pod",
-                "metadata": { "name": "p", "namespace": "default", "uid": "u" } });
+                "metadata": { "name": "p", "namespace": "default", "uid": "u",
+                    "resourceVersion": "7" } });
             let absent = json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure",
                 "reason": "NotFound", "message": "gone", "code": 404 });
             let (code, body) = match *request.method() {

@@ -207,7 +207,7 @@ pub(super) fn cron_job(
         Ok(times) => times,
         Err(why) => {
             let mut builder = ChainBuilder::of(observed);
-            builder.link(object.clone(), "UnparseableSchedule", why, None);
+            builder.link(object.clone(), "UnparseableSchedule", why.to_string(), None);
             let text = "a schedule that can be read";
             builder.remedy(Remedy::new(text).with(patch(json!({ "schedule": "*/5 * * * *" }))));
             return Explanation::fine(object, "no times").waits([builder.chain()]);

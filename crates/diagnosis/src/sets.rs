@@ -7,6 +7,7 @@ use controller_planners::stateful_set::{
     Cause, Observed, StatefulSetAction, StatefulSetPlan, Waiting, identity, plan,
 };
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
+use object_model::IncompleteMetadata;
 use pod_lifecycle::diagnosis::{Remedy, text};
 use resource_kinds::pod_view::PodView;
 
@@ -21,12 +22,19 @@ pub(super) fn explain(
     set: &Arc<StatefulSet>,
     object: Object,
 ) -> Explanation {
-    let view = View::of(observed, set);
-    Explanation {
-        object,
-        summary: set_summary::summary(set, &view.plan),
-        chains: view.chains(None),
-        notes: set_summary::notes(observed, set, &view.plan),
+    match View::of(observed, set) {
+        Ok(view) => Explanation {
+            object,
+            summary: set_summary::summary(set, &view.plan),
+            chains: view.chains(None),
+            notes: set_summary::notes(observed, set, &view.plan),
+        },
+        Err(incomplete) => Explanation {
+            object,
+            summary: incomplete.to_string(),
+            chains: Vec::new(),
+            notes: Vec::new(),
+        },
     }
 }
 
@@ -38,7 +46,7 @@ pub(super) fn chains_of_pod(
 ) -> Vec<CauseChain> {
     let ordinal = identity::ordinal(text::name(&set.metadata), pod);
     match ordinal {
-        Some(ordinal) => View::of(observed, set).chains(Some(ordinal)),
+        Some(ordinal) => chains_of_ordinal(observed, set, ordinal),
         None => Vec::new(),
     }
 }
@@ -85,9 +93,19 @@ fn missing(
     Explanation {
         object,
         summary: maker,
-        chains: View::of(observed, set).chains(Some(ordinal)),
+        chains: chains_of_ordinal(observed, set, ordinal),
         notes: Vec::new(),
     }
+}
+
+/// Empty if the identity of an object of the set is incomplete.
+fn chains_of_ordinal(
+    observed: &ObservedNamespace,
+    set: &Arc<StatefulSet>,
+    ordinal: i64,
+) -> Vec<CauseChain> {
+    let view = View::of(observed, set);
+    view.map_or_else(|_| Vec::new(), |view| view.chains(Some(ordinal)))
 }
 
 /// Whether the set desires a pod of that ordinal.
@@ -123,7 +141,10 @@ struct View<'e> {
 }
 
 impl<'e> View<'e> {
-    fn of(observed: &'e ObservedNamespace, set: &'e Arc<StatefulSet>) -> Self {
+    fn of(
+        observed: &'e ObservedNamespace,
+        set: &'e Arc<StatefulSet>,
+    ) -> Result<Self, IncompleteMetadata> {
         let claims = observed.claims.iter().map(|claim| {
             let name = text::name(&claim.metadata).to_owned();
             (name, Arc::clone(claim))
@@ -135,12 +156,12 @@ impl<'e> View<'e> {
             claims: claims.collect(),
             refused: Vec::new(),
         };
-        Self {
+        Ok(Self {
             observed,
             set,
             name: text::name(&set.metadata),
-            plan: plan(&input, observed.now),
-        }
+            plan: plan(&input, observed.now)?,
+        })
     }
 
     fn object(&self) -> Object {

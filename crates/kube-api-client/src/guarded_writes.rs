@@ -2,6 +2,7 @@
 //! on an outdated state has no effect.
 
 use json_tree::Value;
+use object_model::{IncompleteMetadata, ResourceVersion, Uid};
 
 use crate::{Api, DeleteParams, Object, Patch, PatchParams, Preconditions, PropagationPolicy};
 
@@ -120,9 +121,9 @@ pub fn unless_outrun<T>(result: crate::Result<T>) -> crate::Result<Option<T>> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delete {
     /// The UID that the object must have.
-    pub uid: Option<String>,
+    pub uid: Option<Uid>,
     /// The resourceVersion that the object must have.
-    pub resource_version: Option<String>,
+    pub resource_version: Option<ResourceVersion>,
     /// Grace period in seconds; `None` for the object's own grace period, 0 for immediate removal.
     pub grace_period_seconds: Option<u32>,
     /// The treatment of its dependents; the kind's default if absent.
@@ -131,9 +132,9 @@ pub struct Delete {
 
 impl Delete {
     /// Options that delete only the object with this UID.
-    pub fn of_uid(uid: impl Into<String>) -> Self {
+    pub fn of_uid(uid: Uid) -> Self {
         Self {
-            uid: Some(uid.into()),
+            uid: Some(uid),
             ..Self::default()
         }
     }
@@ -159,22 +160,24 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> crate::
         grace_period_seconds: how.grace_period_seconds,
         propagation_policy: how.propagation,
         preconditions: guarded.then_some(Preconditions {
-            uid: how.uid,
-            resource_version: how.resource_version,
+            uid: how.uid.map(String::from),
+            resource_version: how.resource_version.map(String::from),
         }),
     };
     Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
 }
 
 /// Merges a patch into an object if it has not changed since it was read. Returns `None` if it has changed: the cache
-/// will deliver its new state.
+/// will deliver its new state. Fails if the object has no complete identity.
 pub async fn merge<K: Object>(
     api: &Api<K>,
     seen: &K,
     mut patch: Value,
 ) -> crate::Result<Option<K>> {
-    patch["metadata"]["resourceVersion"] = seen.meta().resource_version.clone().into();
-    let (name, patch) = of_same(seen, patch);
+    let version = seen.meta().resource_version.as_deref().unwrap_or_default();
+    let version: ResourceVersion = version.parse()?;
+    patch["metadata"]["resourceVersion"] = version.to_string().into();
+    let (name, patch) = of_same(seen, patch)?;
     unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)
 }
 
@@ -184,7 +187,7 @@ pub async fn merge_status<K: Object>(
     seen: &K,
     patch: Value,
 ) -> crate::Result<Option<K>> {
-    let (name, patch) = of_same(seen, patch);
+    let (name, patch) = of_same(seen, patch)?;
     unless_outrun(
         api.patch_status(name, &PatchParams::default(), &patch)
             .await,
@@ -193,11 +196,13 @@ pub async fn merge_status<K: Object>(
 
 /// The name of the object, and the patch with the UID as a precondition, so that it does not apply to a new object of
 /// the same name.
-fn of_same<K: Object>(seen: &K, mut patch: Value) -> (&str, Patch<Value>) {
+fn of_same<K: Object>(
+    seen: &K,
+    mut patch: Value,
+) -> Result<(&str, Patch<Value>), IncompleteMetadata> {
     let meta = seen.meta();
-    patch["metadata"]["uid"] = meta.uid.clone().into();
-    (
-        meta.name.as_deref().unwrap_or_default(),
-        Patch::Merge(patch),
-    )
+    let uid: Uid = meta.uid.as_deref().unwrap_or_default().parse()?;
+    patch["metadata"]["uid"] = uid.as_str().into();
+    let name = meta.name.as_deref().ok_or(IncompleteMetadata::Name)?;
+    Ok((name, Patch::Merge(patch)))
 }

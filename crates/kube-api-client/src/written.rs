@@ -1,17 +1,32 @@
 //! The response to a write, for callers that do not need the stored object.
 
+use object_model::{IncompleteMetadata, ResourceVersion, Uid};
 use serde::Deserialize;
 
 /// The name, uid and version of a written object. The rest of the response is skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Written {
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+impl Written {
     /// The name; for a generated name, too.
-    pub name: Option<String>,
+    pub fn name(&self) -> Result<&str, IncompleteMetadata> {
+        self.name.as_deref().ok_or(IncompleteMetadata::Name)
+    }
+
     /// The UID that the server gave the object.
-    pub uid: Option<String>,
+    pub fn uid(&self) -> Result<Uid, IncompleteMetadata> {
+        self.uid.as_deref().unwrap_or_default().parse()
+    }
+
     /// The version after the write; the previous version if nothing changed.
-    pub resource_version: Option<String>,
+    pub fn version(&self) -> Result<ResourceVersion, IncompleteMetadata> {
+        self.resource_version.as_deref().unwrap_or_default().parse()
+    }
 }
 
 #[derive(Deserialize)]

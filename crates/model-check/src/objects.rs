@@ -20,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use object_model::ResourceVersion;
 use resource_kinds::labels;
 
 use crate::state::{Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};
@@ -103,7 +104,7 @@ impl Builder {
                 name: Some(SET.to_owned()),
                 namespace: Some(NAMESPACE.to_owned()),
                 uid: Some(uid("set", set.uid)),
-                resource_version: Some(uid("version", set.version)),
+                resource_version: Some(version(set.version)),
                 generation: Some(2),
                 annotations: Some(self.annotations()),
                 creation_timestamp: Some(at(STARTED)),
@@ -256,17 +257,17 @@ impl Builder {
             StatefulSetAction::ConfirmSet => Op::ConfirmSet { set: set.uid },
             StatefulSetAction::AdoptRevision { name, uid } => Op::AdoptRevision {
                 template: self.template(name)?,
-                uid: id(uid)?,
+                uid: id(uid.as_str())?,
                 set: set.uid,
             },
             StatefulSetAction::AdoptPod { name, uid } => Op::AdoptPod {
                 ordinal: ordinal(name)?,
-                uid: id(uid)?,
+                uid: id(uid.as_str())?,
                 set: set.uid,
             },
             StatefulSetAction::ReleasePod { name, uid } => Op::ReleasePod {
                 ordinal: ordinal(name)?,
-                uid: id(uid)?,
+                uid: id(uid.as_str())?,
             },
             StatefulSetAction::CreateRevision(revision) => Op::CreateRevision {
                 template: self.template(revision.metadata.name.as_deref()?)?,
@@ -279,12 +280,12 @@ impl Builder {
                 revision,
             } => Op::RenumberRevision {
                 template: self.template(name)?,
-                uid: id(uid)?,
+                uid: id(uid.as_str())?,
                 number: u8::try_from(*revision).ok()?,
             },
             StatefulSetAction::DeleteRevision { name, uid } => Op::DeleteRevision {
                 template: self.template(name)?,
-                uid: id(uid)?,
+                uid: id(uid.as_str())?,
             },
             StatefulSetAction::CreateClaim(claim) => Op::CreateClaim {
                 ordinal: ordinal(claim.metadata.name.as_deref()?)?,
@@ -293,12 +294,12 @@ impl Builder {
             StatefulSetAction::SetClaimOwners {
                 name,
                 uid,
-                resource_version,
+                version,
                 owners: new_owners,
             } => Op::SetClaimOwners {
                 ordinal: ordinal(name)?,
-                uid: id(uid)?,
-                version: id(resource_version)?,
+                uid: id(uid.as_str())?,
+                version: id_of_version(*version)?,
                 owners: owners(Some(new_owners))?,
             },
             StatefulSetAction::CreatePod(pod) => {
@@ -311,11 +312,11 @@ impl Builder {
             }
             StatefulSetAction::LabelPod { name, uid, .. } => Op::LabelPod {
                 ordinal: ordinal(name)?,
-                uid: id(uid)?,
+                uid: id(uid.as_str())?,
             },
             StatefulSetAction::DeletePod { name, uid } => Op::DeletePod {
                 ordinal: ordinal(name)?,
-                uid: id(uid)?,
+                uid: id(uid.as_str())?,
             },
         })
     }
@@ -340,7 +341,7 @@ fn object_of_claim(ordinal: u8, claim: &Claim) -> PersistentVolumeClaim {
             name: Some(identity::claim_name(CLAIM, SET, i64::from(ordinal))),
             namespace: Some(NAMESPACE.to_owned()),
             uid: Some(uid("claim", claim.uid)),
-            resource_version: Some(uid("version", claim.version)),
+            resource_version: Some(version(claim.version)),
             labels: Some(app()),
             owner_references: (!owners.is_empty()).then_some(owners),
             deletion_timestamp: claim.terminating.then(|| at(CEASED)),
@@ -423,6 +424,15 @@ fn ordinal(name: &str) -> Option<u8> {
 
 fn uid(kind: &str, id: Id) -> String {
     format!("{kind}-{id}")
+}
+
+/// Versions are positive, and identifiers begin with 0.
+fn version(id: Id) -> String {
+    (u64::from(id) + 1).to_string()
+}
+
+fn id_of_version(version: ResourceVersion) -> Option<Id> {
+    Id::try_from(version.get() - 1).ok()
 }
 
 fn id(uid: &str) -> Option<Id> {

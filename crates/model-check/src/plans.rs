@@ -110,7 +110,7 @@ impl Plans {
         let observed = self.builder.observed(situation);
         let now = now();
         let input = self.seeded.shown(&observed);
-        let mut plan = plan(&input, now);
+        let mut plan = plan(&input, now).expect("objects of the model have identities");
         self.seeded.alter(&observed, &mut plan);
         let mut broken = if self.seeded.unjudged {
             Vec::new()

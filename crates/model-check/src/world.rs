@@ -233,6 +233,7 @@ impl World {
 pub fn all() -> Vec<World> {
     let mut worlds = scaling();
     worlds.extend(rollouts());
+    worlds.extend(limited_rollouts());
     worlds.extend(claims());
     worlds.extend(nodes_and_owners());
     worlds.extend(two_leaders());
@@ -346,6 +347,12 @@ fn rollouts() -> Vec<World> {
             .faults(&[Fault::Delete, Fault::Unready])
             .budget(budget(2, 1, 0, 0, 0))
             .with(|world| world.strategy = Strategy::RollingUpdateWithoutBlock),
+    ]
+}
+
+/// Rollouts with a strategy or a limit that slows them down.
+fn limited_rollouts() -> Vec<World> {
+    vec![
         plain("on-delete", "outdated pods are somebody's to delete")
             .settled(2)
             .edits(templates(&[0, 1]))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use controller_planners::stateful_set::write_schedule::Write;
 use controller_planners::stateful_set::{Observed, StatefulSetAction, StatefulSetPlan, identity};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use model_check::check::{Report, check, check_seeded};
 use model_check::seeded::{Guards, Seeded};
 use model_check::state::Budget;
@@ -355,7 +356,7 @@ fn surplus_pods_that_go_from_the_bottom_are_found() {
         for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
             if let StatefulSetAction::DeletePod { name, uid } = action {
                 name.clone_from(&first_surplus);
-                *uid = lowest.uid.to_string();
+                *uid = lowest.object_uid().expect("a UID");
             }
         }
     };
@@ -394,9 +395,16 @@ fn a_rollout_that_stays_stuck_is_found() {
 /// The mistakes are only in the wrappers: without a mistake, writes pass unchanged.
 #[test]
 fn without_a_mistake_nothing_is_changed() {
-    let observed = Observed::default();
+    let mut set = StatefulSet::default();
+    set.metadata.name = Some("web".to_owned());
+    set.metadata.namespace = Some("default".to_owned());
+    set.metadata.uid = Some("u".to_owned());
+    let observed = Observed {
+        set: set.into(),
+        ..Observed::default()
+    };
     let now = jiff::Timestamp::UNIX_EPOCH;
-    let plan = controller_planners::stateful_set::plan(&observed, now);
+    let plan = controller_planners::stateful_set::plan(&observed, now).expect("a plan");
     let mut altered = plan.clone();
     Seeded::default().alter(&observed, &mut altered);
     assert_eq!(plan, altered);

@@ -154,7 +154,7 @@ impl<M: LeasedMachine> LeaseKeeper<M> {
                     }
                 };
                 let pods: Api<Pod> = Api::namespaced(self.client.clone(), pod.namespace());
-                let how = Delete::of_uid(pod.uid.as_str()).at_once();
+                let how = Delete::of_uid(pod.uid.clone()).at_once();
                 delete(&pods, pod.name(), how).await?;
             }
         }

@@ -53,6 +53,17 @@ impl TryFrom<String> for Uid {
     }
 }
 
+impl TryFrom<Arc<str>> for Uid {
+    type Error = IncompleteMetadata;
+
+    fn try_from(text: Arc<str>) -> Result<Self, Self::Error> {
+        match text.is_empty() {
+            true => Err(IncompleteMetadata::Uid),
+            false => Ok(Self(text)),
+        }
+    }
+}
+
 impl From<Uid> for String {
     fn from(uid: Uid) -> Self {
         uid.0.as_ref().to_owned()

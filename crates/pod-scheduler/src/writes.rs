@@ -278,5 +278,5 @@ async fn preempt_pod(
         return Ok(false);
     }
     let api: Api<Pod> = Api::namespaced(client.clone(), &victim.namespace);
-    delete(&api, &victim.name, Delete::of_uid(&*victim.uid)).await
+    delete(&api, &victim.name, Delete::of_uid(victim.uid.parse()?)).await
 }

@@ -400,7 +400,7 @@ impl Agent {
             self.show(pod, uid, ended).await?;
         }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &identity.0);
-        delete(&api, &identity.1, Delete::of_uid(uid).at_once()).await?;
+        delete(&api, &identity.1, Delete::of_uid(uid.parse()?).at_once()).await?;
         if !self.settings.hasty {
             self.instances.forget(name, identity, uid);
         }

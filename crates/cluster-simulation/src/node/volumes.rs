@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use kube_api_client::guarded_writes::{Delete, WriteRefusal, delete, refusal};
 use kube_api_client::{Api, PostParams, Result};
 use object_model::ObjectKey;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
 use tokio_util::sync::CancellationToken;
 
@@ -119,7 +120,7 @@ impl Agent {
             return Ok(());
         }
         let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
-        let uid = volume.metadata.uid.clone().unwrap_or_default();
+        let uid = volume.metadata.object_uid()?;
         delete(&api, &key.name, Delete::of_uid(uid)).await.map(drop)
     }
 }

@@ -20,6 +20,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, Client, ListParams, Patch, PatchParams};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -83,7 +84,8 @@ async fn list(client: &Client) -> kube_api_client::Result<Vec<ServerLease>> {
     let (key, value) = IDENTITY_LABEL;
     let only = ListParams::default().labels(&format!("{key}={value}"));
     let listed = leases(client).list(&only).await?;
-    Ok(listed.items.iter().map(ServerLease::from).collect())
+    let leases = listed.items.iter().map(ServerLease::try_from);
+    Ok(leases.collect::<Result<_, _>>()?)
 }
 
 fn leases(client: &Client) -> Api<Lease> {
@@ -168,7 +170,8 @@ impl LiveServers {
             .retain(|name| listed.iter().any(|lease| lease.name == name));
         let renewals = &mut self.renewals;
         let seen = listed.into_iter().map(|lease| {
-            let unchanged_for = renewals.unchanged_for(&lease.name, &lease.version, now);
+            let unchanged_for =
+                renewals.unchanged_for(&lease.name, &lease.version.to_string(), now);
             (lease, unchanged_for)
         });
         Ok(plan(&self.name, self.own.address, seen))
@@ -251,9 +254,8 @@ impl LiveServers {
         }
         // Slices of ports that no server has any more.
         for slice in listed {
-            let name = slice.metadata.name.unwrap_or_default();
-            let how = Delete::of_uid(slice.metadata.uid.unwrap_or_default());
-            guarded_writes::delete(&api, &name, how).await?;
+            let how = Delete::of_uid(slice.metadata.object_uid()?);
+            guarded_writes::delete(&api, slice.metadata.object_name()?, how).await?;
         }
         Ok(())
     }
@@ -265,9 +267,10 @@ impl LiveServers {
             let spec = lease.spec.as_ref();
             spec.and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.holder)
         });
-        let Some(uid) = own.and_then(|lease| lease.metadata.uid) else {
+        let Some(own) = own else {
             return Ok(());
         };
+        let uid = own.metadata.object_uid()?;
         guarded_writes::delete(&leases(&self.client), &self.name, Delete::of_uid(uid)).await?;
         let mut live = self.look().await?.live;
         live.retain(|address| *address != self.own.address);

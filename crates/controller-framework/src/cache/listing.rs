@@ -1,7 +1,7 @@
 //! A list that a cache receives object by object.
 
 use super::objects::ObjectPlace;
-use object_model::ObjectKey;
+use object_model::{ObjectKey, ResourceVersion};
 
 /// The progress of a list. The cache removes no object before the list is complete, so each object keeps its slot.
 #[derive(Default)]
@@ -9,7 +9,7 @@ pub(super) struct Listing {
     /// For each slot, whether the list contains its object.
     listed: Vec<bool>,
     /// The highest resourceVersion of the listed objects.
-    pub version: u64,
+    pub version: Option<ResourceVersion>,
     /// The key at which the search for deleted objects continues. A deleted object is in the cache but not in the
     /// complete list. `None` while the list is not complete, and after the search.
     pub rest: Option<ObjectKey>,
@@ -17,7 +17,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Adds an object of the list.
-    pub fn add(&mut self, slot: ObjectPlace, version: Option<u64>) {
+    pub fn add(&mut self, slot: ObjectPlace, version: ResourceVersion) {
         let number = slot.number();
         if self.listed.len() <= number {
             self.listed.resize(number + 1, false);
@@ -25,7 +25,7 @@ impl Listing {
         if let Some(listed) = self.listed.get_mut(number) {
             *listed = true;
         }
-        self.version = self.version.max(version.unwrap_or_default());
+        self.version = self.version.max(Some(version));
     }
 
     /// Marks the list as complete.

@@ -13,6 +13,7 @@ mod store;
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::ops::RangeFrom;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -30,18 +31,20 @@ use process_telemetry::backoff::Backoff;
 use process_telemetry::health::{FailureStreak, Kind};
 use process_telemetry::limits::WATCH_RETRY_DELAY_MAX;
 use process_telemetry::polls::spend;
+use serde::de::Error as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::{Identity, limits};
 use index::IndexTerms;
 use listing::Listing;
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey, ResourceVersion};
 pub use pods_by_label::{PodsByLabel, label_term};
-use store::{Progress, Store};
+use store::{IdentityOf, Progress, Store};
 
 /// A handle on a cache; clones share the cache. Only this type knows the type of the objects. The code that stores,
-/// finds and delivers objects is compiled once for all kinds.
+/// finds and delivers objects is compiled once for all kinds. An object without name, UID or resourceVersion is an error of
+/// the watch, like an object that cannot be decoded.
 pub struct Cache<K> {
     store: Arc<Store>,
     kind: PhantomData<fn() -> K>,
@@ -97,11 +100,29 @@ impl<K: Object> Cache<K> {
         Self::spawn(Api::all(client.clone()), config, component.clone())
     }
 
-    /// A cache that receives its events from a stream, such as a watcher's, and ends with the stream.
+    /// A cache that receives its events from a stream instead of a server, and ends with the stream. The UID of an object
+    /// without a UID is its name, and each event without a version has the next version: no server has assigned them.
     pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
+        let mut versions = ASSIGNED_VERSIONS;
+        let events = events.map(move |event| {
+            let Ok(event) = event.try_map(|mut object: K| {
+                let meta = object.meta_mut();
+                if meta.uid.is_none() {
+                    meta.uid.clone_from(&meta.name);
+                }
+                if meta.resource_version.is_none() {
+                    meta.resource_version = versions.next().map(|version| version.to_string());
+                }
+                Ok::<_, Infallible>(object)
+            });
+            event
+        });
         Self::fed(|object| Identity::of(object), events)
     }
 }
+
+/// The versions of objects from a stream without a server. A server that runs for a long time has smaller versions.
+pub(crate) const ASSIGNED_VERSIONS: RangeFrom<u64> = 1 << 62..;
 
 /// Drops unused fields and the spare capacity of decoded lists, because the cache may store the object for months.
 fn as_it_is<K: Object>(mut object: K) -> K {
@@ -153,8 +174,8 @@ where
             return Ok(());
         }
         let event = event.try_map(|text| (self.decode)(&text))?;
-        self.store.take_event(event, &mut self.listing);
-        Ok(())
+        let taken = self.store.take_event(event, &mut self.listing);
+        taken.map_err(serde_json::Error::custom)
     }
 
     fn sweep(&mut self) -> usize {
@@ -166,21 +187,22 @@ where
     }
 }
 
-/// The key of an object, read from its text without decoding the object.
+/// The key of an object, read from its text without decoding the object. `None` if the object has no name.
 fn key_of(object: &[u8]) -> Option<ObjectKey> {
-    let text = |name| {
-        let string = find_string(object, &["metadata", name]);
-        string.map(Option::unwrap_or_default).ok()
-    };
-    let (namespace, name) = (text("namespace")?, text("name")?);
+    let text = |name| find_string(object, &["metadata", name]).ok();
+    let namespace = text("namespace")?.unwrap_or_default();
+    let name = text("name")?.filter(|name| !name.is_empty())?;
     Some(ObjectKey::new(namespace, name))
 }
 
-/// Processes events until their stream ends.
+/// Processes events until their stream ends, or contains an object whose metadata is incomplete.
 async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<Stored>>>) {
     let mut listing = Listing::default();
     while let Some(event) = events.next().await {
-        store.take_event(event, &mut listing);
+        if let Err(error) = store.take_event(event, &mut listing) {
+            tracing::error!(error = %error, "the cache stops");
+            break;
+        }
         spend(limits::OBJECT_UNITS).await;
         sweep_all(|| store.sweep(&mut listing)).await;
     }
@@ -277,7 +299,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         api: Api<W>,
         config: Config,
         component: Component,
-        identity: fn(&K) -> Identity<'_>,
+        identity: fn(&K) -> Result<Identity<'_>, IncompleteMetadata>,
         mut read: impl FnMut(&[u8]) -> serde_json::Result<K> + Send + 'static,
     ) -> Self {
         let cache = Self::empty(identity);
@@ -294,7 +316,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// A cache that receives its events from a stream, and ends with the stream.
     pub(crate) fn fed(
-        identity: fn(&K) -> Identity<'_>,
+        identity: fn(&K) -> Result<Identity<'_>, IncompleteMetadata>,
         events: impl Stream<Item = Event<K>> + Send + 'static,
     ) -> Self {
         let cache = Self::empty(identity);
@@ -306,7 +328,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         cache
     }
 
-    fn empty(identity: fn(&K) -> Identity<'_>) -> Self {
+    fn empty(identity: IdentityOf<K>) -> Self {
         Self {
             store: Arc::new(Store::new(identity)),
             kind: PhantomData,
@@ -360,8 +382,8 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// Whether the cache includes the write with this resourceVersion. The written object may already be deleted or
     /// replaced in the cache.
-    pub fn has_reached(&self, resource_version: &str) -> bool {
-        self.store.has_reached(resource_version)
+    pub fn has_reached(&self, version: ResourceVersion) -> bool {
+        self.store.has_reached(version)
     }
 
     /// Waits until the condition holds. It is evaluated now and after each event, and must depend on this cache only.

@@ -108,9 +108,9 @@ mod tests {
         prop::collection::btree_map(one_key(), one_value(), 0..=3)
     }
 
-    fn pod(namespace: &str, name: &str, uid: &str, labels: &Labels) -> PodView {
-        let metadata =
-            json!({ "namespace": namespace, "name": name, "uid": uid, "labels": labels });
+    fn pod(namespace: &str, name: &str, uid: &str, version: u64, labels: &Labels) -> PodView {
+        let metadata = json!({ "namespace": namespace, "name": name, "uid": uid,
+            "resourceVersion": version.to_string(), "labels": labels });
         let pod: Pod = json_tree::from_value(json!({ "metadata": metadata })).expect("a pod");
         pod.into()
     }
@@ -120,8 +120,10 @@ mod tests {
         let namespace = prop::sample::select(&["one", "two"][..]);
         let name = prop::sample::select(&["x", "y", "z"][..]);
         let uid = prop::sample::select(&["1", "2"][..]);
-        let all = (namespace, name, uid, some_labels());
-        all.prop_map(|(namespace, name, uid, labels)| pod(namespace, name, uid, &labels))
+        let all = (namespace, name, uid, 1..=u64::MAX, some_labels());
+        all.prop_map(|(namespace, name, uid, version, labels)| {
+            pod(namespace, name, uid, version, &labels)
+        })
     }
 
     /// The events of a change, of a deletion, or of a new list.
@@ -159,7 +161,8 @@ mod tests {
         let mut listing = Listing::default();
         for event in events.into_iter().flatten() {
             let event = event.try_map(|pod| Ok::<_, ()>(stored(pod)));
-            cache.store.take_event(event.expect("a pod"), &mut listing);
+            let taken = cache.store.take_event(event.expect("a pod"), &mut listing);
+            taken.expect("a pod with an identity");
             while cache.store.sweep(&mut listing) > 0 {}
         }
     }
@@ -207,7 +210,13 @@ mod tests {
         };
         let events = ["x", "y", "z"].map(|name| {
             let tier = if name == "y" { "b" } else { "a" };
-            vec![Event::Apply(pod("one", name, name, &labels("web", tier)))]
+            vec![Event::Apply(pod(
+                "one",
+                name,
+                name,
+                1,
+                &labels("web", tier),
+            ))]
         });
         take(&cache, events.into());
         let sets = ["app=web", "tier=b"].map(|label| vec![format!("one/{label}")]);

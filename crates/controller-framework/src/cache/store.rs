@@ -14,16 +14,21 @@ use super::listing::Listing;
 use super::objects::{ObjectPlace, Objects};
 use crate::changes::{HashedKey, Mailbox, ObjectChange, Stored};
 use crate::{Identity, limits};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey, ResourceVersion};
 
 /// Reads the identity of a stored object.
 trait Identify: Send + Sync {
-    fn identity<'o>(&self, object: &'o Stored) -> Identity<'o>;
+    fn identity<'o>(&self, object: &'o Stored) -> Result<Identity<'o>, IncompleteMetadata>;
 }
 
-impl<K: Send + Sync + 'static> Identify for fn(&K) -> Identity<'_> {
-    fn identity<'o>(&self, object: &'o Stored) -> Identity<'o> {
-        object.downcast_ref().map(self).unwrap_or_default()
+/// Reads the identity of an object of a kind; fails if the metadata is incomplete.
+pub(super) type IdentityOf<K> = fn(&K) -> Result<Identity<'_>, IncompleteMetadata>;
+
+impl<K: Send + Sync + 'static> Identify for IdentityOf<K> {
+    fn identity<'o>(&self, object: &'o Stored) -> Result<Identity<'o>, IncompleteMetadata> {
+        // All objects of a store have the same type.
+        let object = object.downcast_ref();
+        object.map_or(Err(IncompleteMetadata::Name), self)
     }
 }
 
@@ -66,7 +71,7 @@ impl Subscriber {
 struct State {
     objects: Objects,
     /// The highest resourceVersion of all events and of all objects of complete lists.
-    version: u64,
+    version: Option<ResourceVersion>,
     subscribers: Vec<Subscriber>,
     /// The hash of keys in the mailboxes of subscribers.
     hashes: RandomState,
@@ -77,10 +82,10 @@ struct State {
 }
 
 impl Store {
-    pub(super) fn new<K: Send + Sync + 'static>(identity: fn(&K) -> Identity<'_>) -> Self {
+    pub(super) fn new<K: Send + Sync + 'static>(identity: IdentityOf<K>) -> Self {
         let state = State {
             objects: Objects::default(),
-            version: 0,
+            version: None,
             subscribers: Vec::new(),
             hashes: RandomState::new(),
             indexes: Vec::new(),
@@ -193,8 +198,8 @@ impl Store {
     }
 
     /// Whether the store includes the write with this resourceVersion.
-    pub(super) fn has_reached(&self, resource_version: &str) -> bool {
-        number(resource_version).is_some_and(|version| version <= self.read().version)
+    pub(super) fn has_reached(&self, version: ResourceVersion) -> bool {
+        self.read().version >= Some(version)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -205,28 +210,32 @@ impl Store {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Processes an event. After the end of a list, [`Store::sweep`] must finish before the next event.
-    pub(super) fn take_event(&self, event: Event<Arc<Stored>>, listing: &mut Listing) {
+    /// Processes an event. After the end of a list, [`Store::sweep`] must finish before the next event. Fails without a
+    /// change of the store if the metadata of the object is incomplete.
+    pub(super) fn take_event(
+        &self,
+        event: Event<Arc<Stored>>,
+        listing: &mut Listing,
+    ) -> Result<(), IncompleteMetadata> {
         match event {
             Event::Init => *listing = Listing::default(),
             Event::InitApply(object) => {
-                let version = number(self.identify.identity(object.as_ref()).resource_version);
-                let slot = self.write().apply(object, &*self.identify);
+                let (slot, version) = self.write().apply(object, &*self.identify)?;
                 listing.add(slot, version);
             }
             Event::InitDone => listing.end(),
             Event::Apply(object) => {
-                let version = number(self.identify.identity(object.as_ref()).resource_version);
                 let mut state = self.write();
-                state.apply(object, &*self.identify);
-                state.reach(version);
+                let (_, version) = state.apply(object, &*self.identify)?;
+                state.reach(Some(version));
             }
             Event::Delete(object) => {
-                let key = self.identify.identity(object.as_ref()).key();
+                let key = self.identify.identity(object.as_ref())?.key();
                 self.write().remove(&key, Some(object), &*self.identify);
             }
         }
         self.changed.notify_waiters();
+        Ok(())
     }
 
     /// Removes the next portion of objects that are not in the complete list. Returns the units of work; 0 if nothing
@@ -243,7 +252,7 @@ impl Store {
         }
         let is_over = listing.rest.is_none();
         if is_over {
-            state.reach(Some(listing.version));
+            state.reach(listing.version);
         }
         drop(state);
         if is_over {
@@ -278,11 +287,6 @@ impl Store {
     }
 }
 
-/// The number of a resourceVersion, which is decimal (KEP-5504).
-fn number(resource_version: &str) -> Option<u64> {
-    resource_version.parse().ok()
-}
-
 /// The objects that a task reads, counted as work of the task: a decision about many objects takes long.
 fn taken(objects: impl Iterator<Item = Arc<Stored>>) -> Vec<Arc<Stored>> {
     let objects: Vec<Arc<Stored>> = objects.collect();
@@ -295,8 +299,8 @@ impl State {
         taken(slots.filter_map(|slot| self.objects.at(slot).cloned()))
     }
 
-    fn reach(&mut self, version: Option<u64>) {
-        self.version = self.version.max(version.unwrap_or_default());
+    fn reach(&mut self, version: Option<ResourceVersion>) {
+        self.version = self.version.max(version);
     }
 
     /// The cached keys of the next portion that are not in the list, and the first key after the portion.
@@ -312,18 +316,23 @@ impl State {
         (unlisted, objects.next().map(|(key, ..)| key.clone()))
     }
 
-    /// Stores the state of an object. Returns its slot.
-    fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) -> ObjectPlace {
-        let new = identify.identity(object.as_ref());
+    /// Stores the state of an object. Returns its slot and its version.
+    fn apply(
+        &mut self,
+        object: Arc<Stored>,
+        identify: &dyn Identify,
+    ) -> Result<(ObjectPlace, ResourceVersion), IncompleteMetadata> {
+        let new = identify.identity(object.as_ref())?;
+        let version = new.version;
         if *self.namespace != *new.namespace {
             self.namespace = new.namespace.into();
         }
         let key = ObjectKey::new(self.namespace.clone(), new.name);
         let (slot, mut previous) = self.objects.insert(&key, object.clone());
         if let Some(old) = &previous {
-            let version = identify.identity(old.as_ref()).resource_version;
-            if version == new.resource_version && !version.is_empty() {
-                return slot;
+            let old_identity = identify.identity(old.as_ref());
+            if old_identity.is_ok_and(|old| old.version == version) {
+                return Ok((slot, version));
             }
             for index in &mut self.indexes {
                 index.replace(&key, slot, old.as_ref(), object.as_ref());
@@ -334,11 +343,15 @@ impl State {
             }
         }
         // A new object has the same name: the cache missed the deletion of the old object.
-        if let Some(old) = previous.take_if(|old| identify.identity(old.as_ref()).uid != new.uid) {
+        let is_other = |old: &mut Arc<Stored>| {
+            let old = identify.identity(old.as_ref());
+            old.is_ok_and(|old| !old.is_of_object(&new))
+        };
+        if let Some(old) = previous.take_if(is_other) {
             self.tell(&key, ObjectChange::Deleted(old));
         }
         self.tell(&key, ObjectChange::Applied(object, previous));
-        slot
+        Ok((slot, version))
     }
 
     /// Removes the object with the given key; `last` is its final state, if the event contains it.
@@ -350,7 +363,10 @@ impl State {
             index.remove(key, old.as_ref());
         }
         let last = last.filter(|last| {
-            identify.identity(last.as_ref()).uid == identify.identity(old.as_ref()).uid
+            let identities = identify
+                .identity(last.as_ref())
+                .and_then(|last| Ok((last, identify.identity(old.as_ref())?)));
+            identities.is_ok_and(|(last, old)| last.is_of_object(&old))
         });
         self.tell(key, ObjectChange::Deleted(last.unwrap_or(old)));
     }

@@ -98,9 +98,9 @@ async fn a_cache_reaches_the_versions_of_its_events() {
         } else {
             assert!(cache.wait_synced().await);
         }
-        let of = |version: &&str| cache.has_reached(version);
+        let of = |version: &&str| cache.has_reached(version.parse().unwrap());
         reached.push(
-            ["3", "20", "100", "no number"]
+            ["3", "20", "100"]
                 .into_iter()
                 .filter(of)
                 .collect::<Vec<_>>(),
@@ -260,4 +260,32 @@ async fn an_object_is_decoded_once_per_state() {
     drop(feed);
     assert_eq!(told, ["+a1", "~a1", "-a1", "+a2"]);
     assert_eq!(decoded, 3);
+}
+
+#[tokio::test]
+async fn an_object_with_incomplete_metadata_is_an_error_and_not_an_absent_object() {
+    let cache = Cache::<ConfigMap>::empty(|object| Identity::of(object));
+    let mut feed = Feed {
+        store: cache.store.clone(),
+        listing: Listing::default(),
+        decode: |text: &[u8]| Ok(stored(serde_json::from_slice::<ConfigMap>(text)?)),
+    };
+    let text = |object: &ConfigMap| Bytes::from(serde_json::to_vec(object).unwrap());
+    let complete = object("a", "1", "1");
+    feed.take(Event::Apply(text(&complete))).unwrap();
+    let changes: [fn(&mut ConfigMap); 3] = [
+        |object| object.metadata.name = None,
+        |object| object.metadata.uid = None,
+        |object| object.metadata.resource_version = Some("0".to_owned()),
+    ];
+    for change in changes {
+        let mut incomplete = complete.clone();
+        change(&mut incomplete);
+        assert!(feed.take(Event::Apply(text(&incomplete))).is_err());
+        assert_eq!(*cache.get("default", "a").unwrap(), complete);
+    }
+    let mut nameless = complete.clone();
+    nameless.metadata.name = None;
+    assert!(feed.take(Event::Delete(text(&nameless))).is_err());
+    assert_eq!(cache.len(), 1);
 }

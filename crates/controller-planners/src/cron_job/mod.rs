@@ -13,11 +13,17 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use object_model::cron::Schedule;
+use object_model::{IncompleteMetadata, Uid};
+use resource_kinds::MetadataIdentity;
+use thiserror::Error;
 
-use crate::pod_set::{Owner, owner_reference, text};
+use crate::pod_set::{Owner, OwnerKind, owner_reference};
 
 /// API version and kind of a CronJob.
-pub const CRON_JOB: (&str, &str) = ("batch/v1", "CronJob");
+pub const CRON_JOB: OwnerKind = OwnerKind {
+    api_version: "batch/v1",
+    kind: "CronJob",
+};
 /// The annotation with the scheduled time of a job.
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// More missed times than this cause a warning.
@@ -45,8 +51,7 @@ pub struct CronJobEvent {
 /// The planned writes, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CronJobPlan {
-    /// Jobs to delete: name, uid.
-    pub delete: Vec<(String, String)>,
+    pub delete: Vec<JobDeletion>,
     /// The Job to create, if a scheduled time is due.
     pub create: Option<Box<Job>>,
     /// The new status, if it differs from the stored one.
@@ -57,13 +62,19 @@ pub struct CronJobPlan {
     pub requeue_after: Option<Duration>,
 }
 
-/// Plans the writes for a CronJob. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> CronJobPlan {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobDeletion {
+    pub name: String,
+    pub uid: Uid,
+}
+
+/// Plans the writes for a CronJob. Any specification gives a plan.
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<CronJobPlan, IncompleteMetadata> {
     let cron_job = &observed.cron_job;
     let spec = cron_job.spec.clone();
     let mut plan = CronJobPlan::default();
     if cron_job.metadata.deletion_timestamp.is_some() {
-        return plan;
+        return Ok(plan);
     }
     let stored = cron_job.status.clone().unwrap_or_default();
     let mut status = CronJobStatus {
@@ -75,7 +86,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> CronJobPlan {
         observed.jobs.iter().partition(|job| outcome(job).is_none());
     note_ends(&recorded, &ended, &mut status, &mut plan);
     note_missing(&recorded, &observed.jobs, &mut plan);
-    forget_old(&spec, &ended, &mut plan);
+    forget_old(&spec, &ended, &mut plan)?;
     let mut active: Vec<ObjectReference> = active.into_iter().map(|job| reference(job)).collect();
     if !spec.suspend.unwrap_or_default() {
         match times(cron_job, &spec) {
@@ -87,14 +98,14 @@ pub fn plan(observed: &Observed, now: Timestamp) -> CronJobPlan {
                 &mut active,
                 &mut status,
                 &mut plan,
-            ),
-            Err(notice) => plan.notices.push(notice),
+            )?,
+            Err(error) => plan.notices.push(error.notice()),
         }
     }
     active.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     status.active = (!active.is_empty()).then_some(active);
     plan.status = (status != stored).then_some(status);
-    plan
+    Ok(plan)
 }
 
 /// Whether a job succeeded; `None` while it is active.
@@ -106,10 +117,6 @@ fn outcome(job: &Job) -> Option<bool> {
         "Failed" => Some(false),
         _ => None,
     })
-}
-
-fn name(job: &Job) -> &str {
-    job.metadata.name.as_deref().unwrap_or_default()
 }
 
 fn reference(job: &Job) -> ObjectReference {
@@ -133,11 +140,12 @@ fn note_ends(
     for job in ended {
         let well = outcome(job) == Some(true);
         if recorded.iter().any(|active| active.uid == job.metadata.uid) {
+            let name = job.metadata.name.as_deref().unwrap_or_default();
             let result = if well { "Complete" } else { "Failed" };
             plan.notices.push(CronJobEvent {
                 warning: false,
                 reason: "SawCompletedJob",
-                message: format!("Saw completed job: {}, condition: {result}", name(job)),
+                message: format!("Saw completed job: {name}, condition: {result}"),
             });
         }
         let at = job.status.as_ref().and_then(|s| s.completion_time.clone());
@@ -161,7 +169,11 @@ fn note_missing(recorded: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut Cron
 }
 
 /// Deletes finished jobs beyond the history limits, the oldest first.
-fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut CronJobPlan) {
+fn forget_old(
+    spec: &CronJobSpec,
+    ended: &[&Arc<Job>],
+    plan: &mut CronJobPlan,
+) -> Result<(), IncompleteMetadata> {
     for (well, limit) in [
         (true, spec.successful_jobs_history_limit),
         (false, spec.failed_jobs_history_limit),
@@ -177,18 +189,23 @@ fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut CronJobPlan) {
         });
         let surplus = jobs.len().saturating_sub(limit);
         for job in jobs.into_iter().take(surplus) {
-            delete(name(job), job.metadata.uid.as_deref(), plan);
+            let meta = &job.metadata;
+            delete(meta.object_name()?, meta.object_uid()?, plan);
         }
     }
+    Ok(())
 }
 
-fn delete(name: &str, uid: Option<&str>, plan: &mut CronJobPlan) {
+fn delete(name: &str, uid: Uid, plan: &mut CronJobPlan) {
     plan.notices.push(CronJobEvent {
         warning: false,
         reason: "SuccessfulDelete",
         message: format!("Deleted job {name}"),
     });
-    plan.delete.push((name.to_owned(), text(uid)));
+    plan.delete.push(JobDeletion {
+        name: name.to_owned(),
+        uid,
+    });
 }
 
 /// The schedule with its time zone.
@@ -198,21 +215,38 @@ struct Times {
     since: Timestamp,
 }
 
-fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, CronJobEvent> {
-    let schedule = Schedule::parse(&spec.schedule).map_err(|error| CronJobEvent {
-        warning: true,
-        reason: "UnparseableSchedule",
-        message: format!("unparseable schedule {:?} : {error}", spec.schedule),
+/// The reason why a CronJob has no scheduled times.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ScheduleError {
+    #[error("unparseable schedule {schedule:?} : {problem}")]
+    Schedule { schedule: String, problem: String },
+    #[error("invalid timeZone: \"{0}\"")]
+    TimeZone(String),
+}
+
+impl ScheduleError {
+    fn notice(&self) -> CronJobEvent {
+        CronJobEvent {
+            warning: true,
+            reason: match self {
+                Self::Schedule { .. } => "UnparseableSchedule",
+                Self::TimeZone(_) => "UnknownTimeZone",
+            },
+            message: self.to_string(),
+        }
+    }
+}
+
+fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, ScheduleError> {
+    let schedule = Schedule::parse(&spec.schedule).map_err(|error| ScheduleError::Schedule {
+        schedule: spec.schedule.clone(),
+        problem: error.to_string(),
     })?;
     let zone = match spec.time_zone.as_deref() {
         None => TimeZone::UTC,
         Some(name) => TimeZoneDatabase::bundled()
             .get(name)
-            .map_err(|_| CronJobEvent {
-                warning: true,
-                reason: "UnknownTimeZone",
-                message: format!("invalid timeZone: \"{name}\""),
-            })?,
+            .map_err(|_| ScheduleError::TimeZone(name.to_owned()))?,
     };
     let status = cron_job.status.as_ref();
     let last = status.and_then(|status| status.last_schedule_time.as_ref());
@@ -231,9 +265,9 @@ fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, CronJobEvent> 
 pub fn missed_and_next(
     cron_job: &CronJob,
     now: Timestamp,
-) -> Result<(Option<Timestamp>, Option<Timestamp>), String> {
+) -> Result<(Option<Timestamp>, Option<Timestamp>), ScheduleError> {
     let spec = cron_job.spec.clone();
-    let times = times(cron_job, &spec).map_err(|notice| notice.message)?;
+    let times = times(cron_job, &spec)?;
     let (due, _) = last_due(&times, times.since, now);
     let next = times.schedule.next(now, &times.zone);
     Ok((due, next))
@@ -248,7 +282,7 @@ fn start(
     active: &mut Vec<ObjectReference>,
     status: &mut CronJobStatus,
     plan: &mut CronJobPlan,
-) {
+) -> Result<(), IncompleteMetadata> {
     let deadline = spec
         .starting_deadline_seconds
         .map(SignedDuration::from_secs);
@@ -268,17 +302,14 @@ fn start(
         });
     }
     let Some(due) = due else {
-        return;
+        return Ok(());
     };
-    let job = job(cron_job, spec, due);
-    let job_name = text(job.metadata.name.as_deref());
+    let job = job(cron_job, spec, due)?;
+    let job_name = &job.metadata.name;
     // The job exists; only the status lacks it.
-    if active
-        .iter()
-        .any(|one| one.name.as_ref() == Some(&job_name))
-    {
+    if active.iter().any(|one| one.name == *job_name) {
         status.last_schedule_time = status.last_schedule_time.take().max(Some(Time(due)));
-        return;
+        return Ok(());
     }
     let policy = spec.concurrency_policy.as_deref().unwrap_or("Allow");
     if policy == "Forbid" && !active.is_empty() {
@@ -289,15 +320,18 @@ fn start(
                       is Forbid"
                 .to_owned(),
         });
-        return;
+        return Ok(());
     }
     if policy == "Replace" {
         for one in active.drain(..) {
-            delete(&text(one.name.as_deref()), one.uid.as_deref(), plan);
+            let name = one.name.unwrap_or_default();
+            let uid = one.uid.unwrap_or_default().parse()?;
+            delete(&name, uid, plan);
         }
     }
     plan.create = Some(Box::new(job));
     status.last_schedule_time = Some(Time(due));
+    Ok(())
 }
 
 /// The last scheduled time after `since` and up to `now`, and the number of scheduled times in that interval.
@@ -322,13 +356,13 @@ fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestam
 }
 
 /// The job for a scheduled time.
-fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Job {
-    let owner = Owner::new(CRON_JOB, &cron_job.metadata, &LabelSelector::default());
+fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Result<Job, IncompleteMetadata> {
+    let owner = Owner::new(CRON_JOB, &cron_job.metadata, &LabelSelector::default())?;
     let from = spec.job_template.metadata.clone().unwrap_or_default();
     let mut annotations = from.annotations.unwrap_or_default();
     let zone = spec.time_zone.as_deref();
     annotations.insert(SCHEDULED.to_owned(), shown(due, zone));
-    Job {
+    Ok(Job {
         metadata: ObjectMeta {
             name: Some(format!("{}-{}", owner.name, due.as_second() / 60)),
             namespace: Some(owner.namespace.to_owned()),
@@ -339,7 +373,7 @@ fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Job {
         },
         spec: spec.job_template.spec.clone(),
         status: None,
-    }
+    })
 }
 
 /// A time in the given zone, with its UTC offset.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use object_model::{IncompleteMetadata, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
 use super::plan::ParsedDaemonSet;
-use crate::pod_set::{owner_reference, text};
+use crate::pod_set::owner_reference;
 use crate::stateful_set::revisions;
 
 /// Names to try before giving up until the next plan.
@@ -23,14 +25,14 @@ pub enum RevisionAction {
     /// Give a revision the newest number, because its template is current again.
     Renumber {
         name: String,
-        uid: String,
+        uid: Uid,
         /// The new revision number.
         revision: i64,
     },
     /// Adopt a revision without an owner.
-    Adopt { name: String, uid: String },
+    Adopt { name: String, uid: Uid },
     /// Delete a revision.
-    Delete { name: String, uid: String },
+    Delete { name: String, uid: Uid },
 }
 
 /// The revision for new pods.
@@ -57,20 +59,20 @@ fn hash_of(revision: &ControllerRevision) -> &str {
 }
 
 /// Finds, renumbers or creates the revision of the template.
-pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
+pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> Result<ChosenRevision, IncompleteMetadata> {
     let all = of_set(world);
     let status = world.observed.set.status.as_ref();
     let mut collisions = status.and_then(|status| status.collision_count);
-    let id = |revision: &ControllerRevision| {
-        let meta = &revision.metadata;
-        (text(meta.name.as_deref()), text(meta.uid.as_deref()))
-    };
-    let mut actions: Vec<RevisionAction> = all
+    let mut actions = Vec::new();
+    for revision in all
         .iter()
         .filter(|revision| !world.owner.owns(&revision.metadata))
-        .map(|revision| id(revision))
-        .map(|(name, uid)| RevisionAction::Adopt { name, uid })
-        .collect();
+    {
+        actions.push(RevisionAction::Adopt {
+            name: revision.metadata.object_name()?.to_owned(),
+            uid: revision.metadata.object_uid()?,
+        });
+    }
     let data = revisions::encode(&world.spec.template);
     let same = |revision: &&&Arc<ControllerRevision>| {
         let stored = revision.data.as_ref().map(|data| &data.0);
@@ -80,19 +82,17 @@ pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
     let newest = all.last().map_or(0, |revision| revision.revision);
     if let Some(existing) = all.iter().rev().find(same) {
         if existing.revision < newest {
-            let (name, uid) = id(existing);
-            let revision = newest.saturating_add(1);
             actions.push(RevisionAction::Renumber {
-                name,
-                uid,
-                revision,
+                name: existing.metadata.object_name()?.to_owned(),
+                uid: existing.metadata.object_uid()?,
+                revision: newest.saturating_add(1),
             });
         }
-        return ChosenRevision {
+        return Ok(ChosenRevision {
             hash: hash_of(existing).to_owned(),
             collisions,
             actions,
-        };
+        });
     }
     let bytes = revisions::bytes(&data);
     let mut hash = revisions::hash(&bytes, collisions);
@@ -120,18 +120,21 @@ pub(super) fn choose(world: &ParsedDaemonSet<'_>) -> ChosenRevision {
         data: Some(RawExtension(data)),
         revision: newest.saturating_add(1),
     })));
-    ChosenRevision {
+    Ok(ChosenRevision {
         hash,
         collisions,
         actions,
-    }
+    })
 }
 
 /// Deletes the oldest revisions that no pod uses, beyond the limit.
-pub(super) fn surplus(world: &ParsedDaemonSet<'_>, current: &str) -> Vec<RevisionAction> {
+pub(super) fn surplus(
+    world: &ParsedDaemonSet<'_>,
+    current: &str,
+) -> Result<Vec<RevisionAction>, IncompleteMetadata> {
     let limit = world.spec.revision_history_limit.unwrap_or(10);
     let Ok(limit) = usize::try_from(limit) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let pods = world.by_node.values().flatten();
     let mut live: BTreeSet<&str> = pods
@@ -143,11 +146,11 @@ pub(super) fn surplus(world: &ParsedDaemonSet<'_>, current: &str) -> Vec<Revisio
     });
     let past: Vec<_> = past.collect();
     let surplus = past.len().saturating_sub(limit);
-    past.into_iter()
-        .take(surplus)
-        .map(|revision| RevisionAction::Delete {
-            name: text(revision.metadata.name.as_deref()),
-            uid: text(revision.metadata.uid.as_deref()),
+    let surplus = past.into_iter().take(surplus).map(|revision| {
+        Ok(RevisionAction::Delete {
+            name: revision.metadata.object_name()?.to_owned(),
+            uid: revision.metadata.object_uid()?,
         })
-        .collect()
+    });
+    surplus.collect()
 }

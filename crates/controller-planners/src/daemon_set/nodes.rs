@@ -1,9 +1,8 @@
 //! The actions on each node.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::IntOrPercent;
+use object_model::{IncompleteMetadata, IntOrPercent};
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
 use super::plan::{ParsedDaemonSet, pod_for};
@@ -30,7 +29,7 @@ struct NodePods<'w, 'a> {
 pub(super) fn decide(
     world: &ParsedDaemonSet<'_>,
     hash: &str,
-) -> (Vec<PodAction>, Option<Timestamp>) {
+) -> Result<(Vec<PodAction>, Option<Timestamp>), IncompleteMetadata> {
     let (mut delete, mut wake): (Vec<&PodState<'_>>, Option<Timestamp>) = (Vec::new(), None);
     let mut create: Vec<&str> = Vec::new();
     let mut node_pods = Vec::new();
@@ -73,20 +72,18 @@ pub(super) fn decide(
     update(world, &node_pods, &mut create, &mut delete);
     let mut names = Names::new(
         world.owner.name,
-        world.owner.uid,
+        &world.owner.uid,
         world.now,
         world.names.iter().cloned(),
     );
-    let mut actions: Vec<PodAction> = delete
-        .iter()
-        .map(|pod| PodAction::delete(pod.pod))
-        .collect();
-    actions.extend(create.into_iter().take(BURST_MAX).map(|node| {
-        let mut pod: Pod = pod_for(&world.observed.set, node, hash);
+    let deletions = delete.into_iter().map(PodAction::delete);
+    let mut actions: Vec<PodAction> = deletions.collect();
+    for node in create.into_iter().take(BURST_MAX) {
+        let mut pod = pod_for(&world.observed.set, node, hash)?;
         pod.metadata.name = Some(names.draw());
-        PodAction::Create(Box::new(pod))
-    }));
-    (actions, wake)
+        actions.push(PodAction::Create(Box::new(pod)));
+    }
+    Ok((actions, wake))
 }
 
 /// Replaces old pods, with `maxUnavailable` or with `maxSurge`.

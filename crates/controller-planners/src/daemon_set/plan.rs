@@ -9,16 +9,20 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, D
 use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration,
 };
+use object_model::IncompleteMetadata;
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
 
 use super::history::{self, RevisionAction};
 use super::{nodes, status};
-use crate::pod_set::{self, Owner, PodAction, PodState, pod_of};
+use crate::pod_set::{self, Owner, OwnerKind, PodAction, PodState, pod_of};
 
 /// API version and kind of a DaemonSet.
-pub const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
+pub const DAEMON_SET: OwnerKind = OwnerKind {
+    api_version: "apps/v1",
+    kind: "DaemonSet",
+};
 
 /// The scheduler's decision about the set's pod on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,19 +82,19 @@ pub(super) struct ParsedDaemonSet<'a> {
     pub names: Vec<String>,
 }
 
-/// Plans the writes for a DaemonSet. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> DaemonSetPlan {
+/// Plans the writes for a DaemonSet. Any specification gives a plan.
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<DaemonSetPlan, IncompleteMetadata> {
     let set = &observed.set;
     let spec = set.spec.clone().unwrap_or_default();
-    let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector);
+    let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector)?;
     if owner.deleting || owner.selector.is_none() {
-        return DaemonSetPlan::default();
+        return Ok(DaemonSetPlan::default());
     }
-    let sorted = owner.sort(&observed.pods);
+    let sorted = owner.sort(&observed.pods)?;
     let min_ready = SignedDuration::from_secs(spec.min_ready_seconds.unwrap_or_default().into());
     let mut by_node: BTreeMap<String, Vec<PodState<'_>>> = BTreeMap::new();
     for pod in sorted.mine.iter().copied() {
-        let state = pod_set::state(pod, min_ready, now);
+        let state = pod_set::state(pod, min_ready, now)?;
         if let Some(node) = node_of(pod).filter(|_| !(state.ended() && state.terminating)) {
             by_node.entry(node).or_default().push(state);
         }
@@ -106,8 +110,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DaemonSetPlan {
         by_node,
         names: sorted.names,
     };
-    let chosen = history::choose(&world);
-    let (actions, wake) = nodes::decide(&world, &chosen.hash);
+    let chosen = history::choose(&world)?;
+    let (actions, wake) = nodes::decide(&world, &chosen.hash)?;
     let available = world.by_node.values().flatten();
     let wake = available
         .filter_map(|pod| pod.available_at)
@@ -115,23 +119,23 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DaemonSetPlan {
         .min();
     let mut pods = sorted.actions;
     pods.extend(actions);
-    DaemonSetPlan {
+    Ok(DaemonSetPlan {
         status: status::next(&world, &chosen),
-        cleanup: history::surplus(&world, &chosen.hash),
+        cleanup: history::surplus(&world, &chosen.hash)?,
         revisions: chosen.actions,
         pods,
         requeue_after: wake
             .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
-    }
+    })
 }
 
 /// A pod of the set without name, node and revision; the input for the check of nodes.
-pub fn daemon_pod(set: &DaemonSet) -> Pod {
+pub fn daemon_pod(set: &DaemonSet) -> Result<Pod, IncompleteMetadata> {
     let spec = set.spec.clone().unwrap_or_default();
-    let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector);
+    let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector)?;
     let mut pod = pod_of(&owner, &spec.template);
     let Some(pod_spec) = &mut pod.spec else {
-        return pod;
+        return Ok(pod);
     };
     let mut tolerated = vec![
         (taint::NOT_READY, "NoExecute"),
@@ -156,12 +160,12 @@ pub fn daemon_pod(set: &DaemonSet) -> Pod {
             tolerations.push(toleration);
         }
     }
-    pod
+    Ok(pod)
 }
 
 /// The pod of the set for a node.
-pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
-    let mut pod = daemon_pod(set);
+pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Result<Pod, IncompleteMetadata> {
+    let mut pod = daemon_pod(set)?;
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(CONTROLLER_REVISION_HASH.to_owned(), hash.to_owned());
     let by_name = NodeSelectorRequirement {
@@ -180,7 +184,7 @@ pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
             }],
         });
     }
-    pod
+    Ok(pod)
 }
 
 /// The node of a pod, or the node that its affinity requires.

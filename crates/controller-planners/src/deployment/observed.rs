@@ -7,12 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::IntOrPercent;
+use object_model::{IncompleteMetadata, IntOrPercent, ResourceVersion, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{DESIRED_REPLICAS, MAX_REPLICAS, REVISION};
 use resource_kinds::labels::POD_TEMPLATE_HASH;
 use resource_kinds::pod_view::PodView;
 
-use crate::pod_set::Owner;
+use crate::pod_set::{Owner, OwnerKind};
 
 /// The observed state of one Deployment.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,9 @@ pub(super) enum Strategy {
 #[derive(Clone, Debug)]
 pub(super) struct Set<'a> {
     pub set: &'a Arc<ReplicaSet>,
+    pub name: &'a str,
+    pub uid: Uid,
+    pub version: ResourceVersion,
     pub target: i32,
     /// Annotations to set on the ReplicaSet, by key.
     pub annotations: BTreeMap<String, String>,
@@ -43,23 +47,21 @@ pub(super) struct Set<'a> {
 }
 
 impl<'a> Set<'a> {
-    pub fn of(set: &'a Arc<ReplicaSet>) -> Self {
-        let spec = set.spec.as_ref();
-        Self {
+    pub fn of(set: &'a Arc<ReplicaSet>) -> Result<Self, IncompleteMetadata> {
+        Ok(Self {
             set,
-            target: spec.and_then(|spec| spec.replicas).unwrap_or(1).max(0),
+            name: set.metadata.object_name()?,
+            uid: set.metadata.object_uid()?,
+            version: set.metadata.object_version()?,
+            target: stored_replicas(set),
             annotations: BTreeMap::new(),
             min_ready: None,
-        }
-    }
-
-    pub fn name(&self) -> &'a str {
-        self.set.metadata.name.as_deref().unwrap_or_default()
+        })
     }
 
     /// The `spec.replicas` of the stored ReplicaSet.
     pub fn stored(&self) -> i32 {
-        Self::of(self.set).target
+        stored_replicas(self.set)
     }
 
     pub fn available(&self) -> i32 {
@@ -109,6 +111,11 @@ impl<'a> Set<'a> {
     }
 }
 
+fn stored_replicas(set: &ReplicaSet) -> i32 {
+    let spec = set.spec.as_ref();
+    spec.and_then(|spec| spec.replicas).unwrap_or(1).max(0)
+}
+
 /// The parsed Deployment and its ReplicaSets.
 pub(super) struct ParsedDeployment<'a> {
     pub deployment: &'a Deployment,
@@ -133,7 +140,7 @@ static NO_TEMPLATE: PodTemplateSpec = PodTemplateSpec {
 };
 
 impl<'a> ParsedDeployment<'a> {
-    pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
+    pub fn of(observed: &'a Observed, now: Timestamp) -> Result<Self, IncompleteMetadata> {
         let deployment = &*observed.deployment;
         let spec = deployment.spec.as_ref();
         let replicas = spec.and_then(|s| s.replicas).unwrap_or(1).max(0);
@@ -149,10 +156,13 @@ impl<'a> ParsedDeployment<'a> {
         let limit = spec.and_then(|s| s.revision_history_limit);
         let nothing = Default::default();
         let selector = spec.map_or(&nothing, |spec| &spec.selector);
-        let kind = ("apps/v1", "Deployment");
-        Self {
+        let kind = OwnerKind {
+            api_version: "apps/v1",
+            kind: "Deployment",
+        };
+        Ok(Self {
             deployment,
-            owner: Owner::new(kind, &deployment.metadata, selector),
+            owner: Owner::new(kind, &deployment.metadata, selector)?,
             observed,
             now,
             replicas,
@@ -168,7 +178,7 @@ impl<'a> ParsedDeployment<'a> {
             history_limit: limit
                 .filter(|limit| *limit < i32::MAX)
                 .and_then(|limit| usize::try_from(limit).ok()),
-        }
+        })
     }
 }
 

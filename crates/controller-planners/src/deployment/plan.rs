@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DeploymentStatus, ReplicaSet};
+use object_model::{IncompleteMetadata, ResourceVersion, Uid};
 
 use super::observed::{Observed, ParsedDeployment, Set, Strategy};
 use super::sets::Sets;
@@ -19,18 +20,18 @@ pub enum DeploymentAction {
     /// being deleted.
     ConfirmDeployment,
     /// Adopt a ReplicaSet without an owner.
-    AdoptSet { name: String, uid: String },
+    AdoptSet { name: String, uid: Uid },
     /// Release a ReplicaSet.
-    ReleaseSet { name: String, uid: String },
+    ReleaseSet { name: String, uid: Uid },
     /// Create the ReplicaSet of the current template.
     CreateSet(Box<ReplicaSet>),
     /// Scale a ReplicaSet, or change its annotations.
     UpdateSet {
         name: String,
-        /// The observed resourceVersion.
-        resource_version: String,
-        /// The old and the new number of replicas.
-        replicas: (i32, i32),
+        /// The version that was read.
+        version: ResourceVersion,
+        old_replicas: i32,
+        new_replicas: i32,
         /// Annotations to set.
         annotations: BTreeMap<String, String>,
         /// The new `minReadySeconds`, if it changes.
@@ -39,9 +40,9 @@ pub enum DeploymentAction {
     /// Delete an old ReplicaSet.
     DeleteSet {
         name: String,
-        uid: String,
-        /// The observed resourceVersion.
-        resource_version: String,
+        uid: Uid,
+        /// The version that was read.
+        version: ResourceVersion,
     },
 }
 
@@ -75,10 +76,10 @@ impl DeploymentPlan {
     }
 }
 
-/// Plans the writes for a Deployment. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> DeploymentPlan {
-    let world = ParsedDeployment::of(observed, now);
-    let (mut sets, mut actions) = sets::sort(&world);
+/// Plans the writes for a Deployment. Any specification gives a plan.
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<DeploymentPlan, IncompleteMetadata> {
+    let world = ParsedDeployment::of(observed, now)?;
+    let (mut sets, mut actions) = sets::sort(&world)?;
     let mut collisions = stored(&world).and_then(|status| status.collision_count);
     let mut progress = Progress::Judge;
     if world.owner.deleting || world.owner.selector.is_none() {
@@ -111,12 +112,12 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DeploymentPlan {
     if done && !world.owner.deleting && world.owner.selector.is_some() {
         actions.extend(sets.surplus(&world));
     }
-    DeploymentPlan {
+    Ok(DeploymentPlan {
         actions,
         revision: sets.revision_to_note(&world),
         status: (stored(&world) != Some(&status)).then_some(status),
         requeue_after,
-    }
+    })
 }
 
 pub(super) fn stored<'a>(world: &ParsedDeployment<'a>) -> Option<&'a DeploymentStatus> {
@@ -125,19 +126,18 @@ pub(super) fn stored<'a>(world: &ParsedDeployment<'a>) -> Option<&'a DeploymentS
 
 fn updates(sets: &Sets<'_>) -> impl Iterator<Item = DeploymentAction> {
     let changed = sets.all().filter_map(|set| {
-        let replicas = (set.stored(), set.target);
-        let same = replicas.0 == replicas.1 && set.annotations.is_empty();
-        (!same || set.min_ready.is_some()).then(|| update(set, replicas))
+        let same = set.stored() == set.target && set.annotations.is_empty();
+        (!same || set.min_ready.is_some()).then(|| update(set))
     });
     changed.collect::<Vec<_>>().into_iter()
 }
 
-fn update(set: &Set<'_>, replicas: (i32, i32)) -> DeploymentAction {
-    let meta = &set.set.metadata;
+fn update(set: &Set<'_>) -> DeploymentAction {
     DeploymentAction::UpdateSet {
-        name: set.name().to_owned(),
-        resource_version: meta.resource_version.clone().unwrap_or_default(),
-        replicas,
+        name: set.name.to_owned(),
+        version: set.version,
+        old_replicas: set.stored(),
+        new_replicas: set.target,
         annotations: set.annotations.clone(),
         min_ready_seconds: set.min_ready,
     }
@@ -162,9 +162,10 @@ impl DeploymentAction {
             }
             Self::UpdateSet {
                 name,
-                replicas: (from, to),
+                old_replicas,
+                new_replicas,
                 ..
-            } => (from != to).then(|| scaled(name, *from, *to)),
+            } => (old_replicas != new_replicas).then(|| scaled(name, *old_replicas, *new_replicas)),
             _ => None,
         }
     }

@@ -94,14 +94,10 @@ pub(super) fn empty_old(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) -> bo
 
 /// Whether old pods still run. A pod that is being deleted counts as running until the pod has ended.
 fn old_pods_run(world: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
-    let old: Vec<&str> = sets
-        .old
-        .iter()
-        .filter_map(|set| set.set.metadata.uid.as_deref())
-        .collect();
     world.observed.pods.iter().any(|pod| {
         let owner = pod.controller.as_ref();
-        owner.is_some_and(|owner| old.contains(&&*owner.uid)) && !pod.has_ended()
+        owner.is_some_and(|owner| sets.old.iter().any(|set| set.uid == *owner.uid))
+            && !pod.has_ended()
     })
 }
 

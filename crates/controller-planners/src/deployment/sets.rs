@@ -5,6 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::{
     DESIRED_REPLICAS, LAST_APPLIED, MAX_REPLICAS, REVISION, REVISION_HISTORY,
 };
@@ -13,7 +15,7 @@ use resource_kinds::labels::POD_TEMPLATE_HASH;
 use super::observed::{ParsedDeployment, Set, same_template};
 use super::plan::DeploymentAction;
 use super::rollout;
-use crate::pod_set::{owner_reference, text};
+use crate::pod_set::owner_reference;
 use crate::stateful_set::revisions;
 
 /// Names to try before giving up until the next plan.
@@ -39,11 +41,13 @@ pub(super) struct Sets<'a> {
 }
 
 /// Finds the ReplicaSets of the Deployment, and plans adoptions and releases.
-pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<DeploymentAction>) {
+pub(super) fn sort<'a>(
+    world: &ParsedDeployment<'a>,
+) -> Result<(Sets<'a>, Vec<DeploymentAction>), IncompleteMetadata> {
     let (mut mine, mut actions, mut adopts) = (Vec::new(), Vec::new(), false);
     for set in &world.observed.sets {
         let meta = &set.metadata;
-        let (name, uid) = (text(meta.name.as_deref()), text(meta.uid.as_deref()));
+        let (name, uid) = (meta.object_name()?.to_owned(), meta.object_uid()?);
         if world.owner.owns(meta) {
             let stays = world.owner.selects(meta.labels.as_ref());
             if stays || world.owner.deleting || world.owner.selector.is_none() {
@@ -70,9 +74,9 @@ pub(super) fn sort<'a>(world: &ParsedDeployment<'a>) -> (Sets<'a>, Vec<Deploymen
         template.is_some_and(|template| same_template(template, world.template))
     };
     let new = mine.iter().position(|set| is_new(set));
-    let new = new.map(|at| Set::of(mine.remove(at)));
-    let old = mine.into_iter().map(Set::of).collect();
-    (Sets { new, old }, actions)
+    let new = new.map(|at| Set::of(mine.remove(at))).transpose()?;
+    let old = mine.into_iter().map(Set::of).collect::<Result<_, _>>()?;
+    Ok((Sets { new, old }, actions))
 }
 
 impl<'a> Sets<'a> {
@@ -146,13 +150,10 @@ impl<'a> Sets<'a> {
                 observed_generation.unwrap_or_default()
                     >= set.set.metadata.generation.unwrap_or_default()
             })
-            .map(|set| {
-                let meta = &set.set.metadata;
-                DeploymentAction::DeleteSet {
-                    name: set.name().to_owned(),
-                    uid: text(meta.uid.as_deref()),
-                    resource_version: text(meta.resource_version.as_deref()),
-                }
+            .map(|set| DeploymentAction::DeleteSet {
+                name: set.name.to_owned(),
+                uid: set.uid.clone(),
+                version: set.version,
             })
             .collect()
     }

@@ -177,11 +177,11 @@ impl Conditions<'_, '_> {
 
     fn judge(&mut self, sets: &Sets<'_>, status: &DeploymentStatus) {
         let name = match &sets.new {
-            Some(new) => format!("ReplicaSet \"{}\"", new.name()),
+            Some(new) => format!("ReplicaSet \"{}\"", new.name),
             None => format!("Deployment \"{}\"", self.world.owner.name),
         };
         if let (None, Some(new)) = (self.get(PROGRESSING), &sets.new) {
-            let text = format!("Found new replica set \"{}\"", new.name());
+            let text = format!("Found new replica set \"{}\"", new.name);
             self.set(PROGRESSING, "True", "FoundNewReplicaSet", text);
         }
         // A complete rollout stays complete until the template changes, even if pods fail.

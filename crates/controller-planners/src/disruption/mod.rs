@@ -12,11 +12,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::{IntOrPercent, LabelSelector};
+use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, Uid};
 use resource_kinds::pod_view::PodView;
+use thiserror::Error;
 
 use crate::batching::WriteUrgency;
-use crate::pod_set::{Phase, state};
+use crate::pod_set::{PodState, state};
 
 /// The time for which an eviction counts whose pod is not deleted.
 const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
@@ -29,9 +30,26 @@ pub struct Observed {
     pub budget: Arc<PodDisruptionBudget>,
     /// The pods that the budget selects, and the pods whose eviction the budget records. Further pods have no effect.
     pub pods: Vec<Arc<PodView>>,
-    /// The controller and its replica count, by the UID of the pods' controller. The controller of a ReplicaSet's pods
+    /// The scale of the pods, by the UID of the pods' controller. The controller of a ReplicaSet's pods
     /// is the Deployment, if the ReplicaSet has one.
-    pub scales: BTreeMap<String, (String, i32)>,
+    pub scales: BTreeMap<Uid, PodScale>,
+}
+
+/// The controller that sets the number of pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodScale {
+    /// Two controllers of pods with one scaler count once.
+    pub scaler: Uid,
+    pub replicas: i32,
+}
+
+/// The reason why the expected number of pods is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+enum UnknownScale {
+    #[error("found no controllers for pod \"{pod}\"")]
+    NoController { pod: String },
+    #[error("{kind} of pod \"{pod}\" does not implement the scale subresource")]
+    NoScale { kind: String, pod: String },
 }
 
 /// The status of a budget, with an event if it cannot be computed.
@@ -86,18 +104,18 @@ pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> V
     pods.iter().map(AsRef::as_ref).filter(matches).collect()
 }
 
-/// Plans the status of a budget. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> DisruptionPlan {
+/// Plans the status of a budget.
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<DisruptionPlan, IncompleteMetadata> {
     let budget = &observed.budget;
     let stored = budget.status.clone().unwrap_or_default();
     if budget.metadata.deletion_timestamp.is_some() {
-        return DisruptionPlan::default();
+        return Ok(DisruptionPlan::default());
     }
-    let states: Vec<_> = selected(budget, &observed.pods)
+    let states: Vec<PodState<'_>> = selected(budget, &observed.pods)
         .into_iter()
         .map(|pod| state(pod, SignedDuration::ZERO, now))
-        .filter(|pod| !matches!(pod.phase, Phase::Succeeded | Phase::Failed))
-        .collect();
+        .filter(|pod| pod.as_ref().is_ok_and(|pod| !pod.ended()) || pod.is_err())
+        .collect::<Result<_, _>>()?;
     let (disrupted, wake) = still_disrupted(&stored, &observed.pods, now);
     let healthy = states
         .iter()
@@ -107,7 +125,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DisruptionPlan {
     let expected = expected(observed, uncounted.map(|pod| pod.pod), number(states.len()));
     let (expected, desired, problem) = match expected {
         Ok((expected, desired)) => (expected, desired.max(0), None),
-        Err(problem) => (0, 0, Some(problem)),
+        Err(problem) => (0, 0, Some(problem.to_string())),
     };
     let allowed = match &problem {
         None if expected > 0 => healthy.saturating_sub(desired).max(0),
@@ -128,12 +146,12 @@ pub fn plan(observed: &Observed, now: Timestamp) -> DisruptionPlan {
         expected_pods: Some(expected),
         observed_generation: budget.metadata.generation,
     };
-    DisruptionPlan {
+    Ok(DisruptionPlan {
         requeue_after: wake
             .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
         status: (status != stored).then_some(status),
         problem,
-    }
+    })
 }
 
 fn number(count: usize) -> i32 {
@@ -166,20 +184,20 @@ fn expected<'p>(
     observed: &Observed,
     pods: impl Iterator<Item = &'p PodView>,
     count: i32,
-) -> Result<(i32, i32), String> {
+) -> Result<(i32, i32), UnknownScale> {
     let spec = observed.budget.spec.clone().unwrap_or_default();
     let parse = |value: &IntOrString| {
         let value = json_tree::to_value(value).ok()?;
         IntOrPercent::from_json(&value)
     };
     if let Some(most) = spec.max_unavailable.as_ref().and_then(parse) {
-        let expected = wanted(observed, pods)?;
+        let expected = desired_pods(observed, pods)?;
         return Ok((expected, expected.saturating_sub(most.of(expected, true))));
     }
     match spec.min_available.as_ref().and_then(parse) {
         Some(IntOrPercent::Int(least)) => Ok((count, least)),
         Some(share) => {
-            let expected = wanted(observed, pods)?;
+            let expected = desired_pods(observed, pods)?;
             Ok((expected, share.of(expected, true)))
         }
         None => Ok((count, 0)),
@@ -187,20 +205,25 @@ fn expected<'p>(
 }
 
 /// The sum of the replicas of these pods' controllers.
-fn wanted<'p>(observed: &Observed, pods: impl Iterator<Item = &'p PodView>) -> Result<i32, String> {
-    let mut scales: BTreeMap<&str, i32> = BTreeMap::new();
+fn desired_pods<'p>(
+    observed: &Observed,
+    pods: impl Iterator<Item = &'p PodView>,
+) -> Result<i32, UnknownScale> {
+    let mut scales: BTreeMap<&Uid, i32> = BTreeMap::new();
     for pod in pods {
         let name = &pod.name;
         let Some(owner) = &pod.controller else {
-            return Err(format!("found no controllers for pod \"{name}\""));
+            let pod = name.to_string();
+            return Err(UnknownScale::NoController { pod });
         };
-        let Some((scaler, scale)) = observed.scales.get(&*owner.uid) else {
-            let kind = &owner.kind;
-            return Err(format!(
-                "{kind} of pod \"{name}\" does not implement the scale subresource"
-            ));
+        let uid = Uid::try_from(owner.uid.clone()).ok();
+        let Some(scale) = uid.and_then(|uid| observed.scales.get(&uid)) else {
+            return Err(UnknownScale::NoScale {
+                kind: owner.kind.to_string(),
+                pod: name.to_string(),
+            });
         };
-        scales.insert(scaler, *scale);
+        scales.insert(&scale.scaler, scale.replicas);
     }
     Ok(scales
         .values()

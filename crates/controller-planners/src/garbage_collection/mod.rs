@@ -5,6 +5,8 @@
 //! **Guarantees**: an object with a remaining owner is never deleted; a dependent that is to be orphaned loses its
 //! reference before its owner is deleted.
 
+use object_model::Uid;
+
 /// Finalizer of an owner whose dependents are orphaned.
 pub const ORPHAN: &str = "orphan";
 /// Finalizer of an owner that waits for its dependents' deletion.
@@ -25,7 +27,7 @@ pub enum OwnerState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// UID of the owner.
-    pub uid: String,
+    pub uid: Uid,
     /// Whether the owner exists, and whether it waits for its dependents.
     pub state: OwnerState,
 }
@@ -34,7 +36,7 @@ pub struct Owner {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependent {
     /// UID of the dependent.
-    pub uid: String,
+    pub uid: Uid,
     /// Whether its reference has `blockOwnerDeletion`.
     pub blocks: bool,
     /// Whether it is being deleted and waits for its own dependents.
@@ -91,11 +93,11 @@ pub enum CollectionDecision {
     /// Remove the owner reference from its dependents, then remove the finalizer.
     OrphanDependents,
     /// Process these dependents: they block the object's deletion.
-    AwaitDependents(Vec<String>),
+    AwaitDependents(Vec<Uid>),
     /// Remove the finalizer: no dependent blocks the object any more.
     Finish(&'static str),
     /// Remove these owner references.
-    Strip(Vec<String>),
+    Strip(Vec<Uid>),
     Delete {
         /// The effect on its dependents.
         propagation: Propagation,
@@ -115,7 +117,7 @@ pub fn plan(item: &CollectedObject) -> CollectionDecision {
             .owners
             .iter()
             .filter(|owner| owner.state != OwnerState::Solid);
-        let rest: Vec<String> = rest.map(|owner| owner.uid.clone()).collect();
+        let rest: Vec<Uid> = rest.map(|owner| owner.uid.clone()).collect();
         return if rest.is_empty() {
             CollectionDecision::Keep
         } else {
@@ -159,7 +161,7 @@ fn finish(item: &CollectedObject) -> CollectionDecision {
         return CollectionDecision::Keep;
     }
     let blocking = item.dependents.iter().filter(|dependent| dependent.blocks);
-    let blocking: Vec<String> = blocking.map(|dependent| dependent.uid.clone()).collect();
+    let blocking: Vec<Uid> = blocking.map(|dependent| dependent.uid.clone()).collect();
     if blocking.is_empty() {
         CollectionDecision::Finish(FOREGROUND)
     } else {
@@ -174,7 +176,7 @@ mod tests {
     fn owned(states: &[OwnerState]) -> CollectedObject {
         let owners = states.iter().enumerate();
         let owners = owners.map(|(n, state)| Owner {
-            uid: format!("o{n}"),
+            uid: format!("o{n}").parse().unwrap(),
             state: *state,
         });
         CollectedObject {
@@ -185,7 +187,7 @@ mod tests {
 
     fn dependent(blocks: bool, waiting: bool) -> Dependent {
         Dependent {
-            uid: "d".to_owned(),
+            uid: "d".parse().unwrap(),
             blocks,
             waiting,
         }
@@ -202,7 +204,7 @@ mod tests {
         use OwnerState::{Absent, Solid, Waiting};
         assert_eq!(plan(&owned(&[])), CollectionDecision::Keep);
         assert_eq!(plan(&owned(&[Solid])), CollectionDecision::Keep);
-        let strip = CollectionDecision::Strip(vec!["o0".to_owned(), "o2".to_owned()]);
+        let strip = CollectionDecision::Strip(["o0", "o2"].map(|uid| uid.parse().unwrap()).into());
         assert_eq!(plan(&owned(&[Absent, Solid, Waiting])), strip);
     }
 
@@ -252,7 +254,7 @@ mod tests {
         item.dependents = vec![dependent(true, false)];
         assert_eq!(
             plan(&item),
-            CollectionDecision::AwaitDependents(vec!["d".to_owned()])
+            CollectionDecision::AwaitDependents(vec!["d".parse().unwrap()])
         );
         item.finalizers = vec![ORPHAN.to_owned()];
         assert_eq!(plan(&item), CollectionDecision::OrphanDependents);

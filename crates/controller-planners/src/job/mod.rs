@@ -21,7 +21,12 @@ mod tracking;
 pub use observed::Observed;
 pub use plan::{JobEvent, JobPlan, job_of, orphaned, plan};
 
+use crate::pod_set::OwnerKind;
+
 /// The finalizer that keeps a pod until the pod is counted.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 /// API version and kind of a Job.
-pub const JOB: (&str, &str) = ("batch/v1", "Job");
+pub const JOB: OwnerKind = OwnerKind {
+    api_version: "batch/v1",
+    kind: "Job",
+};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
+use object_model::IncompleteMetadata;
 use resource_kinds::labels::JOB_COMPLETION_INDEX;
 use resource_kinds::pod_view::PodView;
 
@@ -36,29 +37,29 @@ pub(super) struct ParsedJob<'a> {
 }
 
 impl<'a> ParsedJob<'a> {
-    pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
+    pub fn of(observed: &'a Observed, now: Timestamp) -> Result<Self, IncompleteMetadata> {
         let job = &*observed.job;
         let spec = job.spec.clone().unwrap_or_default();
         let selector = spec.selector.clone().unwrap_or_default();
-        let owner = Owner::new(JOB, &job.metadata, &selector);
-        let sorted = owner.sort(&observed.pods);
+        let owner = Owner::new(JOB, &job.metadata, &selector)?;
+        let sorted = owner.sort(&observed.pods)?;
         let states = sorted
             .mine
             .iter()
             .map(|pod| pod_set::state(pod, SignedDuration::ZERO, now));
         let indexed = spec.completion_mode.as_deref() == Some("Indexed");
         let count = u32::try_from(spec.completions.unwrap_or_default()).unwrap_or_default();
-        Self {
+        Ok(Self {
             owner,
             stored: job.status.clone().unwrap_or_default(),
             now,
-            pods: states.collect(),
+            pods: states.collect::<Result<_, _>>()?,
             sorted,
             indexes: indexed.then_some(count),
             limit_per_index: spec.backoff_limit_per_index.filter(|_| indexed),
             patient: spec.pod_replacement_policy.as_deref() == Some("Failed"),
             spec,
-        }
+        })
     }
 
     /// Whether the job's condition is True.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use object_model::IncompleteMetadata;
 use resource_kinds::labels::JOB_NAME;
 use resource_kinds::pod_view::PodView;
 
@@ -51,20 +52,20 @@ impl JobPlan {
     }
 }
 
-/// Plans the writes for a Job. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> JobPlan {
-    let world = ParsedJob::of(observed, now);
-    let counted = tracking::count(&world);
+/// Plans the writes for a Job. Any specification gives a plan.
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<JobPlan, IncompleteMetadata> {
+    let world = ParsedJob::of(observed, now)?;
+    let counted = tracking::count(&world)?;
     if world.owner.deleting || world.owner.selector.is_none() {
-        return JobPlan {
+        return Ok(JobPlan {
             release: counted.release,
             ..JobPlan::default()
-        };
+        });
     }
     if world.ended() {
-        return after_the_end(&world, counted);
+        return Ok(after_the_end(&world, counted));
     }
-    go_on(world, counted)
+    Ok(go_on(world, counted))
 }
 
 fn after_the_end(world: &ParsedJob<'_>, counted: Counted) -> JobPlan {
@@ -151,20 +152,26 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
 
 /// Removes the finalizer of pods that no job will count: pods of a deleted job, and pods without a job that no job can
 /// adopt. `job` is the present job of that name.
-pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<PodAction> {
-    let uid = job.and_then(|job| job.metadata.uid.as_deref());
+pub fn orphaned(
+    pods: &[Arc<PodView>],
+    name: &str,
+    job: Option<&Job>,
+) -> Result<Vec<PodAction>, IncompleteMetadata> {
     let selector = job.and_then(|job| job.spec.as_ref()?.selector.clone());
     let owner = job.map(|job| Owner::new(JOB, &job.metadata, &selector.unwrap_or_default()));
+    let owner = owner.transpose()?;
+    let is_of_job = |uid: &str| owner.as_ref().is_some_and(|owner| owner.uid == *uid);
     let adoptable = |pod: &PodView| {
         let owner = owner.as_ref().filter(|owner| !owner.deleting);
         !pod.is_deleting() && owner.is_some_and(|owner| owner.selects_pod(pod))
     };
     let of_nobody = |pod: &&Arc<PodView>| match &pod.controller {
-        Some(owner) => *owner.kind == *JOB.1 && *owner.name == *name && Some(&*owner.uid) != uid,
+        Some(owner) => *owner.kind == *JOB.kind && *owner.name == *name && !is_of_job(&owner.uid),
         None => job_of(pod) == Some(name) && !adoptable(pod),
     };
     let pods = pods.iter().filter(of_nobody);
-    pods.filter_map(|pod| tracking::untrack(pod)).collect()
+    pods.filter_map(|pod| tracking::untrack(pod).transpose())
+        .collect()
 }
 
 /// The name of the job that counts a pod, whether the job exists or not; empty if the pod does not
@@ -174,7 +181,7 @@ pub fn job_of(pod: &PodView) -> Option<&str> {
         return None;
     }
     match &pod.controller {
-        Some(owner) => (*owner.kind == *JOB.1).then_some(&*owner.name),
+        Some(owner) => (*owner.kind == *JOB.kind).then_some(&*owner.name),
         None => Some(pod.label(JOB_NAME).unwrap_or_default()),
     }
 }

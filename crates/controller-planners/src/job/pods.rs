@@ -18,9 +18,7 @@ const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Deletes all pods that are active: neither ended nor being deleted.
 pub(super) fn stop_all(world: &ParsedJob<'_>) -> Vec<PodAction> {
-    active(world)
-        .map(|pod| PodAction::delete(pod.pod))
-        .collect()
+    active(world).map(|pod| PodAction::delete(pod)).collect()
 }
 
 /// The pods to create and delete, and the time of the next check.
@@ -42,15 +40,12 @@ pub(super) fn adjust(
     };
     let desired = usize::try_from(desired).unwrap_or_default();
     let (keep, surplus) = sort_out(world, counted, running);
-    let mut stop: Vec<PodAction> = surplus
-        .iter()
-        .map(|pod| PodAction::delete(pod.pod))
-        .collect();
+    let mut stop: Vec<PodAction> = surplus.iter().map(|pod| PodAction::delete(pod)).collect();
     if keep.len() > desired {
         let mut ranked = keep.clone();
         ranked.sort_by_key(|pod| (pod.assigned, pod.phase, pod.ready(), pod.created()));
         let victims = ranked.into_iter().take(keep.len() - desired);
-        stop.extend(victims.map(|pod| PodAction::delete(pod.pod)));
+        stop.extend(victims.map(|pod| PodAction::delete(pod)));
         return (stop, None);
     }
     let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
@@ -93,7 +88,7 @@ fn start(
 ) -> (Vec<PodAction>, Option<Timestamp>) {
     let used_names = world.sorted.names.iter().cloned();
     let Some(end) = world.indexes else {
-        let mut names = Names::new(world.owner.name, world.owner.uid, world.now, used_names);
+        let mut names = Names::new(world.owner.name, &world.owner.uid, world.now, used_names);
         let pods = std::iter::repeat_with(|| create(new_pod(world), names.draw()));
         return (pods.take(missing).collect(), None);
     };
@@ -120,7 +115,7 @@ fn start(
             continue;
         }
         let prefix = format!("{}-{index}", world.owner.name);
-        let mut names = Names::new(&prefix, world.owner.uid, world.now, used_names.clone());
+        let mut names = Names::new(&prefix, &world.owner.uid, world.now, used_names.clone());
         let mut pod = indexed_pod(world, index);
         if let Some(before) = before {
             before.note(&mut pod);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
+use object_model::IncompleteMetadata;
 use resource_kinds::pod_view::PodView;
 
 use super::TRACKING;
@@ -37,7 +38,7 @@ pub(super) struct Counted {
     pub fatal: Option<String>,
 }
 
-pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
+pub(super) fn count(world: &ParsedJob<'_>) -> Result<Counted, IncompleteMetadata> {
     let mut status = world.stored.clone();
     let mut counted = Counted {
         release: Vec::new(),
@@ -56,7 +57,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
         let uid = pod.pod.uid.to_string();
         if closing {
             if tracked(pod.pod) && (world.owner.deleting || pod.ended() || pod.terminating) {
-                counted.release.extend(untrack(pod.pod));
+                counted.release.extend(untrack(pod.pod)?);
             }
             continue;
         }
@@ -65,7 +66,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
             continue;
         }
         if good.contains(&uid) || bad.contains(&uid) {
-            counted.release.extend(untrack(pod.pod));
+            counted.release.extend(untrack(pod.pod)?);
             continue;
         }
         if good.len() + bad.len() >= UNCOUNTED_MAX {
@@ -99,7 +100,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
                 }
             }
         }
-        counted.release.extend(untrack(pod.pod));
+        counted.release.extend(untrack(pod.pod)?);
     }
     if world.indexes.is_some() {
         status.succeeded = Some(number(counted.done.len()));
@@ -119,7 +120,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
         failed: list(bad),
     });
     counted.status = status;
-    counted
+    Ok(counted)
 }
 
 /// The UIDs that are still uncounted. UIDs whose pods are deleted or have no finalizer are added to the counts.
@@ -153,14 +154,17 @@ fn list(uids: BTreeSet<String>) -> Option<Vec<String>> {
 }
 
 /// Removes the tracking finalizer; `None` if the pod does not have it.
-pub(super) fn untrack(pod: &PodView) -> Option<PodAction> {
+pub(super) fn untrack(pod: &PodView) -> Result<Option<PodAction>, IncompleteMetadata> {
+    if !tracked(pod) {
+        return Ok(None);
+    }
     let others = pod.finalizers.iter().filter(|one| ***one != *TRACKING);
-    tracked(pod).then(|| PodAction::SetFinalizers {
+    Ok(Some(PodAction::SetFinalizers {
         name: pod.name.to_string(),
-        uid: pod.uid.to_string(),
-        resource_version: pod.resource_version.to_string(),
+        uid: pod.object_uid()?,
+        version: pod.object_version()?,
         finalizers: others.map(|one| one.to_string()).collect(),
-    })
+    }))
 }
 
 /// The pods that are active: neither ended nor being deleted.

@@ -15,6 +15,8 @@ use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use object_model::{IncompleteMetadata, ResourceVersion, Uid};
+use resource_kinds::MetadataIdentity;
 
 /// The length of a server's Lease.
 pub const LENGTH: SignedDuration = SignedDuration::from_secs(15);
@@ -34,31 +36,31 @@ pub const NAMESPACE: &str = "default";
 pub struct ServerLease {
     /// Name of the Lease.
     pub name: String,
-    /// UID of the Lease.
-    pub uid: String,
-    /// The resourceVersion at the read.
-    pub version: String,
+    pub uid: Uid,
+    /// The version that was read.
+    pub version: ResourceVersion,
     /// The address; `None` for a Lease that another program created.
     pub address: Option<SocketAddr>,
     /// `leaseDurationSeconds`.
     pub length: SignedDuration,
 }
 
-impl From<&Lease> for ServerLease {
-    fn from(lease: &Lease) -> Self {
-        let meta = lease.metadata.clone();
-        let address = meta
-            .annotations
-            .and_then(|all| all.get(ADDRESS)?.parse().ok());
+impl TryFrom<&Lease> for ServerLease {
+    type Error = IncompleteMetadata;
+
+    fn try_from(lease: &Lease) -> Result<Self, Self::Error> {
+        let meta = &lease.metadata;
+        let annotations = meta.annotations.as_ref();
+        let address = annotations.and_then(|all| all.get(ADDRESS)?.parse().ok());
         let spec = lease.spec.as_ref();
         let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
-        Self {
-            name: meta.name.unwrap_or_default(),
-            uid: meta.uid.unwrap_or_default(),
-            version: meta.resource_version.unwrap_or_default(),
+        Ok(Self {
+            name: meta.object_name()?.to_owned(),
+            uid: meta.object_uid()?,
+            version: meta.object_version()?,
             address,
             length: seconds.map_or(LENGTH, |seconds| SignedDuration::from_secs(seconds.into())),
-        }
+        })
     }
 }
 
@@ -182,8 +184,8 @@ mod tests {
     fn lease(name: &str, address: &str, silent: i64) -> (ServerLease, SignedDuration) {
         let lease = ServerLease {
             name: name.to_owned(),
-            uid: String::new(),
-            version: String::new(),
+            uid: "u".parse().unwrap(),
+            version: "1".parse().unwrap(),
             address: address.parse().ok(),
             length: LENGTH,
         };
@@ -242,9 +244,9 @@ mod tests {
             "spec": {"leaseDurationSeconds": 20},
         });
         let object: Lease = json_tree::from_value(object).unwrap();
-        let read = ServerLease::from(&object);
+        let read = ServerLease::try_from(&object).unwrap();
         assert_eq!(read.address, "192.0.2.1:6443".parse().ok());
         assert_eq!(read.length, SignedDuration::from_secs(20));
-        assert_eq!(ServerLease::from(&Lease::default()).address, None);
+        assert!(ServerLease::try_from(&Lease::default()).is_err());
     }
 }

@@ -12,7 +12,10 @@ use std::sync::Arc;
 use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use object_model::{IncompleteMetadata, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::ORDINAL_NODE_PORT;
 use resource_kinds::labels;
 
@@ -33,56 +36,65 @@ pub struct Observed {
 pub struct OrdinalServicesPlan {
     /// Services to apply, by name, with all fields that this controller owns.
     pub apply: Vec<(String, Value)>,
-    /// Services to delete: name and uid.
-    pub delete: Vec<(String, String)>,
+    pub delete: Vec<ServiceDeletion>,
     /// The reason why the Services cannot be created, for an event.
     pub problem: Option<String>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceDeletion {
+    pub name: String,
+    pub uid: Uid,
+}
+
 /// Plans the Services that the set's annotation requests.
-pub fn plan(observed: &Observed) -> OrdinalServicesPlan {
+pub fn plan(observed: &Observed) -> Result<OrdinalServicesPlan, IncompleteMetadata> {
     let set = observed.set.as_ref();
     let mut plan = OrdinalServicesPlan::default();
     if set.metadata.deletion_timestamp.is_some() {
-        return plan;
+        return Ok(plan);
     }
+    let owner = identity::owner_reference(set)?;
     let by_name: BTreeMap<&str, &Arc<Service>> = observed
         .services
         .iter()
         .filter_map(|service| Some((service.metadata.name.as_deref()?, service)))
         .collect();
-    let desired = wanted(set, &by_name, &mut plan.problem);
+    let desired = desired_services(set, &owner, &by_name, &mut plan.problem);
     for (name, service) in &desired {
         match by_name.get(name.as_str()) {
-            Some(there) if !is_ours(set, there) => {
+            Some(existing) if !is_ours(&owner, existing) => {
                 plan.problem.get_or_insert(format!(
                     "Service {name} already exists and does not belong to this set"
                 ));
             }
-            Some(there) if there.metadata.deletion_timestamp.is_some() => {}
-            Some(there) if says(there, service) => {}
+            Some(existing) if existing.metadata.deletion_timestamp.is_some() => {}
+            Some(existing) if has_fields(existing, service) => {}
             _ => plan.apply.push((name.clone(), service.clone())),
         }
     }
     for (name, service) in by_name {
-        let surplus = is_ours(set, service) && !desired.contains_key(name);
+        let surplus = is_ours(&owner, service) && !desired.contains_key(name);
         if surplus && service.metadata.deletion_timestamp.is_none() {
-            let uid = service.metadata.uid.clone().unwrap_or_default();
-            plan.delete.push((name.to_owned(), uid));
+            plan.delete.push(ServiceDeletion {
+                name: name.to_owned(),
+                uid: service.metadata.object_uid()?,
+            });
         }
     }
-    plan
+    Ok(plan)
 }
 
 /// Whether this controller created the Service for the set.
-fn is_ours(set: &StatefulSet, service: &Service) -> bool {
+fn is_ours(set: &OwnerReference, service: &Service) -> bool {
     let owner = controller(service.metadata.owner_references.as_deref());
-    owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
+    owner.is_some_and(|owner| owner.uid == set.uid)
 }
 
 /// The desired Services, by name.
-fn wanted(
+fn desired_services(
     set: &StatefulSet,
+    owner: &OwnerReference,
     services: &BTreeMap<&str, &Arc<Service>>,
     problem: &mut Option<String>,
 ) -> BTreeMap<String, Value> {
@@ -99,7 +111,6 @@ fn wanted(
         ));
         return BTreeMap::new();
     }
-    let set_name = set.metadata.name.as_deref().unwrap_or_default();
     let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
     let start = i64::from(start.unwrap_or_default().max(0));
     let replicas = i64::from(spec.replicas.unwrap_or(1).max(0));
@@ -112,8 +123,8 @@ fn wanted(
             ));
             break;
         }
-        let name = identity::pod_name(set_name, ordinal);
-        desired.insert(name.clone(), service(set, &name, &ports, node_port));
+        let name = identity::pod_name(&owner.name, ordinal);
+        desired.insert(name.clone(), service(set, owner, &name, &ports, node_port));
     }
     desired
 }
@@ -141,7 +152,13 @@ fn ports(set: &StatefulSet, services: &BTreeMap<&str, &Arc<Service>>) -> Vec<Ser
 
 /// The fields of the Service for a pod. Its first port has the computed node port; the API server
 /// chooses the others.
-fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) -> Value {
+fn service(
+    set: &StatefulSet,
+    owner: &OwnerReference,
+    pod: &str,
+    ports: &[ServicePort],
+    node_port: i64,
+) -> Value {
     let several = ports.len() > 1;
     let ports = ports.iter().enumerate().map(|(index, port)| {
         let target = port
@@ -170,7 +187,7 @@ fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) 
             "name": pod,
             "namespace": set.metadata.namespace,
             "labels": {labels::POD_NAME: pod},
-            "ownerReferences": [identity::owner_reference(set)],
+            "ownerReferences": [owner],
         },
         "spec": {
             "type": "NodePort",
@@ -181,7 +198,7 @@ fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) 
 }
 
 /// Whether the Service contains all fields of `desired`; the Service may have further fields.
-fn says(service: &Service, desired: &Value) -> bool {
+fn has_fields(service: &Service, desired: &Value) -> bool {
     json_tree::to_value(service).is_ok_and(|service| {
         let ports = |value: &Value| value["spec"]["ports"].as_array().map(Vec::len);
         covers(&service["spec"], &desired["spec"])
@@ -208,6 +225,10 @@ fn covers(has: &Value, desired: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn planned(observed: &Observed) -> OrdinalServicesPlan {
+        plan(observed).unwrap()
+    }
 
     fn set(more: Value) -> Arc<StatefulSet> {
         let mut set = json!({
@@ -267,7 +288,7 @@ mod tests {
             set: set(json!({})),
             services: vec![peers()],
         };
-        let first = plan(&observed);
+        let first = plan(&observed).unwrap();
         assert_eq!(
             shown(&first),
             ["web-0:3306→db@30100", "web-1:3306→db@30101"]
@@ -278,7 +299,7 @@ mod tests {
         );
         let mut services = applied(&first);
         services.push(peers());
-        let again = plan(&Observed {
+        let again = planned(&Observed {
             services,
             ..observed
         });
@@ -288,7 +309,7 @@ mod tests {
     #[test]
     fn without_a_governing_service_the_containers_say_the_ports() {
         let ordinals = set(json!({"/spec/replicas": 1}));
-        let plan = plan(&Observed {
+        let plan = planned(&Observed {
             set: ordinals,
             services: Vec::new(),
         });
@@ -297,20 +318,24 @@ mod tests {
 
     #[test]
     fn surplus_services_go_and_changed_ones_are_put_right() {
-        let services = applied(&plan(&Observed {
+        let services = applied(&planned(&Observed {
             set: set(json!({})),
             services: vec![],
         }));
         let moved =
             json!({"/metadata/annotations": {ORDINAL_NODE_PORT: "30200"}, "/spec/replicas": 1});
-        let moved = plan(&Observed {
+        let moved = planned(&Observed {
             set: set(moved),
             services: services.clone(),
         });
         assert_eq!(shown(&moved), ["web-0:6379→6379@30200"]);
-        assert_eq!(moved.delete, [("web-1".to_owned(), "uid-web-1".to_owned())]);
+        let deletion = ServiceDeletion {
+            name: "web-1".to_owned(),
+            uid: "uid-web-1".parse().unwrap(),
+        };
+        assert_eq!(moved.delete, [deletion]);
         let none = set(json!({"/metadata/annotations": {}}));
-        let none = plan(&Observed {
+        let none = planned(&Observed {
             set: none,
             services,
         });
@@ -322,7 +347,7 @@ mod tests {
         let theirs = json!({"metadata": {"name": "web-1"}, "spec": {"ports": [{"port": 1}]}});
         let theirs: Service = json_tree::from_value(theirs).unwrap();
         let services = vec![Arc::new(theirs)];
-        let plan = plan(&Observed {
+        let plan = planned(&Observed {
             set: set(json!({})),
             services,
         });
@@ -335,13 +360,13 @@ mod tests {
     #[test]
     fn no_port_to_give_is_said() {
         let containers = "/spec/template/spec/containers";
-        let bare = plan(&Observed {
+        let bare = planned(&Observed {
             set: set(json!({containers: []})),
             services: vec![],
         });
         assert!(bare.problem.unwrap().contains("name a port"));
         let high = json!({"/metadata/annotations": {ORDINAL_NODE_PORT: "65535"}});
-        let high = plan(&Observed {
+        let high = planned(&Observed {
             set: set(high),
             services: vec![],
         });

@@ -110,8 +110,11 @@ pub(super) fn plan(
     missing: &OrphanLease,
     pods: &[&Arc<PodView>],
     plan: &mut PodGcPlan,
-) {
-    let remove = || pods.iter().map(|pod| removal(pod, gone(node)));
+) -> Result<(), IncompleteMetadata> {
+    let remove = || -> Result<Vec<Removal>, IncompleteMetadata> {
+        let removals = pods.iter().map(|pod| removal(pod, gone(node)));
+        removals.collect()
+    };
     let lease = missing.lease.as_ref();
     let stored = lease.zip(missing.version);
     match decide(lease, missing.unchanged_for, !pods.is_empty()) {
@@ -120,6 +123,7 @@ pub(super) fn plan(
             plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
         }
         OrphanDecision::Take { epoch } => {
+            let remove = remove()?;
             plan.take
                 .extend(stored.map(|(lease, version)| LeaseTakeover {
                     node: node.to_owned(),
@@ -127,10 +131,10 @@ pub(super) fn plan(
                     version,
                     unchanged_for: missing.unchanged_for,
                     epoch,
-                    remove: remove().collect(),
+                    remove: remove,
                 }))
         }
-        OrphanDecision::Remove => plan.remove.extend(remove()),
+        OrphanDecision::Remove => plan.remove.extend(remove()?),
         // Leases without an owner stay, as with the garbage collector.
         OrphanDecision::Release => {
             plan.release
@@ -145,6 +149,7 @@ pub(super) fn plan(
                 )
         }
     }
+    Ok(())
 }
 
 fn gone(node: &str) -> RemovalCause {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Node;
+use object_model::{IncompleteMetadata, Uid};
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
@@ -40,7 +41,7 @@ pub struct Removal {
     /// Name of the pod.
     pub name: String,
     /// UID of the pod: a new pod of that name is not removed.
-    pub uid: String,
+    pub uid: Uid,
     /// The reason why the pod is removed.
     pub cause: RemovalCause,
 }
@@ -74,8 +75,8 @@ pub struct PodGcPlan {
     pub wake_after: Option<SignedDuration>,
 }
 
-/// Plans the pods to remove. Total.
-pub fn plan(observed: &Observed) -> PodGcPlan {
+/// Plans the pods to remove.
+pub fn plan(observed: &Observed) -> Result<PodGcPlan, IncompleteMetadata> {
     let nodes: BTreeMap<&str, &Node> = observed
         .nodes
         .iter()
@@ -98,23 +99,23 @@ pub fn plan(observed: &Observed) -> PodGcPlan {
             },
         };
         match cause {
-            Some(cause) => plan.remove.push(removal(pod, cause)),
+            Some(cause) => plan.remove.push(removal(pod, cause)?),
             None if !deleting && pod.has_ended() => ended.push(pod),
             None => {}
         }
     }
     for (node, pods) in missing::by_node(&observed.pods, &observed.missing) {
         if let Some(missing) = observed.missing.get(&node) {
-            missing::plan(&node, missing, &pods, &mut plan);
+            missing::plan(&node, missing, &pods, &mut plan)?;
         }
     }
     // Evicted pods first, then the oldest.
     ended.sort_by_key(|pod| (pod.reason.as_deref() != Some("Evicted"), pod.created));
     let surplus = ended.len().saturating_sub(ENDED_MAX);
-    let surplus = ended.into_iter().take(surplus);
-    plan.remove
-        .extend(surplus.map(|pod| removal(pod, RemovalCause::TooManyEnded)));
-    plan
+    for pod in ended.into_iter().take(surplus) {
+        plan.remove.push(removal(pod, RemovalCause::TooManyEnded)?);
+    }
+    Ok(plan)
 }
 
 /// Whether a node has the out-of-service taint and is not Ready. A Ready node does not count, because a pod may still
@@ -123,13 +124,13 @@ fn out_of_service(node: &Node) -> bool {
     node_conditions::is_out_of_service(node) && !node_conditions::is_ready(node)
 }
 
-fn removal(pod: &PodView, cause: RemovalCause) -> Removal {
-    Removal {
+fn removal(pod: &PodView, cause: RemovalCause) -> Result<Removal, IncompleteMetadata> {
+    Ok(Removal {
         namespace: pod.namespace.to_string(),
         name: pod.name.to_string(),
-        uid: pod.uid.to_string(),
+        uid: pod.object_uid()?,
         cause,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -207,7 +208,7 @@ mod tests {
                 nodes: vec![node("True", false)],
                 missing: [("gone".to_owned(), missing)].into(),
             };
-            plan(&observed)
+            plan(&observed).unwrap()
         };
         let cause = || RemovalCause::NodeGone {
             node: "gone".to_owned(),
@@ -234,7 +235,7 @@ mod tests {
                 missing: [("gone".to_owned(), missing)].into(),
                 ..Observed::default()
             };
-            plan(&observed)
+            plan(&observed).unwrap()
         };
         let owned = missing(Some("lapsed"), 50);
         let release = Release {
@@ -265,7 +266,7 @@ mod tests {
                 nodes,
                 ..Observed::default()
             };
-            let plan = plan(&observed);
+            let plan = plan(&observed).unwrap();
             plan.remove
                 .iter()
                 .map(|removal| removal.name.clone())
@@ -291,7 +292,7 @@ mod tests {
             ..Observed::default()
         };
         assert_eq!(
-            causes(&plan(&observed)),
+            causes(&plan(&observed).unwrap()),
             [("77", RemovalCause::TooManyEnded)]
         );
     }

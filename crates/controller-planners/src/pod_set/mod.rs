@@ -11,12 +11,12 @@ mod ownership;
 mod state;
 
 pub use name::Names;
-pub use ownership::{Owner, Sorted, owner_reference};
+pub use ownership::{Owner, OwnerKind, Sorted, owner_reference};
 pub use state::{Phase, PodState, state};
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use resource_kinds::pod_view::PodView;
+use object_model::{ResourceVersion, Uid};
 
 /// Maximum number of creations and deletions of one plan; the next plan continues. As
 /// kube-controller-manager's largest batch.
@@ -29,19 +29,19 @@ pub enum PodAction {
     /// deleted.
     ConfirmOwner,
     /// Adopt a pod without an owner.
-    Adopt { name: String, uid: String },
+    Adopt { name: String, uid: Uid },
     /// Release a pod.
-    Release { name: String, uid: String },
+    Release { name: String, uid: Uid },
     /// Create a pod.
     Create(Box<Pod>),
     /// Delete a pod, with the grace period of the pod's spec.
-    Delete { name: String, uid: String },
+    Delete { name: String, uid: Uid },
     /// Replace the finalizers of a pod.
     SetFinalizers {
         name: String,
-        uid: String,
-        /// The observed resourceVersion.
-        resource_version: String,
+        uid: Uid,
+        /// The version that was read.
+        version: ResourceVersion,
         /// The new finalizers.
         finalizers: Vec<String>,
     },
@@ -49,10 +49,10 @@ pub enum PodAction {
 
 impl PodAction {
     /// The deletion of a pod, with its UID as a precondition.
-    pub fn delete(pod: &PodView) -> Self {
+    pub fn delete(pod: &PodState<'_>) -> Self {
         Self::Delete {
-            name: pod.name.to_string(),
-            uid: pod.uid.to_string(),
+            name: pod.name().to_owned(),
+            uid: pod.uid.clone(),
         }
     }
 }
@@ -73,8 +73,4 @@ pub fn pod_of(owner: &Owner<'_>, template: &PodTemplateSpec) -> Pod {
         spec: template.spec.clone(),
         status: None,
     }
-}
-
-pub(crate) fn text(value: Option<&str>) -> String {
-    value.unwrap_or_default().to_owned()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use object_model::Uid;
 
 /// Letters and digits that form no words: vowels are absent.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -24,7 +25,7 @@ impl Names {
     /// A generator of names that begin with the owner's name.
     pub fn new(
         owner: &str,
-        uid: &str,
+        uid: &Uid,
         now: Timestamp,
         used: impl IntoIterator<Item = String>,
     ) -> Self {
@@ -33,7 +34,10 @@ impl Names {
         Self {
             prefix: owner[..end].to_owned(),
             taken: used.into_iter().collect(),
-            state: fnv(14_695_981_039_346_656_037, uid.bytes().chain(moment)),
+            state: fnv(
+                14_695_981_039_346_656_037,
+                uid.as_str().bytes().chain(moment),
+            ),
         }
     }
 
@@ -78,14 +82,15 @@ mod tests {
     #[test]
     fn names_differ() {
         let now = Timestamp::UNIX_EPOCH;
-        let mut names = Names::new("web", "u", now, []);
+        let uid: Uid = "u".parse().unwrap();
+        let mut names = Names::new("web", &uid, now, []);
         let drawn: BTreeSet<String> = (0..2000).map(|_| names.draw()).collect();
         assert_eq!(drawn.len(), 2000);
         assert!(drawn.iter().all(|name| name.len() == "web-".len() + 5));
-        let first = Names::new("web", "u", now, []).draw();
-        let again = Names::new("web", "u", now, [first.clone()]).draw();
+        let first = Names::new("web", &uid, now, []).draw();
+        let again = Names::new("web", &uid, now, [first.clone()]).draw();
         assert_ne!(first, again);
-        let long = Names::new(&"x".repeat(200), "u", now, []).draw();
+        let long = Names::new(&"x".repeat(200), &uid, now, []).draw();
         assert_eq!(long.len(), 63);
     }
 }

@@ -5,25 +5,30 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use meta::{ObjectMeta, OwnerReference};
-use object_model::LabelSelector;
+use object_model::{IncompleteMetadata, LabelSelector, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use super::PodAction;
 use crate::ownership::controller;
 
+/// The kind of an owner, as in owner references.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerKind {
+    pub api_version: &'static str,
+    pub kind: &'static str,
+}
+
 /// The owner of the pods.
 #[derive(Clone, Debug)]
 pub struct Owner<'a> {
-    /// API version, as in owner references.
-    pub api_version: &'static str,
-    /// Kind, as in owner references.
-    pub kind: &'static str,
+    pub kind: OwnerKind,
     /// Name of the owner.
     pub name: &'a str,
     /// Namespace of the owner and of its pods.
     pub namespace: &'a str,
     /// UID of the owner.
-    pub uid: &'a str,
+    pub uid: Uid,
     /// Whether the owner is being deleted.
     pub deleting: bool,
     /// The selector; `None` if it is invalid or selects everything.
@@ -33,19 +38,18 @@ pub struct Owner<'a> {
 impl<'a> Owner<'a> {
     /// The owner with this metadata and selector.
     pub fn new(
-        (api_version, kind): (&'static str, &'static str),
+        kind: OwnerKind,
         metadata: &'a ObjectMeta,
         selector: &meta::LabelSelector,
-    ) -> Self {
-        Self {
-            api_version,
+    ) -> Result<Self, IncompleteMetadata> {
+        Ok(Self {
             kind,
-            name: metadata.name.as_deref().unwrap_or_default(),
-            namespace: metadata.namespace.as_deref().unwrap_or_default(),
-            uid: metadata.uid.as_deref().unwrap_or_default(),
+            name: metadata.object_name()?,
+            namespace: metadata.object_namespace()?,
+            uid: metadata.object_uid()?,
             deleting: metadata.deletion_timestamp.is_some(),
             selector: LabelSelector::of(selector).filter(|selector| !selector.is_everything()),
-        }
+        })
     }
 
     /// Whether the selector matches labels; false without a selector.
@@ -64,7 +68,7 @@ impl<'a> Owner<'a> {
     /// Whether this owner controls the object.
     pub fn owns(&self, metadata: &ObjectMeta) -> bool {
         let owners = metadata.owner_references.as_deref();
-        controller(owners).is_some_and(|owner| owner.uid == self.uid)
+        controller(owners).is_some_and(|owner| self.uid == *owner.uid.as_str())
     }
 
     /// Whether the object has no controller, and this owner may adopt it.
@@ -77,7 +81,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Selects this owner's pods, and plans adoptions and releases.
-    pub fn sort<'p>(&self, pods: &'p [Arc<PodView>]) -> Sorted<'p> {
+    pub fn sort<'p>(&self, pods: &'p [Arc<PodView>]) -> Result<Sorted<'p>, IncompleteMetadata> {
         let mut sorted = Sorted::default();
         let mut adopts = false;
         for pod in pods {
@@ -85,10 +89,10 @@ impl<'a> Owner<'a> {
                 continue;
             }
             sorted.names.push(pod.name.to_string());
-            let (name, uid) = (pod.name.to_string(), pod.uid.to_string());
+            let (name, uid) = (pod.name.to_string(), pod.object_uid()?);
             let selected = self.selects_pod(pod);
             match &pod.controller {
-                Some(owner) if *owner.uid == *self.uid => {
+                Some(owner) if self.uid == *owner.uid => {
                     if selected || self.deleting || self.selector.is_none() {
                         sorted.mine.push(pod);
                     } else {
@@ -107,7 +111,7 @@ impl<'a> Owner<'a> {
         if adopts {
             sorted.actions.insert(0, PodAction::ConfirmOwner);
         }
-        sorted
+        Ok(sorted)
     }
 }
 
@@ -125,10 +129,10 @@ pub struct Sorted<'p> {
 /// The owner reference for an object that the owner controls.
 pub fn owner_reference(owner: &Owner<'_>) -> OwnerReference {
     OwnerReference {
-        api_version: owner.api_version.to_owned(),
-        kind: owner.kind.to_owned(),
+        api_version: owner.kind.api_version.to_owned(),
+        kind: owner.kind.kind.to_owned(),
         name: owner.name.to_owned(),
-        uid: owner.uid.to_owned(),
+        uid: owner.uid.to_string(),
         controller: Some(true),
         block_owner_deletion: Some(true),
     }

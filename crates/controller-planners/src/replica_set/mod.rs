@@ -14,22 +14,28 @@ use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use object_model::IncompleteMetadata;
 use resource_kinds::pod_view::PodView;
 
-use crate::pod_set::{self, BURST_MAX, Names, Owner, PodAction, PodState, pod_of};
+use crate::pod_set::{self, BURST_MAX, Names, Owner, OwnerKind, PodAction, PodState, pod_of};
 
 /// API version and kind of a ReplicaSet.
-pub const REPLICA_SET: (&str, &str) = ("apps/v1", "ReplicaSet");
+pub const REPLICA_SET: OwnerKind = OwnerKind {
+    api_version: "apps/v1",
+    kind: "ReplicaSet",
+};
 /// API version and kind of a ReplicationController.
-pub const REPLICATION_CONTROLLER: (&str, &str) = ("v1", "ReplicationController");
+pub const REPLICATION_CONTROLLER: OwnerKind = OwnerKind {
+    api_version: "v1",
+    kind: "ReplicationController",
+};
 /// The condition about failed creations and deletions of pods.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// The observed state of one ReplicaSet or ReplicationController.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// API version and kind of the set.
-    pub kind: (&'static str, &'static str),
+    pub kind: OwnerKind,
     /// The set; a ReplicationController is [`converted`] first.
     pub set: Arc<ReplicaSet>,
     /// Pods of its namespace: at least those it owns, and those without an owner.
@@ -47,18 +53,18 @@ pub struct ReplicaSetPlan {
     pub requeue_after: Option<Duration>,
 }
 
-/// Plans the writes for a set. Total.
-pub fn plan(observed: &Observed, now: Timestamp) -> ReplicaSetPlan {
+/// Plans the writes for a set. Any specification gives a plan.
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<ReplicaSetPlan, IncompleteMetadata> {
     let set = &observed.set;
     let spec = set.spec.clone().unwrap_or_default();
-    let owner = Owner::new(observed.kind, &set.metadata, &spec.selector);
+    let owner = Owner::new(observed.kind, &set.metadata, &spec.selector)?;
     let min_ready = SignedDuration::from_secs(spec.min_ready_seconds.unwrap_or_default().into());
-    let sorted = owner.sort(&observed.pods);
+    let sorted = owner.sort(&observed.pods)?;
     let states: Vec<PodState<'_>> = sorted
         .mine
         .iter()
         .map(|pod| pod_set::state(pod, min_ready, now))
-        .collect();
+        .collect::<Result<_, _>>()?;
     let active: Vec<&PodState<'_>> = states.iter().filter(|state| state.active()).collect();
     let mut actions = sorted.actions;
     let desired = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
@@ -66,23 +72,23 @@ pub fn plan(observed: &Observed, now: Timestamp) -> ReplicaSetPlan {
     if !owner.deleting && owner.selector.is_some() {
         if let Some(missing) = desired.checked_sub(active.len()) {
             let template = spec.template.clone().unwrap_or_default();
-            let mut names = Names::new(owner.name, owner.uid, now, sorted.names);
+            let mut names = Names::new(owner.name, &owner.uid, now, sorted.names);
             let pods = std::iter::repeat_with(|| new_pod(&owner, &template, &mut names));
             actions.extend(pods.take(missing.min(BURST_MAX)));
             full = missing > BURST_MAX;
         } else {
             let surplus = (active.len() - desired).min(BURST_MAX);
             let victims = rank::least_missed(&active, now).into_iter().take(surplus);
-            actions.extend(victims.map(|victim| PodAction::delete(victim.pod)));
+            actions.extend(victims.map(PodAction::delete));
         }
     }
     let wake = states.iter().filter_map(|state| state.available_at).min();
     let wait = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-    ReplicaSetPlan {
+    Ok(ReplicaSetPlan {
         actions,
         status: status(set, &spec.template.unwrap_or_default(), &states),
         requeue_after: if full { Some(Duration::ZERO) } else { wait },
-    }
+    })
 }
 
 fn new_pod(owner: &Owner<'_>, template: &PodTemplateSpec, names: &mut Names) -> PodAction {

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use object_model::{IncompleteMetadata, Uid};
+use resource_kinds::MetadataIdentity;
 
 /// The type of Secrets for tokens of ServiceAccounts.
 pub const TYPE: &str = "kubernetes.io/service-account-token";
@@ -31,7 +33,7 @@ pub enum AccountTokenPlan {
         /// Whether the token is missing.
         token: bool,
         /// The UID of the account, for the annotation.
-        uid: String,
+        uid: Uid,
         /// The other missing keys.
         data: BTreeMap<String, ByteString>,
     },
@@ -49,17 +51,18 @@ pub fn plan(
     secret: &Secret,
     account: Option<&ServiceAccount>,
     root_ca_pem: &str,
-) -> AccountTokenPlan {
+) -> Result<AccountTokenPlan, IncompleteMetadata> {
     if account_of(secret).is_none() || secret.metadata.deletion_timestamp.is_some() {
-        return AccountTokenPlan::Leave;
+        return Ok(AccountTokenPlan::Leave);
     }
     let annotations = secret.metadata.annotations.as_ref();
     let noted = annotations.and_then(|all| all.get(ACCOUNT_UID));
-    let Some(uid) = account.and_then(|account| account.metadata.uid.as_ref()) else {
-        return AccountTokenPlan::Delete;
+    let Some(account) = account else {
+        return Ok(AccountTokenPlan::Delete);
     };
-    if noted.is_some_and(|noted| noted != uid) {
-        return AccountTokenPlan::Delete;
+    let uid = account.metadata.object_uid()?;
+    if noted.is_some_and(|noted| uid != *noted.as_str()) {
+        return Ok(AccountTokenPlan::Delete);
     }
     let present = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
     let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
@@ -71,13 +74,9 @@ pub fn plan(
         .collect();
     let token = present(TOKEN).is_none_or(|token| token.0.is_empty());
     if !token && data.is_empty() && noted.is_some() {
-        return AccountTokenPlan::Leave;
+        return Ok(AccountTokenPlan::Leave);
     }
-    AccountTokenPlan::Fill {
-        token,
-        uid: uid.clone(),
-        data,
-    }
+    Ok(AccountTokenPlan::Fill { token, uid, data })
 }
 
 #[cfg(test)]
@@ -101,20 +100,21 @@ mod tests {
     #[test]
     fn a_new_secret_gets_everything_and_a_full_one_stays() {
         let new = secret(json!({ACCOUNT: "a"}), json!({"mine": "eA=="}));
-        let AccountTokenPlan::Fill { token, uid, data } = plan(&new, Some(&account("u")), "pem")
+        let AccountTokenPlan::Fill { token, uid, data } =
+            plan(&new, Some(&account("u")), "pem").unwrap()
         else {
             panic!("nothing is filled in");
         };
-        assert!(token && uid == "u");
+        assert!(token && uid == *"u");
         assert_eq!(data["ca.crt"].0, b"pem");
         assert_eq!(data["namespace"].0, b"d");
         let full = json!({"token": "eA==", "ca.crt": "cGVt", "namespace": "ZA=="});
         let full = secret(json!({ACCOUNT: "a", ACCOUNT_UID: "u"}), full);
         assert_eq!(
-            plan(&full, Some(&account("u")), "pem"),
+            plan(&full, Some(&account("u")), "pem").unwrap(),
             AccountTokenPlan::Leave
         );
-        let renewed = plan(&full, Some(&account("u")), "other");
+        let renewed = plan(&full, Some(&account("u")), "other").unwrap();
         assert!(
             matches!(renewed, AccountTokenPlan::Fill { token: false, .. }),
             "{renewed:?}"
@@ -124,16 +124,16 @@ mod tests {
     #[test]
     fn a_secret_goes_with_its_account() {
         let mine = secret(json!({ACCOUNT: "a", ACCOUNT_UID: "u"}), json!({}));
-        assert_eq!(plan(&mine, None, ""), AccountTokenPlan::Delete);
+        assert_eq!(plan(&mine, None, "").unwrap(), AccountTokenPlan::Delete);
         assert_eq!(
-            plan(&mine, Some(&account("another")), ""),
+            plan(&mine, Some(&account("another")), "").unwrap(),
             AccountTokenPlan::Delete
         );
         let mut opaque = mine;
         opaque.type_ = Some("Opaque".to_owned());
-        assert_eq!(plan(&opaque, None, ""), AccountTokenPlan::Leave);
+        assert_eq!(plan(&opaque, None, "").unwrap(), AccountTokenPlan::Leave);
         assert_eq!(
-            plan(&secret(json!({}), json!({})), None, ""),
+            plan(&secret(json!({}), json!({})), None, "").unwrap(),
             AccountTokenPlan::Leave
         );
     }

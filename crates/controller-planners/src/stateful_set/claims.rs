@@ -6,6 +6,7 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use object_model::Uid;
 use resource_kinds::reasons::stateful_set as reasons;
 
 use crate::ownership::controller;
@@ -13,7 +14,7 @@ use crate::ownership::controller;
 use super::draft::Draft;
 use super::identity;
 use super::member::Member;
-use super::observed::{ParsedSet, Retention, Spec};
+use super::observed::{ClaimState, ParsedSet, Retention, Spec};
 use super::plan::{SetEvent, StatefulSetAction};
 use super::waiting::Cause;
 
@@ -37,14 +38,14 @@ pub(super) fn obstacle(world: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
         // The claim will be deleted with the former pod, even if the policy has changed since then: a new pod must not
         // use the claim.
         let pod = identity::pod_name(world.spec.name, ordinal);
-        let of_former_pod = references_other(claim, "v1", "Pod", &pod, "");
+        let of_former_pod = references_other(claim, "v1", "Pod", &pod, None);
         // A claim of a former set of this name will be deleted as well; kube-controller-manager does not check this.
         let of_former_set = references_other(
             claim,
             identity::API_VERSION,
             identity::KIND,
             world.spec.name,
-            world.spec.uid,
+            Some(&world.spec.uid),
         );
         if of_former_pod || of_former_set {
             return Some(Cause::ClaimStale { claim: claim_name });
@@ -65,13 +66,10 @@ pub(super) fn confirm_present(world: &ParsedSet<'_>, ordinal: i64, draft: &mut D
     if world.spec.when_scaled != Retention::Delete {
         return;
     }
-    for name in names(&world.spec, ordinal) {
-        if draft.writes_claim(&name) {
-            continue;
-        }
-        if let Some(claim) = world.observed.claims.get(&name) {
-            let owners = owners_of_wanted(&world.spec, claim);
-            draft.act(ordinal, set_owners(claim, name, owners));
+    for claim in world.claims_of(ordinal) {
+        if !draft.writes_claim(claim.name) {
+            let owners = owners_of_wanted(&world.spec, claim.claim);
+            draft.act(ordinal, set_owners(claim, owners));
         }
     }
 }
@@ -80,10 +78,10 @@ pub(super) fn confirm_present(world: &ParsedSet<'_>, ordinal: i64, draft: &mut D
 fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<OwnerReference> {
     let present = claim.metadata.owner_references.as_deref();
     let present = present.unwrap_or_default();
-    let others = present.iter().filter(|owner| owner.uid != spec.uid);
+    let others = present.iter().filter(|owner| !spec.is_owner(owner));
     let mut owners: Vec<OwnerReference> = others.cloned().collect();
     if spec.when_deleted == Retention::Delete && controller(Some(&owners)).is_none() {
-        owners.push(identity::owner_reference(spec.set));
+        owners.push(spec.owner_reference());
     }
     if same(&owners, present) {
         present.to_vec()
@@ -125,7 +123,7 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
             namespace: Some(spec.namespace.to_owned()),
             labels: (!labels.is_empty()).then_some(labels),
             annotations: template.metadata.annotations.clone(),
-            owner_references: owned.then(|| vec![identity::owner_reference(spec.set)]),
+            owner_references: owned.then(|| vec![spec.owner_reference()]),
             ..ObjectMeta::default()
         },
         spec: template.spec.clone(),
@@ -150,42 +148,38 @@ pub(super) fn settle_owners(world: &ParsedSet<'_>, draft: &mut Draft) {
 }
 
 fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
-    for (name, claim) in world.claims_of(member.ordinal) {
-        let desired = wanted_owners(&world.spec, member, claim);
+    for claim in world.claims_of(member.ordinal) {
+        let desired = wanted_owners(&world.spec, member, claim.claim);
         if matches!(desired, Owners::Foreign(_)) {
-            draft.notices.push(conflicting(name));
+            draft.notices.push(conflicting(claim.name));
         }
         if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = desired {
-            draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
+            draft.act(member.ordinal, set_owners(claim, owners));
         }
     }
 }
 
 /// Removes the set's owner reference from claims of ordinals that have no pod.
 fn take_back_absent(world: &ParsedSet<'_>, draft: &mut Draft) {
-    for ((ordinal, _), (name, claim)) in &world.claims {
+    for ((ordinal, _), claim) in &world.claims {
         if world.members.contains(*ordinal) || world.condemned.contains(*ordinal) {
             continue;
         }
-        let present = claim.metadata.owner_references.iter().flatten();
+        let present = claim.claim.metadata.owner_references.iter().flatten();
         let (ours, others): (Vec<_>, Vec<_>) = present
             .cloned()
-            .partition(|owner| owner.uid == world.spec.uid);
+            .partition(|owner| world.spec.is_owner(owner));
         if !ours.is_empty() {
-            draft.act(*ordinal, set_owners(claim, (*name).to_owned(), others));
+            draft.act(*ordinal, set_owners(claim, others));
         }
     }
 }
 
-fn set_owners(
-    claim: &PersistentVolumeClaim,
-    name: String,
-    owners: Vec<OwnerReference>,
-) -> StatefulSetAction {
+fn set_owners(claim: &ClaimState<'_>, owners: Vec<OwnerReference>) -> StatefulSetAction {
     StatefulSetAction::SetClaimOwners {
-        name,
-        uid: claim.metadata.uid.clone().unwrap_or_default(),
-        resource_version: claim.metadata.resource_version.clone().unwrap_or_default(),
+        name: claim.name.to_owned(),
+        uid: claim.uid.clone(),
+        version: claim.version,
         owners,
     }
 }
@@ -211,8 +205,8 @@ enum Owners {
 fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeClaim) -> Owners {
     let (api, kind) = (identity::API_VERSION, identity::KIND);
     // A reference to a predecessor means that the claim is about to be deleted: the claim is not changed.
-    if references_other(claim, api, kind, spec.name, spec.uid)
-        || references_other(claim, "v1", "Pod", member.name(), member.uid())
+    if references_other(claim, api, kind, spec.name, Some(&spec.uid))
+        || references_other(claim, "v1", "Pod", member.name(), Some(&member.uid))
     {
         return Owners::AsWanted;
     }
@@ -221,7 +215,7 @@ fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeC
         .owner_references
         .as_deref()
         .unwrap_or_default();
-    let ours = |owner: &OwnerReference| owner.uid == spec.uid || owner.uid == member.uid();
+    let ours = |owner: &OwnerReference| spec.is_owner(owner) || member.is_owner(owner);
     let mut owners: Vec<OwnerReference> = present
         .iter()
         .filter(|owner| !ours(owner))
@@ -234,7 +228,7 @@ fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeC
     let of_pod = condemned && spec.when_scaled == Retention::Delete;
     let of_set = !of_pod && spec.when_deleted == Retention::Delete;
     if of_set {
-        owners.push(identity::owner_reference(spec.set));
+        owners.push(spec.owner_reference());
     }
     if of_pod {
         owners.push(pod_reference(member));
@@ -251,7 +245,7 @@ fn pod_reference(member: &Member<'_>) -> OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Pod".to_owned(),
         name: member.name().to_owned(),
-        uid: member.uid().to_owned(),
+        uid: member.uid.to_string(),
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
@@ -262,13 +256,13 @@ fn same(desired: &[OwnerReference], present: &[OwnerReference]) -> bool {
     desired.len() == present.len() && desired.iter().all(|owner| present.contains(owner))
 }
 
-/// Whether an owner of the claim has that kind and name, but another UID.
+/// Whether an owner of the claim has that kind and name, but another UID; `None` if no object of that name exists.
 fn references_other(
     claim: &PersistentVolumeClaim,
     api_version: &str,
     kind: &str,
     name: &str,
-    uid: &str,
+    uid: Option<&Uid>,
 ) -> bool {
     let owners = claim
         .metadata
@@ -279,6 +273,6 @@ fn references_other(
         owner.api_version == api_version
             && owner.kind == kind
             && owner.name == name
-            && owner.uid != uid
+            && uid.is_none_or(|uid| *uid != *owner.uid.as_str())
     })
 }

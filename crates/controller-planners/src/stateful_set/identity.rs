@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodSpec, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use object_model::{IncompleteMetadata, Uid};
 use resource_kinds::annotations::ENDS_WITH_LEASE;
-use resource_kinds::labels;
+use resource_kinds::{MetadataIdentity, labels};
 
 use super::options::{NodeFailure, Options};
 
@@ -51,20 +52,43 @@ pub fn pod_labels(set: &str, ordinal: i64, revision: &str) -> BTreeMap<String, S
 }
 
 /// The owner reference for pods, revisions and, if the retention policy demands it, claims.
-pub fn owner_reference(set: &StatefulSet) -> OwnerReference {
+pub fn owner_reference(set: &StatefulSet) -> Result<OwnerReference, IncompleteMetadata> {
+    let meta = &set.metadata;
+    Ok(reference_to(meta.object_name()?, &meta.object_uid()?))
+}
+
+/// The owner reference to the set with that name and UID.
+pub(super) fn reference_to(set: &str, uid: &Uid) -> OwnerReference {
     OwnerReference {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
-        name: set.metadata.name.clone().unwrap_or_default(),
-        uid: set.metadata.uid.clone().unwrap_or_default(),
+        name: set.to_owned(),
+        uid: uid.to_string(),
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
 }
 
 /// The pod of that ordinal, created from a template.
-pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision: &str) -> Pod {
-    let set_name = set.metadata.name.as_deref().unwrap_or_default();
+pub fn pod(
+    set: &StatefulSet,
+    template: &PodTemplateSpec,
+    ordinal: i64,
+    revision: &str,
+) -> Result<Pod, IncompleteMetadata> {
+    let owner = owner_reference(set)?;
+    Ok(pod_of(set, owner, template, ordinal, revision))
+}
+
+/// The pod of that ordinal, created from a template, with the owner reference to its set.
+pub(super) fn pod_of(
+    set: &StatefulSet,
+    owner: OwnerReference,
+    template: &PodTemplateSpec,
+    ordinal: i64,
+    revision: &str,
+) -> Pod {
+    let set_name = owner.name.as_str();
     let name = pod_name(set_name, ordinal);
     let from = template.metadata.clone().unwrap_or_default();
     let mut all_labels = from.labels.unwrap_or_default();
@@ -86,7 +110,7 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision
             labels: Some(all_labels),
             annotations,
             finalizers: from.finalizers,
-            owner_references: Some(vec![owner_reference(set)]),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
         spec: Some(PodSpec {

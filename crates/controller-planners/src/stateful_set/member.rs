@@ -1,6 +1,8 @@
 //! The pods of a set.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use object_model::{IncompleteMetadata, Uid};
 use resource_kinds::labels;
 use resource_kinds::pod_view::{self, Condition, PodView};
 use resource_kinds::reasons::pod_condition;
@@ -23,6 +25,7 @@ pub enum Phase {
 pub struct Member<'a> {
     /// The pod as the cache has it.
     pub pod: &'a PodView,
+    pub uid: Uid,
     /// The ordinal in its name.
     pub ordinal: i64,
     /// `status.phase`.
@@ -50,7 +53,7 @@ impl<'a> Member<'a> {
         ordinal: i64,
         min_ready: SignedDuration,
         now: Timestamp,
-    ) -> Self {
+    ) -> Result<Self, IncompleteMetadata> {
         let phase = match pod.phase {
             pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
             pod_view::Phase::Running => Phase::Running,
@@ -65,8 +68,9 @@ impl<'a> Member<'a> {
         // Without `minReadySeconds` a difference between clocks has no effect.
         let available =
             available_at.is_some_and(|at| min_ready == SignedDuration::ZERO || at <= now);
-        Self {
+        Ok(Self {
             pod,
+            uid: pod.object_uid()?,
             ordinal,
             phase,
             created: pod.phase != pod_view::Phase::Unset,
@@ -78,7 +82,7 @@ impl<'a> Member<'a> {
                 .label(labels::CONTROLLER_REVISION_HASH)
                 .unwrap_or_default(),
             labelled: pod.label(labels::POD_NAME) == Some(&pod.name),
-        }
+        })
     }
 
     /// The pod's name.
@@ -86,9 +90,9 @@ impl<'a> Member<'a> {
         &self.pod.name
     }
 
-    /// The pod's UID.
-    pub fn uid(&self) -> &str {
-        &self.pod.uid
+    /// Whether an owner reference names the pod of this UID.
+    pub fn is_owner(&self, owner: &OwnerReference) -> bool {
+        self.uid == *owner.uid.as_str()
     }
 
     /// Whether the pod is unavailable or about to be unavailable.
@@ -191,9 +195,14 @@ mod tests {
 
     #[test]
     fn members_are_found_by_ordinal_with_and_without_gaps() {
-        let pod = PodView::default();
-        let member =
-            |ordinal| Member::of(&pod, ordinal, SignedDuration::ZERO, Timestamp::UNIX_EPOCH);
+        let pod = PodView {
+            uid: "u".into(),
+            ..PodView::default()
+        };
+        let member = |ordinal| {
+            let now = Timestamp::UNIX_EPOCH;
+            Member::of(&pod, ordinal, SignedDuration::ZERO, now).unwrap()
+        };
         let of = |ordinals: &[i64]| Members::of(ordinals.iter().copied().map(member).collect());
         for ordinals in [&[][..], &[5], &[7, 5, 6], &[10, 2, 1, 40], &[3, 3, 4]] {
             let members = of(ordinals);

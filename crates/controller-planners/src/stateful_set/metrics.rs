@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 
+use object_model::IncompleteMetadata;
+
 use super::observed::{Spec, Strategy};
 
 /// The numbers of a set that is updated automatically.
@@ -16,14 +18,14 @@ pub struct Metrics {
 }
 
 /// The metrics of a set; `None` with the strategy `OnDelete`.
-pub fn metrics(set: &StatefulSet) -> Option<Metrics> {
-    let spec = Spec::of(set);
+pub fn metrics(set: &StatefulSet) -> Result<Option<Metrics>, IncompleteMetadata> {
+    let spec = Spec::of(set)?;
     if spec.strategy == Strategy::OnDelete {
-        return None;
+        return Ok(None);
     }
     let status = set.status.as_ref();
     let available = status.and_then(|status| status.available_replicas);
-    Some(Metrics {
+    Ok(Some(Metrics {
         max_unavailable: spec.budget().unwrap_or(1),
         unavailable: (spec.replicas - i64::from(available.unwrap_or_default())).max(0),
         pod_management_policy: if spec.ordered {
@@ -31,7 +33,7 @@ pub fn metrics(set: &StatefulSet) -> Option<Metrics> {
         } else {
             "Parallel"
         },
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -42,10 +44,11 @@ mod tests {
 
     fn of(strategy: Value, policy: &str, available: i32) -> Option<Metrics> {
         let set = json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "u"},
             "spec": {"replicas": 4, "podManagementPolicy": policy, "updateStrategy": strategy},
             "status": {"replicas": 4, "availableReplicas": available},
         });
-        metrics(&json_tree::from_value(set).unwrap())
+        metrics(&json_tree::from_value(set).unwrap()).unwrap()
     }
 
     /// statefulset.md 3.47: the metrics contain the allowed and the actual number of unavailable pods.

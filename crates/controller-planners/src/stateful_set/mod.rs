@@ -39,6 +39,9 @@ pub use member::{Member, Phase};
 pub use metrics::{Metrics, metrics};
 pub use observed::{Observed, Refused};
 pub use options::{MaxUnavailable, NodeFailure, Options, ScaleDown, StuckRollout};
-pub use plan::{PodManagement, PodWork, SetEvent, StatefulSetAction, StatefulSetPlan, plan};
+pub use plan::{
+    ActionKind, ActionTarget, PodManagement, PodWork, SetEvent, StatefulSetAction, StatefulSetPlan,
+    plan,
+};
 pub use status_urgency::{counts_decide, readiness_decides};
 pub use waiting::{Cause, Waiting};

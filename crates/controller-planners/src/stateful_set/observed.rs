@@ -1,7 +1,7 @@
 //! The observed state, and its parsed form.
 //!
-//! Any input is accepted: old, edited by hand, contradictory. A value that cannot be parsed becomes
-//! the default or a reason to wait, never a failure.
+//! Any specification and any status is accepted: old, edited by hand, contradictory. A value that cannot be parsed
+//! becomes the default or a reason to wait. Only an incomplete identity, which no server sends, is an error.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,13 +10,16 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::{IntOrPercent, LabelSelector};
+use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use super::identity;
 use super::member::{Member, Members};
 use super::options::Options;
+use super::plan::ActionTarget;
 
 /// The observed state of one StatefulSet.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +42,7 @@ pub struct Observed {
 /// ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The action in words, as [`super::StatefulSetAction`] displays it.
-    pub action: String,
+    pub action: ActionTarget,
     /// The message of the API server's refusal.
     pub message: String,
 }
@@ -69,7 +71,7 @@ pub(super) struct Spec<'a> {
     pub options: Options,
     pub name: &'a str,
     pub namespace: &'a str,
-    pub uid: &'a str,
+    pub uid: Uid,
     pub deleting: bool,
     pub replicas: i64,
     pub start: i64,
@@ -92,17 +94,17 @@ static NO_TEMPLATE: PodTemplateSpec = PodTemplateSpec {
 };
 
 impl<'a> Spec<'a> {
-    pub fn of(set: &'a StatefulSet) -> Self {
+    pub fn of(set: &'a StatefulSet) -> Result<Self, IncompleteMetadata> {
         let spec = set.spec.as_ref();
         let at_least_0 = |number: Option<i32>| i64::from(number.unwrap_or_default().max(0));
         let policy = spec.and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
         let limit = spec.and_then(|s| s.revision_history_limit).unwrap_or(10);
-        Self {
+        Ok(Self {
             set,
             options: Options::of(set),
-            name: set.metadata.name.as_deref().unwrap_or_default(),
-            namespace: set.metadata.namespace.as_deref().unwrap_or_default(),
-            uid: set.metadata.uid.as_deref().unwrap_or_default(),
+            name: set.metadata.object_name()?,
+            namespace: set.metadata.object_namespace()?,
+            uid: set.metadata.object_uid()?,
             deleting: set.metadata.deletion_timestamp.is_some(),
             replicas: spec.map_or(0, |s| i64::from(s.replicas.unwrap_or(1).max(0))),
             start: at_least_0(spec.and_then(|s| s.ordinals.as_ref()).and_then(|o| o.start)),
@@ -119,7 +121,16 @@ impl<'a> Spec<'a> {
                 .and_then(|s| s.volume_claim_templates.as_deref())
                 .unwrap_or_default(),
             selector: selector(set),
-        }
+        })
+    }
+
+    pub fn owner_reference(&self) -> OwnerReference {
+        identity::reference_to(self.name, &self.uid)
+    }
+
+    /// Whether an owner reference names the set of this UID.
+    pub fn is_owner(&self, owner: &OwnerReference) -> bool {
+        self.uid == *owner.uid.as_str()
     }
 
     /// The desired ordinals. Ordinals beyond 32 bits cannot be part of a name.
@@ -189,6 +200,29 @@ fn selector(set: &StatefulSet) -> Option<LabelSelector> {
     (!selector.is_everything()).then_some(selector)
 }
 
+/// The identity of a pod.
+#[derive(Clone)]
+pub(super) struct PodIdentity<'a> {
+    pub name: &'a str,
+    pub uid: Uid,
+}
+
+/// A claim with the state that was read.
+#[derive(Clone)]
+pub(super) struct ClaimState<'a> {
+    pub name: &'a str,
+    pub uid: Uid,
+    pub version: ResourceVersion,
+    pub claim: &'a PersistentVolumeClaim,
+}
+
+/// A revision with its identity.
+pub(super) struct StoredRevision<'a> {
+    pub name: &'a str,
+    pub uid: Uid,
+    pub object: &'a ControllerRevision,
+}
+
 /// The parsed set with its pods and claims.
 pub(super) struct ParsedSet<'a> {
     pub spec: Spec<'a>,
@@ -199,22 +233,24 @@ pub(super) struct ParsedSet<'a> {
     /// Pods with an ordinal outside of the desired range.
     pub condemned: Members<'a>,
     /// Pods to adopt; they are members already.
-    pub orphans: Vec<&'a PodView>,
+    pub orphans: Vec<PodIdentity<'a>>,
     /// Pods to release; they are not members.
-    pub strays: Vec<&'a PodView>,
+    pub strays: Vec<PodIdentity<'a>>,
     /// Pods with a name of the set that belong to another owner, by name.
     pub taken: BTreeMap<&'a str, &'a PodView>,
     /// Claims and their names by ordinal and index of their template. The index is built once, because a search for
     /// 10,000 names would take longer than the rest of the plan.
-    pub claims: BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)>,
+    pub claims: BTreeMap<(i64, usize), ClaimState<'a>>,
+    /// The revisions in the observed order.
+    pub stored_revisions: Vec<StoredRevision<'a>>,
     /// Names of the pods' revisions, stored once, so that comparisons are quick.
     revisions: Vec<&'a str>,
 }
 
 impl<'a> ParsedSet<'a> {
-    pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
+    pub fn of(observed: &'a Observed, now: Timestamp) -> Result<Self, IncompleteMetadata> {
         let mut world = Self {
-            spec: Spec::of(&observed.set),
+            spec: Spec::of(&observed.set)?,
             observed,
             now,
             members: Members::default(),
@@ -223,12 +259,13 @@ impl<'a> ParsedSet<'a> {
             strays: Vec::new(),
             taken: BTreeMap::new(),
             claims: BTreeMap::new(),
+            stored_revisions: stored_revisions(observed)?,
             revisions: Vec::new(),
         };
-        world.claims = world.sorted_claims();
+        world.claims = world.sorted_claims()?;
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
-            if let Some(member) = world.sort_in(pod) {
+            if let Some(member) = world.sort_in(pod)? {
                 let is_desired = world.spec.in_range(member.ordinal);
                 let members_of_kind = if is_desired {
                     &mut members
@@ -240,20 +277,24 @@ impl<'a> ParsedSet<'a> {
         }
         world.members = Members::of(members);
         world.condemned = Members::of(condemned);
-        world
+        Ok(world)
     }
 
     /// The member for a pod of the set; pods that are not members are added to the other lists.
-    fn sort_in(&mut self, pod: &'a PodView) -> Option<Member<'a>> {
+    fn sort_in(&mut self, pod: &'a PodView) -> Result<Option<Member<'a>>, IncompleteMetadata> {
         if *pod.namespace != *self.spec.namespace {
-            return None;
+            return Ok(None);
         }
+        let identity = PodIdentity {
+            name: &pod.name,
+            uid: pod.object_uid()?,
+        };
         let ordinal = identity::ordinal(self.spec.name, &pod.name);
         let ordinal = ordinal.filter(|_| self.spec.selects(|key| pod.label(key)));
         let ours = match &pod.controller {
-            Some(owner) if *owner.uid == *self.spec.uid => {
+            Some(owner) if self.spec.uid == *owner.uid => {
                 if ordinal.is_none() && !self.spec.deleting && self.spec.selector.is_some() {
-                    self.strays.push(pod);
+                    self.strays.push(identity.clone());
                 }
                 true
             }
@@ -261,21 +302,21 @@ impl<'a> ParsedSet<'a> {
             None => {
                 let claimable = !self.spec.deleting && !pod.is_deleting();
                 if claimable && ordinal.is_some() {
-                    self.orphans.push(pod);
+                    self.orphans.push(identity.clone());
                 }
                 claimable
             }
         };
         let Some(ordinal) = ordinal.filter(|_| ours) else {
             self.taken.insert(&pod.name, pod);
-            return None;
+            return Ok(None);
         };
-        let mut member = Member::of(pod, ordinal, self.spec.min_ready, self.now);
+        let mut member = Member::of(pod, ordinal, self.spec.min_ready, self.now)?;
         member.revision = self.one_place(member.revision);
-        Some(member)
+        Ok(Some(member))
     }
 
-    fn sorted_claims(&self) -> BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)> {
+    fn sorted_claims(&self) -> Result<BTreeMap<(i64, usize), ClaimState<'a>>, IncompleteMetadata> {
         let templates = self.spec.claim_templates.iter().enumerate();
         let templates: Vec<(usize, &str)> = templates
             .filter_map(|(index, template)| Some((index, template.metadata.name.as_deref()?)))
@@ -288,20 +329,18 @@ impl<'a> ParsedSet<'a> {
         for (name, claim) in &self.observed.claims {
             for (index, template) in &templates {
                 if let Some(ordinal) = of_template(name, template) {
-                    claims.push(((ordinal, *index), (name.as_str(), claim.as_ref())));
+                    let state = ClaimState::of(name, claim)?;
+                    claims.push(((ordinal, *index), state));
                 }
             }
         }
-        claims.into_iter().collect()
+        Ok(claims.into_iter().collect())
     }
 
     /// The existing claims of an ordinal, in the order of their templates.
-    pub fn claims_of(
-        &self,
-        ordinal: i64,
-    ) -> impl Iterator<Item = (&'a str, &'a PersistentVolumeClaim)> {
+    pub fn claims_of(&self, ordinal: i64) -> impl Iterator<Item = &ClaimState<'a>> {
         let all = self.claims.range((ordinal, 0)..=(ordinal, usize::MAX));
-        all.map(|(_, claim)| *claim)
+        all.map(|(_, claim)| claim)
     }
 
     fn one_place(&mut self, revision: &'a str) -> &'a str {
@@ -322,4 +361,27 @@ impl<'a> ParsedSet<'a> {
     pub fn all(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.iter().chain(self.condemned.iter())
     }
+}
+
+impl<'a> ClaimState<'a> {
+    pub fn of(name: &'a str, claim: &'a PersistentVolumeClaim) -> Result<Self, IncompleteMetadata> {
+        Ok(Self {
+            name,
+            uid: claim.metadata.object_uid()?,
+            version: claim.metadata.object_version()?,
+            claim,
+        })
+    }
+}
+
+fn stored_revisions(observed: &Observed) -> Result<Vec<StoredRevision<'_>>, IncompleteMetadata> {
+    let revisions = observed.revisions.iter();
+    let revisions = revisions.map(|revision| {
+        Ok(StoredRevision {
+            name: revision.metadata.object_name()?,
+            uid: revision.metadata.object_uid()?,
+            object: revision.as_ref(),
+        })
+    });
+    revisions.collect()
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use resource_kinds::pod_view::PodView;
+use object_model::{IncompleteMetadata, ResourceVersion, Uid};
 
 use super::draft::{Draft, PlanFlow};
 use super::observed::{Observed, ParsedSet, Strategy};
@@ -26,37 +26,37 @@ pub enum StatefulSetAction {
     /// Adopt a revision without an owner.
     AdoptRevision {
         name: String,
-        uid: String,
+        uid: Uid,
     },
     /// Adopt a pod without an owner.
     AdoptPod {
         name: String,
-        uid: String,
+        uid: Uid,
     },
     ReleasePod {
         name: String,
-        uid: String,
+        uid: Uid,
     },
     /// Create a revision for a template.
     CreateRevision(Box<ControllerRevision>),
     /// Give a revision the newest number, because its template is current again.
     RenumberRevision {
         name: String,
-        uid: String,
+        uid: Uid,
         /// The new revision number.
         revision: i64,
     },
     DeleteRevision {
         name: String,
-        uid: String,
+        uid: Uid,
     },
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Replace the owners of a claim.
     SetClaimOwners {
         name: String,
-        uid: String,
-        /// The observed resourceVersion.
-        resource_version: String,
+        uid: Uid,
+        /// The version that was read.
+        version: ResourceVersion,
         /// The new owners.
         owners: Vec<OwnerReference>,
     },
@@ -64,39 +64,104 @@ pub enum StatefulSetAction {
     /// Restore the labels of a pod.
     LabelPod {
         name: String,
-        uid: String,
+        uid: Uid,
         /// The labels to set.
         labels: BTreeMap<String, String>,
     },
     /// Delete a pod, with the grace period of the pod's spec.
     DeletePod {
         name: String,
-        uid: String,
+        uid: Uid,
     },
 }
 
-impl fmt::Display for StatefulSetAction {
-    /// A short text: `create pod web-0`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
-        match self {
-            Self::ConfirmSet => write!(f, "confirm set"),
-            Self::AdoptRevision { name, .. } => write!(f, "adopt revision {name}"),
-            Self::AdoptPod { name, .. } => write!(f, "adopt pod {name}"),
-            Self::ReleasePod { name, .. } => write!(f, "release pod {name}"),
+/// The kind of an action and the name of its object. A repeated action has an equal target, even if the action writes
+/// another content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionTarget {
+    pub kind: ActionKind,
+    /// Empty if the object is the set.
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActionKind {
+    ConfirmSet,
+    AdoptRevision,
+    AdoptPod,
+    ReleasePod,
+    CreateRevision,
+    /// With the new revision number.
+    RenumberRevision(i64),
+    DeleteRevision,
+    CreateClaim,
+    SetClaimOwners,
+    CreatePod,
+    LabelPod,
+    DeletePod,
+}
+
+impl ActionKind {
+    pub fn is_creation(self) -> bool {
+        matches!(
+            self,
+            Self::CreateRevision | Self::CreateClaim | Self::CreatePod
+        )
+    }
+}
+
+impl StatefulSetAction {
+    pub fn target(&self) -> ActionTarget {
+        // The planner names all objects that it creates.
+        let created = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
+        let (kind, name) = match self {
+            Self::ConfirmSet => (ActionKind::ConfirmSet, String::new()),
+            Self::AdoptRevision { name, .. } => (ActionKind::AdoptRevision, name.clone()),
+            Self::AdoptPod { name, .. } => (ActionKind::AdoptPod, name.clone()),
+            Self::ReleasePod { name, .. } => (ActionKind::ReleasePod, name.clone()),
             Self::CreateRevision(revision) => {
-                write!(f, "create revision {}", name(&revision.metadata))
+                (ActionKind::CreateRevision, created(&revision.metadata))
             }
             Self::RenumberRevision { name, revision, .. } => {
-                write!(f, "renumber revision {name} to {revision}")
+                (ActionKind::RenumberRevision(*revision), name.clone())
             }
-            Self::DeleteRevision { name, .. } => write!(f, "delete revision {name}"),
-            Self::CreateClaim(claim) => write!(f, "create claim {}", name(&claim.metadata)),
-            Self::SetClaimOwners { name, .. } => write!(f, "set owners of claim {name}"),
-            Self::CreatePod(pod) => write!(f, "create pod {}", name(&pod.metadata)),
-            Self::LabelPod { name, .. } => write!(f, "label pod {name}"),
-            Self::DeletePod { name, .. } => write!(f, "delete pod {name}"),
+            Self::DeleteRevision { name, .. } => (ActionKind::DeleteRevision, name.clone()),
+            Self::CreateClaim(claim) => (ActionKind::CreateClaim, created(&claim.metadata)),
+            Self::SetClaimOwners { name, .. } => (ActionKind::SetClaimOwners, name.clone()),
+            Self::CreatePod(pod) => (ActionKind::CreatePod, created(&pod.metadata)),
+            Self::LabelPod { name, .. } => (ActionKind::LabelPod, name.clone()),
+            Self::DeletePod { name, .. } => (ActionKind::DeletePod, name.clone()),
+        };
+        ActionTarget { kind, name }
+    }
+}
+
+impl fmt::Display for ActionTarget {
+    /// A short text: `create pod web-0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        match self.kind {
+            ActionKind::ConfirmSet => write!(f, "confirm set"),
+            ActionKind::AdoptRevision => write!(f, "adopt revision {name}"),
+            ActionKind::AdoptPod => write!(f, "adopt pod {name}"),
+            ActionKind::ReleasePod => write!(f, "release pod {name}"),
+            ActionKind::CreateRevision => write!(f, "create revision {name}"),
+            ActionKind::RenumberRevision(number) => {
+                write!(f, "renumber revision {name} to {number}")
+            }
+            ActionKind::DeleteRevision => write!(f, "delete revision {name}"),
+            ActionKind::CreateClaim => write!(f, "create claim {name}"),
+            ActionKind::SetClaimOwners => write!(f, "set owners of claim {name}"),
+            ActionKind::CreatePod => write!(f, "create pod {name}"),
+            ActionKind::LabelPod => write!(f, "label pod {name}"),
+            ActionKind::DeletePod => write!(f, "delete pod {name}"),
         }
+    }
+}
+
+impl fmt::Display for StatefulSetAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target().fmt(f)
     }
 }
 
@@ -164,9 +229,10 @@ impl StatefulSetPlan {
     }
 }
 
-/// Plans the writes for a set. Total: any input gives a plan.
-pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
-    let world = ParsedSet::of(observed, now);
+/// Plans the writes for a set. Any specification and any status give a plan; an object without a complete identity is an
+/// error.
+pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, IncompleteMetadata> {
+    let world = ParsedSet::of(observed, now)?;
     let mut draft = Draft::default();
     let chosen = revisions::choose(&world, &mut draft);
     adopt_and_release(&world, &mut draft);
@@ -184,7 +250,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
     wake_when_available(&world, &mut draft);
     let status = status::next(&world, &chosen, &mut draft);
     let wait = draft.wake_at.map(|at| at.duration_since(now));
-    StatefulSetPlan {
+    Ok(StatefulSetPlan {
         prepare: draft.prepare,
         pods: draft.pods,
         pod_management: if world.spec.ordered {
@@ -197,7 +263,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> StatefulSetPlan {
         notices: draft.notices,
         waiting_on: draft.waiting,
         requeue_after: wait.map(|wait| Duration::try_from(wait).unwrap_or_default()),
-    }
+    })
 }
 
 /// The order of decisions: owners of claims, desired pods, surplus pods, outdated pods, and stuck pods.
@@ -225,18 +291,17 @@ fn decide(world: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mu
 /// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the garbage collector
 /// released.
 fn adopt_and_release(world: &ParsedSet<'_>, draft: &mut Draft) {
-    let id = |pod: &PodView| (pod.name.to_string(), pod.uid.to_string());
     for pod in &world.strays {
-        let (name, uid) = id(pod);
-        draft
-            .prepare
-            .push(StatefulSetAction::ReleasePod { name, uid });
+        draft.prepare.push(StatefulSetAction::ReleasePod {
+            name: pod.name.to_owned(),
+            uid: pod.uid.clone(),
+        });
     }
     for pod in &world.orphans {
-        let (name, uid) = id(pod);
-        draft
-            .prepare
-            .push(StatefulSetAction::AdoptPod { name, uid });
+        draft.prepare.push(StatefulSetAction::AdoptPod {
+            name: pod.name.to_owned(),
+            uid: pod.uid.clone(),
+        });
     }
     let adopts = |action: &StatefulSetAction| {
         matches!(

@@ -13,10 +13,12 @@ pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
         return;
     }
     let cause = |action: &StatefulSetAction| {
-        let action = action.to_string();
-        let refused = refused.iter().find(|refused| refused.action == action)?;
-        let message = refused.message.clone();
-        Some(Cause::Refused { action, message })
+        let target = action.target();
+        let refused = refused.iter().find(|refused| refused.action == target)?;
+        Some(Cause::Refused {
+            action: target,
+            message: refused.message.clone(),
+        })
     };
     let of_set = draft.prepare.iter().filter_map(cause);
     let mut waits: Vec<(Option<i64>, Cause)> = of_set.map(|cause| (None, cause)).collect();

@@ -108,9 +108,9 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
 fn restore_claims(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
     let terminating = world
         .claims_of(member.ordinal)
-        .find(|(_, claim)| claim.metadata.deletion_timestamp.is_some());
-    if let Some((name, _)) = terminating {
-        let claim = name.to_owned();
+        .find(|claim| claim.claim.metadata.deletion_timestamp.is_some());
+    if let Some(claim) = terminating {
+        let claim = claim.name.to_owned();
         draft.wait(member.ordinal, Cause::ClaimTerminating { claim });
         return;
     }
@@ -123,7 +123,7 @@ fn repair(member: &Member<'_>, draft: &mut Draft) {
             member.ordinal,
             StatefulSetAction::LabelPod {
                 name: member.name().to_owned(),
-                uid: member.uid().to_owned(),
+                uid: member.uid.clone(),
                 labels: [(labels::POD_NAME.to_owned(), member.name().to_owned())].into(),
             },
         );
@@ -162,7 +162,7 @@ fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
         return Cause::PodTerminating { pod };
     }
     let owner = holder.controller.as_deref();
-    let other = owner.filter(|owner| *owner.uid != *world.spec.uid);
+    let other = owner.filter(|owner| world.spec.uid != *owner.uid);
     match other {
         // The garbage collector will delete the pod, because its owner does not exist any more.
         Some(other) if *other.kind == *identity::KIND && *other.name == *world.spec.name => {
@@ -179,15 +179,23 @@ fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
 fn new_pod(world: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
     let set = world.spec.set;
     if !needs_current(world, ordinal) || chosen.current == chosen.update {
-        return Some(identity::pod(
+        return Some(identity::pod_of(
             set,
+            world.spec.owner_reference(),
             world.spec.template,
             ordinal,
             &chosen.update,
         ));
     }
     let template = chosen.current_template(world)?;
-    Some(identity::pod(set, template, ordinal, &chosen.current))
+    let owner = world.spec.owner_reference();
+    Some(identity::pod_of(
+        set,
+        owner,
+        template,
+        ordinal,
+        &chosen.current,
+    ))
 }
 
 /// Whether a new pod of that ordinal gets the current revision instead of the update revision.
@@ -211,7 +219,7 @@ pub(super) fn delete(member: &Member<'_>, draft: &mut Draft) {
         member.ordinal,
         StatefulSetAction::DeletePod {
             name: member.name().to_owned(),
-            uid: member.uid().to_owned(),
+            uid: member.uid.clone(),
         },
     );
 }

@@ -5,7 +5,6 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -17,8 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::ownership::controller;
 
 use super::draft::Draft;
-use super::identity;
-use super::observed::ParsedSet;
+use super::observed::{ParsedSet, StoredRevision};
 use super::plan::StatefulSetAction;
 
 /// Maximum length of a set's name in the name of a revision.
@@ -127,9 +125,9 @@ impl ChosenRevisions {
     /// The template of the current revision, if it can be parsed.
     pub fn current_template(&self, world: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
-            let mut revisions = world.observed.revisions.iter();
-            let current = revisions.find(|revision| name_of(revision) == self.current)?;
-            decode(data_of(current)?)
+            let mut revisions = world.stored_revisions.iter();
+            let current = revisions.find(|revision| revision.name == self.current)?;
+            decode(current.data()?)
         };
         self.template.get_or_init(read).as_ref()
     }
@@ -146,15 +144,15 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
     }
     let candidate = unsorted(world.spec.template);
     let update = match pick(&history, &candidate, world.spec.template) {
-        Picked::Newest(revision) => name_of(revision).to_owned(),
-        Picked::Older(revision) if frozen => name_of(revision).to_owned(),
+        Picked::Newest(revision) => revision.name.to_owned(),
+        Picked::Older(revision) if frozen => revision.name.to_owned(),
         Picked::Older(revision) => {
             draft.prepare.push(StatefulSetAction::RenumberRevision {
-                name: name_of(revision).to_owned(),
-                uid: uid_of(revision).to_owned(),
+                name: revision.name.to_owned(),
+                uid: revision.uid.clone(),
                 revision: next_number(&history),
             });
-            name_of(revision).to_owned()
+            revision.name.to_owned()
         }
         Picked::None if frozen => {
             let last = stored.and_then(|status| status.update_revision.clone());
@@ -164,7 +162,7 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
     };
     let named = stored.and_then(|status| status.current_revision.as_deref());
     let current = named.filter(|named| {
-        frozen || history.iter().any(|revision| name_of(revision) == *named) || *named == update
+        frozen || history.iter().any(|revision| revision.name == *named) || *named == update
     });
     ChosenRevisions {
         current: current.unwrap_or(&update).to_owned(),
@@ -175,16 +173,15 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
 }
 
 /// The revisions of the set, oldest first.
-fn history<'a>(world: &ParsedSet<'a>) -> Vec<&'a Arc<ControllerRevision>> {
-    let mut history: Vec<&Arc<ControllerRevision>> = world
-        .observed
-        .revisions
+fn history<'w>(world: &'w ParsedSet<'_>) -> Vec<&'w StoredRevision<'w>> {
+    let mut history: Vec<&StoredRevision<'_>> = world
+        .stored_revisions
         .iter()
         .filter(|revision| {
-            let meta = &revision.metadata;
+            let meta = &revision.object.metadata;
             meta.namespace.as_deref() == Some(world.spec.namespace)
                 && match controller(meta.owner_references.as_deref()) {
-                    Some(owner) => owner.uid == world.spec.uid,
+                    Some(owner) => world.spec.is_owner(owner),
                     None => {
                         world
                             .spec
@@ -195,56 +192,63 @@ fn history<'a>(world: &ParsedSet<'a>) -> Vec<&'a Arc<ControllerRevision>> {
         })
         .collect();
     history.sort_unstable_by(|a, b| {
-        let key = |r: &ControllerRevision| (r.revision, r.metadata.creation_timestamp.clone());
-        key(a).cmp(&key(b)).then_with(|| name_of(a).cmp(name_of(b)))
+        let key = |stored: &StoredRevision<'_>| {
+            let revision = stored.object;
+            (
+                revision.revision,
+                revision.metadata.creation_timestamp.clone(),
+            )
+        };
+        key(a).cmp(&key(b)).then_with(|| a.name.cmp(b.name))
     });
     history
 }
 
-fn adopt(history: &[&Arc<ControllerRevision>], draft: &mut Draft) {
+fn adopt(history: &[&StoredRevision<'_>], draft: &mut Draft) {
     for revision in history {
-        if controller(revision.metadata.owner_references.as_deref()).is_none() {
+        if controller(revision.object.metadata.owner_references.as_deref()).is_none() {
             draft.prepare.push(StatefulSetAction::AdoptRevision {
-                name: name_of(revision).to_owned(),
-                uid: uid_of(revision).to_owned(),
+                name: revision.name.to_owned(),
+                uid: revision.uid.clone(),
             });
         }
     }
 }
 
 enum Picked<'a> {
-    Newest(&'a ControllerRevision),
-    Older(&'a ControllerRevision),
+    Newest(&'a StoredRevision<'a>),
+    Older(&'a StoredRevision<'a>),
     None,
 }
 
 fn pick<'a>(
-    history: &[&'a Arc<ControllerRevision>],
+    history: &[&'a StoredRevision<'a>],
     candidate: &Value,
     template: &PodTemplateSpec,
 ) -> Picked<'a> {
     if let Some(newest) = history.last() {
         // Another version of the program may have encoded an equal template differently.
         let same_meaning = || {
-            data_of(newest)
+            newest
+                .data()
                 .and_then(decode)
                 .is_some_and(|t| t == *template)
         };
-        if data_of(newest) == Some(candidate) || same_meaning() {
+        if newest.data() == Some(candidate) || same_meaning() {
             return Picked::Newest(newest);
         }
     }
     let older = history
         .iter()
         .rev()
-        .find(|revision| data_of(revision) == Some(candidate));
+        .find(|revision| revision.data() == Some(candidate));
     older.map_or(Picked::None, |revision| Picked::Older(revision))
 }
 
 /// Creates a revision with the first free name, or uses the existing revision of that name if its data is equal.
 fn create(
     world: &ParsedSet<'_>,
-    history: &[&Arc<ControllerRevision>],
+    history: &[&StoredRevision<'_>],
     data: Value,
     collisions: &mut Option<i32>,
     draft: &mut Draft,
@@ -257,13 +261,13 @@ fn create(
     };
     let (mut full_name, mut hash) = name_and_hash(collisions);
     for _ in 0..COLLISIONS_MAX {
-        let existing = world.observed.revisions.iter().find(|revision| {
-            name_of(revision) == full_name
-                && revision.metadata.namespace.as_deref() == Some(world.spec.namespace)
+        let existing = world.stored_revisions.iter().find(|revision| {
+            revision.name == full_name
+                && revision.object.metadata.namespace.as_deref() == Some(world.spec.namespace)
         });
         match existing {
             None => break,
-            Some(revision) if data_of(revision) == Some(&data) => return full_name,
+            Some(revision) if revision.data() == Some(&data) => return full_name,
             Some(_) => {
                 *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
                 (full_name, hash) = name_and_hash(collisions);
@@ -284,7 +288,7 @@ fn create(
                     namespace: Some(world.spec.namespace.to_owned()),
                     labels: Some(all_labels),
                     annotations: noted(world.spec.set.metadata.annotations.as_ref()),
-                    owner_references: Some(vec![identity::owner_reference(world.spec.set)]),
+                    owner_references: Some(vec![world.spec.owner_reference()]),
                     ..ObjectMeta::default()
                 },
                 data: Some(RawExtension(data)),
@@ -302,10 +306,10 @@ fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, Stri
     Some(copied.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 
-fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
+fn next_number(history: &[&StoredRevision<'_>]) -> i64 {
     history
         .last()
-        .map_or(1, |newest| newest.revision.saturating_add(1))
+        .map_or(1, |newest| newest.object.revision.saturating_add(1))
 }
 
 /// Deletes the oldest unused revisions beyond the limit.
@@ -323,31 +327,22 @@ pub(super) fn truncate(
     }
     let mut live: BTreeSet<&str> = world.all().map(|member| member.revision).collect();
     live.extend([chosen.current.as_str(), chosen.update.as_str()]);
-    let past: Vec<_> = history
-        .iter()
-        .filter(|r| !live.contains(name_of(r)))
-        .collect();
+    let past: Vec<_> = history.iter().filter(|r| !live.contains(r.name)).collect();
     let surplus = past.len().saturating_sub(limit);
     for revision in past.into_iter().take(surplus) {
-        if revision.metadata.deletion_timestamp.is_none() {
+        if revision.object.metadata.deletion_timestamp.is_none() {
             cleanup.push(StatefulSetAction::DeleteRevision {
-                name: name_of(revision).to_owned(),
-                uid: uid_of(revision).to_owned(),
+                name: revision.name.to_owned(),
+                uid: revision.uid.clone(),
             });
         }
     }
 }
 
-fn name_of(revision: &ControllerRevision) -> &str {
-    revision.metadata.name.as_deref().unwrap_or_default()
-}
-
-fn uid_of(revision: &ControllerRevision) -> &str {
-    revision.metadata.uid.as_deref().unwrap_or_default()
-}
-
-fn data_of(revision: &ControllerRevision) -> Option<&Value> {
-    revision.data.as_ref().map(|data| &data.0)
+impl<'a> StoredRevision<'a> {
+    fn data(&self) -> Option<&'a Value> {
+        self.object.data.as_ref().map(|data| &data.0)
+    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ mod tests {
         for (field, value) in change.as_object().unwrap() {
             planned[field] = value.clone();
         }
-        let set = json!({ "metadata": { "name": "web" }, "spec": { "updateStrategy": strategy },
+        let set = json!({ "metadata": { "name": "web", "namespace": "default", "uid": "u" },
+            "spec": { "updateStrategy": strategy },
             "status": status });
         let set: StatefulSet = json_tree::from_value(set).unwrap();
         let observed = Observed {
@@ -100,7 +101,7 @@ mod tests {
         let plan = StatefulSetPlan {
             status: json_tree::from_value(planned).unwrap(),
             notices: has_notice.then_some(notice).into_iter().collect(),
-            ..plan(&observed, Timestamp::UNIX_EPOCH)
+            ..plan(&observed, Timestamp::UNIX_EPOCH).unwrap()
         };
         plan.status_urgency(&set)
     }

@@ -8,6 +8,8 @@ use resource_kinds::reasons::stateful_set as reasons;
 
 use pod_lifecycle::diagnosis::Reason;
 
+use super::plan::ActionTarget;
+
 /// A reason why the set waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
@@ -87,8 +89,7 @@ pub enum Cause {
     },
     /// The API server refused a write at its last attempt; the write is retried.
     Refused {
-        /// The write: `create pod web-0`.
-        action: String,
+        action: ActionTarget,
         /// The API server's message.
         message: String,
     },
@@ -130,7 +131,7 @@ impl Cause {
 
     /// Whether the API server refused to create an object.
     pub(super) fn is_failed_create(&self) -> bool {
-        matches!(self, Self::Refused { action, .. } if action.starts_with("create "))
+        matches!(self, Self::Refused { action, .. } if action.kind.is_creation())
     }
 
     pub(super) fn weight(&self) -> Weight {

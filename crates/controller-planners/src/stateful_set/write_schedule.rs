@@ -208,7 +208,7 @@ mod tests {
     /// A plan with that number of pods, two writes each, and one write in each other part.
     fn plan(pods: i64, pod_management: PodManagement) -> StatefulSetPlan {
         let action = |name: String| StatefulSetAction::DeletePod {
-            uid: name.clone(),
+            uid: name.parse().unwrap(),
             name,
         };
         let work = |ordinal: i64| PodWork {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use controller_planners::cron_job::{CronJobPlan, Observed, plan};
+use controller_planners::cron_job::{CronJobPlan, JobDeletion, Observed, plan};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -37,7 +37,14 @@ fn at(time: &str, cron_job: CronJob, jobs: Vec<Arc<Job>>) -> CronJobPlan {
         jobs,
     };
     let now: Timestamp = format!("2026-01-01T{time}Z").parse().unwrap();
-    plan(&observed, now)
+    plan(&observed, now).unwrap()
+}
+
+fn deletion(name: &str) -> JobDeletion {
+    JobDeletion {
+        name: name.to_owned(),
+        uid: name.parse().unwrap(),
+    }
 }
 
 fn created(plan: &CronJobPlan) -> Option<String> {
@@ -96,7 +103,7 @@ fn the_policy_says_what_becomes_of_a_job_that_still_runs() {
     );
     let replace = with("Replace");
     assert!(created(&replace).is_some());
-    assert_eq!(replace.delete, [("c-1".to_owned(), "c-1".to_owned())]);
+    assert_eq!(replace.delete, [deletion("c-1")]);
     let suspended = cron_job(json!({"suspend": true}));
     let plan = at("00:10:01", suspended, running());
     assert_eq!((created(&plan), plan.requeue_after), (None, None));
@@ -111,7 +118,7 @@ fn ended_jobs_are_kept_within_limits() {
         job("c-3", Some("Failed")),
     ];
     let plan = at("00:05:00", cron_job(json!({})), jobs);
-    assert_eq!(plan.delete, [("c-1".to_owned(), "c-1".to_owned())]);
+    assert_eq!(plan.delete, [deletion("c-1")]);
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl World {
     fn plan(&self) -> DaemonSetPlan {
         let mut observed = self.observed.clone();
         observed.pods = self.pods.iter().map(|pod| Arc::new(pod.into())).collect();
-        plan(&observed, self.now)
+        plan(&observed, self.now).unwrap()
     }
 
     /// Executes a plan; deleted pods are removed at once.
@@ -77,7 +77,7 @@ impl World {
                     self.pods.push(pod);
                 }
                 PodAction::Delete { uid, .. } => {
-                    let other = |pod: &Pod| pod.metadata.uid.as_ref() != Some(&uid);
+                    let other = |pod: &Pod| pod.metadata.uid.as_deref() != Some(uid.as_str());
                     self.pods.retain(other);
                 }
                 other => panic!("unexpected: {other:?}"),
@@ -99,14 +99,14 @@ impl World {
             }
             RevisionAction::Renumber { uid, revision, .. } => {
                 for stored_revision in &mut self.observed.revisions {
-                    if stored_revision.metadata.uid.as_ref() == Some(&uid) {
+                    if stored_revision.metadata.uid.as_deref() == Some(uid.as_str()) {
                         Arc::make_mut(stored_revision).revision = revision;
                     }
                 }
             }
             RevisionAction::Delete { uid, .. } => {
                 let revisions = &mut self.observed.revisions;
-                revisions.retain(|revision| revision.metadata.uid.as_ref() != Some(&uid));
+                revisions.retain(|revision| revision.metadata.uid.as_deref() != Some(uid.as_str()));
             }
             RevisionAction::Adopt { .. } => panic!("no orphans here"),
         }

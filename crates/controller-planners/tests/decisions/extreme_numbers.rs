@@ -125,7 +125,7 @@ fn sets_of_any_size_are_planned_piece_by_piece() {
             pods: pods("apps/v1", "StatefulSet"),
             ..Default::default()
         };
-        let plan = stateful_set::plan(&observed, now());
+        let plan = stateful_set::plan(&observed, now()).unwrap();
         assert!(plan.actions().count() <= WRITES_MAX, "{what}");
     }
     let set = json!({"metadata": metadata(), "spec": {"replicas": 2, "minReadySeconds": 1,
@@ -133,11 +133,11 @@ fn sets_of_any_size_are_planned_piece_by_piece() {
         "status": {"replicas": 1, "observedGeneration": 1}});
     for (what, set) in variants(&set) {
         let observed = replica_set::Observed {
-            kind: ("apps/v1", "ReplicaSet"),
+            kind: replica_set::REPLICA_SET,
             set: Arc::new(set),
             pods: pods("apps/v1", "ReplicaSet"),
         };
-        let plan = replica_set::plan(&observed, now());
+        let plan = replica_set::plan(&observed, now()).unwrap();
         assert!(plan.actions.len() <= WRITES_MAX, "{what}");
     }
     let rolling = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}});
@@ -147,7 +147,7 @@ fn sets_of_any_size_are_planned_piece_by_piece() {
         "status": {"replicas": 1, "observedGeneration": 1, "collisionCount": 1, "conditions": [
             {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated",
                 "lastUpdateTime": "2026-01-01T00:00:00Z"}]}});
-    let part = json!({"metadata": {"name": "x-1", "namespace": "d", "uid": "s",
+    let part = json!({"metadata": {"name": "x-1", "namespace": "d", "uid": "s", "resourceVersion": "1",
             "labels": {"app": "a"},
             "annotations": {"deployment.kubernetes.io/desired-replicas": "2147483647",
                 "deployment.kubernetes.io/max-replicas": "-2147483648",
@@ -164,7 +164,7 @@ fn sets_of_any_size_are_planned_piece_by_piece() {
                 sets: vec![Arc::new(part)],
                 pods: pods("apps/v1", "ReplicaSet"),
             };
-            let plan = deployment::plan(&observed, now());
+            let plan = deployment::plan(&observed, now()).unwrap();
             assert!(plan.actions.len() <= WRITES_MAX, "{what}");
         }
     }
@@ -184,7 +184,7 @@ fn sets_of_any_size_are_planned_piece_by_piece() {
             nodes: [("n".to_owned(), fit), ("m".to_owned(), fit)].into(),
             ..Default::default()
         };
-        let plan = daemon_set::plan(&observed, now());
+        let plan = daemon_set::plan(&observed, now()).unwrap();
         assert!(plan.pods.len() <= WRITES_MAX, "{what}");
     }
 }
@@ -218,7 +218,7 @@ fn jobs_of_any_size_are_planned_piece_by_piece() {
                     job: Arc::new(object),
                     pods: pods("batch/v1", "Job"),
                 };
-                let plan = job::plan(&observed, now());
+                let plan = job::plan(&observed, now()).unwrap();
                 assert!(plan.pods.len() <= WRITES_MAX, "{what}");
             }
         }
@@ -239,8 +239,15 @@ fn jobs_of_any_size_are_planned_piece_by_piece() {
             cron_job: Arc::new(object),
             jobs: vec![ended("a"), ended("b")],
         };
-        let plan = cron_job::plan(&observed, now());
+        let plan = cron_job::plan(&observed, now()).unwrap();
         assert!(plan.delete.len() <= 2, "{what}");
+    }
+}
+
+fn pod_scale(replicas: i32) -> disruption::PodScale {
+    disruption::PodScale {
+        scaler: "x".parse().unwrap(),
+        replicas,
     }
 }
 
@@ -324,9 +331,10 @@ fn budgets_and_nodes_are_planned_with_any_number() {
                 let observed = disruption::Observed {
                     budget: budget.clone(),
                     pods: pods("apps/v1", "ReplicaSet"),
-                    scales: [("u".to_owned(), ("x".to_owned(), scale))].into(),
+                    scales: [("u".parse().unwrap(), pod_scale(scale))].into(),
                 };
                 let status = disruption::plan(&observed, now())
+                    .unwrap()
                     .status
                     .unwrap_or_default();
                 let allowed = status.disruptions_allowed.unwrap_or_default();

@@ -38,7 +38,7 @@ impl World {
         let dependents = self.objects.iter().filter_map(|(other, object)| {
             let blocks = *object.owners.get(&id)?;
             Some(Dependent {
-                uid: other.to_string(),
+                uid: other.to_string().parse().unwrap(),
                 blocks,
                 waiting: self.waits(*other),
             })
@@ -52,7 +52,7 @@ impl World {
                 .collect(),
             owners: owners
                 .map(|owner| Owner {
-                    uid: owner.to_string(),
+                    uid: owner.to_string().parse().unwrap(),
                     state: state(*owner),
                 })
                 .collect(),
@@ -111,7 +111,7 @@ impl World {
                 let object = self.objects.get_mut(&id).unwrap();
                 object
                     .owners
-                    .retain(|owner, _| !uids.contains(&owner.to_string()));
+                    .retain(|owner, _| !uids.iter().any(|uid| *uid == *owner.to_string().as_str()));
                 true
             }
             CollectionDecision::Delete {

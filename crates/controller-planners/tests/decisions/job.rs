@@ -57,7 +57,7 @@ impl World {
             job: self.observed.job.clone(),
             pods: pods.collect(),
         };
-        plan(&observed, self.now)
+        plan(&observed, self.now).unwrap()
     }
 
     fn carry_out(&mut self, plan: JobPlan, upto: Upto) {
@@ -83,17 +83,18 @@ impl World {
                 self.made += 1;
                 let mut pod = *pod;
                 pod.metadata.uid = Some(format!("pod-{}", self.made));
+                pod.metadata.resource_version = Some(self.made.to_string());
                 pod.metadata.creation_timestamp = Some(Time(now));
                 self.pods.push(pod);
             }
             PodAction::Delete { uid, .. } => {
-                let pod = self.pod(&uid);
+                let pod = self.pod(uid.as_str());
                 pod.metadata.deletion_timestamp = Some(Time(now));
             }
             PodAction::SetFinalizers {
                 uid, finalizers, ..
             } => {
-                self.pod(&uid).metadata.finalizers = Some(finalizers);
+                self.pod(uid.as_str()).metadata.finalizers = Some(finalizers);
             }
             other => panic!("unexpected: {other:?}"),
         }
@@ -313,12 +314,12 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
     labels.insert("batch.kubernetes.io/job-name".to_owned(), "pi".to_owned());
     let pods: Vec<_> = pods.iter().map(|pod| Arc::new(pod.into())).collect();
     let job = &world.observed.job;
-    assert_eq!(orphaned(&pods, "pi", Some(job)).len(), 0);
-    assert_eq!(orphaned(&pods, "pi", None).len(), 2);
+    assert_eq!(orphaned(&pods, "pi", Some(job)).unwrap().len(), 0);
+    assert_eq!(orphaned(&pods, "pi", None).unwrap().len(), 2);
     let mut another = (**job).clone();
     another.metadata.uid = Some("another".to_owned());
-    assert_eq!(orphaned(&pods, "pi", Some(&another)).len(), 1);
-    assert_eq!(orphaned(&pods, "other", None).len(), 0);
+    assert_eq!(orphaned(&pods, "pi", Some(&another)).unwrap().len(), 1);
+    assert_eq!(orphaned(&pods, "other", None).unwrap().len(), 0);
 }
 
 // findings C14
@@ -337,7 +338,7 @@ fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
     let let_go = |pod: &Pod, name: &str| {
         let pods = [Arc::new(pod.into())];
         let job = (name == "pi").then_some(&*job);
-        !orphaned(&pods, name, job).is_empty()
+        !orphaned(&pods, name, job).unwrap().is_empty()
     };
     assert!(!let_go(&pod, "pi"), "it is adopted again");
     let mut deleted = pod.clone();

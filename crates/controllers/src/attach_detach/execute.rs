@@ -133,8 +133,8 @@ impl Executor {
             AttachDetachAction::Detach { name, uid, version } => {
                 tracing::info!(attachment = name, node = observed.view.name, "detach");
                 let how = Delete {
-                    resource_version: Some(version.to_string()),
-                    ..Delete::of_uid(uid.as_str())
+                    resource_version: Some(version),
+                    ..Delete::of_uid(uid.clone())
                 };
                 // Without a response the deletion may be executed later: then the attachment must be claimed first.
                 self.written().remove(&uid);

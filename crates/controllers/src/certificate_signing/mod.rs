@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube_api_client::guarded_writes::{self, Delete, chain};
 use kube_api_client::{Api, PostParams, ResourceExt};
 use object_model::ObjectKey;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::certificates::{GROUP, Request};
 use resource_kinds::namespaces::NODE_LEASES;
 
@@ -89,7 +90,8 @@ impl controller_framework::Controller for Worker {
         match plan.action {
             None => {}
             Some(CertificateSigningAction::Delete) => {
-                let uid = request.uid().unwrap_or_default();
+                let uid = request.metadata.object_uid();
+                let uid = uid.map_err(api_error::failed("delete a certificate request"))?;
                 let deleted =
                     guarded_writes::delete(&self.api, &key.name, Delete::of_uid(uid)).await;
                 deleted.map_err(api_error::failed("delete a certificate request"))?;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use controller_framework::{Cache, Queue, ReconcileResult};
+use controller_framework::{Cache, Queue, ReconcileResult, object_key};
 use controller_planners::clusterrole_aggregation::plan;
 use json_tree::json;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -42,7 +42,7 @@ impl controller_framework::Controller for ClusterRoles {
         while changes.next().await.is_some() {
             let gathers = |role: &Arc<ClusterRole>| role.aggregation_rule.is_some();
             for role in self.roles.list().into_iter().filter(gathers) {
-                queue.add(role.metadata.name.clone().unwrap_or_default());
+                queue.add(object_key(&*role).name.to_string());
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller_framework::{Cache, Changes, Queue, ReconcileResult};
+use controller_framework::{Cache, Changes, Queue, ReconcileResult, object_key};
 use controller_planners::crd_names::{may_have_objects, plan, storage_version};
 use jiff::Timestamp;
 use json_tree::json;
@@ -64,7 +64,7 @@ impl controller_framework::Controller for CrdNames {
         let mut changes = self.definitions.subscribe();
         while changes.next().await.is_some() {
             for definition in self.definitions.list() {
-                queue.add(definition.metadata.name.clone().unwrap_or_default());
+                queue.add(object_key(&*definition).name.to_string());
             }
         }
     }
@@ -89,7 +89,7 @@ pub(crate) fn served(cache: &Cache<CustomResourceDefinition>) -> Served {
         if !conditions.any(|c| c.type_ == "Established" && c.status == "True") {
             continue;
         }
-        let name = definition.metadata.name.clone().unwrap_or_default();
+        let name = object_key(&*definition).name.to_string();
         let versions = definition
             .spec
             .versions

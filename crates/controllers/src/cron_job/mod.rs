@@ -9,6 +9,7 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
 use object_model::ObjectKey;
+use resource_kinds::MetadataIdentity;
 
 use crate::Context;
 use crate::api_error::{ApiError, failed};
@@ -52,7 +53,7 @@ impl controller_framework::Controller for Worker {
         loop {
             let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = cron_jobs.next() => key_if_asked(&change).into_iter().collect(),
-                Some(change) = jobs.next() => owners_of(&change, &self.cron_jobs, CRON_JOB.1),
+                Some(change) = jobs.next() => owners_of(&change, &self.cron_jobs, CRON_JOB.kind),
                 else => return,
             };
             for key in keys {
@@ -65,14 +66,16 @@ impl controller_framework::Controller for Worker {
         let Some(cron_job) = self.cron_jobs.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };
-        let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
-        let mut jobs = self.jobs_by.get(&owned_by(uid));
+        let uid = cron_job.metadata.object_uid();
+        let uid = uid.map_err(failed("identity of a cron job"))?;
+        let mut jobs = self.jobs_by.get(&owned_by(uid.as_str()));
         jobs.extend(self.not_seen_yet(&cron_job, &jobs).await?);
         let observed = Observed {
             jobs,
             cron_job: cron_job.clone(),
         };
-        let plan = plan(&observed, Timestamp::now());
+        let plan =
+            plan(&observed, Timestamp::now()).map_err(failed("plan the jobs of a cron job"))?;
         let requeue_after = plan.requeue_after;
         self.execute(&cron_job, plan).await?;
         Ok(ReconcileResult::from(requeue_after))
@@ -86,8 +89,9 @@ impl Worker {
         cron_job: &CronJob,
         cached: &[Arc<Job>],
     ) -> Result<Vec<Arc<Job>>, ApiError> {
-        let namespace = cron_job.namespace().unwrap_or_default();
-        let api: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
+        let namespace = cron_job.metadata.object_namespace();
+        let namespace = namespace.map_err(failed("identity of a cron job"))?;
+        let api: Api<Job> = Api::namespaced(self.context.client.clone(), namespace);
         let status = cron_job.status.as_ref();
         let active = status.and_then(|status| status.active.as_deref());
         let mut missing = Vec::new();
@@ -106,8 +110,9 @@ impl Worker {
     }
 
     async fn execute(&self, cron_job: &CronJob, plan: CronJobPlan) -> Result<(), ApiError> {
-        let namespace = cron_job.namespace().unwrap_or_default();
-        let jobs: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
+        let namespace = cron_job.metadata.object_namespace();
+        let namespace = namespace.map_err(failed("identity of a cron job"))?;
+        let jobs: Api<Job> = Api::namespaced(self.context.client.clone(), namespace);
         for notice in plan.notices {
             if notice.warning {
                 self.recorder
@@ -117,9 +122,9 @@ impl Worker {
                     .normal(cron_job, notice.reason, notice.message);
             }
         }
-        for (name, uid) in &plan.delete {
-            let how = Delete::of_uid(uid).propagation(PropagationPolicy::Background);
-            let deleted = guarded_writes::delete(&jobs, name, how).await;
+        for job in plan.delete {
+            let how = Delete::of_uid(job.uid).propagation(PropagationPolicy::Background);
+            let deleted = guarded_writes::delete(&jobs, &job.name, how).await;
             deleted.map_err(failed("delete a job"))?;
         }
         if let Some(job) = &plan.create {
@@ -156,8 +161,9 @@ impl Worker {
         cron_job: &CronJob,
         status: CronJobStatus,
     ) -> Result<(), ApiError> {
-        let namespace = cron_job.namespace().unwrap_or_default();
-        let api: Api<CronJob> = Api::namespaced(self.context.client.clone(), &namespace);
+        let namespace = cron_job.metadata.object_namespace();
+        let namespace = namespace.map_err(failed("identity of a cron job"))?;
+        let api: Api<CronJob> = Api::namespaced(self.context.client.clone(), namespace);
         let object = CronJob {
             status: Some(status),
             ..cron_job.clone()

@@ -7,6 +7,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use crate::api_error::{ApiError, failed};
@@ -19,6 +21,8 @@ pub(super) enum Error {
     Pods(#[from] PodError),
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error("identity of an object")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 pub(super) struct Executor {
@@ -55,7 +59,7 @@ impl Executor {
     }
 
     async fn act(&self, set: &DaemonSet, action: &RevisionAction) -> Result<(), Error> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = set.metadata.object_namespace()?;
         let revisions: Api<ControllerRevision> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::default();
         match action {
@@ -84,20 +88,21 @@ impl Executor {
                 Ok(written.map(drop).map_err(failed("adopt revision"))?)
             }
             RevisionAction::Delete { name, uid } => {
-                let deleted = guarded_writes::delete(&revisions, name, Delete::of_uid(uid)).await;
+                let how = Delete::of_uid(uid.clone());
+                let deleted = guarded_writes::delete(&revisions, name, how).await;
                 Ok(deleted.map(drop).map_err(failed("delete revision"))?)
             }
         }
     }
 
     async fn write_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), Error> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = set.metadata.object_namespace()?;
         let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), namespace);
         let object = DaemonSet {
             status: Some(status),
             ..set.clone()
         };
-        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let name = set.metadata.object_name()?;
         let params = PostParams::default();
         let written = sets.replace_status(name, &params, &object).await;
         Ok(guarded_writes::found(written)

@@ -7,6 +7,8 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
+use object_model::IncompleteMetadata;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::REVISION;
 
 use crate::api_error::{ApiError, failed};
@@ -20,6 +22,8 @@ pub(super) enum Error {
     /// The planned object no longer exists.
     #[error("the deployment has been replaced or is being deleted")]
     Changed,
+    #[error("identity of an object")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 pub(super) struct Executor {
@@ -61,13 +65,13 @@ impl Executor {
         }
     }
 
-    fn deployments(&self, deployment: &Deployment) -> Api<Deployment> {
-        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-        Api::namespaced(self.client.clone(), namespace)
+    fn deployments(&self, deployment: &Deployment) -> Result<Api<Deployment>, IncompleteMetadata> {
+        let namespace = deployment.metadata.object_namespace()?;
+        Ok(Api::namespaced(self.client.clone(), namespace))
     }
 
     async fn act(&self, deployment: &Deployment, action: &DeploymentAction) -> Result<(), Error> {
-        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
+        let namespace = deployment.metadata.object_namespace()?;
         let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::default();
         match action {
@@ -84,7 +88,7 @@ impl Executor {
                 Ok(written.map(drop).map_err(failed("adopt replica set"))?)
             }
             DeploymentAction::ReleaseSet { name, uid } => {
-                let owner = json!({ "$patch": "delete", "uid": deployment.metadata.uid });
+                let owner = json!({ "$patch": "delete", "uid": deployment.metadata.object_uid()? });
                 let meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 let written = sets.patch(name, &params, &patch).await;
@@ -93,32 +97,29 @@ impl Executor {
             DeploymentAction::CreateSet(set) => self.create(deployment, &sets, set).await,
             DeploymentAction::UpdateSet {
                 name,
-                resource_version,
-                replicas: (from, to),
+                version,
+                old_replicas,
+                new_replicas,
                 annotations,
                 min_ready_seconds,
             } => {
                 let mut spec = json!({});
-                if from != to {
-                    spec["replicas"] = json!(to);
+                if old_replicas != new_replicas {
+                    spec["replicas"] = json!(new_replicas);
                 }
                 if let Some(seconds) = min_ready_seconds {
                     spec["minReadySeconds"] = json!(seconds);
                 }
-                let meta = json!({ "resourceVersion": resource_version,
+                let meta = json!({ "resourceVersion": version,
                     "annotations": annotations });
                 let patch = Patch::Merge(json!({ "metadata": meta, "spec": spec }));
                 let written = sets.patch(name, &params, &patch).await;
                 Ok(written.map(drop).map_err(failed("update replica set"))?)
             }
-            DeploymentAction::DeleteSet {
-                name,
-                uid,
-                resource_version,
-            } => {
+            DeploymentAction::DeleteSet { name, uid, version } => {
                 let how = Delete {
-                    resource_version: Some(resource_version.clone()),
-                    ..Delete::of_uid(uid)
+                    resource_version: Some(*version),
+                    ..Delete::of_uid(uid.clone())
                 };
                 let deleted = guarded_writes::delete(&sets, name, how).await;
                 Ok(deleted.map(drop).map_err(failed("delete replica set"))?)
@@ -127,11 +128,12 @@ impl Executor {
     }
 
     async fn confirm(&self, deployment: &Deployment) -> Result<(), Error> {
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let live = self.deployments(deployment).get(name).await;
+        let name = deployment.metadata.object_name()?;
+        let uid = deployment.metadata.object_uid()?;
+        let live = self.deployments(deployment)?.get(name).await;
         let live = guarded_writes::found(live).map_err(failed("read deployment"))?;
         let same = live.is_some_and(|live| {
-            live.metadata.uid == deployment.metadata.uid
+            live.metadata.object_uid().as_ref() == Ok(&uid)
                 && live.metadata.deletion_timestamp.is_none()
         });
         same.then_some(()).ok_or(Error::Changed)
@@ -150,7 +152,7 @@ impl Executor {
                 WriteRefusal::AlreadyExists | WriteRefusal::NamespaceTerminating
             )
         {
-            let name = set.metadata.name.as_deref().unwrap_or_default();
+            let name = set.metadata.object_name()?;
             let error = guarded_writes::message(error);
             let text = format!("Failed to create new replica set \"{name}\": {error}");
             self.recorder
@@ -173,8 +175,8 @@ impl Executor {
             let annotations = object.metadata.annotations.get_or_insert_default();
             annotations.insert(REVISION.to_owned(), revision);
         }
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let deployments = self.deployments(deployment);
+        let name = deployment.metadata.object_name()?;
+        let deployments = self.deployments(deployment)?;
         let params = PostParams::default();
         let written = deployments.replace_status(name, &params, &object).await;
         Ok(guarded_writes::found(written)

@@ -11,7 +11,8 @@ use controller_planners::ownership::controller;
 use controller_planners::replica_set::REPLICA_SET;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -68,7 +69,7 @@ impl controller_framework::Controller for Deployments {
     async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut deployments = self.observer.deployments.subscribe();
         let mut sets = self.observer.sets.subscribe();
-        let mut pods = pods_for_owners(REPLICA_SET.1, &self.pods);
+        let mut pods = pods_for_owners(REPLICA_SET.kind, &self.pods);
         loop {
             let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = deployments.next() => vec![key_of(&change)],
@@ -83,10 +84,10 @@ impl controller_framework::Controller for Deployments {
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
-        let Some(observed) = self.observer.observe(key) else {
+        let Some(observed) = self.observer.observe(key)? else {
             return Ok(ReconcileResult::Done);
         };
-        let plan = plan(&observed, Timestamp::now());
+        let plan = plan(&observed, Timestamp::now())?;
         let requeue_after = plan.requeue_after;
         self.executor.execute(&observed.deployment, plan).await?;
         Ok(ReconcileResult::from(requeue_after))
@@ -94,11 +95,14 @@ impl controller_framework::Controller for Deployments {
 }
 
 impl Observer {
-    fn observe(&self, key: &ObjectKey) -> Option<Observed> {
-        let deployment = self.deployments.get_key(key)?;
-        let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
+    /// `None` if the Deployment does not exist.
+    fn observe(&self, key: &ObjectKey) -> Result<Option<Observed>, IncompleteMetadata> {
+        let Some(deployment) = self.deployments.get_key(key) else {
+            return Ok(None);
+        };
+        let uid = deployment.metadata.object_uid()?;
         let terms = [
-            owned_by(uid),
+            owned_by(uid.as_str()),
             orphan_in(&key.namespace),
             named(&key.namespace, &key.name),
         ];
@@ -112,11 +116,11 @@ impl Observer {
             .filter_map(|set| set.metadata.uid.as_deref())
             .flat_map(|uid| self.pods_by_owner.get(&owned_by(uid)))
             .collect();
-        Some(Observed {
+        Ok(Some(Observed {
             pods,
             sets: sets.into_values().collect(),
             deployment,
-        })
+        }))
     }
 
     /// The Deployment that waits for the end of this pod before it starts new pods.

@@ -10,15 +10,18 @@ use std::time::Duration;
 use controller_framework::decide;
 use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::batching::WINDOW;
-use controller_planners::disruption::{Observed, plan, records_eviction, selected, selector};
+use controller_planners::disruption::{
+    Observed, PodScale, plan, records_eviction, selected, selector,
+};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_api_client::guarded_writes;
 use kube_api_client::{Api, PostParams};
-use object_model::LabelSelector;
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, LabelSelector, ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -28,6 +31,10 @@ use crate::pacing::Pacing;
 #[derive(Debug, thiserror::Error)]
 #[error("write the status of a budget")]
 struct Error(#[source] kube_api_client::Error);
+
+fn incomplete(error: IncompleteMetadata) -> Error {
+    Error(error.into())
+}
 
 struct Worker {
     context: Context,
@@ -111,11 +118,12 @@ impl controller_framework::Controller for Worker {
         };
         let pods = self.pods(key, &budget);
         let observed = Observed {
-            scales: self.scales(&selected(&budget, &pods)),
+            scales: self.scales(&selected(&budget, &pods)).map_err(incomplete)?,
             pods,
             budget: budget.clone(),
         };
         let plan = decide(observed.pods.len(), || plan(&observed, Timestamp::now()));
+        let plan = plan.map_err(incomplete)?;
         let later = |delay: Duration| {
             let delay = plan.requeue_after.map_or(delay, |other| other.min(delay));
             Ok(ReconcileResult::RequeueAfter(delay))
@@ -176,49 +184,57 @@ impl Worker {
         affected.map(|budget| object_key(budget.as_ref())).collect()
     }
 
-    fn scales(&self, pods: &[&PodView]) -> BTreeMap<String, (String, i32)> {
+    fn scales(&self, pods: &[&PodView]) -> Result<BTreeMap<Uid, PodScale>, IncompleteMetadata> {
         let mut scales = BTreeMap::new();
         for pod in pods {
-            let owner = OwnedObject::of_pod(pod).controller;
-            if let Some(owner) = owner.filter(|owner| !scales.contains_key(owner.uid))
-                && let Some(scale) = self.scale(&pod.namespace, &owner)
+            let Some(owner) = OwnedObject::of_pod(pod).controller else {
+                continue;
+            };
+            let uid: Uid = owner.uid.parse()?;
+            if !scales.contains_key(&uid)
+                && let Some(scale) = self.scale(&pod.namespace, &owner)?
             {
-                scales.insert(owner.uid.to_string(), scale);
+                scales.insert(uid, scale);
             }
         }
-        scales
+        Ok(scales)
     }
 
-    /// The scalable controller of that owner's pods, and its number of replicas.
-    fn scale(&self, namespace: &str, owner: &Controller<'_>) -> Option<(String, i32)> {
+    /// The scale of that owner's pods; `None` if no scalable controller with the owner's UID is cached.
+    fn scale(
+        &self,
+        namespace: &str,
+        owner: &Controller<'_>,
+    ) -> Result<Option<PodScale>, IncompleteMetadata> {
         let caches = &self.context.caches;
-        let (uid, replicas) = match owner.kind {
+        let name = owner.name;
+        let scaler = match owner.kind {
             "ReplicaSet" => {
-                let set = caches.replica_sets.get(namespace, owner.name)?;
-                let above = OwnedObject::of(&*set).controller;
-                if let Some(above) = above.filter(|above| above.kind == "Deployment") {
+                let set = caches.replica_sets.get(namespace, name);
+                if let Some(set) = &set
+                    && let Some(above) = OwnedObject::of(&**set).controller
+                    && above.kind == "Deployment"
+                {
                     return self.scale(namespace, &above);
                 }
-                let set: &ReplicaSet = &set;
-                (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
+                set.and_then(|set| scaler(&set.metadata, set.spec.as_ref()?.replicas))
             }
             "Deployment" => {
-                let deployment = self.deployments.get(namespace, owner.name)?;
-                let spec = deployment.spec.as_ref()?;
-                (deployment.metadata.uid.clone(), spec.replicas)
+                let deployment = self.deployments.get(namespace, name);
+                deployment.and_then(|owner| scaler(&owner.metadata, owner.spec.as_ref()?.replicas))
             }
             "StatefulSet" => {
-                let set = caches.stateful_sets.get(namespace, owner.name)?;
-                (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
+                let set = caches.stateful_sets.get(namespace, name);
+                set.and_then(|set| scaler(&set.metadata, set.spec.as_ref()?.replicas))
             }
             "ReplicationController" => {
-                let set = self.controllers.get(namespace, owner.name)?;
-                (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
+                let set = self.controllers.get(namespace, name);
+                set.and_then(|set| scaler(&set.metadata, set.spec.as_ref()?.replicas))
             }
-            _ => return None,
+            _ => None,
         };
-        let uid = uid.filter(|uid| *uid == owner.uid)?;
-        Some((uid, replicas.unwrap_or(1)))
+        let scale = scaler.transpose()?;
+        Ok(scale.filter(|scale| scale.scaler == *owner.uid))
     }
 
     async fn write_status(
@@ -226,15 +242,15 @@ impl Worker {
         budget: &PodDisruptionBudget,
         status: PodDisruptionBudgetStatus,
     ) -> Result<(), Error> {
-        let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<PodDisruptionBudget> = Api::namespaced(self.context.client.clone(), namespace);
+        let key = budget.metadata.object_key().map_err(incomplete)?;
+        let api: Api<PodDisruptionBudget> =
+            Api::namespaced(self.context.client.clone(), &key.namespace);
         let object = PodDisruptionBudget {
             status: Some(status),
             ..budget.clone()
         };
-        let name = budget.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams::default();
-        let written = api.replace_status(name, &params, &object).await;
+        let written = api.replace_status(&key.name, &params, &object).await;
         guarded_writes::found(written).map(drop).map_err(Error)
     }
 
@@ -243,6 +259,18 @@ impl Worker {
         let keys = budgets.iter().map(|budget| object_key(budget.as_ref()));
         keys.collect()
     }
+}
+
+/// The scale of the controller with this metadata and `spec.replicas`. The option serves callers that read an optional
+/// specification.
+fn scaler(
+    metadata: &ObjectMeta,
+    replicas: Option<i32>,
+) -> Option<Result<PodScale, IncompleteMetadata>> {
+    Some(metadata.object_uid().map(|scaler| PodScale {
+        scaler,
+        replicas: replicas.unwrap_or(1),
+    }))
 }
 
 /// Whether both states of a pod have equal facts for budgets.

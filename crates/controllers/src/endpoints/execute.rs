@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, PostParams, ResourceExt, Written};
-use object_model::{IncompleteMetadata, ObjectKey};
+use object_model::{IncompleteMetadata, ObjectKey, ResourceVersion};
 use tokio::time::Instant;
 
 use super::observe::Observer;
@@ -35,8 +35,8 @@ pub(super) struct Executor {
 
 /// A write that will be visible in the caches, with its resourceVersion.
 enum OwnWrite {
-    Slice(String),
-    Endpoints(String),
+    Slice(ResourceVersion),
+    Endpoints(ResourceVersion),
 }
 
 impl OwnWrite {
@@ -44,8 +44,8 @@ impl OwnWrite {
     /// deleted it with a former Service of that name.
     fn is_visible(&self, observer: &Observer) -> bool {
         match self {
-            Self::Slice(version) => observer.slices.has_reached(version),
-            Self::Endpoints(version) => observer.endpoints.has_reached(version),
+            Self::Slice(version) => observer.slices.has_reached(*version),
+            Self::Endpoints(version) => observer.endpoints.has_reached(*version),
         }
     }
 }
@@ -62,10 +62,15 @@ impl Executor {
         self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn expect(&self, key: &ObjectKey, kind: fn(String) -> OwnWrite, written: Written) {
-        let write = kind(written.resource_version.unwrap_or_default());
-        let entry = (write, Instant::now());
+    fn expect(
+        &self,
+        key: &ObjectKey,
+        kind: fn(ResourceVersion) -> OwnWrite,
+        written: &Written,
+    ) -> kube_api_client::Result<()> {
+        let entry = (kind(written.version()?), Instant::now());
         self.unseen().entry(key.clone()).or_default().push(entry);
+        Ok(())
     }
 
     /// The time to wait until this controller's recent writes for the Service are visible; `None` if they are visible.
@@ -103,15 +108,15 @@ impl Executor {
     ) -> kube_api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create_written(params, slice).await?;
-            self.expect(key, OwnWrite::Slice, created);
+            self.expect(key, OwnWrite::Slice, &created)?;
         }
         for slice in &plan.update {
             let name = slice.name_any();
             let replaced = slices.replace_written(&name, params, slice);
-            self.expect(key, OwnWrite::Slice, replaced.await?);
+            self.expect(key, OwnWrite::Slice, &replaced.await?)?;
         }
         for deleted in &plan.delete {
-            let how = Delete::of_uid(deleted.uid.as_str());
+            let how = Delete::of_uid(deleted.uid.clone());
             guarded_writes::delete(slices, &deleted.name, how).await?;
         }
         Ok(())
@@ -127,16 +132,14 @@ impl Executor {
         match write {
             EndpointsWrite::Create(endpoints) => {
                 let created = api.create_written(params, &endpoints).await?;
-                self.expect(key, OwnWrite::Endpoints, created);
-                Ok(())
+                self.expect(key, OwnWrite::Endpoints, &created)
             }
             EndpointsWrite::Update(endpoints) => {
                 let replaced = api.replace_written(&key.name, params, &endpoints);
-                self.expect(key, OwnWrite::Endpoints, replaced.await?);
-                Ok(())
+                self.expect(key, OwnWrite::Endpoints, &replaced.await?)
             }
             EndpointsWrite::Delete(deleted) => {
-                let how = Delete::of_uid(deleted.uid.as_str());
+                let how = Delete::of_uid(deleted.uid.clone());
                 guarded_writes::delete(&api, &deleted.name, how)
                     .await
                     .map(drop)

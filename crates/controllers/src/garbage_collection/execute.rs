@@ -8,6 +8,7 @@ use json_tree::{Value, json};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, Patch, PatchParams, PropagationPolicy};
+use object_model::Uid;
 
 use super::observe;
 use crate::api_error::{ApiError, failed};
@@ -24,7 +25,7 @@ pub(super) enum Error {
 
 pub(super) struct Executor {
     pub inventory: Arc<Inventory>,
-    pub queue: Queue<String>,
+    pub queue: Queue<Uid>,
 }
 
 impl Executor {
@@ -43,7 +44,8 @@ impl Executor {
             CollectionDecision::Finish(finalizer) => self.finish(item, finalizer).await,
             CollectionDecision::Strip(uids) => {
                 self.set_owners(item, |owner| {
-                    (!uids.contains(&owner.uid)).then(|| owner.clone())
+                    let is_stripped = uids.iter().any(|uid| *uid == *owner.uid.as_str());
+                    (!is_stripped).then(|| owner.clone())
                 })
                 .await
             }
@@ -68,10 +70,10 @@ impl Executor {
     /// Removes the references of the dependents first, then the finalizer: after a crash in between, the finalizer is
     /// still there.
     async fn orphan(&self, item: &ListedObject) -> Result<(), Error> {
-        let uid = item.object.uid.to_string();
+        let uid = item.object.uid.clone();
         for dependent in self.inventory.by_owner(&uid) {
             self.set_owners(&dependent, |owner| {
-                (owner.uid != uid).then(|| owner.clone())
+                (uid != *owner.uid.as_str()).then(|| owner.clone())
             })
             .await?;
         }
@@ -123,7 +125,7 @@ impl Executor {
         let mut patch = meta;
         let object = &item.object;
         patch["uid"] = json!(object.uid);
-        patch["resourceVersion"] = json!(object.resource_version);
+        patch["resourceVersion"] = json!(object.version);
         let patch = Patch::Merge(json!({ "metadata": patch }));
         let written = self
             .api(item)
@@ -142,8 +144,8 @@ impl Executor {
             Propagation::Orphan => PropagationPolicy::Orphan,
         };
         let how = Delete {
-            uid: Some(meta.uid.to_string()),
-            resource_version: Some(meta.resource_version.to_string()),
+            uid: Some(meta.uid.clone()),
+            resource_version: Some(meta.version),
             propagation: Some(policy),
             ..Delete::default()
         };
@@ -151,9 +153,8 @@ impl Executor {
         // A change or deletion in the meantime queues the object again. Only relevant changes queue an object, so after
         // a refused deletion the object is queued here.
         if !deleted.map_err(failed("delete"))? {
-            let uid = meta.uid.to_string();
-            if self.inventory.by_uid(&uid).is_some() {
-                self.queue.add_rate_limited(uid);
+            if self.inventory.by_uid(&meta.uid).is_some() {
+                self.queue.add_rate_limited(meta.uid.clone());
             }
         }
         Ok(())

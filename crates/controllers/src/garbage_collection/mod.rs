@@ -12,6 +12,7 @@ use std::time::Duration;
 use controller_framework::{ObjectChange, Queue, ReconcileResult, run_controller};
 use controller_planners::garbage_collection::{FOREGROUND, ORPHAN, plan};
 use futures::StreamExt;
+use object_model::Uid;
 
 use crate::Context;
 use crate::inventory::{Inventory, Meta};
@@ -42,7 +43,7 @@ pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
 }
 
 impl controller_framework::Controller for GarbageCollector {
-    type Key = String;
+    type Key = Uid;
     type Error = Error;
 
     /// Objects processed at once; as kube-controller-manager.
@@ -53,7 +54,7 @@ impl controller_framework::Controller for GarbageCollector {
     }
 
     /// Queues the UIDs of objects affected by a change.
-    async fn feed(&self, queue: &Queue<String>) {
+    async fn feed(&self, queue: &Queue<Uid>) {
         let mut changes = self.inventory.subscribe_to_changes(changes_owners);
         let mut again = tokio::time::interval(REPORTED_AGAIN_AFTER);
         again.reset();
@@ -81,7 +82,7 @@ impl controller_framework::Controller for GarbageCollector {
         }
     }
 
-    async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
+    async fn reconcile(&self, key: &Uid) -> Result<ReconcileResult, Error> {
         if let Some((listed, item)) = self.observer.observe(key).await.map_err(Error::Observe)? {
             self.executor.execute(&listed, plan(&item)).await?;
         }
@@ -105,11 +106,12 @@ fn becomes_malformed(old: Option<&Meta>, new: &Meta) -> bool {
 
 /// The UIDs of the objects that a change can make collectable or complete. Most changes give no UIDs, because the
 /// owners live, and live owners do not depend on their dependents.
-fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
-    let owners = |object: &Meta| -> Vec<String> {
+fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<Uid> {
+    // The server refuses an owner reference without a UID, and no object has such an owner.
+    let owners = |object: &Meta| -> Vec<Uid> {
         let owners = object.owners.iter();
         let owners = owners.filter(|owner| !inventory.is_live(owner, &object.namespace));
-        owners.map(|owner| owner.uid.clone()).collect()
+        owners.filter_map(|owner| owner.uid.parse().ok()).collect()
     };
     match change {
         ObjectChange::Applied(new, old) => {
@@ -120,7 +122,7 @@ fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
                 false => !uids.is_empty(),
             };
             if may_need_action {
-                uids.push(new.uid.to_string());
+                uids.push(new.uid.clone());
             }
             if new.is_waiting() {
                 uids.extend(dependents(inventory, &new.uid));
@@ -136,9 +138,9 @@ fn affected(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
     }
 }
 
-fn dependents(inventory: &Inventory, uid: &str) -> Vec<String> {
+fn dependents(inventory: &Inventory, uid: &Uid) -> Vec<Uid> {
     let dependents = inventory.by_owner(uid).into_iter();
     dependents
-        .map(|dependent| dependent.object.uid.to_string())
+        .map(|dependent| dependent.object.uid.clone())
         .collect()
 }

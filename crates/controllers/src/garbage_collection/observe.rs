@@ -7,6 +7,7 @@ use controller_framework::{EventType, Recorder};
 use controller_planners::garbage_collection::{CollectedObject, Dependent, Owner, OwnerState};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use object_model::{IncompleteMetadata, Uid};
 use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::reasons::metadata::MALFORMED;
 
@@ -26,6 +27,8 @@ pub(super) enum Error {
         #[source]
         source: kube_api_client::Error,
     },
+    #[error("identity of an object or of its owner")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 pub(super) struct Observer {
@@ -36,8 +39,8 @@ pub(super) struct Observer {
 
 #[derive(Default)]
 struct Absent {
-    uids: HashSet<String>,
-    order: VecDeque<String>,
+    uids: HashSet<Uid>,
+    order: VecDeque<Uid>,
 }
 
 impl Observer {
@@ -51,7 +54,7 @@ impl Observer {
 
     pub async fn observe(
         &self,
-        uid: &str,
+        uid: &Uid,
     ) -> Result<Option<(ListedObject, CollectedObject)>, Error> {
         let Some(listed) = self.inventory.by_uid(uid) else {
             return Ok(None);
@@ -61,11 +64,9 @@ impl Observer {
         let mut owners = Vec::new();
         // Owners matter only for objects that are not being deleted.
         for owner in meta.owners.iter().filter(|_| !deleting) {
-            let state = self.state(&listed, owner).await?;
-            owners.push(Owner {
-                uid: owner.uid.clone(),
-                state,
-            });
+            let uid = owner.uid.parse()?;
+            let state = self.state(&listed, owner, &uid).await?;
+            owners.push(Owner { uid, state });
         }
         let mut item = CollectedObject {
             deleting,
@@ -85,6 +86,7 @@ impl Observer {
         &self,
         dependent: &ListedObject,
         owner: &OwnerReference,
+        uid: &Uid,
     ) -> Result<OwnerState, Error> {
         let namespace = &dependent.object.namespace;
         let resource = &self.inventory.resources[dependent.resource].api;
@@ -104,7 +106,7 @@ impl Observer {
             self.report(dependent, owner);
             return Ok(OwnerState::Solid);
         }
-        if let Some(cached_owner) = self.inventory.by_uid(&owner.uid) {
+        if let Some(cached_owner) = self.inventory.by_uid(uid) {
             let elsewhere = cached_owner.object.namespace != *namespace;
             if cached_owner.resource != kind || (namespaced && elsewhere) {
                 self.report(dependent, owner);
@@ -112,7 +114,7 @@ impl Observer {
             }
             return Ok(state_of(&cached_owner.object));
         }
-        if self.is_absent(&owner.uid) {
+        if self.is_absent(uid) {
             return Ok(OwnerState::Absent);
         }
         let api = self.inventory.api(kind, namespace);
@@ -121,17 +123,17 @@ impl Observer {
             name: owner.name.clone(),
             source,
         })?;
-        let live = live.map(Meta::from);
-        match live.filter(|live| *live.uid == *owner.uid) {
+        let live = live.map(Meta::try_from).transpose()?;
+        match live.filter(|live| live.uid == *uid) {
             Some(live) => Ok(state_of(&live)),
             None => {
-                self.remember_absent(&owner.uid);
+                self.remember_absent(uid);
                 Ok(OwnerState::Absent)
             }
         }
     }
 
-    fn is_absent(&self, uid: &str) -> bool {
+    fn is_absent(&self, uid: &Uid) -> bool {
         self.absent
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -139,10 +141,10 @@ impl Observer {
             .contains(uid)
     }
 
-    fn remember_absent(&self, uid: &str) {
+    fn remember_absent(&self, uid: &Uid) {
         let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        if absent.uids.insert(uid.to_owned()) {
-            absent.order.push_back(uid.to_owned());
+        if absent.uids.insert(uid.clone()) {
+            absent.order.push_back(uid.clone());
         }
         if absent.order.len() > ABSENT_MAX
             && let Some(oldest) = absent.order.pop_front()
@@ -201,12 +203,12 @@ fn state_of(meta: &Meta) -> OwnerState {
     }
 }
 
-fn dependent(object: &Meta, owner: &str) -> Dependent {
+fn dependent(object: &Meta, owner: &Uid) -> Dependent {
     let mut references = object.owners.iter();
     Dependent {
-        uid: object.uid.to_string(),
+        uid: object.uid.clone(),
         blocks: references.any(|reference| {
-            reference.uid == owner && reference.block_owner_deletion == Some(true)
+            *owner == *reference.uid.as_str() && reference.block_owner_deletion == Some(true)
         }),
         waiting: object.is_waiting(),
     }

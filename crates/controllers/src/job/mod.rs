@@ -1,6 +1,5 @@
 //! The Job controller.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use controller_framework::decide;
@@ -12,7 +11,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, PostParams, PropagationPolicy};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectIdentity, ObjectKey, ResourceVersion};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -30,6 +30,8 @@ enum Error {
     Pods(#[from] PodError),
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error("identity of an object")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 struct Worker {
@@ -67,12 +69,12 @@ impl controller_framework::Controller for Worker {
     /// Queues the jobs affected by a change.
     async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut jobs = self.jobs.subscribe();
-        let mut pods = pods_for_owners(JOB.1, &self.context.caches.pods);
+        let mut pods = pods_for_owners(JOB.kind, &self.context.caches.pods);
         loop {
             let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = jobs.next() => key_of(&change).into_iter().collect(),
                 Some(change) = pods.next() => {
-                    let mut keys = owners_of_pod(&change, &self.jobs, JOB.1);
+                    let mut keys = owners_of_pod(&change, &self.jobs, JOB.kind);
                     keys.extend(lost_owner(change.object()));
                     keys
                 }
@@ -87,20 +89,19 @@ impl controller_framework::Controller for Worker {
     async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let job = self.jobs.get_key(key);
         let counted = self.counted.get(&key.to_string());
-        let orphans = orphaned(&counted, &key.name, job.as_deref());
-        let job = match job {
-            Some(job) => job,
-            None if orphans.is_empty() => return Ok(ReconcileResult::Done),
+        let orphans = orphaned(&counted, &key.name, job.as_deref())?;
+        let Some(job) = job else {
             // A placeholder with the name, for the writes.
-            None => Arc::new(named(key)),
+            self.writer(&named(key)).perform(&orphans).await?;
+            return Ok(ReconcileResult::Done);
         };
         self.writer(&job).perform(&orphans).await?;
-        if job.metadata.uid.is_none() || is_managed_elsewhere(&job) {
+        if is_managed_elsewhere(&job) {
             return Ok(ReconcileResult::Done);
         }
-        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let uid = job.metadata.object_uid()?;
         let by_owner = &self.context.pods_by_owner;
-        let mut pods = by_owner.get(&owned_by(uid));
+        let mut pods = by_owner.get(&owned_by(uid.as_str()));
         pods.extend(by_owner.get(&orphan_in(&key.namespace)));
         let observed = Observed {
             job: job.clone(),
@@ -108,7 +109,7 @@ impl controller_framework::Controller for Worker {
         };
         let parallelism = job.spec.as_ref().and_then(|spec| spec.parallelism);
         let size = plan_size(observed.pods.len(), parallelism);
-        let plan = decide(size, || plan(&observed, Timestamp::now()));
+        let plan = decide(size, || plan(&observed, Timestamp::now()))?;
         let requeue_after = plan.requeue_after;
         match self.execute(&job, plan).await {
             Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),
@@ -151,8 +152,7 @@ impl Worker {
         Ok(())
     }
 
-    fn api(&self, job: &Job) -> Api<Job> {
-        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+    fn api(&self, namespace: &str) -> Api<Job> {
         Api::namespaced(self.context.client.clone(), namespace)
     }
 
@@ -161,37 +161,34 @@ impl Worker {
             status: Some(status),
             ..job.clone()
         };
-        let name = job.metadata.name.as_deref().unwrap_or_default();
+        let name = job.metadata.object_name()?;
+        let before = job.metadata.object_version()?;
         let params = PostParams::default();
-        let written = self.api(job).replace_status(name, &params, &object).await;
+        let jobs = self.api(job.metadata.object_namespace()?);
+        let written = jobs.replace_status(name, &params, &object).await;
         let written =
             guarded_writes::found(written).map_err(failed("write the status of a job"))?;
-        if written.is_some_and(|new| new.metadata.resource_version != job.metadata.resource_version)
+        if let Some(new) = written
+            && new.metadata.object_version()? != before
         {
-            self.wait_until_seen(job).await;
+            self.wait_until_seen(&object_key(job), before).await;
         }
         Ok(())
     }
 
     /// Waits until the job's written status, or a newer status, is visible: a deleted pod must not be missing from the
     /// counts of the next plan.
-    async fn wait_until_seen(&self, job: &Job) {
-        let key = object_key(job);
-        let is_old =
-            |cached: &Job| cached.metadata.resource_version == job.metadata.resource_version;
+    async fn wait_until_seen(&self, key: &ObjectKey, before: ResourceVersion) {
+        let is_old = |job: &Job| job.metadata.object_version() == Ok(before);
         loop {
-            let is_seen = || {
-                self.jobs
-                    .get_key(&key)
-                    .is_none_or(|cached| !is_old(&cached))
-            };
+            let is_seen = || self.jobs.get_key(key).is_none_or(|cached| !is_old(&cached));
             let wait = self.jobs.wait_until(is_seen);
             let cached = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
             if cached || self.jobs.is_stopped() {
                 return;
             }
             tracing::warn!(key = %key, "own status is not seen yet");
-            let live = guarded_writes::found(self.api(job).get(&key.name).await);
+            let live = guarded_writes::found(self.api(&key.namespace).get(&key.name).await);
             if live.is_ok_and(|live| live.is_none_or(|live| is_old(&live))) {
                 return;
             }
@@ -199,13 +196,13 @@ impl Worker {
     }
 
     async fn delete(&self, job: &Job) -> Result<(), Error> {
-        let name = job.metadata.name.as_deref().unwrap_or_default();
+        let ObjectIdentity { key, uid, version } = job.metadata.identity()?;
         let how = Delete {
-            resource_version: job.metadata.resource_version.clone(),
-            ..Delete::of_uid(job.metadata.uid.clone().unwrap_or_default())
+            resource_version: Some(version),
+            ..Delete::of_uid(uid)
         };
         let how = how.propagation(PropagationPolicy::Foreground);
-        let deleted = guarded_writes::delete(&self.api(job), name, how).await;
+        let deleted = guarded_writes::delete(&self.api(&key.namespace), &key.name, how).await;
         Ok(deleted.map(drop).map_err(failed("delete an expired job"))?)
     }
 }

@@ -12,6 +12,7 @@ use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{
     Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt,
 };
+use resource_kinds::MetadataIdentity;
 
 use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};
@@ -110,10 +111,7 @@ impl Executor {
         let mut pages = pin!(api.pages(PAGE));
         while let Some(objects) = pages.try_next().await? {
             for object in objects {
-                let how = Delete {
-                    uid: object.uid(),
-                    ..Delete::default()
-                };
+                let how = Delete::of_uid(object.metadata.object_uid()?);
                 guarded_writes::delete(&api, &object.name_any(), how).await?;
             }
         }

@@ -118,7 +118,7 @@ impl Executor {
                 let text = format!("Marking for deletion Pod {}", eviction.pod);
                 self.recorder.normal(&pod, "TaintManagerEviction", text);
             }
-            let how = Delete::of_uid(eviction.uid.as_str());
+            let how = Delete::of_uid(eviction.uid.clone());
             guarded_writes::delete(&pods, name, how)
                 .await
                 .map_err(failed("delete pod"))?;

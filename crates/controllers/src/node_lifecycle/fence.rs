@@ -175,7 +175,7 @@ impl Fence {
             };
             let deleted = async {
                 let uid = claim.metadata.object_uid()?;
-                guarded_writes::delete(&claims, name, Delete::of_uid(uid.as_str())).await
+                guarded_writes::delete(&claims, name, Delete::of_uid(uid.clone())).await
             };
             deleted.await.map(drop).map_err(failed("delete claim"))?;
         }
@@ -288,7 +288,8 @@ impl Fence {
             self.recorder
                 .event(pod.reference(), EventType::Warning, "NodeFenced", text);
         }
-        let how = Delete::of_uid(&*pod.uid).at_once();
+        let uid = pod.uid.parse().map_err(failed("delete pod"))?;
+        let how = Delete::of_uid(uid).at_once();
         let deleted = guarded_writes::delete(&pods, &pod.name, how).await;
         deleted.map(drop).map_err(failed("delete pod"))
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use controller_framework::{ObjectChange, Queue, ReconcileResult, Recorder, object_key};
-use controller_planners::ordinal_services::{Observed, OrdinalServicesPlan, plan};
+use controller_planners::ordinal_services::{Observed, OrdinalServicesPlan, ServiceDeletion, plan};
 use controller_planners::ownership::controller;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
@@ -81,20 +81,19 @@ impl controller_framework::Controller for Worker {
 
 fn sets_of(context: &Context, change: &ObjectChange<Service>) -> Vec<ObjectKey> {
     let service = change.object();
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let ObjectKey { namespace, name } = object_key(&**service);
     let owner = controller(service.metadata.owner_references.as_deref());
     if let Some(owner) = owner {
         return vec![ObjectKey::new(namespace, owner.name.as_str())];
     }
-    let name = service.metadata.name.as_deref().unwrap_or_default();
-    let stem = crate::owned::stem(name);
-    let sets = context.caches.stateful_sets.list_in(namespace).into_iter();
+    let stem = crate::owned::stem(&name);
+    let sets = context.caches.stateful_sets.list_in(&namespace).into_iter();
     let concerned = sets.filter(|set| {
         let governing = set
             .spec
             .as_ref()
             .and_then(|spec| spec.service_name.as_deref());
-        governing == Some(name) || set.metadata.name.as_deref() == Some(stem)
+        governing == Some(&*name) || set.metadata.name.as_deref() == Some(stem)
     });
     concerned.map(|set| object_key(set.as_ref())).collect()
 }
@@ -107,10 +106,11 @@ impl Worker {
             return Ok(());
         };
         let services = caches.services.list_in(&key.namespace);
-        let mut plan = plan(&Observed {
+        let plan = plan(&Observed {
             set: set.clone(),
             services,
         });
+        let mut plan = plan.map_err(|error| Error(error.into()))?;
         let problem = plan.problem.take();
         let written = self.execute(key, &plan).await;
         let refused = written.as_ref().err().map(guarded_writes::message);
@@ -124,8 +124,8 @@ impl Worker {
         plan: &OrdinalServicesPlan,
     ) -> kube_api_client::Result<()> {
         let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        for (name, uid) in &plan.delete {
-            guarded_writes::delete(&api, name, Delete::of_uid(uid)).await?;
+        for ServiceDeletion { name, uid } in &plan.delete {
+            guarded_writes::delete(&api, name, Delete::of_uid(uid.clone())).await?;
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         for (name, service) in &plan.apply {

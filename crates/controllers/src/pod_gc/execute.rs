@@ -87,7 +87,7 @@ impl Executor {
         }
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
         let how = Delete {
-            resource_version: Some(due.version.to_string()),
+            resource_version: Some(due.version),
             ..Delete::default()
         };
         if guarded_writes::delete(&leases, &due.node, how).await? {
@@ -124,7 +124,7 @@ impl Executor {
         }
         let (namespace, name) = (&removal.namespace, &removal.name);
         tracing::info!(namespace, name, cause = ?removal.cause, "pod removed");
-        let how = Delete::of_uid(&removal.uid).at_once();
+        let how = Delete::of_uid(removal.uid.clone()).at_once();
         guarded_writes::delete(&pods, &removal.name, how)
             .await
             .map(drop)

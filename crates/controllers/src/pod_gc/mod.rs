@@ -87,7 +87,13 @@ impl Collector {
             nodes,
             missing,
         };
-        let plan = decide(observed.pods.len(), || plan(&observed));
+        let plan = match decide(observed.pods.len(), || plan(&observed)) {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!(error = %error, "pods cannot be collected");
+                return INTERVAL;
+            }
+        };
         self.executor.execute(&plan).await;
         let left = plan
             .wake_after

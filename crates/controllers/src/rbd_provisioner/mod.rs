@@ -262,7 +262,7 @@ impl RbdProvisioner {
         }
         self.remove_finalizer(&api, &volume).await?;
         let uid = volume.metadata.object_uid()?;
-        delete(&api, name, Delete::of_uid(uid.as_str())).await?;
+        delete(&api, name, Delete::of_uid(uid.clone())).await?;
         tracing::info!(volume = name, "image removed");
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use controller_framework::decide;
 use controller_framework::{Cache, Object, Queue, ReconcileResult, Recorder};
+use controller_planners::pod_set::OwnerKind;
 use controller_planners::replica_set::{self as planner, Observed, ReplicaSetPlan, plan};
 use jiff::Timestamp;
 use json_tree::json;
@@ -12,7 +13,8 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
 use kube_api_client::guarded_writes;
 use kube_api_client::{Api, PostParams, Resource};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey};
+use resource_kinds::MetadataIdentity;
 use serde::Serialize;
 
 use crate::Context;
@@ -24,8 +26,7 @@ use crate::pod_writer::{PodError, PodWriter};
 pub(crate) trait Replicated:
     Object + Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize
 {
-    /// API version and kind.
-    const KIND: (&'static str, &'static str);
+    const KIND: OwnerKind;
     /// The component name of its events.
     const COMPONENT: &'static str;
     /// The name of the queue in metrics.
@@ -38,7 +39,7 @@ pub(crate) trait Replicated:
 }
 
 impl Replicated for ReplicaSet {
-    const KIND: (&'static str, &'static str) = planner::REPLICA_SET;
+    const KIND: OwnerKind = planner::REPLICA_SET;
     const COMPONENT: &'static str = "replicaset-controller";
     const QUEUE: &'static str = "replicaset";
 
@@ -55,7 +56,7 @@ impl Replicated for ReplicaSet {
 }
 
 impl Replicated for ReplicationController {
-    const KIND: (&'static str, &'static str) = planner::REPLICATION_CONTROLLER;
+    const KIND: OwnerKind = planner::REPLICATION_CONTROLLER;
     const COMPONENT: &'static str = "replication-controller";
     const QUEUE: &'static str = "replicationmanager";
 
@@ -76,6 +77,8 @@ impl Replicated for ReplicationController {
 enum Error {
     #[error("write the pods of a ReplicaSet or a ReplicationController")]
     Pods(#[from] PodError),
+    #[error("identity of an object")]
+    Identity(#[from] IncompleteMetadata),
     #[error("write the status of a ReplicaSet or a ReplicationController")]
     Status(#[source] kube_api_client::Error),
 }
@@ -107,11 +110,11 @@ impl<K: Replicated> controller_framework::Controller for Worker<K> {
     /// Queues the sets affected by a change.
     async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut sets = self.sets.subscribe();
-        let mut pods = pods_for_owners(K::KIND.1, &self.context.caches.pods);
+        let mut pods = pods_for_owners(K::KIND.kind, &self.context.caches.pods);
         loop {
             let keys: Vec<ObjectKey> = tokio::select! {
                 Some(change) = sets.next() => vec![key_of(&change)],
-                Some(change) = pods.next() => owners_of_pod(&change, &self.sets, K::KIND.1),
+                Some(change) = pods.next() => owners_of_pod(&change, &self.sets, K::KIND.kind),
                 else => return,
             };
             for key in keys {
@@ -124,10 +127,10 @@ impl<K: Replicated> controller_framework::Controller for Worker<K> {
         let Some(set) = self.sets.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };
-        let observed = self.observe(&set);
+        let observed = self.observe(&set)?;
         let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
         let size = plan_size(observed.pods.len(), replicas);
-        let plan = decide(size, || plan(&observed, Timestamp::now()));
+        let plan = decide(size, || plan(&observed, Timestamp::now()))?;
         let requeue_after = plan.requeue_after;
         match self.execute(&set, &observed, plan).await {
             Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),
@@ -162,17 +165,16 @@ struct Worker<K: Object> {
 }
 
 impl<K: Replicated> Worker<K> {
-    fn observe(&self, set: &Arc<K>) -> Observed {
-        let meta = set.meta();
-        let uid = meta.uid.as_deref().unwrap_or_default();
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
-        let mut pods = self.context.pods_by_owner.get(&owned_by(uid));
+    fn observe(&self, set: &Arc<K>) -> Result<Observed, IncompleteMetadata> {
+        let uid = set.meta().object_uid()?;
+        let namespace = set.meta().object_namespace()?;
+        let mut pods = self.context.pods_by_owner.get(&owned_by(uid.as_str()));
         pods.extend(self.context.pods_by_owner.get(&orphan_in(namespace)));
-        Observed {
+        Ok(Observed {
             kind: K::KIND,
             set: set.clone().converted(),
             pods,
-        }
+        })
     }
 
     /// Executes a plan. The status is written even if writes to pods fail.
@@ -206,9 +208,9 @@ impl<K: Replicated> Worker<K> {
     }
 
     async fn write_status(&self, set: &K, status: ReplicaSetStatus) -> Result<(), Error> {
-        let namespace = set.meta().namespace.as_deref().unwrap_or_default();
+        let namespace = set.meta().object_namespace()?;
         let api: Api<K> = Api::namespaced(self.context.client.clone(), namespace);
-        let name = set.meta().name.as_deref().unwrap_or_default();
+        let name = set.meta().object_name()?;
         let object = set.with_status(status);
         let params = PostParams::default();
         let written = api.replace_status(name, &params, &object).await;

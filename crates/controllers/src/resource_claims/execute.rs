@@ -91,7 +91,7 @@ pub(super) async fn claim_steps(
             }
             ClaimStep::Delete => {
                 let uid = claim.metadata.object_uid()?;
-                guarded_writes::delete(&api, name, Delete::of_uid(uid.as_str())).await?;
+                guarded_writes::delete(&api, name, Delete::of_uid(uid.clone())).await?;
             }
         }
     }

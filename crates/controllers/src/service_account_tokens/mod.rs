@@ -11,7 +11,8 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube_api_client::guarded_writes::{Delete, delete, unless_outrun};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams};
-use object_model::ObjectKey;
+use object_model::{ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 
 use crate::Context;
 
@@ -72,10 +73,9 @@ impl controller_framework::Controller for Keeper {
                     if matches!(change, ObjectChange::Applied(_, Some(_))) {
                         continue;
                     }
-                    let meta = &change.object().metadata;
-                    let namespace = meta.namespace.as_deref().unwrap_or_default();
-                    for secret in self.secrets.list_in(namespace) {
-                        if account_of(&secret) == meta.name.as_deref() {
+                    let account = object_key(&**change.object());
+                    for secret in self.secrets.list_in(&account.namespace) {
+                        if account_of(&secret) == Some(&*account.name) {
                             queue.add(object_key(secret.as_ref()));
                         }
                     }
@@ -99,7 +99,8 @@ impl Keeper {
             return Ok(());
         };
         let account = self.accounts.get(&key.namespace, name);
-        match plan(&secret, account.as_deref(), &self.root_ca_pem) {
+        let planned = plan(&secret, account.as_deref(), &self.root_ca_pem);
+        match planned.map_err(kube_api_client::Error::from)? {
             AccountTokenPlan::Leave => Ok(()),
             AccountTokenPlan::Fill { token, uid, data } => {
                 let mut data = json!(data);
@@ -113,8 +114,9 @@ impl Keeper {
                 let accounts: Api<ServiceAccount> =
                     Api::namespaced(self.client.clone(), &key.namespace);
                 let now = accounts.get_opt(name).await?;
-                if plan(&secret, now.as_ref(), &self.root_ca_pem) == AccountTokenPlan::Delete {
-                    let how = Delete::of_uid(secret.metadata.uid.clone().unwrap_or_default());
+                if plan(&secret, now.as_ref(), &self.root_ca_pem) == Ok(AccountTokenPlan::Delete) {
+                    let uid = secret.metadata.object_uid();
+                    let how = Delete::of_uid(uid.map_err(kube_api_client::Error::from)?);
                     let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
                     delete(&api, &key.name, how).await?;
                 }
@@ -155,7 +157,7 @@ impl Keeper {
         &self,
         key: &ObjectKey,
         secret: &Secret,
-        uid: &str,
+        uid: &Uid,
         data: Value,
     ) -> Result<(), Error> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);

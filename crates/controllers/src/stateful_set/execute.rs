@@ -18,8 +18,9 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::guarded_writes::{self, Delete, WriteRefusal, refusal};
 use kube_api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey, Uid};
 use process_telemetry::polls::spend;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
 
@@ -37,6 +38,8 @@ pub(super) enum Error {
     /// The planned object no longer exists.
     #[error("the set has been replaced or is being deleted")]
     SetChanged,
+    #[error("identity of an object")]
+    Identity(#[from] IncompleteMetadata),
 }
 
 #[derive(Clone)]
@@ -84,7 +87,7 @@ fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
     let is_final =
         matches!(source, kube_api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
     is_final.then(|| Refused {
-        action: action.to_string(),
+        action: action.target(),
         message: guarded_writes::message(source),
     })
 }
@@ -95,7 +98,7 @@ impl Executor {
         set: &Arc<StatefulSet>,
         plan: &StatefulSetPlan,
     ) -> Result<(), Error> {
-        let run = Run::new(self, set);
+        let run = Run::new(self, set)?;
         for notice in &plan.notices {
             run.notify(notice);
         }
@@ -125,7 +128,7 @@ struct Run<'a> {
     set: &'a StatefulSet,
     namespace: String,
     name: String,
-    uid: String,
+    uid: Uid,
     sets: Api<StatefulSet>,
     pods: Api<Pod>,
     claims: Api<PersistentVolumeClaim>,
@@ -133,21 +136,21 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(executor: &'a Executor, set: &'a StatefulSet) -> Self {
-        let namespace = set.metadata.namespace.clone().unwrap_or_default();
+    fn new(executor: &'a Executor, set: &'a StatefulSet) -> Result<Self, IncompleteMetadata> {
+        let namespace = set.metadata.object_namespace()?.to_owned();
         let client = &executor.client;
-        Self {
+        Ok(Self {
             executor,
             recorder: &executor.recorder,
             set,
-            name: set.metadata.name.clone().unwrap_or_default(),
-            uid: set.metadata.uid.clone().unwrap_or_default(),
+            name: set.metadata.object_name()?.to_owned(),
+            uid: set.metadata.object_uid()?,
             sets: Api::namespaced(client.clone(), &namespace),
             pods: Api::namespaced(client.clone(), &namespace),
             claims: Api::namespaced(client.clone(), &namespace),
             revisions: Api::namespaced(client.clone(), &namespace),
             namespace,
-        }
+        })
     }
 
     /// Sends writes as soon as the order of the plan allows, and waits until the created and deleted pods are visible
@@ -230,11 +233,11 @@ impl<'a> Run<'a> {
         let done = match action {
             StatefulSetAction::ConfirmSet => self.confirm().await,
             StatefulSetAction::AdoptRevision { name, uid } => {
-                let patch = Patch::Strategic(self.adoption(uid));
+                let patch = Patch::Strategic(self.adoption(uid)?);
                 patched(&self.revisions, name, patch, "adopt revision").await
             }
             StatefulSetAction::AdoptPod { name, uid } => {
-                let patch = Patch::Strategic(self.adoption(uid));
+                let patch = Patch::Strategic(self.adoption(uid)?);
                 patched(&self.pods, name, patch, "adopt pod").await
             }
             StatefulSetAction::ReleasePod { name, uid } => {
@@ -255,7 +258,8 @@ impl<'a> Run<'a> {
             }
             StatefulSetAction::DeleteRevision { name, uid } => {
                 let deleted =
-                    guarded_writes::delete(&self.revisions, name, Delete::of_uid(uid)).await;
+                    guarded_writes::delete(&self.revisions, name, Delete::of_uid(uid.clone()))
+                        .await;
                 Ok(deleted.map(drop).map_err(failed("delete revision"))?)
             }
             StatefulSetAction::CreateClaim(claim) => {
@@ -266,13 +270,13 @@ impl<'a> Run<'a> {
             StatefulSetAction::SetClaimOwners {
                 name,
                 uid,
-                resource_version,
+                version,
                 owners,
             } => {
                 self.confirm_owner(owners).await?;
                 let meta = json!({
                     "uid": uid,
-                    "resourceVersion": resource_version,
+                    "resourceVersion": version,
                     "ownerReferences": owners,
                 });
                 let patch = Patch::Merge(json!({ "metadata": meta }));
@@ -299,7 +303,7 @@ impl<'a> Run<'a> {
         let live =
             guarded_writes::found(self.sets.get(&self.name).await).map_err(failed("read set"))?;
         let same = live.is_some_and(|live| {
-            live.metadata.uid.as_ref() == Some(&self.uid)
+            live.metadata.object_uid().as_ref() == Ok(&self.uid)
                 && live.metadata.deletion_timestamp.is_none()
         });
         if same { Ok(()) } else { Err(Error::SetChanged) }
@@ -308,15 +312,15 @@ impl<'a> Run<'a> {
     /// Confirms that the set exists before it becomes the owner of a claim: the garbage collector deletes the
     /// dependents of a deleted set, even if the set was deleted with `--cascade=orphan`.
     async fn confirm_owner(&self, owners: &[OwnerReference]) -> Result<(), Error> {
-        if owners.iter().any(|owner| owner.uid == self.uid) {
+        if owners.iter().any(|owner| self.uid == *owner.uid.as_str()) {
             self.confirm().await?;
         }
         Ok(())
     }
 
-    fn adoption(&self, uid: &str) -> Value {
-        let owner = identity::owner_reference(self.set);
-        json!({ "metadata": { "uid": uid, "ownerReferences": [owner] } })
+    fn adoption(&self, uid: &Uid) -> Result<Value, IncompleteMetadata> {
+        let owner = identity::owner_reference(self.set)?;
+        Ok(json!({ "metadata": { "uid": uid, "ownerReferences": [owner] } }))
     }
 
     async fn create_revision(&self, revision: &ControllerRevision) -> Result<(), Error> {
@@ -328,7 +332,7 @@ impl<'a> Run<'a> {
     }
 
     async fn create_claim(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let name = claim.metadata.object_name()?;
         let pod = self.pod_of_claim(name);
         let set = &self.name;
         let created = self.claims.create(&PostParams::default(), claim).await;
@@ -356,28 +360,30 @@ impl<'a> Run<'a> {
     }
 
     async fn create_pod(&self, pod: &Pod) -> Result<PodWrite, Error> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let name = pod.metadata.object_name()?;
         let params = PostParams::default();
         let created = self.pods.create_written(&params, pod).await;
         let done = created
-            .map(|pod| PodWrite::Created {
-                name: name.to_owned(),
-                uid: pod.uid.unwrap_or_default(),
-                resource_version: pod.resource_version.unwrap_or_default(),
+            .and_then(|pod| {
+                Ok(PodWrite::Created {
+                    name: name.to_owned(),
+                    uid: pod.uid()?,
+                    version: pod.version()?,
+                })
             })
             .map_err(|error| failed("create pod")(error).into());
         let (good, bad) = (reasons::SUCCESSFUL_CREATE, reasons::FAILED_CREATE);
         self.tell_pod("create", good, bad, name, done)
     }
 
-    async fn delete_pod(&self, name: &str, uid: &str) -> Result<PodWrite, Error> {
-        let deleted = guarded_writes::delete(&self.pods, name, Delete::of_uid(uid)).await;
+    async fn delete_pod(&self, name: &str, uid: &Uid) -> Result<PodWrite, Error> {
+        let deleted = guarded_writes::delete(&self.pods, name, Delete::of_uid(uid.clone())).await;
         let done = match deleted {
             // Another writer has changed the claim first.
             Ok(false) => return Ok(PodWrite::Other),
             Ok(true) => Ok(PodWrite::Gone {
                 name: name.to_owned(),
-                uid: uid.to_owned(),
+                uid: uid.clone(),
             }),
             Err(error) => Err(failed("delete pod")(error).into()),
         };
@@ -388,14 +394,14 @@ impl<'a> Run<'a> {
     async fn write_status(&self, status: &StatefulSetStatus) -> Result<(), Error> {
         let meta = json!({
             "uid": self.uid,
-            "resourceVersion": self.set.metadata.resource_version,
+            "resourceVersion": self.set.metadata.object_version()?,
         });
         let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
         let params = PatchParams::default();
         let written = self.sets.patch_status(&self.name, &params, &patch).await;
         if let Some(set) = guarded_writes::found(written).map_err(failed("write status"))? {
             let key = object_key(self.set);
-            self.executor.statuses.record(&key, self.set, set);
+            self.executor.statuses.record(&key, self.set, set)?;
             let replicas = usize::try_from(status.replicas).unwrap_or_default();
             self.executor.pacing.written(&key, window_of(replicas));
         }

@@ -86,17 +86,17 @@ impl controller_framework::Controller for StatefulSets {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let (statuses, pacing) = (&self.executor.statuses, &self.executor.pacing);
-        let Some(mut observed) = self.observer.observe(key) else {
+        let Some(mut observed) = self.observer.observe(key)? else {
             self.executor.refusals.replace(key, Vec::new());
             statuses.forget(key);
             pacing.forget(key);
             return Ok(ReconcileResult::Done);
         };
-        observed.set = statuses.newer(key, observed.set);
+        observed.set = statuses.newer(key, observed.set)?;
         observed.refused = self.executor.refusals.of(key);
         let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
         let size = plan_size(observed.pods.len(), replicas);
-        let mut plan = decide(size, || plan(&observed, Timestamp::now()));
+        let mut plan = decide(size, || plan(&observed, Timestamp::now()))?;
         let late = match plan.status_urgency(&observed.set) {
             Some(urgency) => pacing.wait(key, urgency),
             None => {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use controller_framework::{Cache, Index};
+use controller_framework::{Cache, Index, object_key};
 use controller_planners::stateful_set::{self, Observed, identity};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use object_model::ObjectKey;
+use object_model::{IncompleteMetadata, ObjectKey};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -43,15 +44,17 @@ impl Observer {
             && self.claims.wait_synced().await
     }
 
-    pub fn observe(&self, key: &ObjectKey) -> Option<Observed> {
-        let set = self.sets.get_key(key)?;
-        let uid = set.metadata.uid.clone().unwrap_or_default();
-        let terms = [owned_by(&uid), named(&key.namespace, &key.name)];
+    /// `None` if the set does not exist.
+    pub fn observe(&self, key: &ObjectKey) -> Result<Option<Observed>, IncompleteMetadata> {
+        let Some(set) = self.sets.get_key(key) else {
+            return Ok(None);
+        };
+        let uid = set.metadata.object_uid()?;
+        let terms = [owned_by(uid.as_str()), named(&key.namespace, &key.name)];
         let [mut pods, with_its_name] = terms.each_ref().map(|term| self.pods_by.get(term));
         let is_owned = |pod: &PodView| {
-            pod.controller
-                .as_ref()
-                .is_some_and(|owner| *owner.uid == *uid)
+            let owner = pod.controller.as_ref();
+            owner.is_some_and(|owner| uid == *owner.uid)
         };
         // Most pods have both terms.
         let owned = pods.len();
@@ -78,16 +81,16 @@ impl Observer {
         {
             let term = named(&key.namespace, &format!("{template}-{}", key.name));
             for claim in self.claims_by.get(&term) {
-                claims.insert(claim.metadata.name.clone().unwrap_or_default(), claim);
+                claims.insert(claim.metadata.object_name()?.to_owned(), claim);
             }
         }
-        Some(Observed {
+        Ok(Some(Observed {
             set,
             pods,
             revisions: revisions.into_values().collect(),
             claims,
             refused: Vec::new(),
-        })
+        }))
     }
 
     /// Whether the numbers in a set's status decide the revisions of its new pods (statefulset.md 5.9).
@@ -107,21 +110,21 @@ impl Observer {
         let owner = object.controller.as_ref();
         let owner = owner.filter(|owner| owner.kind == identity::KIND);
         let owner = owner.map(|owner| owner.name);
-        let mut names: Vec<&str> = owner.into_iter().chain([stem(object.name)]).collect();
+        let mut names: Vec<&str> = owner.into_iter().chain([stem(&object.key.name)]).collect();
         names.dedup();
         names
             .into_iter()
-            .map(|name| ObjectKey::new(object.namespace, name))
+            .map(|name| ObjectKey::new(object.key.namespace.clone(), name))
             .filter(|key| self.sets.get_key(key).is_some())
             .collect()
     }
 
     /// The sets whose claim templates may have created a claim of that name.
     pub fn sets_of_claim(&self, claim: &PersistentVolumeClaim) -> Vec<ObjectKey> {
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        let stem = stem(claim.metadata.name.as_deref().unwrap_or_default());
+        let ObjectKey { namespace, name } = object_key(claim);
+        let stem = stem(&name);
         stem.match_indices('-')
-            .map(|(at, _)| ObjectKey::new(namespace, &stem[at + 1..]))
+            .map(|(at, _)| ObjectKey::new(namespace.clone(), &stem[at + 1..]))
             .filter(|key| self.sets.get_key(key).is_some())
             .collect()
     }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube_api_client::Api;
 use kube_api_client::guarded_writes::{Delete, delete};
 use object_model::ObjectKey;
+use resource_kinds::MetadataIdentity;
 use resource_kinds::bootstrap_token::{NAMESPACE, TYPE};
 
 use crate::Context;
@@ -63,10 +64,11 @@ impl controller_framework::Controller for TokenCleaner {
                 Ok(ReconcileResult::RequeueAfter(wait))
             }
             TokenPlan::Delete => {
+                let identity = secret.metadata.identity();
+                let identity = identity.map_err(|error| Error(error.into()))?;
                 let how = Delete {
-                    uid: secret.metadata.uid.clone(),
-                    resource_version: secret.metadata.resource_version.clone(),
-                    ..Delete::default()
+                    resource_version: Some(identity.version),
+                    ..Delete::of_uid(identity.uid)
                 };
                 delete(&self.api, &key.name, how).await.map_err(Error)?;
                 Ok(ReconcileResult::Done)

@@ -119,7 +119,7 @@ impl controller_framework::Controller for VolumeMoves {
                 VolumeMoveStep::DeletePod(user) => {
                     let namespace = claim_of(&volume).0;
                     let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-                    delete(&pods, &user.name, Delete::of_uid(user.uid.as_str())).await?;
+                    delete(&pods, &user.name, Delete::of_uid(user.uid.clone())).await?;
                 }
             }
         }

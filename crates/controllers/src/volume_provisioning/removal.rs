@@ -70,7 +70,7 @@ impl Provisioner {
                 Ok(()) => {
                     self.remove_finalizer(&api, &volume).await?;
                     let uid = volume.metadata.object_uid()?;
-                    delete(&api, name, Delete::of_uid(uid.as_str())).await?;
+                    delete(&api, name, Delete::of_uid(uid.clone())).await?;
                     tracing::info!(volume = name, "volume removed");
                     Ok(())
                 }

@@ -274,7 +274,8 @@ impl VolumeReplications {
         for pod in pods_beside(&self.context.client, volume).await? {
             let is_astray = uses(&pod, claim) && pod.node.as_deref() != Some(&record.primary);
             if is_astray && pod.controller.is_some() && !pod.is_deleting() {
-                delete(&api, &pod.name, Delete::of_uid(&*pod.uid)).await?;
+                let uid = pod.object_uid().map_err(kube_api_client::Error::from)?;
+                delete(&api, &pod.name, Delete::of_uid(uid)).await?;
             }
         }
         Ok(())

@@ -128,7 +128,7 @@ impl Executor {
                 patch_content(&contents, content, mark).await?;
                 let name = content.metadata.object_name()?;
                 let uid = content.metadata.object_uid()?;
-                delete(&contents, name, Delete::of_uid(uid.as_str())).await?;
+                delete(&contents, name, Delete::of_uid(uid.clone())).await?;
             }
         }
         Ok(())

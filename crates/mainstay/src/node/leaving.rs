@@ -13,6 +13,7 @@ use kube_api_client::Api;
 use kube_api_client::guarded_writes::{Delete, delete, found};
 use node_drain::PodDrain;
 use node_membership::{Membership, MembershipStore, forget_network};
+use resource_kinds::MetadataIdentity;
 
 use crate::settings::{DataDirectory, ServerArguments};
 use crate::token;
@@ -69,8 +70,14 @@ pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
         };
         drain.run(&server).await?;
         block_in_place(|| stop_agent(data))?;
-        let uid = node.metadata.uid.clone().unwrap_or_default();
-        let deleted = delete(&nodes, name, Delete::of_uid(uid)).await;
+        let uid = node
+            .metadata
+            .object_uid()
+            .map_err(kube_api_client::Error::from);
+        let deleted = match uid {
+            Ok(uid) => delete(&nodes, name, Delete::of_uid(uid)).await,
+            Err(error) => Err(error),
+        };
         deleted.map_err(|error| server.explain(error))?;
         say(&format!("node {name} deleted"));
     } else {

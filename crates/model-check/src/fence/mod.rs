@@ -365,23 +365,7 @@ impl Model for FenceModel {
         if node.agent && node.linked && node.knows_pod && !state.pod {
             actions.push(FenceStep::HearOfPod);
         }
-        for (at, observer) in state.observers.iter().enumerate() {
-            if observer.leads && observer.seen != state.lease {
-                actions.push(FenceStep::Watch(at));
-            }
-            if observer.leads && observer.take.is_none() && !observer.delete {
-                actions.push(FenceStep::Decide(at));
-                if !state.registered {
-                    actions.push(FenceStep::Collect(at));
-                }
-            }
-            if observer.take.is_some() {
-                actions.push(FenceStep::Take(at));
-            }
-            if observer.delete {
-                actions.push(FenceStep::Delete(at));
-            }
-        }
+        observer_steps(state, actions);
         if budget.takeovers > 0 {
             actions.push(FenceStep::TakeOver { continues: false });
             actions.push(FenceStep::TakeOver { continues: true });
@@ -540,5 +524,25 @@ pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Explor
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
         violation,
+    }
+}
+
+fn observer_steps(state: &FenceState, actions: &mut Vec<FenceStep>) {
+    for (at, observer) in state.observers.iter().enumerate() {
+        if observer.leads && observer.seen != state.lease {
+            actions.push(FenceStep::Watch(at));
+        }
+        if observer.leads && observer.take.is_none() && !observer.delete {
+            actions.push(FenceStep::Decide(at));
+            if !state.registered {
+                actions.push(FenceStep::Collect(at));
+            }
+        }
+        if observer.take.is_some() {
+            actions.push(FenceStep::Take(at));
+        }
+        if observer.delete {
+            actions.push(FenceStep::Delete(at));
+        }
     }
 }

@@ -167,7 +167,7 @@ pub async fn write(client: &Client, pod: &PodIdentity, difference: Value) -> Sta
 /// Deletes the object of a pod after the node has cleaned up the pod.
 pub async fn remove(client: &Client, pod: &PodIdentity) -> Result<(), StatusWriteError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), pod.namespace());
-    let how = Delete::of_uid(pod.uid.as_str()).at_once();
+    let how = Delete::of_uid(pod.uid.clone()).at_once();
     match tokio::time::timeout(REQUEST_TIMEOUT, delete(&api, pod.name(), how)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.into()),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use controller_framework::{Identity, Object, ObjectChange};
+use controller_framework::{Object, ObjectChange, object_key};
 use object_model::ObjectKey;
 use pod_placement::{ClusterView, PlacementDecision, place};
 use resource_kinds::pod_view::{PodView, Text};
@@ -168,12 +168,12 @@ fn keep_sorted<K: Object>(objects: &mut Vec<Arc<K>>, change: &ObjectChange<K>) {
 }
 
 fn name<K: Object>(object: &K) -> String {
-    Identity::of(object).name.to_owned()
+    object_key(object).name.to_string()
 }
 
 fn namespace_and_name<K: Object>(object: &K) -> (String, String) {
-    let identity = Identity::of(object);
-    (identity.namespace.to_owned(), identity.name.to_owned())
+    let key = object_key(object);
+    (key.namespace.to_string(), key.name.to_string())
 }
 
 #[cfg(test)]

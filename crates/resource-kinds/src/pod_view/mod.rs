@@ -15,8 +15,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ObjectReference, Pod, PodSpec};
-use object_model::ObjectKey;
-use object_model::Quantity;
+use object_model::{IncompleteMetadata, ObjectKey, Quantity, ResourceVersion, Uid};
 
 pub use sharing::Sharing;
 
@@ -205,6 +204,16 @@ impl PodView {
     /// The key of the pod, which shares the texts of the view.
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(self.namespace.clone(), self.name.clone())
+    }
+
+    /// The UID, which shares the text of the view.
+    pub fn object_uid(&self) -> Result<Uid, IncompleteMetadata> {
+        Uid::try_from(self.uid.clone())
+    }
+
+    /// The version of the pod from which the view was created.
+    pub fn object_version(&self) -> Result<ResourceVersion, IncompleteMetadata> {
+        self.resource_version.parse()
     }
 
     /// Whether the pod is being deleted.

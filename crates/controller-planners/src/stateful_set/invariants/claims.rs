@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::super::claims;
 use super::super::identity;
 use super::super::member::Member;
-use super::super::observed::{ParsedSet, Retention};
+use super::super::observed::{ClaimState, ParsedSet, Retention};
 use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 
 /// Claims are created once, with names of desired pods, and are owned only if the policy demands their deletion;
@@ -66,10 +66,11 @@ fn foreign<'o>(
     ordinal: i64,
     owners: &'o [OwnerReference],
 ) -> Vec<&'o OwnerReference> {
-    let pod = member(world, ordinal).map(Member::uid);
+    let pod = member(world, ordinal);
+    let is_pod = |owner: &OwnerReference| pod.is_some_and(|pod| pod.is_owner(owner));
     let others = owners
         .iter()
-        .filter(|owner| owner.uid != world.spec.uid && Some(owner.uid.as_str()) != pod);
+        .filter(|owner| !world.spec.is_owner(owner) && !is_pod(owner));
     others.collect()
 }
 
@@ -82,14 +83,14 @@ fn owners_are_allowed(
     owners: Option<&[OwnerReference]>,
     violations: &mut Vec<String>,
 ) {
-    let pod = member(world, ordinal).map(Member::uid);
+    let pod = member(world, ordinal);
     for owner in owners.unwrap_or_default() {
         let surplus = !world.spec.in_range(ordinal);
         let allowed = match owner.kind.as_str() {
-            "Pod" if Some(owner.uid.as_str()) == pod => {
+            "Pod" if pod.is_some_and(|pod| pod.is_owner(owner)) => {
                 surplus && world.spec.when_scaled == Retention::Delete
             }
-            identity::KIND if owner.uid == world.spec.uid => {
+            identity::KIND if world.spec.is_owner(owner) => {
                 world.spec.when_deleted == Retention::Delete
             }
             _ => owners_of(world, claim).contains(owner),
@@ -132,12 +133,12 @@ pub(super) fn survive_deletions(
             let owners = corrected.unwrap_or_else(|| owners_of(world, &name));
             // A claim of a predecessor is about to be deleted and is not changed (2.16).
             let stale = owners.iter().any(|owner| {
-                (owner.kind == "Pod" && owner.uid != member.uid() && owner.name == member.name())
+                (owner.kind == "Pod" && !member.is_owner(owner) && owner.name == member.name())
                     || (owner.kind == identity::KIND
-                        && owner.uid != world.spec.uid
+                        && !world.spec.is_owner(owner)
                         && owner.name == world.spec.name)
             });
-            if !stale && owners.iter().any(|owner| owner.uid == member.uid()) {
+            if !stale && owners.iter().any(|owner| member.is_owner(owner)) {
                 violations.push(format!("claim {name} would go with pod {}", member.name()));
             }
         }
@@ -156,11 +157,11 @@ pub(super) fn are_given_as_said(
     }
     let when_deleted = world.spec.when_deleted == Retention::Delete;
     let when_scaled = world.spec.when_scaled == Retention::Delete;
-    for ((ordinal, _), (name, _)) in &world.claims {
+    for ((ordinal, _), ClaimState { name, .. }) in &world.claims {
         let owners = owners_afterwards(world, plan, name);
-        let pod = member(world, *ordinal).map(Member::uid);
-        let ours = |owner: &OwnerReference| owner.uid == world.spec.uid;
-        let of_pod = |owner: &OwnerReference| Some(owner.uid.as_str()) == pod;
+        let pod = member(world, *ordinal);
+        let ours = |owner: &OwnerReference| world.spec.is_owner(owner);
+        let of_pod = |owner: &OwnerReference| pod.is_some_and(|pod| pod.is_owner(owner));
         let other = |owner: &&OwnerReference| !ours(owner) && !of_pod(owner);
         // A claim of a predecessor (2.16) or of another controller is not changed.
         let pod_name = identity::pod_name(world.spec.name, *ordinal);

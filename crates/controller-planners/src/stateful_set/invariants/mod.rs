@@ -11,6 +11,7 @@ mod status;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use object_model::Uid;
 
 use crate::ownership::controller;
 
@@ -33,7 +34,10 @@ struct Facts<'f, 'w> {
 
 /// The rules that a plan violates; empty if the plan violates no rule.
 pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -> Vec<String> {
-    let world = ParsedSet::of(observed, now);
+    let world = match ParsedSet::of(observed, now) {
+        Ok(world) => world,
+        Err(error) => return vec![error.to_string()],
+    };
     let names = deleted(plan);
     let is_deleted = |member: &&Member<'_>| names.iter().any(|(name, _)| *name == member.name());
     let facts = Facts {
@@ -44,7 +48,6 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
         deleted: world.all().filter(is_deleted).collect(),
     };
     let mut found = Vec::new();
-    writes_say_which_object(plan, &mut found);
     pods::names_are_free(&facts, &mut found);
     pods::deletions_are_justified(&facts, &mut found);
     pods::revisions_are_right(&facts, &mut found);
@@ -71,8 +74,9 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
 
 /// Whether there is a healthy pod of an allowed revision for each ordinal, and no other pod.
 pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
-    let world = ParsedSet::of(observed, now);
-    world.spec.deleting || at_goal(&world, update_revision(&world).as_deref())
+    ParsedSet::of(observed, now).is_ok_and(|world| {
+        world.spec.deleting || at_goal(&world, update_revision(&world).as_deref())
+    })
 }
 
 fn at_goal(world: &ParsedSet<'_>, update: Option<&str>) -> bool {
@@ -109,7 +113,7 @@ fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
         .iter()
         .filter(|revision| {
             let owner = controller(revision.metadata.owner_references.as_deref());
-            owner.is_none_or(|owner| owner.uid == world.spec.uid)
+            owner.is_none_or(|owner| world.spec.is_owner(owner))
         })
         .filter(|revision| revision.data.as_ref().is_some_and(|data| same(&data.0)))
         .collect();
@@ -138,37 +142,14 @@ fn created(plan: &StatefulSetPlan) -> Vec<&Pod> {
     pods
 }
 
-fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &str)> {
+fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &Uid)> {
     let mut pods = Vec::new();
     for action in plan.actions() {
         if let StatefulSetAction::DeletePod { name, uid } = action {
-            pods.push((name.as_str(), uid.as_str()));
+            pods.push((name.as_str(), uid));
         }
     }
     pods
-}
-
-/// Each write names its object by UID: without a UID a write might change a successor of the same name.
-fn writes_say_which_object(plan: &StatefulSetPlan, violations: &mut Vec<String>) {
-    for action in plan.actions() {
-        let (name, uid) = match action {
-            StatefulSetAction::AdoptRevision { name, uid }
-            | StatefulSetAction::AdoptPod { name, uid }
-            | StatefulSetAction::ReleasePod { name, uid }
-            | StatefulSetAction::RenumberRevision { name, uid, .. }
-            | StatefulSetAction::DeleteRevision { name, uid }
-            | StatefulSetAction::SetClaimOwners { name, uid, .. }
-            | StatefulSetAction::LabelPod { name, uid, .. }
-            | StatefulSetAction::DeletePod { name, uid } => (name, uid),
-            StatefulSetAction::ConfirmSet
-            | StatefulSetAction::CreateRevision(_)
-            | StatefulSetAction::CreateClaim(_)
-            | StatefulSetAction::CreatePod(_) => continue,
-        };
-        if uid.is_empty() {
-            violations.push(format!("a write to {name} does not say to which one"));
-        }
-    }
 }
 
 /// Each pod that is not in its desired state is changed, or there is a reason why it is not changed.

@@ -50,7 +50,7 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Ve
             violations.push(format!("{name} is deleted and is not of the set"));
             continue;
         };
-        if member.uid() != uid || member.terminating {
+        if member.uid != *uid || member.terminating {
             violations.push(format!("{name} is deleted twice or under another uid"));
         }
         if !world.spec.in_range(member.ordinal) || member.phase == Phase::Ended {

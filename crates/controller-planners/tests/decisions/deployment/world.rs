@@ -26,7 +26,8 @@ pub fn brief(action: &DeploymentAction) -> String {
         }
         DeploymentAction::UpdateSet {
             name,
-            replicas: (from, to),
+            old_replicas: from,
+            new_replicas: to,
             ..
         } => format!("scale {name} {from}→{to}"),
         DeploymentAction::DeleteSet { name, .. } => format!("delete {name}"),
@@ -92,7 +93,7 @@ impl World {
     }
 
     pub fn plan(&self) -> DeploymentPlan {
-        plan(&self.observed, self.now)
+        plan(&self.observed, self.now).unwrap()
     }
 
     /// The ReplicaSet that the next plan creates.
@@ -148,8 +149,8 @@ impl World {
             DeploymentAction::CreateSet(set) => self.add(*set),
             DeploymentAction::UpdateSet {
                 name,
-                resource_version,
-                replicas,
+                version: observed_version,
+                new_replicas,
                 annotations,
                 ..
             } => {
@@ -160,9 +161,12 @@ impl World {
                     .map(Arc::make_mut)
                     .find(|set| set.metadata.name.as_ref() == Some(&name))
                     .unwrap();
-                assert_eq!(set.metadata.resource_version, Some(resource_version));
+                assert_eq!(
+                    set.metadata.resource_version,
+                    Some(observed_version.to_string())
+                );
                 set.metadata.resource_version = Some(version);
-                set.spec.as_mut().unwrap().replicas = Some(replicas.1);
+                set.spec.as_mut().unwrap().replicas = Some(new_replicas);
                 set.metadata
                     .annotations
                     .get_or_insert_default()

@@ -22,7 +22,7 @@ fn each_situation_has_the_plan_that_the_specification_asks_for() {
         let text = std::fs::read_to_string(&file).unwrap();
         let (situation, expected) = text.split_once("---\n").unwrap_or((&text, ""));
         let observed = parse(situation);
-        let plan = plan(&observed, now());
+        let plan = plan(&observed, now()).unwrap();
         let broken = invariants::violations(&observed, &plan, now());
         assert!(broken.is_empty(), "{}: {broken:?}", file.display());
         let planned = describe(&plan) + "\n";

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use controller_planners::stateful_set::{
-    Observed, Refused, StatefulSetAction, StatefulSetPlan, identity, revisions,
+    ActionKind, ActionTarget, Observed, Refused, StatefulSetAction, StatefulSetPlan, identity,
+    revisions,
 };
 use jiff::{SignedDuration, Timestamp};
 use json_tree::{Value, json};
@@ -125,8 +126,12 @@ pub fn parse(text: &str) -> Observed {
             // `refused create pod web-0: exceeded quota`
             "refused" => {
                 let (action, message) = line[kind.len() + 1..].split_once(": ").unwrap();
+                let pod = action.strip_prefix("create pod ").unwrap();
                 observed.refused.push(Refused {
-                    action: action.to_owned(),
+                    action: ActionTarget {
+                        kind: ActionKind::CreatePod,
+                        name: pod.to_owned(),
+                    },
                     message: message.to_owned(),
                 });
             }

@@ -78,7 +78,7 @@ proptest! {
             status.replicas = -3;
             status.current_replicas = Some(i32::MAX);
         }
-        let plan = plan(&observed, now());
+        let plan = plan(&observed, now()).unwrap();
         let broken = invariants::violations(&observed, &plan, now());
         prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
     }

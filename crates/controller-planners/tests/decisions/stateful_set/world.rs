@@ -77,7 +77,7 @@ impl World {
     /// Plans once and executes the plan.
     pub fn step(&mut self) -> StatefulSetPlan {
         let observed = self.observed();
-        let plan = plan(&observed, self.now);
+        let plan = plan(&observed, self.now).unwrap();
         let broken = invariants::violations(&observed, &plan, self.now);
         assert!(
             broken.is_empty(),
@@ -127,7 +127,8 @@ impl World {
         match action {
             StatefulSetAction::ConfirmSet => {}
             StatefulSetAction::AdoptPod { name, .. } => {
-                let owner = controller_planners::stateful_set::identity::owner_reference(&self.set);
+                let owner = controller_planners::stateful_set::identity::owner_reference(&self.set)
+                    .unwrap();
                 let pod = self.pods.get_mut(name).unwrap();
                 pod.metadata
                     .owner_references
@@ -138,7 +139,8 @@ impl World {
                 self.pods.get_mut(name).unwrap().metadata.owner_references = None;
             }
             StatefulSetAction::AdoptRevision { name, .. } => {
-                let owner = controller_planners::stateful_set::identity::owner_reference(&self.set);
+                let owner = controller_planners::stateful_set::identity::owner_reference(&self.set)
+                    .unwrap();
                 let revision = self.revisions.get_mut(name).unwrap();
                 revision.metadata.owner_references = Some(vec![owner]);
             }
@@ -157,6 +159,7 @@ impl World {
             StatefulSetAction::CreateClaim(claim) => {
                 let mut claim = (**claim).clone();
                 claim.metadata.uid = self.uid();
+                claim.metadata.resource_version = Some("1".to_owned());
                 let name = claim.metadata.name.clone().unwrap();
                 assert!(self.claims.insert(name, claim).is_none());
             }
@@ -183,7 +186,7 @@ impl World {
             }
             StatefulSetAction::DeletePod { name, uid } => {
                 let pod = self.pods.get_mut(name).unwrap();
-                assert_eq!(pod.metadata.uid.as_ref(), Some(uid));
+                assert_eq!(pod.metadata.uid.as_deref(), Some(uid.as_str()));
                 pod.metadata.deletion_timestamp = Some(Time(self.now));
                 self.log.push(format!("-{name}"));
             }
