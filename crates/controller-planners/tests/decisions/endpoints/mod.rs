@@ -81,13 +81,9 @@ fn apply(observed: &mut Observed, plan: EndpointsPlan) {
         });
     }
     for slice in plan.update {
-        let present = observed
-            .slices
-            .iter_mut()
-            .chain(&mut observed.mirrored)
-            .find(|other| other.metadata.name == slice.metadata.name)
-            .unwrap();
-        *present = Arc::new(slice);
+        let mut stored = observed.slices.iter_mut().chain(&mut observed.mirrored);
+        let present = stored.find(|other| other.metadata.name == slice.metadata.name);
+        *present.unwrap() = Arc::new(slice);
     }
     for mut slice in plan.create {
         let manager = &slice.metadata.labels.as_ref().unwrap()[labels::SLICE_MANAGED_BY];
@@ -101,7 +97,8 @@ fn apply(observed: &mut Observed, plan: EndpointsPlan) {
         slices.push(Arc::new(slice));
     }
     match plan.endpoints {
-        Some(EndpointsWrite::Create(endpoints) | EndpointsWrite::Update(endpoints)) => {
+        Some(EndpointsWrite::Create(mut endpoints) | EndpointsWrite::Update(mut endpoints)) => {
+            endpoints.metadata.uid = Some("uid-endpoints".to_owned());
             observed.endpoints = Some(Arc::from(endpoints));
         }
         Some(EndpointsWrite::Delete(_)) => observed.endpoints = None,
