@@ -117,7 +117,7 @@ mod tests {
         DeviceSelector::compile(source)?.selects("dra.example.com", &device)
     }
 
-    /// findings C16
+    /// findings C46
     #[test]
     fn a_device_is_selected_by_what_its_driver_says_of_it() {
         for yes in [
@@ -140,7 +140,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C46
     #[test]
     fn what_a_device_does_not_have_is_an_error() {
         assert!(says("device.attributes['dra.example.com'].missing == 1").is_err());

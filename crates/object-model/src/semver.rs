@@ -87,7 +87,7 @@ impl Ord for Semver {
 mod tests {
     use super::*;
 
-    /// findings C16
+    /// findings C47
     #[test]
     fn only_versions_of_semver_org_are_versions() {
         for (text, good) in [
@@ -106,7 +106,7 @@ mod tests {
         }
     }
 
-    /// findings C16: the order of the example in the specification.
+    /// findings C47: the order of the example in the specification.
     #[test]
     fn versions_have_an_order() {
         let order = [

@@ -285,7 +285,7 @@ mod tests {
         existing
     }
 
-    /// findings C16: a suggested object that a user has changed keeps its spec.
+    /// findings C51: a suggested object that a user has changed keeps its spec.
     #[test]
     fn suggested_objects_are_kept_until_somebody_changes_them() {
         let default = level("workload-low");
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(right["spec"], default["spec"]);
     }
 
-    /// findings C16: mandatory objects are corrected, except for the shares of the exempt level.
+    /// findings C51: mandatory objects are corrected, except for the shares of the exempt level.
     #[test]
     fn mandatory_objects_are_kept_whatever_is_said() {
         let default = level("catch-all");
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(put_right(&changed, &default, true), None);
     }
 
-    /// findings C16: the condition `Dangling`.
+    /// findings C51: the condition `Dangling`.
     #[test]
     fn a_schema_is_told_whether_its_level_is_there() {
         let schema = json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}});

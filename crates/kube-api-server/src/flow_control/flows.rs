@@ -177,7 +177,7 @@ mod tests {
         }})
     }
 
-    /// findings C16: `system:masters` is exempt, whatever the stored objects.
+    /// findings C53: `system:masters` is exempt, whatever the stored objects.
     #[test]
     fn mandatory_schemas_are_in_force_without_being_stored() {
         let all = [schema("a", "catch-all", 2), schema("dangling", "none", 2)];
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(matching.schema.name, "catch-all");
     }
 
-    /// findings C16
+    /// findings C54
     #[test]
     fn counts_go_on_when_something_else_changes() {
         let all = [schema("a", "catch-all", 2)];

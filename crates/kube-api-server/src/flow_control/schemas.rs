@@ -239,7 +239,7 @@ mod tests {
         schemas
     }
 
-    /// findings C16: the default schemas, as the documentation describes them.
+    /// findings C53: the default schemas, as the documentation describes them.
     #[test]
     fn requests_find_the_default_schemas() {
         let schemas = defaults();
@@ -373,7 +373,7 @@ mod tests {
         Schema::read(&json!({"metadata": {"name": "s"}, "spec": spec})).unwrap()
     }
 
-    /// findings C16: subjects match by user, group and service account.
+    /// findings C53: subjects match by user, group and service account.
     #[test]
     fn subjects_are_users_groups_and_accounts() {
         let matches = |subject: Value, user: &str, groups: &[&str]| {
@@ -407,7 +407,7 @@ mod tests {
         assert!(Schema::read(&broken).is_none());
     }
 
-    /// findings C16: groups, sub-resources and namespaces.
+    /// findings C53: groups, sub-resources and namespaces.
     #[test]
     fn resource_rules_match_by_verb_group_resource_and_namespace() {
         let everybody = json!([{"kind": "User", "user": {"name": "*"}}]);
@@ -444,7 +444,7 @@ mod tests {
         ));
     }
 
-    /// findings C16: a path matches the paths below it.
+    /// findings C53: a path matches the paths below it.
     #[test]
     fn path_rules_match_what_is_below() {
         let matches = |one: &str, request: &str| {
@@ -468,7 +468,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C53
     #[test]
     fn schemas_are_asked_by_precedence_and_then_by_name() {
         let names: Vec<String> = defaults().into_iter().map(|schema| schema.name).collect();

@@ -96,7 +96,7 @@ mod tests {
         unprepared(&pod, &found, &drivers)
     }
 
-    /// findings C16
+    /// findings C50
     #[test]
     fn a_pod_waits_for_devices_that_nobody_prepares() {
         let allocation = json!({"devices": {"results": [{"request": "r", "driver": "d.example.com",
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(said(whole, &["d.example.com"]), None);
     }
 
-    /// findings C16
+    /// findings C50
     #[test]
     fn a_claim_of_a_template_is_waited_for() {
         let pod = |status: Value| -> Pod {

@@ -87,7 +87,7 @@ mod tests {
     use super::super::testing::{Objects, request};
     use super::*;
 
-    /// findings C16
+    /// findings C45
     #[test]
     fn only_a_namespace_with_the_label_has_administrative_access() {
         let plain = json!({"metadata": {"name": "d"}});
@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C45
     #[test]
     fn access_that_was_given_stays() {
         let claim = json!({"status": {"allocation": {"devices": {"results": [

@@ -288,7 +288,7 @@ mod tests {
             "limitResponse": {"type": "Queue", "queuing": queuing}}})
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn a_level_gets_defaults() {
         let level = object("a", queues(json!({"queues": 0})));
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(LEVEL.validate_create(&zero), []);
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn a_level_is_exempt_or_limited() {
         assert_eq!(
@@ -346,7 +346,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn a_hand_is_smaller_than_the_deck_and_the_hash() {
         let at = "spec.limited.limitResponse.queuing";
@@ -376,7 +376,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C51
     #[test]
     fn default_levels_are_complete_and_the_mandatory_ones_fixed() {
         let all = mandatory().into_iter().chain(suggested());
@@ -403,7 +403,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C51
     #[test]
     fn a_row_shows_the_queues() {
         let row = LEVEL.row(&object("a", queues(json!({}))), Timestamp::UNIX_EPOCH);

@@ -251,7 +251,7 @@ mod tests {
         json!({"name": "a", "exactly": request})
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn one_device_is_asked_for_unless_it_is_said_otherwise() {
         let mut spec = json!({"devices": {"requests": [exactly(json!({})),
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(requests[2]["exactly"]["count"], Value::Null);
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn a_request_is_complete() {
         assert_eq!(one(exactly(json!({}))), [""; 0]);
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn lists_are_bounded_and_without_repeats() {
         let many: Vec<Value> = (0..33).map(|_| exactly(json!({}))).collect();
@@ -323,7 +323,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn constraints_and_configuration_name_requests_of_the_claim() {
         let claim = json!({"requests": [{"name": "a", "firstAvailable": [{"name": "b",

@@ -252,7 +252,7 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    /// findings C16
+    /// findings C44
     #[test]
     fn an_allocation_is_for_requests_of_the_claim_and_stays() {
         let good = json!({"allocation": allocation()});
@@ -267,7 +267,7 @@ mod tests {
         assert!(check(bad, good)[0].ends_with("field is immutable"));
     }
 
-    /// findings C16
+    /// findings C44
     #[test]
     fn only_an_allocated_claim_is_reserved() {
         let user = json!({"resource": "pods", "name": "a", "uid": "u"});
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(validate(&going, &claim(status)), []);
     }
 
-    /// findings C16
+    /// findings C44
     #[test]
     fn drivers_speak_of_devices_of_the_claim() {
         let device_report = |device: &str| {

@@ -384,7 +384,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C42
     #[test]
     fn amounts_of_devices_become_canonical_and_configuration_stays() {
         let slice = json!({"spec": {"driver": "d", "pool": {"name": "p", "generation": 0,
