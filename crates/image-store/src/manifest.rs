@@ -328,7 +328,10 @@ pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, String> {
 
 fn bounded<T>(what: &str, entries: &str, list: Option<&[T]>) -> Result<(), String> {
     match list.is_some_and(|list| list.len() > ENTRIES_MAX) {
-        true => Err(format!("the {what} has more than {ENTRIES_MAX} {entries}")),
+        true => {
+            cov_mark::hit!(findings_2_s38_lists);
+            Err(format!("the {what} has more than {ENTRIES_MAX} {entries}"))
+        }
         false => Ok(()),
     }
 }
@@ -419,6 +422,7 @@ mod tests {
     // findings-2 S38
     #[test]
     fn lists_have_a_bound() {
+        cov_mark::check!(findings_2_s38_lists);
         let list = |entry: &str, count| format!("[{}]", vec![entry; count].join(","));
         let manifest = |field: &str, count| {
             let text = format!(r#"{{"schemaVersion":2,"{field}":{}}}"#, list("{}", count));

@@ -324,7 +324,10 @@ fn can_provision(
     match provisions && allowed {
         false => Err(NO_MATCH),
         true if !has_room(claim, class, node, view) => Err(NO_ROOM),
-        true if has_refused(claim, node, view) => Err(REFUSED),
+        true if has_refused(claim, node, view) => {
+            cov_mark::hit!(findings_2_r30);
+            Err(REFUSED)
+        }
         true => Ok(()),
     }
 }

@@ -359,6 +359,7 @@ fn a_pod_says_what_it_waits_for() {
 /// findings C49: many devices that violate the constraints end the search, but do not block the scheduler.
 #[test]
 fn the_search_is_bounded() {
+    cov_mark::check!(findings_c49);
     let names: Vec<String> = (0..128).map(|n| format!("d{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let spec = json!({

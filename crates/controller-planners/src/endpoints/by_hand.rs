@@ -39,6 +39,7 @@ pub(super) fn plan(observed: &Observed, service: Option<&Service>, plan: &mut En
         let slices = present.remove(&group).unwrap_or_default();
         let existing = slices.first().copied();
         if let Some(endpoints) = endpoints {
+            cov_mark::hit!(findings_c20);
             write(endpoints, group.0, desired, existing, plan);
         }
         let surplus = slices.iter().skip(1);

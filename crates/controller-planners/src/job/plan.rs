@@ -161,7 +161,13 @@ pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<Pod
     };
     let of_nobody = |pod: &&Arc<PodView>| match &pod.controller {
         Some(owner) => *owner.kind == *JOB.1 && *owner.name == *name && Some(&*owner.uid) != uid,
-        None => job_of(pod) == Some(name) && !adoptable(pod),
+        None => {
+            let is_orphan = job_of(pod) == Some(name) && !adoptable(pod);
+            if is_orphan {
+                cov_mark::hit!(findings_c14);
+            }
+            is_orphan
+        }
     };
     let pods = pods.iter().filter(of_nobody);
     pods.filter_map(|pod| tracking::untrack(pod)).collect()

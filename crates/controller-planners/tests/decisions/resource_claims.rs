@@ -197,6 +197,7 @@ fn pods_that_are_over_do_not_keep_a_claim() {
 /// findings C48
 #[test]
 fn with_its_last_user_a_claim_gives_its_devices_back() {
+    cov_mark::check!(findings_c48);
     let claim = reserved(json!(["other", PROTECTION]), &["over-1"]);
     assert_eq!(
         plan_claim(&claim, seen),

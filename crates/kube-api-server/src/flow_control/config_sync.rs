@@ -166,6 +166,7 @@ fn put_right(there: &Value, default: &Value, mandatory: bool) -> Option<Value> {
         right["metadata"]["annotations"][AUTOUPDATE] = json!(automatic.to_string());
     }
     if automatic {
+        cov_mark::hit!(findings_c51);
         right["spec"] = default["spec"].clone();
         // Users may change the shares of the exempt level.
         if default["spec"]["type"] == "Exempt" && there["spec"]["exempt"].is_object() {
@@ -311,6 +312,7 @@ mod tests {
     /// findings C51: mandatory objects are corrected, except for the shares of the exempt level.
     #[test]
     fn mandatory_objects_are_kept_whatever_is_said() {
+        cov_mark::check!(findings_c51);
         let default = level("catch-all");
         let mut changed = default.clone();
         changed["metadata"]["annotations"][AUTOUPDATE] = json!("false");

@@ -113,6 +113,9 @@ impl<W> Seating<W> {
             ..
         } = self.bounds;
         let after = self.used.saturating_add(width);
+        if after > nominal && width <= spare {
+            cov_mark::hit!(findings_c54);
+        }
         let fits = self.borrows(width) <= spare && after <= nominal.saturating_add(borrowable);
         let has_any = nominal > 0 || spare.min(borrowable) > 0;
         after <= nominal || fits || (self.used == 0 && has_any)
@@ -166,6 +169,7 @@ impl<W> Seats<W> {
             return SeatDecision::Seated;
         }
         let Some(queues) = level.bounds.queues else {
+            cov_mark::hit!(findings_c55);
             return SeatDecision::NoSeat;
         };
         let length = |queue: &u32| level.queues.get(queue).map_or(0, VecDeque::len);
@@ -334,6 +338,7 @@ mod tests {
     /// findings C55: a level without queues rejects at once.
     #[test]
     fn without_queues_who_has_no_seat_is_refused() {
+        cov_mark::check!(findings_c55);
         let reject = SeatLimits {
             queues: None,
             ..bounds(2, 0, 0)
@@ -368,6 +373,7 @@ mod tests {
     /// findings C54: unused lendable seats are borrowed, and come back to their level.
     #[test]
     fn levels_borrow_what_others_do_not_use() {
+        cov_mark::check!(findings_c54);
         let mut seats = seats(&[("a", bounds(1, 0, 9)), ("b", bounds(4, 2, 0))]);
         for _ in 0..3 {
             assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);

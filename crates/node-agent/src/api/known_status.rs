@@ -51,7 +51,9 @@ impl<S> KnownStatus<S> {
             }
             _ => false,
         };
-        if !is_behind {
+        if is_behind {
+            cov_mark::hit!(findings_r18);
+        } else {
             self.status = status;
         }
         !is_behind
@@ -78,6 +80,7 @@ mod tests {
     // findings R18
     #[tokio::test(start_paused = true)]
     async fn the_newest_of_answer_and_watch_counts() {
+        cov_mark::check!(findings_r18);
         let mut known = KnownStatus::new("at first");
         assert!(known.watched(&pod("5"), "of others"));
         known.answered(&pod("7"), "own");

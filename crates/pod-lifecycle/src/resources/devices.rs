@@ -69,6 +69,7 @@ fn trouble(pod: &Pod, claim: &ResourceClaim, drivers: &BTreeSet<String>) -> Opti
     let missing = results
         .iter()
         .find(|result| !drivers.contains(&result.driver))?;
+    cov_mark::hit!(findings_c50);
     let driver = &missing.driver;
     Some(format!(
         "DRA driver {driver} is not registered: drivers of devices cannot register with this node"
@@ -99,6 +100,7 @@ mod tests {
     /// findings C50
     #[test]
     fn a_pod_waits_for_devices_that_nobody_prepares() {
+        cov_mark::check!(findings_c50);
         let allocation = json!({"devices": {"results": [{"request": "r", "driver": "d.example.com",
             "pool": "p", "device": "x"}]}});
         let whole = json!({"allocation": allocation, "reservedFor": [

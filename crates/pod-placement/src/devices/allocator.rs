@@ -198,6 +198,7 @@ impl<'s> Search<'s> {
     fn count(&mut self) -> Result<(), String> {
         self.tries += 1;
         if self.tries > TRIES_MAX {
+            cov_mark::hit!(findings_c49);
             return Err(format!(
                 "{CANNOT}: no answer after {TRIES_MAX} devices were tried"
             ));

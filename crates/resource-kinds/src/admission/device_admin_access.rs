@@ -49,6 +49,7 @@ impl Admission for DeviceAdminAccess {
         if label == Some(true) {
             return Ok(());
         }
+        cov_mark::hit!(findings_c45);
         let why = format!(
             "admin access to devices requires the `{ADMIN_ACCESS_LABEL}: true` label on the \
              containing namespace"
@@ -90,6 +91,7 @@ mod tests {
     /// findings C45
     #[test]
     fn only_a_namespace_with_the_label_has_administrative_access() {
+        cov_mark::check!(findings_c45);
         let plain = json!({"metadata": {"name": "d"}});
         let labelled = json!({"metadata": {"name": "d", "labels": {ADMIN_ACCESS_LABEL: "true"}}});
         let spec = json!({"devices": {"requests": [{"name": "a", "exactly": {

@@ -47,9 +47,12 @@ pub(crate) fn check_destination(wanted: &Mount) -> Result<(), String> {
     }
     match is_guarded(&destination) {
         false => Ok(()),
-        true => Err(format!(
-            "{destination:?} cannot be mounted because it is inside /proc"
-        )),
+        true => {
+            cov_mark::hit!(findings_s31);
+            Err(format!(
+                "{destination:?} cannot be mounted because it is inside /proc"
+            ))
+        }
     }
 }
 
@@ -129,6 +132,7 @@ mod tests {
     /// findings S31
     #[test]
     fn volumes_are_not_mounted_over_proc() {
+        cov_mark::check!(findings_s31);
         for to in [
             "/proc",
             "/proc/",

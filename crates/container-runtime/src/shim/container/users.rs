@@ -63,6 +63,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
     groups.sort_unstable();
     groups.dedup();
     if groups.len() > GROUPS_MAX {
+        cov_mark::hit!(findings_2_i1);
         return Err(format!(
             "the user has {} groups, and the kernel gives a process {GROUPS_MAX} at most",
             groups.len()
@@ -83,9 +84,12 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<User
 pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>) -> Result<(), String> {
     match ids.into_iter().find(|id| **id > ID_MAX) {
         None => Ok(()),
-        Some(id) => Err(format!(
-            "user or group {id}: uids and gids must be between 0 and {ID_MAX}"
-        )),
+        Some(id) => {
+            cov_mark::hit!(findings_s1);
+            Err(format!(
+                "user or group {id}: uids and gids must be between 0 and {ID_MAX}"
+            ))
+        }
     }
 }
 
@@ -202,6 +206,7 @@ mod tests {
     /// findings S1: the kernel treats the id 4294967295 as "unchanged", and the shim is root.
     #[test]
     fn no_way_leads_to_an_id_that_means_none() {
+        cov_mark::check!(findings_s1);
         for id in [2_147_483_648, u32::MAX] {
             let passwd = format!("evil:x:{id}:5::/:\nfellow:x:5:{id}::/:\nmember:x:6:6::/:\n");
             let group = format!("evil:x:{id}:member\n");
@@ -234,6 +239,7 @@ mod tests {
     /// findings-2 I1
     #[test]
     fn more_groups_than_the_kernel_has_are_refused() {
+        cov_mark::check!(findings_2_i1);
         let with = |groups: u32| UserSpec {
             gid: Some(1),
             supplementary_groups: (1..=groups).collect(),

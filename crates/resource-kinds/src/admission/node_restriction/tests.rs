@@ -68,6 +68,7 @@ fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
 // findings-2 S47
 #[test]
 fn a_node_creates_no_pods() {
+    cov_mark::check!(findings_2_s47);
     let mirror = json!({
         "metadata": {
             "name": "static-n1",
@@ -183,6 +184,8 @@ fn of_other_pods_a_node_changes_nothing() {
 
 #[test]
 fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
+    cov_mark::check!(findings_s10);
+    cov_mark::check!(findings_2_s37);
     // findings S10
     let node = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
     let plain = node("n1", json!({}));

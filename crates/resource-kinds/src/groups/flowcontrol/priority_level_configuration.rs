@@ -246,6 +246,7 @@ fn check_queuing(queuing: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         let text = format!("should not be greater than queues ({count})");
         errors.push(hand.invalid(text));
     } else if entropy_bits(count, size) > HASH_BITS {
+        cov_mark::hit!(findings_c52);
         let text = format!(
             "required entropy bits of deckSize {count} and handSize {size} should not be greater \
              than {HASH_BITS}"
@@ -349,6 +350,7 @@ mod tests {
     /// findings C52
     #[test]
     fn a_hand_is_smaller_than_the_deck_and_the_hash() {
+        cov_mark::check!(findings_c52);
         let at = "spec.limited.limitResponse.queuing";
         assert_eq!(
             refusals("a", queues(json!({"queues": 4}))),

@@ -56,6 +56,7 @@ pub(super) fn default(spec: &mut Value) {
 fn default_request(request: &mut Value) {
     parts::fill(request, "allocationMode", "ExactCount");
     if request["allocationMode"] == "ExactCount" {
+        cov_mark::hit!(findings_c43);
         parts::fill(request, "count", 1);
     }
 }
@@ -254,6 +255,7 @@ mod tests {
     /// findings C43
     #[test]
     fn one_device_is_asked_for_unless_it_is_said_otherwise() {
+        cov_mark::check!(findings_c43);
         let mut spec = json!({"devices": {"requests": [exactly(json!({})),
             {"name": "b", "firstAvailable": [{"name": "c", "deviceClassName": "d"}]},
             exactly(json!({"allocationMode": "All"}))]}});

@@ -74,6 +74,7 @@ pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     );
     if !reserved.is_empty() {
         if !allocation.is_set() {
+            cov_mark::hit!(findings_c44);
             errors.push(reserved.forbidden("may not be specified when `allocated` is not set"));
         } else if !claim["metadata"]["deletionTimestamp"].is_null() {
             let users = before.get("reservedFor");
@@ -270,6 +271,7 @@ mod tests {
     /// findings C44
     #[test]
     fn only_an_allocated_claim_is_reserved() {
+        cov_mark::check!(findings_c44);
         let user = json!({"resource": "pods", "name": "a", "uid": "u"});
         assert_eq!(
             check(json!({"reservedFor": [user]}), json!({})),
