@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C16
+    /// findings C46
     #[test]
     fn expressions_that_cannot_be_read_are_named() {
         let selectors = json!([{"cel": {"expression": "device.driver == 'd'"}},

@@ -32,6 +32,7 @@ impl ClientSubject {
         let mut names = subject.iter_common_name();
         let common_name = names.next().and_then(|name| name.as_str().ok());
         if names.next().is_some() {
+            cov_mark::hit!(findings_2_s35_subject);
             return Err(SubjectError::SeveralCommonNames);
         }
         let common_name = common_name
@@ -61,6 +62,7 @@ mod tests {
     // findings-2 S35
     #[test]
     fn a_certificate_with_two_common_names_names_nobody() {
+        cov_mark::check!(findings_2_s35_subject);
         let of = |names: &[&str]| {
             let mut params = rcgen::CertificateParams::default();
             params.distinguished_name = rcgen::DistinguishedName::new();

@@ -39,7 +39,10 @@ fn written_out(text: &str, colours: Colours) -> Cow<'_, str> {
         match character {
             _ if colour > 0 => plain.push_str(now),
             '\r' if later.starts_with('\n') || later.is_empty() => {}
-            _ if is_active(character) => plain.extend(character.escape_unicode()),
+            _ if is_active(character) => {
+                cov_mark::hit!(findings_2_s41);
+                plain.extend(character.escape_unicode());
+            }
             _ => plain.push(character),
         }
         rest = later;
@@ -79,6 +82,7 @@ mod tests {
     /// findings-2 S41
     #[test]
     fn no_character_of_a_text_controls_the_terminal() {
+        cov_mark::check!(findings_2_s41);
         for (text, shown) in [
             ("web-0\tRunning\nü — 日本\n", "web-0\tRunning\nü — 日本\n"),
             ("a line of DOS\r\n", "a line of DOS\n"),

@@ -137,6 +137,7 @@ impl Connections {
             is_reserved = !replaces_another;
         }
         if is_reserved && max.handshakes == 0 {
+            cov_mark::hit!(findings_2_s40);
             return None;
         }
         if is_reserved && state.count(is_of_address(true)) >= max.handshakes {
@@ -202,6 +203,7 @@ impl State {
             return false;
         };
         if let Some(connection) = self.connections.remove(&id) {
+            cov_mark::hit!(findings_s24);
             connection.close.cancel();
         }
         true
@@ -222,6 +224,7 @@ impl ConnectionSlot {
             return false;
         }
         if let Some(connection) = state.connections.get_mut(&self.id) {
+            cov_mark::hit!(findings_2_s39);
             connection.node = Some(node.to_owned());
             connection.is_reserved = false;
         }
@@ -276,6 +279,7 @@ mod tests {
     /// findings S24: an address has its share, and what has got least far in it goes first.
     #[test]
     fn one_address_has_its_share_and_pushes_out_its_own() {
+        cov_mark::check!(findings_s24);
         let connections = Arc::new(Connections::default());
         let (first, stays) = enter(&connections, ONE);
         is_known(&first);
@@ -321,6 +325,7 @@ mod tests {
     /// findings-2 S39: other connections of an address, of pods or of a load balancer, do not take a node's.
     #[test]
     fn a_node_has_a_share_of_its_own() {
+        cov_mark::check!(findings_2_s39);
         let connections = Arc::new(Connections::default());
         let others: Vec<_> = (0..3).map(|_| enter(&connections, ONE).0).collect();
         others.iter().for_each(is_known);
@@ -344,6 +349,7 @@ mod tests {
     /// findings-2 S40: without a share for nodes, an address whose connections are all in use is refused.
     #[test]
     fn an_address_with_too_many_connections_is_refused_where_nodes_have_no_share() {
+        cov_mark::check!(findings_2_s40);
         let max = ConnectionLimits::without_nodes(4, 1);
         let connections = Arc::new(Connections::default());
         let enter = |address| connections.enter(address, CancellationToken::new(), max);

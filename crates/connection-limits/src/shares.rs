@@ -116,6 +116,7 @@ impl<K: Ord + Clone> Share<K> {
             .checked_add(more)
             .filter(|_| usage.in_all.checked_add(more).is_some());
         let Some(grown) = grown.filter(|grown| is_allowed(*grown, others)) else {
+            cov_mark::hit!(findings_s14);
             return false;
         };
         if grown > 0 {
@@ -148,6 +149,7 @@ mod tests {
     /// findings S14: what is taken counts into the sender's share, and is given back.
     #[test]
     fn a_share_grows_up_to_its_bound() {
+        cov_mark::check!(findings_s14);
         let shares = Shares::new(10);
         let (mut one, mut two) = (shares.of("u"), shares.of("u"));
         assert!(one.grow(6));

@@ -42,11 +42,14 @@ pub(crate) fn check_propagation(
         .unwrap_or(Path::new("/"));
     match is_possible {
         true => Ok(()),
-        false => Err(PropagationMismatch {
-            path: path.to_owned(),
-            mount_point: mount_point.to_owned(),
-            required,
-        }),
+        false => {
+            cov_mark::hit!(findings_c25);
+            Err(PropagationMismatch {
+                path: path.to_owned(),
+                mount_point: mount_point.to_owned(),
+                required,
+            })
+        }
     }
 }
 
@@ -57,6 +60,7 @@ mod tests {
     /// findings C25
     #[test]
     fn mounts_travel_where_they_can_and_are_refused_where_they_cannot() {
+        cov_mark::check!(findings_c25);
         let table = host_kernel::mount_table::parse(
             b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
               2 1 8:2 / /shared rw shared:1 - ext4 /dev/b rw\n\

@@ -37,6 +37,9 @@ fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
     let other = data_directory::directories(&list)
         .into_iter()
         .find(|directory| has_port(directory));
+    if other.is_some() {
+        cov_mark::hit!(findings_u5);
+    }
     match other {
         Some(other) => format!(
             "{address} is in use by another mainstay, that of {other}: `mainstay down --data-dir \
@@ -58,6 +61,7 @@ mod tests {
     /// Findings U5: the message names the process that uses the port, if it is mainstay itself.
     #[test]
     fn another_mainstay_on_the_port_is_recognised() {
+        cov_mark::check!(findings_u5);
         let around = tempfile::tempdir().unwrap();
         let (own, other) = (around.path().join("own"), around.path().join("other"));
         std::fs::create_dir_all(other.join("network")).unwrap();

@@ -55,6 +55,7 @@ pub async fn refuse(store: &dyn Store, shared: bool, certificates: &Path) -> Res
         ));
         return Ok(());
     }
+    cov_mark::hit!(findings_2_r31);
     bail!(
         "the store has a cluster, and its keys are missing: {shown} has no {missing}. Is a disk not mounted? \
          Put the directory back, or take certificates/ out of a backup (`mainstay restore` into another \
@@ -92,6 +93,7 @@ mod tests {
     // findings-2 R31
     #[tokio::test(flavor = "multi_thread")]
     async fn a_cluster_gets_no_new_keys_in_silence() {
+        cov_mark::check!(findings_2_r31);
         let directory = tempfile::tempdir().unwrap();
         let certificates = directory.path().join("certificates");
         let store = EmbeddedStore::in_memory();

@@ -431,6 +431,7 @@ async fn work_on<T: Work>(queue: &Queue<T>, lease: Lease<T>, attempt: &Attempt<T
         Ok(Err(failure)) => queue.fail(key, &failure.why, failure.of_the_object),
         Err(_) => {
             tracing::error!(key = ?key, "work on a key panicked");
+            cov_mark::hit!(findings_a12);
             queue.fail(key, "it panicked", false);
         }
     }
@@ -502,6 +503,7 @@ mod tests {
     /// findings A12: a panic gives back the key: the next attempt gets it, with one worker as with many.
     #[tokio::test(start_paused = true)]
     async fn a_key_is_free_again_after_a_panic() {
+        cov_mark::check!(findings_a12);
         let queue = Queue::new();
         let shutdown = CancellationToken::new();
         queue.add("a");

@@ -152,6 +152,7 @@ impl Memory {
             if topic.is_some_and(is_stored) {
                 return;
             }
+            cov_mark::hit!(findings_2_r41);
             self.forget_oldest();
         }
     }
@@ -360,6 +361,7 @@ mod tests {
     /// findings-2 R41
     #[test]
     fn topics_are_forgotten_with_their_events() {
+        cov_mark::check!(findings_2_r41);
         let mut memory = Memory::default();
         for number in 0..1000 {
             write(&mut memory, &numbered(number), "m", at(1));

@@ -53,7 +53,10 @@ impl DeviceSelector {
         values.add_value("device", map(entries), size(device));
         let result = self.expression.evaluate(&values)?;
         let result = result.as_bool();
-        result.ok_or(ExpressionError::NotBoolean)
+        result.ok_or_else(|| {
+            cov_mark::hit!(findings_c46);
+            ExpressionError::NotBoolean
+        })
     }
 
     /// Attributes or capacities by domain; the domain of a name without a domain is the driver's name.
@@ -118,7 +121,7 @@ mod tests {
         DeviceSelector::compile(source)?.selects("dra.example.com", &device)
     }
 
-    /// findings C16
+    /// findings C46
     #[test]
     fn a_device_is_selected_by_what_its_driver_says_of_it() {
         for yes in [
@@ -141,9 +144,10 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C46
     #[test]
     fn what_a_device_does_not_have_is_an_error() {
+        cov_mark::check!(findings_c46);
         assert!(selects("device.attributes['dra.example.com'].missing == 1").is_err());
         assert!(selects("device.attributes['nobody.example.com'].x == 1").is_err());
         assert!(

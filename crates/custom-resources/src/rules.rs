@@ -65,10 +65,13 @@ impl<'v> Before<'v> {
         match old {
             // Inside of an unchanged value nothing has changed. The old values of the elements of lists without keys
             // cannot be determined.
-            _ if self.is_same => Self {
-                value: old,
-                is_same: true,
-            },
+            _ if self.is_same => {
+                cov_mark::hit!(findings_2_e3);
+                Self {
+                    value: old,
+                    is_same: true,
+                }
+            }
             Some(_) => Self::of(old, now),
             None => Self {
                 value: None,
@@ -149,6 +152,7 @@ impl Judge<'_> {
         let result = rule.evaluate_in(&location.variables, self.meter, location.size);
         self.ended = self.meter.is_object_spent();
         if self.ended {
+            cov_mark::hit!(findings_2_c25);
             let text = "validation failed due to running out of cost budget, no further \
                         validation rules will be run";
             self.refuse(location.path, location.value, None, text.to_owned());
@@ -444,6 +448,7 @@ mod tests {
     // findings-2 C25
     #[test]
     fn an_object_is_stopped_when_its_rules_cost_too_much_together() {
+        cov_mark::check!(findings_2_c25);
         let rule = json!({"rule": "self.all(a, self.all(b, a == b))"});
         let schema = Schema::parse(&numbers(json!(vec![rule; 40])));
         let list = json!(vec![1; 100]);
@@ -477,6 +482,7 @@ mod tests {
     // findings-2 E3
     #[test]
     fn elements_of_an_unchanged_list_are_not_judged_again() {
+        cov_mark::check!(findings_2_e3);
         for list_type in ["atomic", "set"] {
             let schema = json!({"type": "object", "properties": {"size": {"type": "integer"},
                 "names": {"type": "array", "x-kubernetes-list-type": list_type,

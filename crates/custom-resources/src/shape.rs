@@ -41,7 +41,10 @@ fn prune_value(
         }
         Value::Array(items) => {
             let preserved = match schema.preserve_unknown || preserved == Preserved::All {
-                true => Preserved::All,
+                true => {
+                    cov_mark::hit!(findings_2_k10);
+                    Preserved::All
+                }
                 false => Preserved::None,
             };
             let Some(schema) = &schema.items else {
@@ -100,7 +103,9 @@ pub fn drop_nulls(value: &mut Value, schema: &Schema) {
                 return true;
             };
             let is_void = value.is_null() && !below.nullable && below.default.is_none();
-            if !is_void {
+            if is_void {
+                cov_mark::hit!(findings_2_e4);
+            } else {
                 drop_nulls(value, below);
             }
             !is_void
@@ -216,6 +221,7 @@ mod tests {
     // findings-2 K10
     #[test]
     fn a_list_that_keeps_unknown_fields_keeps_those_of_its_elements() {
+        cov_mark::check!(findings_2_k10);
         let schema = Schema::parse(&json!({"type": "object", "properties": {"pipelines": {
             "type": "array", "x-kubernetes-preserve-unknown-fields": true,
             "items": {"type": "object", "properties": {"known": {"type": "object",
@@ -233,6 +239,7 @@ mod tests {
     // findings-2 E4
     #[test]
     fn a_null_that_is_no_value_is_a_missing_field() {
+        cov_mark::check!(findings_2_e4);
         let schema = Schema::parse(&json!({"type": "object", "properties": {
             "conditions": {"type": "array", "items": {"type": "object", "properties": {
                 "at": {"type": "string"}}}},

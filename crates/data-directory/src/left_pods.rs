@@ -57,6 +57,7 @@ fn of_uid(uid: String, known: &[PathBuf]) -> LeftPod {
                 "default" => name.to_owned(),
                 namespace => format!("{namespace}/{name}"),
             };
+            cov_mark::hit!(findings_u12);
             return LeftPod {
                 name,
                 uid,
@@ -100,6 +101,7 @@ mod tests {
     /// Findings U12.
     #[test]
     fn pods_that_are_left_are_named() {
+        cov_mark::check!(findings_u12);
         let data = tempfile::tempdir().unwrap();
         for path in [
             "pods/default_web-0_u1",

@@ -56,6 +56,7 @@ pub fn make(path: &Path) -> Result<()> {
 /// Errors of the disk.
 pub fn make_private(path: &Path) -> Result<()> {
     let mut directory = fs::DirBuilder::new();
+    cov_mark::hit!(findings_2_s43);
     directory.recursive(true).mode(0o700);
     let result = directory.create(path);
     // An earlier version created it with access for other users.
@@ -71,6 +72,7 @@ fn close_parts(data: &Path) -> io::Result<()> {
         let path = data.join(part.name);
         let is_directory = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         if is_directory {
+            cov_mark::hit!(findings_s6);
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         }
     }
@@ -187,6 +189,7 @@ pub fn claim(
     }
     state.check_engine(data, engine)?;
     if let Some(why) = state.vanished(engine) {
+        cov_mark::hit!(findings_r5);
         bail!(
             "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
              Is a disk not mounted? Put the store back, or restore a backup into another directory \
@@ -205,7 +208,10 @@ pub fn claim(
     marker.role = role;
     marker.engine = engine;
     let before = (marker.path.clone(), marker.host.clone());
-    if marker.path != data && is_copy(&marker) {
+    let has_moved = marker.path != data;
+    if has_moved && !is_copy(&marker) {
+        cov_mark::hit!(findings_r17);
+    } else if has_moved {
         // The original and the copy may run at the same time, so the copy needs other names in the kernel.
         marker.kernel_name = kernel_name(data, &others);
     }
@@ -309,6 +315,7 @@ mod tests {
     /// findings S6
     #[test]
     fn directories_in_the_data_directory_are_closed_to_others() {
+        cov_mark::check!(findings_s6);
         let around = tempfile::tempdir().unwrap();
         let data = around.path().join("data");
         fs::create_dir_all(data.join("pods")).unwrap();
@@ -330,6 +337,7 @@ mod tests {
     // findings-2 S43
     #[test]
     fn the_directories_of_further_nodes_are_their_owners_alone() {
+        cov_mark::check!(findings_2_s43);
         let around = tempfile::tempdir().unwrap();
         let nodes = around.path().join("nodes");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -343,6 +351,7 @@ mod tests {
     /// Findings R5: any remains of a cluster prove that a store existed.
     #[test]
     fn a_store_that_has_vanished_is_not_replaced() {
+        cov_mark::check!(findings_r5);
         for part in [
             "volumes/pvc-1",
             "pods/a_b_c",
@@ -409,6 +418,7 @@ mod tests {
     /// copy gets another kernel name.
     #[test]
     fn a_moved_directory_keeps_its_names_and_a_copy_does_not() {
+        cov_mark::check!(findings_r17);
         let around = tempfile::tempdir().unwrap();
         let path = |name: &str| around.path().join(name);
         fs::create_dir(path("one")).unwrap();

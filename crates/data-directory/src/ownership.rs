@@ -131,6 +131,7 @@ fn require_owned(path: &Path, metadata: &Metadata, user: Owner) -> Result<()> {
     }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & OTHERS_WRITE != 0 && !metadata.file_type().is_socket() {
+        cov_mark::hit!(findings_2_s42);
         bail!(
             "{printed} may be written by other users (mode {mode:04o}), who could replace the keys of the \
              cluster: `chmod go-w {printed}` after a look at its contents"
@@ -228,6 +229,7 @@ mod tests {
     // findings-2 S42
     #[test]
     fn a_directory_that_others_may_write_is_refused() {
+        cov_mark::check!(findings_2_s42);
         let around = tempfile::tempdir().unwrap();
         let data = around.path().join("data");
         check_as(&data, own(around.path())).unwrap();

@@ -159,7 +159,7 @@ fn kept(kubectl: &Kubectl) {
     assert!(kubectl.fails(&["get", "ip", address]).contains("NotFound"));
 }
 
-/// findings C16: claims of devices, as kubectl prints them.
+/// findings C42: claims of devices, as kubectl prints them.
 fn devices(kubectl: &Kubectl) {
     let objects = "
 {apiVersion: resource.k8s.io/v1, kind: DeviceClass, metadata: {name: gpu}, spec: {selectors: [
@@ -309,7 +309,7 @@ fn reviews(kubectl: &Kubectl) {
     );
 }
 
-/// findings C16: a service account whose requests a flow schema rejects, as an administrator would configure it.
+/// findings C51: a service account whose requests a flow schema rejects, as an administrator would configure it.
 fn flows(kubectl: &Kubectl) {
     let levels = kubectl.ok(&["get", "prioritylevelconfigurations", "--no-headers"]);
     let low = levels

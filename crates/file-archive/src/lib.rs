@@ -219,6 +219,7 @@ mod tests {
     /// Findings U10: the archive is checked before anything is restored.
     #[test]
     fn an_archive_that_was_changed_or_cut_off_is_refused() {
+        cov_mark::check!(findings_u10);
         let folder = tempfile::tempdir().unwrap();
         let whole = archive(folder.path());
         let bytes = fs::read(&whole).unwrap();

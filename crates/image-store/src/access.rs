@@ -128,7 +128,11 @@ impl ImageUsers {
             let same = |known: &SecretHash| known.hash == own.hash || known.holder == own.holder;
             access.secrets.iter().any(same)
         };
-        access.everybody || secrets.iter().any(good)
+        let is_allowed = access.everybody || secrets.iter().any(good);
+        if !is_allowed {
+            cov_mark::hit!(findings_s20);
+        }
+        is_allowed
     }
 }
 
@@ -183,6 +187,7 @@ mod tests {
     /// findings S20
     #[test]
     fn who_has_not_shown_a_secret_has_to_pull() {
+        cov_mark::check!(findings_s20);
         let image = "r.example:5000/team/app:1";
         let (own, other) = (secret("team", "p"), secret("other", "q"));
         let access = ImageUsers::pulled(image, Some(&own));

@@ -364,7 +364,10 @@ fn bounded<T>(
     list: Option<&[T]>,
 ) -> Result<(), MalformedDocument> {
     match list.is_some_and(|list| list.len() > ENTRIES_MAX) {
-        true => Err(MalformedDocument::TooManyEntries { document, entries }),
+        true => {
+            cov_mark::hit!(findings_2_s38_lists);
+            Err(MalformedDocument::TooManyEntries { document, entries })
+        }
         false => Ok(()),
     }
 }
@@ -452,6 +455,7 @@ mod tests {
     // findings-2 S38
     #[test]
     fn lists_have_a_bound() {
+        cov_mark::check!(findings_2_s38_lists);
         let list = |entry: &str, count| format!("[{}]", vec![entry; count].join(","));
         let manifest = |field: &str, count| {
             let text = format!(r#"{{"schemaVersion":2,"{field}":{}}}"#, list("{}", count));

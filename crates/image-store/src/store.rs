@@ -144,6 +144,7 @@ impl ImageStore {
     fn is_whole(&self, digest: &str, record: &ImageRecord) -> bool {
         let missing = record.layers.iter().find(|layer| !self.has_layer(layer));
         if let Some(layer) = missing {
+            cov_mark::hit!(findings_r14);
             tracing::warn!(
                 digest,
                 layer,
@@ -494,6 +495,7 @@ pub(crate) mod tests {
     /// findings R14
     #[test]
     fn an_image_whose_layers_were_deleted_by_hand_is_not_there() {
+        cov_mark::check!(findings_r14);
         let directory = tempfile::tempdir().unwrap();
         let store = ImageStore::open(directory.path()).unwrap();
         let make = || {

@@ -85,6 +85,7 @@ fn advice(source: &Path) -> Option<String> {
             .map_or_else(String::new, |path| path.display().to_string()),
     };
     if holds("Chart.yaml") {
+        cov_mark::hit!(findings_u6);
         return Some(format!(
             "this is a Helm chart: `helm install NAME {directory}` installs it on the running \
              server; `helm template NAME {directory} | mainstay up -f -` applies what it makes"
@@ -239,6 +240,7 @@ mod tests {
     /// Findings U6.
     #[test]
     fn what_is_no_manifest_comes_with_advice() {
+        cov_mark::check!(findings_u6);
         let compose = "services:\n  web: {image: nginx}\n";
         let error = parse("compose.yaml", compose).unwrap_err().to_string();
         assert!(error.contains("kompose convert"), "{error}");

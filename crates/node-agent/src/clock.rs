@@ -124,7 +124,10 @@ fn origin(
 ) -> Instant {
     let now = Instant::reading(wall);
     match stored {
-        Some(stored) if stored.boot_id == boot_id && !boot_id.is_empty() => stored.origin,
+        Some(stored) if stored.boot_id == boot_id && !boot_id.is_empty() => {
+            cov_mark::hit!(findings_r4);
+            stored.origin
+        }
         Some(stored) => now.max(stored.latest) + -since_boot,
         None => now + -since_boot,
     }
@@ -141,6 +144,7 @@ mod tests {
     // findings R4
     #[test]
     fn readings_survive_the_agent_and_the_wall_clock() {
+        cov_mark::check!(findings_r4);
         let up = SignedDuration::from_secs;
         let first = origin(None, "a", up(100), at(10_000));
         assert_eq!(first + up(100), Instant::reading(at(10_000)));

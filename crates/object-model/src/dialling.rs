@@ -34,7 +34,11 @@ impl fmt::Display for SpecialAddress {
 /// The reason why an address is special; `None` for the address of a host. An IPv4 address in IPv6 form
 /// (`::ffff:127.0.0.1`) is treated as IPv4.
 pub fn special(address: IpAddr) -> Option<SpecialAddress> {
-    let address = address.to_canonical();
+    let given = address;
+    let address = given.to_canonical();
+    if address != given {
+        cov_mark::hit!(findings_s15);
+    }
     let (link_local, broadcast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.is_broadcast()),
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), false),
@@ -73,6 +77,7 @@ mod tests {
     // findings S15
     #[test]
     fn only_addresses_of_hosts_are_dialled() {
+        cov_mark::check!(findings_s15);
         for (text, expected) in [
             ("10.244.0.2", None),
             ("::ffff:10.244.0.2", None),

@@ -281,7 +281,7 @@ fn every_served_kind_has_a_schema_and_a_document() {
     }
 }
 
-// findings C16
+// findings C56
 #[test]
 fn older_watches_and_what_is_passed_on_are_in_the_document() {
     const PROXY: Subresource = Subresource {

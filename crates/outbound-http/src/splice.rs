@@ -46,6 +46,7 @@ async fn carry<R: AsyncRead, W: AsyncWrite>(
             Ok(count) => count,
         };
         if to.write_all(&buffer[..count]).await.is_err() || to.flush().await.is_err() {
+            cov_mark::hit!(findings_2_k1);
             let rest = async { while let Ok(1..) = from.read(&mut buffer).await {} };
             let closing = async {
                 opposite.cancelled().await;
@@ -89,6 +90,7 @@ mod tests {
     // findings-2 K1
     #[tokio::test]
     async fn a_client_that_leaves_at_once_has_sent_all_whatever_the_other_end_says() {
+        cov_mark::check!(findings_2_k1);
         let (mut client, backend, splicing) = spliced();
         let (mut reader, mut writer) = tokio::io::split(backend);
         // The other peer sends data all the time, and nobody reads it.

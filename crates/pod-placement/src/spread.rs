@@ -175,7 +175,10 @@ impl SpreadPreferences {
         let needs_labels =
             own_constraints.is_some_and(|own_constraints| !own_constraints.is_empty());
         let constraints = match needs_labels {
-            true => Constraint::all(pod, "ScheduleAnyway"),
+            true => {
+                cov_mark::hit!(findings_c21);
+                Constraint::all(pod, "ScheduleAnyway")
+            }
             false => Constraint::by_default(pod, snapshot),
         };
         let is_labelled = |node: &Node| !needs_labels || has_all_labels(node, &constraints);

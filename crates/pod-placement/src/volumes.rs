@@ -391,7 +391,10 @@ fn can_provision(
     match provisions && allowed {
         false => Err(BindingRefusal::NoMatch),
         true if !has_room(claim, class, node, view) => Err(BindingRefusal::NoCapacity),
-        true if has_refused(claim, node, view) => Err(BindingRefusal::Refused),
+        true if has_refused(claim, node, view) => {
+            cov_mark::hit!(findings_2_r30);
+            Err(BindingRefusal::Refused)
+        }
         true => Ok(()),
     }
 }

@@ -135,7 +135,7 @@ fn names(allocation: &AllocationResult) -> Vec<String> {
 
 const NONE: &str = "0/2 nodes are available: 2 cannot allocate all claims.";
 
-/// findings C16
+/// findings C49
 #[test]
 fn a_pod_goes_where_its_devices_are() {
     let claims = [claim("c", one())];
@@ -145,7 +145,7 @@ fn a_pod_goes_where_its_devices_are() {
     assert_eq!(placed(&pod(&["c"]), &view(&[], &claims)), NONE);
 }
 
-/// findings C16
+/// findings C49
 #[test]
 fn what_is_written_names_devices_configuration_and_nodes() {
     let mut spec = one();
@@ -175,7 +175,7 @@ fn what_is_written_names_devices_configuration_and_nodes() {
     );
 }
 
-/// findings C16
+/// findings C49
 #[test]
 fn devices_of_others_are_not_given_away() {
     let foreign = |admin: bool| {
@@ -194,7 +194,7 @@ fn devices_of_others_are_not_given_away() {
     assert_eq!(placed(&pod(&["c"]), &view), "n1 c=r:a");
 }
 
-/// findings C16
+/// findings C49
 #[test]
 fn a_claim_that_has_its_devices_is_joined_and_then_the_pod_is_bound() {
     let mut shared = claim("c", one());
@@ -218,7 +218,7 @@ fn a_claim_that_has_its_devices_is_joined_and_then_the_pod_is_bound() {
     );
 }
 
-/// findings C16
+/// findings C49
 #[test]
 fn requests_say_which_and_how_many() {
     let four = [slice("n1", devices(&["a", "b", "c", "d"]))];
@@ -257,7 +257,7 @@ fn requests_say_which_and_how_many() {
     }
 }
 
-/// findings C16: the first device of the first request violates a constraint with the others.
+/// findings C49: the first device of the first request violates a constraint with the others.
 #[test]
 fn constraints_hold_and_the_search_turns_back() {
     let four = [slice("n1", devices(&["a", "b", "c", "d"]))];
@@ -280,7 +280,7 @@ fn constraints_hold_and_the_search_turns_back() {
     assert_eq!(with(json!({"matchAttribute": "other/none"})), NONE);
 }
 
-/// findings C16
+/// findings C49
 #[test]
 fn tainted_devices_are_for_those_that_tolerate_them() {
     let mut tainted = devices(&["a"]);
@@ -295,7 +295,7 @@ fn tainted_devices_are_for_those_that_tolerate_them() {
     assert_eq!(tolerating(tolerations), "n1 c=r:a");
 }
 
-/// findings C16
+/// findings C49
 #[test]
 fn a_pool_that_is_being_written_offers_nothing_and_old_slices_neither() {
     let mut half = slice("n1", devices(&["a"]));
@@ -309,7 +309,7 @@ fn a_pool_that_is_being_written_offers_nothing_and_old_slices_neither() {
     assert_eq!(placed(&pod(&["c"]), &view(&both, &claims)), "n1 c=r:z");
 }
 
-/// findings C16
+/// findings C49
 #[test]
 fn a_pod_says_what_it_waits_for() {
     let slices = [slice("n1", devices(&["a"]))];
@@ -356,9 +356,10 @@ fn a_pod_says_what_it_waits_for() {
     );
 }
 
-/// findings C16: many devices that violate the constraints end the search, but do not block the scheduler.
+/// findings C49: many devices that violate the constraints end the search, but do not block the scheduler.
 #[test]
 fn the_search_is_bounded() {
+    cov_mark::check!(findings_c49);
     let names: Vec<String> = (0..128).map(|n| format!("d{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let spec = json!({
@@ -378,7 +379,7 @@ fn the_search_is_bounded() {
 }
 
 proptest! {
-    /// findings C16: no device is allocated twice, each is free, and each claim gets its number of
+    /// findings C49: no device is allocated twice, each is free, and each claim gets its number of
     /// devices.
     #[test]
     fn allocations_are_sound(

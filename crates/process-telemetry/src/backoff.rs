@@ -54,6 +54,7 @@ pub fn jittered(delay: Duration) -> Duration {
 
 /// Half of the delay, plus the given share (0 to 1) of the other half.
 fn spread(delay: Duration, share: f64) -> Duration {
+    cov_mark::hit!(findings_2_r33);
     let half = delay / 2;
     half + half.mul_f64(share.clamp(0.0, 1.0))
 }
@@ -77,6 +78,7 @@ mod tests {
     /// findings-2 R33
     #[test]
     fn clients_that_fail_together_come_back_at_different_times() {
+        cov_mark::check!(findings_2_r33);
         let first = |share| Backoff::new(FIRST, MAX).fail_at(share);
         assert_eq!(first(0.0), FIRST / 2);
         assert_eq!(first(0.5), FIRST / 4 * 3);

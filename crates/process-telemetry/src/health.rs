@@ -122,10 +122,14 @@ impl Health {
         let mut others = known
             .iter()
             .filter(|state| state.kind == than.kind && !Arc::ptr_eq(state, than));
-        others.any(|state| {
+        let fails_too = others.any(|state| {
             let row = state.row();
             row.length(state.kind, now) >= FAILURES_MAX && row.why == why
-        })
+        });
+        if fails_too {
+            cov_mark::hit!(findings_2_r37);
+        }
+        fails_too
     }
 
     fn known(&self) -> MutexGuard<'_, Vec<Weak<State>>> {
@@ -275,6 +279,7 @@ impl FailureStreak {
         };
         let is_new = count == FAILURES_MAX && !self.health.fails_too(&self.state, &why, now);
         if is_new {
+            cov_mark::hit!(findings_a3);
             self.state.row().is_told = true;
             tracing::warn!(
                 component,
@@ -310,6 +315,7 @@ mod tests {
     /// findings A3: three failures in a row are shown, with the name; a success ends them.
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_are_shown_until_a_success() {
+        cov_mark::check!(findings_a3);
         let (health, component) = component();
         let pods = component.follow(Kind::Watch, "pods");
         let work = component.follow(Kind::Work, "job");
@@ -338,6 +344,7 @@ mod tests {
     // findings-2 R37
     #[tokio::test(start_paused = true)]
     async fn watches_that_fail_for_one_cause_are_told_once() {
+        cov_mark::check!(findings_2_r37);
         let (_, component) = component();
         let watches = ["pods", "nodes", "leases"].map(|what| component.follow(Kind::Watch, what));
         let told = || {

@@ -202,6 +202,7 @@ fn no_plain_packets(settings: &Settings) -> Vec<Rule> {
 /// Adds the ports where programs of the node listen.
 pub fn hold(table: &mut Table, listening: &Listening) {
     for socket in listening.places() {
+        cov_mark::hit!(findings_s12);
         let map = match socket.address {
             Some(_) => MapName::HeldIps,
             None => MapName::HeldPorts,

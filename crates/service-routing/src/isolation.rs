@@ -39,6 +39,7 @@ pub fn isolate<E>(
         if accepts(&without)? {
             left_out = without;
         } else if group.len() > 1 {
+            cov_mark::hit!(findings_2_s36);
             let later = group.split_off(group.len() / 2);
             groups.extend([later, group]);
         }
@@ -71,6 +72,7 @@ mod tests {
     // findings-2 S36
     #[test]
     fn the_refused_ones_alone_are_found_with_few_tries() {
+        cov_mark::check!(findings_2_s36);
         for bad in [
             policies([]),
             policies([0]),

@@ -452,6 +452,7 @@ fn the_older_of_two_services_keeps_an_address_whatever_the_names() {
 
 #[test]
 fn services_that_are_not_the_proxys_leave_no_trace() {
+    cov_mark::check!(findings_c9);
     let endpoints = [("10.244.0.2", "here")];
     check(json!({ "clusterIP": "None" }), &endpoints, "");
     check(json!({ "clusterIP": "10.96.0.10" }), &endpoints, "");
@@ -478,6 +479,7 @@ fn services_that_are_not_the_proxys_leave_no_trace() {
 // findings S11, S12
 #[test]
 fn where_the_node_listens_nothing_is_done() {
+    cov_mark::check!(findings_s12);
     use object_model::listening::{Listening, ListeningAddress, Transport};
     let listening_address = |transport, address: Option<&str>, port| ListeningAddress {
         transport,

@@ -104,7 +104,10 @@ fn apply_one(document: &mut Value, mut operation: Value) -> Result<(), Misfit> {
     }
     // A value that is left out is null, as in the library that Kubernetes uses.
     let value = operation.get_mut("value").map(Value::take);
-    let value = value.unwrap_or_default();
+    let value = value.unwrap_or_else(|| {
+        cov_mark::hit!(findings_2_c29);
+        Value::Null
+    });
     let path = pointer(&operation, "path")?;
     let misfit = |why: &str| Misfit::Other(format!(", at {path:?}: {why}"));
     let invalid = || misfit("path is invalid");
@@ -112,6 +115,7 @@ fn apply_one(document: &mut Value, mut operation: Value) -> Result<(), Misfit> {
         Some("add") => put(document, path, value).ok_or_else(invalid),
         Some("remove") => taken(document, path).map(drop).ok_or_else(invalid),
         Some("replace") if is_absent(document, path) => {
+            cov_mark::hit!(findings_2_e10);
             put(document, path, value).ok_or_else(invalid)
         }
         Some("replace") => {

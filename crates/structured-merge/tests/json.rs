@@ -69,6 +69,8 @@ fn a_field_that_is_not_there_may_be_replaced() {
 /// findings-2 C29, E10: as in the source of the library that Kubernetes uses.
 #[test]
 fn a_value_that_is_left_out_is_null() {
+    cov_mark::check!(findings_2_c29);
+    cov_mark::check!(findings_2_e10);
     let document = || json!({"a": 1, "b": null, "l": [1, 2]});
     let after = |op: &str, path: &str| {
         json_patch(document(), &json!([{"op": op, "path": path}])).map_err(|e| e.status().code)

@@ -40,7 +40,7 @@ fn allocation() -> Value {
         "device": "gpu-0"}]}})
 }
 
-/// findings C16
+/// findings C42
 #[tokio::test]
 async fn the_group_is_discovered() {
     let api = Api::new().await;
@@ -65,7 +65,7 @@ async fn the_group_is_discovered() {
     );
 }
 
-/// findings C16
+/// findings C43
 #[tokio::test]
 async fn what_is_asked_for_is_filled_in_and_stays() {
     let api = Api::new().await;
@@ -96,7 +96,7 @@ async fn what_is_asked_for_is_filled_in_and_stays() {
     assert_eq!(request["exactly"]["count"], 1);
 }
 
-/// findings C16
+/// findings C46
 #[tokio::test]
 async fn expressions_that_cannot_be_read_are_refused() {
     let api = Api::new().await;
@@ -112,7 +112,7 @@ async fn expressions_that_cannot_be_read_are_refused() {
     );
 }
 
-/// findings C16
+/// findings C42
 #[tokio::test]
 async fn slices_are_selected_and_shown_in_a_table() {
     let api = Api::new().await;
@@ -145,7 +145,7 @@ async fn slices_are_selected_and_shown_in_a_table() {
     );
 }
 
-/// findings C16
+/// findings C44
 #[tokio::test]
 async fn an_allocation_is_written_to_the_status_and_stays() {
     let api = Api::new().await;
@@ -179,7 +179,7 @@ async fn an_allocation_is_written_to_the_status_and_stays() {
     assert_eq!(claim["status"]["allocation"], Value::Null);
 }
 
-/// findings C16
+/// findings C45
 #[tokio::test]
 async fn administrative_access_is_for_labelled_namespaces() {
     let api = Api::new().await;
@@ -203,7 +203,7 @@ async fn administrative_access_is_for_labelled_namespaces() {
     api.create(CLAIMS, desired).await;
 }
 
-/// findings C16
+/// findings C50
 #[tokio::test]
 async fn a_node_offers_its_own_devices() {
     let api = Api::new().await;
@@ -234,7 +234,7 @@ async fn a_node_offers_its_own_devices() {
     assert_eq!(code, 200);
 }
 
-/// findings C16: Go clients read and send these kinds in protobuf.
+/// findings C42: Go clients read and send these kinds in protobuf.
 #[tokio::test]
 async fn devices_and_claims_come_back_from_protobuf() {
     let api = Api::new().await;

@@ -70,7 +70,7 @@ async fn tells(api: &Api, line: &str) -> bool {
     text.lines().any(|candidate| candidate == line)
 }
 
-/// findings C16
+/// findings C51
 #[tokio::test]
 async fn a_fresh_cluster_has_the_default_flows() {
     let api = Api::new().await;
@@ -113,7 +113,7 @@ async fn a_fresh_cluster_has_the_default_flows() {
     );
 }
 
-/// findings C16: the headers of each response contain the UIDs of the schema and the level.
+/// findings C53: the headers of each response contain the UIDs of the schema and the level.
 #[tokio::test]
 async fn answers_name_the_flow_of_their_request() {
     let served = Served::new(Limits::default()).await;
@@ -144,7 +144,7 @@ async fn answers_name_the_flow_of_their_request() {
     assert!(unknown.starts_with("http/1.1 200"), "{unknown}");
 }
 
-/// findings C16: a level without seats that rejects the requests of one user only.
+/// findings C55: a level without seats that rejects the requests of one user only.
 #[tokio::test]
 async fn a_schema_turns_a_user_away() {
     let served = Served::new(Limits::default()).await;
@@ -208,7 +208,7 @@ async fn a_schema_turns_a_user_away() {
     );
 }
 
-/// findings C16, A1: the configuration in force follows the store.
+/// findings C53, A1: the configuration in force follows the store.
 #[tokio::test]
 async fn a_schema_that_went_past_the_server_is_out_of_force() {
     let served = Served::new(Limits::default()).await;
@@ -251,7 +251,7 @@ async fn a_schema_that_went_past_the_server_is_out_of_force() {
     .await;
 }
 
-/// findings C16: a waiting request gets its response later, and does not block other requests.
+/// findings C55: a waiting request gets its response later, and does not block other requests.
 #[tokio::test]
 async fn a_request_waits_for_its_turn() {
     // Each level has one seat.
@@ -310,7 +310,7 @@ async fn a_request_waits_for_its_turn() {
     .await;
 }
 
-/// findings C16: only the start of a watch needs a seat.
+/// findings C55: only the start of a watch needs a seat.
 #[tokio::test]
 async fn watches_keep_no_seat() {
     let served = Served::new(Limits {
@@ -351,7 +351,7 @@ async fn watches_keep_no_seat() {
     .await;
 }
 
-/// findings C16: a list of many objects needs all seats of its level; a concurrent get waits.
+/// findings C55: a list of many objects needs all seats of its level; a concurrent get waits.
 #[tokio::test]
 async fn a_long_list_takes_more_seats() {
     let store = EmbeddedStore::in_memory();
@@ -391,7 +391,7 @@ async fn a_long_list_takes_more_seats() {
     assert_eq!(seats("/api/v1/configmaps?limit=150").await, second + 2);
 }
 
-/// findings C16: mandatory objects cannot be changed, and are created again after a deletion.
+/// findings C51: mandatory objects cannot be changed, and are created again after a deletion.
 #[tokio::test]
 async fn mandatory_objects_are_put_right() {
     let api = Api::new().await;
@@ -424,7 +424,7 @@ async fn mandatory_objects_are_put_right() {
     }
 }
 
-/// findings C16: the condition of a schema states whether its level exists.
+/// findings C51: the condition of a schema states whether its level exists.
 #[tokio::test]
 async fn a_schema_without_a_level_dangles() {
     let api = Api::new().await;

@@ -57,7 +57,7 @@ const NOT_SERVED: &[&str] = &[
 /// custom kinds elsewhere.
 const ADDED: &[&str] = &["metrics.k8s.io/v1beta1", "snapshot.storage.k8s.io/v1"];
 
-/// findings C16
+/// findings C56
 #[tokio::test]
 async fn the_groups_that_are_served_are_those_of_the_table() {
     let api = Api::new().await;
@@ -78,7 +78,7 @@ async fn the_groups_that_are_served_are_those_of_the_table() {
     }
 }
 
-/// findings C16: as Kubernetes without the feature ShardedListAndWatch.
+/// findings C56: as Kubernetes without the feature ShardedListAndWatch.
 #[tokio::test]
 async fn a_selector_of_shards_selects_nothing() {
     let api = Api::new().await;

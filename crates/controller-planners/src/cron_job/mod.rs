@@ -160,6 +160,7 @@ fn note_missing(recorded: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut Cron
     let is_there = |active: &&ObjectReference| jobs.iter().any(|j| j.metadata.uid == active.uid);
     for active in recorded.iter().filter(|active| !is_there(active)) {
         let name = active.name.as_deref().unwrap_or_default();
+        cov_mark::hit!(findings_c6);
         plan.notices.push(CronJobEvent {
             warning: false,
             reason: "MissingJob",

@@ -44,6 +44,7 @@ pub(super) fn plan(
         let slices = present.remove(&group).unwrap_or_default();
         let existing = slices.first().copied();
         if let Some(endpoints) = endpoints {
+            cov_mark::hit!(findings_c20);
             write(endpoints, group.0, desired, existing, plan)?;
         }
         let surplus = slices.into_iter().skip(1);

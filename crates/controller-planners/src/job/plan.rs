@@ -167,7 +167,13 @@ pub fn orphaned(
     };
     let of_nobody = |pod: &&Arc<PodView>| match &pod.controller {
         Some(owner) => *owner.kind == *JOB.kind && *owner.name == *name && !is_of_job(&owner.uid),
-        None => job_of(pod) == Some(name) && !adoptable(pod),
+        None => {
+            let is_orphan = job_of(pod) == Some(name) && !adoptable(pod);
+            if is_orphan {
+                cov_mark::hit!(findings_c14);
+            }
+            is_orphan
+        }
     };
     let pods = pods.iter().filter(of_nobody);
     pods.filter_map(|pod| tracking::untrack(pod).transpose())

@@ -219,6 +219,7 @@ fn choose(
                 in_use::is_held(&observed.listening, address, protocol, *port)
             }) =>
             {
+                cov_mark::hit!(findings_s11);
                 problems.push(format!(
                     "port {port}/{protocol} of {address} is taken by a program of the node"
                 ));
@@ -488,6 +489,7 @@ mod tests {
     // findings S11
     #[test]
     fn a_port_on_which_the_machine_listens_is_not_given_away() {
+        cov_mark::check!(findings_s11);
         let ssh = |has: &[&str]| Observed {
             services: vec![service("web", json!({"ports": [{"port": 22}]}), has)],
             nodes: two_nodes(),

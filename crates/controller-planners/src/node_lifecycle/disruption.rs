@@ -130,6 +130,7 @@ impl EvictionRateLimiter {
     /// The permission to evict the pods of that node now.
     pub fn permission(&self, node: &Node, disruption: &Disruption, now: Timestamp) -> Permission {
         if disruption.is_total() {
+            cov_mark::hit!(findings_r2);
             return Permission::Revoked;
         }
         let zone = zone(node);
@@ -191,6 +192,7 @@ mod tests {
     // findings R2: as kube-controller-manager's ComputeZoneState and handleDisruption.
     #[test]
     fn the_more_nodes_are_silent_the_less_is_done_to_their_pods() {
+        cov_mark::check!(findings_r2);
         assert_eq!(permission(&zone_of(2, 1)), Permission::Now);
         assert_eq!(permission(&zone_of(1, 2)), Permission::Now);
         assert_eq!(permission(&zone_of(2, 3)), Permission::Withheld);

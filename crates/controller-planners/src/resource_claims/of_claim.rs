@@ -77,6 +77,7 @@ pub fn plan_claim(
     let ends = protected && unused && (released || is_deleting);
     let mut steps = Vec::new();
     if released || (ends && allocated) {
+        cov_mark::hit!(findings_c48);
         steps.push(ClaimStep::Release {
             kept: remaining,
             free: ends,

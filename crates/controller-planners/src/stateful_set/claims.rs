@@ -154,6 +154,9 @@ fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &m
             draft.notices.push(conflicting(claim.name));
         }
         if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = desired {
+            if member.terminating {
+                cov_mark::hit!(findings_r1);
+            }
             draft.act(member.ordinal, set_owners(claim, owners));
         }
     }

@@ -139,6 +139,7 @@ fn a_zone_moves_the_times() {
 // findings C6: the event is that of kube-controller-manager.
 #[test]
 fn an_active_job_that_was_deleted_is_told_and_forgotten() {
+    cov_mark::check!(findings_c6);
     let mut cron_job = cron_job(json!({}));
     let active =
         json!({"active": [{"name": "here", "uid": "here"}, {"name": "gone", "uid": "gone"}]});

@@ -325,6 +325,7 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
 // findings C14
 #[test]
 fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
+    cov_mark::check!(findings_c14);
     let mut world = World::new(json!({"parallelism": 1}));
     world.settle();
     let mut pod = world.pods[0].clone();

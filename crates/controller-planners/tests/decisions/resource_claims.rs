@@ -64,7 +64,7 @@ fn made(pod: &Pod) -> ResourceClaim {
     (**claim).clone()
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn a_pod_gets_a_claim_of_its_template() {
     let pod = pod(json!({}));
@@ -87,7 +87,7 @@ fn a_pod_gets_a_claim_of_its_template() {
     );
 }
 
-/// findings C16: a snapshot without the claim creates the claim again, which the server refuses.
+/// findings C48: a snapshot without the claim creates the claim again, which the server refuses.
 #[test]
 fn a_claim_that_is_there_is_only_noted_and_then_nothing_is_left_to_do() {
     let plain = pod(json!({}));
@@ -104,7 +104,7 @@ fn a_claim_that_is_there_is_only_noted_and_then_nothing_is_left_to_do() {
     assert_eq!(steps(&noted, &claims, true), []);
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn a_pod_waits_for_its_template_and_takes_nobodys_claim() {
     let pod = pod(json!({}));
@@ -120,7 +120,7 @@ fn a_pod_waits_for_its_template_and_takes_nobodys_claim() {
     );
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn a_pod_that_is_over_or_going_gets_none() {
     for more in [
@@ -131,7 +131,7 @@ fn a_pod_that_is_over_or_going_gets_none() {
     }
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn a_pod_that_its_author_bound_is_added_to_the_users_of_its_claims() {
     let bound = pod(json!({"spec": {"nodeName": "n1", "resourceClaims": [
@@ -176,7 +176,7 @@ fn seen(name: &str, _: &str) -> ConsumerState {
     }
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn pods_that_are_over_do_not_keep_a_claim() {
     let claim = reserved(json!([PROTECTION]), &["lives-1", "over-1", "gone-1", "x"]);
@@ -194,9 +194,10 @@ fn pods_that_are_over_do_not_keep_a_claim() {
     assert_eq!(remaining, ["lives-1", "x"]);
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn with_its_last_user_a_claim_gives_its_devices_back() {
+    cov_mark::check!(findings_c48);
     let claim = reserved(json!(["other", PROTECTION]), &["over-1"]);
     assert_eq!(
         plan_claim(&claim, seen),
@@ -223,7 +224,7 @@ fn with_its_last_user_a_claim_gives_its_devices_back() {
     assert_eq!(plan_claim(&reserved(json!([PROTECTION]), &[]), seen), []);
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn a_claim_that_is_deleted_goes_when_nobody_uses_it() {
     let going = |users: &[&str]| {
@@ -248,7 +249,7 @@ fn a_claim_that_is_deleted_goes_when_nobody_uses_it() {
     ));
 }
 
-/// findings C16
+/// findings C48
 #[test]
 fn the_claim_of_a_pod_that_is_over_is_deleted() {
     let owned = |pod: &str, users: Value| {
@@ -270,7 +271,7 @@ fn the_claim_of_a_pod_that_is_over_is_deleted() {
 }
 
 proptest! {
-    /// findings C16: names are valid, unique for the pod, and equal in each plan.
+    /// findings C48: names are valid, unique for the pod, and equal in each plan.
     #[test]
     fn names_of_claims_are_labels(
         pod in "[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?",
@@ -283,7 +284,7 @@ proptest! {
         prop_assert_ne!(&name, &claim_name(&pod, "other", &claim));
     }
 
-    /// findings C16: a claim keeps its devices while a consumer lives.
+    /// findings C48: a claim keeps its devices while a consumer lives.
     #[test]
     fn a_claim_in_use_keeps_its_devices(
         users in proptest::collection::vec("(lives|over|gone|x)-[a-c]", 0..5),

@@ -189,7 +189,10 @@ impl Nodes {
         part: Bytes,
     ) -> Result<CopyReceipt, Error> {
         let response = or_refusal(self.send(to, step, part).await)?;
-        Ok(response.unwrap_or_else(|refusal| CopyReceipt::Impossible(refusal.to_string())))
+        Ok(response.unwrap_or_else(|refusal| {
+            cov_mark::hit!(findings_2_r29);
+            CopyReceipt::Impossible(refusal.to_string())
+        }))
     }
 
     async fn send<T: DeserializeOwned>(
@@ -284,6 +287,7 @@ mod tests {
     // findings-2 R29
     #[tokio::test]
     async fn a_node_that_has_no_room_makes_a_copy_impossible_in_every_step() {
+        cov_mark::check!(findings_2_r29);
         let full = nodes(422, FULL);
         let answer = full
             .ask_or_refusal::<()>(&address(), "replica-demote")

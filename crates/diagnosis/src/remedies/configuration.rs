@@ -218,7 +218,7 @@ impl DiagnosedPod<'_> {
 mod tests {
     use super::*;
 
-    /// findings U3
+    /// findings U36
     #[test]
     fn what_is_missing_is_read_out_of_the_messages() {
         for (message, missing) in [

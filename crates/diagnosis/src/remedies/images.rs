@@ -111,7 +111,7 @@ fn canonical(image: &str) -> String {
 mod tests {
     use super::*;
 
-    /// findings U3
+    /// findings U36
     #[test]
     fn names_of_images_are_compared_in_full() {
         for (short, full) in [

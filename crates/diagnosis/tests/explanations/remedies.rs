@@ -81,7 +81,7 @@ fn check(pods: &[Value], events: &[Value], commands: &[&str]) {
     assert_eq!(chain.remedy.commands, commands, "{chain:#?}");
 }
 
-/// findings U3: the remedy changes the template of a pod with an owner, and recreates a pod without an owner.
+/// findings U36: the remedy changes the template of a pod with an owner, and recreates a pod without an owner.
 #[test]
 fn the_change_is_made_where_the_pod_comes_from() {
     let never = || main(json!({ "image": "a" }), waiting("ErrImageNeverPull", "x"));
@@ -104,7 +104,7 @@ fn the_change_is_made_where_the_pod_comes_from() {
     check(&[owned(never(), "Database", "db")], &[], &[]);
 }
 
-/// findings U3
+/// findings U36
 #[test]
 fn what_a_container_refers_to_is_created() {
     let refused = |container: Value, message: &str| {
@@ -146,7 +146,7 @@ fn what_a_container_refers_to_is_created() {
     );
 }
 
-/// findings U3
+/// findings U36
 #[test]
 fn volumes_that_cannot_be_mounted_say_what_they_need() {
     let mut pod = main(json!({}), waiting("ContainerCreating", ""));
@@ -182,7 +182,7 @@ fn volumes_that_cannot_be_mounted_say_what_they_need() {
     );
 }
 
-/// findings U3: the exit code of a stopped program is not the reason.
+/// findings U36: the exit code of a stopped program is not the reason.
 #[test]
 fn who_is_killed_for_a_probe_is_told_so() {
     let probe = json!({ "livenessProbe": { "httpGet": { "path": "/live", "port": 80 } } });
@@ -230,7 +230,7 @@ fn who_is_killed_for_a_probe_is_told_so() {
     );
 }
 
-/// findings U3
+/// findings U36
 #[test]
 fn a_probe_that_takes_too_long_is_given_more_time() {
     let probe = json!({ "readinessProbe": { "exec": { "command": ["x"] }, "timeoutSeconds": 2 } });
@@ -248,7 +248,7 @@ fn a_probe_that_takes_too_long_is_given_more_time() {
     );
 }
 
-/// findings U3: a program that is killed before it has started gets more time and more failures.
+/// findings U36: a program that is killed before it has started gets more time and more failures.
 #[test]
 fn a_slow_start_is_given_more_time() {
     let probe = json!({ "startupProbe": { "exec": { "command": ["x"] }, "failureThreshold": 4 } });
@@ -272,7 +272,7 @@ fn a_slow_start_is_given_more_time() {
     }
 }
 
-/// findings U3
+/// findings U36
 #[test]
 fn memory_is_doubled() {
     let limits = json!({ "resources": { "limits": { "memory": "64Mi" } } });
@@ -284,7 +284,7 @@ fn memory_is_doubled() {
     );
 }
 
-/// findings U3
+/// findings U36
 #[test]
 fn who_is_not_placed_is_told_what_would_help() {
     let message = |text: &str| format!("0/1 nodes are available: 1 {text}.");
@@ -335,7 +335,7 @@ fn who_is_not_placed_is_told_what_would_help() {
     assert!(explained.remedy.commands[0].contains("\"schedulerName\":\"default-scheduler\""));
 }
 
-/// findings U3
+/// findings U36
 #[test]
 fn a_pod_that_failed_says_how_and_wants_its_log() {
     let status = json!({ "name": "main", "image": "i", "imageID": "", "ready": false,
@@ -356,7 +356,7 @@ fn a_pod_that_failed_says_how_and_wants_its_log() {
     );
 }
 
-/// findings U3: a stopped shim is named in words, and there is no remedy.
+/// findings U36: a stopped shim is named in words, and there is no remedy.
 #[test]
 fn a_shim_that_is_stopped_is_named() {
     let mut pod = main(json!({}), json!({ "running": {} }));

@@ -157,21 +157,21 @@ const TABLE: &[&[Situation]] = &[
     room::STORE,
 ];
 
-/// findings U3
+/// findings U34
 #[test]
 fn workloads_whose_pods_are_not_made() {
     let (_registry, instance) = with_images();
     resolve(&instance, workloads::WORKLOADS);
 }
 
-/// findings U3
+/// findings U34
 #[test]
 fn services_without_endpoints() {
     let (_registry, instance) = with_images();
     resolve(&instance, services::SERVICES);
 }
 
-/// findings U3
+/// findings U34
 #[test]
 fn volumes_claims_snapshots_and_parts_of_the_api() {
     let (_registry, instance) = with_images();
@@ -179,7 +179,7 @@ fn volumes_claims_snapshots_and_parts_of_the_api() {
     resolve(&instance, cluster::CLUSTER);
 }
 
-/// findings U3, R13: a separate disk, so that the files of this test fill no other disk.
+/// findings U34, R13: a separate disk, so that the files of this test fill no other disk.
 #[test]
 fn a_node_without_room() {
     let mut disk = None;
@@ -204,14 +204,14 @@ fn a_node_without_room() {
     resolve_with(&world.0, &words, room::STORE);
 }
 
-/// findings U3
+/// findings U34
 #[test]
 fn lost_nodes_and_what_runs_there() {
     let (_registry, instance) = with_images();
     resolve(&instance, nodes::LOST);
 }
 
-/// findings U3: all waiting objects, one block for each root cause; and no block once the cause is resolved.
+/// findings U35: all waiting objects, one block for each root cause; and no block once the cause is resolved.
 #[test]
 fn all_that_waits_is_listed() {
     let (_registry, instance) = with_images();
@@ -300,7 +300,7 @@ fn sets_that_are_held_up() {
     resolve(&instance, sets::SETS);
 }
 
-/// findings U3: the page has a row for each situation, and no other rows.
+/// findings U34: the page has a row for each situation, and no other rows.
 #[test]
 fn the_page_lists_the_table() {
     let page = example("../docs/why.md");

@@ -99,10 +99,14 @@ impl AllowedAddresses {
         }
         let same = url.host() == self.endpoint.host()
             && url.port_or_known_default() == self.endpoint.port_or_known_default();
-        same || !matches!(
+        let is_special = matches!(
             literal_class(url),
             Some(AddressClass::Loopback | AddressClass::Closed)
-        )
+        );
+        if is_special && !same {
+            cov_mark::hit!(findings_s19);
+        }
+        same || !is_special
     }
 
     /// Checks that a redirect may be followed, after `followed` other redirects.
@@ -191,6 +195,7 @@ mod tests {
     /// findings S19
     #[test]
     fn nobody_is_sent_to_the_nodes_own_services() {
+        cov_mark::check!(findings_s19);
         let allows = |endpoint: &str, url: &str| {
             let url = Url::parse(url).unwrap();
             [false, true].map(|configured| reach(endpoint, configured).allows(&url))

@@ -166,6 +166,7 @@ fn put_right(there: &Value, default: &Value, mandatory: bool) -> Option<Value> {
         right["metadata"]["annotations"][AUTOUPDATE] = json!(automatic.to_string());
     }
     if automatic {
+        cov_mark::hit!(findings_c51);
         right["spec"] = default["spec"].clone();
         // Users may change the shares of the exempt level.
         if default["spec"]["type"] == "Exempt" && there["spec"]["exempt"].is_object() {
@@ -285,7 +286,7 @@ mod tests {
         existing
     }
 
-    /// findings C16: a suggested object that a user has changed keeps its spec.
+    /// findings C51: a suggested object that a user has changed keeps its spec.
     #[test]
     fn suggested_objects_are_kept_until_somebody_changes_them() {
         let default = level("workload-low");
@@ -308,9 +309,10 @@ mod tests {
         assert_eq!(right["spec"], default["spec"]);
     }
 
-    /// findings C16: mandatory objects are corrected, except for the shares of the exempt level.
+    /// findings C51: mandatory objects are corrected, except for the shares of the exempt level.
     #[test]
     fn mandatory_objects_are_kept_whatever_is_said() {
+        cov_mark::check!(findings_c51);
         let default = level("catch-all");
         let mut changed = default.clone();
         changed["metadata"]["annotations"][AUTOUPDATE] = json!("false");
@@ -322,7 +324,7 @@ mod tests {
         assert_eq!(put_right(&changed, &default, true), None);
     }
 
-    /// findings C16: the condition `Dangling`.
+    /// findings C51: the condition `Dangling`.
     #[test]
     fn a_schema_is_told_whether_its_level_is_there() {
         let schema = json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}});

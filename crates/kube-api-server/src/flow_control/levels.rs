@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C16: the default levels of a server with 600 seats.
+    /// findings C54: the default levels of a server with 600 seats.
     #[test]
     fn seats_are_divided_by_shares() {
         let all = flowcontrol::mandatory().into_iter();
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!((queues.count, queues.hand, queues.length), (16, 4, 50));
     }
 
-    /// findings C16
+    /// findings C54
     #[test]
     fn a_level_that_cannot_be_used_is_none() {
         let level = |name: &str, spec: Value| {
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(bounds(&none, 10)["exempt"].nominal, 0);
     }
 
-    /// findings C16
+    /// findings C54
     #[test]
     fn a_limit_on_borrowing_is_part_of_the_own_seats() {
         let spec = json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 1,

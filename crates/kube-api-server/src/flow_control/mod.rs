@@ -387,7 +387,7 @@ mod tests {
         page.text()
     }
 
-    /// findings C16
+    /// findings C55
     #[tokio::test]
     async fn a_level_that_rejects_says_429() {
         let control = control(json!({"type": "Reject"}));
@@ -414,7 +414,7 @@ mod tests {
         }
     }
 
-    /// findings C16: a waiting request gets the next seat, leaves the queue on drop, and times out.
+    /// findings C55: a waiting request gets the next seat, leaves the queue on drop, and times out.
     #[tokio::test(start_paused = true)]
     async fn a_level_that_queues_lets_requests_wait() {
         let control = control(queue());

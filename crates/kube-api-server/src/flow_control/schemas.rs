@@ -256,7 +256,7 @@ mod tests {
         &'static str,
     );
 
-    /// findings C16: the default schemas, as the documentation describes them.
+    /// findings C53: the default schemas, as the documentation describes them.
     const DEFAULT_SCHEMAS: &[Row] = &[
         (
             "admin",
@@ -371,7 +371,7 @@ mod tests {
         Schema::read(&json!({"metadata": {"name": "s"}, "spec": spec})).unwrap()
     }
 
-    /// findings C16: subjects match by user, group and service account.
+    /// findings C53: subjects match by user, group and service account.
     #[test]
     fn subjects_are_users_groups_and_accounts() {
         let matches = |subject: Value, user: &str, groups: &[&str]| {
@@ -405,7 +405,7 @@ mod tests {
         assert!(Schema::read(&broken).is_none());
     }
 
-    /// findings C16: groups, sub-resources and namespaces.
+    /// findings C53: groups, sub-resources and namespaces.
     #[test]
     fn resource_rules_match_by_verb_group_resource_and_namespace() {
         let everybody = json!([{"kind": "User", "user": {"name": "*"}}]);
@@ -442,7 +442,7 @@ mod tests {
         ));
     }
 
-    /// findings C16: a path matches the paths below it.
+    /// findings C53: a path matches the paths below it.
     #[test]
     fn path_rules_match_what_is_below() {
         let matches = |one: &str, request: &str| {
@@ -466,7 +466,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C53
     #[test]
     fn schemas_are_asked_by_precedence_and_then_by_name() {
         let names: Vec<String> = defaults().into_iter().map(|schema| schema.name).collect();

@@ -113,6 +113,9 @@ impl<W> Seating<W> {
             ..
         } = self.bounds;
         let after = self.used.saturating_add(width);
+        if after > nominal && width <= spare {
+            cov_mark::hit!(findings_c54);
+        }
         let fits = self.borrows(width) <= spare && after <= nominal.saturating_add(borrowable);
         let has_any = nominal > 0 || spare.min(borrowable) > 0;
         after <= nominal || fits || (self.used == 0 && has_any)
@@ -166,6 +169,7 @@ impl<W> Seats<W> {
             return SeatDecision::Seated;
         }
         let Some(queues) = level.bounds.queues else {
+            cov_mark::hit!(findings_c55);
             return SeatDecision::NoSeat;
         };
         let length = |queue: &u32| level.queues.get(queue).map_or(0, VecDeque::len);
@@ -331,9 +335,10 @@ mod tests {
         seats.enter(name, 3, || flow, || flow)
     }
 
-    /// findings C16: a level without queues rejects at once.
+    /// findings C55: a level without queues rejects at once.
     #[test]
     fn without_queues_who_has_no_seat_is_refused() {
+        cov_mark::check!(findings_c55);
         let reject = SeatLimits {
             queues: None,
             ..bounds(2, 0, 0)
@@ -347,7 +352,7 @@ mod tests {
         assert_eq!(enter(&mut seats, "b", 0), SeatDecision::NoLevel);
     }
 
-    /// findings C16: a flow with many requests does not delay other flows.
+    /// findings C55: a flow with many requests does not delay other flows.
     #[test]
     fn flows_take_turns() {
         let mut seats = seats(&[("a", bounds(1, 0, 0))]);
@@ -365,9 +370,10 @@ mod tests {
         assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
     }
 
-    /// findings C16: unused lendable seats are borrowed, and come back to their level.
+    /// findings C54: unused lendable seats are borrowed, and come back to their level.
     #[test]
     fn levels_borrow_what_others_do_not_use() {
+        cov_mark::check!(findings_c54);
         let mut seats = seats(&[("a", bounds(1, 0, 9)), ("b", bounds(4, 2, 0))]);
         for _ in 0..3 {
             assert_eq!(enter(&mut seats, "a", 0), SeatDecision::Seated);
@@ -385,7 +391,7 @@ mod tests {
         assert!(seats.leave("b", 1).len() == 1);
     }
 
-    /// findings C16
+    /// findings C54
     #[test]
     fn borrowing_has_a_limit() {
         let mut seats = seats(&[("a", bounds(1, 0, 1)), ("b", bounds(9, 9, 0))]);
@@ -397,7 +403,7 @@ mod tests {
         ));
     }
 
-    /// findings C16: a wide request waits for all of its seats, and narrow ones do not overtake it.
+    /// findings C55: a wide request waits for all of its seats, and narrow ones do not overtake it.
     #[test]
     fn a_wide_request_takes_more_seats() {
         let mut seats = seats(&[("a", bounds(4, 0, 0))]);
@@ -421,7 +427,7 @@ mod tests {
         assert_eq!(enter(&mut seats, "a", 3), SeatDecision::Seated);
     }
 
-    /// findings C16: a request that is wider than its level runs alone.
+    /// findings C55: a request that is wider than its level runs alone.
     #[test]
     fn a_request_wider_than_its_level_runs_alone() {
         let mut seats = seats(&[("a", bounds(2, 0, 0))]);
@@ -438,7 +444,7 @@ mod tests {
         assert_eq!(seats.leave("a", 1), [2]);
     }
 
-    /// findings C16: a level without shares holds its requests until it changes.
+    /// findings C54: a level without shares holds its requests until it changes.
     #[test]
     fn a_jail_holds_its_requests() {
         let mut seats = seats(&[("a", bounds(0, 0, 0))]);
@@ -459,7 +465,7 @@ mod tests {
         assert!(seats.leave("a", 1).is_empty());
     }
 
-    /// findings C16: requests of a deleted level finish.
+    /// findings C54: requests of a deleted level finish.
     #[test]
     fn a_level_that_goes_empties_itself() {
         let mut seats = seats(&[("a", bounds(1, 0, 0))]);
@@ -475,7 +481,7 @@ mod tests {
         assert!(seats.levels.is_empty());
     }
 
-    /// findings C16: the queues of a hand are distinct, and all queues are used.
+    /// findings C55: the queues of a hand are distinct, and all queues are used.
     #[test]
     fn a_hand_has_different_queues() {
         let queues = Queues {
@@ -518,7 +524,7 @@ mod tests {
     }
 
     proptest! {
-        /// findings C16: no request waits while it has a free seat, and all seats are released.
+        /// findings C55: no request waits while it has a free seat, and all seats are released.
         #[test]
         fn nobody_waits_who_could_run(steps in proptest::collection::vec(step(), 0..60)) {
             // The widths of the requests that are expected to run and to wait, for each level.

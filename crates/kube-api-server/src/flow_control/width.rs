@@ -48,7 +48,7 @@ mod tests {
         of(&info, &query, &counts.into(), 10)
     }
 
-    /// findings C16: a list takes more seats than a get.
+    /// findings C55: a list takes more seats than a get.
     #[test]
     fn lists_are_as_wide_as_their_objects_are_many() {
         let get = |path: &str, query: &str| width(&Method::GET, path, query);

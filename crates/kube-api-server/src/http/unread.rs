@@ -298,7 +298,10 @@ impl UnreadAccount {
             match bounds.decide(state.of(&self.sender), state.all, bytes) {
                 _ if self.is_exempt => return true,
                 Allowance::Enough => return true,
-                Allowance::SenderFull => return false,
+                Allowance::SenderFull => {
+                    cov_mark::hit!(findings_2_s38);
+                    return false;
+                }
                 Allowance::ServerFull if !state.evict(&self.sender, now) => return false,
                 Allowance::ServerFull => closed.fetch_add(1, Ordering::Relaxed),
             };
@@ -463,6 +466,7 @@ mod tests {
     /// findings-2 S38
     #[tokio::test(start_paused = true)]
     async fn a_sender_has_its_share_and_is_refused_beyond_it() {
+        cov_mark::check!(findings_2_s38);
         let unread = Arc::new(UnreadResponses::new(BOUNDS));
         let (one, _) = account(&unread, "one");
         let (again, _) = account(&unread, "one");

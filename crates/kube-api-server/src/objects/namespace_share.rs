@@ -148,7 +148,10 @@ impl StoreUsage {
             return None;
         }
         let (beyond, leaves) = match reserve {
-            Reserve::None => return Some(share),
+            Reserve::None => {
+                cov_mark::hit!(findings_2_s44);
+                return Some(share);
+            }
             Reserve::Small => (SMALL_BEYOND, SMALL_LEAVES),
             Reserve::Status => (STATUS_BEYOND, STATUS_LEAVES),
         };
@@ -266,6 +269,7 @@ mod tests {
     /// findings-2 S44: if any number of namespaces use their full shares, a further namespace still has space.
     #[test]
     fn namespaces_that_take_all_they_can_leave_room_for_another() {
+        cov_mark::check!(findings_2_s44);
         let quota = 1 << 30;
         let mut stored = 0;
         for _ in 0..8 {

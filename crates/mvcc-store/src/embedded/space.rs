@@ -75,6 +75,7 @@ impl Space {
             )));
         }
         if live_bytes > live_max {
+            cov_mark::hit!(findings_s26);
             return Err(StoreError::Quota {
                 stored: live_bytes,
                 max: quota,
@@ -91,6 +92,7 @@ mod tests {
     /// findings S26: creations are refused first, then changes; deletions never are.
     #[test]
     fn the_quota_stops_what_grows_and_lets_deletions_pass() {
+        cov_mark::check!(findings_s26);
         let space = Space {
             free_bytes: u64::MAX,
             live_bytes_max: 3200,

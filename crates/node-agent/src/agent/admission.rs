@@ -124,6 +124,7 @@ fn too_many_objects(count: usize) -> Option<PodRejection> {
     if count <= OBJECTS_PER_POD_MAX {
         return None;
     }
+    cov_mark::hit!(findings_2_s39_objects);
     refusals::count(Budget::WatchedObjects);
     Some(PodRejection {
         reason: "TooManyVolumeSources".to_owned(),
@@ -140,6 +141,7 @@ mod tests {
     /// findings-2 S39
     #[test]
     fn a_pod_with_too_many_objects_is_rejected_with_the_number() {
+        cov_mark::check!(findings_2_s39_objects);
         assert_eq!(too_many_objects(OBJECTS_PER_POD_MAX), None);
         let before = refusals::counted(Budget::WatchedObjects);
         let rejection = too_many_objects(700).unwrap();

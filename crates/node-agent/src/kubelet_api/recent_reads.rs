@@ -69,6 +69,7 @@ pub fn lines_since(
         let is_old = last_line.is_some_and(|last_line| time <= last_line);
         let is_new = until.is_some_and(|until| time >= until);
         if is_old || is_new {
+            cov_mark::hit!(findings_2_i4);
             return;
         }
         let output = match stream {
@@ -97,6 +98,7 @@ mod tests {
     // findings-2 I4
     #[test]
     fn only_what_was_said_between_the_read_and_the_attach_is_said_again() {
+        cov_mark::check!(findings_2_i4);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
         let lines = [

@@ -117,6 +117,7 @@ impl Monitor {
     pub fn record_not_stored(&self, error: &io::Error) {
         let is_full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         if !is_full.contains(&error.kind()) {
+            cov_mark::hit!(findings_2_r34);
             let now = Some(error.to_string());
             self.record_error
                 .send_if_modified(|known| std::mem::replace(known, now.clone()) != now);
@@ -154,6 +155,7 @@ impl Monitor {
         self.group_error.send_if_modified(|known| {
             let changed = *known != now;
             if changed && let Some(error) = &now {
+                cov_mark::hit!(findings_2_s36_groups);
                 tracing::error!(error, "no control groups can be made for pods");
             }
             *known = now;
@@ -274,6 +276,7 @@ mod tests {
     // findings-2 R34
     #[test]
     fn a_disk_that_takes_no_records_is_known_until_it_does() {
+        cov_mark::check!(findings_2_r34);
         let temp = tempfile::tempdir().unwrap();
         let pods = temp.path().join("pods");
         let policy = Eviction {
@@ -298,6 +301,7 @@ mod tests {
     // findings-2 S36
     #[test]
     fn a_kernel_that_takes_no_groups_is_known_until_it_does() {
+        cov_mark::check!(findings_2_s36_groups);
         let temp = tempfile::tempdir().unwrap();
         let marker = temp.path().join("refuses");
         let (place, refuses) = (temp.path().to_owned(), marker.clone());

@@ -77,7 +77,10 @@ pub fn conditions(
         let changed = former.and_then(|c| c.last_transition_time.as_ref());
         let since = match (former, changed) {
             (Some(former), Some(changed)) if former.status == status => changed.0,
-            (_, Some(changed)) => changed.0.max(now),
+            (_, Some(changed)) => {
+                cov_mark::hit!(findings_r2_transition);
+                changed.0.max(now)
+            }
             (_, None) => now,
         };
         NodeCondition {
@@ -182,6 +185,7 @@ mod tests {
     // findings R2
     #[test]
     fn a_transition_that_others_told_is_not_taken_back_in_time() {
+        cov_mark::check!(findings_r2_transition);
         let at = |second| Timestamp::from_second(second).unwrap();
         let mut lost = conditions(&[], &BTreeSet::new(), None, at(1000));
         for condition in &mut lost {

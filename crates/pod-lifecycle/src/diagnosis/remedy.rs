@@ -185,7 +185,7 @@ pub fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// findings U3
+    /// findings U36
     #[test]
     fn a_text_is_one_word_of_a_shell() {
         assert_eq!(quoted("{\"a\":1}"), "'{\"a\":1}'");

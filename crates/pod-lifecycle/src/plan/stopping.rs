@@ -74,6 +74,7 @@ fn pod_grace(planner: &Planner<'_>) -> i64 {
         // Only the node waits for this second.
         1
     } else if has_no_grace(planner.spec) && asked.unwrap_or(0) <= 1 {
+        cov_mark::hit!(findings_c26);
         0
     } else {
         asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1)
@@ -89,6 +90,7 @@ fn pod_grace(planner: &Planner<'_>) -> i64 {
 /// The limit of a node shutdown: the administrator's limit, and at most [`NODE_STOP_GRACE_MAX_SECONDS`].
 fn node_grace(planner: &Planner<'_>) -> Option<i64> {
     let stop = planner.input.node_stops?;
+    cov_mark::hit!(findings_s33);
     Some(stop.grace_seconds.unwrap_or(NODE_STOP_GRACE_MAX_SECONDS))
 }
 

@@ -69,6 +69,7 @@ fn trouble(pod: &Pod, claim: &ResourceClaim, drivers: &BTreeSet<String>) -> Opti
     let missing = results
         .iter()
         .find(|result| !drivers.contains(&result.driver))?;
+    cov_mark::hit!(findings_c50);
     let driver = &missing.driver;
     Some(format!(
         "DRA driver {driver} is not registered: drivers of devices cannot register with this node"
@@ -96,9 +97,10 @@ mod tests {
         unprepared(&pod, &found, &drivers)
     }
 
-    /// findings C16
+    /// findings C50
     #[test]
     fn a_pod_waits_for_devices_that_nobody_prepares() {
+        cov_mark::check!(findings_c50);
         let allocation = json!({"devices": {"results": [{"request": "r", "driver": "d.example.com",
             "pool": "p", "device": "x"}]}});
         let whole = json!({"allocation": allocation, "reservedFor": [
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(said(whole, &["d.example.com"]), None);
     }
 
-    /// findings C16
+    /// findings C50
     #[test]
     fn a_claim_of_a_template_is_waited_for() {
         let pod = |status: Value| -> Pod {

@@ -72,6 +72,7 @@ fn pod_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
         .chain([&usage.files])
         .fold(0, |sum, more| sum.saturating_add(*more));
     (used > limit.value()).then(|| {
+        cov_mark::hit!(findings_s22);
         format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ")
     })
 }
@@ -164,6 +165,7 @@ mod tests {
     /// findings S22: state files, such as the hosts file, count for the pod's limit.
     #[test]
     fn files_of_the_node_count_against_the_limit_of_the_pod() {
+        cov_mark::check!(findings_s22);
         let with = |files: i64| {
             let usage = DiskUsage {
                 containers: [("a".to_owned(), 1 << 20)].into(),

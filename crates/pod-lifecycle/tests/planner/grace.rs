@@ -47,6 +47,7 @@ fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
 /// of waiting until the grace period ends.
 #[test]
 fn an_end_whose_hook_was_cut_off_begins_anew() {
+    cov_mark::check!(findings_r7);
     // statefulset.md 12.6
     let mut world = World::new(
         json!({"terminationGracePeriodSeconds": 3600, "containers": [
@@ -149,6 +150,7 @@ fn what_cannot_be_cleared_away_does_not_keep_a_node_from_stopping() {
 
 #[test]
 fn a_pod_without_grace_is_killed_at_once() {
+    cov_mark::check!(findings_c26);
     // findings C26
     for (asked, killed) in [(1, "1 KILL c"), (20, "21 KILL c")] {
         let mut world = World::new(json!({"terminationGracePeriodSeconds": 0, "containers": [
@@ -167,6 +169,7 @@ fn a_pod_without_grace_is_killed_at_once() {
 
 #[test]
 fn a_node_that_stops_does_not_wait_for_years() {
+    cov_mark::check!(findings_s33);
     // findings S33
     let long = json!({"terminationGracePeriodSeconds": 1_000_000_000, "containers": [
         {"name": "c", "image": "i"}]});

@@ -6,6 +6,7 @@ use crate::world::World;
 
 #[test]
 fn another_image_ends_the_delays_of_the_former_one() {
+    cov_mark::check!(findings_c12);
     // findings C12
     let mut world = World::new(json!({"containers": [{"name": "c", "image": "img"}]}));
     world.pass(0);

@@ -205,6 +205,7 @@ impl<'s> Search<'s> {
     fn count(&mut self) -> Result<(), AllocationRefusal> {
         self.tries += 1;
         if self.tries > TRIES_MAX {
+            cov_mark::hit!(findings_c49);
             return Err(AllocationRefusal::TooManyTries);
         }
         Ok(())

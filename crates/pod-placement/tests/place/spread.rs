@@ -35,6 +35,7 @@ fn spread_bounds_the_skew() {
 // findings C21: the score of kube-scheduler's PodTopologySpread.
 #[test]
 fn spread_is_wished_for() {
+    cov_mark::check!(findings_c21);
     let wish = |keys: &[(&str, i64)]| {
         let constraints: Vec<Value> = keys
             .iter()

@@ -103,6 +103,7 @@ fn of_several_nodes_one_with_room_is_chosen() {
 // findings-2 R30
 #[test]
 fn a_node_that_could_not_make_the_volume_is_left_out() {
+    cov_mark::check!(findings_2_r30);
     let cluster = |nodes: Value, refusals: Value| {
         json!({
             "nodes": nodes,

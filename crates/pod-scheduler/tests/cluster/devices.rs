@@ -43,7 +43,7 @@ fn claiming() -> Value {
     json!({"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one"}]})
 }
 
-/// findings C16: the second pod gets the device when the first is over.
+/// findings C49: the second pod gets the device when the first is over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_gets_a_device_and_gives_it_back() {
     let cluster = Cluster::new(&["n1", "n2"]).await;
@@ -89,7 +89,7 @@ async fn a_pod_gets_a_device_and_gives_it_back() {
     eventually(false, first).await;
 }
 
-/// findings C16: a claim that several pods share keeps its device until the last has ended.
+/// findings C49: a claim that several pods share keeps its device until the last has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_share_a_claim() {
     let cluster = Cluster::new(&["n1", "n2"]).await;

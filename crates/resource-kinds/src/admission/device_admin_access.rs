@@ -49,6 +49,7 @@ impl Admission for DeviceAdminAccess {
         if label == Some(true) {
             return Ok(());
         }
+        cov_mark::hit!(findings_c45);
         let why = format!(
             "admin access to devices requires the `{ADMIN_ACCESS_LABEL}: true` label on the \
              containing namespace"
@@ -87,9 +88,10 @@ mod tests {
     use super::super::testing::{Objects, request};
     use super::*;
 
-    /// findings C16
+    /// findings C45
     #[test]
     fn only_a_namespace_with_the_label_has_administrative_access() {
+        cov_mark::check!(findings_c45);
         let plain = json!({"metadata": {"name": "d"}});
         let labelled = json!({"metadata": {"name": "d", "labels": {ADMIN_ACCESS_LABEL: "true"}}});
         let spec = json!({"devices": {"requests": [{"name": "a", "exactly": {
@@ -122,7 +124,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C45
     #[test]
     fn access_that_was_given_stays() {
         let claim = json!({"status": {"allocation": {"devices": {"results": [

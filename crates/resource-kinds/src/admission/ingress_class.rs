@@ -34,6 +34,7 @@ impl Admission for DefaultIngressClass {
         let mut classes = cluster.list(GROUP, "ingressclasses", "");
         classes.retain(|class| class["metadata"]["annotations"][DEFAULT_INGRESS_CLASS] == "true");
         if let (Some(class), Some(spec)) = (newest_of(classes), parts::entry(object, "spec")) {
+            cov_mark::hit!(findings_2_c40);
             parts::set(spec, "ingressClassName", class);
         }
         Ok(())
@@ -50,6 +51,7 @@ mod tests {
     /// findings-2 C40
     #[test]
     fn an_ingress_without_a_class_gets_the_newest_default() {
+        cov_mark::check!(findings_2_c40);
         let class = |name: &str, default: &str, created: &str| {
             json!({"metadata": {"name": name, "creationTimestamp": created,
                 "annotations": {DEFAULT_INGRESS_CLASS: default}}})

@@ -39,6 +39,7 @@ impl Admission for OrdinalServices {
         if new.is_null() || new == old || cluster.allows(&right) {
             return Ok(());
         }
+        cov_mark::hit!(findings_s30);
         let why = format!(
             "the annotation {ORDINAL_NODE_PORT} makes Services, which user {:?} cannot create in \
              the namespace {:?}",
@@ -67,6 +68,7 @@ mod tests {
 
     #[test]
     fn who_may_not_make_services_has_none_made() {
+        cov_mark::check!(findings_s30);
         // findings S30
         let set = |port: Value| json!({"metadata": {"annotations": {ORDINAL_NODE_PORT: port}}});
         let create = AdmissionRequest {

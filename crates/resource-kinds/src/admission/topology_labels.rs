@@ -22,6 +22,7 @@ pub fn copy_topology_labels(pod: &mut Value, node: &Value) {
                 parts::set(metadata, "labels", json!({}));
             }
             if let Some(existing) = parts::entry(metadata, "labels") {
+                cov_mark::hit!(findings_2_c41);
                 parts::set(existing, label, value);
                 if let Value::Object(existing) = existing {
                     existing.sort_keys();
@@ -65,6 +66,7 @@ mod tests {
     /// findings-2 C41
     #[test]
     fn a_pod_made_on_a_node_has_the_labels_of_its_place() {
+        cov_mark::check!(findings_2_c41);
         let node = json!({"metadata": {"name": "n", "labels": {labels::ZONE: "z", labels::HOSTNAME: "h"}}});
         let cluster = Objects::default().with("nodes", node);
         let admit = |mut pod: Value| {

@@ -43,6 +43,7 @@ fn unknown(
 ) {
     for (name, value) in value.as_object().into_iter().flatten() {
         let Some(field) = structure.named(name) else {
+            cov_mark::hit!(findings_2_c34);
             paths.push(format!("{prefix}{name}"));
             continue;
         };
@@ -81,6 +82,7 @@ pub fn repair_object_meta(metadata: &mut Value) -> Vec<String> {
         if fits(types, structure, name, value) {
             return true;
         }
+        cov_mark::hit!(findings_2_e2);
         changed.push(name.clone());
         if !COLLECTIONS.contains(&name.as_str()) {
             return false;
@@ -154,6 +156,7 @@ mod tests {
     // findings-2 C34
     #[test]
     fn unknown_fields_of_metadata_are_named() {
+        cov_mark::check!(findings_2_c34);
         let metadata = json!({"nme": 1, "labels": {"any": "a"}, "ownerReferences": [{"name": "a"},
             {"nme": "b"}], "managedFields": [{"fieldsV1": {"f:x": {}}, "by": "a"}], "Name": "a"});
         assert_eq!(
@@ -171,6 +174,7 @@ mod tests {
     // findings-2 E2
     #[test]
     fn the_readable_part_of_stored_metadata_is_kept() {
+        cov_mark::check!(findings_2_e2);
         let mut metadata = json!({"name": "a", "labels": {"a": 1, "b": "c"}, "annotations": "x",
             "finalizers": ["a/b", 7], "ownerReferences": {"uid": 1}, "generation": 3});
         let mut changed = repair_object_meta(&mut metadata);

@@ -102,6 +102,7 @@ pub fn check_cover<'q>(
     if uncovered.is_empty() {
         return Ok(());
     }
+    cov_mark::hit!(findings_2_s46);
     Err(QuotaError::UncoveredScopes(uncovered.join(" ")))
 }
 
@@ -187,6 +188,7 @@ mod tests {
     // findings-2 S46
     #[test]
     fn a_limited_scope_needs_a_quota_with_it() {
+        cov_mark::check!(findings_2_s46);
         let term = json!({"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"});
         let limited = limited(json!({"resource": "pods", "matchScopes": [term]}));
         let check = |quotas: &[Value], pod: &Value| {

@@ -97,7 +97,10 @@ fn data_sources(spec: &Field<'_, '_>) -> Vec<FieldError> {
             Some("may not be specified when dataSourceRef.namespace is specified")
         } else {
             let is_same = ["apiGroup", "kind", "name"].into_iter().all(same);
-            (!is_same).then_some("must match dataSourceRef")
+            (!is_same).then(|| {
+                cov_mark::hit!(findings_2_c28);
+                "must match dataSourceRef"
+            })
         };
         // Upstream's value is the path of the field, which it prints as an empty structure.
         errors.extend(detail.map(|detail| FieldError::invalid(&spec.path(), json!({}), detail)));

@@ -3,7 +3,7 @@
 //!
 //! Tests cite as `statefulset.md 3.14, T6`, `kubectl.md 2.9 to 2.11` or `findings S3` (lists, `and`, ranges
 //! with `to`, paragraph signs and a capital at the start of a sentence are understood), in a comment or a
-//! golden file.
+//! golden file. The guards of findings have marks besides (`marks`).
 
 use std::collections::BTreeSet;
 
@@ -173,18 +173,41 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         .collect()
 }
 
+/// The required items of both lists of findings (`findings S1`), and whether each is still open.
+pub(super) fn findings(files: &[SourceFile]) -> Vec<(String, bool)> {
+    let lists = CONTRACTS
+        .iter()
+        .filter(|contract| contract.name.starts_with("findings"));
+    let of_list = |contract: &Contract| {
+        let items = contract.items(files).unwrap_or_default().into_iter();
+        let required = items.filter(|item| contract.requires(item));
+        let named = required.map(|item| {
+            let is_open = contract
+                .open
+                .iter()
+                .any(|(open, _)| *open == item.to_string());
+            (format!("{} {item}", contract.name), is_open)
+        });
+        named.collect::<Vec<_>>()
+    };
+    lists.flat_map(of_list).collect()
+}
+
 impl Contract {
+    /// The items that the document defines; `None` without the document.
+    fn items(&self, files: &[SourceFile]) -> Option<BTreeSet<Item>> {
+        let path = format!("docs/contract/{}", self.file);
+        let document = files.iter().find(|file| file.path == path)?;
+        let lines = document.text.lines();
+        Some(lines.flat_map(|line| self.defined_in(line)).collect())
+    }
+
     fn check(&self, files: &[SourceFile]) -> Vec<Finding> {
         let path = format!("docs/contract/{}", self.file);
-        let Some(document) = files.iter().find(|file| file.path == path) else {
+        let Some(items) = self.items(files) else {
             let text = "is missing".to_owned();
             return vec![Finding { file: path, text }];
         };
-        let items: BTreeSet<Item> = document
-            .text
-            .lines()
-            .flat_map(|line| self.defined_in(line))
-            .collect();
         let sources = files.iter().filter(|file| is_source(file));
         let unknown = sources.flat_map(|file| {
             let cited = self.cited_in(&file.text).into_iter();

@@ -33,6 +33,7 @@ pub const VOCABULARY: &[&str] = &[
 
 /// Libraries that pure crates may use.
 const PURE_LIBRARIES: &[&str] = &[
+    "cov-mark",
     "flate2",
     "hashbrown",
     "k8s-openapi",

@@ -20,6 +20,7 @@ mod imports;
 mod layers;
 mod leaks;
 mod lengths;
+mod marks;
 mod modules;
 mod names;
 mod pages;
@@ -56,6 +57,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check(root, &files));
     findings.extend(sentences::check(&files));
     findings.extend(citations::check(&files));
+    findings.extend(marks::check(&files));
     findings.extend(modules::check(&files));
     findings.extend(names::check(&files));
     findings.extend(layers::check(&files));

@@ -54,7 +54,10 @@ pub(crate) fn check_destination(mount: &Mount) -> Result<(), ProcDestination> {
     }
     match is_guarded(&destination) {
         false => Ok(()),
-        true => Err(ProcDestination::InsideProc(destination)),
+        true => {
+            cov_mark::hit!(findings_s31);
+            Err(ProcDestination::InsideProc(destination))
+        }
     }
 }
 
@@ -134,6 +137,7 @@ mod tests {
     /// findings S31
     #[test]
     fn volumes_are_not_mounted_over_proc() {
+        cov_mark::check!(findings_s31);
         for to in [
             "/proc",
             "/proc/",

@@ -43,6 +43,10 @@ fn walk(root: impl AsFd, path: &Path, flags: OFlags, refused: ResolveFlags) -> R
     for _ in 0..WALKS_MAX {
         match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
             Err(Errno::AGAIN) => {}
+            Err(Errno::LOOP) => {
+                cov_mark::hit!(findings_s16_links);
+                return Err(Errno::LOOP);
+            }
             other => return other,
         }
     }
@@ -88,6 +92,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, links: SymlinkPolicy, end: FileType) 
         let next = resolved.join(&part);
         match walk(root, &next, OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS) {
             Ok(found) if is_link(&found)? => {
+                cov_mark::hit!(findings_2_i2);
                 followed += 1;
                 if links == SymlinkPolicy::Refused || followed > LINKS_MAX {
                     return Err(Errno::LOOP);
@@ -191,6 +196,7 @@ mod tests {
     /// findings-2 I2
     #[test]
     fn the_end_of_a_dangling_link_is_made_inside_the_root() {
+        cov_mark::check!(findings_2_i2);
         type Links = &'static [(&'static str, &'static str)];
         let cases: &[(Links, &str, Option<&str>)] = &[
             (&[("etc/f", "../run/a/b/f")], "/etc/f", Some("run/a/b/f")),
@@ -254,6 +260,7 @@ mod tests {
     /// findings S16
     #[test]
     fn links_to_what_a_process_has_open_are_not_followed() {
+        cov_mark::check!(findings_s16_links);
         for link in [
             "/proc/self/root",
             "/proc/self/cwd",

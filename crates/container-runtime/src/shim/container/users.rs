@@ -79,6 +79,7 @@ pub(crate) fn resolve(
     groups.sort_unstable();
     groups.dedup();
     if groups.len() > GROUPS_MAX {
+        cov_mark::hit!(findings_2_i1);
         return Err(UserError::TooManyGroups(groups.len()));
     }
     check_ids(std::iter::once(&uid).chain([&gid]).chain(&groups))?;
@@ -96,7 +97,10 @@ pub(crate) fn resolve(
 pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>) -> Result<(), UserError> {
     match ids.into_iter().find(|id| **id > ID_MAX) {
         None => Ok(()),
-        Some(id) => Err(UserError::InvalidId(*id)),
+        Some(id) => {
+            cov_mark::hit!(findings_s1);
+            Err(UserError::InvalidId(*id))
+        }
     }
 }
 
@@ -213,6 +217,7 @@ mod tests {
     /// findings S1: the kernel treats the id 4294967295 as "unchanged", and the shim is root.
     #[test]
     fn no_way_leads_to_an_id_that_means_none() {
+        cov_mark::check!(findings_s1);
         for id in [2_147_483_648, u32::MAX] {
             let passwd = format!("evil:x:{id}:5::/:\nfellow:x:5:{id}::/:\nmember:x:6:6::/:\n");
             let group = format!("evil:x:{id}:member\n");
@@ -245,6 +250,7 @@ mod tests {
     /// findings-2 I1
     #[test]
     fn more_groups_than_the_kernel_has_are_refused() {
+        cov_mark::check!(findings_2_i1);
         let with = |groups: u32| UserSpec {
             gid: Some(1),
             supplementary_groups: (1..=groups).collect(),

@@ -143,6 +143,7 @@ impl ObservedSilence {
     fn carried(&self, observed: SignedDuration) -> Carried {
         let observed = observed.clamp(SignedDuration::ZERO, wait(self.length));
         let left = observed.saturating_sub(reconnection(self.length));
+        cov_mark::hit!(findings_2_r36);
         Carried {
             observed,
             counts: left.max(SignedDuration::ZERO),

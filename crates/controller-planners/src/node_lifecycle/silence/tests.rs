@@ -58,6 +58,7 @@ impl Observer {
 // findings-2 R36
 #[test]
 fn a_run_continues_the_count_of_the_former_one_except_for_a_quarter_of_the_lease() {
+    cov_mark::check!(findings_2_r36);
     let mut observer = Observer::default();
     observer.start();
     assert_eq!(observer.look(&lease(1), secs(0)), secs(0));

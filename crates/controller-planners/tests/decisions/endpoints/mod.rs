@@ -420,6 +420,7 @@ fn two_subsets() -> Value {
 // findings C20
 #[test]
 fn endpoints_made_by_hand_are_mirrored_to_slices() {
+    cov_mark::check!(findings_c20);
     let without = service(json!({ "selector": Value::Null }));
     let metadata = json!({
         "labels": { "team": "b" },

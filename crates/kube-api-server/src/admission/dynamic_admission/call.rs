@@ -145,7 +145,10 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, CallError> {
         match dialled(address.ip()) {
             Ok(ip) => allowed.push(SocketAddr::new(ip, port)),
             Err(SpecialAddress::Loopback) if is_literal_local => allowed.push(address),
-            Err(special) => refused = Some(special),
+            Err(special) => {
+                cov_mark::hit!(findings_s15_webhooks);
+                refused = Some(special);
+            }
         }
     }
     match (allowed.is_empty(), refused) {
@@ -216,6 +219,7 @@ mod tests {
     // findings S15
     #[tokio::test]
     async fn a_webhook_is_not_called_on_addresses_of_no_host() {
+        cov_mark::check!(findings_s15_webhooks);
         let of = async |host: &str| resolve(host, 443).await;
         assert_eq!(
             of("10.9.9.9").await.unwrap(),

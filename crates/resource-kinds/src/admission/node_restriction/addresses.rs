@@ -67,9 +67,12 @@ fn internal(write: &Write<'_>, text: &str) -> RestrictionResult {
     };
     let address = address.to_canonical();
     match owner(write, address) {
-        Some(owner) => refuse(format!(
-            "is not allowed to set the address {address}: it is {owner}"
-        )),
+        Some(owner) => {
+            cov_mark::hit!(findings_2_s34);
+            refuse(format!(
+                "is not allowed to set the address {address}: it is {owner}"
+            ))
+        }
         None => Ok(()),
     }
 }
@@ -246,6 +249,7 @@ mod tests {
     // findings-2 S34
     #[test]
     fn a_node_gets_an_address_that_nobody_else_has() {
+        cov_mark::check!(findings_2_s34);
         let far = Some("198.51.100.77");
         for (address, expected) in [
             ("192.0.2.1", ""),

@@ -68,6 +68,7 @@ fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
 // findings-2 S47
 #[test]
 fn a_node_creates_no_pods() {
+    cov_mark::check!(findings_2_s47);
     let mirror = json!({
         "metadata": {
             "name": "static-n1",
@@ -179,6 +180,8 @@ fn node(name: &str, labels: Value) -> Value {
 
 #[test]
 fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
+    cov_mark::check!(findings_s10);
+    cov_mark::check!(findings_2_s37);
     // findings S10
     let plain = node("n1", json!({}));
     let create = of_node(Operation::Create, "nodes");

@@ -73,6 +73,7 @@ impl Request {
         let mut request = Self::default();
         for (index, name) in subject.iter_common_name().enumerate() {
             if index > 0 {
+                cov_mark::hit!(findings_2_s35_request);
                 return Err(RequestError::SeveralCommonNames);
             }
             request.common_name = text(name)?;
@@ -125,6 +126,7 @@ fn contents(pem: &[u8]) -> Option<Vec<u8>> {
     let is_base64 =
         |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '/' | '=');
     if letters.is_empty() || !letters.chars().all(is_base64) {
+        cov_mark::hit!(findings_s3);
         return None;
     }
     let decoded = ByteString::deserialize(&Value::String(letters)).ok()?;
@@ -176,6 +178,7 @@ pub(crate) mod tests {
 
     #[test]
     fn one_text_is_one_request() {
+        cov_mark::check!(findings_s3);
         // findings S3: a parser that treats `\r` as the end of a line, and a parser that does not, would read
         // different requests.
         let hidden = MASTER.replace('\n', "\r");
@@ -207,6 +210,7 @@ pub(crate) mod tests {
     // findings-2 S35
     #[test]
     fn a_request_has_one_common_name() {
+        cov_mark::check!(findings_2_s35_request);
         let twice = include_bytes!("testdata/two-names.csr");
         let refused = Request::parse(twice).unwrap_err();
         assert_eq!(refused, RequestError::SeveralCommonNames);

@@ -237,6 +237,7 @@ mod tests {
     /// findings-2 C28
     #[test]
     fn the_two_names_of_a_source_agree() {
+        cov_mark::check!(findings_2_c28);
         let errors = |source: Value, reference: Value| {
             let mut object = claim("1Gi");
             object["spec"]["dataSource"] = source;

@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(claims(&pod).collect::<Vec<_>>(), ["data", "p-b"]);
     }
 
-    /// findings C16
+    /// findings C48
     #[test]
     fn device_claims_are_named_or_made_for_the_pod() {
         let pod = json!({"spec": {"resourceClaims": [{"name": "a", "resourceClaimName": "gpu"},

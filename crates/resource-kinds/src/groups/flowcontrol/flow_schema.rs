@@ -354,7 +354,7 @@ mod tests {
         refusals(|schema| schema["spec"]["rules"][0]["resourceRules"][0][field] = value)
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn a_schema_has_a_precedence_and_a_level() {
         let created = object(|_| ());
@@ -392,7 +392,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn the_rules_of_a_schema_say_who_and_what() {
         let subject = |value: Value| {
@@ -455,7 +455,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn paths_end_in_a_wildcard_if_they_have_one() {
         for (path, text) in [
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(path_refusal("/healthz/*"), None);
     }
 
-    /// findings C16
+    /// findings C51
     #[test]
     fn default_schemas_are_complete_and_the_mandatory_ones_fixed() {
         let all = mandatory().into_iter().chain(suggested());
@@ -494,7 +494,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C51
     #[test]
     fn a_row_shows_whether_the_level_is_missing() {
         let mut schema = object(|_| ());

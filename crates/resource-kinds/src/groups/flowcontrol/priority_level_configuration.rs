@@ -246,6 +246,7 @@ fn check_queuing(queuing: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         let text = format!("should not be greater than queues ({count})");
         errors.push(hand.invalid(text));
     } else if entropy_bits(count, size) > HASH_BITS {
+        cov_mark::hit!(findings_c52);
         let text = format!(
             "required entropy bits of deckSize {count} and handSize {size} should not be greater \
              than {HASH_BITS}"
@@ -288,7 +289,7 @@ mod tests {
             "limitResponse": {"type": "Queue", "queuing": queuing}}})
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn a_level_gets_defaults() {
         let level = object("a", queues(json!({"queues": 0})));
@@ -307,7 +308,7 @@ mod tests {
         assert_eq!(LEVEL.validate_create(&zero), []);
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn a_level_is_exempt_or_limited() {
         assert_eq!(
@@ -346,9 +347,10 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C52
     #[test]
     fn a_hand_is_smaller_than_the_deck_and_the_hash() {
+        cov_mark::check!(findings_c52);
         let at = "spec.limited.limitResponse.queuing";
         assert_eq!(
             refusals("a", queues(json!({"queues": 4}))),
@@ -376,7 +378,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C51
     #[test]
     fn default_levels_are_complete_and_the_mandatory_ones_fixed() {
         let all = mandatory().into_iter().chain(suggested());
@@ -403,7 +405,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C51
     #[test]
     fn a_row_shows_the_queues() {
         let row = LEVEL.row(&object("a", queues(json!({}))), Timestamp::UNIX_EPOCH);

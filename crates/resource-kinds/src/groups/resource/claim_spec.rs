@@ -56,6 +56,7 @@ pub(super) fn default(spec: &mut Value) {
 fn default_request(request: &mut Value) {
     parts::fill(request, "allocationMode", "ExactCount");
     if request["allocationMode"] == "ExactCount" {
+        cov_mark::hit!(findings_c43);
         parts::fill(request, "count", 1);
     }
 }
@@ -251,9 +252,10 @@ mod tests {
         json!({"name": "a", "exactly": request})
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn one_device_is_asked_for_unless_it_is_said_otherwise() {
+        cov_mark::check!(findings_c43);
         let mut spec = json!({"devices": {"requests": [exactly(json!({})),
             {"name": "b", "firstAvailable": [{"name": "c", "deviceClassName": "d"}]},
             exactly(json!({"allocationMode": "All"}))]}});
@@ -265,7 +267,7 @@ mod tests {
         assert_eq!(requests[2]["exactly"]["count"], Value::Null);
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn a_request_is_complete() {
         assert_eq!(one(exactly(json!({}))), [""; 0]);
@@ -308,7 +310,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn lists_are_bounded_and_without_repeats() {
         let many: Vec<Value> = (0..33).map(|_| exactly(json!({}))).collect();
@@ -323,7 +325,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn constraints_and_configuration_name_requests_of_the_claim() {
         let claim = json!({"requests": [{"name": "a", "firstAvailable": [{"name": "b",

@@ -74,6 +74,7 @@ pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     );
     if !reserved.is_empty() {
         if !allocation.is_set() {
+            cov_mark::hit!(findings_c44);
             errors.push(reserved.forbidden("may not be specified when `allocated` is not set"));
         } else if !claim["metadata"]["deletionTimestamp"].is_null() {
             let users = before.get("reservedFor");
@@ -252,7 +253,7 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    /// findings C16
+    /// findings C44
     #[test]
     fn an_allocation_is_for_requests_of_the_claim_and_stays() {
         let good = json!({"allocation": allocation()});
@@ -267,9 +268,10 @@ mod tests {
         assert!(check(bad, good)[0].ends_with("field is immutable"));
     }
 
-    /// findings C16
+    /// findings C44
     #[test]
     fn only_an_allocated_claim_is_reserved() {
+        cov_mark::check!(findings_c44);
         let user = json!({"resource": "pods", "name": "a", "uid": "u"});
         assert_eq!(
             check(json!({"reservedFor": [user]}), json!({})),
@@ -284,7 +286,7 @@ mod tests {
         assert_eq!(validate(&going, &claim(status)), []);
     }
 
-    /// findings C16
+    /// findings C44
     #[test]
     fn drivers_speak_of_devices_of_the_claim() {
         let device_report = |device: &str| {

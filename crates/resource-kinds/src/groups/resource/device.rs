@@ -277,7 +277,7 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn attributes_have_one_value() {
         let good = json!({"attributes": {"a": {"bool": false}, "b": {"int": 0},
@@ -312,7 +312,7 @@ mod tests {
         assert!(errors[0].contains("must not exceed 32"), "{errors:?}");
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn where_a_device_is_it_says_or_its_slice() {
         assert_eq!(check(json!({"allNodes": true}), true), [""; 0]);
@@ -331,7 +331,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn taints_and_counters_are_complete() {
         let errors = check(
@@ -350,7 +350,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn a_share_fits_the_device() {
         let policy = |shared: bool, policy: Value| {

@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn a_class_selects_and_configures() {
         let class = json!({"metadata": {"name": "gpu"}, "spec": {

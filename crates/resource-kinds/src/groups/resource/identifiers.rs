@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn names_of_attributes_have_one_domain() {
         let cases = [
@@ -146,7 +146,7 @@ mod tests {
         assert!(errors[0].detail.starts_with("a fully qualified name"));
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn pools_are_subdomains_with_slashes() {
         for (name, count) in [("node/gpus.x", 0), ("", 1), ("A", 1), ("a//b", 1)] {

@@ -115,7 +115,7 @@ mod tests {
         claim
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn what_a_claim_asks_for_stays() {
         let old = claim();
@@ -126,7 +126,7 @@ mod tests {
         assert!(errors[0].to_string().ends_with("field is immutable"));
     }
 
-    /// findings C16
+    /// findings C42
     #[test]
     fn the_state_is_shown() {
         let cases = [

@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn a_template_is_checked_as_its_claims_and_stays() {
         let mut good = json!({"metadata": {"name": "t", "namespace": "d"}, "spec": {"spec": {

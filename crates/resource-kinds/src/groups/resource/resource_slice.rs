@@ -235,7 +235,7 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn a_slice_says_where_its_devices_are() {
         assert_eq!(check(json!({})), [""; 0]);
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn a_slice_has_so_many_devices() {
         let devices = |count: usize, more: Value| {
@@ -293,7 +293,7 @@ mod tests {
         );
     }
 
-    /// findings C16
+    /// findings C43
     #[test]
     fn driver_pool_and_node_stay() {
         let old = slice(json!({}));
@@ -307,7 +307,7 @@ mod tests {
         assert!(ResourceSlice.warnings(&slice(json!({"driver": "D"})), None)[0].contains("\"D\""));
     }
 
-    /// findings C16
+    /// findings C42
     #[test]
     fn slices_are_selected_by_node_and_driver() {
         let slice = slice(json!({}));

@@ -13,6 +13,7 @@ const ID_MAX: i64 = 0x7fff_ffff;
 
 fn id(at: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|id| !(0..=ID_MAX).contains(&id)) {
+        cov_mark::hit!(findings_s1_validation);
         errors.push(at.invalid(names::outside_range(0, ID_MAX)));
     }
 }
@@ -351,6 +352,7 @@ mod tests {
 
     #[test]
     fn ids_and_policies_are_known() {
+        cov_mark::check!(findings_s1_validation);
         // findings S1: for the kernel 4294967295 means "unchanged", so the process stayed root.
         let range = "must be between 0 and 2147483647, inclusive";
         for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296_i64] {
