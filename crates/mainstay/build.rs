@@ -20,8 +20,8 @@ fn main() {
     }
 }
 
-/// Names the commit: `MAINSTAY_COMMIT`, or that of the checkout. Only a release asks for it, so that other builds
-/// are not made again for each commit.
+/// Sets `MAINSTAY_COMMIT` to its value in the environment or to the commit of the checkout. Only a release
+/// build does so, because other builds would otherwise be repeated after each commit.
 fn name_commit() {
     println!("cargo:rerun-if-env-changed=MAINSTAY_COMMIT");
     let given = std::env::var("MAINSTAY_COMMIT").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! CRC-32C of the kernel's streams: the register starts with zero and is not inverted at the end.
+//! CRC-32C as the kernel computes it for send streams: the initial value is zero, and the result is not
+//! inverted.
 
 /// The polynomial of Castagnoli, reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -22,7 +23,7 @@ const fn table() -> [u32; 256] {
     table
 }
 
-/// The checksum of `bytes` that follow bytes with the checksum `before`.
+/// The checksum of a sequence of bytes whose first part has the checksum `before`; `bytes` is the rest.
 pub(crate) fn extend(before: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(before, |value, byte| {
         TABLE[usize::from(value as u8 ^ byte)] ^ (value >> 8)

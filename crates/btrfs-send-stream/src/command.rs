@@ -3,57 +3,53 @@
 use crate::path::StreamPath;
 use crate::reader::StreamError;
 
-/// Nanoseconds of a second.
 const NANOSECONDS: u32 = 1_000_000_000;
 
-/// The identity of a snapshot.
+/// The UUID of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Uuid(
-    /// Its bytes.
-    pub [u8; 16],
-);
+pub struct Uuid(pub [u8; 16]);
 
-/// A time of a file.
+/// A timestamp of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time {
     /// Seconds since 1970; negative before.
     pub(crate) seconds: i64,
-    /// Nanoseconds of the second, below 1,000,000,000.
+    /// Below 1,000,000,000.
     pub(crate) nanoseconds: u32,
 }
 
 /// A command of a send stream of version 1 (`fs/btrfs/send.h` of Linux).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
-    /// The stream has all of a snapshot.
+    /// The stream contains a whole snapshot.
     Subvolume {
         snapshot: Uuid,
     },
-    /// The stream has the difference to the snapshot `base`.
+    /// The stream contains the difference to the snapshot `base`.
     Snapshot {
         snapshot: Uuid,
         base: Uuid,
     },
-    /// A new empty file.
+    /// Creates an empty file.
     MakeFile(StreamPath<'a>),
-    /// A new directory.
+    /// Creates a directory.
     MakeDirectory(StreamPath<'a>),
-    /// A device node.
+    /// Creates a device node.
     MakeDevice(StreamPath<'a>),
-    /// A named pipe.
+    /// Creates a named pipe.
     MakePipe(StreamPath<'a>),
     MakeSocket(StreamPath<'a>),
-    /// A symbolic link with any target.
+    /// Creates a symbolic link with any target.
     MakeLink {
         path: StreamPath<'a>,
         target: &'a [u8],
     },
-    /// Another name.
+    /// Renames a file.
     Rename {
         path: StreamPath<'a>,
         to: StreamPath<'a>,
     },
-    /// One more name for the file at `file`.
+    /// Adds a hard link to the file at `file`.
     Link {
         path: StreamPath<'a>,
         file: StreamPath<'a>,
@@ -79,7 +75,7 @@ pub(crate) enum Command<'a> {
         offset: u64,
         data: &'a [u8],
     },
-    /// Copies a part of a file of the snapshot `from`.
+    /// Copies a part of a file, from the snapshot with the UUID `from`.
     Clone {
         path: StreamPath<'a>,
         offset: u64,
@@ -88,7 +84,7 @@ pub(crate) enum Command<'a> {
         from_path: StreamPath<'a>,
         from_offset: u64,
     },
-    /// Gives a file a size.
+    /// Sets the size of a file.
     Truncate {
         path: StreamPath<'a>,
         size: u64,
@@ -104,7 +100,7 @@ pub(crate) enum Command<'a> {
         user: u32,
         group: u32,
     },
-    /// Sets the times of the last access and of the last change of the content.
+    /// Sets the times of the last access and of the last modification.
     SetTimes {
         path: StreamPath<'a>,
         accessed: Time,
@@ -162,11 +158,11 @@ pub(crate) mod attribute {
     pub const CLONE_PATH: u16 = 22;
     pub const CLONE_OFFSET: u16 = 23;
     pub const CLONE_LENGTH: u16 = 24;
-    /// The last one of version 1.
+    /// The highest number of version 1.
     pub const LAST: u16 = 24;
 }
 
-/// The attributes of one command by their numbers.
+/// The attributes of one command, by number.
 struct Attributes<'a> {
     command: u16,
     values: [Option<&'a [u8]>; attribute::LAST as usize + 1],
@@ -208,7 +204,7 @@ impl<'a> Attributes<'a> {
         self.path_in(attribute::PATH)
     }
 
-    /// Bytes that become a name or a target: without zeros, and not empty.
+    /// Bytes of a name or a link's target: not empty, and without zero bytes.
     fn text(&self, number: u16) -> Result<&'a [u8], StreamError> {
         let bytes = self.bytes(number)?;
         match bytes.is_empty() || bytes.contains(&0) {
@@ -226,7 +222,7 @@ impl<'a> Attributes<'a> {
         self.array(number).map(u64::from_le_bytes)
     }
 
-    /// A position in a file, which the kernel counts with a sign.
+    /// An offset in a file. The kernel uses signed offsets, so the high bit must be zero.
     fn position(&self, number: u16) -> Result<u64, StreamError> {
         let position = self.number(number)?;
         match i64::try_from(position) {

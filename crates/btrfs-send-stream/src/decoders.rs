@@ -1,12 +1,12 @@
-//! The decoders of the bytes that another node sends, for the fuzzer.
+//! The decoders of bytes from another node, for the fuzzer.
 
 use crate::command;
 use crate::reader::{Reader, StreamError};
 
-/// Reads a stream to its end; the number of its commands.
+/// Reads a stream to its end; returns the number of its commands.
 ///
 /// # Errors
-/// It is no stream, or is not whole.
+/// The bytes are not a stream, or the stream is incomplete.
 pub fn stream(bytes: &[u8]) -> Result<usize, StreamError> {
     let mut reader = Reader::new(bytes);
     let mut count = 0;
@@ -16,10 +16,10 @@ pub fn stream(bytes: &[u8]) -> Result<usize, StreamError> {
     Ok(count)
 }
 
-/// Reads one command without its checksum: two bytes with its number, and its attributes.
+/// Reads one command without its checksum: two bytes with its number, then its attributes.
 ///
 /// # Errors
-/// It is malformed.
+/// The command is malformed.
 pub fn command(bytes: &[u8]) -> Result<(), StreamError> {
     let (number, attributes) = bytes.split_first_chunk().ok_or(StreamError::Length)?;
     command::decode(u16::from_le_bytes(*number), attributes).map(drop)

@@ -1,8 +1,8 @@
-//! Streams of `BTRFS_IOC_SEND`: the difference of two snapshots, or all of one, as commands.
+//! Streams of `BTRFS_IOC_SEND`: a whole snapshot, or the difference of two snapshots, as commands.
 //!
-//! `reader` decodes the stream of protocol version 1 (`fs/btrfs/send.h` of Linux) and touches no file.
-//! [`receive`] carries the commands out below one directory, which it never leaves: the stream may come
-//! from a node that was taken over.
+//! `reader` decodes streams of protocol version 1 (`fs/btrfs/send.h` of Linux) and uses no file. [`receive`]
+//! executes the commands below one directory and never outside of it, because the stream may come from a node
+//! under the control of an attacker.
 
 mod checksum;
 mod command;

@@ -3,16 +3,16 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// `PATH_MAX`, with the zero at its end.
+/// `PATH_MAX`, including the zero byte at the end.
 const LENGTH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
 
-/// A path without `.`, `..`, empty names and zeros; the empty path is the root.
+/// A path without `.`, `..`, empty names and zero bytes; the empty path is the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StreamPath<'a>(&'a [u8]);
 
 impl<'a> StreamPath<'a> {
-    /// The path, if it names an entry below the root, or the root.
+    /// `None` if the bytes are not such a path.
     pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
         let is_name = |name: &[u8]| {
             !matches!(name, b"" | b"." | b"..") && name.len() <= NAME_MAX && !name.contains(&0)
@@ -27,7 +27,7 @@ impl<'a> StreamPath<'a> {
         self.0
     }
 
-    /// The path of the directory above and the last name; `None` for the root.
+    /// The path of the parent directory and the last name; `None` for the root.
     pub(crate) fn split(self) -> Option<(Self, &'a OsStr)> {
         let (parent, name) = match self.0.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&self.0[..at], &self.0[at + 1..]),

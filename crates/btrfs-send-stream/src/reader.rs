@@ -1,17 +1,17 @@
-//! The frames of a stream.
+//! The binary format of a stream: a header, then commands with lengths and checksums.
 
 use std::io::{self, Read};
 
 use crate::checksum;
 use crate::command::{self, Command};
 
-/// The beginning of every stream.
+/// The first bytes of every stream.
 pub(crate) const MAGIC: &[u8; 13] = b"btrfs-stream\0";
 /// The version of the protocol.
 pub(crate) const VERSION: u32 = 1;
 /// Length of a command's header: length, number, checksum.
 pub(crate) const HEADER_BYTES: usize = 10;
-/// The kernel's buffer for a command of version 1, with the header.
+/// The size of the kernel's buffer for a command of version 1, including the header.
 const COMMAND_BYTES_MAX: usize = 64 << 10;
 
 /// The reason why a stream cannot be read.
@@ -20,7 +20,7 @@ pub enum StreamError {
     /// The input failed, or ended before the command `End`.
     #[error("read the stream")]
     Io(#[from] io::Error),
-    /// The input is something else.
+    /// The input is not a send stream.
     #[error("no stream of btrfs")]
     Magic,
     /// Another version of the protocol.
@@ -29,29 +29,29 @@ pub enum StreamError {
     /// The checksum of a command is wrong.
     #[error("the stream was changed: a checksum is wrong")]
     Checksum,
-    /// A length leads out of the command, or past the largest one.
+    /// A length exceeds the command or the maximum.
     #[error("a length in the stream is wrong")]
     Length,
-    /// A command of no or of another version.
+    /// A command that version 1 does not have.
     #[error("command {0} of the stream is unknown")]
     Command(u16),
-    /// An attribute is missing, given twice, or malformed.
+    /// An attribute is missing, occurs twice, or is malformed.
     #[error("attribute {number} of command {command} in the stream is wrong")]
     Attribute {
         command: u16,
-        /// The attribute.
+        /// The number of the attribute.
         number: u16,
     },
-    /// The stream does not begin with a snapshot, or continues after its end.
+    /// The first command is no snapshot, or commands follow the end.
     #[error("commands of the stream are out of order")]
     Order,
 }
 
-/// The place in a stream.
+/// The position in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Start,
-    /// A snapshot comes first.
+    /// Before the first command, which must be a snapshot.
     Head,
     Body,
     End,

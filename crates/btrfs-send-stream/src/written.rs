@@ -1,10 +1,10 @@
-//! Streams for tests.
+//! Writes streams, for tests.
 
 use crate::checksum;
 use crate::command::{Command, Time, attribute, kind};
 use crate::reader::{MAGIC, VERSION};
 
-/// A command that is being written.
+/// A command in construction.
 pub(crate) struct Written {
     number: u16,
     payload: Vec<u8>,
@@ -57,7 +57,7 @@ impl Written {
     }
 }
 
-/// A stream with the commands, and `End`.
+/// A stream with the commands, and the command `End`.
 pub(crate) fn stream(head: &Command<'_>, commands: &[Command<'_>]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(VERSION.to_le_bytes());

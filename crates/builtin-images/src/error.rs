@@ -11,7 +11,6 @@ pub enum BuiltinImageError {
     Io {
         /// The failed step.
         step: String,
-        /// The error of the kernel.
         source: io::Error,
     },
     /// The files do not fit into memory.

@@ -1,6 +1,6 @@
-//! The images `mainstay/hello` and `mainstay/debug`, built from this program: the executable, where it
-//! is linked dynamically the ELF interpreter and libraries that this process has mapped, and in `/bin`
-//! the names of the shell and its tools, which lead to the executable. So the first run needs no registry
+//! The images `mainstay/hello` and `mainstay/debug`, built from the files of this program: the executable,
+//! the ELF interpreter and the libraries that this process has mapped (if the program is dynamically linked),
+//! and links in `/bin` with the names of the shell and its tools. A first start therefore needs no registry
 //! and no other file.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ pub struct BuiltIn {
     pub reference: &'static str,
     /// The entry point; a pod's `command` replaces it.
     pub entrypoint: &'static [&'static str],
-    /// The arguments of the entry point; a pod may replace them alone.
+    /// The arguments of the entry point; a pod's `args` replaces only these.
     pub cmd: &'static [&'static str],
 }
 
@@ -38,10 +38,10 @@ pub const IMAGES: [BuiltIn; 2] = [
 /// The path of the program in the images.
 const PROGRAM: &str = "/mainstay";
 
-/// The directory of links to it.
+/// The directory of the links to the program.
 const LINKS: &str = "bin";
 
-/// Files that programs expect, with their contents.
+/// Files that programs expect in an image, with their contents.
 const TEXTS: [(&str, &str); 2] = [
     (
         "etc/passwd",
@@ -50,14 +50,14 @@ const TEXTS: [(&str, &str); 2] = [
     ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
 ];
 
-/// Bytes of the archive besides the files' own.
+/// Bytes of the archive in addition to the contents of the files.
 const ROOM_FOR_HEADERS: u64 = 64 << 10;
 
-/// Length of the part of an executable that is read for its headers: the interpreter's name is near
+/// Length of the part of an executable that is read: the program headers and the interpreter's name are near
 /// its start.
 const HEADERS_BYTES: u64 = 64 << 10;
 
-/// The files of the image: (path inside, path on this machine).
+/// The files of the image: the path in the image, and the path on this machine.
 pub fn files() -> Result<Vec<(PathBuf, PathBuf)>, BuiltinImageError> {
     let program =
         std::env::current_exe().map_err(BuiltinImageError::at("find this program's file"))?;
@@ -69,8 +69,8 @@ pub fn files() -> Result<Vec<(PathBuf, PathBuf)>, BuiltinImageError> {
             files.push((library.clone(), library));
         }
     }
-    // The kernel follows the path in the program's header, which is mostly a link to the
-    // interpreter that is mapped under another name.
+    // The kernel uses the path in the program's header, which is often a symbolic link; the mapped file has
+    // another path.
     if let Some(interpreter) =
         interpreter(&program).map_err(BuiltinImageError::at("read the ELF interpreter"))?
     {
@@ -80,9 +80,9 @@ pub fn files() -> Result<Vec<(PathBuf, PathBuf)>, BuiltinImageError> {
     Ok(files)
 }
 
-/// The layer as a tar archive, with no time in it, so that the same program makes the same image.
+/// The layer as a tar archive without times: the same program produces the same bytes.
 pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>, BuiltinImageError> {
-    // Grown step by step, so large an archive would be copied many times.
+    // Allocated once: a buffer that grows would copy the large archive several times.
     let sizes = files
         .iter()
         .filter_map(|(_, outside)| fs::metadata(outside).ok());
@@ -134,7 +134,7 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>, BuiltinImageError>
         .map_err(BuiltinImageError::at("finish the archive"))
 }
 
-/// The identity of the program in the images, computed cheaply: a rebuilt program differs.
+/// The identity of the program's file, without reading its content; another build has another identity.
 pub fn fingerprint() -> Result<String, BuiltinImageError> {
     use std::os::unix::fs::MetadataExt;
     let program =
@@ -165,7 +165,8 @@ fn relative(path: &Path) -> Option<PathBuf> {
     (!path.as_os_str().is_empty()).then(|| path.to_owned())
 }
 
-/// Files that are mapped executable, in the order of their paths.
+/// The files that a process has mapped as executable, sorted by path; `maps` is the text of
+/// `/proc/self/maps`.
 fn mapped_libraries(maps: &str) -> BTreeSet<PathBuf> {
     maps.lines()
         .filter_map(|line| {

@@ -10,7 +10,7 @@ use image_store::{ImageConfig, ImageStore};
 
 pub use error::BuiltinImageError;
 
-/// Makes the built-in images of this program, unless they are there already.
+/// Builds the built-in images of this program, unless the store has them.
 ///
 /// # Errors
 /// The files of this program cannot be read, or the error of the image store.

@@ -34,7 +34,7 @@ const STALENESS: Duration = Duration::from_secs(15);
 /// The rates of the machines' clocks, in percent of the control plane's clock rate (docs/node-failure.md).
 const RATES: (u32, u32) = (96, 104);
 
-/// The cause why nodes lose their server.
+/// The reason why nodes lose their server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Absence {
     /// The server stops, with or without the controllers and the scheduler.
@@ -50,11 +50,12 @@ struct RunningPod {
     node: String,
     uid: String,
     ends_with_lease: bool,
-    /// Whether the pod has the set's revision: a pod of another revision is replaced when it has ended.
+    /// Whether the pod has the set's current revision; a pod of another revision is replaced after it has
+    /// ended.
     is_wanted: bool,
 }
 
-/// Controllers and scheduler, which can stop and start again.
+/// The controllers and the scheduler, which can stop and start again.
 struct Deciders {
     address: Address,
     running: Vec<(Component, Instance)>,
@@ -80,7 +81,7 @@ impl Deciders {
         }
     }
 
-    /// Restarts some of them.
+    /// Restarts some of the components.
     fn some_restart(&mut self) {
         for (component, instance) in &mut self.running {
             if chance(30) {
@@ -91,7 +92,7 @@ impl Deciders {
     }
 }
 
-/// Runs one world. Violations are in the trace.
+/// Runs one simulated cluster with the server away. Violations are in the trace.
 pub async fn live(seed: u64) {
     random::begin(seed ^ 0x6177_6179_5f31_6800);
     let absence = one_of(&[Absence::Ended, Absence::Ended, Absence::CutOff]);

@@ -24,10 +24,10 @@ use crate::link::{Address, Conditions, Incarnation, Link};
 use crate::process::Process;
 use crate::{system, trace};
 
-/// The interval of clock reads in the mutation that caches the clock.
+/// The interval of clock reads for the mutation that caches the clock.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The differences between servers.
+/// The properties in which servers differ.
 #[derive(Clone, Copy)]
 pub struct Traits {
     /// The name of the server.

@@ -117,15 +117,11 @@ pub enum FaultExtent {
 
 /// The parts of a world in which faults are injected.
 pub struct Faults {
-    /// The API server.
     pub server: Server,
     /// The store's disk.
     pub disk: Arc<Disk>,
-    /// The controllers' link.
     pub controllers: Arc<Conditions>,
-    /// The scheduler's link.
     pub scheduler: Arc<Conditions>,
-    /// The nodes.
     pub machines: Vec<Arc<Machine>>,
     /// The instances on the machines.
     pub instances: Instances,

@@ -212,7 +212,6 @@ impl Conditions {
         *stored_gap.unwrap_or_else(PoisonError::into_inner) = gap;
     }
 
-    /// The configured value.
     pub fn observation_gap(&self) -> Option<SignedDuration> {
         let stored_gap = self.observation_gap.lock();
         *stored_gap.unwrap_or_else(PoisonError::into_inner)
@@ -239,9 +238,9 @@ pub struct Link {
     pub conditions: Arc<Conditions>,
     /// Cancelled when the client is killed: none of its requests reach the server any more.
     pub dead: CancellationToken,
-    /// The client is a part of the server's process, and is suspended with it.
+    /// Whether the client is a part of the server's process, and is suspended with it.
     is_inside: bool,
-    /// The lead that the client is a part of; after its end the client sends nothing.
+    /// The term of leadership to which the client belongs; after its end the client sends nothing.
     lead: Option<Arc<Term>>,
 }
 
@@ -264,7 +263,7 @@ impl Link {
         }
     }
 
-    /// The link of a part of a lead.
+    /// The link of a part that runs during a term.
     pub fn of_lead(self, lead: &Arc<Term>) -> Self {
         Self {
             lead: Some(lead.clone()),

@@ -26,14 +26,11 @@ thread_local! {
     static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
 }
 
-/// The summary of a trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Hash of all lines.
     pub hash: u64,
-    /// The number of lines.
     pub lines: u64,
-    /// The last lines.
     pub tail: Vec<String>,
     /// The violations, in the order of their detection.
     pub broken: Vec<String>,

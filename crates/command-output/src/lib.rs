@@ -1,5 +1,5 @@
-//! The terminal of a command: lines of output, and lines that stay at its foot. Everything printed goes through one
-//! filter, so that no text of others controls the terminal.
+//! The output of a command on the terminal: lines, and a block of lines at the bottom. All text passes one
+//! filter, so that no text from the cluster can control the terminal.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

@@ -1,9 +1,8 @@
-//! All output to the terminal. Errors of standard output and standard error are ignored, because
-//! the reader may be gone (a closed pipe or terminal), which is no reason to fail, least of all
-//! during a shutdown. `print!` and similar macros panic on them; the crate denies them.
+//! All output to the terminal. Errors of standard output and standard error are ignored, because a closed
+//! pipe or terminal is no reason to fail, least of all during a shutdown. `print!` and similar macros panic
+//! on such errors; the crate denies them.
 //!
-//! On a terminal, some lines can stay at the bottom: other output, the log included, appears above
-//! them.
+//! On a terminal, some lines can stay at the bottom: other output, the log included, appears above them.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::plain::{plain, plain_but_coloured};
 use crate::terminal::{self, Size};
 
-/// The format of a command's answer.
+/// The format of a command's output.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
     Text,
@@ -26,13 +25,13 @@ static FOOT: Mutex<Foot> = Mutex::new(Foot {
     width: 0,
 });
 
-/// A line on standard output.
+/// Prints a line to standard output.
 pub fn say(text: &str) {
     Foot::lock().above(&mut io::stdout().lock(), &[&plain(text), "\n"]);
 }
 
-/// A line of a container's log on standard output, after a prefix of this program. It may colour itself on a terminal;
-/// other programs get it as it is.
+/// Prints a line of a container's log to standard output, after a prefix of this program. On a terminal, only
+/// escape sequences for colours are kept; a pipe or file gets the unchanged bytes.
 pub fn say_log_line(prefix: Prefix<'_>, line: &[u8]) {
     let foot = Foot::lock();
     let mut to = io::stdout().lock();
@@ -44,7 +43,7 @@ pub fn say_log_line(prefix: Prefix<'_>, line: &[u8]) {
     }
 }
 
-/// A log line as a terminal gets it; its colours end with it.
+/// A log line for a terminal; its colours are reset at its end.
 fn shown_line(prefix: Prefix<'_>, line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
     let line = plain_but_coloured(&line);
@@ -56,12 +55,11 @@ fn shown_line(prefix: Prefix<'_>, line: &[u8]) -> String {
     [prefix.shown().as_str(), &line, end].concat()
 }
 
-/// The text in front of the lines of one of several logs.
+/// The prefix of a line when several logs are printed.
 #[derive(Clone, Copy, Debug)]
 pub struct Prefix<'a> {
-    /// The text itself.
     pub text: &'a str,
-    /// The number of its colour on a terminal, if it has one.
+    /// The number of the prefix's colour on a terminal.
     pub colour: Option<u8>,
 }
 
@@ -80,24 +78,24 @@ pub fn show(text: &str) {
     Foot::lock().above(&mut io::stdout().lock(), &[&plain(text)]);
 }
 
-/// A line on standard error.
+/// Prints a line to standard error.
 pub fn warn(text: &str) {
     Foot::lock().above_on_error(&[&plain(text), "\n"]);
 }
 
-/// Keeps these lines at the bottom of the terminal, in place of the previous ones; each must fit
-/// into the terminal's width, and all into its height.
+/// Shows these lines at the bottom of the terminal, in place of the previous lines; each must fit into the
+/// width of the terminal, and all together into its height.
 pub fn keep_at_foot(size: Size, lines: Vec<String>) {
     let lines = lines.iter().map(|line| plain(line).into_owned());
     Foot::lock().exchange(&mut io::stdout().lock(), size, lines.collect());
 }
 
-/// Releases the lines at the bottom: later output follows below them.
+/// Leaves the lines at the bottom as normal output: later output follows below them.
 pub fn leave_foot() {
     Foot::lock().lines = Vec::new();
 }
 
-/// Lines at the foot of the terminal.
+/// The lines at the bottom of the terminal.
 struct Foot {
     lines: Vec<String>,
     width: usize,
@@ -122,7 +120,7 @@ impl Foot {
         write(to, &[&[&erased, &text, end, &self.text()].concat()]);
     }
 
-    /// Standard error may be a file, or the same terminal.
+    /// Prints to standard error, which may be a file, or the terminal with the lines at the bottom.
     fn above_on_error(&self, parts: &[&str]) {
         if io::stderr().is_terminal() {
             self.above(&mut io::stderr().lock(), parts);
@@ -132,8 +130,8 @@ impl Foot {
     }
 
     fn exchange(&mut self, to: &mut dyn Write, size: Size, lines: Vec<String>) {
-        // A narrower terminal may have wrapped the old lines, and their number is unknown: the new
-        // ones start below.
+        // A terminal that became narrower may have wrapped the old lines to an unknown number of rows, so the
+        // new lines start below.
         let erased = match size.width < self.width {
             true => String::new(),
             false => terminal::erase(self.lines.len()),
@@ -154,7 +152,7 @@ fn write(to: &mut dyn Write, parts: &[&str]) {
     written.ok();
 }
 
-/// The output of the log: standard error.
+/// The destination of the log: standard error.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
@@ -166,7 +164,7 @@ impl Log {
 }
 
 impl Write for Log {
-    /// Takes a whole message: that is how `tracing-subscriber` writes.
+    /// Must receive a whole message, as `tracing-subscriber` writes it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Foot::lock().above_on_error(&[&plain_but_coloured(&String::from_utf8_lossy(bytes))]);
         Ok(bytes.len())

@@ -1,15 +1,15 @@
-//! Text of objects, containers and servers, as it may go to a terminal: without characters that control it, or that
-//! change the order in which others are shown.
+//! Text of objects, containers and servers for a terminal: without characters that control the terminal, or
+//! that change the direction of text.
 
 use std::borrow::Cow;
 
-/// The text with all such characters written out (`\u{1b}`). Line ends and tabs stay, and one carriage return before
-/// the end of a line is left out.
+/// The text with all such characters escaped (`\u{1b}`). Line ends and tabs stay, and one carriage return
+/// before the end of a line is removed.
 pub fn plain(text: &str) -> Cow<'_, str> {
     written_out(text, Colours::WrittenOut)
 }
 
-/// As [`plain`], but the sequences that only colour text stay, for logs.
+/// As [`plain`], but sequences that only colour text stay, for logs.
 pub(crate) fn plain_but_coloured(text: &str) -> Cow<'_, str> {
     written_out(text, Colours::Kept)
 }
@@ -50,11 +50,12 @@ fn written_out(text: &str, colours: Colours) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Whether a terminal acts on a character in place of showing it.
+/// Whether a terminal acts on a character instead of printing it.
 fn is_active(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
-        // Marks, embeddings, overrides and isolates of writing directions; separators of lines; the byte order mark.
+        // Marks, embeddings, overrides and isolates of the direction of text; line separators; the byte order
+        // mark.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
             true
         }
@@ -63,7 +64,8 @@ fn is_active(character: char) -> bool {
     }
 }
 
-/// The length of a sequence at the start of a text that selects colours and weights (SGR); zero for others.
+/// The length of a sequence at the start of a text that selects colours and weights (SGR); zero if there is
+/// no such sequence.
 fn colour_length(text: &str) -> usize {
     let Some(parameters) = text.strip_prefix("\u{1b}[") else {
         return 0;

@@ -1,5 +1,5 @@
-//! The size of the terminal, and the escape sequences that keep lines at its foot while others go
-//! by above them.
+//! The size of the terminal, and the escape sequences that keep lines at its bottom while other output
+//! scrolls above them.
 
 use std::io::IsTerminal;
 
@@ -12,9 +12,7 @@ const DEFAULT: Size = Size {
 /// A terminal's size in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Columns.
     pub width: usize,
-    /// Rows.
     pub height: usize,
 }
 
@@ -35,7 +33,7 @@ fn is_dumb(kind: Option<&str>) -> bool {
     kind.is_none_or(|kind| kind.is_empty() || kind == "dumb")
 }
 
-/// Serial lines and new pseudo terminals say 0.
+/// Serial lines and new pseudo terminals report 0.
 fn or_default(width: usize, height: usize) -> Size {
     Size {
         width: if width == 0 { DEFAULT.width } else { width },
@@ -57,7 +55,7 @@ pub fn clip(line: &str, width: usize) -> String {
     }
 }
 
-/// Moves the cursor up over this many lines, and clears the screen from there on.
+/// Moves the cursor up by this many lines, and clears the screen below the cursor.
 pub fn erase(lines: usize) -> String {
     match lines {
         0 => String::new(),

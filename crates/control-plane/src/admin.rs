@@ -1,5 +1,5 @@
-//! The administrator's socket in the data directory, which serves backups of a running server. Only
-//! root, or the server's user, may use it.
+//! The administrator's socket in the data directory, which serves backups of a running server. Only root, or
+//! the server's user, may connect.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -21,25 +21,25 @@ use crate::backup_contents::{
     BackupContents, Request, SOCKET, Summary, socket_below, take, write_pair,
 };
 
-/// Longest request.
+/// Maximum length of a request.
 const REQUEST_BYTES_MAX: u64 = 256;
 /// Timeout for receiving a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Objects are sent in pieces of about this size.
+/// Approximate size of the pieces in which objects are sent.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// The data behind the socket.
+/// The sources of a backup.
 pub struct Admin {
-    /// The store as it is on disk: encrypted objects stay encrypted.
+    /// The store as on disk: encrypted objects stay encrypted.
     pub store: Arc<dyn Store>,
-    /// The volumes, if a node runs with the server.
+    /// `None` if no node runs in this process.
     pub storage: Option<Storage>,
-    /// The files that the server was configured by.
+    /// The files from which the settings of the server were read.
     pub configured_by: Vec<PathBuf>,
 }
 
-/// Listens in the data directory. Paths of sockets have to be short, so it is reached through the
-/// opened directory.
+/// Listens in the data directory. The path of a socket has a maximum length, so it goes through the opened
+/// directory.
 pub fn listen(data: &Path) -> io::Result<UnixListener> {
     let path = data.join(SOCKET);
     match fs::remove_file(&path) {
@@ -52,10 +52,10 @@ pub fn listen(data: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers connections to the administrator's socket until `stop` is cancelled.
+/// Serves connections to the administrator's socket until `stop` is cancelled.
 pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken) {
     let admin = Arc::new(admin);
-    // The volumes are frozen for one at a time.
+    // The volumes are frozen for one backup at a time.
     let turn = Arc::new(Mutex::new(()));
     let mut connections = JoinSet::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -101,7 +101,7 @@ async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<(
     };
     let sent = send(&mut writer, taken, &admin.configured_by).await;
     if sent.is_ok() {
-        // The other side closes the connection when it has read the volumes.
+        // The client closes the connection when it has read the volumes.
         let mut reader = reader.into_inner();
         reader.set_limit(1);
         let _end = reader.read(&mut [0]).await;

@@ -13,8 +13,8 @@ pub const NAME: &str = "mainstay";
 pub struct Credentials<'a> {
     /// URL of the API server, for instance `https://127.0.0.1:6443`.
     pub server: &'a str,
-    /// Other servers of the cluster. Each has a context `mainstay-ADDRESS:PORT`: a cluster entry of a kubeconfig
-    /// has one server, and clients do not try another entry by themselves.
+    /// Other servers of the cluster. Each has a context `mainstay-ADDRESS:PORT`: a cluster entry of a
+    /// kubeconfig has one server, and clients try no other entry.
     pub others: &'a [SocketAddr],
     /// Certificate of the authority, in PEM.
     pub ca: &'a str,

@@ -1,4 +1,4 @@
-//! Objects with which the server publishes facts of the cluster.
+//! Objects with which the server publishes the DNS address and the ranges of the cluster.
 
 use std::net::Ipv4Addr;
 
@@ -10,12 +10,12 @@ use resource_kinds::namespaces::KUBE_SYSTEM;
 use super::Server;
 use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 
-/// The field manager of the program's own objects.
+/// The field manager of the objects that the program creates.
 const MANAGER: &str = "mainstay-up";
 
-/// Makes the Service by which clients know the cluster's DNS, and which keeps its address from
-/// being given to another. It has no endpoints: each node answers on that address itself. Nodes of
-/// other machines read the cluster's ranges from it.
+/// Creates the Service of the cluster's DNS, which reserves its address. The Service has no endpoints: each
+/// node answers on that address itself. Nodes on other machines read the ranges of the cluster from its
+/// annotations.
 pub async fn announce_dns(
     server: &Server,
     address: Ipv4Addr,

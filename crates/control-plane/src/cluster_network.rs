@@ -1,5 +1,5 @@
-//! The address ranges of a cluster with nodes on other machines. They are stored at the first start,
-//! because pods and Services have addresses in them.
+//! The address ranges of a cluster with nodes on other machines. They are stored at the first start, because
+//! pods and Services have addresses in them.
 
 use std::fs;
 use std::io;
@@ -13,13 +13,13 @@ use pod_network::{Cidr, WantedRanges};
 use resource_kinds::PodRanges;
 use serde::{Deserialize, Serialize};
 
-/// The file in the data directory.
+/// The file with the ranges in the data directory.
 const FILE: &str = "cluster.json";
-/// The record in a shared store.
+/// The key of the record in a shared store.
 pub const KEY: &[u8] = b"/mainstay/cluster-network";
-/// The prefix length of the pods of all nodes.
+/// The default prefix length of the range of all pods.
 const POD_PREFIX: u8 = 16;
-/// The prefix length of one node, as of kube-controller-manager.
+/// The default prefix length of a node's range, as in kube-controller-manager.
 const NODE_PREFIX: u8 = 24;
 
 /// The ranges of a cluster.
@@ -34,7 +34,7 @@ pub struct ClusterNetwork {
     pub service_cidr: Cidr,
 }
 
-/// The ranges that a user asks for.
+/// The ranges that the user named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AskedNetwork {
     /// Addresses of the pods of all nodes.
@@ -45,20 +45,20 @@ pub struct AskedNetwork {
     pub service_cidr: Option<Cidr>,
 }
 
-/// The ranges of the cluster of a data directory: those of its first start, or the asked ones and the
-/// defaults. Nothing is written yet.
+/// The ranges for the cluster of a data directory: those of its first start, or the user's ranges and the
+/// defaults. Writes nothing.
 ///
 /// # Errors
-/// Other ranges are asked for than those of the first start, they make no sense, or a file cannot be
-/// read.
+/// The user's ranges differ from those of the first start, the ranges contradict each other, or a file cannot
+/// be read.
 pub fn choose(data: &Path, asked: &AskedNetwork) -> Result<ClusterNetwork> {
     let stored = stored(data)?;
-    // Of `mainstay up`, which has run on this directory before.
+    // The ranges of `mainstay up`, if it has run on this directory before.
     let of_up = pod_network::ranges::read(&data.join("network/ranges.json"))?;
     plan(asked, stored, of_up.map(|ranges| ranges.service))
 }
 
-/// The ranges that a former start or a restore has written.
+/// The ranges that an earlier start or a restore has written.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -66,11 +66,11 @@ pub fn stored(data: &Path) -> Result<Option<ClusterNetwork>> {
     read(&data.join(FILE))
 }
 
-/// The ranges of the cluster of a shared store: those of its first server, which are `chosen` if this is
-/// the first.
+/// The ranges of the cluster of a shared store: those of its first server, or `chosen` if this is the first
+/// server.
 ///
 /// # Errors
-/// Other ranges are asked for, or the store cannot be read or written.
+/// The user's ranges differ, or the store cannot be read or written.
 pub async fn agree(
     store: &dyn Store,
     asked: &AskedNetwork,
@@ -83,7 +83,7 @@ pub async fn agree(
     plan(asked, Some(found), None)
 }
 
-/// The range of the pods of all nodes that holds the range of one node.
+/// The range of the pods of all nodes that contains the range of one node.
 pub fn all_pods(of_node: Cidr) -> Cidr {
     Cidr::new(of_node.network(), POD_PREFIX)
 }
@@ -133,7 +133,7 @@ fn differs<T: PartialEq + std::fmt::Display>(
 }
 
 impl ClusterNetwork {
-    /// The ranges that nodes get.
+    /// The ranges for the nodes.
     ///
     /// # Errors
     /// The prefix length of nodes does not fit the range of all pods.
@@ -146,7 +146,7 @@ impl ClusterNetwork {
     /// Stores the ranges.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Errors of the disk.
     pub fn store(&self, data: &Path) -> Result<()> {
         let path = data.join(FILE);
         let text = serde_json::to_vec(self).context("encode the ranges")?;

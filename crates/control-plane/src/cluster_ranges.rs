@@ -1,4 +1,4 @@
-//! The address ranges of a cluster, as the server announces them to nodes: by annotations of the Service of
+//! The address ranges of a cluster, as the server publishes them for nodes: in annotations of the Service of
 //! the cluster's DNS, which nodes may read.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,9 @@ use pod_network::Cidr;
 
 /// The Service of the cluster's DNS.
 pub const DNS_SERVICE: &str = "kube-dns";
-/// The annotation with the addresses of the pods of all nodes.
+/// The annotation with the range of the pods of all nodes.
 const PODS: &str = "network.mainstay.dev/pod-cidr";
-/// The annotation with the addresses of Services.
+/// The annotation with the range of Services.
 const SERVICES: &str = "network.mainstay.dev/service-cidr";
 
 /// The address ranges of a cluster.
@@ -23,7 +23,6 @@ pub struct ClusterRanges {
 }
 
 impl ClusterRanges {
-    /// The annotations of the Service.
     pub fn annotations(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
             (PODS, self.pods.to_string()),

@@ -1,9 +1,8 @@
-//! The certificates of the program's own parts while it runs: the API server's and the
-//! administrator's in the kubeconfig.
+//! The certificates of the server: that of the API server, and that of the administrator in the kubeconfig.
 //!
-//! Both are renewed when a third of their year is left, and the server's when the host has other
-//! addresses. Clients see the change at their next connection; a kubeconfig is read at each start
-//! of a client.
+//! A certificate is renewed when a third of its year is left; that of the API server also when the addresses
+//! of the host change. Clients receive a renewed certificate with their next connection; a client reads the
+//! kubeconfig at its start.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -21,19 +20,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin_kubeconfig;
 
-/// Interval of the checks for expiry. After a failure there are as many further attempts as half
-/// days in four months.
+/// Interval of the checks for expiry: short enough for many attempts before the end of a certificate.
 const CHECK: Duration = Duration::from_secs(12 * 3600);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// From when on every look warns: a renewal should have come two months before.
+/// The remaining time from which each check logs a warning: the renewal is two months late then.
 const WARN_LEFT: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// The same of the CA, which only an administrator can exchange.
+/// The remaining time of the CA from which each check logs a warning: only an administrator can replace the
+/// CA.
 const WARN_CA_LEFT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The user of the API server at its nodes.
+/// The user name of the API server for the kubelet APIs of its nodes.
 const NODE_CLIENT: &str = "kube-apiserver-kubelet-client";
 
 type DialNodes = dyn Fn(&Identity, &str) -> Result<()> + Send + Sync;
@@ -44,30 +43,32 @@ type Show = dyn Fn(&Identity) -> Result<()> + Send + Sync;
 pub struct Credentials {
     /// The certificate authority that signs the certificates.
     pub authority: Arc<Authority>,
-    /// Names of the server besides the addresses of the host.
+    /// The host's name, a name of the server.
     pub host_name: String,
-    /// Addresses of the server besides the host's.
+    /// Addresses of the server in addition to the host's.
     pub own_addresses: Vec<IpAddr>,
-    /// Names and addresses by which clients reach it besides these, such as those of a load balancer.
+    /// Further names and addresses of the server, such as those of a load balancer.
     pub further_names: Vec<SubjectAltName>,
-    /// The addresses of the host, which are in the server's certificate.
+    /// The addresses of the host in the server's certificate.
     pub host_addresses: Mutex<Vec<IpAddr>>,
-    /// Held while the server's certificate is renewed and shown: the newest names are shown last.
+    /// Lock that makes the renewal and the publication of the server's certificate atomic: otherwise an older
+    /// certificate could replace a newer one.
     pub serving: Mutex<()>,
-    /// The address of the server in the administrator's file.
+    /// The address of the server in the administrator's kubeconfig.
     pub address: SocketAddr,
-    /// The other servers of the cluster, which the administrator's file names, too.
+    /// The other servers of the cluster, which are also in the administrator's kubeconfig.
     pub other_servers: Mutex<Vec<SocketAddr>>,
     /// The path of the administrator's kubeconfig.
     pub kubeconfig: PathBuf,
     /// Replaces the certificate for new connections of clients.
     pub show: Box<Show>,
-    /// Replaces the certificate for new connections of nodes, beside the certificate of the authority (PEM).
+    /// Replaces the client certificate for new connections to nodes; also receives the certificate of the
+    /// authority (PEM).
     pub dial_nodes: Box<DialNodes>,
 }
 
 impl Credentials {
-    /// The names and addresses of the server.
+    /// The names and addresses for the server's certificate.
     pub fn names(&self) -> SubjectAltNames {
         let addresses = self.host_addresses.lock();
         let addresses = addresses.unwrap_or_else(PoisonError::into_inner).clone();
@@ -79,21 +80,21 @@ impl Credentials {
         names
     }
 
-    /// The server's certificate, renewed if it expires or has other names.
+    /// The server's certificate, renewed if it expires or its names have changed.
     pub fn server(&self, now: SystemTime) -> Result<Identity> {
         self.authority
             .server_at(&self.names(), now)
             .context("prepare the server's certificate")
     }
 
-    /// Issues and shows a certificate for these addresses of the host.
+    /// Issues a certificate for these addresses of the host, and uses it for new connections.
     pub fn host_has(&self, addresses: &[IpAddr]) -> Result<()> {
         let known = self.host_addresses.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
         self.renew_server(SystemTime::now()).map(drop)
     }
 
-    /// Shows clients the server's certificate, renewed if it expires or has other names.
+    /// Uses the server's certificate for new connections, renewed if it expires or its names have changed.
     fn renew_server(&self, now: SystemTime) -> Result<Identity> {
         let _alone = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         let server = self.server(now)?;
@@ -101,15 +102,15 @@ impl Credentials {
         Ok(server)
     }
 
-    /// Writes these other servers to the administrator's file.
+    /// Writes these other servers to the administrator's kubeconfig.
     pub fn other_servers_are(&self, others: Vec<SocketAddr>) -> Result<()> {
         let known = self.other_servers.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = others;
         self.write_kubeconfig(SystemTime::now()).map(drop)
     }
 
-    /// Renews expiring certificates, and uses them. Each is renewed whether or not the others can be. Returns
-    /// the failures; the next check tries again.
+    /// Renews expiring certificates, and uses them. A failure does not stop the other renewals. Returns the
+    /// failures; the next check tries again.
     pub fn renew(&self, now: SystemTime) -> Vec<anyhow::Error> {
         let authority = self.authority.ends();
         warn_of_end("the certificate authority", authority, WARN_CA_LEFT, now);
@@ -139,7 +140,7 @@ impl Credentials {
         failures
     }
 
-    /// Shows nodes the certificate of the API server as their client, renewed if it expires.
+    /// Uses the client certificate of the API server for new connections to nodes, renewed if it expires.
     pub fn renew_node_client(&self, now: SystemTime) -> Result<Identity> {
         let client = self
             .authority
@@ -149,14 +150,14 @@ impl Credentials {
         Ok(client)
     }
 
-    /// Writes the administrator's file where it has another certificate than it should.
+    /// Writes the administrator's kubeconfig if its content has changed.
     pub fn write_kubeconfig(&self, now: SystemTime) -> Result<Identity> {
         let admin = self
             .authority
             .client_at("mainstay-admin", &["system:masters"], now)
             .context("prepare the administrator's certificate")?;
         let server = format!("https://{}", self.address);
-        // Held until the file is written: the newest list is written last.
+        // The lock is held until the file is written, so that the newest list is written last.
         let others = self.other_servers.lock();
         let others = others.unwrap_or_else(PoisonError::into_inner);
         let text = admin_kubeconfig::render(&admin_kubeconfig::Credentials {
@@ -170,7 +171,7 @@ impl Credentials {
         if !current.is_ok_and(|current| current == text) {
             cov_mark::hit!(findings_r24);
             match private_file::write(&self.kubeconfig, &text) {
-                // With the old file, the user can free space.
+                // The old file is still valid, and the user can free space with it.
                 Err(error) if data_directory::is_full(&error) => {
                     warn(&format!("mainstay: {error:#}; the old one stays in use"));
                 }
@@ -180,7 +181,7 @@ impl Credentials {
         Ok(admin)
     }
 
-    /// Names the other servers that live in the administrator's file, until `stop`.
+    /// Writes the other running servers to the administrator's kubeconfig at each change, until `stop`.
     pub async fn follow_servers(
         self: Arc<Self>,
         mut others: watch::Receiver<Vec<SocketAddr>>,
@@ -194,7 +195,7 @@ impl Credentials {
         }
     }
 
-    /// Checks at intervals until `stop`.
+    /// Renews expiring certificates periodically until `stop`.
     pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let mut tick = interval(CHECK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -213,7 +214,7 @@ impl Credentials {
     }
 }
 
-/// Warns of a certificate that ends soon.
+/// Logs a warning about a certificate that expires soon.
 fn warn_of_end(whose: &str, ends: SystemTime, limit: Duration, now: SystemTime) {
     let left = ends.duration_since(now).unwrap_or_default();
     if left < limit {

@@ -1,4 +1,4 @@
-//! Controllers and scheduler: the parts that run on one server of a cluster.
+//! Controllers and scheduler: the parts that run on one server of a cluster, the leader.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Server;
 use crate::tasks::TaskGroup;
 
-/// Starts controllers and scheduler, also several times.
+/// Starts the controllers and the scheduler, for each term of leadership.
 pub struct LeaderParts {
     client: Box<dyn Fn(&str) -> Client + Send + Sync>,
     controllers: controllers::Config,
@@ -32,7 +32,7 @@ struct Running {
     scheduler: Option<AbortHandle>,
 }
 
-/// Controllers and scheduler of one lead.
+/// The running controllers and scheduler of one term.
 pub struct RunningLeaderParts {
     parts: TaskGroup,
     running: Arc<Mutex<Running>>,
@@ -43,8 +43,8 @@ fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 }
 
 impl LeaderParts {
-    /// The parts of a server, which shows their metrics and whether they run. `listening` has the ports
-    /// that the machine of its only node uses itself.
+    /// Adds the metrics and the health of the parts to those of the server. `listening` are the ports on
+    /// which programs of the machine of the only node listen.
     pub fn of(
         server: &Server,
         listening: Option<watch::Receiver<Listening>>,
@@ -65,7 +65,7 @@ impl LeaderParts {
         server.show(move |page| of_controllers.write(page));
         server.show(move |page| of_scheduler.write(page));
         let running: Arc<Mutex<Running>> = Arc::default();
-        // On a server that does not lead, nothing is wrong with them.
+        // On a server that does not lead, the parts do not run, which is not a failure.
         let runs =
             |task: &Option<AbortHandle>| task.as_ref().is_none_or(|task| !task.is_finished());
         let seen = running.clone();
@@ -84,7 +84,7 @@ impl LeaderParts {
         }
     }
 
-    /// Starts them; with a term, they reach the API only while it holds.
+    /// Starts the parts; with a term, they use the API only during the term.
     pub fn start(&self, term: Option<&Arc<Term>>) -> RunningLeaderParts {
         let client = |user: &str| {
             let client = (self.client)(user);
@@ -95,7 +95,7 @@ impl LeaderParts {
         };
         let mut parts = TaskGroup::new(&self.health, &self.failed);
         let controllers = client("system:kube-controller-manager");
-        // The controllers may read every kind that the scheduler reads.
+        // The controllers may read every kind that the scheduler reads, so both share the caches.
         let caches = SharedCaches::new(controllers.clone(), parts.component("caches"));
         let config = controllers::Config {
             caches: Some(caches.clone()),

@@ -34,7 +34,7 @@ impl BuiltinClass {
     }
 }
 
-/// Makes a class the only default one.
+/// Makes a class the only default class.
 pub(crate) async fn choose(server: &Server, class: BuiltinClass) -> Result<()> {
     let client = server.client("mainstay-admin", &["system:masters"]);
     let classes: Api<StorageClass> = Api::all(client);

@@ -1,4 +1,4 @@
-//! The facts of the machine.
+//! The name and the addresses of the machine.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -15,11 +15,11 @@ const ADDRESS_CHECK: Duration = Duration::from_secs(5);
 /// The name and the addresses of the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
-    /// Its name in lower case: the node's name.
+    /// The machine's name in lower case, which is also the node's name.
     pub name: String,
-    /// Its addresses, without link-local ones.
+    /// The machine's addresses, without link-local addresses.
     pub addresses: Vec<IpAddr>,
-    /// Addresses of links to others.
+    /// Addresses of links to other machines.
     outward: Vec<IpAddr>,
 }
 
@@ -43,7 +43,7 @@ impl Host {
                 continue;
             }
             addresses.push(address);
-            // Instances keep addresses of their own on `lo`.
+            // Addresses on `lo` may be those of instances.
             if !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
                 outward.push(address);
             }
@@ -55,7 +55,7 @@ impl Host {
         })
     }
 
-    /// The first IPv4 address that others can reach.
+    /// The first IPv4 address that other machines can reach.
     pub fn reachable_v4(&self) -> Option<Ipv4Addr> {
         self.outward.iter().find_map(|address| match address {
             IpAddr::V4(address) => Some(*address),
@@ -63,20 +63,20 @@ impl Host {
         })
     }
 
-    /// The node's address: one that others can reach, else the given one.
+    /// The node's address: an address that other machines can reach, else `otherwise`.
     pub fn node_address(&self, otherwise: Ipv4Addr) -> IpAddr {
         self.reachable_v4().unwrap_or(otherwise).into()
     }
 }
 
-/// The address of the node on this machine, which may change.
+/// The address of the node on this machine; it may change.
 pub struct NodeAddress {
     now: watch::Sender<IpAddr>,
     otherwise: Ipv4Addr,
 }
 
 impl NodeAddress {
-    /// The address of the node: one that others can reach, else the given one.
+    /// The address of the node: an address that other machines can reach, else `otherwise`.
     pub fn of(host: &Host, otherwise: Ipv4Addr) -> Self {
         Self {
             now: watch::Sender::new(host.node_address(otherwise)),
@@ -92,12 +92,12 @@ impl NodeAddress {
         }
     }
 
-    /// The address, with its later changes.
+    /// A receiver of the address and of its changes.
     pub fn subscribe(&self) -> watch::Receiver<IpAddr> {
         self.now.subscribe()
     }
 
-    /// The machine has changed. Returns whether the node has another address.
+    /// Updates the address after a change of the machine. Returns whether the node's address has changed.
     pub fn follow(&self, host: &Host) -> bool {
         let now = host.node_address(self.otherwise);
         self.now
@@ -122,8 +122,8 @@ pub async fn follow(known: Host, stop: CancellationToken, mut tell: impl FnMut(&
     }
 }
 
-/// A machine whose new addresses count after two checks: during a change there may be none, or one
-/// of a link that is not reachable from outside.
+/// The machine's addresses. New addresses are accepted at the second check: during a change the machine may
+/// have no address, or only that of a link that is not reachable from outside.
 struct Watched {
     known: Host,
     last: Host,
@@ -137,7 +137,7 @@ impl Watched {
         }
     }
 
-    /// The machine, when it is another than was known.
+    /// Compares with the addresses read at a check; returns the machine if a change is accepted.
     fn look(&mut self, seen: Host) -> Option<&Host> {
         let settled = seen.outward == self.last.outward;
         self.last = seen;
@@ -156,7 +156,7 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// Refuses to continue without root, and says why and how.
+/// Fails without the rights of root; the error names the command to use.
 pub fn require_root(command: &str) -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The API server with its controllers and its scheduler: the part of a cluster that runs once.
+//! The API server with its controllers and its scheduler: a cluster has one control plane.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -58,25 +58,25 @@ use tasks::TaskGroup;
 
 /// A running API server with its controllers and its scheduler.
 pub struct ControlPlane {
-    /// The API server that it runs.
     pub server: Server,
     deciders: Deciding,
-    /// The administrator's socket. It uses the volumes of the node, and ends before they are closed.
+    /// The tasks of the administrator's socket. They use the volumes of the node, so they end before the
+    /// volumes are closed.
     admin: TaskGroup,
     upkeep: TaskGroup,
 }
 
-/// Controllers and scheduler.
+/// The controllers and the scheduler, by the number of servers.
 enum Deciding {
-    /// The parts of the only server, which always leads.
+    /// The only server always leads.
     Always(RunningLeaderParts),
-    /// The leader of several servers runs them.
+    /// The elected leader of several servers runs the parts.
     Elected(TaskGroup),
 }
 
 impl ControlPlane {
-    /// Starts the controllers and the scheduler of a server, or its part in the election of the server
-    /// that runs them. `listening` has the ports that the machine of its only node uses itself.
+    /// Starts the controllers and the scheduler of a server, or the server's part in the leader election.
+    /// `listening` are the ports on which programs of the machine of the only node listen.
     pub fn of(
         server: Server,
         listening: Option<watch::Receiver<Listening>>,
@@ -113,8 +113,8 @@ impl ControlPlane {
         control_plane
     }
 
-    /// Ends everything: first the controllers and the scheduler, so that they do not react to the pods
-    /// that `nodes` stops, then the nodes of this process, then the API server.
+    /// Stops all parts: first the controllers and the scheduler, so that they do not react to the pods that
+    /// `nodes` stops, then the nodes of this process, then the API server.
     pub async fn stop(self, nodes: impl Future<Output = ()>) {
         match self.deciders {
             Deciding::Always(deciders) => deciders.end().await,
@@ -126,8 +126,7 @@ impl ControlPlane {
         self.server.stop().await;
     }
 
-    /// Keeps the certificates of the program's own parts valid, and gives the memory of deleted objects
-    /// back to the machine.
+    /// Renews the certificates of the server, and returns the memory of deleted objects to the machine.
     fn start_upkeep(&mut self) {
         let credentials = self.server.credentials();
         self.upkeep
@@ -137,8 +136,8 @@ impl ControlPlane {
             .keep("memory", |stop| memory::keep_small(store, stop));
     }
 
-    /// Keeps the server's certificate, and the address of the node of this process, in step with the
-    /// machine.
+    /// Updates the server's certificate and the address of the node of this process when the machine's
+    /// addresses change.
     pub fn follow_addresses(&mut self, host: &Host, node: Option<NodeAddress>) {
         let (known, credentials) = (host.clone(), self.server.credentials());
         let tell = move |host: &Host| {

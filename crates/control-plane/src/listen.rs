@@ -1,4 +1,4 @@
-//! The address of the API.
+//! The listening address of the API server.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +8,7 @@ use data_directory::process;
 use host_kernel::block_in_place;
 use tokio::net::TcpListener;
 
-/// Binds the API's address; the error advises about a port in use.
+/// Binds the address; the error for a port in use contains advice.
 pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
@@ -20,7 +20,7 @@ pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
     }
 }
 
-/// The mainstay process that uses the port, if any, and the advice.
+/// The error for a port in use: the mainstay process that uses it, if any, and the advice.
 fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
     if let Some(server) = process::serving(data) {
         return process::runs_already(data, server);
@@ -29,7 +29,7 @@ fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
     let port = format!(":{}", address.port());
     let has_port = |directory: &Path| {
         let served = std::fs::read_to_string(directory.join("kubeconfig")).unwrap_or_default();
-        // Its own address comes before those of other servers.
+        // The server's address is first, before those of other servers.
         let own = served.lines().find(|line| line.contains("server: "));
         let has_port = own.is_some_and(|line| line.trim_end().ends_with(&port));
         process::serving(directory).is_some() && has_port

@@ -1,7 +1,7 @@
-//! Gives freed memory back to the machine.
+//! Returns freed memory to the machine.
 //!
-//! The allocator keeps freed memory for later use. After the deletion of many objects that is most
-//! of the process's memory, which the pods could use.
+//! The allocator keeps freed memory for later use. After the deletion of many objects this is most of the
+//! process's memory, which the pods could use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use tokio_util::sync::CancellationToken;
 
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Fewer bytes are not worth the work: the program itself takes some tens of MiB.
+/// Minimum difference in bytes for which memory is returned: a smaller gain is not worth the work.
 const WORTH: u64 = 8 << 20;
 
-/// The results of the last checks.
+/// The values of the previous checks.
 #[derive(Debug, Default)]
 struct MemoryMarks {
-    /// The most bytes that were stored since memory was given back.
+    /// Maximum size of the stored objects since memory was last returned, in bytes.
     stored_max: u64,
-    /// The memory of the process after that.
+    /// The memory of the process after memory was last returned, in bytes.
     resident: u64,
 }
 
 impl MemoryMarks {
-    /// Whether much has been freed, or used for a while: the store holds less, or the process more.
+    /// Whether memory should be returned: the store has become smaller, or the process has become larger.
     fn is_due(&mut self, stored: u64, resident: u64) -> bool {
         self.stored_max = self.stored_max.max(stored);
         if self.stored_max - stored >= WORTH {
@@ -43,20 +43,20 @@ impl MemoryMarks {
     }
 }
 
-/// Checks at intervals until `stop`.
+/// Returns freed memory periodically until `stop`.
 pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
     let mut marks = MemoryMarks::default();
     let mut again = false;
     let next = || stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
     while next().await.is_some() {
-        // Deleted objects stay in the history for minutes.
+        // Deleted objects stay in the history of the store for minutes.
         let occupancy = store.occupancy();
         let stored = occupancy.live_bytes + occupancy.history_bytes;
         let Some(resident) = resident().await else {
             continue;
         };
         let is_due = marks.is_due(stored, resident);
-        // Threads let go of their pages after the first time.
+        // Some threads return their pages only at the second attempt.
         if !is_due && !again {
             continue;
         }
@@ -70,13 +70,13 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
     }
 }
 
-/// The anonymous memory of the process, in bytes.
+/// The anonymous memory of this process, in bytes.
 async fn resident() -> Option<u64> {
     let read = blocking(|| std::fs::read_to_string("/proc/self/status"));
     anonymous(&read.await.ok()?)
 }
 
-/// The anonymous memory that the kernel's status of a process states, in bytes.
+/// The anonymous memory in the text of `/proc/PID/status`, in bytes.
 fn anonymous(status: &str) -> Option<u64> {
     let line = status
         .lines()

@@ -9,12 +9,11 @@ use kube_api_server::{AdmissionConfiguration, Audit, AuditLogOptions};
 use serde::Deserialize;
 
 const MIB: u64 = 1 << 20;
-/// Default size of an audit log in MiB, and default number of its predecessors.
+/// Default size of an audit log in MiB.
 const LOG_MIB: u64 = 100;
 const LOG_BACKUPS: usize = 10;
 
-/// Flags, by the names that Kubernetes' API server has for them; and the same settings in the
-/// configuration file.
+/// The settings as flags, with the names of kube-apiserver, and in the configuration file.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProtectionSettings {
@@ -42,19 +41,16 @@ pub struct ProtectionSettings {
     admission_control_config_file: Option<PathBuf>,
 }
 
-/// The contents of the files.
+/// The contents of the files of these settings.
 #[derive(Debug, Default)]
 pub struct Protection {
-    /// The audit log with its policy, if one is configured.
     pub audit: Option<Audit>,
-    /// The encryption of stored objects, if it is configured.
     pub encryption: Option<EncryptionConfig>,
-    /// The settings of admission plug-ins.
     pub admission: AdmissionConfiguration,
 }
 
 impl ProtectionSettings {
-    /// Takes the values of the configuration file that no flag and no variable sets.
+    /// Uses the values of the configuration file for settings without flag or variable.
     pub fn or(self, file: Self) -> Self {
         Self {
             audit_policy_file: self.audit_policy_file.or(file.audit_policy_file),
@@ -70,7 +66,7 @@ impl ProtectionSettings {
         }
     }
 
-    /// The files that are read.
+    /// The paths of the files of these settings.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let files = [
             &self.audit_policy_file,
@@ -80,7 +76,7 @@ impl ProtectionSettings {
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// Reads the files at the start.
+    /// Reads the files at the start of the server.
     pub fn read(&self) -> Result<Protection> {
         let audit = match (&self.audit_policy_file, &self.audit_log_path) {
             (None, None) => None,
@@ -121,7 +117,7 @@ impl ProtectionSettings {
     }
 }
 
-/// The path of a plug-in's own file is relative to the directory of the configuration.
+/// The path of a plug-in's file is relative to the directory of the configuration.
 fn read_admission(path: &Path) -> Result<AdmissionConfiguration> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let own = |name: &str| fs::read_to_string(folder.join(name));

@@ -1,6 +1,6 @@
-//! Objects name the host and the directory where their data are: nodes, volumes, pods. When a data
-//! directory was moved, or restored from a backup elsewhere, they are brought in line before anything
-//! runs.
+//! Updates objects after a move of the data directory. Nodes, volumes and pods contain the host name and the
+//! path of their data. When a data directory was moved, or restored from a backup elsewhere, these are
+//! replaced before any part starts.
 
 use std::path::{Path, PathBuf};
 
@@ -20,11 +20,11 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 pub struct DataLocation {
     /// The absolute path of the directory.
     pub path: PathBuf,
-    /// The host's name, which is the node's.
+    /// The host's name, which is also the node's name.
     pub host: String,
 }
 
-/// A move of the data.
+/// A move of the data directory; without a move, `from` and `to` are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relocation {
     /// The directory and the host of the previous start.
@@ -52,16 +52,16 @@ impl Relocation {
         })
     }
 
-    /// The change of an object.
+    /// Replaces path and host in one object.
     pub fn change(&self, object: &mut Value) -> Rewrite {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         let is_old_node = object["metadata"]["name"] == self.from.host.as_str();
         let moves = self.from.host != self.to.host;
         let mut changed = false;
         match kind.as_str() {
-            // Their contents belong to the users.
+            // The contents of these objects belong to the users.
             "ConfigMap" | "Secret" | "Event" => return Rewrite::Keep,
-            // It is created again.
+            // The agent creates the Lease of the node again.
             "Lease" if is_old_node && object["metadata"]["namespace"] == NODE_LEASES => {
                 return if moves {
                     Rewrite::Remove
@@ -93,8 +93,8 @@ impl Relocation {
         }
     }
 
-    /// The record of the volume's move to another node, or of its copies there: fields with a node or with
-    /// several.
+    /// Replaces the host in the record of a volume's move to another node, or of its copies: the fields
+    /// `nodes` contain one node or several.
     fn change_record(&self, volume: &mut Value, key: &str, nodes: &[&str]) -> bool {
         let annotations = volume.pointer_mut("/metadata/annotations");
         let Some(text) = annotations.and_then(|all| all.get_mut(key)) else {
@@ -135,7 +135,7 @@ impl Relocation {
         std::mem::replace(path, now.clone()) != now
     }
 
-    /// Replaces the host's name wherever its place says that it is one.
+    /// Replaces the host's name in the fields that contain a node's name.
     fn change_host(&self, value: &mut Value) -> bool {
         match value {
             Value::Array(items) => items
@@ -152,7 +152,7 @@ impl Relocation {
                             .fold(false, |changed, value| self.change_name(value) | changed),
                         ("nodeName" | HOSTNAME | SELECTED_NODE, name) => self.change_name(name),
                         ("snapshotHandle", handle) => self.change_handle(handle),
-                        // The owned fields are keys, not values.
+                        // The values below `managedFields` are field paths, not names.
                         ("managedFields", _) => false,
                         (_, inner) => self.change_host(inner),
                     };
@@ -171,7 +171,7 @@ impl Relocation {
         is_old
     }
 
-    /// `NODE/SNAPSHOT`.
+    /// Replaces the node in a snapshot handle `NODE/SNAPSHOT`.
     fn change_handle(&self, value: &mut Value) -> bool {
         let rest = value.as_str().and_then(|text| {
             let rest = text.strip_prefix(self.from.host.as_str())?;

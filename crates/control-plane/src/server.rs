@@ -37,7 +37,7 @@ use super::shared_keys::{self, TokenFile};
 use super::store::OpenStore;
 use super::vanished_keys;
 
-/// The one node of this process, once its agent runs.
+/// The node of this process; available after its agent has started.
 #[derive(Default)]
 pub struct LocalNode {
     name: String,
@@ -45,7 +45,7 @@ pub struct LocalNode {
 }
 
 impl LocalNode {
-    /// A node that cannot be reached yet.
+    /// A node without an agent.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -53,14 +53,13 @@ impl LocalNode {
         }
     }
 
-    /// The name of the node.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// From now on the node answers.
+    /// Makes the node available to the API server.
     pub fn set(&self, service: NodeService) {
-        // Set once per process: the agent is started once.
+        // Set once per process, because the agent is started once.
         drop(self.service.set(service));
     }
 }
@@ -85,12 +84,12 @@ pub struct Server {
     pub ca_pem: String,
     /// The certificate authority of the cluster.
     pub authority: Arc<Authority>,
-    /// The place where the observed silence of nodes is kept for the next run.
+    /// The location where the observed silence of nodes is stored for the next start.
     pub(crate) silence: SilencePlace,
     credentials: Arc<Credentials>,
-    /// The address at which the administrator finds it.
+    /// The address of the server for the administrator.
     pub address: SocketAddr,
-    /// Its identity among the servers of the store, if there may be others.
+    /// The server's identity among the servers of the store; `None` if the store is not shared.
     pub identity: Option<ServerIdentity>,
     listeners: JoinSet<()>,
     stop_serving: CancellationToken,
@@ -100,38 +99,37 @@ pub struct Server {
 pub struct ServerConfig<'a> {
     /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The store of all objects, already opened.
+    /// The open store of all objects.
     pub store: OpenStore,
-    /// Already bound, so that a port in use is detected before any change.
+    /// The bound listener; bound first, so that a port in use is detected before any change.
     pub listener: TcpListener,
-    /// Addresses of Services (`clusterIP`).
+    /// The range of Services (`clusterIP`).
     pub service_range: Cidr,
-    /// The addresses of pods, if the cluster gives each node a range of them.
+    /// The ranges of pods, if the cluster assigns a range to each node.
     pub pod_ranges: Option<PodRanges>,
-    /// The address and port at which pods find the server.
+    /// The address and port at which pods reach the server.
     pub advertise: SocketAddr,
-    /// The host of the server in the administrator's kubeconfig, if the server listens everywhere.
+    /// The server's host in the administrator's kubeconfig, if the server listens on all addresses.
     pub kubeconfig_host: IpAddr,
-    /// The way to the node of this process.
+    /// The in-process connection to the node of this process.
     pub nodes: Arc<LocalNode>,
-    /// The host's name, which is in the server's certificate.
+    /// The host's name, for the server's certificate.
     pub host_name: &'a str,
-    /// The host's addresses, which are in the server's certificate.
+    /// The host's addresses, for the server's certificate.
     pub host_addresses: &'a [IpAddr],
-    /// Names and addresses in the server's certificate besides the host's.
+    /// Further names and addresses for the server's certificate.
     pub further_names: &'a [SubjectAltName],
     /// The default storage class, if the user named one.
     pub default_class: Option<BuiltinClass>,
-    /// The audit log, the encryption and the settings of admission.
     pub protection: Protection,
-    /// The former and the present place of the data.
+    /// The former and the present location of the data.
     pub relocation: Relocation,
-    /// The server token, if other servers have the same store.
+    /// The server token, if other servers use the same store.
     pub shared: Option<TokenFile>,
 }
 
 impl Server {
-    /// Starts the API server, writes the kubeconfig.
+    /// Starts the API server and writes the administrator's kubeconfig.
     pub fn start(config: ServerConfig<'_>) -> BoxFuture<'_, Result<Self>> {
         Self::start_in_order(config).boxed()
     }
@@ -139,7 +137,7 @@ impl Server {
     async fn start_in_order(config: ServerConfig<'_>) -> Result<Self> {
         let certificates = config.data_dir.join("certificates");
         check_keys(&config, &certificates).await?;
-        // Created while the certificates are read.
+        // Concurrent with reading the certificates.
         let keys = certificates.clone();
         let token_key =
             blocking(move || Authority::prepare_token_key(&keys).context("make the token key"));
@@ -178,7 +176,7 @@ impl Server {
             tokens: Some(Arc::new(signer)),
             token_audiences: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
             service_ip: service_ip.into(),
-            // With other servers, the endpoints are kept by all of them.
+            // In a shared store, all servers maintain the endpoints together.
             advertise: match config.shared {
                 Some(_) => Vec::new(),
                 None => vec![config.advertise],
@@ -191,7 +189,7 @@ impl Server {
         })
         .await
         .context("start the API server")?;
-        // Set once: this is the only server of these credentials.
+        // Set once, because these credentials belong to this server only.
         drop(started.set(Arc::downgrade(&api)));
         block_in_place(|| credentials.renew_node_client(SystemTime::now())).map(drop)?;
         if let Some(audit) = config.protection.audit {
@@ -216,7 +214,7 @@ impl Server {
         server.open(config.listener, config.default_class).await
     }
 
-    /// Begins to answer, and writes the administrator's kubeconfig.
+    /// Starts to serve requests, and writes the administrator's kubeconfig.
     async fn open(
         mut self,
         listener: TcpListener,
@@ -226,7 +224,8 @@ impl Server {
         self.serve(listener);
         block_in_place(|| self.credentials.write_kubeconfig(SystemTime::now()))?;
         if let Some(class) = default_class {
-            // A webhook for classes must not keep its own pods from starting.
+            // An error is only logged: a webhook for storage classes may be served by a pod that starts
+            // later.
             if let Err(error) = default_class::choose(&self, class).await {
                 command_output::output::warn(&format!("mainstay: --default-class: {error:#}"));
             }
@@ -234,7 +233,7 @@ impl Server {
         Ok(self)
     }
 
-    /// Serves pods on the node's own address in their network.
+    /// Listens on the node's address in the network of the pods.
     pub async fn serve_pods(&mut self, address: SocketAddr) -> Result<()> {
         let listener = TcpListener::bind(address)
             .await
@@ -252,12 +251,12 @@ impl Server {
         });
     }
 
-    /// The renewal of the certificates of server and administrator.
+    /// Renews the certificates of the server and of the administrator.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.clone()
     }
 
-    /// The names of the server, which no certificate of a node may have.
+    /// The names of the server; a node's certificate must not have any of them.
     pub fn names(&self) -> ServerNames {
         let credentials = self.credentials.clone();
         ServerNames::of(move || {
@@ -269,7 +268,7 @@ impl Server {
         })
     }
 
-    /// Its connections to nodes of other machines.
+    /// The server's connections to nodes on other machines.
     pub fn node_reach(&self) -> NodeReach {
         let api = Arc::downgrade(&self.api);
         NodeReach::of(move |node| {
@@ -289,23 +288,22 @@ impl Server {
         })
     }
 
-    /// A client for one of the parts, with the permissions of its role.
+    /// A client for a part of the program, with the permissions of these groups.
     pub fn client(&self, user: &str, groups: &[&str]) -> Client {
         let user = UserInfo::new(user, groups.iter().copied());
         Client::new(self.api.local(user), "default")
     }
 
-    /// Adds a part's metrics to `/metrics`.
+    /// Adds the metrics of a part to `/metrics`.
     pub fn show(&self, metrics: impl Fn(&mut Page) + Send + Sync + 'static) {
         self.api.add_metrics(metrics);
     }
 
-    /// The health of the parts.
     pub fn health(&self) -> Health {
         self.api.health().clone()
     }
 
-    /// As [`client`](Self::client), apart from the server.
+    /// As [`client`](Self::client), as a function without a reference to the server.
     pub fn clients(&self) -> impl Fn(&str) -> Client + Send + Sync + 'static {
         let api = self.api.clone();
         move |user| {
@@ -314,7 +312,7 @@ impl Server {
         }
     }
 
-    /// Shows whether another part runs, in `componentstatuses`.
+    /// Adds a part to `componentstatuses`.
     pub fn watch(&self, component: Component, runs: impl Fn() -> bool + Send + Sync + 'static) {
         self.api.watch_component(component, runs);
     }
@@ -324,12 +322,12 @@ impl Server {
         self.kinds.iter().map(|kind| kind.info()).collect()
     }
 
-    /// The store as it is on disk.
+    /// The store as on disk, without decryption.
     pub fn store(&self) -> Arc<dyn Store> {
         self.store.shared()
     }
 
-    /// Ends the connections and closes the store.
+    /// Closes the connections and the store.
     pub async fn stop(mut self) {
         self.stop_serving.cancel();
         while self.listeners.join_next().await.is_some() {}
@@ -338,10 +336,11 @@ impl Server {
     }
 }
 
-/// The API server of these credentials, once it runs.
+/// The API server of these credentials, after its start.
 type StartedApi = Arc<OnceLock<Weak<ApiServer>>>;
 
-/// Compares the keys on disk with the store, and fetches the keys that the servers of the store share.
+/// Compares the keys on disk with those in the store, and fetches the keys that the servers of a shared store
+/// have in common.
 async fn check_keys(config: &ServerConfig<'_>, certificates: &Path) -> Result<()> {
     let store = config.store.shared();
     vanished_keys::refuse(store.as_ref(), config.shared.is_some(), certificates).await?;
@@ -351,7 +350,7 @@ async fn check_keys(config: &ServerConfig<'_>, certificates: &Path) -> Result<()
     }
 }
 
-/// The credentials of a server, which give renewed certificates to the `started` server.
+/// The credentials of a server; they pass renewed certificates to the server in `started`.
 fn credentials(
     config: &ServerConfig<'_>,
     authority: &Arc<Authority>,
@@ -396,7 +395,7 @@ fn credentials(
     })
 }
 
-/// The store over its encryption. Objects that name a former data directory or host are rewritten.
+/// Opens the store with its encryption, and updates objects that contain a former data directory or host.
 async fn open_objects(
     store: Arc<dyn Store>,
     encryption: Option<EncryptionConfig>,
@@ -407,7 +406,7 @@ async fn open_objects(
         .await
         .context("open the encrypted objects (--encryption-provider-config)")?;
     if relocation.from != relocation.to {
-        // The nodes may have renewed their leases at the place where the directory was.
+        // The nodes may have renewed their leases with a server in the former directory.
         silence.clear().await?;
     }
     let rewritten = relocation.apply(store.as_ref()).await?;
@@ -422,15 +421,15 @@ async fn open_objects(
     Ok(store)
 }
 
-/// The default objects of each cluster.
+/// The objects that each new cluster gets.
 fn default_objects() -> Vec<Value> {
     let mut objects = resource_kinds::bootstrap::default_objects();
     objects.extend(resource_kinds::snapshot::definitions());
     objects
 }
 
-/// The certificates (PEM) that the server shows: its own, and the authority's. A new node recognises the
-/// authority by the hash of its key, so that it needs no file of the server.
+/// The certificate chain (PEM) of the server: its certificate and the authority's. A new node identifies the
+/// authority by the hash of its key, so it needs no file of the server.
 fn chain(identity: &Identity, authority: &Authority) -> String {
     format!("{}{}", identity.certificate_pem(), authority.ca_pem())
 }
@@ -441,7 +440,7 @@ fn nth(range: Cidr, index: u32) -> Result<Ipv4Addr> {
         .with_context(|| format!("range {range} is too small"))
 }
 
-/// The Service range in the form that validation knows it.
+/// The Service range as the type that validation uses.
 fn service_range(range: Cidr) -> Result<resource_kinds::ServiceRange> {
     range
         .to_string()

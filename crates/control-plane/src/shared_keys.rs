@@ -1,9 +1,9 @@
-//! The certificate authority and the signing keys of several servers, in the store that they share.
+//! The certificate authority and the signing keys of several servers, in their shared store.
 //!
-//! [`certificates::ServerToken`] encrypts them, and decides whether a server may use them; this module
-//! reads the token's file, and reads and creates the one key of the store. Objects that a user has encrypted
-//! (`--encryption-provider-config`) need the same file on every server, as with Kubernetes: that key is the user's,
-//! and is not kept here.
+//! [`certificates::ServerToken`] encrypts them, and decides whether a server may use them; this module reads
+//! the token's file, and reads and creates the one key of the store. A user who encrypts objects
+//! (`--encryption-provider-config`) copies the file with the encryption key to every server, as with
+//! Kubernetes: that key is not stored here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,14 +19,14 @@ use host_kernel::block_in_place;
 use host_kernel::durable_file::{self, Durability};
 use mvcc_store::{Store, StoreError};
 
-/// The key: beside the objects, which are below `/registry/`.
+/// The key of the record, outside of `/registry/`, which contains the objects.
 pub const KEY: &[u8] = b"/mainstay/credentials";
 
-/// The part of a store that the keys need.
+/// The operations of a store that the keys need.
 pub trait KeyStore: Sync {
     /// The newest value of all servers.
     fn read(&self) -> BoxFuture<'_, Result<Option<Bytes>, StoreError>>;
-    /// The value, which is the given one if there was none.
+    /// Reads the value; writes `value` if there is none.
     fn read_or_write(&self, value: Bytes) -> BoxFuture<'_, Result<Bytes, StoreError>>;
 }
 
@@ -43,20 +43,20 @@ impl KeyStore for Arc<dyn Store> {
 /// The file with the server token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenFile {
-    /// A user named it; it exists.
+    /// The user named the file; it must exist.
     Named(PathBuf),
-    /// It is in the data directory, where the first server creates it.
+    /// The file is in the data directory; the first server creates it.
     OfDirectory(PathBuf),
 }
 
-/// A token, and whether this start has made it.
+/// A token, and whether this start has created it.
 struct Token {
     token: ServerToken,
     is_new: bool,
 }
 
 impl TokenFile {
-    /// The named file, or the one in the data directory.
+    /// The file that the user named, or the file in the data directory.
     pub fn choose(named: Option<PathBuf>, data: &Path) -> Self {
         match named {
             Some(path) => Self::Named(path),
@@ -70,8 +70,8 @@ impl TokenFile {
         }
     }
 
-    /// Reads the token. The first server of a cluster makes one if no file was named: the file is on
-    /// disk before anything is encrypted under it.
+    /// Reads the token. The first server of a cluster creates one if the user named no file: the file is on
+    /// disk before anything is encrypted with the token.
     fn read(&self, is_first: bool) -> Result<Token> {
         let path = self.path();
         let shown = path.display();
@@ -100,13 +100,13 @@ impl TokenFile {
         Ok(Token { token, is_new })
     }
 
-    /// The keys in the store, if they may be used; an error names the remedy.
+    /// Decrypts the keys in the store, if this server may use them; an error names the remedy.
     fn open(&self, stored: &[u8], own: Option<&SharedKeys>, token: &Token) -> Result<SharedKeys> {
         let opened = token.token.open_for(stored, own);
         opened.map_err(|error| match error {
             SharedError::Sealed(SealError::WrongToken) => {
                 if token.is_new {
-                    // Another server was the first one: this token is of no use.
+                    // Another server was first, so this token encrypts nothing.
                     drop(std::fs::remove_file(self.path()));
                 }
                 anyhow::anyhow!(
@@ -120,11 +120,11 @@ impl TokenFile {
     }
 }
 
-/// Brings the keys of the store into the directory of certificates, or those of the directory, or new
-/// ones, into the store if it has none.
+/// Copies the keys of the store to the directory of certificates; a store without keys gets those of the
+/// directory, or new keys.
 ///
 /// # Errors
-/// The token is missing or wrong; the directory belongs to another cluster; of store and disk.
+/// The token is missing or wrong; the directory belongs to another cluster; errors of store and disk.
 pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path) -> Result<()> {
     let stored = store.read().await.context("read the cluster's keys")?;
     let token = block_in_place(|| file.read(stored.is_none()))?;
@@ -136,7 +136,7 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
                 anyhow::Ok(Bytes::from(token.token.seal(&keys)?))
             });
             let sealed = sealed.context("decode the keys that the servers share")?;
-            // Another server may be faster: its keys are the ones to use.
+            // Another server may have written its keys first; they are used then.
             let stored = store.read_or_write(sealed.clone()).await;
             let stored = stored.context("store the cluster's keys")?;
             if stored == sealed {
@@ -157,10 +157,10 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
     .context("decode the keys that the servers share")
 }
 
-/// The keys of a server that was alone, for the store of several.
+/// Encrypts the keys of a single server, for a shared store.
 ///
 /// # Errors
-/// The directory of certificates has no keys; the token is missing or wrong; of the disk.
+/// The directory of certificates has no keys; the token is missing or wrong; errors of the disk.
 pub fn seal(file: &TokenFile, certificates: &Path) -> Result<Vec<u8>> {
     let keys = SharedKeys::read(certificates).context("read the keys of the cluster")?;
     let Some(keys) = keys else {
@@ -173,7 +173,7 @@ pub fn seal(file: &TokenFile, certificates: &Path) -> Result<Vec<u8>> {
     sealed.context("encrypt the keys of the cluster")
 }
 
-/// The keys in a store of several servers, for one that will be alone with the directory of certificates.
+/// Decrypts the keys in a shared store, for a server that will be single, with the directory of certificates.
 ///
 /// # Errors
 /// The token is missing or wrong; the directory belongs to another cluster.

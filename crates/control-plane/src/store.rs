@@ -15,17 +15,17 @@ use resource_kinds::Kind;
 use super::store_address::EtcdAddress;
 use super::store_metrics::{self, EtcdCalls};
 
-/// A store that is open: embedded or in etcd.
+/// An open store.
 #[derive(Clone)]
 pub enum OpenStore {
-    /// In the data directory.
+    /// The store is in the data directory.
     Embedded(Arc<EmbeddedStore>),
-    /// In etcd, with the durations of its calls.
+    /// The store is in etcd; with the durations of its calls.
     Etcd(Arc<EtcdStore>, Arc<EtcdCalls>),
 }
 
 impl OpenStore {
-    /// The store, whatever its engine.
+    /// The store, independent of its engine.
     pub fn shared(&self) -> Arc<dyn Store> {
         match self {
             Self::Embedded(store) => Arc::clone(store) as Arc<dyn Store>,
@@ -33,12 +33,12 @@ impl OpenStore {
         }
     }
 
-    /// Whether other servers may use it at the same time.
+    /// Whether other servers may use the store at the same time.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Etcd(..))
     }
 
-    /// The metrics of the engine about objects of these kinds, for the server's page.
+    /// Writes the metrics of the engine about objects of these kinds to the server's page.
     pub fn metrics(&self, kinds: &[Arc<dyn Kind>]) -> impl Fn(&mut Page) + Send + Sync + use<> {
         let write = match self {
             Self::Embedded(_) => None,
@@ -50,7 +50,7 @@ impl OpenStore {
         move |page| write.iter().for_each(|write| write(page))
     }
 
-    /// Finishes submitted transactions. The store in a data directory can then be opened again.
+    /// Finishes submitted transactions and closes the store, which can then be opened again.
     pub async fn close(self) {
         let store = match self {
             Self::Embedded(store) => store,
@@ -62,8 +62,8 @@ impl OpenStore {
     }
 }
 
-/// Opens the store of a data directory, which keeps at most `quota` bytes; the error says when another
-/// process has it, or when it is damaged.
+/// Opens the store of a data directory, with at most `quota` bytes; the error says if another process has the
+/// store open, or if it is damaged.
 pub async fn open(data: &Path, quota: Option<u64>) -> Result<OpenStore> {
     let mut options = EmbeddedOptions::new(data.join("store"));
     if let Some(quota) = quota {
@@ -86,10 +86,10 @@ pub async fn open(data: &Path, quota: Option<u64>) -> Result<OpenStore> {
     })
 }
 
-/// Connects with the store in etcd, of which this server keeps at most `quota` bytes in memory.
+/// Connects to the store in etcd; this server keeps at most `quota` bytes of it in memory.
 ///
 /// # Errors
-/// Files that cannot be read, and members that cannot be reached or used, each with its reason.
+/// A file cannot be read, or the members cannot be reached or used, each with its reason.
 pub async fn connect(address: &EtcdAddress, quota: Option<u64>) -> Result<OpenStore> {
     let calls = Arc::new(EtcdCalls::default());
     let observing = Arc::clone(&calls);
@@ -107,17 +107,17 @@ pub async fn connect(address: &EtcdAddress, quota: Option<u64>) -> Result<OpenSt
         .map_err(|error| refusal(address, error))
 }
 
-/// The error of a connection, with the usual cause.
+/// The error of a failed connection, with its most likely cause.
 pub fn refusal(address: &EtcdAddress, error: ConnectError) -> anyhow::Error {
     let error = anyhow::Error::new(error);
     let next = next_step(&format!("{error:#}"), address.url.is_tls());
     error.context(format!("open the store in {}{next}", address.url))
 }
 
-/// The usual causes of failed connections, by the words of TLS.
+/// The most likely cause of a failed connection, decided by the text of the TLS error.
 fn next_step(error: &str, is_tls: bool) -> &'static str {
     const ALERTS: [&str; 3] = ["CertificateRequired", "BadCertificate", "UnknownCA"];
-    // A member closes the connection when only one side uses TLS.
+    // A member closes the connection if only one side uses TLS.
     const NO_TLS: [&str; 2] = ["tls handshake eof", "InvalidContentType"];
     const HUNG_UP: [&str; 3] = ["connection error", "broken pipe", "reset by peer"];
     let has = |words: &[&str]| words.iter().any(|word| error.contains(word));

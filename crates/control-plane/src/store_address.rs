@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 const DEFAULT_PREFIX: &str = "/mainstay";
 
-/// Flags of a store in etcd, and the same settings in the configuration file. The files have the names that
-/// Kubernetes' API server has for them.
+/// The settings of a store in etcd, as flags and in the configuration file. The flags for files have the
+/// names of kube-apiserver's flags.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EtcdSettings {
@@ -43,7 +43,7 @@ pub struct EtcdSettings {
 #[serde(try_from = "String")]
 pub struct EtcdUrl {
     is_tls: bool,
-    /// `HOST` or `HOST:PORT`.
+    /// Each is `HOST` or `HOST:PORT`.
     members: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ impl FromStr for EtcdUrl {
         let members: Vec<String> = members
             .trim_end_matches('/')
             .split(',')
-            // Lists of etcd's own tools repeat the scheme.
+            // etcd's tools accept lists that repeat the scheme.
             .map(|member| {
                 member
                     .trim_start_matches(&format!("{scheme}://"))
@@ -119,7 +119,6 @@ impl fmt::Display for EtcdUrl {
 pub struct EtcdAddress {
     /// The URL of the etcd members.
     pub url: EtcdUrl,
-    /// The prefix of all keys.
     pub prefix: String,
     /// The certificates of the members' authority.
     pub cafile: Option<PathBuf>,
@@ -128,7 +127,7 @@ pub struct EtcdAddress {
 }
 
 impl EtcdAddress {
-    /// The flags of a server that uses it.
+    /// The flags of a server that uses this store.
     pub fn flags(&self) -> String {
         let mut flags = format!("--store {}", self.url);
         let is_default = self.prefix.trim_end_matches('/') == DEFAULT_PREFIX;
@@ -147,7 +146,6 @@ impl EtcdAddress {
         flags
     }
 
-    /// The options of a connection.
     pub fn options(&self) -> EtcdOptions {
         EtcdOptions {
             prefix: self.prefix.clone(),
@@ -159,7 +157,7 @@ impl EtcdAddress {
 }
 
 impl EtcdSettings {
-    /// Takes the values of the configuration file that no flag and no variable sets.
+    /// Uses the values of the configuration file for settings without flag or variable.
     pub fn or(self, file: Self) -> Self {
         Self {
             store: self.store.or(file.store),
@@ -170,16 +168,16 @@ impl EtcdSettings {
         }
     }
 
-    /// The files that are read.
+    /// The paths of the files of these settings.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let files = [&self.cafile, &self.certfile, &self.keyfile];
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// The address, if the store is in etcd.
+    /// The address; `None` if the store is not in etcd.
     ///
     /// # Errors
-    /// Settings that do not belong together.
+    /// Settings that contradict each other.
     pub fn address(self) -> Result<Option<EtcdAddress>> {
         let has_files = self.files().next().is_some();
         let Some(url) = self.store else {

@@ -5,7 +5,7 @@ use object_model::quantity::Quantity;
 
 use super::ProtectionSettings;
 
-/// The least that may be stored: the objects that every cluster has, and some of the user's.
+/// Minimum quota in bytes: space for the objects that every cluster has, and for some of the user's.
 const QUOTA_MIN: u64 = 16 << 20;
 
 /// Flags of stored objects.
@@ -21,14 +21,13 @@ pub struct StoreArguments {
 /// The settings of stored objects.
 #[derive(Debug)]
 pub struct StoreSettings {
-    /// Most bytes of stored objects; the store's own bound if the user named none.
+    /// Maximum size of the stored objects in bytes; `None` for the default of the store.
     pub quota: Option<u64>,
-    /// The audit log and the encryption.
     pub protection: ProtectionSettings,
 }
 
 impl StoreArguments {
-    /// Takes from the configuration file the values that no flag and no variable gave.
+    /// Uses the values of the configuration file for settings without flag or variable.
     ///
     /// # Errors
     /// The quota is too small.

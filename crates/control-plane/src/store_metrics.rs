@@ -1,4 +1,4 @@
-//! The calls of etcd and its size, under the names and with the labels that they have in Kubernetes' API server.
+//! Metrics of etcd: its calls and its size, with the names and labels of kube-apiserver.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,21 +25,21 @@ const SIZE: Metric = Metric::gauge(
     "Size of the database file of the member of etcd in use.",
 );
 
-/// The bounds of Kubernetes' API server, without those above the limit of a call.
+/// The buckets of kube-apiserver, up to the timeout of a call.
 const BOUNDS: &[f64] = &[
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
 ];
 
-/// The subject of calls.
+/// The labels of a call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Subject {
     operation: String,
-    /// The name of a kind in keys; empty for calls that are about no object.
+    /// The kind in the key; empty for calls without an object.
     kind: String,
 }
 
 impl Subject {
-    /// A transaction is counted for the object of its first change.
+    /// A transaction counts for the object of its first change.
     fn of(call: &Call<'_>) -> Self {
         let changed = call.txn.and_then(|txn| {
             let mut operations = txn.operations.iter();
@@ -66,7 +66,7 @@ fn is_new(txn: &Txn, key: &[u8]) -> bool {
     compares.any(|compare| matches!(compare, Compare::Absent(absent) if absent == key))
 }
 
-/// The kind in an object's key: `/registry/KIND/…`, with the group before it for a custom resource.
+/// The kind in the key of an object: `/registry/KIND/…`; the group is before the kind of a custom resource.
 fn kind_of(key: &[u8]) -> Option<&str> {
     let rest = std::str::from_utf8(key).ok()?.strip_prefix("/registry/")?;
     let (first, after) = rest.split_once('/')?;
@@ -84,7 +84,7 @@ struct Counts {
     failed: u64,
 }
 
-/// Durations and failures of the calls to etcd so far.
+/// Durations and failures of the calls to etcd since the start.
 #[derive(Default)]
 pub struct EtcdCalls(Mutex<BTreeMap<Subject, Counts>>);
 
@@ -119,7 +119,7 @@ impl EtcdCalls {
     }
 }
 
-/// The groups of the kinds that are built in; keys of their objects do not have them.
+/// The groups of the built-in kinds, whose keys contain no group.
 struct Groups(BTreeMap<String, String>);
 
 impl Groups {
@@ -131,14 +131,14 @@ impl Groups {
         Self(named.collect())
     }
 
-    /// Group and resource of a kind in a key.
+    /// Group and resource for a kind in a key.
     fn of<'a>(&'a self, kind: &'a str) -> (&'a str, &'a str) {
         let built_in = || (self.0.get(kind).map_or("", String::as_str), kind);
         kind.split_once('/').unwrap_or_else(built_in)
     }
 }
 
-/// Writes the calls, and the size of etcd as far as it is known, to a page.
+/// Writes the metrics of the calls, and the size of etcd if it is known, to a page.
 pub fn writer<S>(
     calls: Arc<EtcdCalls>,
     size: S,
@@ -151,7 +151,7 @@ where
     move |page| {
         calls.write(&groups, page);
         if let Some(size) = size() {
-            // Kubernetes counts the clusters of etcd, of which there is one.
+            // The label numbers the etcd clusters of a server; there is one cluster.
             page.add(SIZE, &[("storage_cluster_id", "etcd-0")], size);
         }
     }

@@ -1,4 +1,4 @@
-//! Parts of the program that run beside each other and end together.
+//! Parts of the program that run concurrently and stop together.
 
 use command_output::output::warn;
 use futures::FutureExt;
@@ -26,12 +26,12 @@ impl TaskGroup {
         }
     }
 
-    /// The health of a component of the group, with the group's end.
+    /// A component of the group: it ends with the group, and its health is recorded.
     pub fn component(&self, name: &'static str) -> Component {
         self.health.component(name, self.stop.clone())
     }
 
-    /// Starts a component as a task. Its end before the group is stopped is reported as a failure.
+    /// Starts a component as a task. Its end before the stop of the group is reported as a failure.
     pub fn run<F, E>(
         &mut self,
         name: &'static str,
@@ -46,7 +46,7 @@ impl TaskGroup {
         self.spawn(name, task.boxed())
     }
 
-    /// Starts a component without health that cannot fail.
+    /// Starts a component that cannot fail; its health is not recorded.
     pub fn keep<F>(&mut self, name: &'static str, start: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -64,7 +64,7 @@ impl TaskGroup {
         self.spawn(name, task.boxed());
     }
 
-    // The tasks are boxed, so that the frame around them is compiled once.
+    // The tasks are boxed, so that the code around them is compiled once.
     fn spawn(
         &mut self,
         name: &'static str,
@@ -74,20 +74,20 @@ impl TaskGroup {
         self.tasks.spawn(watched(name, task, stop, failed))
     }
 
-    /// Ends the components at once, each at its current await.
+    /// Stops the components at once, each at its current await.
     pub async fn abort(mut self) {
         self.stop.cancel();
         self.tasks.shutdown().await;
     }
 
-    /// Ends the components and waits for them.
+    /// Stops the components and waits for their end.
     pub async fn end(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Waits for a component; its end before the shutdown of the group is an alarm.
+/// Waits for a component; its end before the stop of the group is reported as a failure.
 async fn watched(
     name: &'static str,
     component: BoxFuture<'static, anyhow::Result<()>>,

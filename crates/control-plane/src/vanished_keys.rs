@@ -1,5 +1,5 @@
-//! The check that a cluster keeps its certificate authority and its token key: they are made once, with the
-//! cluster.
+//! The check that a cluster still has its certificate authority and its token key, which are created once,
+//! with the cluster.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use mvcc_store::{Range, Store};
 
 use crate::shared_keys;
 
-/// A file with which an administrator accepts new keys for a cluster that has lost its own.
+/// The file with which an administrator allows new keys for a cluster whose keys are lost.
 const ACCEPTED: &str = "accept-new-keys";
 
-/// Refuses a start that would make new keys for the cluster of the store.
+/// Refuses a start that would create new keys for an existing cluster.
 ///
 /// # Errors
-/// The store has objects, and keys are missing in the directory and, if servers share it, in the store; of store
-/// and disk.
+/// The store has objects, but keys are missing in the directory and, if the store is shared, in the store;
+/// errors of store and disk.
 pub async fn refuse(store: &dyn Store, shared: bool, certificates: &Path) -> Result<()> {
     let missing = block_in_place(|| SharedKeys::missing(certificates));
     let missing = missing.context("read the keys of the cluster")?;
@@ -27,7 +27,7 @@ pub async fn refuse(store: &dyn Store, shared: bool, certificates: &Path) -> Res
         return Ok(());
     }
     if shared {
-        // Servers of one store take the keys from there.
+        // Servers of a shared store fetch the keys from there.
         let stored = store_record::read(store, shared_keys::KEY).await;
         if stored.context("read the cluster's keys")?.is_some() {
             return Ok(());
@@ -65,7 +65,7 @@ pub async fn refuse(store: &dyn Store, shared: bool, certificates: &Path) -> Res
     )
 }
 
-/// Whether an administrator accepts new keys; asked once.
+/// Whether an administrator allows new keys; removes the file, so that it applies once.
 fn accepted(certificates: &Path) -> Result<bool> {
     let path = certificates.join(ACCEPTED);
     match block_in_place(|| std::fs::remove_file(&path)) {

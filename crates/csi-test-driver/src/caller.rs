@@ -1,4 +1,4 @@
-//! Calls of a driver in JSON, as the sidecars make them.
+//! Calls a driver with JSON, as the sidecars call it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ const OPTIONS: ChannelOptions = ChannelOptions {
     headers: &[],
     message_bytes_max: 4 * 1024 * 1024,
 };
-/// The sidecars' own limit is 10 or 15 seconds.
+/// Timeout of a call; the sidecars use 10 or 15 seconds.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// A driver at a socket.
@@ -23,21 +23,20 @@ pub struct Caller {
     socket: PathBuf,
 }
 
-/// The failure of a call: the code of gRPC, or 14 for a connection that broke, and the words.
+/// The error of a call: its gRPC code, or 14 for a broken connection, and the message.
 pub type Refusal = (u32, String);
 
 impl Caller {
-    /// The driver at a socket.
     pub fn at(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
         }
     }
 
-    /// Calls `Controller/CreateVolume` and the like.
+    /// Calls a method such as `Controller/CreateVolume`.
     ///
     /// # Errors
-    /// The driver's.
+    /// The error of the driver.
     pub async fn call(&self, method: &str, request: &Value) -> Result<Value, Refusal> {
         let name = method.rsplit('/').next().unwrap_or_default();
         let malformed = |why: String| (3, why);

@@ -1,9 +1,10 @@
-//! Failures on purpose. Each is a file `faults/NAME.json` of the driver's state, which tells the method, the
-//! instant in it, the kind of failure, and optionally the volume, the role and how often:
+//! Faults that tests order. Each is a file `faults/NAME.json` in the driver's state, with the method, the
+//! point in the method, the kind of fault, and optionally the volume, the role and the number of times:
 //!
 //! `{"method": "NodeStageVolume", "at": "after", "kind": "die", "times": 2, "role": "node n1"}`
 //!
-//! The parameter `faults` of a volume makes such files for the volume: `METHOD:AT:KIND`, with commas between.
+//! The parameter `faults` of a class creates such files for each of its volumes: `METHOD:AT:KIND`, separated
+//! by commas.
 
 use std::fs;
 use std::io;
@@ -13,23 +14,23 @@ use json_tree::{Value, json};
 
 use crate::state::State;
 
-/// A failure that happens.
+/// The fault that a call must execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The code of an error.
+    /// The call fails with this code.
     Fail(u32),
-    /// The end of the process.
+    /// The process ends.
     Die,
-    /// No answer.
+    /// The call gets no response.
     Hang,
-    /// A delay in milliseconds.
+    /// The call is delayed, in milliseconds.
     Slow(u64),
-    /// The work is done twice; the second answer is sent.
+    /// The call is executed twice; the second response is sent.
     Repeat,
 }
 
 impl Fault {
-    /// `die`, `hang`, `repeat`, `fail-14`, `slow-500`.
+    /// Parses `die`, `hang`, `repeat`, `fail-14`, `slow-500`.
     fn of(kind: &str) -> Option<Self> {
         let (word, number) = kind.split_once('-').unwrap_or((kind, ""));
         Some(match word {
@@ -43,7 +44,7 @@ impl Fault {
     }
 }
 
-/// Takes the next failure of a call at an instant. It is counted before it happens.
+/// The next ordered fault of a call at a point. The fault is counted before it is executed.
 pub(crate) fn take(
     state: &State,
     role: &str,
@@ -58,7 +59,7 @@ pub(crate) fn take(
         let Some(kind) = fault["kind"].as_str().and_then(Fault::of) else {
             continue;
         };
-        // The one who renames it has it.
+        // Only the process that renames the file executes the fault.
         let file = state.directory("faults").join(format!("{name}.json"));
         let taken = file.with_extension("taken");
         if fs::rename(&file, &taken).is_err() {
@@ -75,7 +76,7 @@ pub(crate) fn take(
     Ok(None)
 }
 
-/// Orders a failure.
+/// Orders a fault.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -83,7 +84,7 @@ pub fn order(dir: &Path, name: &str, fault: &Value) -> io::Result<()> {
     State::open(dir)?.write("faults", name, fault)
 }
 
-/// The orders in a volume's parameter; none if it is malformed.
+/// The faults in a volume's parameter; `None` if the parameter is malformed.
 pub(crate) fn parse(orders: &str, volume: &str) -> Option<Vec<Value>> {
     let orders = orders.split(',').filter(|order| !order.is_empty());
     let one = |order: &str| {

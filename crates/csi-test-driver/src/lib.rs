@@ -1,11 +1,11 @@
-//! A CSI driver for tests, in two sizes.
+//! CSI drivers for tests.
 //!
-//! [`NodeDriver`] is the node's half within a test: directories of the machine as volumes. Its state is the
-//! mounts, as with real drivers, so that it knows after a restart what it has done.
+//! [`NodeDriver`] has only the node service and runs in the process of a test: directories of the machine are
+//! its volumes. As with real drivers, its state is the mounts, so a restarted driver still knows its work.
 //!
-//! [`Driver`] is a whole driver over a directory that several machines of a test share, in a program of its
-//! own with stand-ins for the sidecars (`csi-test-driver --help`). It is strict where the specification is,
-//! keeps a journal of all calls, and fails where a file says so.
+//! [`Driver`] is a complete driver over a directory that several machines of a test share, with stand-ins for
+//! the sidecars; it is a separate program (`csi-test-driver --help`). The driver enforces the specification,
+//! records all calls in a journal, and fails where a test has ordered a fault.
 
 mod caller;
 mod driver;

@@ -141,7 +141,7 @@ async fn run(command: Command) -> Result<(), String> {
     }
 }
 
-/// Serves until the container is stopped.
+/// Serves until SIGTERM.
 async fn until_the_end(serving: TestDriver) -> Result<(), String> {
     let mut stop = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     stop.recv().await;

@@ -23,50 +23,51 @@ const FAILED_PRECONDITION: u32 = 9;
 const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 
-/// The nature of a driver.
+/// The properties of a driver.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub name: String,
-    /// Its name of the node.
+    /// The node id that the driver reports.
     pub node_id: String,
-    /// Whether volumes are staged.
+    /// Whether volumes are staged (`STAGE_UNSTAGE_VOLUME`).
     pub stages: bool,
-    /// Whether volumes are expanded on the node.
+    /// Whether volumes are expanded on the node (`EXPAND_VOLUME`).
     pub expands: bool,
-    /// Whether it tells the usage and the condition of volumes.
+    /// Whether the driver reports the usage and the condition of volumes.
     pub measures: bool,
-    /// Most volumes on the node; zero for no limit.
+    /// Maximum number of volumes on the node; zero for no limit.
     pub volumes_max: u64,
-    /// The place of the node.
+    /// The topology segments of the node.
     pub topology: BTreeMap<String, String>,
-    /// The directory with the volumes; each is a directory of its id, or a link to a block device.
+    /// The directory with the volumes; each is a directory with the volume's id as its name, or a link to a
+    /// block device.
     pub volumes: PathBuf,
-    /// Paths of calls that begin with the first are below the second on this machine.
+    /// Paths of calls below the first directory are below the second directory on this machine.
     pub root: (PathBuf, PathBuf),
 }
 
-/// A failure on purpose.
+/// A fault that a test has ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The code, without any effect.
+    /// Fails with this code before the work.
     Before(u32),
-    /// The code, after the work is done.
+    /// Fails with this code after the work.
     After(u32),
-    /// The connection breaks without an effect.
+    /// The connection breaks before the work.
     DiesBefore,
-    /// The connection breaks after the work is done.
+    /// The connection breaks after the work.
     DiesAfter,
-    /// No answer, without any effect.
+    /// No response, and no work.
     HangsBefore,
-    /// No answer after the work is done.
+    /// No response, after the work.
     HangsAfter,
-    /// Bytes that are no message, without any effect.
+    /// A response that is not a message, without the work.
     Nonsense,
-    /// A success without any effect.
+    /// A success without the work.
     Idle,
 }
 
-/// A call that was made.
+/// A recorded call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The method, without its service.
@@ -75,13 +76,13 @@ pub struct Call {
     /// The staging or target path.
     pub path: String,
     pub secrets: BTreeMap<String, String>,
-    /// The volume's attributes.
+    /// The volume context.
     pub context: BTreeMap<String, String>,
-    /// The attachment's.
+    /// The publish context of the attachment.
     pub publish_context: BTreeMap<String, String>,
     /// The access mode.
     pub mode: u64,
-    /// The wanted capacity in bytes.
+    /// The requested capacity in bytes.
     pub size: u64,
 }
 
@@ -90,7 +91,7 @@ pub struct NodeDriver {
     calls: Mutex<Vec<Call>>,
     failures: Mutex<VecDeque<(String, Failure)>>,
     sizes: Mutex<BTreeMap<String, u64>>,
-    /// The staged block volumes, which have no mount.
+    /// The staged block volumes, which no mount reveals.
     staged_devices: Mutex<BTreeSet<String>>,
     hanging: AtomicUsize,
 }
@@ -100,7 +101,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl NodeDriver {
-    /// A driver of that nature.
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -112,7 +112,7 @@ impl NodeDriver {
         }
     }
 
-    /// The calls so far that work on volumes.
+    /// The recorded calls for volumes.
     pub fn calls(&self) -> Vec<Call> {
         locked(&self.calls).clone()
     }
@@ -122,7 +122,7 @@ impl NodeDriver {
         locked(&self.failures).push_back((method.to_owned(), failure));
     }
 
-    /// Forgets the failures that have not happened.
+    /// Removes the faults that have not occurred.
     pub fn fail_no_more(&self) {
         locked(&self.failures).clear();
     }
@@ -161,7 +161,7 @@ impl NodeDriver {
         Answer::Hangs
     }
 
-    /// The number of calls that were left without an answer on purpose.
+    /// The number of calls without a response because of a fault.
     pub fn hanging(&self) -> usize {
         self.hanging.load(Ordering::SeqCst)
     }
@@ -225,7 +225,7 @@ impl NodeDriver {
         locked(&self.calls).push(call);
     }
 
-    /// The path on this machine.
+    /// Translates a path of a request to a path on this machine.
     fn here(&self, path: &str) -> PathBuf {
         let (told, real) = &self.settings.root;
         match Path::new(path).strip_prefix(told) {
@@ -261,7 +261,7 @@ impl NodeDriver {
         bind(&source, &target, false)
     }
 
-    /// A volume of that mode.
+    /// The data of a volume with this mode.
     fn source(&self, volume: &str, is_block: bool) -> Result<PathBuf, (u32, String)> {
         let source = self.settings.volumes.join(volume);
         let found = fs::metadata(&source).map_err(|_| (NOT_FOUND, format!("volume {volume}")))?;
@@ -298,11 +298,11 @@ impl NodeDriver {
                 return Err((FAILED_PRECONDITION, format!("{volume} is not staged")));
             }
             let source = self.source(&volume, true)?;
-            // A device is mounted at a file.
+            // The mount point of a device is a file.
             fs::File::create(&target).map_err(internal)?;
             return bind(&source, &target, request.readonly);
         }
-        // Such a volume lives as long as its pod, and is only published.
+        // An ephemeral volume is published without being staged.
         let is_ephemeral = ephemeral.as_deref() == Some("true");
         let source = match self.settings.stages && !is_ephemeral {
             true => {
@@ -373,7 +373,7 @@ impl NodeDriver {
         Ok(Vec::new())
     }
 
-    /// After the volume was staged, or published, as the specification demands.
+    /// Requires that the volume is staged or published, as the specification does.
     fn expand(&self, request: api::NodeExpandVolumeRequest) -> Done {
         let (volume, path) = (request.volume_id, request.volume_path);
         let staging = request.staging_target_path;
@@ -409,7 +409,8 @@ impl NodeDriver {
         Ok(response.encode_to_vec())
     }
 
-    /// 1000 bytes and 9 files, of which 400 and 4 are used; a volume with a file "broken" is damaged.
+    /// 1000 bytes and 9 files, of which 400 and 4 are used; a volume with a file "broken" reports an abnormal
+    /// condition.
     fn stats(&self, request: api::NodeGetVolumeStatsRequest) -> Done {
         let (volume, path) = (request.volume_id, request.volume_path);
         required(&[&volume, &path])?;
@@ -438,7 +439,7 @@ impl NodeDriver {
         locked(&self.sizes).get(volume).copied().unwrap_or_default()
     }
 
-    /// The number of mounts of a volume below the directory that the node gives.
+    /// The number of mounts of a volume below the agent's directory.
     pub fn mounts_of(&self, volume: &str) -> usize {
         let source = self.settings.volumes.join(volume);
         let Ok(source) = fs::metadata(source) else {
@@ -487,7 +488,7 @@ fn is_mounted(path: &Path) -> bool {
     mount_table::at_or_below(&mounts, &path).contains(&path)
 }
 
-/// Mounts a directory at another, unless something is mounted there.
+/// Bind-mounts a directory, unless the target is a mount point.
 fn bind(source: &Path, target: &Path, read_only: bool) -> Done {
     if is_mounted(target) {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Registrars of drivers, also those that do not do as they should.
+//! Registrars of drivers, including incorrect ones.
 
 use std::io;
 use std::path::Path;
@@ -8,26 +8,26 @@ use service_protocols::pluginregistration::{PluginInfo, RegistrationStatus, regi
 
 use crate::server::{Answer, TestDriver, listen};
 
-/// The answer of a registrar to the node's question.
+/// The response of a registrar to `GetInfo`.
 #[derive(Clone, Debug)]
 pub enum Registrant {
     Plugin {
         /// The kind of plugin; `CSIPlugin` for drivers.
         kind: String,
         name: String,
-        /// Its socket.
+        /// The socket of the driver.
         endpoint: String,
-        /// The versions of CSI that it speaks.
+        /// The supported versions of CSI.
         versions: Vec<String>,
     },
-    /// Bytes that are no message.
+    /// A response that is not a message.
     Nonsense,
-    /// An error with that code.
+    /// An error with this code.
     Error(u32),
 }
 
 impl Registrant {
-    /// A driver with that name and socket, as it should be.
+    /// A correct driver with this name and socket.
     pub fn driver(name: &str, endpoint: &str) -> Self {
         Self::Plugin {
             kind: "CSIPlugin".to_owned(),
@@ -76,11 +76,11 @@ impl Registrant {
         }
     }
 
-    /// Serves the answer on a socket. `told` receives the result that the node tells: an empty text for
-    /// a registered driver.
+    /// Serves the response on a socket. `told` receives the registration status from the node: an empty text
+    /// for a registered driver.
     ///
     /// # Errors
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     pub fn serve(
         self,
         socket: &Path,
@@ -102,11 +102,11 @@ impl Registrant {
     }
 }
 
-/// Serves the registration of a driver, as its registrar does. `told` receives the node's answer: an
-/// empty text for a registered driver.
+/// Serves the registration of a driver, as its registrar does. `told` receives the registration status from
+/// the node: an empty text for a registered driver.
 ///
 /// # Errors
-/// The socket cannot be made.
+/// The socket cannot be created.
 pub fn serve_registration(
     socket: &Path,
     name: &str,

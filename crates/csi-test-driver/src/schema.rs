@@ -1,8 +1,8 @@
-//! The messages of CSI as JSON, by their published description: fields have their published names, and values of
-//! enumerations are numbers.
+//! The messages of CSI as JSON, by their published descriptors: fields have their published names, and values
+//! of enumerations are numbers.
 //!
-//! Numbers, texts, maps and messages with their default are left out when they are written, and missing
-//! after they are read. A message is there even if it is empty.
+//! Numbers, texts, maps and messages with their default value are omitted in both directions; an empty
+//! message is present.
 
 use std::sync::LazyLock;
 
@@ -17,16 +17,16 @@ static CSI: LazyLock<Option<DescriptorPool>> = LazyLock::new(|| {
     DescriptorPool::decode(descriptors.as_slice()).ok()
 });
 
-/// `None` for a message that the specification lacks.
+/// `None` for a message that the specification does not have.
 fn descriptor(message: &str) -> Option<MessageDescriptor> {
     CSI.as_ref()?
         .get_message_by_name(&format!("csi.v1.{message}"))
 }
 
-/// The bytes of a message. A message that the specification lacks has no fields.
+/// Encodes a message. A message that the specification does not have is empty.
 ///
 /// # Errors
-/// The JSON has another form, or a field that the message lacks.
+/// The JSON has another type than the field, or a field that the message does not have.
 pub fn encode(message: &str, value: &Value) -> Result<Vec<u8>, String> {
     let Some(descriptor) = descriptor(message) else {
         return match value.as_object().is_none_or(|fields| fields.is_empty()) {
@@ -39,10 +39,10 @@ pub fn encode(message: &str, value: &Value) -> Result<Vec<u8>, String> {
     Ok(message.map_err(|error| error.to_string())?.encode_to_vec())
 }
 
-/// A message as JSON. Unknown fields are skipped.
+/// Decodes a message to JSON. Unknown fields are skipped.
 ///
 /// # Errors
-/// The bytes are no such message.
+/// The bytes are not such a message.
 pub fn decode(message: &str, bytes: &[u8]) -> Result<Value, String> {
     let Some(descriptor) = descriptor(message) else {
         return Ok(json!({}));

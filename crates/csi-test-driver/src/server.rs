@@ -1,4 +1,4 @@
-//! gRPC over unix sockets, as a server.
+//! A gRPC server on unix sockets.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,37 +20,37 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::driver::Driver;
 use crate::node::NodeDriver;
 
-/// The message of an answer, or code and words of an error.
+/// The encoded response, or the code and the message of an error.
 pub(crate) type Done = Result<Vec<u8>, (u32, String)>;
 
-/// The end of a call.
+/// The effect of a call on its connection.
 pub(crate) enum Answer {
     Done(Done),
     /// The connection breaks.
     Dies,
-    /// There is none, until the caller gives up.
+    /// The call gets no response until the caller cancels it.
     Hangs,
 }
 
-/// A server on a socket; its end when it is dropped. The socket stays, as after a crash.
+/// A server on a socket; dropping it stops the server. The socket file stays, as after a crash.
 pub struct TestDriver {
     socket: PathBuf,
     _serving: AbortOnDropHandle<()>,
 }
 
 impl TestDriver {
-    /// Serves the driver on a socket.
+    /// Serves the node driver on a socket.
     ///
     /// # Errors
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     pub fn serve(socket: &Path, driver: Arc<NodeDriver>) -> io::Result<Self> {
         listen(socket, move |path, message| driver.answer(path, message))
     }
 
-    /// Serves the whole driver on a socket.
+    /// Serves the complete driver on a socket.
     ///
     /// # Errors
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     pub fn serve_whole(socket: &Path, driver: Arc<Driver>) -> io::Result<Self> {
         listen(socket, move |path, message| driver.answer(path, message))
     }
@@ -91,7 +91,7 @@ where
     let served = http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
         .await;
-    // A call that dies on purpose ends here, too.
+    // The fault `die` breaks the connection here.
     drop(served);
 }
 

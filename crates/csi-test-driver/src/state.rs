@@ -1,5 +1,5 @@
-//! The storage behind the driver: a directory that its controller and its nodes share. Records are JSON
-//! files that are replaced as a whole, so that a kill leaves the one before or the one after.
+//! The storage of the driver: a directory that its controller and its nodes share. Records are JSON files
+//! that are replaced atomically, so a killed process leaves the old or the new record.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,14 +14,14 @@ pub struct State {
     dir: PathBuf,
 }
 
-/// The kinds of records, and of the data, each a directory.
+/// The kinds of records, and the data; each has a directory.
 const KINDS: [&str; 6] = ["volumes", "snapshots", "nodes", "uses", "data", "faults"];
 
 impl State {
-    /// Opens the directory, which is made if it is missing.
+    /// Opens the directory; creates it if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The directory cannot be created.
     pub fn open(dir: &Path) -> io::Result<Self> {
         for kind in KINDS {
             fs::create_dir_all(dir.join(kind))?;
@@ -45,7 +45,7 @@ impl State {
         self.dir.join(kind).join(format!("{id}.json"))
     }
 
-    /// The record of an id; none for an id that no record can have.
+    /// The record of an id; `None` also for an id that cannot be a file name.
     pub(crate) fn read(&self, kind: &str, id: &str) -> io::Result<Option<Value>> {
         if !is_file_name(id) {
             return Ok(None);
@@ -96,8 +96,8 @@ impl State {
         })
     }
 
-    /// The free bytes of a place in the file `capacity.json`, without what volumes take; none for a place
-    /// without a limit.
+    /// The free bytes of a zone: its capacity in the file `capacity.json` minus the sizes of its volumes;
+    /// `None` for a zone without a limit.
     pub(crate) fn capacity(&self, zone: &str) -> Option<i64> {
         let text = fs::read(self.dir.join("capacity.json")).ok()?;
         let limits: Value = serde_json::from_slice(&text).ok()?;
@@ -120,7 +120,7 @@ impl State {
 /// The lines of the journal in a directory, oldest first.
 ///
 /// # Errors
-/// It cannot be read.
+/// The journal cannot be read.
 pub fn journal(dir: &Path) -> io::Result<Vec<Value>> {
     let text = match fs::read_to_string(dir.join("journal")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -146,7 +146,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The success of a removal, also of something that is gone.
+/// Ignores that a removed file does not exist.
 pub(crate) fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -154,7 +154,7 @@ pub(crate) fn gone(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Whether a text can be the name of a record.
+/// Whether an id can be the file name of a record.
 fn is_file_name(id: &str) -> bool {
     let is_inner =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'@');

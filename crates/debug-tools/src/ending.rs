@@ -1,5 +1,5 @@
-//! Signals. The kernel ignores signals without a handler for the first process of a container, and
-//! an interactive shell must survive a Ctrl-C that is meant for its command.
+//! Signals. The kernel ignores signals without a handler for the first process of a container, and an
+//! interactive shell must survive a Ctrl-C that is meant for its command.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The exit status after a signal is this and the signal's number.
+/// The exit status after a signal is the sum of this number and the signal's number.
 const SIGNALLED: i32 = 128;
 
-/// Ends this process on SIGTERM, SIGINT and SIGHUP if it is the first of its container.
+/// Installs handlers that end this process on SIGTERM, SIGINT and SIGHUP, if it is the first process of its
+/// container.
 pub fn follow_signals_if_first() {
     if std::process::id() == 1 {
         // Without handlers the tool works; it only takes longer to stop.
@@ -19,14 +20,14 @@ pub fn follow_signals_if_first() {
     }
 }
 
-/// A Ctrl-C that the shell has to see.
+/// The pending Ctrl-C of an interactive shell.
 #[derive(Clone, Debug)]
 pub struct Interrupts {
     pending: Arc<AtomicBool>,
 }
 
 impl Interrupts {
-    /// From now on a SIGINT does not end the process, but is reported here and through the pipe.
+    /// After this call a SIGINT does not end the process; it is reported here and through the pipe.
     pub fn catch() -> io::Result<(Self, OwnedFd)> {
         let pending = Arc::new(AtomicBool::new(false));
         let (read, write) = io::pipe()?;
@@ -34,7 +35,7 @@ impl Interrupts {
         Ok((Self { pending }, read.into()))
     }
 
-    /// Interrupts that never come.
+    /// Interrupts that never occur, for a script.
     pub fn none() -> Self {
         Self {
             pending: Arc::default(),
@@ -54,7 +55,7 @@ impl Interrupts {
 
 type Told = (Arc<AtomicBool>, io::PipeWriter);
 
-/// Follows the signals in a thread.
+/// Handles the signals on a thread.
 fn follow(told: Option<Told>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

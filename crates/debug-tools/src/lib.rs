@@ -42,7 +42,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
         return Some(ExitCode::from(shell::main(&arguments)));
     }
     let tool = tools::find(&name)?;
-    // It is the only one of this process.
+    // Cannot fail, because a process has only one tool.
     report::set_tool(tool.name);
     ending::follow_signals_if_first();
     let mut out = io::stdout().lock();

@@ -1,5 +1,5 @@
-//! The tools as a program of their own, which the tests run: under a tool's name, or as
-//! `debug-tools NAME ARGUMENTS…`.
+//! The tools as a separate program, which the tests run: under a tool's name, or as `debug-tools NAME
+//! ARGUMENTS…`.
 
 use std::env::args_os;
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A mistake in the arguments, after which the usage is shown.
+/// A mistake in the arguments; the usage is printed after it.
 #[derive(Debug)]
 pub struct UsageError(String);
 
@@ -14,7 +14,6 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// An error for a mistake in the arguments.
 pub fn misuse(text: impl Into<String>) -> anyhow::Error {
     UsageError(text.into()).into()
 }
@@ -22,11 +21,11 @@ pub fn misuse(text: impl Into<String>) -> anyhow::Error {
 /// The options of a tool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToolOptions<'a> {
-    /// Letters without a value.
+    /// Letters of options without a value.
     pub flags: &'a str,
-    /// Letters with one.
+    /// Letters of options with a value.
     pub valued: &'a str,
-    /// Long names, and the letters that they stand for.
+    /// Long names of options, and their letters.
     pub long: &'a [(&'a str, char)],
     /// Whether the first operand ends the options.
     pub ends_at_operand: bool,
@@ -55,7 +54,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Takes the arguments apart.
+    /// Parses the arguments.
     pub fn read(arguments: &[String], known: ToolOptions<'_>) -> anyhow::Result<Self> {
         let mut options = Self::default();
         let mut rest = arguments.iter();
@@ -109,17 +108,16 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether the option was given.
     pub fn has(&self, letter: char) -> bool {
         self.found.iter().any(|(found, _)| *found == letter)
     }
 
-    /// The value that was given last.
+    /// The last value of the option.
     pub fn value(&self, letter: char) -> Option<&str> {
         self.values(letter).last()
     }
 
-    /// All its values.
+    /// All values of the option.
     pub fn values(&self, letter: char) -> impl Iterator<Item = &str> {
         let found = self.found.iter();
         found
@@ -127,7 +125,7 @@ impl Options {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A value that is a number.
+    /// The value of the option as a number.
     pub fn number<N: std::str::FromStr>(&self, letter: char) -> anyhow::Result<Option<N>> {
         let Some(value) = self.value(letter) else {
             return Ok(None);
@@ -136,7 +134,7 @@ impl Options {
         value.parse().map(Some).map_err(wrong)
     }
 
-    /// At least one operand.
+    /// The operands; an error if there are none.
     pub fn some_operands(&self) -> anyhow::Result<&[String]> {
         match self.operands.is_empty() {
             true => Err(misuse("an operand is missing")),

@@ -11,15 +11,15 @@ pub type ToolResult = Result<u8>;
 /// The exit status of a program whose output pipe is closed.
 pub const BROKEN_PIPE: u8 = 141;
 
-/// The tool that this process is.
+/// The tool that this process runs.
 static CALLED: OnceLock<&str> = OnceLock::new();
 
-/// Sets the tool that this process is. It is the only one.
+/// Sets the tool that this process runs; called once.
 pub fn set_tool(name: &'static str) {
     CALLED.set(name).ok();
 }
 
-/// A line on standard error, with the tool's name before it.
+/// Writes a line to standard error, after the tool's name.
 pub fn complain_as_tool(text: &str) {
     let name = CALLED.get().copied().unwrap_or("mainstay");
     complain(&format!("{name}: {text}"));
@@ -35,7 +35,7 @@ pub fn each(names: &[String], mut work: impl FnMut(&str) -> Result<()>) -> ToolR
     let mut status = 0;
     for name in names {
         if let Err(error) = work(name).with_context(|| name.clone()) {
-            // The output pipe is closed: the rest is not needed.
+            // The output pipe is closed, so the remaining files are not needed.
             let cause = error.root_cause().downcast_ref::<io::Error>();
             if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
                 return Err(error);

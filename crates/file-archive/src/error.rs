@@ -4,12 +4,11 @@ use std::path::PathBuf;
 /// The reason why an archive is not written or not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The disk, the output, or the file that is read.
+    /// An error of the disk, of the output, or of a file to archive.
     #[error("{step}")]
     Io {
         /// The failed step, with the path of the file.
         step: String,
-        /// The error of the kernel.
         source: io::Error,
     },
     /// The archive was truncated or changed.
@@ -20,10 +19,10 @@ pub enum ArchiveError {
         /// The error of the decoder; `None` if a checksum differs, or if the checksums are missing.
         source: Option<io::Error>,
     },
-    /// The checksums have a format of a later version.
+    /// The format of the checksums is newer than this program.
     #[error("{0}, or written by a newer mainstay")]
     Newer(String),
-    /// The file of the archive is a directory.
+    /// The path of the archive is a directory.
     #[error("{} is a directory, and not a backup", .0.display())]
     Directory(PathBuf),
 }

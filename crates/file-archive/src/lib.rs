@@ -1,6 +1,6 @@
-//! Archives of trees of files: tar, whose last entry has a checksum of each file and one of the list of all
-//! entries, so that a truncated or changed archive is detected. The file of a backup is such an archive in gzip;
-//! a volume of the class `local` moves to another node as a stream of one.
+//! Archives of trees of files: tar, with a last entry that contains a checksum of each file and a checksum of
+//! the list of all entries, so that a truncated or changed archive is detected. A backup is such an archive,
+//! compressed with gzip; a volume of the class `local` moves to another node as a stream of such an archive.
 
 mod error;
 mod placing;
@@ -25,9 +25,9 @@ pub use writing::{CopyFidelity, TreeActivity, Writer};
 pub const CHECKSUMS: &str = "checksums.json";
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
-/// Extended attributes are in the archive as GNU tar writes them.
+/// The prefix of extended attributes in the pax header, as GNU tar writes them.
 const ATTRIBUTE_PREFIX: &str = "SCHILY.xattr.";
-/// The exact time of the last change: seconds, a point, and nine digits.
+/// The pax record of the exact modification time: seconds, a point, and nine digits.
 const MODIFIED: &str = "mtime";
 
 /// The contents of the last entry.
@@ -35,13 +35,13 @@ const MODIFIED: &str = "mtime";
 #[serde(rename_all = "camelCase")]
 struct Checksums {
     format: u32,
-    /// Of the list of all entries before: type, mode, owner, size, path and link of each.
+    /// SHA-256 of the list of all entries before: type, mode, owner, size, path and link of each.
     entries: String,
-    /// Of the content of each file, by path.
+    /// SHA-256 of the content of each file, by path.
     files: BTreeMap<String, String>,
 }
 
-/// Sums up entries as they are written or read.
+/// Computes the checksums of entries while they are written or read.
 #[derive(Default)]
 struct Summing {
     entries: Sha256,

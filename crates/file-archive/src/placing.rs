@@ -1,4 +1,4 @@
-//! Files of an archive at their places.
+//! Restores files of an archive.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,8 +11,8 @@ use tar::EntryType;
 
 use crate::ArchiveItem;
 
-/// Makes a file with all its attributes, or gives them to a directory that is there. `first` is the
-/// present place of the file that a hard link leads to.
+/// Creates a file with all its attributes, or sets them on an existing directory. `first` is the restored
+/// path of the file to which a hard link refers.
 ///
 /// # Errors
 /// Errors of the disk, or the type of the entry is unknown.
@@ -53,7 +53,7 @@ pub fn place(item: ArchiveItem<'_>, to: &Path, first: Option<&Path>) -> io::Resu
             let flags = rustix::fs::XattrFlags::empty();
             rustix::fs::lsetxattr(to, name.as_str(), value, flags)?;
         }
-        // After the owner: that takes setuid away.
+        // After the owner, because a change of the owner clears setuid.
         fs::set_permissions(to, Permissions::from_mode(mode & 0o7777))?;
     }
     match item.modified {
@@ -66,7 +66,7 @@ fn invalid(text: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.into())
 }
 
-/// Sets the exact time of the last change; of a link, its own.
+/// Sets the exact modification time; for a link, that of the link itself.
 ///
 /// # Errors
 /// Errors of the disk.

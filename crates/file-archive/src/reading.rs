@@ -1,4 +1,4 @@
-//! Reading an archive, as a whole and checked.
+//! Reads a whole archive and checks it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,7 +16,6 @@ use crate::{
 
 /// An entry of an archive.
 pub struct ArchiveItem<'a> {
-    /// Its path in the archive.
     pub path: PathBuf,
     /// The target of a link.
     pub link: Option<PathBuf>,
@@ -24,16 +23,17 @@ pub struct ArchiveItem<'a> {
     pub header: Header,
     /// Extended attributes: names and values.
     pub attributes: Vec<(String, Vec<u8>)>,
-    /// The exact time of its last change, seconds and nanoseconds, where the archive has it.
+    /// The exact modification time, seconds and nanoseconds; `None` if the archive has only whole seconds.
     pub modified: Option<(i64, i64)>,
-    /// The content of a regular file; empty for others.
+    /// The content of a regular file; empty for other types.
     pub content: &'a mut dyn Read,
 }
 
-/// Shows each entry but the last to `each`, in order, and checks them all.
+/// Passes each entry but the last to `each`, in order, and checks them all.
 ///
 /// # Errors
-/// The errors of `each`; or the archive is truncated or changed, and the items that `each` got are invalid.
+/// The errors of `each`; or the archive is truncated or changed, and the items that `each` received are
+/// invalid.
 pub fn read<E: From<ArchiveError>>(
     path: &Path,
     each: &mut dyn FnMut(ArchiveItem<'_>) -> Result<(), E>,
@@ -54,9 +54,9 @@ fn open(path: &Path) -> Result<File, ArchiveError> {
 }
 
 /// Checks the end of the file, after the last entry: the zeros at the end of the archive, the length and the
-/// checksum of gzip, and nothing more.
+/// checksum of gzip, and that no further byte follows.
 fn end(mut stream: GzDecoder<BufReader<File>>) -> io::Result<()> {
-    // Two blocks, after those that fill the block of the last entry.
+    // The archive ends with two blocks of zeros, after the padding of the last entry.
     const BLOCK: usize = 512;
     let limit = 3 * BLOCK as u64;
     let mut rest = Vec::new();
@@ -68,7 +68,7 @@ fn end(mut stream: GzDecoder<BufReader<File>>) -> io::Result<()> {
     Ok(())
 }
 
-/// The error of a file that was truncated or changed.
+/// The message for a file that was truncated or changed.
 pub fn incomplete(path: &Path) -> String {
     format!(
         "{} is not a complete backup: it was truncated or changed",
@@ -76,7 +76,7 @@ pub fn incomplete(path: &Path) -> String {
     )
 }
 
-/// As [`read`], for a stream; `broken` is the message for one that was truncated or changed.
+/// As [`read`], for a stream; `broken` is the message for a stream that was truncated or changed.
 ///
 /// # Errors
 /// See [`read`].
@@ -116,7 +116,7 @@ pub fn read_stream<E: From<ArchiveError>>(
             modified,
             content: &mut content,
         })?;
-        // Unread contents are part of the checksum as well.
+        // Content that `each` did not read is part of the checksum, too.
         io::copy(&mut content, &mut io::sink()).map_err(is_broken)?;
         if is_file {
             summing.files.insert(shown(&name), hex(content.digest));
@@ -125,7 +125,7 @@ pub fn read_stream<E: From<ArchiveError>>(
     Err(ArchiveError::of_checksums(broken).into())
 }
 
-/// Compares the checksums of the last entry with those of the entries before.
+/// Compares the checksums of the last entry with those of the preceding entries.
 fn compare(text: &str, summing: Summing, broken: &str) -> Result<(), ArchiveError> {
     let stored: Checksums = serde_json::from_str(text)
         .map_err(|error| ArchiveError::incomplete(broken)(error.into()))?;
@@ -145,7 +145,7 @@ fn compare(text: &str, summing: Summing, broken: &str) -> Result<(), ArchiveErro
 /// Names and values of extended attributes.
 type Attributes = Vec<(String, Vec<u8>)>;
 
-/// The extended attributes of an entry, and the exact time of its last change.
+/// The extended attributes of an entry, and its exact modification time.
 fn extensions(
     entry: &mut tar::Entry<'_, impl Read>,
 ) -> io::Result<(Attributes, Option<(i64, i64)>)> {

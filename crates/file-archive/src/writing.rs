@@ -1,4 +1,4 @@
-//! Writing an archive: trees of files, which may change meanwhile.
+//! Writes an archive of trees of files; processes may change them at the same time.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
@@ -18,12 +18,13 @@ use tar::{Builder, EntryType, Header};
 
 use crate::{ATTRIBUTE_PREFIX, ArchiveError, CHECKSUMS, MODIFIED, Summing, hex, shown};
 
-/// Files up to this size are read again when they change meanwhile; larger ones are only named.
+/// Files up to this size are read again if they change during the copy; larger files are only reported as
+/// changed.
 const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// Maximum number of attempts to read a file.
 const TRIES_MAX: u32 = 3;
 
-/// The compressed file of a backup.
+/// The compressed stream into the file of a backup.
 type BackupFile = GzEncoder<BufWriter<File>>;
 
 /// An archive that is being written.
@@ -31,39 +32,38 @@ pub struct Writer<W: Write = BackupFile> {
     builder: Builder<W>,
     fidelity: CopyFidelity,
     summing: Summing,
-    /// The first path of each file with several names.
+    /// The first path of each file with several hard links, by device and inode.
     links: BTreeMap<(u64, u64), PathBuf>,
     /// Files that changed while they were read.
     changed: Vec<PathBuf>,
 }
 
-/// Whether added files may change in the meantime.
+/// Whether processes may write the added files during the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeActivity {
-    /// No process writes there.
+    /// No process writes the files.
     Still,
-    /// Processes may write there: each file is read until it is consistent, if possible.
+    /// Processes may write the files: each file is read again until it is consistent, up to a limit.
     Written,
 }
 
-/// The treatment of files that a backup leaves out.
+/// The exactness of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyFidelity {
-    /// Times are in seconds, and device nodes are left out.
+    /// Times are whole seconds, and device nodes are left out.
     Backup,
-    /// Times are exact, and a device node is an error: the files take the place of the others.
+    /// Times are exact, and a device node is an error, because the copy replaces the original.
     Replacement,
 }
 
 impl Writer {
-    /// Begins a backup in a new file.
+    /// Starts a backup in a new file.
     pub fn new(file: File) -> Self {
         let encoder = GzEncoder::new(BufWriter::new(file), Compression::fast());
         Self::over(encoder, CopyFidelity::Backup)
     }
 
-    /// Writes the checksums, and everything to the disk. Returns the files that changed while they were
-    /// read.
+    /// Writes the checksums, and syncs the file. Returns the files that changed while they were read.
     ///
     /// # Errors
     /// The error of the disk.
@@ -132,9 +132,9 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Adds a file, or a directory with its contents. Files removed in the meantime are left out.
-    /// Only `from` itself is opened by path, because containers may replace its contents at any
-    /// moment.
+    /// Adds a file, or a directory with its contents. Files that are removed during the copy are left out.
+    /// Only `from` itself is opened by its path; below it, names are opened relative to their directory,
+    /// because containers may replace a directory by a link at any moment.
     ///
     /// # Errors
     /// The error of the disk or of the output.
@@ -202,7 +202,7 @@ impl<W: Write> Writer<W> {
                     format!("{} is a device node", path.display()),
                 ))
             }
-            // A socket is its server's, and a device is the host's.
+            // A socket without its server and a device of another host are of no use.
             _ => Ok(()),
         }
     }
@@ -241,7 +241,7 @@ impl<W: Write> Writer<W> {
         self.builder.append_link(header, path, target)
     }
 
-    /// Adds the attributes that a header has no place for; they stand before the entry.
+    /// Adds a pax header, before the entry, with the attributes for which the tar header has no field.
     fn add_extensions(&mut self, stat: &Stat, from: Option<&File>) -> io::Result<()> {
         let attributes = from.map_or(Ok(Vec::new()), attributes)?;
         let mut named: Vec<(String, Vec<u8>)> = attributes
@@ -277,7 +277,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Adds the entries of a walk.
+/// Adds the entries of a walk through a directory tree.
 struct Adder<'a, W: Write> {
     writer: &'a mut Writer<W>,
     /// The path in the archive of the walk's current directory.
@@ -316,7 +316,7 @@ fn header_of(stat: &Stat) -> Header {
     header
 }
 
-/// The attributes that change when a file is written.
+/// The attributes of a file that change with each write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     length: u64,
@@ -335,7 +335,7 @@ impl Stamp {
     }
 }
 
-/// The contents of a small file, and whether they are consistent.
+/// The content of a small file, and whether it did not change during the read.
 fn whole(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
     let mut content = Vec::new();
     for _ in 0..TRIES_MAX {
@@ -350,7 +350,7 @@ fn whole(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
     Ok((content, false))
 }
 
-/// The extended attributes of a file that are part of it. File systems without them have none.
+/// The extended attributes that are copied; empty on a file system without extended attributes.
 fn attributes(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut names = vec![0; 64 * 1024];
     let length = match rustix::fs::flistxattr(file, names.as_mut_slice()) {
@@ -379,7 +379,7 @@ fn attributes(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Exactly that many bytes: a file that shrinks is padded with zeros, one that grows is cut.
+/// Exactly that many bytes of a file: a file that shrinks is padded with zeros, a file that grows is cut.
 struct Exact<'a> {
     from: &'a mut dyn Read,
     left: u64,

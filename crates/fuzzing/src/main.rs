@@ -1,8 +1,9 @@
-//! Feeds mutated valid inputs to every decoder that untrusted clients can reach.
+//! Passes mutated valid inputs to every decoder of input from untrusted clients.
 //!
-//! Input number `i` of a target depends only on the target, the seed and `i`: these three values reproduce a finding.
-//! Each target runs in a separate process with bounded memory, so that an endless loop, a stack overflow and an
-//! excessive allocation are detected like a panic. Earlier findings are stored in `corpus/<target>` and tried first.
+//! Input number `i` of a target depends only on the target, the seed and `i`: these three values reproduce a
+//! finding. Each target runs in a separate process with bounded memory, so that an endless loop, a stack
+//! overflow and an excessive allocation are detected like a panic. Earlier findings are stored in
+//! `corpus/<target>` and tried first.
 
 mod mutate;
 mod runner;

@@ -21,22 +21,22 @@ use crate::format::{
 };
 use crate::write_whole;
 
-/// Certificates that are created from the authority's key, for the host on which they are needed.
+/// Certificates that a backup leaves out: a restored server issues them again with the authority's key, for
+/// its new host.
 const MADE_ANEW: [&str; 2] = ["server.crt", "server.key"];
 /// The key prefix of PersistentVolumes in the store.
 const VOLUME_KEYS: &str = "/registry/persistentvolumes/";
 const CONTENT_KEYS: &str = "/registry/snapshot.storage.k8s.io/volumesnapshotcontents/";
-/// This many changed files are named.
+/// Maximum number of changed files in the message.
 const NAMED_MAX: usize = 20;
 
-/// The file of a backup, and its contents on request.
+/// The file of a backup, and its contents.
 #[derive(Clone, Debug, Default)]
 pub struct BackupRequest {
     /// The file, which contains secrets and is readable by its owner only.
     pub file: PathBuf,
-    /// The data directory of the instance.
     pub data: PathBuf,
-    /// The configuration file of the server, if one is named.
+    /// The configuration file of the server, if the user named one.
     pub configuration: Option<PathBuf>,
     /// Volumes of the class local are included.
     pub volumes: bool,
@@ -46,18 +46,18 @@ pub struct BackupRequest {
     pub snapshots: bool,
 }
 
-/// The volumes of the class local in a backup, and the method for each.
+/// The volumes of the class local in a backup, by the method of the copy.
 #[derive(Debug, Default, PartialEq)]
 struct LocalVolumes {
-    /// By a snapshot of their file system, or while no process writes them.
+    /// Volumes that are copied from a snapshot, or while no process writes them.
     still: Vec<String>,
-    /// Copied while pods may write to them.
+    /// Volumes that are copied while pods may write them.
     live: Vec<String>,
     left_out: Vec<String>,
 }
 
 impl LocalVolumes {
-    /// Chooses the method for all volumes; `frozen` are those with a snapshot.
+    /// Chooses the method for all volumes; `frozen` are the volumes with a snapshot.
     ///
     /// # Errors
     /// Files would be copied while pods write them, without --live.
@@ -91,10 +91,11 @@ impl LocalVolumes {
     }
 }
 
-/// Writes a backup of the instance in the data directory, whether or not it runs.
+/// Writes a backup of the instance in the data directory; its server may run.
 ///
 /// # Errors
-/// The directory has no instance or no keys, files would be copied while pods write them, or the error of the disk.
+/// The directory has no instance or no keys, files would be copied while pods write them, or the error of the
+/// disk.
 pub async fn back_up(request: &BackupRequest) -> Result<()> {
     let data = &request.data;
     let data = std::path::absolute(data).with_context(|| format!("use {}", data.display()))?;
@@ -133,7 +134,7 @@ pub async fn back_up(request: &BackupRequest) -> Result<()> {
         summary: &summary,
     };
     let written = backup.write(&mut source);
-    // The volumes are let go also when the file could not be written.
+    // The snapshots are removed even if the file could not be written.
     source.close().await?;
     written
 }
@@ -202,7 +203,7 @@ impl Backup<'_> {
         })
     }
 
-    /// Writes everything; returns the files that changed while they were copied.
+    /// Writes all entries; returns the files that changed while they were copied.
     fn fill(
         &self,
         file: File,
@@ -272,11 +273,10 @@ impl Backup<'_> {
     }
 }
 
-/// The users' names for volumes and snapshots, as far as they can be read (objects may be
-/// encrypted).
+/// The users' names for volumes and snapshots; incomplete if objects are encrypted.
 #[derive(Debug, Default, PartialEq)]
 struct Names {
-    /// Claims, by volume.
+    /// `namespace/name` of the claims, by volume.
     claims: BTreeMap<String, String>,
     /// VolumeSnapshots, by the snapshot's name on disk.
     snapshots: BTreeMap<String, String>,
@@ -320,7 +320,7 @@ impl Names {
     }
 }
 
-/// Refuses a backup without the keys of the cluster: it would take the place of one that has them.
+/// Refuses a backup without the keys of the cluster: it could replace a backup with keys.
 fn require_keys(certificates: &Path) -> Result<()> {
     let missing = SharedKeys::missing(certificates).context("read the keys of the cluster")?;
     if missing.is_empty() {

@@ -7,15 +7,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use volume_storage::Class;
 
-/// The first entry of a backup.
 pub const HEADER: &str = "backup.json";
-/// The objects.
+/// The entry with the objects.
 pub const OBJECTS: &str = "objects";
-/// The files that the server was configured by.
+/// The directory with the files from which the settings of the server were read.
 pub const CONFIGURATION: &str = "configuration";
-/// Volumes, by class.
+/// The directory with the volumes, by class.
 pub const VOLUMES: &str = "volumes";
-/// Volume snapshots, by class.
+/// The directory with the volume snapshots, by class.
 pub const SNAPSHOTS: &str = "snapshots";
 /// The newest format that is read.
 pub const FORMAT: u32 = 2;
@@ -33,15 +32,15 @@ pub struct Header {
     pub host: String,
     pub revision: u64,
     pub objects: u64,
-    /// The most that each volume of the pool may hold, in bytes.
+    /// The maximum size of each volume of the pool, in bytes.
     pub pool_volumes: BTreeMap<String, u64>,
-    /// Volumes of the class local that are in it, and that are not.
+    /// Volumes of the class local that the backup contains, and those that it leaves out.
     pub local_volumes: Vec<String>,
     pub left_out: Vec<String>,
     /// Volumes of the class local that pods may have written while they were copied.
     #[serde(default)]
     pub live_volumes: Vec<String>,
-    /// Volume snapshots that are in it, and that are not.
+    /// Volume snapshots that the backup contains, and those that it leaves out.
     #[serde(default)]
     pub snapshots: Vec<SnapshotHeader>,
     #[serde(default)]
@@ -55,7 +54,7 @@ pub struct Header {
 pub struct SnapshotHeader {
     pub class: Class,
     pub name: String,
-    /// The used bytes, if they were known.
+    /// Used bytes; `None` if the file system does not report them.
     pub bytes: Option<u64>,
 }
 
@@ -69,7 +68,7 @@ pub fn snapshot_path(class: Class, snapshot: &str) -> PathBuf {
     [SNAPSHOTS, class.name(), snapshot].iter().collect()
 }
 
-/// The path of a configuration file in the backup: two may have the same name.
+/// The path of a configuration file in the backup; with a number, because two files may have the same name.
 pub fn configuration(number: usize, path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Path::new(CONFIGURATION).join(format!("{number}-{name}"))

@@ -18,20 +18,21 @@ use host_kernel::durable_file::{self, Durability};
 pub use backup::{BackupRequest, back_up};
 pub use restore::restore;
 
-/// Resource versions continue this far above those of the backup, so that none is used twice: the
-/// original instance may have continued for long, and clients may remember its versions.
+/// The distance between the resource versions of the backup and those after a restore, so that no version is
+/// used twice: the original instance may have continued after the backup, and clients may remember its
+/// versions.
 const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
 
-/// Refuses a directory with something in it.
+/// Refuses a directory that is not empty.
 ///
 /// # Errors
-/// There is something, or the directory cannot be read.
+/// The directory has entries, or cannot be read.
 fn require_empty(data: &Path) -> Result<()> {
     let mut entries = match fs::read_dir(data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.with_context(|| format!("use {}", data.display()))?,
     };
-    // A file system creates this itself.
+    // ext4 creates this directory itself.
     let is_own = |name: &std::ffi::OsStr| name == "lost+found";
     if entries.any(|entry| entry.map_or(true, |entry| !is_own(&entry.file_name()))) {
         bail!(
@@ -42,10 +43,10 @@ fn require_empty(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a private file, which appears under its name when all is on the disk.
+/// Writes a private file, which gets its name when all data is on the disk.
 ///
 /// # Errors
-/// Errors of the disk, and of `fill`; nothing is left then.
+/// Errors of the disk, and of `fill`; the file is removed then.
 fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result<T> {
     let write = |file: &mut File| {
         let file = file

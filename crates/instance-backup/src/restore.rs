@@ -21,10 +21,10 @@ use crate::format::{
 };
 use crate::{REVISIONS_LEFT_OUT, require_empty};
 
-/// The directory for the server's configuration files.
+/// The directory for the configuration files of the restored server.
 const RESTORED: &str = "restored";
 
-/// Restores a backup into an empty directory, after the file was checked as a whole.
+/// Restores a backup into an empty directory, after a check of the whole file.
 ///
 /// # Errors
 /// The directory is not empty, the file is incomplete or not a backup, or the error of the disk.
@@ -41,7 +41,7 @@ pub async fn restore(file: &Path, data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks the whole file, and returns its first entry.
+/// Checks the whole file; returns the header of the backup.
 fn check(file: &Path) -> Result<Header> {
     let mut header = None;
     file_archive::read(file, &mut |item| -> Result<()> {
@@ -65,7 +65,8 @@ fn check(file: &Path) -> Result<Header> {
     json_tree::from_value(said).context("read the header")
 }
 
-/// Restores everything; returns the volume snapshots that the file system here cannot have.
+/// Restores all entries; returns the volume snapshots that the file system of the destination does not
+/// support.
 async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> Result<Vec<String>> {
     let mut roots = Vec::new();
     let volumes = header
@@ -97,7 +98,7 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> R
     };
     let revision = Revision(header.revision.saturating_add(REVISIONS_LEFT_OUT));
     let (file, objects) = (file.to_owned(), header.objects);
-    // The store's engine has threads of its own, and blocks.
+    // The engine of the store blocks, and starts threads.
     let target = blocking(move || {
         file_archive::read(&file, &mut |item| match item.path.to_str() {
             Some(HEADER) => Ok(()),
@@ -119,12 +120,12 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> R
     Ok(not_made)
 }
 
-/// The volume that a snapshot is made of.
+/// The name of the temporary volume of which a snapshot is taken.
 fn before(snapshot: &str) -> String {
     format!("restored-{snapshot}")
 }
 
-/// The maximum size of this volume: a file system may need more space for the same files than their
+/// The maximum size of the temporary volume: this file system may need more space for the same files than the
 /// original one.
 fn room_of(snapshot: &SnapshotHeader) -> u64 {
     const MORE: u64 = 64 << 20;
@@ -134,12 +135,13 @@ fn room_of(snapshot: &SnapshotHeader) -> u64 {
     }
 }
 
-/// The destination of entries.
+/// The directories into which entries are restored.
 struct Target {
     data: PathBuf,
-    /// Volumes: where they are in the backup, and here.
+    /// Volumes: the path in the backup, and the path on this machine.
     roots: Vec<(PathBuf, PathBuf)>,
-    /// The created directories: entries are written nowhere else, so that no link redirects them.
+    /// The directories that this restore created. Entries are written only into these, so that no symbolic
+    /// link redirects a write.
     directories: BTreeSet<PathBuf>,
     files: BTreeSet<PathBuf>,
 }
@@ -168,7 +170,7 @@ impl Target {
             .with_context(|| format!("restore {}", shown.display()))
     }
 
-    /// The destination of an entry; `None` for one outside of it.
+    /// The path for an entry; `None` for an entry outside of all known directories.
     fn place(&self, path: &Path) -> Option<PathBuf> {
         let plain = path
             .components()
@@ -225,7 +227,7 @@ impl Target {
         Ok(file_archive::place(item, &to, first.as_deref())?)
     }
 
-    /// Creates missing parents: directories of the data directory itself.
+    /// Creates missing parent directories in the data directory.
     fn make_parent(&mut self, to: &Path) -> Result<()> {
         let Some(parent) = to.parent() else {
             bail!("the file's path has no directory");
@@ -242,7 +244,7 @@ impl Target {
         Ok(())
     }
 
-    /// Puts the store in its place, the last of all.
+    /// Renames the complete store to its final name, as the last step.
     fn finish(&self) -> Result<()> {
         fs::rename(self.unfinished(), self.data.join("store"))
             .context("move the store into the data directory")?;

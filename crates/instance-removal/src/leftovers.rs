@@ -1,5 +1,5 @@
-//! Cleans up after a killed server: its pods, and its kernel objects. It uses records and names
-//! only, and needs no server.
+//! Cleans up after a killed server: its pods, and its objects in the kernel. The cleanup needs no server: it
+//! uses records on disk and names in the kernel.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,11 +21,11 @@ use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_storage::Storage;
 
-/// Parts of the data directory in which mounts are the program's own.
+/// Subdirectories of the data directory in which all mounts belong to the instance.
 const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];
 
-/// Stops the pods with their hooks, signals and grace periods, then removes all other kernel
-/// objects of the instance.
+/// Stops the pods with their hooks, signals and grace periods, then removes all other objects of the instance
+/// from the kernel.
 ///
 /// # Errors
 /// A pod does not end, or the kernel refuses.
@@ -46,7 +46,7 @@ pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[LeftPod]) -> Resu
         .context("remove the switch of the nodes")
 }
 
-/// Stops the pods of a further node. Its network goes with its network namespace.
+/// Stops the pods of a further node. Its network disappears with its network namespace.
 async fn end_node(data: &Path) -> Result<()> {
     let Some(marker) = Marker::read(data).ok().flatten() else {
         return Ok(());
@@ -55,7 +55,7 @@ async fn end_node(data: &Path) -> Result<()> {
     end_volumes(data).await
 }
 
-/// Unmounts everything below the data directory, and detaches its devices.
+/// Unmounts everything below the data directory, and detaches the loop devices of its volumes.
 async fn end_volumes(data: &Path) -> Result<()> {
     if data.join("pool/pool.btrfs").exists() {
         let storage = Storage::open(data).await.context("open the volumes")?;
@@ -136,8 +136,8 @@ async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
         .context("remove the pods' network")
 }
 
-/// Unmounts everything below a directory, innermost first. A mount may have peers, as a bound
-/// volume has: it is made private first, so that they stay.
+/// Unmounts everything below a directory, innermost first. A mount that shares events with a peer, such as a
+/// bound volume, is made private first, so that the peer stays mounted.
 fn unmount_below(directory: &Path) -> Result<()> {
     let table = mount_table::read().context("list the mounts")?;
     let mounted = below(&table, directory);
@@ -157,7 +157,7 @@ pub fn below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Lets go of the devices over the images of block volumes.
+/// Detaches the loop devices of the images of block volumes.
 fn detach_devices(volumes: &Path) -> Result<()> {
     for entry in fs::read_dir(volumes).into_iter().flatten().flatten() {
         let image = entry.path().join("device.img");

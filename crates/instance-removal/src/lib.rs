@@ -1,5 +1,5 @@
-//! The end of an instance on its machine: its server is stopped, pods and kernel objects of a killed server are ended,
-//! and its data is deleted on request.
+//! The removal of an instance from its machine: stops its server, stops pods and removes kernel objects of a
+//! killed server, and deletes its data on request.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -21,15 +21,15 @@ pub use leftovers::end as end_leftovers;
 use removal::Listener;
 pub use removal::{DeletionExtent, volumes as volume_count};
 
-/// Maximum time of a stop: longer than any usual grace period of a database.
+/// Maximum time of a stop: longer than the usual grace period of a database.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
 /// Interval of progress messages about a part of the data.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Stops the server as Ctrl-C does: with its pods, whatever its behaviour on SIGTERM. Prints the progress.
+/// Stops the server as Ctrl-C does: its pods stop too, whatever `--on-stop` says. Prints the progress.
 ///
 /// # Errors
-/// It does not stop.
+/// The server does not stop.
 pub fn stop(server: Identity, data: &Path) -> Result<()> {
     let mut pods = left_pods::on_all_nodes(data);
     say(&format!(
@@ -119,7 +119,7 @@ fn kept(data: &Path) -> String {
     }
 }
 
-/// A line of progress, as `up` shows them.
+/// Prints a line of progress in the format of `up`.
 fn step(started: Instant, text: &str) {
     let elapsed = started.elapsed().as_secs_f64();
     say(&format!("{elapsed:6.2}s {text}"));

@@ -1,5 +1,5 @@
-//! Deletes the data of an instance and reports the progress, because it can take minutes. Only
-//! known parts are deleted, and nothing through a mount.
+//! Deletes the data of an instance and reports the progress, because the deletion can take minutes. Only
+//! known parts of the data directory are deleted, and nothing on a mounted file system.
 
 use std::fs;
 use std::io;
@@ -32,17 +32,18 @@ impl DeletionExtent {
 
 /// Receives the progress of a deletion.
 pub struct Listener<'a> {
-    /// Receives each part before its deletion, and the number of deleted entries.
+    /// Called with each part before its deletion, and with the number of deleted entries.
     pub say: &'a mut dyn FnMut(&str),
-    /// Whether it is time to say how many.
+    /// Whether the next report of the number of deleted entries is due.
     pub is_due: &'a mut dyn FnMut() -> bool,
 }
 
-/// Deletes the parts of a data directory. Links are deleted, not their targets. A part on a
-/// separate disk is emptied, and its directory stays.
+/// Deletes the parts of a data directory. Links are deleted, not their targets. A part on a separate disk is
+/// emptied, and its directory stays.
 ///
 /// # Errors
-/// An entry cannot be deleted, or something is mounted inside a part: it may be anyone's.
+/// An entry cannot be deleted, or something is mounted inside a part: the mounted data may not belong to the
+/// instance.
 pub fn delete_parts(
     data: &Path,
     extent: DeletionExtent,
@@ -103,7 +104,7 @@ pub fn remove_root(data: &Path) -> Result<Vec<String>> {
         cov_mark::hit!(findings_r9);
     } else {
         match fs::remove_dir(data) {
-            // A separate disk, or a link to the directory.
+            // The directory is a mount point of a separate disk, or a link.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -115,7 +116,7 @@ pub fn remove_root(data: &Path) -> Result<Vec<String>> {
     Ok(left)
 }
 
-/// The number of visible volumes.
+/// The number of volumes; hidden files are not counted.
 pub fn volumes(data: &Path) -> usize {
     let directories = ["volumes", "pool/mount/volumes"].map(|name| data.join(name));
     let entries = directories
@@ -124,7 +125,7 @@ pub fn volumes(data: &Path) -> usize {
     entries.flatten().count()
 }
 
-/// Removes the entries of a directory, one after the other.
+/// Removes the entries of a directory, one at a time.
 fn empty(directory: &Path, depth: usize, count: &mut dyn FnMut()) -> io::Result<()> {
     for name in names(directory)? {
         let path = directory.join(name);

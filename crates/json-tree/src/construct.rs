@@ -1,14 +1,13 @@
-//! Values that are written as JSON in the source.
+//! The macro for values that are written as JSON in the source.
 
 use serde::Serialize;
 
 use crate::{Value, to_value};
 
-/// A value, written as JSON. An expression stands for its value, also as a key.
+/// A value, written as JSON. An expression is replaced by its value, also as a key.
 ///
 /// ```
 /// use json_tree::json;
-///
 /// let name = "web";
 /// let pod = json!({"metadata": {"name": name, "labels": null}, "ports": [80, 440 + 3]});
 /// assert_eq!(pod["metadata"]["name"], "web");
@@ -34,7 +33,7 @@ macro_rules! json {
     ($value:expr) => { $crate::interpolated(&$value) };
 }
 
-/// The elements of an array: those that are done, and the text of the others.
+/// The elements of an array: those already converted, then the tokens of the rest.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! json_elements {
@@ -53,7 +52,8 @@ macro_rules! json_elements {
     };
 }
 
-/// Inserts the members of an object: the name of the map, the tokens of a key, and the text behind these.
+/// Inserts the members of an object. Arguments: the name of the map, the tokens of a key, and the tokens
+/// after the key.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! json_members {

@@ -1,4 +1,4 @@
-//! Values of other types as values of JSON.
+//! Conversions from other types to values of JSON.
 
 use std::borrow::Cow;
 

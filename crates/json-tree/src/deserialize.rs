@@ -1,4 +1,4 @@
-//! Values are read from JSON, and other types are read from values.
+//! Deserialisation: values from JSON text, and other types from values.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt::{self, Formatter};
@@ -14,10 +14,10 @@ use serde::forward_to_deserialize_any;
 
 use crate::{Error, Map, Number, Value};
 
-/// The value of another type whose JSON is this tree.
+/// Converts a tree to another type.
 ///
 /// # Errors
-/// The tree has another form than the type.
+/// The tree does not have the form of the type.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     T::deserialize(value)
 }
@@ -361,7 +361,7 @@ where
     }
 }
 
-/// The error of a value that is no variant of an enum.
+/// The error of a value that is not a variant of an enum.
 fn not_a_variant(value: &Value) -> Error {
     match value {
         Value::Object(_) => no_variant(),

@@ -1,4 +1,4 @@
-//! Values are written as JSON, and made of all that can be written so.
+//! Serialisation: values to JSON text, and other types to values.
 
 use std::fmt::Display;
 
@@ -6,7 +6,7 @@ use serde::ser::{self, Error as _, Serialize, Serializer};
 
 use crate::{Error, Map, Value};
 
-/// The tree of a value.
+/// Converts a value of another type to a tree.
 ///
 /// # Errors
 /// A map has a key that is neither a text nor a number nor a boolean, or a type refuses to be serialised.

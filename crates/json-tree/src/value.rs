@@ -1,4 +1,4 @@
-//! A value of JSON, and the parts of it.
+//! The type of JSON values.
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::io;
@@ -254,7 +254,7 @@ impl Display for Value {
     }
 }
 
-/// Writes the texts of the writer of JSON, which are whole characters.
+/// Passes the output of the JSON writer on, which is always valid UTF-8.
 struct Utf8Writer<'a, 'b>(&'a mut Formatter<'b>);
 
 impl io::Write for Utf8Writer<'_, '_> {

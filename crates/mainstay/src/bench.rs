@@ -163,7 +163,7 @@ fn random_durable(file: &File, arguments: &DiskArguments) -> Result<f64> {
     Ok(written / started.elapsed().as_secs_f64())
 }
 
-/// Bytes that are not like those of other seeds, so that nothing is saved on equal ones.
+/// Pseudo-random bytes: a disk that compresses or deduplicates gains nothing from them.
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut random = Random(seed);
     (0..bytes / 8)
@@ -171,7 +171,7 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Numbers that are random enough for places on a disk (`splitmix64`).
+/// Pseudo-random offsets on a disk (`splitmix64`).
 struct Random(u64);
 
 impl Random {

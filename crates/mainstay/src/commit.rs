@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// The commit of a checkout.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     /// In hexadecimal; empty if it is unknown.
     pub id: String,
-    /// The files that change with it.
+    /// The files of git that change when the commit of the checkout changes.
     pub files: Vec<PathBuf>,
 }
 
@@ -24,7 +23,7 @@ impl Commit {
     }
 }
 
-/// The directory of git: `.git` itself, or the one that the file `.git` of a further worktree names.
+/// The directory of git: `.git` itself, or the directory that the file `.git` of a linked worktree names.
 fn git_directory(place: &Path) -> Option<PathBuf> {
     if place.is_dir() {
         return Some(place.to_owned());
@@ -34,7 +33,8 @@ fn git_directory(place: &Path) -> Option<PathBuf> {
     Some(place.parent()?.join(named))
 }
 
-/// The commit of `HEAD`: itself, or that of the branch that it names, in a file of its own or in the packed list.
+/// The commit of `HEAD`: the id in the file, or the commit of the branch that the file names, from the
+/// branch's file or from the packed list.
 fn head(git: &Path, files: &mut Vec<PathBuf>) -> Option<String> {
     let mut read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).ok()?;
@@ -59,7 +59,7 @@ fn head(git: &Path, files: &mut Vec<PathBuf>) -> Option<String> {
         .and_then(|(text, _)| id(text))
 }
 
-/// A commit id, of SHA-1 or SHA-256.
+/// Whether the text is a commit id of SHA-1 or SHA-256.
 fn id(text: &str) -> Option<String> {
     let text = text.trim();
     let is_id = matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());

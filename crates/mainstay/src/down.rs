@@ -41,7 +41,7 @@ impl DownArguments {
 /// Stops the server of a data directory and waits for its end; deletes the data if requested.
 pub async fn run(arguments: &DownArguments) -> Result<()> {
     let data = arguments.data.path()?;
-    // Links in the kernel and in files name the directory by its absolute path.
+    // Names in the kernel and links in files contain the absolute path of the directory.
     let data = std::path::absolute(&data).with_context(|| format!("use {}", data.display()))?;
     let marker = Marker::read(&data).ok().flatten();
     let deletion = match (arguments.extent(), &marker) {
@@ -76,7 +76,7 @@ pub async fn run(arguments: &DownArguments) -> Result<()> {
         bail!("no server runs on {}", data.display());
     }
     if let Some((extent, marker)) = deletion {
-        // A server that was killed without a pod has left its network, one with a pool its mount.
+        // A killed server without pods has left its network, and a server with a pool has left its mount.
         instance_removal::end_leftovers(&data, Some(&marker), &[]).await?;
         instance_removal::delete(&data, extent, marker)?;
     }

@@ -5,7 +5,7 @@
 
 mod backup;
 mod bench;
-// The build script reads the commit; only its tests are here.
+// The build script uses this module; the program has only its tests.
 #[cfg(test)]
 mod commit;
 mod complete;
@@ -130,7 +130,7 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// The advice for an error that root would not get.
+/// The advice for an error that only a user without the rights of root gets.
 fn advice(error: &anyhow::Error) -> &'static str {
     let is_denied = error.chain().any(|cause| {
         let kind = cause
@@ -224,7 +224,8 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-/// The future of a command. Its type is that of no command: the runtime is compiled once, in place of once for each.
+/// The future of a command, boxed: the runtime is compiled once for all commands, not once for each command's
+/// future.
 type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// Runs a command on this thread.
@@ -237,8 +238,8 @@ fn on_all_threads(command: CommandFuture<'_>) -> Result<()> {
     runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(command)
 }
 
-/// Polls of tasks between two checks for requests that have arrived. With tokio's default of 61, a busy thread looks
-/// every 10 ms, which a small request then waits for.
+/// Polls of tasks between two checks for new requests. With tokio's default of 61, a busy thread checks only
+/// every 10 ms, and a small request waits that long.
 const POLLS_BETWEEN_EVENTS: u32 = 8;
 
 /// Runs a part of a cluster until it is stopped.
@@ -252,7 +253,7 @@ fn serve(role: CommandFuture<'_>) -> Result<()> {
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.event_interval(POLLS_BETWEEN_EVENTS);
-    // A thread that parks is one that runs tasks; the others are for blocking work, and come and go.
+    // Threads that run tasks park; threads for blocking work are temporary and do not.
     builder.on_thread_park(allocator::before_park);
     let role: CommandFuture<'_> = Box::pin(async {
         service_manager::keep_alive();
@@ -261,8 +262,7 @@ fn serve(role: CommandFuture<'_>) -> Result<()> {
     runtime(builder)?.block_on(role)
 }
 
-/// The process-wide setup: the log, with this level unless `MAINSTAY_LOG` is set, and the TLS
-/// implementation.
+/// Sets up the log, with this level unless `MAINSTAY_LOG` is set, and the TLS implementation of the process.
 fn prepare(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
@@ -271,7 +271,7 @@ fn prepare(level: &str) {
         .with_ansi(command_output::output::Log::is_terminal())
         .with_writer(command_output::output::Log)
         .init();
-    // Fails only where one is installed already, which is the same one.
+    // Fails only if the provider is installed already.
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok();

@@ -1,5 +1,5 @@
-//! The program. Its code is a library, which is compiled while other crates still are; a program
-//! would have to wait for all of them.
+//! The program. Its code is a library, because cargo compiles a library as soon as its dependencies have
+//! metadata, and a program only after they are complete.
 
 use std::process::ExitCode;
 

@@ -60,7 +60,7 @@ pub fn man(arguments: &ManArguments, command: Command) -> Result<()> {
     Ok(())
 }
 
-/// The completions of a shell: of the words of the program, and of names on the server.
+/// The completions of a shell: for the words of the command line, and for names on the server.
 pub fn completion(shell: Shell, command: Command) -> String {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut shown(command), "mainstay", &mut text);
@@ -68,7 +68,7 @@ pub fn completion(shell: Shell, command: Command) -> String {
     match shell {
         Shell::Bash => text + include_str!("complete/names.bash"),
         Shell::Zsh => {
-            // The last part starts it.
+            // The last part of the file starts the completion.
             let names = include_str!("complete/names.zsh");
             let start = text.rfind(ZSH_START).unwrap_or(text.len());
             let (functions, start) = text.split_at(start);

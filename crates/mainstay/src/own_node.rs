@@ -1,4 +1,5 @@
-//! The node in the process of the API server: in a cluster with several nodes, and its kubelet API in each cluster.
+//! The node in the process of the API server, in a cluster with several nodes; and the kubelet API of that
+//! node, in every cluster.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -18,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 use crate::node_parts::member::{Member, RunningMember};
 use crate::node_parts::{Clients, MachineSettings, RESOLV_CONF};
 
-/// The age at which a serving certificate is replaced. The authority is in this process.
+/// The age at which a serving certificate is replaced. Short, because the authority in this process issues
+/// another at no cost.
 const CERTIFICATE_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// The kubelet API of the node in the process of the API server, as other nodes have it. The certificate follows the
-/// node's address.
+/// The kubelet API of the node in the process of the API server, on the network as that of other nodes. The
+/// certificate is issued again when the node's address changes.
 ///
 /// # Errors
-/// The authority makes no certificate.
+/// The authority issues no certificate.
 pub fn kubelet_api(
     server: &Server,
     node_name: &str,
@@ -38,7 +40,7 @@ pub fn kubelet_api(
     let first = serving(&authority, &node_name, first)
         .context("make the certificate of the kubelet API")?;
     let (shown, certificate) = watch::channel(Some(first));
-    // Ends with the agent, which has the receiver.
+    // Ends with the agent, which owns the receiver.
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -73,31 +75,26 @@ fn serving(authority: &Authority, node: &str, address: IpAddr) -> Result<Serving
     )?)
 }
 
-/// The inputs of the node.
 pub struct OwnNode<'a> {
-    /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The id of the instance, which its names in the kernel contain.
+    /// The id of the instance; names in the kernel contain it.
     pub instance_id: &'a str,
-    /// The settings of the machine.
     pub machine: &'a MachineSettings,
-    /// The ranges of the cluster.
     pub cluster: ClusterRanges,
-    /// The node's address, with its later changes.
+    /// The address of the node; the agent publishes its changes.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// The image store of the node.
     pub images: ImageStore,
-    /// The switch of further nodes on this machine.
+    /// The switch that connects the further nodes on this machine.
     pub switch: Option<SwitchLink>,
-    /// The name of the node, and the way of the API server to it.
+    /// The name of the node, and the in-process connection of the API server to it.
     pub local: &'a LocalNode,
 }
 
 impl OwnNode<'_> {
-    /// Registers the node, starts its parts, and lets the API server reach it.
+    /// Registers the node, starts its parts, and connects the API server to it.
     ///
     /// # Errors
-    /// The cluster has no range for its pods, or a part does not start.
+    /// The cluster has no free range for its pods, or a part does not start.
     pub async fn start(self, server: &Server, failed: &CancellationToken) -> Result<RunningMember> {
         let name = self.local.name();
         let clients = Clients::in_process(name, |user, groups| server.client(user, groups));

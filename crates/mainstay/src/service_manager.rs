@@ -1,6 +1,6 @@
-//! The messages to systemd that this program works (`sd_notify`(3), `WatchdogSec=` of the unit): without them
-//! systemd kills it and starts it again. They come from the runtime's threads, so they end when these stand
-//! still; a disk that does not answer does not end them.
+//! The messages to systemd that the program is alive (`sd_notify`(3), `WatchdogSec=` of the unit): without
+//! them systemd kills the program and starts it again. Tasks of the runtime send them, so the messages end
+//! when the runtime's threads hang; a disk that does not respond does not end them.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// Starts to send the messages, if systemd asks for them. Must be called on the runtime.
+/// Starts to send the messages, if systemd waits for them. Must be called on the runtime.
 pub fn keep_alive() {
     let variable = |name: &str| env::var(name).ok();
     let (limit, process) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));
@@ -33,7 +33,8 @@ pub fn keep_alive() {
     }
 }
 
-/// The time between two messages, a third of the limit; `None` if nobody waits for those of this process.
+/// The time between two messages: a third of the limit; `None` if systemd waits for no messages of this
+/// process.
 fn period(limit: Option<&str>, process: Option<&str>, own: u32) -> Option<Duration> {
     let limit: u64 = limit?.parse().ok().filter(|micros| *micros > 0)?;
     let is_meant = process.is_none_or(|process| process.parse() == Ok(own));

@@ -8,30 +8,30 @@ use cluster_inspection::{Server, ServerChoice};
 
 use crate::up::ConfigurationFile;
 
-/// This program's name as it was called, for displayed commands.
+/// The name with which the user called this program, for commands in messages.
 pub fn program() -> String {
     std::env::args()
         .next()
         .unwrap_or_else(|| "mainstay".to_owned())
 }
 
-/// The server that a command asks.
+/// The server to which a command sends its requests.
 #[derive(clap::Args, Debug)]
 pub struct ServerArguments {
     /// Kubeconfig of server and user [default: that of --data-dir if given, else $KUBECONFIG, else
     /// that of the default data directory, else ~/.kube/config]
     #[arg(long, value_name = "FILE", global = true)]
     pub kubeconfig: Option<PathBuf>,
-    /// The data directory that may have the kubeconfig.
+    /// The data directory whose kubeconfig is used.
     #[command(flatten)]
     pub data: DataDirectory,
 }
 
 impl ServerArguments {
-    /// Finds the server as kubectl would, or that of the data directory.
+    /// Finds the server: that of the data directory, or that of kubectl's kubeconfig.
     ///
     /// # Errors
-    /// The configuration file cannot be read, there is no kubeconfig, or it cannot be used.
+    /// The configuration file cannot be read, or there is no usable kubeconfig.
     pub async fn find(&self) -> Result<Server> {
         let choice = ServerChoice {
             kubeconfig: self.kubeconfig.clone(),
@@ -41,7 +41,7 @@ impl ServerArguments {
         Ok(Server::find(&choice).await?)
     }
 
-    /// The options that name the same server in another command, as they were typed.
+    /// The options with which another command finds the same server, as the user typed them.
     pub fn options(&self) -> String {
         let kubeconfig = self.kubeconfig.as_deref();
         let kubeconfig = kubeconfig.map(|path| format!(" --kubeconfig {}", path.display()));
@@ -64,7 +64,7 @@ pub struct ServingNames {
 }
 
 impl ServingNames {
-    /// The names of the flags or the variable, else those of the configuration file.
+    /// The names of the flags or of the variable; without these, the names of the configuration file.
     pub fn or(self, configured: Vec<SubjectAltName>) -> Vec<SubjectAltName> {
         match self.names.is_empty() {
             true => configured,
@@ -84,7 +84,6 @@ pub struct Background {
     pub in_background: bool,
 }
 
-/// The data directory.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {
     /// Data directory [default: /var/lib/mainstay for root]
@@ -96,7 +95,7 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// The data directory from the flag, environment or configuration file; or the default:
+    /// The data directory of the flag, the environment or the configuration file; without these, the default:
     /// `/var/lib/mainstay` for root, else `$XDG_DATA_HOME/mainstay`.
     ///
     /// # Errors
@@ -109,7 +108,7 @@ impl DataDirectory {
         Ok(configured.unwrap_or_else(default))
     }
 
-    /// Whether a data directory was given.
+    /// Whether the user named a data directory.
     ///
     /// # Errors
     /// The configuration file cannot be read.
@@ -117,10 +116,10 @@ impl DataDirectory {
         Ok(self.data_dir.is_some() || self.configuration()?.data_dir.is_some())
     }
 
-    /// The contents of the configuration file; the default without one.
+    /// The contents of the configuration file; the default if the user named no file.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn configuration(&self) -> Result<ConfigurationFile> {
         match &self.config {
             Some(path) => ConfigurationFile::read(path),
@@ -128,7 +127,7 @@ impl DataDirectory {
         }
     }
 
-    /// The options that name the same directory in another command, as they were typed.
+    /// The options that name the same directory in another command, as the user typed them.
     pub fn options(&self) -> String {
         let option = |name: &str, path: &Option<PathBuf>| {
             let path = path.as_ref();
@@ -141,15 +140,15 @@ impl DataDirectory {
         options.into_iter().flatten().collect()
     }
 
-    /// The configuration file, if one is given.
+    /// The configuration file, if the user named one.
     pub fn configuration_path(&self) -> Option<&Path> {
         self.config.as_deref()
     }
 
-    /// The directory with a configuration that was read already; absolute.
+    /// The absolute path of the data directory, with the value of a configuration file that is already read.
     ///
     /// # Errors
-    /// The working directory is not known.
+    /// The working directory cannot be read.
     pub fn over(&self, configured: Option<&Path>) -> Result<PathBuf> {
         let named = self.data_dir.as_deref().or(configured);
         absolute(&named.map_or_else(default, Path::to_owned))
@@ -159,7 +158,7 @@ impl DataDirectory {
 /// The absolute path of a data directory.
 ///
 /// # Errors
-/// The working directory is not known.
+/// The working directory cannot be read.
 pub fn absolute(directory: &Path) -> Result<PathBuf> {
     std::path::absolute(directory)
         .with_context(|| format!("data directory {}", directory.display()))

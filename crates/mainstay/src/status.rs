@@ -1,4 +1,4 @@
-//! `mainstay status`: an overview on one screen.
+//! `mainstay status`: an overview of the cluster on one screen.
 
 use anyhow::{Context, Result};
 use cluster_inspection::pod_row::PodRows;

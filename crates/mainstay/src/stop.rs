@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The treatment of the pods on SIGTERM, and after a failure of a part of the program.
+/// The treatment of the pods on SIGTERM, and after the failure of a part of the program.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStop {
@@ -29,7 +29,7 @@ impl From<OnStop> for OnShutdown {
     }
 }
 
-/// The shutdown of the program.
+/// The signals that end the program.
 pub struct Shutdown {
     raised: CancellationToken,
     on_stop: OnShutdown,
@@ -37,11 +37,10 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Listens for SIGINT, which stops the pods, and SIGTERM, which applies `on_stop`; without pods, it is
-    /// `None`. A second
-    /// signal ends the process at once, like a kill: nothing is lost, and the next `up` takes over.
-    /// SIGHUP, from a closed terminal, is treated as SIGTERM, except for a server in the background
-    /// or under `nohup`.
+    /// Listens for SIGINT, which stops the pods, and for SIGTERM, which applies `on_stop`; `on_stop` is
+    /// `None` for a server without pods. A second signal ends the process at once, like a kill: nothing is
+    /// lost, and the next `up` adopts the pods. SIGHUP, from a closed terminal, is handled as SIGTERM, except
+    /// by a server in the background or under `nohup`.
     pub fn listen(on_stop: Option<OnStop>, in_background: bool) -> Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
@@ -91,7 +90,7 @@ impl Shutdown {
         &self.raised
     }
 
-    /// The treatment of the pods: by the signal, or the default.
+    /// The treatment of the pods: that of the received signal, or the default.
     pub fn pods(&self) -> OnShutdown {
         self.told.get().copied().unwrap_or(self.on_stop)
     }
@@ -111,7 +110,8 @@ fn hang_up_is_ignored() -> bool {
     ignores_hang_up(&status)
 }
 
-/// `SigIgn` is a mask of signals in hexadecimal, the first for signal 1 (proc_pid_status(5)).
+/// Reads `SigIgn`, which is a mask of signals in hexadecimal with signal 1 as the lowest bit
+/// (proc_pid_status(5)).
 fn ignores_hang_up(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -1,5 +1,4 @@
-//! `mainstay store`: the objects of a cluster from a data directory into etcd and back, and from either into a
-//! file and back.
+//! `mainstay store`: copies the objects of a cluster between a data directory, etcd and a file.
 
 use std::path::PathBuf;
 

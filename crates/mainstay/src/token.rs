@@ -23,7 +23,7 @@ use crate::settings::ServerArguments;
 
 /// The ConfigMap with the certificates of the authority, which every namespace has.
 const ROOT_CA: &str = "kube-root-ca.crt";
-/// The controllers write the ConfigMap of a new cluster within this time.
+/// Timeout of the wait for the ConfigMap, which the controllers write in a new cluster.
 const ROOT_CA_WAIT: Duration = Duration::from_secs(60);
 
 /// Arguments of `mainstay token`.
@@ -69,7 +69,7 @@ Examples:
   mainstay token list
   mainstay token delete 07401b";
 
-/// The life of a token; `None` for a token without an end.
+/// Lifetime of a token; `None` for a token that does not expire.
 type Ttl = Option<SignedDuration>;
 
 fn ttl(text: &str) -> Result<Ttl, String> {
@@ -128,10 +128,10 @@ pub struct Token {
 }
 
 impl Token {
-    /// A random token that expires after the time.
+    /// A random token that expires after `ttl`.
     ///
     /// # Errors
-    /// The machine has no random numbers, or the time is too long.
+    /// The system has no random numbers, or the time is too long.
     pub fn new(ttl: Ttl, description: Option<&str>) -> Result<Self> {
         let id = random_text(ID_LENGTH).context("make a token")?;
         let secret = random_text(SECRET_LENGTH).context("make a token")?;
@@ -149,7 +149,7 @@ impl Token {
         })
     }
 
-    /// Makes it valid.
+    /// Creates the Secret, which makes the token valid.
     ///
     /// # Errors
     /// Errors of the API.
@@ -159,13 +159,13 @@ impl Token {
         made.map(drop)
     }
 
-    /// The text to join the cluster of an authority with.
+    /// The text for `mainstay node --token`: the token and the hash of the authority's key.
     pub fn to_join_with(&self, authority: KeyHash) -> String {
         format!("{}.{authority}", self.text)
     }
 }
 
-/// The identifier of a token that is given as a whole or by its identifier.
+/// The identifier in a whole token or in the identifier alone.
 fn id_of(token: &str) -> Result<&str> {
     let id = token.split('.').next().unwrap_or(token);
     if !is_id(id) {
@@ -174,7 +174,7 @@ fn id_of(token: &str) -> Result<&str> {
     Ok(id)
 }
 
-/// The hash of the authority's key, as the cluster publishes it.
+/// The hash of the authority's public key, from the ConfigMap that the cluster publishes.
 pub async fn authority(server: &Server) -> Result<KeyHash> {
     let published = tokio::time::timeout(ROOT_CA_WAIT, published(&server.client)).await;
     let map = match published {

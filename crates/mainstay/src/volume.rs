@@ -126,7 +126,6 @@ Examples:
   mainstay volume drain node-2
   mainstay volume drain node-2 --to node-3";
 
-/// The format of the list.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Table,
@@ -145,7 +144,7 @@ pub async fn run(arguments: VolumeArguments) -> Result<()> {
             let request = VolumeMoveRequest {
                 namespace: arguments.namespace.unwrap_or_else(own),
                 claim: arguments.claim,
-                // The flags have either --to or --cancel.
+                // The command line requires either --to or --cancel.
                 to: arguments.to,
             };
             Ok(request.run(&server).await?)

@@ -1,5 +1,5 @@
-//! Server-side apply of manifests, as one field manager: fields that a manifest no longer has are
-//! removed, fields of other managers stay.
+//! Server-side apply of manifests, as one field manager: fields that a manifest no longer has are removed,
+//! fields of other managers stay.
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -18,24 +18,24 @@ pub struct Applied {
     pub object: String,
     /// `created`, `configured` or `unchanged`, as `kubectl apply` prints it.
     pub outcome: &'static str,
-    /// Warnings that the server sent with its answer.
+    /// Warnings in the response of the server.
     pub warnings: Vec<String>,
 }
 
-/// The path of an object, and its name for display.
+/// The URL path of an object, and its name for messages.
 struct Place {
     path: String,
     display: String,
 }
 
-/// The query with the field manager of the manifests.
+/// The query of an apply, with the field manager of the manifests.
 const QUERY: &str = "?fieldManager=mainstay-up&fieldValidation=Strict&force=true";
 
-/// The error of a dry run, if the manifest itself is wrong. Other errors (its namespace or its kind
-/// comes with another manifest, a webhook is not running yet) are reported when it is applied.
+/// The error of a dry run, if the manifest itself is invalid. Other errors (another manifest creates its
+/// namespace or its kind, a webhook is not running yet) are reported when the manifest is applied.
 ///
 /// # Errors
-/// The server does not answer.
+/// The server does not respond.
 pub async fn check(
     client: &Client,
     kinds: &[KindInfo<'_>],
@@ -82,11 +82,11 @@ pub fn display(kinds: &[KindInfo<'_>], manifest: &Manifest) -> String {
     }
 }
 
-/// Creates or updates one object. Conflicting changes of others are overwritten, because the user
+/// Creates or updates one object. Conflicting changes of other managers are overwritten, because the user
 /// starts the program with the manifest.
 ///
 /// # Errors
-/// The server has no such kind, refuses the object, or does not answer.
+/// The server has no such kind, refuses the object, or does not respond.
 pub async fn apply(
     client: &Client,
     kinds: &[KindInfo<'_>],
@@ -94,7 +94,7 @@ pub async fn apply(
 ) -> Result<Applied> {
     let place = place(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
-    // Read first, to report the difference.
+    // Read before the write, to report the difference.
     let (_, present, _) = send(client, request(Method::GET, &place.path, Vec::new())?).await?;
     let apply = request(Method::PATCH, &format!("{}{QUERY}", place.path), body)?;
     let (status, answer, warnings) = send(client, apply).await?;
@@ -210,7 +210,7 @@ async fn send(
     Ok((parts.status, answer, warnings))
 }
 
-/// The text of a refusal.
+/// The message of a `Status` response.
 fn message(answer: &Value) -> String {
     answer["message"].as_str().map_or_else(
         || Status::internal("the answer carries no message").message,

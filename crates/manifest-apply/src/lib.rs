@@ -1,5 +1,5 @@
-//! Manifests of users: read from files, directories and standard input, and applied on the side of the server as one
-//! field manager.
+//! Manifests of users: reads them from files, directories and standard input, and applies them with
+//! server-side apply.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

@@ -1,4 +1,4 @@
-//! Reading manifests: files, directories, standard input; YAML or JSON, several documents each.
+//! Reads manifests: files, directories, standard input; YAML or JSON, several documents each.
 
 use std::fs;
 use std::io::Read;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use json_tree::Value;
 use object_model::yaml_error;
 
-/// The largest manifest file that is read, in bytes.
+/// The maximum size of a manifest file, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// An object to apply, with its source.
@@ -20,11 +20,11 @@ pub struct Manifest {
     pub object: Value,
 }
 
-/// The source of objects from standard input.
+/// The origin of objects from standard input, for messages.
 const STANDARD_INPUT: &str = "standard input";
 
-/// The objects of standard input, in a form for another process's standard input; empty without
-/// any.
+/// The objects that came from standard input, as text for the standard input of another process; empty
+/// without such objects.
 pub fn from_standard_input(manifests: &[Manifest]) -> String {
     manifests
         .iter()
@@ -33,11 +33,11 @@ pub fn from_standard_input(manifests: &[Manifest]) -> String {
         .collect()
 }
 
-/// Reads all sources of the `-f` options, in order; a directory's files by name. Nothing is applied
-/// if anything is malformed.
+/// Reads all sources of the `-f` options, in order; a directory's files by name. One malformed file is an
+/// error of all.
 ///
 /// # Errors
-/// A file cannot be read or is malformed, or the source is the input of a generator.
+/// A file cannot be read or is malformed, or the source is the input of a generator such as kustomize.
 pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for source in sources {
@@ -102,7 +102,7 @@ fn advice(source: &Path) -> Option<String> {
     None
 }
 
-/// The likely nature of a document without a kind.
+/// The probable type of a document without a kind, for the error.
 fn without_kind(document: &Value) -> &'static str {
     let has = |key: &str| document.get(key).is_some_and(Value::is_object);
     if has("services") {
@@ -147,7 +147,7 @@ fn read_file(path: &Path) -> Result<Vec<Manifest>> {
     parse(&name, &text)
 }
 
-/// The objects of a text. Empty documents are left out, a `List` is split.
+/// The objects of a text. Empty documents are skipped, a `List` is split.
 fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|error| anyhow::anyhow!(yaml_error::in_file(&origin, &error)))?;

@@ -19,16 +19,15 @@ use crate::membership::MembershipStore;
 /// Time between two requests for the first serving certificate.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The node at its server.
+/// A node with its connection to the servers.
 #[derive(Clone)]
 pub struct NodeClient {
-    /// The API servers, of which one is used at a time.
+    /// The API servers; the node uses one server at a time.
     pub servers: Servers,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
-    /// The name of the Node object.
     pub node_name: String,
-    /// The client certificate, with its later changes.
+    /// The client certificate; each renewal is sent.
     pub identity: watch::Sender<Identity>,
 }
 
@@ -60,7 +59,7 @@ impl NodeClient {
         let renewal = self.renewal(wanted, self.identity.clone());
         let renewing = async {
             if let Err(error) = renewal.run(Timestamp::now, stop.clone()).await {
-                // The pods continue: only a new token helps.
+                // The pods continue. The node needs a new token.
                 warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
             }
         };
@@ -70,8 +69,8 @@ impl NodeClient {
         .await;
     }
 
-    /// Gets a serving certificate for each address of the node, and renews it, until `stop`. The
-    /// server approves it once the Node object has the address.
+    /// Requests a serving certificate for each address of the node, and renews it, until `stop`. The server
+    /// approves a request after the Node object has the address.
     pub async fn keep_serving(
         self,
         client: Client,

@@ -1,9 +1,10 @@
-//! The machine on which the agent of a node ran before: a copied data directory is the same node a second time.
+//! The machine on which the agent of a node ran before: a copied data directory would be the same node a
+//! second time.
 //!
-//! **Goal**: the agent of a copy does not start while the agent of the original lives. **Relies on**: the ids of
-//! the machine in the node's status, and the renewals of the node's lease. **Guarantees**: on another machine
-//! than before, the agent starts only after the lease was not renewed for the time after which the control
-//! plane would take it, or was taken.
+//! **Goal**: the agent of a copy does not start while the agent of the original runs. **Relies on**: the ids
+//! of the machine in the node's status, and the renewals of the node's lease. **Guarantees**: on another
+//! machine than before, the agent starts only if the lease was not renewed for the time after which the
+//! control plane would revoke it, or if the lease is revoked.
 
 use std::time::Duration;
 
@@ -19,26 +20,26 @@ use node_agent::MachineInfo;
 use resource_kinds::namespaces::NODE_LEASES;
 use tokio::time::Instant;
 
-/// Time between two looks at the lease.
+/// Interval of reading the lease.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether the status was written on this machine; an id that is missing tells nothing.
+/// Whether the status was written on this machine; an absent id decides nothing.
 fn is_here(there: &NodeSystemInfo, here: &MachineInfo) -> bool {
     let same = |there: &str, here: &str| there.is_empty() || here.is_empty() || there == here;
     same(&there.machine_id, &here.machine_id) && same(&there.system_uuid, &here.system_uuid)
 }
 
-/// The sign of the former agent that its lease gives.
+/// The state of the former agent, as its lease shows it.
 #[derive(Debug, PartialEq, Eq)]
 enum Sign {
-    /// Its agent renews the lease.
+    /// The agent renews the lease.
     Lives,
-    /// Its lease has ended, or is gone.
+    /// The lease has expired, or was deleted.
     Ended,
     Unknown,
 }
 
-/// Compares the lease with its first renewal, which was seen that time ago. Total.
+/// Compares the lease with the renewal time that was read first, `passed` ago. Total.
 fn sign(first: Option<&MicroTime>, now: Option<&Lease>, passed: Duration) -> Sign {
     let Some(lease) = now else {
         return Sign::Ended;
@@ -57,10 +58,10 @@ fn renewed(lease: &Lease) -> Option<&MicroTime> {
     lease.spec.as_ref()?.renew_time.as_ref()
 }
 
-/// Waits until the agent of the node has ended on the machine where it ran before, if that is another one.
+/// Waits until the agent of the node has ended on its former machine, if that is another machine.
 ///
 /// # Errors
-/// It lives, or the server does not answer.
+/// The former agent runs, or the server does not respond.
 pub async fn wait_until_ended(client: &Client, name: &str, here: &MachineInfo) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let node = nodes.get(name).await.context("read the node")?;

@@ -1,5 +1,5 @@
-//! The entry of a machine into a cluster: joining by a token, or the membership of an earlier start; then
-//! the registration of the node.
+//! The start of a node in its cluster: a machine joins with a token, or uses the membership of an earlier
+//! start; then it registers the node.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ use crate::version;
 
 /// Time between two attempts to reach a server.
 const RETRY: Duration = Duration::from_secs(1);
-/// Time after which a message says that the server does not answer.
+/// Time after which a message says that the server does not respond.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Wait for a server before the pods of a former agent are taken over without one. A client changes to
-/// another server within this time, if one refuses connections.
+/// Timeout of the wait for a server before the agent adopts the pods of a former agent without a server. A
+/// client changes to another server within this time, if a server refuses connections.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tells once that a server is away.
+/// Reports once that no server responds.
 struct Waiting {
     since: Instant,
     is_told: bool,
@@ -55,22 +55,21 @@ impl Waiting {
     }
 }
 
-/// The choices of the user about the entry into a cluster.
+/// The settings of the user for joining a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct JoinSettings {
-    /// The servers, if any are named.
+    /// The servers that the user named.
     pub servers: Vec<Uri>,
-    /// The token, if one is given.
     pub token: Option<JoinToken>,
-    /// The name of the node, if it is not the machine's.
+    /// The name of the node, if it differs from the machine's name.
     pub node_name: Option<String>,
 }
 
-/// The membership of this machine, which is stored: that of an earlier start, or a new one by the token.
-/// Waits for a server.
+/// Returns the stored membership of this machine: that of an earlier start, or a new membership with the
+/// token. Waits for a server.
 ///
 /// # Errors
-/// The machine cannot join; each reason has its text.
+/// The machine cannot join; each reason has a separate text.
 pub async fn membership(
     place: &MembershipStore,
     settings: &JoinSettings,
@@ -148,7 +147,7 @@ fn expired(identity: &Identity, now: Timestamp) -> Option<Error> {
     (ends < now).then(|| Error::Expired(ends.to_string()))
 }
 
-/// Joins at the first server that answers.
+/// Joins at the first server that responds.
 async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Membership, Identity)> {
     if wanted.servers.is_empty() {
         bail!("--token needs --server, such as --server https://192.0.2.1:6443");
@@ -161,7 +160,7 @@ async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Memb
             match join(&url, token, name).await {
                 Ok(Joined { ca_pem, identity }) => {
                     let mut servers = wanted.servers.clone();
-                    // The one that answers is asked first.
+                    // The server that responded is the first of the list.
                     servers.sort_by_key(|one| one != server);
                     let joined = Membership::new(name.to_owned(), servers, ca_pem);
                     match version::too_new(&client(&joined, &identity)?).await {
@@ -180,14 +179,13 @@ async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Memb
     }
 }
 
-/// A client of the servers of a membership.
 fn client(membership: &Membership, identity: &Identity) -> Result<Client> {
     let servers = Servers::new(membership.urls()?).context("no server is known")?;
     let identity = watch::Sender::new(identity.clone()).subscribe();
     Ok(renewed_client(&servers, &membership.ca_pem, identity))
 }
 
-/// Whether a later attempt may succeed.
+/// Whether the error is temporary, so that a later attempt may succeed.
 fn is_away(error: &Error) -> bool {
     match error {
         Error::Unreachable { .. } => true,
@@ -196,16 +194,16 @@ fn is_away(error: &Error) -> bool {
     }
 }
 
-/// The facts that a registered node gets from the server.
+/// The address ranges that a server has assigned to a registered node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registered {
-    /// The addresses of the node's pods.
+    /// The range of the node's pods.
     pub pods: Cidr,
     /// The ranges of the cluster.
     pub cluster: ClusterRanges,
 }
 
-/// Waits for the certificate by which the server reaches the node's pods.
+/// Waits for the first serving certificate, with which the server connects to the kubelet API of this node.
 pub async fn serving(certificate: &mut watch::Receiver<Option<ServingCertificate>>) {
     let issued = timeout(SILENCE, certificate.wait_for(Option::is_some));
     let is_late = issued.await.is_err();
@@ -221,7 +219,7 @@ pub async fn serving(certificate: &mut watch::Receiver<Option<ServingCertificate
 /// Registers the node, and reads its ranges. Waits for the server.
 ///
 /// # Errors
-/// The server refuses the node, or gives it no range.
+/// The server refuses the node, or assigns it no range.
 pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
     let mut waiting = Waiting::begin();
     loop {
@@ -234,24 +232,24 @@ pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
     }
 }
 
-/// The entry of a registered machine into the cluster, when it starts.
+/// The result of a node's start in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterEntry {
-    /// A server has answered.
+    /// A server has responded.
     Answered(Registered),
-    /// No server answers: these facts are those of the last start.
+    /// No server responds: the ranges are those of the last start.
     Remembered(Registered),
 }
 
 impl ClusterEntry {
-    /// The registration, whether it was answered now or remembered.
+    /// The ranges, from a server or from the last start.
     pub fn registered(self) -> Registered {
         let (Self::Answered(registered) | Self::Remembered(registered)) = self;
         registered
     }
 }
 
-/// Registers the node. With `remembered` facts it waits for a short time only.
+/// Registers the node. With ranges of the last start in `remembered`, it waits only for a short time.
 ///
 /// # Errors
 /// As [`register`].
@@ -270,10 +268,10 @@ pub async fn enter(
     }
 }
 
-/// Waits for a server after a start without one, and compares its facts with the `remembered` ones.
+/// Waits for a server after a start without a server, and compares its ranges with those in `remembered`.
 ///
 /// # Errors
-/// As [`register`], or the server gives the node other ranges than those of its pods.
+/// As [`register`], or the server assigns the node ranges that differ from those of its pods.
 pub async fn confirm(client: &Client, node: &NewNode, remembered: Registered) -> Result<()> {
     let registered = register(client, node).await?;
     if registered != remembered {
@@ -315,7 +313,7 @@ async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
 /// The range of the pods of a registered node.
 ///
 /// # Errors
-/// The cluster had no range left when the Node object was made.
+/// The cluster had no free range when the Node object was created.
 pub fn pod_range(node: &Node, cluster: &ClusterRanges) -> Result<Cidr> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());

@@ -1,9 +1,10 @@
-//! The membership of this machine in a cluster, as it is kept in the data directory.
+//! The membership of this machine in a cluster, as stored in the data directory.
 //!
 //! ```text
-//! node/lock             held by flock while a node agent runs
-//! node/membership.json  the servers, their authority, the node's name, its pod range and the cluster's ranges
-//! node/client.pem       the client certificate and its key, which belong together
+//! node/lock             locked with flock by a running node agent
+//! node/membership.json  the servers, their authority, the node's name, its pod range and the cluster's
+//! ranges
+//! node/client.pem       the client certificate and its key, in one file so that they always match
 //! ```
 
 use std::fs::{self, DirBuilder, File};
@@ -25,29 +26,27 @@ use crate::joining::Registered;
 
 /// The format that is written.
 const FORMAT: u32 = 1;
-/// The beginning of a key.
+/// The first line of a private key in PEM.
 const KEY: &str = "-----BEGIN PRIVATE KEY-----";
 
-/// The membership in a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Membership {
     format: u32,
-    /// The name of the Node object.
     pub node_name: String,
-    /// URLs of the servers that were named when the node joined, or later.
+    /// URLs of the servers that the user named when the node joined, or later.
     pub servers: Vec<String>,
     /// URLs of the servers, as published by the cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<String>,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
-    /// The addresses of this node's pods, once it is registered.
+    /// The range of this node's pods; `None` until it is registered.
     pub pod_cidr: Option<Cidr>,
-    /// The addresses of the pods of all nodes, as last received from a server.
+    /// The range of the pods of all nodes, as last received from a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster_cidr: Option<Cidr>,
-    /// The addresses of Services, as last received from a server.
+    /// The range of Services, as last received from a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     service_cidr: Option<Cidr>,
 }
@@ -67,7 +66,7 @@ impl Membership {
         }
     }
 
-    /// The last received ranges, for a start while no server answers.
+    /// The last received ranges, for a start while no server responds.
     pub fn registered(&self) -> Option<Registered> {
         Some(Registered {
             pods: self.pod_cidr?,
@@ -78,7 +77,7 @@ impl Membership {
         })
     }
 
-    /// Takes over the ranges of the former membership of this machine.
+    /// Copies the ranges of the former membership of this machine.
     pub fn keep_ranges_of(&mut self, former: &Self) {
         self.pod_cidr = former.pod_cidr;
         self.cluster_cidr = former.cluster_cidr;
@@ -92,7 +91,7 @@ impl Membership {
         self.service_cidr = Some(told.cluster.services);
     }
 
-    /// The stored membership, if the machine has joined.
+    /// The stored membership; `None` if the machine has not joined.
     ///
     /// # Errors
     /// The file is damaged or cannot be read.
@@ -110,7 +109,7 @@ impl Membership {
         Ok(Some(membership))
     }
 
-    /// The URLs of all servers: those that were named come first.
+    /// The URLs of all servers; those that the user named are first.
     ///
     /// # Errors
     /// A URL is malformed.
@@ -124,17 +123,17 @@ impl Membership {
     }
 }
 
-/// The place of the membership. One process has it.
+/// The directory with the membership, locked by this process.
 pub struct MembershipStore {
     directory: PathBuf,
     _lock: File,
 }
 
 impl MembershipStore {
-    /// Opens the place in a data directory.
+    /// Opens and locks the directory in a data directory.
     ///
     /// # Errors
-    /// Another node agent runs on the directory, or the disk fails.
+    /// Another node agent runs on the data directory, or the disk fails.
     pub fn open(data: &Path) -> Result<Self> {
         let directory = data.join("node");
         let failed = || format!("open {}", directory.display());
@@ -162,7 +161,7 @@ impl MembershipStore {
         }
     }
 
-    /// The stored membership with its client certificate, if the machine has joined.
+    /// The stored membership with its client certificate; `None` if the machine has not joined.
     ///
     /// # Errors
     /// The files are damaged or cannot be read.
@@ -170,7 +169,7 @@ impl MembershipStore {
         stored(&self.directory)
     }
 
-    /// Removes the membership: the machine can join again.
+    /// Deletes the membership, so that the machine can join again.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -187,16 +186,13 @@ impl MembershipStore {
         Ok(())
     }
 
-    /// Stores the membership.
-    ///
-    /// # Errors
-    /// Errors of the disk.
+    /// Errors are those of the disk.
     pub fn write(&self, membership: &Membership) -> Result<()> {
         let text = serde_json::to_vec_pretty(membership).context("encode the membership")?;
         self.replace("membership.json", &text)
     }
 
-    /// Stores the client certificate with its key.
+    /// Stores the client certificate with its key in one file.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -212,7 +208,7 @@ impl MembershipStore {
     }
 }
 
-/// Whether the machine with this data directory is in a cluster, by a certificate that is valid.
+/// Whether the machine with this data directory has joined a cluster and its certificate is valid at `now`.
 pub fn has_joined(data: &Path, now: Timestamp) -> bool {
     let stored = stored(&data.join("node"));
     let validity = stored

@@ -1,4 +1,4 @@
-//! The addresses of a node's pods.
+//! The address ranges of a node's pods, stored in the data directory.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use data_directory::left_pods;
 use crate::joining::Registered;
 use crate::membership::{Membership, MembershipStore};
 
-/// Stores the ranges of the node and of the cluster. Without pods, another range than before is taken.
+/// Stores the ranges of the node and of the cluster. A changed range is accepted while the node has no pods.
 ///
 /// # Errors
 /// Pods with addresses of another range run, or the error of the disk.
@@ -39,7 +39,7 @@ pub fn keep_ranges(
     place.write(membership)
 }
 
-/// Removes the addresses that were given to pods.
+/// Removes the record of pods' addresses.
 ///
 /// # Errors
 /// The error of the disk.

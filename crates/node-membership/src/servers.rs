@@ -1,4 +1,4 @@
-//! The servers that a running node knows: their health, and the list that the cluster announces.
+//! The servers of a running node: their health, and the list that the cluster publishes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,12 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::membership::{Membership, MembershipStore};
 
-/// The Service of the API servers, and the name of its slice.
+/// The Service of the API servers, and the name of its EndpointSlice.
 const SERVICE: &str = "kubernetes";
-/// The namespace of the Service.
 const NAMESPACE: &str = "default";
 
-/// Leaves a server that does not answer, until `stop`.
+/// Changes to another server when the current server does not respond, until `stop`.
 pub async fn follow_health(
     servers: Servers,
     ca_pem: String,
@@ -30,7 +29,7 @@ pub async fn follow_health(
     following.await.unwrap_or(Ok(()))
 }
 
-/// Follows the endpoints of the Service `kubernetes`, and stores them with the membership.
+/// Watches the endpoints of the Service `kubernetes`, and stores them with the membership.
 pub async fn follow_list(
     client: Client,
     servers: Servers,
@@ -50,7 +49,7 @@ pub async fn follow_list(
         loop {
             let slices = slices.list();
             let learned = urls(slices.iter().map(Arc::as_ref));
-            // Without endpoints the list before is better than none.
+            // An empty list is ignored: with the former list the node can still connect.
             if !learned.is_empty() && learned != membership.learned {
                 membership.learned = learned;
                 if let Err(error) = told(&servers, &place, &membership).await {
@@ -65,7 +64,7 @@ pub async fn follow_list(
     component.shutdown.run_until_cancelled(following).await;
 }
 
-/// Replaces the servers by those of a membership, and stores them.
+/// Replaces the servers of the client by those of a membership, and stores the membership.
 async fn told(
     servers: &Servers,
     place: &Arc<MembershipStore>,
@@ -76,7 +75,7 @@ async fn told(
     blocking(move || place.write(&membership)).await
 }
 
-/// The URLs of the servers behind the Service, in order.
+/// The URLs of the servers behind the Service, sorted.
 fn urls<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> Vec<String> {
     let mut urls: Vec<String> = slices.flat_map(of_slice).collect();
     urls.sort_unstable();

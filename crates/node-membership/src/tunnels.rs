@@ -1,5 +1,5 @@
-//! The tunnels of this node: one to each server, so that a server which cannot reach the node's address
-//! reaches its API nevertheless.
+//! The tunnels of this node: one to each server. Through it, a server that cannot connect to the node's
+//! address uses the node's kubelet API.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -17,14 +17,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::certificates::NodeClient;
 
-/// The first pause before a tunnel is opened again. It doubles with each failure in a row.
+/// The first delay before a tunnel is opened again; it doubles with each consecutive failure.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// The end of a tunnel that has lasted for this time is no failure.
+/// A tunnel that has lasted for this time resets the delay.
 const LASTING: Duration = Duration::from_secs(60);
 
-/// Keeps a tunnel to each server until `stop`. The tunnels lead to this port of this machine only.
+/// Maintains a tunnel to each server until `stop`. The tunnels lead only to this port of this machine.
 pub async fn keep(own: NodeClient, kubelet_port: u16, stop: CancellationToken) {
     let kubelet_api = SocketAddr::from((Ipv4Addr::LOCALHOST, kubelet_port));
     stop.run_until_cancelled(follow_servers(own, kubelet_api))
@@ -64,7 +63,7 @@ async fn keep_one(own: NodeClient, server: Uri, kubelet_api: SocketAddr) {
     }
 }
 
-/// Opens a tunnel with the newest client certificate, and serves it to its end.
+/// Opens a tunnel with the newest client certificate, and serves it until its connection closes.
 async fn tunnel(own: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Result<()> {
     let identity = own.identity.borrow().clone();
     let client = client(server, &own.ca_pem, &Credentials::Identity(&identity)).await?;

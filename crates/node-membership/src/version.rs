@@ -1,12 +1,13 @@
-//! The version of this program beside that of its server: a node may be older, and not newer (docs/upgrade.md).
+//! Compares the version of this program with that of its server: a node may be older, and not newer
+//! (docs/upgrade.md).
 
 use json_tree::Value;
 use kube_api_client::Client;
 
-/// The reason why this program does not join the server, if it is newer.
+/// The reason why this program does not join the server, if the program is newer.
 ///
 /// # Errors
-/// The server does not answer.
+/// The server does not respond.
 pub async fn too_new(client: &Client) -> kube_api_client::Result<Option<String>> {
     let shown: Value = client.get("/version").await?;
     let server = shown["gitVersion"].as_str().unwrap_or_default();
@@ -23,7 +24,7 @@ fn compared(own: &str, server: &str) -> Option<String> {
     })
 }
 
-/// Major and minor version of the API and of the program, of a version such as `v1.36.0+mainstay.0.1.0`.
+/// Major and minor version of the API and of the program, from a version such as `v1.36.0+mainstay.0.1.0`.
 fn minors(version: &str) -> Option<[u32; 4]> {
     let (api, program) = version.strip_prefix('v')?.split_once("+mainstay.")?;
     let mut numbers = [0; 4];

@@ -92,7 +92,6 @@ pub struct Cause {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusDetails {
-    /// Name of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// API group of the object.
@@ -101,7 +100,6 @@ pub struct StatusDetails {
     /// Resource (or kind, for validation) of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    /// UID of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
     /// The single causes, for instance one for each invalid field.
@@ -149,7 +147,6 @@ impl Status {
         Self::new(StatusReason::BadRequest, message)
     }
 
-    /// 500.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(
             StatusReason::InternalError,

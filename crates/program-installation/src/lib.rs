@@ -1,8 +1,8 @@
-//! The program on its machine: its file, man pages, completions of shells and a service of systemd, where all users
-//! find them.
+//! The program on its machine: its file, man pages, completions of shells and a service of systemd, in the
+//! standard paths.
 //!
-//! Each written file is recorded with its digest: foreign and changed files are neither replaced nor removed. Data are
-//! never touched.
+//! The digest of each written file is recorded: files of other programs and changed files are neither
+//! replaced nor removed. Data is never changed.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -27,7 +27,7 @@ pub use unit::DEFAULT_DATA;
 /// The destination, and whether it is a dry run.
 #[derive(Clone, Debug)]
 pub struct InstallPlace {
-    /// The changes are printed and not made.
+    /// The changes are printed, but not executed.
     pub dry_run: bool,
     /// The directory in place of `/`, for packages; no service is enabled there.
     pub root: PathBuf,
@@ -63,7 +63,6 @@ impl InstallPlace {
 /// The program with its texts, and the service that runs it.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    /// The destination.
     pub place: InstallPlace,
     /// The command that the service runs.
     pub role: Role,
@@ -75,19 +74,19 @@ pub struct Installation {
     pub texts: Vec<(PathBuf, String)>,
 }
 
-/// A file to install.
+/// The content of a file to install.
 struct Wanted {
     path: PathBuf,
     content: Content,
 }
 
 enum Content {
-    /// This program.
+    /// The file of the running program.
     Program,
     Text(String),
 }
 
-/// The file of this program, even if its name was reused.
+/// The file of the running program, even if its path has a new file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 const PROGRAM: &str = "/usr/local/bin/mainstay";
 impl Content {
@@ -101,7 +100,7 @@ impl Content {
         }
     }
 
-    /// Replaces the file: a program that runs cannot be written to.
+    /// Writes a new file and renames it: the file of a running program cannot be opened for writing.
     fn write(&self, path: &Path) -> Result<()> {
         let mode = match self {
             Self::Program => 0o755,
@@ -119,7 +118,8 @@ impl Content {
 /// Installs the program, its unit, its shell completion and its manual pages, and records them.
 ///
 /// # Errors
-/// A file of others is in the way, a path cannot be in a unit, or the error of the disk or of systemd.
+/// A path has a file of another program, a path cannot be written in a unit, or the error of the disk or of
+/// systemd.
 pub fn install(installation: Installation) -> Result<()> {
     let Installation {
         place,
@@ -190,7 +190,7 @@ pub fn install(installation: Installation) -> Result<()> {
     Ok(())
 }
 
-/// Creates the parents of a file, and records the new ones.
+/// Creates the parent directories of a file, and records the new directories.
 fn make_directories(place: &InstallPlace, path: &Path, record: &mut InstallRecord) -> Result<()> {
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     for directory in above.into_iter().rev() {
@@ -220,7 +220,7 @@ pub fn uninstall(place: &InstallPlace) -> Result<()> {
     if !place.dry_run {
         systemd.disable(&record.data_directory)?;
     }
-    // An unreadable file counts as changed.
+    // A file that cannot be read counts as changed.
     let present = |path: &Path| match record::digest_of_file(&place.at(path)) {
         Ok(digest) => digest,
         Err(_) => Some(String::new()),
@@ -246,7 +246,7 @@ pub fn uninstall(place: &InstallPlace) -> Result<()> {
     if !place.dry_run {
         fs::remove_file(&record_path)
             .with_context(|| format!("remove {}", record_path.display()))?;
-        // The deepest first; directories with other contents stay.
+        // The deepest directory is first. A directory with other entries stays.
         for directory in record.directories.iter().rev() {
             fs::remove_dir(place.at(directory)).ok();
         }

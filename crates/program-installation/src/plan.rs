@@ -1,4 +1,4 @@
-//! The plan of an installation: files to write or remove, from the present files and the record.
+//! The plan of an installation: the files to write or remove, from the existing files and the record.
 
 use std::path::{Path, PathBuf};
 
@@ -7,14 +7,13 @@ use crate::record::InstallRecord;
 /// The action of `install` for one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileAction {
-    /// The file is written.
     Write,
-    /// The file exists with this content and is kept.
+    /// The file exists with this content.
     Keep,
 }
 
-/// The action for a file to install, or the reason why there is none. `present` is the digest of
-/// the existing file.
+/// The action for a file to install, or the reason for a refusal. `present` is the digest of the existing
+/// file.
 pub fn step(
     path: &Path,
     wanted: &str,
@@ -35,16 +34,15 @@ pub fn step(
     }
 }
 
-/// The files that `uninstall` removes and those that it keeps.
+/// The files that `uninstall` removes, and the changed files that stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
-    /// Files that are removed.
     pub files: Vec<PathBuf>,
-    /// Files that are kept, because they were changed after the installation.
+    /// Files that were changed after the installation; they stay.
     pub changed: Vec<PathBuf>,
 }
 
-/// Sorts the recorded files by their present digest from `present`.
+/// Sorts the recorded files; `present` returns the digest of an existing file.
 pub fn removal(record: &InstallRecord, present: impl Fn(&Path) -> Option<String>) -> Removal {
     let mut removal = Removal::default();
     for (path, written) in &record.files {

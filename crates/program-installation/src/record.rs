@@ -17,11 +17,10 @@ pub const PATH: &str = "/usr/local/share/mainstay/installed.json";
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstallRecord {
-    /// The data directory of the service.
     pub data_directory: PathBuf,
     /// Files with the SHA-256 of their contents.
     pub files: BTreeMap<PathBuf, String>,
-    /// Directories that were not there before.
+    /// Directories that `install` created.
     pub directories: BTreeSet<PathBuf>,
 }
 
@@ -37,14 +36,13 @@ impl InstallRecord {
         record.with_context(|| format!("read {}, the list of what is installed", path.display()))
     }
 
-    /// The record as JSON, as it is written to its file.
     pub fn text(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self).context("encode the record")?;
         Ok(text + "\n")
     }
 }
 
-/// The SHA-256 of a file; `None` if there is none.
+/// The SHA-256 of a file; `None` if the file does not exist.
 pub fn digest_of_file(path: &Path) -> Result<Option<String>> {
     let found = File::open(path).and_then(|mut file| {
         let mut hash = Sha256::new();
@@ -58,7 +56,6 @@ pub fn digest_of_file(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The SHA-256 of a text.
 pub fn digest(text: &str) -> String {
     hex(&Sha256::digest(text))
 }

@@ -11,10 +11,9 @@ use crate::unit::NODE_VARIABLES;
 /// The path of the unit.
 pub const UNIT: &str = "/etc/systemd/system/mainstay.service";
 
-/// Whether systemd runs the machine.
+/// Whether systemd is the init system of the machine on which the service will run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Systemd {
-    /// systemd is the machine's init system.
     Runs,
     /// The machine has another init system.
     Absent,
@@ -23,7 +22,7 @@ pub enum Systemd {
 }
 
 impl Systemd {
-    /// As `sd_booted(3)` finds it out.
+    /// Decides as `sd_booted(3)` does.
     pub fn of_this_machine() -> Self {
         match Path::new("/run/systemd/system").is_dir() {
             true => Self::Runs,
@@ -31,12 +30,12 @@ impl Systemd {
         }
     }
 
-    /// Whether a unit is of any use.
+    /// Whether a unit is installed: not on a machine with another init system.
     pub fn has_units(self) -> bool {
         self != Self::Absent
     }
 
-    /// Has the service started with the machine.
+    /// Enables the service, so that systemd starts it at boot.
     pub fn enable(self) -> Result<()> {
         if self == Self::Runs {
             systemctl(&["daemon-reload"])?;
@@ -45,7 +44,7 @@ impl Systemd {
         Ok(())
     }
 
-    /// Disables the service. A running one is not stopped, because it has pods.
+    /// Disables the service. A running service is not stopped, because it has pods.
     pub fn disable(self, data: &Path) -> Result<()> {
         if self != Self::Runs {
             return Ok(());
@@ -56,7 +55,7 @@ impl Systemd {
                 data.display()
             );
         }
-        // A removed unit is not enabled either.
+        // Disabling fails for a removed unit, which is not enabled anyway.
         systemctl(&["disable", "--quiet", "mainstay.service"]).ok();
         Ok(())
     }
@@ -69,7 +68,7 @@ impl Systemd {
         }
     }
 
-    /// The next step for the user.
+    /// The text with the next step for the user.
     pub fn next_step(self, role: Role, data: &Path) -> String {
         let data = data.display();
         let command = role.command();
@@ -93,7 +92,7 @@ impl Systemd {
         }
     }
 
-    /// The alternative to changing the unit.
+    /// The text with the alternative to editing the unit.
     pub fn advice(self) -> &'static str {
         match self.has_units() {
             true => " (use `systemctl edit mainstay` to change settings of the unit)",

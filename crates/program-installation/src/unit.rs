@@ -1,4 +1,4 @@
-//! The unit by which systemd runs the program.
+//! The unit with which systemd runs the program.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use data_directory::Role;
 
 /// The unit for the default data directory; docs/systemd.md shows the same text.
 const UNIT: &str = include_str!("mainstay.service");
-/// The data directory that it names.
+/// The data directory in [`UNIT`].
 pub const DEFAULT_DATA: &str = "/var/lib/mainstay";
 
-/// The file with the variables of a node's first start.
+/// The file with the environment variables of a node's first start.
 pub const NODE_VARIABLES: &str = "/etc/mainstay/node.env";
 
 /// The unit with the default paths.
@@ -23,7 +23,7 @@ fn unit(role: Role) -> String {
             Some((start, flags)) => {
                 unit.push_str(&format!("{start}/mainstay {}{flags}", role.command()));
             }
-            // A server has no pods that end before the machine.
+            // A server without pods does not have to stop them before the machine shuts down.
             None if !has_pods && line.starts_with("ExecStop=") => continue,
             None => unit.push_str(line),
         }
@@ -35,7 +35,7 @@ fn unit(role: Role) -> String {
     unit
 }
 
-/// The unit's text for that data directory and configuration file, both absolute.
+/// The text of the unit; the paths must be absolute.
 pub fn text(role: Role, data: &Path, config: Option<&Path>) -> Result<String> {
     let mut options = String::new();
     if let Some(config) = config {
@@ -54,7 +54,7 @@ pub fn text(role: Role, data: &Path, config: Option<&Path>) -> Result<String> {
         .replace("/mainstay down'", &format!("/mainstay down{options}'")))
 }
 
-/// A path as a word of a unit, in which `%`, `$`, quotes and spaces mean something.
+/// A path as a word of a unit, with escapes for `%`, `$`, quotes and spaces.
 fn word(path: &Path) -> Result<String> {
     let text = path.to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@,:=".contains(c);

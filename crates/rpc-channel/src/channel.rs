@@ -1,4 +1,4 @@
-//! One HTTP/2 connection: calls with one answer, and streams in both directions.
+//! One HTTP/2 connection: calls with one response, and streams in both directions.
 
 use std::{convert::Infallible, marker::PhantomData, time::Duration};
 
@@ -21,46 +21,46 @@ use tokio::{
 use crate::framing::{HEAD_BYTES, framed, take};
 use crate::{Code, Method, RpcError, StreamMethod, with_causes};
 
-/// Longest wait for the reason of a connection that is closed.
+/// Timeout of the wait for the reason of a closed connection.
 const REASON_TIME: Duration = Duration::from_millis(100);
 /// Flow control windows of a stream and of the connection.
 const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
-/// Questions of HTTP/2 to a server that says nothing. Servers end a connection with too many of them.
+/// HTTP/2 pings on a silent connection. Servers close a connection with too many pings.
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
-    /// A connection that says nothing is asked after this time.
+    /// The time without received data after which a ping is sent.
     pub interval: Duration,
-    /// The connection counts as broken without an answer after this time.
+    /// The time without a response to a ping after which the connection counts as broken.
     pub timeout: Duration,
 }
 
-/// The differences between the servers of gRPC.
+/// The settings that differ between gRPC servers.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelOptions {
-    /// `None` where the end of the connection is noticed anyway, as on one machine.
+    /// `None` if the kernel reports the end of a connection reliably, as on one machine.
     pub keep_alive: Option<KeepAlive>,
     /// Metadata (headers) of every request.
     pub headers: &'static [(&'static str, &'static str)],
-    /// Longest answer that is accepted.
+    /// Maximum length of a response.
     pub message_bytes_max: usize,
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A connection with a server.
+/// A connection to a server.
 #[derive(Clone, Debug)]
 pub struct Channel {
     sender: SendRequest<Body>,
     /// Scheme and authority.
     base: String,
     options: ChannelOptions,
-    /// The reason why the connection ended, if it did with an error.
+    /// The error with which the connection ended; `None` if it is open or was closed without an error.
     ended: watch::Receiver<Option<String>>,
 }
 
 impl Channel {
-    /// Begins HTTP/2 on a connection with the server at `base` (`https://host:port`).
+    /// Starts HTTP/2 on a connection to the server at `base` (`https://host:port`).
     ///
     /// # Errors
     /// The handshake failed.
@@ -112,8 +112,8 @@ impl Channel {
         request.body(body).map_err(RpcError::broken)
     }
 
-    /// The error of a request that was not answered. The connection knows more than the request, such as
-    /// the alert of TLS by which the server refused the client's certificate.
+    /// The error of a request without a response. The connection may know the cause, such as the TLS alert
+    /// with which the server refused the client's certificate.
     async fn broken(&self, error: &hyper::Error) -> RpcError {
         let mut ended = self.ended.clone();
         let reason = ended.wait_for(Option::is_some);
@@ -125,10 +125,10 @@ impl Channel {
         RpcError::Broken(reason.unwrap_or_else(|| with_causes(error)))
     }
 
-    /// A call with one request and one answer.
+    /// A call with one request and one response.
     ///
     /// # Errors
-    /// The server's status, the failure of the connection, or a malformed answer.
+    /// The server's status, the failure of the connection, or a malformed response.
     pub async fn call<Q: Message, A: Message + Default>(
         &self,
         method: Method<Q, A>,
@@ -143,7 +143,7 @@ impl Channel {
     /// A call whose messages the caller encodes and decodes.
     ///
     /// # Errors
-    /// As of [`Channel::call`], for the encoded messages.
+    /// As [`Channel::call`].
     pub async fn call_with_bytes(
         &self,
         path: &str,
@@ -175,10 +175,10 @@ impl Channel {
         answer.unwrap_or(Err(RpcError::TimedOut(limit)))
     }
 
-    /// A stream in both directions, which begins with `request`.
+    /// A stream in both directions, which starts with `request`.
     ///
     /// # Errors
-    /// As of [`Channel::call`].
+    /// As [`Channel::call`].
     pub async fn stream<Q: Message, A: Message + Default>(
         &self,
         method: StreamMethod<Q, A>,
@@ -205,7 +205,7 @@ impl Channel {
     }
 }
 
-/// Both directions of a stream of requests `Q` and answers `A`. Dropping it ends it.
+/// Both directions of a stream of requests `Q` and responses `A`. Dropping it ends the stream.
 #[derive(Debug)]
 pub struct Stream<Q, A> {
     sending: mpsc::UnboundedSender<Bytes>,
@@ -227,10 +227,10 @@ impl<Q: Message, A: Message + Default> Stream<Q, A> {
         sent.map_err(RpcError::broken)
     }
 
-    /// The next answer. May be cancelled without losing one.
+    /// The next response. Can be cancelled without loss of a response.
     ///
     /// # Errors
-    /// The server ended the stream, the connection broke, or the answer is malformed.
+    /// The server ended the stream, the connection broke, or the response is malformed.
     pub async fn next(&mut self) -> Result<A, RpcError> {
         loop {
             if let Some(message) = take(&mut self.received, self.message_bytes_max)? {
@@ -249,7 +249,7 @@ impl<Q: Message, A: Message + Default> Stream<Q, A> {
     }
 }
 
-/// The status in headers or trailers; none counts as OK.
+/// Checks the status in headers or trailers; an absent status counts as OK.
 fn check(headers: &HeaderMap) -> Result<(), RpcError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let Some(status) = text("grpc-status").filter(|status| *status != "0") else {

@@ -35,29 +35,29 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 /// The error of a call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RpcError {
-    /// No endpoint could be reached, so nothing was sent.
+    /// No endpoint could be reached, so no request was sent.
     #[error("{0}")]
     Unreachable(String),
-    /// The connection broke, or the answer is against the protocol.
+    /// The connection broke, or the response violates the protocol.
     #[error("{0}")]
     Broken(String),
-    /// The bytes of the answer are not a message of its type.
+    /// The bytes of the response are not a message of its type.
     #[error("malformed answer: {0}")]
     Malformed(prost::DecodeError),
-    /// There was no answer in time.
+    /// There was no response in time.
     #[error("no answer within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
-    /// The server refused or failed.
+    /// The server refused the call, or failed.
     #[error("{message} (code {})", .code.0)]
     Status {
         code: Code,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
 }
 
 impl RpcError {
-    /// A connection that broke, or an answer against the protocol.
+    /// The error of a broken connection, or of a response that violates the protocol.
     pub fn broken(error: impl std::fmt::Display) -> Self {
         Self::Broken(error.to_string())
     }

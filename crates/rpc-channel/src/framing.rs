@@ -5,20 +5,20 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use crate::RpcError;
 
-/// The head of a message on the wire.
+/// Length of the header of a message.
 pub const HEAD_BYTES: usize = 5;
 
-/// The message with its head.
+/// The message with its header.
 pub fn framed(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
     framed.put_u8(0);
-    // Longer messages are refused by the server long before.
+    // The server refuses messages far below this length.
     framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     framed.put_slice(message);
     framed.freeze()
 }
 
-/// Takes a complete message of at most `bytes_max` off the front.
+/// Removes a complete message of at most `bytes_max` from the front; `None` if it is incomplete.
 ///
 /// # Errors
 /// The message is compressed or too long.

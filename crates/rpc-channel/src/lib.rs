@@ -1,7 +1,7 @@
 //! A gRPC client over hyper's HTTP/2, which the program uses already.
 //!
-//! A [`Method`] has the path of a call, and the types of its request and its answer. The methods and messages of the
-//! published protocols are generated (`service-protocols`).
+//! A [`Method`] has the path of a call, and the types of its request and its response. The methods and
+//! messages of the published protocols are generated (`service-protocols`).
 
 mod channel;
 mod error;

@@ -4,23 +4,23 @@ use std::marker::PhantomData;
 
 use prost::{DecodeError, Message};
 
-/// A method with one request `Q` and one answer `A`.
+/// A method with one request `Q` and one response `A`.
 #[derive(Debug)]
 pub struct Method<Q, A> {
     path: &'static str,
     messages: PhantomData<fn(Q) -> A>,
 }
 
-/// A method with a stream of requests `Q`, of answers `A`, or of both.
+/// A method with a stream of requests `Q`, of responses `A`, or of both.
 #[derive(Debug)]
 pub struct StreamMethod<Q, A>(Method<Q, A>);
 
-/// The decoder of a method's answers, for tests that feed it any input.
+/// The decoder of a method's responses, for tests that pass it arbitrary input.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerDecoder {
     /// `/package.Service/Method`.
     pub path: &'static str,
-    /// Decodes an answer, and encodes it again.
+    /// Decodes a response, and encodes it again.
     pub recode: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
 }
 
@@ -41,7 +41,6 @@ impl<Q, A> Clone for StreamMethod<Q, A> {
 impl<Q, A> Copy for StreamMethod<Q, A> {}
 
 impl<Q, A> Method<Q, A> {
-    /// The method at `/package.Service/Method`.
     pub const fn new(path: &'static str) -> Self {
         Self {
             path,
@@ -70,7 +69,6 @@ impl<Q, A: Message + Default> Method<Q, A> {
 }
 
 impl<Q, A> StreamMethod<Q, A> {
-    /// The method at `/package.Service/Method`.
     pub const fn new(path: &'static str) -> Self {
         Self(Method::new(path))
     }

@@ -24,7 +24,7 @@ pub mod mvccpb;
 #[path = "generated/pluginregistration.rs"]
 pub mod pluginregistration;
 
-/// The decoders of the answers of all methods, for tests that feed them any input.
+/// The decoders of the responses of all methods, for tests that pass them arbitrary input.
 pub fn answers() -> impl Iterator<Item = &'static AnswerDecoder> {
     let protocols = [
         csi_v1::ANSWERS,

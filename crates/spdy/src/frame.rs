@@ -1,4 +1,4 @@
-//! Frames: eight bytes of head, then a payload. Control frames have the first bit set.
+//! Frames: a header of eight bytes, then a payload. The first bit of a control frame is set.
 
 use bytes::Bytes;
 
@@ -15,85 +15,85 @@ const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
 
-/// The sender has no more to say in this stream.
+/// The flag of the last frame that its sender sends in a stream.
 const FLAG_FIN: u8 = 1;
 
-/// The head of a frame.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// Data of a stream, of which this many bytes follow.
+    /// A data frame of a stream.
     Data {
         stream: u32,
-        /// Whether it is the last of this direction.
+        /// Whether the frame is the last of its direction.
         fin: bool,
-        /// Bytes that follow.
+        /// Length of the payload in bytes.
         length: usize,
     },
-    /// Anything else.
+    /// A control frame.
     Control {
-        /// The type.
         kind: u16,
         /// Flags; their meaning depends on the type.
         flags: u8,
-        /// Bytes that follow.
+        /// Length of the payload in bytes.
         length: usize,
     },
 }
 
-/// A frame, with header blocks still compressed (they have to be decompressed in order).
+/// A frame. Header blocks are still compressed, because they must be decompressed in the order of their
+/// arrival.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Opens a stream.
     Open {
-        /// Its number: odd if the client opens it.
+        /// The number of the stream: odd if the client opens it.
         stream: u32,
-        /// Whether it is the last frame of its direction.
+        /// Whether the frame is the last of its direction.
         fin: bool,
-        /// Its headers.
+        /// The compressed headers.
         block: Bytes,
     },
     /// Confirms an opened stream.
     Reply {
         stream: u32,
-        /// Headers.
+        /// The compressed headers.
         block: Bytes,
     },
     /// Ends a stream in both directions.
     Reset {
         stream: u32,
-        /// The status: 1 protocol error, 3 refused, 5 cancelled.
+        /// The status code: 1 protocol error, 3 refused, 5 cancelled.
         status: u32,
     },
-    /// The peer returns it unchanged.
+    /// A ping with its number; the peer returns the number.
     Ping(u32),
-    /// No new streams are accepted.
+    /// The sender accepts no new streams.
     GoAway {
-        /// The last stream that was processed.
+        /// The number of the last processed stream.
         last: u32,
     },
     /// Further headers of a stream.
     Headers {
         stream: u32,
-        /// Whether this direction ends.
+        /// Whether the frame is the last of its direction.
         fin: bool,
-        /// Headers.
+        /// The compressed headers.
         block: Bytes,
     },
     /// Data of a stream.
     Data {
         stream: u32,
-        /// Whether this direction ends.
+        /// Whether the frame is the last of its direction.
         fin: bool,
         data: Bytes,
     },
-    /// A frame without meaning here (settings, windows).
+    /// A frame that this implementation ignores (settings, windows).
     Other,
 }
 
-/// Reads the head of a frame.
+/// Parses the header of a frame.
 ///
 /// # Errors
-/// Other versions, and control frames past the bound.
+/// A control frame of another version, or with a payload above the limit.
 pub fn parse_head(bytes: [u8; 8]) -> Result<Header, ProtocolError> {
     let first = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let length = u32::from_be_bytes([0, bytes[5], bytes[6], bytes[7]]) as usize;
@@ -119,10 +119,10 @@ pub fn parse_head(bytes: [u8; 8]) -> Result<Header, ProtocolError> {
     })
 }
 
-/// Reads the payload of a control frame.
+/// Parses the payload of a control frame.
 ///
 /// # Errors
-/// A payload that is too short for its kind.
+/// The payload is too short for its type.
 pub fn read_control(kind: u16, flags: u8, payload: &Bytes) -> Result<Frame, ProtocolError> {
     let number = |at: usize| {
         let bytes = payload
@@ -165,7 +165,7 @@ pub fn read_control(kind: u16, flags: u8, payload: &Bytes) -> Result<Frame, Prot
     })
 }
 
-/// The bytes of a frame. Data longer than a frame can be is not for one frame.
+/// The bytes of a frame. The caller splits data that exceeds the maximum length of a frame.
 pub fn encode(frame: &Frame) -> Vec<u8> {
     match frame {
         Frame::Open { stream, fin, block } => {
@@ -197,7 +197,7 @@ pub fn encode(frame: &Frame) -> Vec<u8> {
     }
 }
 
-/// The reply that takes a stream, without headers; `first` begins the compressed stream.
+/// The reply that accepts a stream, without headers; `first` starts the compressed stream of headers.
 pub(crate) fn reply(stream: u32, first: bool) -> Frame {
     Frame::Reply {
         stream,
@@ -213,7 +213,7 @@ fn control(kind: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Flags in the first byte, a length of 24 bits in the others.
+/// The flags in the first byte, and the length in the other 24 bits.
 fn length_word(flags: u8, length: usize) -> [u8; 4] {
     let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     [flags, length[1], length[2], length[3]]

@@ -1,7 +1,7 @@
-//! Header blocks: names and values, compressed as one stream per direction of a connection.
+//! Header blocks: names and values. All blocks of one direction of a connection are one compressed stream.
 //!
-//! A peer's blocks are inflated with the protocol's dictionary. Our own are few and nearly empty,
-//! so they are sent uncompressed, as stored blocks of the same format.
+//! The client's blocks are decompressed with the dictionary of the protocol. The server sends few and nearly
+//! empty blocks, so they are sent uncompressed, as stored blocks of deflate.
 
 use bytes::{Buf, Bytes};
 use flate2::{Decompress, FlushDecompress, Status};
@@ -9,7 +9,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::ProtocolError;
 use crate::limits::HEADERS_BYTES_MAX;
 
-/// The words at the start of the dictionary, each after its length in four bytes.
+/// The words at the start of the dictionary; each follows its length in four bytes.
 const WORDS: &str = "\
     options|head|post|put|delete|trace|accept|accept-charset|accept-encoding|accept-language|\
     accept-ranges|age|allow|authorization|cache-control|connection|content-base|\
@@ -20,7 +20,7 @@ const WORDS: &str = "\
     user-agent|vary|via|warning|www-authenticate|method|get|status|200 OK|version|HTTP/1.1|url|\
     public|set-cookie|keep-alive|origin";
 
-/// The dictionary after the words.
+/// The rest of the dictionary, after the words.
 const TAIL: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415\
     416417502504505203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad \
     Request401 Unauthorized403 Forbidden404 Not Found500 Internal Server Error501 Not \
@@ -29,10 +29,10 @@ const TAIL: &str = "100101201202205206300302303304305306307402405406407408409410
     application/xml,application/xhtml+xml,text/plain,text/javascript,publicprivatemax-age=gzip,\
     deflate,sdchcharset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
 
-/// The checksum by which a compressed stream names the dictionary.
+/// The checksum (Adler-32) with which a zlib header identifies the dictionary.
 const DICTIONARY_ID: u32 = 0xe3c6_a7c2;
 
-/// The bit of the compressed stream's head that says that it has a dictionary.
+/// The flag FDICT of a zlib header: the stream needs a dictionary.
 const HAS_DICTIONARY: u8 = 0x20;
 
 fn dictionary() -> Vec<u8> {
@@ -65,11 +65,11 @@ impl Default for Inflater {
 }
 
 impl Inflater {
-    /// Reads a block.
+    /// Decompresses and parses a block.
     ///
     /// # Errors
-    /// *Errors.* The block does not decompress, is too large, or is not a list of headers. The
-    /// connection cannot continue then.
+    /// *Errors.* The block cannot be decompressed, is too large, or is not a list of headers. The connection
+    /// cannot continue then.
     pub fn headers(&mut self, block: &[u8]) -> Result<Headers, ProtocolError> {
         let mut block = block;
         if !self.begun {
@@ -79,7 +79,7 @@ impl Inflater {
         parse(self.inflate(block)?.into())
     }
 
-    /// Reads the head of the compressed stream, and puts the dictionary in front if it has one.
+    /// Parses the zlib header of the stream, and adds the dictionary to the window if the header requires it.
     fn begin(&mut self, block: &mut &[u8]) -> Result<(), ProtocolError> {
         let error = ProtocolError::Headers;
         if block.len() < 2 {
@@ -96,7 +96,7 @@ impl Inflater {
         if block.len() < 4 || block.get_u32() != DICTIONARY_ID {
             return Err(error("another dictionary"));
         }
-        // The contents of a stored block stay in the window of later blocks.
+        // The decompressor keeps the content of a stored block in its window for later blocks.
         let dictionary = dictionary();
         self.inflate(&stored(&dictionary)).map(|_| ())
     }
@@ -147,7 +147,7 @@ fn parse(mut bytes: Bytes) -> Result<Headers, ProtocolError> {
     Ok(headers)
 }
 
-/// A block of headers in the form in which it is sent; `first` begins the stream of them.
+/// A block of headers as it is sent; `first` starts the compressed stream.
 pub fn block(headers: &[(&str, &str)], first: bool) -> Vec<u8> {
     let mut plain = Vec::new();
     let number = |bytes: &mut Vec<u8>, value: usize| {
@@ -161,10 +161,10 @@ pub fn block(headers: &[(&str, &str)], first: bool) -> Vec<u8> {
             plain.extend_from_slice(text.as_bytes());
         }
     }
-    // 78 01: deflate, a window of 32 KiB, no dictionary.
+    // The zlib header 78 01: deflate, a window of 32 KiB, no dictionary.
     let mut bytes = if first { vec![0x78, 0x01] } else { Vec::new() };
     bytes.extend(stored(&plain));
-    // An empty block marks all earlier data as complete.
+    // An empty stored block is a flush, after which the peer has all data before it.
     bytes.extend(stored(&[]));
     bytes
 }

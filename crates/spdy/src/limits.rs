@@ -1,22 +1,22 @@
-//! Every number that bounds a connection.
+//! The limits of a connection.
 
-/// Longest control frame: some headers.
+/// Maximum length of a control frame, in bytes; longer than the headers of any Kubernetes client.
 pub(crate) const CONTROL_BYTES_MAX: usize = 64 * 1024;
 
-/// Longest header block after decompression, in bytes.
+/// Maximum length of a header block after decompression, in bytes.
 pub(crate) const HEADERS_BYTES_MAX: usize = 64 * 1024;
 
-/// Data is passed on in parts of at most this size, however long a frame is.
+/// Maximum size of the parts in which received data is passed on; a frame may be longer.
 pub(crate) const CHUNK_BYTES_MAX: usize = 32 * 1024;
 
-/// Parts that may wait for the reader of a stream; then the connection waits.
+/// Maximum number of parts that wait for the reader of a stream; a full queue blocks the connection.
 pub(crate) const INCOMING_MAX: usize = 64;
 
-/// Frames that may wait to be sent; then their senders wait.
+/// Maximum number of frames that wait to be sent; a full queue blocks their senders.
 pub(crate) const OUTGOING_MAX: usize = 32;
 
-/// Streams that a client may have open for sending at once; a new one past that is refused.
+/// Maximum number of streams in which a client may still send; further streams are refused.
 pub(crate) const STREAMS_MAX: usize = 1024;
 
-/// Maximum number of new streams that wait to be accepted; then the connection waits.
+/// Maximum number of new streams that wait to be accepted; a full queue blocks the connection.
 pub(crate) const WAITING_STREAMS_MAX: usize = 64;

@@ -1,5 +1,4 @@
-//! A connection: reads frames and distributes their contents to streams, and sends the streams'
-//! data.
+//! A connection: reads frames, passes their contents to the streams, and sends the data of the streams.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
@@ -27,11 +26,11 @@ pub struct Stream {
     outgoing: mpsc::Sender<Frame>,
 }
 
-/// The half of a stream that is read.
+/// The reading half of a stream.
 #[derive(Debug)]
 pub struct StreamReader(mpsc::Receiver<Bytes>);
 
-/// The half of a stream that is written.
+/// The writing half of a stream.
 #[derive(Clone, Debug)]
 pub struct StreamWriter {
     id: u32,
@@ -39,7 +38,7 @@ pub struct StreamWriter {
 }
 
 impl Stream {
-    /// Its number; numbers of a client's streams are odd and increase.
+    /// The number of the stream; streams of a client have odd, increasing numbers.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -50,7 +49,7 @@ impl Stream {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The reading and the writing half, for different tasks.
+    /// Splits the stream into its halves, for two tasks.
     pub fn split(self) -> (StreamReader, StreamWriter) {
         let writer = StreamWriter {
             id: self.id,
@@ -61,14 +60,14 @@ impl Stream {
 }
 
 impl StreamReader {
-    /// The next data; `None` if the client has finished or closed the stream, or is gone.
+    /// The next data; `None` if the client has finished or reset the stream, or if the connection is closed.
     pub async fn read(&mut self) -> Option<Bytes> {
         self.0.recv().await
     }
 }
 
 impl StreamWriter {
-    /// Sends data. Returns whether the connection is still there; a client may have stopped reading all the same.
+    /// Sends data. Returns whether the connection is open; the client may nevertheless have stopped reading.
     pub async fn write(&self, data: Bytes) -> bool {
         self.send(data, false).await
     }
@@ -97,9 +96,9 @@ impl StreamWriter {
     }
 }
 
-/// Serves a connection: returns the streams that the client opens, and the future that does the
-/// work. It ends with the connection, or when no one accepts streams and all accepted ones are
-/// dropped. The end of the connection comes after all data that the client has sent.
+/// Serves a connection: returns the streams that the client opens, and the future that does the work. The
+/// future ends with the connection, or when the caller has dropped the receiver of streams and all accepted
+/// streams. All data of the client is delivered before the end of the connection.
 pub fn serve<I>(
     connection: I,
 ) -> (
@@ -124,7 +123,7 @@ where
         let mut sending = std::pin::pin!(send(writer, frames));
         tokio::select! {
             done = incoming.run() => {
-                // The streams' data is sent as long as they exist.
+                // Existing streams may still send after the client has closed its side.
                 sending.await?;
                 done
             }
@@ -134,8 +133,8 @@ where
     (streams, work)
 }
 
-/// Sends the frames. After an error they are thrown away until the end: a client that no longer reads may have sent
-/// something before, and that must not wait for its answer.
+/// Sends the frames. After an error, further frames are discarded until all senders are dropped: a client
+/// that no longer reads may have sent data before, and its delivery must not wait for the sender.
 async fn send<W>(writer: W, mut frames: mpsc::Receiver<Frame>) -> Result<(), Error>
 where
     W: AsyncWrite + Unpin,
@@ -160,20 +159,20 @@ where
     writer.shutdown().await
 }
 
-/// The client's frames.
+/// The receiving side of a connection.
 struct Incoming<R> {
     reader: BufReader<R>,
     inflater: Inflater,
     opened: mpsc::Sender<Stream>,
     outgoing: mpsc::Sender<Frame>,
-    /// Those in which the client may still send.
+    /// The streams in which the client may still send.
     streams: BTreeMap<u32, mpsc::Sender<Bytes>>,
-    /// The newest stream.
+    /// The number of the newest stream.
     last: u32,
 }
 
 impl<R: AsyncRead + Unpin> Incoming<R> {
-    /// Reads until the client ends the connection, or says something that it may not.
+    /// Reads frames until the client closes the connection or violates the protocol.
     async fn run(mut self) -> Result<(), Error> {
         loop {
             let mut head = [0; 8];
@@ -202,7 +201,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         }
     }
 
-    /// Passes data on in parts, so that no frame is ever held as a whole.
+    /// Passes data on in parts, so that no frame is ever in memory as a whole.
     async fn data(&mut self, stream: u32, fin: bool, length: usize) -> Result<(), Error> {
         let to = self.streams.get(&stream).cloned();
         let mut left = length;
@@ -210,7 +209,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             let mut part = BytesMut::zeroed(left.min(CHUNK_BYTES_MAX));
             self.reader.read_exact(&mut part).await?;
             left -= part.len();
-            // A stream that has ended for this side has no reader.
+            // A stream that the server has closed has no reader.
             if let Some(to) = &to
                 && to.send(part.freeze()).await.is_err()
             {
@@ -229,7 +228,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
                 let headers = self.inflater.headers(&block).map_err(invalid)?;
                 self.open(stream, fin, headers).await?;
             }
-            // Even unused headers are part of the compressed stream.
+            // Ignored headers must be decompressed too, because later blocks refer to them.
             Frame::Reply { block, .. } => {
                 self.inflater.headers(&block).map_err(invalid)?;
             }

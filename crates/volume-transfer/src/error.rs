@@ -46,7 +46,7 @@ impl TransferError {
         move |source| Self::Io { step, source }
     }
 
-    /// Whether an error of the kernel with one of these kinds is among the causes.
+    /// Whether one of the causes is an error of the kernel with one of these kinds.
     pub fn has_kind(&self, kinds: &[io::ErrorKind]) -> bool {
         let mut cause: Option<&dyn Error> = Some(self);
         while let Some(error) = cause {

@@ -1,10 +1,10 @@
-//! The part of a node that moves volumes: the directories by the provisioner's storage, the data in parts
-//! of a stream. Volumes of the class `local` are an archive of their files, those of `local-cow` are
-//! streams of btrfs.
+//! The part of a node that moves volumes: the storage provides the directories, and the data is a stream of
+//! parts. Volumes of the class `local` are an archive of their files, those of `local-cow` are streams of
+//! btrfs.
 //!
-//! The archive has a checksum of each file and one of the list of all entries, a stream of btrfs one of
-//! each command and an end, so that a copy is complete only if every byte arrived. A stream belongs to
-//! one attempt: another attempt starts again.
+//! The archive has a checksum of each file and a checksum of the list of all entries; a stream of btrfs has a
+//! checksum of each command and an end command. So a copy is complete only if every byte arrived. A stream
+//! belongs to one attempt: the next attempt starts from the beginning.
 
 mod error;
 mod receiving;
@@ -32,14 +32,14 @@ use volume_storage::{CopyLocation, MovedVolume, Storage, StorageError};
 use receiving::{Destination, Receiving, StreamOutcome};
 use sending::{Sending, Source};
 
-/// The moves of one node.
+/// The moves of volumes to and from one node.
 #[derive(Clone, Debug)]
 pub struct NodeMoves {
     storage: Storage,
     streams: Arc<Mutex<Streams>>,
 }
 
-/// The open streams by volume. One step is carried out at a time.
+/// The open streams by volume. Steps run one at a time.
 #[derive(Debug, Default)]
 struct Streams {
     sending: BTreeMap<String, Sending>,
@@ -62,7 +62,6 @@ impl VolumeMoves for NodeMoves {
 }
 
 impl NodeMoves {
-    /// The moves to and from this storage.
     pub fn new(storage: Storage) -> Self {
         Self {
             storage,
@@ -167,7 +166,7 @@ impl NodeMoves {
         let path = match (outcome, extent) {
             (StreamOutcome::Impossible(text), _) => return Ok(CopyReceipt::Impossible(text)),
             (StreamOutcome::OtherBase(text), _) => {
-                // The next attempt copies everything.
+                // The next attempt then copies all data.
                 done(storage.forget_first_copy(of).await)?;
                 return Err(conflict(&text));
             }
@@ -182,7 +181,7 @@ impl NodeMoves {
 }
 
 impl Streams {
-    /// Whether a part is the first one of a stream that is sent; that of another attempt is closed.
+    /// Whether a part is the first part of a new stream to send; closes the stream of another attempt.
     async fn begins_sending(&mut self, volume: &str, position: &Position<'_>) -> StepResult<bool> {
         let open = self.sending.get(volume);
         if open.is_some_and(|open| open.attempt() == position.attempt) {
@@ -195,7 +194,7 @@ impl Streams {
         Ok(true)
     }
 
-    /// The same for a stream that is received.
+    /// Whether a part is the first part of a new stream to receive; closes the stream of another attempt.
     async fn begins_receiving(
         &mut self,
         volume: &str,
@@ -212,7 +211,7 @@ impl Streams {
         Ok(true)
     }
 
-    /// Takes a part of the stream that is received. `None`: another part follows.
+    /// Receives a part of a stream. `None`: another part follows.
     async fn take_part(
         &mut self,
         volume: &str,
@@ -230,7 +229,7 @@ impl Streams {
                 Ok(None)
             }
             Ok(()) => open.finish().await.map(Some),
-            // The task has ended early: its own error says why.
+            // The task has ended early: its error is the reason.
             Err(status) => match open.finish().await? {
                 StreamOutcome::Files | StreamOutcome::Snapshot(_) => Err(status),
                 other => Ok(Some(other)),
@@ -238,7 +237,7 @@ impl Streams {
         }
     }
 
-    /// The next part of the stream that is sent from a volume.
+    /// The next part of the stream to send from a volume.
     async fn next_part(&mut self, volume: &str, offset: u64) -> StepResult<Bytes> {
         let Some(open) = self.sending.get_mut(volume) else {
             return Err(conflict("the stream is closed"));
@@ -252,7 +251,7 @@ impl Streams {
         }
     }
 
-    /// Ends the streams of a volume; when this returns, nothing reads or writes its files.
+    /// Closes the streams of a volume; afterwards no task reads or writes its files.
     async fn close(&mut self, volume: &str) {
         if let Some(sending) = self.sending.remove(volume) {
             sending.close().await;
@@ -263,7 +262,7 @@ impl Streams {
     }
 }
 
-/// The directory for a stream, or the answer if there is none to receive.
+/// The directory for a received stream, or the response if there is nothing to receive.
 fn begun(begun: Result<CopyLocation, StorageError>) -> StepResult<Result<PathBuf, CopyReceipt>> {
     if let Err(error @ StorageError::DiskFull { .. }) = &begun {
         return Ok(Err(CopyReceipt::Impossible(chain(error))));

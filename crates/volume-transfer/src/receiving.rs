@@ -1,4 +1,4 @@
-//! The files of a stream in a directory that no pod knows.
+//! Receives a stream into a directory that no pod uses.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,7 +18,7 @@ use super::error::TransferError;
 use super::sending::ROOT;
 use super::{StepResult, conflict, internal};
 
-/// A stream of one attempt.
+/// The received stream of one attempt.
 #[derive(Debug)]
 pub(super) struct Receiving {
     attempt: String,
@@ -27,7 +27,7 @@ pub(super) struct Receiving {
     task: BlockingTask<StreamOutcome, TransferError>,
 }
 
-/// The place of a stream.
+/// The destination of a received stream.
 #[derive(Debug)]
 pub(super) enum Destination {
     /// An empty directory for files.
@@ -36,16 +36,16 @@ pub(super) enum Destination {
     Stream(PathBuf, Option<FirstCopy>),
 }
 
-/// The end of a stream.
+/// The result of a received stream.
 #[derive(Debug)]
 pub(super) enum StreamOutcome {
     /// The files are complete.
     Files,
-    /// The snapshot is complete; its identity.
+    /// The snapshot is complete, with this identity.
     Snapshot(Uuid),
-    /// The stream does not belong to the first copy; the reason.
+    /// The stream is the difference to another snapshot than the first copy; the reason.
     OtherBase(String),
-    /// The data cannot be stored here at all; the reason.
+    /// The data cannot be stored on this file system; the reason.
     Impossible(String),
 }
 
@@ -68,9 +68,9 @@ impl Receiving {
         &self.attempt
     }
 
-    /// Takes the next part.
+    /// Passes the next part to the task that writes.
     ///
-    /// *Errors.* It is not the next one, or the task has ended.
+    /// *Errors.* The part is not the next part, or the task has ended.
     pub(super) async fn take(&mut self, offset: u64, part: Bytes) -> StepResult<()> {
         if offset != self.taken {
             return Err(conflict("parts are taken in their order, once"));
@@ -83,7 +83,7 @@ impl Receiving {
         sent.map_err(|_| internal("the stream does not continue"))
     }
 
-    /// Waits for the last file.
+    /// Waits until the last file is written.
     pub(super) async fn finish(self) -> StepResult<StreamOutcome> {
         drop(self.parts);
         match self.task.await {
@@ -118,7 +118,7 @@ fn receive(parts: Receiver<Bytes>, to: PathBuf) -> Result<(), TransferError> {
     };
     let broken = "the copy of the volume was truncated or changed";
     file_archive::read_stream(&mut stream, broken, &mut |item| tree.put(item))?;
-    // The zeros at the end of an archive.
+    // Reads the zeros at the end of an archive.
     let end = io::copy(&mut stream, &mut io::sink());
     end.map_err(TransferError::at("read the end of the copy"))?;
     tree.finish()
@@ -150,7 +150,7 @@ fn receive_snapshot(
     }
 }
 
-/// The parts as bytes.
+/// The received parts as one stream of bytes.
 struct Stream {
     parts: Receiver<Bytes>,
     part: Bytes,
@@ -170,15 +170,16 @@ impl Read for Stream {
     }
 }
 
-/// The tree of a volume.
+/// The restored tree of a volume.
 struct Tree {
     root: PathBuf,
-    /// The directories that were made, and the root. Nothing is put anywhere else, as below a symbolic link
-    /// that leads out of the volume: a node that was taken over must not write files of another node.
+    /// The root, and the directories that this stream created. Files are written only into these: a symbolic
+    /// link may lead out of the volume, and a node under the control of an attacker must not write files of
+    /// another node.
     directories: BTreeSet<PathBuf>,
-    /// Files with content, which links may lead to.
+    /// Regular files, which hard links may refer to.
     files: BTreeSet<PathBuf>,
-    /// The times of directories, which the files in them change.
+    /// The modification times of directories, set at the end because new entries change them.
     times: Vec<(PathBuf, (i64, i64))>,
 }
 

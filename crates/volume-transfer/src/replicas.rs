@@ -1,5 +1,5 @@
-//! The steps of a volume with a replica on another node: its snapshots are sent and received as those of a
-//! move are. The id of a step is the epoch of its record.
+//! The steps for a volume with a copy on another node: snapshots are sent and received as for a move. The id
+//! of a step is the epoch of its record.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::receiving::{Destination, Receiving, StreamOutcome};
 use super::sending::{Sending, Source};
 use super::{NodeMoves, StepResult, Streams, bad, begun, conflict, done, json, number, position};
 
-/// The names of these steps start with this.
+/// The prefix of the names of these steps.
 pub(super) const PREFIX: &str = "replica-";
 
 impl NodeMoves {
@@ -114,7 +114,7 @@ impl NodeMoves {
             }
             StreamOutcome::Impossible(text) => Ok(CopyReceipt::Impossible(text)),
             StreamOutcome::OtherBase(text) => {
-                // The next copy has another base, or none.
+                // The next copy has another base snapshot, or none.
                 if let Some(base) = copy.base {
                     done(self.storage.forget_copy(of, base).await)?;
                 }
@@ -149,7 +149,7 @@ fn copy(step: &MoveStep) -> StepResult<CopyOf> {
     })
 }
 
-/// The snapshot that both nodes have. Servers of an earlier version name none.
+/// The snapshot that both nodes have. Servers of an earlier version name no snapshot.
 fn common(step: &MoveStep) -> StepResult<Option<CommonSnapshot>> {
     let text = |name: &str| step.parameter(name).map(str::to_owned);
     let (time, here, there) = (time(step, "common")?, text("here"), text("there"));

@@ -1,4 +1,4 @@
-//! The files of a detached directory, or a snapshot, as a stream.
+//! Sends the files of a detached directory, or a snapshot, as a stream.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use volume_storage::Snapshots;
 use super::error::TransferError;
 use super::{StepResult, conflict, internal};
 
-/// Size of a part in bytes; a request to the API server may have 3 MiB.
+/// Size of a part in bytes; the maximum size of a request to the API server is 3 MiB.
 const PART_BYTES: usize = 1 << 20;
 /// The path of the volume in the archive.
 pub(super) const ROOT: &str = "volume";
@@ -29,13 +29,13 @@ pub(super) enum Source {
     Snapshots(Snapshots),
 }
 
-/// A stream of one attempt.
+/// The sent stream of one attempt.
 #[derive(Debug)]
 pub(super) struct Sending {
     attempt: String,
     sent: u64,
     parts: Receiver<Bytes>,
-    /// The task that produces the parts; `None` after its result was taken.
+    /// The task that produces the parts; `None` after its result was returned.
     task: Option<BlockingTask<(), TransferError>>,
 }
 
@@ -58,9 +58,9 @@ impl Sending {
         &self.attempt
     }
 
-    /// The next part; it is empty at the end of the stream.
+    /// The next part; empty at the end of the stream.
     ///
-    /// *Errors.* Invalid for files that cannot be sent at all.
+    /// *Errors.* Invalid if the files cannot be sent in any attempt.
     pub(super) async fn next(&mut self, offset: u64) -> StepResult<Bytes> {
         if offset != self.sent {
             return Err(conflict("parts are read in their order, once"));
@@ -89,7 +89,7 @@ impl Sending {
 
 fn status(error: &TransferError) -> Box<Status> {
     let text = chain(error);
-    // The kernel cannot name files whose path is longer than a path can be.
+    // Paths longer than PATH_MAX have no name in the kernel's interface.
     use io::ErrorKind::{InvalidFilename, Unsupported};
     match error.has_kind(&[Unsupported, InvalidFilename]) {
         true => Box::new(Status::new(StatusReason::Invalid, text)),
@@ -109,11 +109,11 @@ fn send(from: &Path, sender: Sender<Bytes>) -> Result<(), TransferError> {
     flushed.map_err(TransferError::at("forward the end of the files"))
 }
 
-/// The kernel writes into a pipe, whose reader makes the parts.
+/// Copies the kernel's stream from a pipe into parts.
 fn send_snapshots(snapshots: &Snapshots, sender: Sender<Bytes>) -> Result<(), TransferError> {
     let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
     let (from, to) = pipe.map_err(TransferError::at("create a pipe"))?;
-    // Fewer switches between the two threads.
+    // A larger pipe needs fewer switches between the two threads.
     rustix::pipe::fcntl_setpipe_size(&to, PART_BYTES).ok();
     std::thread::scope(|scope| {
         let kernel =
@@ -122,10 +122,10 @@ fn send_snapshots(snapshots: &Snapshots, sender: Sender<Bytes>) -> Result<(), Tr
             sender,
             part: Vec::with_capacity(PART_BYTES),
         };
-        // The pipe is closed when the copy ends, and the kernel stops.
+        // The pipe closes when the copy ends, which stops the kernel's stream.
         let copied = io::copy(&mut File::from(from), &mut parts);
         let sent = kernel.join().map_err(|_| TransferError::SenderPanicked)?;
-        // A reader that has gone is the cause of an error of the sender.
+        // If the receiver of the parts is dropped, the kernel's error is only a consequence.
         copied.map_err(TransferError::at("forward the stream of the snapshot"))?;
         let snapshot = snapshots.snapshot.display();
         sent.map_err(TransferError::at(format!("send {snapshot}")))?;
@@ -134,7 +134,7 @@ fn send_snapshots(snapshots: &Snapshots, sender: Sender<Bytes>) -> Result<(), Tr
     })
 }
 
-/// Bytes to parts.
+/// Collects bytes into parts.
 struct Parts {
     sender: Sender<Bytes>,
     part: Vec<u8>,

@@ -12,13 +12,13 @@ use anyhow::{Context, Result};
 
 use crate::setup::quiet;
 
-/// The directory below the tools that contains only the program.
+/// The directory below the tools; it contains only the program.
 const DIRECTORY: &str = "old-nslookup";
 
 /// The options added to an empty configuration, without `FEATURE_NSLOOKUP_BIG`, the newer program.
 const CHOSEN: [&str; 3] = ["NSLOOKUP", "FEATURE_IPV6", "STATIC"];
 
-/// Builds the program where it is missing.
+/// Builds the program, unless it exists.
 pub fn install_nslookup(tools: &Path) -> Result<()> {
     let directory = tools.join(DIRECTORY);
     if directory.join("nslookup").is_file() {

@@ -51,8 +51,8 @@ pub fn run_to_end(mut command: Command, arguments: &[&str]) -> Result<()> {
 /// The number of output lines that the error of a failed program repeats.
 const LAST_LINES: usize = 60;
 
-/// Runs a cargo, and fails if it does, with the last lines of its output in the error: whatever runs beside it, its end
-/// stands at the end of the whole.
+/// Runs cargo; the error of a failure ends with the last lines of the output: steps run concurrently, and the
+/// reason must be at the end of the whole output.
 pub fn run_to_end_with_last_lines(mut command: Command, arguments: &[&str]) -> Result<()> {
     let (output, input) = std::io::pipe().context("make a pipe")?;
     command
@@ -60,7 +60,7 @@ pub fn run_to_end_with_last_lines(mut command: Command, arguments: &[&str]) -> R
         .stdout(input.try_clone().context("copy the pipe")?)
         .stderr(input);
     let mut running = command.spawn().context("start cargo")?;
-    // The pipe ends when no process has its other end.
+    // Closes this process's write end, so that the pipe ends with the child.
     drop(command);
     let mut last = VecDeque::new();
     for line in BufReader::new(output).split(b'\n') {
@@ -84,9 +84,8 @@ pub fn run_to_end_with_last_lines(mut command: Command, arguments: &[&str]) -> R
     Ok(())
 }
 
-/// The cargo that runs this program, with a clean environment: the variables that it sets for the
-/// package of a program would change build scripts (`ring`), and rebuild their dependents at each
-/// switch between xtask and cargo.
+/// A cargo command with a clean environment: cargo sets variables for the package of this program, which
+/// would change build scripts (`ring`) and rebuild their dependents at each switch between xtask and cargo.
 pub fn command(root: &Path) -> Command {
     in_clean_environment(Command::new(program()), root)
 }
@@ -105,8 +104,8 @@ fn in_clean_environment(mut command: Command, root: &Path) -> Command {
     command
 }
 
-/// Whether a variable describes the package of the program that cargo runs (The Cargo Book,
-/// environment variables that Cargo sets for crates).
+/// Whether cargo sets the variable for the package of a running program (The Cargo Book, environment
+/// variables that Cargo sets for crates).
 fn is_of_the_package(name: &str) -> bool {
     name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::{cargo, setup};
 
-/// Pinned, so that the checks of one commit are always the same.
+/// Pinned, so that the checks of a commit do not change.
 const VERSION: &str = "0.20.2";
 
-/// Settings of the build of cargo-deny, which takes longer than all of its checks.
+/// Settings for a fast build of cargo-deny, which takes longer than its checks.
 const SOON: [(&str, &str); 3] = [
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
@@ -20,7 +20,6 @@ const SOON: [(&str, &str); 3] = [
 /// The checks that need no network. Those of `advisories` need a database that cargo-deny clones with git.
 const OFFLINE: [&str; 3] = ["bans", "licenses", "sources"];
 
-/// The arguments of the chore.
 #[derive(Default, clap::Args)]
 pub struct Deny {
     /// Also look for known vulnerabilities and for yanked and unmaintained packages, which needs the internet
@@ -28,10 +27,10 @@ pub struct Deny {
     pub advisories: bool,
 }
 
-/// Installs cargo-deny beside the tools of the tests, and runs the checks.
+/// Installs cargo-deny into the directory of the tools, and runs the checks.
 ///
 /// # Errors
-/// cargo-deny cannot be installed, or finds something.
+/// cargo-deny cannot be installed, or reports an error.
 pub fn run(root: &Path, options: &Deny) -> Result<()> {
     let directory = setup::tools(root).join(format!("cargo-deny-{VERSION}"));
     let program = directory.join("bin/cargo-deny");

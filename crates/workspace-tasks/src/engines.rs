@@ -1,6 +1,8 @@
-//! The end-to-end tests on the two engines of the store: those that run on etcd, too, and those that cannot.
+//! The end-to-end tests on the two engines of the store: the tests that also run on etcd, and those that
+//! cannot.
 //!
-//! A name is a file or a folder of `crates/end-to-end/tests`, one file in a folder, or one test in a file.
+//! A name in the lists is a file or a folder of `crates/end-to-end/tests`, a file in a folder, or a test in a
+//! file.
 
 use std::process::Command;
 
@@ -101,12 +103,12 @@ const EMBEDDED_ONLY: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// A choice of end-to-end tests.
+/// A selection of the end-to-end tests on etcd.
 #[derive(Clone, Copy, Debug)]
 pub enum Choice {
-    /// The core.
+    /// The tests of the list `CORE`.
     Core,
-    /// Everything that can run on etcd.
+    /// All tests that can run on etcd.
     All,
 }
 
@@ -121,7 +123,7 @@ impl Choice {
         }
     }
 
-    /// The arguments of the tests' own program, which looks for parts of names.
+    /// The arguments of the test program, which selects by parts of names.
     pub fn arguments(self) -> Vec<String> {
         let chosen: &[&str] = match self {
             Self::Core => CORE,
@@ -138,7 +140,7 @@ impl Choice {
     }
 }
 
-/// Runs a command whose tests have their servers on etcd.
+/// Runs a command with the environment in which the tests' servers use etcd.
 pub fn on_etcd(mut command: Command) -> Result<()> {
     let status = command.env(VARIABLE, "etcd").status()?;
     ensure!(status.success(), "the tests on etcd ended with {status}");

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: feeds decoders with inputs that were made from good ones.
+//! `cargo xtask fuzz`: runs decoders on mutated valid inputs.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,14 +17,14 @@ pub struct Fuzz {
     arguments: Vec<String>,
 }
 
-/// Runs the wanted targets, as many at once as there are processors. Arithmetic is checked for overflows, as in each debug
-/// build.
+/// Runs the requested targets, as many concurrently as there are processors. Arithmetic is checked for
+/// overflow, as in each debug build.
 pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
     cargo::run(root, &["build", "--quiet", "--package", "fuzzing"])?;
     start(root, "debug/fuzzing", &wanted.arguments)
 }
 
-/// Runs all targets, each for so long: the build of the tests has the program.
+/// Runs all targets, each for this time; the program was built with the tests.
 pub fn run_with_tests(root: &Path, seconds: u64) -> Result<()> {
     let build = [
         "test",

@@ -27,7 +27,7 @@ const TREE: &str = "tree --locked --prefix none --edges normal --package mainsta
 /// Starts of the names of files that contain a licence.
 const LICENCE_FILES: [&str; 4] = ["LICENSE", "LICENCE", "COPYING", "UNLICENSE"];
 
-/// Sources of others in a package, which have licences of their own.
+/// Third-party sources in a package, which have separate licences.
 const INCLUDED: [(&str, &[&str]); 2] = [
     ("libmimalloc-sys", &["c_src/mimalloc/v2/LICENSE"]),
     (
@@ -68,16 +68,16 @@ fn text(root: &Path) -> Result<String> {
 struct Package {
     name: String,
     version: String,
-    /// The address of the sources.
+    /// The URL of the sources.
     repository: String,
-    /// The expression of SPDX in the manifest.
+    /// The SPDX expression in the manifest.
     licence: String,
     authors: String,
     directory: PathBuf,
 }
 
 impl Package {
-    /// The licences under which the program contains this package: one, unless the package demands several.
+    /// The licences under which the program contains this package: one, unless the package requires several.
     fn choose(&self, accepted: &[Licensee]) -> Result<Vec<String>> {
         let Self { name, licence, .. } = self;
         let expression = Expression::parse_mode(licence, ParseMode::LAX)

@@ -107,7 +107,7 @@ fn run(arguments: Arguments) -> Result<()> {
     }
 }
 
-/// The checkout that this program was built from.
+/// The checkout from which this program was built.
 fn workspace_root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).map(PathBuf::from).unwrap_or(here)

@@ -1,4 +1,4 @@
-//! `cargo xtask model-check`: builds the model checker for speed and explores worlds.
+//! `cargo xtask model-check`: builds the model checker with optimisation and explores worlds.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub struct ModelCheck {
     arguments: Vec<String>,
 }
 
-/// Explores the worlds that are wanted.
+/// Explores the requested worlds.
 pub fn run(root: &Path, wanted: &ModelCheck) -> Result<()> {
     let mut arguments = vec!["run", "--quiet", "--release", "--package=model-check", "--"];
     arguments.extend(wanted.arguments.iter().map(String::as_str));

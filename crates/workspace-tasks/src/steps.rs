@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask test`, in the order in which a failure is cheapest to find.
+//! The steps of `cargo xtask test`, the cheapest first.
 
 use std::num::NonZero;
 use std::panic::resume_unwind;
@@ -17,7 +17,7 @@ use crate::{cargo, deny, fuzz, protocols, setup, tables, tidy};
 /// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 1;
 
-/// Runs everything, or everything that needs no root and no installed tools.
+/// Runs all tests, or all tests that need no root and no installed tools.
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("format", || cargo::run(root, &["fmt", "--all", "--check"]))?;
     step("tables", || tables::check_if_published(root))?;
@@ -27,7 +27,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         steps.push(Step::new("tidy", || tidy::run(root)));
         steps.push(Step::new("deny", || deny::run(root, &Deny::default())));
         side_by_side(steps)?;
-        // The syncs of the tests would wait for what the build has left in memory.
+        // The first sync of a test would otherwise wait for the files of the build.
         step("sync", || setup::quiet(&mut Command::new("sync")))?;
         return side_by_side(all_tests(root));
     }
@@ -54,7 +54,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     })
 }
 
-/// Runs all end-to-end tests whose servers can have their store in an etcd.
+/// Runs all end-to-end tests whose servers can use etcd.
 pub fn test_on_etcd(root: &Path) -> Result<()> {
     side_by_side(preparation(root))?;
     step("end to end on etcd", || {
@@ -62,7 +62,7 @@ pub fn test_on_etcd(root: &Path) -> Result<()> {
     })
 }
 
-/// A part of the whole that runs beside others.
+/// A step that runs concurrently with others.
 struct Step<'a> {
     name: &'a str,
     run: Box<dyn FnOnce() -> Result<()> + Send + 'a>,
@@ -75,7 +75,7 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Runs the steps at once, and waits for the end of each, also after a failure.
+/// Runs the steps concurrently, and waits for the end of each, also after a failure.
 fn side_by_side(steps: Vec<Step<'_>>) -> Result<()> {
     thread::scope(|scope| {
         let running: Vec<_> = steps
@@ -90,7 +90,7 @@ fn side_by_side(steps: Vec<Step<'_>>) -> Result<()> {
     })
 }
 
-/// Installs the tools beside the builds, for it waits for the network most of its time.
+/// Installs the tools concurrently with the builds, because most of the installation waits for the network.
 fn preparation(root: &Path) -> Vec<Step<'_>> {
     vec![
         Step::new("setup", || setup::run(root)),
@@ -124,8 +124,8 @@ fn build_tests(root: &Path) -> Result<()> {
     cargo::run(root, &build)
 }
 
-/// Builds the release programs that end-to-end tests start. Each is built alone, because the features of libraries are
-/// those of the selected packages together.
+/// Builds the release programs that the end-to-end tests start. Each is built alone, because cargo unites the
+/// features that all selected packages need.
 fn build_programs(root: &Path) -> Result<()> {
     for package in RELEASE_PROGRAMS {
         cargo::run(
@@ -152,7 +152,8 @@ const KERNEL: &[&str] = &[
     "volume-storage",
 ];
 
-/// Nextest's option for so many tests at once on each processor, all groups of `.config/nextest.toml` together.
+/// Nextest's option for this number of concurrent tests on each processor, for all groups of
+/// `.config/nextest.toml` together.
 fn threads(per_processor: usize) -> String {
     let processors = available_parallelism().map_or(1, NonZero::get);
     format!("--test-threads={}", per_processor * processors)
@@ -161,9 +162,9 @@ fn threads(per_processor: usize) -> String {
 /// Nextest's expression for the tests that only compute: those of the group of this name in `.config/nextest.toml`.
 const COMPUTING: &str = "package(cluster-simulation) or package(model-check)";
 
-/// Everything that was built: it runs side by side, because most tests wait for most of their time. Tests that only
-/// compute have a low priority; the fuzz targets follow them. All packages are selected, because the selection decides
-/// on the features of libraries: each library is built once.
+/// All built tests, run concurrently, because most tests mostly wait. Tests that only compute have a low
+/// priority; the fuzz targets follow them. All packages are selected, because the selection determines the
+/// features of libraries: each library is built once.
 fn all_tests(root: &Path) -> Vec<Step<'_>> {
     let mut steps = vec![
         Step::new("tests", || {
@@ -187,11 +188,12 @@ fn all_tests(root: &Path) -> Vec<Step<'_>> {
     steps
 }
 
-/// Runs end-to-end tests with servers on etcd, `threads` of them at once if nextest is there.
+/// Runs end-to-end tests with servers on etcd; `threads` applies if nextest is installed.
 fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
     let mut command = cargo::command(root);
     if has_nextest(root) {
-        // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
+        // The whole workspace, as in the run of all tests, because the selection determines the features of
+        // libraries.
         command.args(NEXTEST);
         command.args(["--workspace", threads, "--filterset", &choice.filter()]);
     } else {
@@ -206,7 +208,8 @@ fn run_on_etcd(root: &Path, choice: Choice, threads: &str) -> Result<()> {
 /// Runs the tests that need neither root nor installed tools.
 fn run_plain_tests(root: &Path) -> Result<()> {
     if has_nextest(root) {
-        // The whole workspace, as in the run of all tests: the selection decides on the features of libraries.
+        // The whole workspace, as in the run of all tests, because the selection determines the features of
+        // libraries.
         run_with_nextest(root, &["--workspace", "--filterset", &plain_tests()])?;
         let is_plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
         for (_, test) in TEST_PROGRAMS.iter().filter(is_plain) {
@@ -238,14 +241,14 @@ fn plain_tests() -> String {
     )
 }
 
-/// Runs a test that is a program of its own.
+/// Runs a test with its own harness.
 fn run_test_program(root: &Path, test: &str) -> Result<()> {
     let command = cargo::command(root);
     let arguments = ["test", "--workspace", "--test", test];
     cargo::run_to_end_with_last_lines(command, &arguments)
 }
 
-/// The start of each command of nextest.
+/// The first words of each nextest command.
 const NEXTEST: &[&str] = &["nextest", "run", "--no-fail-fast"];
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
@@ -253,15 +256,15 @@ fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
     cargo::run(root, &[NEXTEST, selection].concat())
 }
 
-/// Runs the selected tests, programs among them, with cargo's own runner.
+/// Runs the selected tests, including those with their own harness, with cargo's test runner.
 fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
     let test = ["test", "--no-fail-fast"];
     let serial = ["--", "--test-threads=1"];
     cargo::run(root, &[&test, selection, &serial].concat())
 }
 
-/// Nextest's expression for everything but the tests that are programs of their own, and the test of the checkout's
-/// order, which was a step before.
+/// Nextest's expression for all tests except those with their own harness, and the test of the order of the
+/// checkout, which was a previous step.
 fn remaining_tests() -> String {
     let names = TEST_PROGRAMS
         .iter()

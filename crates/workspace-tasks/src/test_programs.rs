@@ -1,5 +1,5 @@
-//! The tests that are programs of their own.
+//! The tests with their own harness.
 
-/// Packages with their tests without the usual harness: they are run one by one. Tidy checks that none is
-/// missing here.
+/// Packages with their tests without the usual harness, which are run one at a time. `cargo xtask tidy`
+/// checks that the list is complete.
 pub const TEST_PROGRAMS: &[(&str, &str)] = &[("mvcc-store", "crash"), ("node-agent", "agent")];

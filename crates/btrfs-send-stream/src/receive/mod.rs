@@ -1,8 +1,8 @@
-//! Streams to files.
+//! Writes the files of a stream.
 //!
-//! No path of a stream is given to the kernel as a whole: the directory above an entry is opened below
-//! the root without following links, and the entry is changed by its name in it. A link in the tree
-//! leads nowhere, whatever its target is.
+//! The kernel never resolves a whole path of a stream: the parent directory of an entry is opened below the
+//! root without following symbolic links, and the entry is changed by its name in that directory. A symbolic
+//! link in the tree is therefore never followed, whatever its target is.
 
 #[cfg(test)]
 mod tests;
@@ -26,36 +26,36 @@ use crate::reader::{Reader, StreamError};
 /// The permission bits of a mode.
 const PERMISSIONS: u32 = 0o7777;
 
-/// The snapshot that a stream is the difference to.
+/// The snapshot to which a stream is the difference.
 #[derive(Debug)]
 pub struct Base {
-    /// Its identity in the stream.
+    /// The UUID of the snapshot in streams.
     pub snapshot: Uuid,
-    /// The open directory of its files.
+    /// The directory with its files.
     pub directory: File,
 }
 
 /// The reason why a stream cannot be received.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The stream is malformed or was cut off.
+    /// The stream is malformed or truncated.
     #[error(transparent)]
     Stream(#[from] StreamError),
-    /// It is the difference to another snapshot, or not a difference.
+    /// The stream is the difference to another snapshot, or contains a whole snapshot.
     #[error("the stream belongs to another first copy")]
     OtherBase,
-    /// A command cannot be carried out.
+    /// A command failed.
     #[error("write {}", path.display())]
     Entry {
-        /// The path in the tree.
+        /// The path, relative to the root.
         path: std::path::PathBuf,
-        /// The kernel's reason; `Unsupported` for a device node.
+        /// The error of the kernel; `Unsupported` for a device node.
         source: io::Error,
     },
 }
 
-/// Carries out a stream below `root`, which is empty, or has the files of `base`. Returns the identity of
-/// the received snapshot.
+/// Executes a stream below `root`, which is empty or contains the files of `base`. Returns the UUID of the
+/// received snapshot.
 ///
 /// # Errors
 /// The files are incomplete then.
@@ -88,19 +88,19 @@ struct Tree<'a> {
     root: &'a File,
     base: Option<&'a Base>,
     snapshot: Uuid,
-    /// The file of the last write: most writes follow one to the same file.
+    /// The file of the last write, because most writes follow a write to the same file.
     open: Option<(Vec<u8>, File)>,
 }
 
 impl Tree<'_> {
-    /// Carries out a command; its path and the result.
+    /// Executes a command; returns its path and the result.
     fn carry_out<'c>(&mut self, command: &Command<'c>) -> Option<(StreamPath<'c>, io::Result<()>)> {
         if !matches!(command, Command::Write { .. }) {
-            // Another file may have the path afterwards.
+            // Afterwards, another file may be at the path of the open file.
             self.open = None;
         }
         Some(match *command {
-            // The reader takes these in the first place only.
+            // The reader accepts these commands only at the start of a stream.
             Command::Subvolume { .. } | Command::Snapshot { .. } => return None,
             Command::End | Command::UpdateExtent => return None,
             Command::MakeFile(path) => (path, self.make_file(path)),
@@ -148,7 +148,7 @@ impl Tree<'_> {
         })
     }
 
-    /// The directory above an entry, and the name of the entry in it.
+    /// The parent directory of an entry, and the name of the entry in it.
     fn above<'c>(&self, path: StreamPath<'c>) -> io::Result<(OwnedFd, &'c OsStr)> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match path.split() {
@@ -160,7 +160,7 @@ impl Tree<'_> {
         }
     }
 
-    /// As [`above`](Self::above), with the root as an entry of itself.
+    /// As [`above`](Self::above); the root is accepted as an entry.
     fn entry<'c>(&self, path: StreamPath<'c>) -> io::Result<(OwnedFd, &'c OsStr)> {
         match path.split() {
             Some(_) => self.above(path),
@@ -217,7 +217,7 @@ impl Tree<'_> {
         Ok(rustix::fs::unlinkat(above, name, flags)?)
     }
 
-    /// The entry itself, also if it is a link.
+    /// Opens the entry itself, even if it is a symbolic link.
     fn handle(&self, path: StreamPath<'_>) -> io::Result<OwnedFd> {
         open_below(self.root, path, OFlags::PATH | OFlags::NOFOLLOW)
     }
@@ -231,7 +231,7 @@ impl Tree<'_> {
     fn remove_attribute(&self, path: StreamPath<'_>, name: &[u8]) -> io::Result<()> {
         let handle = self.handle(path)?;
         match rustix::fs::removexattr(itself(&handle), name) {
-            // An attribute of the system may have gone with a change before.
+            // A previous command may have removed an attribute of the system already.
             Err(Errno::NODATA) => Ok(()),
             other => Ok(other?),
         }
@@ -291,7 +291,7 @@ impl Tree<'_> {
     }
 
     fn set_owner(&self, path: StreamPath<'_>, user: u32, group: u32) -> io::Result<()> {
-        // The kernel takes this number for "as it is".
+        // For the kernel, this number means "unchanged".
         if user == u32::MAX || group == u32::MAX {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -322,7 +322,7 @@ impl Tree<'_> {
     }
 }
 
-/// A part of a file that is copied.
+/// The source and destination ranges of a copy.
 #[derive(Clone, Copy)]
 struct Part {
     offset: u64,
@@ -330,7 +330,7 @@ struct Part {
     from_offset: u64,
 }
 
-/// Opens an entry below a directory, without following any link.
+/// Opens an entry below a directory, without following symbolic links.
 fn open_below(root: &File, path: StreamPath<'_>, flags: OFlags) -> io::Result<OwnedFd> {
     let name = match path.as_bytes() {
         b"" => b".",
@@ -363,7 +363,7 @@ fn open_file(root: &File, path: StreamPath<'_>, flags: OFlags) -> io::Result<Fil
     }
 }
 
-/// The descriptor's name in /proc, which leads to the file itself.
+/// The path of the descriptor in /proc, which refers to the open file.
 fn itself(handle: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", handle.as_raw_fd())
 }

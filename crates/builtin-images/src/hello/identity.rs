@@ -6,9 +6,9 @@ use std::fs;
 /// The names that a pod of a StatefulSet derives from its host name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The pod's name, which is its host name.
+    /// The pod's name, which is also its host name.
     pub pod: String,
-    /// The StatefulSet's name, if the pod's name has the form `<set>-<ordinal>`.
+    /// The StatefulSet's name; `None` unless the pod's name has the form `<set>-<ordinal>`.
     pub set: Option<String>,
     /// The pod's ordinal in its set.
     pub ordinal: Option<u32>,
@@ -17,12 +17,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads the names of the pod that this process runs in.
+    /// Reads the names of the pod in which this process runs.
     pub fn of_this_pod() -> Self {
         let host = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "unknown".to_owned());
-        // Without the file the Service's name is unknown; everything else works.
+        // Without this file only the Service's name is absent.
         let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
         Self::from_names(&host, &hosts)
     }

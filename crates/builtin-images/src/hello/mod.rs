@@ -1,7 +1,7 @@
-//! The program of the built-in image `mainstay/hello`: a small HTTP server that shows its identity,
-//! its peers in DNS, and the number of visits, counted on its volume.
+//! The program of the built-in image `mainstay/hello`: a small HTTP server whose page has the identity of its
+//! pod, its peers in DNS, and the number of visits, counted on its volume.
 //!
-//! It runs inside a container and is independent of the rest of the program.
+//! It runs inside a container and does not depend on the rest of the program.
 
 mod identity;
 mod peers;
@@ -51,7 +51,7 @@ struct Hello {
 /// # Errors
 /// The address is in use.
 pub async fn serve(listen: SocketAddr, data: &Path) -> Result<(), HelloError> {
-    // The first process of a container ignores signals that it has no handler for.
+    // The kernel ignores signals without a handler for the first process of a container.
     let mut terminate =
         signal(SignalKind::terminate()).map_err(HelloError::at("watch for SIGTERM"))?;
     let mut interrupt =
@@ -70,7 +70,7 @@ pub async fn serve(listen: SocketAddr, data: &Path) -> Result<(), HelloError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         };
-        // A connection that fails while being accepted is the peer's loss alone.
+        // A failed `accept` concerns only the client of that connection.
         let Ok((stream, _)) = connection else {
             continue;
         };

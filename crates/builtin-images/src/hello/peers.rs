@@ -9,19 +9,18 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::net::UdpSocket;
 
-/// Timeout of a response.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Another pod of the Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
-    /// Its name, or its address where it has no name.
+    /// The DNS name; the address for a peer without a name.
     pub name: String,
     /// Its IPv4 address.
     pub address: Ipv4Addr,
 }
 
-/// The ready pods of the Service, sorted by name. None without a DNS response.
+/// The ready pods of the Service, sorted by name; empty if DNS does not respond.
 pub async fn find(service: &str) -> Vec<Peer> {
     match ask_for_all(service).await {
         Ok(mut peers) => {

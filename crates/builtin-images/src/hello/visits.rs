@@ -1,4 +1,4 @@
-//! The visit counter: one number in one file, replaced atomically and synced at every visit.
+//! The visit counter: one number in one file, replaced atomically and synced at each visit.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use host_kernel::durable_file::{self, Durability};
 
-/// Counts visits, on a volume if there is one.
+/// Counts visits in a file on a volume; without a volume, in memory.
 pub struct Visits {
     directory: Option<PathBuf>,
     number: Mutex<u64>,
@@ -16,7 +16,7 @@ pub struct Visits {
 /// The count after a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visit {
-    /// The number of visits, this one included.
+    /// The number of visits, including this visit.
     pub number: u64,
     /// Whether the number is on disk.
     pub kept: bool,

@@ -16,7 +16,7 @@ pub(super) struct PodRecord {
     /// The time at which the pod was last released.
     pub freed_at: Option<Instant>,
     pub node: Option<String>,
-    /// The mark of the template, which distinguishes the user's templates.
+    /// The label of the template, which distinguishes the templates of the user.
     pub made_of: String,
     pub ready: bool,
     /// The time since which the pod is Ready.

@@ -75,13 +75,13 @@ fn operations(operations: Vec<api::RequestOp>) -> Vec<Operation> {
     known.collect()
 }
 
-/// A `Compare`: a number of the pair against another one.
+/// A `Compare`: compares a number of the pair with a given number.
 #[derive(Clone, Debug, Default)]
 pub struct Compare {
     pub span: Span,
     /// Equal, greater, less, or not equal.
     pub relation: u64,
-    /// The version, the revision of the creation, or the one of the last write.
+    /// The compared number: the version, the revision of the creation, or that of the last write.
     pub target: u64,
     pub value: u64,
 }
@@ -221,7 +221,7 @@ pub fn txn_answer(revision: u64, succeeded: bool, done: &[Done]) -> Vec<u8> {
     response.encode_to_vec()
 }
 
-/// An answer that only has a header. All answers have it in the same field.
+/// A response with a header only. All responses have the header in the same field.
 pub fn plain_answer(revision: u64) -> Vec<u8> {
     let response = api::PutResponse {
         header: header(revision),

@@ -30,7 +30,7 @@ pub const MEMBERS: usize = 3;
 const WELL_MILLIS: u64 = 5;
 /// The time of an election, in milliseconds.
 const ELECTION_MILLIS: (u64, u64) = (300, 2_500);
-/// The time after which a member stops waiting for a request, as etcd with its default options.
+/// Timeout of a request in a member, as etcd with its default options.
 const GIVEN_UP: Duration = Duration::from_secs(7);
 /// The time between two checks of the state of the cluster.
 const LOOK: Duration = Duration::from_millis(50);

@@ -25,7 +25,7 @@ pub struct MachineLease(Arc<Mutex<Kept>>);
 struct Kept {
     epoch: i32,
     deadline: Option<Reading>,
-    /// Incremented whenever earlier instances may not be started any more.
+    /// Incremented whenever earlier instances must not be started again.
     turn: u64,
     clock: Clock,
     /// For a mutation.

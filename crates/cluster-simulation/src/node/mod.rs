@@ -32,8 +32,8 @@ use crate::{random, trace};
 pub use lease::{LeaseFlaw, MachineLease};
 use lease::{Machine, may_start};
 
-/// The intervals of the node agent: after the first, other programs may have changed the status; after the second, the
-/// status is written without a change.
+/// If the status was not written for this time, other programs may have changed it. The interval is that of
+/// the node agent.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
 const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Interval of the checks of pods without a change.
@@ -63,13 +63,12 @@ pub struct Settings {
     pub startup_millis: (u64, u64),
     /// The time for an instance to end, in milliseconds, within its grace period.
     pub shutdown_millis: (u64, u64),
-    /// Its wall clock.
     pub clock: WallClock,
     /// Maximum number of pods that are processed concurrently.
     pub workers: usize,
     /// For a mutation: the node reports the end of an instance that still runs.
     pub hasty: bool,
-    /// The lease with which pods end that may fail over; without it, the node is never fenced.
+    /// The lease with which failover pods end; without it, the node is never fenced.
     pub lease: Option<MachineLease>,
 }
 

@@ -1,5 +1,5 @@
-//! The content of a backup: read from a running server, through a socket that only the administrator
-//! may use, or from the files when none runs.
+//! The content of a backup: from a running server, through a socket that only the administrator may use, or
+//! from the files if no server runs.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,43 +20,43 @@ pub use records::write as write_pair;
 
 /// The socket of a running server, in its data directory.
 pub const SOCKET: &str = "admin.sock";
-/// The first word of the only request there is.
+/// The first word of a request; there is no other request.
 pub const REQUEST: &str = "backup";
 
 /// The header: the number of objects, and the frozen volumes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// The error, if there are no contents.
+    /// The reason why there is no content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The store's revision, which all objects show.
+    /// The revision of the store at which all objects were read.
     pub revision: u64,
     /// The number of objects that follow.
     pub objects: u64,
     /// The size of keys and values together, in bytes.
     pub bytes: u64,
-    /// Volumes as they are at one moment.
+    /// The volumes with a snapshot.
     pub frozen: Vec<FrozenVolume>,
-    /// The snapshots that users have had made.
+    /// The snapshots of users.
     #[serde(default)]
     pub snapshots: Vec<HeldSnapshot>,
-    /// The files that the server was configured by.
+    /// The files from which the settings of the server were read.
     pub configured_by: Vec<PathBuf>,
 }
 
-/// A volume with a read-only snapshot that lasts as long as the backup.
+/// A volume with a temporary read-only snapshot, which is removed after the backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FrozenVolume {
-    /// Its class; a server of an earlier version only has volumes of the pool.
+    /// The class; always the pool's for a server of an earlier version.
     #[serde(default = "of_the_pool")]
     pub class: Class,
     /// Name of the PersistentVolume.
     pub volume: String,
-    /// The path of its snapshot.
+    /// The path of the temporary snapshot.
     pub path: PathBuf,
-    /// The most that it may hold, in bytes.
+    /// Maximum size in bytes.
     pub bytes: u64,
 }
 
@@ -64,25 +64,25 @@ fn of_the_pool() -> Class {
     Class::LocalCow
 }
 
-/// A snapshot that a user has had made.
+/// A snapshot that a user has created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldSnapshot {
-    /// The class of the volume that it was made of.
+    /// The class of the volume.
     pub class: Class,
     /// Name of the snapshot.
     pub name: String,
     /// The path of its files on the node.
     pub path: PathBuf,
-    /// The used bytes, if they are known.
+    /// Used bytes; `None` if the file system does not report them.
     pub bytes: Option<u64>,
 }
 
-/// The request: volumes of the pool are frozen, and on request those of `local` whose file system
-/// has snapshots.
+/// The request for a backup: volumes of the pool are always frozen, those of `local` only on request, if
+/// their file system has snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Whether the volumes of the class `local` are wanted too.
+    /// Whether volumes of the class `local` are frozen, too.
     pub local: bool,
 }
 
@@ -109,7 +109,7 @@ impl Request {
     }
 }
 
-/// The contents of a store and its volumes, for a backup.
+/// The objects of a store, for a backup, with the list of its volumes.
 pub struct BackupContents {
     /// The header, with the number of objects.
     pub summary: Summary,
@@ -117,8 +117,8 @@ pub struct BackupContents {
     pub pairs: Vec<KeyValue>,
 }
 
-/// Reads the store at one revision, and then freezes the volumes: a volume that was made in between
-/// is in the backup without its object, never an object without its volume.
+/// Reads the store at one revision, and then freezes the volumes: a backup may contain a volume that was
+/// created in between without its object, but never an object without its volume.
 pub async fn take(
     store: &dyn Store,
     storage: Option<&Storage>,
@@ -165,14 +165,14 @@ pub async fn take(
     Ok(BackupContents { summary, pairs })
 }
 
-/// The source of the contents. The volumes are frozen as long as it exists.
+/// The source of the contents. The temporary snapshots exist as long as the source.
 pub enum Source {
     /// A running server, until the connection is closed.
     Server(BufReader<UnixStream>),
     Files(Box<Files>),
 }
 
-/// An instance that does not run.
+/// An instance whose server does not run.
 pub struct Files {
     store: Arc<EmbeddedStore>,
     storage: Option<Storage>,
@@ -180,7 +180,7 @@ pub struct Files {
 }
 
 impl Source {
-    /// Asks the server of the data directory.
+    /// Requests the contents from the server of the data directory.
     pub fn server(data: &Path, request: Request) -> Result<(Self, Summary)> {
         let path = data.join(SOCKET);
         let doing = || format!("ask the server at {}", path.display());
@@ -196,7 +196,7 @@ impl Source {
         Ok((Self::Server(reader), summary))
     }
 
-    /// Opens the files of an instance that does not run.
+    /// Opens the files of an instance whose server does not run.
     pub async fn files(
         data: &Path,
         configured_by: Vec<PathBuf>,
@@ -239,7 +239,7 @@ impl Source {
         match self {
             Self::Server(mut reader) => {
                 let hung_up = reader.get_ref().shutdown(std::net::Shutdown::Write);
-                // The server closes its side when it has let the volumes go.
+                // The server closes its side when the temporary snapshots are removed.
                 hung_up
                     .and_then(|()| std::io::copy(&mut reader, &mut std::io::sink()))
                     .map(drop)
@@ -257,13 +257,13 @@ impl Source {
     }
 }
 
-/// Connects through the opened directory: paths of sockets have to be short.
+/// Connects through the opened directory, because the path of a socket has a maximum length.
 fn connect(data: &Path) -> std::io::Result<UnixStream> {
     let directory = File::open(data)?;
     UnixStream::connect(socket_below(&directory))
 }
 
-/// The socket's path through its opened directory.
+/// The path of the socket through its opened directory.
 pub fn socket_below(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
 }

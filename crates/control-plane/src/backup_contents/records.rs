@@ -1,4 +1,4 @@
-//! The objects of a store as a stream: a frame for each key, with the revisions that it has.
+//! The objects of a store as a stream: a frame for each key, with its revisions.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mvcc_store::{KeyValue, Omittable, Revision};
 
-/// Maximum length of a key or value in any store: a longer frame is damaged.
+/// Maximum length of a key or value in any store; a frame with a longer key or value is damaged.
 const KEY_BYTES_MAX: u32 = 16 * 1024;
 const VALUE_BYTES_MAX: u32 = 64 * 1024 * 1024;
-/// Bytes in front of key and value.
+/// Length of a frame's header, in bytes.
 const HEAD_BYTES: u64 = 4 + 4 + 8 + 8;
 
 /// The length of a pair's frame in bytes.

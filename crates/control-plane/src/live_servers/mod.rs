@@ -1,7 +1,7 @@
 //! The Lease of this server among those of all servers, and the endpoints of the Service `kubernetes`.
 //!
-//! [`controller_planners::live_servers`] decides which servers live; each server writes its observation, so that the
-//! endpoints are right as long as one of them runs.
+//! [`controller_planners::live_servers`] decides which servers run; each server writes its observation, so
+//! that the endpoints are correct as long as one server runs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,22 +28,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::boot_clock::reading;
 
-/// The field manager of the endpoints.
+/// The field manager of the Lease and the endpoints.
 const MANAGER: &str = "mainstay-server";
-/// The time for the last writes of a server that stops.
+/// Timeout of the last writes when a server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The identity of a server among those of one store.
+/// The identity of a server among the servers of a store.
 #[derive(Clone, Debug)]
 pub struct ServerIdentity {
     /// The name of its host.
     pub host_name: String,
-    /// The address at which nodes and pods reach it.
+    /// The address at which nodes and pods reach the server.
     pub address: SocketAddr,
 }
 
 impl ServerIdentity {
-    /// The name of the server's Lease, in the form of KEP-1965. Host and address are in the hash: a
+    /// The name of the server's Lease, in the form of KEP-1965. The hash contains host and address, because a
     /// host may have two servers.
     fn lease_name(&self) -> String {
         let hash = Sha256::digest(format!("{} {}", self.host_name, self.address));
@@ -51,13 +51,13 @@ impl ServerIdentity {
         format!("apiserver-{}", digits.collect::<String>())
     }
 
-    /// A name that no other process has.
+    /// An identity that no other process has, not even on the same host.
     pub fn of_this_process(&self) -> String {
         format!("{}_{}", self.host_name, uuid::Uuid::new_v4())
     }
 }
 
-/// The servers of a cluster, as observed by this one.
+/// The running servers of a cluster, as this server observes them.
 pub struct LiveServers {
     client: Client,
     name: String,
@@ -71,7 +71,7 @@ pub struct LiveServers {
 /// The addresses of the servers with a Lease.
 ///
 /// # Errors
-/// Of the API.
+/// Errors of the API.
 pub async fn addresses(client: &Client) -> kube_api_client::Result<Vec<SocketAddr>> {
     let listed = list(client).await?;
     let addresses = listed.iter().filter_map(|lease| lease.address);
@@ -93,7 +93,7 @@ fn leases(client: &Client) -> Api<Lease> {
 }
 
 impl LiveServers {
-    /// This server among others that are not known yet.
+    /// This server; other servers are not known yet.
     pub fn new(client: Client, own: &ServerIdentity) -> Self {
         let name = own.lease_name();
         Self {
@@ -106,12 +106,12 @@ impl LiveServers {
         }
     }
 
-    /// The addresses of the other servers that live, at each change.
+    /// A receiver of the addresses of the other running servers.
     pub fn others(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.others.subscribe()
     }
 
-    /// Renews the Lease and keeps the endpoints until `stop`; then takes this server out of them.
+    /// Renews the Lease and updates the endpoints until `stop`; then removes this server from them.
     pub async fn keep(mut self, stop: CancellationToken) {
         let period = Duration::try_from(RENEW).unwrap_or_default();
         loop {
@@ -202,7 +202,7 @@ impl LiveServers {
                 ..LeaseSpec::default()
             }),
         };
-        // Creates it, too.
+        // Creates the Lease, too.
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(lease);
         let applied = leases(&self.client)
@@ -211,7 +211,7 @@ impl LiveServers {
         applied.map(drop)
     }
 
-    /// Writes Endpoints and slices where they differ.
+    /// Writes Endpoints and slices if they differ from the running servers.
     async fn publish(&self, live: &[SocketAddr]) -> kube_api_client::Result<()> {
         let endpoints: Api<Endpoints> = Api::namespaced(self.client.clone(), NAMESPACE);
         let wanted = Some(subsets(live));
@@ -252,7 +252,7 @@ impl LiveServers {
                 apply(&api, &name, object).await?;
             }
         }
-        // Slices of ports that no server has any more.
+        // Removes slices for ports that no server has any more.
         for slice in listed {
             let how = Delete::of_uid(slice.metadata.object_uid()?);
             guarded_writes::delete(&api, slice.metadata.object_name()?, how).await?;
@@ -260,7 +260,7 @@ impl LiveServers {
         Ok(())
     }
 
-    /// Removes the own Lease, and the own address from the endpoints if another server has one.
+    /// Deletes this server's Lease; removes its address from the endpoints if another server has one.
     async fn leave(&mut self) -> kube_api_client::Result<()> {
         let own = leases(&self.client).get_opt(&self.name).await?;
         let own = own.filter(|lease| {

@@ -1,4 +1,4 @@
-//! Volumes on nodes, by the controller.
+//! The controller methods that attach volumes to nodes.
 
 use json_tree::{Value, json};
 
@@ -71,7 +71,7 @@ impl Driver {
         let id = required(request, "volume_id")?;
         let mut volume = match self.state.read("volumes", id)? {
             Some(volume) => volume,
-            // It can be taken for detached.
+            // A volume that does not exist counts as detached.
             None => return Ok(json!({})),
         };
         let node = request["node_id"].as_str().unwrap_or_default().to_owned();
@@ -86,7 +86,7 @@ impl Driver {
             .collect();
         published.retain(|own, _| !gone.contains(own));
         for node in &gone {
-            // A node that is lost leaves it staged.
+            // A lost node leaves the volume staged.
             let uses = self.state.read("uses", &format!("{node}@{id}"))?;
             let is_staged = uses.is_some_and(|uses| uses["staged"].is_object());
             let how = if is_staged { "staged" } else { "" };

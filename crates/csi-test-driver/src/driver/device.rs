@@ -1,11 +1,11 @@
-//! Files as block devices, by the program losetup.
+//! Loop devices: files as block devices, with the program losetup.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The tries to get a device that was free: somebody else may be faster.
+/// Maximum number of attempts: another process may use the free device first.
 const TRIES: usize = 20;
 
 fn losetup(arguments: &[&str]) -> io::Result<String> {
@@ -20,7 +20,7 @@ fn losetup(arguments: &[&str]) -> io::Result<String> {
     }
 }
 
-/// Whether a device is of the file of that name.
+/// Whether a loop device has this file.
 pub(crate) fn is_of(device: &str, file: &Path) -> bool {
     let name = device.rsplit('/').next().unwrap_or_default();
     let backing = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"));
@@ -28,7 +28,7 @@ pub(crate) fn is_of(device: &str, file: &Path) -> bool {
     backing.is_ok_and(|backing| backing.trim().ends_with(&*name))
 }
 
-/// A new device of a file.
+/// Creates a loop device for a file.
 pub(crate) fn attach(file: &Path) -> io::Result<String> {
     let path = file.to_string_lossy();
     let mut last = io::Error::other("no free device");
@@ -42,7 +42,7 @@ pub(crate) fn attach(file: &Path) -> io::Result<String> {
     Err(last)
 }
 
-/// Frees a device, if it is still of the file.
+/// Detaches a loop device, if it still has this file.
 pub(crate) fn detach(device: &str, file: &Path) -> io::Result<()> {
     match is_of(device, file) {
         true => losetup(&["-d", device]).map(drop),
@@ -50,12 +50,12 @@ pub(crate) fn detach(device: &str, file: &Path) -> io::Result<()> {
     }
 }
 
-/// Tells a device that its file has grown.
+/// Updates the size of a loop device after its file has grown.
 pub(crate) fn grow(device: &str) -> io::Result<()> {
     losetup(&["-c", device]).map(drop)
 }
 
-/// The device's node.
+/// The path of the device node.
 pub(crate) fn node(device: &str) -> PathBuf {
     PathBuf::from(device)
 }

@@ -1,4 +1,4 @@
-//! The whole driver: Identity, Controller and Node over a directory that all machines of a test share.
+//! The complete driver: Identity, Controller and Node over a directory that all machines of a test share.
 
 mod attach;
 mod device;
@@ -24,30 +24,30 @@ use crate::state::State;
 
 pub(crate) use stop::{Done, Stop, code, stop};
 
-/// The service beside Identity.
+/// The service in addition to Identity.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// The one of the cluster.
+    /// The Controller service; one instance in the cluster.
     Controller,
-    /// The one of a machine.
+    /// The Node service of one machine.
     Node {
-        /// Its name.
+        /// The name of the node.
         id: String,
-        /// Its place.
+        /// The zone of the node.
         zone: String,
-        /// The most volumes on it; zero for no limit.
+        /// Maximum number of volumes on the node; zero for no limit.
         volumes_max: i64,
-        /// The directory with the paths of calls, and its place on this machine.
+        /// The directory to which paths in calls are relative, and its path on this machine.
         root: (PathBuf, PathBuf),
     },
 }
 
-/// The end of a process that is to die.
+/// The effect of the fault `die`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Death {
-    /// SIGKILL, of its own.
+    /// The process kills itself with SIGKILL.
     Process,
-    /// The connection breaks only: for drivers within a test.
+    /// Only the connection breaks: for drivers in the process of a test.
     Connection,
 }
 
@@ -57,9 +57,9 @@ pub struct Driver {
     role: Role,
     state: State,
     death: Death,
-    /// The volumes and names with a call that is not answered.
+    /// The volumes and names with a pending call.
     pending: Mutex<BTreeSet<String>>,
-    /// One change of the state at a time.
+    /// Lock that serialises changes of the state.
     changes: Mutex<()>,
 }
 
@@ -67,7 +67,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A call that is under way; its volume is free again after it.
+/// A pending call; the volume can be used by another call after the drop.
 struct Pending<'a>(&'a Driver, String);
 
 impl Drop for Pending<'_> {
@@ -76,7 +76,7 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// The place of a call in the driver, for failures on purpose.
+/// A call, with the faults that tests have ordered for it.
 pub(crate) struct Call<'a> {
     driver: &'a Driver,
     method: &'a str,
@@ -90,7 +90,7 @@ impl Call<'_> {
         Ok(take(&self.driver.state, &role, of)?)
     }
 
-    /// An instant at which the call may fail. Delays happen here.
+    /// A point at which the call may fail. Executes delays.
     fn pass(&self, at: &str) -> Result<bool, Stop> {
         match self.fault(at)? {
             None => Ok(false),
@@ -104,14 +104,14 @@ impl Call<'_> {
         }
     }
 
-    /// The instant between two steps of a method.
+    /// The point between two steps of a method.
     pub(crate) fn middle(&self) -> Result<(), Stop> {
         self.pass("middle").map(drop)
     }
 }
 
 impl Driver {
-    /// A driver over a directory. A node tells there that it is.
+    /// A driver over a directory. The driver of a node records the node there.
     ///
     /// # Errors
     /// The directory cannot be used.
@@ -137,7 +137,7 @@ impl Driver {
         })
     }
 
-    /// `controller`, or `node` and its name.
+    /// `controller`, or `node` and the node's name.
     fn role_name(&self) -> String {
         match &self.role {
             Role::Controller => "controller".to_owned(),
@@ -145,7 +145,7 @@ impl Driver {
         }
     }
 
-    /// The key of a place in labels of nodes.
+    /// The label key of zones on nodes.
     pub(crate) fn zone_key(&self) -> String {
         format!("topology.{}/zone", self.name)
     }
@@ -175,7 +175,8 @@ impl Driver {
         }
     }
 
-    /// A call with its lines in the journal. Of secrets, the names are noted.
+    /// Executes a call and writes its request and response to the journal; only the names of secrets are
+    /// written.
     fn noted(&self, path: &str, method: &str, request: &Value) -> Done {
         let is_question = method.contains("Get") || method == "Probe";
         let mut shown = request.clone();
@@ -263,7 +264,7 @@ impl Driver {
         }
     }
 
-    /// The calls that read or change the state.
+    /// Dispatches the calls that read or change the state.
     fn change(&self, call: &Call<'_>, request: &Value) -> Done {
         let _one = locked(&self.changes);
         match call.method {
@@ -295,7 +296,7 @@ fn capabilities(types: &[u64]) -> Value {
     json!({"capabilities": all.collect::<Vec<_>>()})
 }
 
-/// The volume or the name that a call is about.
+/// The volume id or the volume name in a request.
 fn subject_of(request: &Value) -> String {
     let keys = ["volume_id", "name", "snapshot_id"];
     let subject = keys.iter().find_map(|key| request[*key].as_str());

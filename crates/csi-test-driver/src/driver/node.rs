@@ -1,4 +1,4 @@
-//! Volumes on a machine: staged, published, measured, grown.
+//! The node methods: stage, publish, measure and expand volumes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ fn is_mounted(path: &Path) -> bool {
     mount_table::at_or_below(&mounts, &path).contains(&path)
 }
 
-/// A volume at a path of the machine.
+/// A volume and a path on the machine.
 struct Place<'a> {
     driver: &'a Driver,
     volume: &'a str,
-    /// The path as the caller names it.
+    /// The path in the request.
     told: &'a str,
     here: PathBuf,
 }
@@ -48,7 +48,7 @@ impl Place<'_> {
             .event(event, volume, driver.node_id(), self.told)?)
     }
 
-    /// Mounts the source here, unless it is mounted. The event comes before the mount.
+    /// Mounts the source at the path, unless it is mounted. The event is recorded before the mount.
     fn bind(&self, source: &Path, read_only: bool) -> Result<(), Stop> {
         if self.is_mounted() {
             return Ok(());
@@ -63,7 +63,7 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Mounts a file system in memory here that holds so many bytes, with the data.
+    /// Mounts a file system in memory with this capacity at the path, and fills it with the data.
     fn hold(&self, data: &Path, capacity: i64) -> Result<(), Stop> {
         if self.is_mounted() {
             return Ok(());
@@ -76,7 +76,7 @@ impl Place<'_> {
         Ok(copy(data, &self.here)?)
     }
 
-    /// Lets the file system in memory hold so many bytes.
+    /// Increases the capacity of the file system in memory.
     fn hold_more(&self, capacity: i64) -> Result<(), Stop> {
         let (none, options): (Option<&str>, _) = (None, format!("size={capacity}"));
         let options = Some(options.as_str());
@@ -107,7 +107,7 @@ impl Driver {
             "accessible_topology": {"segments": {self.zone_key(): zone}}}))
     }
 
-    /// The path on this machine.
+    /// Translates a path of a request to a path on this machine.
     fn here(&self, path: &str) -> PathBuf {
         let Role::Node { root, .. } = &self.role else {
             return PathBuf::from(path);
@@ -131,8 +131,8 @@ impl Driver {
         format!("{}@{volume}", self.node_id())
     }
 
-    /// The use of a volume on this machine. Mounts that are gone, as after a start of the machine, count
-    /// for nothing.
+    /// The recorded uses of a volume on this machine, without mounts that no longer exist, for example after
+    /// a reboot.
     fn uses(&self, volume: &str) -> Result<Value, Stop> {
         let uses = self.state.read("uses", &self.use_key(volume))?;
         let mut uses = uses.unwrap_or_else(|| json!({"targets": {}}));
@@ -300,7 +300,7 @@ impl Driver {
         Ok(json!({}))
     }
 
-    /// The data of a volume that lives as long as its pod.
+    /// The data of a volume that is deleted with its pod.
     fn ephemeral(&self, id: &str, context: &Value) -> Result<PathBuf, Stop> {
         if context[POD].as_str().is_none() {
             return stop(code::INVALID_ARGUMENT, format!("{POD} is missing"));
@@ -386,7 +386,7 @@ impl Driver {
         Ok(json!({"capacity_bytes": capacity}))
     }
 
-    /// A volume with a file "broken" is damaged.
+    /// The usage of a volume; a volume with a file "broken" reports an abnormal condition.
     pub(crate) fn stats(&self, request: &Value) -> Done {
         let id = required(request, "volume_id")?;
         let path = required(request, "volume_path")?;
@@ -422,12 +422,12 @@ impl Driver {
     }
 }
 
-/// Whether a volume holds no more than its capacity.
+/// Whether the capacity of the volume is enforced.
 fn is_limited(volume: &Value) -> bool {
     volume["parameters"]["limited"] == "true" && volume["block"] != true
 }
 
-/// The figures of a file system of its own.
+/// The usage of a volume with a separate file system.
 fn limited_stats(here: &Path) -> Done {
     let found = nix::sys::statvfs::statvfs(here).map_err(failed)?;
     let bytes = |blocks: u64| blocks * found.fragment_size();

@@ -1,17 +1,17 @@
-//! The rules of the specification about fields.
+//! The requirements of the CSI specification for fields.
 
 use json_tree::Value;
 
 use super::{Stop, code, stop};
 
-/// The access modes, by their numbers.
+/// The access modes of a single node, by number.
 const SINGLE_NODE: [i64; 4] = [1, 2, 6, 7];
 const SUPPORTED: [i64; 5] = [1, 3, 5, 6, 7];
 const FILE_SYSTEMS: [&str; 3] = ["", "ext4", "xfs"];
 pub(crate) const SINGLE_WRITER: i64 = 6;
 pub(crate) const SINGLE_NODE_MULTI_WRITER: i64 = 7;
 
-/// A required text.
+/// A text field that must be present.
 pub(crate) fn required<'a>(request: &'a Value, field: &str) -> Result<&'a str, Stop> {
     match request[field].as_str() {
         Some(text) if !text.is_empty() => Ok(text),
@@ -19,7 +19,7 @@ pub(crate) fn required<'a>(request: &'a Value, field: &str) -> Result<&'a str, S
     }
 }
 
-/// The limits of sizes: 128 bytes for a text, unless it is a path, and 4 KiB for a map.
+/// Checks the lengths: at most 128 bytes for a text that is not a path, and 4 KiB for a map.
 pub(crate) fn lengths(request: &Value) -> Result<(), Stop> {
     let fields = request.as_object().into_iter().flatten();
     for (field, value) in fields {
@@ -41,7 +41,7 @@ pub(crate) fn lengths(request: &Value) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A use of a volume that is complete and supported.
+/// Checks that a volume capability is complete and supported.
 pub(crate) fn capability(capability: &Value) -> Result<&Value, Stop> {
     let (block, mount) = (&capability["block"], &capability["mount"]);
     if block.is_object() == mount.is_object() {
@@ -68,12 +68,12 @@ pub(crate) fn capability(capability: &Value) -> Result<&Value, Stop> {
     Ok(capability)
 }
 
-/// The use in a request, which has to have one.
+/// The required volume capability of a request.
 pub(crate) fn capability_of(request: &Value) -> Result<&Value, Stop> {
     capability(&request["volume_capability"])
 }
 
-/// The uses in a request, at least one.
+/// The volume capabilities of a request, at least one.
 pub(crate) fn capabilities_of(request: &Value) -> Result<&[Value], Stop> {
     let all = request["volume_capabilities"].as_array();
     let Some(all) = all.filter(|all| !all.is_empty()) else {
@@ -100,7 +100,7 @@ pub(crate) fn is_multi_node(capability: &Value) -> bool {
     !SINGLE_NODE.contains(&mode(capability))
 }
 
-/// The least and the most bytes; zero for none.
+/// The minimum and the maximum size in bytes; zero for no limit.
 pub(crate) fn range(request: &Value) -> Result<(i64, i64), Stop> {
     let range = &request["capacity_range"];
     let bytes = |field: &str| range[field].as_i64().unwrap_or(0);
@@ -114,7 +114,7 @@ pub(crate) fn range(request: &Value) -> Result<(i64, i64), Stop> {
     Ok((required, limit))
 }
 
-/// One page of a list, and the token of the next.
+/// One page of a list, and the token of the next page.
 pub(crate) fn page(request: &Value, entries: Vec<Value>) -> Result<(Vec<Value>, String), Stop> {
     let most = request["max_entries"].as_i64().unwrap_or(0);
     let Ok(most) = usize::try_from(most) else {

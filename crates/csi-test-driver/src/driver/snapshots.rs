@@ -1,4 +1,4 @@
-//! Snapshots, which are whole copies.
+//! Snapshots, each a complete copy of the data.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

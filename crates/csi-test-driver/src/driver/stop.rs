@@ -1,4 +1,4 @@
-//! The ends of a call: a message, a status, or a failure on purpose.
+//! The results of a call other than a message: a status, or an ordered fault.
 
 use std::io;
 
@@ -19,12 +19,12 @@ pub(crate) mod code {
     pub(crate) const INTERNAL: u32 = 13;
 }
 
-/// The end of a call without a message.
+/// The result of a call other than a message.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The code and the words.
+    /// The code and the message of an error.
     Status(u32, String),
-    /// A failure on purpose.
+    /// An ordered fault.
     Fault(Fault),
 }
 

@@ -1,4 +1,4 @@
-//! Volumes: made, copied, grown, changed, listed and deleted.
+//! The controller methods for volumes: create, copy, expand, modify, list and delete.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -10,18 +10,18 @@ use super::{Call, Done, Driver, Role, Stop, code, stop};
 use crate::faults;
 use crate::state::copy;
 
-/// The unit of sizes, and the largest size.
+/// The unit of sizes, and the maximum size, in bytes.
 const UNIT: i64 = 4096;
 const SIZE_MAX: i64 = 1 << 40;
 const SIZE_DEFAULT: i64 = 1 << 20;
 
-/// `zoned: "true"` for volumes that belong to a place, `expansion: offline` for volumes that do not grow
-/// while they are attached, `limited: "true"` for volumes that hold no more than their capacity, `faults` for
-/// failures, `ready-after` for the calls until a snapshot is ready.
+/// The parameters of a class: `zoned: "true"` for volumes of one zone, `expansion: offline` for volumes that
+/// cannot grow while they are attached, `limited: "true"` for volumes whose capacity is enforced, `faults`
+/// for ordered faults, `ready-after` for the number of calls until a snapshot is ready.
 const PARAMETERS: [&str; 5] = ["zoned", "expansion", "limited", "faults", "ready-after"];
 const MUTABLE: [&str; 2] = ["iops", "tier"];
 
-/// The id of a name, which is the same each time.
+/// The id for a name; equal names have equal ids.
 pub(crate) fn id_of(prefix: &str, name: &str) -> String {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
@@ -86,7 +86,7 @@ impl Driver {
             }
         }
         let zone = self.zone_for(request, capacity)?;
-        // The data first: a volume with a record is complete.
+        // The data is removed first, so that a volume with a record is complete.
         self.state.remove_data(&id)?;
         let data = self.state.data(&id);
         match &source {
@@ -113,7 +113,7 @@ impl Driver {
         Ok(json!({"volume": self.shown(&volume)}))
     }
 
-    /// The source of a new volume: the id of its data, its size and whether it is a device.
+    /// The source of a new volume: the id of its data, its size, and whether it is a block device.
     fn source(&self, request: &Value) -> Result<Option<(String, i64, bool)>, Stop> {
         let source = &request["volume_content_source"];
         if source.is_null() {
@@ -131,7 +131,7 @@ impl Driver {
         Ok(Some((id.to_owned(), size, found["block"] == true)))
     }
 
-    /// The place of a new volume with enough room; null for one that belongs to none.
+    /// The zone of a new volume, with enough free space; null for a volume without a zone.
     fn zone_for(&self, request: &Value, capacity: i64) -> Done {
         if request["parameters"]["zoned"] != "true" {
             return match self.free("")? >= capacity {
@@ -161,7 +161,7 @@ impl Driver {
         stop(code::RESOURCE_EXHAUSTED, "no place has room")
     }
 
-    /// The free bytes of a place.
+    /// The free bytes of a zone.
     fn free(&self, zone: &str) -> Result<i64, Stop> {
         let Some(limit) = self.state.capacity(zone) else {
             return Ok(SIZE_MAX);
@@ -187,7 +187,7 @@ impl Driver {
         Ok(json!({"available_capacity": self.free(zone)?, "maximum_volume_size": SIZE_MAX}))
     }
 
-    /// A volume as answers have it.
+    /// A volume in the form of responses.
     pub(crate) fn shown(&self, volume: &Value) -> Value {
         let mut shown = json!({"capacity_bytes": volume["capacity"], "volume_id": volume["id"],
             "volume_context": {"name": volume["name"]}});
@@ -310,7 +310,7 @@ impl Driver {
     }
 }
 
-/// The size of a device's file.
+/// Sets the size of the file behind a device.
 fn grow(data: &std::path::Path, capacity: i64) -> Result<(), Stop> {
     let file = File::options().write(true).open(data)?;
     let size = u64::try_from(capacity).unwrap_or(0);

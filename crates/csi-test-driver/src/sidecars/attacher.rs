@@ -1,4 +1,4 @@
-//! external-attacher: the driver's part of VolumeAttachments.
+//! Stand-in for external-attacher: attaches and detaches volumes for VolumeAttachments.
 
 use json_tree::{Value, json};
 
@@ -67,7 +67,7 @@ async fn status(sidecar: &Sidecar, attachment: &Value, patch: &Value) -> Result<
     Ok(gone(sidecar.kubernetes.merge(&path, patch).await)?)
 }
 
-/// The driver's name of a node: that of its CSINode, or the one at the time of the attachment.
+/// The driver's id of a node: from its CSINode, or the id at the time of the attachment.
 fn node_id(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<String> {
     let node = text(&attachment["spec"]["nodeName"]);
     let known = objects.get(CSI_NODES, "", node);
@@ -81,7 +81,7 @@ fn node_id(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<S
     }
 }
 
-/// The newest state of an attachment's volume.
+/// The newest PersistentVolume of an attachment.
 async fn volume(sidecar: &Sidecar, attachment: &Value) -> Result<Value> {
     let name = text(&attachment["spec"]["source"]["persistentVolumeName"]);
     Ok(sidecar.kubernetes.get(&format!("{VOLUMES}/{name}")).await?)

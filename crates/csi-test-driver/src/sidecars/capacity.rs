@@ -1,4 +1,4 @@
-//! external-provisioner with `--enable-capacity`: an object for each class and place.
+//! Stand-in for external-provisioner with `--enable-capacity`: a CSIStorageCapacity for each class and zone.
 
 use json_tree::{Value, json};
 
@@ -65,7 +65,7 @@ async fn write(
             "capacity": free.to_string()});
         let path = format!("/apis/storage.k8s.io/v1/namespaces/{namespace}/csistoragecapacities");
         sidecar.kubernetes.create(&path, &object).await?;
-        // Its change comes before the next look: otherwise there were two.
+        // The cache must have the new object before the next pass, which would otherwise create a second one.
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         return Ok(());
     };

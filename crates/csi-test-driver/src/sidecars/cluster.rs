@@ -1,4 +1,4 @@
-//! Copies of the cluster's objects, and workers of which each has one object.
+//! Caches of the cluster's objects, and workers, at most one for each object.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,12 +16,12 @@ type Collection = BTreeMap<String, Value>;
 
 #[derive(Default)]
 struct Shared {
-    /// Complete collections.
+    /// The caches whose first list is complete.
     collections: Mutex<BTreeMap<&'static str, Collection>>,
     changed: Notify,
 }
 
-/// The objects of some kinds, by the paths of their collections.
+/// The cached objects of some kinds, by the paths of their collections.
 #[derive(Clone)]
 pub(crate) struct Objects {
     kinds: &'static [&'static str],
@@ -41,7 +41,7 @@ fn key_of(object: &Value) -> String {
     )
 }
 
-/// The kind of a collection's path. Only its plural is used.
+/// The resource of a collection's path. Only its plural is used.
 fn kind_of(path: &str) -> ApiResource {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts[..] {
@@ -52,7 +52,7 @@ fn kind_of(path: &str) -> ApiResource {
 }
 
 impl Objects {
-    /// Begins to follow the collections.
+    /// Starts to list and watch the collections.
     pub(crate) fn follow(kubernetes: &Kubernetes, kinds: &'static [&'static str]) -> Self {
         let shared = Arc::new(Shared::default());
         for path in kinds {
@@ -81,14 +81,14 @@ impl Objects {
         Self { kinds, shared }
     }
 
-    /// Waits until each collection is complete.
+    /// Waits until the first list of each collection is complete.
     pub(crate) async fn wait_complete(&self) {
         while locked(&self.shared.collections).len() < self.kinds.len() {
             self.changed(Duration::from_secs(1)).await;
         }
     }
 
-    /// Waits for a change, or for that time.
+    /// Waits for a change, at most for this time.
     pub(crate) async fn changed(&self, longest: Duration) {
         drop(timeout(longest, self.shared.changed.notified()).await);
     }
@@ -99,7 +99,7 @@ impl Objects {
         all.map_or_else(Vec::new, |all| all.values().cloned().collect())
     }
 
-    /// The object of a name; null without one.
+    /// The object with this name; null if it does not exist.
     pub(crate) fn get(&self, path: &str, namespace: &str, name: &str) -> Value {
         let collections = locked(&self.shared.collections);
         let all = collections.get(path);
@@ -144,12 +144,12 @@ struct Turn {
     not_before: Option<Instant>,
 }
 
-/// One worker for each key.
+/// The workers, at most one for each key.
 #[derive(Clone, Default)]
 pub(crate) struct Workers(Arc<Mutex<BTreeMap<String, Turn>>>);
 
 impl Workers {
-    /// Works on a key, unless that is under way or pauses.
+    /// Starts a worker for a key, unless a worker runs or its delay has not passed.
     pub(crate) fn work<F>(&self, key: String, work: impl FnOnce() -> F)
     where
         F: Future<Output = Result<(), Trouble>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Requests to the API server by their paths.
+//! Requests to the API server by path.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const LIMITS: Limits = Limits {
     connect: Duration::from_secs(5),
     silence: Duration::from_secs(60),
 };
-/// The files of a container's account.
+/// The directory with the token of a container's service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The API server, with the rights of one account.
+/// A client of the API server with the permissions of one account.
 #[derive(Clone, Debug)]
 pub struct Kubernetes {
     pub(super) client: Client,
@@ -25,15 +25,14 @@ pub struct Kubernetes {
 type Answer = Result<Value, Error>;
 
 impl Kubernetes {
-    /// Requests over a client.
     pub fn over(client: Client) -> Self {
         Self { client }
     }
 
-    /// The server of the cluster in which this container runs.
+    /// The API server of the cluster in which this container runs.
     ///
     /// # Errors
-    /// It is in none.
+    /// The process is not in a container of a cluster.
     pub async fn of_container() -> Result<Self, String> {
         let variable = |name: &str| std::env::var(name).map_err(|_| format!("no {name}"));
         let host = variable("KUBERNETES_SERVICE_HOST")?;
@@ -91,14 +90,14 @@ impl Kubernetes {
         self.send(Method::PATCH, path, of, Some(patch)).await
     }
 
-    /// Deletes an object; it may be gone.
+    /// Deletes an object; a deleted object is no error.
     pub(super) async fn delete(&self, path: &str) -> Result<(), Error> {
         let of = "application/json";
         gone(self.send(Method::DELETE, path, of, None).await)
     }
 }
 
-/// The success of a write to an object that may be gone.
+/// Ignores that the object of a write does not exist.
 pub(super) fn gone(answer: Answer) -> Result<(), Error> {
     match answer {
         Err(error) if error.code() == Some(404) => Ok(()),
@@ -106,7 +105,7 @@ pub(super) fn gone(answer: Answer) -> Result<(), Error> {
     }
 }
 
-/// The success of a creation of something that may be there.
+/// Ignores that the created object exists already.
 pub(super) fn made(answer: Answer) -> Result<(), Error> {
     match answer {
         Err(error) if error.code() == Some(409) => Ok(()),
@@ -114,7 +113,7 @@ pub(super) fn made(answer: Answer) -> Result<(), Error> {
     }
 }
 
-/// The text of a value of a secret, in base 64.
+/// Decodes a value of a Secret, which is in base64.
 pub(super) fn decoded(value: &str) -> String {
     let bytes = BASE64.decode(value).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()

@@ -1,9 +1,9 @@
 //! Stand-ins for the sidecars of CSI drivers: external-provisioner, external-attacher, external-resizer and
-//! external-snapshotter, with their annotations, finalizers and statuses and with the rights of their
+//! external-snapshotter, with their annotations, finalizers and statuses and with the permissions of their
 //! manifests; and for node-driver-registrar.
 //!
-//! Each follows the objects of its kinds, and works on one object at a time as often as something has
-//! changed, with a growing pause after a failure.
+//! Each stand-in watches the objects of its kinds. It processes an object after each change, one worker for
+//! each object, and after a failure with a growing delay.
 
 mod attacher;
 mod capacity;
@@ -23,7 +23,7 @@ use cluster::{Objects, Workers};
 pub use kubernetes::Kubernetes;
 pub use registrar::register;
 
-/// The longest time without a look at all objects.
+/// Maximum time between two passes over all objects.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A sidecar of a controller.
@@ -48,12 +48,12 @@ pub(crate) struct Sidecar {
     pub(crate) kubernetes: Kubernetes,
 }
 
-/// Why a piece of work is not done.
+/// The reason why an object cannot be processed now.
 #[derive(Debug)]
 pub(crate) enum Trouble {
     Driver(Refusal),
     Api(kube_api_client::Error),
-    /// Something that comes later.
+    /// A missing precondition; a later pass tries again.
     Missing(String),
 }
 
@@ -85,9 +85,9 @@ pub(crate) fn missing<T>(what: impl Into<String>) -> Result<T> {
     Err(Trouble::Missing(what.into()))
 }
 
-/// Runs a sidecar without an end.
+/// Runs a sidecar; never returns.
 pub async fn run(kind: Kind, caller: Caller, kubernetes: Kubernetes) {
-    // A driver may come after its sidecars.
+    // The driver may start after its sidecars.
     let driver = loop {
         if let Ok(info) = caller.call("Identity/GetPluginInfo", &json!({})).await {
             break text(&info["name"]).to_owned();
@@ -116,7 +116,7 @@ pub async fn run(kind: Kind, caller: Caller, kubernetes: Kubernetes) {
     }
 }
 
-/// The collections that a sidecar follows.
+/// The collections that a sidecar watches.
 fn kinds(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Provisioner => &[
@@ -145,7 +145,7 @@ pub(crate) const ATTRIBUTES: &str = "/apis/storage.k8s.io/v1/volumeattributescla
 pub(crate) const CONTENTS: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents";
 pub(crate) const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
 
-/// The path of an object of a namespace.
+/// The path of a namespaced object.
 pub(crate) fn in_namespace(api: &str, plural: &str, object: &Value) -> String {
     let metadata = &object["metadata"];
     let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
@@ -164,7 +164,7 @@ pub(crate) fn is_deleted(object: &Value) -> bool {
     object["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// The finalizers without one, and with it at the end if it is wanted.
+/// The finalizers of an object with or without `name`; a new finalizer is the last.
 pub(crate) fn finalizers(object: &Value, name: &str, wanted: bool) -> Value {
     let all = object["metadata"]["finalizers"].as_array();
     let mut all = all.cloned().unwrap_or_default();
@@ -180,17 +180,17 @@ pub(crate) fn has_finalizer(object: &Value, name: &str) -> bool {
     all.is_some_and(|all| all.iter().any(|one| one == name))
 }
 
-/// The finalizer of a driver's attacher: dots are no part of it.
+/// The finalizer of a driver's attacher; dots in the driver's name are replaced.
 pub(crate) fn of_attacher(driver: &str) -> String {
     format!("external-attacher/{}", driver.replace('.', "-"))
 }
 
-/// The bytes of a quantity.
+/// A quantity in bytes.
 pub(crate) fn bytes(quantity: &Value) -> i64 {
     object_model::Quantity::from_json(quantity).map_or(0, |quantity| quantity.value())
 }
 
-/// The use of a volume, from its claim or the volume itself.
+/// The volume capabilities, from a claim or from a volume.
 pub(crate) fn capabilities(spec: &Value, fs_type: &str, options: &Value) -> Vec<Value> {
     let modes = spec["accessModes"].as_array().into_iter().flatten();
     let one = |mode: &Value| {
@@ -215,12 +215,12 @@ pub(crate) fn capabilities(spec: &Value, fs_type: &str, options: &Value) -> Vec<
 }
 
 impl Sidecar {
-    /// Calls the driver.
+    /// Calls a method of the driver.
     pub(crate) async fn call(&self, method: &str, request: &Value) -> Result<Value> {
         Ok(self.caller.call(method, request).await?)
     }
 
-    /// The secret that parameters of a class, or a volume, refer to.
+    /// The Secret to which parameters of a class, or a volume, refer.
     pub(crate) async fn secret(&self, name: &Value, namespace: &Value) -> Result<Value> {
         let (name, namespace) = (text(name), text(namespace));
         if name.is_empty() {
@@ -233,7 +233,7 @@ impl Sidecar {
         Ok(Value::Object(plain.collect()))
     }
 
-    /// Tells an event about an object.
+    /// Creates an Event about an object.
     pub(crate) async fn event(&self, about: &Value, kind: &str, reason: &str, words: &str) {
         let metadata = &about["metadata"];
         let namespace = match text(&metadata["namespace"]) {

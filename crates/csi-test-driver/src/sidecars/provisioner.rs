@@ -1,4 +1,4 @@
-//! external-provisioner: volumes for claims, and their end.
+//! Stand-in for external-provisioner: creates volumes for claims, and deletes them.
 
 use json_tree::{Value, json};
 
@@ -15,12 +15,12 @@ const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 const DELETION_SECRET: &str = "volume.kubernetes.io/provisioner-deletion-secret-name";
 const DELETION_NAMESPACE: &str = "volume.kubernetes.io/provisioner-deletion-secret-namespace";
 const FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
-/// Parameters of a class that are for the sidecar.
+/// The prefix of the parameters that are for the sidecar, not for the driver.
 const OWN: &str = "csi.storage.k8s.io/";
 const FS_TYPE: &str = "csi.storage.k8s.io/fstype";
 const RESOURCE_EXHAUSTED: u32 = 8;
 
-/// The references of a volume to secrets, by the parameter of the class.
+/// The references of a volume to Secrets, by the parameter of the class.
 const SECRETS: [(&str, &str); 5] = [
     ("controller-publish", "controllerPublishSecretRef"),
     ("node-stage", "nodeStageSecretRef"),
@@ -82,7 +82,8 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     }
 }
 
-/// A node without room is not the right one: the scheduler chooses again.
+/// If the selected node has too little free space, removes the selection, so that the scheduler selects
+/// another node.
 async fn choose_again(sidecar: &Sidecar, claim: &Value, trouble: &Trouble) {
     let is_full = matches!(trouble, Trouble::Driver((RESOURCE_EXHAUSTED, _)));
     if !is_full || annotation(claim, SELECTED_NODE).is_empty() {
@@ -188,7 +189,7 @@ async fn provision(
     Ok(())
 }
 
-/// The segments of the driver's topology on a node; none before the driver is there.
+/// The topology segments of a node; `None` before the driver is registered there.
 pub(super) fn segments(sidecar: &Sidecar, objects: &Objects, node: &str) -> Option<Value> {
     let drivers = objects.get(CSI_NODES, "", node);
     let drivers = drivers["spec"]["drivers"].as_array().cloned()?;
@@ -203,7 +204,7 @@ pub(super) fn segments(sidecar: &Sidecar, objects: &Objects, node: &str) -> Opti
     Some(Value::Object(pairs?))
 }
 
-/// The places of all nodes with the driver, each once.
+/// The distinct topology segments of all nodes with the driver.
 pub(super) fn all_segments(sidecar: &Sidecar, objects: &Objects) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     for node in objects.all(CSI_NODES) {
@@ -217,7 +218,7 @@ pub(super) fn all_segments(sidecar: &Sidecar, objects: &Objects) -> Vec<Value> {
     all
 }
 
-/// The requirement of a claim: all places, the selected node's preferred.
+/// The topology requirement for a claim: all segments, with those of the selected node as preferred.
 fn places(sidecar: &Sidecar, objects: &Objects, node: &str) -> Result<Option<Value>> {
     let all = all_segments(sidecar, objects);
     let mut preferred = all.clone();
@@ -236,7 +237,7 @@ fn places(sidecar: &Sidecar, objects: &Objects, node: &str) -> Result<Option<Val
     Ok((!preferred.is_empty()).then_some(places))
 }
 
-/// The content of a claim's source.
+/// The content source of a claim: a snapshot or another volume.
 async fn source(sidecar: &Sidecar, objects: &Objects, claim: &Value) -> Result<Value> {
     let spec = &claim["spec"];
     let source = match spec["dataSource"].is_object() {
@@ -292,7 +293,7 @@ async fn delete(sidecar: &Sidecar, objects: &Objects, volume: &Value) -> Result<
     sidecar.call("Controller/DeleteVolume", &request).await?;
     let path = format!("{VOLUMES}/{name}");
     sidecar.kubernetes.delete(&path).await?;
-    // The newest state: other finalizers are not this one's business.
+    // Reads the newest state, to retain finalizers of other programs.
     let newest = match sidecar.kubernetes.get(&path).await {
         Err(error) if error.code() == Some(404) => return Ok(()),
         newest => newest?,

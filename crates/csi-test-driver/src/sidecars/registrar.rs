@@ -1,4 +1,4 @@
-//! The stand-in for node-driver-registrar.
+//! Stand-in for node-driver-registrar.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::caller::Caller;
 use crate::registrant::serve_registration;
 use crate::server::TestDriver;
 
-/// Registers the driver at a socket: the agent finds a socket of its own, and is told the path at which it
-/// reaches the driver.
+/// Registers the driver at a socket: the agent connects to the registrar's socket, and receives the path of
+/// the driver's socket.
 ///
 /// # Errors
-/// The socket cannot be made.
+/// The socket cannot be created.
 pub async fn register(
     caller: &Caller,
     directory: &Path,

@@ -1,4 +1,4 @@
-//! external-resizer: the controller's part of an expansion, and attributes of volumes.
+//! Stand-in for external-resizer: expands volumes, and modifies their attributes.
 
 use json_tree::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{
     is_deleted, missing, text,
 };
 
-/// Codes after which no repetition helps.
+/// Codes after which a retry is useless.
 const INFEASIBLE: [u32; 3] = [3, 5, 11];
 
 pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
@@ -59,7 +59,7 @@ async fn patch_status(sidecar: &Sidecar, claim: &Value, status: Value) -> Result
     Ok(())
 }
 
-/// The state of an expansion, with a condition in the place of another.
+/// The status of an expansion; `condition` replaces the condition `former`.
 fn state(size: &Value, state: &str, condition: &str, former: &str) -> Value {
     json!({
         "conditions": [{"type": condition, "status": "True"}, {"$patch": "delete", "type": former}],

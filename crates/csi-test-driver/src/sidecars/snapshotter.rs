@@ -1,4 +1,5 @@
-//! external-snapshotter (csi-snapshotter): the driver's part of VolumeSnapshotContents.
+//! Stand-in for the sidecar csi-snapshotter of external-snapshotter: creates and deletes snapshots for
+//! VolumeSnapshotContents.
 
 use json_tree::{Value, json};
 
@@ -83,7 +84,7 @@ async fn create(sidecar: &Sidecar, content: &Value, class: &Value) -> Result<()>
     annotate(sidecar, content, Value::Null).await?;
     match answer["snapshot"]["ready_to_use"] == true {
         true => Ok(()),
-        // The driver is asked again.
+        // The driver is called again later.
         false => missing("the snapshot is not ready yet"),
     }
 }

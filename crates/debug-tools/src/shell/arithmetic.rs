@@ -43,7 +43,7 @@ impl Reader<'_> {
         let Some(rest) = self.rest.strip_prefix(sign) else {
             return false;
         };
-        // "&" is not the beginning of "&&".
+        // "&" is not the start of "&&".
         if sign.len() == 1 && "&|".contains(sign) && rest.starts_with(sign) {
             return false;
         }

@@ -16,7 +16,6 @@ const NAMES: [&str; 21] = [
 /// Tools that the shell runs in its own process.
 const TOOLS: [&str; 7] = ["[", "echo", "false", "printf", "pwd", "test", "true"];
 
-/// Whether a command is run by the shell itself.
 pub fn is_builtin(name: &str) -> bool {
     NAMES.contains(&name) || TOOLS.contains(&name)
 }
@@ -125,7 +124,7 @@ impl Shell {
         self.state.status = 1;
     }
 
-    /// Reads and runs a text.
+    /// Parses and runs a text.
     pub fn text(&mut self, text: &str) -> Run {
         match parser::parse(text) {
             Ok(script) => self.script(&script),
@@ -258,7 +257,7 @@ impl Shell {
             };
             for letter in letters.chars() {
                 if letter == 'o' {
-                    // Of the long names only that of a short one means something here.
+                    // Of the long option names, only those with a supported letter have an effect.
                     let known = [("errexit", 'e'), ("nounset", 'u'), ("xtrace", 'x')];
                     let name = rest.next().map(String::as_str).unwrap_or_default();
                     match known.iter().find(|(long, _)| *long == name) {
@@ -285,7 +284,7 @@ impl Shell {
         }
     }
 
-    /// A line of standard input, cut into variables.
+    /// Reads a line of standard input into variables.
     fn read(&mut self, arguments: &[String]) {
         let is_raw = arguments.iter().any(|argument| argument == "-r");
         let names: Vec<&String> = arguments
@@ -323,7 +322,7 @@ impl Shell {
             };
             self.state.set(name, value);
             let after = after.trim_start_matches(is_blank);
-            // One non-blank separator stands between two values.
+            // Between two values there is one separator that is not a blank.
             let skipped = after.strip_prefix(|sign| separators.contains(sign));
             rest = skipped.unwrap_or(after).trim_start_matches(is_blank);
         }
@@ -333,12 +332,12 @@ impl Shell {
     }
 }
 
-/// A value quoted for input.
+/// A value in quotes, so that the shell reads it back.
 fn in_quotes(value: &str) -> String {
     format!("'{}'", value.replace('\'', "'\\''"))
 }
 
-/// A path without `.` and `..`, along the path that the user took.
+/// Resolves `.` and `..` in the path as typed, without resolving symbolic links.
 fn without_dots(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in path.components() {

@@ -1,4 +1,4 @@
-//! Makes arguments of words.
+//! Expands words to arguments.
 
 use std::io::Read;
 
@@ -7,11 +7,11 @@ use super::pattern::{self, Sign};
 use super::run::{Leave, Shell};
 use super::syntax::{Computed, DefaultAction, ParameterExpansion, Part, Script, Word};
 
-/// A word that is being made.
+/// A word under construction.
 #[derive(Default)]
 struct Field {
     signs: Vec<Sign>,
-    /// Whether it is a word even if it is empty.
+    /// Whether the field is a word even if it is empty.
     is_there: bool,
 }
 
@@ -28,7 +28,7 @@ impl Field {
 }
 
 impl Shell {
-    /// The arguments that words stand for.
+    /// Expands words to arguments.
     pub fn arguments_of(&mut self, words: &[Word]) -> Result<Vec<String>, Leave> {
         let mut arguments = Vec::new();
         for word in words {
@@ -46,7 +46,7 @@ impl Shell {
         Ok(arguments)
     }
 
-    /// The expansion of a word to one text.
+    /// Expands a word to one text, without splitting.
     pub fn text_of(&mut self, word: &Word) -> Result<String, Leave> {
         let signs = self.signs_of(word)?;
         Ok(signs.into_iter().map(|(sign, _)| sign).collect())
@@ -65,7 +65,7 @@ impl Shell {
         Ok(signs)
     }
 
-    /// The words that a word becomes; without splitting, only `"$@"` makes several.
+    /// Expands a word to fields; without splitting, only `"$@"` results in several.
     fn fields(&mut self, word: &Word, splits: bool) -> Result<Vec<Field>, Leave> {
         let mut fields = Vec::new();
         let mut current = Field::default();
@@ -85,7 +85,7 @@ impl Shell {
                 self.add_arguments(&mut fields, &mut current, is_quoted);
                 continue;
             }
-            // The word of "${name:-word}" is split as if it stood there itself.
+            // The word in "${name:-word}" is split as if it were outside of the braces.
             if let Computed::Variable { name, change } = value
                 && !is_quoted
                 && splits
@@ -114,7 +114,7 @@ impl Shell {
         Ok(fields)
     }
 
-    /// The word of `${name:-word}`, if it is to be used.
+    /// The word of `${name:-word}`, if the expansion uses it.
     fn chosen<'w>(&self, name: &str, change: &'w ParameterExpansion) -> Option<&'w Word> {
         let ParameterExpansion::Default {
             action,
@@ -145,7 +145,7 @@ impl Shell {
         }
     }
 
-    /// Cuts a text at the separators.
+    /// Splits a text at the separators.
     fn split(&self, text: &str, fields: &mut Vec<Field>, current: &mut Field) {
         let separators = self.state.separators();
         let mut after_separator = false;
@@ -156,7 +156,7 @@ impl Shell {
                 continue;
             }
             let is_blank = sign.is_whitespace();
-            // Blanks are as one; other separators have an empty word between them.
+            // Adjacent blanks are one separator; between other separators there is an empty word.
             if current.is_there || (!is_blank && !after_separator) {
                 current.is_there = true;
                 fields.push(std::mem::take(current));
@@ -229,7 +229,7 @@ impl Shell {
         }
     }
 
-    /// The output of a script, without the newlines at its end.
+    /// The output of a script, without newlines at its end.
     fn output_of(&mut self, script: &Script) -> Result<String, Leave> {
         let pipe = std::io::pipe().and_then(|(mut reader, writer)| {
             let thread = std::thread::Builder::new().spawn(move || {
@@ -252,7 +252,7 @@ impl Shell {
 /// The text without the part that matches the pattern.
 fn cut(text: &[char], pattern: &[Sign], at_end: bool, longest: bool) -> String {
     let places: Vec<usize> = (0..=text.len()).collect();
-    // From the shortest match to the longest.
+    // In the order of preference: the shortest or the longest match first.
     let mut places: Box<dyn Iterator<Item = &usize>> = match at_end != longest {
         true => Box::new(places.iter().rev()),
         false => Box::new(places.iter()),

@@ -13,7 +13,7 @@ use super::run::Shell;
 #[derive(Debug)]
 pub struct Input {
     is_interactive: bool,
-    /// Readable after a Ctrl-C.
+    /// Becomes readable after a Ctrl-C.
     interrupts: Option<OwnedFd>,
 }
 
@@ -29,7 +29,7 @@ pub enum Line {
 }
 
 impl Input {
-    /// Standard input.
+    /// The standard input of the process.
     pub fn new(is_interactive: bool, interrupts: Option<OwnedFd>) -> Self {
         Self {
             is_interactive,
@@ -37,12 +37,12 @@ impl Input {
         }
     }
 
-    /// Whether a person types.
+    /// Whether a user types the input.
     pub fn is_interactive(&self) -> bool {
         self.is_interactive
     }
 
-    /// The next line, after a prompt for a person.
+    /// The next line; an interactive input prints a prompt first.
     pub fn line(&self, shell: &Shell, goes_on: bool) -> Line {
         self.forget_interrupts();
         if self.is_interactive {
@@ -69,7 +69,7 @@ impl Input {
         }
     }
 
-    /// Those were for the previous command.
+    /// Discards interrupts that were meant for the previous command.
     fn forget_interrupts(&self) {
         let Some(interrupts) = &self.interrupts else {
             return;
@@ -80,7 +80,7 @@ impl Input {
         }
     }
 
-    /// Waits for something to read. Returns whether it is text, not an interrupt.
+    /// Waits for input. Returns whether it is text and not an interrupt.
     fn wait(&self) -> io::Result<bool> {
         let Some(interrupts) = &self.interrupts else {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! Reads scripts.
+//! Parses scripts.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use super::words::is_name;
 /// The error of parsing a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// It ends within a command: more lines may complete it.
+    /// The text ends within a command: further lines may complete it.
     Incomplete,
-    /// No text that follows can mend it.
+    /// The text is invalid, whatever follows.
     Wrong(String),
 }
 
 /// Maximum nesting of commands: parsing and running them uses stack.
 const DEPTH_MAX: u32 = 64;
 
-/// Words that begin or end a compound command.
+/// Words that start or end a compound command.
 const RESERVED: [&str; 15] = [
     "if", "then", "elif", "else", "fi", "while", "until", "do", "done", "for", "case", "esac", "{",
     "}", "!",
@@ -28,7 +28,7 @@ const RESERVED: [&str; 15] = [
 /// Signs that end a word.
 pub const OPERATORS: [char; 7] = ['\n', ';', '&', '|', '<', '>', '('];
 
-/// A text that is being read.
+/// A text in the process of being parsed.
 #[derive(Debug)]
 pub struct Parser {
     pub(super) text: Vec<char>,
@@ -36,10 +36,10 @@ pub struct Parser {
     depth: u32,
 }
 
-/// The result of reading a part.
+/// The result of parsing a part.
 pub type Parsed<T> = Result<T, ParseError>;
 
-/// Reads a whole text.
+/// Parses a whole text.
 pub fn parse(text: &str) -> Parsed<Script> {
     let mut parser = Parser::new(text.chars().collect(), 0);
     let script = parser.script(&[])?;
@@ -54,7 +54,7 @@ impl Parser {
         Self { text, at: 0, depth }
     }
 
-    /// The parsed script of a command substitution in backquotes.
+    /// Parses the script of a command substitution in backquotes.
     pub(super) fn inner(&self, text: String) -> Parsed<Script> {
         let mut parser = Self::new(text.chars().collect(), self.depth + 1);
         parser.check_depth()?;
@@ -89,7 +89,7 @@ impl Parser {
         }
     }
 
-    /// Reads something that may have itself inside.
+    /// Parses a construct that may be nested in itself; limits the depth.
     pub(super) fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         self.depth += 1;
         self.check_depth()?;
@@ -124,7 +124,7 @@ impl Parser {
         }
     }
 
-    /// Skips empty lines, too.
+    /// Skips blanks, comments and empty lines.
     fn lines(&mut self) {
         self.blanks();
         while self.peek() == Some('\n') {
@@ -163,7 +163,7 @@ impl Parser {
         Ok(text)
     }
 
-    /// Commands up to one of the words, which is left.
+    /// Parses commands up to one of the words, which is not consumed.
     pub(super) fn script(&mut self, ends: &[&str]) -> Parsed<Script> {
         let mut items = Vec::new();
         loop {
@@ -229,7 +229,7 @@ impl Parser {
         }
     }
 
-    /// The next reserved word.
+    /// The reserved word at the position, if there is one.
     fn reserved(&self) -> Option<&'static str> {
         RESERVED.into_iter().find(|word| {
             self.starts_with(word) && {
@@ -450,7 +450,7 @@ impl Parser {
         }
     }
 
-    /// `NAME=` if it is next.
+    /// Consumes `NAME=`, if it is next.
     fn assigned_name(&mut self) -> Option<String> {
         let rest = self.text.iter().skip(self.at);
         let name: String = rest

@@ -13,7 +13,7 @@ pub fn is_described(pattern: &str, text: &str) -> bool {
 
 /// Whether a text matches the pattern.
 pub fn matches(pattern: &[Sign], text: &[char]) -> bool {
-    // The position to return to: after the last star, with the remaining text.
+    // The state for backtracking: the position after the last star, with the remaining text.
     let (mut at, mut place) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
     while place < text.len() || at < pattern.len() {
@@ -41,7 +41,7 @@ pub fn matches(pattern: &[Sign], text: &[char]) -> bool {
     true
 }
 
-/// The length of the pattern part that matches the character, if it does.
+/// The number of characters of the pattern's first element, if the element matches the character.
 fn one(pattern: &[Sign], sign: char) -> Option<usize> {
     match pattern.first()? {
         ('?', false) => Some(1),
@@ -53,11 +53,11 @@ fn one(pattern: &[Sign], sign: char) -> Option<usize> {
     }
 }
 
-/// A set in brackets: its length and its predicate.
+/// Parses a set in brackets: its length and its predicate.
 fn set(pattern: &[Sign]) -> Option<(usize, impl Fn(char) -> bool)> {
     let is_negated = matches!(pattern.get(1), Some(('!' | '^', false)));
     let start = 1 + usize::from(is_negated);
-    // A bracket at the start is in the set.
+    // A closing bracket at the start is a member of the set.
     let rest = pattern.get(start + 1..)?;
     let end = start + 1 + rest.iter().position(|sign| *sign == (']', false))?;
     let inside: Vec<char> = pattern[start..end].iter().map(|(sign, _)| *sign).collect();

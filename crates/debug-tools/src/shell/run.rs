@@ -12,12 +12,11 @@ use super::state::{Files, ShellState};
 use super::syntax::{Chain, Command, Compound, Join, ListItem, Pipeline, Redirect, Script, Word};
 use crate::ending::Interrupts;
 
-/// A shell that runs.
+/// A running shell.
 #[derive(Debug)]
 pub struct Shell {
-    /// The shell's state.
     pub state: ShellState,
-    /// The files of the command that is run.
+    /// The open files of the current command.
     pub files: Files,
     interrupts: Interrupts,
     /// The nesting depth of functions and subshells.
@@ -86,7 +85,7 @@ impl Shell {
         }
     }
 
-    /// Runs a subshell to its end. Returns its status.
+    /// Runs a subshell. Returns its status.
     pub fn run_apart(&mut self, run: impl FnOnce(&mut Self) -> Run) -> u8 {
         if self.depth > DEPTH_MAX {
             self.complain("subshells are nested too deep");
@@ -97,13 +96,13 @@ impl Shell {
         self.state.status
     }
 
-    /// Prints an error.
+    /// Prints an error message.
     pub fn complain(&self, text: &str) {
         let line = format!("{}: {text}\n", self.state.name);
         self.files.write(2, line.as_bytes()).ok();
     }
 
-    /// Prints an error that prevents the following commands.
+    /// Prints an error message; the result stops the following commands.
     pub fn failure(&mut self, text: &str) -> Leave {
         self.complain(text);
         self.state.status = FAILED;
@@ -125,7 +124,7 @@ impl Shell {
     fn in_background(&mut self, chain: &Chain) -> Run {
         let mut shell = self.copy();
         shell.files.close(0);
-        // A program alone can be named and killed.
+        // Only a single program has a process ID and can be killed.
         let child = match (&chain.first.commands[..], &chain.rest[..]) {
             (
                 [
@@ -167,7 +166,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Waits for all that runs in the background. Returns the status of the last.
+    /// Waits for all background commands. Returns the status of the last one.
     pub fn wait_for_background(&mut self) -> u8 {
         let mut status = 0;
         for thread in self.background.drain(..) {
@@ -238,7 +237,7 @@ impl Shell {
             threads.push(thread.map_err(|error| self.failure(&error.to_string()))?);
         }
         for thread in threads {
-            // The status is that of the last command alone.
+            // The status of a pipeline is that of its last command only.
             thread.join().ok();
         }
         Ok(())
@@ -286,7 +285,7 @@ impl Shell {
         let before = self.state.status;
         let arguments = self.arguments_of(words)?;
         if arguments.is_empty() {
-            // The status is that of the last command substitution.
+            // The status of an assignment is that of its last command substitution.
             self.state.status = 0;
         }
         let mut values = Vec::new();
@@ -340,7 +339,7 @@ impl Shell {
         }
     }
 
-    /// Whether no program is needed.
+    /// Whether the shell runs the command without a program.
     pub fn is_own(&self, name: &str) -> bool {
         self.state.functions.contains_key(name) || builtins::is_builtin(name)
     }
@@ -365,7 +364,7 @@ impl Shell {
         }
     }
 
-    /// The file of a program.
+    /// The path of a program.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         if name.contains('/') {
             return Some(self.state.directory.join(name));
@@ -381,7 +380,7 @@ impl Shell {
         })
     }
 
-    /// The command for a program.
+    /// The process builder for a program.
     pub fn program(
         &self,
         arguments: &[String],
@@ -404,8 +403,8 @@ impl Shell {
         Ok(program)
     }
 
-    /// `exec`: replaces the shell by the program; a subshell, which is no process, waits for it. Without a
-    /// program, the redirections stay.
+    /// `exec`: replaces the shell by the program; a subshell has no process, so it waits for the program.
+    /// Without a program, the redirections stay in effect.
     pub fn replace(&mut self, arguments: &[String]) -> Run {
         if arguments.is_empty() {
             return Ok(());
@@ -426,7 +425,7 @@ impl Shell {
         Err(Leave::Exit)
     }
 
-    /// Starts a program, or says why not and returns the status.
+    /// Starts a program; on failure, prints the error and returns the status.
     fn start(&self, arguments: &[String], values: &[(String, String)]) -> Result<Child, u8> {
         let started = self
             .program(arguments, values)
@@ -441,7 +440,7 @@ impl Shell {
         })
     }
 
-    /// A file without `#!` is a script of this shell.
+    /// Runs a file without `#!` as a script of this shell.
     fn start_script(
         &self,
         path: &Path,
@@ -457,7 +456,7 @@ impl Shell {
         started.map_err(|error| self.not_started(arguments, &error))
     }
 
-    /// Says why a program was not started, and returns the status for that.
+    /// Prints why a program was not started; returns the status for that error.
     pub fn not_started(&self, arguments: &[String], error: &io::Error) -> u8 {
         let name = arguments.first().map_or("", String::as_str);
         match error.kind() {
@@ -560,7 +559,7 @@ impl Shell {
     }
 }
 
-/// The status of a program that has ended.
+/// The shell's status for the exit status of a program.
 pub fn status_of(status: ExitStatus) -> u8 {
     let signalled = || status.signal().map(|signal| 128 + signal);
     let code = status.code().or_else(signalled).unwrap_or_default();

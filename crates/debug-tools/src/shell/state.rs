@@ -19,8 +19,7 @@ pub struct ShellState {
     pub name: String,
     /// `$1` and so on.
     pub arguments: Vec<String>,
-    /// The working directory. It is not the process's, because a subshell is not a process and has
-    /// its own.
+    /// The working directory of the shell. The process has another one, because subshells are not processes.
     pub directory: PathBuf,
     /// `$?`
     pub status: u8,
@@ -37,7 +36,7 @@ pub struct Options {
     pub exits_on_error: bool,
     /// `-u`: a variable that is not set is an error.
     pub unset_is_error: bool,
-    /// `-x`: show each command.
+    /// `-x`: print each command.
     pub traces: bool,
     /// `-f`: `*` is literal.
     pub without_patterns: bool,
@@ -45,7 +44,7 @@ pub struct Options {
 
 #[derive(Clone, Debug, Default)]
 struct Variable {
-    /// The value; `None` for a variable that is only exported.
+    /// `None` for a variable that is only exported.
     value: Option<String>,
     is_exported: bool,
 }
@@ -54,7 +53,6 @@ struct Variable {
 const SEPARATORS: &str = " \t\n";
 
 impl ShellState {
-    /// The state at the start.
     pub fn of_process(name: &str, arguments: &[String]) -> Self {
         let mut state = Self {
             name: name.to_owned(),
@@ -73,7 +71,6 @@ impl ShellState {
         state
     }
 
-    /// The value of a variable or parameter.
     pub fn value(&self, name: &str) -> Option<String> {
         match name {
             "?" => Some(self.status.to_string()),
@@ -91,13 +88,12 @@ impl ShellState {
         }
     }
 
-    /// Sets a variable.
     pub fn set(&mut self, name: &str, value: &str) {
         let variable = self.variables.entry(name.to_owned()).or_default();
         variable.value = Some(value.to_owned());
     }
 
-    /// Gives it a value or none.
+    /// Sets or removes the value.
     pub fn restore(&mut self, name: &str, value: Option<String>) {
         match value {
             Some(value) => self.set(name, &value),
@@ -105,18 +101,17 @@ impl ShellState {
         }
     }
 
-    /// Removes it.
     pub fn unset(&mut self, name: &str) {
         self.variables.remove(name);
     }
 
-    /// Exports it to all later programs.
+    /// Adds the variable to the environment of later programs.
     pub fn export(&mut self, name: &str) {
         let variable = self.variables.entry(name.to_owned()).or_default();
         variable.is_exported = true;
     }
 
-    /// The variables with a value, in the order of their names.
+    /// The variables with a value, sorted by name.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         let variables = self.variables.iter();
         variables.filter_map(|(name, variable)| Some((name.as_str(), variable.value.as_deref()?)))
@@ -141,12 +136,12 @@ impl ShellState {
     }
 }
 
-/// The open files of a command, by the number that it knows them by.
+/// The open files of a command, by descriptor number.
 #[derive(Clone, Debug, Default)]
 pub struct Files(BTreeMap<u32, Arc<OwnedFd>>);
 
 impl Files {
-    /// The descriptors of this process.
+    /// Standard input, output and error of this process.
     pub fn of_process() -> io::Result<Self> {
         use std::os::fd::AsFd;
         let mut files = Self::default();
@@ -156,27 +151,25 @@ impl Files {
         Ok(files)
     }
 
-    /// The file of a number.
     pub fn get(&self, number: u32) -> Option<&Arc<OwnedFd>> {
         self.0.get(&number)
     }
 
-    /// Gives a number to a file.
+    /// Opens a file under a descriptor number.
     pub fn put(&mut self, number: u32, file: OwnedFd) {
         self.share(number, Arc::new(file));
     }
 
-    /// Gives a number to a file that has another already.
+    /// Adds a descriptor number for an open file.
     pub fn share(&mut self, number: u32, file: Arc<OwnedFd>) {
         self.0.insert(number, file);
     }
 
-    /// Closes a number.
     pub fn close(&mut self, number: u32) {
         self.0.remove(&number);
     }
 
-    /// The file for a program that is started.
+    /// A copy of the descriptor for a new process.
     pub fn for_program(&self, number: u32) -> io::Result<Stdio> {
         match self.get(number) {
             Some(file) => Ok(Stdio::from(file.try_clone()?)),
@@ -184,7 +177,7 @@ impl Files {
         }
     }
 
-    /// Writes to a descriptor; no-op if it is closed.
+    /// Writes to a descriptor; does nothing if it is closed.
     pub fn write(&self, number: u32, bytes: &[u8]) -> io::Result<()> {
         let Some(file) = self.get(number) else {
             return Ok(());
@@ -200,7 +193,7 @@ impl Files {
         Ok(())
     }
 
-    /// One byte of standard input; none at its end.
+    /// Reads one byte of standard input; `None` at its end.
     pub fn read_byte(&self) -> io::Result<Option<u8>> {
         let Some(file) = self.get(0) else {
             return Ok(None);

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-/// Commands one after the other.
+/// Commands in sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script(pub Vec<ListItem>);
 
 /// A chain of pipelines, and whether it runs in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListItem {
-    /// The commands.
     pub chain: Chain,
-    /// Whether the shell does not wait for it (`&`).
+    /// Whether the shell does not wait for the chain (`&`).
     pub in_background: bool,
 }
 
@@ -19,7 +18,7 @@ pub struct ListItem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     pub first: Pipeline,
-    /// The others, each with the condition on the previous status.
+    /// The further pipelines, each with the condition on the previous status.
     pub rest: Vec<(Join, Pipeline)>,
 }
 
@@ -48,14 +47,13 @@ pub enum Command {
         assignments: Vec<(String, Word)>,
         /// The name and the arguments.
         words: Vec<Word>,
-        /// In the order in which they stand.
+        /// In the order of the source.
         redirects: Vec<Redirect>,
     },
     /// A compound command.
     Compound {
-        /// The commands.
         body: Compound,
-        /// For all of them.
+        /// Apply to the whole compound command.
         redirects: Vec<Redirect>,
     },
     /// `name() body`
@@ -71,26 +69,23 @@ pub enum Compound {
     Subshell(Script),
     /// `if …; then …; elif …; else …; fi`
     If {
-        /// Condition and commands, of `if` and each `elif`.
+        /// Condition and commands of `if` and of each `elif`.
         branches: Vec<(Script, Script)>,
         /// The `else` branch.
         otherwise: Script,
     },
     /// `while …; do …; done`
     Loop {
-        /// Whether it runs until the condition holds, not while it does.
+        /// Whether the loop is `until`: it runs while the condition fails.
         until: bool,
         condition: Script,
-        /// The commands.
         body: Script,
     },
     /// `for name in …; do …; done`
     For {
-        /// The variable.
         name: String,
-        /// Its values; the arguments where there is no `in`.
+        /// `None` without `in`: the loop uses the arguments.
         values: Option<Vec<Word>>,
-        /// The commands.
         body: Script,
     },
     /// `case word in pattern) …;; esac`
@@ -129,7 +124,7 @@ pub enum RedirectKind {
     Text,
 }
 
-/// A word is parts without space between them.
+/// A sequence of parts without space between them.
 pub type Word = Vec<Part>;
 
 /// A part of a word.
@@ -143,9 +138,8 @@ pub enum Part {
     },
     /// An expansion.
     Computed {
-        /// The expansion.
         value: Computed,
-        /// Whether it stays one word.
+        /// Whether the result is not split into words.
         is_quoted: bool,
     },
 }
@@ -155,7 +149,7 @@ pub enum Part {
 pub enum Computed {
     /// `$name`, `${name}` and the like.
     Variable {
-        /// The name, a number or a sign.
+        /// The name, a number, or a special character such as `?`.
         name: String,
         /// The operation on the value.
         change: ParameterExpansion,
@@ -178,15 +172,15 @@ pub enum ParameterExpansion {
     Default {
         /// The action without a value.
         action: DefaultAction,
-        /// Whether an empty value is none (`:`).
+        /// Whether an empty value counts as absent (`:`).
         also_empty: bool,
         word: Word,
     },
     /// `${name#pattern}` and the like.
     Cut {
-        /// Whether at the end (`%`), not at the start (`#`).
+        /// Whether the end is removed (`%`); otherwise the start (`#`).
         at_end: bool,
-        /// Whether as much as possible.
+        /// Whether the longest match is removed.
         longest: bool,
         pattern: Word,
     },

@@ -1,4 +1,4 @@
-//! Reads words: quotes, variables, output of commands.
+//! Parses words: quotes, variables, command substitutions.
 
 use super::parser::{OPERATORS, ParseError, Parsed, Parser};
 use super::syntax::{Computed, DefaultAction, ParameterExpansion, Part, Word};
@@ -20,7 +20,7 @@ pub fn is_name(text: &str) -> bool {
         && signs.all(|sign| sign.is_ascii_alphanumeric() || sign == '_')
 }
 
-/// Adds a character to the last part if that is text of the same sort.
+/// Appends a character to the last part, if that is text with equal quoting; otherwise adds a part.
 fn add(word: &mut Word, sign: char, quoted: bool) {
     if let Some(Part::Text { text, is_quoted }) = word.last_mut()
         && *is_quoted == quoted
@@ -35,7 +35,7 @@ fn add(word: &mut Word, sign: char, quoted: bool) {
 }
 
 impl Parser {
-    /// The next word, if there is one.
+    /// The next word; `None` at an operator or at the end.
     pub(super) fn word(&mut self) -> Parsed<Option<Word>> {
         let start = self.at;
         let word = self
@@ -43,7 +43,7 @@ impl Parser {
         Ok((self.at > start).then_some(word))
     }
 
-    /// A word up to a character outside of quotes.
+    /// Parses a word up to a character outside of quotes.
     fn word_until(&mut self, is_end: impl Fn(char) -> bool) -> Parsed<Word> {
         let mut word = Word::new();
         while let Some(sign) = self.peek() {
@@ -52,7 +52,7 @@ impl Parser {
                 '\\' => {
                     self.at += 1;
                     match self.peek() {
-                        // The rest may not be typed yet.
+                        // An interactive user may type the rest in further lines.
                         None => return Err(ParseError::Incomplete),
                         Some('\n') => {}
                         Some(next) => add(&mut word, next, true),
@@ -73,7 +73,7 @@ impl Parser {
                     self.at += 1;
                     let text = self.deeper(|parser| parser.quoted_text(Some('"')))?;
                     if text.is_empty() {
-                        // It is a word, too.
+                        // Empty quotes are an empty word.
                         word.push(quoted(String::new()));
                     }
                     word.extend(text);
@@ -135,7 +135,7 @@ impl Parser {
         }
     }
 
-    /// An expansion that begins with `$` or `` ` ``.
+    /// Parses an expansion, which starts with `$` or `` ` ``.
     fn computed(&mut self, word: &mut Word, is_quoted: bool) -> Parsed<()> {
         let value = if self.take("`") {
             Some(Computed::Output(self.backquoted()?))
@@ -182,7 +182,7 @@ impl Parser {
             if let Some(expression) = self.arithmetic()? {
                 return Ok(Some(Computed::Arithmetic(expression)));
             }
-            // A subshell within a command's output.
+            // The parentheses are a subshell in a command substitution.
             self.at = before;
         }
         if self.take("(") {
@@ -244,7 +244,7 @@ impl Parser {
         }
     }
 
-    /// An expansion after `${`.
+    /// Parses an expansion after `${`.
     fn braced(&mut self) -> Parsed<Computed> {
         let wrong = || ParseError::Wrong("there is no such ${…}".to_owned());
         let next_is_end = self.text.get(self.at + 1) == Some(&'}');

@@ -1,4 +1,4 @@
-//! `tar`, as `kubectl cp` uses it and people do.
+//! `tar`, with the options of `kubectl cp` and the usual options of users.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -36,7 +36,6 @@ const KNOWN: ToolOptions<'_> = ToolOptions {
     ends_at_operand: false,
 };
 
-/// `tar`
 pub fn tar(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(&dashed(arguments), KNOWN)?;
     let directory = PathBuf::from(options.value('C').unwrap_or("."));
@@ -48,7 +47,7 @@ pub fn tar(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     }
 }
 
-/// The first word may stand without a dash: `tar xf FILE`. Values then come after all its letters.
+/// Adds the dash to a first word of letters: `tar xf FILE`. Values then follow after all its letters.
 fn dashed(arguments: &[String]) -> Vec<String> {
     let Some((first, rest)) = arguments.split_first() else {
         return Vec::new();
@@ -107,7 +106,7 @@ fn pack(options: &Options, directory: &Path, target: &mut dyn Write) -> Result<u
             }
             if let Err(error) = add(&mut archive, &path, &inside, options.has('h'), &mut waiting) {
                 let error = anyhow::Error::from(error).context(path.display().to_string());
-                // A file that cannot be read is left out; an archive that cannot be written is lost.
+                // An unreadable file is skipped; an error of the archive ends the command.
                 if is_lost(&error) {
                     return Err(error);
                 }
@@ -188,7 +187,7 @@ fn source(options: &Options) -> Result<Box<dyn Read>> {
     })
 }
 
-/// Whether an entry was requested.
+/// Whether the user requested the entry.
 fn is_wanted(options: &Options, path: &Path) -> bool {
     let inside = relative(path);
     let mut wanted = options
@@ -205,7 +204,8 @@ fn extract(options: &Options, directory: &Path, out: &mut dyn Write) -> ToolResu
     archive.set_preserve_permissions(options.has('p') || (is_root && !options.has('k')));
     archive.set_preserve_ownerships(is_root && !options.has('o'));
     archive.set_preserve_mtime(!options.has('m'));
-    // Directories that may not be written to come last.
+    // Permissions of directories are set last, because a directory without write permission could not be
+    // filled.
     let mut directories = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;

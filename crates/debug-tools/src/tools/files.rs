@@ -1,4 +1,4 @@
-//! Files and directories.
+//! Tools for files and directories.
 
 use std::fs::{self, Metadata};
 use std::io::Write;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::options::{Options, flags, misuse};
 use crate::report::{ToolResult, each};
 
-/// A size as people say it.
+/// A size with a unit, such as `1.5M`.
 pub fn for_people(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["", "K", "M", "G", "T"] {
@@ -71,7 +71,6 @@ fn names_in(directory: &Path, shows_hidden: bool) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// `ls`
 pub fn ls(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("1adhlRAFnt"))?;
     let mut paths = options.operands.clone();
@@ -127,7 +126,7 @@ fn list(directory: &Path, names: &[String], options: &Options, out: &mut dyn Wri
     }
     for name in names {
         let path = directory.join(name);
-        // It may have been removed since its directory was read.
+        // The file may have been removed since its directory was read.
         let Ok(facts) = fs::symlink_metadata(&path) else {
             continue;
         };
@@ -175,7 +174,7 @@ fn columns(names: &[String], width: usize, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// The pairs of source and destination: into a directory, or to one name.
+/// The pairs of source and destination: files into a directory, or one file to a new name.
 fn pairs(operands: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
     let Some((to, from)) = operands.split_last().filter(|(_, from)| !from.is_empty()) else {
         return Err(misuse("two names are needed"));
@@ -197,7 +196,6 @@ fn pairs(operands: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
         .collect())
 }
 
-/// `cp`
 pub fn cp(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("rRapf"))?;
     let recursive = ['r', 'R', 'a'].iter().any(|letter| options.has(*letter));
@@ -234,7 +232,6 @@ fn copy(from: &Path, to: &Path, recursive: bool) -> Result<()> {
     Ok(())
 }
 
-/// `mv`
 pub fn mv(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("f"))?;
     for (from, to) in pairs(&options.operands)? {
@@ -260,7 +257,6 @@ fn remove(path: &Path, recursive: bool) -> Result<()> {
     Ok(())
 }
 
-/// `rm`
 pub fn rm(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("rRf"))?;
     let recursive = options.has('r') || options.has('R');
@@ -276,7 +272,6 @@ pub fn rm(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `mkdir`
 pub fn mkdir(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("p"))?;
     each(options.some_operands()?, |path| {
@@ -288,13 +283,11 @@ pub fn mkdir(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `rmdir`
 pub fn rmdir(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     each(options.some_operands()?, |path| Ok(fs::remove_dir(path)?))
 }
 
-/// `ln`
 pub fn ln(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("sfn"))?;
     for (from, to) in pairs(&options.operands)? {
@@ -310,7 +303,6 @@ pub fn ln(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `touch`
 pub fn touch(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("c"))?;
     each(options.some_operands()?, |path| {
@@ -319,7 +311,6 @@ pub fn touch(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `chmod`
 pub fn chmod(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("R"))?;
     let (mode, paths) = match options.operands.split_first() {
@@ -346,7 +337,6 @@ fn change_mode(path: &Path, mode: u32, recursive: bool) -> Result<()> {
     Ok(())
 }
 
-/// `stat`
 pub fn stat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("L"))?;
     each(options.some_operands()?, |path| {
@@ -368,7 +358,6 @@ pub fn stat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `du`
 pub fn du(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("hsk"))?;
     let mut paths = options.operands.clone();
@@ -391,7 +380,7 @@ pub fn du(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// The disk usage of a tree in bytes; reports its directories.
+/// The disk usage of a tree in bytes; adds each directory to the list.
 fn used(path: &Path, told: &mut Vec<(PathBuf, u64)>) -> Result<u64> {
     let facts = fs::symlink_metadata(path)?;
     let mut bytes = facts.blocks() * 512;
@@ -409,7 +398,6 @@ fn used(path: &Path, told: &mut Vec<(PathBuf, u64)>) -> Result<u64> {
     Ok(bytes)
 }
 
-/// `readlink`
 pub fn readlink(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("f"))?;
     each(options.some_operands()?, |path| {
@@ -422,13 +410,11 @@ pub fn readlink(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `pwd`
 pub fn pwd(_: &[String], out: &mut dyn Write) -> ToolResult {
     writeln!(out, "{}", std::env::current_dir()?.display())?;
     Ok(0)
 }
 
-/// `basename`
 pub fn basename(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     let path = options.some_operands()?.first().map_or("", String::as_str);
@@ -443,7 +429,6 @@ pub fn basename(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `dirname`
 pub fn dirname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     each(options.some_operands()?, |path| {

@@ -29,16 +29,16 @@ struct Request {
     trust: Trust,
 }
 
-/// The trusted certificates.
+/// The certificates that the tool accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trust {
-    /// Those signed by an authority in this file.
+    /// Certificates that an authority in this file has signed.
     File(String),
-    /// Anyone's.
+    /// All certificates.
     Everybody,
 }
 
-/// The head of an answer.
+/// The header of a response.
 #[derive(Debug)]
 struct Head {
     status: u16,
@@ -48,7 +48,6 @@ struct Head {
 trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
-/// `wget`
 pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let known = ToolOptions {
         flags: "qSck",
@@ -94,7 +93,6 @@ pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `curl`
 pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let known = ToolOptions {
         flags: "fiksSLvIN",
@@ -144,8 +142,8 @@ pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     }
 }
 
-/// The exit code of curl for an exchange that failed; `None` for other errors, such as those of files
-/// (curl(1), exit codes).
+/// The exit code of curl for a failed exchange; `None` for other errors, such as those of files (curl(1),
+/// exit codes).
 fn exit_code(error: &anyhow::Error) -> Option<u8> {
     let mut causes = error.chain();
     let cause = causes.find_map(|cause| cause.downcast_ref::<io::Error>())?;
@@ -157,16 +155,16 @@ fn exit_code(error: &anyhow::Error) -> Option<u8> {
         io::ErrorKind::UnexpectedEof => Some(52),
         io::ErrorKind::ConnectionReset => Some(56),
         io::ErrorKind::InvalidData => Some(60),
-        // The kernel knows no names: errors of a lookup have no number of its own.
+        // Errors of a name lookup have no error number of the kernel.
         _ if cause.raw_os_error().is_none() => Some(6),
         _ => None,
     }
 }
 
-/// An exchange with an answer.
+/// The result of an exchange with a response.
 enum Transfer {
     Done,
-    /// With `--fail`: the server answered with an error, and this status line.
+    /// With `--fail`: the status line of a response with an error.
     Refused(String),
 }
 
@@ -238,7 +236,7 @@ fn request(options: &Options, headers: char, data: char, seconds: Option<u64>) -
     }
 }
 
-/// The URL of a page; one without a scheme is `http`.
+/// Parses the URL of a page; the default scheme is `http`.
 fn page(text: &str) -> Result<Url> {
     if text.chars().any(char::is_whitespace) {
         bail!("{text:?} is no address of a page");
@@ -270,7 +268,7 @@ fn get(url: &str, mut request: Request, follows: bool) -> Result<(Head, Box<dyn 
         let next = redirect::target(&url, location).with_context(|| location.to_owned())?;
         let next = with_known_scheme(next)?;
         if next.origin() != url.origin() {
-            // They are for the host that was named.
+            // The user's headers are not sent to another host.
             request.headers.clear();
         }
         url = next;
@@ -293,7 +291,7 @@ fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
         "https" => Box::new(secured(host, &request.trust, stream)?),
         _ => Box::new(stream),
     };
-    // The response to HTTP/1.0 comes in one piece, and ends with the connection.
+    // An HTTP/1.0 response is not chunked, and ends with the connection.
     let path = &url[Position::BeforePath..Position::AfterQuery];
     let mut text = format!("{} {path} HTTP/1.0\r\n", request.method);
     let is_given = |name: &str| {
@@ -335,7 +333,7 @@ fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
     Ok((head, body))
 }
 
-/// A body that ends with its connection, however that ends.
+/// A response body that ends with the connection, even if the connection is not closed in order.
 struct Closed<R>(R);
 
 impl<R: Read> Read for Closed<R> {

@@ -1,4 +1,4 @@
-//! The machine, its disks and its clock.
+//! Tools for the machine, its disks and its clock.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,6 @@ use super::files::for_people;
 use crate::options::{Options, flags, misuse};
 use crate::report::{ToolResult, each};
 
-/// `date`
 pub fn date(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("u"))?;
     let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
@@ -26,7 +25,6 @@ pub fn date(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `sleep`
 pub fn sleep(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     for word in options.some_operands()? {
@@ -52,7 +50,6 @@ fn duration(word: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number * seconds).ok()
 }
 
-/// `hostname`
 pub fn hostname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("fsi"))?;
     let name = rustix::system::uname();
@@ -72,7 +69,6 @@ pub fn hostname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `uname`
 pub fn uname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("asnrvmo"))?;
     let facts = rustix::system::uname();
@@ -92,7 +88,6 @@ pub fn uname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `uptime`
 pub fn uptime(_: &[String], out: &mut dyn Write) -> ToolResult {
     let text = fs::read_to_string("/proc/uptime").context("/proc/uptime")?;
     let seconds: f64 = text
@@ -112,7 +107,6 @@ pub fn uptime(_: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `free`
 pub fn free(_: &[String], out: &mut dyn Write) -> ToolResult {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let value = |name: &str| {
@@ -139,7 +133,6 @@ fn mounts() -> Result<Vec<(String, String, String, String)>> {
     Ok(rows.collect())
 }
 
-/// `mount`
 pub fn mount(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     if !arguments.is_empty() {
         return Err(misuse("this one only shows what is mounted"));
@@ -150,7 +143,6 @@ pub fn mount(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `df`
 pub fn df(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("hkTP"))?;
     let mounts = mounts()?;
@@ -172,7 +164,7 @@ pub fn df(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     each(&paths, |path| {
         let facts = match rustix::fs::statvfs(path) {
             Ok(facts) => facts,
-            // Some mounts cannot be read.
+            // A mount may be inaccessible; only a mount that the user named is an error.
             Err(_) if !is_named => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -193,7 +185,6 @@ pub fn df(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `sync`
 pub fn sync(_: &[String], _: &mut dyn Write) -> ToolResult {
     rustix::fs::sync();
     Ok(0)

@@ -1,4 +1,4 @@
-//! The tools, one process each.
+//! All tools; each runs as a separate process.
 
 mod archive;
 mod files;
@@ -17,9 +17,8 @@ use crate::report::ToolResult;
 #[derive(Clone, Copy)]
 pub struct Tool {
     pub name: &'static str,
-    /// Its arguments.
+    /// The arguments for the usage message.
     pub usage: &'static str,
-    /// Its function.
     pub run: fn(&[String], &mut dyn Write) -> ToolResult,
 }
 
@@ -117,7 +116,6 @@ pub const TOOLS: &[Tool] = &[
     ),
 ];
 
-/// The tool of a name.
 pub fn find(name: &str) -> Option<&'static Tool> {
     TOOLS.iter().find(|tool| tool.name == name)
 }

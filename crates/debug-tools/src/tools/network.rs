@@ -1,4 +1,4 @@
-//! Names, addresses, connections.
+//! Tools for the network.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use crate::options::{Options, flags, misuse, with_values};
 use crate::report::ToolResult;
 
-/// Timeout of a name server.
+/// Timeout of the wait for a name server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Default timeout of a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 struct Resolver {
     servers: Vec<IpAddr>,
     domains: Vec<String>,
-    /// Names with fewer dots are tried within the domains first.
+    /// Names with fewer dots are first looked up in the search domains.
     dots: usize,
 }
 
@@ -71,7 +71,6 @@ impl Resolver {
     }
 }
 
-/// `nslookup`
 pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let words: Vec<&String> = arguments
         .iter()
@@ -175,7 +174,7 @@ fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Answer> {
     })
 }
 
-/// Connects to the first address of a host that answers.
+/// Connects to the first address of a host that accepts the connection.
 pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let addresses = (bare, port)
@@ -191,7 +190,6 @@ pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream> {
     Err(last).with_context(|| format!("connect to {host}:{port}"))
 }
 
-/// `nc`
 pub fn nc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, with_values("zlvn", "wp"))?;
     let timeout = match options.number('w')? {
@@ -222,7 +220,7 @@ pub fn nc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     }
     let mut to = stream.try_clone()?;
     std::thread::Builder::new().spawn(move || {
-        // A failure of the peer to read does not matter.
+        // An error is ignored, because the peer may close its side first.
         io::copy(&mut io::stdin().lock(), &mut to).ok();
         to.shutdown(Shutdown::Write).ok();
     })?;
@@ -297,14 +295,13 @@ fn routes(out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// An address as the kernel shows it: the bytes of memory as one number.
+/// Parses an address in the kernel's form: the bytes in memory as one number.
 fn kernel_address(text: &str) -> Option<Ipv4Addr> {
     let text = (text.len() == 8).then_some(text)?;
     let number = u32::from_str_radix(text, 16).ok()?;
     Some(Ipv4Addr::from(number.to_ne_bytes()))
 }
 
-/// `netstat`
 pub fn netstat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("tlnpau"))?;
     writeln!(out, "{:<24} {:<24} state", "here", "there")?;
@@ -339,7 +336,7 @@ pub fn netstat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `0100007F:0050` as `127.0.0.1:80`.
+/// Converts `0100007F:0050` to `127.0.0.1:80`.
 fn place(text: &str) -> Option<String> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

@@ -36,7 +36,7 @@ pub fn echo(arguments: &[String]) -> Vec<u8> {
     bytes
 }
 
-/// Text with `\n` and its like resolved.
+/// Replaces escapes such as `\n`.
 pub fn unescaped(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
@@ -91,13 +91,11 @@ pub fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// `echo`
 pub fn echo_tool(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     out.write_all(&echo(arguments))?;
     Ok(0)
 }
 
-/// `printf`
 pub fn printf_tool(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     out.write_all(&printf(arguments)?)?;
     Ok(0)

@@ -1,4 +1,4 @@
-//! The tools for processes.
+//! Tools for processes.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -16,7 +16,6 @@ use crate::report::{ToolResult, complain, each};
 const NOT_FOUND: u8 = 127;
 const NOT_STARTED: u8 = 126;
 
-/// `ps`
 pub fn ps(_: &[String], out: &mut dyn Write) -> ToolResult {
     let entries = fs::read_dir("/proc").context("/proc")?;
     let names = entries.flatten().map(|entry| entry.file_name());
@@ -30,7 +29,7 @@ pub fn ps(_: &[String], out: &mut dyn Write) -> ToolResult {
         "PID", "PPID", "UID", "MEMORY"
     )?;
     for id in ids {
-        // A process that has ended in the meantime is skipped.
+        // The process may have ended since the list was read.
         if let Some(row) = row(id) {
             writeln!(out, "{row}")?;
         }
@@ -63,7 +62,6 @@ fn row(id: u32) -> Option<String> {
     ))
 }
 
-/// `kill`
 pub fn kill(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let (signal, ids) = match arguments {
         [first, ..] if first == "-l" => {
@@ -105,7 +103,6 @@ fn signal_of(text: &str) -> Result<Signal> {
     name.parse().map_err(|_| wrong())
 }
 
-/// `env`
 pub fn env(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let known = ToolOptions {
         flags: "i",
@@ -155,7 +152,6 @@ fn not_started(program: &str, error: &io::Error) -> u8 {
     }
 }
 
-/// `printenv`
 pub fn printenv(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let variables = inherited();
     if arguments.is_empty() {
@@ -184,7 +180,6 @@ fn name_of(file: &str, id: u32) -> Option<String> {
     })
 }
 
-/// `id`
 pub fn id(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("ugn"))?;
     let user = rustix::process::geteuid().as_raw();
@@ -210,7 +205,6 @@ pub fn id(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `whoami`
 pub fn whoami(_: &[String], out: &mut dyn Write) -> ToolResult {
     let user = rustix::process::geteuid().as_raw();
     let name = name_of("/etc/passwd", user).unwrap_or_else(|| user.to_string());
@@ -218,7 +212,6 @@ pub fn whoami(_: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `which`
 pub fn which(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut status = 0;
@@ -232,7 +225,6 @@ pub fn which(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(status)
 }
 
-/// `xargs`
 pub fn xargs(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let known = ToolOptions {
         flags: "rt0",

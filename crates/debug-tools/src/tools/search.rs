@@ -1,4 +1,4 @@
-//! Looking for text and for files.
+//! Tools that search in text and in directories.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,12 +11,11 @@ use crate::options::{Options, misuse, with_values};
 use crate::report::{ToolResult, complain, complain_as_tool};
 use crate::shell::pattern::is_described;
 
-/// The statuses of `grep`.
+/// The exit statuses of `grep`.
 const FOUND: u8 = 0;
 const NOT_FOUND: u8 = 1;
 const TROUBLE: u8 = 2;
 
-/// `grep`
 pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, with_values("EFcilnqrRvhHwo", "e"))?;
     let mut operands = options.operands.iter();
@@ -111,7 +110,8 @@ pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(if has_trouble { TROUBLE } else { status })
 }
 
-/// A basic regular expression as an extended one: backslashes before operators are exchanged.
+/// Converts a basic regular expression to an extended one: operators with and without a backslash are
+/// exchanged.
 fn extended(basic: &str) -> String {
     let mut text = String::new();
     let mut signs = basic.chars();
@@ -138,7 +138,7 @@ fn extended(basic: &str) -> String {
 
 type Visit<'a> = &'a mut dyn FnMut(&Path, usize) -> Result<()>;
 
-/// Visits a tree, directories before their entries; links are not followed.
+/// Visits a tree, each directory before its entries; symbolic links are not followed.
 fn collect(top: &Path, depth_max: usize, visit: Visit<'_>) -> Result<()> {
     let mut waiting = vec![(top.to_owned(), 0)];
     while let Some((path, depth)) = waiting.pop() {
@@ -158,7 +158,6 @@ fn collect(top: &Path, depth_max: usize, visit: Visit<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `find`
 pub fn find(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let first = arguments.iter().position(|word| word.starts_with('-'));
     let (tops, conditions) = arguments.split_at(first.unwrap_or(arguments.len()));

@@ -1,4 +1,4 @@
-//! Text and bytes.
+//! Tools for text and bytes.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,10 +12,10 @@ use crate::options::{Options, flags, misuse, with_values};
 use crate::report::{ToolResult, each};
 use crate::shell::condition;
 
-/// Interval of `tail -f`.
+/// The polling interval of `tail -f`.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
-/// A file, or standard input for `-`.
+/// Opens a file, or standard input for `-`.
 pub fn open(name: &str) -> Result<Box<dyn BufRead>> {
     Ok(match name {
         "-" => Box::new(io::stdin().lock()),
@@ -23,7 +23,7 @@ pub fn open(name: &str) -> Result<Box<dyn BufRead>> {
     })
 }
 
-/// The files, or standard input where none is named.
+/// The operands; without operands, standard input.
 fn sources(options: &Options) -> Vec<String> {
     match options.operands.is_empty() {
         true => vec!["-".to_owned()],
@@ -58,14 +58,12 @@ pub fn each_line(name: &str, mut work: impl FnMut(&[u8]) -> Result<()>) -> Resul
     Ok(())
 }
 
-/// `test` and `[`
 pub fn test(name: &str, arguments: &[String]) -> ToolResult {
     let directory = std::env::current_dir().unwrap_or_default();
     let holds = condition::command(name, arguments, &directory).map_err(misuse)?;
     Ok(u8::from(!holds))
 }
 
-/// `cat`
 pub fn cat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("uv"))?;
     each(&sources(&options), |name| {
@@ -74,7 +72,6 @@ pub fn cat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `head`
 pub fn head(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let arguments = with_number(arguments);
     let options = Options::read(&arguments, with_values("q", "nc"))?;
@@ -98,7 +95,7 @@ pub fn head(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `-5` as `-n 5`.
+/// Converts `-5` to `-n 5`.
 fn with_number(arguments: &[String]) -> Vec<String> {
     let mut words = arguments.to_vec();
     if let Some(first) = words.first_mut() {
@@ -110,7 +107,6 @@ fn with_number(arguments: &[String]) -> Vec<String> {
     words
 }
 
-/// `tail`
 pub fn tail(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let arguments = with_number(arguments);
     let options = Options::read(&arguments, with_values("fFq", "nc"))?;
@@ -126,7 +122,7 @@ pub fn tail(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     }
 }
 
-/// A count from the end, or with `+` from the start.
+/// A count from the end; with `+`, from the start.
 fn count(text: &str) -> Result<(bool, usize)> {
     let from_start = text.starts_with('+');
     let digits = text.trim_start_matches(['+', '-']);
@@ -195,13 +191,12 @@ fn follow(name: &str, out: &mut dyn Write) -> ToolResult {
         out.flush()?;
         std::thread::sleep(FOLLOW_EVERY);
         if file.metadata()?.len() < file.stream_position()? {
-            // It was truncated and starts again.
+            // The file was truncated, so it is read from its start.
             file.rewind()?;
         }
     }
 }
 
-/// `wc`
 pub fn wc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("clwm"))?;
     let shows = |letter| options.has(letter) || !"clw".chars().any(|letter| options.has(letter));
@@ -235,7 +230,6 @@ pub fn wc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `sort`
 pub fn sort(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("nru"))?;
     let mut lines = lines(&sources(&options))?;
@@ -260,7 +254,6 @@ pub fn sort(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `uniq`
 pub fn uniq(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("c"))?;
     let lines = lines(&sources(&options))?;
@@ -274,7 +267,6 @@ pub fn uniq(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `cut`
 pub fn cut(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, with_values("s", "dfcb"))?;
     let by_field = options.value('f');
@@ -309,7 +301,7 @@ pub fn cut(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     })
 }
 
-/// `1,3-5,7-`
+/// Parses `1,3-5,7-`.
 fn ranges(text: &str) -> Result<Vec<(usize, usize)>> {
     let number = |text: &str, none: usize| match text {
         "" => Ok(none),
@@ -325,7 +317,6 @@ fn ranges(text: &str) -> Result<Vec<(usize, usize)>> {
         .collect()
 }
 
-/// `tr`
 pub fn tr(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("ds"))?;
     let sets: Vec<Vec<u8>> = options.operands.iter().map(|set| bytes_of(set)).collect();
@@ -375,7 +366,6 @@ fn bytes_of(set: &str) -> Vec<u8> {
     bytes
 }
 
-/// `tee`
 pub fn tee(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("a"))?;
     let mut files = Vec::new();
@@ -404,7 +394,6 @@ pub fn tee(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     }
 }
 
-/// `seq`
 pub fn seq(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let numbers: Result<Vec<i64>, _> = arguments.iter().map(|word| word.parse()).collect();
     let numbers = numbers.map_err(|_| misuse("whole numbers are needed"))?;
@@ -419,7 +408,6 @@ pub fn seq(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     Ok(0)
 }
 
-/// `sha256sum`
 pub fn sha256sum(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     use sha2::Digest;
     let options = Options::read(arguments, flags("b"))?;

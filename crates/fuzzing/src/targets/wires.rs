@@ -109,13 +109,13 @@ pub const SERVICE_ANSWERS: Target = Target {
         b"\x0a\x08\x08\x01\x10\x03\x18\x02\x20\x01\x12\x02\x08\x01",
         // A service that does not serve, and a field of a later version.
         b"\x08\x02\xc2\x3e\x01a",
-        // Groups, each in the next.
+        // Nested groups.
         b"\xc3\x3e\xc3\x3e\xc4\x3e\xc4\x3e",
     ],
     words: &["\u{a}\u{2}", "\u{12}\u{1}", "\u{7f}"],
     run: |bytes| {
         for decoder in service_protocols::answers() {
-            // A decoded answer is decoded as it was after it is written.
+            // A decoded response equals the response that is encoded and decoded again.
             if let Ok(written) = (decoder.recode)(bytes) {
                 let again = (decoder.recode)(&written);
                 assert_eq!(again, Ok(written), "{}", decoder.path);

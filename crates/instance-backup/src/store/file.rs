@@ -1,8 +1,8 @@
-//! The objects of a cluster in a file, whatever their engine.
+//! The objects of a cluster in a file, independent of their engine.
 //!
-//! The file is an archive as that of a whole instance, with a header and the objects. It has the records
-//! that servers of an etcd share: the certificate authority and the keys, encrypted under the server token,
-//! and the ranges of addresses.
+//! The file is an archive as that of a whole instance, with a header and the objects. It has the records that
+//! servers of an etcd share: the certificate authority and the keys, encrypted under the server token, and
+//! the ranges of addresses.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -24,9 +24,8 @@ use serde::{Deserialize, Serialize};
 use super::{Checksum, Contents, StoreLocation, at, connect, into_directory, into_etcd};
 use crate::{REVISIONS_LEFT_OUT, require_empty, write_whole};
 
-/// The first entry of the file.
 const HEADER: &str = "store-backup.json";
-/// The objects, each in a frame.
+/// The entry with the objects, each in a frame.
 const OBJECTS: &str = "objects";
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
@@ -38,7 +37,7 @@ struct Header {
     format: u32,
     instance: String,
     role: Role,
-    /// The etcd or the data directory.
+    /// The URL of the etcd, or the path of the data directory.
     made_of: String,
     made_by: String,
     made_at: Timestamp,
@@ -88,7 +87,7 @@ pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The objects of running or stopped servers.
+/// Reads the objects of running or stopped servers in etcd.
 async fn of_etcd(address: &EtcdAddress) -> Result<Contents> {
     let etcd = connect(address).await?;
     let url = &address.url;
@@ -105,11 +104,11 @@ async fn of_etcd(address: &EtcdAddress) -> Result<Contents> {
     Ok(super::contents(&pairs, instance))
 }
 
-/// The objects of a running or stopped server with a store of its own, with the records that servers of an
-/// etcd have.
+/// Reads the objects of a running or stopped server in its data directory, with the records that servers of
+/// an etcd share.
 async fn of_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)> {
     let marker = into_etcd::marker_with_objects(data)?;
-    // The objects alone: no volume has to be held still.
+    // Only objects are copied, so no volume needs a snapshot.
     let request = Request { local: false };
     let (mut source, summary) = match process::serving(data) {
         Some(_) => Source::server(data, request)?,
@@ -181,7 +180,7 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
     Ok((header, objects))
 }
 
-/// The number of objects in the header of a format that is known.
+/// The number of objects, from the header of a supported format.
 fn count(file: &Path, header: &str) -> Result<u64> {
     let header: json_tree::Value = serde_json::from_str(header).context("read the header")?;
     ensure!(
@@ -198,7 +197,7 @@ fn count(file: &Path, header: &str) -> Result<u64> {
 /// The file is incomplete, the location is not empty, or an error of the disk or of etcd.
 pub async fn restore(location: &StoreLocation, file: &Path) -> Result<()> {
     let (header, pairs) = block_in_place(|| read(file))?;
-    // The cluster may have continued after the backup, and clients may know its resource versions.
+    // The cluster may have continued after the backup, and clients may remember its resource versions.
     let revision = Revision(header.revision.saturating_add(REVISIONS_LEFT_OUT));
     let contents = Contents {
         instance: header.instance.clone(),

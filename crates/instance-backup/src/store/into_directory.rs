@@ -1,4 +1,4 @@
-//! From etcd into a data directory.
+//! Copies objects from etcd into a data directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use mvcc_store::{KeyValue, Range, Revision, Store};
 use super::{Checksum, Contents, at, connect};
 use crate::require_empty;
 
-/// Each server writes its Lease every five seconds.
+/// The wait that shows that no server runs: each server writes its Lease every five seconds.
 const QUIET: Duration = Duration::from_secs(12);
 /// The temporary name of the store until it is complete.
 const UNFINISHED: &str = "store.unfinished";
@@ -100,7 +100,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     Ok(())
 }
 
-/// Says how to start the server on the copied objects.
+/// Prints how to start the server on the copied objects.
 fn say_next(data: &Path) {
     say(&format!(
         "Start it with: mainstay server --data-dir {}",
@@ -132,7 +132,7 @@ pub fn install(
     fill(data, contents)
 }
 
-/// Gives the store its name, so that servers start on the directory.
+/// Renames the store to its final name, so that servers start on the directory.
 pub fn put_in_place(data: &Path, marker: Marker) -> Result<()> {
     fs::rename(data.join(UNFINISHED), data.join("store"))
         .context("move the store into the data directory")?;
@@ -143,7 +143,7 @@ fn has_store(data: &Path) -> bool {
     data.join("store").exists()
 }
 
-/// The marker of a directory that a server of the etcd has used, or an interrupted copy; none for an
+/// The marker of a directory that a server of the etcd has used, or of an interrupted copy; `None` for an
 /// empty directory.
 fn former(data: &Path) -> Result<Option<Marker>> {
     if let Some(server) = process::serving(data) {
@@ -157,7 +157,7 @@ fn former(data: &Path) -> Result<Option<Marker>> {
     }
 }
 
-/// Writes the store under its first name.
+/// Writes the store under its temporary name.
 fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
     let place = data.join(UNFINISHED);
     match fs::remove_dir_all(&place) {
@@ -178,7 +178,7 @@ fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
     Ok(wanted)
 }
 
-/// Reads a store back, and compares it with the written pairs.
+/// Reads the written store, and compares it with the source.
 pub async fn verify(data: &Path, revision: Revision, wanted: &Checksum) -> Result<()> {
     let place = data.join(UNFINISHED);
     let store = EmbeddedStore::open(EmbeddedOptions::new(&place)).context("open the copy")?;
@@ -208,7 +208,7 @@ pub async fn verify(data: &Path, revision: Revision, wanted: &Checksum) -> Resul
     Ok(())
 }
 
-/// Lets servers start on the directory.
+/// Writes the marker and renames the store, so that servers start on the directory.
 fn finish(data: &Path, mut marker: Marker) -> Result<()> {
     marker.engine = Engine::Embedded;
     marker.write(data)?;

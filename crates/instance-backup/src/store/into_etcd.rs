@@ -1,4 +1,4 @@
-//! From a data directory into etcd.
+//! Copies objects from a data directory into etcd.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use mvcc_store::{KeyValue, Omittable, Range, Revision};
 
 use super::{Checksum, at, connect};
 
-/// The name of the former store in the data directory.
+/// The name of the store in the data directory after the copy.
 const FORMER: &str = "store.copied-to-etcd";
 
 /// Copies the objects of the stopped server in the directory.
@@ -45,7 +45,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
         let records = block_in_place(|| records(data, &file, read.revision))?;
         let pairs = merge(read.items, records);
         let (etcd, begun, copied) = fill(etcd, address, &marker.instance, &pairs).await?;
-        // From now on, no server uses the directory alone.
+        // From now on, no server uses the store in the directory.
         marker.engine = Engine::Etcd;
         block_in_place(|| marker.write(data))?;
         let completed = etcd.complete(begun, read.revision).await;
@@ -66,7 +66,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     put_away(data, address, token.as_deref())
 }
 
-/// Writes all pairs into an etcd without data, and compares them with the pairs that are there then.
+/// Writes all pairs into an etcd without data, reads them back and compares.
 pub async fn fill(
     mut etcd: EtcdCopy,
     address: &EtcdAddress,
@@ -91,7 +91,7 @@ pub async fn fill(
     Ok((etcd, begun, written))
 }
 
-/// The marker of a directory that has objects, whose server is stopped.
+/// The marker of a directory with objects, whose server is stopped.
 fn marker(data: &Path) -> Result<Marker> {
     let marker = marker_with_objects(data)?;
     if let Some(server) = process::serving(data) {
@@ -103,7 +103,7 @@ fn marker(data: &Path) -> Result<Marker> {
     Ok(marker)
 }
 
-/// The marker of a directory that has objects.
+/// The marker of a directory with objects.
 pub fn marker_with_objects(data: &Path) -> Result<Marker> {
     let shown = data.display();
     let Ok(Some(marker)) = Marker::read(data) else {
@@ -127,7 +127,7 @@ pub fn marker_with_objects(data: &Path) -> Result<Marker> {
     Ok(marker)
 }
 
-/// Refuses an etcd with other data than an interrupted copy of the instance.
+/// Refuses an etcd with data, except for the data of an interrupted copy of this instance.
 pub fn check_target(found: &PrefixContents, address: &EtcdAddress, own: &str) -> Result<()> {
     let EtcdAddress { url, prefix, .. } = address;
     let next = "choose another --etcd-prefix, or delete them with `etcdctl del --prefix`";
@@ -147,7 +147,7 @@ pub fn check_target(found: &PrefixContents, address: &EtcdAddress, own: &str) ->
     }
 }
 
-/// The records that servers of an etcd share, and a single server has in files.
+/// The records that servers of an etcd share; a single server has the same data in files.
 pub fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[KeyValue; 2]> {
     let network = control_plane::choose_network(data, &AskedNetwork::default())?;
     let record = |key: &[u8], value: Vec<u8>| KeyValue {
@@ -166,7 +166,7 @@ pub fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[Ke
     ])
 }
 
-/// All pairs without a lease in the order of their keys; the records replace former ones.
+/// All pairs without a lease, in the order of their keys; the records replace older records.
 pub fn merge(stored: Vec<KeyValue>, records: [KeyValue; 2]) -> Vec<KeyValue> {
     let all = stored.into_iter().filter(|pair| pair.lease.is_none());
     let by_key = all
@@ -176,13 +176,13 @@ pub fn merge(stored: Vec<KeyValue>, records: [KeyValue; 2]) -> Vec<KeyValue> {
     by_key.into_values().collect()
 }
 
-/// The instance whose objects etcd has.
+/// The id of the instance whose objects are in etcd.
 async fn instance_of(etcd: &EtcdCopy) -> Result<Option<String>, etcd_store::copy::CopyError> {
     let pairs = etcd.pairs().await?;
     Ok(super::instance(&pairs))
 }
 
-/// Renames the former store, so that servers with `--store` start on the directory.
+/// Renames the former store, so that only a server with `--store` starts on the directory.
 fn put_away(data: &Path, address: &EtcdAddress, token: Option<&Path>) -> Result<()> {
     let names = (0..).map(|number| match number {
         0 => data.join(FORMER),

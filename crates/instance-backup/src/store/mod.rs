@@ -1,7 +1,7 @@
-//! The objects of a cluster from a data directory into etcd and back, and from either into a file and back.
+//! Copies of the objects of a cluster: between a data directory and etcd, and between either and a file.
 //!
-//! Keys, values and revisions are copied byte for byte. At each moment of a copy at most one of the two places can
-//! be used by a server.
+//! Keys, values and revisions are copied byte for byte. At each moment of a copy, servers can use at most one
+//! of source and destination.
 
 mod file;
 mod into_directory;
@@ -40,16 +40,15 @@ impl FromStr for StorePlace {
     }
 }
 
-/// A store with objects, or for objects.
+/// A store with objects, or an empty store for them.
 #[derive(Clone, Debug)]
 pub enum StoreLocation {
     /// A cluster in etcd.
     Etcd(EtcdAddress),
     /// A data directory, and the secret that encrypts the keys of its cluster.
     Directory {
-        /// The absolute path.
+        /// Absolute.
         data: PathBuf,
-        /// The server token.
         token: TokenFile,
     },
 }
@@ -57,13 +56,11 @@ pub enum StoreLocation {
 /// A copy between a data directory and etcd.
 #[derive(Clone, Debug)]
 pub struct StoreCopy {
-    /// The source.
     pub from: StorePlace,
-    /// The destination.
     pub to: StorePlace,
     /// The prefix and the certificates of the etcd; its URL is that of `from` or `to`.
     pub etcd: EtcdSettings,
-    /// The file of the server token, if one is named.
+    /// The file of the server token, if the user named one.
     pub token: Option<PathBuf>,
 }
 
@@ -71,8 +68,8 @@ impl StoreCopy {
     /// Copies the objects of a stopped server.
     ///
     /// # Errors
-    /// The places are of one kind, a server uses one of them, the destination has other objects, or an error of the
-    /// disk or of etcd.
+    /// Source and destination are both directories or both etcd, a server uses one of them, the destination
+    /// has other objects, or an error of the disk or of etcd.
     pub async fn run(self) -> Result<()> {
         let address = |url: &EtcdUrl| -> Result<EtcdAddress> {
             let mut settings = self.etcd.clone();
@@ -112,7 +109,7 @@ fn at(address: &EtcdAddress) -> impl Fn(CopyError) -> anyhow::Error {
     move |error| anyhow::Error::new(error).context(shown.clone())
 }
 
-/// The instance whose objects these are.
+/// The id of the instance whose objects these are.
 fn instance(pairs: &LivePairs) -> Option<String> {
     let record = pairs.live.get(data_directory::INSTANCE_RECORD)?;
     String::from_utf8(record.value.to_vec()).ok()
@@ -122,7 +119,7 @@ fn instance(pairs: &LivePairs) -> Option<String> {
 struct Contents {
     instance: String,
     pairs: Vec<KeyValue>,
-    /// New resource versions are above this one.
+    /// The highest resource version; new versions are above it.
     revision: Revision,
 }
 
@@ -134,7 +131,7 @@ fn contents(pairs: &LivePairs, instance: String) -> Contents {
     }
 }
 
-/// The number of pairs and the SHA-256 of all of them, in the form of backups.
+/// The number of pairs and the SHA-256 of all of them, serialised as in a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Checksum {
     count: usize,
@@ -142,7 +139,7 @@ struct Checksum {
 }
 
 impl Checksum {
-    /// Of pairs in the order of their keys.
+    /// The pairs must be in the order of their keys.
     fn of<'p>(pairs: impl Iterator<Item = &'p KeyValue>) -> Result<Self> {
         let (mut digest, mut count, mut frame) = (Sha256::new(), 0, Vec::new());
         for pair in pairs {

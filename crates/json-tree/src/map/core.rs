@@ -1,4 +1,4 @@
-//! The entries and their index.
+//! The entries of a map, and their index.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -10,11 +10,12 @@ use super::SEARCHED_MAX;
 #[derive(Clone)]
 pub(super) struct Core<K, V> {
     pub(super) entries: Vec<(K, V)>,
-    /// That of each map with more entries than are searched; smaller maps may keep theirs.
+    /// The index of a map with more than [`SEARCHED_MAX`](super::SEARCHED_MAX) entries; a map that shrinks
+    /// may retain it.
     index: Option<Box<Index>>,
 }
 
-/// The places of the entries, by the hashes of their keys.
+/// The positions of the entries, by the hashes of their keys.
 #[derive(Clone)]
 struct Index {
     places: HashTable<usize>,
@@ -43,7 +44,7 @@ impl<K, V> Core<K, V> {
 }
 
 impl<K: Hash + Eq, V> Core<K, V> {
-    /// The place of a key.
+    /// The position of a key.
     #[inline]
     pub(super) fn find<Q>(&self, key: &Q) -> Option<usize>
     where
@@ -59,7 +60,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
         }
     }
 
-    /// Adds an entry whose key is not in the map, and returns its place.
+    /// Adds an entry whose key is not in the map, and returns its position.
     #[inline]
     pub(super) fn push(&mut self, key: K, value: V) -> usize {
         let place = self.entries.len();
@@ -78,7 +79,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
         }
     }
 
-    /// Makes the index anew after a change of the order.
+    /// Rebuilds the index after a change of the order.
     pub(super) fn index_again(&mut self) {
         self.index = None;
         if self.entries.len() > SEARCHED_MAX {
@@ -93,7 +94,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
         }
     }
 
-    /// Removes the entry at a place. The last one takes it.
+    /// Removes the entry at a position; the last entry moves to that position.
     pub(super) fn swap_remove(&mut self, place: usize) -> (K, V) {
         let last = self.entries.len() - 1;
         if let Some(index) = &mut self.index {
@@ -111,7 +112,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
         removed
     }
 
-    /// Removes the entry at a place. Those behind it move up.
+    /// Removes the entry at a position; later entries move forward by one.
     pub(super) fn shift_remove(&mut self, place: usize) -> (K, V) {
         if let Some(index) = &mut self.index {
             index.remove(&self.entries, place);
@@ -123,7 +124,8 @@ impl<K: Hash + Eq, V> Core<K, V> {
     }
 }
 
-/// Most maps have no index, and their search is shorter without the code for one.
+/// Functions in a separate block that is never inlined: most maps have no index, and their search is faster
+/// without this code.
 impl Index {
     #[inline(never)]
     fn find<K, V, Q>(&self, entries: &[(K, V)], key: &Q) -> Option<usize>

@@ -4,11 +4,10 @@ use std::hash::Hash;
 
 use super::core::Core;
 
-/// The entry of a key.
 pub enum MapEntry<'a, K, V> {
     /// The key is in the map.
     Occupied(OccupiedEntry<'a, K, V>),
-    /// It is not.
+    /// The key is not in the map.
     Vacant(VacantEntry<'a, K, V>),
 }
 
@@ -33,7 +32,7 @@ impl<'a, K: Hash + Eq, V> MapEntry<'a, K, V> {
         }
     }
 
-    /// The value of the key, which is inserted with that one if it is not in the map.
+    /// The value of the key; if the key is not in the map, `value` is inserted.
     pub fn or_insert(self, value: V) -> &'a mut V {
         match self {
             Self::Occupied(entry) => entry.into_mut(),
@@ -41,7 +40,7 @@ impl<'a, K: Hash + Eq, V> MapEntry<'a, K, V> {
         }
     }
 
-    /// The value of the key, which is inserted with the result of the function if it is not in the map.
+    /// The value of the key; if the key is not in the map, the result of the function is inserted.
     pub fn or_insert_with(self, value: impl FnOnce() -> V) -> &'a mut V {
         match self {
             Self::Occupied(entry) => entry.into_mut(),
@@ -49,7 +48,7 @@ impl<'a, K: Hash + Eq, V> MapEntry<'a, K, V> {
         }
     }
 
-    /// The value of the key, which is inserted with the default value if it is not in the map.
+    /// The value of the key; if the key is not in the map, the default value is inserted.
     pub fn or_default(self) -> &'a mut V
     where
         V: Default,
@@ -62,54 +61,51 @@ impl<'a, K: Hash + Eq, V> MapEntry<'a, K, V> {
 }
 
 impl<'a, K, V> OccupiedEntry<'a, K, V> {
-    /// The key in the map.
     pub fn key(&self) -> &K {
         &self.core.entries[self.place].0
     }
 
-    /// The value.
     pub fn get(&self) -> &V {
         &self.core.entries[self.place].1
     }
 
-    /// The value, for a change.
     pub fn get_mut(&mut self) -> &mut V {
         &mut self.core.entries[self.place].1
     }
 
-    /// The value, for a change, as long as the map is borrowed.
+    /// The value, for as long as the map is borrowed.
     pub fn into_mut(self) -> &'a mut V {
         &mut self.core.entries[self.place].1
     }
 
-    /// Sets the value, and returns the former one.
+    /// Sets the value, and returns the former value.
     pub fn insert(&mut self, value: V) -> V {
         std::mem::replace(self.get_mut(), value)
     }
 }
 
 impl<K: Hash + Eq, V> OccupiedEntry<'_, K, V> {
-    /// Removes the entry; the last one takes its place.
+    /// Removes the entry; the last entry moves to its position.
     pub fn remove(self) -> V {
         self.swap_remove()
     }
 
-    /// Removes the entry; the last one takes its place.
+    /// Removes the entry; the last entry moves to its position.
     pub fn swap_remove(self) -> V {
         self.swap_remove_entry().1
     }
 
-    /// Removes the entry and returns its key, too; the last one takes its place.
+    /// Removes the entry and returns its key, too; the last entry moves to its position.
     pub fn swap_remove_entry(self) -> (K, V) {
         self.core.swap_remove(self.place)
     }
 
-    /// Removes the entry; those behind it move up.
+    /// Removes the entry; later entries move forward by one.
     pub fn shift_remove(self) -> V {
         self.shift_remove_entry().1
     }
 
-    /// Removes the entry and returns its key, too; those behind it move up.
+    /// Removes the entry and returns its key, too; later entries move forward by one.
     pub fn shift_remove_entry(self) -> (K, V) {
         self.core.shift_remove(self.place)
     }

@@ -83,14 +83,12 @@ iterator!(
 clone!(Iter, Keys, Values);
 
 impl<K, V> OrderedMap<K, V> {
-    /// The entries.
     #[inline]
     pub fn iter(&self) -> Iter<'_, K, V> {
         let entries = self.core.entries.iter();
         Iter { entries }
     }
 
-    /// The entries, with values for a change.
     #[inline]
     pub fn iter_mut(&mut self) -> IterMut<'_, K, V> {
         let entries = self.core.entries.iter_mut();
@@ -109,14 +107,12 @@ impl<K, V> OrderedMap<K, V> {
         Values { entries }
     }
 
-    /// The values, for a change.
     #[inline]
     pub fn values_mut(&mut self) -> ValuesMut<'_, K, V> {
         let entries = self.core.entries.iter_mut();
         ValuesMut { entries }
     }
 
-    /// The values themselves.
     #[inline]
     pub fn into_values(self) -> IntoValues<K, V> {
         let entries = self.core.entries.into_iter();

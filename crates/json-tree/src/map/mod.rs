@@ -1,9 +1,9 @@
 //! A map in the order of insertion, small and cheap for few entries.
 //!
-//! Nearly all objects of a JSON tree have less than ten fields. A hash table for each of them would cost a second
-//! allocation, a hash for each look-up and 40 bytes in each value. So a map of up to [`SEARCHED_MAX`] entries is a list
-//! that is searched from the start, and a larger map has an index beside the list. The hashes of the index have random
-//! keys, against keys that are chosen to collide.
+//! Nearly all objects of a JSON tree have less than ten fields. A hash table for each of them would cost a
+//! second allocation, a hash for each look-up and 40 bytes in each value. So a map of up to [`SEARCHED_MAX`]
+//! entries is a list that is searched from the start, and a larger map has an index in addition to the list.
+//! The hashes of the index have random keys, so that a client cannot choose keys that collide.
 
 mod core;
 mod entry;
@@ -42,26 +42,22 @@ impl<K, V> OrderedMap<K, V> {
         }
     }
 
-    /// The number of entries.
     #[inline]
     pub fn len(&self) -> usize {
         self.core.entries.len()
     }
 
-    /// Whether there are no entries.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.core.entries.is_empty()
     }
 
-    /// Removes all entries.
     pub fn clear(&mut self) {
         self.core.clear();
     }
 }
 
 impl<K: Hash + Eq, V> OrderedMap<K, V> {
-    /// The value of a key.
     #[inline]
     pub fn get<Q>(&self, key: &Q) -> Option<&V>
     where
@@ -71,7 +67,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         self.get_key_value(key).map(|(_, value)| value)
     }
 
-    /// The key that is equal to another, and its value.
+    /// The stored key that equals `key`, and its value.
     #[inline]
     pub fn get_key_value<Q>(&self, key: &Q) -> Option<(&K, &V)>
     where
@@ -83,7 +79,6 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         Some((key, value))
     }
 
-    /// The value of a key, for a change.
     #[inline]
     pub fn get_mut<Q>(&mut self, key: &Q) -> Option<&mut V>
     where
@@ -94,7 +89,6 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         Some(&mut self.core.entries[place].1)
     }
 
-    /// Whether the key is in the map.
     #[inline]
     pub fn contains_key<Q>(&self, key: &Q) -> bool
     where
@@ -104,7 +98,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         self.core.find(key).is_some()
     }
 
-    /// Sets the value of a key, and returns the former one. A new key is the last.
+    /// Sets the value of a key, and returns the former value. A new key is the last.
     #[inline]
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.core.find(&key) {
@@ -116,11 +110,12 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         }
     }
 
-    /// Sets the value of a key, which moves to a place or is inserted there. Returns the former value.
+    /// Sets the value of a key and moves the key to a position; inserts a new key there. Returns the former
+    /// value.
     ///
     /// # Panics
     ///
-    /// If the place is behind the last one.
+    /// If the position is after the last entry.
     pub fn shift_insert(&mut self, place: usize, key: K, value: V) -> Option<V> {
         let found = self.core.find(&key);
         let former = found.map(|found| self.core.entries.remove(found).1);
@@ -129,13 +124,12 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         former
     }
 
-    /// The entry of a key, which may be vacant.
     #[inline]
     pub fn entry(&mut self, key: impl Into<K>) -> MapEntry<'_, K, V> {
         MapEntry::find(&mut self.core, key.into())
     }
 
-    /// Removes a key; the last entry takes its place.
+    /// Removes a key; the last entry moves to its position.
     #[inline]
     pub fn remove<Q>(&mut self, key: &Q) -> Option<V>
     where
@@ -145,7 +139,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         self.swap_remove(key)
     }
 
-    /// Removes a key and returns it, too; the last entry takes its place.
+    /// Removes a key and returns it, too; the last entry moves to its position.
     pub fn remove_entry<Q>(&mut self, key: &Q) -> Option<(K, V)>
     where
         K: Borrow<Q>,
@@ -154,7 +148,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         self.swap_remove_entry(key)
     }
 
-    /// Removes a key; the last entry takes its place.
+    /// Removes a key; the last entry moves to its position.
     pub fn swap_remove<Q>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -163,7 +157,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         self.swap_remove_entry(key).map(|(_, value)| value)
     }
 
-    /// Removes a key and returns it, too; the last entry takes its place.
+    /// Removes a key and returns it, too; the last entry moves to its position.
     pub fn swap_remove_entry<Q>(&mut self, key: &Q) -> Option<(K, V)>
     where
         K: Borrow<Q>,
@@ -173,7 +167,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         Some(self.core.swap_remove(place))
     }
 
-    /// Removes a key; the entries behind it move up.
+    /// Removes a key; later entries move forward by one.
     pub fn shift_remove<Q>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -182,7 +176,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         self.shift_remove_entry(key).map(|(_, value)| value)
     }
 
-    /// Removes a key and returns it, too; the entries behind it move up.
+    /// Removes a key and returns it, too; later entries move forward by one.
     pub fn shift_remove_entry<Q>(&mut self, key: &Q) -> Option<(K, V)>
     where
         K: Borrow<Q>,
@@ -192,12 +186,12 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         Some(self.core.shift_remove(place))
     }
 
-    /// Moves all entries of another map to this one.
+    /// Moves all entries of another map to this map.
     pub fn append(&mut self, other: &mut Self) {
         self.extend(std::mem::take(other));
     }
 
-    /// Keeps the entries for which `keep` is true.
+    /// Removes the entries for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         self.core
             .entries
@@ -246,7 +240,7 @@ impl<K: Hash + Eq, V: PartialEq> PartialEq for OrderedMap<K, V> {
                 .iter()
                 .zip(those)
                 .all(|((key, value), (known, there))| match key == known {
-                    // Equal maps mostly have the same order.
+                    // Equal maps usually have the same order.
                     true => value == there,
                     false => other.get(key) == Some(value),
                 })

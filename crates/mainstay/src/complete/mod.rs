@@ -1,5 +1,5 @@
-//! `mainstay complete`: the names on the server that shells complete words with. A shell waits for the
-//! answer, so that a server that is not there means no names, and no error.
+//! `mainstay complete`: the names on the server with which shells complete words. A shell waits for the
+//! output, so an unreachable server means no names and no error.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use kube_api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
 use crate::logs;
 use crate::settings::ServerArguments;
 
-/// Timeout of the server: a later answer does not help the user.
+/// Timeout of the request: the user does not wait longer for names.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of requested names.
 const NAMES_MAX: u32 = 500;
-/// The commands whose arguments may be names on the server.
+/// The commands with arguments that may be names on the server.
 const COMMANDS: [&str; 4] = ["why", "logs", "status", "volume"];
 
 /// Arguments of `mainstay complete`.
@@ -26,10 +26,9 @@ pub struct CompleteArguments {
     words: Vec<String>,
 }
 
-/// The kind of completion of a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Completion {
-    /// A kind, to be followed by a name.
+    /// The names of the kinds; the name of an object follows after `/`.
     Kind(Vec<&'static str>),
     /// The name of an object, after a prefix in the same word.
     Name(TargetKind, String),
@@ -61,9 +60,9 @@ pub async fn run(arguments: &CompleteArguments, program: &Command) {
     }
 }
 
-/// The completion of the last word. `None` if the program's own words suffice.
+/// The completion of the last word. `None` if the generated completions of the shell suffice.
 fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
-    // bash has the sign between an option and its value as a word.
+    // bash passes the `=` between an option and its value as a separate word.
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
     words.retain(|word| *word != "=");
     let (last, words) = words.split_last()?;
@@ -123,7 +122,7 @@ fn option(command: &Command, word: &str) -> Option<(String, Option<String>)> {
     Some((long.to_owned(), value))
 }
 
-/// `sts/web`, or `sts web` after a first word.
+/// The completion of `sts/web`, or of `web` after the word `sts`.
 fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Completion> {
     let kind = |word: &str| TargetKind::called(word).filter(|kind| kinds.contains(kind));
     match (before, last.split_once('/')) {

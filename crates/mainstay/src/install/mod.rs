@@ -98,7 +98,7 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     })
 }
 
-/// Man pages and completions, by their paths.
+/// Paths and contents of the man pages and completions.
 fn texts(command: &Command) -> Vec<(PathBuf, String)> {
     let pages = manual::pages(command.clone()).into_iter();
     let pages = pages.map(|(name, page)| (Path::new(PAGES).join(name), page));

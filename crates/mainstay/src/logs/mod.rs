@@ -17,7 +17,7 @@ use target::LogTarget;
 
 /// Interval of the search for new pods while logs are followed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Colours of prefixes (of a terminal's sixteen, without hardly readable ones).
+/// Colours of prefixes: those of a terminal's sixteen colours that are easy to read on both backgrounds.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
 /// Arguments of `mainstay logs`.
@@ -56,7 +56,7 @@ Examples:
 struct Run {
     pod: String,
     container: String,
-    /// Its identity among the container's runs.
+    /// Identifies the run among all runs of the container.
     id: String,
 }
 

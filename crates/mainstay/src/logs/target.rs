@@ -15,7 +15,6 @@ pub const KINDS: &[TargetKind] = &[
     TargetKind::Job,
 ];
 
-/// A kind and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogTarget {
     kind: TargetKind,

@@ -93,13 +93,14 @@ pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The stored membership. A running agent has the lock of its place.
+/// Reads the stored membership. Fails while an agent runs, because the agent has the lock of the data
+/// directory.
 fn stored_membership(data: &Path) -> Result<Membership> {
     let stored = Membership::read(&data.join("node"))?;
     stored.with_context(|| format!("no machine has joined a cluster with {}", data.display()))
 }
 
-/// Stops the agent with the pods that are left, which are those of DaemonSets.
+/// Stops the agent and the remaining pods, which are those of DaemonSets.
 fn stop_agent(data: &Path) -> Result<()> {
     match process::serving(data) {
         Some(agent) => instance_removal::stop(agent, data),
@@ -107,7 +108,7 @@ fn stop_agent(data: &Path) -> Result<()> {
     }
 }
 
-/// Forgets the membership and the addresses of pods.
+/// Deletes the membership and the reserved ranges of pods from the data directory.
 fn forget(data: &Path) -> Result<()> {
     data_directory::make(data)?;
     MembershipStore::open(data)?.forget()?;

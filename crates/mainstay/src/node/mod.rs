@@ -56,10 +56,10 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
     let place = Arc::new(MembershipStore::open(data_dir)?);
     data_directory::process::note(data_dir)?;
-    // Before the way into the cluster: an agent that was killed has left the device running.
+    // Started before the node enters the cluster, because an agent that was killed has left the device armed.
     let _watchdog = block_in_place(|| watchdog(&settings))?;
     let entering = Entry::find(&settings, &host, place);
-    // The way into the cluster waits for the server, and may be given up.
+    // Entering the cluster waits for the server; a signal ends the wait.
     let Some(entry) = told.raised().run_until_cancelled(entering).await else {
         return Ok(());
     };
@@ -94,19 +94,19 @@ fn watchdog(settings: &Settings) -> Result<Option<Watchdog>> {
     Ok(Some(started.context("--watchdog")?))
 }
 
-/// Everything that runs.
+/// The running parts of a node.
 struct Node {
     name: String,
     servers: Servers,
     registered: Registered,
     member: RunningMember,
-    /// The certificate of the kubelet API, once there is one.
+    /// `None` until the first certificate is issued.
     serving: watch::Receiver<Option<ServingCertificate>>,
     upkeep: TaskGroup,
     failed: CancellationToken,
 }
 
-/// The entry of this machine into the cluster: a registered node.
+/// The result of entering the cluster: a registered node.
 struct Entry {
     own: NodeClient,
     client: Client,
@@ -131,7 +131,7 @@ impl Entry {
         let node = NewNode {
             name: membership.node_name.clone(),
             labels: settings.labels.clone(),
-            // The key is known when the network is there.
+            // The annotation with the public key of WireGuard follows when the network exists.
             annotations: Default::default(),
             taints: settings.taints.clone(),
             pod_cidr: membership.pod_cidr.map(|range| range.to_string()),
@@ -141,7 +141,8 @@ impl Entry {
             let machine = block_in_place(|| MachineInfo::read(&settings.data_dir));
             former_machine::wait_until_ended(&client, &node.name, &machine).await?;
         }
-        // Pods run here already: an upgrade in the wrong order ends none.
+        // Does not apply to a node that enters without the server, because its pods run already: an upgrade
+        // in the wrong order stops no pod.
         if let ClusterEntry::Answered(_) = entered
             && let Ok(Some(reason)) = version::too_new(&client).await
         {
@@ -232,7 +233,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
             confirm(confirming, named, remembered, failed.clone(), stop)
         });
     }
-    // The system chooses another port in place of 0.
+    // With port 0 the system may choose another port at each start.
     if settings.machine.kubelet_port != 0 {
         let (own, port) = (own.clone(), settings.machine.kubelet_port);
         upkeep.keep("tunnels to the servers", |stop| {
@@ -259,7 +260,6 @@ impl Node {
     }
 }
 
-/// The address of this node.
 fn node_address(settings: &Settings, host: &Host) -> Result<NodeAddress> {
     match (settings.node_ip, host.reachable_v4()) {
         (Some(address), _) => Ok(NodeAddress::fixed(address)),
@@ -284,8 +284,8 @@ fn clients(own: &NodeClient) -> Clients {
     }
 }
 
-/// Compares a start without a server with the server that answers at last, until `stop`. The node ends if it
-/// cannot continue.
+/// Waits for the server after a start without it and compares the answer with that start, until `stop` is
+/// cancelled. The node ends if it cannot continue.
 async fn confirm(
     client: Client,
     node: NewNode,

@@ -65,7 +65,6 @@ pub struct NodeArguments {
     machine: MachineArguments,
     #[command(flatten)]
     background: Background,
-    /// The end of the membership.
     #[command(flatten)]
     pub leaving: LeaveArguments,
     /// The program of the cluster, with which the node ends
@@ -83,32 +82,26 @@ Examples:
   mainstay node
   mainstay node --leave --kubeconfig admin.kubeconfig";
 
-/// The checked settings of `mainstay node`.
 #[derive(Debug)]
 pub struct Settings {
     /// The absolute path of the data directory.
     pub data_dir: PathBuf,
-    /// The servers, the token and the name of the node.
     pub joining: JoinSettings,
-    /// The address of the node, if it is chosen.
+    /// The address of the node, if the user named one.
     pub node_ip: Option<IpAddr>,
-    /// Labels of the Node object besides the usual ones.
+    /// Labels of the Node object in addition to the standard labels.
     pub labels: BTreeMap<String, String>,
-    /// Taints of a new node.
     pub taints: Vec<Taint>,
-    /// The file with name servers.
+    /// The file with name servers for names outside of the cluster.
     pub resolv_conf: PathBuf,
-    /// The watchdog device, if it is used.
     pub watchdog: Option<PathBuf>,
-    /// The settings of the machine.
     pub machine: MachineSettings,
-    /// Whether it runs in the background.
     pub background: Background,
 }
 
 impl NodeArguments {
-    /// Lets the kernel kill this process with the program of the cluster, if it was started by that. The
-    /// pods continue. To be called by the first thread.
+    /// Lets the kernel kill this process when the program of the cluster ends, if that program started it.
+    /// The pods continue. Must be called by the first thread.
     ///
     /// # Errors
     /// That program has ended already.
@@ -125,7 +118,7 @@ impl NodeArguments {
         Ok(())
     }
 
-    /// The data directory; absolute.
+    /// The absolute path of the data directory.
     ///
     /// # Errors
     /// The configuration file cannot be read.
@@ -169,7 +162,7 @@ impl NodeArguments {
     }
 }
 
-/// The URL of a server, which has no path.
+/// Parses the URL of a server, which must not have a path.
 fn server(text: &str) -> Result<Uri> {
     let url: Uri = text
         .parse()
@@ -193,7 +186,7 @@ fn label(text: &str) -> Result<(String, String)> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// A taint as kubectl writes it: `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+/// Parses a taint as kubectl writes it: `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
 fn taint(text: &str) -> Result<Taint> {
     let form = "a taint has the form KEY=VALUE:EFFECT, as in dedicated=databases:NoSchedule";
     let (name, effect) = text.rsplit_once(':').context(form)?;

@@ -20,23 +20,19 @@ use super::{Clients, MachineSettings, NodeParts, Settings};
 
 /// The inputs of a node.
 pub struct Member<'a> {
-    /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The id of the instance, which its names in the kernel contain.
+    /// The id of the instance; names in the kernel contain it.
     pub instance_id: &'a str,
-    /// The settings of the machine.
     pub machine: &'a MachineSettings,
-    /// The Node object that is created if there is none.
+    /// The Node object that is created if the cluster has none with its name.
     pub node: NewNode,
-    /// The ranges of the cluster.
     pub cluster: ClusterRanges,
-    /// The node's address, with its later changes.
+    /// The address of the node; the agent publishes its changes.
     pub node_ip: watch::Receiver<IpAddr>,
     /// The kubelet API on the network.
     pub kubelet_api: Option<KubeletApi>,
-    /// The image store of the node.
     pub images: ImageStore,
-    /// The switch of further nodes on this machine.
+    /// The switch that connects the further nodes on this machine.
     pub switch: Option<SwitchLink>,
     /// The file with name servers for names outside of the cluster.
     pub resolv_conf: PathBuf,
@@ -44,7 +40,6 @@ pub struct Member<'a> {
 
 /// A node of this process whose parts run.
 pub struct RunningMember {
-    /// The running parts of the node.
     pub parts: NodeParts,
     network: Arc<PodNetwork>,
 }
@@ -104,7 +99,6 @@ impl Member<'_> {
 }
 
 impl RunningMember {
-    /// The parts of a node on its network.
     pub fn of(parts: NodeParts, network: Arc<PodNetwork>) -> Self {
         Self { parts, network }
     }

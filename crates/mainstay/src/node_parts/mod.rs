@@ -1,5 +1,5 @@
-//! The parts of a node: node agent, service proxy, DNS server, provisioner. They get their clients of
-//! the API from outside, so that they run beside the API server or on another machine.
+//! The parts of a node: node agent, service proxy, DNS server, provisioner. The caller passes their API
+//! clients, so the parts run in the process of the API server or on another machine.
 
 pub mod member;
 pub mod network;
@@ -41,7 +41,7 @@ pub use shutdown::ShutdownSettings;
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
-/// The groups of both accounts.
+/// The groups of the accounts of the service proxy and of the DNS server.
 const ACCOUNT_GROUPS: [&str; 2] = [
     "system:serviceaccounts",
     "system:serviceaccounts:kube-system",
@@ -49,23 +49,24 @@ const ACCOUNT_GROUPS: [&str; 2] = [
 /// The machine's file with name servers.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS_PORT: u16 = 53;
-/// Most pods on the node, as Kubernetes has it.
+/// Maximum number of pods on a node: the default of kubelet.
 const PODS_MAX: u32 = 110;
 
-/// A client for each part of the node, with the user that the part is.
+/// A client for each part of the node, each authenticated as the user of its part.
 pub struct Clients {
-    /// The node agent, as the node.
+    /// User `system:node:NAME`.
     pub agent: Client,
-    /// The service proxy, as its own account.
+    /// Service account of the proxy.
     pub proxy: Client,
-    /// The DNS server, as its own account.
+    /// Service account of the DNS server.
     pub dns: Client,
-    /// The provisioner of local volumes, as its own account.
+    /// Service account of the provisioner.
     pub provisioner: Client,
 }
 
 impl Clients {
-    /// The clients of a node in the process of the API server, which knows a client for each user.
+    /// The clients of a node in the process of the API server: `client` makes a client for a user and its
+    /// groups.
     pub fn in_process(node_name: &str, client: impl Fn(&str, &[&str]) -> Client) -> Self {
         Self {
             agent: client(&format!("system:node:{node_name}"), &["system:nodes"]),
@@ -78,35 +79,27 @@ impl Clients {
 
 /// The inputs of the parts.
 pub struct Settings<'a> {
-    /// The data directory of the instance.
     pub data_dir: &'a Path,
-    /// The id of the instance, which its names in the kernel contain.
+    /// The id of the instance; names in the kernel contain it.
     pub instance_id: &'a str,
-    /// The name of the Node object.
     pub node_name: String,
-    /// The addresses of this node's pods, and of Services.
+    /// The ranges of this node's pods and of Services.
     pub ranges: Ranges,
-    /// The addresses of the pods of all nodes.
+    /// The range of the pods of all nodes.
     pub cluster_range: Cidr,
-    /// The network of the pods.
     pub network: Arc<PodNetwork>,
-    /// The node's address, with its later changes.
+    /// The address of the node; the agent publishes its changes.
     pub node_ip: watch::Receiver<IpAddr>,
-    /// The image store of the node.
     pub images: ImageStore,
-    /// Mirrors of registries and the credentials for them.
     pub registries: RegistriesConfig,
-    /// The settings of the node agent for pods.
     pub pods: PodSettings,
-    /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,
-    /// Labels of the Node object besides the usual ones.
+    /// Labels of the Node object in addition to the standard labels.
     pub labels: BTreeMap<String, String>,
-    /// Taints of a new Node object.
     pub taints: Vec<Taint>,
-    /// The kubelet API on the network.
+    /// The kubelet API on the network; `None` if this node serves none.
     pub kubelet_api: Option<KubeletApi>,
-    /// The switch of further nodes on this machine.
+    /// The switch that connects the further nodes on this machine.
     pub switch: Option<SwitchLink>,
     /// The file with name servers for names outside of the cluster.
     pub resolv_conf: PathBuf,
@@ -115,19 +108,18 @@ pub struct Settings<'a> {
 /// The running parts of a node.
 pub struct NodeParts {
     agent: TaskGroup,
-    /// The parts that pods need while they run.
+    /// The parts that pods need while they run; they stop after the pods.
     network: TaskGroup,
     storage: Storage,
-    /// The treatment of the pods at the end.
+    /// Sends the treatment of the pods at the shutdown.
     on_shutdown: watch::Sender<OnShutdown>,
-    /// Whether the rules of Services go then.
+    /// Sends whether the proxy removes the rules of Services at the shutdown.
     remove_services: watch::Sender<bool>,
-    /// The API of the node agent.
     pub service: NodeService,
 }
 
 impl NodeParts {
-    /// Starts every part. `failed` is cancelled when one ends unexpectedly.
+    /// Starts every part. `failed` is cancelled when a part ends unexpectedly.
     pub async fn start(
         settings: Settings<'_>,
         clients: Clients,
@@ -182,12 +174,11 @@ impl NodeParts {
         })
     }
 
-    /// The storage of the node's volumes.
     pub fn storage(&self) -> Storage {
         self.storage.clone()
     }
 
-    /// Stops the pods, each within its grace period, or leaves them running; then the parts.
+    /// Stops the pods, each within its grace period, or leaves them running; then stops the parts.
     pub async fn stop(self, pods: OnShutdown) {
         let stops = pods == OnShutdown::StopPods;
         self.on_shutdown.send_replace(pods);
@@ -236,7 +227,8 @@ fn start_proxy(
     Ok(())
 }
 
-/// Makes routes to the pods of other nodes, if the cluster has room for some.
+/// Starts to manage the routes to the pods of other nodes, if the range of the cluster is larger than that of
+/// this node.
 fn start_routes(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> Result<()> {
     let config = node_routes::Config {
         node_name: settings.node_name.clone(),
@@ -261,7 +253,7 @@ fn start_dns(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> 
         clients: vec![ranges.pod],
         upstreams: None,
         resolv_conf: settings.resolv_conf.clone(),
-        // In the process of the API server, both are there or away.
+        // In the process of the API server, the server and its node start and stop together.
         kept: settings
             .kubelet_api
             .as_ref()
@@ -285,7 +277,7 @@ fn agent_config(
         runtime: RuntimeOptions {
             state_dir: settings.data_dir.to_owned(),
             instance_id: settings.instance_id.to_owned(),
-            // This very program, even if its file has been replaced since.
+            // The running program, even if its file has been replaced.
             shim_command: vec!["/proc/self/exe".to_owned(), "shim".to_owned()],
             cgroup_parent: String::new(),
         },

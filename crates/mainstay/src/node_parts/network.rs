@@ -42,7 +42,7 @@ pub fn open(
     .boxed()
 }
 
-/// Takes the network down after a start that failed, unless pods of a killed server still use it.
+/// Removes the network after a failed start, unless pods of a killed server still use it.
 pub async fn take_down(network: &PodNetwork, data_dir: &Path) {
     if !left_pods::pods(data_dir).is_empty() {
         return;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// of thousands of clients, and a limit for fork bombs.
 const PIDS_MAX: i64 = 4096;
 
-/// Flags, by the names that kubelet has for them; and the same settings in the configuration file.
+/// The settings of pods as flags, with kubelet's names, and in the configuration file.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PodSettings {
@@ -77,7 +77,6 @@ pub struct PodSettings {
     pod_network_transport: Option<PodNetworkTransport>,
 }
 
-/// The routes to the pods of other nodes.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum PodNetworkTransport {
@@ -90,7 +89,7 @@ enum PodNetworkTransport {
 }
 
 impl PodSettings {
-    /// Takes the values of the configuration file that no flag and no variable sets.
+    /// Uses the values of the configuration file for settings without flag or variable.
     pub fn or(self, file: Self) -> Self {
         Self {
             pod_max_pids: self.pod_max_pids.or(file.pod_max_pids),
@@ -123,7 +122,7 @@ impl PodSettings {
     /// The transport of packets between pods of different nodes.
     ///
     /// # Errors
-    /// The traffic is encrypted, so WireGuard is the only way.
+    /// A transport is set although the traffic is encrypted: WireGuard is then the only transport.
     pub fn transport(&self) -> Result<PeerTransport> {
         let transport = match self.pod_network_transport {
             None | Some(PodNetworkTransport::Auto) => PeerTransport::Auto,
@@ -138,12 +137,12 @@ impl PodSettings {
         Ok(transport)
     }
 
-    /// Whether the traffic of pods to other nodes is encrypted.
     pub fn encrypts(&self) -> bool {
         self.encrypt_pod_traffic.unwrap_or_default()
     }
 
-    /// Checks that the kernel can encrypt, if it has to. To be called before anything is changed.
+    /// Checks that the kernel supports WireGuard, if the traffic is encrypted. Must be called before anything
+    /// is changed.
     ///
     /// # Errors
     /// The kernel has no WireGuard.
@@ -177,7 +176,7 @@ impl PodSettings {
             })
     }
 
-    /// The retained part of containers' output.
+    /// The limits of containers' logs.
     pub fn logs(&self) -> LogLimits {
         let default = LogLimits::default();
         let size = self.container_log_max_size.map(|size| size.value());
@@ -190,12 +189,12 @@ impl PodSettings {
         }
     }
 
-    /// Kernel parameters that are allowed besides the safe ones.
+    /// Sysctls that are allowed in addition to the safe sysctls.
     pub fn unsafe_sysctls(&self) -> Vec<String> {
         self.allowed_unsafe_sysctls.clone()
     }
 
-    /// The thresholds and the transition period of eviction, with defaults for those not set.
+    /// The thresholds and the transition period of eviction, with defaults for settings that are absent.
     pub fn eviction(&self) -> Eviction {
         let default = Eviction::default();
         Eviction {

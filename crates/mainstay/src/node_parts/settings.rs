@@ -1,4 +1,4 @@
-//! The settings of a machine that runs pods, which several commands have.
+//! The settings of a machine that runs pods. Several commands have these settings.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,8 +35,8 @@ pub struct MachineArguments {
     on_stop: Option<OnStop>,
 }
 
-/// The flags of these settings in a command line, for another process. The treatment of the pods at the
-/// end is left out.
+/// The flags of these settings in a command line, to be passed to another process. The treatment of the pods
+/// at the end is left out.
 pub fn given(matches: &ArgMatches) -> Vec<OsString> {
     let mut flags = Vec::new();
     for argument in MachineArguments::augment_args(Command::new("machine")).get_arguments() {
@@ -61,28 +61,21 @@ pub fn given(matches: &ArgMatches) -> Vec<OsString> {
 /// The settings of a machine in the configuration file.
 #[derive(Debug, Default)]
 pub struct MachineFile {
-    /// The path of the file with registry mirrors and credentials.
+    /// The file with registry mirrors and credentials.
     pub registries: Option<PathBuf>,
-    /// The settings of the node agent for pods.
     pub pods: PodSettings,
-    /// The order in which pods are stopped with the node.
     pub shutdown: ShutdownSettings,
-    /// Whether pods are stopped with the program.
     pub on_stop: Option<OnStop>,
 }
 
 /// The settings of a machine that runs pods.
 #[derive(Debug)]
 pub struct MachineSettings {
-    /// The registries file, with whether the user named it (then it must exist).
+    /// The registries file, and whether the user named it: a file that the user named must exist.
     pub registries: (PathBuf, bool),
-    /// The port of the kubelet API.
     pub kubelet_port: u16,
-    /// The settings of the node agent for pods.
     pub pods: PodSettings,
-    /// The order in which pods are stopped with the node.
     pub shutdown_order: ShutdownOrder,
-    /// Whether pods are stopped with the program.
     pub on_stop: OnStop,
 }
 
@@ -110,7 +103,7 @@ impl MachineArguments {
 }
 
 impl MachineSettings {
-    /// The address of the kubelet API.
+    /// The address on which the kubelet API listens.
     pub fn kubelet_address(&self) -> SocketAddr {
         (Ipv4Addr::UNSPECIFIED, self.kubelet_port).into()
     }
@@ -118,7 +111,7 @@ impl MachineSettings {
     /// Reads the registries file.
     ///
     /// # Errors
-    /// It is malformed, or the user named one that does not exist.
+    /// The file is malformed, or the user named a file that does not exist.
     pub fn read_registries(&self) -> Result<RegistriesConfig> {
         let (path, named) = &self.registries;
         if *named && !path.exists() {

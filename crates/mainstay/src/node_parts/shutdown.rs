@@ -1,4 +1,4 @@
-//! The order in which the node's pods stop at its shutdown, and the time that they have.
+//! The order in which the pods stop at the shutdown of the node, and their time to stop.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use node_agent::ShutdownOrder;
 use serde::Deserialize;
 
-/// Flags, by the names that kubelet has for the settings; and the same in the configuration file.
+/// The settings as flags, with kubelet's names, and in the configuration file.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ShutdownSettings {
@@ -28,7 +28,7 @@ pub struct ShutdownSettings {
     shutdown_grace_period_by_pod_priority: Vec<PriorityPeriod>,
 }
 
-/// The grace period of pods from a priority on.
+/// The grace period of pods whose priority is at least this priority.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PriorityPeriod {
@@ -51,7 +51,7 @@ impl FromStr for PriorityPeriod {
 }
 
 impl ShutdownSettings {
-    /// Takes the settings of the configuration file, if no flag sets one of them.
+    /// Uses the settings of the configuration file if no flag sets any of them.
     pub fn or(self, file: Self) -> Self {
         match self == Self::default() {
             true => file,
@@ -59,7 +59,7 @@ impl ShutdownSettings {
         }
     }
 
-    /// The order that they make.
+    /// The order that the settings define.
     pub fn order(&self) -> Result<ShutdownOrder> {
         let periods = &self.shutdown_grace_period_by_pod_priority;
         let critical = self.shutdown_grace_period_critical_pods;

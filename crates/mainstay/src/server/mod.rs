@@ -79,7 +79,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         .local_addr()
         .context("read the listening address")?;
     let node = Arc::new(LocalNode::new(&host.name));
-    // The objects name directories of other machines: they are not rewritten.
+    // Paths in the objects are of other machines, so they are not rewritten.
     let here = DataLocation {
         path: data_dir.to_owned(),
         host: host.name.clone(),
@@ -154,7 +154,7 @@ fn advertised(settings: &Settings, host: &Host) -> Result<Ipv4Addr> {
     }
 }
 
-/// The parts that the node of this machine uses.
+/// The parts of the server that the node of this machine uses.
 struct Base<'a> {
     settings: &'a Settings,
     host: Host,
@@ -164,14 +164,14 @@ struct Base<'a> {
     failed: CancellationToken,
 }
 
-/// Everything that runs.
+/// The running parts of a cluster.
 struct Cluster {
     control_plane: ControlPlane,
     node: Option<RunningMember>,
 }
 
 impl Base<'_> {
-    /// Starts the node of this machine, if one is wanted.
+    /// Starts the node of this machine, with `--with-node`.
     async fn start_node(&self, mut control_plane: ControlPlane) -> Result<Cluster> {
         let data_dir = self.settings.data_dir.as_path();
         let configured_by = self.settings.configured_by.clone();
@@ -226,7 +226,7 @@ impl Cluster {
         let own = SocketAddr::from((address, server.address.port()));
         let client = server.client("system:apiserver", &["system:masters"]);
         let mut servers = match &server.identity {
-            // Of no consequence: any server of them is enough to join.
+            // Any server is enough to join, so an error in this list does not matter.
             Some(_) => control_plane::live_addresses(&client)
                 .await
                 .unwrap_or_default(),

@@ -66,32 +66,28 @@ A server is the API, the controllers and the scheduler of a cluster with nodes o
 
 Without --with-node it runs no pods, and needs no root.";
 
-/// The checked settings of `mainstay server`.
 #[derive(Debug)]
 pub struct Settings {
-    /// The absolute path of the data directory.
+    /// Absolute.
     pub data_dir: PathBuf,
-    /// Address and port on which the API server listens.
     pub listen: SocketAddr,
-    /// Address at which nodes and pods reach the API.
+    /// The address at which nodes and pods reach the API, if the user named one.
     pub advertise_address: Option<Ipv4Addr>,
     /// Further names and addresses in the server's certificate.
     pub tls_sans: Vec<SubjectAltName>,
-    /// The address ranges that are asked for.
+    /// The address ranges that the user named.
     pub network: AskedNetwork,
     /// The default storage class, if the user named one.
     pub default_class: Option<BuiltinClass>,
-    /// The etcd with the store, if it is in one.
+    /// The etcd with the store; `None` if the store is in the data directory.
     pub etcd: Option<EtcdAddress>,
-    /// The settings of stored objects.
     pub store: StoreSettings,
     /// The file with the secret of all servers of a common store.
     pub server_token_file: Option<PathBuf>,
-    /// The settings of the node of this machine, if it has one.
+    /// `None` without `--with-node`.
     pub node: Option<MachineSettings>,
-    /// Whether it runs in the background.
     pub background: Background,
-    /// The files that it was configured by, absolute.
+    /// The files from which the settings were read; absolute.
     pub configured_by: Vec<PathBuf>,
 }
 
@@ -99,7 +95,7 @@ impl ServerRoleArguments {
     /// Adds missing values from the file and the defaults.
     ///
     /// # Errors
-    /// Values that are invalid, or are for a node that is not wanted.
+    /// Invalid values, or settings of a node without `--with-node`.
     pub fn settings(self) -> Result<Settings> {
         let file = self.data.configuration()?;
         self.over(file)

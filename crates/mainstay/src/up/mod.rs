@@ -43,7 +43,7 @@ use progress::{WatchedSet, hints};
 use settings::Settings;
 pub use settings::{ConfigurationFile, UpArguments};
 
-/// The port at which pods find the API server on the node's pod-facing address.
+/// The port of the API server on the node address that pods use.
 const POD_FACING_PORT: u16 = 6443;
 
 /// Runs until SIGINT or SIGTERM; then stops the pods, or leaves them, and keeps all data.
@@ -90,7 +90,6 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     result
 }
 
-/// The inputs of a start.
 struct Start<'a> {
     settings: &'a Settings,
     manifests: &'a [Manifest],
@@ -101,27 +100,27 @@ struct Start<'a> {
     claim: Claim,
 }
 
-/// The parts for the node of the cluster.
+/// The parts of the server that the node of this machine uses.
 struct Base<'a> {
     settings: &'a Settings,
     registries: RegistriesConfig,
     host: Host,
-    /// The name of the instance in the kernel.
+    /// The id of the instance; names in the kernel contain it.
     instance_id: String,
     images: ImageStore,
     network: Arc<PodNetwork>,
     ranges: Ranges,
-    /// The way of the API server to the node.
+    /// The in-process connection of the API server to the node.
     node: Arc<LocalNode>,
 }
 
-/// Everything that runs.
+/// The running parts of a cluster.
 struct Cluster {
     control_plane: ControlPlane,
     node: RunningMember,
-    /// The nodes in processes of their own.
+    /// The nodes in separate processes.
     further: FurtherNodes,
-    /// Whether pods existed before: then an error in a manifest must not stop them.
+    /// Whether pods existed before the start: an error in a manifest then does not stop them.
     ran_before: bool,
     /// Cancelled when a part ends unexpectedly.
     failed: CancellationToken,
@@ -142,11 +141,11 @@ impl Cluster {
         let store = control_plane::store::open(data_dir, settings.store.quota).await?;
         data_directory::process::note(data_dir).or_else(unless_full)?;
         data_directory::bind(store.shared().as_ref(), &mut claim).await?;
-        // Takes its time on the first start only; meanwhile the API server starts.
+        // Slow on the first start only, while the API server starts.
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
         let builtin = blocking(move || builtin_images::put(&for_builtin));
-        // Services of restored objects have addresses.
+        // Restored Services have addresses in the network of the backup.
         let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
         let service = restored.map(|network| network.service_cidr);
         let service = service.or(settings.service_cidr);
@@ -178,8 +177,8 @@ impl Cluster {
             relocation: relocation(&claim, data_dir, &host),
             shared: None,
         };
-        // Both at once: the API server computes, the network waits for the kernel. There is no other
-        // node to which pods could send.
+        // Concurrent: the API server computes while the network waits for the kernel. There is no other node
+        // to which pods could send.
         let opening = node_parts::network::open(data_dir, &instance_id, &ranges, None);
         let opening = tokio::spawn(opening);
         let server = async {
@@ -187,7 +186,8 @@ impl Cluster {
             Self::start_server(config, &mut claim, manifests).await
         };
         let server = server.await;
-        // It is opened in each case: a failed start takes it down, and the reserved ranges with it.
+        // The network is opened even if the server fails: the cleanup of a failed start removes the open
+        // network and the reserved ranges.
         let network = opening.await.context("set up the pods' network")??;
         let base = Base {
             settings,
@@ -271,7 +271,8 @@ impl Cluster {
         let clients = Clients::in_process(&host.name, |user, groups| server.client(user, groups));
         let parts = NodeParts::start(parts, clients, &server.health(), &failed).await?;
         node.set(parts.service.clone());
-        // After the node, which the start waits for: they would take the processors from it.
+        // After the node, because the start waits for the node and the controllers would compete with it for
+        // the processors.
         let mut control_plane = ControlPlane::of(server, Some(network.listening()), &failed);
         control_plane.follow_addresses(&host, Some(address));
         let configured_by = settings.configured_by.clone();
@@ -287,8 +288,8 @@ impl Cluster {
         })
     }
 
-    /// Reports that the cluster is ready, applies the manifests, shows their progress, and waits
-    /// for the end.
+    /// Reports that the cluster is ready, applies the manifests, prints their progress, and waits for the
+    /// signal to end.
     async fn serve(
         &self,
         settings: &Settings,
@@ -308,7 +309,7 @@ impl Cluster {
         if all_sets {
             self.say_what_there_is(&kubeconfig).await;
         }
-        // Sets that the user did not apply are shown on a terminal only: output to a pipe must end.
+        // Sets that the user did not apply are printed on a terminal only: output to a pipe must end.
         if all_sets && terminal::size().is_some() {
             self.show_progress(None, &kubeconfig, interrupted).await?;
         } else if !applied.is_empty() {
@@ -366,7 +367,7 @@ impl Cluster {
         Ok(sets)
     }
 
-    /// Prints the objects that exist without manifests, except sets that a table will show.
+    /// Prints the objects that existed before the start, except sets that the table will show.
     async fn say_what_there_is(&self, kubeconfig: &Path) {
         let client = self
             .control_plane
@@ -376,7 +377,7 @@ impl Cluster {
         let all_pods: Api<Pod> = Api::all(client);
         let every = ListParams::default();
         let read = tokio::try_join!(all_sets.list(&every), all_pods.list_metadata(&every));
-        // Unreadable objects are left out.
+        // Objects that cannot be read are not printed.
         let Ok((sets, pods)) = read else {
             return;
         };
@@ -431,7 +432,7 @@ impl Cluster {
     }
 }
 
-/// The former and the present path of the data, and of the host that its objects name.
+/// The former and the present path of the data, and the former and the present name of the host.
 fn relocation(claim: &Claim, data_dir: &Path, host: &Host) -> Relocation {
     let (path, name) = claim.before.clone();
     Relocation {
@@ -443,7 +444,7 @@ fn relocation(claim: &Claim, data_dir: &Path, host: &Host) -> Relocation {
     }
 }
 
-/// Refuses other ranges than those of the first start, because pods and Services have addresses in
+/// Refuses ranges that differ from those of the first start, because pods and Services have addresses in
 /// them.
 fn check_ranges(settings: &Settings, ranges: &Ranges) -> Result<()> {
     let asked_and_used = [
@@ -460,7 +461,7 @@ fn check_ranges(settings: &Settings, ranges: &Ranges) -> Result<()> {
     Ok(())
 }
 
-/// Whether there are pods already.
+/// Whether the store has pods.
 async fn has_pods(server: &Server) -> Result<bool> {
     let client = server.client("mainstay-admin", &["system:masters"]);
     let pods: Api<Pod> = Api::all(client);
@@ -486,8 +487,8 @@ async fn check(server: &Server, manifests: &[Manifest]) -> Result<()> {
     Ok(())
 }
 
-/// Logs that an optional file cannot be written because the disk is full; the start continues,
-/// since otherwise nothing could be deleted.
+/// Ignores, with a log message, that an optional file cannot be written because the disk is full: without a
+/// start nothing could be deleted.
 fn unless_full(error: anyhow::Error) -> Result<()> {
     if data_directory::is_full(&error) {
         warn(&format!("mainstay: {error:#}"));

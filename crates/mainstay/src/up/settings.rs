@@ -63,36 +63,32 @@ pub struct ConfigurationFile {
     files: Vec<PathBuf>,
     /// The data directory; `--data-dir` takes precedence.
     pub data_dir: Option<PathBuf>,
-    /// Address and port on which the API server listens.
     pub listen: Option<SocketAddr>,
     /// Further names and addresses in the server's certificate.
     pub tls_san: Vec<SubjectAltName>,
     registries: Option<PathBuf>,
-    /// Address range of pods; `--pod-cidr` takes precedence.
+    /// The range of pods; `--pod-cidr` takes precedence.
     pub pod_cidr: Option<Cidr>,
-    /// Address range of Services; `--service-cidr` takes precedence.
+    /// The range of Services; `--service-cidr` takes precedence.
     pub service_cidr: Option<Cidr>,
     /// The storage class that is marked as the default.
     pub default_class: Option<BuiltinClass>,
-    /// Maximum size of all stored objects.
+    /// Maximum size of all stored objects, in bytes.
     pub store_quota: Option<Quantity>,
-    /// The etcd with the store, of a server.
+    /// The etcd with the store, for `mainstay server`.
     pub etcd: EtcdSettings,
-    /// The audit log and the encryption.
     pub protection: ProtectionSettings,
     pods: PodSettings,
     shutdown: ShutdownSettings,
     on_stop: Option<OnStop>,
 }
 
-/// The checked settings of `mainstay up`.
 #[derive(Debug)]
 pub struct Settings {
     /// The files with manifests to apply.
     pub files: Vec<PathBuf>,
-    /// The absolute path of the data directory.
+    /// Absolute.
     pub data_dir: PathBuf,
-    /// Address and port on which the API server listens.
     pub listen: SocketAddr,
     /// Further names and addresses in the server's certificate.
     pub tls_sans: Vec<SubjectAltName>,
@@ -102,17 +98,14 @@ pub struct Settings {
     pub service_cidr: Option<Cidr>,
     /// The default storage class, if the user named one.
     pub default_class: Option<BuiltinClass>,
-    /// The settings of stored objects.
     pub store: StoreSettings,
     /// The number of nodes, all of them on this machine.
     pub nodes: u8,
-    /// The settings of a machine that runs pods.
     pub machine: MachineSettings,
     /// The configuration file, if one was named.
     pub config: Option<PathBuf>,
-    /// Whether it runs in the background.
     pub background: Background,
-    /// The files that it was configured by, absolute.
+    /// The files from which the settings were read; absolute.
     pub configured_by: Vec<PathBuf>,
 }
 
@@ -158,7 +151,7 @@ impl UpArguments {
     }
 }
 
-/// The files that a server was configured by, absolute.
+/// The files from which the settings of a server were read; absolute.
 pub fn configured_by(
     data: &DataDirectory,
     machine: &MachineSettings,
@@ -177,14 +170,14 @@ impl ConfigurationFile {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// It cannot be read, or is not a configuration file.
+    /// The file cannot be read, or is not a configuration file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         serde_saphyr::from_str(&text)
             .map_err(|error| anyhow::anyhow!(yaml_error::in_file(&path.display(), &error)))
     }
 
-    /// Takes out the settings of a machine that runs pods.
+    /// Splits off the settings of a machine that runs pods.
     pub fn machine(mut self) -> (MachineFile, Self) {
         let machine = MachineFile {
             registries: self.registries.take(),

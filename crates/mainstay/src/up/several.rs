@@ -1,5 +1,5 @@
-//! The start of `up --nodes`: the API server and the first node in this process, further nodes in
-//! processes of their own, on one switch.
+//! The start of `up --nodes`: the API server and the first node are in this process, further nodes in
+//! separate processes, all on one virtual switch.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ use crate::node_parts::network::dns_address;
 use crate::own_node::OwnNode;
 use data_directory::left_pods;
 
-/// The range of the machine and of the nodes on the switch, if nothing else uses it.
+/// The preferred range for the addresses of the machine and of its nodes on the switch.
 const SWITCH: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 245, 0, 0), 24);
 
-/// The file of the cluster's ranges in the data directory.
+/// The file with the cluster's ranges, relative to the data directory.
 const RANGES: &str = "network/cluster-ranges.json";
 
 /// Starts a cluster with several nodes on this machine.
@@ -64,7 +64,7 @@ pub async fn start(mut start: Start<'_>) -> Result<Cluster> {
     started
 }
 
-/// Removes the switch after a start that failed, unless pods of a killed server still use it.
+/// Removes the switch after a failed start, unless pods of a killed server still use it.
 async fn take_down(instance_id: &str, data_dir: &Path) {
     let further = data_directory::further_nodes(data_dir);
     if further.iter().any(|node| !left_pods::pods(node).is_empty()) {
@@ -77,14 +77,14 @@ async fn take_down(instance_id: &str, data_dir: &Path) {
     }
 }
 
-/// The address ranges of the cluster: those of the first start, or free ones.
+/// The address ranges of the cluster: those of the first start, or free ranges.
 async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwork> {
     let data_dir = settings.data_dir.as_path();
     let alone = data_dir.join("network/ranges.json");
     let alone = block_in_place(|| pod_network::ranges::read(&alone))?;
     let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
     let default = WantedRanges::default();
-    // A cluster that had one node, or was restored, keeps the addresses of its pods and Services.
+    // A cluster that had one node before, or was restored, retains the addresses of its pods and Services.
     let service = alone.map(|alone| alone.service);
     let service = service.or(restored.map(|network| network.service_cidr));
     let service = service.or(settings.service_cidr);
@@ -115,7 +115,7 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
     })
 }
 
-/// A start on an open store, with its addresses and the switch.
+/// A cluster whose store is open, with its address ranges and its switch.
 struct Several<'a> {
     start: Start<'a>,
     instance_id: &'a str,

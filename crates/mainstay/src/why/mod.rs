@@ -1,4 +1,5 @@
-//! `mainstay why`: the answer of `diagnosis` about an object, a connection, or all that waits.
+//! `mainstay why`: prints the result of `diagnosis` for an object, for a connection, or for all objects that
+//! wait.
 
 mod target;
 
@@ -57,7 +58,7 @@ Examples:
   mainstay why pod/web-0 --to pod/db-0:5432
   mainstay why pod/web-0 --to svc/dns:53/UDP --to-namespace kube-system";
 
-/// Prints why the object waits, or that it does not; or all that waits.
+/// Prints why the object waits, or that it does not; without an object, prints all objects that wait.
 pub async fn run(arguments: WhyArguments) -> Result<()> {
     let target = match arguments.target.as_slice() {
         [] => None,

@@ -1,16 +1,14 @@
-//! The object in question: `sts/web`, or `sts web`.
+//! The object of `mainstay why`: `sts/web`, or `sts web`.
 
 use clap::error::Error;
 use diagnosis::TargetKind;
 
 use super::mistake;
 
-/// An object of any kind, in the words of the command line.
+/// An object of any kind, as the user typed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedObject {
-    /// The name of the kind.
     pub kind: String,
-    /// The object's name.
     pub name: String,
 }
 
@@ -45,7 +43,7 @@ impl NamedObject {
         })
     }
 
-    /// The kind, if it has answers of its own.
+    /// The kind, if `diagnosis` has rules for it.
     pub fn target_kind(&self) -> Option<TargetKind> {
         TargetKind::called(&self.kind)
     }

@@ -86,7 +86,7 @@ mod tests {
     // findings R18
     #[tokio::test(start_paused = true)]
     async fn the_newest_of_answer_and_watch_counts() {
-<<<<<<< HEAD:crates/node-agent/src/api/stored_status.rs
+        cov_mark::check!(findings_r18);
         let mut stored = StoredStatus::new("at first");
         assert!(stored.record_watched(&pod("5"), "of others"));
         stored.record_response(&pod("7"), "own");
@@ -94,16 +94,6 @@ mod tests {
         assert_eq!(stored.get(), &"own");
         assert!(stored.record_watched(&pod("9"), "of others, after"));
         assert_eq!(stored.get(), &"of others, after");
-=======
-        cov_mark::check!(findings_r18);
-        let mut known = KnownStatus::new("at first");
-        assert!(known.watched(&pod("5"), "of others"));
-        known.answered(&pod("7"), "own");
-        assert!(!known.watched(&pod("6"), "of others, before"));
-        assert_eq!(known.get(), &"own");
-        assert!(known.watched(&pod("9"), "of others, after"));
-        assert_eq!(known.get(), &"of others, after");
->>>>>>> house-6:crates/node-agent/src/api/known_status.rs
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use results::{Results, Values};
 struct Benchmark {
     name: &'static str,
     package: &'static str,
-    /// Its target there.
+    /// The name of the benchmark in cargo.
     bench: &'static str,
 }
 
@@ -26,7 +26,8 @@ const fn bench(name: &'static str, package: &'static str, bench: &'static str) -
     }
 }
 
-/// A benchmark of the whole program: a part of one program, which gets its name.
+/// A benchmark of the whole program: a part of one benchmark program, which is called with the name of the
+/// part.
 const fn of_program(name: &'static str) -> Benchmark {
     bench(name, END_TO_END, "program")
 }
@@ -91,7 +92,7 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Runs a benchmark; shows its lines, each with the ratios of its values to the last ones.
+/// Runs a benchmark; prints its lines, each with the ratios of its values to the previous ones.
 fn measure(root: &Path, benchmark: &Benchmark, results: &mut Results) -> Result<()> {
     let Benchmark {
         name,

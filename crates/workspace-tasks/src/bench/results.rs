@@ -1,7 +1,7 @@
 //! The results of benchmarks on this machine: a file with a line for each value, the newest last.
 //!
-//! A benchmark prints `label: value unit, other value unit` or a heading, and the lines that belong to it
-//! are indented further. The words around a value, behind those of its headings, are its name.
+//! A benchmark prints lines `label: value unit, other value unit`, or a heading with more indented lines
+//! below it. The name of a value consists of its headings and of the words around it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -57,12 +57,12 @@ impl Values {
     }
 }
 
-/// The first value of a text, and the words around it. The range behind a value is no part of it.
+/// The first value of a text, and the words around it. A range in parentheses after a value is ignored.
 fn value_of(text: &str) -> Option<(String, f64)> {
     let text = text.split_once(" (").map_or(text, |(text, _)| text);
     let mut before = ' ';
     let start = text.find(|letter: char| {
-        // A digit behind a letter is a part of a word.
+        // A digit after a letter is a part of a word.
         let is_part = std::mem::replace(&mut before, letter).is_alphanumeric();
         letter.is_ascii_digit() && !is_part
     })?;
@@ -89,14 +89,15 @@ fn value_of(text: &str) -> Option<(String, f64)> {
 /// The results of a machine.
 pub(super) struct Results {
     file: PathBuf,
-    /// The last values before this run.
+    /// The newest values before this run.
     last: BTreeMap<String, f64>,
     new: Vec<(String, f64)>,
     commit: String,
 }
 
 impl Results {
-    /// The results of this machine, in `.benchmarks` of the workspace. Small runs are kept apart.
+    /// The results of this machine, in `.benchmarks` of the workspace. Results of small runs have a separate
+    /// file.
     pub(super) fn of_machine(root: &Path, is_small: bool) -> Result<Self> {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -127,7 +128,7 @@ impl Results {
         &self.file
     }
 
-    /// Adds a value; its ratio to the last one of the name.
+    /// Adds a value; returns its ratio to the previous value of the name.
     pub(super) fn add(&mut self, name: String, value: f64) -> Option<f64> {
         let last = self.last.get(&name).copied();
         self.new.push((name, value));
@@ -155,7 +156,7 @@ impl Results {
     }
 }
 
-/// The commit that is measured, with a mark if files differ from it.
+/// The measured commit, with a mark if files have changed since the commit.
 fn commit(root: &Path) -> String {
     let git = ["describe", "--always", "--dirty", "--exclude=*"];
     let output = Command::new("git").current_dir(root).args(git).output();

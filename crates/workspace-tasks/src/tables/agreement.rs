@@ -1,5 +1,5 @@
-//! The agreement of the tables with each other, and of the types with the published document. It needs
-//! no source of the tables, so it is also a unit test.
+//! Compares the tables with each other, and the types with the published document. No source of the tables is
+//! needed, so this is also a unit test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ struct Field<'t> {
     /// The JSON name; empty for an embedded type.
     json: &'t str,
     kind: &'t str,
-    /// Whether every object has it: the mark `!`.
+    /// Whether every object has the field: the mark `!`.
     always: bool,
 }
 
 /// A type as `types.tsv` has it.
 #[derive(Debug, Default)]
 struct Type<'t> {
-    /// The `apiVersion` of its objects, if it describes objects.
+    /// The `apiVersion` of its objects; `None` if the type is no kind of object.
     api_version: Option<&'t str>,
     fields: Vec<Field<'t>>,
 }
@@ -61,7 +61,7 @@ impl<'t> Types<'t> {
         Self(types)
     }
 
-    /// The fields of a type, those of embedded types among them; `None` for an unknown type.
+    /// The fields of a type, including those of embedded types; `None` for an unknown type.
     fn fields(&self, name: &str) -> Option<Vec<Field<'t>>> {
         let own = self.0.get(name)?.fields.iter();
         let all = own.flat_map(|field| match field.json.is_empty() {
@@ -71,7 +71,7 @@ impl<'t> Types<'t> {
         Some(all.collect())
     }
 
-    /// Whether a type is that of objects, which also have `apiVersion` and `kind`.
+    /// Whether the type is a kind of object, which also has `apiVersion` and `kind`.
     fn is_object(&self, name: &str) -> bool {
         let row = self.0.get(name);
         row.is_some_and(|row| row.api_version.is_some())
@@ -84,7 +84,7 @@ impl<'t> Types<'t> {
             .find_map(|field| (field.json == json).then_some(field.kind))
     }
 
-    /// The types with the fields of a type: itself, and those that embed it.
+    /// The types with the fields of a type: the type itself, and those that embed it.
     fn owners(&self, name: &'t str) -> Vec<&'t str> {
         let mut owners = vec![name];
         for (owner, row) in &self.0 {
@@ -97,7 +97,7 @@ impl<'t> Types<'t> {
     }
 }
 
-/// The rows of a table without its head.
+/// The rows of a table without its header.
 pub fn rows(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.starts_with('#'))
 }
@@ -119,7 +119,7 @@ pub struct Tables<'t> {
     pub defaults: &'t str,
 }
 
-/// Says where two tables contradict each other.
+/// The contradictions between two tables.
 pub fn between(tables: Tables<'_>) -> Vec<String> {
     let types = Types::read(tables.types);
     let mut wrong = Vec::new();
@@ -164,13 +164,12 @@ pub fn between(tables: Tables<'_>) -> Vec<String> {
     wrong
 }
 
-/// The fields that every object has in JSON and none has in protobuf.
-/// Whether a field of an object names its kind.
+/// Whether a field names the kind of an object; every object has these fields in JSON, and none in protobuf.
 fn is_kind_name(field: &str) -> bool {
     matches!(field, "apiVersion" | "kind")
 }
 
-/// A structure that is no pointer is always there, and nothing else is.
+/// Checks that exactly the structures that are no pointers are always present.
 fn structures(types: &Types<'_>, defaults: &str) -> Vec<String> {
     let listed: BTreeSet<(String, &str)> = rows(defaults)
         .filter_map(|row| {
@@ -198,8 +197,8 @@ fn structures(types: &Types<'_>, defaults: &str) -> Vec<String> {
         .collect()
 }
 
-/// Says where the types differ from the published definitions: in their fields, in the `apiVersion` of their
-/// objects, and in the marks of fields that are always there.
+/// The differences between the types and the published definitions: fields, the `apiVersion` of objects, and
+/// the marks of fields that are always present.
 pub fn with_document(types: &str, document: &Document) -> Vec<String> {
     let types = Types::read(types);
     let mut wrong = fields(&types, document);

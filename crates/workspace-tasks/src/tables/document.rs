@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 const REFERENCE: &str = "#/definitions/";
 
-/// A field that the document requires and clients leave out: the checks of its kind decide.
+/// A field that the document requires although clients omit it: the validation of its kind decides.
 const LEFT_OUT: (&str, &str) = ("io.k8s.api.events.v1.Event", "eventTime");
 
 /// The version of a type whose objects belong to several groups.
@@ -115,8 +115,8 @@ impl Document {
         })
     }
 
-    /// The fields of a definition, but for the two that name the kind of an object; `None` for an unknown
-    /// definition.
+    /// The fields of a definition, without the two fields that name the kind of an object; `None` for an
+    /// unknown definition.
     pub fn field_names(&self, definition: &str) -> Option<BTreeSet<&str>> {
         let is_object = self.api_version(definition).is_some();
         let definition = self.definitions.get(definition)?;
@@ -126,7 +126,7 @@ impl Document {
     }
 }
 
-/// Whether a definition belongs to a stable version of its group: the word before its name is no `v1beta1`.
+/// Whether a definition belongs to a stable version of its group, not to one such as `v1beta1`.
 pub fn is_stable(definition: &str) -> bool {
     let version = definition.rsplit('.').nth(1).unwrap_or_default();
     !version.contains("alpha") && !version.contains("beta")

@@ -1,5 +1,5 @@
-//! The facts of the published document in one small file beside it: resources with their actions, kinds,
-//! and merge facts. The file serves readers; here it is compared with the document.
+//! A small file with facts of the published document: resources with their verbs, kinds, and merge facts. The
+//! file is for readers; here it is compared with the document.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 const EXTENSION: &str = "x-kubernetes-";
 const KINDS: &str = "x-kubernetes-group-version-kind";
 
-/// Says which parts of the facts file differ from the document; nothing if there is no such file.
+/// The parts of the facts file that differ from the document; empty if the file does not exist.
 pub fn differences(document: &Path, facts: &Path) -> Result<Vec<String>> {
     let read = |path: &Path| -> Result<Value> {
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
@@ -36,7 +36,7 @@ pub fn differences(document: &Path, facts: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The entries of two levels, each as one text.
+/// The entries of a map of two levels, each as one text.
 fn entries(value: &Value) -> BTreeSet<String> {
     let objects = value.as_object().into_iter().flatten();
     objects
@@ -84,7 +84,7 @@ fn extensions(schema: &Value) -> Map<String, Value> {
     facts.collect()
 }
 
-/// Group version → resource or sub-resource → kind, scope and actions.
+/// Group version → resource or sub-resource → kind, scope and verbs.
 fn resources(document: &Value) -> Value {
     let mut resources = json!({});
     for (path, item) in document["paths"].as_object().into_iter().flatten() {
@@ -112,7 +112,7 @@ fn resources(document: &Value) -> Value {
     resources
 }
 
-/// The group version and the resource with its sub-resource that a path is about.
+/// The group version and the resource, with its sub-resource, of a path.
 fn resource(path: &str) -> Option<(String, String)> {
     let mut words = path.split('/').filter(|word| !word.is_empty());
     let group_version = match words.next()? {

@@ -1,7 +1,7 @@
-//! The Go types of the Kubernetes API, read from their published source: fields with their types, JSON
+//! The Go types of the Kubernetes API, parsed from their published source: fields with their types, JSON
 //! names, protobuf numbers and default markers.
 //!
-//! The reader understands the form that `gofmt` gives to these files, and no more of the language.
+//! The parser supports only the constructs of these files, as `gofmt` formats them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,7 +44,7 @@ const CORE: &str = "api/core/v1";
 /// The package of the metadata.
 const META: &str = "apimachinery/pkg/apis/meta/v1";
 
-/// Types that are not written field by field: package, name, and their name in the tables.
+/// Types with a special form on the wire: package, name, and their name in the tables.
 const OWN_FORMS: &[(&str, &str, &str)] = &[
     (META, "Time", "Time"),
     (META, "MicroTime", "MicroTime"),
@@ -61,7 +61,7 @@ const OWN_FORMS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Types of the meta package that requests and replies carry though they are not objects of their own.
+/// Types of the meta package that are no objects, but the bodies of requests and responses.
 const ROOTS: &[&str] = &["DeleteOptions", "ListMeta", "Status"];
 
 /// Objects of the core package that no API server serves.
@@ -96,7 +96,7 @@ pub struct Field {
     pub number: Option<u32>,
     /// The JSON name; empty for an embedded structure.
     pub json: String,
-    /// Whether the field is left out of JSON when it is empty.
+    /// Whether JSON omits the field when it is empty.
     pub omitempty: bool,
     pub kind: Kind,
     /// The value of a `+default` marker, as JSON.
@@ -135,11 +135,11 @@ impl Kind {
     }
 }
 
-/// The structures that objects of the API are made of.
+/// The structures of which the objects of the API consist.
 pub type Structures = BTreeMap<TypeName, Vec<Field>>;
 
-/// Reads the packages and keeps what objects are made of: structures with `TypeMeta` and `ObjectMeta`,
-/// the roots, and all that these name.
+/// Parses the packages and returns the structures of objects: structures with `TypeMeta` and `ObjectMeta`,
+/// the roots, and all structures to which these refer.
 pub fn read(folder: &Path) -> Result<Structures> {
     let mut source = Source::default();
     for package in PACKAGES {
@@ -165,7 +165,7 @@ pub fn read(folder: &Path) -> Result<Structures> {
     Ok(structures)
 }
 
-/// The fields of a structure, those of embedded structures among them.
+/// The fields of a structure, including those of embedded structures.
 pub fn all_fields<'s>(structures: &'s Structures, name: &TypeName) -> Vec<&'s Field> {
     let own = structures.get(name).into_iter().flatten();
     own.flat_map(|field| match &field.kind {
@@ -190,7 +190,7 @@ enum Body {
     Named(String),
 }
 
-/// A field as it is written.
+/// A field as in the source.
 #[derive(Debug)]
 struct SourceField {
     go_type: String,
@@ -356,7 +356,8 @@ impl Source {
         }
     }
 
-    /// An element of a list or map. Protobuf has no lists of lists: the inner one is a message.
+    /// The type of an element of a list or map. Protobuf has no lists of lists, so an inner list is a
+    /// message.
     fn element(&self, package: &'static str, imports: &Imports, text: &str) -> Result<Kind> {
         Ok(match self.kind(package, imports, text)? {
             Kind::List(_) => Kind::Plain("Items".to_owned()),

@@ -22,10 +22,10 @@ const MERGE: &str = "crates/openapi-documents/data/merge_facts.tsv";
 const REQUIRED: &str = "crates/openapi-documents/data/required.tsv";
 const DEFAULTS: &str = "crates/openapi-documents/data/defaults.tsv";
 
-/// The place of the document for `cargo xtask test`, relative to the checkout.
+/// The path of the document for `cargo xtask test`, relative to the checkout.
 const PUBLISHED: &str = "../shared/data/kubernetes-openapi-v2.json";
 
-/// The file with more facts of the document, beside the document.
+/// The file with facts of the document, in the directory of the document.
 const FACTS: &str = "openapi-facts.json";
 
 const TYPES_HEAD: &str = "\
@@ -66,7 +66,7 @@ pub struct Options {
     types: Option<PathBuf>,
 }
 
-/// Writes the tables whose sources are given, or checks them.
+/// Writes the tables whose sources are given, or compares them.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     if options.document.is_none() && options.types.is_none() && !options.check {
         bail!("name a source: --document FILE, --types FOLDER, or both");
@@ -108,7 +108,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     bail!("{} difference(s) in the tables", wrong.len())
 }
 
-/// Checks the tables against the document if it is beside the checkout, and prints a line if it is not.
+/// Compares the tables with the document if it is at its path, and prints a line if it is not.
 pub fn check_if_published(root: &Path) -> Result<()> {
     let path = root.join(PUBLISHED);
     if !path.is_file() {
@@ -125,7 +125,7 @@ pub fn check_if_published(root: &Path) -> Result<()> {
     run(root, &options)
 }
 
-/// A table as its sources have it.
+/// The rows of a table, from its sources.
 struct Table {
     path: &'static str,
     text: String,
@@ -151,8 +151,8 @@ fn make(document: Option<&Document>, structures: Option<&Structures>) -> Vec<Tab
     tables
 }
 
-/// The types with their fields in the order of their numbers. Definitions of custom kinds are left out:
-/// clients write them in JSON, and their schemas have forms of their own there.
+/// The types with their fields in the order of their numbers. Definitions of custom kinds are omitted:
+/// clients write them in JSON, and their schemas have special forms there.
 fn type_rows(document: &Document, structures: &Structures) -> String {
     let mut rows: Vec<(String, String)> = Vec::new();
     for (name, fields) in structures {
@@ -160,7 +160,7 @@ fn type_rows(document: &Document, structures: &Structures) -> String {
         if message.starts_with("apiextensions/") {
             continue;
         }
-        // The document has an embedded type's fields in the definitions that embed it.
+        // The document repeats the fields of an embedded type in each definition that embeds it.
         let definitions = definitions(structures, name);
         let mut numbered: Vec<(u32, String)> = fields
             .iter()
@@ -190,7 +190,7 @@ fn type_rows(document: &Document, structures: &Structures) -> String {
         .collect()
 }
 
-/// The definitions with the fields of a structure: its own, and those of the structures that embed it.
+/// The definitions with the fields of a structure: its definition, and those of the structures that embed it.
 fn definitions(structures: &Structures, name: &TypeName) -> Vec<String> {
     let mut found = vec![name.definition()];
     for (owner, fields) in structures {
@@ -205,7 +205,7 @@ fn definitions(structures: &Structures, name: &TypeName) -> Vec<String> {
     found
 }
 
-/// Structures that are always there, and the defaults of the fields that are keys of lists.
+/// Structures that are always present, and the defaults of the fields that are keys of lists.
 fn default_rows(document: &Document, structures: &Structures) -> BTreeSet<String> {
     let keys = document.list_keys();
     let mut rows = BTreeSet::new();
@@ -261,7 +261,7 @@ impl Texts {
     }
 }
 
-/// The rows that only the table or only its source has. A field of a type is named with the type.
+/// The rows that only the table or only its source contains. A field of a type is listed with the type.
 fn differences(table: &Table, present: &str) -> Vec<String> {
     let (wanted, present) = (named_rows(&table.text), named_rows(present));
     let path = table.path;

@@ -1,5 +1,5 @@
-//! The parts of the virtual machine: Debian's kernel, a small initial file system, and a disk.
-//! Everything else comes from this machine.
+//! The files for the virtual machine: Debian's kernel, a small initial file system, and a disk. All other
+//! files are shared by this machine.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup::{self, quiet};
 
-/// Programs that must be on the machine, with the Debian package that brings each.
+/// Programs that must be installed, with the Debian package of each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -27,7 +27,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// The package that depends on the current kernel.
 const KERNEL: &str = "linux-image-amd64";
 
-/// Kernel modules for this machine's files and a disk.
+/// The kernel modules for shared files and for a disk.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
@@ -37,29 +37,29 @@ const MODULES: &[&str] = &[
     "overlay",
 ];
 
-/// Size of the disk, which takes the room that is used of it.
+/// Size of the disk, whose file is sparse.
 const DISK_BYTES: u64 = 8 << 30;
 
-/// The parts, by their paths on this machine.
+/// The files for the machine, by their paths on this machine.
 #[derive(Default)]
 pub struct Image {
     /// The unpacked package of the kernel.
     pub kernel: PathBuf,
     /// The kernel itself.
     pub program: PathBuf,
-    /// The archive with the file system that the machine starts from.
+    /// The initial file system (initramfs) of the machine.
     pub start: PathBuf,
     pub disk: PathBuf,
-    /// The tests' scratch directory; it is on the virtual disk, since shared file systems lack
-    /// required features.
+    /// The tests' scratch directory; it is on the virtual disk, because the shared file system lacks required
+    /// features.
     pub scratch: PathBuf,
-    /// Held by the run that uses the parts.
+    /// The lock of the run that uses the files.
     #[expect(dead_code, reason = "held, not read")]
     pub in_use: Option<File>,
 }
 
 impl Image {
-    /// Creates missing parts, and those that change each time. `script` is the script that the
+    /// Creates missing files, and those that change with each run. `script` returns the script that the
     /// machine runs.
     pub fn make(target: &Path, script: impl FnOnce(&Image) -> String) -> Result<Image> {
         if std::env::consts::ARCH != "x86_64" || !setup::is_root() {
@@ -93,7 +93,7 @@ impl Image {
     }
 }
 
-/// Waits for other runs: the disk and the archive are made anew for each.
+/// Waits for other runs, because each run creates the disk and the initial file system again.
 fn lock(path: &Path) -> Result<File> {
     let failed = || format!("lock {}", path.display());
     let file = File::create(path).with_context(failed)?;
@@ -108,7 +108,7 @@ fn lock(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Downloads and unpacks the kernel; not installed, it does not touch this machine's.
+/// Downloads and unpacks the kernel; it is not installed, so this machine's kernel does not change.
 fn install_kernel(directory: &Path, kernel: &Path) -> Result<()> {
     if release(kernel).is_ok() {
         return Ok(());
@@ -143,7 +143,7 @@ fn install_kernel(directory: &Path, kernel: &Path) -> Result<()> {
     quiet(Command::new("dpkg").arg("-x").arg(&package).arg(&scratch))?;
     fs::remove_file(&package).context("remove the package")?;
     let release = release(&scratch)?;
-    // The package leaves this to its installation.
+    // The package would do this during its installation.
     quiet(
         Command::new("busybox")
             .args(["depmod", "-b"])
@@ -162,7 +162,7 @@ fn release(kernel: &Path) -> Result<String> {
     Ok(entry.file_name().to_string_lossy().into_owned())
 }
 
-/// Makes the archive that the kernel unpacks: busybox, modules, scripts.
+/// Creates the initial file system: busybox, modules, scripts.
 fn make_start(image: &Image, directory: &Path, release: &str, script: &str) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory).context("clear an earlier attempt")?;
@@ -207,8 +207,8 @@ fn make_start(image: &Image, directory: &Path, release: &str, script: &str) -> R
     Ok(())
 }
 
-/// The files of modules, each after its dependencies. `needs` is `modules.dep`: lines with a file
-/// and its dependencies.
+/// The files of modules in load order, each after its dependencies. `needs` is `modules.dep`: lines with a
+/// file and its dependencies.
 fn load_order<'a>(needs: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>> {
     let lines = needs.lines().filter_map(|line| line.split_once(':'));
     let needs: BTreeMap<&str, Vec<&str>> = lines

@@ -15,29 +15,30 @@ use super::image::Image;
 /// The prefix of the machine's own lines; see `run.sh`.
 const SAYS: &str = "virtual machine: ";
 
-/// Until the machine says its first line. With this machine's processor it takes two seconds, or it
-/// never does: some that are virtual themselves only seem to have one to lend.
+/// Timeout for the first line of the machine. With KVM the machine starts in two seconds or never: KVM on a
+/// machine that is virtual itself may not work.
 const NATIVE_START_MAX: Duration = Duration::from_secs(20);
 const EMULATED_START_MAX: Duration = Duration::from_secs(300);
 
-/// The last words of a kernel whose processor does nothing else than to wait for another one.
+/// The last message of a kernel with a processor that waits for another one without end.
 const STANDS_STILL: &str = "Kernel panic - not syncing: softlockup";
 
-/// Until it has ended. An emulated processor is several times slower, and the machine may have other work.
+/// Timeout of the whole run. An emulated processor is several times slower, and this machine may have other
+/// work.
 const NATIVE_RUN_MAX: Duration = Duration::from_secs(3600);
 const EMULATED_RUN_MAX: Duration = Duration::from_secs(3 * 3600);
 
-/// The processor of the machine.
+/// The processor of the virtual machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Processor {
-    /// This machine's (KVM).
+    /// The processor of this machine (KVM).
     Native,
-    /// A program.
+    /// An emulated processor (TCG).
     Emulated,
 }
 
 impl Processor {
-    /// This machine's, where it can be had.
+    /// KVM, if this machine supports it.
     pub fn choose(emulate: bool) -> Processor {
         let mut options = OpenOptions::new();
         match !emulate && options.read(true).write(true).open("/dev/kvm").is_ok() {
@@ -47,16 +48,16 @@ impl Processor {
     }
 }
 
-/// The report of a machine that has ended.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Run {
-    /// The exit codes of the programs that have ended.
+    /// The exit codes of the programs.
     pub ends: BTreeMap<String, i32>,
-    /// An emulated processor lost an interrupt, for which the others wait for ever.
+    /// Whether the kernel hung: an emulated processor lost an interrupt for which the other processors wait.
     pub stood_still: bool,
 }
 
-/// Starts the machine and returns what it has told after its end.
+/// Starts the machine, waits for its end, and returns its report.
 pub fn run(image: &Image, processor: Processor) -> Result<Run> {
     let begun = Instant::now();
     println!("xtask: starting the virtual machine ({processor:?} processor) …");
@@ -90,7 +91,7 @@ fn end(line: &str) -> Option<(String, i32)> {
     Some((name.to_owned(), code.parse().ok()?))
 }
 
-/// A running machine; it ends with its value.
+/// A running machine; dropping it kills the machine.
 struct Machine {
     program: Child,
     lines: Receiver<String>,
@@ -98,7 +99,7 @@ struct Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The machine may have ended already.
         self.program.kill().ok();
         self.program.wait().ok();
     }
@@ -124,7 +125,7 @@ impl Machine {
             .arg("-initrd")
             .arg(&image.start)
             .arg("-append")
-            // A processor that does not come to itself for two minutes ends the machine.
+            // A processor that is blocked for two minutes ends the machine.
             .arg("console=ttyS0 quiet panic=-1 softlockup_panic=1 watchdog_thresh=60")
             .arg("-fsdev")
             .arg("local,id=machine,path=/,security_model=none,readonly=on,multidevs=remap")
@@ -150,7 +151,7 @@ impl Machine {
         Ok(Machine { program, lines })
     }
 
-    /// The next line; none when the machine has ended.
+    /// The next line; `None` if the machine has ended.
     fn line(&self, patience: Duration) -> Result<Option<String>> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(Some(line)),

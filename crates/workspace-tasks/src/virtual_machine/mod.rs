@@ -1,6 +1,6 @@
-//! `cargo xtask virtual-machine-test`: the tests of containers on the kernel of a distribution, with
-//! control groups of version 2 alone, and those of network storage and of WireGuard, in a virtual
-//! machine that has this machine's files.
+//! `cargo xtask virtual-machine-test`: the tests of containers on the kernel of a distribution with cgroups
+//! v2 only, and the tests of network storage and of WireGuard, in a virtual machine that shares this
+//! machine's files.
 
 mod image;
 mod machine;
@@ -30,23 +30,23 @@ pub struct VirtualMachine {
     words: Vec<String>,
 }
 
-/// The way to start a program there: functions of `run.sh`.
+/// The environment in which a program starts in the machine: functions of `run.sh`.
 #[derive(Clone, Copy)]
 enum Place {
-    /// As in a container with its own cgroups.
+    /// In a cgroup namespace, as in a container.
     Container,
-    /// As a service manager does.
+    /// As a service of a service manager.
     Service,
 }
 
 /// A test program.
 struct Program {
-    /// Its name, which the filter selects by.
+    /// The name for the filter.
     name: &'static str,
-    /// Cargo's name of it.
+    /// The name of the target in cargo.
     target: &'static str,
     place: Place,
-    /// Words for a program of which only some tests run there, one after the other, unless the user has words.
+    /// Arguments that select some tests of the program, run one at a time; the user's words replace them.
     words: Option<&'static [&'static str]>,
 }
 
@@ -63,7 +63,7 @@ const PROGRAMS: &[Program] = &[
         place: Place::Service,
         words: None,
     },
-    // A whole server, with a Ceph and an NFS server beside it.
+    // A whole server, with a Ceph and an NFS server.
     Program {
         name: "storage",
         target: "walks",
@@ -132,7 +132,7 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
     Ok(())
 }
 
-/// Builds the test programs, with the features that they have in a build of everything.
+/// Builds the test programs, with the features that they have in a build of the workspace.
 fn build(root: &Path, chosen: &[&Program]) -> Result<BTreeMap<String, PathBuf>> {
     let targets: BTreeSet<&str> = chosen.iter().map(|row| row.target).collect();
     let mut build = cargo::command(root);
@@ -160,7 +160,7 @@ fn build(root: &Path, chosen: &[&Program]) -> Result<BTreeMap<String, PathBuf>> 
     Ok(programs)
 }
 
-/// Name and path of a program, where a line of cargo's is about one.
+/// Name and path of a test program, if the line of cargo's output names one.
 fn executable(line: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
     let name = message["target"]["name"].as_str()?;
@@ -193,7 +193,7 @@ fn script(image: &Image, programs: &BTreeMap<String, PathBuf>, words: &[String])
     script + "/run/busybox poweroff -f\n"
 }
 
-/// One word for a shell.
+/// Quotes a word for the shell.
 fn quoted(word: impl Display) -> String {
     format!("'{}'", word.to_string().replace('\'', r"'\''"))
 }

@@ -1,4 +1,4 @@
-//! The further nodes of `up --nodes`: one process each, in a network namespace of its own. Each has a data
+//! The further nodes of `up --nodes`: each is a process in a separate network namespace, with a data
 //! directory below that of the cluster.
 
 mod process;
@@ -29,27 +29,26 @@ use crate::node_parts;
 use crate::token::Token;
 use process::{NodeProcess, NodeStart};
 
-/// The life of the token by which the nodes of a first start join.
+/// Lifetime of the token with which the nodes join at their first start.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_mins(30);
-/// The wait for the nodes, after which the cluster continues without them.
+/// Timeout of the wait for the nodes; the cluster then continues without the missing nodes.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
-/// The time after which a message says that nodes are awaited.
+/// The time after which a message says that the program waits for nodes.
 const SILENCE: Duration = Duration::from_secs(10);
 /// The interval between two checks of the nodes.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The name of a node by its number on the machine.
+/// The name of a node: the host's name, with the number of the node on the machine.
 pub fn name(host: &str, number: usize) -> String {
     format!("{host}-{number}")
 }
 
 /// The inputs of the further nodes on this machine.
 pub struct NodeInputs<'a> {
-    /// The settings of the cluster.
     pub settings: &'a Settings,
-    /// The instance's name in the kernel.
+    /// The id of the instance; names in the kernel contain it.
     pub instance_id: &'a str,
-    /// The virtual switch that connects them.
+    /// The virtual switch that connects the nodes.
     pub switch: &'a NodeSwitch,
     /// The URL of the API server on the switch.
     pub server: String,
@@ -57,7 +56,7 @@ pub struct NodeInputs<'a> {
     pub ca_pem: &'a str,
 }
 
-/// The processes of the nodes.
+/// The running processes of the nodes.
 #[derive(Default)]
 pub struct FurtherNodes {
     processes: Vec<NodeProcess>,
@@ -95,7 +94,6 @@ impl FurtherNodes {
         Ok(further)
     }
 
-    /// Whether the cluster has no further nodes.
     pub fn is_empty(&self) -> bool {
         self.processes.is_empty()
     }
@@ -132,12 +130,12 @@ async fn token(ca_pem: &str, client: &Client) -> Result<String> {
     Ok(token.to_join_with(hash))
 }
 
-/// The directory of a node by its place among the further ones.
+/// The data directory of a further node; `index` counts from 0.
 fn data_of(directory: &Path, index: usize) -> PathBuf {
     directory.join((index + 2).to_string())
 }
 
-/// The names of the nodes that have to join.
+/// The names of the nodes without a membership, which have to join.
 fn joining(inputs: &NodeInputs<'_>, directory: &Path) -> BTreeSet<String> {
     let now = Timestamp::now();
     let nodes = inputs.switch.nodes().iter().enumerate();
@@ -161,7 +159,7 @@ fn prepare(
     token_file: &Path,
 ) -> Result<Vec<NodeStart>> {
     let resolv_conf = resolver::for_namespaces();
-    // This very program, even if its file has been replaced since.
+    // The running program, even if its file has been replaced.
     let program = PathBuf::from("/proc/self/exe");
     let flags = machine_flags(inputs.settings);
     let mut starts = Vec::new();
@@ -213,8 +211,8 @@ fn machine_flags(settings: &Settings) -> Vec<OsString> {
     flags
 }
 
-/// Waits until the nodes are ready: manifests are applied then, so that pods spread over all of them.
-/// Whether they are.
+/// Waits until the nodes are ready, before manifests are applied: the scheduler then spreads the pods over
+/// all nodes. Returns whether all nodes are ready.
 async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -> Result<bool> {
     let objects: Api<Node> = Api::all(client.clone());
     let started = Instant::now();

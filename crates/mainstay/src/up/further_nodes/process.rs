@@ -1,5 +1,4 @@
-//! The process of one further node: started in the node's network namespace, and started again when it
-//! ends by itself.
+//! The process of a further node: starts in the node's network namespace, and again after an unexpected end.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -21,29 +20,26 @@ use nix::unistd::{Pid, sethostname};
 use node_agent::OnShutdown;
 use process_telemetry::backoff::Backoff;
 
-/// The wait before the second start. It doubles with each further one.
+/// The delay before the first restart; it doubles with each further restart.
 const RESTART_FIRST: Duration = Duration::from_secs(1);
-/// The longest wait before a start.
+/// The longest delay before a restart.
 const RESTART_MAX: Duration = Duration::from_secs(60);
 
-/// The start of a node's process.
+/// The command line and the environment of a node's process.
 #[derive(Clone, Debug)]
 pub struct NodeStart {
-    /// The node's name, which is the host name in its process.
+    /// The name of the node, and the host name in its process.
     pub name: String,
-    /// The path of its network namespace.
     pub namespace: PathBuf,
-    /// The path of the program.
     pub program: PathBuf,
-    /// The program's arguments.
     pub arguments: Vec<OsString>,
-    /// The file with the token of a node that has to join. It is removed when all nodes have joined.
+    /// The file with the token of a node that has to join. The file is removed when all nodes have joined.
     pub token_file: Option<PathBuf>,
-    /// The file for its output.
+    /// The file for the output of the process.
     pub log: PathBuf,
 }
 
-/// A node's process, now and after each restart.
+/// The process of a node, across its restarts.
 pub struct NodeProcess {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -58,7 +54,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     running: Option<Pid>,
-    /// The signal that ends the process without a restart.
+    /// The signal that ends the process; after it there is no restart.
     ending: Option<Signal>,
 }
 
@@ -67,7 +63,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the process is to end without a restart, after at most this time.
+    /// Waits for at most this time; returns whether the process is to end without a restart.
     fn ends_within(&self, time: Duration) -> bool {
         let waits = |state: &mut State| state.ending.is_none();
         let waited = self.changed.wait_timeout_while(self.state(), time, waits);
@@ -77,11 +73,11 @@ impl Shared {
 }
 
 impl NodeProcess {
-    /// Starts the process on a thread of its own. The process ends with that thread
-    /// (`PR_SET_PDEATHSIG` counts the thread that made it), and so with this program.
+    /// Starts the process on a new thread. The process ends with that thread (`PR_SET_PDEATHSIG` refers to
+    /// the thread that started it), and so with this program.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// The thread cannot be started.
     pub fn launch(start: NodeStart) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
@@ -95,7 +91,7 @@ impl NodeProcess {
         Ok(Self { shared, thread })
     }
 
-    /// Tells the process to end, with its pods or without.
+    /// Sends the signal that ends the process: with its pods, or without.
     pub fn tell(&self, pods: OnShutdown) {
         let signal = match pods {
             OnShutdown::StopPods => Signal::SIGINT,
@@ -104,13 +100,13 @@ impl NodeProcess {
         let mut state = self.shared.state();
         state.ending = Some(signal);
         if let Some(pid) = state.running {
-            // The process is not reaped while the lock is held, so the number is its own.
+            // The process is not reaped while the lock is held, so the number is not reused.
             kill(pid, signal).ok();
         }
         self.shared.changed.notify_all();
     }
 
-    /// Waits for the end of a process after its signal. Blocks.
+    /// Waits until the process has ended after its signal. Blocks.
     pub fn wait(self) {
         if self.thread.join().is_err() {
             warn("mainstay: the thread that runs a node ended unexpectedly");
@@ -118,7 +114,7 @@ impl NodeProcess {
     }
 }
 
-/// The arguments of the next process.
+/// The arguments of the next process: the token is passed only while its file exists.
 fn arguments(start: &NodeStart) -> Vec<OsString> {
     let mut arguments = start.arguments.clone();
     if let Some(file) = start.token_file.as_ref().filter(|file| file.exists()) {
@@ -140,7 +136,7 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
-            // Ctrl-C in the terminal is for this program, which ends the nodes in their turn.
+            // Ctrl-C in the terminal goes to this program, which stops the nodes in order.
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {}", start.program.display()))?;
@@ -160,7 +156,7 @@ fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
     }
 }
 
-/// Opens the log of a node for its owner alone; earlier versions left it open.
+/// Opens the log of a node for its owner only; earlier versions let all users read it.
 fn open_log(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).append(true).mode(0o600);
@@ -169,14 +165,14 @@ fn open_log(path: &Path) -> io::Result<File> {
     Ok(log)
 }
 
-/// Moves this thread, and so its children, to the namespaces of the node.
+/// Moves this thread, and so its child processes, to the namespaces of the node.
 fn enter_namespaces(start: &NodeStart) -> io::Result<()> {
     setns(File::open(&start.namespace)?, CloneFlags::CLONE_NEWNET)?;
     unshare(CloneFlags::CLONE_NEWUTS)?;
     Ok(sethostname(&start.name)?)
 }
 
-/// Waits for the end of a process, which may get a signal meanwhile.
+/// Waits for the end of a process, which may receive a signal meanwhile.
 fn run(mut child: Child, shared: &Shared) -> io::Result<std::process::ExitStatus> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let pid = Pid::from_raw(pid);
@@ -187,7 +183,7 @@ fn run(mut child: Child, shared: &Shared) -> io::Result<std::process::ExitStatus
             kill(pid, signal).ok();
         }
     }
-    // The process stays a zombie, with its number, until the lock is taken.
+    // The process stays a zombie, and its number in use, until the lock is acquired.
     let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
     while let Err(error) = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags) {
         if error != nix::errno::Errno::EINTR {

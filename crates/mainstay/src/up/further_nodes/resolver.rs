@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 /// The name servers of this machine.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// The name servers behind systemd-resolved, which answers on the loopback only
+/// The name servers that systemd-resolved uses; it listens on the loopback only
 /// (systemd-resolved.service(8)).
 const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
-/// The file of name servers that can be reached from other namespaces, as kubeadm chooses it for kubelet.
+/// The file with name servers that other network namespaces can reach; the choice is that of kubeadm for
+/// kubelet.
 pub fn for_namespaces() -> PathBuf {
     let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let behind = Path::new(BEHIND_RESOLVED);

@@ -1,4 +1,4 @@
-//! The lines that are shown of sets: a table that fits into a terminal, or a line per change.
+//! The text of the progress of sets: a table that fits into a terminal, or a line for each change.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use command_output::terminal::{Size, clip};
 use super::view::SetProgress;
 use cluster_inspection::pod_row::{PodRow, in_namespace};
 
-/// Maximum width of a column, so that one long text does not push the others away.
+/// Maximum width of a column: one long text must not push the other columns out of the screen.
 const COLUMN_MAX: usize = 40;
 
-/// The table cut to a terminal's size; the last line is the cursor's. If not all ordinals fit,
-/// those that are not ready are shown.
+/// The table, cut to a terminal's size; the last line of the terminal stays free for the cursor. If not all
+/// ordinals fit, those that are not ready have priority.
 pub fn frame(views: &[SetProgress], size: Size) -> Vec<String> {
     let room = size.height.saturating_sub(1).max(1);
     let all: usize = views.iter().map(|view| 1 + view.rows.len()).sum();
@@ -50,7 +50,7 @@ fn heading(view: &SetProgress) -> String {
     format!("statefulset {title}: {ready}/{all} ready")
 }
 
-/// `0/1 Pending`, or that there is no pod yet.
+/// The state of an ordinal, such as `0/1 Pending`.
 fn state(row: &PodRow) -> String {
     let text = format!("{} {}", row.containers, row.state);
     text.trim_start().to_owned()

@@ -1,4 +1,4 @@
-//! Hints for the next step of a newcomer.
+//! Hints for a new user: the commands for the next step.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub fn text(program: &str, kubeconfig: &Path, urls: &[String]) -> String {
     text
 }
 
-/// Existing sets with their replicas, and commands to inspect them.
+/// The existing sets with their replicas, and commands to inspect them.
 pub fn earlier(program: &str, kubeconfig: &Path, sets: &[(String, i32)], pods: usize) -> String {
     let kubeconfig = kubeconfig.display();
     if sets.is_empty() && pods == 0 {
@@ -60,8 +60,7 @@ fn counted(count: i32, what: &str) -> String {
     }
 }
 
-/// The HTTP URL of the pod's first container, if it is known to serve HTTP. Databases and the like
-/// do not.
+/// The HTTP URL of the pod's first container, if it serves HTTP: databases have no such URL.
 pub fn http_url(pod: &Pod) -> Option<String> {
     let address = pod.status.as_ref()?.pod_ip.as_deref()?;
     let container = pod.spec.as_ref()?.containers.first()?;
@@ -75,7 +74,7 @@ pub fn http_url(pod: &Pod) -> Option<String> {
     Some(url)
 }
 
-/// The port that speaks HTTP, and whether under TLS: by its name, by a probe, by its number.
+/// The port with HTTP, and whether it uses TLS: decided by the port's name, by a probe, or by its number.
 fn http_port(container: &Container) -> Option<(i32, bool)> {
     let ports = container.ports.as_deref().unwrap_or_default();
     let named = ports.iter().find_map(|port| {

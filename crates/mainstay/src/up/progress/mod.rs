@@ -1,5 +1,5 @@
-//! The progress of each ordinal: `view` computes it, `frame` formats it, and a thin loop keeps the
-//! lines at the bottom of a terminal, or prints a line per change elsewhere.
+//! The progress of each ordinal: `view` computes it, `frame` formats it, and a thin loop prints it at the
+//! bottom of a terminal, or as a line for each change elsewhere.
 
 mod frame;
 pub mod hints;
@@ -24,12 +24,12 @@ use frame::{changes, frame};
 pub use view::WatchedSet;
 use view::{SetProgress, view};
 
-/// Changes that come together are shown together.
+/// Changes within this time are printed together.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Shows the progress of these sets, or of all existing ones. Once every ordinal is ready, prints
-/// the `hints` with their HTTP URLs; after that a terminal shows changes until `stop`, and
-/// elsewhere the output ends.
+/// Prints the progress of these sets, or of all existing sets. Once every ordinal is ready, prints the
+/// `hints` with their HTTP URLs; after that a terminal shows further changes until `stop`, and elsewhere the
+/// output ends.
 pub async fn show(
     client: Client,
     sets: Option<&[WatchedSet]>,
@@ -94,7 +94,7 @@ fn all(cache: &Cache<StatefulSet>) -> Vec<WatchedSet> {
     all
 }
 
-/// The HTTP URL of a set's first pod, if it is known.
+/// The HTTP URL of a set's first pod; `None` if the pod serves no HTTP.
 fn first_url(view: &SetProgress, pods: &[Arc<Pod>]) -> Option<String> {
     let first = view.rows.first()?;
     let mut pods = pods.iter();
@@ -102,7 +102,7 @@ fn first_url(view: &SetProgress, pods: &[Arc<Pod>]) -> Option<String> {
     hints::http_url(pod)
 }
 
-/// Waits until the terminal has another size.
+/// Waits until the size of the terminal changes.
 async fn resize(signal: Option<&mut Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),

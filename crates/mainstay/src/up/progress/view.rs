@@ -1,4 +1,4 @@
-//! The view of a set: its ordinals, their readiness, and the reason if they are not ready.
+//! The progress of a set: its ordinals, their readiness, and the reason if they are not ready.
 
 use std::sync::Arc;
 
@@ -8,17 +8,14 @@ use k8s_openapi::api::core::v1::Pod;
 
 use cluster_inspection::pod_row::{PodRow, PodRows, in_namespace};
 
-/// A set that is shown.
+/// A set whose progress is printed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WatchedSet {
-    /// Namespace of the set.
     pub namespace: String,
-    /// Name of the set.
     pub name: String,
 }
 
 impl WatchedSet {
-    /// The name of a set.
     pub fn of(set: &StatefulSet) -> Self {
         Self {
             namespace: set.metadata.namespace.clone().unwrap_or_default(),
@@ -35,9 +32,8 @@ impl WatchedSet {
 /// The state of a set and of its pods at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetProgress {
-    /// The namespace and the name of the set.
     pub set: WatchedSet,
-    /// Whether it is there; not before it is made, and after it was deleted.
+    /// Whether the set exists: false before its creation and after its deletion.
     pub exists: bool,
     /// A row for each ordinal, in order.
     pub rows: Vec<PodRow>,
@@ -50,7 +46,7 @@ impl SetProgress {
     }
 }
 
-/// A set with its pods, out of all pods of its namespace.
+/// The progress of a set; `pods` are all pods of its namespace.
 pub fn view(
     set: &WatchedSet,
     object: Option<&StatefulSet>,
