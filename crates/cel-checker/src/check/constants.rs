@@ -1,0 +1,106 @@
+//! Literal arguments that a function would refuse at each evaluation (as cel-go, `cel/validator.go`).
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo};
+
+use super::{CheckError, CheckErrorKind, CheckErrors, Position, position};
+
+/// The kind of a literal argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConstantKind {
+    /// The argument of `duration()`.
+    Duration,
+    /// The argument of `timestamp()`.
+    Timestamp,
+    /// The first argument of `matches()`.
+    Pattern,
+}
+
+/// A literal argument.
+#[derive(Clone, Copy, Debug)]
+pub struct Constant<'e> {
+    pub kind: ConstantKind,
+    pub text: &'e str,
+}
+
+/// Checks the literal arguments of an expression.
+///
+/// # Errors
+/// The arguments that are not valid, in the order of their positions.
+pub fn invalid_constants(
+    expression: &IdedExpr,
+    source: &SourceInfo,
+    is_valid: impl Fn(Constant<'_>) -> bool,
+) -> Result<(), CheckErrors> {
+    let mut errors = Vec::new();
+    visit(expression, &mut |part, kind, function| {
+        if let Expr::Literal(LiteralValue::String(text)) = &part.expr
+            && !is_valid(Constant {
+                kind,
+                text: text.inner(),
+            })
+        {
+            errors.push(CheckError {
+                id: part.id,
+                position: Position::of(&source.source, position::of_expression(part, source)),
+                kind: CheckErrorKind::InvalidConstant { function },
+            });
+        }
+    });
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(CheckErrors::new(errors, &source.source))
+}
+
+/// Calls a function for the first argument of each call of the checked functions.
+fn visit<'e>(
+    expression: &'e IdedExpr,
+    visitor: &mut impl FnMut(&'e IdedExpr, ConstantKind, &'static str),
+) {
+    match &expression.expr {
+        Expr::Call(call) => {
+            let kind = match call.func_name.as_str() {
+                "duration" => Some((ConstantKind::Duration, "duration")),
+                "timestamp" => Some((ConstantKind::Timestamp, "timestamp")),
+                "matches" => Some((ConstantKind::Pattern, "matches")),
+                _ => None,
+            };
+            if let (Some((kind, function)), Some(argument)) = (kind, call.args.first()) {
+                visitor(argument, kind, function);
+            }
+            for part in call.target.as_deref().into_iter().chain(&call.args) {
+                visit(part, visitor);
+            }
+        }
+        Expr::Comprehension(all) => {
+            let parts = [
+                &all.iter_range,
+                &all.accu_init,
+                &all.loop_cond,
+                &all.loop_step,
+                &all.result,
+            ];
+            parts.into_iter().for_each(|part| visit(part, visitor));
+        }
+        Expr::List(list) => list.elements.iter().for_each(|part| visit(part, visitor)),
+        Expr::Map(map) => visit_entries(map.entries.iter().map(|entry| &entry.expr), visitor),
+        Expr::Struct(all) => visit_entries(all.entries.iter().map(|entry| &entry.expr), visitor),
+        Expr::Select(select) => visit(&select.operand, visitor),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+    }
+}
+
+fn visit_entries<'e>(
+    entries: impl Iterator<Item = &'e EntryExpr>,
+    visitor: &mut impl FnMut(&'e IdedExpr, ConstantKind, &'static str),
+) {
+    for entry in entries {
+        match entry {
+            EntryExpr::StructField(field) => visit(&field.value, visitor),
+            EntryExpr::MapEntry(entry) => {
+                visit(&entry.key, visitor);
+                visit(&entry.value, visitor);
+            }
+        }
+    }
+}

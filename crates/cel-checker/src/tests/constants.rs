@@ -1,0 +1,40 @@
+use super::*;
+use crate::{Constant, ConstantKind, invalid_constants};
+
+#[test]
+fn literal_arguments_are_checked() {
+    let is_valid = |constant: Constant<'_>| match constant.kind {
+        ConstantKind::Duration => constant.text.ends_with('s'),
+        ConstantKind::Timestamp => constant.text.ends_with('Z'),
+        ConstantKind::Pattern => constant.text != ")",
+    };
+    for (source, expected) in [
+        ("duration('1s') < duration('2s')", ""),
+        (
+            "duration('1us') < duration('1')",
+            "1:28 invalid duration argument",
+        ),
+        (
+            "[timestamp('x')].size() > 0",
+            "1:12 invalid timestamp argument",
+        ),
+        (
+            "x.text.matches(')') || {'a': true}.a",
+            "1:16 invalid matches argument",
+        ),
+        (
+            "xs.all(y, y.text.matches(')'))",
+            "1:26 invalid matches argument",
+        ),
+        ("x.text.matches(x.text)", ""),
+    ] {
+        let program = parse(source);
+        let checked = invalid_constants(program.expression(), program.source_info(), is_valid);
+        let actual = checked.err().map_or(String::new(), |errors| {
+            let error = &errors.errors[0];
+            let at = error.position;
+            format!("{}:{} {}", at.line, at.column, error.kind)
+        });
+        assert_eq!(actual, expected, "{source}");
+    }
+}
