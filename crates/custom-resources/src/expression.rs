@@ -20,7 +20,8 @@ use crate::construction;
 pub(crate) const OUT_OF_BUDGET: &str =
     "operation cancelled: actual cost limit exceeded: running out of cost budget";
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
+/// The functions and macros of every expression.
+pub(crate) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
 /// A compiled expression.
 #[derive(Clone)]

@@ -104,7 +104,7 @@ fn calls_without_an_overload_are_errors() {
         ("1 == 1u", "1:3", "_==_", "(int, uint)"),
         ("!1", "1:1", "!_", "(int)"),
         ("-'a'", "1:1", "-_", "(string)"),
-        ("-1u + -iu", "1:7", "-_", "(uint)"),
+        ("1 + -iu", "1:5", "-_", "(uint)"),
         ("1 ? 2 : 3", "1:3", "_?_:_", "(int, int, int)"),
         ("iz ? 2 : 'a'", "1:4", "_?_:_", "(bool, int, string)"),
         ("'a'.size(1)", "1:9", "size", "string.(int)"),
