@@ -14,7 +14,7 @@ mod types;
 pub use check::{CheckError, CheckErrorKind, CheckErrors, Checked, Position, check};
 pub use check::{Constant, ConstantKind, invalid_constants};
 pub use declarations::{Declarations, Overload, parse_type};
-pub use schema::{NodeKind, SchemaNode, escape, schema_type};
+pub use schema::{NodeKind, SchemaNode, escape, is_reserved, schema_type};
 pub use types::{Fields, ObjectType, Type};
 
 #[cfg(test)]

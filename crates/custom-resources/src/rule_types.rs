@@ -86,18 +86,21 @@ impl RuleTypes {
 
 /// Whether a function accepts a literal argument.
 fn is_valid(constant: Constant<'_>) -> bool {
-    let function = match constant.kind {
-        ConstantKind::Pattern => return Regex::new(constant.text).is_ok(),
-        ConstantKind::Duration => "duration",
-        ConstantKind::Timestamp => "timestamp",
+    let function = match (constant.kind, constant.literal) {
+        (ConstantKind::Pattern, LiteralValue::String(pattern)) => {
+            return Regex::new(pattern.inner()).is_ok();
+        }
+        (ConstantKind::Pattern, _) => return true,
+        (ConstantKind::Duration, _) => "duration",
+        (ConstantKind::Timestamp, _) => "timestamp",
     };
-    let literal = LiteralValue::String(constant.text.to_owned().into());
+    let argument = Expr::Literal(constant.literal.clone());
     let call = CallExpr {
         func_name: function.to_owned(),
         target: None,
         args: vec![IdedExpr {
             id: 1,
-            expr: Expr::Literal(literal),
+            expr: argument,
         }],
     };
     let call = IdedExpr {

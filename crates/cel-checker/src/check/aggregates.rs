@@ -15,7 +15,7 @@ impl Checker<'_> {
         for (index, part) in list.elements.iter().enumerate() {
             let is_optional = list.optional_indices.contains(&index);
             let of = self.part(part, is_optional);
-            element = Some(self.join(part, element, of));
+            element = Some(self.join(element, of));
         }
         Type::list(element.unwrap_or_else(|| self.fresh_parameter()))
     }
@@ -28,9 +28,9 @@ impl Checker<'_> {
             };
             let (key, value) = types.unzip();
             let key_type = self.check(&entry.key);
-            let key = self.join(&entry.key, key, key_type);
+            let key = self.join(key, key_type);
             let value_type = self.part(&entry.value, entry.optional);
-            types = Some((key, self.join(&entry.value, value, value_type)));
+            types = Some((key, self.join(value, value_type)));
         }
         let (key, value) =
             types.unwrap_or_else(|| (self.fresh_parameter(), self.fresh_parameter()));

@@ -19,7 +19,7 @@ pub enum ConstantKind {
 #[derive(Clone, Copy, Debug)]
 pub struct Constant<'e> {
     pub kind: ConstantKind,
-    pub text: &'e str,
+    pub literal: &'e LiteralValue,
 }
 
 /// Checks the literal arguments of an expression.
@@ -33,11 +33,8 @@ pub fn invalid_constants(
 ) -> Result<(), CheckErrors> {
     let mut errors = Vec::new();
     visit(expression, &mut |part, kind, function| {
-        if let Expr::Literal(LiteralValue::String(text)) = &part.expr
-            && !is_valid(Constant {
-                kind,
-                text: text.inner(),
-            })
+        if let Expr::Literal(literal) = &part.expr
+            && !is_valid(Constant { kind, literal })
         {
             errors.push(CheckError {
                 id: part.id,

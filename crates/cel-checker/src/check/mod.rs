@@ -4,9 +4,10 @@ mod aggregates;
 mod calls;
 mod constants;
 mod error;
+mod homogeneous;
 mod position;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cel::common::ast::{ComprehensionExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo};
@@ -16,6 +17,7 @@ pub use error::{CheckError, CheckErrorKind, CheckErrors};
 pub use position::Position;
 
 use crate::declarations::Declarations;
+use crate::schema::is_reserved;
 use crate::types::{Fields, Substitutions, Type, most_general};
 
 /// The types of an expression.
@@ -54,11 +56,18 @@ pub fn check(
     }
     let substitutions = checker.substitutions;
     let closed = |(id, of): (u64, Type)| (id, substitutions.substitute(&of, true));
-    Ok(Checked {
+    let checked = Checked {
         result: substitutions.substitute(&result, true),
         types: checker.types.into_iter().map(closed).collect(),
         overloads: checker.overloads,
-    })
+    };
+    if declarations.has_homogeneous_literals() {
+        let errors = homogeneous::errors(expression, source, &checked.types);
+        if !errors.is_empty() {
+            return Err(CheckErrors::new(errors, &source.source));
+        }
+    }
+    Ok(checked)
 }
 
 struct Checker<'c> {
@@ -147,7 +156,7 @@ impl Checker<'_> {
         let of = match value.unwrap_or(&operand) {
             Type::Map(_, value) => (**value).clone(),
             Type::Object(object) => match &object.fields {
-                Fields::Known(fields) => fields.get(field).cloned().unwrap_or_else(|| {
+                Fields::Known(fields) => known_field(fields, field).unwrap_or_else(|| {
                     let name = field.to_owned();
                     self.refuse(expression, CheckErrorKind::UndefinedField { name });
                     Type::Error
@@ -229,18 +238,14 @@ impl Checker<'_> {
     }
 
     /// The common type of the parts of a literal.
-    fn join(&mut self, part: &IdedExpr, previous: Option<Type>, current: Type) -> Type {
+    fn join(&mut self, previous: Option<Type>, current: Type) -> Type {
         let Some(previous) = previous else {
             return current;
         };
         if self.substitutions.is_assignable(&previous, &current) {
             return most_general(&previous, &current).clone();
         }
-        if !self.declarations.has_homogeneous_literals() {
-            return Type::Dyn;
-        }
-        self.refuse(part, CheckErrorKind::mismatch(&previous, &current));
-        Type::Error
+        Type::Dyn
     }
 
     fn fresh_parameter(&mut self) -> Type {
@@ -261,6 +266,12 @@ impl Checker<'_> {
             kind,
         });
     }
+}
+
+/// The type of a field; the field of a reserved word has an escaped name, too.
+fn known_field(fields: &BTreeMap<String, Type>, name: &str) -> Option<Type> {
+    let escaped = || is_reserved(name).then(|| fields.get(&format!("__{name}__")));
+    fields.get(name).or_else(|| escaped().flatten()).cloned()
 }
 
 /// The name that a chain of selections spells: `a.b.c`.

@@ -1,6 +1,6 @@
 //! Positions in the source of an expression.
 
-use cel::common::ast::{Expr, IdedEntryExpr, IdedExpr, SourceInfo};
+use cel::common::ast::{Expr, IdedEntryExpr, IdedExpr, LiteralValue, SourceInfo};
 
 /// A position in a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +34,10 @@ pub(super) fn of_expression(expression: &IdedExpr, source: &SourceInfo) -> Optio
         Expr::Select(select) if select.test => '(',
         Expr::Comprehension(_) => '(',
         Expr::Struct(_) => '{',
+        Expr::Literal(literal) if is_negative(literal) => {
+            let sign = source.source.get(..offset)?.trim_end().strip_suffix('-');
+            return Some(sign.map_or(offset, str::len));
+        }
         _ => return Some(offset),
     };
     let rest = source.source.get(offset..)?;
@@ -43,6 +47,15 @@ pub(super) fn of_expression(expression: &IdedExpr, source: &SourceInfo) -> Optio
         return Some(offset + name);
     }
     Some(offset)
+}
+
+/// Whether a literal starts with a sign, which the parser does not count as a part of it.
+fn is_negative(literal: &LiteralValue) -> bool {
+    match literal {
+        LiteralValue::Int(value) => *value.inner() < 0,
+        LiteralValue::Double(value) => value.inner().is_sign_negative(),
+        _ => false,
+    }
 }
 
 pub(super) fn of_entry(entry: &IdedEntryExpr, source: &SourceInfo) -> Option<usize> {

@@ -2,7 +2,7 @@
 
 mod escaping;
 
-pub use escaping::escape;
+pub use escaping::{escape, is_reserved};
 
 use crate::types::Type;
 

@@ -1,12 +1,19 @@
+use cel::common::ast::LiteralValue;
+
 use super::*;
 use crate::{Constant, ConstantKind, invalid_constants};
 
 #[test]
 fn literal_arguments_are_checked() {
-    let is_valid = |constant: Constant<'_>| match constant.kind {
-        ConstantKind::Duration => constant.text.ends_with('s'),
-        ConstantKind::Timestamp => constant.text.ends_with('Z'),
-        ConstantKind::Pattern => constant.text != ")",
+    let is_valid = |constant: Constant<'_>| {
+        let LiteralValue::String(text) = constant.literal else {
+            return false;
+        };
+        match constant.kind {
+            ConstantKind::Duration => text.inner().ends_with('s'),
+            ConstantKind::Timestamp => text.inner().ends_with('Z'),
+            ConstantKind::Pattern => text.inner() != ")",
+        }
     };
     for (source, expected) in [
         ("duration('1s') < duration('2s')", ""),
@@ -14,6 +21,7 @@ fn literal_arguments_are_checked() {
             "duration('1us') < duration('1')",
             "1:28 invalid duration argument",
         ),
+        ("timestamp(-1) == null", "1:11 invalid timestamp argument"),
         (
             "[timestamp('x')].size() > 0",
             "1:12 invalid timestamp argument",

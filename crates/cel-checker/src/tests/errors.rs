@@ -214,9 +214,15 @@ fn other_types_than_expected_are_errors() {
 
 #[test]
 fn literals_can_be_required_to_be_homogeneous() {
-    let declarations = declarations().with_homogeneous_literals(true);
-    let cases: [(&str, &[&str]); 4] = [
-        ("[1, 'a']", &["1:5 expected type 'int' but found 'string'"]),
+    let declarations = declarations()
+        .with_homogeneous_literals(true)
+        .with_function("format", "format", "string.(list(dyn)) -> string")
+        .unwrap();
+    let cases: [(&str, &[&str]); 7] = [
+        (
+            "[1, 'a', 2u]",
+            &["1:5 expected type 'int' but found 'string'"],
+        ),
         (
             "{1: 2u, 2u: 3}",
             &[
@@ -228,7 +234,19 @@ fn literals_can_be_required_to_be_homogeneous() {
             "[1, [2]]",
             &["1:5 expected type 'int' but found 'list(int)'"],
         ),
-        ("[dyn(1), 'a'] == [] && [1, dyn('a')] == []", &["type bool"]),
+        (
+            "[1, dyn('a')]",
+            &["1:8 expected type 'int' but found 'dyn'"],
+        ),
+        (
+            "xs.all(y, [y, 1].size() > 0)",
+            &["1:15 expected type 'Whole' but found 'int'"],
+        ),
+        (
+            "[dyn(1), dyn('a')] == [] && [?opt_text, 'a'] != []",
+            &["type bool"],
+        ),
+        ("'%s'.format([1, 'a', [1, 'b']])", &["type string"]),
     ];
     assert_errors(&declarations, &cases);
 }

@@ -296,6 +296,17 @@ fn optional_values_have_the_types_of_their_values() {
 }
 
 #[test]
+fn fields_with_escaped_names_can_be_reserved_words() {
+    let fields = ["__namespace__", "a__dash__b"].map(|name| (name.to_owned(), Type::Int));
+    let declarations = Declarations::standard().with_variable("self", Type::object("self", fields));
+    let cases = [
+        ("self.namespace + self.__namespace__", "int"),
+        ("has(self.namespace) && self.a__dash__b == 1", "bool"),
+    ];
+    assert_types(&declarations, &cases);
+}
+
+#[test]
 fn functions_can_be_declared() {
     let declarations = Declarations::standard()
         .with_function("myfun", "myfun_instance", "int.(bool, uint) -> int")
