@@ -1,7 +1,8 @@
 //! Literal arguments that a function would refuse at each evaluation (as cel-go, `cel/validator.go`).
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo};
+use cel::common::ast::{Expr, IdedExpr, LiteralValue, SourceInfo};
 
+use super::children::children;
 use super::{CheckError, CheckErrorKind, CheckErrors, Position, position};
 
 /// The kind of a literal argument.
@@ -54,50 +55,18 @@ fn visit<'e>(
     expression: &'e IdedExpr,
     visitor: &mut impl FnMut(&'e IdedExpr, ConstantKind, &'static str),
 ) {
-    match &expression.expr {
-        Expr::Call(call) => {
-            let kind = match call.func_name.as_str() {
-                "duration" => Some((ConstantKind::Duration, "duration")),
-                "timestamp" => Some((ConstantKind::Timestamp, "timestamp")),
-                "matches" => Some((ConstantKind::Pattern, "matches")),
-                _ => None,
-            };
-            if let (Some((kind, function)), Some(argument)) = (kind, call.args.first()) {
-                visitor(argument, kind, function);
-            }
-            for part in call.target.as_deref().into_iter().chain(&call.args) {
-                visit(part, visitor);
-            }
+    if let Expr::Call(call) = &expression.expr {
+        let kind = match call.func_name.as_str() {
+            "duration" => Some((ConstantKind::Duration, "duration")),
+            "timestamp" => Some((ConstantKind::Timestamp, "timestamp")),
+            "matches" => Some((ConstantKind::Pattern, "matches")),
+            _ => None,
+        };
+        if let (Some((kind, function)), Some(argument)) = (kind, call.args.first()) {
+            visitor(argument, kind, function);
         }
-        Expr::Comprehension(all) => {
-            let parts = [
-                &all.iter_range,
-                &all.accu_init,
-                &all.loop_cond,
-                &all.loop_step,
-                &all.result,
-            ];
-            parts.into_iter().for_each(|part| visit(part, visitor));
-        }
-        Expr::List(list) => list.elements.iter().for_each(|part| visit(part, visitor)),
-        Expr::Map(map) => visit_entries(map.entries.iter().map(|entry| &entry.expr), visitor),
-        Expr::Struct(all) => visit_entries(all.entries.iter().map(|entry| &entry.expr), visitor),
-        Expr::Select(select) => visit(&select.operand, visitor),
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
     }
-}
-
-fn visit_entries<'e>(
-    entries: impl Iterator<Item = &'e EntryExpr>,
-    visitor: &mut impl FnMut(&'e IdedExpr, ConstantKind, &'static str),
-) {
-    for entry in entries {
-        match entry {
-            EntryExpr::StructField(field) => visit(&field.value, visitor),
-            EntryExpr::MapEntry(entry) => {
-                visit(&entry.key, visitor);
-                visit(&entry.value, visitor);
-            }
-        }
+    for part in children(expression) {
+        visit(part, visitor);
     }
 }

@@ -1,9 +1,10 @@
 //! Literals with parts of different types (as cel-go, `cel/validator.go`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, SourceInfo};
 
+use super::children::children;
 use super::{CheckError, CheckErrorKind, Position, position};
 use crate::types::Type;
 
@@ -14,7 +15,7 @@ const FORMAT: &str = "format";
 pub(super) fn errors(
     expression: &IdedExpr,
     source: &SourceInfo,
-    types: &HashMap<u64, Type>,
+    types: &BTreeMap<u64, Type>,
 ) -> Vec<CheckError> {
     let mut visitor = Visitor {
         source,
@@ -27,29 +28,14 @@ pub(super) fn errors(
 
 struct Visitor<'v> {
     source: &'v SourceInfo,
-    types: &'v HashMap<u64, Type>,
+    types: &'v BTreeMap<u64, Type>,
     errors: Vec<CheckError>,
 }
 
 impl Visitor<'_> {
     fn visit(&mut self, expression: &IdedExpr) {
         match &expression.expr {
-            Expr::Call(call) if call.func_name == FORMAT => {}
-            Expr::Call(call) => {
-                let target = call.target.as_deref();
-                let parts = target.into_iter().chain(&call.args);
-                parts.for_each(|part| self.visit(part));
-            }
-            Expr::Comprehension(all) => {
-                let parts = [
-                    &all.iter_range,
-                    &all.accu_init,
-                    &all.loop_cond,
-                    &all.loop_step,
-                    &all.result,
-                ];
-                parts.into_iter().for_each(|part| self.visit(part));
-            }
+            Expr::Call(call) if call.func_name == FORMAT => return,
             Expr::List(list) => {
                 let mut first = None;
                 for (index, part) in list.elements.iter().enumerate() {
@@ -58,7 +44,6 @@ impl Visitor<'_> {
                         break;
                     }
                 }
-                list.elements.iter().for_each(|part| self.visit(part));
             }
             Expr::Map(map) => {
                 let (mut key, mut value) = (None, None);
@@ -66,20 +51,13 @@ impl Visitor<'_> {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
                         self.agrees(&entry.key, false, &mut key);
                         self.agrees(&entry.value, entry.optional, &mut value);
-                        self.visit(&entry.key);
-                        self.visit(&entry.value);
                     }
                 }
             }
-            Expr::Struct(all) => {
-                for entry in &all.entries {
-                    if let EntryExpr::StructField(field) = &entry.expr {
-                        self.visit(&field.value);
-                    }
-                }
-            }
-            Expr::Select(select) => self.visit(&select.operand),
-            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+            _ => {}
+        }
+        for part in children(expression) {
+            self.visit(part);
         }
     }
 

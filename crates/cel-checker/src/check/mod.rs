@@ -2,12 +2,13 @@
 
 mod aggregates;
 mod calls;
+mod children;
 mod constants;
 mod error;
 mod homogeneous;
 mod position;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cel::common::ast::{ComprehensionExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo};
@@ -24,9 +25,9 @@ use crate::types::{Fields, Substitutions, Type, most_general};
 #[derive(Clone, Debug)]
 pub struct Checked {
     /// The type of each subexpression by its identifier.
-    pub types: HashMap<u64, Type>,
+    pub types: BTreeMap<u64, Type>,
     /// The overloads that a call may select at evaluation, by the identifier of the call.
-    pub overloads: HashMap<u64, Vec<Arc<str>>>,
+    pub overloads: BTreeMap<u64, Vec<Arc<str>>>,
     /// The type of the expression.
     pub result: Type,
 }
@@ -46,8 +47,8 @@ pub fn check(
         locals: Vec::new(),
         substitutions: Substitutions::default(),
         fresh: 0,
-        types: HashMap::new(),
-        overloads: HashMap::new(),
+        types: BTreeMap::new(),
+        overloads: BTreeMap::new(),
         errors: Vec::new(),
     };
     let result = checker.check(expression);
@@ -78,8 +79,8 @@ struct Checker<'c> {
     substitutions: Substitutions,
     /// The number of type parameters that the checker created.
     fresh: u64,
-    types: HashMap<u64, Type>,
-    overloads: HashMap<u64, Vec<Arc<str>>>,
+    types: BTreeMap<u64, Type>,
+    overloads: BTreeMap<u64, Vec<Arc<str>>>,
     errors: Vec<CheckError>,
 }
 

@@ -1,6 +1,6 @@
 //! The extension libraries (cel-go, `ext`).
 
-use super::{Overload, Table, signature};
+use super::signature::{self, Overload, Table};
 
 /// Functions of texts, version 2.
 pub(super) const STRINGS: &Table = &[

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Overload, Table, signature};
+use super::signature::{self, Overload, Table};
 use crate::types::Type;
 
 /// The types that an expression can name.

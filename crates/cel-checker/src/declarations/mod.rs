@@ -5,29 +5,15 @@ mod kubernetes;
 mod signature;
 mod standard;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-pub use signature::parse_type;
+use signature::Table;
+pub use signature::{Overload, parse_type};
 
 use crate::types::Type;
 
-/// A table of functions: the name, and the identifier and signature of each overload.
-type Table = [(&'static str, &'static [(&'static str, &'static str)])];
-
-/// An overload of a function.
-#[derive(Clone, Debug)]
-pub struct Overload {
-    pub id: Arc<str>,
-    /// Whether the first parameter is the receiver: `receiver.function()`.
-    pub is_member: bool,
-    pub parameters: Vec<Type>,
-    pub result: Type,
-    /// The type parameters of the signature.
-    pub type_parameters: Vec<Arc<str>>,
-}
-
-type Functions = HashMap<String, Vec<Overload>>;
+type Functions = BTreeMap<String, Vec<Overload>>;
 
 static STANDARD: LazyLock<Declarations> = LazyLock::new(|| {
     let mut functions = Functions::new();
@@ -36,7 +22,7 @@ static STANDARD: LazyLock<Declarations> = LazyLock::new(|| {
     add_table(&mut functions, standard::OPTIONALS);
     Declarations {
         functions: Arc::new(functions),
-        variables: HashMap::new(),
+        variables: BTreeMap::new(),
         types: Arc::new(standard::types()),
         has_homogeneous_literals: false,
         compares_numeric_types: true,
@@ -94,8 +80,8 @@ fn add_table(functions: &mut Functions, table: &Table) {
 #[derive(Clone, Debug)]
 pub struct Declarations {
     functions: Arc<Functions>,
-    variables: HashMap<String, Type>,
-    types: Arc<HashMap<String, Type>>,
+    variables: BTreeMap<String, Type>,
+    types: Arc<BTreeMap<String, Type>>,
     has_homogeneous_literals: bool,
     compares_numeric_types: bool,
 }
@@ -185,14 +171,14 @@ impl Declarations {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
 
     #[test]
     fn overloads_of_a_function_have_different_identifiers() {
         for (function, overloads) in &*KUBERNETES.functions {
-            let ids: HashSet<_> = overloads.iter().map(|one| &one.id).collect();
+            let ids: BTreeSet<_> = overloads.iter().map(|one| &one.id).collect();
             assert_eq!(ids.len(), overloads.len(), "{function}");
         }
     }

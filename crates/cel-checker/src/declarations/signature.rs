@@ -2,8 +2,22 @@
 
 use std::sync::Arc;
 
-use super::Overload;
 use crate::types::Type;
+
+/// A table of functions: the name, and the identifier and signature of each overload.
+pub(super) type Table = [(&'static str, &'static [(&'static str, &'static str)])];
+
+/// An overload of a function.
+#[derive(Clone, Debug)]
+pub struct Overload {
+    pub id: Arc<str>,
+    /// Whether the first parameter is the receiver: `receiver.function()`.
+    pub is_member: bool,
+    pub parameters: Vec<Type>,
+    pub result: Type,
+    /// The type parameters of the signature.
+    pub type_parameters: Vec<Arc<str>>,
+}
 
 /// Parses a signature: `(types) -> type`, or `type.(types) -> type` for a member function.
 pub(super) fn parse(id: &str, signature: &str) -> Option<Overload> {

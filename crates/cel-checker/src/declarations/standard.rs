@@ -1,12 +1,12 @@
 //! The functions of the language and of optional values (cel-go, `common/stdlib` and `cel/library.go`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use super::Table;
+use super::signature::Table;
 use crate::types::Type;
 
 /// The types that an expression can name.
-pub(super) fn types() -> HashMap<String, Type> {
+pub(super) fn types() -> BTreeMap<String, Type> {
     let named = [
         ("bool", Type::Bool),
         ("bytes", Type::Bytes),

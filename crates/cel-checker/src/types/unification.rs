@@ -1,6 +1,6 @@
 //! Assignability of types, which binds type parameters (as cel-go, `checker/types.go`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Type;
@@ -8,7 +8,7 @@ use super::Type;
 /// The types that are bound to type parameters.
 #[derive(Debug, Default)]
 pub(crate) struct Substitutions {
-    bound: HashMap<Arc<str>, Type>,
+    bound: BTreeMap<Arc<str>, Type>,
     /// The previous bindings, so that a failed attempt is undone.
     log: Vec<(Arc<str>, Option<Type>)>,
 }
