@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cel::Value as Cel;
 use cel::objects::{Key, Map as CelMap};
+use cel_checker::{escape, is_reserved};
 use json_tree::{Map, Value};
 
 use crate::schema::{Schema, Type};
@@ -92,72 +93,25 @@ fn nanoseconds(text: &str) -> Option<i64> {
         .filter(|_| !text.is_empty())
 }
 
-/// Fields in the schema have escaped names in expressions; keys of maps have their own names.
+/// Fields in the schema have escaped names in expressions; keys of maps have their own names. The field of a reserved
+/// word has both names.
 fn typed_map(map: &Map<String, Value>, schema: Option<&Schema>) -> Cel {
-    let entries = map.iter().filter_map(|(name, value)| {
+    let entries = map.iter().flat_map(|(name, value)| {
         let named = schema.is_some_and(|schema| schema.properties.contains_key(name));
         let key = if named {
-            escaped(name)
+            escape(name)
         } else {
             Some(name.clone())
         };
+        let reserved = (named && is_reserved(name)).then(|| name.clone());
         let below = schema.and_then(|schema| schema.field(name));
-        Some((Key::String(Arc::new(key?)), typed(value, below)))
+        let value = typed(value, below);
+        let entry = move |key| (Key::String(Arc::new(key)), value.clone());
+        key.into_iter().chain(reserved).map(entry)
     });
     Cel::Map(CelMap {
         map: Arc::new(entries.collect()),
     })
-}
-
-/// Reserved words, which cannot be names in expressions.
-const RESERVED: [&str; 22] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-    "__proto__",
-];
-
-/// The name of a field in expressions; `None` if expressions cannot read the field.
-pub(crate) fn escaped(name: &str) -> Option<String> {
-    if RESERVED.contains(&name) {
-        return Some(format!("__{name}__"));
-    }
-    let mut text = String::with_capacity(name.len());
-    let mut rest = name;
-    while let Some(next) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix("__") {
-            text.push_str("__underscores__");
-            rest = after;
-            continue;
-        }
-        match next {
-            '.' => text.push_str("__dot__"),
-            '-' => text.push_str("__dash__"),
-            '/' => text.push_str("__slash__"),
-            c if c.is_ascii_alphanumeric() || c == '_' => text.push(c),
-            _ => return None,
-        }
-        rest = rest.get(next.len_utf8()..).unwrap_or_default();
-    }
-    (!name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty()).then_some(text)
 }
 
 /// The number of values in a tree.
@@ -171,6 +125,8 @@ pub(crate) fn size(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use json_tree::json;
+
     use super::*;
 
     #[test]
@@ -182,18 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn names_are_escaped_as_documented() {
-        let cases = [
-            ("plain", Some("plain")),
-            ("namespace", Some("__namespace__")),
-            ("x-y", Some("x__dash__y")),
-            ("a.b/c", Some("a__dot__b__slash__c")),
-            ("redact__d", Some("redact__underscores__d")),
-            ("1a", None),
-            ("ä", None),
-        ];
-        for (name, expected) in cases {
-            assert_eq!(escaped(name).as_deref(), expected, "{name}");
+    fn fields_of_reserved_words_have_two_names() {
+        let schema = json!({"properties": {"if": {"type": "integer"}, "x-y": {"type": "integer"}}});
+        let object = json!({"if": 1, "x-y": 2});
+        let Cel::Map(map) = typed(&object, Some(&Schema::parse(&schema))) else {
+            panic!("not a map");
+        };
+        for (name, expected) in [
+            ("if", Some(1)),
+            ("__if__", Some(1)),
+            ("x__dash__y", Some(2)),
+            ("x-y", None),
+        ] {
+            let key = Key::String(Arc::new(name.to_owned()));
+            let value = map.map.get(&key).cloned();
+            assert_eq!(value, expected.map(Cel::Int), "{name}");
         }
     }
 }

@@ -17,7 +17,8 @@ use crate::cel_values::{size, typed};
 use crate::construction;
 use crate::expression_error::ExpressionError;
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
+/// The functions and macros of every expression.
+pub(crate) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
 /// A compiled expression.
 #[derive(Clone)]

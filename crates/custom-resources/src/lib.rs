@@ -18,6 +18,7 @@ mod facts;
 mod format;
 mod json_path;
 mod object_meta;
+mod rule_types;
 mod rules;
 mod schema;
 mod shape;

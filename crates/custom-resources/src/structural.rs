@@ -6,6 +6,7 @@ use object_model::{FieldError, FieldPath};
 use regex::Regex;
 
 use crate::expression::Expression;
+use crate::rule_types::RuleTypes;
 use crate::schema::{Schema, Type};
 use crate::shape::prune;
 use crate::validate::validate;
@@ -47,7 +48,7 @@ fn check_node(schema: &Value, path: &FieldPath, depth: usize, errors: &mut Vec<F
     }
     check_type(map, path, errors);
     check_words(map, path, errors);
-    check_rules(map, path, errors);
+    check_rules(map, depth == DEPTH_MAX, path, errors);
     check_default(schema, path, errors);
     for name in COMBINATIONS {
         for (index, part) in list(map, name).iter().enumerate() {
@@ -204,9 +205,20 @@ fn check_list_type(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<
     }
 }
 
-fn check_rules(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn check_rules(
+    map: &Map<String, Value>,
+    is_root: bool,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     let at = path.child("x-kubernetes-validations");
-    for (index, rule) in list(map, "x-kubernetes-validations").iter().enumerate() {
+    let rules = list(map, "x-kubernetes-validations");
+    if rules.is_empty() {
+        return;
+    }
+    let types = RuleTypes::of(map, is_root);
+    for (index, rule) in rules.iter().enumerate() {
+        let old_is_optional = rule["optionalOldSelf"] == true;
         let at = at.index(index);
         let source = rule["rule"].as_str().unwrap_or_default();
         if source.trim().is_empty() {
@@ -214,16 +226,19 @@ fn check_rules(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<Fiel
                 &at.child("rule"),
                 "rule is not specified",
             ));
-        } else if let Err(error) = Expression::compile(source) {
-            let detail = format!("compilation failed: {error}");
+        } else if let Err(detail) = types
+            .check_rule(source, old_is_optional)
+            .and_then(|()| compiles("compilation failed", source))
+        {
             errors.push(FieldError::invalid(&at.child("rule"), source, detail));
         }
         if let Some(source) = rule["messageExpression"]
             .as_str()
             .filter(|text| !text.is_empty())
-            && let Err(error) = Expression::compile(source)
+            && let Err(detail) = types
+                .check_message(source, old_is_optional)
+                .and_then(|()| compiles("messageExpression compilation failed", source))
         {
-            let detail = format!("messageExpression compilation failed: {error}");
             errors.push(FieldError::invalid(
                 &at.child("messageExpression"),
                 source,
@@ -241,11 +256,17 @@ fn check_rules(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<Fiel
                 detail,
             ));
         }
-        if rule["optionalOldSelf"] == true {
+        if old_is_optional {
             let detail = "optionalOldSelf is not supported by this server";
             errors.push(FieldError::forbidden(&at.child("optionalOldSelf"), detail));
         }
     }
+}
+
+/// Whether an expression can be evaluated.
+fn compiles(title: &str, source: &str) -> Result<(), String> {
+    let compiled = Expression::compile(source);
+    compiled.map_or_else(|error| Err(format!("{title}: {error}")), |_| Ok(()))
 }
 
 /// Checks that a default is valid for its schema.

@@ -22,6 +22,7 @@ pub const DECISIONS: &[&str] = &[
 pub const VOCABULARY: &[&str] = &[
     "json-tree",
     "json-text",
+    "cel-checker",
     "object-decoders",
     "object-model",
     "resource-kinds",
@@ -58,6 +59,7 @@ const LIST: &str = "dependencies.rs";
 /// an equal one only where `EQUALS` says so.
 const LAYERS: &[(&str, u8)] = &[
     ("json-tree", 0),
+    ("cel-checker", 1),
     ("json-text", 1),
     ("object-decoders", 1),
     ("object-model", 1),
