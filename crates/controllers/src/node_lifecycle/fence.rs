@@ -99,7 +99,7 @@ impl Fence {
         now: SignedDuration,
     ) -> Result<Option<SignedDuration>, ApiError> {
         let name = node.name_any();
-        let incomplete = |error: IncompleteMetadata| failed("read lease")(error.into());
+        let incomplete = |error: IncompleteMetadata| failed("read lease")(error);
         let state = LeaseState::of(lease).map_err(incomplete)?;
         let version = lease.metadata.object_version().map_err(incomplete)?;
         let lease = NodeLease::from(lease);

@@ -162,7 +162,7 @@ impl NodeLifecycle {
             (plan, taints, !memory.disruption.is_total())
         };
         let evictions =
-            evictions(&taints, &pods, now).map_err(|error| failed("read pods")(error.into()))?;
+            evictions(&taints, &pods, now).map_err(|error| failed("read pods")(error))?;
         let wake = [plan.wake_at, evictions.wake_at]
             .into_iter()
             .flatten()

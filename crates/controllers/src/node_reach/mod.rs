@@ -103,7 +103,7 @@ impl Controller for Reachability {
         if let Some(condition) = condition(present.unwrap_or_default(), &reached, Timestamp::now())
         {
             let uid = node.metadata.object_uid();
-            let uid = uid.map_err(|error| failed("write the condition")(error.into()))?;
+            let uid = uid.map_err(|error| failed("write the condition")(error))?;
             let patch = json!({
                 "metadata": { "uid": uid },
                 "status": { "conditions": [condition] },
