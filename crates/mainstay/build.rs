@@ -24,17 +24,17 @@ fn main() {
 /// build does so, because other builds would otherwise be repeated after each commit.
 fn name_commit() {
     println!("cargo:rerun-if-env-changed=MAINSTAY_COMMIT");
-    let given = std::env::var("MAINSTAY_COMMIT").unwrap_or_default();
+    let configured = std::env::var("MAINSTAY_COMMIT").unwrap_or_default();
     let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
-    let found = match given.is_empty() && is_release {
+    let commit = match configured.is_empty() && is_release {
         true => commit::Commit::of_checkout(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")),
         false => commit::Commit {
-            id: given,
+            id: configured,
             files: Vec::new(),
         },
     };
-    for file in found.files {
+    for file in commit.files {
         println!("cargo:rerun-if-changed={}", file.display());
     }
-    println!("cargo:rustc-env=MAINSTAY_COMMIT={}", found.id);
+    println!("cargo:rustc-env=MAINSTAY_COMMIT={}", commit.id);
 }

@@ -177,9 +177,9 @@ impl<'a> Attributes<'a> {
             let (number, length) = (u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]));
             let value = after.split_at_checked(usize::from(length));
             let (value, after) = value.ok_or(StreamError::Length)?;
-            let place = values.get_mut(usize::from(number));
-            let place = place.ok_or(StreamError::Attribute { command, number })?;
-            if place.replace(value).is_some() {
+            let slot = values.get_mut(usize::from(number));
+            let slot = slot.ok_or(StreamError::Attribute { command, number })?;
+            if slot.replace(value).is_some() {
                 return Err(StreamError::Attribute { command, number });
             }
             rest = after;
@@ -254,73 +254,73 @@ impl<'a> Attributes<'a> {
 
 /// Decodes the payload of a command.
 pub(crate) fn decode(number: u16, payload: &[u8]) -> Result<Command<'_>, StreamError> {
-    let found = Attributes::split(number, payload)?;
+    let attributes = Attributes::split(number, payload)?;
     Ok(match number {
         kind::SUBVOLUME => Command::Subvolume {
-            snapshot: found.uuid(attribute::UUID)?,
+            snapshot: attributes.uuid(attribute::UUID)?,
         },
         kind::SNAPSHOT => Command::Snapshot {
-            snapshot: found.uuid(attribute::UUID)?,
-            base: found.uuid(attribute::CLONE_UUID)?,
+            snapshot: attributes.uuid(attribute::UUID)?,
+            base: attributes.uuid(attribute::CLONE_UUID)?,
         },
-        kind::MAKE_FILE => Command::MakeFile(found.path()?),
-        kind::MAKE_DIRECTORY => Command::MakeDirectory(found.path()?),
-        kind::MAKE_DEVICE => Command::MakeDevice(found.path()?),
-        kind::MAKE_PIPE => Command::MakePipe(found.path()?),
-        kind::MAKE_SOCKET => Command::MakeSocket(found.path()?),
+        kind::MAKE_FILE => Command::MakeFile(attributes.path()?),
+        kind::MAKE_DIRECTORY => Command::MakeDirectory(attributes.path()?),
+        kind::MAKE_DEVICE => Command::MakeDevice(attributes.path()?),
+        kind::MAKE_PIPE => Command::MakePipe(attributes.path()?),
+        kind::MAKE_SOCKET => Command::MakeSocket(attributes.path()?),
         kind::MAKE_LINK => Command::MakeLink {
-            path: found.path()?,
-            target: found.text(attribute::PATH_LINK)?,
+            path: attributes.path()?,
+            target: attributes.text(attribute::PATH_LINK)?,
         },
         kind::RENAME => Command::Rename {
-            path: found.path()?,
-            to: found.path_in(attribute::PATH_TO)?,
+            path: attributes.path()?,
+            to: attributes.path_in(attribute::PATH_TO)?,
         },
         kind::LINK => Command::Link {
-            path: found.path()?,
-            file: found.path_in(attribute::PATH_LINK)?,
+            path: attributes.path()?,
+            file: attributes.path_in(attribute::PATH_LINK)?,
         },
-        kind::UNLINK => Command::Unlink(found.path()?),
-        kind::REMOVE_DIRECTORY => Command::RemoveDirectory(found.path()?),
+        kind::UNLINK => Command::Unlink(attributes.path()?),
+        kind::REMOVE_DIRECTORY => Command::RemoveDirectory(attributes.path()?),
         kind::SET_ATTRIBUTE => Command::SetAttribute {
-            path: found.path()?,
-            name: found.text(attribute::ATTRIBUTE_NAME)?,
-            value: found.bytes(attribute::ATTRIBUTE_VALUE)?,
+            path: attributes.path()?,
+            name: attributes.text(attribute::ATTRIBUTE_NAME)?,
+            value: attributes.bytes(attribute::ATTRIBUTE_VALUE)?,
         },
         kind::REMOVE_ATTRIBUTE => Command::RemoveAttribute {
-            path: found.path()?,
-            name: found.text(attribute::ATTRIBUTE_NAME)?,
+            path: attributes.path()?,
+            name: attributes.text(attribute::ATTRIBUTE_NAME)?,
         },
         kind::WRITE => Command::Write {
-            path: found.path()?,
-            offset: found.position(attribute::OFFSET)?,
-            data: found.bytes(attribute::DATA)?,
+            path: attributes.path()?,
+            offset: attributes.position(attribute::OFFSET)?,
+            data: attributes.bytes(attribute::DATA)?,
         },
         kind::CLONE => Command::Clone {
-            path: found.path()?,
-            offset: found.position(attribute::OFFSET)?,
-            length: found.position(attribute::CLONE_LENGTH)?,
-            from: found.uuid(attribute::CLONE_UUID)?,
-            from_path: found.path_in(attribute::CLONE_PATH)?,
-            from_offset: found.position(attribute::CLONE_OFFSET)?,
+            path: attributes.path()?,
+            offset: attributes.position(attribute::OFFSET)?,
+            length: attributes.position(attribute::CLONE_LENGTH)?,
+            from: attributes.uuid(attribute::CLONE_UUID)?,
+            from_path: attributes.path_in(attribute::CLONE_PATH)?,
+            from_offset: attributes.position(attribute::CLONE_OFFSET)?,
         },
         kind::TRUNCATE => Command::Truncate {
-            path: found.path()?,
-            size: found.position(attribute::SIZE)?,
+            path: attributes.path()?,
+            size: attributes.position(attribute::SIZE)?,
         },
         kind::SET_MODE => Command::SetMode {
-            path: found.path()?,
-            mode: found.small(attribute::MODE)?,
+            path: attributes.path()?,
+            mode: attributes.small(attribute::MODE)?,
         },
         kind::SET_OWNER => Command::SetOwner {
-            path: found.path()?,
-            user: found.small(attribute::USER)?,
-            group: found.small(attribute::GROUP)?,
+            path: attributes.path()?,
+            user: attributes.small(attribute::USER)?,
+            group: attributes.small(attribute::GROUP)?,
         },
         kind::SET_TIMES => Command::SetTimes {
-            path: found.path()?,
-            accessed: found.time(attribute::ACCESSED)?,
-            modified: found.time(attribute::MODIFIED)?,
+            path: attributes.path()?,
+            accessed: attributes.time(attribute::ACCESSED)?,
+            modified: attributes.time(attribute::MODIFIED)?,
         },
         kind::END => Command::End,
         kind::UPDATE_EXTENT => Command::UpdateExtent,

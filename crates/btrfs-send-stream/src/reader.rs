@@ -49,7 +49,7 @@ pub enum StreamError {
 
 /// The position in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Position {
     Start,
     /// Before the first command, which must be a snapshot.
     Head,
@@ -62,7 +62,7 @@ enum Place {
 pub(crate) struct Reader<R> {
     input: R,
     payload: Vec<u8>,
-    place: Place,
+    position: Position,
 }
 
 impl<R: Read> Reader<R> {
@@ -71,7 +71,7 @@ impl<R: Read> Reader<R> {
         Self {
             input,
             payload: Vec::new(),
-            place: Place::Start,
+            position: Position::Start,
         }
     }
 
@@ -79,19 +79,19 @@ impl<R: Read> Reader<R> {
     ///
     /// *Errors.* The stream is truncated, changed or malformed.
     pub(crate) fn next_command(&mut self) -> Result<Option<Command<'_>>, StreamError> {
-        match self.place {
-            Place::Start => {
+        match self.position {
+            Position::Start => {
                 self.read_head()?;
-                self.place = Place::Head;
+                self.position = Position::Head;
             }
-            Place::End => {
+            Position::End => {
                 let mut byte = [0];
                 return match self.input.read(&mut byte)? {
                     0 => Ok(None),
                     _ => Err(StreamError::Order),
                 };
             }
-            Place::Head | Place::Body => {}
+            Position::Head | Position::Body => {}
         }
         let number = self.read_frame()?;
         let command = command::decode(number, &self.payload)?;
@@ -99,9 +99,9 @@ impl<R: Read> Reader<R> {
             command,
             Command::Subvolume { .. } | Command::Snapshot { .. }
         );
-        self.place = match (self.place, is_head) {
-            (Place::Body, false) if command == Command::End => Place::End,
-            (Place::Head, true) | (Place::Body, false) => Place::Body,
+        self.position = match (self.position, is_head) {
+            (Position::Body, false) if command == Command::End => Position::End,
+            (Position::Head, true) | (Position::Body, false) => Position::Body,
             _ => return Err(StreamError::Order),
         };
         Ok(Some(command))
@@ -132,8 +132,8 @@ impl<R: Read> Reader<R> {
         self.payload.resize(length, 0);
         self.input.read_exact(&mut self.payload)?;
         header[6..].fill(0);
-        let found = checksum::extend(checksum::extend(0, &header), &self.payload);
-        match found == u32::from_le_bytes(sum) {
+        let computed = checksum::extend(checksum::extend(0, &header), &self.payload);
+        match computed == u32::from_le_bytes(sum) {
             true => Ok(u16::from_le_bytes([e, f])),
             false => Err(StreamError::Checksum),
         }

@@ -51,7 +51,7 @@ const TEXTS: [(&str, &str); 2] = [
 ];
 
 /// Bytes of the archive in addition to the contents of the files.
-const ROOM_FOR_HEADERS: u64 = 64 << 10;
+const HEADERS_MAX: u64 = 64 << 10;
 
 /// Length of the part of an executable that is read: the program headers and the interpreter's name are near
 /// its start.
@@ -86,9 +86,10 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>, BuiltinImageError>
     let sizes = files
         .iter()
         .filter_map(|(_, outside)| fs::metadata(outside).ok());
-    let bytes = sizes.map(|facts| facts.len()).sum::<u64>() + ROOM_FOR_HEADERS;
-    let room = Vec::with_capacity(usize::try_from(bytes).map_err(|_| BuiltinImageError::TooLarge)?);
-    let mut archive = tar::Builder::new(room);
+    let bytes = sizes.map(|facts| facts.len()).sum::<u64>() + HEADERS_MAX;
+    let buffer =
+        Vec::with_capacity(usize::try_from(bytes).map_err(|_| BuiltinImageError::TooLarge)?);
+    let mut archive = tar::Builder::new(buffer);
     let mut directories = BTreeSet::new();
     for (inside, _) in files {
         directories.extend(inside.ancestors().skip(1).filter_map(relative));

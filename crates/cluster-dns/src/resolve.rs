@@ -126,7 +126,7 @@ impl Resolver {
         for _ in 0..limits::ALIASES_MAX {
             let (records, additional) = match lookup {
                 LookupResult::Found {
-                    answers: records,
+                    records,
                     additional,
                 } => (records, additional),
                 LookupResult::NotOurs => {

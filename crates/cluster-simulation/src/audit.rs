@@ -115,7 +115,7 @@ impl Audit {
     }
 
     async fn write(self, number: u64, client: Moving) {
-        let mut writer = Own {
+        let mut writer = OwnedObject {
             audit: self.clone(),
             client,
             number,
@@ -130,7 +130,7 @@ impl Audit {
                 trace!("writer {number}: {error:#}");
             }
         }
-        if let Err(error) = writer.look().await {
+        if let Err(error) = writer.read_object().await {
             trace::broken(format!("the last state cannot be read: {error:#}"));
         }
     }
@@ -291,7 +291,7 @@ enum Stored {
 }
 
 /// A writer and its current object.
-struct Own {
+struct OwnedObject {
     audit: Audit,
     client: Moving,
     number: u64,
@@ -305,7 +305,7 @@ struct Own {
     maybe: Vec<Option<String>>,
 }
 
-impl Own {
+impl OwnedObject {
     fn name(&self) -> String {
         format!("audit-{}-{}", self.number, self.generation)
     }
@@ -313,12 +313,12 @@ impl Own {
     async fn act(&mut self) -> Result<()> {
         self.client.go_on_sometimes();
         match self.stored.clone() {
-            _ if chance(if self.maybe.is_empty() { 30 } else { 60 }) => self.look().await,
-            Stored::Absent => self.put(None).await,
+            _ if chance(if self.maybe.is_empty() { 30 } else { 60 }) => self.read_object().await,
+            Stored::Absent => self.write_object(None).await,
             Stored::There { revision, .. } if !self.may_be_created && chance(15) => {
                 self.delete(revision).await
             }
-            Stored::There { revision, .. } => self.put(Some(revision)).await,
+            Stored::There { revision, .. } => self.write_object(Some(revision)).await,
             Stored::Deleted => {
                 self.generation += 1;
                 self.stored = Stored::Absent;
@@ -328,7 +328,7 @@ impl Own {
     }
 
     /// Creates the object, or replaces its state at the given revision.
-    async fn put(&mut self, over: Option<u64>) -> Result<()> {
+    async fn write_object(&mut self, over: Option<u64>) -> Result<()> {
         let text = format!("{}", self.audit.last_text.fetch_add(1, Ordering::Relaxed));
         let object = json!({
             "metadata": {
@@ -401,7 +401,7 @@ impl Own {
 
     /// Reads the object. The result must be the last acknowledged state, or the state of a write with an unknown
     /// outcome.
-    async fn look(&mut self) -> Result<()> {
+    async fn read_object(&mut self) -> Result<()> {
         let read_object = self.client.api().get_opt(&self.name()).await?;
         let read_object = read_object.map(|read_object| {
             Ok::<_, anyhow::Error>((revision_of(&read_object)?, text_of(&read_object).1))

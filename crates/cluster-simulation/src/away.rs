@@ -23,7 +23,7 @@ use crate::instances::{Identity, Instances};
 use crate::link::{Address, Conditions, Link};
 use crate::node::MachineLease;
 use crate::random::{between, chance, millis, one_of};
-use crate::rest::{come_to_rest, pause, rest, wait_for_account};
+use crate::rest::{pause, rest, settle, wait_for_account};
 use crate::user::{NAMESPACE, SETS, User};
 use crate::{random, trace};
 
@@ -52,7 +52,7 @@ struct RunningPod {
     ends_with_lease: bool,
     /// Whether the pod has the set's current revision; a pod of another revision is replaced after it has
     /// ended.
-    is_wanted: bool,
+    is_current: bool,
 }
 
 /// The controllers and the scheduler, which can stop and start again.
@@ -124,11 +124,11 @@ pub async fn live(seed: u64) {
         user.act().await;
         sleep(pause()).await;
     }
-    come_to_rest(&user, &instances, &machines).await;
+    settle(&user, &instances, &machines).await;
     if let Err(error) = user.want_pods().await {
         trace::broken(format!("the user cannot have pods: {error}"));
     }
-    come_to_rest(&user, &instances, &machines).await;
+    settle(&user, &instances, &machines).await;
     let before = running_pods(&user, &instances).await;
     if trace::is_broken() {
         return;
@@ -177,7 +177,7 @@ pub async fn live(seed: u64) {
     rest(&user, &instances, &machines).await;
     let after = running_pods(&user, &instances).await;
     for pod in before {
-        let stays = pod.is_wanted || !pod.ends_with_lease;
+        let stays = pod.is_current || !pod.ends_with_lease;
         if stays && !after.contains(&pod) {
             trace::broken(format!("{pod:?} does not run as before: {after:?}"));
         }
@@ -206,7 +206,7 @@ async fn running_pods(user: &User, instances: &Instances) -> Vec<RunningPod> {
             node,
             uid,
             ends_with_lease: instance.lease.is_some(),
-            is_wanted: revision.is_some_and(|revision| revisions.contains(revision)),
+            is_current: revision.is_some_and(|revision| revisions.contains(revision)),
         })
     };
     pods.items.iter().filter_map(running).collect()

@@ -25,7 +25,7 @@ use crate::process::Process;
 use crate::{system, trace};
 
 /// The interval of clock reads for the mutation that caches the clock.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The properties in which servers differ.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ pub struct Candidate {
     pub address: Address,
     process: Process,
     /// Lock that keeps a start and an orderly stop of the server from running at the same time.
-    turn: tokio::sync::Mutex<()>,
+    start_stop_lock: tokio::sync::Mutex<()>,
     starts: AtomicU64,
     running: Mutex<Option<Running>>,
 }
@@ -77,7 +77,7 @@ impl Candidate {
             link: Arc::default(),
             address: Address::default(),
             process: Process::default(),
-            turn: tokio::sync::Mutex::default(),
+            start_stop_lock: tokio::sync::Mutex::default(),
             starts: AtomicU64::new(0),
             running: Mutex::new(None),
         }
@@ -89,7 +89,7 @@ impl Candidate {
 
     /// Starts the server unless it runs. If the store is unreachable, the server stops again.
     pub async fn start(&self) {
-        let _turn = self.turn.lock().await;
+        let _alone = self.start_stop_lock.lock().await;
         if self.running().is_some() {
             return;
         }
@@ -117,7 +117,7 @@ impl Candidate {
         };
         let down = CancellationToken::new();
         let process = self.process.clone();
-        *self.place() = Some(Incarnation {
+        *self.incarnation() = Some(Incarnation {
             server,
             down,
             process,
@@ -127,9 +127,9 @@ impl Candidate {
         trace!("server {identity} up");
         let user = UserInfo::new("system:apiserver", ["system:masters"]);
         let link = Link::new(name, user, self.address.clone(), Arc::default()).inside();
-        let looking = fn_addr_eq(clock, seen as Clock).then(|| {
-            SEEN.set(uptime());
-            self.spawn(look_at_clock()).abort_handle()
+        let looking = fn_addr_eq(clock, cached_clock as Clock).then(|| {
+            CACHED_CLOCK.set(uptime());
+            self.spawn(update_clock()).abort_handle()
         });
         let election = Election::new(link.client(), &identity, clock);
         let (stop, address) = (CancellationToken::new(), self.address.clone());
@@ -179,7 +179,7 @@ impl Candidate {
 
     /// Stops the server in order: the server releases its Lease.
     pub async fn stop(&self) {
-        let _turn = self.turn.lock().await;
+        let _alone = self.start_stop_lock.lock().await;
         let running = self.running().take();
         if let Some(mut running) = running {
             trace!("server {} stops", self.traits.name);
@@ -195,12 +195,12 @@ impl Candidate {
         self.leads.end(self.traits.name);
         running.dead.cancel();
         running.looking.iter().for_each(AbortHandle::abort);
-        if let Some(incarnation) = self.place().take() {
+        if let Some(incarnation) = self.incarnation().take() {
             incarnation.down.cancel();
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<Incarnation>> {
+    fn incarnation(&self) -> MutexGuard<'_, Option<Incarnation>> {
         self.address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -234,20 +234,20 @@ pub fn uptime() -> ClockReading {
 }
 
 thread_local! {
-    static SEEN: Cell<ClockReading> = const { Cell::new(ClockReading::ZERO) };
+    static CACHED_CLOCK: Cell<ClockReading> = const { Cell::new(ClockReading::ZERO) };
 }
 
 /// A cached clock reading, which one task of the process updates. The reading does not advance while the process is
 /// suspended.
-pub fn seen() -> ClockReading {
-    SEEN.get()
+pub fn cached_clock() -> ClockReading {
+    CACHED_CLOCK.get()
 }
 
 /// Updates the cached clock reading at an interval.
-async fn look_at_clock() {
+async fn update_clock() {
     loop {
-        SEEN.set(uptime());
-        sleep(LOOK).await;
+        CACHED_CLOCK.set(uptime());
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -268,7 +268,10 @@ impl Deciders {
     fn start(term: &Arc<Term>, address: &Address, is_unguarded: bool) -> Self {
         let conditions = Arc::new(Conditions::default());
         let parts = [Component::Controllers, Component::Scheduler].map(|component| {
-            let link = component.link(address, &conditions).inside().of_lead(term);
+            let link = component
+                .link(address, &conditions)
+                .inside()
+                .during_term(term);
             let client = match is_unguarded {
                 false => during(term, link.client()),
                 true => link.client(),

@@ -50,7 +50,7 @@ impl Server {
                     down,
                     process: Process::default(),
                 };
-                *self.place() = Some(incarnation);
+                *self.incarnation() = Some(incarnation);
             }
             Err(error) => trace::broken(format!("the API server does not start: {error}")),
         }
@@ -58,13 +58,13 @@ impl Server {
 
     /// Stops the server at any point of its work.
     pub fn crash(&self) {
-        if let Some(incarnation) = self.place().take() {
+        if let Some(incarnation) = self.incarnation().take() {
             trace!("API server crashes");
             incarnation.down.cancel();
         }
     }
 
-    fn place(&self) -> std::sync::MutexGuard<'_, Option<Incarnation>> {
+    fn incarnation(&self) -> std::sync::MutexGuard<'_, Option<Incarnation>> {
         self.address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

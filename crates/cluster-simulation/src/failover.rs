@@ -39,7 +39,7 @@ pub struct FailoverTimes {
 /// The startup time of a container on a node that has its image.
 const STARTUP_MILLIS: (u64, u64) = (1_000, 1_000);
 /// The interval of the checks, which is the error of the times.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Maximum time of a step; longer than any failover.
 const WITHIN: Duration = Duration::from_secs(300);
 
@@ -131,7 +131,7 @@ async fn until(mut holds: impl AsyncFnMut() -> kube_api_client::Result<bool>) ->
         if holds().await.context("ask the API server")? {
             return Ok(());
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
     bail!("the failover does not go on")
 }

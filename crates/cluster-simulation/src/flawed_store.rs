@@ -62,7 +62,7 @@ impl StoreLayer for FlawedStore {
             match timeout(PATIENCE, self.store.txn(txn.clone())).await {
                 Ok(Err(StoreError::OutcomeUnknown(_))) | Err(_) => {
                     let next = Revision(self.store.current_revision().0 + 1);
-                    Ok(as_if_done(&txn, next))
+                    Ok(assumed_success(&txn, next))
                 }
                 Ok(known_revision) => known_revision,
             }
@@ -79,7 +79,7 @@ impl StoreLayer for FlawedStore {
     }
 }
 
-fn as_if_done(txn: &Txn, revision: Revision) -> TxnResult {
+fn assumed_success(txn: &Txn, revision: Revision) -> TxnResult {
     let results = txn.operations.iter().map(|operation| match operation {
         Operation::Put { key, value, lease } => OperationResult::Put(KeyValue {
             key: key.as_slice().into(),

@@ -36,7 +36,7 @@ impl Instance {
     pub fn has_lapsed(&self, now: Instant) -> bool {
         self.lease
             .as_ref()
-            .is_some_and(|lease| !lease.lets_run(now))
+            .is_some_and(|lease| !lease.allows_running(now))
     }
 }
 

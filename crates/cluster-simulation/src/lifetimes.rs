@@ -272,7 +272,7 @@ impl Lives {
             let sets: Api<StatefulSet> = self.api();
             sets.create(&PostParams::default(), &set).await?;
         }
-        self.come_to_rest("v1").await
+        self.settle("v1").await
     }
 
     async fn update(&self) -> Result<()> {
@@ -283,7 +283,7 @@ impl Lives {
             let patch = Patch::Strategic(&template);
             sets.patch(&name, &PatchParams::default(), &patch).await?;
         }
-        self.come_to_rest("v2").await
+        self.settle("v2").await
     }
 
     async fn delete(&self) -> Result<()> {
@@ -301,7 +301,7 @@ impl Lives {
     }
 
     /// Waits until all pods run that image; then the final state must be reported.
-    async fn come_to_rest(&self, image: &str) -> Result<()> {
+    async fn settle(&self, image: &str) -> Result<()> {
         let (pods, expected): (Api<Pod>, _) = (self.api(), self.sets.number * self.sets.replicas);
         wait_until("all pods are ready", async || {
             let pods = pods.list(&ListParams::default()).await?.items;

@@ -102,7 +102,7 @@ pub struct Weather {
     /// Requests that do not reach the server.
     pub lost_requests: u64,
     /// Responses that do not reach the client, though the request took effect.
-    pub lost_answers: u64,
+    pub lost_responses: u64,
     /// Watch events that are late, and delay the events after them.
     pub late_events: u64,
     /// Watches that break at an event.
@@ -264,7 +264,7 @@ impl Link {
     }
 
     /// The link of a part that runs during a term.
-    pub fn of_lead(self, lead: &Arc<Term>) -> Self {
+    pub fn during_term(self, lead: &Arc<Term>) -> Self {
         Self {
             lead: Some(lead.clone()),
             ..self
@@ -372,7 +372,7 @@ impl Link {
             self.dead.cancel();
             return std::future::pending().await;
         }
-        if random::chance(weather.lost_answers) {
+        if random::chance(weather.lost_responses) {
             trace!("{} lost answer to {method} {path}", self.name);
             sleep(random::millis(100, PATIENCE_MILLIS.0)).await;
             return Err("connection reset before the answer came".into());

@@ -37,7 +37,7 @@ pub async fn wait_for_account(user: &User) {
 }
 
 /// The user repairs the sets; then the cluster must reach the specified state.
-pub async fn come_to_rest(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
+pub async fn settle(user: &User, instances: &Instances, machines: &[Arc<Machine>]) {
     if let Err(error) = user.mend().await {
         trace::broken(format!("the user cannot mend: {error}"));
     }

@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::audit::Audit;
-use crate::candidate::{Candidate, Leads, Traits, fast, seen, too_fast, uptime};
+use crate::candidate::{Candidate, Leads, Traits, cached_clock, fast, too_fast, uptime};
 use crate::checks::Checks;
 use crate::etcd::{Cluster, MEMBERS};
 use crate::faults::{Machine, some_settings, some_time, trouble};
 use crate::instances::Instances;
 use crate::link::{Link, Servers};
 use crate::random::{below, between, chance, millis};
-use crate::rest::{come_to_rest, pause, wait_for_account};
+use crate::rest::{pause, settle, wait_for_account};
 use crate::run::Mutation;
 use crate::user::User;
 use crate::{random, trace};
@@ -40,7 +40,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let leads = Leads::default();
     let clocks: [Clock; 3] = match mutation {
         Some(Mutation::FastClock) => [uptime, too_fast, uptime],
-        Some(Mutation::OldClock) => [seen, fast, uptime],
+        Some(Mutation::OldClock) => [cached_clock, fast, uptime],
         _ => [uptime, fast, uptime],
     };
     let server = |(member, (name, clock))| {
@@ -95,7 +95,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     for server in &servers {
         mend(server).await;
     }
-    come_to_rest(&user, &instances, &machines).await;
+    settle(&user, &instances, &machines).await;
     audit.end(clients).await;
 }
 

@@ -13,10 +13,10 @@ use crate::control_plane::{Component, Server, supervise};
 use crate::disk::Disk;
 use crate::faults::{FaultExtent, Faults, Machine, some_settings};
 use crate::instances::Instances;
-use crate::link::{Conditions, Link, Weather};
+use crate::link::{Address, Conditions, Link, Weather};
 use crate::node::{LeaseFlaw, MachineLease, WallClock};
 use crate::random::{below, between, chance, millis};
-use crate::rest::{come_to_rest, pause, wait_for_account};
+use crate::rest::{pause, settle, wait_for_account};
 use crate::run::{Mutation, stand_still};
 use crate::user::{SETS, User};
 use crate::{random, trace};
@@ -91,7 +91,7 @@ impl Climate {
             2 => Self {
                 weather: Weather {
                     lost_requests: below(6),
-                    lost_answers: below(6),
+                    lost_responses: below(6),
                     late_events: below(10),
                     broken_watches: below(4),
                     latency_millis: between(0, 300),
@@ -120,6 +120,34 @@ pub fn has_faults_of_nodes(seed: u64) -> bool {
     Climate::of_seed(seed, None).faults.is_some()
 }
 
+/// The machines of a world, with the mistake of the mutation.
+fn machines(
+    climate: &Climate,
+    mutation: Option<Mutation>,
+    instances: &Instances,
+    address: &Address,
+) -> Vec<Arc<Machine>> {
+    let hasty = mutation == Some(Mutation::HastyNode);
+    let flaw = match mutation {
+        Some(Mutation::OutlivedLease) => Some(LeaseFlaw::Outlived),
+        Some(Mutation::AnsweredLease) => Some(LeaseFlaw::FromAnswer),
+        Some(Mutation::WallClockLease) => Some(LeaseFlaw::WallClock),
+        _ => None,
+    };
+    let lease = |clock: &WallClock| match mutation {
+        Some(Mutation::SlowNodeClock) => MachineLease::new(SLOW_CLOCK_PERCENT, clock, flaw),
+        // The assumption of docs/node-failure.md.
+        _ => MachineLease::new(between(96, 104) as u32, clock, flaw),
+    };
+    let machine = |number| {
+        let mut settings = some_settings(number, hasty);
+        settings.lease = climate.failover.then(|| lease(&settings.clock));
+        Arc::new(Machine::new(settings, instances.clone(), address.clone()))
+    };
+    let fewest = if climate.failover { 2 } else { 1 };
+    (0..between(fewest, 3) as usize).map(machine).collect()
+}
+
 /// Runs one world. Violations are in the trace.
 pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let climate = Climate::of_seed(seed, mutation);
@@ -141,25 +169,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
         user = user.timeless();
     }
     let instances = Instances::default();
-    let hasty = mutation == Some(Mutation::HastyNode);
-    let flaw = match mutation {
-        Some(Mutation::OutlivedLease) => Some(LeaseFlaw::Outlived),
-        Some(Mutation::AnsweredLease) => Some(LeaseFlaw::FromAnswer),
-        Some(Mutation::WallClockLease) => Some(LeaseFlaw::WallClock),
-        _ => None,
-    };
-    let lease = |clock: &WallClock| match mutation {
-        Some(Mutation::SlowNodeClock) => MachineLease::new(SLOW_CLOCK_PERCENT, clock, flaw),
-        // The assumption of docs/node-failure.md.
-        _ => MachineLease::new(between(96, 104) as u32, clock, flaw),
-    };
-    let machine = |number| {
-        let mut settings = some_settings(number, hasty);
-        settings.lease = climate.failover.then(|| lease(&settings.clock));
-        Arc::new(Machine::new(settings, instances.clone(), address.clone()))
-    };
-    let fewest = if climate.failover { 2 } else { 1 };
-    let machines: Vec<_> = (0..between(fewest, 3) as usize).map(machine).collect();
+    let machines = machines(&climate, mutation, &instances, &address);
     let controllers = Arc::new(Conditions::default());
     controllers.forge(mutation.and_then(Mutation::forgery));
     controllers.set_careless(mutation == Some(Mutation::CarelessDeletes));
@@ -218,5 +228,5 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     faults.controllers.die_at_write(0);
     faults.scheduler.die_at_write(0);
     faults.set_clocks_right();
-    come_to_rest(&user, &instances, &faults.machines).await;
+    settle(&user, &instances, &faults.machines).await;
 }

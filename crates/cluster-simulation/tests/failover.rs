@@ -11,7 +11,7 @@ const PROMISE: Duration = Duration::from_secs(50);
 /// Renewals and checks are some milliseconds late.
 const LATENESS: Duration = Duration::from_millis(100);
 /// The interval of the checks of all nodes.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 // findings-2 R40
 #[test]
@@ -32,7 +32,7 @@ fn a_pod_runs_on_another_node_within_the_promise_after_each_loss() {
         let fence = lease * 5 / 4;
         assert!(times.fenced + LATENESS >= fence, "{loss:?}: {times:?}");
         assert!(
-            times.fenced <= fence + LOOK + LATENESS,
+            times.fenced <= fence + POLL_INTERVAL + LATENESS,
             "{loss:?}: {times:?}"
         );
         assert!(times.ended < times.fenced, "{loss:?}: {times:?}");

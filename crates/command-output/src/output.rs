@@ -26,17 +26,17 @@ static FOOT: Mutex<Foot> = Mutex::new(Foot {
 });
 
 /// Prints a line to standard output.
-pub fn say(text: &str) {
+pub fn print_line(text: &str) {
     Foot::lock().above(&mut io::stdout().lock(), &[&plain(text), "\n"]);
 }
 
 /// Prints a line of a container's log to standard output, after a prefix of this program. On a terminal, only
 /// escape sequences for colours are kept; a pipe or file gets the unchanged bytes.
-pub fn say_log_line(prefix: Prefix<'_>, line: &[u8]) {
+pub fn print_log_line(prefix: Prefix<'_>, line: &[u8]) {
     let foot = Foot::lock();
     let mut to = io::stdout().lock();
     if to.is_terminal() {
-        foot.above(&mut to, &[&shown_line(prefix, line)]);
+        foot.above(&mut to, &[&terminal_line(prefix, line)]);
     } else {
         let line = [prefix.text.as_bytes(), line, b"\n"].concat();
         to.write_all(&line).and_then(|()| to.flush()).ok();
@@ -44,7 +44,7 @@ pub fn say_log_line(prefix: Prefix<'_>, line: &[u8]) {
 }
 
 /// A log line for a terminal; its colours are reset at its end.
-fn shown_line(prefix: Prefix<'_>, line: &[u8]) -> String {
+fn terminal_line(prefix: Prefix<'_>, line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
     let line = plain_but_coloured(&line);
     let end = if line.contains('\x1b') {
@@ -52,7 +52,7 @@ fn shown_line(prefix: Prefix<'_>, line: &[u8]) -> String {
     } else {
         "\n"
     };
-    [prefix.shown().as_str(), &line, end].concat()
+    [prefix.coloured().as_str(), &line, end].concat()
 }
 
 /// The prefix of a line when several logs are printed.
@@ -64,7 +64,7 @@ pub struct Prefix<'a> {
 }
 
 impl Prefix<'_> {
-    fn shown(self) -> String {
+    fn coloured(self) -> String {
         let text = plain(self.text);
         match self.colour {
             Some(colour) => format!("\x1b[{colour}m{text}\x1b[0m"),
@@ -74,7 +74,7 @@ impl Prefix<'_> {
 }
 
 /// Prints text to standard output.
-pub fn show(text: &str) {
+pub fn print_text(text: &str) {
     Foot::lock().above(&mut io::stdout().lock(), &[&plain(text)]);
 }
 
@@ -217,14 +217,14 @@ mod tests {
             colour: Some(33),
         };
         assert_eq!(
-            shown_line(prefix, b"\x1b[31mno\x1b]0;title\x07 disk"),
+            terminal_line(prefix, b"\x1b[31mno\x1b]0;title\x07 disk"),
             "\x1b[33mweb-0 | \x1b[0m\x1b[31mno\\u{1b}]0;title\\u{7} disk\x1b[0m\n"
         );
         let plain = Prefix {
             colour: None,
             ..prefix
         };
-        assert_eq!(shown_line(plain, b"yes\r"), "web-0 | yes\n");
+        assert_eq!(terminal_line(plain, b"yes\r"), "web-0 | yes\n");
     }
 
     /// Findings U4: the log and the table do not garble each other.
@@ -243,26 +243,26 @@ mod tests {
             lines: Vec::new(),
             width: 0,
         };
-        let mut shown = |foot: &mut Foot, act: &dyn Fn(&mut Foot, &mut Vec<u8>)| {
+        let mut coloured = |foot: &mut Foot, act: &dyn Fn(&mut Foot, &mut Vec<u8>)| {
             act(foot, &mut screen);
             String::from_utf8(std::mem::take(&mut screen)).unwrap()
         };
         let lines = || vec!["web: 0/1".to_owned(), "  web-0".to_owned()];
-        let text = shown(&mut foot, &|foot, screen| {
+        let text = coloured(&mut foot, &|foot, screen| {
             foot.above(screen, &["one", "\n"])
         });
         assert_eq!(text, "one\n");
-        let text = shown(&mut foot, &|foot, screen| {
+        let text = coloured(&mut foot, &|foot, screen| {
             foot.exchange(screen, wide, lines())
         });
         assert_eq!(text, "web: 0/1\n  web-0\n");
-        let text = shown(&mut foot, &|foot, screen| foot.above(screen, &["two"]));
+        let text = coloured(&mut foot, &|foot, screen| foot.above(screen, &["two"]));
         assert_eq!(text, "\r\x1b[2A\x1b[Jtwo\nweb: 0/1\n  web-0\n");
-        let text = shown(&mut foot, &|foot, screen| {
+        let text = coloured(&mut foot, &|foot, screen| {
             foot.exchange(screen, wide, lines())
         });
         assert_eq!(text, "\r\x1b[2A\x1b[Jweb: 0/1\n  web-0\n");
-        let text = shown(&mut foot, &|foot, screen| {
+        let text = coloured(&mut foot, &|foot, screen| {
             foot.exchange(screen, narrow, lines())
         });
         assert_eq!(text, "web: 0/1\n  web-0\n");

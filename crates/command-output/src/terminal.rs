@@ -23,9 +23,9 @@ pub fn size() -> Option<Size> {
     if !output.is_terminal() || is_dumb(std::env::var("TERM").ok().as_deref()) {
         return None;
     }
-    let told = rustix::termios::tcgetwinsize(&output).ok();
-    Some(told.map_or(DEFAULT, |told| {
-        or_default(usize::from(told.ws_col), usize::from(told.ws_row))
+    let reported = rustix::termios::tcgetwinsize(&output).ok();
+    Some(reported.map_or(DEFAULT, |reported| {
+        or_default(usize::from(reported.ws_col), usize::from(reported.ws_row))
     }))
 }
 
@@ -48,10 +48,10 @@ pub fn clip(line: &str, width: usize) -> String {
         return line;
     }
     cov_mark::hit!(findings_u4);
-    let kept: String = line.chars().take(width.saturating_sub(1)).collect();
+    let fitting: String = line.chars().take(width.saturating_sub(1)).collect();
     match width {
         0 => String::new(),
-        _ => format!("{}…", kept.trim_end()),
+        _ => format!("{}…", fitting.trim_end()),
     }
 }
 

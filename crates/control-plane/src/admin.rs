@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use volume_storage::Storage;
 
 use crate::backup_contents::{
-    BackupContents, Request, SOCKET, Summary, socket_below, take, write_pair,
+    BackupContents, Request, SOCKET, Summary, collect, socket_below, write_pair,
 };
 
 /// Maximum length of a request.
@@ -56,7 +56,7 @@ pub fn listen(data: &Path) -> io::Result<UnixListener> {
 pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken) {
     let admin = Arc::new(admin);
     // The volumes are frozen for one backup at a time.
-    let turn = Arc::new(Mutex::new(()));
+    let backup_lock = Arc::new(Mutex::new(()));
     let mut connections = JoinSet::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         while connections.try_join_next().is_some() {}
@@ -64,10 +64,10 @@ pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (admin, turn, stop) = (admin.clone(), turn.clone(), stop.clone());
+        let (admin, backup_lock, stop) = (admin.clone(), backup_lock.clone(), stop.clone());
         connections.spawn(async move {
             let answered = stop
-                .run_until_cancelled(answer(&admin, stream, &turn))
+                .run_until_cancelled(serve_connection(&admin, stream, &backup_lock))
                 .await;
             if let Some(Err(error)) = answered {
                 tracing::warn!("a backup was cut off: {error:#}");
@@ -80,7 +80,11 @@ pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken
     }
 }
 
-async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<()> {
+async fn serve_connection(
+    admin: &Admin,
+    stream: UnixStream,
+    backup_lock: &Mutex<()>,
+) -> Result<()> {
     let peer = stream.peer_cred().context("identify the client")?.uid();
     if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
         bail!("user id {peer} is not allowed to request a backup");
@@ -94,12 +98,12 @@ async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<(
     let Some(request) = Request::parse(request.trim()) else {
         return send_summary(&mut writer, &refusal("no such request")).await;
     };
-    let _turn = turn.lock().await;
-    let taken = match take(admin.store.as_ref(), admin.storage.as_ref(), request).await {
-        Ok(taken) => taken,
+    let _alone = backup_lock.lock().await;
+    let contents = match collect(admin.store.as_ref(), admin.storage.as_ref(), request).await {
+        Ok(contents) => contents,
         Err(error) => return send_summary(&mut writer, &refusal(&format!("{error:#}"))).await,
     };
-    let sent = send(&mut writer, taken, &admin.configured_by).await;
+    let sent = send(&mut writer, contents, &admin.configured_by).await;
     if sent.is_ok() {
         // The client closes the connection when it has read the volumes.
         let mut reader = reader.into_inner();
@@ -133,16 +137,16 @@ async fn send_summary(to: &mut (impl AsyncWriteExt + Unpin), summary: &Summary) 
 
 async fn send(
     to: &mut (impl AsyncWriteExt + Unpin),
-    taken: BackupContents,
+    contents: BackupContents,
     configured_by: &[PathBuf],
 ) -> Result<()> {
     let summary = Summary {
         configured_by: configured_by.to_vec(),
-        ..taken.summary
+        ..contents.summary
     };
     send_summary(to, &summary).await?;
     let mut piece = Vec::with_capacity(PIECE_BYTES);
-    for pair in &taken.pairs {
+    for pair in &contents.pairs {
         write_pair(&mut piece, pair).context("encode an object")?;
         if piece.len() >= PIECE_BYTES {
             to.write_all(&piece).await.context("send the objects")?;

@@ -36,7 +36,7 @@ pub struct ClusterNetwork {
 
 /// The ranges that the user named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AskedNetwork {
+pub struct RequestedNetwork {
     /// Addresses of the pods of all nodes.
     pub pod_cidr: Option<Cidr>,
     /// Prefix length of the range of each node.
@@ -51,11 +51,11 @@ pub struct AskedNetwork {
 /// # Errors
 /// The user's ranges differ from those of the first start, the ranges contradict each other, or a file cannot
 /// be read.
-pub fn choose(data: &Path, asked: &AskedNetwork) -> Result<ClusterNetwork> {
+pub fn choose(data: &Path, requested: &RequestedNetwork) -> Result<ClusterNetwork> {
     let stored = stored(data)?;
     // The ranges of `mainstay up`, if it has run on this directory before.
     let of_up = pod_network::ranges::read(&data.join("network/ranges.json"))?;
-    plan(asked, stored, of_up.map(|ranges| ranges.service))
+    plan(requested, stored, of_up.map(|ranges| ranges.service))
 }
 
 /// The ranges that an earlier start or a restore has written.
@@ -73,14 +73,14 @@ pub fn stored(data: &Path) -> Result<Option<ClusterNetwork>> {
 /// The user's ranges differ, or the store cannot be read or written.
 pub async fn agree(
     store: &dyn Store,
-    asked: &AskedNetwork,
+    requested: &RequestedNetwork,
     chosen: ClusterNetwork,
 ) -> Result<ClusterNetwork> {
-    let own = serde_json::to_vec(&chosen).context("encode the ranges")?;
-    let found = store_record::read_or_write(store, KEY, &own.into()).await;
-    let found = found.context("read the ranges of the cluster")?;
-    let found = serde_json::from_slice(&found).context("read the ranges of the cluster")?;
-    plan(asked, Some(found), None)
+    let proposed = serde_json::to_vec(&chosen).context("encode the ranges")?;
+    let recorded = store_record::read_or_write(store, KEY, &proposed.into()).await;
+    let recorded = recorded.context("read the ranges of the cluster")?;
+    let recorded = serde_json::from_slice(&recorded).context("read the ranges of the cluster")?;
+    plan(requested, Some(recorded), None)
 }
 
 /// The range of the pods of all nodes that contains the range of one node.
@@ -89,16 +89,16 @@ pub fn all_pods(of_node: Cidr) -> Cidr {
 }
 
 fn plan(
-    asked: &AskedNetwork,
+    requested: &RequestedNetwork,
     stored: Option<ClusterNetwork>,
     services_of_up: Option<Cidr>,
 ) -> Result<ClusterNetwork> {
     let default = WantedRanges::default();
     let chosen = stored.unwrap_or(ClusterNetwork {
-        pod_cidr: asked.pod_cidr.unwrap_or(all_pods(default.pod)),
-        node_cidr_mask_size: asked.node_cidr_mask_size.unwrap_or(NODE_PREFIX),
+        pod_cidr: requested.pod_cidr.unwrap_or(all_pods(default.pod)),
+        node_cidr_mask_size: requested.node_cidr_mask_size.unwrap_or(NODE_PREFIX),
         service_cidr: services_of_up
-            .or(asked.service_cidr)
+            .or(requested.service_cidr)
             .unwrap_or(default.service),
     });
     let ClusterNetwork {
@@ -107,9 +107,13 @@ fn plan(
         service_cidr,
     } = chosen;
     let others = [
-        differs("--pod-cidr", asked.pod_cidr, pod_cidr),
-        differs("--service-cidr", asked.service_cidr, service_cidr),
-        differs("--node-cidr-mask-size", asked.node_cidr_mask_size, prefix),
+        differs("--pod-cidr", requested.pod_cidr, pod_cidr),
+        differs("--service-cidr", requested.service_cidr, service_cidr),
+        differs(
+            "--node-cidr-mask-size",
+            requested.node_cidr_mask_size,
+            prefix,
+        ),
     ];
     if let Some(other) = others.into_iter().flatten().next() {
         bail!("{other}");
@@ -123,12 +127,12 @@ fn plan(
 
 fn differs<T: PartialEq + std::fmt::Display>(
     flag: &str,
-    asked: Option<T>,
+    requested: Option<T>,
     used: T,
 ) -> Option<String> {
-    let asked = asked.filter(|asked| *asked != used)?;
+    let requested = requested.filter(|requested| *requested != used)?;
     Some(format!(
-        "{flag} {asked}: this cluster uses {used} since its first start"
+        "{flag} {requested}: this cluster uses {used} since its first start"
     ))
 }
 
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn the_ranges_of_the_first_start_stay() {
         let data = tempfile::tempdir().unwrap();
-        let first = choose(data.path(), &AskedNetwork::default()).unwrap();
+        let first = choose(data.path(), &RequestedNetwork::default()).unwrap();
         let expected = ClusterNetwork {
             pod_cidr: cidr("10.244.0.0/16"),
             node_cidr_mask_size: 24,
@@ -186,14 +190,14 @@ mod tests {
         };
         assert_eq!(first, expected);
         first.store(data.path()).unwrap();
-        let same = AskedNetwork {
+        let same = RequestedNetwork {
             pod_cidr: Some(cidr("10.244.0.0/16")),
-            ..AskedNetwork::default()
+            ..RequestedNetwork::default()
         };
         assert_eq!(choose(data.path(), &same).unwrap(), first);
-        let other = AskedNetwork {
+        let other = RequestedNetwork {
             node_cidr_mask_size: Some(25),
-            ..AskedNetwork::default()
+            ..RequestedNetwork::default()
         };
         let error = choose(data.path(), &other).unwrap_err().to_string();
         assert_eq!(
@@ -205,28 +209,34 @@ mod tests {
     #[test]
     fn services_of_a_cluster_of_one_machine_keep_their_addresses() {
         let services = Some(cidr("10.98.0.0/16"));
-        let chosen = plan(&AskedNetwork::default(), None, services).unwrap();
+        let chosen = plan(&RequestedNetwork::default(), None, services).unwrap();
         assert_eq!(chosen.service_cidr, cidr("10.98.0.0/16"));
-        let asked = AskedNetwork {
+        let requested = RequestedNetwork {
             service_cidr: Some(cidr("10.99.0.0/16")),
-            ..AskedNetwork::default()
+            ..RequestedNetwork::default()
         };
-        plan(&asked, None, services).unwrap_err();
+        plan(&requested, None, services).unwrap_err();
     }
 
     #[test]
     fn ranges_that_make_no_sense_are_refused() {
-        let asked = |pod: &str, prefix: u8, service: &str| AskedNetwork {
+        let requested = |pod: &str, prefix: u8, service: &str| RequestedNetwork {
             pod_cidr: Some(cidr(pod)),
             node_cidr_mask_size: Some(prefix),
             service_cidr: Some(cidr(service)),
         };
-        for (asked, error) in [
-            (asked("10.0.0.0/16", 15, "10.96.0.0/16"), "from 16 to 30"),
-            (asked("10.0.0.0/16", 31, "10.96.0.0/16"), "from 16 to 30"),
-            (asked("10.0.0.0/8", 24, "10.96.0.0/16"), "overlap"),
+        for (requested, error) in [
+            (
+                requested("10.0.0.0/16", 15, "10.96.0.0/16"),
+                "from 16 to 30",
+            ),
+            (
+                requested("10.0.0.0/16", 31, "10.96.0.0/16"),
+                "from 16 to 30",
+            ),
+            (requested("10.0.0.0/8", 24, "10.96.0.0/16"), "overlap"),
         ] {
-            let refused = format!("{:#}", plan(&asked, None, None).unwrap_err());
+            let refused = format!("{:#}", plan(&requested, None, None).unwrap_err());
             assert!(refused.contains(error), "{refused}");
         }
     }

@@ -46,7 +46,7 @@ pub struct Credentials {
     /// The host's name, a name of the server.
     pub host_name: String,
     /// Addresses of the server in addition to the host's.
-    pub own_addresses: Vec<IpAddr>,
+    pub server_addresses: Vec<IpAddr>,
     /// Further names and addresses of the server, such as those of a load balancer.
     pub further_names: Vec<SubjectAltName>,
     /// The addresses of the host in the server's certificate.
@@ -72,7 +72,7 @@ impl Credentials {
     pub fn names(&self) -> SubjectAltNames {
         let addresses = self.host_addresses.lock();
         let addresses = addresses.unwrap_or_else(PoisonError::into_inner).clone();
-        let all = addresses.into_iter().chain(self.own_addresses.clone());
+        let all = addresses.into_iter().chain(self.server_addresses.clone());
         let mut names = SubjectAltNames::api_server(&self.host_name, all);
         for name in &self.further_names {
             names.add(name);
@@ -89,8 +89,8 @@ impl Credentials {
 
     /// Issues a certificate for these addresses of the host, and uses it for new connections.
     pub fn host_has(&self, addresses: &[IpAddr]) -> Result<()> {
-        let known = self.host_addresses.lock();
-        *known.unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
+        let current = self.host_addresses.lock();
+        *current.unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
         self.renew_server(SystemTime::now()).map(drop)
     }
 
@@ -104,8 +104,8 @@ impl Credentials {
 
     /// Writes these other servers to the administrator's kubeconfig.
     pub fn other_servers_are(&self, others: Vec<SocketAddr>) -> Result<()> {
-        let known = self.other_servers.lock();
-        *known.unwrap_or_else(PoisonError::into_inner) = others;
+        let current = self.other_servers.lock();
+        *current.unwrap_or_else(PoisonError::into_inner) = others;
         self.write_kubeconfig(SystemTime::now()).map(drop)
     }
 
@@ -113,7 +113,7 @@ impl Credentials {
     /// failures; the next check tries again.
     pub fn renew(&self, now: SystemTime) -> Vec<anyhow::Error> {
         let authority = self.authority.ends();
-        warn_of_end("the certificate authority", authority, WARN_CA_LEFT, now);
+        warn_of_expiry("the certificate authority", authority, WARN_CA_LEFT, now);
         let mut failures = Vec::new();
         for (whose, renewed) in [
             ("the API server's certificate", self.renew_server(now)),
@@ -129,7 +129,7 @@ impl Credentials {
             match renewed {
                 Ok(identity) => {
                     let ends = identity.ends().unwrap_or(now);
-                    warn_of_end(whose, ends, WARN_LEFT, now);
+                    warn_of_expiry(whose, ends, WARN_LEFT, now);
                 }
                 Err(error) => {
                     cov_mark::hit!(findings_2_r32);
@@ -200,8 +200,8 @@ impl Credentials {
         let mut tick = interval(CHECK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            let own = self.clone();
-            let renew = move || own.renew(SystemTime::now());
+            let credentials = self.clone();
+            let renew = move || credentials.renew(SystemTime::now());
             match blocking_value(renew).await {
                 Ok(failures) => {
                     for error in failures {
@@ -215,7 +215,7 @@ impl Credentials {
 }
 
 /// Logs a warning about a certificate that expires soon.
-fn warn_of_end(whose: &str, ends: SystemTime, limit: Duration, now: SystemTime) {
+fn warn_of_expiry(whose: &str, ends: SystemTime, limit: Duration, now: SystemTime) {
     let left = ends.duration_since(now).unwrap_or_default();
     if left < limit {
         let days = left.as_secs() / DAY.as_secs();
@@ -245,7 +245,7 @@ mod tests {
         Credentials {
             authority: Arc::new(authority),
             host_name: "host".to_owned(),
-            own_addresses: Vec::new(),
+            server_addresses: Vec::new(),
             further_names: Vec::new(),
             host_addresses: Mutex::default(),
             serving: Mutex::default(),
@@ -322,7 +322,7 @@ mod tests {
         let credentials = Credentials {
             authority: Arc::new(authority),
             host_name: "host".to_owned(),
-            own_addresses: vec![[10, 96, 0, 1].into()],
+            server_addresses: vec![[10, 96, 0, 1].into()],
             further_names: Vec::new(),
             host_addresses: Mutex::default(),
             serving: Mutex::default(),
@@ -366,7 +366,7 @@ mod tests {
         let credentials = Credentials {
             authority: Arc::new(authority),
             host_name: "host".to_owned(),
-            own_addresses: Vec::new(),
+            server_addresses: Vec::new(),
             further_names: vec!["api.example.org".parse().unwrap()],
             host_addresses: Mutex::default(),
             serving: Mutex::default(),

@@ -68,12 +68,12 @@ impl LeaderParts {
         // On a server that does not lead, the parts do not run, which is not a failure.
         let runs =
             |task: &Option<AbortHandle>| task.as_ref().is_none_or(|task| !task.is_finished());
-        let seen = running.clone();
+        let tasks = running.clone();
         server.watch(Component::ControllerManager, move || {
-            runs(&lock(&seen).controllers)
+            runs(&lock(&tasks).controllers)
         });
-        let seen = running.clone();
-        server.watch(Component::Scheduler, move || runs(&lock(&seen).scheduler));
+        let tasks = running.clone();
+        server.watch(Component::Scheduler, move || runs(&lock(&tasks).scheduler));
         Self {
             client: Box::new(server.clients()),
             controllers,

@@ -41,13 +41,13 @@ pub(crate) async fn choose(server: &Server, class: BuiltinClass) -> Result<()> {
     let listed = classes.list(&ListParams::default()).await;
     for one in listed.context("list the storage classes")?.items {
         let name = one.metadata.name.clone().unwrap_or_default();
-        let wanted = name == class.name();
+        let is_chosen = name == class.name();
         let has = json_tree::to_value(&one).is_ok_and(|one| is_default(&one));
-        if has == wanted {
+        if has == is_chosen {
             continue;
         }
         let patch = json!({"metadata": {"annotations": {
-            DEFAULT_STORAGE_CLASS: wanted.to_string(),
+            DEFAULT_STORAGE_CLASS: is_chosen.to_string(),
             "storageclass.beta.kubernetes.io/is-default-class": null,
         }}});
         let params = PatchParams::default();

@@ -106,15 +106,15 @@ impl NodeAddress {
 }
 
 /// Checks the machine's addresses periodically until `stop`, and reports changes.
-pub async fn follow(known: Host, stop: CancellationToken, mut tell: impl FnMut(&Host)) {
-    let mut watched = Watched::new(known);
+pub async fn follow(current: Host, stop: CancellationToken, mut report: impl FnMut(&Host)) {
+    let mut watched = Watched::new(current);
     let mut tick = interval(ADDRESS_CHECK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         match Host::inspect() {
-            Ok(seen) => {
-                if let Some(host) = watched.look(seen) {
-                    tell(host);
+            Ok(observed) => {
+                if let Some(host) = watched.observe(observed) {
+                    report(host);
                 }
             }
             Err(error) => tracing::warn!("the machine's addresses are not known: {error:#}"),
@@ -125,27 +125,27 @@ pub async fn follow(known: Host, stop: CancellationToken, mut tell: impl FnMut(&
 /// The machine's addresses. New addresses are accepted at the second check: during a change the machine may
 /// have no address, or only that of a link that is not reachable from outside.
 struct Watched {
-    known: Host,
+    current: Host,
     last: Host,
 }
 
 impl Watched {
-    fn new(known: Host) -> Self {
+    fn new(current: Host) -> Self {
         Self {
-            last: known.clone(),
-            known,
+            last: current.clone(),
+            current,
         }
     }
 
-    /// Compares with the addresses read at a check; returns the machine if a change is accepted.
-    fn look(&mut self, seen: Host) -> Option<&Host> {
-        let settled = seen.outward == self.last.outward;
-        self.last = seen;
-        if !settled || self.last.outward == self.known.outward {
+    /// Compares the stored addresses with those of a check; returns the machine if a change is accepted.
+    fn observe(&mut self, observed: Host) -> Option<&Host> {
+        let settled = observed.outward == self.last.outward;
+        self.last = observed;
+        if !settled || self.last.outward == self.current.outward {
             return None;
         }
-        self.known = self.last.clone();
-        Some(&self.known)
+        self.current = self.last.clone();
+        Some(&self.current)
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
             outward: last.iter().map(|last| [192, 0, 2, *last].into()).collect(),
         };
         let mut watched = Watched::new(with(&[7]));
-        for (seen, told) in [
+        for (observed, reported) in [
             (with(&[7]), false),
             (with(&[]), false),
             (with(&[7]), false),
@@ -211,8 +211,8 @@ mod tests {
             (with(&[]), false),
             (with(&[]), true),
         ] {
-            let host = watched.look(seen.clone());
-            assert_eq!(host, told.then_some(&seen), "{seen:?}");
+            let host = watched.observe(observed.clone());
+            assert_eq!(host, reported.then_some(&observed), "{observed:?}");
         }
     }
 

@@ -39,7 +39,7 @@ use volume_storage::Storage;
 use admin::Admin;
 pub use announced::announce_dns;
 pub use cluster_network::{
-    AskedNetwork, ClusterNetwork, KEY as NETWORK_RECORD, agree as agree_on_network, all_pods,
+    ClusterNetwork, KEY as NETWORK_RECORD, RequestedNetwork, agree as agree_on_network, all_pods,
     choose as choose_network, stored as stored_network,
 };
 use deciders::{LeaderParts, RunningLeaderParts};
@@ -87,15 +87,16 @@ impl ControlPlane {
         let mut upkeep = TaskGroup::new(&health, failed);
         let deciders = match &server.identity {
             None => Deciding::Always(deciders.start(None)),
-            Some(own) => {
+            Some(identity) => {
                 let client = server.client("system:apiserver", &["system:masters"]);
-                let servers = LiveServers::new(client.clone(), own);
+                let servers = LiveServers::new(client.clone(), identity);
                 let (credentials, others) = (server.credentials(), servers.others());
                 upkeep.keep("servers in the kubeconfig", |stop| {
                     credentials.follow_servers(others, stop)
                 });
                 upkeep.keep("endpoints of the servers", |stop| servers.keep(stop));
-                let election = Election::new(client, &own.of_this_process(), boot_clock::reading);
+                let election =
+                    Election::new(client, &identity.of_this_process(), boot_clock::reading);
                 let mut elected = TaskGroup::new(&health, failed);
                 elected.keep("election of the leader", |stop| {
                     election.run(stop, move |term| deciders.start(Some(term)))
@@ -139,8 +140,8 @@ impl ControlPlane {
     /// Updates the server's certificate and the address of the node of this process when the machine's
     /// addresses change.
     pub fn follow_addresses(&mut self, host: &Host, node: Option<NodeAddress>) {
-        let (known, credentials) = (host.clone(), self.server.credentials());
-        let tell = move |host: &Host| {
+        let (current, credentials) = (host.clone(), self.server.credentials());
+        let report = move |host: &Host| {
             if let Err(error) = credentials.host_has(&host.addresses) {
                 tracing::error!("the API server is not known by new addresses: {error:#}");
             }
@@ -149,7 +150,7 @@ impl ControlPlane {
             }
         };
         self.upkeep.keep("machine's addresses", |stop| {
-            host::follow(known, stop, tell)
+            host::follow(current, stop, report)
         });
     }
 

@@ -30,8 +30,8 @@ fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
     let has_port = |directory: &Path| {
         let served = std::fs::read_to_string(directory.join("kubeconfig")).unwrap_or_default();
         // The server's address is first, before those of other servers.
-        let own = served.lines().find(|line| line.contains("server: "));
-        let has_port = own.is_some_and(|line| line.trim_end().ends_with(&port));
+        let own_server = served.lines().find(|line| line.contains("server: "));
+        let has_port = own_server.is_some_and(|line| line.trim_end().ends_with(&port));
         process::serving(directory).is_some() && has_port
     };
     let other = data_directory::directories(&list)

@@ -35,7 +35,7 @@ impl MemoryMarks {
         resident.saturating_sub(self.resident) >= WORTH
     }
 
-    fn given_back(stored: u64, resident: u64) -> Self {
+    fn after_release(stored: u64, resident: u64) -> Self {
         Self {
             stored_max: stored,
             resident,
@@ -66,7 +66,7 @@ pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
         }
         let now = self::resident().await.unwrap_or(resident);
         tracing::debug!(before = resident, after = now, "memory given back");
-        marks = MemoryMarks::given_back(stored, now);
+        marks = MemoryMarks::after_release(stored, now);
     }
 }
 
@@ -102,15 +102,15 @@ mod tests {
     fn memory_is_given_back_when_much_was_freed() {
         cov_mark::check!(findings_r23);
         const MIB: u64 = 1 << 20;
-        let mut marks = MemoryMarks::given_back(10 * MIB, 50 * MIB);
+        let mut marks = MemoryMarks::after_release(10 * MIB, 50 * MIB);
         assert!(!marks.is_due(10 * MIB, 50 * MIB));
         assert!(!marks.is_due(14 * MIB, 57 * MIB));
         // The store grew by much, and the process with it: that is checked once.
         assert!(marks.is_due(110 * MIB, 160 * MIB));
-        marks = MemoryMarks::given_back(110 * MIB, 160 * MIB);
+        marks = MemoryMarks::after_release(110 * MIB, 160 * MIB);
         assert!(!marks.is_due(110 * MIB, 160 * MIB));
         assert!(marks.is_due(10 * MIB, 160 * MIB));
-        marks = MemoryMarks::given_back(10 * MIB, 51 * MIB);
+        marks = MemoryMarks::after_release(10 * MIB, 51 * MIB);
         assert!(!marks.is_due(10 * MIB, 52 * MIB));
     }
 }

@@ -120,9 +120,9 @@ impl ProtectionSettings {
 /// The path of a plug-in's file is relative to the directory of the configuration.
 fn read_admission(path: &Path) -> Result<AdmissionConfiguration> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let own = |name: &str| fs::read_to_string(folder.join(name));
-    let found = AdmissionConfiguration::parse(&text(path)?, own);
-    found.with_context(|| format!("use {}", path.display()))
+    let read_file = |name: &str| fs::read_to_string(folder.join(name));
+    let configuration = AdmissionConfiguration::parse(&text(path)?, read_file);
+    configuration.with_context(|| format!("use {}", path.display()))
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -275,12 +275,12 @@ impl Server {
             let api = api.upgrade();
             async move {
                 let kube_api_server::NodeReach {
-                    address: place,
-                    connection: way,
+                    address,
+                    connection,
                 } = api?.reach_node(&node).await?;
-                Some(match way {
-                    Ok(NodeConnection::Direct) => KubeletPath::AtAddress(place),
-                    Ok(NodeConnection::Tunnel) => KubeletPath::ThroughTunnel(place),
+                Some(match connection {
+                    Ok(NodeConnection::Direct) => KubeletPath::AtAddress(address),
+                    Ok(NodeConnection::Tunnel) => KubeletPath::ThroughTunnel(address),
                     Err(cause) => KubeletPath::Not(cause),
                 })
             }
@@ -361,7 +361,7 @@ fn credentials(
         .listener
         .local_addr()
         .context("read the listening address")?;
-    let own_addresses = vec![service_ip.into(), config.advertise.ip(), listen.ip()];
+    let server_addresses = vec![service_ip.into(), config.advertise.ip(), listen.ip()];
     let kubeconfig_host = match listen.ip() {
         everywhere if everywhere.is_unspecified() => config.kubeconfig_host,
         one => one,
@@ -371,7 +371,7 @@ fn credentials(
     Ok(Credentials {
         authority: authority.clone(),
         host_name: config.host_name.to_owned(),
-        own_addresses,
+        server_addresses,
         further_names: config.further_names.to_vec(),
         host_addresses: Mutex::new(config.host_addresses.to_vec()),
         serving: Mutex::default(),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use certificates::{SealError, ServerToken, SharedError, SharedKeys};
-use command_output::output::say;
+use command_output::output::print_line;
 use data_directory::store_record;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -74,16 +74,16 @@ impl TokenFile {
     /// disk before anything is encrypted with the token.
     fn read(&self, is_first: bool) -> Result<Token> {
         let path = self.path();
-        let shown = path.display();
+        let displayed = path.display();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => match self {
-                Self::Named(_) => bail!("--server-token-file {shown}: there is no such file"),
+                Self::Named(_) => bail!("--server-token-file {displayed}: there is no such file"),
                 Self::OfDirectory(_) if is_first => {
                     let token = ServerToken::generate().context("make a server token")?;
                     let text = format!("{}\n", token.text());
                     durable_file::replace(path, text.as_bytes(), 0o600, Durability::Name)
-                        .with_context(|| format!("write {shown}"))?;
+                        .with_context(|| format!("write {displayed}"))?;
                     let is_new = true;
                     return Ok(Token { token, is_new });
                 }
@@ -93,16 +93,16 @@ impl TokenFile {
                      --server-token-file"
                 ),
             },
-            Err(error) => return Err(error).with_context(|| format!("read {shown}")),
+            Err(error) => return Err(error).with_context(|| format!("read {displayed}")),
         };
-        let token = ServerToken::parse(&text).with_context(|| format!("use {shown}"))?;
+        let token = ServerToken::parse(&text).with_context(|| format!("use {displayed}"))?;
         let is_new = false;
         Ok(Token { token, is_new })
     }
 
     /// Decrypts the keys in the store, if this server may use them; an error names the remedy.
-    fn open(&self, stored: &[u8], own: Option<&SharedKeys>, token: &Token) -> Result<SharedKeys> {
-        let opened = token.token.open_for(stored, own);
+    fn open(&self, stored: &[u8], local: Option<&SharedKeys>, token: &Token) -> Result<SharedKeys> {
+        let opened = token.token.open_for(stored, local);
         opened.map_err(|error| match error {
             SharedError::Sealed(SealError::WrongToken) => {
                 if token.is_new {
@@ -140,7 +140,7 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
             let stored = store.read_or_write(sealed.clone()).await;
             let stored = stored.context("store the cluster's keys")?;
             if stored == sealed {
-                say(&format!(
+                print_line(&format!(
                     "mainstay: the server token of this cluster is in {}: each further server needs a \
                      copy of it",
                     file.path().display()
@@ -150,8 +150,8 @@ pub async fn prepare(store: &dyn KeyStore, file: &TokenFile, certificates: &Path
         }
     };
     block_in_place(|| {
-        let own = SharedKeys::read(certificates)?;
-        let keys = file.open(&stored, own.as_ref(), &token)?;
+        let local = SharedKeys::read(certificates)?;
+        let keys = file.open(&stored, local.as_ref(), &token)?;
         anyhow::Ok(keys.install(certificates)?)
     })
     .context("decode the keys that the servers share")
@@ -179,8 +179,8 @@ pub fn seal(file: &TokenFile, certificates: &Path) -> Result<Vec<u8>> {
 /// The token is missing or wrong; the directory belongs to another cluster.
 pub fn unseal(stored: &[u8], file: &TokenFile, certificates: &Path) -> Result<SharedKeys> {
     let token = file.read(false)?;
-    let own = SharedKeys::read(certificates)?;
-    file.open(stored, own.as_ref(), &token)
+    let local = SharedKeys::read(certificates)?;
+    file.open(stored, local.as_ref(), &token)
 }
 
 #[cfg(test)]

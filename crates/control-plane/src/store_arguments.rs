@@ -43,11 +43,11 @@ impl StoreArguments {
     }
 }
 
-fn bytes(asked: Quantity) -> Result<u64> {
-    let bytes = u64::try_from(asked.value()).unwrap_or(0);
+fn bytes(quota: Quantity) -> Result<u64> {
+    let bytes = u64::try_from(quota.value()).unwrap_or(0);
     ensure!(
         bytes >= QUOTA_MIN,
-        "--store-quota {asked}: it has to be at least {}Mi",
+        "--store-quota {quota}: it has to be at least {}Mi",
         QUOTA_MIN >> 20
     );
     Ok(bytes)

@@ -39,8 +39,8 @@ pub async fn refuse(store: &dyn Store, shared: bool, certificates: &Path) -> Res
         limit: Some(1),
         ..Range::default()
     };
-    let found = store.range(objects).await;
-    if found
+    let first = store.range(objects).await;
+    if first
         .context("look for objects in the store")?
         .items
         .is_empty()

@@ -42,16 +42,16 @@ impl Caller {
         let malformed = |why: String| (3, why);
         let message = encode(&format!("{name}Request"), request).map_err(malformed)?;
         let path = format!("/csi.v1.{method}");
-        let done = async {
+        let exchange = async {
             let stream = UnixStream::connect(&self.socket).await;
             let stream = stream.map_err(RpcError::broken)?;
             let channel = Channel::over(stream, "http://localhost".to_owned(), OPTIONS).await?;
             channel.call_with_bytes(&path, &message, LIMIT).await
         };
-        let answer = done.await.map_err(|error| match error {
+        let reply = exchange.await.map_err(|error| match error {
             RpcError::Status { code, message } => (code.0, message),
             other => (14, other.to_string()),
         })?;
-        decode(&format!("{name}Response"), &answer).map_err(|why| (13, why))
+        decode(&format!("{name}Response"), &reply).map_err(|why| (13, why))
     }
 }

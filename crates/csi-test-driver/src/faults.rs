@@ -45,13 +45,14 @@ impl Fault {
 }
 
 /// The next ordered fault of a call at a point. The fault is counted before it is executed.
-pub(crate) fn take(
+pub(crate) fn next_fault(
     state: &State,
     role: &str,
     (method, at, volume): (&str, &str, &str),
 ) -> io::Result<Option<Fault>> {
     for (name, fault) in state.all("faults")? {
-        let is = |key: &str, value: &str| fault[key].as_str().is_none_or(|wanted| wanted == value);
+        let is =
+            |key: &str, value: &str| fault[key].as_str().is_none_or(|expected| expected == value);
         let of_call = is("method", method) && is("at", at) && is("volume", volume);
         if !of_call || !is("role", role) {
             continue;
@@ -61,8 +62,8 @@ pub(crate) fn take(
         };
         // Only the process that renames the file executes the fault.
         let file = state.directory("faults").join(format!("{name}.json"));
-        let taken = file.with_extension("taken");
-        if fs::rename(&file, &taken).is_err() {
+        let claimed = file.with_extension("taken");
+        if fs::rename(&file, &claimed).is_err() {
             continue;
         }
         let times = fault["times"].as_u64().unwrap_or(1);

@@ -200,8 +200,8 @@ impl NodeDriver {
             (settings.expands, rpc::Type::ExpandVolume),
             (settings.measures, rpc::Type::VolumeCondition),
         ];
-        let own = all.into_iter().filter(|(has, _)| *has);
-        let capabilities = own.map(|(_, of)| api::NodeServiceCapability {
+        let supported = all.into_iter().filter(|(has, _)| *has);
+        let capabilities = supported.map(|(_, of)| api::NodeServiceCapability {
             r#type: Some(Type::Rpc(Rpc { r#type: of.into() })),
         });
         let response = api::NodeGetCapabilitiesResponse {
@@ -226,7 +226,7 @@ impl NodeDriver {
     }
 
     /// Translates a path of a request to a path on this machine.
-    fn here(&self, path: &str) -> PathBuf {
+    fn local_path(&self, path: &str) -> PathBuf {
         let (told, real) = &self.settings.root;
         match Path::new(path).strip_prefix(told) {
             Ok(rest) => real.join(rest),
@@ -250,7 +250,7 @@ impl NodeDriver {
         required(&[&volume, &path])?;
         let is_block = is_block(capability.as_ref());
         let source = self.source(&volume, is_block)?;
-        let target = self.here(&path);
+        let target = self.local_path(&path);
         if !target.is_dir() {
             return Err((INVALID_ARGUMENT, format!("{path} is no directory")));
         }
@@ -264,8 +264,9 @@ impl NodeDriver {
     /// The data of a volume with this mode.
     fn source(&self, volume: &str, is_block: bool) -> Result<PathBuf, (u32, String)> {
         let source = self.settings.volumes.join(volume);
-        let found = fs::metadata(&source).map_err(|_| (NOT_FOUND, format!("volume {volume}")))?;
-        match found.file_type().is_block_device() == is_block {
+        let metadata =
+            fs::metadata(&source).map_err(|_| (NOT_FOUND, format!("volume {volume}")))?;
+        match metadata.file_type().is_block_device() == is_block {
             true => Ok(source),
             false => Err((INVALID_ARGUMENT, format!("{volume} has another mode"))),
         }
@@ -289,7 +290,7 @@ impl NodeDriver {
         let ephemeral = request
             .volume_context
             .remove("csi.storage.k8s.io/ephemeral");
-        let target = self.here(&path);
+        let target = self.local_path(&path);
         if !target.parent().is_some_and(Path::is_dir) {
             return Err((INVALID_ARGUMENT, format!("no directory for {path}")));
         }
@@ -306,7 +307,7 @@ impl NodeDriver {
         let is_ephemeral = ephemeral.as_deref() == Some("true");
         let source = match self.settings.stages && !is_ephemeral {
             true => {
-                let staged = self.here(&staging);
+                let staged = self.local_path(&staging);
                 if staging.is_empty() || !is_mounted(&staged) {
                     return Err((FAILED_PRECONDITION, format!("{volume} is not staged")));
                 }
@@ -346,11 +347,11 @@ impl NodeDriver {
             size: 0,
         });
         required(&[&volume, &path])?;
-        let target = self.here(&path);
+        let target = self.local_path(&path);
         if method == "NodeUnstageVolume" {
             let mut devices = locked(&self.staged_devices);
-            let own = usize::from(!devices.contains(&volume));
-            if self.mounts_of(&volume) > own {
+            let base_count = usize::from(!devices.contains(&volume));
+            if self.mounts_of(&volume) > base_count {
                 return Err((FAILED_PRECONDITION, format!("{volume} is still published")));
             }
             devices.remove(&volume);
@@ -393,18 +394,18 @@ impl NodeDriver {
         if size == 0 {
             return Err((INVALID_ARGUMENT, "no capacity".to_owned()));
         }
-        let is_staged = !staging.is_empty() && is_mounted(&self.here(&staging));
+        let is_staged = !staging.is_empty() && is_mounted(&self.local_path(&staging));
         if self.settings.stages && !is_staged {
             return Err((FAILED_PRECONDITION, format!("{volume} is not staged")));
         }
-        if !is_mounted(&self.here(&path)) {
+        if !is_mounted(&self.local_path(&path)) {
             return Err((NOT_FOUND, format!("{volume} is not at {path}")));
         }
         let mut sizes = locked(&self.sizes);
-        let known = sizes.entry(volume).or_default();
-        *known = size.max(*known);
+        let recorded = sizes.entry(volume).or_default();
+        *recorded = size.max(*recorded);
         let response = api::NodeExpandVolumeResponse {
-            capacity_bytes: known.cast_signed(),
+            capacity_bytes: recorded.cast_signed(),
         };
         Ok(response.encode_to_vec())
     }
@@ -414,7 +415,7 @@ impl NodeDriver {
     fn stats(&self, request: api::NodeGetVolumeStatsRequest) -> Done {
         let (volume, path) = (request.volume_id, request.volume_path);
         required(&[&volume, &path])?;
-        if !is_mounted(&self.here(&path)) {
+        if !is_mounted(&self.local_path(&path)) {
             return Err((NOT_FOUND, format!("{volume} is not at {path}")));
         }
         let usage = [(600, 1000, 400, Unit::Bytes), (5, 9, 4, Unit::Inodes)];

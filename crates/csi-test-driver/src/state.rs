@@ -68,7 +68,7 @@ impl State {
     }
 
     pub(crate) fn remove(&self, kind: &str, id: &str) -> io::Result<()> {
-        gone(fs::remove_file(self.file(kind, id)))
+        allow_missing(fs::remove_file(self.file(kind, id)))
     }
 
     /// All records of a kind, by their ids.
@@ -90,7 +90,7 @@ impl State {
     /// Removes the data of a volume or a snapshot.
     pub(crate) fn remove_data(&self, id: &str) -> io::Result<()> {
         let data = self.data(id);
-        gone(match data.is_dir() {
+        allow_missing(match data.is_dir() {
             true => fs::remove_dir_all(data),
             false => fs::remove_file(data),
         })
@@ -147,7 +147,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Ignores that a removed file does not exist.
-pub(crate) fn gone(removed: io::Result<()>) -> io::Result<()> {
+pub(crate) fn allow_missing(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,

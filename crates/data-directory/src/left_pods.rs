@@ -21,7 +21,7 @@ pub struct LeftPod {
 
 /// The pods of a running server, or the leftover pods of a killed server, sorted by name.
 pub fn pods(data: &Path) -> Vec<LeftPod> {
-    let known: Vec<PathBuf> = fs::read_dir(data.join("pods"))
+    let directories: Vec<PathBuf> = fs::read_dir(data.join("pods"))
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -30,7 +30,7 @@ pub fn pods(data: &Path) -> Vec<LeftPod> {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .map(|uid| of_uid(uid, &known))
+        .map(|uid| of_uid(uid, &directories))
         .collect();
     left.sort_unstable();
     left
@@ -45,13 +45,13 @@ pub fn on_all_nodes(data: &Path) -> Vec<LeftPod> {
     left
 }
 
-fn of_uid(uid: String, known: &[PathBuf]) -> LeftPod {
-    for directory in known {
+fn of_uid(uid: String, directories: &[PathBuf]) -> LeftPod {
+    for directory in directories {
         let name = directory.file_name().and_then(|name| name.to_str());
         let mut parts = name.unwrap_or_default().split('_');
         let parts = (parts.next(), parts.next(), parts.next());
-        if let (Some(namespace), Some(name), Some(own)) = parts
-            && own == uid
+        if let (Some(namespace), Some(name), Some(pod_uid)) = parts
+            && pod_uid == uid
         {
             let name = match namespace {
                 "default" => name.to_owned(),

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use command_output::output::say;
+use command_output::output::print_line;
 use host_kernel::durable_file;
 
 /// Maximum time until a background server is ready: longer than the recovery of a large store on a busy disk.
@@ -146,9 +146,9 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     loop {
         if let Some(lines) = first_lines(&path, 1 + objects) {
             for line in &lines {
-                say(line);
+                print_line(line);
             }
-            say(&format!(
+            print_line(&format!(
                 "It runs in the background as process {}; its log is {}.",
                 child.id(),
                 path.display()
@@ -171,7 +171,7 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
         }
         if waited > SLOW_START && !is_reported {
             is_reported = true;
-            say(&format!(
+            print_line(&format!(
                 "The server is still starting; its log is {}.",
                 path.display()
             ));

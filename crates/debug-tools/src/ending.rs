@@ -16,7 +16,7 @@ const SIGNALLED: i32 = 128;
 pub fn follow_signals_if_first() {
     if std::process::id() == 1 {
         // Without handlers the tool works; it only takes longer to stop.
-        follow(None).ok();
+        handle_signals(None).ok();
     }
 }
 
@@ -31,7 +31,7 @@ impl Interrupts {
     pub fn catch() -> io::Result<(Self, OwnedFd)> {
         let pending = Arc::new(AtomicBool::new(false));
         let (read, write) = io::pipe()?;
-        follow(Some((Arc::clone(&pending), write)))?;
+        handle_signals(Some((Arc::clone(&pending), write)))?;
         Ok((Self { pending }, read.into()))
     }
 
@@ -53,10 +53,10 @@ impl Interrupts {
     }
 }
 
-type Told = (Arc<AtomicBool>, io::PipeWriter);
+type InterruptReport = (Arc<AtomicBool>, io::PipeWriter);
 
 /// Handles the signals on a thread.
-fn follow(told: Option<Told>) -> io::Result<()> {
+fn handle_signals(report_to: Option<InterruptReport>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -68,11 +68,11 @@ fn follow(told: Option<Told>) -> io::Result<()> {
             signal(SignalKind::hangup())?,
         ]
     };
-    std::thread::Builder::new().spawn(move || runtime.block_on(wait(handlers, told)))?;
+    std::thread::Builder::new().spawn(move || runtime.block_on(wait(handlers, report_to)))?;
     Ok(())
 }
 
-async fn wait(handlers: [Signal; 3], mut told: Option<Told>) {
+async fn wait(handlers: [Signal; 3], mut report_to: Option<InterruptReport>) {
     let [mut interrupt, mut terminate, mut hangup] = handlers;
     loop {
         let kind = tokio::select! {
@@ -80,7 +80,7 @@ async fn wait(handlers: [Signal; 3], mut told: Option<Told>) {
             _ = terminate.recv() => SignalKind::terminate(),
             _ = hangup.recv() => SignalKind::hangup(),
         };
-        match &mut told {
+        match &mut report_to {
             Some((pending, pipe)) if kind == SignalKind::interrupt() => {
                 pending.store(true, Ordering::Relaxed);
                 pipe.write_all(&[0]).ok();

@@ -5,6 +5,6 @@ use std::env::args_os;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let found = debug_tools::run(args_os()).or_else(|| debug_tools::run(args_os().skip(1)));
-    found.unwrap_or(ExitCode::from(127))
+    let status = debug_tools::run(args_os()).or_else(|| debug_tools::run(args_os().skip(1)));
+    status.unwrap_or(ExitCode::from(127))
 }

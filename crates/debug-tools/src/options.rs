@@ -49,13 +49,13 @@ pub const fn with_values(flags: &'static str, valued: &'static str) -> ToolOptio
 /// The parsed arguments of a tool.
 #[derive(Debug, Default)]
 pub struct Options {
-    found: Vec<(char, String)>,
+    parsed: Vec<(char, String)>,
     pub operands: Vec<String>,
 }
 
 impl Options {
     /// Parses the arguments.
-    pub fn read(arguments: &[String], known: ToolOptions<'_>) -> anyhow::Result<Self> {
+    pub fn read(arguments: &[String], supported: ToolOptions<'_>) -> anyhow::Result<Self> {
         let mut options = Self::default();
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
@@ -68,30 +68,30 @@ impl Options {
                     None => (name, None),
                 };
                 let unknown = || misuse(format!("there is no option --{name}"));
-                let found = known.long.iter().find(|(long, _)| *long == name);
-                let letter = found.ok_or_else(unknown)?.1;
-                let value = match (known.valued.contains(letter), value) {
+                let long = supported.long.iter().find(|(long, _)| *long == name);
+                let letter = long.ok_or_else(unknown)?.1;
+                let value = match (supported.valued.contains(letter), value) {
                     (true, None) => rest.next().cloned(),
                     (_, value) => Some(value.unwrap_or_default()),
                 };
                 let value = value.ok_or_else(|| misuse(format!("--{name} needs a value")))?;
-                options.found.push((letter, value));
+                options.parsed.push((letter, value));
                 continue;
             }
             let Some(letters) = argument.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
                 options.operands.push(argument.clone());
-                if known.ends_at_operand {
+                if supported.ends_at_operand {
                     break;
                 }
                 continue;
             };
             let mut letters = letters.chars();
             while let Some(letter) = letters.next() {
-                if known.flags.contains(letter) {
-                    options.found.push((letter, String::new()));
+                if supported.flags.contains(letter) {
+                    options.parsed.push((letter, String::new()));
                     continue;
                 }
-                if !known.valued.contains(letter) {
+                if !supported.valued.contains(letter) {
                     return Err(misuse(format!("there is no option -{letter}")));
                 }
                 let attached = letters.as_str();
@@ -100,7 +100,7 @@ impl Options {
                     false => Some(attached.to_owned()),
                 };
                 let value = value.ok_or_else(|| misuse(format!("-{letter} needs a value")))?;
-                options.found.push((letter, value));
+                options.parsed.push((letter, value));
                 break;
             }
         }
@@ -109,7 +109,7 @@ impl Options {
     }
 
     pub fn has(&self, letter: char) -> bool {
-        self.found.iter().any(|(found, _)| *found == letter)
+        self.parsed.iter().any(|(name, _)| *name == letter)
     }
 
     /// The last value of the option.
@@ -119,9 +119,9 @@ impl Options {
 
     /// All values of the option.
     pub fn values(&self, letter: char) -> impl Iterator<Item = &str> {
-        let found = self.found.iter();
-        found
-            .filter(move |(found, _)| *found == letter)
+        let parsed = self.parsed.iter();
+        parsed
+            .filter(move |(name, _)| *name == letter)
             .map(|(_, value)| value.as_str())
     }
 

@@ -86,158 +86,161 @@ fn script_in(directory: &Path, text: &str) -> String {
     }
 }
 
+/// Scripts with their expected output.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("echo a  b 'c  d' \"e  f\" g\\ h", "a b c  d e  f g h\n"),
+    ("echo $0 $1 \"$2\" $# $3.", "name one two words 2 .\n"),
+    (
+        "for a in \"$@\"; do echo \"<$a>\"; done",
+        "<one>\n<two words>\n",
+    ),
+    (
+        "for a in $@; do echo \"<$a>\"; done",
+        "<one>\n<two>\n<words>\n",
+    ),
+    (
+        "shift 2; for a in \"$@\"; do echo $a; done; echo \"$#\"",
+        "0\n",
+    ),
+    ("a=1 b='x y'; echo $a $b \"${b}z\"", "1 x y x yz\n"),
+    (
+        "echo ${n:-none} ${n-unset} ${#HOME} ${HOME:+set}",
+        "none unset 5 set\n",
+    ),
+    (
+        "a=; echo \"<${a:-x}>\" \"<${a-x}>\"; : ${b:=y}; echo $b",
+        "<x> <>\ny\n",
+    ),
+    (
+        "f=/a/b.tar.gz; echo ${f##*/} ${f#*/} ${f%.*} ${f%%.*}",
+        "b.tar.gz a/b.tar.gz /a/b.tar /a/b\n",
+    ),
+    (
+        "echo $((1 + 2 * 3)) $(( (1+2)*3 )); i=4; i=$((i+1)); echo $i",
+        "7 9\n5\n",
+    ),
+    (
+        "echo \"$(echo a; echo b)\" `echo c` $(echo $(echo d))",
+        "a\nb c d\n",
+    ),
+    ("echo a | cat | tr a-z A-Z", "A\n"),
+    (
+        "false || echo no; true && echo yes; ! true || echo neither",
+        "no\nyes\nneither\n",
+    ),
+    (
+        "if false; then echo 1; elif true; then echo 2; else echo 3; fi",
+        "2\n",
+    ),
+    (
+        "i=0; while [ $i -lt 3 ]; do i=$((i+1)); [ $i = 2 ] && continue; echo $i; done",
+        "1\n3\n",
+    ),
+    ("until false; do break; done; echo $?", "0\n"),
+    (
+        "for i in 1 2; do for j in 1 2; do break 2; done; echo no; done; echo end",
+        "end\n",
+    ),
+    (
+        "case web-0 in db*) echo db;; web-[0-9]|x) echo web;; *) echo other;; esac",
+        "web\n",
+    ),
+    (
+        "case \"*\" in \\*) echo star;; esac; case a in '*') echo no;; esac",
+        "star\n",
+    ),
+    (
+        "f() { echo \"f $1 $#\"; return 3; }; f x y; echo $?; echo $1",
+        "f x 2\n3\none\n",
+    ),
+    (
+        "(cd /; pwd; x=1); echo ${x:-none}; x=2; (x=3; exit 4); echo $? $x",
+        "/\nnone\n4 2\n",
+    ),
+    (
+        "{ echo a; echo b; } | while read -r line; do echo \"<$line>\"; done",
+        "<a>\n<b>\n",
+    ),
+    (
+        "echo 'a:b c:d' | { IFS=: read -r x y; echo \"$x|$y\"; }",
+        "a|b c:d\n",
+    ),
+    ("IFS=,; set -- $(echo 1,2,,3); echo $#", "4\n"),
+    ("read line; echo \"got $line\"", "got input\n"),
+    (
+        "cat <<END\n$1 $(echo x) \\$y\nEND\necho after",
+        "one x $y\nafter\n",
+    ),
+    ("cat <<'END' | tr a b\n$1 a\nEND\n", "$1 b\n"),
+    ("cat <<-A; cat <<B\n\t1\n\tA\n2\nB\n", "1\n2\n"),
+    (
+        "echo a >f; echo b >>f; cat <f; cat f 2>&1 >/dev/null",
+        "a\nb\n",
+    ),
+    (
+        "echo err >&2; { echo out; echo err >&2; } 2>/dev/null",
+        "out\n",
+    ),
+    ("exec 3>&1 >f; echo hidden; cat f >&3", "hidden\n"),
+    (
+        "(exec sh -c 'exit 3'); echo $?; echo \"<$(exec echo in)>\"; true | exec cat; exec echo last; echo no",
+        "3\n<in>\nlast\n",
+    ),
+    (
+        "touch a.log b.log .c.log; echo *.log; echo '*.log' *.none; echo ?.log",
+        "a.log b.log\n*.log *.none\na.log b.log\n",
+    ),
+    (
+        "mkdir -p d/e; touch d/e/f; echo d/*/f /*nothing*",
+        "d/e/f /*nothing*\n",
+    ),
+    (
+        "set -e; false || true; if false; then :; fi; echo on; false; echo off",
+        "on\n[Some(1)]",
+    ),
+    ("x=$(false); echo $?; x=$(exit 5) || echo $?", "1\n5\n"),
+    (
+        "true & wait; echo $?; sleep 100 & kill $!; wait; echo $?",
+        "0\n143\n",
+    ),
+    (
+        "sh -c 'exit 7'; echo $?; sh -c 'kill -9 $$'; echo $?",
+        "7\n137\n",
+    ),
+    (
+        "X=1 sh -c 'echo $X'; echo ${X:-none}; export Y=2; sh -c 'echo $Y'",
+        "1\nnone\n2\n",
+    ),
+    (
+        "eval 'a=1; echo $a'; echo 'echo sourced $1' >f; . ./f",
+        "1\nsourced one\n",
+    ),
+    (
+        "printf 'echo script $1\\n' >s; chmod 755 s; ./s x",
+        "script x\n",
+    ),
+    (
+        "command -v cd; type ls | grep -c ls; command -v nothing || echo none",
+        "cd\n1\nnone\n",
+    ),
+    (
+        "yes() { while :; do echo y; done; }; yes | head -n 2",
+        "y\ny\n",
+    ),
+    ("echo a # comment\n# another\necho b#c", "a\nb#c\n"),
+    ("echo a \\\n  b", "a b\n"),
+    (
+        "cd /tmp/../; pwd; cd - >/dev/null; echo ~ ~/x '~'",
+        "/\n/home /home/x ~\n",
+    ),
+    ("test -d / -a ! -f / && [ -n \"$1\" ] && echo yes", "yes\n"),
+];
+
 /// findings U8: scripts do what they do in any shell.
 #[test]
 fn scripts_run() {
-    for (text, expected) in [
-        ("echo a  b 'c  d' \"e  f\" g\\ h", "a b c  d e  f g h\n"),
-        ("echo $0 $1 \"$2\" $# $3.", "name one two words 2 .\n"),
-        (
-            "for a in \"$@\"; do echo \"<$a>\"; done",
-            "<one>\n<two words>\n",
-        ),
-        (
-            "for a in $@; do echo \"<$a>\"; done",
-            "<one>\n<two>\n<words>\n",
-        ),
-        (
-            "shift 2; for a in \"$@\"; do echo $a; done; echo \"$#\"",
-            "0\n",
-        ),
-        ("a=1 b='x y'; echo $a $b \"${b}z\"", "1 x y x yz\n"),
-        (
-            "echo ${n:-none} ${n-unset} ${#HOME} ${HOME:+set}",
-            "none unset 5 set\n",
-        ),
-        (
-            "a=; echo \"<${a:-x}>\" \"<${a-x}>\"; : ${b:=y}; echo $b",
-            "<x> <>\ny\n",
-        ),
-        (
-            "f=/a/b.tar.gz; echo ${f##*/} ${f#*/} ${f%.*} ${f%%.*}",
-            "b.tar.gz a/b.tar.gz /a/b.tar /a/b\n",
-        ),
-        (
-            "echo $((1 + 2 * 3)) $(( (1+2)*3 )); i=4; i=$((i+1)); echo $i",
-            "7 9\n5\n",
-        ),
-        (
-            "echo \"$(echo a; echo b)\" `echo c` $(echo $(echo d))",
-            "a\nb c d\n",
-        ),
-        ("echo a | cat | tr a-z A-Z", "A\n"),
-        (
-            "false || echo no; true && echo yes; ! true || echo neither",
-            "no\nyes\nneither\n",
-        ),
-        (
-            "if false; then echo 1; elif true; then echo 2; else echo 3; fi",
-            "2\n",
-        ),
-        (
-            "i=0; while [ $i -lt 3 ]; do i=$((i+1)); [ $i = 2 ] && continue; echo $i; done",
-            "1\n3\n",
-        ),
-        ("until false; do break; done; echo $?", "0\n"),
-        (
-            "for i in 1 2; do for j in 1 2; do break 2; done; echo no; done; echo end",
-            "end\n",
-        ),
-        (
-            "case web-0 in db*) echo db;; web-[0-9]|x) echo web;; *) echo other;; esac",
-            "web\n",
-        ),
-        (
-            "case \"*\" in \\*) echo star;; esac; case a in '*') echo no;; esac",
-            "star\n",
-        ),
-        (
-            "f() { echo \"f $1 $#\"; return 3; }; f x y; echo $?; echo $1",
-            "f x 2\n3\none\n",
-        ),
-        (
-            "(cd /; pwd; x=1); echo ${x:-none}; x=2; (x=3; exit 4); echo $? $x",
-            "/\nnone\n4 2\n",
-        ),
-        (
-            "{ echo a; echo b; } | while read -r line; do echo \"<$line>\"; done",
-            "<a>\n<b>\n",
-        ),
-        (
-            "echo 'a:b c:d' | { IFS=: read -r x y; echo \"$x|$y\"; }",
-            "a|b c:d\n",
-        ),
-        ("IFS=,; set -- $(echo 1,2,,3); echo $#", "4\n"),
-        ("read line; echo \"got $line\"", "got input\n"),
-        (
-            "cat <<END\n$1 $(echo x) \\$y\nEND\necho after",
-            "one x $y\nafter\n",
-        ),
-        ("cat <<'END' | tr a b\n$1 a\nEND\n", "$1 b\n"),
-        ("cat <<-A; cat <<B\n\t1\n\tA\n2\nB\n", "1\n2\n"),
-        (
-            "echo a >f; echo b >>f; cat <f; cat f 2>&1 >/dev/null",
-            "a\nb\n",
-        ),
-        (
-            "echo err >&2; { echo out; echo err >&2; } 2>/dev/null",
-            "out\n",
-        ),
-        ("exec 3>&1 >f; echo hidden; cat f >&3", "hidden\n"),
-        (
-            "(exec sh -c 'exit 3'); echo $?; echo \"<$(exec echo in)>\"; true | exec cat; exec echo last; echo no",
-            "3\n<in>\nlast\n",
-        ),
-        (
-            "touch a.log b.log .c.log; echo *.log; echo '*.log' *.none; echo ?.log",
-            "a.log b.log\n*.log *.none\na.log b.log\n",
-        ),
-        (
-            "mkdir -p d/e; touch d/e/f; echo d/*/f /*nothing*",
-            "d/e/f /*nothing*\n",
-        ),
-        (
-            "set -e; false || true; if false; then :; fi; echo on; false; echo off",
-            "on\n[Some(1)]",
-        ),
-        ("x=$(false); echo $?; x=$(exit 5) || echo $?", "1\n5\n"),
-        (
-            "true & wait; echo $?; sleep 100 & kill $!; wait; echo $?",
-            "0\n143\n",
-        ),
-        (
-            "sh -c 'exit 7'; echo $?; sh -c 'kill -9 $$'; echo $?",
-            "7\n137\n",
-        ),
-        (
-            "X=1 sh -c 'echo $X'; echo ${X:-none}; export Y=2; sh -c 'echo $Y'",
-            "1\nnone\n2\n",
-        ),
-        (
-            "eval 'a=1; echo $a'; echo 'echo sourced $1' >f; . ./f",
-            "1\nsourced one\n",
-        ),
-        (
-            "printf 'echo script $1\\n' >s; chmod 755 s; ./s x",
-            "script x\n",
-        ),
-        (
-            "command -v cd; type ls | grep -c ls; command -v nothing || echo none",
-            "cd\n1\nnone\n",
-        ),
-        (
-            "yes() { while :; do echo y; done; }; yes | head -n 2",
-            "y\ny\n",
-        ),
-        ("echo a # comment\n# another\necho b#c", "a\nb#c\n"),
-        ("echo a \\\n  b", "a b\n"),
-        (
-            "cd /tmp/../; pwd; cd - >/dev/null; echo ~ ~/x '~'",
-            "/\n/home /home/x ~\n",
-        ),
-        ("test -d / -a ! -f / && [ -n \"$1\" ] && echo yes", "yes\n"),
-    ] {
-        assert_eq!(script(text), expected, "{text}");
+    for (text, expected) in SCRIPTS {
+        assert_eq!(script(text), *expected, "{text}");
     }
 }
 

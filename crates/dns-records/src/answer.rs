@@ -82,7 +82,7 @@ pub enum LookupResult {
     /// Records of the requested name.
     Found {
         /// The records.
-        answers: Vec<Data>,
+        records: Vec<Data>,
         /// Addresses of servers that the answers name.
         additional: Vec<(String, Data)>,
     },

@@ -129,21 +129,21 @@ impl Zone {
                 Ordering::Greater => (0, 1),
             };
             if order.is_lt() {
-                self.take_out(&before[..old]);
+                self.remove_records(&before[..old]);
             } else if order.is_gt() {
-                self.put_in(&after[..new]);
+                self.add_records(&after[..new]);
             }
             (before, after) = (&before[old..], &after[new..]);
         }
     }
 
-    fn put_in(&mut self, records: &[DnsRecord]) {
+    fn add_records(&mut self, records: &[DnsRecord]) {
         for (name, data) in records {
             self.tree.add(name, data.clone());
         }
     }
 
-    fn take_out(&mut self, records: &[DnsRecord]) {
+    fn remove_records(&mut self, records: &[DnsRecord]) {
         for (name, data) in records {
             self.tree.remove(name, data);
         }
@@ -184,20 +184,20 @@ impl Zone {
                 fixed.push((reverse, Data::Ptr(service)));
             }
         }
-        self.put_in(&fixed);
+        self.add_records(&fixed);
         self.fixed = fixed;
     }
 
     fn remove_fixed(&mut self) {
         let fixed = std::mem::take(&mut self.fixed);
-        self.take_out(&fixed);
+        self.remove_records(&fixed);
     }
 
     /// Looks up a name. Case and a final dot are ignored.
     pub fn lookup(&self, name: &str, kind: Kind) -> LookupResult {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         if let Some(node) = self.tree.get(&name) {
-            return self.found(node, kind);
+            return self.records_of(node, kind);
         }
         if let Some(above) = name
             .strip_suffix(self.tree.domain())
@@ -219,19 +219,19 @@ impl Zone {
         }
     }
 
-    fn found(&self, node: &Node, kind: Kind) -> LookupResult {
+    fn records_of(&self, node: &Node, kind: Kind) -> LookupResult {
         let alias = |data: &&Data| data.kind() == Kind::Cname;
         let is_requested = |data: &&Data| kind == Kind::Any || data.kind() == kind;
-        let mut answers: Vec<Data> = match node.data().find(alias) {
+        let mut records: Vec<Data> = match node.data().find(alias) {
             // An alias matches every type.
             Some(alias) => vec![alias.clone()],
             None => node.data().filter(is_requested).cloned().collect(),
         };
-        if answers.is_empty() {
+        if records.is_empty() {
             return LookupResult::NoData;
         }
-        share_weight(&mut answers);
-        let targets: BTreeSet<&String> = answers
+        share_weight(&mut records);
+        let targets: BTreeSet<&String> = records
             .iter()
             .filter_map(|data| match data {
                 Data::Srv { target, .. } | Data::Ns(target) => Some(target),
@@ -249,7 +249,7 @@ impl Zone {
         };
         let additional = targets.into_iter().flat_map(addresses).collect();
         LookupResult::Found {
-            answers,
+            records,
             additional,
         }
     }
@@ -263,7 +263,7 @@ impl Zone {
         }
         Some(match kind {
             Kind::A | Kind::Any => LookupResult::Found {
-                answers: vec![Data::A(address)],
+                records: vec![Data::A(address)],
                 additional: Vec::new(),
             },
             _ => LookupResult::NoData,

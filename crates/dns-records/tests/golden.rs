@@ -150,14 +150,14 @@ fn check(name: &str, kind: Kind, expected: &[&str]) {
         LookupResult::NoSuchName => vec!["NXDOMAIN".to_owned()],
         LookupResult::NoData => vec!["NODATA".to_owned()],
         LookupResult::Found {
-            answers,
+            records,
             additional,
         } => {
-            let answers = answers.iter().map(show);
+            let records = records.iter().map(show);
             let more = additional
                 .iter()
                 .map(|(name, data)| format!("+ {name} {}", show(data)));
-            answers.chain(more).collect()
+            records.chain(more).collect()
         }
     };
     assert_eq!(printed, expected, "{full} {kind:?}");
@@ -355,7 +355,7 @@ fn a_dns_service_is_preferred_to_the_invented_name() {
     assert_eq!(
         name,
         LookupResult::Found {
-            answers: vec![expected],
+            records: vec![expected],
             additional: Vec::new()
         }
     );

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use end_to_end::api::first_seen;
+use end_to_end::api::first_match;
 use end_to_end::applications::busybox;
 use end_to_end::cluster::is_ready;
 use end_to_end::samples::{Sample, sized};
@@ -213,7 +213,7 @@ fn measure_ready(api: &Api, network: &Network, server: SocketAddr, rounds: usize
                     Instant::now()
                 })
             });
-            let (ready, _) = first_seen(&events, TIMEOUT, |_, pod| {
+            let (ready, _) = first_match(&events, TIMEOUT, |_, pod| {
                 text(pod, "/metadata/name") == name && is_ready(pod)
             });
             running.push_time(ready - started);

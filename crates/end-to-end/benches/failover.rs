@@ -25,18 +25,18 @@ const LOOK: Duration = Duration::from_secs(4);
 /// The time limit of requests, and of the silence of a watch.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The time between two checks for the work of controllers.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The number of responses of a client after that time.
 const ANSWERS: usize = 20;
 
 pub(crate) fn bench() {
     let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
     machines.etcd.wait_until_ready();
-    machines.start_as_one_of_them(0);
-    machines.start_as_one_of_them(1);
+    machines.start_as_member(0);
+    machines.start_as_member(1);
     let (network, _) = machines.lan.machine();
     let leading = controllers(&mut machines, &network);
-    machines.start_as_one_of_them(2);
+    machines.start_as_member(2);
     let clients = Clients::new(&network, &machines);
     let rounds = sized(20, 1);
     println!("the longest time between two answers around each of {rounds} faults, by percentiles");
@@ -266,7 +266,7 @@ impl<'a> Clients<'a> {
             gaps.max().expect("several answers")
         });
         match fault {
-            Fault::ServerKilled => machines.start_as_one_of_them(server),
+            Fault::ServerKilled => machines.start_as_member(server),
             Fault::ServerFrozen => machines.servers[server].signal(Signal::SIGCONT),
             Fault::FollowerKilled => machines.etcd.start_again(follower),
             Fault::FollowerPaused => machines.etcd.resume(follower),
@@ -298,7 +298,7 @@ fn controllers(machines: &mut ServersOnEtcd, network: &Network) -> String {
                 let begin = Instant::now();
                 while let Err(error) = other.ask(Method::GET, &account, None) {
                     assert!(begin.elapsed() < Duration::from_secs(120), "{error}");
-                    std::thread::sleep(BETWEEN_LOOKS);
+                    std::thread::sleep(POLL_INTERVAL);
                 }
             });
         };
@@ -307,7 +307,7 @@ fn controllers(machines: &mut ServersOnEtcd, network: &Network) -> String {
         let start = Instant::now();
         act(format!("after-{round}"));
         times.push_time(start.elapsed());
-        machines.start_as_one_of_them(leading);
+        machines.start_as_member(leading);
     }
     times.percentiles()
 }

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use end_to_end::api::first_seen;
+use end_to_end::api::first_match;
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role};
 use end_to_end::samples::{Sample, sized};
@@ -143,12 +143,12 @@ impl Losses {
         for shim in process::shims(Path::new(&node.data())) {
             kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
         }
-        let (fenced, _) = first_seen(&leases, LIMIT, |_, lease| {
+        let (fenced, _) = first_match(&leases, LIMIT, |_, lease| {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });
         let is_next = |pod: &Value| pod["metadata"]["uid"] != uid;
         let [mut created, mut bound] = [None; 2];
-        let (ready, _) = first_seen(&pods, LIMIT, |at, pod| {
+        let (ready, _) = first_match(&pods, LIMIT, |at, pod| {
             if !is_next(pod) {
                 return false;
             }

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use end_to_end::api::first_seen;
+use end_to_end::api::first_match;
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role, ip};
 use end_to_end::samples::{Sample, sized};
@@ -101,7 +101,7 @@ fn join(server: &Role, api: &Api, (node, name): (&mut Role, &str), token: &str) 
     let join = ["--server", &url, "--token", token, "--node-name", name];
     let started = Instant::now();
     node.spawn(&[&["node"], &join[..]].concat());
-    let (ready, _) = first_seen(&events, TIMEOUT, |_, node| {
+    let (ready, _) = first_match(&events, TIMEOUT, |_, node| {
         node["metadata"]["name"] == name && is_ready(node)
     });
     ready - started

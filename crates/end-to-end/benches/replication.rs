@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use end_to_end::api::first_seen;
+use end_to_end::api::first_match;
 use end_to_end::cluster::is_ready;
 use end_to_end::lan::{Lan, Role};
 use end_to_end::samples::{Sample, sized};
@@ -351,11 +351,11 @@ impl Failovers {
         for shim in process::shims(Path::new(&node.data())) {
             kill(Pid::from_raw(shim), Signal::SIGKILL).expect("kill a shim");
         }
-        let (fenced, _) = first_seen(&leases, LIMIT, |_, lease| {
+        let (fenced, _) = first_match(&leases, LIMIT, |_, lease| {
             lease["metadata"]["name"] == name && lease.pointer(FENCED).is_some()
         });
         let reached = |stage: &str| {
-            first_seen(&volumes, LIMIT, |_, volume| {
+            first_match(&volumes, LIMIT, |_, volume| {
                 let record = record(volume);
                 let is_later = record["epoch"].as_u64() > Some(epoch);
                 is_later && record["stage"] == stage
@@ -363,7 +363,7 @@ impl Failovers {
         };
         let (begun, _) = reached("Promoting");
         let (promoted, volume) = reached("Replicating");
-        let (ready, _) = first_seen(&pods, LIMIT, |_, pod| {
+        let (ready, _) = first_match(&pods, LIMIT, |_, pod| {
             pod["metadata"]["uid"] != uid && is_ready(pod)
         });
         let point = record(&volume)["recovery"]["time"].as_i64();

@@ -36,10 +36,10 @@ pub(crate) fn bench() {
     let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
     machines.etcd.wait_until_ready();
     let (network, _) = machines.lan.machine();
-    machines.start_as_one_of_them(0);
+    machines.start_as_member(0);
     measure("etcd", &network, &[&machines.servers[0]]);
-    machines.start_as_one_of_them(1);
-    machines.start_as_one_of_them(2);
+    machines.start_as_member(1);
+    machines.start_as_member(2);
     let all: Vec<&Role> = machines.servers.iter().collect();
     let apis = apis(&network, &all);
     settle();

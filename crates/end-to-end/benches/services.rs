@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use end_to_end::api::first_seen;
+use end_to_end::api::first_match;
 use end_to_end::applications::busybox;
 use end_to_end::cluster::is_ready;
 use end_to_end::samples::{Sample, sized};
@@ -182,7 +182,7 @@ fn readiness(
                 })
             });
             gate("True");
-            let (ready, _) = first_seen(&events, TIMEOUT, |_, pod| {
+            let (ready, _) = first_match(&events, TIMEOUT, |_, pod| {
                 text(pod, "/metadata/name") == GATED && is_ready(pod)
             });
             let served = connecting.join().expect("the Service is served");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use end_to_end::api::first_seen;
+use end_to_end::api::first_match;
 use end_to_end::cluster::is_ready;
 use end_to_end::program::{ok, text as path_text};
 use end_to_end::samples::{Sample, sized};
@@ -153,7 +153,7 @@ impl Machine {
         ok(&["volume", "move", &claim, "--to", to, "--data-dir", data]);
         let command = begun.elapsed();
         let time_of = |holds: &dyn Fn(&Value) -> bool| {
-            let (at, _) = first_seen(&pods, LIMIT, |_, event_object| {
+            let (at, _) = first_match(&pods, LIMIT, |_, event_object| {
                 event_object["metadata"]["name"] == name && holds(event_object)
             });
             at

@@ -203,7 +203,7 @@ impl Api {
 ///
 /// No object fulfils the condition within that time.
 #[track_caller]
-pub fn first_seen(
+pub fn first_match(
     objects: &Receiver<(Instant, Value)>,
     within: Duration,
     mut holds: impl FnMut(Instant, &Value) -> bool,

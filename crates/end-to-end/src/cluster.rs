@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{Kubectl, wait_for, wait_for_or_tell};
+use crate::{Kubectl, wait_for, wait_for_or_report};
 
 /// A kind without a schema.
 const THINGS: &str = r"
@@ -46,7 +46,7 @@ impl Kubectl {
             let set = self.get(&["statefulset", set])?;
             let status = &set["status"];
             let is = |field: &str| status[field].as_u64().unwrap_or(0) == replicas;
-            if !has_been_seen(&set) || !is("readyReplicas") || !is("replicas") {
+            if !is_observed(&set) || !is("readyReplicas") || !is("replicas") {
                 return Err(status.to_string());
             }
             let pods = self.get(&["pods"])?;
@@ -61,7 +61,7 @@ impl Kubectl {
             }
         };
         let pods = || self.run(&["get", "pods", "-o", "wide"]).stdout;
-        wait_for_or_tell(&format!("{replicas} ready pods of {set}"), 180, ready, pods);
+        wait_for_or_report(&format!("{replicas} ready pods of {set}"), 180, ready, pods);
     }
 
     /// The pod, which must exist.
@@ -138,7 +138,7 @@ impl Kubectl {
     #[track_caller]
     pub fn wait_waiting(&self, pod: &str, reason: &str) {
         wait_for(&format!("{pod} to wait with {reason}"), 60, || {
-            let status = self.look(&["pod", pod])?["status"].clone();
+            let status = self.get_for_wait(&["pod", pod])?["status"].clone();
             let state = &status["containerStatuses"][0]["state"];
             if state["waiting"]["reason"] == reason {
                 Ok(())
@@ -155,7 +155,7 @@ impl Kubectl {
     #[track_caller]
     pub fn wait_phase(&self, pod: &str, phase: &str) {
         wait_for(&format!("{pod} to be {phase}"), 60, || {
-            let status = self.look(&["pod", pod])?["status"].clone();
+            let status = self.get_for_wait(&["pod", pod])?["status"].clone();
             if status["phase"] == phase {
                 Ok(())
             } else {
@@ -166,7 +166,7 @@ impl Kubectl {
 }
 
 /// Whether the status belongs to the current spec.
-pub(crate) fn has_been_seen(set: &Value) -> bool {
+pub(crate) fn is_observed(set: &Value) -> bool {
     set["status"]["observedGeneration"] == set["metadata"]["generation"]
 }
 

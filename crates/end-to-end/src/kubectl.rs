@@ -207,7 +207,7 @@ impl Kubectl {
     }
 
     /// The JSON output of a command, which must succeed. If [`get`](Self::get) can read the object, kubectl is not
-    /// started. Waits use [`look`](Self::look).
+    /// started. Waits use [`get_for_wait`](Self::get_for_wait).
     ///
     /// # Panics
     ///

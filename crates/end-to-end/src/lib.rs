@@ -51,7 +51,7 @@ pub use page::Page;
 pub use pasted::Pasted;
 pub use registry::Registry;
 pub use shell::Shell;
-pub use wait::{wait_for, wait_for_or_tell, wait_for_text};
+pub use wait::{wait_for, wait_for_or_report, wait_for_text};
 
 /// Cargo's target directory.
 fn target() -> PathBuf {

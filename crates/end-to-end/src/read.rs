@@ -72,7 +72,7 @@ impl Kubectl {
     /// # Errors
     ///
     /// The error as a string, as [`get`](Self::get).
-    pub fn look(&self, arguments: &[&str]) -> Result<Value, Value> {
+    pub fn get_for_wait(&self, arguments: &[&str]) -> Result<Value, Value> {
         self.get(arguments).map_err(Value::String)
     }
 

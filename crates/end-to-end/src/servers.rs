@@ -90,7 +90,7 @@ impl ServersOnEtcd {
     /// # Panics
     ///
     /// The server does not become ready.
-    pub fn start_as_one_of_them(&mut self, server: usize) {
+    pub fn start_as_member(&mut self, server: usize) {
         let token = format!(
             "--server-token-file={}/server-token",
             self.servers[0].data()

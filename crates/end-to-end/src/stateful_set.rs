@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{has_been_seen, is_ready};
-use crate::{Kubectl, wait_for, wait_for_or_tell};
+use crate::cluster::{is_observed, is_ready};
+use crate::{Kubectl, wait_for, wait_for_or_report};
 
 /// A set `web` of version `a`, whose pods are ready as soon as they respond.
 pub fn web(replicas: u64) -> Value {
@@ -73,7 +73,7 @@ impl Kubectl {
             }
         };
         let describe = || self.run(&["describe", "statefulset", "web"]).stdout;
-        wait_for_or_tell(expected, 90, probe, describe);
+        wait_for_or_report(expected, 90, probe, describe);
     }
 
     /// `status reason message` of a condition of the set `web`.
@@ -93,7 +93,7 @@ impl Kubectl {
             // A status from before the last change is not about the change.
             let set = self.get(&["statefulset", "web"])?;
             let condition_text = shown(&set, kind);
-            if has_been_seen(&set) && condition_text.starts_with(start) {
+            if is_observed(&set) && condition_text.starts_with(start) {
                 Ok(condition_text)
             } else {
                 Err(condition_text)

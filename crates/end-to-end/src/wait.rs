@@ -32,7 +32,7 @@ pub fn wait_for_text(part: &str, seconds: u64, mut read: impl FnMut() -> String)
 /// The time has passed.
 #[track_caller]
 pub fn wait_for<T, E: Debug>(what: &str, seconds: u64, probe: impl FnMut() -> Result<T, E>) -> T {
-    wait_for_or_tell(what, seconds, probe, String::new)
+    wait_for_or_report(what, seconds, probe, String::new)
 }
 
 /// As [`wait_for`]; an error message also contains the text of `tell`, which is called only then.
@@ -41,7 +41,7 @@ pub fn wait_for<T, E: Debug>(what: &str, seconds: u64, probe: impl FnMut() -> Re
 ///
 /// The time has passed.
 #[track_caller]
-pub fn wait_for_or_tell<T, E: Debug>(
+pub fn wait_for_or_report<T, E: Debug>(
     what: &str,
     seconds: u64,
     mut probe: impl FnMut() -> Result<T, E>,

@@ -93,6 +93,16 @@ fn as_pod(pid: Pid, line: &str) -> Output {
     command.output().expect("run nsenter")
 }
 
+fn wait_for_names(names: &Path) {
+    wait_for("the names to be kept", 120, || {
+        let text = fs::read_to_string(names).unwrap_or_default();
+        match ["kept-0", "kept-1"].iter().all(|name| text.contains(name)) {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
+}
+
 #[test]
 fn an_agent_starts_again_without_its_server() {
     let directory = tempfile::Builder::new()
@@ -121,16 +131,7 @@ fn an_agent_starts_again_without_its_server() {
     });
     let begun_before = begun(pids[0]).expect("the process");
     let names = Path::new(&node.data()).join("node/names.json");
-    wait_for("the names to be kept", 120, || {
-        let survivor = fs::read_to_string(&names).unwrap_or_default();
-        match ["kept-0", "kept-1"]
-            .iter()
-            .all(|name| survivor.contains(name))
-        {
-            true => Ok(()),
-            false => Err(survivor),
-        }
-    });
+    wait_for_names(&names);
 
     server.kill();
     node.kill();

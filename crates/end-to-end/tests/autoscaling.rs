@@ -1,6 +1,6 @@
 //! A HorizontalPodAutoscaler that follows the real load of real containers (kubectl.md 3.6, 6.1).
 
-use end_to_end::{text, wait_for, wait_for_or_tell, with_images};
+use end_to_end::{text, wait_for, wait_for_or_report, with_images};
 
 /// Each pod uses all that its limit allows, until a file stops it.
 const SET: &str = "
@@ -41,14 +41,14 @@ fn replicas_follow_the_load() {
     kubectl.apply(SET);
     let wait_set = |what: &str, field: &str, replicas: u64| {
         let probe = || {
-            let set = kubectl.look(&["statefulset", "load"])?;
+            let set = kubectl.get_for_wait(&["statefulset", "load"])?;
             if set.pointer(field) == Some(&replicas.into()) {
                 Ok(())
             } else {
                 Err(set)
             }
         };
-        wait_for_or_tell(what, 180, probe, || {
+        wait_for_or_report(what, 180, probe, || {
             kubectl.ok(&["describe", "hpa", "load"])
         });
     };

@@ -146,7 +146,7 @@ fn grows_in_use(kubectl: &Kubectl) {
     let request = json!({"spec": {"resources": {"requests": {"storage": "96Mi"}}}});
     kubectl.ok(&["patch", "pvc", "data-raw-0", "-p", &request.to_string()]);
     wait_for("the claim to have grown", 60, || {
-        let claim = kubectl.look(&["pvc/data-raw-0"])?;
+        let claim = kubectl.get_for_wait(&["pvc/data-raw-0"])?;
         let is_larger = claim["status"]["capacity"]["storage"] == "96Mi";
         if is_larger { Ok(()) } else { Err(claim) }
     });

@@ -98,7 +98,7 @@ fn reading() {
     }
     let slices = ["endpointslices", "-l", "kubernetes.io/service-name=box"];
     wait_for("two endpoints", 60, || {
-        let slices = kubectl.look(&slices)?;
+        let slices = kubectl.get_for_wait(&slices)?;
         match slices["items"][0]["endpoints"].as_array().map(Vec::len) {
             Some(2) => Ok(()),
             _ => Err(slices),
@@ -179,6 +179,12 @@ fn writing() {
     );
     kubectl.wait_ready("box", 2);
 
+    patches_and_rollouts(&kubectl);
+    labels_and_namespaces(&kubectl);
+    deletions(&kubectl);
+}
+
+fn patches_and_rollouts(kubectl: &Kubectl) {
     let strategic = r#"{"spec":{"template":{"spec":{"containers":[{"name":"main","env":[{"name":"X","value":"1"}]}]}}}}"#;
     kubectl.ok(&["patch", "sts", "box", "-p", strategic]);
     let env = "{.spec.template.spec.containers[0].env[*].name}";
@@ -225,7 +231,9 @@ fn writing() {
         "jsonpath={.spec.containers[0].env[*].name}",
     ]);
     assert!(!names.contains('X'), "undone: {names}");
+}
 
+fn labels_and_namespaces(kubectl: &Kubectl) {
     assert_eq!(
         kubectl.ok(&["label", "pod", "box-0", "tier=gold"]),
         "pod/box-0 labeled\n"
@@ -284,7 +292,9 @@ fn writing() {
         kubectl.ok(&["label", "nodes", &node, "mysql=master"]),
         format!("node/{node} labeled\n")
     );
+}
 
+fn deletions(kubectl: &Kubectl) {
     kubectl.ok(&["delete", "sts", "box", "--cascade=orphan"]);
     sleep(Duration::from_secs(1));
     assert_eq!(
@@ -403,7 +413,8 @@ fn logs(kubectl: &Kubectl) {
     follow.wait().expect("wait for kubectl");
     assert_eq!(text, "started box-0\nstopping\n");
     wait_for("the container to be restarted", 60, || {
-        let status = kubectl.look(&["pod", "box-0"])?["status"]["containerStatuses"][0].clone();
+        let status =
+            kubectl.get_for_wait(&["pod", "box-0"])?["status"]["containerStatuses"][0].clone();
         let again = status["restartCount"] == 1 && status["state"]["running"].is_object();
         if again { Ok(()) } else { Err(status) }
     });

@@ -80,7 +80,7 @@ fn the_debug_image_is_at_hand() {
     let printed = kubectl.on_terminal(&debug, typed);
     assert!(printed.stdout.contains("/mainstay hello"), "{printed:#?}");
     wait_for("the end of the shell", 60, || {
-        let pod = kubectl.look(&["pod", "web-0"])?;
+        let pod = kubectl.get_for_wait(&["pod", "web-0"])?;
         let state = &pod["status"]["ephemeralContainerStatuses"][0]["state"];
         match state["terminated"]["exitCode"].as_i64() {
             Some(5) => Ok(()),

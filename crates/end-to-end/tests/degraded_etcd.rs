@@ -107,8 +107,8 @@ fn a_full_etcd_is_told_emptied_and_used_again() {
 fn members_that_are_lost_cost_what_the_table_says() {
     let mut machines = ServersOnEtcd::new();
     machines.etcd.wait_until_ready();
-    machines.start_as_one_of_them(0);
-    machines.start_as_one_of_them(1);
+    machines.start_as_member(0);
+    machines.start_as_member(1);
     let leader = machines.etcd.leader();
     // Two of three members: everything works, after an election.
     machines.etcd.kill(leader);
@@ -169,8 +169,8 @@ fn members_that_are_lost_cost_what_the_table_says() {
 fn a_member_that_vanishes_without_a_word_is_left() {
     let mut machines = ServersOnEtcd::new();
     machines.etcd.wait_until_ready();
-    machines.start_as_one_of_them(0);
-    machines.start_as_one_of_them(1);
+    machines.start_as_member(0);
+    machines.start_as_member(1);
     cut(machines.servers[0].machine(), machines.etcd.machine(0));
     machines.at(1, |kubectl| {
         create(kubectl, "elsewhere").expect_success("a ConfigMap")

@@ -127,7 +127,7 @@ fn a_chart_with_a_stateful_set_and_hooks() {
         "1:superseded 2:superseded 3:deployed"
     );
     wait_for("one disruption to be allowed", 60, || {
-        let budget = kubectl.look(&["pdb", "books"])?;
+        let budget = kubectl.get_for_wait(&["pdb", "books"])?;
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });

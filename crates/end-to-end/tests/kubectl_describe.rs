@@ -318,7 +318,7 @@ fn drained(kubectl: &Kubectl) {
         "selector": {"matchLabels": {"app": "web"}}}});
     kubectl.apply(&budget.to_string());
     wait_for("the budget to be counted", 60, || {
-        let found = kubectl.look(&["pdb", "web"])?;
+        let found = kubectl.get_for_wait(&["pdb", "web"])?;
         let counted = found["status"]["disruptionsAllowed"] == 1;
         if counted { Ok(()) } else { Err(found) }
     });

@@ -63,7 +63,8 @@ fn no_acknowledged_row_is_lost() {
     // The primary's process is killed.
     kill_in_pod(&kubectl, "mariadb-0", "mariadbd");
     wait_for("the restart", 60, || {
-        let status = kubectl.look(&["pod", "mariadb-0"])?["status"]["containerStatuses"].clone();
+        let status =
+            kubectl.get_for_wait(&["pod", "mariadb-0"])?["status"]["containerStatuses"].clone();
         let statuses = status.as_array().into_iter().flatten();
         let mut restarts = statuses.map(|s| s["restartCount"].as_u64());
         if restarts.any(|count| count == Some(1)) {

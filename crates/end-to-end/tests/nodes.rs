@@ -497,7 +497,7 @@ fn a_node_is_drained(kubectl: &Kubectl) {
     kubectl.ok(&["drain", "n2", "--delete-emptydir-data", "--timeout=480s"]);
     wait_for("the pod to wait for its node", 60, || {
         // For a moment there is no pod of this name.
-        let listed = kubectl.look(&["pods"])?;
+        let listed = kubectl.get_for_wait(&["pods"])?;
         let mut pods = listed["items"].as_array().into_iter().flatten();
         let now = pods.find(|pod_object| pod_object["metadata"]["name"] == pod.as_str());
         let waits = now.is_some_and(|now| {

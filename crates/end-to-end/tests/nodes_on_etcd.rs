@@ -72,7 +72,7 @@ fn nodes_go_on_when_their_server_dies() {
     let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
     machines.etcd.wait_until_ready();
     for server in 0..COUNT {
-        machines.start_as_one_of_them(server);
+        machines.start_as_member(server);
     }
     let urls: Vec<String> = machines.servers.iter().map(Role::url).collect();
     let token = machines.servers[0].token(&[]);
@@ -136,7 +136,7 @@ fn nodes_go_on_when_their_server_dies() {
     });
 
     // The server is restarted, and another server is killed.
-    machines.start_as_one_of_them(killed);
+    machines.start_as_member(killed);
     machines.servers[other].interrupt();
     machines.at(killed, all_can_be_entered);
     for node in &mut nodes {

@@ -142,7 +142,7 @@ impl Drop for Client {
 fn servers_are_verified_by_the_name_that_clients_use() {
     let mut machines = ServersOnEtcd::new();
     machines.etcd.wait_until_ready();
-    machines.start_as_one_of_them(0);
+    machines.start_as_member(0);
     let client = Client::new(&mut machines);
     let refused = client.kubectl(&["get", "namespace", "default"]);
     assert!(refused.stderr.contains("x509"), "{refused:?}");
@@ -175,7 +175,7 @@ fn servers_are_verified_by_the_name_that_clients_use() {
     });
 
     // A name that was removed from the list.
-    machines.start_as_one_of_them(0);
+    machines.start_as_member(0);
     let refused = client.kubectl(&["get", "namespace", "default"]);
     assert!(refused.stderr.contains("x509"), "{refused:?}");
 }

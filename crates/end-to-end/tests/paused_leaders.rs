@@ -104,7 +104,7 @@ impl Cluster {
         let holder = machines.at(FIRST, lead);
         let holder = holder.split_once(' ').expect("a leader").0.to_owned();
         for server in OTHERS {
-            machines.start_as_one_of_them(server);
+            machines.start_as_member(server);
         }
         let token = machines.servers[FIRST].token(&[]);
         let urls: Vec<String> = machines.servers.iter().map(Role::url).collect();

@@ -57,7 +57,7 @@ fn has(pod: &Value, cpu: &str, memory: &str, restarts: i64) -> bool {
 
 fn wait(kubectl: &Kubectl, what: &str, is_expected: impl Fn(&Value) -> bool) -> Value {
     wait_for(what, 30, || {
-        let pod = kubectl.look(&["pod", "sized"])?;
+        let pod = kubectl.get_for_wait(&["pod", "sized"])?;
         if is_expected(&pod) { Ok(pod) } else { Err(pod) }
     })
 }

@@ -144,7 +144,8 @@ fn pods_in_full() {
     );
     kubectl.ok(&["exec", "full", "--", "rm", "/shared/alive"]);
     wait_for("the liveness probe to restart the container", 60, || {
-        let status = kubectl.look(&["pod", "full"])?["status"]["containerStatuses"][0].clone();
+        let status =
+            kubectl.get_for_wait(&["pod", "full"])?["status"]["containerStatuses"][0].clone();
         if status["restartCount"].as_u64() >= Some(1) {
             Ok(())
         } else {

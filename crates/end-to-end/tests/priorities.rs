@@ -96,7 +96,7 @@ fn the_important_come_first() {
     let important = kubectl.pod("important");
     wait_for_text(full, 60, || kubectl.ok(&["describe", "pod", "important"]));
     let events = wait_for("the event of the victim", 60, || {
-        let listed = kubectl.look(&["events", "--field-selector=reason=Preempted"])?;
+        let listed = kubectl.get_for_wait(&["events", "--field-selector=reason=Preempted"])?;
         let events = listed["items"].as_array().cloned().unwrap_or_default();
         if events.is_empty() {
             Err(listed)

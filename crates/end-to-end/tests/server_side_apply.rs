@@ -80,7 +80,7 @@ fn kubectl_applies_by_the_server() {
     assert_eq!(found["metadata"].get("labels"), None);
     // The controller writes the status of the set, which has no pods to wait for.
     end_to_end::wait_for("the status to be written", 30, || {
-        let found = kubectl.look(&["sts", "web"])?;
+        let found = kubectl.get_for_wait(&["sts", "web"])?;
         let (spec, status) = (
             &found["metadata"]["generation"],
             &found["status"]["observedGeneration"],

@@ -32,9 +32,9 @@ fn write_and_read(machines: &ServersOnEtcd, writes: usize, reads: usize, name: &
 fn two_servers_share_an_etcd() {
     let mut machines = ServersOnEtcd::new();
     refused_starts(&mut machines);
-    machines.start_as_one_of_them(0);
+    machines.start_as_member(0);
     refused_without_the_token(&mut machines);
-    machines.start_as_one_of_them(1);
+    machines.start_as_member(1);
     wait_for_leader(&machines, 1);
     endpoints_are(&machines, 1, &[0, 1]);
     the_kubeconfig_names(&machines, 0, &[1]);
@@ -57,7 +57,7 @@ fn two_servers_share_an_etcd() {
     controllers_work(&machines, 1, "b-leads");
     endpoints_are(&machines, 1, &[1]);
     the_kubeconfig_names(&machines, 1, &[]);
-    machines.start_as_one_of_them(0);
+    machines.start_as_member(0);
     endpoints_are(&machines, 0, &[0, 1]);
     for member in 0..3 {
         machines.etcd.kill(member);

@@ -79,7 +79,7 @@ fn time_lies_between(kubectl: &Kubectl) {
     set["spec"]["minReadySeconds"] = json!(3);
     kubectl.apply(&set.to_string());
     let status = wait_for("a pod that is Ready and not yet available", 60, || {
-        let status = kubectl.look(&["sts", "web"])?["status"].clone();
+        let status = kubectl.get_for_wait(&["sts", "web"])?["status"].clone();
         let is = |field: &str, n: u64| status[field].as_u64().unwrap_or(0) == n;
         if is("readyReplicas", 1) && is("availableReplicas", 0) {
             Ok(status)

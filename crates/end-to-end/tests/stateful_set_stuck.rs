@@ -41,7 +41,7 @@ fn break_it(kubectl: &Kubectl) {
 fn broken_and_fixed(kubectl: &Kubectl) {
     break_it(kubectl);
     wait_for("the pull to fail", 60, || {
-        let pod = kubectl.look(&["pod", "web-2"])?;
+        let pod = kubectl.get_for_wait(&["pod", "web-2"])?;
         let reason = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
         match reason.as_str() {
             Some("ErrImagePull" | "ImagePullBackOff") => Ok(()),

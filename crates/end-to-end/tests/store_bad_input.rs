@@ -1,6 +1,8 @@
 //! Invalid addresses and certificates of a store in etcd, and invalid backups, sources and destinations of `mainstay
 //! store`: each is refused with one message that names it, and changes neither files nor an etcd.
 
+mod addresses;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
@@ -174,7 +176,7 @@ fn archive(path: &Path, files: &[(&str, &[u8])]) {
 #[test]
 fn invalid_stores_are_refused_and_nothing_changes() {
     let mut setup = Places::new();
-    addresses(&setup);
+    addresses::check(&setup);
     an_old_etcd(&setup);
     certificates_of_clients(&setup);
     setup.machines.servers[0].start(&["server"]);
@@ -206,99 +208,6 @@ fn invalid_stores_are_refused_and_nothing_changes() {
     destinations(&setup, &data);
 }
 
-fn addresses(setup: &Places) {
-    let form = "etcd://HOST:PORT,HOST:PORT,…";
-    for url in [
-        "https://a:2379",
-        "a:2379",
-        "etcd:/a",
-        "etcd://",
-        "etcd://a,",
-        "etcd://:2379",
-        "etcd://a:0",
-        "etcd://a:x",
-        "etcd://a:65536",
-        "etcd://a,etcd+http://b",
-        "etcd://[::1",
-        "etcd://a/b",
-        "etcd://u@a",
-    ] {
-        setup.refuse(&[
-            (&["store", "backup", "out", "--store", url], &[url, form]),
-            (&["store", "restore", "empty", "--store", url], &[url, form]),
-            (
-                &["server", "--data-dir", "new", "--store", url],
-                &[url, form],
-            ),
-        ]);
-    }
-    let (open, secure) = (setup.open.url(), setup.machines.etcd.url(0));
-    let reversed = [
-        open.replace("etcd+http", "etcd"),
-        secure.replace("etcd://", "etcd+http://"),
-    ];
-    let nobody = "etcd+http://192.0.2.200:2379";
-    let of_open = |prefix| {
-        [
-            "store",
-            "backup",
-            "out",
-            "--store",
-            &open,
-            "--etcd-prefix",
-            prefix,
-        ]
-    };
-    setup.refuse(&[
-        (
-            &["store", "copy", "--from", "https://a", "--to", "new"],
-            &["https://a", form],
-        ),
-        (
-            &["store", "copy", "--from", "", "--to", "new"],
-            &["a directory or etcd://"],
-        ),
-        (
-            &["store", "copy", "--from", "new", "--to", "new"],
-            &["one of --from and --to"],
-        ),
-        (
-            &["store", "copy", "--from", &open, "--to", &open],
-            &["one of --from and --to"],
-        ),
-        (
-            &["store", "backup", "out", "--store", nobody],
-            &[nobody, "does not answer"],
-        ),
-        (
-            &["store", "backup", "out", "--store", "etcd+http://a.invalid"],
-            &["a.invalid"],
-        ),
-        (
-            &["store", "backup", "out", "--store", &reversed[0]],
-            &[&reversed[0], "etcd+http://"],
-        ),
-        (
-            &["store", "backup", "out", "--store", &reversed[1]],
-            &[&reversed[1], "etcd://"],
-        ),
-        (
-            &["store", "backup", "out", "--store", &open],
-            &[&open, "no cluster below /mainstay", "--etcd-prefix"],
-        ),
-        (&of_open("a"), &["--etcd-prefix a"]),
-        (&of_open("/"), &["--etcd-prefix /"]),
-        (
-            &["store", "backup", "out", "--etcd-prefix", "/a"],
-            &["add --store"],
-        ),
-        (
-            &["store", "copy", "--from", &open, "--to", "new"],
-            &[&open, "no cluster below /mainstay"],
-        ),
-    ]);
-}
-
 /// docs/high-availability.md: older versions lose or repeat events of watches, and are refused by their version.
 fn an_old_etcd(setup: &Places) {
     let (url, version) = (setup.old.url(), setup.old.version());
@@ -313,6 +222,26 @@ fn an_old_etcd(setup: &Places) {
     assert_eq!(server.status.code(), Some(1), "{server:?}");
     let message = String::from_utf8_lossy(&server.stderr);
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+}
+
+fn certificates_without_tls(setup: &Places) {
+    let open = setup.open.url();
+    let without_tls = [
+        "store",
+        "backup",
+        "out",
+        "--store",
+        &open,
+        "--etcd-cafile",
+        "ca.pem",
+    ];
+    setup.refuse(&[
+        (&without_tls, &[&open, "without TLS"]),
+        (
+            &["store", "backup", "out", "--etcd-cafile", "ca.pem"],
+            &["add --store"],
+        ),
+    ]);
 }
 
 fn certificates_of_clients(setup: &Places) {
@@ -396,25 +325,11 @@ fn certificates_of_clients(setup: &Places) {
             client("expired.pem", "expired.key"),
             &["--etcd-certfile", "expired"],
         ),
-        (
-            vec!["store", "backup", "out", "--etcd-cafile", "ca.pem"],
-            &["add --store"],
-        ),
     ];
     for (arguments, parts) in &cases {
         setup.refuse(&[(arguments, parts)]);
     }
-    let open = setup.open.url();
-    let without_tls = [
-        "store",
-        "backup",
-        "out",
-        "--store",
-        &open,
-        "--etcd-cafile",
-        "ca.pem",
-    ];
-    setup.refuse(&[(&without_tls, &[&open, "without TLS"])]);
+    certificates_without_tls(setup);
 }
 
 /// Files that are no backups of the objects, and invalid sources and destinations of backups.
@@ -480,6 +395,32 @@ fn backups(setup: &Places, data: &str) {
                 "short-token",
             ],
             &["short-token", "16 characters"],
+        ),
+    ]);
+}
+
+fn occupied_destinations(setup: &Places, data: &str, open: &str) {
+    setup.ok(&["store", "restore", "saved", "--store", open]);
+    setup.refuse(&[
+        (
+            &["store", "restore", "saved", "--store", open],
+            &[open, "not empty", "--etcd-prefix"],
+        ),
+        (
+            &["store", "copy", "--from", data, "--to", open],
+            &[open, "not empty", "--etcd-prefix"],
+        ),
+        (
+            &["store", "copy", "--from", open, "--to", "foreign"],
+            &["foreign", "not empty"],
+        ),
+        (
+            &["store", "copy", "--from", open, "--to", data],
+            &[data, "not empty"],
+        ),
+        (
+            &["store", "copy", "--from", open, "--to", "prose"],
+            &["prose", "Not a directory"],
         ),
     ]);
 }
@@ -563,31 +504,13 @@ fn destinations(setup: &Places, data: &str) {
             &["--server-token-file nothing"],
         ),
     ]);
-    setup.ok(&["store", "restore", "saved", "--store", &open]);
-    setup.refuse(&[
-        (
-            &["store", "restore", "saved", "--store", &open],
-            &[&open, "not empty", "--etcd-prefix"],
-        ),
-        (
-            &["store", "copy", "--from", data, "--to", &open],
-            &[&open, "not empty", "--etcd-prefix"],
-        ),
-        (
-            &["store", "copy", "--from", &open, "--to", "foreign"],
-            &["foreign", "not empty"],
-        ),
-        (
-            &["store", "copy", "--from", &open, "--to", data],
-            &[data, "not empty"],
-        ),
-        (
-            &["store", "copy", "--from", &open, "--to", "prose"],
-            &["prose", "Not a directory"],
-        ),
-    ]);
-    // A completed copy names the next command with all flags, and is not started again.
-    let copy = ["store", "copy", "--from", data, "--to", &open];
+    occupied_destinations(setup, data, &open);
+    completed_copy(setup, data, &open);
+}
+
+/// A completed copy names the next command with all flags, and is not started again.
+fn completed_copy(setup: &Places, data: &str, open: &str) {
+    let copy = ["store", "copy", "--from", data, "--to", open];
     let output = setup.ok(&[&copy[..], &["--etcd-prefix", "/moved"]].concat());
     let next = format!("mainstay server --store {open} --etcd-prefix /moved ");
     assert!(output.contains(&next), "{output}");

@@ -40,7 +40,9 @@ fn what_a_plain_directory_cannot_be_is_said() {
     kubectl.apply(&snapshot("s", "data").to_string());
     let expect_message = |object: &str, pointer: &str, part: &str| {
         wait_for_text(part, 60, || {
-            let object_json = kubectl.look(&[object]).unwrap_or_else(|error| error);
+            let object_json = kubectl
+                .get_for_wait(&[object])
+                .unwrap_or_else(|error| error);
             let expect_message = object_json.pointer(pointer).and_then(Value::as_str);
             expect_message.map_or_else(|| object_json.to_string(), str::to_owned)
         });
@@ -206,7 +208,7 @@ fn stopped_at_the_limit(kubectl: &Kubectl) {
 fn grows_in_use(kubectl: &Kubectl) {
     kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("160Mi")]);
     wait_for("the claim to have grown", 60, || {
-        let claim = kubectl.look(&["pvc", "data-db-0"])?;
+        let claim = kubectl.get_for_wait(&["pvc", "data-db-0"])?;
         let conditions = claim["status"]["conditions"].to_string();
         match claim["status"]["capacity"]["storage"].as_str() {
             Some("160Mi") if !conditions.contains("Resiz") => Ok(()),
@@ -225,7 +227,7 @@ fn grows_in_use(kubectl: &Kubectl) {
     );
     kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("192Mi")]);
     wait_for("the claim to have grown again", 120, || {
-        let claim = kubectl.look(&["pvc", "data-db-0"])?;
+        let claim = kubectl.get_for_wait(&["pvc", "data-db-0"])?;
         match claim["status"]["capacity"]["storage"].as_str() {
             Some("192Mi") => Ok(()),
             _ => Err(claim),
@@ -302,7 +304,7 @@ fn with_other_classes_and_long_names(kubectl: &Kubectl) {
         kubectl.wait_pods_ready(&["pod/copier"]);
         assert_eq!(read(kubectl, "copier", "/data/word"), word);
         wait_for("the claim to say that it has no replica yet", 120, || {
-            let found = kubectl.look(&["pvc", name])?;
+            let found = kubectl.get_for_wait(&["pvc", name])?;
             let conditions = found["status"]["conditions"].to_string();
             match conditions.contains("mainstay.dev/Replicated") {
                 true => Ok(()),

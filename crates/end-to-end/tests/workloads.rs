@@ -55,7 +55,7 @@ fn a_deployment() {
     kubectl.ok(&["expose", "deployment/web", "--port=8080"]);
     wait_for("three endpoints", 60, || {
         let slices = ["endpointslices", "-l", "kubernetes.io/service-name=web"];
-        let slices = kubectl.look(&slices)?;
+        let slices = kubectl.get_for_wait(&slices)?;
         let endpoints = slices["items"][0]["endpoints"].as_array().map(Vec::len);
         if endpoints == Some(3) {
             Ok(())
@@ -146,7 +146,7 @@ fn a_job_and_a_cron_job() {
         "version",
     ]);
     wait_for("a success by the clock", 60, || {
-        let cron_job = kubectl.look(&["cronjob", "often"])?;
+        let cron_job = kubectl.get_for_wait(&["cronjob", "often"])?;
         match cron_job["status"]["lastSuccessfulTime"].is_string() {
             true => Ok(()),
             false => Err(cron_job),
@@ -210,7 +210,7 @@ fn budgets_and_what_is_only_kept() {
     ]);
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=300s"]);
     wait_for("one disruption is allowed", 60, || {
-        let budget = kubectl.look(&["pdb", "web"])?;
+        let budget = kubectl.get_for_wait(&["pdb", "web"])?;
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });

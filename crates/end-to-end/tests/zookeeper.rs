@@ -86,7 +86,7 @@ fn a_quorum_is_rolled_one_by_one() {
 /// A drain evicts one member; the budget protects the other members, which continue.
 fn drained(kubectl: &Kubectl, shell: &Shell, page: &Page, eviction: &str) {
     wait_for("the budget to allow one to go", 30, || {
-        let budget = kubectl.look(&["pdb", "zk"])?;
+        let budget = kubectl.get_for_wait(&["pdb", "zk"])?;
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });

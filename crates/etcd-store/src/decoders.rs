@@ -18,7 +18,7 @@ use crate::{
 pub fn stream(bytes: &[u8]) -> usize {
     let mut received = BytesMut::from(bytes);
     let mut count = 0;
-    while let Ok(Some(message)) = framing::take(&mut received, MESSAGE_BYTES_MAX) {
+    while let Ok(Some(message)) = framing::split_message(&mut received, MESSAGE_BYTES_MAX) {
         count += 1;
         let range = api::RangeResponse::decode(&*message).map(RangeResponse::from);
         let txn = api::TxnResponse::decode(&*message).map(TxnResponse::from);

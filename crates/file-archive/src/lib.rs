@@ -58,7 +58,7 @@ impl Summing {
             header.uid()?,
             header.gid()?,
             header.entry_size()?,
-            shown(path),
+            path_text(path),
             link.unwrap_or_default().escape_ascii()
         );
         self.entries.update(line);
@@ -75,7 +75,7 @@ impl Summing {
 }
 
 /// A path as a lossless text.
-fn shown(path: &Path) -> String {
+fn path_text(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
 }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
 use crate::{
-    ATTRIBUTE_PREFIX, ArchiveError, CHECKSUMS, Checksums, FORMAT, MODIFIED, Summing, hex, shown,
+    ATTRIBUTE_PREFIX, ArchiveError, CHECKSUMS, Checksums, FORMAT, MODIFIED, Summing, hex, path_text,
 };
 
 /// An entry of an archive.
@@ -119,7 +119,7 @@ pub fn read_stream<E: From<ArchiveError>>(
         // Content that `each` did not read is part of the checksum, too.
         io::copy(&mut content, &mut io::sink()).map_err(is_broken)?;
         if is_file {
-            summing.files.insert(shown(&name), hex(content.digest));
+            summing.files.insert(path_text(&name), hex(content.digest));
         }
     }
     Err(ArchiveError::of_checksums(broken).into())

@@ -16,7 +16,7 @@ use rustix::fs::{FileType, Stat};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::{ATTRIBUTE_PREFIX, ArchiveError, CHECKSUMS, MODIFIED, Summing, hex, shown};
+use crate::{ATTRIBUTE_PREFIX, ArchiveError, CHECKSUMS, MODIFIED, Summing, hex, path_text};
 
 /// Files up to this size are read again if they change during the copy; larger files are only reported as
 /// changed.
@@ -128,7 +128,7 @@ impl<W: Write> Writer<W> {
         };
         self.builder.append_data(header, path, &mut exact)?;
         let sum = hex(exact.digest);
-        self.summing.files.insert(shown(path), sum);
+        self.summing.files.insert(path_text(path), sum);
         Ok(())
     }
 
@@ -165,8 +165,8 @@ impl<W: Write> Writer<W> {
         let mut header = header_of(handle.stat());
         match handle.file_type() {
             FileType::RegularFile => {
-                let place = (handle.stat().st_dev, handle.stat().st_ino);
-                if let Some(first) = self.links.get(&place).cloned() {
+                let inode = (handle.stat().st_dev, handle.stat().st_ino);
+                if let Some(first) = self.links.get(&inode).cloned() {
                     header.set_entry_type(EntryType::Link);
                     return self.add_link(&mut header, path, &first);
                 }
@@ -174,7 +174,7 @@ impl<W: Write> Writer<W> {
                 self.add_extensions(handle.stat(), Some(&file))?;
                 self.add_file(&mut header, path, file, state)?;
                 if handle.stat().st_nlink > 1 {
-                    self.links.insert(place, path.to_owned());
+                    self.links.insert(inode, path.to_owned());
                 }
                 Ok(())
             }
@@ -326,11 +326,11 @@ struct Stamp {
 
 impl Stamp {
     fn of(file: &File) -> io::Result<Self> {
-        let found = file.metadata()?;
+        let metadata = file.metadata()?;
         Ok(Self {
-            length: found.len(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 }
@@ -359,7 +359,7 @@ fn attributes(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
         Err(error) => return Err(error.into()),
     };
     names.truncate(length);
-    let mut found = Vec::new();
+    let mut read = Vec::new();
     for name in names
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
@@ -367,16 +367,19 @@ fn attributes(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
         let Ok(name) = std::str::from_utf8(name) else {
             continue;
         };
-        let kept = ["user.", "security.capability", "system.posix_acl_"];
-        if !kept.iter().any(|prefix| name.starts_with(prefix)) {
+        let copied_prefixes = ["user.", "security.capability", "system.posix_acl_"];
+        if !copied_prefixes
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        {
             continue;
         }
         let mut value = vec![0; 64 * 1024];
         let length = rustix::fs::fgetxattr(file, name, value.as_mut_slice())?;
         value.truncate(length);
-        found.push((name.to_owned(), value));
+        read.push((name.to_owned(), value));
     }
-    Ok(found)
+    Ok(read)
 }
 
 /// Exactly that many bytes of a file: a file that shrinks is padded with zeros, a file that grows is cut.

@@ -36,7 +36,7 @@ const BYTES: [u8; 12] = [
 /// Builds the inputs of a target.
 pub struct Maker {
     /// Earlier findings; tried unchanged.
-    kept: Vec<Vec<u8>>,
+    findings: Vec<Vec<u8>>,
     seeds: Vec<Vec<u8>>,
     trees: Vec<Value>,
     words: &'static [&'static str],
@@ -49,10 +49,10 @@ impl Maker {
             .iter()
             .filter_map(|seed| serde_json::from_slice(seed).ok())
             .collect();
-        let findings = kept(target.name)?;
+        let findings = findings(target.name)?;
         seeds.extend(findings.iter().cloned());
         Ok(Self {
-            kept: findings,
+            findings,
             seeds,
             trees,
             words: target.words,
@@ -60,15 +60,15 @@ impl Maker {
     }
 
     /// The number of earlier findings.
-    pub fn kept(&self) -> u64 {
-        self.kept.len() as u64
+    pub fn findings(&self) -> u64 {
+        self.findings.len() as u64
     }
 
     /// The input with that number.
     pub fn input(&self, seed: u64, iteration: u64) -> Vec<u8> {
         if let Some(finding) = usize::try_from(iteration)
             .ok()
-            .and_then(|at| self.kept.get(at))
+            .and_then(|at| self.findings.get(at))
         {
             return finding.clone();
         }
@@ -199,7 +199,7 @@ impl Maker {
 }
 
 /// The inputs in a target's folder, in the order of their names.
-fn kept(target: &str) -> Result<Vec<Vec<u8>>> {
+fn findings(target: &str) -> Result<Vec<Vec<u8>>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("corpus")
         .join(target);

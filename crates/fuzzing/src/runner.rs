@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         (Some(iteration), _) => {
             for target in chosen {
                 let input = Maker::new(target)?.input(seed, iteration);
-                println!("{}", shown(&input));
+                println!("{}", literal(&input));
                 within_stack(|| {
                     (target.run)(&input);
                     Ok(())
@@ -85,7 +85,7 @@ fn work(target: &Target, seed: u64, time: Duration, note: &Path) -> Result<()> {
     let started = Instant::now();
     let mut iteration = 0;
     // Earlier findings are always tried, even if the time is over.
-    while iteration < maker.kept() || started.elapsed() < time {
+    while iteration < maker.findings() || started.elapsed() < time {
         note.write_all_at(&u64::to_le_bytes(iteration), 0)?;
         let input = maker.input(seed, iteration);
         MEMORY
@@ -134,12 +134,16 @@ fn watch(target: &Target, seed: u64, seconds: u64) -> Result<bool> {
         .arg(note.path())
         .spawn()
         .context("start a process for the target")?;
-    let Some(end) = end_of(&mut child, note.as_file())? else {
+    let Some(end) = wait_for_end(&mut child, note.as_file())? else {
         return Ok(true);
     };
     let iteration = noted(note.as_file())?;
     let input = Maker::new(target)?.input(seed, iteration);
-    println!("{}: {end}, by this input:\n{}", target.name, shown(&input));
+    println!(
+        "{}: {end}, by this input:\n{}",
+        target.name,
+        literal(&input)
+    );
     let name = target.name;
     println!("repeat it by: cargo xtask fuzz {name} --seed {seed} --iteration {iteration}");
     println!("then keep it in crates/fuzzing/corpus/{name}");
@@ -147,7 +151,7 @@ fn watch(target: &Target, seed: u64, seconds: u64) -> Result<bool> {
 }
 
 /// Waits for the process; returns the reason of its end if it did not succeed.
-fn end_of(child: &mut Child, note: &File) -> Result<Option<String>> {
+fn wait_for_end(child: &mut Child, note: &File) -> Result<Option<String>> {
     let (mut last, mut since) = (noted(note)?, Instant::now());
     loop {
         if let Some(status) = child.try_wait()? {
@@ -172,11 +176,11 @@ fn noted(note: &File) -> Result<u64> {
 }
 
 /// Maximum number of printed bytes of an input; seed and iteration reproduce the whole input.
-const SHOWN_BYTES: usize = 2000;
+const PRINTED_BYTES: usize = 2000;
 
 /// An input as a Rust literal.
-fn shown(input: &[u8]) -> String {
-    let (first, rest) = input.split_at(input.len().min(SHOWN_BYTES));
+fn literal(input: &[u8]) -> String {
+    let (first, rest) = input.split_at(input.len().min(PRINTED_BYTES));
     let more = match rest.len() {
         0 => String::new(),
         more => format!(" and {more} bytes more"),

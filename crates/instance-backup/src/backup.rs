@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use certificates::SharedKeys;
-use command_output::output::say;
+use command_output::output::print_line;
 use control_plane::backup_contents::{Objects, Request, Source, Summary};
 use data_directory::{Engine, MARKER_FILE, Marker, left_pods, process};
 use file_archive::{TreeActivity, Writer};
@@ -23,7 +23,7 @@ use crate::write_whole;
 
 /// Certificates that a backup leaves out: a restored server issues them again with the authority's key, for
 /// its new host.
-const MADE_ANEW: [&str; 2] = ["server.crt", "server.key"];
+const REISSUED: [&str; 2] = ["server.crt", "server.key"];
 /// The key prefix of PersistentVolumes in the store.
 const VOLUME_KEYS: &str = "/registry/persistentvolumes/";
 const CONTENT_KEYS: &str = "/registry/snapshot.storage.k8s.io/volumesnapshotcontents/";
@@ -157,7 +157,7 @@ impl Backup<'_> {
         let changed = write_whole(self.target, |file| {
             self.fill(file, &header, source, &mut names)
         })?;
-        tell(self.target, &header, &names, &changed, self.data);
+        report(self.target, &header, &names, &changed, self.data);
         Ok(())
     }
 
@@ -167,17 +167,22 @@ impl Backup<'_> {
         let frozen = of(Class::Local).map(|one| one.volume.as_str()).collect();
         let all = volumes_in(&data.join("volumes"))?;
         let local = LocalVolumes::choose(all, &frozen, self.runs, self.request)?;
-        let held = summary.snapshots.iter();
+        let held_snapshots = summary.snapshots.iter();
         let (snapshots, snapshots_left_out) = match self.request.snapshots {
             true => {
-                let taken = held.map(|held| SnapshotHeader {
-                    class: held.class,
-                    name: held.name.clone(),
-                    bytes: held.bytes,
+                let included = held_snapshots.map(|snapshot| SnapshotHeader {
+                    class: snapshot.class,
+                    name: snapshot.name.clone(),
+                    bytes: snapshot.bytes,
                 });
-                (taken.collect(), Vec::new())
+                (included.collect(), Vec::new())
             }
-            false => (Vec::new(), held.map(|held| held.name.clone()).collect()),
+            false => (
+                Vec::new(),
+                held_snapshots
+                    .map(|snapshot| snapshot.name.clone())
+                    .collect(),
+            ),
         };
         let local_volumes = local.still.iter().chain(&local.live).cloned();
         Ok(Header {
@@ -233,7 +238,7 @@ impl Backup<'_> {
         let certificates = data.join("certificates");
         require_keys(&certificates)?;
         for name in names_in(&certificates)? {
-            if !MADE_ANEW.contains(&name.as_str()) && !name.ends_with(".new") {
+            if !REISSUED.contains(&name.as_str()) && !name.ends_with(".new") {
                 let path = Path::new("certificates").join(&name);
                 writer.add_tree(&path, &certificates.join(&name), TreeActivity::Still)?;
             }
@@ -258,13 +263,13 @@ impl Backup<'_> {
             }
         }
         if self.request.snapshots {
-            for held in &summary.snapshots {
-                let path = snapshot_path(held.class, &held.name);
-                writer.add_tree(&path, &held.path, TreeActivity::Still)?;
-                if !held.path.exists() {
+            for snapshot in &summary.snapshots {
+                let path = snapshot_path(snapshot.class, &snapshot.name);
+                writer.add_tree(&path, &snapshot.path, TreeActivity::Still)?;
+                if !snapshot.path.exists() {
                     bail!(
                         "the volume snapshot {} was deleted while it was copied; start again",
-                        held.name
+                        snapshot.name
                     );
                 }
             }
@@ -355,8 +360,8 @@ fn volumes_in(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn tell(target: &Path, header: &Header, names: &Names, changed: &[PathBuf], data: &Path) {
-    say(&format!(
+fn report(target: &Path, header: &Header, names: &Names, changed: &[PathBuf], data: &Path) {
+    print_line(&format!(
         "{}: {} objects at revision {}",
         target.display(),
         header.objects,
@@ -373,7 +378,7 @@ fn tell(target: &Path, header: &Header, names: &Names, changed: &[PathBuf], data
         })
         .collect();
     if !included.is_empty() {
-        say(&format!("volumes in it:\n{}", included.join("\n")));
+        print_line(&format!("volumes in it:\n{}", included.join("\n")));
     }
     if !changed.is_empty() {
         let mut lines: Vec<String> = changed
@@ -384,7 +389,7 @@ fn tell(target: &Path, header: &Header, names: &Names, changed: &[PathBuf], data
         if changed.len() > NAMED_MAX {
             lines.push(format!("  and {} more", changed.len() - NAMED_MAX));
         }
-        say(&format!(
+        print_line(&format!(
             "NOT as they were at one moment are these files, which changed while they were copied:\n{}",
             lines.join("\n")
         ));
@@ -392,11 +397,11 @@ fn tell(target: &Path, header: &Header, names: &Names, changed: &[PathBuf], data
     let snapshot = |name: &str| names.snapshot(name);
     let included: Vec<String> = header.snapshots.iter().map(|s| snapshot(&s.name)).collect();
     if !included.is_empty() {
-        say(&format!("volume snapshots in it:\n{}", included.join("\n")));
+        print_line(&format!("volume snapshots in it:\n{}", included.join("\n")));
     }
     if !header.left_out.is_empty() {
         let left_out = header.left_out.iter().map(|volume| names.volume(volume));
-        say(&format!(
+        print_line(&format!(
             "NOT in it are the volumes of the class local; back up their directories in {}, or copy \
              them with --volumes:\n{}",
             data.join("volumes").display(),
@@ -405,7 +410,7 @@ fn tell(target: &Path, header: &Header, names: &Names, changed: &[PathBuf], data
     }
     if !header.snapshots_left_out.is_empty() {
         let left_out = header.snapshots_left_out.iter().map(|name| snapshot(name));
-        say(&format!(
+        print_line(&format!(
             "NOT in it are these volume snapshots; copy them with --snapshots:\n{}",
             left_out.collect::<Vec<_>>().join("\n")
         ));

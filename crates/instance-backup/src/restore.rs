@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use command_output::output::say;
+use command_output::output::print_line;
 use control_plane::backup_contents::records;
 use file_archive::ArchiveItem;
 use host_kernel::blocking;
@@ -37,7 +37,7 @@ pub async fn restore(file: &Path, data: &Path) -> Result<()> {
     let filled = fill(file, &data, &header, &storage).await;
     storage.close().await.context("close the volumes")?;
     let not_made = filled?;
-    tell(&data, &header, &not_made);
+    report(&data, &header, &not_made);
     Ok(())
 }
 
@@ -55,14 +55,14 @@ fn check(file: &Path) -> Result<Header> {
         Ok(())
     })?;
     let text = header.with_context(|| format!("{} is not a backup", file.display()))?;
-    let said: json_tree::Value = serde_json::from_str(&text).context("read the header")?;
-    if said["format"].as_u64() > Some(FORMAT.into()) {
+    let parsed: json_tree::Value = serde_json::from_str(&text).context("read the header")?;
+    if parsed["format"].as_u64() > Some(FORMAT.into()) {
         bail!(
             "{} was written by a newer mainstay; restore it with that",
             file.display()
         );
     }
-    json_tree::from_value(said).context("read the header")
+    json_tree::from_value(parsed).context("read the header")
 }
 
 /// Restores all entries; returns the volume snapshots that the file system of the destination does not
@@ -85,7 +85,7 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> R
     for snapshot in &header.snapshots {
         let (class, name) = (snapshot.class, &snapshot.name);
         let path = storage
-            .make_empty(class, &before(name), room_of(snapshot))
+            .make_empty(class, &before(name), maximum_bytes(snapshot))
             .await;
         let path = path.with_context(|| format!("make the volume snapshot {name}"))?;
         roots.push((snapshot_path(class, name), path));
@@ -111,8 +111,8 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> R
     let mut not_made = Vec::new();
     for snapshot in &header.snapshots {
         let (class, name) = (snapshot.class, &snapshot.name);
-        let made = storage.turn_into_snapshot(class, &before(name), name).await;
-        if !made.with_context(|| format!("make the volume snapshot {name}"))? {
+        let created = storage.turn_into_snapshot(class, &before(name), name).await;
+        if !created.with_context(|| format!("make the volume snapshot {name}"))? {
             not_made.push(name.clone());
         }
     }
@@ -127,7 +127,7 @@ fn before(snapshot: &str) -> String {
 
 /// The maximum size of the temporary volume: this file system may need more space for the same files than the
 /// original one.
-fn room_of(snapshot: &SnapshotHeader) -> u64 {
+fn maximum_bytes(snapshot: &SnapshotHeader) -> u64 {
     const MORE: u64 = 64 << 20;
     match snapshot.bytes {
         Some(bytes) => bytes.saturating_mul(2).saturating_add(MORE),
@@ -162,16 +162,16 @@ impl Target {
     }
 
     fn put(&mut self, item: ArchiveItem<'_>) -> Result<()> {
-        let shown = item.path.clone();
-        let Some(to) = self.place(&item.path) else {
-            bail!("{} has no place in a data directory", shown.display());
+        let path_text = item.path.clone();
+        let Some(to) = self.destination(&item.path) else {
+            bail!("{} has no place in a data directory", path_text.display());
         };
         self.put_at(item, to)
-            .with_context(|| format!("restore {}", shown.display()))
+            .with_context(|| format!("restore {}", path_text.display()))
     }
 
     /// The path for an entry; `None` for an entry outside of all known directories.
-    fn place(&self, path: &Path) -> Option<PathBuf> {
+    fn destination(&self, path: &Path) -> Option<PathBuf> {
         let plain = path
             .components()
             .all(|part| matches!(part, Component::Normal(_)));
@@ -189,7 +189,7 @@ impl Target {
         if let Ok(name) = path.strip_prefix(CONFIGURATION) {
             return Some(self.data.join(RESTORED).join(name));
         }
-        let known = [
+        let single_files = [
             "registries.yaml",
             "seccomp",
             "instance",
@@ -197,7 +197,7 @@ impl Target {
             "certificates",
         ];
         let first = path.components().next()?.as_os_str();
-        known
+        single_files
             .iter()
             .any(|name| first == *name)
             .then(|| self.data.join(path))
@@ -219,7 +219,7 @@ impl Target {
                 self.files.insert(to.clone());
             }
             EntryType::Link => {
-                let named = item.link.as_deref().and_then(|link| self.place(link));
+                let named = item.link.as_deref().and_then(|link| self.destination(link));
                 first = named.filter(|first| self.files.contains(first));
             }
             _ => {}
@@ -253,8 +253,8 @@ impl Target {
     }
 }
 
-fn tell(data: &Path, header: &Header, not_made: &[String]) {
-    say(&format!(
+fn report(data: &Path, header: &Header, not_made: &[String]) {
+    print_line(&format!(
         "{}: {} objects, {} volumes, {} volume snapshots, of {} on {}, {}",
         data.display(),
         header.objects,
@@ -265,7 +265,7 @@ fn tell(data: &Path, header: &Header, not_made: &[String]) {
         header.made_at
     ));
     if !header.left_out.is_empty() {
-        say(&format!(
+        print_line(&format!(
             "NOT restored are these volumes of the class local, which are not in the backup; put their \
              directories into {} before you start:\n  {}",
             data.join("volumes").display(),
@@ -273,32 +273,32 @@ fn tell(data: &Path, header: &Header, not_made: &[String]) {
         ));
     }
     if !header.live_volumes.is_empty() {
-        say(&format!(
+        print_line(&format!(
             "copied while pods could write them, so perhaps not as at one moment, are the volumes\n  {}",
             header.live_volumes.join("\n  ")
         ));
     }
     if !header.snapshots_left_out.is_empty() {
-        say(&format!(
+        print_line(&format!(
             "NOT restored are these volume snapshots, which are not in the backup:\n  {}",
             header.snapshots_left_out.join("\n  ")
         ));
     }
     if !not_made.is_empty() {
-        say(&format!(
+        print_line(&format!(
             "NOT restored are these volume snapshots, because the file system of {} has none:\n  {}",
             data.display(),
             not_made.join("\n  ")
         ));
     }
     if !header.configured_by.is_empty() {
-        say(&format!(
+        print_line(&format!(
             "the files that it was configured by are in {}; start it with them, and if objects are \
              encrypted with --encryption-provider-config",
             data.join(RESTORED).display()
         ));
     }
-    say(&format!(
+    print_line(&format!(
         "start it with: mainstay up --data-dir {}",
         data.display()
     ));
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn entries_have_places_in_the_data_directory() {
-        let place = |path: &str| target().place(Path::new(path));
+        let place = |path: &str| target().destination(Path::new(path));
         assert_eq!(
             place("volumes/local/pvc-1/a/b"),
             Some("/data/volumes/pvc-1/a/b".into())

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use command_output::output::{say, warn};
+use command_output::output::{print_line, warn};
 use container_runtime::{Runtime, RuntimeOptions};
 use data_directory::left_pods::{self, LeftPod};
 use data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};
@@ -98,7 +98,7 @@ async fn end_pods(data: &Path, instance_id: &str, pods: &[LeftPod]) -> Result<()
                 for note in notes {
                     warn(&format!("pod {name}: {note}"));
                 }
-                say(&format!("  {name} ended"));
+                print_line(&format!("  {name} ended"));
             }
             (name, Err(error)) => {
                 failure = Some(anyhow::Error::new(error).context(format!("end pod {name}")));
@@ -152,9 +152,9 @@ fn unmount_below(directory: &Path) -> Result<()> {
 
 /// The mounts below a directory, outer before inner.
 pub fn below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
-    let mut found = mount_table::at_or_below(table, directory);
-    found.retain(|path| path != directory);
-    found
+    let mut mounts = mount_table::at_or_below(table, directory);
+    mounts.retain(|path| path != directory);
+    mounts
 }
 
 /// Detaches the loop devices of the images of block volumes.

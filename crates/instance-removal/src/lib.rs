@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use command_output::output::say;
+use command_output::output::print_line;
 use data_directory::process::Identity;
 use data_directory::{Marker, left_pods};
 use nix::sys::signal::{Signal, kill};
@@ -32,7 +32,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The server does not stop.
 pub fn stop(server: Identity, data: &Path) -> Result<()> {
     let mut pods = left_pods::on_all_nodes(data);
-    say(&format!(
+    print_line(&format!(
         "stopping process {} and {}",
         server.pid,
         left_pods::counted(pods.len())
@@ -62,7 +62,7 @@ pub fn stop(server: Identity, data: &Path) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    say("stopped");
+    print_line("stopped");
     Ok(())
 }
 
@@ -71,10 +71,10 @@ pub fn stop(server: Identity, data: &Path) -> Result<()> {
 /// # Errors
 /// An entry cannot be deleted, or something is mounted inside of the data.
 pub fn delete(data: &Path, extent: DeletionExtent, mut marker: Marker) -> Result<()> {
-    let shown = data.display();
+    let displayed = data.display();
     match extent {
-        DeletionExtent::Cluster => say(&format!("deleting the cluster in {shown}")),
-        DeletionExtent::All => say(&format!("deleting {shown}")),
+        DeletionExtent::Cluster => print_line(&format!("deleting the cluster in {displayed}")),
+        DeletionExtent::All => print_line(&format!("deleting {displayed}")),
     }
     let started = Instant::now();
     let mut last = started;
@@ -92,20 +92,23 @@ pub fn delete(data: &Path, extent: DeletionExtent, mut marker: Marker) -> Result
     if extent == DeletionExtent::Cluster {
         marker.cluster = false;
         marker.write(data)?;
-        say(&format!("deleted the cluster in {shown}; {}", kept(data)));
+        print_line(&format!(
+            "deleted the cluster in {displayed}; {}",
+            retained_text(data)
+        ));
         return Ok(());
     }
     match removal::remove_root(data)? {
-        left if left.is_empty() => say(&format!("deleted {shown}")),
-        left => say(&format!(
-            "deleted all files of mainstay in {shown}; other files are kept: {}",
+        left if left.is_empty() => print_line(&format!("deleted {displayed}")),
+        left => print_line(&format!(
+            "deleted all files of mainstay in {displayed}; other files are kept: {}",
             left.join(", ")
         )),
     }
     Ok(())
 }
 
-fn kept(data: &Path) -> String {
+fn retained_text(data: &Path) -> String {
     let mut names: Vec<String> = fs::read_dir(data)
         .into_iter()
         .flatten()
@@ -122,5 +125,5 @@ fn kept(data: &Path) -> String {
 /// Prints a line of progress in the format of `up`.
 fn step(started: Instant, text: &str) {
     let elapsed = started.elapsed().as_secs_f64();
-    say(&format!("{elapsed:6.2}s {text}"));
+    print_line(&format!("{elapsed:6.2}s {text}"));
 }

@@ -76,11 +76,11 @@ fn delete_part(path: &Path, name: &str, listener: &mut Listener<'_>) -> Result<(
         Ok(true) => {}
     }
     (listener.say)(name);
-    let mut gone = 0;
+    let mut deleted = 0;
     let mut count = || {
-        gone += 1;
+        deleted += 1;
         if (listener.is_due)() {
-            (listener.say)(&format!("{name}: {gone} gone"));
+            (listener.say)(&format!("{name}: {deleted} gone"));
         }
     };
     empty(path, DEPTH, &mut count).with_context(failed)?;

@@ -4,8 +4,8 @@ use json_tree::Value;
 
 /// The named member of an object; null if there is none.
 pub fn member<'v>(value: &'v Value, name: &str) -> &'v Value {
-    let found = value.as_object().and_then(|map| map.get(name));
-    found.unwrap_or(&Value::Null)
+    let member_value = value.as_object().and_then(|map| map.get(name));
+    member_value.unwrap_or(&Value::Null)
 }
 
 /// The value at a path of names with dots between them; null if there is none.
@@ -32,7 +32,7 @@ mod tests {
     #[test]
     fn a_member_is_found_by_the_names_on_the_way() {
         let object = json!({"a": {"b": {"c": 1}, "d.e": 2}, "f": [3]});
-        for (names, found) in [
+        for (names, member_value) in [
             ("a.b.c", json!(1)),
             ("a.b", json!({"c": 1})),
             ("f", json!([3])),
@@ -42,7 +42,7 @@ mod tests {
             ("a.", json!(null)),
             ("", json!(null)),
         ] {
-            assert_eq!(*descend(&object, names), found, "{names}");
+            assert_eq!(*descend(&object, names), member_value, "{names}");
         }
         assert_eq!(*member(&object["a"], "d.e"), 2);
     }

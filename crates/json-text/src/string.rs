@@ -79,15 +79,15 @@ fn utf8(bytes: &[u8], at: usize) -> Result<&str, SyntaxError> {
 /// Decodes the escapes of the bytes, which begin at the given index of the text.
 fn unescape(raw: &[u8], at: usize) -> Result<String, SyntaxError> {
     let mut out = String::with_capacity(raw.len());
-    let mut done = 0;
-    while let Some(length) = memchr::memchr(b'\\', &raw[done..]) {
-        out.push_str(utf8(&raw[done..done + length], at + done)?);
-        done += length;
-        let (char, length) = escape(&raw[done..]).ok_or(SyntaxError::String(at + done))?;
+    let mut copied = 0;
+    while let Some(length) = memchr::memchr(b'\\', &raw[copied..]) {
+        out.push_str(utf8(&raw[copied..copied + length], at + copied)?);
+        copied += length;
+        let (char, length) = escape(&raw[copied..]).ok_or(SyntaxError::String(at + copied))?;
         out.push(char);
-        done += length;
+        copied += length;
     }
-    out.push_str(utf8(&raw[done..], at + done)?);
+    out.push_str(utf8(&raw[copied..], at + copied)?);
     Ok(out)
 }
 
@@ -143,9 +143,9 @@ pub(crate) fn end_of_string(text: &[u8], start: usize) -> Option<(usize, bool)> 
         let Some(word) = text.get(at..)?.first_chunk::<8>() else {
             break;
         };
-        let found = ends_or_escapes(*word);
-        if found != 0 {
-            return end_at(text, at + lowest(found));
+        let marked = ends_or_escapes(*word);
+        if marked != 0 {
+            return end_at(text, at + lowest(marked));
         }
         at += 8;
     }
@@ -163,18 +163,18 @@ fn ends_or_escapes(word: [u8; 8]) -> u64 {
 fn end_of_further_string(text: &[u8], start: usize) -> Option<(usize, bool)> {
     let (words, rest) = text.get(start..)?.as_chunks::<8>();
     for (index, word) in words.iter().enumerate().take(NEAR_WORDS - FIRST_WORDS) {
-        let found = ends_or_escapes(*word);
-        if found != 0 {
-            return end_at(text, start + index * 8 + lowest(found));
+        let marked = ends_or_escapes(*word);
+        if marked != 0 {
+            return end_at(text, start + index * 8 + lowest(marked));
         }
     }
     if words.len() > NEAR_WORDS - FIRST_WORDS {
         let start = start + (NEAR_WORDS - FIRST_WORDS) * 8;
-        let found = memchr::memchr2(b'"', b'\\', text.get(start..)?)?;
-        return end_at(text, start + found);
+        let marked = memchr::memchr2(b'"', b'\\', text.get(start..)?)?;
+        return end_at(text, start + marked);
     }
-    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
-    end_at(text, start + words.len() * 8 + found)
+    let marked = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    end_at(text, start + words.len() * 8 + marked)
 }
 
 #[inline]
@@ -311,8 +311,8 @@ mod tests {
             ] {
                 for behind in ["", "\"", ",\"a\\\":{}}"] {
                     let text = format!("{plain}{piece}{behind}");
-                    let found = end_of_string(text.as_bytes(), 0);
-                    assert_eq!(found, plain_end(text.as_bytes()), "{text}");
+                    let marked = end_of_string(text.as_bytes(), 0);
+                    assert_eq!(marked, plain_end(text.as_bytes()), "{text}");
                 }
             }
         }

@@ -43,7 +43,7 @@ pub fn partial_tree(
     text: &str,
     reads: &'static [FieldRead],
     without: &'static [&'static str],
-    known: Option<Range<usize>>,
+    known_range: Option<Range<usize>>,
 ) -> Result<PartialTree, SyntaxError> {
     let members = match reads {
         [] => Members::All,
@@ -54,10 +54,10 @@ pub fn partial_tree(
         cursor: Cursor::new(text.as_bytes()),
         open: Vec::new(),
         places: Vec::new(),
-        known,
+        known_range,
         left_out: None,
     };
-    let tree = reader.value(Wanted { members, without }, DEPTH_MAX)?;
+    let tree = reader.value(Selection { members, without }, DEPTH_MAX)?;
     match reader.cursor.peek() {
         Ok(_) => Err(SyntaxError::Unexpected(reader.cursor.offset())),
         Err(_) => Ok(PartialTree {
@@ -73,7 +73,7 @@ const DEPTH_MAX: usize = 127;
 
 /// The parts of a value that the tree contains.
 #[derive(Clone, Copy)]
-struct Wanted {
+struct Selection {
     members: Members,
     /// The path to the omitted value; empty if no value is omitted.
     without: &'static [&'static str],
@@ -88,7 +88,7 @@ enum Members {
     Only(&'static [FieldRead]),
 }
 
-impl Wanted {
+impl Selection {
     /// The parts to read of the member with this name; `None` if the member is omitted.
     fn of(self, name: &str) -> Option<Self> {
         let without = match self.without.split_first() {
@@ -128,19 +128,19 @@ struct Reader<'t> {
     open: Vec<(String, Value)>,
     places: Vec<(&'static str, Range<usize>)>,
     /// The range of the omitted value, if the caller has passed it.
-    known: Option<Range<usize>>,
+    known_range: Option<Range<usize>>,
     left_out: Option<Range<usize>>,
 }
 
 impl<'t> Reader<'t> {
-    fn value(&mut self, wanted: Wanted, depth_left: usize) -> Result<Value, SyntaxError> {
+    fn value(&mut self, selection: Selection, depth_left: usize) -> Result<Value, SyntaxError> {
         Ok(match self.cursor.peek()? {
             b'"' => Value::String(self.cursor.string()?.decode_in(self.text)?.into_owned()),
             b'{' | b'[' if depth_left == 0 => {
                 return Err(SyntaxError::Unexpected(self.cursor.offset()));
             }
-            b'{' => self.object(wanted, depth_left - 1)?,
-            b'[' => self.array(wanted, depth_left - 1)?,
+            b'{' => self.object(selection, depth_left - 1)?,
+            b'[' => self.array(selection, depth_left - 1)?,
             b't' | b'f' => Value::Bool(self.cursor.bool()?),
             b'n' => {
                 self.cursor.null()?;
@@ -162,33 +162,33 @@ impl<'t> Reader<'t> {
         serde_json::from_str(text).map_err(|_| SyntaxError::Unexpected(at))
     }
 
-    fn array(&mut self, wanted: Wanted, depth_left: usize) -> Result<Value, SyntaxError> {
+    fn array(&mut self, selection: Selection, depth_left: usize) -> Result<Value, SyntaxError> {
         let mut elements = self.cursor.array()?;
         let mut list = Vec::new();
         while elements.next(&mut self.cursor)? {
-            list.push(self.value(wanted, depth_left)?);
+            list.push(self.value(selection, depth_left)?);
         }
         Ok(Value::Array(list))
     }
 
-    fn object(&mut self, wanted: Wanted, depth_left: usize) -> Result<Value, SyntaxError> {
+    fn object(&mut self, selection: Selection, depth_left: usize) -> Result<Value, SyntaxError> {
         let first = self.open.len();
         let mut members = self.cursor.object()?;
         while let Some(key) = members.next_key(&mut self.cursor)? {
             let name = key.decode_in(self.text)?;
             self.cursor.peek()?;
             let start = self.cursor.offset();
-            let Some(below) = wanted.of(&name) else {
-                match &self.known {
+            let Some(below) = selection.of(&name) else {
+                match &self.known_range {
                     Some(place) if place.start == start => self.cursor.go_to(place.end),
                     _ => drop(self.cursor.skip()?),
                 }
-                if matches!(wanted.without, [last] if *last == name) {
+                if matches!(selection.without, [last] if *last == name) {
                     self.left_out = Some(start..self.cursor.offset());
                 }
                 continue;
             };
-            let part = wanted.part(&name);
+            let part = selection.part(&name);
             let name = name.into_owned();
             let value = self.value(below, depth_left)?;
             if let Some(part) = part {

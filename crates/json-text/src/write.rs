@@ -41,13 +41,13 @@ fn plain_bytes(text: &[u8]) -> usize {
     let (words, rest) = text.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        let found = marks(word, b'"') | marks(word, b'\\') | below_space(word);
-        if found != 0 {
-            return index * 8 + lowest(found);
+        let marked = marks(word, b'"') | marks(word, b'\\') | below_space(word);
+        if marked != 0 {
+            return index * 8 + lowest(marked);
         }
     }
-    let found = rest.iter().position(|byte| is_escaped(*byte));
-    found.map_or(text.len(), |found| words.len() * 8 + found)
+    let marked = rest.iter().position(|byte| is_escaped(*byte));
+    marked.map_or(text.len(), |marked| words.len() * 8 + marked)
 }
 
 #[inline]

@@ -37,18 +37,18 @@ macro_rules! json {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! json_elements {
-    ([ $($done:expr,)* ]) => { ::std::vec![$($done),*] };
-    ([ $($done:expr,)* ] null $(, $($rest:tt)*)?) => {
-        $crate::json_elements!([ $($done,)* $crate::json!(null), ] $($($rest)*)?)
+    ([ $($converted:expr,)* ]) => { ::std::vec![$($converted),*] };
+    ([ $($converted:expr,)* ] null $(, $($rest:tt)*)?) => {
+        $crate::json_elements!([ $($converted,)* $crate::json!(null), ] $($($rest)*)?)
     };
-    ([ $($done:expr,)* ] [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
-        $crate::json_elements!([ $($done,)* $crate::json!([ $($inner)* ]), ] $($($rest)*)?)
+    ([ $($converted:expr,)* ] [ $($inner:tt)* ] $(, $($rest:tt)*)?) => {
+        $crate::json_elements!([ $($converted,)* $crate::json!([ $($inner)* ]), ] $($($rest)*)?)
     };
-    ([ $($done:expr,)* ] { $($inner:tt)* } $(, $($rest:tt)*)?) => {
-        $crate::json_elements!([ $($done,)* $crate::json!({ $($inner)* }), ] $($($rest)*)?)
+    ([ $($converted:expr,)* ] { $($inner:tt)* } $(, $($rest:tt)*)?) => {
+        $crate::json_elements!([ $($converted,)* $crate::json!({ $($inner)* }), ] $($($rest)*)?)
     };
-    ([ $($done:expr,)* ] $value:expr $(, $($rest:tt)*)?) => {
-        $crate::json_elements!([ $($done,)* $crate::json!($value), ] $($($rest)*)?)
+    ([ $($converted:expr,)* ] $value:expr $(, $($rest:tt)*)?) => {
+        $crate::json_elements!([ $($converted,)* $crate::json!($value), ] $($($rest)*)?)
     };
 }
 

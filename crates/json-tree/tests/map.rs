@@ -22,7 +22,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (key.clone(), any::<u32>()).prop_map(|(key, value)| Step::Insert(key, value)),
         8 => (key.clone(), any::<u32>()).prop_map(|(key, value)| Step::Enter(key, value)),
         2 => (any::<u8>(), key.clone(), any::<u32>())
-            .prop_map(|(place, key, value)| Step::ShiftInsert(place, key, value)),
+            .prop_map(|(position, key, value)| Step::ShiftInsert(position, key, value)),
         4 => key.clone().prop_map(Step::SwapRemove),
         4 => key.clone().prop_map(Step::ShiftRemove),
         2 => (key, any::<bool>()).prop_map(|(key, swap)| Step::RemoveEntry(key, swap)),
@@ -44,22 +44,22 @@ fn expect(list: &mut Vec<(String, u32)>, step: &Step) -> Option<u32> {
     };
     match *step {
         Step::Insert(key, value) | Step::Enter(key, value) => match place_of(list, key) {
-            Some(place) => Some(std::mem::replace(&mut list[place].1, value)),
+            Some(position) => Some(std::mem::replace(&mut list[position].1, value)),
             None => {
                 list.push((name(key), value));
                 None
             }
         },
         Step::ShiftInsert(at, key, value) => {
-            let former = place_of(list, key).map(|place| list.remove(place).1);
+            let former = place_of(list, key).map(|position| list.remove(position).1);
             list.insert(at as usize % (list.len() + 1), (name(key), value));
             former
         }
         Step::SwapRemove(key) | Step::RemoveEntry(key, true) => {
-            place_of(list, key).map(|place| list.swap_remove(place).1)
+            place_of(list, key).map(|position| list.swap_remove(position).1)
         }
         Step::ShiftRemove(key) | Step::RemoveEntry(key, false) => {
-            place_of(list, key).map(|place| list.remove(place).1)
+            place_of(list, key).map(|position| list.remove(position).1)
         }
         Step::Retain(part) => {
             list.retain(|(_, value)| value % u32::from(part) != 0);

@@ -19,11 +19,11 @@ const BLOCK: usize = 1 << 20;
 #[derive(clap::Args, Debug)]
 pub struct BenchArguments {
     #[command(subcommand)]
-    what: What,
+    what: Measurement,
 }
 
 #[derive(clap::Subcommand, Debug)]
-enum What {
+enum Measurement {
     /// Measure the disk of a directory with the writes of a database
     Disk(DiskArguments),
 }
@@ -70,7 +70,7 @@ struct Figures {
 /// Runs the measurement that the arguments name and prints the result.
 pub fn run(arguments: &BenchArguments) -> Result<()> {
     match &arguments.what {
-        What::Disk(arguments) => measure_disk(arguments),
+        Measurement::Disk(arguments) => measure_disk(arguments),
     }
 }
 
@@ -81,7 +81,7 @@ fn measure_disk(arguments: &DiskArguments) -> Result<()> {
     let measured = measure(&path, arguments);
     std::fs::remove_file(&path).ok();
     let figures = measured.with_context(|| format!("write to {}", path.display()))?;
-    command_output::output::say(&shown(&figures, arguments.output));
+    command_output::output::print_line(&formatted(&figures, arguments.output));
     Ok(())
 }
 
@@ -183,11 +183,11 @@ impl Random {
     }
 }
 
-fn shown(figures: &Figures, form: OutputFormat) -> String {
+fn formatted(figures: &Figures, form: OutputFormat) -> String {
     let at = |part: usize| {
         let last = figures.durable.len().saturating_sub(1);
-        let place = (figures.durable.len() * part / 100).min(last);
-        let time = figures.durable.get(place).copied().unwrap_or_default();
+        let index = (figures.durable.len() * part / 100).min(last);
+        let time = figures.durable.get(index).copied().unwrap_or_default();
         time.as_secs_f64() * 1000.0
     };
     let mib = figures.sequential / BLOCK as f64;
@@ -237,9 +237,9 @@ mod tests {
             random: 5.0,
             random_durable: 7.0,
         };
-        assert!(shown(&figures, OutputFormat::Text).contains("median 3.00 ms"));
+        assert!(formatted(&figures, OutputFormat::Text).contains("median 3.00 ms"));
         let json: json_tree::Value =
-            serde_json::from_str(&shown(&figures, OutputFormat::Json)).unwrap();
+            serde_json::from_str(&formatted(&figures, OutputFormat::Json)).unwrap();
         assert_eq!(json["sequentialMiBPerSecond"], 2.0);
         assert_eq!(json["randomDurablePerSecond"], 7.0);
     }

@@ -24,13 +24,13 @@ impl Commit {
 }
 
 /// The directory of git: `.git` itself, or the directory that the file `.git` of a linked worktree names.
-fn git_directory(place: &Path) -> Option<PathBuf> {
-    if place.is_dir() {
-        return Some(place.to_owned());
+fn git_directory(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.to_owned());
     }
-    let text = std::fs::read_to_string(place).ok()?;
+    let text = std::fs::read_to_string(path).ok()?;
     let named = text.strip_prefix("gitdir:")?.trim();
-    Some(place.parent()?.join(named))
+    Some(path.parent()?.join(named))
 }
 
 /// The commit of `HEAD`: the id in the file, or the commit of the branch that the file names, from the
@@ -49,8 +49,8 @@ fn head(git: &Path, files: &mut Vec<PathBuf>) -> Option<String> {
     };
     let shared = std::fs::read_to_string(git.join("commondir"));
     let shared = shared.map_or_else(|_| git.to_owned(), |path| git.join(path.trim()));
-    if let Some(own) = read(shared.join(name)) {
-        return id(&own);
+    if let Some(id_text) = read(shared.join(name)) {
+        return id(&id_text);
     }
     let packed = read(shared.join("packed-refs"))?;
     let mut lines = packed.lines().filter_map(|line| line.split_once(' '));

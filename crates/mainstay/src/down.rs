@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use command_output::output::{say, show};
+use command_output::output::{print_line, print_text};
 use data_directory::{Marker, left_pods, process};
 use instance_removal::DeletionExtent;
 
@@ -64,14 +64,14 @@ pub async fn run(arguments: &DownArguments) -> Result<()> {
     };
     let left = left_pods::on_all_nodes(&data);
     if !left.is_empty() {
-        say(&format!(
+        print_line(&format!(
             "no server runs on {}; ending {} of a killed server: {}",
             data.display(),
             left_pods::counted(left.len()),
             left_pods::listed(&left)
         ));
         instance_removal::end_leftovers(&data, marker.as_ref(), &left).await?;
-        say("ended");
+        print_line("ended");
     } else if !served && deletion.is_none() {
         bail!("no server runs on {}", data.display());
     }
@@ -84,16 +84,16 @@ pub async fn run(arguments: &DownArguments) -> Result<()> {
 }
 
 fn not_marked(data: &Path) -> String {
-    let shown = data.display();
+    let displayed = data.display();
     let of_root = match nix::unistd::geteuid().is_root() {
         true => "",
         false => ". What root has started, root stops: put sudo in front",
     };
     if !data.exists() {
-        return format!("there is no directory {shown}{of_root}");
+        return format!("there is no directory {displayed}{of_root}");
     }
     format!(
-        "{shown} is not marked as a data directory of mainstay (it has no readable file named \
+        "{displayed} is not marked as a data directory of mainstay (it has no readable file named \
          `{}`): nothing was stopped or deleted. One of mainstay 0.1.0 is marked by the next \
          `mainstay up` on it{of_root}",
         data_directory::MARKER_FILE
@@ -104,21 +104,21 @@ fn confirmed(data: &Path, extent: DeletionExtent) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("--volumes and --all delete data: add --yes if there is no terminal");
     }
-    let shown = data.display();
-    let what = match extent {
+    let displayed = data.display();
+    let extent_text = match extent {
         DeletionExtent::Cluster => format!(
-            "the cluster in {shown}: all objects, and the data of {} volumes",
+            "the cluster in {displayed}: all objects, and the data of {} volumes",
             instance_removal::volume_count(data)
         ),
         DeletionExtent::All => format!(
-            "{shown}: all objects, the data of {} volumes, all images, registries.yaml and the server token",
+            "{displayed}: all objects, the data of {} volumes, all images, registries.yaml and the server token",
             instance_removal::volume_count(data)
         ),
     };
-    show(&format!("Delete {what}? Type yes: "));
-    let mut answer = String::new();
+    print_text(&format!("Delete {extent_text}? Type yes: "));
+    let mut line = String::new();
     std::io::stdin()
-        .read_line(&mut answer)
+        .read_line(&mut line)
         .context("read the answer")?;
-    Ok(answer.trim() == "yes")
+    Ok(line.trim() == "yes")
 }

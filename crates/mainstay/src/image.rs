@@ -52,15 +52,15 @@ pub async fn run(arguments: ImageArguments) -> Result<()> {
         Action::Import { files } => {
             for file in files {
                 for name in store.import(&file)? {
-                    command_output::output::say(&format!("imported {name}"));
+                    command_output::output::print_line(&format!("imported {name}"));
                 }
             }
         }
-        Action::Ls => command_output::output::show(&table(&store)?),
+        Action::Ls => command_output::output::print_text(&table(&store)?),
         Action::Rm { references } => {
             for reference in references {
                 store.remove(&reference)?;
-                command_output::output::say(&format!("removed {reference}"));
+                command_output::output::print_line(&format!("removed {reference}"));
             }
         }
         Action::Pull {
@@ -74,7 +74,7 @@ pub async fn run(arguments: ImageArguments) -> Result<()> {
                 ..PullOptions::default()
             };
             let image = store.pull(&reference, &options).await?;
-            command_output::output::say(&format!(
+            command_output::output::print_line(&format!(
                 "pulled {} ({})",
                 image.references.join(", "),
                 image.digest

@@ -31,7 +31,7 @@ pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
         )
     })?;
     if !arguments.merge {
-        command_output::output::show(&text);
+        command_output::output::print_text(&text);
         return Ok(());
     }
     let ours = parse(&path, &text)?;
@@ -45,7 +45,7 @@ pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
     let merged = merge(theirs, &ours)?;
     let text = serde_saphyr::to_string(&merged).context("encode the merged kubeconfig")?;
     private_file::write(&target, &text)?;
-    command_output::output::say(&format!(
+    command_output::output::print_line(&format!(
         "context {NAME:?} is now current in {}",
         target.display()
     ));

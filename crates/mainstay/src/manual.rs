@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Command;
 pub use clap_complete::Shell;
-use command_output::output::{say, show};
+use command_output::output::{print_line, print_text};
 
 /// Arguments of `mainstay completion`.
 #[derive(clap::Args, Debug)]
@@ -39,7 +39,7 @@ After `mainstay install`, `man mainstay-up` shows a page. Without an installatio
 
 /// Prints the completion script of a shell.
 pub fn complete(arguments: &CompletionArguments, command: Command) {
-    show(&completion(arguments.shell, command));
+    print_text(&completion(arguments.shell, command));
 }
 
 /// Prints the main page, or writes all pages.
@@ -47,7 +47,7 @@ pub fn man(arguments: &ManArguments, command: Command) -> Result<()> {
     let pages = pages(command);
     let Some(directory) = &arguments.directory else {
         if let Some((_, page)) = pages.first() {
-            show(page);
+            print_text(page);
         }
         return Ok(());
     };
@@ -56,14 +56,14 @@ pub fn man(arguments: &ManArguments, command: Command) -> Result<()> {
         let path = directory.join(name);
         fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
     }
-    say(&format!("{} pages in {}", pages.len(), directory.display()));
+    print_line(&format!("{} pages in {}", pages.len(), directory.display()));
     Ok(())
 }
 
 /// The completions of a shell: for the words of the command line, and for names on the server.
 pub fn completion(shell: Shell, command: Command) -> String {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut shown(command), "mainstay", &mut text);
+    clap_complete::generate(shell, &mut without_internal(command), "mainstay", &mut text);
     let text = String::from_utf8_lossy(&text).into_owned();
     match shell {
         Shell::Bash => text + include_str!("complete/names.bash"),
@@ -83,14 +83,14 @@ pub fn completion(shell: Shell, command: Command) -> String {
 const ZSH_START: &str = "if [ \"$funcstack[1]\" = \"_mainstay\" ]";
 
 /// The program without its internal commands.
-fn shown(command: Command) -> Command {
+fn without_internal(command: Command) -> Command {
     let commands = command.get_subcommands();
-    let shown: Vec<Command> = commands.filter(|one| !one.is_hide_set()).cloned().collect();
+    let visible: Vec<Command> = commands.filter(|one| !one.is_hide_set()).cloned().collect();
     let about = command.get_about().cloned().unwrap_or_default();
     Command::new("mainstay")
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
-        .subcommands(shown)
+        .subcommands(visible)
 }
 
 /// All pages with their files' names; the program's page comes first.

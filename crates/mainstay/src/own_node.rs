@@ -39,18 +39,18 @@ pub fn kubelet_api(
     let first = *address.borrow_and_update();
     let first = serving(&authority, &node_name, first)
         .context("make the certificate of the kubelet API")?;
-    let (shown, certificate) = watch::channel(Some(first));
+    let (published, certificate) = watch::channel(Some(first));
     // Ends with the agent, which owns the receiver.
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                () = shown.closed() => return,
+                () = published.closed() => return,
                 Ok(()) = address.changed() => {}
                 () = tokio::time::sleep(CERTIFICATE_AGE) => {}
             }
             let now = *address.borrow_and_update();
             match serving(&authority, &node_name, now) {
-                Ok(next) => drop(shown.send_replace(Some(next))),
+                Ok(next) => drop(published.send_replace(Some(next))),
                 Err(error) => {
                     tracing::error!(
                         "the certificate of the kubelet API is not replaced: {error:#}"
@@ -68,14 +68,14 @@ pub fn kubelet_api(
 }
 
 fn serving(authority: &Authority, node: &str, address: IpAddr) -> Result<ServingCertificate> {
-    let made = authority.node_server(node, address)?;
+    let issued = authority.node_server(node, address)?;
     Ok(ServingCertificate::of_pem(
-        made.certificate_pem(),
-        made.key_pem(),
+        issued.certificate_pem(),
+        issued.key_pem(),
     )?)
 }
 
-pub struct OwnNode<'a> {
+pub struct LocalMember<'a> {
     pub data_dir: &'a Path,
     /// The id of the instance; names in the kernel contain it.
     pub instance_id: &'a str,
@@ -90,7 +90,7 @@ pub struct OwnNode<'a> {
     pub local: &'a LocalNode,
 }
 
-impl OwnNode<'_> {
+impl LocalMember<'_> {
     /// Registers the node, starts its parts, and connects the API server to it.
     ///
     /// # Errors

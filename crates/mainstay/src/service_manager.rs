@@ -23,7 +23,7 @@ pub fn keep_alive() {
     match Manager::at(&manager) {
         Ok(manager) => drop(tokio::spawn(async move {
             loop {
-                if let Err(error) = manager.tell("WATCHDOG=1") {
+                if let Err(error) = manager.send("WATCHDOG=1") {
                     tracing::warn!(%error, "systemd is not told that the program works");
                 }
                 tokio::time::sleep(period).await;
@@ -35,15 +35,15 @@ pub fn keep_alive() {
 
 /// The time between two messages: a third of the limit; `None` if systemd waits for no messages of this
 /// process.
-fn period(limit: Option<&str>, process: Option<&str>, own: u32) -> Option<Duration> {
+fn period(limit: Option<&str>, process: Option<&str>, this_process: u32) -> Option<Duration> {
     let limit: u64 = limit?.parse().ok().filter(|micros| *micros > 0)?;
-    let is_meant = process.is_none_or(|process| process.parse() == Ok(own));
+    let is_meant = process.is_none_or(|process| process.parse() == Ok(this_process));
     is_meant.then(|| Duration::from_micros(limit) / 3)
 }
 
 /// The socket of systemd.
 struct Manager {
-    own: UnixDatagram,
+    socket: UnixDatagram,
     address: SocketAddr,
 }
 
@@ -54,13 +54,13 @@ impl Manager {
             [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
             _ => SocketAddr::from_pathname(name)?,
         };
-        let own = UnixDatagram::unbound()?;
-        own.set_nonblocking(true)?;
-        Ok(Self { own, address })
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket, address })
     }
 
-    fn tell(&self, message: &str) -> io::Result<()> {
-        let sent = self.own.send_to_addr(message.as_bytes(), &self.address);
+    fn send(&self, message: &str) -> io::Result<()> {
+        let sent = self.socket.send_to_addr(message.as_bytes(), &self.address);
         sent.map(drop)
     }
 }
@@ -99,7 +99,7 @@ mod tests {
                 format!("@{name}").into(),
             ),
         ] {
-            Manager::at(&at).unwrap().tell("WATCHDOG=1").unwrap();
+            Manager::at(&at).unwrap().send("WATCHDOG=1").unwrap();
             let mut buffer = [0; 32];
             let length = manager.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..length], b"WATCHDOG=1");

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use cluster_inspection::pod_row::PodRows;
 use cluster_inspection::status::{Call, ServerStatus, lines, read, status};
 use cluster_inspection::{NamespaceScope, overview};
-use command_output::output::{OutputFormat, say};
+use command_output::output::{OutputFormat, print_line};
 use command_output::terminal;
 use jiff::Timestamp;
 use resource_kinds::ClusterConfig;
@@ -50,30 +50,30 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
         None => NamespaceScope::Readable,
     };
     let now = Timestamp::now();
-    let found = read(&server, &reach, now).await?;
-    let overview = overview(&found.objects, &reach, now);
+    let snapshot = read(&server, &reach, now).await?;
+    let overview = overview(&snapshot.objects, &reach, now);
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let pods = kinds.iter().find(|kind| kind.info().kind == "Pod");
     let rows = pods.and_then(|kind| PodRows::new(kind.as_ref()));
     let rows = rows.context("the Pod kind lacks a column")?;
-    let nodes = found.objects.cluster.nodes.as_ref();
+    let nodes = snapshot.objects.cluster.nodes.as_ref();
     let rows = rows.with_nodes(nodes.is_some_and(|nodes| nodes.len() > 1));
     let about = ServerStatus {
         url: server.url().to_owned(),
-        version: found.version.clone(),
+        version: snapshot.version.clone(),
         data_directory: server
             .data_directory()
             .map(|path| path.display().to_string()),
     };
-    let status = status(about, &found, &overview, &rows, now);
+    let status = status(about, &snapshot, &overview, &rows, now);
     match arguments.output {
         OutputFormat::Json => {
             let text = serde_json::to_string_pretty(&status).context("encode the status")?;
-            say(&text);
+            print_line(&text);
         }
         OutputFormat::Text => {
             let width = terminal::size().map(|size| size.width);
-            say(&lines(&status, &call, width).join("\n"));
+            print_line(&lines(&status, &call, width).join("\n"));
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ impl From<OnStop> for OnShutdown {
 pub struct Shutdown {
     raised: CancellationToken,
     on_stop: OnShutdown,
-    told: Arc<OnceLock<OnShutdown>>,
+    pods_treatment: Arc<OnceLock<OnShutdown>>,
 }
 
 impl Shutdown {
@@ -51,11 +51,11 @@ impl Shutdown {
         let has_pods = on_stop.is_some();
         let on_stop = on_stop.unwrap_or_default().into();
         let raised = CancellationToken::new();
-        let told = Arc::new(OnceLock::new());
+        let pods_treatment = Arc::new(OnceLock::new());
         let stop = Self {
             raised: raised.clone(),
             on_stop,
-            told: told.clone(),
+            pods_treatment: pods_treatment.clone(),
         };
         tokio::spawn(async move {
             loop {
@@ -67,7 +67,7 @@ impl Shutdown {
                         false => on_stop,
                     },
                 };
-                if told.set(pods).is_err() {
+                if pods_treatment.set(pods).is_err() {
                     nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
                 }
                 match pods {
@@ -92,7 +92,7 @@ impl Shutdown {
 
     /// The treatment of the pods: that of the received signal, or the default.
     pub fn pods(&self) -> OnShutdown {
-        self.told.get().copied().unwrap_or(self.on_stop)
+        self.pods_treatment.get().copied().unwrap_or(self.on_stop)
     }
 }
 

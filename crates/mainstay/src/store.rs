@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use control_plane::{EtcdSettings, TokenFile};
-use instance_backup::store::{StoreCopy, StoreLocation, StorePlace, back_up, restore};
+use instance_backup::store::{StoreCopy, StoreLocation, StoreSource, back_up, restore};
 
 use crate::settings::DataDirectory;
 
@@ -33,10 +33,10 @@ enum StoreAction {
 struct CopyArguments {
     /// Data directory of a stopped server, or etcd://HOST:PORT,… whose servers are stopped
     #[arg(long, value_name = "DIR|URL")]
-    from: StorePlace,
+    from: StoreSource,
     /// An etcd without keys below the prefix; an empty data directory, or that of one of the servers
     #[arg(long, value_name = "DIR|URL")]
-    to: StorePlace,
+    to: StoreSource,
     /// Prefix of all keys in etcd [default: /mainstay]
     #[arg(long, value_name = "PREFIX")]
     etcd_prefix: Option<String>,

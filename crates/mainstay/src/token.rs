@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use certificates::{KeyHash, random_text};
 use clap::Subcommand;
 use cluster_inspection::Server;
-use command_output::output::{say, show};
+use command_output::output::{print_line, print_text};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -96,12 +96,12 @@ pub async fn run(arguments: TokenArguments) -> Result<()> {
             let token = Token::new(ttl, description.as_deref())?;
             let hash = authority(&server).await?;
             token.create(&server.client).await.map_err(explain)?;
-            say(&token.to_join_with(hash));
+            print_line(&token.to_join_with(hash));
         }
         Action::List => {
             let only = ListParams::default().fields(&format!("type={TYPE}"));
-            let found = secrets.list(&only).await.map_err(explain)?;
-            show(&table(&found.items, Timestamp::now()));
+            let listed = secrets.list(&only).await.map_err(explain)?;
+            print_text(&table(&listed.items, Timestamp::now()));
         }
         Action::Delete { tokens } => {
             let ids: Vec<&str> = tokens
@@ -114,7 +114,7 @@ pub async fn run(arguments: TokenArguments) -> Result<()> {
                     Err(error) if error.code() == Some(404) => bail!("there is no token {id}"),
                     deleted => drop(deleted.map_err(explain)?),
                 }
-                say(&format!("deleted {id}"));
+                print_line(&format!("deleted {id}"));
             }
         }
     }
@@ -155,8 +155,8 @@ impl Token {
     /// Errors of the API.
     pub async fn create(&self, client: &Client) -> kube_api_client::Result<()> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
-        let made = secrets.create(&PostParams::default(), &self.object).await;
-        made.map(drop)
+        let created = secrets.create(&PostParams::default(), &self.object).await;
+        created.map(drop)
     }
 
     /// The text for `mainstay node --token`: the token and the hash of the authority's key.
@@ -178,7 +178,7 @@ fn id_of(token: &str) -> Result<&str> {
 pub async fn authority(server: &Server) -> Result<KeyHash> {
     let published = tokio::time::timeout(ROOT_CA_WAIT, published(&server.client)).await;
     let map = match published {
-        Ok(found) => found.map_err(|error| server.explain(error))?,
+        Ok(published) => published.map_err(|error| server.explain(error))?,
         Err(_) => bail!("the cluster does not publish its authority in {NAMESPACE}/{ROOT_CA}"),
     };
     let data = map.data.unwrap_or_default();

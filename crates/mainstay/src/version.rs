@@ -16,14 +16,14 @@ pub struct VersionArguments {
 /// Prints the version of the program, its commit and the version of the API; or the licences.
 pub fn version(arguments: &VersionArguments) {
     if arguments.licences {
-        output::say(LICENCES.trim_end());
+        output::print_line(LICENCES.trim_end());
         return;
     }
-    output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
+    output::print_line(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
     if let Some(commit) = kube_api_server::git_commit() {
-        output::say(&format!("commit {commit}"));
+        output::print_line(&format!("commit {commit}"));
     }
-    output::say(&format!(
+    output::print_line(&format!(
         "Kubernetes API {}",
         kube_api_server::git_version()
     ));

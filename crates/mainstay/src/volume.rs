@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use cluster_inspection::Server;
 use cluster_inspection::volumes::{self, ClaimNamespaces, Columns};
-use command_output::output::{say, show, warn};
+use command_output::output::{print_line, print_text, warn};
 use jiff::Timestamp;
 use node_drain::{VolumeDrain, VolumeMoveRequest};
 
@@ -140,9 +140,9 @@ pub async fn run(arguments: VolumeArguments) -> Result<()> {
     match arguments.action {
         VolumeAction::Ls(arguments) => list(&server, arguments).await,
         VolumeAction::Move(arguments) => {
-            let own = || server.namespace().to_owned();
+            let default_namespace = || server.namespace().to_owned();
             let request = VolumeMoveRequest {
-                namespace: arguments.namespace.unwrap_or_else(own),
+                namespace: arguments.namespace.unwrap_or_else(default_namespace),
                 claim: arguments.claim,
                 // The command line requires either --to or --cancel.
                 to: arguments.to,
@@ -163,17 +163,17 @@ async fn list(server: &Server, arguments: ListArguments) -> Result<()> {
         (false, Some(name)) => ClaimNamespaces::One(name),
         (false, None) => ClaimNamespaces::One(server.namespace().to_owned()),
     };
-    let found = volumes::read(server, &namespaces).await?;
-    let list = volumes::list(&found);
+    let listed = volumes::read(server, &namespaces).await?;
+    let list = volumes::list(&listed);
     let columns = match arguments.output {
         Form::Table => Columns::Usual,
         Form::Wide => Columns::Wide,
         Form::Json | Form::Yaml => {
             let value = json_tree::to_value(&list).context("encode the list")?;
             if arguments.output == Form::Yaml {
-                show(&serde_saphyr::to_string(&value).context("encode the list")?);
+                print_text(&serde_saphyr::to_string(&value).context("encode the list")?);
             } else {
-                say(&serde_json::to_string_pretty(&value).context("encode the list")?);
+                print_line(&serde_json::to_string_pretty(&value).context("encode the list")?);
             }
             return Ok(());
         }
@@ -186,7 +186,7 @@ async fn list(server: &Server, arguments: ListArguments) -> Result<()> {
     } else {
         let with_namespaces = namespaces == ClaimNamespaces::All;
         let text = volumes::table(&list.claims, columns, with_namespaces, Timestamp::now());
-        show(&text);
+        print_text(&text);
     }
     for note in &list.notes {
         warn(&format!("Note: {note}"));

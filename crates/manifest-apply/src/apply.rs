@@ -23,7 +23,7 @@ pub struct Applied {
 }
 
 /// The URL path of an object, and its name for messages.
-struct Place {
+struct ObjectPath {
     path: String,
     display: String,
 }
@@ -42,16 +42,16 @@ pub async fn check(
     manifest: &Manifest,
 ) -> Result<Option<String>> {
     // A custom kind may be defined by another manifest, or by a stored definition.
-    let Ok(place) = place(kinds, manifest) else {
+    let Ok(object_path) = object_path(kinds, manifest) else {
         return Ok(nameless(manifest));
     };
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
-    let dry = format!("{}{QUERY}&dryRun=All", place.path);
-    let (status, answer, _) = send(client, request(Method::PATCH, &dry, body)?).await?;
+    let dry = format!("{}{QUERY}&dryRun=All", object_path.path);
+    let (status, response, _) = send(client, request(Method::PATCH, &dry, body)?).await?;
     let is_mistake = [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&status);
     Ok(is_mistake.then(|| {
-        let display = place.display;
-        format!("{}: {display}: {}", manifest.origin, message(&answer))
+        let display = object_path.display;
+        format!("{}: {display}: {}", manifest.origin, message(&response))
     }))
 }
 
@@ -70,8 +70,8 @@ fn nameless(manifest: &Manifest) -> Option<String> {
 
 /// The name of the manifest's object in messages.
 pub fn display(kinds: &[KindInfo<'_>], manifest: &Manifest) -> String {
-    match place(kinds, manifest) {
-        Ok(place) => place.display,
+    match object_path(kinds, manifest) {
+        Ok(object_path) => object_path.display,
         Err(_) => {
             let text = |pointer: &str| {
                 let value = manifest.object.pointer(pointer).and_then(Value::as_str);
@@ -92,24 +92,25 @@ pub async fn apply(
     kinds: &[KindInfo<'_>],
     manifest: &Manifest,
 ) -> Result<Applied> {
-    let place = place(kinds, manifest)?;
+    let object_path = object_path(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
     // Read before the write, to report the difference.
-    let (_, present, _) = send(client, request(Method::GET, &place.path, Vec::new())?).await?;
-    let apply = request(Method::PATCH, &format!("{}{QUERY}", place.path), body)?;
-    let (status, answer, warnings) = send(client, apply).await?;
+    let (_, present, _) =
+        send(client, request(Method::GET, &object_path.path, Vec::new())?).await?;
+    let apply = request(Method::PATCH, &format!("{}{QUERY}", object_path.path), body)?;
+    let (status, response, warnings) = send(client, apply).await?;
     if !status.is_success() {
-        bail!("{}: {}", manifest.origin, message(&answer));
+        bail!("{}: {}", manifest.origin, message(&response));
     }
     let outcome = if status == StatusCode::CREATED {
         "created"
-    } else if version(&answer) == version(&present) {
+    } else if version(&response) == version(&present) {
         "unchanged"
     } else {
         "configured"
     };
     Ok(Applied {
-        object: place.display,
+        object: object_path.display,
         outcome,
         warnings,
     })
@@ -121,7 +122,7 @@ fn version(object: &Value) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn place(kinds: &[KindInfo<'_>], manifest: &Manifest) -> Result<Place> {
+fn object_path(kinds: &[KindInfo<'_>], manifest: &Manifest) -> Result<ObjectPath> {
     let object = &manifest.object;
     let text = |pointer: &str| {
         object
@@ -158,7 +159,7 @@ fn place(kinds: &[KindInfo<'_>], manifest: &Manifest) -> Result<Place> {
         }
     };
     let dot = if info.group.is_empty() { "" } else { "." };
-    Ok(Place {
+    Ok(ObjectPath {
         path: format!("{collection}/{name}"),
         display: format!("{}{dot}{}/{name}", info.singular, info.group),
     })
@@ -195,7 +196,7 @@ async fn send(
         .map_err(anyhow::Error::from_boxed)
         .context("read the API server's answer")?
         .to_bytes();
-    let answer = serde_json::from_slice(&bytes).context("the API server's answer is not JSON")?;
+    let response = serde_json::from_slice(&bytes).context("the API server's answer is not JSON")?;
     let warnings = parts
         .headers
         .get_all(http::header::WARNING)
@@ -207,12 +208,12 @@ async fn send(
                 .to_owned()
         })
         .collect();
-    Ok((parts.status, answer, warnings))
+    Ok((parts.status, response, warnings))
 }
 
 /// The message of a `Status` response.
-fn message(answer: &Value) -> String {
-    answer["message"].as_str().map_or_else(
+fn message(response: &Value) -> String {
+    response["message"].as_str().map_or_else(
         || Status::internal("the answer carries no message").message,
         str::to_owned,
     )
@@ -251,15 +252,21 @@ mod tests {
     fn the_path_follows_group_version_and_namespace() {
         let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
             "metadata": {"name": "web", "namespace": "shop"}});
-        let place = place(&[SET], &manifest(object)).unwrap();
-        assert_eq!(place.path, "/apis/apps/v1/namespaces/shop/statefulsets/web");
-        assert_eq!(place.display, "statefulset.apps/web");
+        let object_path = object_path(&[SET], &manifest(object)).unwrap();
+        assert_eq!(
+            object_path.path,
+            "/apis/apps/v1/namespaces/shop/statefulsets/web"
+        );
+        assert_eq!(object_path.display, "statefulset.apps/web");
     }
 
     #[test]
     fn an_unknown_kind_is_refused_as_kubectl_does() {
         let object = json!({"apiVersion": "v9", "kind": "Thing", "metadata": {"name": "x"}});
-        let error = place(&[SET], &manifest(object)).err().unwrap().to_string();
+        let error = object_path(&[SET], &manifest(object))
+            .err()
+            .unwrap()
+            .to_string();
         assert_eq!(
             error,
             "web.yaml: no matches for kind \"Thing\" in version \"v9\""

@@ -62,7 +62,7 @@ pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
 
 /// The advice for a source without manifests that contains input of a generator.
 fn advice(source: &Path) -> Option<String> {
-    let shown = source.display();
+    let displayed = source.display();
     let text = source.to_string_lossy();
     if ["http://", "https://"]
         .iter()
@@ -75,11 +75,11 @@ fn advice(source: &Path) -> Option<String> {
         );
     }
     let holds = |name: &str| match source.file_name() {
-        Some(own) if own == name => true,
+        Some(parent) if parent == name => true,
         _ => source.join(name).is_file(),
     };
     let directory = match source.is_dir() {
-        true => shown.to_string(),
+        true => displayed.to_string(),
         false => source
             .parent()
             .map_or_else(String::new, |path| path.display().to_string()),
@@ -120,11 +120,11 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
         let path = entry
             .with_context(|| format!("read {}", directory.display()))?
             .path();
-        let known = path
+        let generator = path
             .extension()
             .and_then(|extension| extension.to_str())
             .is_some_and(|extension| ["yaml", "yml", "json"].contains(&extension));
-        if known && path.is_file() {
+        if generator && path.is_file() {
             files.push(path);
         }
     }

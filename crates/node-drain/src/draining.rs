@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cluster_inspection::Server;
-use command_output::output::{say, warn};
+use command_output::output::{print_line, warn};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::{Api, ListParams};
 use resource_kinds::storage::Driver;
@@ -54,7 +54,7 @@ impl VolumeDrain {
         }
         let locals = locals(&volumes, &node);
         if locals.is_empty() {
-            say(&format!("No claim has its volume on {node}."));
+            print_line(&format!("No claim has its volume on {node}."));
             return Ok(());
         }
         let counts = destinations(&listed, &volumes, &node, to.as_deref());
@@ -78,7 +78,7 @@ impl VolumeDrain {
         if refusals > 0 {
             return Err(DrainError::VolumesLeft(refusals, node));
         }
-        say(&format!("The volumes of {node} are on other nodes."));
+        print_line(&format!("The volumes of {node} are on other nodes."));
         Ok(())
     }
 }
@@ -89,13 +89,13 @@ async fn move_all(server: &Server, moves: Vec<(Local, String)>) -> Result<(), Dr
         let Local {
             namespace, claim, ..
         } = local;
-        say(&format!("{namespace}/{claim}: to {to}"));
+        print_line(&format!("{namespace}/{claim}: to {to}"));
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(server.client.clone(), &namespace);
         // The claim may have gone meanwhile, and its volume with it.
         let object = claims.get_opt(&claim).await;
         match object.map_err(|error| server.explain(error))? {
             Some(object) => moving::move_claim(server, object, &namespace, &claim, &to).await?,
-            None => say(&format!("{namespace}/{claim} is gone.")),
+            None => print_line(&format!("{namespace}/{claim} is gone.")),
         }
     }
     Ok(())

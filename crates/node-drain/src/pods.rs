@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cluster_inspection::Server;
-use command_output::output::say;
+use command_output::output::print_line;
 use data_directory::process;
 use host_kernel::block_in_place;
 use json_tree::{Value, json};
@@ -95,7 +95,7 @@ pub async fn cordon(server: &Server, name: &str) -> Result<(), DrainError> {
     let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
     let cordoned = nodes.patch(name, &PatchParams::default(), &cordon).await;
     cordoned.map_err(|error| server.explain(error))?;
-    say(&format!("node {name} cordoned"));
+    print_line(&format!("node {name} cordoned"));
     Ok(())
 }
 
@@ -128,12 +128,12 @@ impl Evictions {
             match evict(server, &pod, &uid).await {
                 Ok(_) => {
                     self.evicted.insert(uid);
-                    say(&format!("pod {shown} evicted"));
+                    print_line(&format!("pod {shown} evicted"));
                 }
                 Err(error) if error.code() == Some(429) => {
                     let why = message(&error);
                     if self.waits.insert((uid, why.clone())) {
-                        say(&format!("pod {shown} waits: {why}"));
+                        print_line(&format!("pod {shown} waits: {why}"));
                     }
                 }
                 // It is gone, or another one has its name.

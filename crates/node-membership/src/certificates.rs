@@ -32,31 +32,31 @@ pub struct NodeClient {
 }
 
 impl NodeClient {
-    fn renewal(&self, wanted: CertificateSubject, current: watch::Sender<Identity>) -> Renewal {
+    fn renewal(&self, subject: CertificateSubject, current: watch::Sender<Identity>) -> Renewal {
         Renewal {
             servers: self.servers.clone(),
             ca_pem: self.ca_pem.clone(),
-            wanted,
+            wanted: subject,
             client: self.identity.subscribe(),
             current,
         }
     }
 
     /// Renews the client certificate, and stores each new one, until `stop`.
-    pub async fn keep_client(self, place: Arc<MembershipStore>, stop: CancellationToken) {
+    pub async fn renew_client(self, store: Arc<MembershipStore>, stop: CancellationToken) {
         let mut renewed = self.identity.subscribe();
         renewed.mark_unchanged();
         let storing = async {
             while renewed.changed().await.is_ok() {
                 let identity = renewed.borrow_and_update().clone();
-                let place = Arc::clone(&place);
-                if let Err(error) = blocking(move || place.write_identity(&identity)).await {
+                let store = Arc::clone(&store);
+                if let Err(error) = blocking(move || store.write_identity(&identity)).await {
                     tracing::error!("the node's certificate is not stored: {error:#}");
                 }
             }
         };
-        let wanted = CertificateSubject::client(&self.node_name);
-        let renewal = self.renewal(wanted, self.identity.clone());
+        let subject = CertificateSubject::client(&self.node_name);
+        let renewal = self.renewal(subject, self.identity.clone());
         let renewing = async {
             if let Err(error) = renewal.run(Timestamp::now, stop.clone()).await {
                 // The pods continue. The node needs a new token.
@@ -71,19 +71,19 @@ impl NodeClient {
 
     /// Requests a serving certificate for each address of the node, and renews it, until `stop`. The server
     /// approves a request after the Node object has the address.
-    pub async fn keep_serving(
+    pub async fn renew_serving(
         self,
         client: Client,
         mut address: watch::Receiver<IpAddr>,
-        shown: watch::Sender<Option<ServingCertificate>>,
+        published: watch::Sender<Option<ServingCertificate>>,
         stop: CancellationToken,
     ) {
         stop.run_until_cancelled(async {
             loop {
                 let now = *address.borrow_and_update();
-                let wanted = CertificateSubject::serving(&self.node_name, [now]);
+                let subject = CertificateSubject::serving(&self.node_name, [now]);
                 tokio::select! {
-                    () = self.serve_with(&client, wanted, &shown) => {}
+                    () = self.serve_with(&client, subject, &published) => {}
                     Ok(()) = address.changed() => {}
                 }
             }
@@ -94,11 +94,11 @@ impl NodeClient {
     async fn serve_with(
         &self,
         client: &Client,
-        wanted: CertificateSubject,
-        shown: &watch::Sender<Option<ServingCertificate>>,
+        subject: CertificateSubject,
+        published: &watch::Sender<Option<ServingCertificate>>,
     ) {
         let first = loop {
-            match request(client, &wanted).await {
+            match request(client, &subject).await {
                 Ok(first) => break first,
                 Err(error) => {
                     report(error, "the node has no serving certificate yet");
@@ -106,15 +106,15 @@ impl NodeClient {
                 }
             }
         };
-        show(&first, shown);
+        publish(&first, published);
         let current = watch::Sender::new(first);
         let mut renewed = current.subscribe();
         let showing = async {
             while renewed.changed().await.is_ok() {
-                show(&renewed.borrow_and_update(), shown);
+                publish(&renewed.borrow_and_update(), published);
             }
         };
-        let renewal = self.renewal(wanted, current);
+        let renewal = self.renewal(subject, current);
         let renewing = renewal.run(Timestamp::now, CancellationToken::new());
         let (renewing, ()) = tokio::join!(renewing, showing);
         if let Err(error) = renewing {
@@ -124,9 +124,9 @@ impl NodeClient {
     }
 }
 
-fn show(identity: &Identity, shown: &watch::Sender<Option<ServingCertificate>>) {
+fn publish(identity: &Identity, published: &watch::Sender<Option<ServingCertificate>>) {
     match ServingCertificate::of_pem(&identity.certificate_pem, &identity.key_pem) {
-        Ok(certificate) => drop(shown.send_replace(Some(certificate))),
+        Ok(certificate) => drop(published.send_replace(Some(certificate))),
         Err(error) => tracing::warn!(%error, "the node's serving certificate cannot be used"),
     }
 }

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use command_output::output::say;
+use command_output::output::print_line;
 use controller_planners::node_lifecycle::fence::{NodeLease, wait};
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -24,9 +24,10 @@ use tokio::time::Instant;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether the status was written on this machine; an absent id decides nothing.
-fn is_here(there: &NodeSystemInfo, here: &MachineInfo) -> bool {
-    let same = |there: &str, here: &str| there.is_empty() || here.is_empty() || there == here;
-    same(&there.machine_id, &here.machine_id) && same(&there.system_uuid, &here.system_uuid)
+fn is_on(former: &NodeSystemInfo, current: &MachineInfo) -> bool {
+    let same =
+        |former: &str, current: &str| former.is_empty() || current.is_empty() || former == current;
+    same(&former.machine_id, &current.machine_id) && same(&former.system_uuid, &current.system_uuid)
 }
 
 /// The state of the former agent, as its lease shows it.
@@ -62,32 +63,32 @@ fn renewed(lease: &Lease) -> Option<&MicroTime> {
 ///
 /// # Errors
 /// The former agent runs, or the server does not respond.
-pub async fn wait_until_ended(client: &Client, name: &str, here: &MachineInfo) -> Result<()> {
+pub async fn wait_until_ended(client: &Client, name: &str, current: &MachineInfo) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let node = nodes.get(name).await.context("read the node")?;
-    let there = node.status.and_then(|status| status.node_info);
-    let Some(there) = there.filter(|there| !is_here(there, here)) else {
+    let former = node.status.and_then(|status| status.node_info);
+    let Some(former) = former.filter(|former| !is_on(former, current)) else {
         return Ok(());
     };
     let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
-    let look = async || leases.get_opt(name).await.context("read the node's lease");
-    let Some(first) = look().await? else {
+    let read_lease = async || leases.get_opt(name).await.context("read the node's lease");
+    let Some(first) = read_lease().await? else {
         return Ok(());
     };
-    say(&format!(
+    print_line(&format!(
         "mainstay: the node {name} ran on another machine before ({}): waiting until its lease has ended",
-        there.machine_id
+        former.machine_id
     ));
     let began = Instant::now();
     loop {
-        let lease = look().await?;
+        let lease = read_lease().await?;
         match sign(renewed(&first), lease.as_ref(), began.elapsed()) {
             Sign::Ended => return Ok(()),
             Sign::Lives => bail!(
                 "the node {name} runs on another machine (machine id {}), which renews its lease: this data \
                  directory is a copy. Remove it with `mainstay down --all`, and join with a token under \
                  another name",
-                there.machine_id
+                former.machine_id
             ),
             Sign::Unknown => tokio::time::sleep(INTERVAL).await,
         }
@@ -111,17 +112,17 @@ mod tests {
             ("m", "", true),
             ("", "v", false),
         ] {
-            let there = NodeSystemInfo {
+            let former = NodeSystemInfo {
                 machine_id: "m".to_owned(),
                 system_uuid: "u".to_owned(),
                 ..NodeSystemInfo::default()
             };
-            let here = MachineInfo {
+            let current = MachineInfo {
                 machine_id: id.to_owned(),
                 system_uuid: uuid.to_owned(),
                 ..MachineInfo::default()
             };
-            assert_eq!(is_here(&there, &here), expected, "{id} {uuid}");
+            assert_eq!(is_on(&former, &current), expected, "{id} {uuid}");
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use command_output::output::say;
+use command_output::output::print_line;
 use control_plane::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use host_kernel::block_in_place;
 use http::Uri;
@@ -35,21 +35,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Reports once that no server responds.
 struct Waiting {
     since: Instant,
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl Waiting {
     fn begin() -> Self {
         Self {
             since: Instant::now(),
-            is_told: false,
+            is_reported: false,
         }
     }
 
     async fn wait(&mut self, error: &anyhow::Error) {
-        if !self.is_told && self.since.elapsed() >= SILENCE {
-            self.is_told = true;
-            say(&format!("mainstay: waiting for the server: {error:#}"));
+        if !self.is_reported && self.since.elapsed() >= SILENCE {
+            self.is_reported = true;
+            print_line(&format!("mainstay: waiting for the server: {error:#}"));
         }
         tokio::time::sleep(backoff::jittered(RETRY)).await;
     }
@@ -71,11 +71,11 @@ pub struct JoinSettings {
 /// # Errors
 /// The machine cannot join; each reason has a separate text.
 pub async fn membership(
-    place: &MembershipStore,
+    membership_store: &MembershipStore,
     settings: &JoinSettings,
     machine: &str,
 ) -> Result<(Membership, Identity)> {
-    let stored = block_in_place(|| place.read())?;
+    let stored = block_in_place(|| membership_store.read())?;
     let now = Timestamp::now();
     match (stored, &settings.token) {
         (Some((membership, identity)), token) => {
@@ -91,7 +91,7 @@ pub async fn membership(
             match (expired(&identity, now), token) {
                 (None, _) => {
                     let membership = with_servers(membership, settings);
-                    block_in_place(|| place.write(&membership))?;
+                    block_in_place(|| membership_store.write(&membership))?;
                     Ok((membership, identity))
                 }
                 (Some(error), None) => Err(error.into()),
@@ -99,8 +99,8 @@ pub async fn membership(
                     let name = membership.node_name.clone();
                     let mut next =
                         new(&with_servers(membership.clone(), settings), token, &name).await?;
-                    next.0.keep_ranges_of(&membership);
-                    store(place, next)
+                    next.0.copy_ranges(&membership);
+                    store(membership_store, next)
                 }
             }
         }
@@ -113,8 +113,8 @@ pub async fn membership(
                 );
             }
             let servers = settings.servers.iter().map(Uri::to_string).collect();
-            let wanted = Membership::new(name.to_owned(), servers, String::new());
-            store(place, new(&wanted, token, name).await?)
+            let draft = Membership::new(name.to_owned(), servers, String::new());
+            store(membership_store, new(&draft, token, name).await?)
         }
         (None, None) => bail!(
             "this machine has not joined a cluster yet: give --server and --token. `mainstay token create` \
@@ -124,13 +124,13 @@ pub async fn membership(
 }
 
 fn store(
-    place: &MembershipStore,
+    membership_store: &MembershipStore,
     joined: (Membership, Identity),
 ) -> Result<(Membership, Identity)> {
     let (membership, identity) = &joined;
     block_in_place(|| {
-        place.write(membership)?;
-        place.write_identity(identity)
+        membership_store.write(membership)?;
+        membership_store.write_identity(identity)
     })?;
     Ok(joined)
 }
@@ -148,18 +148,18 @@ fn expired(identity: &Identity, now: Timestamp) -> Option<Error> {
 }
 
 /// Joins at the first server that responds.
-async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Membership, Identity)> {
-    if wanted.servers.is_empty() {
+async fn new(draft: &Membership, token: &JoinToken, name: &str) -> Result<(Membership, Identity)> {
+    if draft.servers.is_empty() {
         bail!("--token needs --server, such as --server https://192.0.2.1:6443");
     }
     let mut waiting = Waiting::begin();
     loop {
         let mut last = None;
-        for server in &wanted.servers {
+        for server in &draft.servers {
             let url: Uri = server.parse().context("parse the URL of a server")?;
             match join(&url, token, name).await {
                 Ok(Joined { ca_pem, identity }) => {
-                    let mut servers = wanted.servers.clone();
+                    let mut servers = draft.servers.clone();
                     // The server that responded is the first of the list.
                     servers.sort_by_key(|one| one != server);
                     let joined = Membership::new(name.to_owned(), servers, ca_pem);
@@ -208,7 +208,7 @@ pub async fn serving(certificate: &mut watch::Receiver<Option<ServingCertificate
     let issued = timeout(SILENCE, certificate.wait_for(Option::is_some));
     let is_late = issued.await.is_err();
     if is_late {
-        say(
+        print_line(
             "mainstay: waiting for a serving certificate: pods run, and `kubectl logs` and `kubectl exec` do \
              not reach them yet. `kubectl get certificatesigningrequests` shows the request of the node",
         );

@@ -15,4 +15,4 @@ pub mod version;
 pub use certificates::NodeClient;
 pub use joining::{ClusterEntry, JoinSettings, Registered, pod_range};
 pub use membership::{Membership, MembershipStore, has_joined};
-pub use ranges::{forget_network, keep_ranges};
+pub use ranges::{forget_network, store_ranges};

@@ -78,17 +78,17 @@ impl Membership {
     }
 
     /// Copies the ranges of the former membership of this machine.
-    pub fn keep_ranges_of(&mut self, former: &Self) {
+    pub fn copy_ranges(&mut self, former: &Self) {
         self.pod_cidr = former.pod_cidr;
         self.cluster_cidr = former.cluster_cidr;
         self.service_cidr = former.service_cidr;
     }
 
     /// Stores the ranges that a server sent.
-    pub fn set_registered(&mut self, told: Registered) {
-        self.pod_cidr = Some(told.pods);
-        self.cluster_cidr = Some(told.cluster.pods);
-        self.service_cidr = Some(told.cluster.services);
+    pub fn set_registered(&mut self, ranges: Registered) {
+        self.pod_cidr = Some(ranges.pods);
+        self.cluster_cidr = Some(ranges.cluster.pods);
+        self.service_cidr = Some(ranges.cluster.services);
     }
 
     /// The stored membership; `None` if the machine has not joined.
@@ -137,8 +137,8 @@ impl MembershipStore {
     pub fn open(data: &Path) -> Result<Self> {
         let directory = data.join("node");
         let failed = || format!("open {}", directory.display());
-        let made = DirBuilder::new().mode(0o700).create(&directory);
-        match made {
+        let created = DirBuilder::new().mode(0o700).create(&directory);
+        match created {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(error).with_context(failed);
             }
@@ -250,10 +250,10 @@ fn damaged(directory: &Path) -> String {
 }
 
 fn in_use(data: &Path) -> String {
-    let shown = data.display();
+    let displayed = data.display();
     let process = process::serving(data).map(|server| format!(" (process {})", server.pid));
     format!(
-        "a node agent already runs on {shown}{}: `mainstay down --data-dir {shown}` stops it; another \
+        "a node agent already runs on {displayed}{}: `mainstay down --data-dir {displayed}` stops it; another \
          node needs a --data-dir of its own",
         process.unwrap_or_default()
     )
@@ -274,15 +274,15 @@ mod tests {
         let mut membership = Membership::new("n1".to_owned(), servers, "CA".to_owned());
         membership.pod_cidr = Some("10.244.1.0/24".parse().unwrap());
         assert_eq!(membership.registered(), None, "of an earlier version");
-        let told = Registered {
+        let ranges = Registered {
             pods: "10.244.2.0/24".parse().unwrap(),
             cluster: ClusterRanges {
                 pods: "10.244.0.0/16".parse().unwrap(),
                 services: "10.96.0.0/16".parse().unwrap(),
             },
         };
-        membership.set_registered(told);
-        assert_eq!(membership.registered(), Some(told));
+        membership.set_registered(ranges);
+        assert_eq!(membership.registered(), Some(ranges));
         membership.learned = vec!["https://192.0.2.2:6443".to_owned()];
         let identity = Identity {
             certificate_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),

@@ -12,8 +12,8 @@ use crate::membership::{Membership, MembershipStore};
 ///
 /// # Errors
 /// Pods with addresses of another range run, or the error of the disk.
-pub fn keep_ranges(
-    place: &MembershipStore,
+pub fn store_ranges(
+    store: &MembershipStore,
     membership: &mut Membership,
     registered: Registered,
     data_dir: &Path,
@@ -36,7 +36,7 @@ pub fn keep_ranges(
         forget_network(data_dir)?;
     }
     membership.set_registered(registered);
-    place.write(membership)
+    store.write(membership)
 }
 
 /// Removes the record of pods' addresses.

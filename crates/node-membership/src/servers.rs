@@ -33,7 +33,7 @@ pub async fn follow_health(
 pub async fn follow_list(
     client: Client,
     servers: Servers,
-    place: Arc<MembershipStore>,
+    store: Arc<MembershipStore>,
     mut membership: Membership,
     component: Component,
 ) {
@@ -52,7 +52,7 @@ pub async fn follow_list(
             // An empty list is ignored: with the former list the node can still connect.
             if !learned.is_empty() && learned != membership.learned {
                 membership.learned = learned;
-                if let Err(error) = told(&servers, &place, &membership).await {
+                if let Err(error) = apply(&servers, &store, &membership).await {
                     tracing::error!("the list of servers is not stored: {error:#}");
                 }
             }
@@ -65,14 +65,14 @@ pub async fn follow_list(
 }
 
 /// Replaces the servers of the client by those of a membership, and stores the membership.
-async fn told(
+async fn apply(
     servers: &Servers,
-    place: &Arc<MembershipStore>,
+    store: &Arc<MembershipStore>,
     membership: &Membership,
 ) -> Result<()> {
     servers.replace(membership.urls()?);
-    let (place, membership) = (Arc::clone(place), membership.clone());
-    blocking(move || place.write(&membership)).await
+    let (store, membership) = (Arc::clone(store), membership.clone());
+    blocking(move || store.write(&membership)).await
 }
 
 /// The URLs of the servers behind the Service, sorted.

@@ -24,22 +24,22 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 const LASTING: Duration = Duration::from_secs(60);
 
 /// Maintains a tunnel to each server until `stop`. The tunnels lead only to this port of this machine.
-pub async fn keep(own: NodeClient, kubelet_port: u16, stop: CancellationToken) {
+pub async fn maintain(node: NodeClient, kubelet_port: u16, stop: CancellationToken) {
     let kubelet_api = SocketAddr::from((Ipv4Addr::LOCALHOST, kubelet_port));
-    stop.run_until_cancelled(follow_servers(own, kubelet_api))
+    stop.run_until_cancelled(follow_servers(node, kubelet_api))
         .await;
 }
 
-async fn follow_servers(own: NodeClient, kubelet_api: SocketAddr) {
-    let mut list = own.servers.follow();
-    let mut kept: Vec<(Uri, AbortOnDropHandle<()>)> = Vec::new();
+async fn follow_servers(node: NodeClient, kubelet_api: SocketAddr) {
+    let mut list = node.servers.follow();
+    let mut tunnels: Vec<(Uri, AbortOnDropHandle<()>)> = Vec::new();
     loop {
         let servers = list.borrow_and_update().clone();
-        kept.retain(|(server, _)| servers.contains(server));
+        tunnels.retain(|(server, _)| servers.contains(server));
         for server in servers {
-            if kept.iter().all(|(known, _)| *known != server) {
-                let keeping = keep_one(own.clone(), server.clone(), kubelet_api);
-                kept.push((server, AbortOnDropHandle::new(tokio::spawn(keeping))));
+            if tunnels.iter().all(|(known, _)| *known != server) {
+                let maintaining = maintain_tunnel(node.clone(), server.clone(), kubelet_api);
+                tunnels.push((server, AbortOnDropHandle::new(tokio::spawn(maintaining))));
             }
         }
         if list.changed().await.is_err() {
@@ -48,11 +48,11 @@ async fn follow_servers(own: NodeClient, kubelet_api: SocketAddr) {
     }
 }
 
-async fn keep_one(own: NodeClient, server: Uri, kubelet_api: SocketAddr) {
+async fn maintain_tunnel(node: NodeClient, server: Uri, kubelet_api: SocketAddr) {
     let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
     loop {
         let begun = Instant::now();
-        match tunnel(&own, &server, kubelet_api).await {
+        match tunnel(&node, &server, kubelet_api).await {
             Ok(()) => tracing::debug!(%server, "the tunnel has ended"),
             Err(error) => tracing::debug!(%server, "no tunnel: {error:#}"),
         }
@@ -64,18 +64,18 @@ async fn keep_one(own: NodeClient, server: Uri, kubelet_api: SocketAddr) {
 }
 
 /// Opens a tunnel with the newest client certificate, and serves it until its connection closes.
-async fn tunnel(own: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Result<()> {
-    let identity = own.identity.borrow().clone();
-    let client = client(server, &own.ca_pem, &Credentials::Identity(&identity)).await?;
+async fn tunnel(node: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Result<()> {
+    let identity = node.identity.borrow().clone();
+    let client = client(server, &node.ca_pem, &Credentials::Identity(&identity)).await?;
     let request = Request::get(PATH)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, PROTOCOL)
         .body(Bytes::new())?;
-    let mut answer = client.send(request).await?;
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        bail!("the server answers {}", answer.status());
+    let mut response = client.send(request).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        bail!("the server answers {}", response.status());
     }
-    let upgraded = hyper::upgrade::on(&mut answer).await;
+    let upgraded = hyper::upgrade::on(&mut response).await;
     let upgraded = upgraded.context("upgrade the connection to a tunnel")?;
     tracing::debug!(%server, "the tunnel is open");
     Ok(node_tunnel::serve(upgraded, kubelet_api).await?)

@@ -9,16 +9,16 @@ use kube_api_client::Client;
 /// # Errors
 /// The server does not respond.
 pub async fn too_new(client: &Client) -> kube_api_client::Result<Option<String>> {
-    let shown: Value = client.get("/version").await?;
-    let server = shown["gitVersion"].as_str().unwrap_or_default();
+    let version: Value = client.get("/version").await?;
+    let server = version["gitVersion"].as_str().unwrap_or_default();
     Ok(compared(&kube_api_server::git_version(), server))
 }
 
-fn compared(own: &str, server: &str) -> Option<String> {
-    let is_newer = minors(own)? > minors(server)?;
+fn compared(local: &str, server: &str) -> Option<String> {
+    let is_newer = minors(local)? > minors(server)?;
     is_newer.then(|| {
         format!(
-            "this program has the version {own}, and the server {server}: a node may not be newer than its \
+            "this program has the version {local}, and the server {server}: a node may not be newer than its \
              server. Upgrade the server first"
         )
     })

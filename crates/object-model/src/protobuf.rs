@@ -120,15 +120,15 @@ impl<'a> Reader<'a> {
         let wire = match tag & 7 {
             0 => Wire::Varint(self.varint()?),
             1 => {
-                let bytes = self.take(8)?;
+                let bytes = self.take_bytes(8)?;
                 Wire::Fixed64(u64::from_le_bytes(bytes.try_into().map_err(|_| cut())?))
             }
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| cut())?;
-                Wire::Bytes(self.take(length)?)
+                Wire::Bytes(self.take_bytes(length)?)
             }
             5 => {
-                self.take(4)?;
+                self.take_bytes(4)?;
                 Wire::Fixed32
             }
             other => return Err(WireError::WireType(other)),
@@ -144,24 +144,24 @@ impl<'a> Reader<'a> {
         Ok(varint::take(&mut self.0)?)
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
+    fn take_bytes(&mut self, length: usize) -> Result<&'a [u8], WireError> {
         let (content, rest) = self.0.split_at_checked(length).ok_or_else(cut)?;
         self.0 = rest;
         Ok(content)
     }
 }
 
-/// Calls `take` with the number and content of each field of a message.
+/// Calls `take_bytes` with the number and content of each field of a message.
 ///
 /// # Errors
-/// The bytes are not a message, or the error of `take`.
+/// The bytes are not a message, or the error of `take_bytes`.
 pub fn fields<'a>(
     message: &'a [u8],
-    mut take: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,
+    mut take_bytes: impl FnMut(u32, Wire<'a>) -> Result<(), WireError>,
 ) -> Result<(), WireError> {
     let mut reader = Reader::new(message);
     while let Some((field, wire)) = reader.field()? {
-        take(field, wire)?;
+        take_bytes(field, wire)?;
     }
     Ok(())
 }

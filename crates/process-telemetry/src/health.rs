@@ -52,7 +52,7 @@ impl Kind {
 /// The health of all watches and controllers of a program; clones share it.
 #[derive(Clone, Default)]
 pub struct Health {
-    known: Arc<Mutex<Vec<Weak<State>>>>,
+    states: Arc<Mutex<Vec<Weak<State>>>>,
     /// The recorder of slow polls, if polls are measured.
     slow_polls: Option<Arc<SlowPolls>>,
 }
@@ -84,7 +84,7 @@ impl Health {
     /// The names of the failing watches or controllers, each with its number of failures.
     pub fn failing(&self, kind: Kind) -> Vec<String> {
         let mut failing: Vec<String> = self
-            .in_a_row()
+            .consecutive()
             .into_iter()
             .filter(|((of, _, _), count)| *of == kind && *count >= FAILURES_MAX)
             .map(|((_, component, what), count)| {
@@ -98,17 +98,17 @@ impl Health {
     /// Writes the metrics.
     pub fn write(&self, page: &mut Page) {
         page.describe(FAILURES);
-        for ((kind, component, what), count) in self.in_a_row() {
+        for ((kind, component, what), count) in self.consecutive() {
             let labels = [("kind", kind.as_str()), ("part", component), ("of", &what)];
             page.add(FAILURES, &labels, count);
         }
     }
 
     /// The consecutive failures by name. Watches of single objects share a name; the highest number counts.
-    fn in_a_row(&self) -> BTreeMap<(Kind, &'static str, String), u32> {
+    fn consecutive(&self) -> BTreeMap<(Kind, &'static str, String), u32> {
         let now = Instant::now();
         let mut all = BTreeMap::new();
-        for state in self.known().iter().filter_map(Weak::upgrade) {
+        for state in self.states().iter().filter_map(Weak::upgrade) {
             let name = (state.kind, state.component, state.what.clone());
             let worst: &mut u32 = all.entry(name).or_default();
             *worst = state.row().length(state.kind, now).max(*worst);
@@ -118,8 +118,8 @@ impl Health {
 
     /// Whether another watch or controller of the kind fails for the same cause.
     fn fails_too(&self, than: &Arc<State>, why: &str, now: Instant) -> bool {
-        let known: Vec<Arc<State>> = self.known().iter().filter_map(Weak::upgrade).collect();
-        let mut others = known
+        let states: Vec<Arc<State>> = self.states().iter().filter_map(Weak::upgrade).collect();
+        let mut others = states
             .iter()
             .filter(|state| state.kind == than.kind && !Arc::ptr_eq(state, than));
         let fails_too = others.any(|state| {
@@ -132,8 +132,8 @@ impl Health {
         fails_too
     }
 
-    fn known(&self) -> MutexGuard<'_, Vec<Weak<State>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn states(&self) -> MutexGuard<'_, Vec<Weak<State>>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -179,10 +179,10 @@ impl Component {
             row: Mutex::default(),
             slow_polls: self.health.slow_polls.clone(),
         });
-        let mut known = self.health.known();
-        known.retain(|state| state.strong_count() > 0);
-        known.push(Arc::downgrade(&state));
-        drop(known);
+        let mut states = self.health.states();
+        states.retain(|state| state.strong_count() > 0);
+        states.push(Arc::downgrade(&state));
+        drop(states);
         FailureStreak {
             state,
             health: self.health.clone(),
@@ -212,7 +212,7 @@ struct Row {
     /// The newest error.
     why: String,
     /// Whether the series was logged for users.
-    is_told: bool,
+    is_logged: bool,
 }
 
 impl Row {
@@ -244,7 +244,7 @@ impl FailureStreak {
     /// Records a success, which ends a series of failures.
     pub fn succeeded(&self) {
         let row = std::mem::take(&mut *self.state.row());
-        if row.is_told {
+        if row.is_logged {
             let State {
                 kind,
                 component,
@@ -268,19 +268,19 @@ impl FailureStreak {
         let count = {
             let mut row = self.state.row();
             let count = row.length(*kind, now).saturating_add(1);
-            let is_told = row.is_told && count > 1;
+            let is_logged = row.is_logged && count > 1;
             *row = Row {
                 count,
                 newest: Some(now),
                 why: why.clone(),
-                is_told,
+                is_logged,
             };
             count
         };
         let is_new = count == FAILURES_MAX && !self.health.fails_too(&self.state, &why, now);
         if is_new {
             cov_mark::hit!(findings_a3);
-            self.state.row().is_told = true;
+            self.state.row().is_logged = true;
             tracing::warn!(
                 component,
                 of = what,
@@ -348,7 +348,7 @@ mod tests {
         let (_, component) = component();
         let watches = ["pods", "nodes", "leases"].map(|what| component.follow(Kind::Watch, what));
         let told = || {
-            let told = watches.iter().filter(|watch| watch.state.row().is_told);
+            let told = watches.iter().filter(|watch| watch.state.row().is_logged);
             told.map(|watch| watch.state.what.clone())
                 .collect::<Vec<_>>()
         };

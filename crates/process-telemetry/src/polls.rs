@@ -35,7 +35,7 @@ const LOGGED_FROM: Duration = Duration::from_millis(2);
 
 thread_local! {
     /// The processor time of this thread that does not count towards polls.
-    static BESIDE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static UNCOUNTED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     /// The last reading of the steal time, and its time.
     static STOLEN: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
 }
@@ -45,7 +45,7 @@ thread_local! {
 pub struct SlowPolls {
     longest: Duration,
     /// The recorded polls; `None` if polls are logged.
-    found: Option<Mutex<Vec<String>>>,
+    recorded: Option<Mutex<Vec<String>>>,
 }
 
 impl SlowPolls {
@@ -53,7 +53,7 @@ impl SlowPolls {
     pub fn new(longest: Duration) -> Arc<Self> {
         Arc::new(Self {
             longest,
-            found: Some(Mutex::default()),
+            recorded: Some(Mutex::default()),
         })
     }
 
@@ -62,50 +62,51 @@ impl SlowPolls {
         tracing::enabled!(tracing::Level::DEBUG).then(|| {
             Arc::new(Self {
                 longest: LOGGED_FROM,
-                found: None,
+                recorded: None,
             })
         })
     }
 
     /// The recorded polls: the name of the task, and the time.
-    pub fn found(&self) -> Vec<String> {
-        let found = self.found.as_ref().map(Mutex::lock);
-        let found = found.map(|found| found.unwrap_or_else(PoisonError::into_inner).clone());
-        found.unwrap_or_default()
+    pub fn recorded(&self) -> Vec<String> {
+        let recorded = self.recorded.as_ref().map(Mutex::lock);
+        let recorded =
+            recorded.map(|recorded| recorded.unwrap_or_else(PoisonError::into_inner).clone());
+        recorded.unwrap_or_default()
     }
 
     /// Runs one poll, and records the poll if it takes too long.
     pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
         let started = self.start_poll();
-        let done = poll();
+        let result = poll();
         self.end_poll(what, &started);
-        done
+        result
     }
 
     fn start_poll(&self) -> PollStart {
-        let stolen = self.found.as_ref().map(|_| stolen_lately());
+        let stolen = self.recorded.as_ref().map(|_| stolen_lately());
         PollStart {
             stolen,
             processor_time: processor_time(),
-            beside: BESIDE.get(),
+            uncounted_before: UNCOUNTED.get(),
         }
     }
 
     fn end_poll(&self, what: &str, start: &PollStart) {
         let all = processor_time().saturating_sub(start.processor_time);
-        let took = all.saturating_sub(BESIDE.get().saturating_sub(start.beside));
+        let took = all.saturating_sub(UNCOUNTED.get().saturating_sub(start.uncounted_before));
         if took <= self.longest {
             return;
         }
         let milliseconds = took.as_millis();
-        let Some((found, stolen_before)) = self.found.as_ref().zip(start.stolen) else {
+        let Some((recorded, stolen_before)) = self.recorded.as_ref().zip(start.stolen) else {
             tracing::debug!(task = what, milliseconds, "a long poll");
             return;
         };
         let stolen = stolen().saturating_sub(stolen_before);
         if took.saturating_sub(stolen) > allowed(self.longest, pace_now()) {
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.push(format!("{what}: {milliseconds} ms"));
+            let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
+            recorded.push(format!("{what}: {milliseconds} ms"));
         }
     }
 }
@@ -115,13 +116,13 @@ struct PollStart {
     /// `None` if polls are logged: then only the processor time counts.
     stolen: Option<Duration>,
     processor_time: Duration,
-    /// The value of [`BESIDE`] at that time.
-    beside: Duration,
+    /// The value of [`UNCOUNTED`] at that time.
+    uncounted_before: Duration,
 }
 
 impl fmt::Debug for SlowPolls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.found()).finish()
+        f.debug_list().entries(self.recorded()).finish()
     }
 }
 
@@ -161,11 +162,11 @@ pub fn note_spent(units: usize) {
 
 /// Runs work that blocks no other task, so it does not count towards the current poll.
 pub fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    let (before, inner) = (processor_time(), BESIDE.get());
-    let done = work();
+    let (before, inner) = (processor_time(), UNCOUNTED.get());
+    let result = work();
     // The difference already includes nested uncounted work, so `inner` is the value from before the work.
-    BESIDE.set(inner + processor_time().saturating_sub(before));
-    done
+    UNCOUNTED.set(inner + processor_time().saturating_sub(before));
+    result
 }
 
 /// The maximum time of a poll at the given speed of the machine.
@@ -239,15 +240,15 @@ mod tests {
             uncounted(|| burn(Duration::from_millis(100)));
         })
         .await;
-        assert!(polls.found().is_empty(), "{polls:?}");
+        assert!(polls.recorded().is_empty(), "{polls:?}");
         // A poll is not noted if the host took the processors away for as long.
         let mut attempts = 0..100;
-        while polls.found().is_empty() {
+        while polls.recorded().is_empty() {
             attempts.next().expect("a long poll is noted");
             let work = async { burn(Duration::from_millis(100)) };
             watched(Some(polls.clone()), "a task", work).await;
         }
-        assert!(polls.found()[0].starts_with("a task: "), "{polls:?}");
+        assert!(polls.recorded()[0].starts_with("a task: "), "{polls:?}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use command_output::output::{say, warn};
+use command_output::output::{print_line, warn};
 use data_directory::Role;
 use host_kernel::durable_file::{self, Durability};
 use plan::FileAction;
@@ -26,14 +26,14 @@ pub use unit::DEFAULT_DATA;
 
 /// The destination, and whether it is a dry run.
 #[derive(Clone, Debug)]
-pub struct InstallPlace {
+pub struct InstallTarget {
     /// The changes are printed, but not executed.
     pub dry_run: bool,
     /// The directory in place of `/`, for packages; no service is enabled there.
     pub root: PathBuf,
 }
 
-impl InstallPlace {
+impl InstallTarget {
     fn at(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
@@ -54,7 +54,7 @@ impl InstallPlace {
 
     fn systemd(&self) -> Systemd {
         match self.root == Path::new("/") {
-            true => Systemd::of_this_machine(),
+            true => Systemd::detect(),
             false => Systemd::OfAnotherRoot,
         }
     }
@@ -63,7 +63,7 @@ impl InstallPlace {
 /// The program with its texts, and the service that runs it.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    pub place: InstallPlace,
+    pub target: InstallTarget,
     /// The command that the service runs.
     pub role: Role,
     /// The absolute path of the service's data directory.
@@ -75,7 +75,7 @@ pub struct Installation {
 }
 
 /// The content of a file to install.
-struct Wanted {
+struct InstallFile {
     path: PathBuf,
     content: Content,
 }
@@ -87,13 +87,13 @@ enum Content {
 }
 
 /// The file of the running program, even if its path has a new file.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+const RUNNING_PROGRAM: &str = "/proc/self/exe";
 const PROGRAM: &str = "/usr/local/bin/mainstay";
 impl Content {
     fn digest(&self) -> Result<String> {
         match self {
             Self::Program => {
-                let digest = record::digest_of_file(Path::new(OWN_PROGRAM))?;
+                let digest = record::digest_of_file(Path::new(RUNNING_PROGRAM))?;
                 digest.context("read this program's file")
             }
             Self::Text(text) => Ok(record::digest(text)),
@@ -107,7 +107,7 @@ impl Content {
             Self::Text(_) => 0o644,
         };
         let write = |file: &mut File| match self {
-            Self::Program => io::copy(&mut File::open(OWN_PROGRAM)?, file).map(drop),
+            Self::Program => io::copy(&mut File::open(RUNNING_PROGRAM)?, file).map(drop),
             Self::Text(text) => file.write_all(text.as_bytes()),
         };
         durable_file::replace_with(path, mode, Durability::Name, write)
@@ -122,29 +122,29 @@ impl Content {
 /// systemd.
 pub fn install(installation: Installation) -> Result<()> {
     let Installation {
-        place,
+        target,
         role,
         data,
         configuration,
         texts,
     } = installation;
-    let place = &place;
-    let systemd = place.systemd();
+    let target = &target;
+    let systemd = target.systemd();
     let program = (PathBuf::from(PROGRAM), Content::Program);
     let texts = texts
         .into_iter()
         .map(|(path, text)| (path, Content::Text(text)));
-    let mut wanted: Vec<Wanted> = std::iter::once(program)
+    let mut files_to_install: Vec<InstallFile> = std::iter::once(program)
         .chain(texts)
-        .map(|(path, content)| Wanted { path, content })
+        .map(|(path, content)| InstallFile { path, content })
         .collect();
     if systemd.has_units() {
-        wanted.push(Wanted {
+        files_to_install.push(InstallFile {
             path: systemd::UNIT.into(),
             content: Content::Text(unit::text(role, &data, configuration.as_deref())?),
         });
     }
-    let record_path = place.at(Path::new(record::PATH));
+    let record_path = target.at(Path::new(record::PATH));
     let before = InstallRecord::read(&record_path)?.unwrap_or_default();
     let mut record = InstallRecord {
         data_directory: data.clone(),
@@ -152,9 +152,9 @@ pub fn install(installation: Installation) -> Result<()> {
     };
     let mut steps = Vec::new();
     let mut refusals = Vec::new();
-    for file in &wanted {
+    for file in &files_to_install {
         let digest = file.content.digest()?;
-        let present = record::digest_of_file(&place.at(&file.path))?;
+        let present = record::digest_of_file(&target.at(&file.path))?;
         match plan::step(&file.path, &digest, present.as_deref(), &before) {
             Ok(step) => steps.push((file, step)),
             Err(refusal) => refusals.push(refusal),
@@ -168,33 +168,33 @@ pub fn install(installation: Installation) -> Result<()> {
         systemd.advice()
     );
     for (file, step) in steps {
-        let path = place.at(&file.path);
-        let said = match (step, place.dry_run) {
+        let path = target.at(&file.path);
+        let line = match (step, target.dry_run) {
             (FileAction::Keep, _) => "unchanged",
             (FileAction::Write, true) => "would be written",
             (FileAction::Write, false) => {
-                make_directories(place, &file.path, &mut record)?;
+                make_directories(target, &file.path, &mut record)?;
                 file.content.write(&path)?;
                 "written"
             }
         };
-        say(&format!("{} {said}", path.display()));
+        print_line(&format!("{} {line}", path.display()));
     }
-    if !place.dry_run {
-        make_directories(place, Path::new(record::PATH), &mut record)?;
+    if !target.dry_run {
+        make_directories(target, Path::new(record::PATH), &mut record)?;
         let text = record.text()?;
         Content::Text(text).write(&record_path)?;
         systemd.enable()?;
     }
-    say(&systemd.next_step(role, &data));
+    print_line(&systemd.next_step(role, &data));
     Ok(())
 }
 
 /// Creates the parent directories of a file, and records the new directories.
-fn make_directories(place: &InstallPlace, path: &Path, record: &mut InstallRecord) -> Result<()> {
+fn make_directories(target: &InstallTarget, path: &Path, record: &mut InstallRecord) -> Result<()> {
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     for directory in above.into_iter().rev() {
-        let real = place.at(directory);
+        let real = target.at(directory);
         match fs::create_dir(&real) {
             Ok(()) => drop(record.directories.insert(directory.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -208,52 +208,52 @@ fn make_directories(place: &InstallPlace, path: &Path, record: &mut InstallRecor
 ///
 /// # Errors
 /// Nothing is installed, the service runs, or the error of the disk or of systemd.
-pub fn uninstall(place: &InstallPlace) -> Result<()> {
-    let record_path = place.at(Path::new(record::PATH));
+pub fn uninstall(target: &InstallTarget) -> Result<()> {
+    let record_path = target.at(Path::new(record::PATH));
     let Some(record) = InstallRecord::read(&record_path)? else {
         bail!(
             "nothing is installed: there is no {}, which `mainstay install` writes",
             record_path.display()
         );
     };
-    let systemd = place.systemd();
-    if !place.dry_run {
+    let systemd = target.systemd();
+    if !target.dry_run {
         systemd.disable(&record.data_directory)?;
     }
     // A file that cannot be read counts as changed.
-    let present = |path: &Path| match record::digest_of_file(&place.at(path)) {
+    let present = |path: &Path| match record::digest_of_file(&target.at(path)) {
         Ok(digest) => digest,
         Err(_) => Some(String::new()),
     };
     let removal = plan::removal(&record, present);
     for path in &removal.files {
-        let path = place.at(path);
-        match place.dry_run {
-            true => say(&format!("{} would be removed", path.display())),
+        let path = target.at(path);
+        match target.dry_run {
+            true => print_line(&format!("{} would be removed", path.display())),
             false => {
                 fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-                say(&format!("{} removed", path.display()));
+                print_line(&format!("{} removed", path.display()));
             }
         }
     }
     for path in &removal.changed {
-        let path = place.at(path);
+        let path = target.at(path);
         let path = path.display();
         warn(&format!(
             "{path} was changed after the installation and is kept"
         ));
     }
-    if !place.dry_run {
+    if !target.dry_run {
         fs::remove_file(&record_path)
             .with_context(|| format!("remove {}", record_path.display()))?;
         // The deepest directory is first. A directory with other entries stays.
         for directory in record.directories.iter().rev() {
-            fs::remove_dir(place.at(directory)).ok();
+            fs::remove_dir(target.at(directory)).ok();
         }
         systemd.reload()?;
     }
     let data = record.data_directory.display();
-    say(&format!(
+    print_line(&format!(
         "Data is kept in {data}. `mainstay down --all --data-dir {data}` of any copy of the program deletes \
          it."
     ));

@@ -16,13 +16,13 @@ pub enum FileAction {
 /// file.
 pub fn step(
     path: &Path,
-    wanted: &str,
+    desired: &str,
     present: Option<&str>,
     before: &InstallRecord,
 ) -> Result<FileAction, String> {
     match present {
         None => Ok(FileAction::Write),
-        Some(present) if present == wanted => Ok(FileAction::Keep),
+        Some(present) if present == desired => Ok(FileAction::Keep),
         Some(present) => match before.files.get(path) {
             Some(written) if written == present => Ok(FileAction::Write),
             Some(_) => Err(format!(

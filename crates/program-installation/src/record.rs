@@ -44,12 +44,12 @@ impl InstallRecord {
 
 /// The SHA-256 of a file; `None` if the file does not exist.
 pub fn digest_of_file(path: &Path) -> Result<Option<String>> {
-    let found = File::open(path).and_then(|mut file| {
+    let digest_result = File::open(path).and_then(|mut file| {
         let mut hash = Sha256::new();
         io::copy(&mut file, &mut HashWriter(&mut hash))?;
         Ok(hex(&hash.finalize()))
     });
-    match found {
+    match digest_result {
         Ok(digest) => Ok(Some(digest)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),

@@ -23,7 +23,7 @@ pub enum Systemd {
 
 impl Systemd {
     /// Decides as `sd_booted(3)` does.
-    pub fn of_this_machine() -> Self {
+    pub fn detect() -> Self {
         match Path::new("/run/systemd/system").is_dir() {
             true => Self::Runs,
             false => Self::Absent,
@@ -105,8 +105,8 @@ fn systemctl(arguments: &[&str]) -> Result<()> {
     let output = Command::new("systemctl").args(arguments).output();
     let output = output.context("run systemctl")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("systemctl {}: {}", arguments.join(" "), said.trim());
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("systemctl {}: {}", arguments.join(" "), message.trim());
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::framing::{HEAD_BYTES, framed, take};
+use crate::framing::{HEAD_BYTES, framed, split_message};
 use crate::{Code, Method, RpcError, StreamMethod, with_causes};
 
 /// Timeout of the wait for the reason of a closed connection.
@@ -136,8 +136,8 @@ impl Channel {
         limit: Duration,
     ) -> Result<A, RpcError> {
         let message = request.encode_to_vec();
-        let answer = self.call_with_bytes(method.path(), &message, limit);
-        A::decode(answer.await?).map_err(RpcError::Malformed)
+        let response = self.call_with_bytes(method.path(), &message, limit);
+        A::decode(response.await?).map_err(RpcError::Malformed)
     }
 
     /// A call whose messages the caller encodes and decodes.
@@ -168,11 +168,11 @@ impl Channel {
             }
             check(&trailers)?;
             let mut bytes = BytesMut::from(body.to_bytes());
-            take(&mut bytes, bytes_max)?
+            split_message(&mut bytes, bytes_max)?
                 .ok_or_else(|| RpcError::broken("an answer without a message"))
         };
-        let answer = tokio::time::timeout(limit, exchange).await;
-        answer.unwrap_or(Err(RpcError::TimedOut(limit)))
+        let response = tokio::time::timeout(limit, exchange).await;
+        response.unwrap_or(Err(RpcError::TimedOut(limit)))
     }
 
     /// A stream in both directions, which starts with `request`.
@@ -233,7 +233,7 @@ impl<Q: Message, A: Message + Default> Stream<Q, A> {
     /// The server ended the stream, the connection broke, or the response is malformed.
     pub async fn next(&mut self) -> Result<A, RpcError> {
         loop {
-            if let Some(message) = take(&mut self.received, self.message_bytes_max)? {
+            if let Some(message) = split_message(&mut self.received, self.message_bytes_max)? {
                 return A::decode(message).map_err(RpcError::Malformed);
             }
             let frame = self.receiving.frame().await;

@@ -22,7 +22,7 @@ pub fn framed(message: &[u8]) -> Bytes {
 ///
 /// # Errors
 /// The message is compressed or too long.
-pub fn take(received: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, RpcError> {
+pub fn split_message(received: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, RpcError> {
     let Some((head, rest)) = received.split_first_chunk::<HEAD_BYTES>() else {
         return Ok(None);
     };
@@ -46,21 +46,21 @@ mod tests {
 
     const BYTES_MAX: usize = 4;
 
-    fn taken(received: &[u8]) -> (Result<Option<Bytes>, RpcError>, usize) {
+    fn split_result(received: &[u8]) -> (Result<Option<Bytes>, RpcError>, usize) {
         let mut received = BytesMut::from(received);
-        let taken = take(&mut received, BYTES_MAX);
-        (taken, received.len())
+        let split_result = split_message(&mut received, BYTES_MAX);
+        (split_result, received.len())
     }
 
     #[test]
     fn a_message_is_taken_when_it_is_complete() {
         let two = [framed(b"abcd"), framed(b"")].concat();
         for length in 0..9 {
-            let (taken, left) = taken(&two[..length]);
-            assert!(matches!(taken, Ok(None)), "{length}");
+            let (split_result, left) = split_result(&two[..length]);
+            assert!(matches!(split_result, Ok(None)), "{length}");
             assert_eq!(left, length);
         }
-        let (first, left) = taken(&two);
+        let (first, left) = split_result(&two);
         assert_eq!(first.unwrap().unwrap(), "abcd");
         assert_eq!(left, HEAD_BYTES);
     }
@@ -72,8 +72,8 @@ mod tests {
             [0, 0xff, 0xff, 0xff, 0xff],
             [1, 0, 0, 0, 1],
         ] {
-            let (taken, _) = taken(&head);
-            assert!(matches!(taken, Err(RpcError::Broken(_))), "{head:?}");
+            let (split_result, _) = split_result(&head);
+            assert!(matches!(split_result, Err(RpcError::Broken(_))), "{head:?}");
         }
     }
 }

@@ -10,4 +10,4 @@ mod method;
 
 pub use channel::{Channel, ChannelOptions, KeepAlive, Stream};
 pub use error::{Code, RpcError, with_causes};
-pub use method::{AnswerDecoder, Method, StreamMethod};
+pub use method::{Method, ResponseDecoder, StreamMethod};

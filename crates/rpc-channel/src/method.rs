@@ -17,7 +17,7 @@ pub struct StreamMethod<Q, A>(Method<Q, A>);
 
 /// The decoder of a method's responses, for tests that pass it arbitrary input.
 #[derive(Clone, Copy, Debug)]
-pub struct AnswerDecoder {
+pub struct ResponseDecoder {
     /// `/package.Service/Method`.
     pub path: &'static str,
     /// Decodes a response, and encodes it again.
@@ -60,8 +60,8 @@ impl<Q, A> Method<Q, A> {
 }
 
 impl<Q, A: Message + Default> Method<Q, A> {
-    pub const fn answer_decoder(self) -> AnswerDecoder {
-        AnswerDecoder {
+    pub const fn answer_decoder(self) -> ResponseDecoder {
+        ResponseDecoder {
             path: self.path,
             recode: recode::<A>,
         }
@@ -80,11 +80,11 @@ impl<Q, A> StreamMethod<Q, A> {
 }
 
 impl<Q, A: Message + Default> StreamMethod<Q, A> {
-    pub const fn answer_decoder(self) -> AnswerDecoder {
+    pub const fn answer_decoder(self) -> ResponseDecoder {
         self.0.answer_decoder()
     }
 }
 
 fn recode<A: Message + Default>(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    A::decode(bytes).map(|answer| answer.encode_to_vec())
+    A::decode(bytes).map(|response| response.encode_to_vec())
 }

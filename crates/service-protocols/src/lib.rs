@@ -3,7 +3,7 @@
 //!
 //! `cargo xtask protocols` generates the modules from the published files in `proto/`.
 
-use rpc_channel::AnswerDecoder;
+use rpc_channel::ResponseDecoder;
 
 #[rustfmt::skip]
 #[path = "generated/authpb.rs"]
@@ -25,7 +25,7 @@ pub mod mvccpb;
 pub mod pluginregistration;
 
 /// The decoders of the responses of all methods, for tests that pass them arbitrary input.
-pub fn answers() -> impl Iterator<Item = &'static AnswerDecoder> {
+pub fn answers() -> impl Iterator<Item = &'static ResponseDecoder> {
     let protocols = [
         csi_v1::ANSWERS,
         etcdserverpb::ANSWERS,

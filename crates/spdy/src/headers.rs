@@ -111,17 +111,17 @@ impl Inflater {
                 .inner
                 .decompress(input, &mut buffer, FlushDecompress::Sync)
                 .map_err(|_| error("does not decompress"))?;
-            let taken = usize::try_from(self.inner.total_in() - read).unwrap_or_default();
-            let made = usize::try_from(self.inner.total_out() - written).unwrap_or_default();
-            input = &input[taken..];
-            out.extend_from_slice(&buffer[..made]);
+            let consumed = usize::try_from(self.inner.total_in() - read).unwrap_or_default();
+            let produced = usize::try_from(self.inner.total_out() - written).unwrap_or_default();
+            input = &input[consumed..];
+            out.extend_from_slice(&buffer[..produced]);
             if out.len() > HEADERS_BYTES_MAX {
                 return Err(error("too large"));
             }
             if status == Status::StreamEnd {
                 return Err(error("the compressed stream ends"));
             }
-            if made < buffer.len() && (input.is_empty() || (taken == 0 && made == 0)) {
+            if produced < buffer.len() && (input.is_empty() || (consumed == 0 && produced == 0)) {
                 return Ok(out);
             }
         }

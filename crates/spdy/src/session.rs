@@ -45,8 +45,11 @@ impl Stream {
 
     /// The value of a header, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
+        let header = self
+            .headers
+            .iter()
+            .find(|(header_name, _)| header_name == name);
+        header.map(|(_, value)| value.as_str())
     }
 
     /// Splits the stream into its halves, for two tasks.
@@ -241,7 +244,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             Frame::Reset { stream, .. } => {
                 self.streams.remove(&stream);
             }
-            Frame::Ping(id) if id % 2 == 1 => self.say(Frame::Ping(id)).await?,
+            Frame::Ping(id) if id % 2 == 1 => self.send_frame(Frame::Ping(id)).await?,
             Frame::Ping(_) | Frame::GoAway { .. } | Frame::Data { .. } | Frame::Other => {}
         }
         Ok(())
@@ -253,10 +256,10 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         }
         let first = self.last == 0;
         self.last = id;
-        self.say(reply(id, first)).await?;
+        self.send_frame(reply(id, first)).await?;
         if self.streams.len() >= STREAMS_MAX {
             let status = STATUS_REFUSED;
-            return self.say(Frame::Reset { stream: id, status }).await;
+            return self.send_frame(Frame::Reset { stream: id, status }).await;
         }
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
         if !fin {
@@ -274,7 +277,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         Ok(())
     }
 
-    async fn say(&mut self, frame: Frame) -> Result<(), Error> {
+    async fn send_frame(&mut self, frame: Frame) -> Result<(), Error> {
         let sent = self.outgoing.send(frame).await;
         sent.map_err(|_| Error::from(ErrorKind::BrokenPipe))
     }

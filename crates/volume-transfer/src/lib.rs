@@ -57,7 +57,7 @@ type StepResult<T> = Result<T, Box<Status>>;
 impl VolumeMoves for NodeMoves {
     fn carry_out(&self, step: MoveStep) -> BoxFuture<'static, StepResult<Bytes>> {
         let moves = self.clone();
-        async move { moves.answer(&step).await }.boxed()
+        async move { moves.respond(&step).await }.boxed()
     }
 }
 
@@ -69,7 +69,7 @@ impl NodeMoves {
         }
     }
 
-    async fn answer(&self, step: &MoveStep) -> StepResult<Bytes> {
+    async fn respond(&self, step: &MoveStep) -> StepResult<Bytes> {
         let mut streams = self.streams.lock().await;
         if let Some(name) = step.step.strip_prefix(replicas::PREFIX) {
             return self.replica_step(&mut streams, name, step).await;
@@ -77,21 +77,21 @@ impl NodeMoves {
         let of = moved(step)?;
         let storage = &self.storage;
         match step.step.as_str() {
-            "inspect" => json(&done(storage.inspect_move(of).await)?),
-            "detach" => json(&done(storage.detach_volume(of).await)?),
+            "inspect" => json(&stored_result(storage.inspect_move(of).await)?),
+            "detach" => json(&stored_result(storage.detach_volume(of).await)?),
             "read" => self.read(&mut streams, step, of).await,
             "receive" => json(&self.receive(&mut streams, step, of).await?),
             "place" => {
                 streams.close(of.volume).await;
-                json(&done(storage.place_arrival(of).await)?)
+                json(&stored_result(storage.place_arrival(of).await)?)
             }
             "discard" => {
                 streams.close(of.volume).await;
-                json(&done(storage.discard_detached(of).await)?)
+                json(&stored_result(storage.discard_detached(of).await)?)
             }
             "abandon" => {
                 streams.close(of.volume).await;
-                json(&done(storage.abandon_move(of).await)?)
+                json(&stored_result(storage.abandon_move(of).await)?)
             }
             other => {
                 let text = format!("a move has no step {other:?}");
@@ -110,10 +110,12 @@ impl NodeMoves {
         let volume = of.volume;
         if streams.begins_sending(volume, &position).await? {
             let from = match of.driver {
-                Driver::Local => Source::Files(done(self.storage.detached_volume(of).await)?),
+                Driver::Local => {
+                    Source::Files(stored_result(self.storage.detached_volume(of).await)?)
+                }
                 Driver::LocalCow => {
                     let snapshots = self.storage.snapshots_of_move(of, extent(step)?).await;
-                    Source::Snapshots(done(snapshots)?)
+                    Source::Snapshots(stored_result(snapshots)?)
                 }
             };
             let sending = Sending::start(position.attempt, from);
@@ -134,7 +136,7 @@ impl NodeMoves {
         if streams.begins_receiving(volume, &position).await? {
             let to = match begun(self.storage.begin_arrival(of, bytes, extent).await)? {
                 Ok(to) => to,
-                Err(answer) => return Ok(answer),
+                Err(response) => return Ok(response),
             };
             let to = match (of.driver, extent) {
                 (Driver::Local, _) => Destination::Files(to),
@@ -142,14 +144,14 @@ impl NodeMoves {
                     Destination::Stream(to, None)
                 }
                 (Driver::LocalCow, CopyExtent::Increment) => {
-                    let first = done(self.storage.first_copy(of).await)?;
+                    let first = stored_result(self.storage.first_copy(of).await)?;
                     Destination::Stream(to, first)
                 }
             };
             let receiving = Receiving::start(position.attempt, to);
             streams.receiving.insert(volume.to_owned(), receiving);
         }
-        match streams.take_part(volume, &position, step).await? {
+        match streams.receive_part(volume, &position, step).await? {
             None => Ok(CopyReceipt::More),
             Some(outcome) => self.finish(of, outcome, bytes, extent).await,
         }
@@ -167,7 +169,7 @@ impl NodeMoves {
             (StreamOutcome::Impossible(text), _) => return Ok(CopyReceipt::Impossible(text)),
             (StreamOutcome::OtherBase(text), _) => {
                 // The next attempt then copies all data.
-                done(storage.forget_first_copy(of).await)?;
+                stored_result(storage.forget_first_copy(of).await)?;
                 return Err(conflict(&text));
             }
             (StreamOutcome::Snapshot(snapshot), CopyExtent::First) => {
@@ -176,7 +178,7 @@ impl NodeMoves {
             (StreamOutcome::Snapshot(_), CopyExtent::Increment | CopyExtent::Whole)
             | (StreamOutcome::Files, _) => storage.finish_arrival(of, bytes).await,
         };
-        Ok(arrived(&done(path)?))
+        Ok(arrived(&stored_result(path)?))
     }
 }
 
@@ -212,7 +214,7 @@ impl Streams {
     }
 
     /// Receives a part of a stream. `None`: another part follows.
-    async fn take_part(
+    async fn receive_part(
         &mut self,
         volume: &str,
         position: &Position<'_>,
@@ -221,9 +223,9 @@ impl Streams {
         let Some(mut open) = self.receiving.remove(volume) else {
             return Err(conflict("the stream is closed"));
         };
-        let taken = open.take(position.offset, step.body.clone()).await;
+        let received = open.receive(position.offset, step.body.clone()).await;
         let is_last = step.parameter("last") == Some("true");
-        match taken {
+        match received {
             Ok(()) if !is_last => {
                 self.receiving.insert(volume.to_owned(), open);
                 Ok(None)
@@ -267,7 +269,7 @@ fn begun(begun: Result<CopyLocation, StorageError>) -> StepResult<Result<PathBuf
     if let Err(error @ StorageError::DiskFull { .. }) = &begun {
         return Ok(Err(CopyReceipt::Impossible(chain(error))));
     }
-    match done(begun)? {
+    match stored_result(begun)? {
         CopyLocation::Begun(to) => Ok(Ok(to)),
         CopyLocation::Complete(path) => Ok(Err(arrived(&path))),
         CopyLocation::Refused(text) => Err(conflict(&text)),
@@ -326,11 +328,11 @@ fn number(step: &MoveStep, name: &str) -> StepResult<u64> {
 
 fn json(value: &impl Serialize) -> StepResult<Bytes> {
     let bytes = serde_json::to_vec(value);
-    let bytes = bytes.map_err(|error| internal(&format!("encode the answer: {error}")))?;
+    let bytes = bytes.map_err(|error| internal(&format!("encode the response: {error}")))?;
     Ok(bytes.into())
 }
 
-fn done<T>(result: Result<T, StorageError>) -> StepResult<T> {
+fn stored_result<T>(result: Result<T, StorageError>) -> StepResult<T> {
     result.map_err(|error| {
         let text = chain(&error);
         match error {

@@ -22,7 +22,7 @@ use super::{StepResult, conflict, internal};
 #[derive(Debug)]
 pub(super) struct Receiving {
     attempt: String,
-    taken: u64,
+    received_bytes: u64,
     parts: Sender<Bytes>,
     task: BlockingTask<StreamOutcome, TransferError>,
 }
@@ -58,7 +58,7 @@ impl Receiving {
         });
         Self {
             attempt: attempt.to_owned(),
-            taken: 0,
+            received_bytes: 0,
             parts,
             task,
         }
@@ -71,11 +71,11 @@ impl Receiving {
     /// Passes the next part to the task that writes.
     ///
     /// *Errors.* The part is not the next part, or the task has ended.
-    pub(super) async fn take(&mut self, offset: u64, part: Bytes) -> StepResult<()> {
-        if offset != self.taken {
+    pub(super) async fn receive(&mut self, offset: u64, part: Bytes) -> StepResult<()> {
+        if offset != self.received_bytes {
             return Err(conflict("parts are taken in their order, once"));
         }
-        self.taken += part.len() as u64;
+        self.received_bytes += part.len() as u64;
         if part.is_empty() {
             return Ok(());
         }
@@ -198,12 +198,12 @@ impl Tree {
     }
 
     fn put(&mut self, item: ArchiveItem<'_>) -> Result<(), TransferError> {
-        let shown = item.path.clone();
-        let step = || TransferError::at(format!("write {}", shown.display()));
+        let path_text = item.path.clone();
+        let step = || TransferError::at(format!("write {}", path_text.display()));
         let to = self.at(&item.path)?;
         let parent = to.parent().filter(|_| to != self.root);
         if parent.is_some_and(|parent| !self.directories.contains(parent)) {
-            return Err(TransferError::NoDirectory(shown));
+            return Err(TransferError::NoDirectory(path_text));
         }
         let mut first = None;
         match item.header.entry_type() {

@@ -11,7 +11,9 @@ use volume_storage::{CopyOf, ReplicatedVolume};
 
 use super::receiving::{Destination, Receiving, StreamOutcome};
 use super::sending::{Sending, Source};
-use super::{NodeMoves, StepResult, Streams, bad, begun, conflict, done, json, number, position};
+use super::{
+    NodeMoves, StepResult, Streams, bad, begun, conflict, json, number, position, stored_result,
+};
 
 /// The prefix of the names of these steps.
 pub(super) const PREFIX: &str = "replica-";
@@ -26,34 +28,38 @@ impl NodeMoves {
         let of = &replicated(step)?;
         let storage = &self.storage;
         match name {
-            "inspect" => json(&done(storage.holdings(of).await)?),
+            "inspect" => json(&stored_result(storage.holdings(of).await)?),
             "read" => self.read_copy(streams, step, of).await,
             "receive" => json(&self.receive_copy(streams, step, of).await?),
             "keep" => {
-                let (role, kept) = (role(step)?, kept(step)?);
-                json(&done(storage.keep_copies(of, role, kept).await)?)
+                let (role, retained_snapshots) = (role(step)?, retained_snapshots(step)?);
+                json(&stored_result(
+                    storage.keep_copies(of, role, retained_snapshots).await,
+                )?)
             }
             "seal" => {
                 streams.close(&of.volume).await;
-                json(&done(storage.seal_copies(of).await)?)
+                json(&stored_result(storage.seal_copies(of).await)?)
             }
             "demote" => {
                 streams.close(&of.volume).await;
                 let common = common(step)?;
-                json(&done(storage.demote_volume(of, common).await)?)
+                json(&stored_result(storage.demote_volume(of, common).await)?)
             }
             "retire" => {
                 streams.close(&of.volume).await;
-                json(&done(storage.retire_copies(of).await)?)
+                json(&stored_result(storage.retire_copies(of).await)?)
             }
             "promote" => {
                 streams.close(&of.volume).await;
                 let (copy, bytes) = (copy(step)?, number(step, "bytes")?);
-                json(&done(storage.promote_copy(of, copy.time, bytes).await)?)
+                json(&stored_result(
+                    storage.promote_copy(of, copy.time, bytes).await,
+                )?)
             }
             "forget" => {
                 streams.close(&of.volume).await;
-                json(&done(storage.forget_copies(of).await)?)
+                json(&stored_result(storage.forget_copies(of).await)?)
             }
             other => Err(bad(&format!("a replica has no step {other:?}"))),
         }
@@ -67,7 +73,7 @@ impl NodeMoves {
     ) -> StepResult<Bytes> {
         let position = position(step)?;
         if streams.begins_sending(&of.volume, &position).await? {
-            let snapshots = done(self.storage.snapshot_to_send(of, copy(step)?).await)?;
+            let snapshots = stored_result(self.storage.snapshot_to_send(of, copy(step)?).await)?;
             let sending = Sending::start(position.attempt, Source::Snapshots(snapshots));
             streams.sending.insert(of.volume.clone(), sending);
         }
@@ -85,16 +91,16 @@ impl NodeMoves {
         if streams.begins_receiving(&of.volume, &position).await? {
             let to = match begun(self.storage.begin_copy(of, copy, bytes).await)? {
                 Ok(to) => to,
-                Err(answer) => return Ok(answer),
+                Err(response) => return Ok(response),
             };
             let base = match copy.base {
                 None => None,
-                Some(base) => done(self.storage.copy_of(of, base).await)?,
+                Some(base) => stored_result(self.storage.copy_of(of, base).await)?,
             };
             let receiving = Receiving::start(position.attempt, Destination::Stream(to, base));
             streams.receiving.insert(of.volume.clone(), receiving);
         }
-        match streams.take_part(&of.volume, &position, step).await? {
+        match streams.receive_part(&of.volume, &position, step).await? {
             None => Ok(CopyReceipt::More),
             Some(outcome) => self.finish_copy(of, copy, outcome).await,
         }
@@ -108,15 +114,15 @@ impl NodeMoves {
     ) -> StepResult<CopyReceipt> {
         match outcome {
             StreamOutcome::Snapshot(snapshot) => {
-                done(self.storage.finish_copy(of, copy.time, snapshot).await)?;
-                let path = done(self.storage.holdings(of).await)?.path;
+                stored_result(self.storage.finish_copy(of, copy.time, snapshot).await)?;
+                let path = stored_result(self.storage.holdings(of).await)?.path;
                 Ok(CopyReceipt::Arrived(path))
             }
             StreamOutcome::Impossible(text) => Ok(CopyReceipt::Impossible(text)),
             StreamOutcome::OtherBase(text) => {
                 // The next copy has another base snapshot, or none.
                 if let Some(base) = copy.base {
-                    done(self.storage.forget_copy(of, base).await)?;
+                    stored_result(self.storage.forget_copy(of, base).await)?;
                 }
                 Err(conflict(&text))
             }
@@ -167,7 +173,7 @@ fn role(step: &MoveStep) -> StepResult<Role> {
     }
 }
 
-fn kept(step: &MoveStep) -> StepResult<BTreeSet<i64>> {
+fn retained_snapshots(step: &MoveStep) -> StepResult<BTreeSet<i64>> {
     let list = step.parameter("keep").unwrap_or_default();
     let times = list.split('.').filter(|text| !text.is_empty());
     let parsed: Result<_, _> = times.map(str::parse).collect();

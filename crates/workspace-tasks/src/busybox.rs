@@ -76,9 +76,9 @@ fn debian_sources() -> Result<String> {
         let output = list.output().context("start apt-get")?;
         Ok::<_, anyhow::Error>(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let found = list()?;
-    if !found.is_empty() {
-        return Ok(found);
+    let sources = list()?;
+    if !sources.is_empty() {
+        return Ok(sources);
     }
     quiet(Command::new("apt-get").arg("update"))?;
     list()

@@ -19,9 +19,9 @@ pub struct Fuzz {
 
 /// Runs the requested targets, as many concurrently as there are processors. Arithmetic is checked for
 /// overflow, as in each debug build.
-pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
+pub fn run(root: &Path, options: &Fuzz) -> Result<()> {
     cargo::run(root, &["build", "--quiet", "--package", "fuzzing"])?;
-    start(root, "debug/fuzzing", &wanted.arguments)
+    start(root, "debug/fuzzing", &options.arguments)
 }
 
 /// Runs all targets, each for this time; the program was built with the tests.

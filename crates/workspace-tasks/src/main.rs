@@ -99,16 +99,20 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Deny(options) => deny::run(&root, &options),
         Chore::Licences => licences::write(&root),
         Chore::Protocols(options) => protocols::run(&root, &options),
-        Chore::Simulate(wanted) => simulate::run(&root, &wanted),
-        Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
-        Chore::Fuzz(wanted) => fuzz::run(&root, &wanted),
-        Chore::VirtualMachineTest(wanted) => virtual_machine::run(&root, &wanted),
+        Chore::Simulate(options) => simulate::run(&root, &options),
+        Chore::ModelCheck(options) => model_check::run(&root, &options),
+        Chore::Fuzz(options) => fuzz::run(&root, &options),
+        Chore::VirtualMachineTest(options) => virtual_machine::run(&root, &options),
         Chore::Bench { filter } => bench::run(&root, filter.as_deref()),
     }
 }
 
 /// The checkout from which this program was built.
 fn workspace_root() -> PathBuf {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).map(PathBuf::from).unwrap_or(here)
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    package
+        .ancestors()
+        .nth(2)
+        .map(PathBuf::from)
+        .unwrap_or(package)
 }

@@ -16,8 +16,8 @@ pub struct ModelCheck {
 }
 
 /// Explores the requested worlds.
-pub fn run(root: &Path, wanted: &ModelCheck) -> Result<()> {
+pub fn run(root: &Path, options: &ModelCheck) -> Result<()> {
     let mut arguments = vec!["run", "--quiet", "--release", "--package=model-check", "--"];
-    arguments.extend(wanted.arguments.iter().map(String::as_str));
+    arguments.extend(options.arguments.iter().map(String::as_str));
     cargo::run(root, &arguments)
 }

@@ -148,7 +148,7 @@ impl ServiceGenerator for Methods {
         };
         let decoders = methods.iter();
         let decoders = decoders.map(|method| format!("{method}.answer_decoder(),\n"));
-        code.push_str("pub const ANSWERS: &[::rpc_channel::AnswerDecoder] = &[\n");
+        code.push_str("pub const ANSWERS: &[::rpc_channel::ResponseDecoder] = &[\n");
         code.extend(decoders);
         code.push_str("];\n");
     }
@@ -159,9 +159,9 @@ fn constant(name: &str, service: &str, method: &Method) -> String {
         true => "StreamMethod",
         false => "Method",
     };
-    let (request, answer) = (&method.input_type, &method.output_type);
+    let (request, response) = (&method.input_type, &method.output_type);
     format!(
-        "pub const {name}: ::rpc_channel::{kind}<super::{request}, super::{answer}> = \
+        "pub const {name}: ::rpc_channel::{kind}<super::{request}, super::{response}> = \
          ::rpc_channel::{kind}::new(\"{service}/{}\");\n",
         method.proto_name
     )

@@ -367,13 +367,13 @@ fn install_etcd(directory: &Path, suite: &str, packages: &[&str]) -> Result<()> 
     fs::write(scratch.join("sources.list"), source).context("write the source")?;
     fs::write(scratch.join("status"), "").context("write an empty package list")?;
     let apt = |arguments: &[&str]| {
-        let place = |part: &str| scratch.join(part).display().to_string();
+        let scratch_path = |part: &str| scratch.join(part).display().to_string();
         let settings = [
-            format!("Dir::Etc::sourcelist={}", place("sources.list")),
+            format!("Dir::Etc::sourcelist={}", scratch_path("sources.list")),
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State::lists={}", place("lists")),
-            format!("Dir::State::status={}", place("status")),
-            format!("Dir::Cache={}", place("cache")),
+            format!("Dir::State::lists={}", scratch_path("lists")),
+            format!("Dir::State::status={}", scratch_path("status")),
+            format!("Dir::Cache={}", scratch_path("cache")),
             "Debug::NoLocking=1".to_owned(),
             // The directory belongs to root; apt would otherwise warn that its user cannot write there.
             "APT::Sandbox::User=root".to_owned(),
@@ -397,29 +397,29 @@ fn debian_archive() -> Result<String> {
     let mut ask = Command::new("apt-get");
     let format = "$(ORIGIN) $(CODENAME) $(REPO_URI)";
     ask.args(["indextargets", "--format", format, "Identifier: Packages"]);
-    let answer = ask.output().context("start apt-get")?;
-    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-    let found = text.lines().find_map(|line| {
+    let output = ask.output().context("start apt-get")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let address = text.lines().find_map(|line| {
         let mut words = line.split(' ');
         let (origin, suite, archive) = (words.next()?, words.next()?, words.next()?);
         let is_main = origin == "Debian" && !suite.contains('-');
         is_main.then(|| archive.to_owned())
     });
-    found.context("apt-get knows no archive of Debian")
+    address.context("apt-get knows no archive of Debian")
 }
 
 /// The first file with that extension.
 fn archive_in(directory: &Path, extension: &str) -> Result<PathBuf> {
-    let mut found = archives_in(directory, extension)?;
-    found
+    let mut archives = archives_in(directory, extension)?;
+    archives
         .pop()
         .with_context(|| format!("no .{extension} in {}", directory.display()))
 }
 
 fn archives_in(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let paths = fs::read_dir(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let found = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
-    Ok(found.collect())
+    let matching = paths.filter(|path| path.extension().is_some_and(|ending| ending == extension));
+    Ok(matching.collect())
 }
 
 /// Runs a command whose output is printed only after a failure.

@@ -25,12 +25,12 @@ pub struct Simulate {
 }
 
 /// Runs the worlds, as many concurrently as there are processors.
-pub fn run(root: &Path, wanted: &Simulate) -> Result<()> {
+pub fn run(root: &Path, options: &Simulate) -> Result<()> {
     let processors = available_parallelism().map_or(1, usize::from);
-    let jobs = if wanted.trace { 1 } else { processors };
+    let jobs = if options.trace { 1 } else { processors };
     let (from, seeds, jobs) = (
-        wanted.from.to_string(),
-        wanted.seeds.to_string(),
+        options.from.to_string(),
+        options.seeds.to_string(),
         jobs.to_string(),
     );
     let mut arguments = vec![
@@ -47,7 +47,7 @@ pub fn run(root: &Path, wanted: &Simulate) -> Result<()> {
         "--jobs",
         &jobs,
     ];
-    let flags = [(wanted.trace, "--trace"), (wanted.twice, "--twice")];
+    let flags = [(options.trace, "--trace"), (options.twice, "--twice")];
     arguments.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
     cargo::run(root, &arguments)
 }

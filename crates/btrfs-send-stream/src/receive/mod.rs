@@ -63,7 +63,9 @@ pub fn receive(input: impl Read, root: &File, base: Option<&Base>) -> Result<Uui
     let mut reader = Reader::new(input);
     let snapshot = match (reader.next_command()?, base) {
         (Some(Command::Subvolume { snapshot }), None) => snapshot,
-        (Some(Command::Snapshot { snapshot, base }), Some(own)) if own.snapshot == base => snapshot,
+        (Some(Command::Snapshot { snapshot, base }), Some(local)) if local.snapshot == base => {
+            snapshot
+        }
         _ => return Err(ReceiveError::OtherBase),
     };
     let mut tree = Tree {

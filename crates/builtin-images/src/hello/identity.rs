@@ -18,7 +18,7 @@ pub struct Identity {
 
 impl Identity {
     /// Reads the names of the pod in which this process runs.
-    pub fn of_this_pod() -> Self {
+    pub fn of_pod() -> Self {
         let host = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "unknown".to_owned());

@@ -57,13 +57,13 @@ pub async fn serve(listen: SocketAddr, data: &Path) -> Result<(), HelloError> {
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(HelloError::at("watch for SIGINT"))?;
     let hello = Arc::new(Hello {
-        identity: Identity::of_this_pod(),
+        identity: Identity::of_pod(),
         visits: Visits::open(data),
     });
     let listener = TcpListener::bind(listen)
         .await
         .map_err(HelloError::at(format!("listen on {listen}")))?;
-    command_output::output::say(&format!("{} listens on {listen}", hello.identity.pod));
+    command_output::output::print_line(&format!("{} listens on {listen}", hello.identity.pod));
     loop {
         let connection = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -76,19 +76,19 @@ pub async fn serve(listen: SocketAddr, data: &Path) -> Result<(), HelloError> {
         };
         tokio::spawn(serve_connection(Arc::clone(&hello), TokioIo::new(stream)));
     }
-    command_output::output::say(&format!("{} stops", hello.identity.pod));
+    command_output::output::print_line(&format!("{} stops", hello.identity.pod));
     Ok(())
 }
 
 async fn serve_connection(hello: Arc<Hello>, stream: TokioIo<tokio::net::TcpStream>) {
-    let service = service_fn(move |request| answer(Arc::clone(&hello), request));
+    let service = service_fn(move |request| respond(Arc::clone(&hello), request));
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
     if let Err(error) = connection.await {
         command_output::output::warn(&format!("connection ended early: {error}"));
     }
 }
 
-async fn answer(
+async fn respond(
     hello: Arc<Hello>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -139,7 +139,7 @@ async fn page(hello: &Hello, as_json: bool) -> (&'static str, String) {
             "ordinal": identity.ordinal,
             "service": identity.service,
             "visits": visits.number,
-            "visitsKept": visits.kept,
+            "visitsKept": visits.is_stored,
             "peers": peers,
         });
         return ("application/json", format!("{body}\n"));
@@ -148,12 +148,12 @@ async fn page(hello: &Hello, as_json: bool) -> (&'static str, String) {
     if let (Some(set), Some(ordinal)) = (&identity.set, identity.ordinal) {
         text.push_str(&format!("ordinal  {ordinal} of {set}\n"));
     }
-    let kept = if visits.kept {
+    let is_stored = if visits.is_stored {
         "kept on its volume"
     } else {
         "in memory only: no volume"
     };
-    text.push_str(&format!("visits   {} ({kept})\n", visits.number));
+    text.push_str(&format!("visits   {} ({is_stored})\n", visits.number));
     for (index, peer) in peers.iter().enumerate() {
         let label = if index == 0 { "peers" } else { "" };
         text.push_str(&format!("{label:8} {} {}\n", peer.name, peer.address));

@@ -22,7 +22,7 @@ pub struct Peer {
 
 /// The ready pods of the Service, sorted by name; empty if DNS does not respond.
 pub async fn find(service: &str) -> Vec<Peer> {
-    match ask_for_all(service).await {
+    match query_all(service).await {
         Ok(mut peers) => {
             peers.sort_unstable();
             peers
@@ -34,7 +34,7 @@ pub async fn find(service: &str) -> Vec<Peer> {
     }
 }
 
-async fn ask_for_all(service: &str) -> Result<Vec<Peer>> {
+async fn query_all(service: &str) -> Result<Vec<Peer>> {
     let server = name_server().context("no name server in /etc/resolv.conf")?;
     let mut peers = Vec::new();
     for data in query(server, &format!("{service}."), RecordType::A).await? {
@@ -87,8 +87,8 @@ async fn query(server: SocketAddr, name: &str, kind: RecordType) -> Result<Vec<R
         .await
         .with_context(|| format!("no answer from {server}"))?
         .context("receive")?;
-    let answer = Message::from_vec(&buffer[..length]).context("decode")?;
-    Ok(answer
+    let response = Message::from_vec(&buffer[..length]).context("decode")?;
+    Ok(response
         .answers
         .into_iter()
         .map(|record| record.data)

@@ -19,7 +19,7 @@ pub struct Visit {
     /// The number of visits, including this visit.
     pub number: u64,
     /// Whether the number is on disk.
-    pub kept: bool,
+    pub is_stored: bool,
 }
 
 impl Visits {
@@ -43,7 +43,7 @@ impl Visits {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         *number += 1;
-        let kept = match &self.directory {
+        let is_stored = match &self.directory {
             Some(directory) => match write(directory, *number) {
                 Ok(()) => true,
                 Err(error) => {
@@ -55,7 +55,7 @@ impl Visits {
         };
         Visit {
             number: *number,
-            kept,
+            is_stored,
         }
     }
 }
@@ -77,14 +77,14 @@ mod tests {
             Visits::open(directory.path()).count(),
             Visit {
                 number: 1,
-                kept: true
+                is_stored: true
             }
         );
         assert_eq!(
             Visits::open(directory.path()).count(),
             Visit {
                 number: 2,
-                kept: true
+                is_stored: true
             }
         );
     }
@@ -97,7 +97,7 @@ mod tests {
             visits.count(),
             Visit {
                 number: 2,
-                kept: false
+                is_stored: false
             }
         );
     }

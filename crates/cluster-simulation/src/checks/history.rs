@@ -17,7 +17,7 @@ pub(super) struct PodRecord {
     pub freed_at: Option<Instant>,
     pub node: Option<String>,
     /// The label of the template, which distinguishes the templates of the user.
-    pub made_of: String,
+    pub template_label: String,
     pub ready: bool,
     /// The time since which the pod is Ready.
     pub ready_since: Option<Instant>,
@@ -44,7 +44,7 @@ impl PodRecord {
             owner,
             freed_at,
             node: text(&pod["spec"]["nodeName"]),
-            made_of: made_of(&pod["spec"]),
+            template_label: template_label(&pod["spec"]),
             ready,
             ready_since: ready.then(|| since.unwrap_or(now)),
             ended: matches!(status["phase"].as_str(), Some("Failed" | "Succeeded")),
@@ -60,7 +60,7 @@ pub(super) struct Version {
     pub start: i64,
     pub replicas: i64,
     pub ordered: bool,
-    pub made_of: String,
+    pub template_label: String,
     pub partition: i64,
     pub on_delete: bool,
     pub max_unavailable: bool,
@@ -80,7 +80,7 @@ impl Version {
             start: spec["ordinals"]["start"].as_i64().unwrap_or_default(),
             replicas: spec["replicas"].as_i64().unwrap_or(1),
             ordered: spec["podManagementPolicy"] != "Parallel",
-            made_of: made_of(&spec["template"]["spec"]),
+            template_label: template_label(&spec["template"]["spec"]),
             partition: rolling["partition"].as_i64().unwrap_or_default(),
             on_delete: spec["updateStrategy"]["type"] == "OnDelete",
             max_unavailable: !rolling["maxUnavailable"].is_null(),
@@ -101,7 +101,7 @@ impl Version {
         let ready_for_long = |since: Instant| since + staleness < Instant::now();
         let unhealthy = !pod.ready_since.is_some_and(ready_for_long);
         let in_reach = ordinal >= self.start + self.partition || unhealthy;
-        self.made_of != pod.made_of && !self.on_delete && in_reach
+        self.template_label != pod.template_label && !self.on_delete && in_reach
     }
 }
 
@@ -109,7 +109,7 @@ impl Version {
 pub(super) struct SetRecord {
     pub namespace: String,
     pub name: String,
-    pub gone_at: Option<Instant>,
+    pub deleted_at: Option<Instant>,
     /// The specifications, each with the time from which it was valid.
     versions: Vec<(Instant, Version)>,
 }
@@ -120,7 +120,7 @@ impl SetRecord {
         Self {
             namespace,
             name,
-            gone_at: None,
+            deleted_at: None,
             versions: Vec::new(),
         }
     }
@@ -136,9 +136,9 @@ impl SetRecord {
     }
 
     /// Whether the set is being deleted, or was deleted.
-    pub fn is_going(&self) -> bool {
+    pub fn is_ending(&self) -> bool {
         let last = self.versions.last();
-        self.gone_at.is_some() || last.is_some_and(|(_, version)| version.deleting)
+        self.deleted_at.is_some() || last.is_some_and(|(_, version)| version.deleting)
     }
 
     /// The specifications of the set that were valid within that time.
@@ -162,9 +162,9 @@ impl SetRecord {
         // A background deletion leaves no version with a deletion time. As with a foreground deletion, the owners of
         // the claims are those of the last policy that the controller observed.
         let last = self.versions.last().map(|(_, version)| version);
-        let is_released = self.gone_at.is_some_and(|at| {
-            let versions_seen = self.since(at.checked_sub(staleness));
-            at + staleness >= since && versions_seen.iter().any(|version| version.when_deleted)
+        let is_released = self.deleted_at.is_some_and(|at| {
+            let versions_observed = self.since(at.checked_sub(staleness));
+            at + staleness >= since && versions_observed.iter().any(|version| version.when_deleted)
         }) && last.is_some_and(|last| !last.orphaning);
         is_released
             || versions
@@ -179,13 +179,13 @@ impl SetRecord {
         let mut versions = self.versions.iter();
         let deletion = versions.find(|(_, version)| version.deleting && !version.orphaning);
         deletion.is_some_and(|(at, _)| {
-            let versions_seen = self.since(at.checked_sub(staleness));
-            versions_seen.iter().any(|version| version.when_deleted)
+            let versions_observed = self.since(at.checked_sub(staleness));
+            versions_observed.iter().any(|version| version.when_deleted)
         })
     }
 }
 
-fn made_of(pod: &Value) -> String {
+fn template_label(pod: &Value) -> String {
     let image = pod["containers"][0]["image"].as_str();
     format!(
         "{}/{}",

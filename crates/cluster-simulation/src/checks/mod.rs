@@ -107,7 +107,7 @@ impl State {
         let now = Instant::now();
         if new.is_null() {
             if let Some(record) = self.sets.get_mut(&uid_of(old)) {
-                record.gone_at = Some(now);
+                record.deleted_at = Some(now);
             }
             return;
         }
@@ -222,7 +222,7 @@ impl State {
             }
             return;
         };
-        if set.is_going() {
+        if set.is_ending() {
             return;
         }
         let ordinal = identity::ordinal(&set.name, &identity.1).unwrap_or(-1);
@@ -234,7 +234,7 @@ impl State {
         if !surplus && !outdated {
             let why = format!(
                 "{} ({}) is deleted and is as wanted",
-                identity.1, pod.made_of
+                identity.1, pod.template_label
             );
             trace::broken(why);
             return;

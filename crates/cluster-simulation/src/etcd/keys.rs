@@ -138,7 +138,7 @@ impl Keys {
         let pairs: Vec<&Pair> = pairs_in_span[..limit].iter().map(|pair| &***pair).collect();
         let listed = if range.count_only { &[] } else { &pairs[..] };
         let more = limit < count;
-        Ok(messages::range_answer(newest, listed, count, more))
+        Ok(messages::range_response(newest, listed, count, more))
     }
 
     /// Executes a transaction.
@@ -160,7 +160,7 @@ impl Keys {
             .iter()
             .map(|operation| self.carry_out(operation, before + 1))
             .collect();
-        Ok(messages::txn_answer(self.revision, succeeded, &done))
+        Ok(messages::txn_response(self.revision, succeeded, &done))
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -254,7 +254,7 @@ impl Keys {
             !matches!(states.as_slice(), [(at, None)] if *at <= compacted)
         });
         self.changes.retain(|change| change.revision >= compacted);
-        Ok(messages::plain_answer(self.revision))
+        Ok(messages::header_response(self.revision))
     }
 
     /// Grants a lease.
@@ -267,7 +267,7 @@ impl Keys {
             keys: BTreeSet::new(),
         };
         self.leases.insert(self.last_lease, lease);
-        messages::lease_answer(self.revision, self.last_lease, seconds)
+        messages::lease_response(self.revision, self.last_lease, seconds)
     }
 
     /// Renews a lease.
@@ -276,7 +276,7 @@ impl Keys {
             lease.ends = Instant::now() + lease.time;
             lease.time.as_secs()
         });
-        messages::renewal_answer(self.revision, id, seconds)
+        messages::renewal_response(self.revision, id, seconds)
     }
 
     /// Ends a lease, and deletes its keys.
@@ -286,7 +286,7 @@ impl Keys {
         for key in lease.keys {
             self.change(&key, None, revision);
         }
-        Ok(messages::plain_answer(self.revision))
+        Ok(messages::header_response(self.revision))
     }
 
     /// The expired leases.

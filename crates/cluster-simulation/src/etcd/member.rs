@@ -195,7 +195,7 @@ impl Cluster {
                 };
                 self.propose(member, |keys| {
                     keys.txn(&txn)?;
-                    Ok(messages::plain_answer(keys.revision))
+                    Ok(messages::header_response(keys.revision))
                 })
                 .await
             }
@@ -220,10 +220,10 @@ impl Cluster {
                 self.propose(member, |keys| Ok(keys.keep_alive(lease)))
                     .await
             }
-            STATUS => Ok(messages::status_answer(
+            STATUS => Ok(messages::status_response(
                 *self.members[member].known.borrow(),
             )),
-            ALARM => Ok(messages::plain_answer(*self.newest.borrow())),
+            ALARM => Ok(messages::header_response(*self.newest.borrow())),
             _ => Err(Refusal::new(Code::UNIMPLEMENTED, "unknown")),
         }
     }
@@ -348,7 +348,9 @@ struct Messages {
 impl Messages {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(message) = framing::take(&mut self.received, MESSAGE_BYTES_MAX).ok()? {
+            if let Some(message) =
+                framing::split_message(&mut self.received, MESSAGE_BYTES_MAX).ok()?
+            {
                 return Some(message);
             }
             let data = self.body.frame().await?.ok()?.into_data().ok()?;

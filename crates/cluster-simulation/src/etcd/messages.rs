@@ -63,7 +63,7 @@ impl From<api::PutRequest> for Operation {
 
 /// No operation if the engine sends none of its kind.
 fn operations(operations: Vec<api::RequestOp>) -> Vec<Operation> {
-    let known = operations.into_iter().filter_map(|one| match one.request? {
+    let supported = operations.into_iter().filter_map(|one| match one.request? {
         Request::RequestRange(range) => Some(Operation::Get(Range::from(range).span)),
         Request::RequestPut(put) => Some(put.into()),
         Request::RequestDeleteRange(deletion) => Some(Operation::Delete(Span {
@@ -72,7 +72,7 @@ fn operations(operations: Vec<api::RequestOp>) -> Vec<Operation> {
         })),
         Request::RequestTxn(_) => None,
     });
-    known.collect()
+    supported.collect()
 }
 
 /// A `Compare`: compares a number of the pair with a given number.
@@ -170,7 +170,7 @@ fn pair(pair: &Pair) -> mvccpb::KeyValue {
 }
 
 /// A `RangeResponse`.
-pub fn range_answer(revision: u64, pairs: &[&Pair], count: usize, more: bool) -> Vec<u8> {
+pub fn range_response(revision: u64, pairs: &[&Pair], count: usize, more: bool) -> Vec<u8> {
     let response = api::RangeResponse {
         header: header(revision),
         kvs: pairs.iter().map(|one| pair(one)).collect(),
@@ -209,7 +209,7 @@ impl Done {
 }
 
 /// A `TxnResponse`.
-pub fn txn_answer(revision: u64, succeeded: bool, done: &[Done]) -> Vec<u8> {
+pub fn txn_response(revision: u64, succeeded: bool, done: &[Done]) -> Vec<u8> {
     let responses = done.iter().map(|one| api::ResponseOp {
         response: Some(one.response(revision)),
     });
@@ -222,7 +222,7 @@ pub fn txn_answer(revision: u64, succeeded: bool, done: &[Done]) -> Vec<u8> {
 }
 
 /// A response with a header only. All responses have the header in the same field.
-pub fn plain_answer(revision: u64) -> Vec<u8> {
+pub fn header_response(revision: u64) -> Vec<u8> {
     let response = api::PutResponse {
         header: header(revision),
         prev_kv: None,
@@ -231,7 +231,7 @@ pub fn plain_answer(revision: u64) -> Vec<u8> {
 }
 
 /// A `LeaseGrantResponse`.
-pub fn lease_answer(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
+pub fn lease_response(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
     let response = api::LeaseGrantResponse {
         header: header(revision),
         id: lease.cast_signed(),
@@ -242,7 +242,7 @@ pub fn lease_answer(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
 }
 
 /// A `LeaseKeepAliveResponse`.
-pub fn renewal_answer(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
+pub fn renewal_response(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
     let response = api::LeaseKeepAliveResponse {
         header: header(revision),
         id: lease.cast_signed(),
@@ -252,7 +252,7 @@ pub fn renewal_answer(revision: u64, lease: u64, seconds: u64) -> Vec<u8> {
 }
 
 /// A `StatusResponse`.
-pub fn status_answer(revision: u64) -> Vec<u8> {
+pub fn status_response(revision: u64) -> Vec<u8> {
     let response = api::StatusResponse {
         header: header(revision),
         version: "3.6.0".to_owned(),

@@ -31,9 +31,9 @@ const WELL_MILLIS: u64 = 5;
 /// The time of an election, in milliseconds.
 const ELECTION_MILLIS: (u64, u64) = (300, 2_500);
 /// Timeout of a request in a member, as etcd with its default options.
-const GIVEN_UP: Duration = Duration::from_secs(7);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 /// The time between two checks of the state of the cluster.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The time between two checks of the leases.
 const LEASES: Duration = Duration::from_secs(1);
 
@@ -122,7 +122,7 @@ impl Cluster {
             let slowest = *lock(&self.members[member].behind_millis);
             sleep(millis(0, slowest)).await;
             while !self.rule().reaches(member) || self.rule().leader.is_none() {
-                sleep(LOOK).await;
+                sleep(POLL_INTERVAL).await;
             }
             known_revision.send_replace(*newest.borrow());
         }
@@ -170,16 +170,16 @@ impl Cluster {
         let is_late = now.term != before.term || now.leader.is_none() || !now.reaches(member);
         if is_late && chance(50) {
             trace!("member {member} of etcd loses a write");
-            sleep(GIVEN_UP).await;
+            sleep(REQUEST_TIMEOUT).await;
             return Err(given_up());
         }
         while is_late && self.rule().leader.is_none() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
         let (result, revision) = self.change(write);
         if is_late {
             trace!("a late write of member {member} of etcd is carried out at {revision}");
-            sleep(GIVEN_UP).await;
+            sleep(REQUEST_TIMEOUT).await;
             return Err(given_up());
         }
         self.know(member, revision).await?;
@@ -204,7 +204,7 @@ impl Cluster {
             return Ok(());
         }
         if chance(50) {
-            sleep(GIVEN_UP).await;
+            sleep(REQUEST_TIMEOUT).await;
             return Err(given_up());
         }
         Err(no_leader())
@@ -213,7 +213,7 @@ impl Cluster {
     async fn know(&self, member: usize, revision: u64) -> Result<(), Refusal> {
         let mut known_revision = self.members[member].known.subscribe();
         let arrival = known_revision.wait_for(|known_revision| *known_revision >= revision);
-        match tokio::time::timeout(GIVEN_UP, arrival).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT, arrival).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(given_up()),
         }

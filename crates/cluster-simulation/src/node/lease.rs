@@ -19,25 +19,25 @@ use crate::trace;
 
 /// The part of a machine that survives its agent: the deadline page and the epoch. Clones share the part.
 #[derive(Clone, Debug, Default)]
-pub struct MachineLease(Arc<Mutex<Kept>>);
+pub struct MachineLease(Arc<Mutex<LeaseState>>);
 
 #[derive(Debug)]
-struct Kept {
+struct LeaseState {
     epoch: i32,
     deadline: Option<Reading>,
     /// Incremented whenever earlier instances must not be started again.
-    turn: u64,
+    generation: u64,
     clock: Clock,
     /// For a mutation.
     flaw: Option<LeaseFlaw>,
 }
 
-impl Default for Kept {
+impl Default for LeaseState {
     fn default() -> Self {
         Self {
             epoch: 0,
             deadline: None,
-            turn: 0,
+            generation: 0,
             clock: Clock::new(100),
             flaw: None,
         }
@@ -101,7 +101,7 @@ impl MachineLease {
     pub fn new(percent: u32, wall: &WallClock, flaw: Option<LeaseFlaw>) -> Self {
         let lease = Self::default();
         {
-            let mut state = lease.kept();
+            let mut state = lease.state();
             state.clock = Clock::new(percent);
             if flaw == Some(LeaseFlaw::WallClock) {
                 state.clock.wall = Some(wall.clone());
@@ -111,21 +111,21 @@ impl MachineLease {
         lease
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn state(&self) -> MutexGuard<'_, LeaseState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether instances that end with the lease may run at that time.
-    pub fn lets_run(&self, now: Instant) -> bool {
-        let state = self.kept();
+    pub fn allows_running(&self, now: Instant) -> bool {
+        let state = self.state();
         state.flaw == Some(LeaseFlaw::Outlived)
             || state
                 .deadline
                 .is_some_and(|deadline| state.clock.read(now) < deadline)
     }
 
-    fn begin_turn(&self) {
-        self.kept().turn += 1;
+    fn begin_generation(&self) {
+        self.state().generation += 1;
     }
 }
 
@@ -137,8 +137,8 @@ pub(super) async fn may_start(
     node: &str,
     pod: &Pod,
 ) -> Result<bool> {
-    let start_count = lease.kept().turn;
-    if !lease.lets_run(Instant::now()) {
+    let generation = lease.state().generation;
+    if !lease.allows_running(Instant::now()) {
         return Ok(false);
     }
     let namespace = pod.namespace().unwrap_or_default();
@@ -151,7 +151,7 @@ pub(super) async fn may_start(
             .and_then(|spec| spec.node_name.as_deref());
         current_pod.metadata.uid == pod.metadata.uid && on == Some(node)
     });
-    Ok(bound && lease.kept().turn == start_count && lease.lets_run(Instant::now()))
+    Ok(bound && lease.state().generation == generation && lease.allows_running(Instant::now()))
 }
 
 /// The machine of a simulated node, for the keeper of its lease.
@@ -167,36 +167,36 @@ impl LeasedMachine for Machine {
     type Error = kube_api_client::Error;
 
     fn now(&self) -> Reading {
-        self.lease.kept().clock.read(Instant::now())
+        self.lease.state().clock.read(Instant::now())
     }
 
     fn epoch(&self) -> i32 {
-        self.lease.kept().epoch
+        self.lease.state().epoch
     }
 
     async fn close(&self) {
-        self.lease.begin_turn();
+        self.lease.begin_generation();
     }
 
     async fn end_pods(&mut self) -> Result<()> {
         trace!("{} was fenced and ends its leased pods", self.node);
-        self.lease.kept().deadline = None;
+        self.lease.state().deadline = None;
         self.instances.end_leased(&self.node);
         Ok(())
     }
 
     fn store_epoch(&mut self, epoch: i32) -> Result<()> {
-        self.lease.kept().epoch = epoch;
+        self.lease.state().epoch = epoch;
         Ok(())
     }
 
     fn set_deadline(&mut self, deadline: Reading) -> Result<()> {
         // Pods that ended at the former deadline are not continued.
-        if !self.lease.lets_run(Instant::now()) {
+        if !self.lease.allows_running(Instant::now()) {
             self.instances.end_leased(&self.node);
         }
         let now = self.now();
-        let mut state = self.lease.kept();
+        let mut state = self.lease.state();
         state.deadline = Some(match state.flaw {
             Some(LeaseFlaw::FromAnswer) => now + LeaseLength::DEFAULT.duration(),
             _ => deadline,

@@ -35,9 +35,9 @@ use lease::{Machine, may_start};
 /// If the status was not written for this time, other programs may have changed it. The interval is that of
 /// the node agent.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
-const SAY_AGAIN: Duration = Duration::from_secs(300);
+const REPEAT_AFTER: Duration = Duration::from_secs(300);
 /// Interval of the checks of pods without a change.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The user that creates volumes.
 pub const PROVISIONER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
@@ -144,8 +144,8 @@ pub async fn run(
         }
         tokio::join!(
             agent.beat(),
-            agent.clone().look_after_pods(shutdown.clone()),
-            agent.clone().look_after_volumes(shutdown),
+            agent.clone().manage_pods(shutdown.clone()),
+            agent.clone().manage_volumes(shutdown),
         );
     };
     tokio::select! {
@@ -176,12 +176,12 @@ struct Agent {
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     /// The last written status of each pod, by UID.
-    written: Mutex<BTreeMap<String, Shown>>,
+    written: Mutex<BTreeMap<String, ReportedStatus>>,
 }
 
 /// The reported parts of a pod's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shown {
+struct ReportedStatus {
     phase: &'static str,
     ready: bool,
 }
@@ -230,7 +230,7 @@ impl Agent {
         }
     }
 
-    async fn say_ready(&self) -> Result<()> {
+    async fn report_ready(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let capacity = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
         let status = json!({"status": {"capacity": capacity, "allocatable": capacity, "conditions": [{
@@ -291,8 +291,8 @@ impl Agent {
                 }
                 renewed = Instant::now();
             }
-            let is_due = last_written.is_none_or(|at: Instant| at.elapsed() > SAY_AGAIN);
-            if is_due && self.say_ready().await.is_ok() {
+            let is_due = last_written.is_none_or(|at: Instant| at.elapsed() > REPEAT_AFTER);
+            if is_due && self.report_ready().await.is_ok() {
                 last_written = Some(Instant::now());
             }
             let soon = Duration::from_secs(1);
@@ -312,7 +312,7 @@ impl Agent {
         }
     }
 
-    async fn look_after_pods(self: Arc<Self>, shutdown: CancellationToken) {
+    async fn manage_pods(self: Arc<Self>, shutdown: CancellationToken) {
         let queue = Queue::new();
         let feed = async {
             let mut changes = self.pods.subscribe();
@@ -328,7 +328,7 @@ impl Agent {
                 for pod in self.pods.list() {
                     queue.add(object_key(&*pod));
                 }
-                sleep(LOOK_AGAIN).await;
+                sleep(CHECK_INTERVAL).await;
             }
         };
         let agent = self.clone();
@@ -362,7 +362,7 @@ impl Agent {
             Some(pod) if pod.metadata.deletion_timestamp.is_some() => {
                 self.finish(&pod, &identity, &uid).await
             }
-            Some(pod) => self.keep(&pod, &identity, &uid).await,
+            Some(pod) => self.run_pod(&pod, &identity, &uid).await,
         }
     }
 
@@ -392,7 +392,7 @@ impl Agent {
         // As the node agent does. The order matters if the object stays: a claim is protected while a pod may run on
         // it, and a pod that is deleted in the foreground waits for its claims.
         if pod.metadata.finalizers.is_some() {
-            let ended = Shown {
+            let ended = ReportedStatus {
                 phase: "Failed",
                 ready: false,
             };
@@ -407,7 +407,7 @@ impl Agent {
         Ok(ReconcileResult::Done)
     }
 
-    async fn keep(&self, pod: &Pod, identity: &Identity, uid: &str) -> Result<ReconcileResult> {
+    async fn run_pod(&self, pod: &Pod, identity: &Identity, uid: &str) -> Result<ReconcileResult> {
         let phase = pod
             .status
             .as_ref()
@@ -419,67 +419,29 @@ impl Agent {
         let image = image_of(pod);
         let now = Instant::now();
         if image.starts_with("bad") {
-            let pending = Shown {
+            let pending = ReportedStatus {
                 phase: "Pending",
                 ready: false,
             };
             self.show(pod, uid, pending).await?;
             return Ok(ReconcileResult::Done);
         }
-        // An instance that has ended with the lease is started again, as containers are.
-        let lease = self.settings.lease.as_ref().filter(|_| ends_with_it(pod));
         let instance = self.instances.of(name, identity, uid);
         let Some(instance) = instance.filter(|instance| !instance.has_lapsed(now)) else {
-            if let Some(lease) = lease
-                && !may_start(lease, &self.client, name, pod).await?
-            {
-                return Ok(ReconcileResult::RequeueAfter(LOOK_AGAIN));
-            }
-            let now = Instant::now();
-            let (from, to) = self.settings.startup_millis;
-            let instance = Instance {
-                node: name.clone(),
-                uid: uid.to_owned(),
-                ready_at: now + random::millis(from, to),
-                ends_at: None,
-                lease: lease.cloned(),
-            };
-            self.instances.start(identity, instance.clone());
-            if instance.ready_at > now {
-                self.show(
-                    pod,
-                    uid,
-                    Shown {
-                        phase: "Pending",
-                        ready: false,
-                    },
-                )
-                .await?;
-                return Ok(later(instance.ready_at));
-            }
-            self.show(
-                pod,
-                uid,
-                Shown {
-                    phase: "Running",
-                    ready: true,
-                },
-            )
-            .await?;
-            return Ok(ReconcileResult::Done);
+            return self.start_instance(pod, identity, uid).await;
         };
         let reported = match instance.ends_at {
             // The instance ended without a request: the node evicted the pod.
-            Some(at) if at <= now => Shown {
+            Some(at) if at <= now => ReportedStatus {
                 phase: "Failed",
                 ready: false,
             },
             Some(at) => return Ok(later(at)),
-            None if image.starts_with("sick") => Shown {
+            None if image.starts_with("sick") => ReportedStatus {
                 phase: "Running",
                 ready: false,
             },
-            None if instance.ready_at <= now => Shown {
+            None if instance.ready_at <= now => ReportedStatus {
                 phase: "Running",
                 ready: true,
             },
@@ -490,7 +452,7 @@ impl Agent {
                 self.show(
                     pod,
                     uid,
-                    Shown {
+                    ReportedStatus {
                         phase,
                         ready: false,
                     },
@@ -503,12 +465,46 @@ impl Agent {
         Ok(ReconcileResult::Done)
     }
 
-    fn written(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Shown>> {
+    /// Starts the instance of a pod; an instance that has ended with the lease is started again, as containers are.
+    async fn start_instance(
+        &self,
+        pod: &Pod,
+        identity: &Identity,
+        uid: &str,
+    ) -> Result<ReconcileResult> {
+        let name = &self.settings.name;
+        let lease = self.settings.lease.as_ref().filter(|_| ends_with_it(pod));
+        if let Some(lease) = lease
+            && !may_start(lease, &self.client, name, pod).await?
+        {
+            return Ok(ReconcileResult::RequeueAfter(CHECK_INTERVAL));
+        }
+        let now = Instant::now();
+        let (from, to) = self.settings.startup_millis;
+        let ready_at = now + random::millis(from, to);
+        let instance = Instance {
+            node: name.clone(),
+            uid: uid.to_owned(),
+            ready_at,
+            ends_at: None,
+            lease: lease.cloned(),
+        };
+        self.instances.start(identity, instance);
+        let ready = ready_at <= now;
+        let phase = if ready { "Running" } else { "Pending" };
+        self.show(pod, uid, ReportedStatus { phase, ready }).await?;
+        Ok(match ready {
+            true => ReconcileResult::Done,
+            false => later(ready_at),
+        })
+    }
+
+    fn written(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ReportedStatus>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pod's status in the view of this agent.
-    fn before(&self, pod: &Pod, uid: &str) -> Option<Shown> {
+    fn before(&self, pod: &Pod, uid: &str) -> Option<ReportedStatus> {
         if let Some(reported) = self.written().get(uid) {
             return Some(*reported);
         }
@@ -521,14 +517,14 @@ impl Agent {
             _ => "Pending",
         };
         let ready = ready.next()?.status == "True";
-        Some(Shown { phase, ready })
+        Some(ReportedStatus { phase, ready })
     }
 
-    async fn show(&self, pod: &Pod, uid: &str, reported: Shown) -> Result<()> {
+    async fn show(&self, pod: &Pod, uid: &str, reported: ReportedStatus) -> Result<()> {
         let before = self.before(pod, uid);
         // After the loss of a node a controller may have written that the pod is not ready.
-        let told_otherwise = reported.ready && !is_ready(pod) && before == Some(reported);
-        if before == Some(reported) && !told_otherwise {
+        let reported_otherwise = reported.ready && !is_ready(pod) && before == Some(reported);
+        if before == Some(reported) && !reported_otherwise {
             return Ok(());
         }
         let now = self.now();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Agent;
 
 impl Agent {
-    pub(super) async fn look_after_volumes(self: Arc<Self>, shutdown: CancellationToken) {
+    pub(super) async fn manage_volumes(self: Arc<Self>, shutdown: CancellationToken) {
         if !self.claims.wait_synced().await || !self.volumes.wait_synced().await {
             return;
         }

@@ -40,7 +40,7 @@ pub struct Summary {
     pub frozen: Vec<FrozenVolume>,
     /// The snapshots of users.
     #[serde(default)]
-    pub snapshots: Vec<HeldSnapshot>,
+    pub snapshots: Vec<UserSnapshot>,
     /// The files from which the settings of the server were read.
     pub configured_by: Vec<PathBuf>,
 }
@@ -67,7 +67,7 @@ fn of_the_pool() -> Class {
 /// A snapshot that a user has created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct HeldSnapshot {
+pub struct UserSnapshot {
     /// The class of the volume.
     pub class: Class,
     /// Name of the snapshot.
@@ -119,7 +119,7 @@ pub struct BackupContents {
 
 /// Reads the store at one revision, and then freezes the volumes: a backup may contain a volume that was
 /// created in between without its object, but never an object without its volume.
-pub async fn take(
+pub async fn collect(
     store: &dyn Store,
     storage: Option<&Storage>,
     request: Request,
@@ -128,8 +128,8 @@ pub async fn take(
         end: Some(vec![u8::MAX]),
         ..Range::default()
     };
-    let found = store.range(everything).await.context("read the store")?;
-    let mut pairs = found.items;
+    let listed = store.range(everything).await.context("read the store")?;
+    let mut pairs = listed.items;
     pairs.retain(|pair| pair.lease.is_none());
     let (mut frozen, mut snapshots) = (Vec::new(), Vec::new());
     if let Some(storage) = storage {
@@ -139,7 +139,7 @@ pub async fn take(
     }
     let summary = Summary {
         error: None,
-        revision: found.revision.0,
+        revision: listed.revision.0,
         objects: pairs.len() as u64,
         bytes: pairs.iter().map(records::length).sum(),
         frozen: frozen
@@ -153,7 +153,7 @@ pub async fn take(
             .collect(),
         snapshots: snapshots
             .into_iter()
-            .map(|held| HeldSnapshot {
+            .map(|held| UserSnapshot {
                 class: held.class,
                 name: held.name,
                 path: held.path,
@@ -213,15 +213,15 @@ impl Source {
             true => Some(Storage::open(data).await.context("open the volumes")?),
             false => None,
         };
-        let taken = take(store.as_ref(), storage.as_ref(), request).await?;
+        let contents = collect(store.as_ref(), storage.as_ref(), request).await?;
         let summary = Summary {
             configured_by,
-            ..taken.summary
+            ..contents.summary
         };
         let files = Files {
             store,
             storage,
-            pairs: taken.pairs.into_iter(),
+            pairs: contents.pairs.into_iter(),
         };
         Ok((Self::Files(Box::new(files)), summary))
     }

@@ -62,7 +62,7 @@ pub struct LiveServers {
     client: Client,
     name: String,
     holder: String,
-    own: ServerIdentity,
+    identity: ServerIdentity,
     /// By the resourceVersion of each lease.
     renewals: Renewals<String>,
     others: watch::Sender<Vec<SocketAddr>>,
@@ -94,13 +94,13 @@ fn leases(client: &Client) -> Api<Lease> {
 
 impl LiveServers {
     /// This server; other servers are not known yet.
-    pub fn new(client: Client, own: &ServerIdentity) -> Self {
-        let name = own.lease_name();
+    pub fn new(client: Client, identity: &ServerIdentity) -> Self {
+        let name = identity.lease_name();
         Self {
             client,
             holder: format!("{name}_{}", uuid::Uuid::new_v4()),
             name,
-            own: own.clone(),
+            identity: identity.clone(),
             renewals: Renewals::default(),
             others: watch::Sender::default(),
         }
@@ -137,9 +137,9 @@ impl LiveServers {
 
     async fn round(&mut self) -> kube_api_client::Result<()> {
         self.renew().await?;
-        let LiveServersPlan { live, dead } = self.look().await?;
+        let LiveServersPlan { live, dead } = self.observe().await?;
         self.publish(&live).await?;
-        self.tell_others(&live);
+        self.publish_others(&live);
         for lease in dead {
             tracing::warn!(address = ?lease.address, "a server has not renewed its Lease");
             let how = Delete {
@@ -152,9 +152,9 @@ impl LiveServers {
         Ok(())
     }
 
-    fn tell_others(&self, live: &[SocketAddr]) {
+    fn publish_others(&self, live: &[SocketAddr]) {
         let mut others = live.to_vec();
-        others.retain(|address| *address != self.own.address);
+        others.retain(|address| *address != self.identity.address);
         others.sort_unstable();
         self.others.send_if_modified(|known| {
             let is_changed = *known != others;
@@ -163,25 +163,25 @@ impl LiveServers {
         });
     }
 
-    async fn look(&mut self) -> kube_api_client::Result<LiveServersPlan> {
+    async fn observe(&mut self) -> kube_api_client::Result<LiveServersPlan> {
         let listed = list(&self.client).await?;
         let now = reading();
         self.renewals
             .retain(|name| listed.iter().any(|lease| lease.name == name));
         let renewals = &mut self.renewals;
-        let seen = listed.into_iter().map(|lease| {
+        let leases = listed.into_iter().map(|lease| {
             let unchanged_for =
                 renewals.unchanged_for(&lease.name, &lease.version.to_string(), now);
             (lease, unchanged_for)
         });
-        Ok(plan(&self.name, self.own.address, seen))
+        Ok(plan(&self.name, self.identity.address, leases))
     }
 
     async fn renew(&self) -> kube_api_client::Result<()> {
         let (key, value) = IDENTITY_LABEL;
         let labels = [
             (key, value),
-            ("kubernetes.io/hostname", &self.own.host_name),
+            ("kubernetes.io/hostname", &self.identity.host_name),
         ];
         let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let lease = Lease {
@@ -191,7 +191,7 @@ impl LiveServers {
                 labels: Some(BTreeMap::from(labels)),
                 annotations: Some(BTreeMap::from([(
                     ADDRESS.to_owned(),
-                    self.own.address.to_string(),
+                    self.identity.address.to_string(),
                 )])),
                 ..ObjectMeta::default()
             },
@@ -214,9 +214,9 @@ impl LiveServers {
     /// Writes Endpoints and slices if they differ from the running servers.
     async fn publish(&self, live: &[SocketAddr]) -> kube_api_client::Result<()> {
         let endpoints: Api<Endpoints> = Api::namespaced(self.client.clone(), NAMESPACE);
-        let wanted = Some(subsets(live));
-        let there = endpoints.get_opt(SERVICE).await?;
-        if there.is_none_or(|there| there.subsets != wanted) {
+        let desired = Some(subsets(live));
+        let existing = endpoints.get_opt(SERVICE).await?;
+        if existing.is_none_or(|existing| existing.subsets != desired) {
             let object = json!({
                 "apiVersion": "v1",
                 "kind": "Endpoints",
@@ -224,7 +224,7 @@ impl LiveServers {
                     "name": SERVICE,
                     "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
                 },
-                "subsets": wanted,
+                "subsets": desired,
             });
             apply(&endpoints, SERVICE, object).await?;
         }
@@ -236,11 +236,11 @@ impl LiveServers {
             let at = listed
                 .iter()
                 .position(|one| one.metadata.name.as_ref() == Some(&name));
-            let there = at.map(|at| listed.swap_remove(at));
-            let same = |there: &EndpointSlice| {
-                there.endpoints == slice.endpoints && there.ports == slice.ports
+            let existing = at.map(|at| listed.swap_remove(at));
+            let same = |existing: &EndpointSlice| {
+                existing.endpoints == slice.endpoints && existing.ports == slice.ports
             };
-            if !there.is_some_and(|there| same(&there)) {
+            if !existing.is_some_and(|existing| same(&existing)) {
                 let object = json!({
                     "apiVersion": "discovery.k8s.io/v1",
                     "kind": "EndpointSlice",
@@ -262,18 +262,18 @@ impl LiveServers {
 
     /// Deletes this server's Lease; removes its address from the endpoints if another server has one.
     async fn leave(&mut self) -> kube_api_client::Result<()> {
-        let own = leases(&self.client).get_opt(&self.name).await?;
-        let own = own.filter(|lease| {
+        let lease = leases(&self.client).get_opt(&self.name).await?;
+        let lease = lease.filter(|lease| {
             let spec = lease.spec.as_ref();
             spec.and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.holder)
         });
-        let Some(own) = own else {
+        let Some(lease) = lease else {
             return Ok(());
         };
-        let uid = own.metadata.object_uid()?;
+        let uid = lease.metadata.object_uid()?;
         guarded_writes::delete(&leases(&self.client), &self.name, Delete::of_uid(uid)).await?;
-        let mut live = self.look().await?.live;
-        live.retain(|address| *address != self.own.address);
+        let mut live = self.observe().await?.live;
+        live.retain(|address| *address != self.identity.address);
         if live.is_empty() {
             return Ok(());
         }

@@ -42,7 +42,7 @@ const POLL_MAX: Duration = Duration::from_millis(250);
 /// findings A9: a test fails if a controller blocked its thread for too long.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let slow = self.slow_polls.found();
+        let slow = self.slow_polls.recorded();
         if !slow.is_empty() && !std::thread::panicking() {
             panic!("slow on the runtime's threads: {slow:?}");
         }

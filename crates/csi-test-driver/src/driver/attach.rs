@@ -17,12 +17,13 @@ impl Driver {
         if json!(is_block(capability)) != volume["block"] {
             return stop(code::INVALID_ARGUMENT, "a volume of another mode");
         }
-        let wanted = json!({"capability": capability, "readonly": request["readonly"] == true});
-        let answer = json!({"publish_context": {"device": format!("{node}/{id}")}});
+        let requested_use =
+            json!({"capability": capability, "readonly": request["readonly"] == true});
+        let response = json!({"publish_context": {"device": format!("{node}/{id}")}});
         let published = volume["published"].as_object().cloned().unwrap_or_default();
         if let Some(has) = published.get(node) {
-            return match *has == wanted {
-                true => Ok(answer),
+            return match *has == requested_use {
+                true => Ok(response),
                 false => stop(
                     code::ALREADY_EXISTS,
                     format!("{id} is attached in another way"),
@@ -30,12 +31,12 @@ impl Driver {
             };
         }
         let mut others = published.iter();
-        let in_the_way = others.find(|(_, has)| !is_multi_node(&has["capability"]));
-        let in_the_way = in_the_way.or_else(|| match is_multi_node(capability) {
+        let is_occupied = others.find(|(_, has)| !is_multi_node(&has["capability"]));
+        let is_occupied = is_occupied.or_else(|| match is_multi_node(capability) {
             true => None,
             false => published.iter().next(),
         });
-        if let Some((other, _)) = in_the_way {
+        if let Some((other, _)) = is_occupied {
             return stop(
                 code::FAILED_PRECONDITION,
                 format!("{id} is attached to {other}"),
@@ -62,9 +63,9 @@ impl Driver {
         }
         call.middle()?;
         self.state.event("attached", id, node, "")?;
-        volume["published"][node] = wanted;
+        volume["published"][node] = requested_use;
         self.state.write("volumes", id, &volume)?;
-        Ok(answer)
+        Ok(response)
     }
 
     pub(crate) fn detach(&self, call: &Call<'_>, request: &Value) -> Done {
@@ -79,13 +80,13 @@ impl Driver {
             return Ok(json!({}));
         };
         call.middle()?;
-        let gone: Vec<String> = published
+        let detached: Vec<String> = published
             .keys()
-            .filter(|own| node.is_empty() || **own == node)
+            .filter(|id| node.is_empty() || **id == node)
             .cloned()
             .collect();
-        published.retain(|own, _| !gone.contains(own));
-        for node in &gone {
+        published.retain(|id, _| !detached.contains(id));
+        for node in &detached {
             // A lost node leaves the volume staged.
             let uses = self.state.read("uses", &format!("{node}@{id}"))?;
             let is_staged = uses.is_some_and(|uses| uses["staged"].is_object());

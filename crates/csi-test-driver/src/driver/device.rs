@@ -10,12 +10,12 @@ const TRIES: usize = 20;
 
 fn losetup(arguments: &[&str]) -> io::Result<String> {
     let output = Command::new("losetup").args(arguments).output()?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let trimmed = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     match output.status.success() {
-        true => Ok(said(&output.stdout)),
+        true => Ok(trimmed(&output.stdout)),
         false => Err(io::Error::other(format!(
             "losetup {arguments:?}: {}",
-            said(&output.stderr)
+            trimmed(&output.stderr)
         ))),
     }
 }

@@ -17,14 +17,14 @@ use std::time::Duration;
 
 use json_tree::{Value, json};
 
-use crate::faults::{Fault, take};
+use crate::faults::{Fault, next_fault};
 use crate::schema::{decode, encode};
 use crate::server::Answer;
 use crate::state::State;
 
 pub(crate) use stop::{Done, Stop, code, stop};
 
-/// The service in addition to Identity.
+/// The CSI service that the driver serves in addition to Identity.
 #[derive(Clone, Debug)]
 pub enum Role {
     /// The Controller service; one instance in the cluster.
@@ -87,7 +87,7 @@ impl Call<'_> {
     fn fault(&self, at: &str) -> Result<Option<Fault>, Stop> {
         let role = self.driver.role_name();
         let of = (self.method, at, self.subject);
-        Ok(take(&self.driver.state, &role, of)?)
+        Ok(next_fault(&self.driver.state, &role, of)?)
     }
 
     /// A point at which the call may fail. Executes delays.
@@ -167,8 +167,8 @@ impl Driver {
             Err(Stop::Fault(Fault::Hang)) => Answer::Hangs,
             Err(Stop::Fault(_)) => {
                 if self.death == Death::Process {
-                    let own = nix::unistd::getpid();
-                    let _ = nix::sys::signal::kill(own, nix::sys::signal::SIGKILL);
+                    let pid = nix::unistd::getpid();
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
                 }
                 Answer::Dies
             }
@@ -179,18 +179,18 @@ impl Driver {
     /// written.
     fn noted(&self, path: &str, method: &str, request: &Value) -> Done {
         let is_question = method.contains("Get") || method == "Probe";
-        let mut shown = request.clone();
-        if let Some(secrets) = shown["secrets"].as_object_mut() {
+        let mut logged = request.clone();
+        if let Some(secrets) = logged["secrets"].as_object_mut() {
             secrets.values_mut().for_each(|value| *value = json!("…"));
         }
-        if !shown["secrets"].is_object()
-            && let Some(shown) = shown.as_object_mut()
+        if !logged["secrets"].is_object()
+            && let Some(logged) = logged.as_object_mut()
         {
-            shown.remove("secrets");
+            logged.remove("secrets");
         }
         let role = self.role_name();
         if !is_question {
-            let line = json!({"call": method, "role": role, "request": shown});
+            let line = json!({"call": method, "role": role, "request": logged});
             self.state.note(&line)?;
         }
         let done = self.called(path, method, request);

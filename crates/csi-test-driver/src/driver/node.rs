@@ -12,7 +12,7 @@ use super::rules::{
     mode, range, required,
 };
 use super::{Call, Done, Driver, Role, Stop, code, device, stop};
-use crate::state::{copy, gone};
+use crate::state::{allow_missing, copy};
 
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const POD: &str = "csi.storage.k8s.io/pod.name";
@@ -28,24 +28,24 @@ fn is_mounted(path: &Path) -> bool {
 }
 
 /// A volume and a path on the machine.
-struct Place<'a> {
+struct MountTarget<'a> {
     driver: &'a Driver,
     volume: &'a str,
     /// The path in the request.
-    told: &'a str,
-    here: PathBuf,
+    requested_path: &'a str,
+    local_path: PathBuf,
 }
 
-impl Place<'_> {
+impl MountTarget<'_> {
     fn is_mounted(&self) -> bool {
-        is_mounted(&self.here)
+        is_mounted(&self.local_path)
     }
 
     fn event(&self, event: &str) -> Result<(), Stop> {
         let Self { driver, volume, .. } = self;
         Ok(driver
             .state
-            .event(event, volume, driver.node_id(), self.told)?)
+            .event(event, volume, driver.node_id(), self.requested_path)?)
     }
 
     /// Mounts the source at the path, unless it is mounted. The event is recorded before the mount.
@@ -55,16 +55,16 @@ impl Place<'_> {
         }
         self.event("mounted")?;
         let none: Option<&str> = None;
-        mount(Some(source), &self.here, none, MsFlags::MS_BIND, none).map_err(failed)?;
+        mount(Some(source), &self.local_path, none, MsFlags::MS_BIND, none).map_err(failed)?;
         if read_only {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-            mount(none, &self.here, none, flags, none).map_err(failed)?;
+            mount(none, &self.local_path, none, flags, none).map_err(failed)?;
         }
         Ok(())
     }
 
     /// Mounts a file system in memory with this capacity at the path, and fills it with the data.
-    fn hold(&self, data: &Path, capacity: i64) -> Result<(), Stop> {
+    fn mount_memory(&self, data: &Path, capacity: i64) -> Result<(), Stop> {
         if self.is_mounted() {
             return Ok(());
         }
@@ -72,20 +72,20 @@ impl Place<'_> {
         let options = format!("size={capacity},mode=777");
         let tmpfs = Some("tmpfs");
         let options = Some(options.as_str());
-        mount(tmpfs, &self.here, tmpfs, MsFlags::empty(), options).map_err(failed)?;
-        Ok(copy(data, &self.here)?)
+        mount(tmpfs, &self.local_path, tmpfs, MsFlags::empty(), options).map_err(failed)?;
+        Ok(copy(data, &self.local_path)?)
     }
 
     /// Increases the capacity of the file system in memory.
-    fn hold_more(&self, capacity: i64) -> Result<(), Stop> {
+    fn grow_memory(&self, capacity: i64) -> Result<(), Stop> {
         let (none, options): (Option<&str>, _) = (None, format!("size={capacity}"));
         let options = Some(options.as_str());
-        mount(none, &self.here, none, MsFlags::MS_REMOUNT, options).map_err(failed)
+        mount(none, &self.local_path, none, MsFlags::MS_REMOUNT, options).map_err(failed)
     }
 
     fn unbind(&self) -> Result<(), Stop> {
         while self.is_mounted() {
-            umount2(&self.here, MntFlags::UMOUNT_NOFOLLOW).map_err(failed)?;
+            umount2(&self.local_path, MntFlags::UMOUNT_NOFOLLOW).map_err(failed)?;
             self.event("unmounted")?;
         }
         Ok(())
@@ -108,7 +108,7 @@ impl Driver {
     }
 
     /// Translates a path of a request to a path on this machine.
-    fn here(&self, path: &str) -> PathBuf {
+    fn local_path(&self, path: &str) -> PathBuf {
         let Role::Node { root, .. } = &self.role else {
             return PathBuf::from(path);
         };
@@ -118,12 +118,12 @@ impl Driver {
         }
     }
 
-    fn place<'a>(&'a self, volume: &'a str, told: &'a str) -> Place<'a> {
-        Place {
+    fn target_at<'a>(&'a self, volume: &'a str, requested_path: &'a str) -> MountTarget<'a> {
+        MountTarget {
             driver: self,
             volume,
-            told,
-            here: self.here(told),
+            requested_path,
+            local_path: self.local_path(requested_path),
         }
     }
 
@@ -137,12 +137,12 @@ impl Driver {
         let uses = self.state.read("uses", &self.use_key(volume))?;
         let mut uses = uses.unwrap_or_else(|| json!({"targets": {}}));
         if let Some(targets) = uses["targets"].as_object_mut() {
-            targets.retain(|path, _| is_mounted(&self.here(path)));
+            targets.retain(|path, _| is_mounted(&self.local_path(path)));
         }
         let staged = &uses["staged"];
         let is_there = match staged["device"].as_str() {
             Some(device) => device::is_of(device, &self.state.data(volume)),
-            None => is_mounted(&self.here(staged["path"].as_str().unwrap_or_default())),
+            None => is_mounted(&self.local_path(staged["path"].as_str().unwrap_or_default())),
         };
         if !is_there && let Some(uses) = uses.as_object_mut() {
             uses.remove("staged");
@@ -198,8 +198,8 @@ impl Driver {
                 ),
             };
         }
-        let place = self.place(id, path);
-        if !place.here.is_dir() {
+        let target = self.target_at(id, path);
+        if !target.local_path.is_dir() {
             return stop(code::FAILED_PRECONDITION, format!("{path} is no directory"));
         }
         let mut staged = json!({"path": path, "capability": capability});
@@ -207,9 +207,9 @@ impl Driver {
             true => staged["device"] = json!(device::attach(&self.state.data(id))?),
             false if is_limited(&volume) => {
                 let capacity = volume["capacity"].as_i64().unwrap_or(0);
-                place.hold(&self.state.data(id), capacity)?;
+                target.mount_memory(&self.state.data(id), capacity)?;
             }
-            false => place.bind(&self.state.data(id), false)?,
+            false => target.bind(&self.state.data(id), false)?,
         }
         call.middle()?;
         uses["staged"] = staged;
@@ -227,13 +227,13 @@ impl Driver {
         {
             return stop(code::FAILED_PRECONDITION, format!("{id} is published"));
         }
-        let place = self.place(id, path);
+        let target = self.target_at(id, path);
         let volume = self.state.read("volumes", id)?.unwrap_or_default();
-        if is_limited(&volume) && place.is_mounted() {
+        if is_limited(&volume) && target.is_mounted() {
             self.state.remove_data(id)?;
-            copy(&place.here, &self.state.data(id))?;
+            copy(&target.local_path, &self.state.data(id))?;
         }
-        place.unbind()?;
+        target.unbind()?;
         call.middle()?;
         if let Some(device) = uses["staged"]["device"].as_str() {
             device::detach(device, &self.state.data(id))?;
@@ -253,9 +253,9 @@ impl Driver {
         let is_ephemeral = context[EPHEMERAL] == "true";
         let mut uses = self.uses(id)?;
         let read_only = request["readonly"] == true;
-        let wanted = json!({"capability": capability, "readonly": read_only});
+        let requested_use = json!({"capability": capability, "readonly": read_only});
         if let Some(has) = uses["targets"].get(path) {
-            return match *has == wanted {
+            return match *has == requested_use {
                 true => Ok(json!({})),
                 false => stop(
                     code::ALREADY_EXISTS,
@@ -281,20 +281,20 @@ impl Driver {
                 format!("{id} is published elsewhere"),
             );
         }
-        let place = self.place(id, path);
-        if !place.here.parent().is_some_and(Path::is_dir) {
+        let target = self.target_at(id, path);
+        if !target.local_path.parent().is_some_and(Path::is_dir) {
             return stop(
                 code::FAILED_PRECONDITION,
                 format!("no directory for {path}"),
             );
         }
         match is_block(capability) {
-            true => drop(fs::File::create(&place.here)?),
-            false => fs::create_dir_all(&place.here)?,
+            true => drop(fs::File::create(&target.local_path)?),
+            false => fs::create_dir_all(&target.local_path)?,
         }
-        place.bind(&source, read_only)?;
+        target.bind(&source, read_only)?;
         call.middle()?;
-        uses["targets"][path] = wanted;
+        uses["targets"][path] = requested_use;
         uses["ephemeral"] = json!(is_ephemeral);
         self.keep(id, &uses)?;
         Ok(json!({}))
@@ -326,7 +326,7 @@ impl Driver {
         }
         Ok(match staged["device"].as_str() {
             Some(device) => device::node(device),
-            None => self.here(staging),
+            None => self.local_path(staging),
         })
     }
 
@@ -338,12 +338,12 @@ impl Driver {
             .state
             .read("uses", &self.use_key(id))?
             .unwrap_or_default();
-        let place = self.place(id, path);
-        place.unbind()?;
+        let target = self.target_at(id, path);
+        target.unbind()?;
         call.middle()?;
-        gone(match place.here.is_file() {
-            true => fs::remove_file(&place.here),
-            false => fs::remove_dir(&place.here),
+        allow_missing(match target.local_path.is_file() {
+            true => fs::remove_file(&target.local_path),
+            false => fs::remove_dir(&target.local_path),
         })?;
         if let Some(targets) = uses["targets"].as_object_mut() {
             targets.remove(path);
@@ -378,7 +378,7 @@ impl Driver {
         if is_limited(&volume)
             && let Some(staged) = uses["staged"]["path"].as_str()
         {
-            self.place(id, staged).hold_more(capacity)?;
+            self.target_at(id, staged).grow_memory(capacity)?;
         }
         call.middle()?;
         uses["capacity"] = json!(capacity);
@@ -390,13 +390,13 @@ impl Driver {
     pub(crate) fn stats(&self, request: &Value) -> Done {
         let id = required(request, "volume_id")?;
         let path = required(request, "volume_path")?;
-        let here = self.here(path);
-        if !is_mounted(&here) {
+        let local_path = self.local_path(path);
+        if !is_mounted(&local_path) {
             return stop(code::NOT_FOUND, format!("{id} is not at {path}"));
         }
         let volume = self.state.read("volumes", id)?.unwrap_or_default();
         if is_limited(&volume) {
-            return limited_stats(&here);
+            return limited_stats(&local_path);
         }
         let total = volume["capacity"].as_i64().unwrap_or(0);
         let data = self.state.data(id);
@@ -405,7 +405,7 @@ impl Driver {
         for entry in fs::read_dir(&data).into_iter().flatten().flatten() {
             used += entry
                 .metadata()
-                .map_or(0, |found| found.len().cast_signed());
+                .map_or(0, |statistics| statistics.len().cast_signed());
             files += 1;
         }
         let bytes =
@@ -428,13 +428,13 @@ fn is_limited(volume: &Value) -> bool {
 }
 
 /// The usage of a volume with a separate file system.
-fn limited_stats(here: &Path) -> Done {
-    let found = nix::sys::statvfs::statvfs(here).map_err(failed)?;
-    let bytes = |blocks: u64| blocks * found.fragment_size();
-    let (total, free) = (found.blocks(), found.blocks_free());
-    let (files, files_free) = (found.files(), found.files_free());
+fn limited_stats(local_path: &Path) -> Done {
+    let statistics = nix::sys::statvfs::statvfs(local_path).map_err(failed)?;
+    let bytes = |blocks: u64| blocks * statistics.fragment_size();
+    let (total, free) = (statistics.blocks(), statistics.blocks_free());
+    let (files, files_free) = (statistics.files(), statistics.files_free());
     Ok(json!({"usage": [
-        {"total": bytes(total), "used": bytes(total - free), "available": bytes(found.blocks_available()),
+        {"total": bytes(total), "used": bytes(total - free), "available": bytes(statistics.blocks_available()),
             "unit": 1},
         {"total": files, "used": files - files_free, "available": files_free, "unit": 2}]}))
 }

@@ -10,7 +10,7 @@ use super::volumes::id_of;
 use super::{Call, Done, Driver, code, stop};
 use crate::state::copy;
 
-fn shown(snapshot: &Value) -> Value {
+fn response_form(snapshot: &Value) -> Value {
     let time = snapshot["time"].as_i64().unwrap_or_default();
     let time = Timestamp::from_second(time).unwrap_or_default().to_string();
     json!({"size_bytes": snapshot["capacity"], "snapshot_id": snapshot["id"],
@@ -29,7 +29,7 @@ impl Driver {
             }
             snapshot["calls"] = json!(snapshot["calls"].as_u64().unwrap_or(0) + 1);
             self.state.write("snapshots", &id, &snapshot)?;
-            return Ok(json!({"snapshot": shown(&snapshot)}));
+            return Ok(json!({"snapshot": response_form(&snapshot)}));
         }
         let volume = self.volume(volume_id)?;
         self.state.remove_data(&id)?;
@@ -43,7 +43,7 @@ impl Driver {
         let snapshot = json!({"id": id, "name": name, "volume": volume_id, "capacity": volume["capacity"],
             "block": volume["block"], "time": time.as_secs(), "calls": 0, "ready_after": ready_after});
         self.state.write("snapshots", &id, &snapshot)?;
-        Ok(json!({"snapshot": shown(&snapshot)}))
+        Ok(json!({"snapshot": response_form(&snapshot)}))
     }
 
     pub(crate) fn delete_snapshot(&self, call: &Call<'_>, request: &Value) -> Done {
@@ -59,14 +59,14 @@ impl Driver {
     pub(crate) fn list_snapshots(&self, request: &Value) -> Done {
         let is = |field: &str, has: &Value| match request[field].as_str() {
             None | Some("") => true,
-            Some(wanted) => *has == wanted,
+            Some(expected) => *has == expected,
         };
         let snapshots = self.state.all("snapshots")?.into_iter();
         let entries = snapshots
             .filter(|(_, one)| {
                 is("snapshot_id", &one["id"]) && is("source_volume_id", &one["volume"])
             })
-            .map(|(_, one)| json!({"snapshot": shown(&one)}));
+            .map(|(_, one)| json!({"snapshot": response_form(&one)}));
         let (entries, next) = page(request, entries.collect())?;
         Ok(json!({"entries": entries, "next_token": next}))
     }

@@ -28,9 +28,9 @@ pub(crate) fn id_of(prefix: &str, name: &str) -> String {
     format!("{prefix}-{:016x}", hasher.finish())
 }
 
-fn known(map: &Value, keys: &[&str]) -> Result<(), Stop> {
-    let mut given = map.as_object().into_iter().flatten();
-    match given.find(|(key, _)| !keys.contains(&key.as_str())) {
+fn check_keys(map: &Value, keys: &[&str]) -> Result<(), Stop> {
+    let mut keys_given = map.as_object().into_iter().flatten();
+    match keys_given.find(|(key, _)| !keys.contains(&key.as_str())) {
         None => Ok(()),
         Some((key, _)) => stop(code::INVALID_ARGUMENT, format!("unknown parameter {key}")),
     }
@@ -48,8 +48,8 @@ impl Driver {
         let name = required(request, "name")?;
         let capabilities = capabilities_of(request)?;
         let parameters = &request["parameters"];
-        known(parameters, &PARAMETERS)?;
-        known(&request["mutable_parameters"], &MUTABLE)?;
+        check_keys(parameters, &PARAMETERS)?;
+        check_keys(&request["mutable_parameters"], &MUTABLE)?;
         let id = id_of("vol", name);
         let orders = parameters["faults"].as_str().unwrap_or_default();
         let Some(orders) = faults::parse(orders, &id) else {
@@ -57,11 +57,11 @@ impl Driver {
         };
         let (at_least, at_most) = range(request)?;
         let source = self.source(request)?;
-        let wanted = at_least.max(match at_least {
+        let requested = at_least.max(match at_least {
             0 => SIZE_DEFAULT.max(source.as_ref().map_or(0, |(_, size, _)| *size)),
             _ => UNIT,
         });
-        let capacity = wanted.saturating_add(UNIT - 1) / UNIT * UNIT;
+        let capacity = requested.saturating_add(UNIT - 1) / UNIT * UNIT;
         if let Some(volume) = self.state.read("volumes", &id)? {
             let has = volume["capacity"].as_i64().unwrap_or(0);
             let fits = has >= at_least && (at_most == 0 || has <= at_most);
@@ -69,7 +69,7 @@ impl Driver {
                 && volume["parameters"] == request["parameters"]
                 && volume["source"] == request["volume_content_source"];
             return match fits && same {
-                true => Ok(json!({"volume": self.shown(&volume)})),
+                true => Ok(json!({"volume": self.response_form(&volume)})),
                 false => stop(code::ALREADY_EXISTS, format!("{name} with other arguments")),
             };
         }
@@ -110,7 +110,7 @@ impl Driver {
             self.state.write("faults", &name, order)?;
         }
         self.state.write("volumes", &id, &volume)?;
-        Ok(json!({"volume": self.shown(&volume)}))
+        Ok(json!({"volume": self.response_form(&volume)}))
     }
 
     /// The source of a new volume: the id of its data, its size, and whether it is a block device.
@@ -124,11 +124,11 @@ impl Driver {
             (_, Value::Object(_)) => ("volumes", required(&source["volume"], "volume_id")?),
             _ => return stop(code::INVALID_ARGUMENT, "volume_content_source is empty"),
         };
-        let Some(found) = self.state.read(kind, id)? else {
+        let Some(record) = self.state.read(kind, id)? else {
             return stop(code::NOT_FOUND, format!("no source {id}"));
         };
-        let size = found["capacity"].as_i64().unwrap_or(0);
-        Ok(Some((id.to_owned(), size, found["block"] == true)))
+        let size = record["capacity"].as_i64().unwrap_or(0);
+        Ok(Some((id.to_owned(), size, record["block"] == true)))
     }
 
     /// The zone of a new volume, with enough free space; null for a volume without a zone.
@@ -140,14 +140,14 @@ impl Driver {
             };
         }
         let key = self.zone_key();
-        let wanted = &request["accessibility_requirements"];
-        let lists = [&wanted["preferred"], &wanted["requisite"]];
-        let given = lists.iter().filter_map(|list| list.as_array()).flatten();
-        let mut zones: Vec<String> = given
+        let requested = &request["accessibility_requirements"];
+        let lists = [&requested["preferred"], &requested["requisite"]];
+        let topologies = lists.iter().filter_map(|list| list.as_array()).flatten();
+        let mut zones: Vec<String> = topologies
             .filter_map(|topology| topology["segments"][&key].as_str())
             .map(str::to_owned)
             .collect();
-        if wanted.is_null() {
+        if requested.is_null() {
             let nodes = self.state.all("nodes")?.into_iter();
             zones = nodes
                 .filter_map(|(_, node)| node["zone"].as_str().map(str::to_owned))
@@ -188,22 +188,22 @@ impl Driver {
     }
 
     /// A volume in the form of responses.
-    pub(crate) fn shown(&self, volume: &Value) -> Value {
-        let mut shown = json!({"capacity_bytes": volume["capacity"], "volume_id": volume["id"],
+    pub(crate) fn response_form(&self, volume: &Value) -> Value {
+        let mut response = json!({"capacity_bytes": volume["capacity"], "volume_id": volume["id"],
             "volume_context": {"name": volume["name"]}});
         if let Some(zone) = volume["zone"].as_str() {
-            shown["accessible_topology"] = json!([{"segments": {self.zone_key(): zone}}]);
+            response["accessible_topology"] = json!([{"segments": {self.zone_key(): zone}}]);
         }
         if volume["source"].is_object() {
-            shown["content_source"] = volume["source"].clone();
+            response["content_source"] = volume["source"].clone();
         }
-        shown
+        response
     }
 
     fn with_status(&self, volume: &Value) -> Value {
         let nodes = volume["published"].as_object().into_iter().flatten();
         let nodes: Vec<&String> = nodes.map(|(node, _)| node).collect();
-        json!({"volume": self.shown(volume), "status": {"published_node_ids": nodes}})
+        json!({"volume": self.response_form(volume), "status": {"published_node_ids": nodes}})
     }
 
     pub(crate) fn delete_volume(&self, call: &Call<'_>, request: &Value) -> Done {
@@ -291,11 +291,11 @@ impl Driver {
     pub(crate) fn modify_volume(&self, call: &Call<'_>, request: &Value) -> Done {
         let id = required(request, "volume_id")?;
         let mut volume = self.volume(id)?;
-        let wanted = &request["mutable_parameters"];
-        known(wanted, &MUTABLE)?;
+        let requested = &request["mutable_parameters"];
+        check_keys(requested, &MUTABLE)?;
         call.middle()?;
-        let given = wanted.as_object().into_iter().flatten();
-        for (key, value) in given {
+        let parameters = requested.as_object().into_iter().flatten();
+        for (key, value) in parameters {
             volume["mutable"][key] = value.clone();
         }
         self.state.write("volumes", id, &volume)?;

@@ -3,37 +3,37 @@
 use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
-use super::kubernetes::gone;
+use super::kubernetes::allow_not_found;
 use super::{
-    ATTACHMENTS, CSI_NODES, Result, Sidecar, VOLUMES, annotation, capabilities, finalizers,
-    has_finalizer, is_deleted, missing, of_attacher, text,
+    ATTACHMENTS, CSI_NODES, Result, Sidecar, VOLUMES, annotation, attacher_finalizer, capabilities,
+    finalizers, has_finalizer, is_deleted, missing, text,
 };
 
 const NODE_ID: &str = "csi.alpha.kubernetes.io/node-id";
 
-pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
-    let own = of_attacher(&sidecar.driver);
+pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+    let finalizer = attacher_finalizer(&sidecar.driver);
     let all = objects.all(ATTACHMENTS);
     for attachment in &all {
         if attachment["spec"]["attacher"] != sidecar.driver {
             continue;
         }
         let is_deleted = is_deleted(attachment);
-        let is_done = match is_deleted {
-            true => !has_finalizer(attachment, &own),
+        let is_complete = match is_deleted {
+            true => !has_finalizer(attachment, &finalizer),
             false => attachment["status"]["attached"] == true,
         };
-        if is_done {
+        if is_complete {
             continue;
         }
         let (sidecar, objects, attachment) = (sidecar.clone(), objects.clone(), attachment.clone());
         let key = format!("attach {}", text(&attachment["metadata"]["name"]));
         workers.work(key, || async move {
-            let done = match is_deleted {
+            let outcome = match is_deleted {
                 true => detach(&sidecar, &objects, &attachment).await,
                 false => attach(&sidecar, &objects, &attachment).await,
             };
-            if let Err(trouble) = &done {
+            if let Err(trouble) = &outcome {
                 let field = if is_deleted {
                     "detachError"
                 } else {
@@ -42,21 +42,23 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
                 let error = json!({"status": {field: {"message": trouble.to_string()}}});
                 status(&sidecar, &attachment, &error).await?;
             }
-            done
+            outcome
         });
     }
     for volume in objects.all(VOLUMES) {
         let name = text(&volume["metadata"]["name"]).to_owned();
         let is_used = |one: &Value| one["spec"]["source"]["persistentVolumeName"] == name;
-        if !is_deleted(&volume) || !has_finalizer(&volume, &own) || all.iter().any(is_used) {
+        if !is_deleted(&volume) || !has_finalizer(&volume, &finalizer) || all.iter().any(is_used) {
             continue;
         }
-        let (sidecar, own) = (sidecar.clone(), own.clone());
+        let (sidecar, finalizer) = (sidecar.clone(), finalizer.clone());
         workers.work(format!("free {name}"), || async move {
             let path = format!("{VOLUMES}/{name}");
-            let freed = json!({"metadata": {"finalizers": finalizers(&volume, &own, false),
+            let freed = json!({"metadata": {"finalizers": finalizers(&volume, &finalizer, false),
                 "resourceVersion": volume["metadata"]["resourceVersion"]}});
-            Ok(gone(sidecar.kubernetes.merge(&path, &freed).await)?)
+            Ok(allow_not_found(
+                sidecar.kubernetes.merge(&path, &freed).await,
+            )?)
         });
     }
 }
@@ -64,14 +66,16 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
 async fn status(sidecar: &Sidecar, attachment: &Value, patch: &Value) -> Result<()> {
     let name = text(&attachment["metadata"]["name"]);
     let path = format!("{ATTACHMENTS}/{name}/status");
-    Ok(gone(sidecar.kubernetes.merge(&path, patch).await)?)
+    Ok(allow_not_found(
+        sidecar.kubernetes.merge(&path, patch).await,
+    )?)
 }
 
 /// The driver's id of a node: from its CSINode, or the id at the time of the attachment.
 fn node_id(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<String> {
     let node = text(&attachment["spec"]["nodeName"]);
-    let known = objects.get(CSI_NODES, "", node);
-    let drivers = known["spec"]["drivers"].as_array().into_iter().flatten();
+    let csi_node = objects.get(CSI_NODES, "", node);
+    let drivers = csi_node["spec"]["drivers"].as_array().into_iter().flatten();
     let mut drivers = drivers.filter(|one| one["name"] == sidecar.driver);
     let id = drivers.next().map(|one| text(&one["nodeID"]).to_owned());
     let id = id.unwrap_or_else(|| annotation(attachment, NODE_ID).to_owned());
@@ -88,7 +92,7 @@ async fn volume(sidecar: &Sidecar, attachment: &Value) -> Result<Value> {
 }
 
 async fn attach(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<()> {
-    let own = of_attacher(&sidecar.driver);
+    let finalizer = attacher_finalizer(&sidecar.driver);
     let name = text(&attachment["metadata"]["name"]);
     let node = node_id(sidecar, objects, attachment)?;
     let volume = volume(sidecar, attachment).await?;
@@ -96,14 +100,14 @@ async fn attach(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Res
         return missing("the volume is being deleted");
     }
     let metadata = &volume["metadata"];
-    if !has_finalizer(&volume, &own) {
+    if !has_finalizer(&volume, &finalizer) {
         let path = format!("{VOLUMES}/{}", text(&metadata["name"]));
-        let guarded = json!({"metadata": {"finalizers": finalizers(&volume, &own, true),
+        let guarded = json!({"metadata": {"finalizers": finalizers(&volume, &finalizer, true),
             "resourceVersion": metadata["resourceVersion"]}});
         sidecar.kubernetes.merge(&path, &guarded).await?;
     }
-    if !has_finalizer(attachment, &own) || annotation(attachment, NODE_ID) != node {
-        let guarded = json!({"metadata": {"finalizers": finalizers(attachment, &own, true),
+    if !has_finalizer(attachment, &finalizer) || annotation(attachment, NODE_ID) != node {
+        let guarded = json!({"metadata": {"finalizers": finalizers(attachment, &finalizer, true),
             "annotations": {NODE_ID: node},
             "resourceVersion": attachment["metadata"]["resourceVersion"]}});
         let path = format!("{ATTACHMENTS}/{name}");
@@ -117,16 +121,16 @@ async fn attach(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Res
         "volume_capability": uses.first(), "readonly": csi["readOnly"] == true,
         "volume_context": csi["volumeAttributes"],
         "secrets": sidecar.secret(&secret["name"], &secret["namespace"]).await?});
-    let answer = sidecar
+    let response = sidecar
         .call("Controller/ControllerPublishVolume", &request)
         .await?;
-    let done = json!({"status": {"attached": true, "attachError": null,
-        "attachmentMetadata": answer["publish_context"]}});
-    status(sidecar, attachment, &done).await
+    let outcome = json!({"status": {"attached": true, "attachError": null,
+        "attachmentMetadata": response["publish_context"]}});
+    status(sidecar, attachment, &outcome).await
 }
 
 async fn detach(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<()> {
-    let own = of_attacher(&sidecar.driver);
+    let finalizer = attacher_finalizer(&sidecar.driver);
     let node = node_id(sidecar, objects, attachment)?;
     let volume = volume(sidecar, attachment).await?;
     let csi = &volume["spec"]["csi"];
@@ -139,7 +143,9 @@ async fn detach(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Res
     let detached = json!({"status": {"attached": false, "detachError": null}});
     status(sidecar, attachment, &detached).await?;
     let name = text(&attachment["metadata"]["name"]);
-    let freed = json!({"metadata": {"finalizers": finalizers(attachment, &own, false)}});
+    let freed = json!({"metadata": {"finalizers": finalizers(attachment, &finalizer, false)}});
     let path = format!("{ATTACHMENTS}/{name}");
-    Ok(gone(sidecar.kubernetes.merge(&path, &freed).await)?)
+    Ok(allow_not_found(
+        sidecar.kubernetes.merge(&path, &freed).await,
+    )?)
 }

@@ -9,7 +9,7 @@ use super::{CAPACITIES, CLASSES, Result, Sidecar, bytes, in_namespace, text};
 const DRIVER: &str = "csi.storage.k8s.io/drivername";
 const MANAGER: &str = "csi.storage.k8s.io/managed-by";
 
-pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     let (sidecar, objects) = (sidecar.clone(), objects.clone());
     workers.work("capacity".to_owned(), || async move {
         report(&sidecar, &objects).await
@@ -17,7 +17,7 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
 }
 
 async fn report(sidecar: &Sidecar, objects: &Objects) -> Result<()> {
-    let places = all_segments(sidecar, objects);
+    let segments_list = all_segments(sidecar, objects);
     let all = objects.all(CAPACITIES).into_iter();
     let mut old: Vec<Value> = all
         .filter(|one| one["metadata"]["labels"][DRIVER] == sidecar.driver)
@@ -33,16 +33,16 @@ async fn report(sidecar: &Sidecar, objects: &Objects) -> Result<()> {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         let name = &class["metadata"]["name"];
-        for place in &places {
+        for segments in &segments_list {
             let request =
-                json!({"parameters": parameters, "accessible_topology": {"segments": place}});
-            let answer = sidecar.call("Controller/GetCapacity", &request).await?;
-            let free = answer["available_capacity"].as_i64().unwrap_or(0);
-            let known = old.iter().position(|one| {
-                one["storageClassName"] == *name && one["nodeTopology"]["matchLabels"] == *place
+                json!({"parameters": parameters, "accessible_topology": {"segments": segments}});
+            let response = sidecar.call("Controller/GetCapacity", &request).await?;
+            let free = response["available_capacity"].as_i64().unwrap_or(0);
+            let existing = old.iter().position(|one| {
+                one["storageClassName"] == *name && one["nodeTopology"]["matchLabels"] == *segments
             });
-            let known = known.map(|at| old.remove(at));
-            write(sidecar, known, (name, place, free)).await?;
+            let existing = existing.map(|at| old.remove(at));
+            write(sidecar, existing, (name, segments, free)).await?;
         }
     }
     for one in old {
@@ -54,14 +54,14 @@ async fn report(sidecar: &Sidecar, objects: &Objects) -> Result<()> {
 
 async fn write(
     sidecar: &Sidecar,
-    known: Option<Value>,
-    (class, place, free): (&Value, &Value, i64),
+    existing: Option<Value>,
+    (class, segments, free): (&Value, &Value, i64),
 ) -> Result<()> {
     let namespace = sidecar.kubernetes.namespace();
-    let Some(mut known) = known else {
+    let Some(mut existing) = existing else {
         let object = json!({"metadata": {"generateName": "csisc-", "namespace": namespace,
                 "labels": {DRIVER: sidecar.driver, MANAGER: "external-provisioner"}},
-            "storageClassName": class, "nodeTopology": {"matchLabels": place},
+            "storageClassName": class, "nodeTopology": {"matchLabels": segments},
             "capacity": free.to_string()});
         let path = format!("/apis/storage.k8s.io/v1/namespaces/{namespace}/csistoragecapacities");
         sidecar.kubernetes.create(&path, &object).await?;
@@ -69,12 +69,12 @@ async fn write(
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         return Ok(());
     };
-    if bytes(&known["capacity"]) != free {
-        known["capacity"] = json!(free.to_string());
-        let path = in_namespace("/apis/storage.k8s.io/v1", "csistoragecapacities", &known);
-        match text(&known["metadata"]["name"]) {
+    if bytes(&existing["capacity"]) != free {
+        existing["capacity"] = json!(free.to_string());
+        let path = in_namespace("/apis/storage.k8s.io/v1", "csistoragecapacities", &existing);
+        match text(&existing["metadata"]["name"]) {
             "" => {}
-            _ => drop(sidecar.kubernetes.replace(&path, &known).await?),
+            _ => drop(sidecar.kubernetes.replace(&path, &existing).await?),
         }
     }
     Ok(())

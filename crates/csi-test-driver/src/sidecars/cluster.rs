@@ -74,7 +74,7 @@ impl Objects {
                     let Ok(event) = event.try_map(|bytes| serde_json::from_slice(&bytes)) else {
                         continue;
                     };
-                    shared.take(path, &mut begun, event);
+                    shared.apply_event(path, &mut begun, event);
                 }
             });
         }
@@ -103,13 +103,13 @@ impl Objects {
     pub(crate) fn get(&self, path: &str, namespace: &str, name: &str) -> Value {
         let collections = locked(&self.shared.collections);
         let all = collections.get(path);
-        let found = all.and_then(|all| all.get(&format!("{namespace}/{name}")));
-        found.cloned().unwrap_or_default()
+        let object = all.and_then(|all| all.get(&format!("{namespace}/{name}")));
+        object.cloned().unwrap_or_default()
     }
 }
 
 impl Shared {
-    fn take(&self, path: &'static str, begun: &mut Collection, event: Event<Value>) {
+    fn apply_event(&self, path: &'static str, begun: &mut Collection, event: Event<Value>) {
         let mut collections = locked(&self.collections);
         match event {
             Event::Init => {
@@ -138,7 +138,7 @@ impl Shared {
 }
 
 #[derive(Default)]
-struct Turn {
+struct WorkerState {
     runs: bool,
     failures: u32,
     not_before: Option<Instant>,
@@ -146,7 +146,7 @@ struct Turn {
 
 /// The workers, at most one for each key.
 #[derive(Clone, Default)]
-pub(crate) struct Workers(Arc<Mutex<BTreeMap<String, Turn>>>);
+pub(crate) struct Workers(Arc<Mutex<BTreeMap<String, WorkerState>>>);
 
 impl Workers {
     /// Starts a worker for a key, unless a worker runs or its delay has not passed.
@@ -154,26 +154,30 @@ impl Workers {
     where
         F: Future<Output = Result<(), Trouble>> + Send + 'static,
     {
-        let mut turns = locked(&self.0);
-        let turn = turns.entry(key.clone()).or_default();
-        if turn.runs || turn.not_before.is_some_and(|time| Instant::now() < time) {
+        let mut worker_states = locked(&self.0);
+        let worker_state = worker_states.entry(key.clone()).or_default();
+        if worker_state.runs
+            || worker_state
+                .not_before
+                .is_some_and(|time| Instant::now() < time)
+        {
             return;
         }
-        turn.runs = true;
-        let (turns, work) = (self.0.clone(), work());
+        worker_state.runs = true;
+        let (worker_states, work) = (self.0.clone(), work());
         tokio::spawn(async move {
-            let done = work.await;
-            let mut turns = locked(&turns);
-            let Err(trouble) = done else {
-                turns.remove(&key);
+            let outcome = work.await;
+            let mut worker_states = locked(&worker_states);
+            let Err(trouble) = outcome else {
+                worker_states.remove(&key);
                 return;
             };
             eprintln!("{key}: {trouble}");
-            let turn = turns.entry(key).or_default();
-            turn.runs = false;
-            turn.failures += 1;
-            let pause = 100 << turn.failures.min(6);
-            turn.not_before = Some(Instant::now() + Duration::from_millis(pause));
+            let worker_state = worker_states.entry(key).or_default();
+            worker_state.runs = false;
+            worker_state.failures += 1;
+            let pause = 100 << worker_state.failures.min(6);
+            worker_state.not_before = Some(Instant::now() + Duration::from_millis(pause));
         });
     }
 }

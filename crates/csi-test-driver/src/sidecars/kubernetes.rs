@@ -22,7 +22,7 @@ pub struct Kubernetes {
     pub(super) client: Client,
 }
 
-type Answer = Result<Value, Error>;
+type ApiResult = Result<Value, Error>;
 
 impl Kubernetes {
     pub fn over(client: Client) -> Self {
@@ -59,33 +59,33 @@ impl Kubernetes {
         self.client.default_namespace()
     }
 
-    async fn send(&self, method: Method, path: &str, of: &str, body: Option<&Value>) -> Answer {
+    async fn send(&self, method: Method, path: &str, of: &str, body: Option<&Value>) -> ApiResult {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = Request::builder().method(method).uri(path);
         let request = request.header("content-type", of).body(body.into());
         self.client.request(request.map_err(Error::Request)?).await
     }
 
-    pub(super) async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> ApiResult {
         self.client.get(path).await
     }
 
-    pub(super) async fn create(&self, path: &str, object: &Value) -> Answer {
+    pub(super) async fn create(&self, path: &str, object: &Value) -> ApiResult {
         let of = "application/json";
         self.send(Method::POST, path, of, Some(object)).await
     }
 
-    pub(super) async fn replace(&self, path: &str, object: &Value) -> Answer {
+    pub(super) async fn replace(&self, path: &str, object: &Value) -> ApiResult {
         let of = "application/json";
         self.send(Method::PUT, path, of, Some(object)).await
     }
 
-    pub(super) async fn merge(&self, path: &str, patch: &Value) -> Answer {
+    pub(super) async fn merge(&self, path: &str, patch: &Value) -> ApiResult {
         let of = "application/merge-patch+json";
         self.send(Method::PATCH, path, of, Some(patch)).await
     }
 
-    pub(super) async fn strategic(&self, path: &str, patch: &Value) -> Answer {
+    pub(super) async fn strategic(&self, path: &str, patch: &Value) -> ApiResult {
         let of = "application/strategic-merge-patch+json";
         self.send(Method::PATCH, path, of, Some(patch)).await
     }
@@ -93,21 +93,21 @@ impl Kubernetes {
     /// Deletes an object; a deleted object is no error.
     pub(super) async fn delete(&self, path: &str) -> Result<(), Error> {
         let of = "application/json";
-        gone(self.send(Method::DELETE, path, of, None).await)
+        allow_not_found(self.send(Method::DELETE, path, of, None).await)
     }
 }
 
 /// Ignores that the object of a write does not exist.
-pub(super) fn gone(answer: Answer) -> Result<(), Error> {
-    match answer {
+pub(super) fn allow_not_found(result: ApiResult) -> Result<(), Error> {
+    match result {
         Err(error) if error.code() == Some(404) => Ok(()),
         other => other.map(drop),
     }
 }
 
 /// Ignores that the created object exists already.
-pub(super) fn made(answer: Answer) -> Result<(), Error> {
-    match answer {
+pub(super) fn allow_exists(result: ApiResult) -> Result<(), Error> {
+    match result {
         Err(error) if error.code() == Some(409) => Ok(()),
         other => other.map(drop),
     }

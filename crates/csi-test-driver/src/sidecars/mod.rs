@@ -24,7 +24,7 @@ pub use kubernetes::Kubernetes;
 pub use registrar::register;
 
 /// Maximum time between two passes over all objects.
-const LOOK: Duration = Duration::from_millis(500);
+const PASS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A sidecar of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub async fn run(kind: Kind, caller: Caller, kubernetes: Kubernetes) {
         if let Ok(info) = caller.call("Identity/GetPluginInfo", &json!({})).await {
             break text(&info["name"]).to_owned();
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(PASS_INTERVAL).await;
     };
     let objects = Objects::follow(&kubernetes, kinds(kind));
     let sidecar = Sidecar {
@@ -105,14 +105,14 @@ pub async fn run(kind: Kind, caller: Caller, kubernetes: Kubernetes) {
     loop {
         match kind {
             Kind::Provisioner => {
-                provisioner::look(&sidecar, &objects, &workers);
-                capacity::look(&sidecar, &objects, &workers);
+                provisioner::start_work(&sidecar, &objects, &workers);
+                capacity::start_work(&sidecar, &objects, &workers);
             }
-            Kind::Attacher => attacher::look(&sidecar, &objects, &workers),
-            Kind::Resizer => resizer::look(&sidecar, &objects, &workers),
-            Kind::Snapshotter => snapshotter::look(&sidecar, &objects, &workers),
+            Kind::Attacher => attacher::start_work(&sidecar, &objects, &workers),
+            Kind::Resizer => resizer::start_work(&sidecar, &objects, &workers),
+            Kind::Snapshotter => snapshotter::start_work(&sidecar, &objects, &workers),
         }
-        objects.changed(LOOK).await;
+        objects.changed(PASS_INTERVAL).await;
     }
 }
 
@@ -165,11 +165,11 @@ pub(crate) fn is_deleted(object: &Value) -> bool {
 }
 
 /// The finalizers of an object with or without `name`; a new finalizer is the last.
-pub(crate) fn finalizers(object: &Value, name: &str, wanted: bool) -> Value {
+pub(crate) fn finalizers(object: &Value, name: &str, present: bool) -> Value {
     let all = object["metadata"]["finalizers"].as_array();
     let mut all = all.cloned().unwrap_or_default();
     all.retain(|one| one != name);
-    if wanted {
+    if present {
         all.push(json!(name));
     }
     json!(all)
@@ -181,7 +181,7 @@ pub(crate) fn has_finalizer(object: &Value, name: &str) -> bool {
 }
 
 /// The finalizer of a driver's attacher; dots in the driver's name are replaced.
-pub(crate) fn of_attacher(driver: &str) -> String {
+pub(crate) fn attacher_finalizer(driver: &str) -> String {
     format!("external-attacher/{}", driver.replace('.', "-"))
 }
 

@@ -3,7 +3,7 @@
 use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
-use super::kubernetes::{gone, made};
+use super::kubernetes::{allow_exists, allow_not_found};
 use super::{
     ATTACHMENTS, CLAIMS, CLASSES, CSI_NODES, NODES, Result, Sidecar, Trouble, VOLUMES, annotation,
     bytes, capabilities, finalizers, in_namespace, is_deleted, missing, text,
@@ -16,7 +16,7 @@ const DELETION_SECRET: &str = "volume.kubernetes.io/provisioner-deletion-secret-
 const DELETION_NAMESPACE: &str = "volume.kubernetes.io/provisioner-deletion-secret-namespace";
 const FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 /// The prefix of the parameters that are for the sidecar, not for the driver.
-const OWN: &str = "csi.storage.k8s.io/";
+const PREFIX: &str = "csi.storage.k8s.io/";
 const FS_TYPE: &str = "csi.storage.k8s.io/fstype";
 const RESOURCE_EXHAUSTED: u32 = 8;
 
@@ -29,7 +29,7 @@ const SECRETS: [(&str, &str); 5] = [
     ("node-expand", "nodeExpandSecretRef"),
 ];
 
-pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     for claim in objects.all(CLAIMS) {
         let is_own = annotation(&claim, PROVISIONER) == sidecar.driver;
         let is_bound = claim["spec"]["volumeName"].is_string();
@@ -45,8 +45,8 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
         let key = format!("provision {}", text(&claim["metadata"]["uid"]));
         let (sidecar, objects) = (sidecar.clone(), objects.clone());
         workers.work(key, || async move {
-            let done = provision(&sidecar, &objects, &claim, &class).await;
-            if let Err(trouble) = &done {
+            let outcome = provision(&sidecar, &objects, &claim, &class).await;
+            if let Err(trouble) = &outcome {
                 let words = format!(
                     "failed to provision volume with StorageClass \"{}\": {trouble}",
                     text(&class["metadata"]["name"])
@@ -57,7 +57,7 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
                     .await;
                 choose_again(&sidecar, &claim, trouble).await;
             }
-            done
+            outcome
         });
     }
     for volume in objects.all(VOLUMES) {
@@ -70,14 +70,14 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
         let key = format!("delete {}", text(&volume["metadata"]["name"]));
         let (sidecar, objects) = (sidecar.clone(), objects.clone());
         workers.work(key, || async move {
-            let done = delete(&sidecar, &objects, &volume).await;
-            if let Err(trouble) = &done {
+            let outcome = delete(&sidecar, &objects, &volume).await;
+            if let Err(trouble) = &outcome {
                 let (kind, words) = ("PersistentVolume", trouble.to_string());
                 sidecar
                     .event(&volume, kind, "VolumeFailedDelete", &words)
                     .await;
             }
-            done
+            outcome
         });
     }
 }
@@ -99,6 +99,10 @@ async fn choose_again(sidecar: &Sidecar, claim: &Value, trouble: &Trouble) {
     }
 }
 
+fn secret_parameter(of: &str, part: &str) -> String {
+    format!("{PREFIX}{of}-secret-{part}")
+}
+
 async fn provision(
     sidecar: &Sidecar,
     objects: &Objects,
@@ -106,19 +110,19 @@ async fn provision(
     class: &Value,
 ) -> Result<()> {
     let name = format!("pvc-{}", text(&claim["metadata"]["uid"]));
-    let given = &class["parameters"];
-    let fs_type = match text(&given[FS_TYPE]) {
+    let values = &class["parameters"];
+    let fs_type = match text(&values[FS_TYPE]) {
         "" => "ext4",
         fs_type => fs_type,
     };
     let spec = &claim["spec"];
     let uses = capabilities(spec, fs_type, &class["mountOptions"]);
-    let parameters = given.as_object().into_iter().flatten();
-    let parameters = parameters.filter(|(key, _)| !key.starts_with(OWN));
+    let parameters = values.as_object().into_iter().flatten();
+    let parameters = parameters.filter(|(key, _)| !key.starts_with(PREFIX));
     let parameters: json_tree::Map<_, _> = parameters
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    let secret = |of: &str, part: &str| given[format!("{OWN}{of}-secret-{part}")].clone();
+    let secret = |of: &str, part: &str| values[secret_parameter(of, part)].clone();
     let (secret_name, secret_namespace) = (
         secret("provisioner", "name"),
         secret("provisioner", "namespace"),
@@ -131,8 +135,10 @@ async fn provision(
     if limit > 0 {
         request["capacity_range"]["limit_bytes"] = json!(limit);
     }
-    if let Some(places) = places(sidecar, objects, annotation(claim, SELECTED_NODE))? {
-        request["accessibility_requirements"] = places;
+    if let Some(requirement) =
+        topology_requirement(sidecar, objects, annotation(claim, SELECTED_NODE))?
+    {
+        request["accessibility_requirements"] = requirement;
     }
     if let Some(name) = spec["volumeAttributesClassName"].as_str() {
         let path = format!("{}/{name}", super::ATTRIBUTES);
@@ -170,8 +176,8 @@ async fn provision(
             "mountOptions": class["mountOptions"], "storageClassName": class["metadata"]["name"],
             "volumeAttributesClassName": spec["volumeAttributesClassName"],
             "persistentVolumeReclaimPolicy": class["reclaimPolicy"]}});
-    if let Some(places) = made_volume["accessible_topology"].as_array() {
-        let terms = places.iter().map(|place| {
+    if let Some(topologies) = made_volume["accessible_topology"].as_array() {
+        let terms = topologies.iter().map(|place| {
             let labels = place["segments"].as_object().into_iter().flatten();
             let labels =
                 labels.map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]}));
@@ -180,7 +186,7 @@ async fn provision(
         let terms: Vec<Value> = terms.collect();
         volume["spec"]["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": terms}});
     }
-    made(sidecar.kubernetes.create(VOLUMES, &volume).await)?;
+    allow_exists(sidecar.kubernetes.create(VOLUMES, &volume).await)?;
     let words = format!("Successfully provisioned volume {name}");
     let kind = "PersistentVolumeClaim";
     sidecar
@@ -193,9 +199,9 @@ async fn provision(
 pub(super) fn segments(sidecar: &Sidecar, objects: &Objects, node: &str) -> Option<Value> {
     let drivers = objects.get(CSI_NODES, "", node);
     let drivers = drivers["spec"]["drivers"].as_array().cloned()?;
-    let own = drivers.iter().find(|one| one["name"] == sidecar.driver)?;
+    let entry = drivers.iter().find(|one| one["name"] == sidecar.driver)?;
     let labels = objects.get(NODES, "", node)["metadata"]["labels"].clone();
-    let keys = own["topologyKeys"].as_array()?;
+    let keys = entry["topologyKeys"].as_array()?;
     let pairs = keys.iter().map(|key| {
         let key = text(key);
         Some((key.to_owned(), labels.get(key)?.clone()))
@@ -209,32 +215,35 @@ pub(super) fn all_segments(sidecar: &Sidecar, objects: &Objects) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     for node in objects.all(CSI_NODES) {
         let name = text(&node["metadata"]["name"]).to_owned();
-        if let Some(found) = segments(sidecar, objects, &name)
-            && !all.contains(&found)
+        if let Some(node_segments) = segments(sidecar, objects, &name)
+            && !all.contains(&node_segments)
         {
-            all.push(found);
+            all.push(node_segments);
         }
     }
     all
 }
 
 /// The topology requirement for a claim: all segments, with those of the selected node as preferred.
-fn places(sidecar: &Sidecar, objects: &Objects, node: &str) -> Result<Option<Value>> {
+fn topology_requirement(sidecar: &Sidecar, objects: &Objects, node: &str) -> Result<Option<Value>> {
     let all = all_segments(sidecar, objects);
     let mut preferred = all.clone();
     if !node.is_empty() {
-        let Some(own) = segments(sidecar, objects, node) else {
+        let Some(selected) = segments(sidecar, objects, node) else {
             return missing(format!("no topology of the driver on node {node}"));
         };
-        preferred.retain(|place| *place != own);
-        preferred.insert(0, own);
+        preferred.retain(|segments| *segments != selected);
+        preferred.insert(0, selected);
     }
-    let topologies = |places: Vec<Value>| {
-        let all = places.into_iter().map(|place| json!({"segments": place}));
+    let topologies = |all: Vec<Value>| {
+        let all = all
+            .into_iter()
+            .map(|segments| json!({"segments": segments}));
         json!(all.collect::<Vec<_>>())
     };
-    let places = json!({"requisite": topologies(all), "preferred": topologies(preferred.clone())});
-    Ok((!preferred.is_empty()).then_some(places))
+    let requirement =
+        json!({"requisite": topologies(all), "preferred": topologies(preferred.clone())});
+    Ok((!preferred.is_empty()).then_some(requirement))
 }
 
 /// The content source of a claim: a snapshot or another volume.
@@ -300,5 +309,7 @@ async fn delete(sidecar: &Sidecar, objects: &Objects, volume: &Value) -> Result<
     };
     let freed = json!({"metadata": {"finalizers": finalizers(&newest, FINALIZER, false),
         "resourceVersion": newest["metadata"]["resourceVersion"]}});
-    Ok(gone(sidecar.kubernetes.merge(&path, &freed).await)?)
+    Ok(allow_not_found(
+        sidecar.kubernetes.merge(&path, &freed).await,
+    )?)
 }

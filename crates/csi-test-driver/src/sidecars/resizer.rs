@@ -11,7 +11,7 @@ use super::{
 /// Codes after which a retry is useless.
 const INFEASIBLE: [u32; 3] = [3, 5, 11];
 
-pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     for claim in objects.all(CLAIMS) {
         let volume = objects.get(VOLUMES, "", text(&claim["spec"]["volumeName"]));
         let is_own = volume["spec"]["csi"]["driver"] == sidecar.driver;
@@ -19,24 +19,24 @@ pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
             continue;
         }
         let uid = text(&claim["metadata"]["uid"]);
-        let wanted = bytes(&claim["spec"]["resources"]["requests"]["storage"]);
+        let requested = bytes(&claim["spec"]["resources"]["requests"]["storage"]);
         let has = bytes(&claim["status"]["capacity"]["storage"]);
         let state = text(&claim["status"]["allocatedResourceStatuses"]["storage"]);
         let allocated = bytes(&claim["status"]["allocatedResources"]["storage"]);
-        let is_of_node = state.starts_with("Node") && allocated == wanted;
-        let is_refused = state == "ControllerResizeInfeasible" && allocated == wanted;
-        if wanted > has && !is_of_node && !is_refused {
+        let is_of_node = state.starts_with("Node") && allocated == requested;
+        let is_refused = state == "ControllerResizeInfeasible" && allocated == requested;
+        if requested > has && !is_of_node && !is_refused {
             let (sidecar, claim, volume) = (sidecar.clone(), claim.clone(), volume.clone());
             workers.work(format!("grow {uid}"), || async move {
-                let done = grow(&sidecar, &claim, &volume).await;
-                if let Err(trouble @ Trouble::Driver(_)) = &done {
+                let outcome = grow(&sidecar, &claim, &volume).await;
+                if let Err(trouble @ Trouble::Driver(_)) = &outcome {
                     let words = format!("resize volume failed: {trouble}");
                     let kind = "PersistentVolumeClaim";
                     sidecar
                         .event(&claim, kind, "VolumeResizeFailed", &words)
                         .await;
                 }
-                done
+                outcome
             });
         }
         let class = text(&claim["spec"]["volumeAttributesClassName"]);
@@ -79,27 +79,27 @@ async fn grow(sidecar: &Sidecar, claim: &Value, volume: &Value) -> Result<()> {
         let request = json!({"volume_id": csi["volumeHandle"],
             "capacity_range": {"required_bytes": bytes(size)}, "volume_capability": uses.first(),
             "secrets": sidecar.secret(&secret["name"], &secret["namespace"]).await?});
-        let answer = sidecar
+        let response = sidecar
             .call("Controller/ControllerExpandVolume", &request)
             .await;
-        if let Err(Trouble::Driver((code, _))) = &answer
+        if let Err(Trouble::Driver((code, _))) = &response
             && INFEASIBLE.contains(code)
         {
             let refused = state(size, "ControllerResizeInfeasible", of_controller, of_node);
             patch_status(sidecar, claim, refused).await?;
         }
-        let answer = answer?;
+        let response = response?;
         let grown = json!({
             "metadata": {"annotations":
                 {"volume.alpha.kubernetes.io/pre-resize-capacity": spec["capacity"]["storage"]}},
-            "spec": {"capacity": {"storage": answer["capacity_bytes"].to_string()}}});
+            "spec": {"capacity": {"storage": response["capacity_bytes"].to_string()}}});
         let path = format!("{VOLUMES}/{}", text(&volume["metadata"]["name"]));
         sidecar.kubernetes.strategic(&path, &grown).await?;
-        if answer["node_expansion_required"] != true {
-            let done = json!({"capacity": {"storage": answer["capacity_bytes"].to_string()},
+        if response["node_expansion_required"] != true {
+            let outcome = json!({"capacity": {"storage": response["capacity_bytes"].to_string()},
                 "allocatedResourceStatuses": null,
                 "conditions": [{"$patch": "delete", "type": of_controller}]});
-            return patch_status(sidecar, claim, done).await;
+            return patch_status(sidecar, claim, outcome).await;
         }
     }
     let pending = state(size, "NodeResizePending", of_node, of_controller);
@@ -125,10 +125,10 @@ async fn modify(sidecar: &Sidecar, objects: &Objects, claim: &Value, volume: &Va
     patch_status(sidecar, claim, begun("InProgress")).await?;
     let request = json!({"volume_id": volume["spec"]["csi"]["volumeHandle"],
         "mutable_parameters": class["parameters"]});
-    let done = sidecar
+    let outcome = sidecar
         .call("Controller/ControllerModifyVolume", &request)
         .await;
-    if let Err(trouble @ Trouble::Driver((code, _))) = &done {
+    if let Err(trouble @ Trouble::Driver((code, _))) = &outcome {
         if INFEASIBLE.contains(code) {
             patch_status(sidecar, claim, begun("Infeasible")).await?;
         }
@@ -138,13 +138,13 @@ async fn modify(sidecar: &Sidecar, objects: &Objects, claim: &Value, volume: &Va
             .event(claim, kind, "VolumeModifyFailed", &words)
             .await;
     }
-    done?;
+    outcome?;
     let path = format!("{VOLUMES}/{}", text(&volume["metadata"]["name"]));
     let changed = json!({"spec": {"volumeAttributesClassName": name}});
     sidecar.kubernetes.strategic(&path, &changed).await?;
-    let done = json!({"conditions": [{"$patch": "delete", "type": "ModifyingVolume"}],
+    let outcome = json!({"conditions": [{"$patch": "delete", "type": "ModifyingVolume"}],
         "currentVolumeAttributesClassName": name, "modifyVolumeStatus": null});
-    patch_status(sidecar, claim, done).await?;
+    patch_status(sidecar, claim, outcome).await?;
     let kind = "PersistentVolumeClaim";
     let words = "the volume has the attributes of its class";
     sidecar

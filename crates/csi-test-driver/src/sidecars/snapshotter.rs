@@ -4,7 +4,7 @@
 use json_tree::{Value, json};
 
 use super::cluster::{Objects, Workers};
-use super::kubernetes::gone;
+use super::kubernetes::allow_not_found;
 use super::{
     CONTENTS, Result, SNAPSHOT_CLASSES, Sidecar, annotation, finalizers, has_finalizer, is_deleted,
     missing, text,
@@ -14,7 +14,7 @@ const BEING_CREATED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being
 const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
 const FINALIZER: &str = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
 
-pub(super) fn look(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
+pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     for content in objects.all(CONTENTS) {
         if content["spec"]["driver"] != sidecar.driver {
             continue;
@@ -55,13 +55,13 @@ async fn annotate(sidecar: &Sidecar, content: &Value, value: Value) -> Result<()
 
 async fn create(sidecar: &Sidecar, content: &Value, class: &Value) -> Result<()> {
     let source = &content["spec"]["source"];
-    let known = text(&source["snapshotHandle"]);
-    if !known.is_empty() {
-        let request = json!({"snapshot_id": known});
-        let found = sidecar.call("Controller/ListSnapshots", &request).await?;
-        let snapshot = &found["entries"][0]["snapshot"];
+    let existing_handle = text(&source["snapshotHandle"]);
+    if !existing_handle.is_empty() {
+        let request = json!({"snapshot_id": existing_handle});
+        let listed = sidecar.call("Controller/ListSnapshots", &request).await?;
+        let snapshot = &listed["entries"][0]["snapshot"];
         if snapshot.is_null() {
-            return missing(format!("no snapshot {known}"));
+            return missing(format!("no snapshot {existing_handle}"));
         }
         return write(sidecar, content, snapshot).await;
     }
@@ -69,9 +69,9 @@ async fn create(sidecar: &Sidecar, content: &Value, class: &Value) -> Result<()>
     let uid = text(&content["spec"]["volumeSnapshotRef"]["uid"]);
     let request = json!({"name": format!("snapshot-{uid}"),
         "source_volume_id": source["volumeHandle"], "parameters": class["parameters"]});
-    let answer = sidecar.call("Controller/CreateSnapshot", &request).await;
-    let answer = match answer {
-        Ok(answer) => answer,
+    let response = sidecar.call("Controller/CreateSnapshot", &request).await;
+    let response = match response {
+        Ok(response) => response,
         Err(trouble) => {
             let words = format!("failed to take snapshot of the volume: {trouble}");
             let error = json!({"status": {"readyToUse": false, "error": {"message": words}}});
@@ -80,9 +80,9 @@ async fn create(sidecar: &Sidecar, content: &Value, class: &Value) -> Result<()>
             return Err(trouble);
         }
     };
-    write(sidecar, content, &answer["snapshot"]).await?;
+    write(sidecar, content, &response["snapshot"]).await?;
     annotate(sidecar, content, Value::Null).await?;
-    match answer["snapshot"]["ready_to_use"] == true {
+    match response["snapshot"]["ready_to_use"] == true {
         true => Ok(()),
         // The driver is called again later.
         false => missing("the snapshot is not ready yet"),
@@ -108,7 +108,7 @@ async fn delete(sidecar: &Sidecar, content: &Value) -> Result<()> {
     }
     let freed = json!({"metadata": {"finalizers": finalizers(content, FINALIZER, false),
         "resourceVersion": content["metadata"]["resourceVersion"]}});
-    Ok(gone(
+    Ok(allow_not_found(
         sidecar.kubernetes.merge(&path(content), &freed).await,
     )?)
 }

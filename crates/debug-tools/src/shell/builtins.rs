@@ -191,7 +191,7 @@ impl Shell {
         }
         for name in names {
             let found = match self.find(name) {
-                _ if self.is_own(name) => Some(name.clone()),
+                _ if self.runs_itself(name) => Some(name.clone()),
                 Some(path) => Some(path.display().to_string()),
                 None => None,
             };

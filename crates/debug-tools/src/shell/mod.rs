@@ -69,8 +69,8 @@ pub fn main(arguments: &[String]) -> u8 {
     let is_interactive = options.has('i')
         || (reads_input && std::io::stdin().is_terminal() && std::io::stderr().is_terminal());
 
-    let (interrupts, told) = match follow_signals(is_interactive) {
-        Ok(found) => found,
+    let (interrupts, interrupts_pipe) = match follow_signals(is_interactive) {
+        Ok(follow_result) => follow_result,
         Err(error) => {
             complain(&format!("sh: watch for signals: {error}"));
             return FAILED;
@@ -85,7 +85,7 @@ pub fn main(arguments: &[String]) -> u8 {
                 return NOT_FOUND;
             }
         },
-        (None, None) => Source::Lines(Input::new(is_interactive, told)),
+        (None, None) => Source::Lines(Input::new(is_interactive, interrupts_pipe)),
     };
     let arguments: Vec<String> = operands.collect();
     let state = ShellState::of_process(&name, &arguments);
@@ -113,8 +113,8 @@ pub fn main(arguments: &[String]) -> u8 {
 
 fn follow_signals(is_interactive: bool) -> std::io::Result<(Interrupts, Option<OwnedFd>)> {
     if is_interactive {
-        let (interrupts, told) = Interrupts::catch()?;
-        return Ok((interrupts, Some(told)));
+        let (interrupts, interrupts_pipe) = Interrupts::catch()?;
+        return Ok((interrupts, Some(interrupts_pipe)));
     }
     ending::follow_signals_if_first();
     Ok((Interrupts::none(), None))

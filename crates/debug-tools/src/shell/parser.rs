@@ -74,12 +74,12 @@ impl Parser {
         sign.chars().all(|wanted| rest.next() == Some(&wanted))
     }
 
-    pub(super) fn take(&mut self, sign: &str) -> bool {
-        let found = self.starts_with(sign);
-        if found {
+    pub(super) fn accept(&mut self, sign: &str) -> bool {
+        let matches_next = self.starts_with(sign);
+        if matches_next {
             self.at += sign.chars().count();
         }
-        found
+        matches_next
     }
 
     fn check_depth(&self) -> Parsed<()> {
@@ -202,8 +202,8 @@ impl Parser {
         loop {
             self.blanks();
             let join = match () {
-                () if self.take("&&") => Join::AfterSuccess,
-                () if self.take("||") => Join::AfterFailure,
+                () if self.accept("&&") => Join::AfterSuccess,
+                () if self.accept("||") => Join::AfterFailure,
                 () => return Ok(Chain { first, rest }),
             };
             self.lines();
@@ -213,7 +213,7 @@ impl Parser {
 
     fn pipeline(&mut self) -> Parsed<Pipeline> {
         self.blanks();
-        let is_negated = self.take_reserved("!");
+        let is_negated = self.accept_reserved("!");
         let mut commands = vec![self.deeper(Self::command)?];
         loop {
             self.blanks();
@@ -241,13 +241,13 @@ impl Parser {
         })
     }
 
-    fn take_reserved(&mut self, word: &str) -> bool {
+    fn accept_reserved(&mut self, word: &str) -> bool {
         self.blanks();
-        self.reserved() == Some(word) && self.take(word)
+        self.reserved() == Some(word) && self.accept(word)
     }
 
     fn expect_reserved(&mut self, word: &str) -> Parsed<()> {
-        match self.take_reserved(word) {
+        match self.accept_reserved(word) {
             true => Ok(()),
             false => Err(self.unexpected()),
         }
@@ -255,9 +255,9 @@ impl Parser {
 
     fn command(&mut self) -> Parsed<Command> {
         self.blanks();
-        if self.take("(") {
+        if self.accept("(") {
             let body = Compound::Subshell(self.script(&[])?);
-            if !self.take(")") {
+            if !self.accept(")") {
                 return Err(self.unexpected());
             }
             return self.redirected(body);
@@ -300,13 +300,13 @@ impl Parser {
     fn conditional(&mut self) -> Parsed<Compound> {
         let mut branches = Vec::new();
         let mut next = "if";
-        while self.take_reserved(next) {
+        while self.accept_reserved(next) {
             let condition = self.script(&["then"])?;
             self.expect_reserved("then")?;
             branches.push((condition, self.script(&["elif", "else", "fi"])?));
             next = "elif";
         }
-        let otherwise = match self.take_reserved("else") {
+        let otherwise = match self.accept_reserved("else") {
             true => self.script(&["fi"])?,
             false => Script::default(),
         };
@@ -358,7 +358,7 @@ impl Parser {
             None
         };
         self.blanks();
-        self.take(";");
+        self.accept(";");
         self.lines();
         let body = self.loop_body()?;
         Ok(Compound::For { name, values, body })
@@ -375,24 +375,24 @@ impl Parser {
         let mut branches = Vec::new();
         loop {
             self.lines();
-            if self.take_reserved("esac") {
+            if self.accept_reserved("esac") {
                 return Ok(Compound::Case { word, branches });
             }
-            self.take("(");
+            self.accept("(");
             let mut patterns = Vec::new();
             loop {
                 self.blanks();
                 patterns.push(self.word()?.ok_or_else(|| self.unexpected())?);
                 self.blanks();
-                if !self.take("|") {
+                if !self.accept("|") {
                     break;
                 }
             }
-            if !self.take(")") {
+            if !self.accept(")") {
                 return Err(self.unexpected());
             }
             branches.push((patterns, self.script(&["esac"])?));
-            self.take(";;");
+            self.accept(";;");
         }
     }
 
@@ -437,7 +437,7 @@ impl Parser {
     fn function(&mut self, name: String) -> Parsed<Command> {
         self.at += 1;
         self.blanks();
-        if !self.take(")") {
+        if !self.accept(")") {
             return Err(self.unexpected());
         }
         self.lines();
@@ -457,8 +457,8 @@ impl Parser {
             .take_while(|sign| sign.is_alphanumeric() || **sign == '_')
             .collect();
         let after = self.at + name.chars().count();
-        let found = is_name(&name) && self.text.get(after) == Some(&'=');
-        found.then(|| {
+        let matches_next = is_name(&name) && self.text.get(after) == Some(&'=');
+        matches_next.then(|| {
             self.at = after + 1;
             name
         })
@@ -488,8 +488,8 @@ impl Parser {
             ("<", RedirectKind::Read),
             (">", RedirectKind::Write),
         ];
-        let found = signs.into_iter().find(|(sign, _)| self.take(sign));
-        let Some((_, kind)) = found else {
+        let operator = signs.into_iter().find(|(sign, _)| self.accept(sign));
+        let Some((_, kind)) = operator else {
             return Err(self.unexpected());
         };
         self.blanks();

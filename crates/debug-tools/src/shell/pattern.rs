@@ -14,26 +14,26 @@ pub fn is_described(pattern: &str, text: &str) -> bool {
 /// Whether a text matches the pattern.
 pub fn matches(pattern: &[Sign], text: &[char]) -> bool {
     // The state for backtracking: the position after the last star, with the remaining text.
-    let (mut at, mut place) = (0, 0);
+    let (mut at, mut index) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
-    while place < text.len() || at < pattern.len() {
+    while index < text.len() || at < pattern.len() {
         if let Some(('*', false)) = pattern.get(at) {
             at += 1;
-            back = Some((at, place));
+            back = Some((at, index));
             continue;
         }
         let step = text
-            .get(place)
+            .get(index)
             .and_then(|sign| one(pattern.get(at..).unwrap_or_default(), *sign));
         match (step, back) {
             (Some(length), _) => {
                 at += length;
-                place += 1;
+                index += 1;
             }
-            (None, Some((star, taken))) if taken < text.len() => {
+            (None, Some((star, consumed))) if consumed < text.len() => {
                 at = star;
-                place = taken + 1;
-                back = Some((star, taken + 1));
+                index = consumed + 1;
+                back = Some((star, consumed + 1));
             }
             (None, _) => return false,
         }
@@ -63,20 +63,20 @@ fn set(pattern: &[Sign]) -> Option<(usize, impl Fn(char) -> bool)> {
     let inside: Vec<char> = pattern[start..end].iter().map(|(sign, _)| *sign).collect();
     let is_in = move |sign: char| {
         let mut at = 0;
-        let mut found = false;
+        let mut is_member = false;
         while let Some(first) = inside.get(at) {
             match (inside.get(at + 1), inside.get(at + 2)) {
                 (Some('-'), Some(last)) => {
-                    found |= (*first..=*last).contains(&sign);
+                    is_member |= (*first..=*last).contains(&sign);
                     at += 3;
                 }
                 _ => {
-                    found |= *first == sign;
+                    is_member |= *first == sign;
                     at += 1;
                 }
             }
         }
-        found != is_negated
+        is_member != is_negated
     };
     Some((end + 1, is_in))
 }
@@ -91,7 +91,7 @@ pub fn is_pattern(signs: &[Sign]) -> bool {
 /// The files that a pattern describes, in order.
 pub fn files(pattern: &[Sign], directory: &Path) -> Vec<String> {
     let is_absolute = matches!(pattern.first(), Some(('/', _)));
-    let mut found = vec![String::from(if is_absolute { "/" } else { "" })];
+    let mut paths = vec![String::from(if is_absolute { "/" } else { "" })];
     let parts: Vec<&[Sign]> = pattern
         .split(|(sign, _)| *sign == '/')
         .filter(|part| !part.is_empty())
@@ -99,7 +99,7 @@ pub fn files(pattern: &[Sign], directory: &Path) -> Vec<String> {
     for (number, part) in parts.iter().enumerate() {
         let is_last = number + 1 == parts.len();
         let mut next = Vec::new();
-        for start in &found {
+        for start in &paths {
             for name in names(part, &directory.join(start)) {
                 let path = format!("{start}{name}");
                 match is_last {
@@ -108,16 +108,16 @@ pub fn files(pattern: &[Sign], directory: &Path) -> Vec<String> {
                 }
             }
         }
-        found = next;
+        paths = next;
     }
-    found
+    paths
 }
 
 fn names(part: &[Sign], directory: &Path) -> Vec<String> {
     if !is_pattern(part) {
         let name: String = part.iter().map(|(sign, _)| *sign).collect();
-        let place: PathBuf = directory.join(&name);
-        return match place.symlink_metadata().is_ok() {
+        let path: PathBuf = directory.join(&name);
+        return match path.symlink_metadata().is_ok() {
             true => vec![name],
             false => Vec::new(),
         };

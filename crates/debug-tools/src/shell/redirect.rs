@@ -21,11 +21,11 @@ impl Shell {
         for redirect in redirects {
             let target = self.text_of(&redirect.target)?;
             if let Err(error) = self.open(redirect, &target) {
-                let told = match redirect.kind {
+                let message = match redirect.kind {
                     RedirectKind::Text => error.to_string(),
                     _ => format!("{target}: {error}"),
                 };
-                return Ok(Err(told));
+                return Ok(Err(message));
             }
         }
         Ok(Ok(()))

@@ -139,7 +139,7 @@ impl Shell {
                 shell.redirect(redirects)?;
                 let arguments = shell.arguments_of(words)?;
                 match arguments.first() {
-                    Some(name) if !shell.is_own(name) => match shell.start(&arguments, &[]) {
+                    Some(name) if !shell.runs_itself(name) => match shell.start(&arguments, &[]) {
                         Ok(child) => Some(child),
                         Err(status) => {
                             self.state.status = status;
@@ -308,7 +308,7 @@ impl Shell {
         if name == "exec" {
             *keeps_files = arguments.len() == 1;
         }
-        if !self.is_own(name) {
+        if !self.runs_itself(name) {
             self.state.status = match self.start(&arguments, &values) {
                 Ok(mut child) => child.wait().map_or(FAILED, status_of),
                 Err(status) => status,
@@ -340,7 +340,7 @@ impl Shell {
     }
 
     /// Whether the shell runs the command without a program.
-    pub fn is_own(&self, name: &str) -> bool {
+    pub fn runs_itself(&self, name: &str) -> bool {
         self.state.functions.contains_key(name) || builtins::is_builtin(name)
     }
 
@@ -352,8 +352,8 @@ impl Shell {
         if self.depth >= DEPTH_MAX {
             return Err(self.failure("functions are nested too deep"));
         }
-        let given = arguments.get(1..).unwrap_or_default().to_vec();
-        let before = std::mem::replace(&mut self.state.arguments, given);
+        let positional = arguments.get(1..).unwrap_or_default().to_vec();
+        let before = std::mem::replace(&mut self.state.arguments, positional);
         self.depth += 1;
         let result = self.command(&function);
         self.depth -= 1;
@@ -370,12 +370,12 @@ impl Shell {
             return Some(self.state.directory.join(name));
         }
         let path = self.state.value("PATH").unwrap_or_default();
-        let mut places = path
+        let mut candidates = path
             .split(':')
-            .map(|place| self.state.directory.join(place).join(name));
-        places.find(|place| {
+            .map(|directory| self.state.directory.join(directory).join(name));
+        candidates.find(|candidate| {
             use std::os::unix::fs::PermissionsExt;
-            let facts = place.metadata();
+            let facts = candidate.metadata();
             facts.is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
         })
     }
@@ -497,7 +497,7 @@ impl Shell {
             } => {
                 let mut status = 0;
                 while self.holds(condition)? != *until {
-                    if !self.turn(body)? {
+                    if !self.run_iteration(body)? {
                         break;
                     }
                     status = self.state.status;
@@ -513,7 +513,7 @@ impl Shell {
                 self.state.status = 0;
                 for value in values {
                     self.state.set(name, &value);
-                    if !self.turn(body)? {
+                    if !self.run_iteration(body)? {
                         break;
                     }
                 }
@@ -544,7 +544,7 @@ impl Shell {
     }
 
     /// Runs the body of a loop once. Returns whether the loop continues.
-    fn turn(&mut self, body: &Script) -> Result<bool, Leave> {
+    fn run_iteration(&mut self, body: &Script) -> Result<bool, Leave> {
         if self.interrupts.is_pending() {
             self.state.status = INTERRUPTED;
             return Err(Leave::Line);

@@ -53,7 +53,7 @@ pub enum Command {
     /// A compound command.
     Compound {
         body: Compound,
-        /// Apply to the whole compound command.
+        /// Redirections of the whole compound command.
         redirects: Vec<Redirect>,
     },
     /// `name() body`

@@ -64,7 +64,7 @@ impl Parser {
                     let rest = self.text.iter().skip(self.at);
                     let text: String = rest.take_while(|sign| **sign != '\'').collect();
                     self.at += text.chars().count();
-                    if !self.take("'") {
+                    if !self.accept("'") {
                         return Err(ParseError::Incomplete);
                     }
                     word.push(quoted(text));
@@ -137,7 +137,7 @@ impl Parser {
 
     /// Parses an expansion, which starts with `$` or `` ` ``.
     fn computed(&mut self, word: &mut Word, is_quoted: bool) -> Parsed<()> {
-        let value = if self.take("`") {
+        let value = if self.accept("`") {
             Some(Computed::Output(self.backquoted()?))
         } else {
             self.at += 1;
@@ -185,14 +185,14 @@ impl Parser {
             // The parentheses are a subshell in a command substitution.
             self.at = before;
         }
-        if self.take("(") {
+        if self.accept("(") {
             let script = self.script(&[])?;
-            return match self.take(")") {
+            return match self.accept(")") {
                 true => Ok(Some(Computed::Output(script))),
                 false => Err(ParseError::Incomplete),
             };
         }
-        if self.take("{") {
+        if self.accept("{") {
             return self.braced().map(Some);
         }
         let change = ParameterExpansion::None;
@@ -227,7 +227,7 @@ impl Parser {
             match self.peek() {
                 None => return Err(ParseError::Incomplete),
                 Some(')') if open == 0 => {
-                    return Ok(self.take("))").then_some(word));
+                    return Ok(self.accept("))").then_some(word));
                 }
                 Some('$' | '`') => {
                     self.computed(&mut word, true)?;
@@ -248,9 +248,9 @@ impl Parser {
     fn braced(&mut self) -> Parsed<Computed> {
         let wrong = || ParseError::Wrong("there is no such ${…}".to_owned());
         let next_is_end = self.text.get(self.at + 1) == Some(&'}');
-        if !next_is_end && self.take("#") {
+        if !next_is_end && self.accept("#") {
             let name = self.braced_name()?;
-            return match self.take("}") {
+            return match self.accept("}") {
                 true => Ok(Computed::Variable {
                     name,
                     change: ParameterExpansion::Length,
@@ -262,11 +262,11 @@ impl Parser {
         if self.peek().is_none() {
             return Err(ParseError::Incomplete);
         }
-        if self.take("}") {
+        if self.accept("}") {
             let change = ParameterExpansion::None;
             return Ok(Computed::Variable { name, change });
         }
-        let also_empty = self.take(":");
+        let also_empty = self.accept(":");
         let sign = self.peek().ok_or(ParseError::Incomplete)?;
         self.at += 1;
         let action = match sign {
@@ -283,7 +283,7 @@ impl Parser {
                 word: self.word_until(|sign| sign == '}')?,
             },
             (None, '#' | '%') if !also_empty => {
-                let longest = self.take(&sign.to_string());
+                let longest = self.accept(&sign.to_string());
                 ParameterExpansion::Cut {
                     at_end: sign == '%',
                     longest,
@@ -292,7 +292,7 @@ impl Parser {
             }
             _ => return Err(wrong()),
         };
-        match self.take("}") {
+        match self.accept("}") {
             true => Ok(Computed::Variable { name, change }),
             false => Err(ParseError::Incomplete),
         }

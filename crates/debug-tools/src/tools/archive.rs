@@ -151,8 +151,8 @@ fn add(
         if !inside.as_os_str().is_empty() {
             archive.append_dir(inside, path)?;
         }
-        let places = names.into_iter().rev();
-        waiting.extend(places.map(|name| (path.join(&name), inside.join(&name))));
+        let children = names.into_iter().rev();
+        waiting.extend(children.map(|name| (path.join(&name), inside.join(&name))));
         return Ok(());
     }
     if facts.is_file() {
@@ -188,14 +188,14 @@ fn source(options: &Options) -> Result<Box<dyn Read>> {
 }
 
 /// Whether the user requested the entry.
-fn is_wanted(options: &Options, path: &Path) -> bool {
+fn is_requested(options: &Options, path: &Path) -> bool {
     let inside = relative(path);
-    let mut wanted = options
+    let mut requested = options
         .operands
         .iter()
         .map(|name| relative(Path::new(name)));
     !is_excluded(options, &inside)
-        && (options.operands.is_empty() || wanted.any(|name| inside.starts_with(name)))
+        && (options.operands.is_empty() || requested.any(|name| inside.starts_with(name)))
 }
 
 fn extract(options: &Options, directory: &Path, out: &mut dyn Write) -> ToolResult {
@@ -210,7 +210,7 @@ fn extract(options: &Options, directory: &Path, out: &mut dyn Write) -> ToolResu
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        if !is_wanted(options, &path) {
+        if !is_requested(options, &path) {
             continue;
         }
         if options.has('v') {
@@ -232,10 +232,10 @@ fn extract(options: &Options, directory: &Path, out: &mut dyn Write) -> ToolResu
 }
 
 fn unpack<R: Read>(entry: &mut tar::Entry<'_, R>, path: &Path, directory: &Path) -> Result<()> {
-    let told = || path.display().to_string();
-    match entry.unpack_in(directory).with_context(told)? {
+    let path_text = || path.display().to_string();
+    match entry.unpack_in(directory).with_context(path_text)? {
         true => Ok(()),
-        false => Err(anyhow::anyhow!("it leads out of the directory")).with_context(told),
+        false => Err(anyhow::anyhow!("it leads out of the directory")).with_context(path_text),
     }
 }
 
@@ -244,7 +244,7 @@ fn list(options: &Options, out: &mut dyn Write) -> ToolResult {
     for entry in archive.entries()? {
         let entry = entry?;
         let path = entry.path()?.into_owned();
-        if !is_wanted(options, &path) {
+        if !is_requested(options, &path) {
             continue;
         }
         let header = entry.header();

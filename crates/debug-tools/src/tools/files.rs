@@ -81,28 +81,28 @@ pub fn ls(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let is_directory = |path: &String| !options.has('d') && Path::new(path).is_dir();
     let (directories, files): (Vec<String>, Vec<String>) =
         paths.into_iter().partition(is_directory);
-    let mut found = Vec::new();
+    let mut existing = Vec::new();
     let mut status = each(&files, |path| {
         fs::symlink_metadata(path)?;
-        found.push(path.to_owned());
+        existing.push(path.to_owned());
         Ok(())
     })?;
-    list(Path::new(""), &found, &options, out)?;
-    let mut is_first = found.is_empty();
+    list(Path::new(""), &existing, &options, out)?;
+    let mut is_first = existing.is_empty();
     let mut waiting: Vec<String> = directories.into_iter().rev().collect();
     while let Some(directory) = waiting.pop() {
-        let here = [directory];
-        status |= each(&here, |directory| {
+        let current = [directory];
+        status |= each(&current, |directory| {
             if shows_titles {
                 let space = if is_first { "" } else { "\n" };
                 writeln!(out, "{space}{directory}:")?;
             }
             is_first = false;
-            let place = Path::new(directory);
-            let names = names_in(place, options.has('a') || options.has('A'))?;
-            list(place, &names, &options, out)?;
+            let top = Path::new(directory);
+            let names = names_in(top, options.has('a') || options.has('A'))?;
+            list(top, &names, &options, out)?;
             if options.has('R') {
-                let inside = names.iter().rev().map(|name| place.join(name));
+                let inside = names.iter().rev().map(|name| top.join(name));
                 let inside = inside.filter(|path| path.is_dir() && !path.is_symlink());
                 waiting.extend(inside.map(|path| path.display().to_string()));
             }
@@ -235,13 +235,13 @@ fn copy(from: &Path, to: &Path, recursive: bool) -> Result<()> {
 pub fn mv(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("f"))?;
     for (from, to) in pairs(&options.operands)? {
-        let told = || from.display().to_string();
+        let path_text = || from.display().to_string();
         match fs::rename(&from, &to) {
             Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-                copy(&from, &to, true).with_context(told)?;
-                remove(&from, true).with_context(told)?;
+                copy(&from, &to, true).with_context(path_text)?;
+                remove(&from, true).with_context(path_text)?;
             }
-            result => result.with_context(told)?,
+            result => result.with_context(path_text)?,
         }
     }
     Ok(0)
@@ -294,11 +294,11 @@ pub fn ln(arguments: &[String], _: &mut dyn Write) -> ToolResult {
         if options.has('f') && fs::symlink_metadata(&to).is_ok() {
             remove(&to, false)?;
         }
-        let made = match options.has('s') {
+        let linked = match options.has('s') {
             true => symlink(&from, &to),
             false => fs::hard_link(&from, &to),
         };
-        made.with_context(|| to.display().to_string())?;
+        linked.with_context(|| to.display().to_string())?;
     }
     Ok(0)
 }
@@ -365,11 +365,15 @@ pub fn du(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         paths.push(".".to_owned());
     }
     each(&paths, |path| {
-        let mut told = Vec::new();
-        let bytes = used(Path::new(path), &mut told)?;
-        told.push((PathBuf::from(path), bytes));
-        let skipped = if options.has('s') { told.len() - 1 } else { 0 };
-        for (path, bytes) in told.iter().skip(skipped) {
+        let mut directories = Vec::new();
+        let bytes = disk_usage(Path::new(path), &mut directories)?;
+        directories.push((PathBuf::from(path), bytes));
+        let skipped = if options.has('s') {
+            directories.len() - 1
+        } else {
+            0
+        };
+        for (path, bytes) in directories.iter().skip(skipped) {
             let size = match options.has('h') {
                 true => for_people(*bytes),
                 false => bytes.div_ceil(1024).to_string(),
@@ -381,16 +385,16 @@ pub fn du(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 }
 
 /// The disk usage of a tree in bytes; adds each directory to the list.
-fn used(path: &Path, told: &mut Vec<(PathBuf, u64)>) -> Result<u64> {
+fn disk_usage(path: &Path, directories: &mut Vec<(PathBuf, u64)>) -> Result<u64> {
     let facts = fs::symlink_metadata(path)?;
     let mut bytes = facts.blocks() * 512;
     if facts.is_dir() {
         for name in names_in(path, true)? {
             let inside = path.join(name);
             // A file that was removed in the meantime has no size.
-            let size = used(&inside, told).unwrap_or(0);
+            let size = disk_usage(&inside, directories).unwrap_or(0);
             if inside.is_dir() && !inside.is_symlink() {
-                told.push((inside, size));
+                directories.push((inside, size));
             }
             bytes += size;
         }

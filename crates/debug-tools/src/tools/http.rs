@@ -49,7 +49,7 @@ trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
 pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let known = ToolOptions {
+    let supported = ToolOptions {
         flags: "qSck",
         valued: "OTHDtCU",
         long: &[
@@ -63,7 +63,7 @@ pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         ],
         ends_at_operand: false,
     };
-    let options = Options::read(arguments, known)?;
+    let options = Options::read(arguments, supported)?;
     let url = one_url(&options)?;
     let request = request(&options, 'H', 'D', options.number('T')?);
     let (head, mut body) = get(url, request, true)?;
@@ -94,7 +94,7 @@ pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 }
 
 pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let known = ToolOptions {
+    let supported = ToolOptions {
         flags: "fiksSLvIN",
         valued: "oHXdmCuw",
         long: &[
@@ -115,7 +115,7 @@ pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         ],
         ends_at_operand: false,
     };
-    let options = Options::read(arguments, known)?;
+    let options = Options::read(arguments, supported)?;
     if options.has('u') || options.has('w') {
         return Err(misuse("this one has no -u and no -w"));
     }
@@ -295,11 +295,11 @@ fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
     let path = &url[Position::BeforePath..Position::AfterQuery];
     let mut text = format!("{} {path} HTTP/1.0\r\n", request.method);
     let is_given = |name: &str| {
-        let mut given = request
+        let mut headers_given = request
             .headers
             .iter()
             .filter_map(|line| line.split(':').next());
-        given.any(|other| other.eq_ignore_ascii_case(name))
+        headers_given.any(|other| other.eq_ignore_ascii_case(name))
     };
     if !is_given("host") {
         text.push_str(&format!("Host: {host}:{port}\r\n"));

@@ -80,10 +80,10 @@ pub fn uname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         ('m', facts.machine()),
     ];
     let is_plain = !all.iter().any(|(letter, _)| options.has(*letter));
-    let wanted = all.iter().filter(|(letter, _)| {
+    let selected = all.iter().filter(|(letter, _)| {
         options.has('a') || options.has(*letter) || (is_plain && *letter == 's')
     });
-    let words: Vec<_> = wanted.map(|(_, text)| text.to_string_lossy()).collect();
+    let words: Vec<_> = selected.map(|(_, text)| text.to_string_lossy()).collect();
     writeln!(out, "{}", words.join(" "))?;
     Ok(0)
 }
@@ -173,13 +173,17 @@ pub fn df(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         }
         let bytes = |blocks: u64| blocks.saturating_mul(facts.f_frsize);
         let used = facts.f_blocks.saturating_sub(facts.f_bfree);
-        let shown = |blocks: u64| match options.has('h') {
+        let formatted = |blocks: u64| match options.has('h') {
             true => for_people(bytes(blocks)),
             false => (bytes(blocks) / 1024).to_string(),
         };
         let usable = (used + facts.f_bavail).max(1);
         let full = (used * 100).div_ceil(usable);
-        let (size, used, free) = (shown(facts.f_blocks), shown(used), shown(facts.f_bavail));
+        let (size, used, free) = (
+            formatted(facts.f_blocks),
+            formatted(used),
+            formatted(facts.f_bavail),
+        );
         writeln!(out, "{size:>9} {used:>9} {free:>9} {full:>3}% {path}")?;
         Ok(())
     })

@@ -16,7 +16,7 @@ use crate::options::{Options, flags, misuse, with_values};
 use crate::report::ToolResult;
 
 /// Timeout of the wait for a name server.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Default timeout of a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -96,14 +96,14 @@ pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     writeln!(out, "Server:    {}\nAddress:   {server}\n", server.ip())?;
     if let Ok(address) = name.parse::<IpAddr>() {
         let reverse = Name::from(address).to_string();
-        let found = ask(server, &reverse, RecordType::PTR)?;
-        for data in &found.records {
+        let entry = ask(server, &reverse, RecordType::PTR)?;
+        for data in &entry.records {
             if let RData::PTR(name) = data {
                 writeln!(out, "{address} is {name}")?;
             }
         }
-        return match found.records.is_empty() {
-            true => Err(anyhow::anyhow!("{address} has no name ({})", found.code)),
+        return match entry.records.is_empty() {
+            true => Err(anyhow::anyhow!("{address} has no name ({})", entry.code)),
             false => Ok(0),
         };
     }
@@ -111,11 +111,11 @@ pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     for full in resolver.names(name) {
         let mut is_found = false;
         for kind in [RecordType::A, RecordType::AAAA] {
-            let found = ask(server, &format!("{full}."), kind)?;
-            if found.code != ResponseCode::NXDomain {
-                code = found.code;
+            let entry = ask(server, &format!("{full}."), kind)?;
+            if entry.code != ResponseCode::NXDomain {
+                code = entry.code;
             }
-            for data in &found.records {
+            for data in &entry.records {
                 let address = match data {
                     RData::A(address) => IpAddr::V4(address.0),
                     RData::AAAA(address) => IpAddr::V6(address.0),
@@ -137,12 +137,12 @@ pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 }
 
 /// The response of a name server.
-struct Answer {
+struct ServerResponse {
     code: ResponseCode,
     records: Vec<RData>,
 }
 
-fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Answer> {
+fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<ServerResponse> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -153,7 +153,7 @@ fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Answer> {
     message.add_query(Query::query(parsed, kind));
     let query = message.to_vec().context("write the question")?;
     let socket = UdpSocket::bind((any, 0)).context("open a socket")?;
-    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     socket.connect(server)?;
     socket
         .send(&query)
@@ -162,11 +162,11 @@ fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Result<Answer> {
     let length = socket
         .recv(&mut buffer)
         .with_context(|| format!("no answer from {server}"))?;
-    let answer = Message::from_vec(buffer.get(..length).unwrap_or_default());
-    let answer = answer.context("read the answer")?;
-    Ok(Answer {
-        code: answer.metadata.response_code,
-        records: answer
+    let response = Message::from_vec(buffer.get(..length).unwrap_or_default());
+    let response = response.context("read the answer")?;
+    Ok(ServerResponse {
+        code: response.metadata.response_code,
+        records: response
             .answers
             .into_iter()
             .map(|record| record.data)
@@ -246,15 +246,15 @@ pub fn ip(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 }
 
 fn addresses(out: &mut dyn Write) -> ToolResult {
-    for found in nix::ifaddrs::getifaddrs()? {
-        let Some(address) = found.address else {
+    for entry in nix::ifaddrs::getifaddrs()? {
+        let Some(address) = entry.address else {
             continue;
         };
-        let length = found.netmask.and_then(|mask| {
+        let length = entry.netmask.and_then(|mask| {
             let mask = mask.as_sockaddr_in()?;
             Some(mask.ip().to_bits().count_ones())
         });
-        let name = &found.interface_name;
+        let name = &entry.interface_name;
         if let Some(address) = address.as_sockaddr_in() {
             writeln!(
                 out,
@@ -311,7 +311,8 @@ pub fn netstat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         };
         for line in text.lines().skip(1) {
             let mut words = line.split_whitespace().skip(1);
-            let (Some(here), Some(there), Some(state)) = (words.next(), words.next(), words.next())
+            let (Some(local), Some(remote), Some(state)) =
+                (words.next(), words.next(), words.next())
             else {
                 continue;
             };
@@ -323,13 +324,15 @@ pub fn netstat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
                 "0A" => "LISTEN",
                 _ => "CLOSING",
             };
-            let is_shown = match (options.has('l'), options.has('a')) {
+            let is_listed = match (options.has('l'), options.has('a')) {
                 (_, true) => true,
                 (true, false) => state == "LISTEN",
                 (false, false) => state != "LISTEN",
             };
-            if let (true, Some(here), Some(there)) = (is_shown, place(here), place(there)) {
-                writeln!(out, "{here:<24} {there:<24} {state}")?;
+            if let (true, Some(local), Some(remote)) =
+                (is_listed, socket_address(local), socket_address(remote))
+            {
+                writeln!(out, "{local:<24} {remote:<24} {state}")?;
             }
         }
     }
@@ -337,7 +340,7 @@ pub fn netstat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 }
 
 /// Converts `0100007F:0050` to `127.0.0.1:80`.
-fn place(text: &str) -> Option<String> {
+fn socket_address(text: &str) -> Option<String> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     if let Some(address) = kernel_address(address) {
@@ -370,13 +373,16 @@ mod tests {
     #[test]
     fn the_kernels_addresses_are_read() {
         if cfg!(target_endian = "little") {
-            assert_eq!(place("0100007F:0050").as_deref(), Some("127.0.0.1:80"));
+            assert_eq!(
+                socket_address("0100007F:0050").as_deref(),
+                Some("127.0.0.1:80")
+            );
             let loopback = "00000000000000000000000001000000:1F90";
-            assert_eq!(place(loopback).as_deref(), Some("[::1]:8080"));
+            assert_eq!(socket_address(loopback).as_deref(), Some("[::1]:8080"));
         }
         for wrong in ["", "x:y", "0100007F", "00:1"] {
-            place(wrong);
+            socket_address(wrong);
         }
-        assert_eq!(place("zz:50"), None);
+        assert_eq!(socket_address("zz:50"), None);
     }
 }

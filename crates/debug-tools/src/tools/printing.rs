@@ -70,13 +70,13 @@ pub fn unescaped(text: &str) -> Vec<u8> {
             '\\' => Some(b'\\'),
             _ => None,
         };
-        let found = match (simple, sign) {
+        let escaped = match (simple, sign) {
             (Some(byte), _) => Some((byte, 0)),
             (None, 'x') => number(after, 16, 2),
             (None, '0') => number(after, 8, 3).or(Some((0, 0))),
             _ => None,
         };
-        match found {
+        match escaped {
             Some((byte, length)) => {
                 bytes.push(byte);
                 rest = &after[length..];

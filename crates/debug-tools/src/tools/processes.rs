@@ -161,8 +161,8 @@ pub fn printenv(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         return Ok(0);
     }
     let mut status = 0;
-    for wanted in arguments {
-        match variables.iter().find(|(name, _)| name == wanted) {
+    for argument in arguments {
+        match variables.iter().find(|(name, _)| name == argument) {
             Some((_, value)) => writeln!(out, "{value}")?,
             None => status = 1,
         }
@@ -189,16 +189,19 @@ pub fn id(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         (true, _) => writeln!(out, "{user}")?,
         (_, true) => writeln!(out, "{group}")?,
         _ => {
-            let shown = |file: &str, id: u32| match name_of(file, id) {
+            let with_name = |file: &str, id: u32| match name_of(file, id) {
                 Some(name) => format!("{id}({name})"),
                 None => id.to_string(),
             };
             let groups = rustix::process::getgroups()?;
             let groups: Vec<String> = groups
                 .iter()
-                .map(|group| shown("/etc/group", group.as_raw()))
+                .map(|group| with_name("/etc/group", group.as_raw()))
                 .collect();
-            let (user, group) = (shown("/etc/passwd", user), shown("/etc/group", group));
+            let (user, group) = (
+                with_name("/etc/passwd", user),
+                with_name("/etc/group", group),
+            );
             writeln!(out, "uid={user} gid={group} groups={}", groups.join(","))?;
         }
     }
@@ -216,9 +219,9 @@ pub fn which(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut status = 0;
     for name in arguments {
-        let mut places = std::env::split_paths(&path).map(|place| place.join(name));
-        match places.find(|place| place.is_file()) {
-            Some(place) => writeln!(out, "{}", place.display())?,
+        let mut candidates = std::env::split_paths(&path).map(|candidate| candidate.join(name));
+        match candidates.find(|candidate| candidate.is_file()) {
+            Some(candidate) => writeln!(out, "{}", candidate.display())?,
             None => status = 1,
         }
     }
@@ -252,12 +255,15 @@ pub fn xargs(arguments: &[String], _: &mut dyn Write) -> ToolResult {
         true => &echo[..],
         false => &options.operands[..],
     };
-    let Some((program, given)) = command.split_first() else {
+    let Some((program, program_arguments)) = command.split_first() else {
         return Ok(0);
     };
     let mut status = 0;
     for words in words.chunks(most) {
-        let ended = Command::new(program).args(given).args(words).status();
+        let ended = Command::new(program)
+            .args(program_arguments)
+            .args(words)
+            .status();
         match ended {
             Ok(ended) if ended.success() => {}
             Ok(_) => status = 123,

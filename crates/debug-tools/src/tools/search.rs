@@ -16,8 +16,8 @@ const FOUND: u8 = 0;
 const NOT_FOUND: u8 = 1;
 const TROUBLE: u8 = 2;
 
-pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let options = Options::read(arguments, with_values("EFcilnqrRvhHwo", "e"))?;
+/// The regular expression, and the names of the files, from the operands of `grep`.
+fn expression_and_names(options: &Options) -> anyhow::Result<(regex::bytes::Regex, Vec<String>)> {
     let mut operands = options.operands.iter();
     let pattern = match options.value('e') {
         Some(pattern) => pattern,
@@ -38,8 +38,13 @@ pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         .case_insensitive(options.has('i'))
         .build()
         .map_err(|error| misuse(error.to_string()))?;
+    Ok((expression, operands.cloned().collect()))
+}
+
+pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
+    let options = Options::read(arguments, with_values("EFcilnqrRvhHwo", "e"))?;
+    let (expression, mut names) = expression_and_names(&options)?;
     let recursive = options.has('r') || options.has('R');
-    let mut names: Vec<String> = operands.cloned().collect();
     if names.is_empty() {
         names.push(if recursive { "." } else { "-" }.to_owned());
     }
@@ -76,11 +81,11 @@ pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
             if options.has('n') {
                 start.push_str(&format!("{number}:"));
             }
-            let found: Vec<&[u8]> = match options.has('o') && !options.has('v') {
+            let matching: Vec<&[u8]> = match options.has('o') && !options.has('v') {
                 true => expression.find_iter(line).map(|m| m.as_bytes()).collect(),
                 false => vec![line],
             };
-            for text in found {
+            for text in matching {
                 out.write_all(start.as_bytes())?;
                 out.write_all(text)?;
                 out.write_all(b"\n")?;
@@ -172,8 +177,8 @@ pub fn find(arguments: &[String], out: &mut dyn Write) -> ToolResult {
             _ => return Err(misuse(format!("{:?} is not understood", pair.join(" ")))),
         }
     }
-    let here = [".".to_owned()];
-    let tops = if tops.is_empty() { &here[..] } else { tops };
+    let current = [".".to_owned()];
+    let tops = if tops.is_empty() { &current[..] } else { tops };
     for top in tops {
         if !Path::new(top).exists() && !Path::new(top).is_symlink() {
             bail!("{top}: there is no such file");

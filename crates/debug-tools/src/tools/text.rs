@@ -139,25 +139,25 @@ fn last_bytes(name: &str, text: &str, out: &mut dyn Write) -> Result<()> {
         io::copy(&mut file, out)?;
         return Ok(());
     }
-    let mut kept = VecDeque::new();
+    let mut tail_bytes = VecDeque::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
         let length = file.read(&mut buffer)?;
         if length == 0 {
             break;
         }
-        kept.extend(buffer.iter().take(length));
-        let surplus = kept.len().saturating_sub(count);
-        kept.drain(..surplus);
+        tail_bytes.extend(buffer.iter().take(length));
+        let surplus = tail_bytes.len().saturating_sub(count);
+        tail_bytes.drain(..surplus);
     }
-    out.write_all(kept.make_contiguous())?;
+    out.write_all(tail_bytes.make_contiguous())?;
     Ok(())
 }
 
 fn last_lines(name: &str, text: &str, out: &mut dyn Write) -> Result<()> {
     let (from_start, count) = count(text)?;
     let mut file = open(name)?;
-    let mut kept = VecDeque::new();
+    let mut tail_bytes = VecDeque::new();
     let mut number = 0;
     loop {
         let mut line = Vec::new();
@@ -169,14 +169,14 @@ fn last_lines(name: &str, text: &str, out: &mut dyn Write) -> Result<()> {
             true if number >= count => out.write_all(&line)?,
             true => {}
             false => {
-                kept.push_back(line);
-                if kept.len() > count {
-                    kept.pop_front();
+                tail_bytes.push_back(line);
+                if tail_bytes.len() > count {
+                    tail_bytes.pop_front();
                 }
             }
         }
     }
-    for line in kept {
+    for line in tail_bytes {
         out.write_all(&line)?;
     }
     Ok(())
@@ -219,9 +219,9 @@ pub fn wc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
             bytes += length as u64;
             file.consume(length);
         }
-        let shown = [('l', lines), ('w', words), ('c', bytes)].into_iter();
-        let shown = shown.filter(|(letter, _)| shows(*letter));
-        let mut columns: Vec<String> = shown.map(|(_, count)| count.to_string()).collect();
+        let selected = [('l', lines), ('w', words), ('c', bytes)].into_iter();
+        let selected = selected.filter(|(letter, _)| shows(*letter));
+        let mut columns: Vec<String> = selected.map(|(_, count)| count.to_string()).collect();
         if name != "-" {
             columns.push(name.to_owned());
         }
@@ -270,20 +270,24 @@ pub fn uniq(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 pub fn cut(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, with_values("s", "dfcb"))?;
     let by_field = options.value('f');
-    let places = by_field.or(options.value('c')).or(options.value('b'));
-    let places = ranges(places.ok_or_else(|| misuse("-f or -c is missing"))?)?;
-    let is_wanted = |at: usize| places.iter().any(|(from, to)| (*from..=*to).contains(&at));
+    let ranges_selected = by_field.or(options.value('c')).or(options.value('b'));
+    let ranges_selected = ranges(ranges_selected.ok_or_else(|| misuse("-f or -c is missing"))?)?;
+    let is_selected = |at: usize| {
+        ranges_selected
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&at))
+    };
     let separator = options.value('d').unwrap_or("\t");
     each(&sources(&options), |name| {
         each_line(name, |line| {
             let line = String::from_utf8_lossy(line);
             if by_field.is_none() {
                 let signs = line.chars().enumerate();
-                let kept: String = signs
-                    .filter(|(at, _)| is_wanted(at + 1))
+                let tail_bytes: String = signs
+                    .filter(|(at, _)| is_selected(at + 1))
                     .map(|(_, sign)| sign)
                     .collect();
-                writeln!(out, "{kept}")?;
+                writeln!(out, "{tail_bytes}")?;
                 return Ok(());
             }
             if !line.contains(separator) {
@@ -291,11 +295,11 @@ pub fn cut(arguments: &[String], out: &mut dyn Write) -> ToolResult {
                 return Ok(());
             }
             let fields = line.split(separator).enumerate();
-            let kept: Vec<&str> = fields
-                .filter(|(at, _)| is_wanted(at + 1))
+            let tail_bytes: Vec<&str> = fields
+                .filter(|(at, _)| is_selected(at + 1))
                 .map(|(_, field)| field)
                 .collect();
-            writeln!(out, "{}", kept.join(separator))?;
+            writeln!(out, "{}", tail_bytes.join(separator))?;
             Ok(())
         })
     })

@@ -71,7 +71,7 @@ fn large_config_maps() {
             kubectl.ok(&["describe", "pod", "-n", "tenant-0", pod])
         });
     }
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("large ConfigMaps");
 }
 
@@ -117,7 +117,7 @@ fn unread_sessions() {
             }
         }
     });
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("unread sessions");
     assert!(scene.refusals("pod_sessions") > 0);
 }

@@ -19,7 +19,7 @@ fn ask_and_read_nothing(attack: &str, requests: &[(&str, &str)]) {
             connection.hold_open(request, (), &mut open);
         });
     }
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood(attack);
 }
 

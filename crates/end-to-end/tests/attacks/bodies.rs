@@ -75,6 +75,6 @@ fn unfinished() {
         let request = connection.send(http::Method::POST, &path, "application/json", body);
         connection.hold_open(request, sender, &mut open);
     });
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("unfinished bodies");
 }

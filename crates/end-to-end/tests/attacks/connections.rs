@@ -20,7 +20,7 @@ fn idle_watches() {
         let request = connection.get(&path, "application/json");
         connection.hold_open(request, (), &mut open);
     });
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("idle watches");
 }
 
@@ -33,7 +33,7 @@ fn strangers() {
     let begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\x3f\xff\x01\x04\0\0\0\x01";
     let addresses = [Ipv4Addr::LOCALHOST];
     let _held = scene.hold_connections(&scene.server, (&addresses, 600), "h2", begin);
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("connections of strangers");
     assert!(scene.refusals("api_connections") > 0);
 }
@@ -57,7 +57,7 @@ fn strangers_at_the_kubelet_api() {
     let addresses = [2, 3, 4].map(|last| Ipv4Addr::new(127, 0, 0, last));
     let begin = [&b"GET /healthz HTTP/1.1\r\nx: "[..], &[b'x'; 8000]].concat();
     let _held = scene.hold_connections(&kubelet, (&addresses, 600), "http/1.1", &begin);
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("connections of strangers to the kubelet API");
     assert!(scene.refusals("kubelet_connections") > 0);
 }
@@ -99,6 +99,6 @@ fn large_headers() {
         request.headers_mut().insert("x-large", large);
         connection.hold_open(request, (), &mut open);
     });
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("large headers");
 }

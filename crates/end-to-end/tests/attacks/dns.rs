@@ -186,7 +186,7 @@ fn questions_that_nobody_answers() {
             }
         }
     });
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("questions that nobody answers");
     assert!(scene.refusals("dns_questions") > 0);
     assert!(scene.refusals("dns_connections") > 0);
@@ -243,7 +243,7 @@ fn large_answers() {
         }
         assert!(responses > 1000, "{responses}");
     });
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("large answers");
 }
 

@@ -133,7 +133,7 @@ impl Scene {
     }
 
     /// Waits until the memory of the server has stopped growing for a while.
-    fn wait_until_it_grows_no_more(&self) {
+    fn wait_until_stable(&self) {
         let most = || self.most_mib.load(Ordering::Relaxed);
         let (mut highest, mut since) = (most(), Instant::now());
         while since.elapsed() < QUIET {

@@ -59,7 +59,7 @@ fn large_policies_and_services() {
         .collect();
     let path = scene.tenants[0].path("services");
     scene.api.create_all(&path, &services);
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("large policies and Services");
 }
 
@@ -79,6 +79,6 @@ fn events_without_end() {
         .collect();
     let path = scene.tenants[0].path("events");
     scene.api.create_all(&path, &events);
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("events without end");
 }

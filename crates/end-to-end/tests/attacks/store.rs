@@ -30,7 +30,7 @@ fn a_full_namespace() {
         connection.code(request).await
     });
     assert_eq!(size, Some(200));
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("a full namespace");
 }
 
@@ -50,6 +50,6 @@ fn one_object_again_and_again() {
                 .ask(Method::PUT, &format!("{path}/large-0"), Some(&map))
         });
     }
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     scene.assert_withstood("one object again and again");
 }

@@ -93,7 +93,7 @@ fn a_node_that_talks_without_end() {
     let mut scene = Scene::with_tenants(4);
     let node = joined(&scene, Manner::Talks);
     let _open = ask_for_logs(&scene, &node, 5);
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     assert_used(&mut scene, &node, "a node that talks without end");
 }
 
@@ -104,7 +104,7 @@ fn a_node_that_says_nothing_more() {
     let mut scene = Scene::with_tenants(4);
     let node = joined(&scene, Manner::Waits);
     let _open = ask_for_logs(&scene, &node, 5);
-    scene.wait_until_it_grows_no_more();
+    scene.wait_until_stable();
     assert_used(&mut scene, &node, "a node that says nothing more");
     assert!(scene.refusals("node_connections") > 0);
 }
@@ -139,7 +139,7 @@ fn a_node_that_reads_nothing() {
                 while session.write_all(&input).await.is_ok() {}
             });
         }
-        tokio::task::block_in_place(|| scene.wait_until_it_grows_no_more());
+        tokio::task::block_in_place(|| scene.wait_until_stable());
         senders.abort_all();
     });
     assert_used(&mut scene, &node, "a node that reads nothing");

@@ -192,7 +192,7 @@ fn local_endpoints_alone(world: &World, [client_1, client_2]: [&Place; 2]) {
 fn health(world: &World, node: Ipv4Addr, port: u16, status: u16, endpoints: u64) {
     let expected = (status.to_string(), json!(endpoints));
     wait_for(&format!("{expected:?} of {node}"), 60, || {
-        let result = world.outside.network.run(|| look(at(node, port)));
+        let result = world.outside.network.run(|| read_backend(at(node, port)));
         match result {
             Ok(result) if result == expected => Ok(()),
             other => Err(format!("{other:?}")),
@@ -200,7 +200,7 @@ fn health(world: &World, node: Ipv4Addr, port: u16, status: u16, endpoints: u64)
     });
 }
 
-fn look(at: SocketAddr) -> std::io::Result<(String, Value)> {
+fn read_backend(at: SocketAddr) -> std::io::Result<(String, Value)> {
     let limit = Duration::from_secs(20);
     let mut connection = TcpStream::connect_timeout(&at, limit)?;
     connection.set_read_timeout(Some(limit))?;

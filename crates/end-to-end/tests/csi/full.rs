@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::World;
 
 /// Free bytes of a full volume: less than a page.
-const ROOM_MAX: f64 = 4096.0;
+const FREE_BYTES_MAX: f64 = 4096.0;
 
 /// Runs concurrently with the set `db`, whose pods continue.
 pub fn a_volume_fills_and_grows(world: &World) {
@@ -109,6 +109,6 @@ impl Figures {
 
     fn is_full(&self) -> bool {
         let available = self.of_summary["availableBytes"].as_f64();
-        self.available < ROOM_MAX && available.is_some_and(|bytes| bytes < ROOM_MAX)
+        self.available < FREE_BYTES_MAX && available.is_some_and(|bytes| bytes < FREE_BYTES_MAX)
     }
 }

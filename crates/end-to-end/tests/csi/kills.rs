@@ -2,7 +2,7 @@
 
 use end_to_end::cluster::is_ready;
 use end_to_end::csi::set;
-use end_to_end::{text, wait_for_or_tell};
+use end_to_end::{text, wait_for_or_report};
 use serde_json::json;
 
 use super::World;
@@ -67,7 +67,7 @@ impl World {
                 return Ok(());
             }
             // A pod that returns to its node before its volume is detached uses the attached volume again.
-            let pod = self.kubectl.look(&["pod", "db-0"])?;
+            let pod = self.kubectl.get_for_wait(&["pod", "db-0"])?;
             let uid = text(&pod, "/metadata/uid");
             if step != "NodeExpandVolume" && is_ready(&pod) && uid != deleted {
                 self.kubectl.ok(&["delete", "pod", "db-0", "--wait=false"]);
@@ -76,7 +76,7 @@ impl World {
             Err(pod["status"].clone())
         };
         let pods = || self.kubectl.run(&["get", "pods", "-A"]).stdout;
-        wait_for_or_tell(&format!("{step} {at}"), 60, happened, pods);
+        wait_for_or_report(&format!("{step} {at}"), 60, happened, pods);
         self.instance.kill();
         self.instance.start_again();
         self.kubectl = self.instance.kubectl();
@@ -100,7 +100,7 @@ impl World {
             let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_tell(&format!("{step} {at}, {fault}"), 120, is_kept, describe);
+        wait_for_or_report(&format!("{step} {at}, {fault}"), 120, is_kept, describe);
         self.kubectl.wait_ready("db", 1);
         let uses = self.check_journal();
         assert_eq!(uses.attached.len(), 1, "{uses:?}");

@@ -5,10 +5,24 @@ use std::time::Instant;
 use end_to_end::cluster::is_ready;
 use end_to_end::csi::set;
 use end_to_end::lan::ip;
-use end_to_end::{Network, text, wait_for, wait_for_or_tell};
+use end_to_end::{Network, text, wait_for, wait_for_or_report};
 use serde_json::json;
 
 use super::World;
+
+/// Waits for the capacity of a node: the scheduler does not choose a node whose free storage is unknown.
+fn wait_for_capacity(world: &World, node: &str) {
+    wait_for("the free storage of the node", 60, || {
+        let list = world.kubectl.get(&["csistoragecapacities", "-n", "csi"])?;
+        let items = list["items"].as_array().into_iter().flatten();
+        let mut of_class = items.filter(|one| one["storageClassName"] == "disks");
+        let node = format!("\"{node}\"");
+        match of_class.any(|one| one["nodeTopology"].to_string().contains(&node)) {
+            true => Ok(()),
+            false => Err(list.to_string()),
+        }
+    });
+}
 
 /// The set moves with its volume, which is detached from the lost node only after its fence, and is never attached to
 /// both nodes.
@@ -23,17 +37,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
         .find(|name| *name != first)
         .expect("another node")
         .to_owned();
-    // The scheduler does not choose a node whose free storage is unknown.
-    wait_for("the free storage of the node", 60, || {
-        let list = world.kubectl.get(&["csistoragecapacities", "-n", "csi"])?;
-        let items = list["items"].as_array().into_iter().flatten();
-        let mut of_class = items.filter(|one| one["storageClassName"] == "disks");
-        let node = format!("\"{lost}\"");
-        match of_class.any(|one| one["nodeTopology"].to_string().contains(&node)) {
-            true => Ok(()),
-            false => Err(list.to_string()),
-        }
-    });
+    wait_for_capacity(&world, &lost);
     let prefer = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
         "weight": 100, "preference": {"matchExpressions": [{
             "key": "kubernetes.io/hostname", "operator": "In", "values": [lost]}]}}]}});
@@ -75,7 +79,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
         let all = ["get", "pods,volumeattachments,events", "-A", "-o", "wide"];
         world.kubectl.run(&all).stdout
     };
-    wait_for_or_tell("the set on the other node", 180, moved, describe);
+    wait_for_or_report("the set on the other node", 180, moved, describe);
     eprintln!(
         "a set with an attached volume was ready on another node after {:?}",
         started.elapsed()
@@ -100,7 +104,7 @@ fn a_volume_follows_its_set_from_a_lost_node() {
             _ => Err(format!("{left:?}")),
         }
     };
-    wait_for_or_tell("the mounts of the lost node to go", 120, clean, describe);
+    wait_for_or_report("the mounts of the lost node to go", 120, clean, describe);
     world.kubectl.wait_ready("waits", 1);
     let now = world.kubectl.pod("waits-0");
     assert_eq!(now["metadata"]["uid"], waits["metadata"]["uid"]);

@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 
 use end_to_end::csi::{CsiDriver, entries};
 use end_to_end::program::text as path_text;
-use end_to_end::wait_for_or_tell;
+use end_to_end::wait_for_or_report;
 use serde_json::Value;
 
 /// An instance with the driver.
@@ -61,7 +61,7 @@ impl World {
             let all = ["get", "pods,pvc,pv,volumeattachments,events", "-A"];
             self.kubectl.run(&all).stdout
         };
-        wait_for_or_tell("the volumes to go", 120, volumes, describe);
+        wait_for_or_report("the volumes to go", 120, volumes, describe);
         for kind in ["uses", "data", "snapshots"] {
             assert_eq!(entries(&self.state.join(kind)), [""; 0], "{kind}");
         }

@@ -170,7 +170,7 @@ impl Struck {
         match self {
             Self::MemberKilled(member) => machines.etcd.start_again(member),
             Self::MemberPaused(member) => machines.etcd.resume(member),
-            Self::ServerKilled(server) => machines.start_as_one_of_them(server),
+            Self::ServerKilled(server) => machines.start_as_member(server),
             Self::ServerPaused(server) => machines.servers[server].signal(Signal::SIGCONT),
             Self::ServerUnplugged(server) => {
                 let machine = machines.servers[server].machine();

@@ -287,7 +287,7 @@ fn three_servers_are_linearizable_under_faults() {
     let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
     machines.etcd.wait_until_ready();
     for server in 0..machines.servers.len() {
-        machines.start_as_one_of_them(server);
+        machines.start_as_member(server);
     }
     let (network, _) = machines.lan.machine();
     let clients = Clients::new(network, &machines);

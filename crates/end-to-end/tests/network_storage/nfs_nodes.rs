@@ -14,7 +14,7 @@ use end_to_end::cluster::is_ready;
 use end_to_end::csi::first_node;
 use end_to_end::lan::ip;
 use end_to_end::program::{ok, text as path_text};
-use end_to_end::{Instance, Kubectl, Network, text, wait_for, wait_for_or_tell, wait_for_text};
+use end_to_end::{Instance, Kubectl, Network, text, wait_for, wait_for_or_report, wait_for_text};
 use serde_json::{Value, json};
 
 use super::nfs::{EXPORT, ROOT, exported, on_a_server, serve};
@@ -331,7 +331,7 @@ fn a_node_is_lost(instance: &Instance, kubectl: &Kubectl, lost: &str) -> BTreeSe
             .run(&["get", "pods,nodes,events", "-o", "wide"])
             .stdout
     };
-    wait_for_or_tell("the pod on another node", 300, moved, describe);
+    wait_for_or_report("the pod on another node", 300, moved, describe);
     all_write_more(kubectl);
     link("up");
     let uid = text(&before, "/metadata/uid");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use end_to_end::disk::Disk;
-use end_to_end::{Kubectl, wait_for, wait_for_or_tell, wait_for_text};
+use end_to_end::{Kubectl, wait_for, wait_for_or_report, wait_for_text};
 
 use super::{Machines, SHORT_LEASE, fenced, get, runs, wait_for_pod, wait_node_ready};
 
@@ -33,7 +33,7 @@ fn a_node_whose_disk_is_full_stays_and_its_pods_go_elsewhere() {
             false => Ok(()),
         };
         let pods = || kubectl.run(&["get", "pods", "-o", "wide"]).stdout;
-        wait_for_or_tell("the end of the old body", 120, ended, pods);
+        wait_for_or_report("the end of the old body", 120, ended, pods);
         // Longer than the lease, whose renewal needs no free bytes on the disk.
         let mut last_renewal = renewal(&kubectl);
         for _ in 0..5 {

@@ -32,7 +32,7 @@ fn a_node_whose_link_is_half_open_loses_its_pods_to_another_node() {
         from.find(to);
         server.network.run(|| {
             wait_node_ready(&kubectl, name);
-            running_pods.look(&kubectl).expect("the pods");
+            running_pods.read(&kubectl).expect("the pods");
         });
     }
     assert_eq!(running_pods.0["ticks-0"].len(), 3, "it was replaced twice");

@@ -74,7 +74,7 @@ impl Machines {
         self.server.network.run(|| {
             kubectl.apply(&set("ticks", 1));
             kubectl.wait_ready("ticks", 1);
-            running_pods.look(&kubectl).expect("the pods");
+            running_pods.read(&kubectl).expect("the pods");
         });
         running_pods
     }
@@ -152,7 +152,7 @@ struct RunningPods(BTreeMap<String, Vec<String>>);
 impl RunningPods {
     /// The present pods; fails if two pods of one name run.
     #[track_caller]
-    fn look(&mut self, kubectl: &Kubectl) -> Result<Vec<Value>, String> {
+    fn read(&mut self, kubectl: &Kubectl) -> Result<Vec<Value>, String> {
         let mut listed = get(kubectl, &["pods"])?;
         let pods = listed["items"].as_array_mut();
         let pods: Vec<Value> = pods.map(std::mem::take).unwrap_or_default();
@@ -190,7 +190,7 @@ fn get(kubectl: &Kubectl, what: &[&str]) -> Result<Value, String> {
 #[track_caller]
 fn wait_for_pod(kubectl: &Kubectl, running_pods: &mut RunningPods, name: &str, node: &str) {
     wait_for(&format!("{name} on {node}"), 300, || {
-        let pods = running_pods.look(kubectl)?;
+        let pods = running_pods.read(kubectl)?;
         let is_there = |pod: &Value| {
             text(pod, "/metadata/name") == name && pod["spec"]["nodeName"] == *node && is_ready(pod)
         };
@@ -238,13 +238,13 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
             });
             ids.collect::<Vec<_>>()
         };
-        let before = stays(running_pods.look(&kubectl).expect("the pods"));
+        let before = stays(running_pods.read(&kubectl).expect("the pods"));
         machines.lan.disturb(20);
         for version in ["b", "c"] {
             let version = format!("VERSION={version}");
             kubectl.ok(&["set", "env", "statefulset/rolls", &version]);
             wait_for("the rollout", 600, || {
-                let pods = running_pods.look(&kubectl)?;
+                let pods = running_pods.read(&kubectl)?;
                 let set = get(&kubectl, &["statefulset", "rolls"])?;
                 let status = &set["status"];
                 let is_seen = status["observedGeneration"] == set["metadata"]["generation"];
@@ -263,7 +263,7 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
             let mut last_renewal = wait_for("a lease", 120, renewed);
             for _ in 0..3 {
                 last_renewal = wait_for(&format!("a renewal of {name}"), 120, || {
-                    running_pods.look(&kubectl)?;
+                    running_pods.read(&kubectl)?;
                     let now = renewed()?;
                     if now == last_renewal {
                         Err(now.to_string())
@@ -290,7 +290,7 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
         kubectl.wait_ready("stays", 2);
         assert_eq!(fenced(&kubectl), "", "no node was lost");
         assert_eq!(
-            stays(running_pods.look(&kubectl).expect("the pods")),
+            stays(running_pods.read(&kubectl).expect("the pods")),
             before
         );
     });

@@ -51,7 +51,7 @@ fn a_volume_that_stayed_with_its_node_is_used_again() {
         kubectl.apply(&(with_claim("keeps") + &set("moves", 1)));
         kubectl.wait_ready("keeps", 1);
         kubectl.wait_ready("moves", 1);
-        running_pods.look(&kubectl).expect("the pods");
+        running_pods.read(&kubectl).expect("the pods");
         let write = "echo kept >/data/file && sync";
         kubectl.ok(&["exec", "keeps-0", "--", "sh", "-c", write]);
         volume()
@@ -96,7 +96,7 @@ fn a_person_confirms_that_a_lost_node_is_off() {
     machines.server.network.run(|| {
         kubectl.apply(&manifest);
         kubectl.wait_ready("waits", 1);
-        running_pods.look(&kubectl).expect("the pods");
+        running_pods.read(&kubectl).expect("the pods");
     });
     machines.join(1, &SHORT_LEASE);
     lose(&mut machines.nodes[0]);
@@ -109,7 +109,7 @@ fn a_person_confirms_that_a_lost_node_is_off() {
                 false => Ok(()),
             }
         });
-        let pods = running_pods.look(&kubectl).expect("the pods");
+        let pods = running_pods.read(&kubectl).expect("the pods");
         assert_eq!(pods[0]["spec"]["nodeName"], "n1");
         assert_eq!(running_pods.0["waits-0"].len(), 1, "it waits");
         let confirmed = format!("{taint}=nodeshutdown:NoExecute");
@@ -178,7 +178,7 @@ fn a_node_that_thaws_after_the_takeover_ends_its_bodies_before_it_is_ready() {
         let new = uid().expect("the pod");
         assert!(new != old && runs(&new));
         let mut running_pods = RunningPods::default();
-        running_pods.look(&kubectl).expect("the pods");
+        running_pods.read(&kubectl).expect("the pods");
         kubectl.ok(&["scale", "statefulset/ticks", "--replicas=2"]);
         wait_for_pod(&kubectl, &mut running_pods, "ticks-1", "n1");
         assert_eq!(running_pods.0["ticks-0"], [new], "it was replaced once");

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use end_to_end::cluster::is_ready;
 use end_to_end::image::Image;
 use end_to_end::lan::{Lan, Role};
-use end_to_end::{Kubectl, Registry, example, process, text, wait_for, wait_for_or_tell, words};
+use end_to_end::{Kubectl, Registry, example, process, text, wait_for, wait_for_or_report, words};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -371,7 +371,7 @@ fn runs<A: Application>(uid: &str) -> bool {
 
 #[track_caller]
 fn wait_whole<A: Application>(kubectl: &Kubectl) {
-    wait_for_or_tell(
+    wait_for_or_report(
         "all members to follow the primary",
         PATIENCE,
         || A::is_whole(kubectl),
@@ -392,7 +392,7 @@ fn wait_for_writes(kubectl: &Kubectl, more: usize, gap: &mut Gap) {
         }
     };
     let describe = || kubectl.run(&["logs", "writer", "--tail=5"]).stdout;
-    wait_for_or_tell("acknowledged writes", PATIENCE, enough, describe);
+    wait_for_or_report("acknowledged writes", PATIENCE, enough, describe);
 }
 
 /// The numbers that the writer printed.

@@ -148,7 +148,7 @@ fn a_drain_keeps_to_the_budget(kubectl: &Kubectl, node: &str) {
     let allow = r#"{"spec":{"maxUnavailable":1}}"#;
     kubectl.ok(&["patch", "pdb", "guarded", "--type=merge", "-p", allow]);
     wait_for("a disruption to be allowed", 60, || {
-        let budget = kubectl.look(&["pdb", "guarded"])?;
+        let budget = kubectl.get_for_wait(&["pdb", "guarded"])?;
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });

@@ -37,15 +37,15 @@ pub const WEBHOOK: Target = Target {
         let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
             "metadata": {"name": "w"}, "spec": {"replicas": 1}});
         decoders::webhook_response(webhook(), bytes, object.clone());
-        let Some((mut answer, patch)) = pair(bytes) else {
+        let Some((mut response, patch)) = pair(bytes) else {
             return;
         };
-        let response = answer.get_mut("response").and_then(Value::as_object_mut);
-        if let Some(response) = response {
+        let verdict = response.get_mut("response").and_then(Value::as_object_mut);
+        if let Some(verdict) = verdict {
             let patch = STANDARD.encode(patch.to_string());
-            response.insert("patch".to_owned(), patch.into());
+            verdict.insert("patch".to_owned(), patch.into());
         }
-        decoders::webhook_response(webhook(), answer.to_string().as_bytes(), object);
+        decoders::webhook_response(webhook(), response.to_string().as_bytes(), object);
     },
 };
 

@@ -76,13 +76,13 @@ pub const CEL_OBJECTS: Target = Target {
             "a": 1, "b": [1, 2, 3]});
         let mut values = Values::default();
         values.add("object", &object);
-        let Ok(said) = expression.evaluate(&values) else {
+        let Ok(result) = expression.evaluate(&values) else {
             return;
         };
-        if let (Ok(config), Some(pod)) = (said.to_object(), openapi_documents::Schema::published().lookup("", "v1", "Pod")) {
+        if let (Ok(config), Some(pod)) = (result.to_object(), openapi_documents::Schema::published().lookup("", "v1", "Pod")) {
             let _merged = overlay(&object, &config, pod);
         }
-        if let Ok(patch) = said.to_patch() {
+        if let Ok(patch) = result.to_patch() {
             let _patched = json_patch(object, &patch);
         }
     },

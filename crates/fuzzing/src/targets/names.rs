@@ -18,16 +18,16 @@ pub const DNS: Target = Target {
         let Some((&length, rest)) = bytes.split_first() else {
             return;
         };
-        let (question, answer) = rest.split_at(usize::from(length).min(rest.len()));
-        for said in [
+        let (question, response) = rest.split_at(usize::from(length).min(rest.len()));
+        for message in [
             cluster_dns::decoders::question(question),
             cluster_dns::decoders::question(rest),
-            cluster_dns::decoders::forwarded(question, answer),
+            cluster_dns::decoders::forwarded(question, response),
         ] {
-            let Some((said, max)) = said else { continue };
-            assert!(said.len() <= max, "{} bytes, at most {max}", said.len());
+            let Some((message, max)) = message else { continue };
+            assert!(message.len() <= max, "{} bytes, at most {max}", message.len());
             // A response that is sent back to its server must get no response.
-            assert!(cluster_dns::decoders::question(&said).is_none());
+            assert!(cluster_dns::decoders::question(&message).is_none());
         }
     },
 };

@@ -107,8 +107,8 @@ fn running() -> &'static Running {
 }
 
 /// The named part; for an unknown name, a part that is derived from it.
-fn chosen(which: &Value) -> (&'static str, String, &'static str) {
-    let text = which.as_str().unwrap_or_default();
+fn selected(name: &Value) -> (&'static str, String, &'static str) {
+    let text = name.as_str().unwrap_or_default();
     let named = PARTS.iter().find(|part| part.0 == text);
     let other = PARTS[text.len() % PARTS.len()];
     let (_, method, object, part, form) = *named.unwrap_or(&other);
@@ -140,15 +140,15 @@ pub const PART: Target = Target {
         "$patch", "delete", "$setElementOrder/conditions",
     ],
     run: |bytes| {
-        let Some((which, body)) = pair(bytes) else {
+        let Some((name, body)) = pair(bytes) else {
             return;
         };
-        let (method, path, form) = chosen(&which);
+        let (method, path, form) = selected(&name);
         let running = running();
         let body = body.to_string();
-        let asked = running.server.ask(method, &path, form, body.as_bytes());
+        let requested = running.server.ask(method, &path, form, body.as_bytes());
         // The input of a client never causes a server error.
-        let code = running.runtime.block_on(asked);
+        let code = running.runtime.block_on(requested);
         assert!(code < 500, "{method} {path}: {code}");
     },
 };

@@ -55,9 +55,9 @@ pub const WEB_SOCKET: Target = Target {
     ],
     words: &["\u{1}", "\u{2}", "\u{7f}", "{\"Width\":"],
     run: |bytes| {
-        let said = node_agent::decoders::web_socket(bytes);
+        let bytes_read = node_agent::decoders::web_socket(bytes);
         // A frame has a header and a mask of at least six bytes in total, and all protocols read each frame.
-        assert!(said <= node_agent::decoders::PROTOCOLS * bytes.len() / 6);
+        assert!(bytes_read <= node_agent::decoders::PROTOCOLS * bytes.len() / 6);
     },
 };
 

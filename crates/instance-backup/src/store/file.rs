@@ -8,7 +8,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use command_output::output::say;
+use command_output::output::print_line;
 use control_plane::backup_contents::{Objects, Request, Source, records};
 use control_plane::host::Host;
 use control_plane::{EtcdAddress, TokenFile};
@@ -76,7 +76,7 @@ pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
         sha256: sum.sha256.clone(),
     };
     block_in_place(|| write(&target, &header, &contents.pairs))?;
-    say(&format!(
+    print_line(&format!(
         "{}: {} objects of {} at resource version {} (SHA-256 {})",
         target.display(),
         sum.count,
@@ -144,7 +144,7 @@ fn write(target: &Path, header: &Header, pairs: &[KeyValue]) -> Result<()> {
 
 /// Reads a whole backup, and checks it.
 fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
-    let shown = file.display();
+    let displayed = file.display();
     let (mut header, mut objects) = (String::new(), Vec::new());
     file_archive::read(file, &mut |item| -> Result<()> {
         match item.path.to_str() {
@@ -161,7 +161,7 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
                 }
             }
             _ => bail!(
-                "{shown} is no backup of `mainstay store backup`; those of `mainstay backup` are restored \
+                "{displayed} is no backup of `mainstay store backup`; those of `mainstay backup` are restored \
                  with `mainstay restore`"
             ),
         }
@@ -171,7 +171,7 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
     let sum = Checksum::of(objects.iter())?;
     ensure!(
         sum.count == header.objects && sum.sha256 == header.sha256,
-        "{shown} has {} objects with the checksum {}, and its header says {} with {}",
+        "{displayed} has {} objects with the checksum {}, and its header says {} with {}",
         sum.count,
         sum.sha256,
         header.objects,
@@ -217,7 +217,7 @@ pub async fn restore(location: &StoreLocation, file: &Path) -> Result<()> {
             (data, next)
         }
     };
-    say(&format!(
+    print_line(&format!(
         "{place}: {} objects of {}, {}, verified (SHA-256 {}), new resource versions above {}\nStart it with: \
          {next}",
         header.objects, header.made_of, header.made_at, header.sha256, revision.0
@@ -227,8 +227,8 @@ pub async fn restore(location: &StoreLocation, file: &Path) -> Result<()> {
 
 async fn to_etcd(address: &EtcdAddress, contents: &Contents) -> Result<()> {
     let etcd = connect(address).await?;
-    let found = etcd.found().await.map_err(at(address))?;
-    into_etcd::check_target(&found, address, &contents.instance)?;
+    let existing = etcd.found().await.map_err(at(address))?;
+    into_etcd::check_target(&existing, address, &contents.instance)?;
     let filled = into_etcd::fill(etcd, address, &contents.instance, &contents.pairs).await;
     let (etcd, begun, _) = filled?;
     let completed = etcd.complete(begun, contents.revision).await;
@@ -249,7 +249,7 @@ async fn to_directory(
     (marker.instance, marker.cluster) = (contents.instance.clone(), true);
     let copied = block_in_place(|| into_directory::install(data, &mut marker, contents, token))?;
     into_directory::verify(data, contents.revision, &copied).await?;
-    block_in_place(|| into_directory::put_in_place(data, marker))
+    block_in_place(|| into_directory::rename_into_use(data, marker))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use command_output::output::say;
+use command_output::output::print_line;
 use control_plane::host::Host;
 use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
 use data_directory::process;
@@ -29,8 +29,8 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     let to = format!("{} on {}", data.display(), host.name);
     let former = former(data)?;
     let etcd = connect(address).await?;
-    let found = etcd.found().await.map_err(at(address))?;
-    if let PrefixContents::Moved { to: moved } = &found
+    let existing = etcd.found().await.map_err(at(address))?;
+    if let PrefixContents::Moved { to: moved } = &existing
         && *moved != to
     {
         bail!(
@@ -64,17 +64,17 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     };
     (marker.instance, marker.cluster) = (instance.clone(), true);
     if has_store(data) {
-        let PrefixContents::Moved { .. } = found else {
+        let PrefixContents::Moved { .. } = existing else {
             bail!(
                 "{} has a store already: a copy needs a directory without one",
                 data.display()
             );
         };
         finish(data, marker)?;
-        say_next(data);
+        report_next_step(data);
         return Ok(());
     }
-    say(&format!(
+    print_line(&format!(
         "waiting {} s to see whether a server uses the etcd",
         QUIET.as_secs()
     ));
@@ -87,7 +87,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     let copied = block_in_place(|| install(data, &mut marker, &contents, &file))?;
     verify(data, contents.revision, &copied).await?;
     etcd.leave(&pairs, &to).await.map_err(at(address))?;
-    say(&format!(
+    print_line(&format!(
         "{}: {} objects of {}, verified (SHA-256 {}), resource versions above {}",
         data.display(),
         copied.count,
@@ -95,14 +95,14 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
         copied.sha256,
         pairs.revision.0
     ));
-    block_in_place(|| put_in_place(data, marker))?;
-    say_next(data);
+    block_in_place(|| rename_into_use(data, marker))?;
+    report_next_step(data);
     Ok(())
 }
 
 /// Prints how to start the server on the copied objects.
-fn say_next(data: &Path) {
-    say(&format!(
+fn report_next_step(data: &Path) {
+    print_line(&format!(
         "Start it with: mainstay server --data-dir {}",
         data.display()
     ));
@@ -133,7 +133,7 @@ pub fn install(
 }
 
 /// Renames the store to its final name, so that servers start on the directory.
-pub fn put_in_place(data: &Path, marker: Marker) -> Result<()> {
+pub fn rename_into_use(data: &Path, marker: Marker) -> Result<()> {
     fs::rename(data.join(UNFINISHED), data.join("store"))
         .context("move the store into the data directory")?;
     finish(data, marker)
@@ -159,29 +159,29 @@ fn former(data: &Path) -> Result<Option<Marker>> {
 
 /// Writes the store under its temporary name.
 fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
-    let place = data.join(UNFINISHED);
-    match fs::remove_dir_all(&place) {
+    let store_path = data.join(UNFINISHED);
+    match fs::remove_dir_all(&store_path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", place.display()));
+            return Err(error).with_context(|| format!("remove {}", store_path.display()));
         }
         _ => {}
     }
-    let own = [shared_keys::KEY, NETWORK_RECORD];
-    let kept = contents
+    let records = [shared_keys::KEY, NETWORK_RECORD];
+    let copied = contents
         .pairs
         .iter()
-        .filter(|pair| !own.contains(&pair.key.as_ref()));
-    let kept: Vec<&KeyValue> = kept.collect();
-    let wanted = Checksum::of(kept.iter().copied())?;
-    let copies = kept.into_iter().map(|pair| Ok(pair.clone()));
-    import(&place, contents.revision, copies).context("write the objects")?;
-    Ok(wanted)
+        .filter(|pair| !records.contains(&pair.key.as_ref()));
+    let copied: Vec<&KeyValue> = copied.collect();
+    let expected = Checksum::of(copied.iter().copied())?;
+    let copies = copied.into_iter().map(|pair| Ok(pair.clone()));
+    import(&store_path, contents.revision, copies).context("write the objects")?;
+    Ok(expected)
 }
 
 /// Reads the written store, and compares it with the source.
-pub async fn verify(data: &Path, revision: Revision, wanted: &Checksum) -> Result<()> {
-    let place = data.join(UNFINISHED);
-    let store = EmbeddedStore::open(EmbeddedOptions::new(&place)).context("open the copy")?;
+pub async fn verify(data: &Path, revision: Revision, expected: &Checksum) -> Result<()> {
+    let store_path = data.join(UNFINISHED);
+    let store = EmbeddedStore::open(EmbeddedOptions::new(&store_path)).context("open the copy")?;
     let everything = Range {
         end: Some(vec![u8::MAX]),
         ..Range::default()
@@ -197,13 +197,13 @@ pub async fn verify(data: &Path, revision: Revision, wanted: &Checksum) -> Resul
     );
     let written = Checksum::of(read.items.iter())?;
     ensure!(
-        written == *wanted,
+        written == *expected,
         "{} has {} objects with the checksum {}, and not {} with {}",
-        place.display(),
+        store_path.display(),
         written.count,
         written.sha256,
-        wanted.count,
-        wanted.sha256
+        expected.count,
+        expected.sha256
     );
     Ok(())
 }

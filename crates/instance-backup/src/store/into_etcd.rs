@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use command_output::output::say;
-use control_plane::{AskedNetwork, EtcdAddress, TokenFile, shared_keys, store};
+use command_output::output::print_line;
+use control_plane::{EtcdAddress, RequestedNetwork, TokenFile, shared_keys, store};
 use data_directory::process;
 use data_directory::{Engine, MARKER_FILE, Marker, Role};
 use etcd_store::copy::{EtcdCopy, PrefixContents, StartedCopy};
@@ -24,15 +24,15 @@ const FORMER: &str = "store.copied-to-etcd";
 pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> Result<()> {
     let mut marker = marker(data)?;
     let etcd = connect(address).await?;
-    let found = etcd.found().await.map_err(at(address))?;
+    let existing = etcd.found().await.map_err(at(address))?;
     let is_finishing =
-        marker.engine == Engine::Etcd && matches!(found, PrefixContents::Data { .. });
+        marker.engine == Engine::Etcd && matches!(existing, PrefixContents::Data { .. });
     if is_finishing
         && instance_of(&etcd).await.map_err(at(address))? == Some(marker.instance.clone())
     {
-        return put_away(data, address, token.as_deref());
+        return retire_store(data, address, token.as_deref());
     }
-    check_target(&found, address, &marker.instance)?;
+    check_target(&existing, address, &marker.instance)?;
     let store = store::open(data, None).await?;
     let everything = Range {
         end: Some(vec![u8::MAX]),
@@ -55,7 +55,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
     let copied = copied.await;
     store.close().await;
     let copied = copied?;
-    say(&format!(
+    print_line(&format!(
         "{}: {} objects of {}, verified (SHA-256 {}), resource versions above {}",
         address.url,
         copied.count,
@@ -63,7 +63,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
         copied.sha256,
         read.revision.0
     ));
-    put_away(data, address, token.as_deref())
+    retire_store(data, address, token.as_deref())
 }
 
 /// Writes all pairs into an etcd without data, reads them back and compares.
@@ -73,7 +73,7 @@ pub async fn fill(
     instance: &str,
     pairs: &[KeyValue],
 ) -> Result<(EtcdCopy, StartedCopy, Checksum)> {
-    let wanted = Checksum::of(pairs.iter())?;
+    let expected = Checksum::of(pairs.iter())?;
     let begun = etcd.begin(instance).await.map_err(at(address))?;
     for pair in pairs {
         etcd.put(&begun, pair).await.map_err(at(address))?;
@@ -81,12 +81,12 @@ pub async fn fill(
     let written = etcd.finish(&begun).await.map_err(at(address))?;
     let written = Checksum::of(written.values().map(Arc::as_ref))?;
     ensure!(
-        written == wanted,
+        written == expected,
         "etcd has {} objects with the checksum {}, and not {} with {}: start the command again",
         written.count,
         written.sha256,
-        wanted.count,
-        wanted.sha256
+        expected.count,
+        expected.sha256
     );
     Ok((etcd, begun, written))
 }
@@ -105,38 +105,42 @@ fn marker(data: &Path) -> Result<Marker> {
 
 /// The marker of a directory with objects.
 pub fn marker_with_objects(data: &Path) -> Result<Marker> {
-    let shown = data.display();
+    let displayed = data.display();
     let Ok(Some(marker)) = Marker::read(data) else {
         bail!(
-            "{shown} is not marked as a data directory of mainstay (it has no readable file named \
+            "{displayed} is not marked as a data directory of mainstay (it has no readable file named \
              `{MARKER_FILE}`)"
         );
     };
     if marker.role == Role::Node {
-        bail!("{shown} belongs to `mainstay node`: the objects are with its server");
+        bail!("{displayed} belongs to `mainstay node`: the objects are with its server");
     }
     if !data.join("store/data").exists() {
         match marker.engine {
             Engine::Etcd => bail!(
-                "the objects of the cluster in {shown} are in etcd already: a backup takes them from there, \
+                "the objects of the cluster in {displayed} are in etcd already: a backup takes them from there, \
                  with --store etcd://HOST:PORT,…"
             ),
-            Engine::Embedded => bail!("{shown} has no store"),
+            Engine::Embedded => bail!("{displayed} has no store"),
         }
     }
     Ok(marker)
 }
 
 /// Refuses an etcd with data, except for the data of an interrupted copy of this instance.
-pub fn check_target(found: &PrefixContents, address: &EtcdAddress, own: &str) -> Result<()> {
+pub fn check_target(
+    existing: &PrefixContents,
+    address: &EtcdAddress,
+    local_instance: &str,
+) -> Result<()> {
     let EtcdAddress { url, prefix, .. } = address;
     let next = "choose another --etcd-prefix, or delete them with `etcdctl del --prefix`";
-    match found {
+    match existing {
         PrefixContents::Nothing => Ok(()),
-        PrefixContents::Incomplete { instance } if instance == own => Ok(()),
+        PrefixContents::Incomplete { instance } if instance == local_instance => Ok(()),
         PrefixContents::Incomplete { instance } => bail!(
             "{url} has an interrupted copy of the cluster {instance} below {prefix}, and this is \
-             {own}: {next}"
+             {local_instance}: {next}"
         ),
         PrefixContents::Data { keys } => {
             bail!("{url} is not empty: it has {keys} keys below {prefix}; {next}")
@@ -149,7 +153,7 @@ pub fn check_target(found: &PrefixContents, address: &EtcdAddress, own: &str) ->
 
 /// The records that servers of an etcd share; a single server has the same data in files.
 pub fn records(data: &Path, token: &TokenFile, revision: Revision) -> Result<[KeyValue; 2]> {
-    let network = control_plane::choose_network(data, &AskedNetwork::default())?;
+    let network = control_plane::choose_network(data, &RequestedNetwork::default())?;
     let record = |key: &[u8], value: Vec<u8>| KeyValue {
         key: Arc::from(key),
         value: Bytes::from(value),
@@ -183,7 +187,7 @@ async fn instance_of(etcd: &EtcdCopy) -> Result<Option<String>, etcd_store::copy
 }
 
 /// Renames the former store, so that only a server with `--store` starts on the directory.
-fn put_away(data: &Path, address: &EtcdAddress, token: Option<&Path>) -> Result<()> {
+fn retire_store(data: &Path, address: &EtcdAddress, token: Option<&Path>) -> Result<()> {
     let names = (0..).map(|number| match number {
         0 => data.join(FORMER),
         _ => data.join(format!("{FORMER}.{number}")),
@@ -195,7 +199,7 @@ fn put_away(data: &Path, address: &EtcdAddress, token: Option<&Path>) -> Result<
     let directory = fs::File::open(data).and_then(|data| data.sync_all());
     directory.with_context(|| format!("sync {}", data.display()))?;
     let token = token.map(|token| format!(" --server-token-file {}", token.display()));
-    say(&format!(
+    print_line(&format!(
         "The former store is {}, and is not needed any more. Start the first server on the same data \
          directory: mainstay server {}{} --data-dir {}",
         former.display(),

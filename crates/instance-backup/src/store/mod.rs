@@ -21,14 +21,14 @@ pub use file::{back_up, restore};
 
 /// The source or the destination of a copy, as a user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StorePlace {
+pub enum StoreSource {
     /// A data directory.
     Directory(PathBuf),
     /// The members of an etcd cluster.
     Etcd(EtcdUrl),
 }
 
-impl FromStr for StorePlace {
+impl FromStr for StoreSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -56,8 +56,8 @@ pub enum StoreLocation {
 /// A copy between a data directory and etcd.
 #[derive(Clone, Debug)]
 pub struct StoreCopy {
-    pub from: StorePlace,
-    pub to: StorePlace,
+    pub from: StoreSource,
+    pub to: StoreSource,
     /// The prefix and the certificates of the etcd; its URL is that of `from` or `to`.
     pub etcd: EtcdSettings,
     /// The file of the server token, if the user named one.
@@ -81,17 +81,17 @@ impl StoreCopy {
         };
         let token = self.token.clone();
         match (&self.from, &self.to) {
-            (StorePlace::Directory(data), StorePlace::Etcd(url)) => {
+            (StoreSource::Directory(data), StoreSource::Etcd(url)) => {
                 into_etcd::run(&absolute(data)?, &address(url)?, token).await
             }
-            (StorePlace::Etcd(url), StorePlace::Directory(data)) => {
+            (StoreSource::Etcd(url), StoreSource::Directory(data)) => {
                 into_directory::run(&address(url)?, &absolute(data)?, token).await
             }
-            (StorePlace::Directory(_), StorePlace::Directory(_)) => bail!(
+            (StoreSource::Directory(_), StoreSource::Directory(_)) => bail!(
                 "one of --from and --to has to be etcd://HOST:PORT,…: a data directory is moved as it is, or \
                  with `mainstay backup` and `mainstay restore`"
             ),
-            (StorePlace::Etcd(_), StorePlace::Etcd(_)) => bail!(
+            (StoreSource::Etcd(_), StoreSource::Etcd(_)) => bail!(
                 "one of --from and --to has to be a data directory: for another etcd, use `etcdctl snapshot`"
             ),
         }
@@ -105,8 +105,8 @@ async fn connect(address: &EtcdAddress) -> Result<EtcdCopy> {
 
 /// Adds the address to an error.
 fn at(address: &EtcdAddress) -> impl Fn(CopyError) -> anyhow::Error {
-    let shown = format!("copy {} below {}", address.url, address.prefix);
-    move |error| anyhow::Error::new(error).context(shown.clone())
+    let step = format!("copy {} below {}", address.url, address.prefix);
+    move |error| anyhow::Error::new(error).context(step.clone())
 }
 
 /// The id of the instance whose objects these are.
@@ -166,11 +166,11 @@ mod tests {
 
     #[test]
     fn a_place_is_a_directory_or_an_etcd() {
-        let place = |text: &str| text.parse::<StorePlace>();
-        let directory = StorePlace::Directory("/var/lib/mainstay".into());
+        let place = |text: &str| text.parse::<StoreSource>();
+        let directory = StoreSource::Directory("/var/lib/mainstay".into());
         assert_eq!(place("/var/lib/mainstay"), Ok(directory));
-        assert!(matches!(place("etcd://a,b"), Ok(StorePlace::Etcd(_))));
-        assert!(matches!(place("etcd+http://a:1"), Ok(StorePlace::Etcd(_))));
+        assert!(matches!(place("etcd://a,b"), Ok(StoreSource::Etcd(_))));
+        assert!(matches!(place("etcd+http://a:1"), Ok(StoreSource::Etcd(_))));
         assert!(place("https://a").is_err() && place("").is_err());
     }
 

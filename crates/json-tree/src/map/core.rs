@@ -18,7 +18,7 @@ pub(super) struct Core<K, V> {
 /// The positions of the entries, by the hashes of their keys.
 #[derive(Clone)]
 struct Index {
-    places: HashTable<usize>,
+    positions: HashTable<usize>,
     hasher: RandomState,
 }
 
@@ -55,7 +55,7 @@ impl<K: Hash + Eq, V> Core<K, V> {
             None => self
                 .entries
                 .iter()
-                .position(|(known, _)| known.borrow() == key),
+                .position(|(other, _)| other.borrow() == key),
             Some(index) => index.find(&self.entries, key),
         }
     }
@@ -63,12 +63,12 @@ impl<K: Hash + Eq, V> Core<K, V> {
     /// Adds an entry whose key is not in the map, and returns its position.
     #[inline]
     pub(super) fn push(&mut self, key: K, value: V) -> usize {
-        let place = self.entries.len();
+        let position = self.entries.len();
         self.entries.push((key, value));
-        if self.index.is_some() || place >= SEARCHED_MAX {
+        if self.index.is_some() || position >= SEARCHED_MAX {
             self.index_last();
         }
-        place
+        position
     }
 
     #[cold]
@@ -84,43 +84,43 @@ impl<K: Hash + Eq, V> Core<K, V> {
         self.index = None;
         if self.entries.len() > SEARCHED_MAX {
             let mut index = Box::new(Index {
-                places: HashTable::with_capacity(self.entries.len()),
+                positions: HashTable::with_capacity(self.entries.len()),
                 hasher: RandomState::new(),
             });
-            for place in 0..self.entries.len() {
-                index.add(&self.entries, place);
+            for position in 0..self.entries.len() {
+                index.add(&self.entries, position);
             }
             self.index = Some(index);
         }
     }
 
     /// Removes the entry at a position; the last entry moves to that position.
-    pub(super) fn swap_remove(&mut self, place: usize) -> (K, V) {
+    pub(super) fn swap_remove(&mut self, position: usize) -> (K, V) {
         let last = self.entries.len() - 1;
         if let Some(index) = &mut self.index {
-            index.remove(&self.entries, place);
-            if place != last {
+            index.remove(&self.entries, position);
+            if position != last {
                 index.remove(&self.entries, last);
             }
         }
-        let removed = self.entries.swap_remove(place);
+        let removed = self.entries.swap_remove(position);
         if let Some(index) = &mut self.index
-            && place != last
+            && position != last
         {
-            index.add(&self.entries, place);
+            index.add(&self.entries, position);
         }
         removed
     }
 
     /// Removes the entry at a position; later entries move forward by one.
-    pub(super) fn shift_remove(&mut self, place: usize) -> (K, V) {
+    pub(super) fn shift_remove(&mut self, position: usize) -> (K, V) {
         if let Some(index) = &mut self.index {
-            index.remove(&self.entries, place);
-            for known in index.places.iter_mut() {
-                *known -= usize::from(*known > place);
+            index.remove(&self.entries, position);
+            for other in index.positions.iter_mut() {
+                *other -= usize::from(*other > position);
             }
         }
-        self.entries.remove(place)
+        self.entries.remove(position)
     }
 }
 
@@ -134,20 +134,20 @@ impl Index {
         Q: Hash + Eq + ?Sized,
     {
         let hash = self.hasher.hash_one(key);
-        let is_it = |place: &usize| entries[*place].0.borrow() == key;
-        self.places.find(hash, is_it).copied()
+        let is_equal = |position: &usize| entries[*position].0.borrow() == key;
+        self.positions.find(hash, is_equal).copied()
     }
 
-    fn add<K: Hash, V>(&mut self, entries: &[(K, V)], place: usize) {
-        let hash_of = |place: &usize| self.hasher.hash_one(&entries[*place].0);
-        let hash = hash_of(&place);
-        self.places.insert_unique(hash, place, hash_of);
+    fn add<K: Hash, V>(&mut self, entries: &[(K, V)], position: usize) {
+        let hash_of = |position: &usize| self.hasher.hash_one(&entries[*position].0);
+        let hash = hash_of(&position);
+        self.positions.insert_unique(hash, position, hash_of);
     }
 
-    fn remove<K: Hash, V>(&mut self, entries: &[(K, V)], place: usize) {
-        let hash = self.hasher.hash_one(&entries[place].0);
-        if let Ok(found) = self.places.find_entry(hash, |known| *known == place) {
-            found.remove();
+    fn remove<K: Hash, V>(&mut self, entries: &[(K, V)], position: usize) {
+        let hash = self.hasher.hash_one(&entries[position].0);
+        if let Ok(entry) = self.positions.find_entry(hash, |other| *other == position) {
+            entry.remove();
         }
     }
 }

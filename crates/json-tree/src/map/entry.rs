@@ -14,7 +14,7 @@ pub enum MapEntry<'a, K, V> {
 /// An entry that is in the map.
 pub struct OccupiedEntry<'a, K, V> {
     core: &'a mut Core<K, V>,
-    place: usize,
+    position: usize,
 }
 
 /// A key that is not in the map.
@@ -27,7 +27,7 @@ impl<'a, K: Hash + Eq, V> MapEntry<'a, K, V> {
     #[inline]
     pub(super) fn find(core: &'a mut Core<K, V>, key: K) -> Self {
         match core.find(&key) {
-            Some(place) => Self::Occupied(OccupiedEntry { core, place }),
+            Some(position) => Self::Occupied(OccupiedEntry { core, position }),
             None => Self::Vacant(VacantEntry { core, key }),
         }
     }
@@ -62,20 +62,20 @@ impl<'a, K: Hash + Eq, V> MapEntry<'a, K, V> {
 
 impl<'a, K, V> OccupiedEntry<'a, K, V> {
     pub fn key(&self) -> &K {
-        &self.core.entries[self.place].0
+        &self.core.entries[self.position].0
     }
 
     pub fn get(&self) -> &V {
-        &self.core.entries[self.place].1
+        &self.core.entries[self.position].1
     }
 
     pub fn get_mut(&mut self) -> &mut V {
-        &mut self.core.entries[self.place].1
+        &mut self.core.entries[self.position].1
     }
 
     /// The value, for as long as the map is borrowed.
     pub fn into_mut(self) -> &'a mut V {
-        &mut self.core.entries[self.place].1
+        &mut self.core.entries[self.position].1
     }
 
     /// Sets the value, and returns the former value.
@@ -97,7 +97,7 @@ impl<K: Hash + Eq, V> OccupiedEntry<'_, K, V> {
 
     /// Removes the entry and returns its key, too; the last entry moves to its position.
     pub fn swap_remove_entry(self) -> (K, V) {
-        self.core.swap_remove(self.place)
+        self.core.swap_remove(self.position)
     }
 
     /// Removes the entry; later entries move forward by one.
@@ -107,7 +107,7 @@ impl<K: Hash + Eq, V> OccupiedEntry<'_, K, V> {
 
     /// Removes the entry and returns its key, too; later entries move forward by one.
     pub fn shift_remove_entry(self) -> (K, V) {
-        self.core.shift_remove(self.place)
+        self.core.shift_remove(self.position)
     }
 }
 
@@ -118,7 +118,7 @@ impl<'a, K: Hash + Eq, V> VacantEntry<'a, K, V> {
 
     /// Adds the entry as the last one.
     pub fn insert(self, value: V) -> &'a mut V {
-        let place = self.core.push(self.key, value);
-        &mut self.core.entries[place].1
+        let position = self.core.push(self.key, value);
+        &mut self.core.entries[position].1
     }
 }

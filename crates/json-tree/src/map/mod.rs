@@ -74,8 +74,8 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let place = self.core.find(key)?;
-        let (key, value) = &self.core.entries[place];
+        let position = self.core.find(key)?;
+        let (key, value) = &self.core.entries[position];
         Some((key, value))
     }
 
@@ -85,8 +85,8 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let place = self.core.find(key)?;
-        Some(&mut self.core.entries[place].1)
+        let position = self.core.find(key)?;
+        Some(&mut self.core.entries[position].1)
     }
 
     #[inline]
@@ -102,7 +102,7 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
     #[inline]
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.core.find(&key) {
-            Some(place) => Some(std::mem::replace(&mut self.core.entries[place].1, value)),
+            Some(position) => Some(std::mem::replace(&mut self.core.entries[position].1, value)),
             None => {
                 self.core.push(key, value);
                 None
@@ -116,10 +116,10 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
     /// # Panics
     ///
     /// If the position is after the last entry.
-    pub fn shift_insert(&mut self, place: usize, key: K, value: V) -> Option<V> {
-        let found = self.core.find(&key);
-        let former = found.map(|found| self.core.entries.remove(found).1);
-        self.core.entries.insert(place, (key, value));
+    pub fn shift_insert(&mut self, position: usize, key: K, value: V) -> Option<V> {
+        let existing = self.core.find(&key);
+        let former = existing.map(|existing| self.core.entries.remove(existing).1);
+        self.core.entries.insert(position, (key, value));
         self.core.index_again();
         former
     }
@@ -163,8 +163,8 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let place = self.core.find(key)?;
-        Some(self.core.swap_remove(place))
+        let position = self.core.find(key)?;
+        Some(self.core.swap_remove(position))
     }
 
     /// Removes a key; later entries move forward by one.
@@ -182,8 +182,8 @@ impl<K: Hash + Eq, V> OrderedMap<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let place = self.core.find(key)?;
-        Some(self.core.shift_remove(place))
+        let position = self.core.find(key)?;
+        Some(self.core.shift_remove(position))
     }
 
     /// Moves all entries of another map to this map.
@@ -239,11 +239,13 @@ impl<K: Hash + Eq, V: PartialEq> PartialEq for OrderedMap<K, V> {
             && these
                 .iter()
                 .zip(those)
-                .all(|((key, value), (known, there))| match key == known {
-                    // Equal maps usually have the same order.
-                    true => value == there,
-                    false => other.get(key) == Some(value),
-                })
+                .all(
+                    |((key, value), (other_key, other_value))| match key == other_key {
+                        // Equal maps usually have the same order.
+                        true => value == other_value,
+                        false => other.get(key) == Some(value),
+                    },
+                )
     }
 }
 

@@ -308,7 +308,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn long_polls_of_bodies_and_tasks_are_noted() {
         let polls = SlowPolls::new(LONGEST);
-        let is_noted = |what: &str| polls.found().iter().any(|name| name.starts_with(what));
+        let is_noted = |what: &str| polls.recorded().iter().any(|name| name.starts_with(what));
         let mut attempts = 0..ATTEMPTS;
         while !is_noted("a task: ") {
             attempts.next().expect("a task is noted");
@@ -347,9 +347,9 @@ mod tests {
             at_once(LIGHT_BYTES_MAX + 1, burn);
         })
         .await;
-        assert!(polls.found().is_empty(), "{polls:?}");
+        assert!(polls.recorded().is_empty(), "{polls:?}");
         let mut attempts = 0..ATTEMPTS;
-        while polls.found().is_empty() {
+        while polls.recorded().is_empty() {
             attempts.next().expect("a long poll is noted");
             placed(&polls, async move {
                 expect(LIGHT_BYTES_MAX).await;
@@ -357,6 +357,6 @@ mod tests {
             })
             .await;
         }
-        assert!(polls.found()[0].starts_with("PUT /large: "), "{polls:?}");
+        assert!(polls.recorded()[0].starts_with("PUT /large: "), "{polls:?}");
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::{Command, Parser};
-use command_output::output::say;
+use command_output::output::print_line;
 use diagnosis::TargetKind;
 use kube_api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
 
@@ -50,11 +50,13 @@ pub async fn run(arguments: &CompleteArguments, program: &Command) {
         return;
     };
     match wanted {
-        Completion::Kind(kinds) => kinds.iter().for_each(|kind| say(&format!("{kind}/"))),
+        Completion::Kind(kinds) => kinds
+            .iter()
+            .for_each(|kind| print_line(&format!("{kind}/"))),
         Completion::Name(kind, before) => {
             let names = tokio::time::timeout(TIMEOUT, names(kind, &options)).await;
             for name in names.ok().flatten().unwrap_or_default() {
-                say(&format!("{before}{name}"));
+                print_line(&format!("{before}{name}"));
             }
         }
     }
@@ -88,10 +90,10 @@ fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
             positions.push(*word);
         }
     }
-    let known = ["--namespace=", "--kubeconfig=", "--data-dir=", "--config="];
-    options.retain(|option| known.iter().any(|known| option.starts_with(known)));
+    let used = ["--namespace=", "--kubeconfig=", "--data-dir=", "--config="];
+    options.retain(|option| used.iter().any(|used| option.starts_with(used)));
     let options = Options::try_parse_from(options).ok()?;
-    let wanted = match (open.as_deref(), command_name) {
+    let completion = match (open.as_deref(), command_name) {
         (Some("namespace"), _) => Completion::Name(TargetKind::Namespace, String::new()),
         (Some(_), _) => return None,
         (None, _) if last.starts_with('-') => {
@@ -103,7 +105,7 @@ fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
         (None, "logs") => object(last, &positions, logs::KINDS)?,
         (None, _) => object(last, &positions, &TargetKind::ALL)?,
     };
-    Some((wanted, options))
+    Some((completion, options))
 }
 
 /// The long name of an option that takes a value, and the value if it is in the same word.
@@ -138,8 +140,8 @@ fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Completio
 
 /// The names of the server's objects of a kind.
 async fn names(kind: TargetKind, options: &Options) -> Option<Vec<String>> {
-    let found = options.server.find().await;
-    let server = found.ok()?;
+    let server = options.server.find().await;
+    let server = server.ok()?;
     // All of these kinds have this version.
     let resource = ApiResource::new(kind.group(), "v1", kind.kind(), kind.plural());
     let client = server.client.clone();

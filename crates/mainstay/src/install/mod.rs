@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Command;
 use data_directory::Role;
-use program_installation::{DEFAULT_DATA, InstallPlace, Installation};
+use program_installation::{DEFAULT_DATA, InstallTarget, Installation};
 
 use crate::manual::{self, Shell};
 use crate::settings::DataDirectory;
@@ -16,7 +16,7 @@ use crate::settings::DataDirectory;
 #[command(after_help = INSTALL_HELP)]
 pub struct InstallArguments {
     #[command(flatten)]
-    place: PlaceArguments,
+    target: TargetArguments,
     #[command(flatten)]
     data: DataDirectory,
     /// Command that the service runs
@@ -35,7 +35,7 @@ uninstall` removes the files.";
 #[command(after_help = UNINSTALL_HELP)]
 pub struct UninstallArguments {
     #[command(flatten)]
-    place: PlaceArguments,
+    target: TargetArguments,
 }
 
 const UNINSTALL_HELP: &str = "\
@@ -43,7 +43,7 @@ Data is kept. `mainstay down --all` deletes it; run it before `mainstay uninstal
 
 /// The destination, and whether it is a dry run.
 #[derive(clap::Args, Debug)]
-struct PlaceArguments {
+struct TargetArguments {
     /// Print the changes and make none
     #[arg(long)]
     dry_run: bool,
@@ -52,15 +52,15 @@ struct PlaceArguments {
     root: PathBuf,
 }
 
-impl PlaceArguments {
+impl TargetArguments {
     /// The destination of a command that this user may run.
-    fn place(&self, command: &str) -> Result<InstallPlace> {
-        let place = InstallPlace {
+    fn target(&self, command: &str) -> Result<InstallTarget> {
+        let target = InstallTarget {
             dry_run: self.dry_run,
             root: self.root.clone(),
         };
-        place.require_root(command)?;
-        Ok(place)
+        target.require_root(command)?;
+        Ok(target)
     }
 }
 
@@ -79,7 +79,7 @@ const COMPLETIONS: [(Shell, &str); 3] = [
 
 /// Installs the program, its unit, its shell completion and its manual pages, and records them.
 pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
-    let place = arguments.place.place("install")?;
+    let target = arguments.target.target("install")?;
     let data = match arguments.data.is_named()? {
         true => std::path::absolute(arguments.data.path()?)
             .context("make the path of the data directory absolute")?,
@@ -90,7 +90,7 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     let configuration =
         configuration.context("make the path of the configuration file absolute")?;
     program_installation::install(Installation {
-        place,
+        target,
         role: arguments.role,
         data,
         configuration,
@@ -110,7 +110,7 @@ fn texts(command: &Command) -> Vec<(PathBuf, String)> {
 
 /// Removes the files that `install` recorded, except for those that were changed.
 pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
-    program_installation::uninstall(&arguments.place.place("uninstall")?)
+    program_installation::uninstall(&arguments.target.target("uninstall")?)
 }
 
 #[cfg(test)]

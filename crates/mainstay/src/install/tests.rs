@@ -7,8 +7,8 @@ use clap::CommandFactory;
 
 use super::*;
 
-fn place(root: &Path, dry_run: bool) -> PlaceArguments {
-    PlaceArguments {
+fn target(root: &Path, dry_run: bool) -> TargetArguments {
+    TargetArguments {
         dry_run,
         root: root.to_owned(),
     }
@@ -16,7 +16,7 @@ fn place(root: &Path, dry_run: bool) -> PlaceArguments {
 
 fn installed(root: &Path, dry_run: bool) -> Result<()> {
     let arguments = InstallArguments {
-        place: place(root, dry_run),
+        target: target(root, dry_run),
         data: DataDirectory::default(),
         role: Role::Up,
     };
@@ -25,21 +25,21 @@ fn installed(root: &Path, dry_run: bool) -> Result<()> {
 
 fn uninstalled(root: &Path, dry_run: bool) -> Result<()> {
     uninstall(&UninstallArguments {
-        place: place(root, dry_run),
+        target: target(root, dry_run),
     })
 }
 
 fn below(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {
-            true => found.extend(below(&path)),
-            false => found.push(path),
+            true => files.extend(below(&path)),
+            false => files.push(path),
         }
     }
-    found.sort();
-    found
+    files.sort();
+    files
 }
 
 /// Findings U11: install is idempotent, and uninstall leaves only earlier files.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use command_output::output::{Prefix, say_log_line, warn};
+use command_output::output::{Prefix, print_log_line, warn};
 use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::{Api, LogParams};
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ pub use target::KINDS;
 use target::LogTarget;
 
 /// Interval of the search for new pods while logs are followed.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const POD_INTERVAL: Duration = Duration::from_secs(1);
 /// Colours of prefixes: those of a terminal's sixteen colours that are easy to read on both backgrounds.
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
@@ -72,7 +72,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
         bail!("{} not found in namespace {namespace:?}", arguments.target);
     };
     let api: Api<Pod> = Api::namespaced(server.client.clone(), &namespace);
-    let mut seen = BTreeSet::new();
+    let mut printed = BTreeSet::new();
     let mut streams = JoinSet::new();
     let mut names = Vec::new();
     let mut tail = (arguments.tail >= 0).then_some(arguments.tail);
@@ -82,7 +82,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
         let runs = runs(&pods, arguments.container.as_deref());
         let width = runs.iter().map(|(_, name)| name.len()).max().unwrap_or(0);
         for (run, name) in runs {
-            if !seen.insert(run.clone()) {
+            if !printed.insert(run.clone()) {
                 continue;
             }
             if !names.contains(&name) {
@@ -106,10 +106,10 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
         // Containers that start later are shown from their beginning.
         tail = None;
         while streams.try_join_next().is_some() {}
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(POD_INTERVAL).await;
     }
     while streams.join_next().await.is_some() {}
-    if seen.is_empty() {
+    if printed.is_empty() {
         bail!("{} has no container that has started", arguments.target);
     }
     Ok(())
@@ -123,13 +123,13 @@ fn runs(pods: &[Pod], only: Option<&str>) -> Vec<(Run, String)> {
         let Some(status) = &pod.status else { continue };
         let statuses = status.init_container_statuses.iter().flatten();
         let statuses = statuses.chain(status.container_statuses.iter().flatten());
-        let wanted = statuses.filter(|status| only.is_none_or(|only| only == status.name));
-        let wanted: Vec<_> = wanted.collect();
-        for status in &wanted {
+        let selected = statuses.filter(|status| only.is_none_or(|only| only == status.name));
+        let selected: Vec<_> = selected.collect();
+        for status in &selected {
             let Some(id) = status.container_id.clone().filter(|id| !id.is_empty()) else {
                 continue;
             };
-            let shown = match wanted.len() {
+            let prefix = match selected.len() {
                 1 => name.clone(),
                 _ => format!("{name} {}", status.name),
             };
@@ -138,7 +138,7 @@ fn runs(pods: &[Pod], only: Option<&str>) -> Vec<(Run, String)> {
                 container: status.name.clone(),
                 id,
             };
-            runs.push((run, shown));
+            runs.push((run, prefix));
         }
     }
     runs.sort_unstable();
@@ -157,7 +157,7 @@ async fn copy(api: &Api<Pod>, run: &Run, parameters: LogParams, (prefix, colour)
                 text: prefix,
                 colour: Some(colour),
             };
-            say_log_line(prefix, &line);
+            print_log_line(prefix, &line);
         }
         anyhow::Ok(())
     };
@@ -192,11 +192,11 @@ mod tests {
             pod("web-0", &[("main", "three")]),
             pod("web-2", &[("main", "")]),
         ];
-        let shown = |only| {
+        let prefixes = |only| {
             let runs = runs(&pods, only);
             runs.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
         };
-        assert_eq!(shown(None), ["web-0", "web-1 main", "web-1 side"]);
-        assert_eq!(shown(Some("main")), ["web-0", "web-1"]);
+        assert_eq!(prefixes(None), ["web-0", "web-1 main", "web-1 side"]);
+        assert_eq!(prefixes(Some("main")), ["web-0", "web-1"]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use certificates::KeyHash;
-use command_output::output::say;
+use command_output::output::print_line;
 use data_directory::process;
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Node;
@@ -79,16 +79,16 @@ pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
             Err(error) => Err(error),
         };
         deleted.map_err(|error| server.explain(error))?;
-        say(&format!("node {name} deleted"));
+        print_line(&format!("node {name} deleted"));
     } else {
-        say(&format!("node {name} is deleted already"));
+        print_line(&format!("node {name} is deleted already"));
         block_in_place(|| stop_agent(data))?;
     }
     block_in_place(|| forget(data))?;
-    let shown = data.display();
-    say(&format!(
+    let displayed = data.display();
+    print_line(&format!(
         "mainstay: {name} has left the cluster. `mainstay node` with --server and --token joins again; \
-         `mainstay down --all --data-dir {shown}` deletes what is left in {shown}"
+         `mainstay down --all --data-dir {displayed}` deletes what is left in {displayed}"
     ));
     Ok(())
 }

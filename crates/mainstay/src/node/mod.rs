@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use command_output::output::{say, warn};
+use command_output::output::{print_line, warn};
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::tasks::TaskGroup;
 use data_directory::{Claim, Engine, Role};
@@ -18,7 +18,7 @@ use node_agent::{KubeletApi, MachineInfo, NewNode, OnShutdown, ServingCertificat
 use node_identity::{Servers, account_client, renewed_client};
 use node_membership::{
     ClusterEntry, Membership, MembershipStore, NodeClient, Registered, former_machine, joining,
-    keep_ranges, servers, tunnels, version,
+    servers, store_ranges, tunnels, version,
 };
 use process_telemetry::Health;
 use resource_kinds::NodeAccount;
@@ -45,7 +45,7 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     if settings.background.detach {
         return data_directory::process::detach(data_dir, "", 0);
     }
-    let told = Shutdown::listen(
+    let shutdown = Shutdown::listen(
         Some(settings.machine.on_stop),
         settings.background.in_background,
     )?;
@@ -54,22 +54,22 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     let instances = Path::new(pod_network::INSTANCES);
     let role = (Role::Node, Engine::Embedded);
     let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
-    let place = Arc::new(MembershipStore::open(data_dir)?);
+    let membership_store = Arc::new(MembershipStore::open(data_dir)?);
     data_directory::process::note(data_dir)?;
     // Started before the node enters the cluster, because an agent that was killed has left the device armed.
     let _watchdog = block_in_place(|| watchdog(&settings))?;
-    let entering = Entry::find(&settings, &host, place);
+    let entering = Entry::find(&settings, &host, membership_store);
     // Entering the cluster waits for the server; a signal ends the wait.
-    let Some(entry) = told.raised().run_until_cancelled(entering).await else {
+    let Some(entry) = shutdown.raised().run_until_cancelled(entering).await else {
         return Ok(());
     };
     let mut node = start(&settings, host, claim, entry?).await?;
     tokio::select! {
         () = joining::serving(&mut node.serving) => {}
         () = node.failed.cancelled() => {}
-        () = told.raised().cancelled() => return node.stop(told.pods()).await,
+        () = shutdown.raised().cancelled() => return node.stop(shutdown.pods()).await,
     }
-    say(&format!(
+    print_line(&format!(
         "mainstay: ready in {:.0?} as the node {} of {} (pods {})",
         started.elapsed(),
         node.name,
@@ -77,10 +77,10 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
         node.registered.pods,
     ));
     let result = tokio::select! {
-        () = told.raised().cancelled() => Ok(()),
+        () = shutdown.raised().cancelled() => Ok(()),
         () = node.failed.cancelled() => Err(anyhow::anyhow!("a component of the program has failed")),
     };
-    node.stop(told.pods()).await?;
+    node.stop(shutdown.pods()).await?;
     result
 }
 
@@ -108,26 +108,34 @@ struct Node {
 
 /// The result of entering the cluster: a registered node.
 struct Entry {
-    own: NodeClient,
+    node_client: NodeClient,
     client: Client,
     node: NewNode,
     entered: ClusterEntry,
-    place: Arc<MembershipStore>,
+    membership_store: Arc<MembershipStore>,
     membership: Membership,
 }
 
 impl Entry {
-    async fn find(settings: &Settings, host: &Host, place: Arc<MembershipStore>) -> Result<Self> {
-        let joined = joining::membership(&place, &settings.joining, &host.name).await?;
+    async fn find(
+        settings: &Settings,
+        host: &Host,
+        membership_store: Arc<MembershipStore>,
+    ) -> Result<Self> {
+        let joined = joining::membership(&membership_store, &settings.joining, &host.name).await?;
         let (membership, identity) = joined;
         let servers = Servers::new(membership.urls()?).context("no server is known")?;
-        let own = NodeClient {
+        let node_client = NodeClient {
             servers,
             ca_pem: membership.ca_pem.clone(),
             node_name: membership.node_name.clone(),
             identity: watch::Sender::new(identity),
         };
-        let client = renewed_client(&own.servers, &own.ca_pem, own.identity.subscribe());
+        let client = renewed_client(
+            &node_client.servers,
+            &node_client.ca_pem,
+            node_client.identity.subscribe(),
+        );
         let node = NewNode {
             name: membership.node_name.clone(),
             labels: settings.labels.clone(),
@@ -149,42 +157,63 @@ impl Entry {
             warn(&format!("mainstay: {reason}"));
         }
         Ok(Self {
-            own,
+            node_client,
             client,
             node,
             entered,
-            place,
+            membership_store,
             membership,
         })
+    }
+}
+
+/// Updates the node's address when the machine's addresses change; connections from the former address are replaced.
+fn follow_addresses(upkeep: &mut TaskGroup, host: Host, address: NodeAddress, servers: Servers) {
+    upkeep.keep("machine's addresses", |stop| {
+        host::follow(host, stop, move |host| {
+            if address.follow(host) {
+                servers.reconnect();
+            }
+        })
+    });
+}
+
+fn maintain_tunnels(upkeep: &mut TaskGroup, node_client: &NodeClient, kubelet_port: u16) {
+    // With port 0 the system may choose another port at each start.
+    if kubelet_port != 0 {
+        let node_client = node_client.clone();
+        upkeep.keep("tunnels to the servers", |stop| {
+            tunnels::maintain(node_client, kubelet_port, stop)
+        });
     }
 }
 
 async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) -> Result<Node> {
     let data_dir = settings.data_dir.as_path();
     let Entry {
-        own,
+        node_client,
         client,
         node,
         entered,
-        place,
+        membership_store,
         mut membership,
     } = entry;
     let registered = entered.registered();
     block_in_place(|| claim.settle(data_dir, &host.name))?;
     if matches!(entered, ClusterEntry::Answered(_)) {
-        block_in_place(|| keep_ranges(&place, &mut membership, registered, data_dir))?;
+        block_in_place(|| store_ranges(&membership_store, &mut membership, registered, data_dir))?;
     } else {
-        say(
+        print_line(
             "mainstay: no server answers: the containers that run here continue and are started again when they \
              end; pods without a sandbox wait for a server",
         );
     }
-    let (servers, name) = (own.servers.clone(), own.node_name.clone());
+    let (servers, name) = (node_client.servers.clone(), node_client.node_name.clone());
     let (health, failed) = (Health::default(), CancellationToken::new());
     let mut upkeep = TaskGroup::new(&health, &failed);
     let address = node_address(settings, &host)?;
     let node_ip = address.subscribe();
-    let shown = watch::Sender::new(None);
+    let published = watch::Sender::new(None);
     let (confirming, named) = (client.clone(), node.clone());
     let member = Member {
         data_dir,
@@ -195,36 +224,34 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
         node_ip: node_ip.clone(),
         kubelet_api: Some(KubeletApi {
             listen: settings.machine.kubelet_address(),
-            client_ca_pem: own.ca_pem.clone(),
-            certificate: shown.subscribe(),
+            client_ca_pem: node_client.ca_pem.clone(),
+            certificate: published.subscribe(),
             is_needed: true,
         }),
         images: crate::image::open(data_dir)?,
         switch: None,
         resolv_conf: settings.resolv_conf.clone(),
     };
-    let clients = clients(&own);
+    let clients = clients(&node_client);
     let reading = clients.proxy.clone();
-    let member = member.start(registered.pods, clients, &health, &failed);
-    let member = member.await?;
+    let member = member
+        .start(registered.pods, clients, &health, &failed)
+        .await?;
     if settings.node_ip.is_none() {
-        let servers = servers.clone();
-        upkeep.keep("machine's addresses", |stop| {
-            host::follow(host, stop, move |host| {
-                if address.follow(host) {
-                    servers.reconnect();
-                }
-            })
-        });
+        follow_addresses(&mut upkeep, host, address, servers.clone());
     }
-    let (serving, certificate) = (own.clone(), shown.subscribe());
+    let (serving, certificate) = (node_client.clone(), published.subscribe());
     upkeep.keep("serving certificate", |stop| {
-        serving.keep_serving(client, node_ip, shown, stop)
+        serving.renew_serving(client, node_ip, published, stop)
     });
     upkeep.run("servers", |component| {
-        servers::follow_health(servers.clone(), own.ca_pem.clone(), component.shutdown)
+        servers::follow_health(
+            servers.clone(),
+            node_client.ca_pem.clone(),
+            component.shutdown,
+        )
     });
-    let keeper = Arc::clone(&place);
+    let keeper = Arc::clone(&membership_store);
     let component = upkeep.component("list of servers");
     let list = servers::follow_list(reading, servers.clone(), keeper, membership, component);
     upkeep.follow("list of servers", list);
@@ -233,14 +260,10 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
             confirm(confirming, named, remembered, failed.clone(), stop)
         });
     }
-    // With port 0 the system may choose another port at each start.
-    if settings.machine.kubelet_port != 0 {
-        let (own, port) = (own.clone(), settings.machine.kubelet_port);
-        upkeep.keep("tunnels to the servers", |stop| {
-            tunnels::keep(own, port, stop)
-        });
-    }
-    upkeep.keep("client certificate", |stop| own.keep_client(place, stop));
+    maintain_tunnels(&mut upkeep, &node_client, settings.machine.kubelet_port);
+    upkeep.keep("client certificate", |stop| {
+        node_client.renew_client(membership_store, stop)
+    });
     Ok(Node {
         name,
         servers,
@@ -272,10 +295,11 @@ fn node_address(settings: &Settings, host: &Host) -> Result<NodeAddress> {
 }
 
 /// The clients of the node's parts.
-fn clients(own: &NodeClient) -> Clients {
-    let (servers, ca_pem) = (&own.servers, own.ca_pem.as_str());
-    let identity = || own.identity.subscribe();
-    let account = |account| account_client(servers, ca_pem, identity(), &own.node_name, account);
+fn clients(node_client: &NodeClient) -> Clients {
+    let (servers, ca_pem) = (&node_client.servers, node_client.ca_pem.as_str());
+    let identity = || node_client.identity.subscribe();
+    let account =
+        |account| account_client(servers, ca_pem, identity(), &node_client.node_name, account);
     Clients {
         agent: renewed_client(servers, ca_pem, identity()),
         proxy: account(NodeAccount::Proxy),
@@ -295,7 +319,7 @@ async fn confirm(
 ) {
     let confirmed = joining::confirm(&client, &node, remembered);
     match stop.run_until_cancelled(confirmed).await {
-        Some(Ok(())) => say("mainstay: a server answers"),
+        Some(Ok(())) => print_line("mainstay: a server answers"),
         Some(Err(error)) => {
             warn(&format!("mainstay: {error:#}"));
             failed.cancel();

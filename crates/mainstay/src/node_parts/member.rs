@@ -15,7 +15,7 @@ use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::network::{self, take_down};
+use super::network::{self, tear_down};
 use super::{Clients, MachineSettings, NodeParts, Settings};
 
 /// The inputs of a node.
@@ -59,7 +59,7 @@ impl Member<'_> {
         let images = self.images;
         let for_builtin = images.clone();
         let builtin = blocking(move || builtin_images::put(&for_builtin));
-        let wanted = WantedRanges {
+        let ranges_wanted = WantedRanges {
             pod: pods,
             service: self.cluster.services,
             pod_fixed: true,
@@ -67,7 +67,7 @@ impl Member<'_> {
         };
         let encrypts = self.machine.pods.encrypts();
         let encryption = encrypts.then(|| EncryptionOptions::new(self.cluster.pods));
-        let ranges = network::reserve(self.data_dir, self.instance_id, &wanted).await?;
+        let ranges = network::reserve(self.data_dir, self.instance_id, &ranges_wanted).await?;
         let network = network::open(self.data_dir, self.instance_id, &ranges, encryption).await?;
         builtin.await.context("make the built-in images")?;
         let settings = Settings {
@@ -91,7 +91,7 @@ impl Member<'_> {
         match NodeParts::start(settings, clients, health, failed).await {
             Ok(parts) => Ok(RunningMember { parts, network }),
             Err(error) => {
-                take_down(&network, self.data_dir).await;
+                tear_down(&network, self.data_dir).await;
                 Err(error)
             }
         }

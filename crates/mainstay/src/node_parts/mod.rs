@@ -36,7 +36,7 @@ use command_output::output::warn;
 use control_plane::tasks::TaskGroup;
 use network::dns_address;
 pub use pods::PodSettings;
-pub use settings::{MachineArguments, MachineFile, MachineSettings, given};
+pub use settings::{MachineArguments, MachineFile, MachineSettings, passed_flags};
 pub use shutdown::ShutdownSettings;
 
 /// The cluster's domain.

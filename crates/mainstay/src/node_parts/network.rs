@@ -13,10 +13,14 @@ use pod_network::{Cidr, EncryptionOptions, PodNetwork, PodNetworkOptions, Ranges
 use data_directory::left_pods;
 
 /// Reserves the ranges on this machine.
-pub async fn reserve(data_dir: &Path, instance_id: &str, wanted: &WantedRanges) -> Result<Ranges> {
+pub async fn reserve(
+    data_dir: &Path,
+    instance_id: &str,
+    requested: &WantedRanges,
+) -> Result<Ranges> {
     let instances = Path::new(pod_network::INSTANCES);
     let state_dir = data_dir.join("network");
-    pod_network::reserve_ranges(instance_id, &state_dir, wanted, instances)
+    pod_network::reserve_ranges(instance_id, &state_dir, requested, instances)
         .await
         .context("choose addresses for pods and Services")
 }
@@ -43,7 +47,7 @@ pub fn open(
 }
 
 /// Removes the network after a failed start, unless pods of a killed server still use it.
-pub async fn take_down(network: &PodNetwork, data_dir: &Path) {
+pub async fn tear_down(network: &PodNetwork, data_dir: &Path) {
     if !left_pods::pods(data_dir).is_empty() {
         return;
     }

@@ -37,7 +37,7 @@ pub struct MachineArguments {
 
 /// The flags of these settings in a command line, to be passed to another process. The treatment of the pods
 /// at the end is left out.
-pub fn given(matches: &ArgMatches) -> Vec<OsString> {
+pub fn passed_flags(matches: &ArgMatches) -> Vec<OsString> {
     let mut flags = Vec::new();
     for argument in MachineArguments::augment_args(Command::new("machine")).get_arguments() {
         let id = argument.get_id().as_str();

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use command_output::output::say;
+use command_output::output::print_line;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::{self, Host, NodeAddress};
+use control_plane::store::OpenStore;
 use control_plane::{
     ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server, ServerConfig,
     TokenFile,
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::dns_address;
-use crate::own_node::OwnNode;
+use crate::own_node::LocalMember;
 use crate::settings::program;
 use crate::stop::Shutdown;
 pub use settings::ServerRoleArguments;
@@ -42,7 +43,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         return data_directory::process::detach(data_dir, "", 0);
     }
     let on_stop = settings.node.as_ref().map(|machine| machine.on_stop);
-    let told = Shutdown::listen(on_stop, settings.background.in_background)?;
+    let shutdown = Shutdown::listen(on_stop, settings.background.in_background)?;
     let listener = control_plane::bind(settings.listen, data_dir).await?;
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
@@ -56,31 +57,21 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     let mut network =
         block_in_place(|| control_plane::choose_network(data_dir, &settings.network))?;
     let address = advertised(&settings, &host)?;
-    let quota = settings.store.quota;
-    let store = match &settings.etcd {
-        Some(address) => control_plane::store::connect(address, quota).await?,
-        None => control_plane::store::open(data_dir, quota).await?,
-    };
+    let store = open_store(&settings).await?;
     data_directory::process::note(data_dir)?;
     data_directory::bind(store.shared().as_ref(), &mut claim).await?;
     if store.is_shared() {
-        let (shared, asked) = (store.shared(), &settings.network);
-        network = control_plane::agree_on_network(shared.as_ref(), asked, network).await?;
+        let (shared, requested) = (store.shared(), &settings.network);
+        network = control_plane::agree_on_network(shared.as_ref(), requested, network).await?;
     }
     block_in_place(|| network.store(data_dir))?;
-    let named = settings.server_token_file.clone();
-    if named.is_some() && !store.is_shared() {
-        bail!("--server-token-file is for servers with a common store: add --store");
-    }
-    let shared = store
-        .is_shared()
-        .then(|| TokenFile::choose(named, data_dir));
+    let shared = server_token(&settings, &store)?;
     let port = listener
         .local_addr()
         .context("read the listening address")?;
     let node = Arc::new(LocalNode::new(&host.name));
     // Paths in the objects are of other machines, so they are not rewritten.
-    let here = DataLocation {
+    let location = DataLocation {
         path: data_dir.to_owned(),
         host: host.name.clone(),
     };
@@ -99,8 +90,8 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         further_names: &settings.tls_sans,
         protection: settings.store.protection.read()?,
         relocation: Relocation {
-            from: here.clone(),
-            to: here,
+            from: location.clone(),
+            to: location,
         },
         shared,
     };
@@ -119,13 +110,32 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         failed,
     };
     let cluster = base.start_node(control_plane).await?;
-    cluster.say_ready(&settings, address, started).await;
+    cluster.report_ready(&settings, address, started).await;
     let result = tokio::select! {
-        () = told.raised().cancelled() => Ok(()),
+        () = shutdown.raised().cancelled() => Ok(()),
         () = base.failed.cancelled() => Err(anyhow::anyhow!("a component of the program has failed")),
     };
-    cluster.stop(told.pods()).await?;
+    cluster.stop(shutdown.pods()).await?;
     result
+}
+
+async fn open_store(settings: &Settings) -> Result<OpenStore> {
+    let quota = settings.store.quota;
+    match &settings.etcd {
+        Some(address) => control_plane::store::connect(address, quota).await,
+        None => control_plane::store::open(&settings.data_dir, quota).await,
+    }
+}
+
+/// The server token; `None` if no other server uses the store.
+fn server_token(settings: &Settings, store: &OpenStore) -> Result<Option<TokenFile>> {
+    let named = settings.server_token_file.clone();
+    if named.is_some() && !store.is_shared() {
+        bail!("--server-token-file is for servers with a common store: add --store");
+    }
+    Ok(store
+        .is_shared()
+        .then(|| TokenFile::choose(named, &settings.data_dir)))
 }
 
 fn ranges(network: &ClusterNetwork) -> ClusterRanges {
@@ -193,7 +203,7 @@ impl Base<'_> {
             );
         }
         let address = NodeAddress::of(&self.host, Ipv4Addr::LOCALHOST);
-        let own = OwnNode {
+        let member = LocalMember {
             data_dir,
             instance_id: &self.claim.marker.kernel_name,
             machine,
@@ -203,7 +213,7 @@ impl Base<'_> {
             switch: None,
             local: &self.node,
         };
-        let member = own.start(&control_plane.server, &self.failed).await?;
+        let member = member.start(&control_plane.server, &self.failed).await?;
         let storage = Some(member.parts.storage());
         block_in_place(|| control_plane.serve_admin(data_dir, storage, configured_by));
         control_plane.follow_addresses(&self.host, Some(address));
@@ -215,15 +225,15 @@ impl Base<'_> {
 }
 
 impl Cluster {
-    async fn say_ready(&self, settings: &Settings, address: Ipv4Addr, started: Instant) {
+    async fn report_ready(&self, settings: &Settings, address: Ipv4Addr, started: Instant) {
         let server = &self.control_plane.server;
-        say(&format!(
+        print_line(&format!(
             "mainstay: ready in {:.0?} at https://{} (kubeconfig {})",
             started.elapsed(),
             server.address,
             settings.data_dir.join("kubeconfig").display()
         ));
-        let own = SocketAddr::from((address, server.address.port()));
+        let address_of_this = SocketAddr::from((address, server.address.port()));
         let client = server.client("system:apiserver", &["system:masters"]);
         let mut servers = match &server.identity {
             // Any server is enough to join, so an error in this list does not matter.
@@ -232,13 +242,13 @@ impl Cluster {
                 .unwrap_or_default(),
             None => Vec::new(),
         };
-        servers.retain(|server| *server != own);
-        servers.insert(0, own);
+        servers.retain(|server| *server != address_of_this);
+        servers.insert(0, address_of_this);
         let servers: Vec<String> = servers
             .iter()
             .map(|server| format!("https://{server}"))
             .collect();
-        say(&format!(
+        print_line(&format!(
             "To add a node: `{} token create --data-dir {}` prints a token for `mainstay node --server \
              {} --token TOKEN` on its machine",
             program(),

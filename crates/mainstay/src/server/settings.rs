@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use certificates::SubjectAltName;
 use control_plane::{
-    AskedNetwork, BuiltinClass, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings,
+    BuiltinClass, EtcdAddress, EtcdSettings, RequestedNetwork, StoreArguments, StoreSettings,
 };
 use pod_network::Cidr;
 
@@ -76,7 +76,7 @@ pub struct Settings {
     /// Further names and addresses in the server's certificate.
     pub tls_sans: Vec<SubjectAltName>,
     /// The address ranges that the user named.
-    pub network: AskedNetwork,
+    pub network: RequestedNetwork,
     /// The default storage class, if the user named one.
     pub default_class: Option<BuiltinClass>,
     /// The etcd with the store; `None` if the store is in the data directory.
@@ -116,7 +116,7 @@ impl ServerRoleArguments {
                 .unwrap_or((Ipv4Addr::UNSPECIFIED, 6443).into()),
             advertise_address: self.advertise_address,
             tls_sans: self.names.or(file.tls_san),
-            network: AskedNetwork {
+            network: RequestedNetwork {
                 pod_cidr: self.pod_cidr.or(file.pod_cidr),
                 node_cidr_mask_size: self.node_cidr_mask_size,
                 service_cidr: self.service_cidr.or(file.service_cidr),

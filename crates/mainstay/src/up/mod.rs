@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use command_output::output::{leave_foot, say, warn};
+use command_output::output::{leave_foot, print_line, warn};
 use command_output::terminal;
 use control_plane::host::{self, Host, NodeAddress};
 use control_plane::{
@@ -31,7 +31,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::node_parts::member::RunningMember;
-use crate::node_parts::network::{dns_address, take_down};
+use crate::node_parts::network::{dns_address, tear_down};
 use crate::node_parts::{self, Clients, NodeParts};
 use crate::own_node;
 use crate::settings::program;
@@ -59,7 +59,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
         let input = manifest_apply::from_standard_input(&manifests);
         return data_directory::process::detach(&settings.data_dir, &input, manifests.len());
     }
-    let told = Shutdown::listen(
+    let shutdown = Shutdown::listen(
         Some(settings.machine.on_stop),
         settings.background.in_background,
     )?;
@@ -70,7 +70,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let role = (Role::Up, Engine::Embedded);
     let instances = Path::new(pod_network::INSTANCES);
     let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
-    let found = Start {
+    let start = Start {
         settings: &settings,
         manifests: &manifests,
         registries,
@@ -80,13 +80,13 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
         claim,
     };
     let cluster = match settings.nodes {
-        1 => Cluster::start(found).await?,
-        _ => several::start(found).await?,
+        1 => Cluster::start(start).await?,
+        _ => several::start(start).await?,
     };
     let result = cluster
-        .serve(&settings, &manifests, told.raised(), started)
+        .serve(&settings, &manifests, shutdown.raised(), started)
         .await;
-    cluster.stop(told.pods()).await?;
+    cluster.stop(shutdown.pods()).await?;
     result
 }
 
@@ -150,14 +150,14 @@ impl Cluster {
         let service = restored.map(|network| network.service_cidr);
         let service = service.or(settings.service_cidr);
         let default = WantedRanges::default();
-        let wanted = WantedRanges {
+        let requested = WantedRanges {
             pod: settings.pod_cidr.unwrap_or(default.pod),
             service: service.unwrap_or(default.service),
             pod_fixed: settings.pod_cidr.is_some(),
             service_fixed: service.is_some(),
         };
         let instance_id = claim.marker.kernel_name.clone();
-        let ranges = node_parts::network::reserve(data_dir, &instance_id, &wanted).await?;
+        let ranges = node_parts::network::reserve(data_dir, &instance_id, &requested).await?;
         let pod_facing = SocketAddr::from((ranges.node_address()?, POD_FACING_PORT));
         let node = Arc::new(LocalNode::new(&host.name));
         let config = ServerConfig {
@@ -210,7 +210,7 @@ impl Cluster {
         };
         let started = started.await;
         if started.is_err() {
-            take_down(&network, data_dir).await;
+            tear_down(&network, data_dir).await;
         }
         started
     }
@@ -298,7 +298,7 @@ impl Cluster {
         started: Instant,
     ) -> Result<()> {
         let kubeconfig = settings.data_dir.join("kubeconfig");
-        say(&format!(
+        print_line(&format!(
             "mainstay: ready in {:.0?} at https://{} (kubeconfig {})",
             started.elapsed(),
             self.control_plane.server.address,
@@ -307,7 +307,7 @@ impl Cluster {
         let applied = self.apply(manifests).await?;
         let all_sets = manifests.is_empty();
         if all_sets {
-            self.say_what_there_is(&kubeconfig).await;
+            self.report_existing(&kubeconfig).await;
         }
         // Sets that the user did not apply are printed on a terminal only: output to a pipe must end.
         if all_sets && terminal::size().is_some() {
@@ -344,7 +344,7 @@ impl Cluster {
             for warning in &applied.warnings {
                 warn(&format!("Warning: {warning}"));
             }
-            say(&format!("{} {}", applied.object, applied.outcome));
+            print_line(&format!("{} {}", applied.object, applied.outcome));
             if let Some(name) = applied.object.strip_prefix("statefulset.apps/") {
                 let namespace = manifest.object.pointer("/metadata/namespace");
                 let namespace = namespace
@@ -368,7 +368,7 @@ impl Cluster {
     }
 
     /// Prints the objects that existed before the start, except sets that the table will show.
-    async fn say_what_there_is(&self, kubeconfig: &Path) {
+    async fn report_existing(&self, kubeconfig: &Path) {
         let client = self
             .control_plane
             .server
@@ -394,7 +394,7 @@ impl Cluster {
             (WatchedSet::of(set).title(), replicas.unwrap_or(1))
         });
         let named: Vec<(String, i32)> = named.collect();
-        say(&hints::earlier(&program(), kubeconfig, &named, others));
+        print_line(&hints::earlier(&program(), kubeconfig, &named, others));
     }
 
     async fn show_progress(
@@ -413,19 +413,19 @@ impl Cluster {
             .server
             .client("mainstay-admin", &["system:masters"]);
         let hints = |urls: &[String]| hints::text(&program(), kubeconfig, urls);
-        let shown = tokio::select! {
+        let progress_result = tokio::select! {
             () = progress::show(client, sets, &rows, interrupted, hints) => Ok(()),
             () = self.failed.cancelled() => Err(anyhow!("a component of the program has failed")),
         };
         leave_foot();
-        shown
+        progress_result
     }
 
     async fn stop(self, pods: OnShutdown) -> Result<()> {
         let mut stopped = Ok(());
         let nodes = async {
-            let (further, own) = tokio::join!(self.further.stop(pods), self.node.stop(pods));
-            stopped = own.and(further);
+            let (further, local) = tokio::join!(self.further.stop(pods), self.node.stop(pods));
+            stopped = local.and(further);
         };
         self.control_plane.stop(nodes).await;
         stopped
@@ -447,14 +447,14 @@ fn relocation(claim: &Claim, data_dir: &Path, host: &Host) -> Relocation {
 /// Refuses ranges that differ from those of the first start, because pods and Services have addresses in
 /// them.
 fn check_ranges(settings: &Settings, ranges: &Ranges) -> Result<()> {
-    let asked_and_used = [
+    let requested_and_used = [
         (settings.pod_cidr, ranges.pod),
         (settings.service_cidr, ranges.service),
     ];
-    for (asked, used) in asked_and_used {
-        if let Some(asked) = asked.filter(|asked| *asked != used) {
+    for (requested, used) in requested_and_used {
+        if let Some(requested) = requested.filter(|requested| *requested != used) {
             bail!(
-                "this data directory uses {used} since its first start; it cannot become {asked}"
+                "this data directory uses {used} since its first start; it cannot become {requested}"
             );
         }
     }
@@ -466,11 +466,11 @@ async fn has_pods(server: &Server) -> Result<bool> {
     let client = server.client("mainstay-admin", &["system:masters"]);
     let pods: Api<Pod> = Api::all(client);
     let one = ListParams::default().limit(1);
-    let found = pods
+    let listed = pods
         .list_metadata(&one)
         .await
         .context("list the running pods")?;
-    Ok(!found.items.is_empty())
+    Ok(!listed.items.is_empty())
 }
 
 /// Refuses manifests with mistakes before anything runs.

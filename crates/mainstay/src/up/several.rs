@@ -10,7 +10,9 @@ use command_output::output::warn;
 use control_plane::cluster_ranges::ClusterRanges;
 use control_plane::host::NodeAddress;
 use control_plane::store::OpenStore;
-use control_plane::{AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig};
+use control_plane::{
+    ClusterNetwork, ControlPlane, LocalNode, RequestedNetwork, Server, ServerConfig,
+};
 use data_directory::NAMESPACES;
 use host_kernel::block_in_place;
 use pod_network::{Cidr, NodeSwitch, SwitchOptions, WantedRanges};
@@ -21,7 +23,7 @@ use super::further_nodes::{self, FurtherNodes, NodeInputs};
 use super::settings::Settings;
 use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, relocation, unless_full};
 use crate::node_parts::network::dns_address;
-use crate::own_node::OwnNode;
+use crate::own_node::LocalMember;
 use data_directory::left_pods;
 
 /// The preferred range for the addresses of the machine and of its nodes on the switch.
@@ -59,13 +61,13 @@ pub async fn start(mut start: Start<'_>) -> Result<Cluster> {
     };
     let started = started.run(store).await;
     if started.is_err() {
-        take_down(&instance_id, data_dir).await;
+        tear_down(&instance_id, data_dir).await;
     }
     started
 }
 
 /// Removes the switch after a failed start, unless pods of a killed server still use it.
-async fn take_down(instance_id: &str, data_dir: &Path) {
+async fn tear_down(instance_id: &str, data_dir: &Path) {
     let further = data_directory::further_nodes(data_dir);
     if further.iter().any(|node| !left_pods::pods(node).is_empty()) {
         return;
@@ -91,7 +93,7 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
     let pods = restored.map(|network| network.pod_cidr);
     let pods = pods.or(settings.pod_cidr);
     let of_node = alone.map_or(default.pod, |alone| alone.pod);
-    let wanted = WantedRanges {
+    let requested = WantedRanges {
         pod: pods.unwrap_or(control_plane::all_pods(of_node)),
         service: service.unwrap_or(default.service),
         pod_fixed: pods.is_some(),
@@ -99,17 +101,17 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
     };
     let file = data_dir.join(RANGES);
     let instances = Path::new(pod_network::INSTANCES);
-    let ranges = pod_network::reserve_cluster_ranges(instance_id, &file, &wanted, instances);
+    let ranges = pod_network::reserve_cluster_ranges(instance_id, &file, &requested, instances);
     let ranges = ranges
         .await
         .context("choose addresses for pods and Services")?;
-    let asked = AskedNetwork {
+    let requested_network = RequestedNetwork {
         pod_cidr: settings.pod_cidr.or(Some(ranges.pod)),
         service_cidr: settings.service_cidr.or(Some(ranges.service)),
         node_cidr_mask_size: None,
     };
     block_in_place(|| {
-        let network = control_plane::choose_network(data_dir, &asked)?;
+        let network = control_plane::choose_network(data_dir, &requested_network)?;
         network.store(data_dir)?;
         Ok(network)
     })
@@ -172,7 +174,7 @@ impl Several<'_> {
         control_plane.follow_addresses(&host, None);
         let server = &control_plane.server;
         let address = NodeAddress::fixed(IpAddr::V4(self.switch.address()));
-        let own = OwnNode {
+        let member = LocalMember {
             data_dir,
             instance_id: self.instance_id,
             machine: &settings.machine,
@@ -185,7 +187,7 @@ impl Several<'_> {
             }),
             local: &node,
         };
-        let member = own.start(server, &failed).await?;
+        let member = member.start(server, &failed).await?;
         let inputs = NodeInputs {
             settings,
             instance_id: self.instance_id,

@@ -81,12 +81,12 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
             let namespace = namespace.unwrap_or(server.namespace());
             let to_namespace = arguments.to_namespace.as_deref().unwrap_or(namespace);
             let client = (namespace, target.name.as_str());
-            let answer = explain_connection(&server, client, &to, to_namespace).await?;
-            (answer.text(), answer.json())
+            let diagnosis_result = explain_connection(&server, client, &to, to_namespace).await?;
+            (diagnosis_result.text(), diagnosis_result.json())
         }
         (Some(target), None) => {
             let namespace = namespace.unwrap_or(server.namespace()).to_owned();
-            let answer = match target.target_kind() {
+            let diagnosis_result = match target.target_kind() {
                 Some(kind) => explain_object(&server, kind, &target.name, &namespace, now).await?,
                 None => {
                     let (kind, name) = (&target.kind, &target.name);
@@ -94,21 +94,21 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
                     answer.ok_or_else(|| target.unknown_kind())?
                 }
             };
-            (answer.text(now), answer.json())
+            (diagnosis_result.text(now), diagnosis_result.json())
         }
         (None, _) => {
             let reach = namespace.map_or(NamespaceScope::Readable, |name| {
                 NamespaceScope::One(name.to_owned())
             });
-            let answer = explain_all(&server, &reach, now).await?;
-            (answer.text(now), answer.json())
+            let diagnosis_result = explain_all(&server, &reach, now).await?;
+            (diagnosis_result.text(now), diagnosis_result.json())
         }
     };
     match arguments.output {
-        OutputFormat::Text => command_output::output::show(&text),
+        OutputFormat::Text => command_output::output::print_text(&text),
         OutputFormat::Json => {
             let json = serde_json::to_string_pretty(&json).context("encode the answer")?;
-            command_output::output::say(&json);
+            command_output::output::print_line(&json);
         }
     }
     Ok(())

@@ -335,7 +335,7 @@ impl World {
         self.network.close(true).await.unwrap();
         fs::remove_dir_all(&self.dir).unwrap();
         // findings A9: the agent blocks no other task on its threads.
-        assert!(self.slow_polls.found().is_empty(), "{:?}", self.slow_polls);
+        assert_eq!(self.slow_polls.recorded(), Vec::<String>::new());
     }
 
     /// From now on, the API server reaches the node only over the network.

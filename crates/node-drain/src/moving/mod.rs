@@ -8,7 +8,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use cluster_inspection::Server;
-use command_output::output::say;
+use command_output::output::print_line;
 use controller_planners::volume_move::uses;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
@@ -125,7 +125,7 @@ pub async fn move_claim(
     let objects = objects.map_err(|error| server.explain(error))?;
     match decide(&objects, to) {
         Decision::Refused(why) => return Err(DrainError::Refused(why.to_string())),
-        Decision::UnderWay => say(&format!("The move to {to} is in progress.")),
+        Decision::UnderWay => print_line(&format!("The move to {to} is in progress.")),
         Decision::Request { from } => {
             let id = uuid::Uuid::new_v4().simple().to_string();
             let request = VolumeMove::request(&id[..12], &from, to);
@@ -337,7 +337,7 @@ async fn cancel(server: &Server, name: &str) -> Result<(), DrainError> {
             Ok(()) => break,
         }
     }
-    say(&format!("The move of volume {name} is being abandoned."));
+    print_line(&format!("The move of volume {name} is being abandoned."));
     Ok(())
 }
 
@@ -351,7 +351,7 @@ async fn follow(
     let mut shown = String::new();
     let mut tell = |line: String| {
         if line != shown {
-            say(&line);
+            print_line(&line);
             shown = line;
         }
     };

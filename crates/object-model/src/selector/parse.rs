@@ -52,7 +52,7 @@ impl Parser {
     }
 }
 
-fn found(token: &str, expected: &str) -> SelectorError {
+fn unexpected(token: &str, expected: &str) -> SelectorError {
     SelectorError::Syntax(format!("found '{token}', expected: {expected}"))
 }
 
@@ -71,8 +71,8 @@ pub(super) fn selector(text: &str) -> Result<Vec<Requirement>, SelectorError> {
         match parser.next().as_str() {
             "" => break,
             "," if is_word(parser.peek()) || parser.peek() == "!" => {}
-            "," => return Err(found(parser.peek(), "identifier after ','")),
-            other => return Err(found(other, "',' or 'end of string'")),
+            "," => return Err(unexpected(parser.peek(), "identifier after ','")),
+            other => return Err(unexpected(other, "',' or 'end of string'")),
         }
     }
     Ok(all)
@@ -85,7 +85,7 @@ fn requirement(parser: &mut Parser) -> Result<Requirement, SelectorError> {
     }
     let key = parser.next();
     if !is_word(&key) {
-        return Err(found(&key, "identifier"));
+        return Err(unexpected(&key, "identifier"));
     }
     if let Some(error) = names::qualified_name(&key).first() {
         let text = format!("<nil>: Invalid value: {key:?}: {error}");
@@ -125,7 +125,7 @@ fn comparison(parser: &mut Parser) -> Result<Match, SelectorError> {
         "notin" => Ok(Match::NotIn(list(parser)?)),
         ">" => Ok(Match::GreaterThan(integer(parser)?)),
         "<" => Ok(Match::LessThan(integer(parser)?)),
-        other => Err(found(other, "in, notin, =, ==, !=, gt, lt")),
+        other => Err(unexpected(other, "in, notin, =, ==, !=, gt, lt")),
     }
 }
 
@@ -137,7 +137,7 @@ fn single(parser: &mut Parser) -> Result<String, SelectorError> {
     if is_word(&token) {
         Ok(token)
     } else {
-        Err(found(&token, "identifier"))
+        Err(unexpected(&token, "identifier"))
     }
 }
 
@@ -154,7 +154,7 @@ fn integer(parser: &mut Parser) -> Result<i64, SelectorError> {
 fn list(parser: &mut Parser) -> Result<BTreeSet<String>, SelectorError> {
     let open = parser.next();
     if open != "(" {
-        return Err(found(&open, "'('"));
+        return Err(unexpected(&open, "'('"));
     }
     let mut values = BTreeSet::new();
     loop {
@@ -168,12 +168,12 @@ fn list(parser: &mut Parser) -> Result<BTreeSet<String>, SelectorError> {
                 continue;
             }
             word if is_word(word) => values.insert(token),
-            other => return Err(found(other, "',', ')' or identifier")),
+            other => return Err(unexpected(other, "',', ')' or identifier")),
         };
         match parser.next().as_str() {
             "," => {}
             ")" => return Ok(values),
-            other => return Err(found(other, "',' or ')'")),
+            other => return Err(unexpected(other, "',' or ')'")),
         }
     }
 }

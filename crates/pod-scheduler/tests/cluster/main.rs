@@ -37,7 +37,7 @@ struct Cluster {
 /// findings A9: fails a test in which a task blocked its thread.
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let slow = self.slow_polls.found();
+        let slow = self.slow_polls.recorded();
         if !slow.is_empty() && !std::thread::panicking() {
             panic!("slow on the runtime's threads: {slow:?}");
         }

@@ -1261,7 +1261,7 @@ pub mod node {
         super::NodeGetInfoResponse,
     > = ::rpc_channel::Method::new("/csi.v1.Node/NodeGetInfo");
 }
-pub const ANSWERS: &[::rpc_channel::AnswerDecoder] = &[
+pub const ANSWERS: &[::rpc_channel::ResponseDecoder] = &[
     identity::GET_PLUGIN_INFO.answer_decoder(),
     identity::GET_PLUGIN_CAPABILITIES.answer_decoder(),
     identity::PROBE.answer_decoder(),

@@ -1254,7 +1254,7 @@ pub mod auth {
         super::AuthRoleRevokePermissionResponse,
     > = ::rpc_channel::Method::new("/etcdserverpb.Auth/RoleRevokePermission");
 }
-pub const ANSWERS: &[::rpc_channel::AnswerDecoder] = &[
+pub const ANSWERS: &[::rpc_channel::ResponseDecoder] = &[
     kv::RANGE.answer_decoder(),
     kv::RANGE_STREAM.answer_decoder(),
     kv::PUT.answer_decoder(),

@@ -65,7 +65,7 @@ pub mod health {
         super::HealthCheckResponse,
     > = ::rpc_channel::StreamMethod::new("/grpc.health.v1.Health/Watch");
 }
-pub const ANSWERS: &[::rpc_channel::AnswerDecoder] = &[
+pub const ANSWERS: &[::rpc_channel::ResponseDecoder] = &[
     health::CHECK.answer_decoder(),
     health::WATCH.answer_decoder(),
 ];

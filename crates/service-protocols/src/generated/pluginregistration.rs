@@ -33,7 +33,7 @@ pub mod registration {
         "/pluginregistration.Registration/NotifyRegistrationStatus",
     );
 }
-pub const ANSWERS: &[::rpc_channel::AnswerDecoder] = &[
+pub const ANSWERS: &[::rpc_channel::ResponseDecoder] = &[
     registration::GET_INFO.answer_decoder(),
     registration::NOTIFY_REGISTRATION_STATUS.answer_decoder(),
 ];

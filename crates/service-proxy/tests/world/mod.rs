@@ -156,7 +156,7 @@ impl NoSlowPolls {
 
 impl Drop for NoSlowPolls {
     fn drop(&mut self) {
-        let found = self.0.found();
+        let found = self.0.recorded();
         assert!(found.is_empty() || std::thread::panicking(), "{found:?}");
     }
 }

@@ -67,15 +67,15 @@ const END_TO_END: &str = "end-to-end";
 
 /// Runs the benchmarks whose name contains `filter`.
 pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
-    let wanted: Vec<&Benchmark> = BENCHMARKS
+    let selected: Vec<&Benchmark> = BENCHMARKS
         .iter()
         .filter(|benchmark| filter.is_none_or(|filter| benchmark.name.contains(filter)))
         .collect();
-    if wanted.is_empty() {
+    if selected.is_empty() {
         let names: Vec<&str> = names().collect();
         bail!("no benchmark matches; there are: {}", names.join(", "));
     }
-    if wanted
+    if selected
         .iter()
         .any(|benchmark| benchmark.package == END_TO_END)
     {
@@ -83,7 +83,7 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     }
     let is_small = std::env::var_os("MAINSTAY_BENCH_SMALL").is_some();
     let mut results = Results::of_machine(root, is_small)?;
-    for benchmark in wanted {
+    for benchmark in selected {
         println!("xtask: {}", benchmark.name);
         measure(root, benchmark, &mut results)?;
     }

@@ -40,7 +40,7 @@ impl Values {
             .iter()
             .map(|(_, text)| text.as_str())
             .collect();
-        let place = format!("{}: {}", self.benchmark, headings.join(": "));
+        let prefix = format!("{}: {}", self.benchmark, headings.join(": "));
         let parts = values.split([';', ',']);
         // A comma inside of a number separates thousands.
         let mut joined: Vec<String> = Vec::new();
@@ -50,9 +50,9 @@ impl Values {
                 _ => joined.push(part.trim().to_owned()),
             }
         }
-        let found = joined.iter().filter_map(|part| value_of(part));
-        found
-            .map(|(words, value)| (format!("{place}: {words}"), value))
+        let parsed = joined.iter().filter_map(|part| value_of(part));
+        parsed
+            .map(|(words, value)| (format!("{prefix}: {words}"), value))
             .collect()
     }
 }

@@ -63,8 +63,8 @@ impl<'t> Types<'t> {
 
     /// The fields of a type, including those of embedded types; `None` for an unknown type.
     fn fields(&self, name: &str) -> Option<Vec<Field<'t>>> {
-        let own = self.0.get(name)?.fields.iter();
-        let all = own.flat_map(|field| match field.json.is_empty() {
+        let fields_of_type = self.0.get(name)?.fields.iter();
+        let all = fields_of_type.flat_map(|field| match field.json.is_empty() {
             true => self.fields(field.kind).unwrap_or_default(),
             false => vec![*field],
         });
@@ -176,14 +176,14 @@ fn structures(types: &Types<'_>, defaults: &str) -> Vec<String> {
             let mut cells = row.split('\t');
             let (definition, field, default) = (cells.next()?, cells.next()?, cells.next()?);
             let owner = type_of(definition);
-            let known = types.0.contains_key(owner.as_str());
-            (default == "{}" && known).then_some((owner, field))
+            let existing = types.0.contains_key(owner.as_str());
+            (default == "{}" && existing).then_some((owner, field))
         })
         .collect();
     let names = types.0.keys().filter_map(|name| {
         let fields = types.fields(name)?.into_iter();
-        let there = fields.filter(|field| types.0.contains_key(field.kind));
-        Some(there.map(|field| ((*name).to_owned(), field.json)))
+        let structures = fields.filter(|field| types.0.contains_key(field.kind));
+        Some(structures.map(|field| ((*name).to_owned(), field.json)))
     });
     let always: BTreeSet<(String, &str)> = names.flatten().collect();
     listed
@@ -211,10 +211,10 @@ fn fields(types: &Types<'_>, document: &Document) -> Vec<String> {
         .names()
         .filter(|definition| is_stable(definition))
         .filter_map(|definition| {
-            let known = types.fields(&type_of(definition))?;
-            let known: BTreeSet<&str> = known.into_iter().map(|field| field.json).collect();
+            let fields = types.fields(&type_of(definition))?;
+            let fields: BTreeSet<&str> = fields.into_iter().map(|field| field.json).collect();
             let published = document.field_names(definition)?;
-            let mut other = known.symmetric_difference(&published).peekable();
+            let mut other = fields.symmetric_difference(&published).peekable();
             other.peek()?;
             let other: Vec<&str> = other.copied().collect();
             Some(format!(
@@ -231,8 +231,8 @@ fn document_facts(types: &Types<'_>, document: &Document) -> Vec<String> {
     let definitions: BTreeMap<String, &str> = names.collect();
     let mut wrong = Vec::new();
     for (name, row) in &types.0 {
-        let own = definitions.get(*name);
-        let version = own.and_then(|definition| document.api_version(definition));
+        let definition = definitions.get(*name);
+        let version = definition.and_then(|definition| document.api_version(definition));
         if row.api_version != version.as_deref() {
             let shown = |version: Option<&str>| version.unwrap_or("none").to_owned();
             wrong.push(format!(

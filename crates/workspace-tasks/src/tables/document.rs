@@ -50,8 +50,8 @@ impl Document {
     pub fn merge_rows(&self) -> BTreeSet<String> {
         let mut rows = BTreeSet::new();
         for (name, definition) in self.stable() {
-            let own = std::iter::once(("-", definition));
-            for (field, schema) in own.chain(properties(definition)) {
+            let definition_row = std::iter::once(("-", definition));
+            for (field, schema) in definition_row.chain(properties(definition)) {
                 if let Some(facts) = merge_facts(schema) {
                     rows.insert(format!("{name}\t{field}\t{facts}"));
                 }

@@ -21,14 +21,14 @@ pub fn differences(document: &Path, facts: &Path) -> Result<Vec<String>> {
     if !facts.is_file() {
         return Ok(Vec::new());
     }
-    let (document, known) = (read(document)?, read(facts)?);
-    let made = of(&document);
+    let (document, recorded) = (read(document)?, read(facts)?);
+    let computed = of(&document);
     let parts = ["kinds", "merge", "resources"].into_iter();
     Ok(parts
         .flat_map(|part| {
-            let (made, known) = (entries(&made[part]), entries(&known[part]));
-            let other: Vec<String> = made
-                .symmetric_difference(&known)
+            let (computed, recorded) = (entries(&computed[part]), entries(&recorded[part]));
+            let other: Vec<String> = computed
+                .symmetric_difference(&recorded)
                 .map(|entry| format!("{}: {part}: {entry}", facts.display()))
                 .collect();
             other
@@ -102,9 +102,11 @@ fn resources(document: &Value) -> Value {
             entry["kind"] = json!(words(&operation[KINDS]).join("/"));
             let inside = path.contains("/{namespace}/") || entry["namespaced"] == true;
             entry["namespaced"] = json!(inside);
-            let known = entry["actions"].as_array().into_iter().flatten();
-            let mut actions: BTreeSet<String> =
-                known.filter_map(Value::as_str).map(str::to_owned).collect();
+            let recorded = entry["actions"].as_array().into_iter().flatten();
+            let mut actions: BTreeSet<String> = recorded
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
             actions.insert(action.to_owned());
             entry["actions"] = json!(actions);
         }

@@ -45,7 +45,7 @@ const CORE: &str = "api/core/v1";
 const META: &str = "apimachinery/pkg/apis/meta/v1";
 
 /// Types with a special form on the wire: package, name, and their name in the tables.
-const OWN_FORMS: &[(&str, &str, &str)] = &[
+const SPECIAL_FORMS: &[(&str, &str, &str)] = &[
     (META, "Time", "Time"),
     (META, "MicroTime", "MicroTime"),
     (META, "Duration", "Duration"),
@@ -145,16 +145,16 @@ pub fn read(folder: &Path) -> Result<Structures> {
     for package in PACKAGES {
         source.read_package(folder, package)?;
     }
-    let mut wanted: Vec<TypeName> = source.objects();
+    let mut pending: Vec<TypeName> = source.objects();
     let mut structures = Structures::new();
-    while let Some(name) = wanted.pop() {
+    while let Some(name) = pending.pop() {
         if structures.contains_key(&name) {
             continue;
         }
         let fields = source
             .fields(&name)
             .with_context(|| format!("type {}", name.definition()))?;
-        wanted.extend(
+        pending.extend(
             fields
                 .iter()
                 .filter_map(|field| field.kind.structure())
@@ -167,12 +167,13 @@ pub fn read(folder: &Path) -> Result<Structures> {
 
 /// The fields of a structure, including those of embedded structures.
 pub fn all_fields<'s>(structures: &'s Structures, name: &TypeName) -> Vec<&'s Field> {
-    let own = structures.get(name).into_iter().flatten();
-    own.flat_map(|field| match &field.kind {
-        Kind::Structure(inner) if field.json.is_empty() => all_fields(structures, inner),
-        _ => vec![field],
-    })
-    .collect()
+    let direct = structures.get(name).into_iter().flatten();
+    direct
+        .flat_map(|field| match &field.kind {
+            Kind::Structure(inner) if field.json.is_empty() => all_fields(structures, inner),
+            _ => vec![field],
+        })
+        .collect()
 }
 
 /// The names of imported packages in one file, with their folders.
@@ -333,7 +334,7 @@ impl Source {
                 (folder.clone(), name)
             }
         };
-        let own_form = OWN_FORMS
+        let own_form = SPECIAL_FORMS
             .iter()
             .find(|(package, own, _)| *package == folder && *own == name);
         if let Some((_, _, form)) = own_form {

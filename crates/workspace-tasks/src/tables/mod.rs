@@ -77,16 +77,16 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         .map(Document::read)
         .transpose()?;
     let structures = options.types.as_deref().map(go::read).transpose()?;
-    let made = make(document.as_ref(), structures.as_ref());
+    let tables = make(document.as_ref(), structures.as_ref());
     if !options.check {
-        for table in &made {
+        for table in &tables {
             let path = root.join(table.path);
             fs::write(&path, &table.text).with_context(|| format!("write {}", path.display()))?;
             println!("xtask: wrote {}", table.path);
         }
     }
     let mut wrong = Vec::new();
-    for table in &made {
+    for table in &tables {
         let present = read(root, table.path)?;
         wrong.extend(differences(table, &present));
     }
@@ -192,17 +192,17 @@ fn type_rows(document: &Document, structures: &Structures) -> String {
 
 /// The definitions with the fields of a structure: its definition, and those of the structures that embed it.
 fn definitions(structures: &Structures, name: &TypeName) -> Vec<String> {
-    let mut found = vec![name.definition()];
+    let mut names = vec![name.definition()];
     for (owner, fields) in structures {
         let embeds = |field: &Field| {
             let embedded = Kind::Structure(name.clone());
             field.json.is_empty() && field.kind == embedded
         };
         if fields.iter().any(embeds) {
-            found.extend(definitions(structures, owner));
+            names.extend(definitions(structures, owner));
         }
     }
-    found
+    names
 }
 
 /// Structures that are always present, and the defaults of the fields that are keys of lists.

@@ -14,7 +14,7 @@ const IN_CONTAINERS: &str = "debug-tools";
 const MARKS: &[&str] = &[
     "A::decode(",
     "impl From<api::",
-    "'static AnswerDecoder",
+    "'static ResponseDecoder",
     "json_text::",
     "object_decoders::from_slice",
     "object_model::protobuf::",

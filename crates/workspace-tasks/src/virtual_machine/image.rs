@@ -115,13 +115,13 @@ fn install_kernel(directory: &Path, kernel: &Path) -> Result<()> {
     }
     let depends = || -> Result<String> {
         let mut ask = Command::new("apt-cache");
-        let answer = ask.args(["depends", "--important", KERNEL]).output();
-        let answer = answer.context("start apt-cache")?;
-        let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-        let found = text
+        let output = ask.args(["depends", "--important", KERNEL]).output();
+        let output = output.context("start apt-cache")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let package = text
             .lines()
             .find_map(|line| line.trim().strip_prefix("Depends: linux-image-"));
-        let version = found.with_context(|| format!("{KERNEL} is not known here"))?;
+        let version = package.with_context(|| format!("{KERNEL} is not known here"))?;
         Ok(format!("linux-image-{}", version.trim()))
     };
     let download = |package: &str| {
@@ -209,7 +209,7 @@ fn make_start(image: &Image, directory: &Path, release: &str, script: &str) -> R
 
 /// The files of modules in load order, each after its dependencies. `needs` is `modules.dep`: lines with a
 /// file and its dependencies.
-fn load_order<'a>(needs: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>> {
+fn load_order<'a>(needs: &'a str, modules: &[&str]) -> Result<Vec<&'a str>> {
     let lines = needs.lines().filter_map(|line| line.split_once(':'));
     let needs: BTreeMap<&str, Vec<&str>> = lines
         .map(|(file, others)| (file, others.split_whitespace().collect()))
@@ -224,7 +224,7 @@ fn load_order<'a>(needs: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>> {
         order.push(file);
     }
     let mut order = Vec::new();
-    for name in wanted {
+    for name in modules {
         // The file may be compressed.
         let ending = format!("/{name}.ko");
         let file = needs.keys().find(|file| file.contains(&ending));

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::image::Image;
 
 /// The prefix of the machine's own lines; see `run.sh`.
-const SAYS: &str = "virtual machine: ";
+const LINE_PREFIX: &str = "virtual machine: ";
 
 /// Timeout for the first line of the machine. With KVM the machine starts in two seconds or never: KVM on a
 /// machine that is virtual itself may not work.
@@ -21,7 +21,7 @@ const NATIVE_START_MAX: Duration = Duration::from_secs(20);
 const EMULATED_START_MAX: Duration = Duration::from_secs(300);
 
 /// The last message of a kernel with a processor that waits for another one without end.
-const STANDS_STILL: &str = "Kernel panic - not syncing: softlockup";
+const HUNG_MESSAGE: &str = "Kernel panic - not syncing: softlockup";
 
 /// Timeout of the whole run. An emulated processor is several times slower, and this machine may have other
 /// work.
@@ -54,7 +54,7 @@ pub struct Run {
     /// The exit codes of the programs.
     pub ends: BTreeMap<String, i32>,
     /// Whether the kernel hung: an emulated processor lost an interrupt for which the other processors wait.
-    pub stood_still: bool,
+    pub has_hung: bool,
 }
 
 /// Starts the machine, waits for its end, and returns its report.
@@ -75,19 +75,19 @@ pub fn run(image: &Image, processor: Processor) -> Result<Run> {
         }
         Err(error) => return Err(error),
     }
-    let mut told = Run::default();
+    let mut report = Run::default();
     while let Some(line) = machine.line(run_max.saturating_sub(begun.elapsed()))? {
         println!("{line}");
-        told.ends.extend(end(&line));
-        told.stood_still |= line.contains(STANDS_STILL);
+        report.ends.extend(end(&line));
+        report.has_hung |= line.contains(HUNG_MESSAGE);
     }
     println!("xtask: the virtual machine took {:.0?}", begun.elapsed());
-    Ok(told)
+    Ok(report)
 }
 
 /// Name and exit code of a program, if the line reports its end.
 fn end(line: &str) -> Option<(String, i32)> {
-    let (name, code) = line.strip_prefix(SAYS)?.split_once(" ended with ")?;
+    let (name, code) = line.strip_prefix(LINE_PREFIX)?.split_once(" ended with ")?;
     Some((name.to_owned(), code.parse().ok()?))
 }
 
@@ -164,7 +164,7 @@ impl Machine {
         let until = Instant::now() + patience;
         while let Some(line) = self.line(until.saturating_duration_since(Instant::now()))? {
             println!("{line}");
-            if line.starts_with(SAYS) {
+            if line.starts_with(LINE_PREFIX) {
                 return Ok(());
             }
         }

@@ -32,7 +32,7 @@ pub struct VirtualMachine {
 
 /// The environment in which a program starts in the machine: functions of `run.sh`.
 #[derive(Clone, Copy)]
-enum Place {
+enum StartEnvironment {
     /// In a cgroup namespace, as in a container.
     Container,
     /// As a service of a service manager.
@@ -45,7 +45,7 @@ struct Program {
     name: &'static str,
     /// The name of the target in cargo.
     target: &'static str,
-    place: Place,
+    environment: StartEnvironment,
     /// Arguments that select some tests of the program, run one at a time; the user's words replace them.
     words: Option<&'static [&'static str]>,
 }
@@ -54,42 +54,42 @@ const PROGRAMS: &[Program] = &[
     Program {
         name: "containers",
         target: "containers",
-        place: Place::Container,
+        environment: StartEnvironment::Container,
         words: None,
     },
     Program {
         name: "agent",
         target: "agent",
-        place: Place::Service,
+        environment: StartEnvironment::Service,
         words: None,
     },
     // A whole server, with a Ceph and an NFS server.
     Program {
         name: "storage",
         target: "walks",
-        place: Place::Service,
+        environment: StartEnvironment::Service,
         words: Some(&["network_storage::", "--test-threads=1"]),
     },
     // Nodes in network namespaces, with the WireGuard of the kernel.
     Program {
         name: "encryption",
         target: "encryption",
-        place: Place::Service,
+        environment: StartEnvironment::Service,
         words: None,
     },
     // Whole servers of nodes that encrypt.
     Program {
         name: "encrypted-nodes",
         target: "walks",
-        place: Place::Service,
+        environment: StartEnvironment::Service,
         words: Some(&["encrypted_traffic::", "--test-threads=1"]),
     },
 ];
 
 /// Builds the test programs and runs them in a virtual machine.
-pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
+pub fn run(root: &Path, options: &VirtualMachine) -> Result<()> {
     let chosen = |name: &str| {
-        wanted
+        options
             .filter
             .as_deref()
             .is_none_or(|part| name.contains(part))
@@ -109,17 +109,17 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
     }
     let programs = build(root, &chosen)?;
     let run = || {
-        let image = Image::make(&target, |image| script(image, &programs, &wanted.words))?;
-        machine::run(&image, Processor::choose(wanted.emulate))
+        let image = Image::make(&target, |image| script(image, &programs, &options.words))?;
+        machine::run(&image, Processor::choose(options.emulate))
     };
-    let mut told = run()?;
-    if told.stood_still {
+    let mut report = run()?;
+    if report.has_hung {
         println!("xtask: an emulated processor stood still: the virtual machine starts again …");
-        told = run()?;
+        report = run()?;
     }
     let failed: Vec<String> = programs
         .keys()
-        .filter_map(|name| match told.ends.get(name) {
+        .filter_map(|name| match report.ends.get(name) {
             Some(0) => None,
             Some(code) => Some(format!("{name} ended with {code}")),
             None => Some(format!("{name} did not end")),
@@ -149,8 +149,8 @@ fn build(root: &Path, chosen: &[&Program]) -> Result<BTreeMap<String, PathBuf>> 
     if !output.status.success() {
         bail!("the test programs cannot be built: {}", output.status);
     }
-    let told = String::from_utf8(output.stdout).context("read what cargo built")?;
-    let built: BTreeMap<String, PathBuf> = told.lines().filter_map(executable).collect();
+    let report = String::from_utf8(output.stdout).context("read what cargo built")?;
+    let built: BTreeMap<String, PathBuf> = report.lines().filter_map(executable).collect();
     let mut programs = BTreeMap::new();
     for Program { name, target, .. } in chosen {
         let path = built.get(*target).cloned();
@@ -177,14 +177,18 @@ fn script(image: &Image, programs: &BTreeMap<String, PathBuf>, words: &[String])
         include_str!("run.sh")
     );
     for row in PROGRAMS {
-        let function = match row.place {
-            Place::Container => "in_container",
-            Place::Service => "as_service",
+        let function = match row.environment {
+            StartEnvironment::Container => "in_container",
+            StartEnvironment::Service => "as_service",
         };
         if let Some(path) = programs.get(row.name) {
             script += &format!("{function} {} {}", row.name, quoted(path.display()));
-            let own = row.words.filter(|_| words.is_empty()).unwrap_or_default();
-            for word in own.iter().copied().chain(words.iter().map(String::as_str)) {
+            let row_words = row.words.filter(|_| words.is_empty()).unwrap_or_default();
+            for word in row_words
+                .iter()
+                .copied()
+                .chain(words.iter().map(String::as_str))
+            {
                 script += &format!(" {}", quoted(word));
             }
             script.push('\n');

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args as _, Command};
-use command_output::output::{say, warn};
+use command_output::output::{print_line, warn};
 use data_directory::{FURTHER_NODES, NAMESPACES};
 use host_kernel::durable_file::{self, Durability};
 use host_kernel::{block_in_place, blocking_value};
@@ -36,7 +36,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 /// The time after which a message says that the program waits for nodes.
 const SILENCE: Duration = Duration::from_secs(10);
 /// The interval between two checks of the nodes.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The name of a node: the host's name, with the number of the node on the machine.
 pub fn name(host: &str, number: usize) -> String {
@@ -107,7 +107,7 @@ impl FurtherNodes {
             return Ok(());
         }
         for process in &self.processes {
-            process.tell(pods);
+            process.stop(pods);
         }
         let processes = self.processes;
         let wait = move || processes.into_iter().for_each(NodeProcess::wait);
@@ -125,8 +125,8 @@ impl FurtherNodes {
 async fn token(ca_pem: &str, client: &Client) -> Result<String> {
     let hash = certificates::KeyHash::of_pem(ca_pem).context("read the authority")?;
     let token = Token::new(Some(TOKEN_LIFE), Some("nodes of this machine"))?;
-    let made = token.create(client).await;
-    made.context("make a token for the nodes")?;
+    let created = token.create(client).await;
+    created.context("make a token for the nodes")?;
     Ok(token.to_join_with(hash))
 }
 
@@ -197,7 +197,10 @@ fn machine_flags(settings: &Settings) -> Vec<OsString> {
     // The first argument of the program is `up`.
     let line = UpArguments::augment_args(Command::new("up"));
     let line = line.try_get_matches_from(std::env::args_os().skip(1)).ok();
-    let mut flags = line.as_ref().map(node_parts::given).unwrap_or_default();
+    let mut flags = line
+        .as_ref()
+        .map(node_parts::passed_flags)
+        .unwrap_or_default();
     let mut add = |flag: &str, path: &Path| {
         flags.extend([flag.into(), path.as_os_str().to_owned()]);
     };
@@ -237,13 +240,13 @@ async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -
             }
             if started.elapsed() > SILENCE && !is_told {
                 is_told = true;
-                say(&format!(
+                print_line(&format!(
                     "mainstay: waiting for node {}; the logs of the nodes are {}/*/log",
                     node.name,
                     directory.display()
                 ));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
     Ok(true)

@@ -80,10 +80,10 @@ impl NodeProcess {
     /// The thread cannot be started.
     pub fn launch(start: NodeStart) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let own = shared.clone();
+        let thread_state = shared.clone();
         let thread = std::thread::Builder::new().name("node".to_owned());
         let thread = thread.spawn(move || {
-            if let Err(error) = supervise(&start, &own) {
+            if let Err(error) = supervise(&start, &thread_state) {
                 warn(&format!("mainstay: node {}: {error:#}", start.name));
             }
         });
@@ -92,7 +92,7 @@ impl NodeProcess {
     }
 
     /// Sends the signal that ends the process: with its pods, or without.
-    pub fn tell(&self, pods: OnShutdown) {
+    pub fn stop(&self, pods: OnShutdown) {
         let signal = match pods {
             OnShutdown::StopPods => Signal::SIGINT,
             OnShutdown::LeavePods => Signal::SIGTERM,
@@ -244,7 +244,7 @@ mod tests {
             let process = NodeProcess::launch(start(directory.path(), script)).unwrap();
             let log = directory.path().join("log");
             wait_for(&log, "ready");
-            process.tell(pods);
+            process.stop(pods);
             process.wait();
             let text = std::fs::read_to_string(&log).unwrap();
             assert_eq!(text, format!("node-b\nready\ngot {signal}\n"));
@@ -259,7 +259,7 @@ mod tests {
         start.arguments[1] = format!("cd {}; {script}", directory.path().display()).into();
         let process = NodeProcess::launch(start).unwrap();
         wait_for(&directory.path().join("log"), "started\nstarted");
-        process.tell(OnShutdown::LeavePods);
+        process.stop(OnShutdown::LeavePods);
         process.wait();
     }
 
@@ -276,7 +276,7 @@ mod tests {
         let process = NodeProcess::launch(start).unwrap();
         let both = format!("got {}\ngot\nnone", token.display());
         wait_for(&directory.path().join("log"), &both);
-        process.tell(OnShutdown::LeavePods);
+        process.stop(OnShutdown::LeavePods);
         process.wait();
     }
 
@@ -285,7 +285,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let process = NodeProcess::launch(start(directory.path(), "echo once; exit 3")).unwrap();
         wait_for(&directory.path().join("log"), "once");
-        process.tell(OnShutdown::StopPods);
+        process.stop(OnShutdown::StopPods);
         process.wait();
     }
 }

@@ -13,23 +13,23 @@ const COLUMN_MAX: usize = 40;
 /// The table, cut to a terminal's size; the last line of the terminal stays free for the cursor. If not all
 /// ordinals fit, those that are not ready have priority.
 pub fn frame(views: &[SetProgress], size: Size) -> Vec<String> {
-    let room = size.height.saturating_sub(1).max(1);
+    let rows_max = size.height.saturating_sub(1).max(1);
     let all: usize = views.iter().map(|view| 1 + view.rows.len()).sum();
-    let is_shown = |row: &&PodRow| all <= room || !row.ready;
-    let shown = || views.iter().flat_map(|view| &view.rows).filter(is_shown);
+    let is_printed = |row: &&PodRow| all <= rows_max || !row.ready;
+    let printed = || views.iter().flat_map(|view| &view.rows).filter(is_printed);
     let widths = [
-        column(shown().map(|row| &row.pod)),
-        column(shown().map(state).collect::<Vec<_>>().iter()),
-        column(shown().filter_map(|row| row.node.as_ref())),
+        column(printed().map(|row| &row.pod)),
+        column(printed().map(state).collect::<Vec<_>>().iter()),
+        column(printed().filter_map(|row| row.node.as_ref())),
     ];
     let mut lines = Vec::new();
     for view in views {
         lines.push(heading(view));
-        let rows = view.rows.iter().filter(is_shown);
+        let rows = view.rows.iter().filter(is_printed);
         lines.extend(rows.map(|row| line(row, widths)));
     }
-    if lines.len() > room {
-        lines.truncate(room - 1);
+    if lines.len() > rows_max {
+        lines.truncate(rows_max - 1);
         let hidden = all - lines.len();
         lines.push(format!("… and {hidden} more lines: mainstay status"));
     }
@@ -72,7 +72,7 @@ fn line(row: &PodRow, [pod, wide, nodes]: [usize; 3]) -> String {
 }
 
 /// The lines for a pipe or a log: one for each ordinal whose state has changed.
-pub fn changes(shown: &mut BTreeMap<String, String>, views: &[SetProgress]) -> Vec<String> {
+pub fn changes(printed: &mut BTreeMap<String, String>, views: &[SetProgress]) -> Vec<String> {
     let mut lines = Vec::new();
     for view in views {
         for row in &view.rows {
@@ -85,8 +85,8 @@ pub fn changes(shown: &mut BTreeMap<String, String>, views: &[SetProgress]) -> V
             let node = row.node.as_ref().map(|node| format!(" on {node}"));
             let node = node.unwrap_or_default();
             let text = format!("{pod}: {}{node}{more}", state(row));
-            if shown.get(&pod) != Some(&text) {
-                shown.insert(pod, text.clone());
+            if printed.get(&pod) != Some(&text) {
+                printed.insert(pod, text.clone());
                 lines.push(text);
             }
         }
@@ -221,23 +221,26 @@ mod tests {
 
     #[test]
     fn a_log_line_appears_once_per_change() {
-        let mut shown = BTreeMap::new();
+        let mut printed = BTreeMap::new();
         let pending = [set("web", vec![row("web-0", "Pending", false)])];
-        assert_eq!(changes(&mut shown, &pending), ["web-0: 0/1 Pending"]);
-        assert_eq!(changes(&mut shown, &pending), Vec::<String>::new());
+        assert_eq!(changes(&mut printed, &pending), ["web-0: 0/1 Pending"]);
+        assert_eq!(changes(&mut printed, &pending), Vec::<String>::new());
         let running = [set("web", vec![running()])];
         assert_eq!(
-            changes(&mut shown, &running),
+            changes(&mut printed, &running),
             ["web-0: 1/1 Running 10.244.0.2"]
         );
         let refused = [set("web", vec![refused()])];
         assert_eq!(
-            changes(&mut shown, &refused),
+            changes(&mut printed, &refused),
             ["web-1: 0/1 ErrImagePull (image \"no/such\" cannot be pulled: not found)"]
         );
         // The same name in another namespace is another pod.
         let mut elsewhere = [set("web", vec![row("web-0", "Pending", false)])];
         elsewhere[0].set.namespace = "shop".to_owned();
-        assert_eq!(changes(&mut shown, &elsewhere), ["shop/web-0: 0/1 Pending"]);
+        assert_eq!(
+            changes(&mut printed, &elsewhere),
+            ["shop/web-0: 0/1 Pending"]
+        );
     }
 }

@@ -53,10 +53,10 @@ pub fn earlier(program: &str, kubeconfig: &Path, sets: &[(String, i32)], pods: u
 /// Maximum number of listed sets.
 const SETS_MAX: usize = 5;
 
-fn counted(count: i32, what: &str) -> String {
+fn counted(count: i32, noun: &str) -> String {
     match count {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
     }
 }
 
@@ -92,15 +92,15 @@ fn http_port(container: &Container) -> Option<(i32, bool)> {
         &container.startup_probe,
     ];
     let probed = || {
-        let mut asked = probes
+        let mut probed = probes
             .iter()
             .filter_map(|probe| probe.as_ref()?.http_get.as_ref());
-        asked.find_map(|get| Some((number(get, ports)?, get.scheme.as_deref() == Some("HTTPS"))))
+        probed.find_map(|get| Some((number(get, ports)?, get.scheme.as_deref() == Some("HTTPS"))))
     };
     let by_number = || {
         let mut tcp = ports.iter().filter(|port| port.name.is_none());
-        let found = tcp.find(|port| HTTP.contains(&port.container_port))?;
-        Some((found.container_port, false))
+        let port_by_number = tcp.find(|port| HTTP.contains(&port.container_port))?;
+        Some((port_by_number.container_port, false))
     };
     named.or_else(probed).or_else(by_number)
 }
@@ -110,8 +110,8 @@ fn number(get: &HTTPGetAction, ports: &[ContainerPort]) -> Option<i32> {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
             let mut ports = ports.iter();
-            let found = ports.find(|port| port.name.as_deref() == Some(name));
-            found.map(|port| port.container_port)
+            let named = ports.find(|port| port.name.as_deref() == Some(name));
+            named.map(|port| port.container_port)
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use command_output::output::{keep_at_foot, say};
+use command_output::output::{keep_at_foot, print_line};
 use command_output::terminal::{self, Size};
 use controller_framework::{Cache, WatchConfig};
 use jiff::Timestamp;
@@ -70,7 +70,7 @@ pub async fn show(
                 let pods = pods_cache.list_in(&view.set.namespace);
                 first_url(view, &pods)
             });
-            say(&hints(&urls.collect::<Vec<_>>()));
+            print_line(&hints(&urls.collect::<Vec<_>>()));
             if terminal::size().is_none() {
                 break;
             }
@@ -114,7 +114,7 @@ async fn resize(signal: Option<&mut Signal>) {
 struct Screen {
     started: Instant,
     drawn: Option<(Size, Vec<String>)>,
-    shown: BTreeMap<String, String>,
+    printed: BTreeMap<String, String>,
 }
 
 impl Screen {
@@ -122,15 +122,15 @@ impl Screen {
         Self {
             started: Instant::now(),
             drawn: None,
-            shown: BTreeMap::new(),
+            printed: BTreeMap::new(),
         }
     }
 
     fn draw(&mut self, views: &[SetProgress]) {
         let Some(size) = terminal::size() else {
             let elapsed = self.started.elapsed().as_secs_f32();
-            for line in changes(&mut self.shown, views) {
-                say(&format!("{elapsed:6.2}s {line}"));
+            for line in changes(&mut self.printed, views) {
+                print_line(&format!("{elapsed:6.2}s {line}"));
             }
             return;
         };
