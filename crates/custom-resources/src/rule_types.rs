@@ -11,6 +11,7 @@ use regex::Regex;
 
 use crate::cel_bounds;
 use crate::expression::ENVIRONMENT;
+use crate::expression_error::ExpressionError;
 
 /// The depth of schemas below which values have no type.
 const DEPTH_MAX: usize = 64;
@@ -62,11 +63,11 @@ impl RuleTypes {
         Err("messageExpression must evaluate to a string".to_owned())
     }
 
-    fn result(&self, source: &str, old_is_optional: bool) -> Result<Type, String> {
+    fn result(&self, source: &str, old_is_optional: bool) -> Result<Type, ExpressionError> {
         cel_bounds::check(source)?;
         let program = ENVIRONMENT
             .compile(source)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
         let old_type = if old_is_optional {
             Type::optional(self.self_type.clone())
         } else {
@@ -77,9 +78,10 @@ impl RuleTypes {
             .with_variable("self", self.self_type.clone())
             .with_variable("oldSelf", old_type);
         let (expression, source) = (program.expression(), program.source_info());
-        let checked =
-            check(expression, source, &declarations).map_err(|errors| errors.to_string())?;
-        invalid_constants(expression, source, is_valid).map_err(|errors| errors.to_string())?;
+        let checked = check(expression, source, &declarations)
+            .map_err(|errors| ExpressionError::Syntax(errors.to_string()))?;
+        invalid_constants(expression, source, is_valid)
+            .map_err(|errors| ExpressionError::Syntax(errors.to_string()))?;
         Ok(checked.result)
     }
 }
