@@ -78,8 +78,10 @@ impl RuleTypes {
             .with_variable("self", self.self_type.clone())
             .with_variable("oldSelf", old_type);
         let (expression, source) = (program.expression(), program.source_info());
-        let checked = check(expression, source, &declarations)
-            .map_err(|errors| ExpressionError::Syntax(errors.to_string()))?;
+        let checked = check(expression, source, &declarations).map_err(|errors| {
+            cov_mark::hit!(findings_2_e5);
+            ExpressionError::Syntax(errors.to_string())
+        })?;
         invalid_constants(expression, source, is_valid)
             .map_err(|errors| ExpressionError::Syntax(errors.to_string()))?;
         Ok(checked.result)
@@ -207,6 +209,7 @@ mod tests {
     // findings-2 E5
     #[test]
     fn rules_with_wrong_types_are_refused() {
+        cov_mark::check!(findings_2_e5);
         for (rule, expected) in [
             (
                 "self.nosuch == 1",

@@ -131,7 +131,7 @@ pub(super) fn plan(
                     version,
                     unchanged_for: missing.unchanged_for,
                     epoch,
-                    remove: remove,
+                    remove,
                 }))
         }
         OrphanDecision::Remove => plan.remove.extend(remove()?),

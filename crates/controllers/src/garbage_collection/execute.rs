@@ -152,10 +152,8 @@ impl Executor {
         let deleted = guarded_writes::delete(&self.api(item), &meta.name, how).await;
         // A change or deletion in the meantime queues the object again. Only relevant changes queue an object, so after
         // a refused deletion the object is queued here.
-        if !deleted.map_err(failed("delete"))? {
-            if self.inventory.by_uid(&meta.uid).is_some() {
-                self.queue.add_rate_limited(meta.uid.clone());
-            }
+        if !deleted.map_err(failed("delete"))? && self.inventory.by_uid(&meta.uid).is_some() {
+            self.queue.add_rate_limited(meta.uid.clone());
         }
         Ok(())
     }

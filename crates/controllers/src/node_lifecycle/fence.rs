@@ -261,7 +261,7 @@ impl Fence {
 
     fn report_pods_that_stay(&self, node: &str, stay: &[(Arc<PodView>, StayReason)]) {
         for (pod, cause) in stay {
-            let text = format!("StayReason with its {node}: {cause}");
+            let text = format!("Stays with its {node}: {cause}");
             self.recorder
                 .event(pod.reference(), EventType::Warning, "StaysWithNode", text);
         }
