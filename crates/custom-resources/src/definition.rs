@@ -136,6 +136,7 @@ impl Kind for Definition {
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = self.validate_content(object);
+        retain_new_rule_errors(&mut errors, old);
         let spec = FieldPath::root("spec");
         let established = condition(old, "Established") == Some("True");
         let mut retain = |names: &[&str]| {
@@ -173,6 +174,21 @@ impl Kind for Definition {
         }
         errors
     }
+}
+
+/// Removes the errors of rules that the stored definition has at the same field with the same value. A program version
+/// that did not check the types of rules may have stored them, and labels and finalizers must remain writable.
+///
+/// As kube-apiserver, which does not check stored expressions again.
+fn retain_new_rule_errors(errors: &mut Vec<FieldError>, old: &Value) {
+    if errors.is_empty() {
+        return;
+    }
+    let stored = validate(old);
+    errors.retain(|error| {
+        let is_of_rule = error.field.to_string().contains("x-kubernetes-validations");
+        !(is_of_rule && stored.contains(error))
+    });
 }
 
 impl Printer for Definition {
@@ -514,5 +530,24 @@ mod tests {
         let errors = Definition.validate_update(&new, &old);
         let fields: Vec<String> = errors.iter().map(|error| error.field.to_string()).collect();
         assert_eq!(fields, ["spec.names.kind", "status.storedVersions[0]"]);
+    }
+
+    #[test]
+    fn a_stored_rule_with_wrong_types_is_not_checked_again_until_it_changes() {
+        let mut old = definition();
+        let pointer = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations";
+        let schema = &mut old["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        schema["x-kubernetes-validations"] = json!([{"rule": "self.nosuch == 1"}]);
+        assert_eq!(Definition.validate_create(&old).len(), 1);
+        let mut labelled = old.clone();
+        labelled["metadata"]["labels"] = json!({"a": "b"});
+        assert_eq!(Definition.validate_update(&labelled, &old), []);
+        let mut changed = old.clone();
+        *changed.pointer_mut(pointer).unwrap() = json!([{"rule": "self.nosuch == 2"}]);
+        assert_eq!(Definition.validate_update(&changed, &old).len(), 1);
+        let mut further = old.clone();
+        let rules = json!([{"rule": "self.nosuch == 1"}, {"rule": "self.other == 1"}]);
+        *further.pointer_mut(pointer).unwrap() = rules;
+        assert_eq!(Definition.validate_update(&further, &old).len(), 1);
     }
 }

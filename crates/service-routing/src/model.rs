@@ -202,7 +202,8 @@ pub enum MapName {
     HostIps,
     /// Protocol and host port of a pod on all addresses of the node → its chain.
     HostPorts,
-    /// Address, protocol and port of a listening socket of the node → return.
+    /// Address, protocol and port of a listening socket of the node → return: the socket receives the packets, not the pod
+    /// with the same host port.
     HeldIps,
     /// Protocol and port of a listening socket on all addresses of the node → return.
     HeldPorts,

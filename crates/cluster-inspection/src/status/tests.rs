@@ -20,6 +20,7 @@ fn pod(name: &str, ready: bool, containers: Value) -> Value {
     let ready = if ready { "True" } else { "False" };
     json!({
         "metadata": {"name": name, "namespace": "default", "labels": {"app": "web"},
+            "uid": name, "resourceVersion": "1",
             "creationTimestamp": "2026-01-01T00:30:00Z",
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
                 "uid": "w", "controller": true}]},
@@ -40,7 +41,7 @@ fn without_image() -> Value {
 }
 
 fn claim(name: &str, class: &str) -> Value {
-    json!({"metadata": {"name": name, "namespace": "default"},
+    json!({"metadata": {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"},
         "spec": {"storageClassName": class, "resources": {"requests": {"storage": "64Mi"}}},
         "status": {"phase": "Bound", "capacity": {"storage": "67108864"}}})
 }
@@ -52,7 +53,7 @@ fn found() -> StatusObjects {
     };
     let mut own = ObservedNamespace::of("default", NOW.parse().unwrap());
     own.sets = vec![decoded(json!({
-        "metadata": {"name": "web", "namespace": "default", "uid": "w"},
+        "metadata": {"name": "web", "namespace": "default", "uid": "w", "resourceVersion": "1"},
         "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
             "template": {"metadata": {"labels": {"app": "web"}}}, "serviceName": "web",
             "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}))];

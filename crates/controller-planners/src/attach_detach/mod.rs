@@ -39,7 +39,7 @@ pub struct Attachment {
     pub name: String,
     pub uid: Uid,
     pub version: ResourceVersion,
-    /// This leader has created or claimed the attachment.
+    /// Whether this controller has created or claimed the attachment since it leads.
     pub is_own: bool,
     /// Name of the node.
     pub node: String,

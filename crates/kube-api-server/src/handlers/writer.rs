@@ -32,7 +32,7 @@ impl Writer<'_> {
             .objects
             .must_read(request.resource, request.namespace, request.name);
         let stored = reading.await?;
-        // The object is decoded next, and is usually the response.
+        // The next steps decode the object and usually send it, which takes time in proportion to its size.
         work::announce(stored.value.len())?;
         work::expect(stored.value.len()).await;
         Ok(stored)

@@ -25,14 +25,14 @@ const ARRIVED: &str = ".arrived-";
 /// Names of the files of moves that have ended here start with this.
 const ENDED: &str = ".ended-";
 
-/// The place of a copy.
+/// The directory of a copy, or the reason why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyLocation {
-    /// An empty directory for it.
+    /// The empty directory that receives the copy.
     Begun(PathBuf),
-    /// It is complete; the path that the volume will have.
+    /// The copy is complete; the path of the volume on this node.
     Complete(PathBuf),
-    /// The move has ended on this node, or the volume is here already.
+    /// The move has ended on this node, or the volume is already on this node.
     Refused(String),
 }
 

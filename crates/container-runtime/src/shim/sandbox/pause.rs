@@ -36,9 +36,9 @@ const NOBODY: u32 = 65_535;
 /// The first processes of a pod's process namespaces.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NamespaceInits {
-    /// The first process of the namespace that all containers share.
+    /// The first process of the process namespace that all containers of the pod share.
     pub pause: Option<i32>,
-    /// The first process of the namespace below which the containers' namespaces are.
+    /// The first process of the process namespace that contains the namespaces of the containers.
     pub warden: Option<i32>,
 }
 

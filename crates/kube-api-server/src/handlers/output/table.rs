@@ -21,7 +21,7 @@ pub(crate) enum Include {
 }
 
 impl Include {
-    /// The part of the object in the row.
+    /// The value of `object` in a row of a table.
     pub(super) fn part_of(self, object: Value, version: &str) -> Value {
         match self {
             Self::Nothing => Value::Null,

@@ -240,9 +240,9 @@ struct Names {
 }
 
 impl Names {
-    /// Searches for a seed without collisions; if no seed works, the table is enlarged.
+    /// Searches for a seed of the hash that gives each name a slot of its own; without such a seed the table is enlarged.
     fn new(names: &[(&'static str, usize)]) -> Self {
-        /// Odd seeds are tried in this order; a message usually needs a few attempts.
+        /// The number of seeds for one size of the table; a message usually needs a few of them.
         const TRIES: u64 = 500;
         let mut bits = names.len().next_power_of_two().trailing_zeros() + 1;
         loop {

@@ -181,7 +181,6 @@ fn node(name: &str, labels: Value) -> Value {
 #[test]
 fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
     cov_mark::check!(findings_s10);
-    cov_mark::check!(findings_2_s37);
     // findings S10
     let plain = node("n1", json!({}));
     let create = of_node(Operation::Create, "nodes");
@@ -243,6 +242,7 @@ fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
 // findings-2 S37
 #[test]
 fn the_host_name_of_a_node_is_its_own_name() {
+    cov_mark::check!(findings_2_s37);
     let plain = node("n1", json!({}));
     let create = of_node(Operation::Create, "nodes");
     let update = AdmissionRequest {
