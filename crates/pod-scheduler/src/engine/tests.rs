@@ -16,7 +16,7 @@ fn listed(path: &str) -> Vec<Value> {
         "/api/v1/nodes" => (0..NODES)
             .map(|number| {
                 json!({
-                    "metadata": {"name": name(number), "resourceVersion": "1"},
+                    "metadata": {"name": name(number), "uid": name(number), "resourceVersion": "1"},
                     "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
                 })
             })
