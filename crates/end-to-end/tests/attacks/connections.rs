@@ -3,15 +3,11 @@
 use std::net::Ipv4Addr;
 
 use end_to_end::Instance;
-use futures::{StreamExt, stream};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use super::Scene;
 use super::tenant::{Server, Tenant};
-
-/// The number of connections that a client opens at the same time.
-const OPENED_AT_ONCE: usize = 32;
 
 /// As many watches as the server allows, of objects that never change.
 // findings-2 S39
@@ -75,20 +71,18 @@ impl Scene {
         protocol: &str,
         begin: &[u8],
     ) -> Vec<impl Sized + use<>> {
-        let open = async |address: Ipv4Addr| {
-            let mut stream = server.connect_from(address.into(), protocol).await;
-            // The server may have closed the connection.
-            stream.write_all(begin).await.ok();
-            stream
-        };
-        // Several at once: a server under load closes the first of them before one after the other is open.
-        self.runtime.block_on(
-            stream::iter(addresses)
-                .flat_map(|address| stream::repeat(*address).take(each))
-                .map(open)
-                .buffered(OPENED_AT_ONCE)
-                .collect(),
-        )
+        self.runtime.block_on(async {
+            let mut connections_open = Vec::new();
+            for address in addresses {
+                for _ in 0..each {
+                    let mut stream = server.connect_from((*address).into(), protocol).await;
+                    // The server may have closed the connection.
+                    stream.write_all(begin).await.ok();
+                    connections_open.push(stream);
+                }
+            }
+            connections_open
+        })
     }
 }
 
