@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, operators};
 use cel::objects::{Key, Map};
-use cel::{Context, Env, Value as Cel};
+use cel::{Context, Env, Program, Value as Cel};
 use json_tree::Value;
 
 use crate::cel_bounds;
@@ -19,6 +19,16 @@ use crate::expression_error::ExpressionError;
 
 /// The functions and macros of every expression.
 pub(crate) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
+
+/// Parses an expression.
+///
+/// # Errors
+/// A syntax error with its position, or an exceeded limit.
+pub(crate) fn parse(source: &str) -> Result<Program, ExpressionError> {
+    cel_bounds::check(source)?;
+    let program = ENVIRONMENT.compile(source);
+    program.map_err(|error| ExpressionError::Syntax(error.to_string()))
+}
 
 /// A compiled expression.
 #[derive(Clone)]
@@ -46,7 +56,15 @@ impl Expression {
     /// # Errors
     /// A syntax error with its position, an undeclared name, or an exceeded limit.
     pub fn compile(source: &str) -> Result<Self, ExpressionError> {
-        Self::compile_with(source, &["self", "oldSelf"])
+        Self::compile_with(source, RULE_VARIABLES)
+    }
+
+    /// Compiles a parsed rule of a definition.
+    ///
+    /// # Errors
+    /// An undeclared name.
+    pub(crate) fn of_rule(program: &Program) -> Result<Self, ExpressionError> {
+        Self::of_program(program, RULE_VARIABLES)
     }
 
     /// Compiles an expression with these variables.
@@ -54,7 +72,11 @@ impl Expression {
     /// # Errors
     /// A syntax error with its position, an undeclared name, or an exceeded limit.
     pub fn compile_with(source: &str, names: &[&str]) -> Result<Self, ExpressionError> {
-        let (expression, types) = Self::read(source, names)?;
+        Self::of_program(&parse(source)?, names)
+    }
+
+    fn of_program(program: &Program, names: &[&str]) -> Result<Self, ExpressionError> {
+        let (expression, types) = Self::read(program, names)?;
         match types.first() {
             None => Ok(expression),
             Some(name) => Err(ExpressionError::Undeclared(name.clone())),
@@ -68,19 +90,18 @@ impl Expression {
     /// A syntax error with its position, an undeclared name, or an exceeded limit.
     pub fn compile_constructing(source: &str, names: &[&str]) -> Result<Self, ExpressionError> {
         let names = [names, &["jsonpatch"]].concat();
-        let (expression, types) = Self::read(source, &names)?;
+        let (expression, types) = Self::read(&parse(source)?, &names)?;
         Ok(Self {
             environment: Arc::new(construction::environment_with(&types)?),
             ..expression
         })
     }
 
-    /// A parsed expression, and the names of the types that it constructs.
-    fn read(source: &str, names: &[&str]) -> Result<(Self, BTreeSet<String>), ExpressionError> {
-        cel_bounds::check(source)?;
-        let program = ENVIRONMENT
-            .compile(source)
-            .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
+    /// A compiled expression, and the names of the types that it constructs.
+    fn read(
+        program: &Program,
+        names: &[&str],
+    ) -> Result<(Self, BTreeSet<String>), ExpressionError> {
         let references = program.references();
         let mut shape = Shape::default();
         shape.visit(program.expression());
@@ -238,6 +259,9 @@ impl EvaluationResult {
         }
     }
 }
+
+/// The variables of the rules of a definition.
+const RULE_VARIABLES: &[&str] = &["self", "oldSelf"];
 
 /// The namespaces of types and libraries that every expression may use.
 const LIBRARIES: [&str; 18] = [

@@ -1,7 +1,7 @@
 //! The types of validation rules, which are checked when a definition is written.
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
-use cel::{Context, Value as Cel};
+use cel::{Context, Program, Value as Cel};
 use cel_checker::{
     Constant, ConstantKind, Declarations, NodeKind, SchemaNode, Type, check, invalid_constants,
     schema_type,
@@ -9,8 +9,7 @@ use cel_checker::{
 use json_tree::{Map, Value};
 use regex::Regex;
 
-use crate::cel_bounds;
-use crate::expression::ENVIRONMENT;
+use crate::expression::{ENVIRONMENT, Expression, parse};
 use crate::expression_error::ExpressionError;
 
 /// The depth of schemas below which values have no type.
@@ -30,53 +29,58 @@ impl RuleTypes {
         let node = node(schema, DEPTH_MAX);
         // Values that the schema does not describe are checked at evaluation.
         let self_type = schema_type(&node, SELF_TYPE, is_root || node.is_embedded);
+        let self_type = self_type.unwrap_or(Type::Dyn);
         Self {
-            declarations: Declarations::kubernetes(),
-            self_type: self_type.unwrap_or(Type::Dyn),
+            declarations: Declarations::kubernetes().with_variable("self", self_type.clone()),
+            self_type,
         }
     }
 
-    /// Checks a rule, which must result in a boolean.
+    /// Checks that a rule can be evaluated, and results in a boolean.
     ///
     /// # Errors
     /// The message for the rule.
     pub(crate) fn check_rule(&self, source: &str, old_is_optional: bool) -> Result<(), String> {
-        let result = self.result(source, old_is_optional);
-        let result = result.map_err(|error| format!("compilation failed: {error}"))?;
-        if result == Type::Bool {
-            return Ok(());
+        match self.results_in(&Type::Bool, source, old_is_optional) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("cel expression must evaluate to a bool".to_owned()),
+            Err(error) => Err(format!("compilation failed: {error}")),
         }
-        Err("cel expression must evaluate to a bool".to_owned())
     }
 
-    /// Checks a message expression, which must result in a text.
+    /// Checks that a message expression can be evaluated, and results in a text.
     ///
     /// # Errors
     /// The message for the expression.
     pub(crate) fn check_message(&self, source: &str, old_is_optional: bool) -> Result<(), String> {
-        let result = self.result(source, old_is_optional);
-        let result =
-            result.map_err(|error| format!("messageExpression compilation failed: {error}"))?;
-        if result == Type::String {
-            return Ok(());
+        match self.results_in(&Type::String, source, old_is_optional) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("messageExpression must evaluate to a string".to_owned()),
+            Err(error) => Err(format!("messageExpression compilation failed: {error}")),
         }
-        Err("messageExpression must evaluate to a string".to_owned())
     }
 
-    fn result(&self, source: &str, old_is_optional: bool) -> Result<Type, ExpressionError> {
-        cel_bounds::check(source)?;
-        let program = ENVIRONMENT
-            .compile(source)
-            .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
-        let old_type = if old_is_optional {
-            Type::optional(self.self_type.clone())
-        } else {
-            self.self_type.clone()
+    /// Whether an expression results in this type; if so, the expression can be evaluated.
+    fn results_in(
+        &self,
+        expected: &Type,
+        source: &str,
+        old_is_optional: bool,
+    ) -> Result<bool, ExpressionError> {
+        let program = parse(source)?;
+        let is_expected = self.result(&program, old_is_optional)? == *expected;
+        if is_expected {
+            Expression::of_rule(&program)?;
+        }
+        Ok(is_expected)
+    }
+
+    fn result(&self, program: &Program, old_is_optional: bool) -> Result<Type, ExpressionError> {
+        let old_type = match old_is_optional {
+            true => Type::optional(self.self_type.clone()),
+            false => self.self_type.clone(),
         };
-        let declarations = self.declarations.clone();
-        let declarations = declarations
-            .with_variable("self", self.self_type.clone())
-            .with_variable("oldSelf", old_type);
+        let declarations = self.declarations.clone().with_variable("oldSelf", old_type);
         let (expression, source) = (program.expression(), program.source_info());
         let checked = check(expression, source, &declarations).map_err(|errors| {
             cov_mark::hit!(findings_2_e5);

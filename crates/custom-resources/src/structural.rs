@@ -5,7 +5,6 @@ use json_tree::{Map, Value};
 use object_model::{FieldError, FieldPath};
 use regex::Regex;
 
-use crate::expression::Expression;
 use crate::rule_types::RuleTypes;
 use crate::schema::{Schema, Type};
 use crate::shape::prune;
@@ -226,18 +225,13 @@ fn check_rules(
                 &at.child("rule"),
                 "rule is not specified",
             ));
-        } else if let Err(detail) = types
-            .check_rule(source, old_is_optional)
-            .and_then(|()| compiles("compilation failed", source))
-        {
+        } else if let Err(detail) = types.check_rule(source, old_is_optional) {
             errors.push(FieldError::invalid(&at.child("rule"), source, detail));
         }
         if let Some(source) = rule["messageExpression"]
             .as_str()
             .filter(|text| !text.is_empty())
-            && let Err(detail) = types
-                .check_message(source, old_is_optional)
-                .and_then(|()| compiles("messageExpression compilation failed", source))
+            && let Err(detail) = types.check_message(source, old_is_optional)
         {
             errors.push(FieldError::invalid(
                 &at.child("messageExpression"),
@@ -261,12 +255,6 @@ fn check_rules(
             errors.push(FieldError::forbidden(&at.child("optionalOldSelf"), detail));
         }
     }
-}
-
-/// Whether an expression can be evaluated.
-fn compiles(title: &str, source: &str) -> Result<(), String> {
-    let compiled = Expression::compile(source);
-    compiled.map_or_else(|error| Err(format!("{title}: {error}")), |_| Ok(()))
 }
 
 /// Checks that a default is valid for its schema.

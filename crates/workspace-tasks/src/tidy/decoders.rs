@@ -45,11 +45,11 @@ const MARKS: &[&str] = &[
     "fn parse(mut bytes: Bytes",
     "fn parse(pem: &[u8]",
     "fn parse(reference: &str",
+    "fn parse(source: &str",
     "fn parse(table: &[u8]",
     "fn parse(text: &str",
     "fn parse_pax(",
     "fn read(bytes: &[u8]",
-    "fn read(source: &str",
     "fn read_control(",
 ];
 
