@@ -163,7 +163,9 @@ mod tests {
     fn slice(ready: bool) -> EndpointSlice {
         let endpoint = json!({ "addresses": ["10.244.0.7"], "conditions": { "ready": ready } });
         let labels = json!({ "kubernetes.io/service-name": "web" });
-        let metadata = json!({ "namespace": "default", "name": "web-1", "labels": labels });
+        let version = if ready { "2" } else { "1" };
+        let metadata = json!({ "namespace": "default", "name": "web-1", "uid": "web-1",
+            "resourceVersion": version, "labels": labels });
         serde_json::from_value(json!({ "metadata": metadata, "addressType": "IPv4",
             "ports": [{ "port": 80 }], "endpoints": [endpoint] }))
         .expect("a slice")
@@ -181,7 +183,8 @@ mod tests {
     /// The debounce is the only delay between a slice and the zone. The time is simulated.
     #[tokio::test(start_paused = true)]
     async fn a_ready_endpoint_waits_for_no_batch() {
-        let service = json!({ "metadata": { "namespace": "default", "name": "web" },
+        let service = json!({ "metadata": { "namespace": "default", "name": "web", "uid": "web",
+                "resourceVersion": "1" },
             "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] } });
         let service: Service = serde_json::from_value(service).expect("a Service");
         let (to_services, services) = unbounded();
@@ -244,7 +247,8 @@ mod tests {
         };
         let mut zone_file = ZoneFile::at(file.clone());
         assert!(zone_file.read(settings.clone()).await.is_none());
-        let service = json!({ "metadata": { "namespace": "default", "name": "web" },
+        let service = json!({ "metadata": { "namespace": "default", "name": "web", "uid": "web",
+                "resourceVersion": "1" },
             "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] } });
         let service: Service = serde_json::from_value(service).expect("a Service");
         let state = |service, slices| ServiceState {

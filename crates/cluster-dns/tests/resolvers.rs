@@ -30,13 +30,14 @@ fn cache<K: Object>(objects: Vec<K>) -> Cache<K> {
 
 fn objects() -> (Vec<Service>, Vec<EndpointSlice>) {
     let service = |name: &str, namespace: &str, ip: &str| {
-        let metadata = json!({ "name": name, "namespace": namespace });
+        let metadata =
+            json!({ "name": name, "namespace": namespace, "uid": name, "resourceVersion": "1" });
         let spec = json!({ "clusterIP": ip, "ports": [{ "name": "main", "port": 80 }] });
         serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
     };
     let slice = json!({
         "metadata": {
-            "name": "nginx-1", "namespace": "default",
+            "name": "nginx-1", "namespace": "default", "uid": "nginx-1", "resourceVersion": "1",
             "labels": { "kubernetes.io/service-name": "nginx" },
         },
         "addressType": "IPv4",

@@ -24,7 +24,8 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 fn service(name: &str, spec: Value) -> Service {
-    let metadata = json!({ "name": name, "namespace": "default" });
+    let metadata =
+        json!({ "name": name, "namespace": "default", "uid": name, "resourceVersion": "1" });
     serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
 }
 
@@ -33,7 +34,7 @@ fn nginx(count: u8) -> EndpointSlice {
     let endpoint = |n: u8| json!({ "addresses": [format!("10.244.0.{}", n + 10)], "hostname": format!("web-{n}") });
     serde_json::from_value(json!({
         "metadata": {
-            "name": "nginx-1", "namespace": "default",
+            "name": "nginx-1", "namespace": "default", "uid": "nginx-1", "resourceVersion": count.to_string(),
             "labels": { "kubernetes.io/service-name": "nginx" },
         },
         "addressType": "IPv4",

@@ -1,15 +1,12 @@
 //! The cache of all pods, the most numerous kind with the most readers.
 
-use std::convert::Infallible;
-
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::{Api, Client, Event};
 use object_model::IncompleteMetadata;
 use process_telemetry::Component;
 use resource_kinds::pod_view::{PodView, Sharing};
 
-use crate::cache::ASSIGNED_VERSIONS;
 use crate::{Cache, Identity, IdentityTexts, WatchConfig};
 
 impl Cache<PodView> {
@@ -29,21 +26,6 @@ impl Cache<PodView> {
 
     /// A cache of views from a stream of events, which ends with the stream; see [`from_events`](Cache::from_events).
     pub fn of_pod_events(events: impl Stream<Item = Event<PodView>> + Send + 'static) -> Self {
-        let mut versions = ASSIGNED_VERSIONS;
-        let events = events.map(move |event| {
-            let Ok(event) = event.try_map(|mut pod| {
-                if pod.uid.is_empty() {
-                    pod.uid = pod.name.clone();
-                }
-                if pod.resource_version.is_empty()
-                    && let Some(version) = versions.next()
-                {
-                    pod.resource_version = version.to_string().into();
-                }
-                Ok::<_, Infallible>(pod)
-            });
-            event
-        });
         Self::fed(identity, events)
     }
 }

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;
 
-use world::{BOTH, Namespace, World, config, objects, to};
+use world::{BOTH, Namespace, World, config, next_version, objects, to};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
@@ -111,7 +111,8 @@ fn rules(numbers: &mut StdRng, side: &str) -> Value {
 }
 
 fn policy(uid: &str, spec: &Value) -> NetworkPolicy {
-    let metadata = json!({"namespace": "default", "name": uid, "uid": uid});
+    let metadata = json!({"namespace": "default", "name": uid, "uid": uid,
+        "resourceVersion": next_version()});
     json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
@@ -119,8 +120,8 @@ fn policy(uid: &str, spec: &Value) -> NetworkPolicy {
 fn pod(name: &str) -> PodView {
     let ports = json!([{"name": "http", "containerPort": 8080},
         {"name": "fifteen-letters", "containerPort": 65535, "protocol": "SCTP"}]);
-    let metadata =
-        json!({"namespace": "default", "name": name, "uid": name, "labels": {"app": name}});
+    let metadata = json!({"namespace": "default", "name": name, "uid": name,
+        "resourceVersion": next_version(), "labels": {"app": name}});
     let spec = json!({"nodeName": "here", "containers": [{"name": "c", "ports": ports}]});
     let pod: Pod = json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
     PodView::from(pod)
@@ -187,7 +188,8 @@ fn random_service(numbers: &mut StdRng, number: u8) -> (Service, EndpointSlice) 
         true => long('n'),
         false => format!("s{number}"),
     };
-    let metadata = json!({"namespace": long('m'), "name": name, "uid": format!("u{number}")});
+    let metadata = json!({"namespace": long('m'), "name": name, "uid": format!("u{number}"),
+        "resourceVersion": next_version()});
     let service = json!({
         "metadata": metadata,
         "spec": {
@@ -204,6 +206,7 @@ fn random_service(numbers: &mut StdRng, number: u8) -> (Service, EndpointSlice) 
     });
     let slice = json!({
         "metadata": {"namespace": long('m'), "name": format!("{number}"),
+            "uid": format!("slice-{number}"), "resourceVersion": next_version(),
             "labels": {"kubernetes.io/service-name": name}},
         "addressType": "IPv4",
         "ports": [{"name": "p", "port": 65535, "protocol": protocol}],
@@ -457,7 +460,8 @@ fn a_refused_service_and_policy_are_left_out_alone() {
         let (policies, tell_policy) = told(vec![bad_policy.clone(), closed]);
         let (_pods, pods) = listed(vec![pod("a"), pod("b")]);
         let pods = Cache::of_pod_events(pods);
-        let labels = json!({"metadata": {"name": "default"}});
+        let labels =
+            json!({"metadata": {"name": "default", "uid": "n", "resourceVersion": next_version()}});
         let namespace: api::Namespace = json_tree::from_value(labels).unwrap();
         let (namespaces, _namespaces) = told(vec![namespace]);
         let both = PodAddresses::from([("a".to_owned(), A), ("b".to_owned(), B)]);

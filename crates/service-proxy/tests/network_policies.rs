@@ -28,7 +28,7 @@ mod world;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use world::{BOTH, Namespace, NoSlowPolls, SERVICE, World, config, objects, to};
+use world::{BOTH, Namespace, NoSlowPolls, SERVICE, World, config, next_version, objects, to};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
@@ -63,15 +63,16 @@ fn state(policies: &[Value]) -> PolicyObjects {
 
 fn policy(name: &str, spec: &Value) -> NetworkPolicy {
     let uid = format!("uid-{name}");
-    let metadata = json!({"namespace": "default", "name": name, "uid": uid});
+    let metadata = json!({"namespace": "default", "name": name, "uid": uid,
+        "resourceVersion": next_version()});
     json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
 
 /// A pod of this node with the label `app`; the name is also the UID.
 fn pod(name: &str, app: &str) -> PodView {
     let ports = json!([{"name": "http", "containerPort": 8080}]);
-    let metadata =
-        json!({"namespace": "default", "name": name, "uid": name, "labels": {"app": app}});
+    let metadata = json!({"namespace": "default", "name": name, "uid": name,
+        "resourceVersion": next_version(), "labels": {"app": app}});
     let spec = json!({"nodeName": "here", "containers": [{"name": "c", "ports": ports}]});
     let pod: Pod = json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
     PodView::from(pod)
@@ -372,7 +373,8 @@ fn the_proxy_follows_policies_pods_and_labels() {
         let (tell_pod, pods) = listed::<PodView>(Vec::new());
         let pods = Cache::of_pod_events(pods);
         let tell_pod = |pod| tell_pod.unbounded_send(Event::Apply(pod)).unwrap();
-        let labels = json!({"metadata": {"name": "default", "labels": {"kind": "plain"}}});
+        let labels = json!({"metadata": {"name": "default", "uid": "n",
+            "resourceVersion": next_version(), "labels": {"kind": "plain"}}});
         let plain = json_tree::from_value(labels).unwrap();
         let (namespaces, _namespaces) = told::<api::Namespace>(vec![plain]);
         let connected = watch::Sender::new(PodAddresses::new());

@@ -13,7 +13,6 @@ mod store;
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
-use std::ops::RangeFrom;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -100,29 +99,11 @@ impl<K: Object> Cache<K> {
         Self::spawn(Api::all(client.clone()), config, component.clone())
     }
 
-    /// A cache that receives its events from a stream instead of a server, and ends with the stream. The UID of an object
-    /// without a UID is its name, and each event without a version has the next version: no server has assigned them.
+    /// A cache that receives its events from a stream instead of a server, and ends with the stream.
     pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
-        let mut versions = ASSIGNED_VERSIONS;
-        let events = events.map(move |event| {
-            let Ok(event) = event.try_map(|mut object: K| {
-                let meta = object.meta_mut();
-                if meta.uid.is_none() {
-                    meta.uid.clone_from(&meta.name);
-                }
-                if meta.resource_version.is_none() {
-                    meta.resource_version = versions.next().map(|version| version.to_string());
-                }
-                Ok::<_, Infallible>(object)
-            });
-            event
-        });
         Self::fed(|object| Identity::of(object), events)
     }
 }
-
-/// The versions of objects from a stream without a server. A server that runs for a long time has smaller versions.
-pub(crate) const ASSIGNED_VERSIONS: RangeFrom<u64> = 1 << 62..;
 
 /// Drops unused fields and the spare capacity of decoded lists, because the cache may store the object for months.
 fn as_it_is<K: Object>(mut object: K) -> K {

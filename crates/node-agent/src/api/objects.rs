@@ -446,7 +446,7 @@ mod tests {
 
     fn map(version: &str) -> Map {
         json_tree::from_value(
-            json_tree::json!({"metadata": {"name": "m", "namespace": "n",
+            json_tree::json!({"metadata": {"name": "m", "namespace": "n", "uid": "m",
             "resourceVersion": version}}),
         )
         .unwrap()

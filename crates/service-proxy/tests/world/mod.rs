@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use json_tree::{Value, json};
@@ -181,6 +182,12 @@ pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
     }
 }
 
+/// A resourceVersion that no other state of an object has.
+pub fn next_version() -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    (LAST.fetch_add(1, Ordering::Relaxed) + 1).to_string()
+}
+
 /// A Service with ready endpoints (address, node).
 pub fn objects(spec: Value, endpoints: &[(&str, &str)]) -> (Service, EndpointSlice) {
     let endpoint = |(ip, node): &(&str, &str)| json!({ "addresses": [ip], "nodeName": node });
@@ -189,7 +196,8 @@ pub fn objects(spec: Value, endpoints: &[(&str, &str)]) -> (Service, EndpointSli
 
 /// The Service `web`, at [`SERVICE`].
 pub fn service(spec: Value) -> Service {
-    let mut service = json!({ "metadata": { "name": "web", "namespace": "default" } });
+    let mut service = json!({ "metadata": {
+        "name": "web", "namespace": "default", "uid": "web", "resourceVersion": next_version() } });
     service["spec"] = json!({
         "clusterIP": SERVICE.to_string(),
         "ports": [{ "name": "http", "port": 80, "nodePort": 30080 }],
@@ -204,7 +212,7 @@ pub fn service(spec: Value) -> Service {
 pub fn slice(endpoints: impl Iterator<Item = Value>) -> EndpointSlice {
     let slice = json!({
         "metadata": {
-            "name": "web-1", "namespace": "default",
+            "name": "web-1", "namespace": "default", "uid": "web-1", "resourceVersion": next_version(),
             "labels": { "kubernetes.io/service-name": "web" },
         },
         "addressType": "IPv4",
