@@ -100,12 +100,12 @@ impl FromStr for ResourceVersion {
 
     /// Accepts the decimal digits that [`fmt::Display`] writes, and no other spelling of the number.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let malformed = || IncompleteMetadata::ResourceVersion(text.to_owned());
-        let version: NonZeroU64 = text.parse().map_err(|_| malformed())?;
-        match version.to_string() == text {
-            true => Ok(Self(version)),
-            false => Err(malformed()),
-        }
+        // `parse` accepts a sign and leading zeros, too.
+        let is_canonical = text.starts_with(|first| ('1'..='9').contains(&first));
+        let version = is_canonical.then(|| text.parse().ok()).flatten();
+        version
+            .map(Self)
+            .ok_or_else(|| IncompleteMetadata::ResourceVersion(text.to_owned()))
     }
 }
 
@@ -208,15 +208,25 @@ mod tests {
     #[test]
     fn keys_are_sorted_by_namespace_and_name_whether_they_share_texts_or_not() {
         let shared: Arc<str> = "b".into();
-        let sorted = [
-            ObjectKey::cluster("z"),
-            ObjectKey::new("a", "z"),
-            ObjectKey::new(Arc::clone(&shared), "a"),
-            ObjectKey::new(shared, "b"),
-            ObjectKey::new("b", "c"),
+        let namespaces = [
+            Arc::from("a"),
+            shared.clone(),
+            shared,
+            Arc::from("b"),
+            Arc::from("ba"),
         ];
-        assert!(sorted.is_sorted());
-        assert_eq!(sorted[0].to_string(), "z");
-        assert_eq!(sorted[1].to_string(), "a/z");
+        let keys = namespaces.into_iter().flat_map(|namespace| {
+            ["", "x", "y"].map(|name| ObjectKey::new(namespace.clone(), name))
+        });
+        let keys: Vec<ObjectKey> = keys.collect();
+        for one in &keys {
+            for other in &keys {
+                let texts = |key: &ObjectKey| (key.namespace.to_string(), key.name.to_string());
+                assert_eq!(one.cmp(other), texts(one).cmp(&texts(other)));
+                assert_eq!(one == other, one.cmp(other).is_eq());
+            }
+        }
+        assert_eq!(ObjectKey::cluster("z").to_string(), "z");
+        assert_eq!(ObjectKey::new("a", "z").to_string(), "a/z");
     }
 }

@@ -20,6 +20,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube_api_client::guarded_writes::{self, Delete};
 use kube_api_client::{Api, Client, ListParams, Patch, PatchParams};
+use object_model::ResourceVersion;
 use resource_kinds::MetadataIdentity;
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use sha2::{Digest, Sha256};
@@ -64,7 +65,7 @@ pub struct LiveServers {
     holder: String,
     identity: ServerIdentity,
     /// By the resourceVersion of each lease.
-    renewals: Renewals<String>,
+    renewals: Renewals<ResourceVersion>,
     others: watch::Sender<Vec<SocketAddr>>,
 }
 
@@ -170,8 +171,7 @@ impl LiveServers {
             .retain(|name| listed.iter().any(|lease| lease.name == name));
         let renewals = &mut self.renewals;
         let leases = listed.into_iter().map(|lease| {
-            let unchanged_for =
-                renewals.unchanged_for(&lease.name, &lease.version.to_string(), now);
+            let unchanged_for = renewals.unchanged_for(&lease.name, &lease.version, now);
             (lease, unchanged_for)
         });
         Ok(plan(&self.name, self.identity.address, leases))

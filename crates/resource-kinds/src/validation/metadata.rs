@@ -50,8 +50,7 @@ pub(crate) fn validate_update(object: &Value) -> Vec<FieldError> {
 }
 
 fn validate_free_parts(metadata: &Field<'_, '_>) -> Vec<FieldError> {
-    let mut errors = labels(&metadata.get("labels"));
-    errors.extend(annotations(&metadata.get("annotations")));
+    let mut errors = labels_and_annotations(metadata);
     errors.extend(owner_references(&metadata.get("ownerReferences")));
     for finalizer in metadata.get("finalizers").items() {
         for clause in names::qualified_name(finalizer.text()) {
@@ -64,7 +63,10 @@ fn validate_free_parts(metadata: &Field<'_, '_>) -> Vec<FieldError> {
 
 /// The validation errors of `metadata.labels` and `metadata.annotations`.
 pub fn validate_labels_and_annotations(object: &Value) -> Vec<FieldError> {
-    let metadata = Field::of(object, "metadata");
+    labels_and_annotations(&Field::of(object, "metadata"))
+}
+
+fn labels_and_annotations(metadata: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = labels(&metadata.get("labels"));
     errors.extend(annotations(&metadata.get("annotations")));
     errors
