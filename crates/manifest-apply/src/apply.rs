@@ -1,15 +1,43 @@
 //! Server-side apply of manifests, as one field manager: fields that a manifest no longer has are removed,
 //! fields of other managers stay.
 
-use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use json_tree::Value;
-use kube_api_client::Client;
+use kube_api_client::{BoxError, Client};
 use object_model::Status;
 use resource_kinds::{KindInfo, Scope};
 
 use crate::manifests::Manifest;
+
+/// The error of applying a manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{origin}: no matches for kind {kind:?} in version {version:?}")]
+    NoSuchKind {
+        origin: String,
+        kind: String,
+        version: String,
+    },
+    #[error("{origin}: {kind}: metadata.name is required")]
+    WithoutName { origin: String, kind: String },
+    #[error("encode the manifest")]
+    Encode(#[source] serde_json::Error),
+    /// The names in the manifest make no valid address.
+    #[error("a request to {uri}")]
+    Address { uri: String, source: http::Error },
+    #[error("reach the API server")]
+    Unreachable(#[source] kube_api_client::Error),
+    #[error("read the API server's answer")]
+    Interrupted(#[source] BoxError),
+    #[error("the API server's answer is not JSON")]
+    NotJson(#[source] serde_json::Error),
+    /// The server refuses the object.
+    #[error("{origin}: {message}")]
+    Refused { origin: String, message: String },
+}
+
+type Result<T> = std::result::Result<T, ApplyError>;
 
 /// The result of applying a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +69,13 @@ pub async fn check(
     kinds: &[KindInfo<'_>],
     manifest: &Manifest,
 ) -> Result<Option<String>> {
-    // A custom kind may be defined by another manifest, or by a stored definition.
-    let Ok(object_path) = object_path(kinds, manifest) else {
-        return Ok(nameless(manifest));
+    let object_path = match object_path(kinds, manifest) {
+        Ok(object_path) => object_path,
+        // A custom kind may be defined by another manifest, or by a stored definition.
+        Err(ApplyError::NoSuchKind { .. }) => return Ok(nameless(manifest)),
+        Err(error) => return Ok(Some(error.to_string())),
     };
-    let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
+    let body = serde_json::to_vec(&manifest.object).map_err(ApplyError::Encode)?;
     let dry = format!("{}{QUERY}&dryRun=All", object_path.path);
     let (status, response, _) = send(client, request(Method::PATCH, &dry, body)?).await?;
     let is_mistake = [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&status);
@@ -60,11 +90,15 @@ fn nameless(manifest: &Manifest) -> Option<String> {
     let name = object.pointer("/metadata/name").and_then(Value::as_str);
     let kind = object["kind"].as_str().unwrap_or_default();
     match name {
-        None | Some("") => Some(format!(
-            "{}: {kind}: metadata.name is required",
-            manifest.origin
-        )),
+        None | Some("") => Some(without_name(manifest, kind).to_string()),
         Some(_) => None,
+    }
+}
+
+fn without_name(manifest: &Manifest, kind: &str) -> ApplyError {
+    ApplyError::WithoutName {
+        origin: manifest.origin.clone(),
+        kind: kind.to_owned(),
     }
 }
 
@@ -93,14 +127,17 @@ pub async fn apply(
     manifest: &Manifest,
 ) -> Result<Applied> {
     let object_path = object_path(kinds, manifest)?;
-    let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
+    let body = serde_json::to_vec(&manifest.object).map_err(ApplyError::Encode)?;
     // Read before the write, to report the difference.
     let (_, present, _) =
         send(client, request(Method::GET, &object_path.path, Vec::new())?).await?;
     let apply = request(Method::PATCH, &format!("{}{QUERY}", object_path.path), body)?;
     let (status, response, warnings) = send(client, apply).await?;
     if !status.is_success() {
-        bail!("{}: {}", manifest.origin, message(&response));
+        return Err(ApplyError::Refused {
+            origin: manifest.origin.clone(),
+            message: message(&response),
+        });
     }
     let outcome = if status == StatusCode::CREATED {
         "created"
@@ -134,13 +171,14 @@ fn object_path(kinds: &[KindInfo<'_>], manifest: &Manifest) -> Result<ObjectPath
     let info = kinds
         .iter()
         .find(|info| info.kind == kind && group_version(info) == version)
-        .with_context(|| {
-            let origin = &manifest.origin;
-            format!("{origin}: no matches for kind {kind:?} in version {version:?}")
+        .ok_or_else(|| ApplyError::NoSuchKind {
+            origin: manifest.origin.clone(),
+            kind: kind.to_owned(),
+            version: version.to_owned(),
         })?;
     let name = text("/metadata/name");
     if name.is_empty() {
-        bail!("{}: {kind}: metadata.name is required", manifest.origin);
+        return Err(without_name(manifest, kind));
     }
     let root = if info.group.is_empty() {
         format!("/api/{}", info.version)
@@ -180,7 +218,10 @@ fn request(method: Method, uri: &str, body: Vec<u8>) -> Result<Request<Bytes>> {
         .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
         .header(http::header::ACCEPT, "application/json")
         .body(body.into())
-        .with_context(|| format!("a request to {uri}"))
+        .map_err(|source| ApplyError::Address {
+            uri: uri.to_owned(),
+            source,
+        })
 }
 
 async fn send(
@@ -188,15 +229,15 @@ async fn send(
     request: Request<Bytes>,
 ) -> Result<(StatusCode, Value, Vec<String>)> {
     use http_body_util::BodyExt;
-    let response = client.send(request).await.context("reach the API server")?;
+    let response = client.send(request).await;
+    let response = response.map_err(ApplyError::Unreachable)?;
     let (parts, body) = response.into_parts();
     let bytes = body
         .collect()
         .await
-        .map_err(anyhow::Error::from_boxed)
-        .context("read the API server's answer")?
+        .map_err(ApplyError::Interrupted)?
         .to_bytes();
-    let response = serde_json::from_slice(&bytes).context("the API server's answer is not JSON")?;
+    let response = serde_json::from_slice(&bytes).map_err(ApplyError::NotJson)?;
     let warnings = parts
         .headers
         .get_all(http::header::WARNING)

@@ -6,5 +6,5 @@
 mod apply;
 mod manifests;
 
-pub use apply::{Applied, apply, check, display};
-pub use manifests::{Manifest, from_standard_input, read_all};
+pub use apply::{Applied, ApplyError, apply, check, display};
+pub use manifests::{Manifest, ReadError, from_standard_input, read_all};

@@ -1,15 +1,53 @@
 //! Reads manifests: files, directories, standard input; YAML or JSON, several documents each.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use json_tree::Value;
 use object_model::yaml_error;
 
 /// The maximum size of a manifest file, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The error of a source of manifests.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("read {source_name}")]
+    Unreadable {
+        /// The path, or `standard input`.
+        source_name: String,
+        source: io::Error,
+    },
+    /// The source is the input of a generator such as kustomize, or an address.
+    #[error("{}: {advice}", .source_path.display())]
+    NoManifest {
+        source_path: PathBuf,
+        advice: String,
+    },
+    #[error("{} holds no .yaml, .yml or .json file", .0.display())]
+    EmptyDirectory(PathBuf),
+    #[error("{0} is larger than {FILE_BYTES_MAX} bytes")]
+    TooLarge(String),
+    /// `FILE:LINE:COLUMN: MESSAGE`.
+    #[error("{0}")]
+    Malformed(String),
+    #[error("{origin}: {reason}")]
+    WithoutKind {
+        origin: String,
+        reason: &'static str,
+    },
+}
+
+impl ReadError {
+    fn unreadable(source_name: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let source_name = source_name.into();
+        move |source| Self::Unreadable {
+            source_name,
+            source,
+        }
+    }
+}
 
 /// An object to apply, with its source.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,17 +76,20 @@ pub fn from_standard_input(manifests: &[Manifest]) -> String {
 ///
 /// # Errors
 /// A file cannot be read or is malformed, or the source is the input of a generator such as kustomize.
-pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
+pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>, ReadError> {
     let mut manifests = Vec::new();
     for source in sources {
         if source.as_os_str() == "-" {
             let mut text = String::new();
             std::io::stdin()
                 .read_to_string(&mut text)
-                .context("read standard input")?;
+                .map_err(ReadError::unreadable(STANDARD_INPUT))?;
             manifests.extend(parse(STANDARD_INPUT, &text)?);
         } else if let Some(advice) = advice(source) {
-            bail!("{}: {advice}", source.display());
+            return Err(ReadError::NoManifest {
+                source_path: source.clone(),
+                advice,
+            });
         } else if source.is_dir() {
             for file in files_in(source)? {
                 manifests.extend(read_file(&file)?);
@@ -112,13 +153,13 @@ fn without_kind(document: &Value) -> &'static str {
     "a document lacks apiVersion or kind"
 }
 
-fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries =
-        fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
+    let name = directory.display().to_string();
+    let entries = fs::read_dir(directory).map_err(ReadError::unreadable(name.as_str()))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry
-            .with_context(|| format!("read {}", directory.display()))?
+            .map_err(ReadError::unreadable(name.as_str()))?
             .path();
         let generator = path
             .extension()
@@ -129,28 +170,28 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        bail!("{} holds no .yaml, .yml or .json file", directory.display());
+        return Err(ReadError::EmptyDirectory(directory.to_owned()));
     }
     files.sort_unstable();
     Ok(files)
 }
 
-fn read_file(path: &Path) -> Result<Vec<Manifest>> {
+fn read_file(path: &Path) -> Result<Vec<Manifest>, ReadError> {
     let name = path.display().to_string();
     let size = fs::metadata(path)
-        .with_context(|| format!("read {name}"))?
+        .map_err(ReadError::unreadable(name.as_str()))?
         .len();
     if size > FILE_BYTES_MAX {
-        bail!("{name} is larger than {FILE_BYTES_MAX} bytes");
+        return Err(ReadError::TooLarge(name));
     }
-    let text = fs::read_to_string(path).with_context(|| format!("read {name}"))?;
+    let text = fs::read_to_string(path).map_err(ReadError::unreadable(name.as_str()))?;
     parse(&name, &text)
 }
 
 /// The objects of a text. Empty documents are skipped, a `List` is split.
-fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>> {
+fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>, ReadError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|error| anyhow::anyhow!(yaml_error::in_file(&origin, &error)))?;
+        .map_err(|error| ReadError::Malformed(yaml_error::in_file(&origin, &error)))?;
     let mut manifests = Vec::new();
     for document in documents {
         flatten(origin, document, &mut manifests)?;
@@ -158,14 +199,21 @@ fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>> {
     Ok(manifests)
 }
 
-fn flatten(origin: &str, document: Value, manifests: &mut Vec<Manifest>) -> Result<()> {
+fn flatten(
+    origin: &str,
+    document: Value,
+    manifests: &mut Vec<Manifest>,
+) -> Result<(), ReadError> {
     if document.is_null() {
         return Ok(());
     }
     let kind = document.get("kind").and_then(Value::as_str);
     let version = document.get("apiVersion").and_then(Value::as_str);
     let (Some(kind), Some(_)) = (kind, version) else {
-        bail!("{origin}: {}", without_kind(&document));
+        return Err(ReadError::WithoutKind {
+            origin: origin.to_owned(),
+            reason: without_kind(&document),
+        });
     };
     if kind.ends_with("List") && document.get("items").is_some_and(Value::is_array) {
         let items = document
@@ -228,13 +276,13 @@ mod tests {
     fn a_typo_is_told_once_with_its_line() {
         let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n name: x\n";
         let error = parse("web.yaml", text).unwrap_err();
-        let shown = format!("{error:#}");
-        assert!(shown.starts_with("web.yaml:5:"), "{shown}");
+        let message = error.to_string();
+        assert!(message.starts_with("web.yaml:5:"), "{message}");
         assert!(
-            !shown.contains("<input>") && !shown.contains('\n'),
-            "{shown}"
+            !message.contains("<input>") && !message.contains('\n'),
+            "{message}"
         );
-        assert_eq!(shown.matches("line").count(), 0, "{shown}");
+        assert_eq!(message.matches("line").count(), 0, "{message}");
     }
 
     /// Findings U6.

@@ -6,6 +6,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod error;
 mod plan;
 mod record;
 mod systemd;
@@ -15,9 +16,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use command_output::output::{print_line, warn};
 use data_directory::Role;
+pub use error::InstallError;
+use error::Result;
 use host_kernel::durable_file::{self, Durability};
 use plan::FileAction;
 use record::InstallRecord;
@@ -44,11 +46,10 @@ impl InstallTarget {
     /// The user is not root, and `command` would change the system.
     pub fn require_root(&self, command: &str) -> Result<()> {
         let is_system = self.root == Path::new("/") && !self.dry_run;
-        ensure!(
-            !is_system || nix::unistd::geteuid().is_root(),
-            "{command} changes /usr/local and /etc and needs root: use sudo, or --dry-run to print the \
-             changes"
-        );
+        if is_system && !nix::unistd::geteuid().is_root() {
+            let command = command.to_owned();
+            return Err(InstallError::NotRoot { command });
+        }
         Ok(())
     }
 
@@ -94,7 +95,7 @@ impl Content {
         match self {
             Self::Program => {
                 let digest = record::digest_of_file(Path::new(RUNNING_PROGRAM))?;
-                digest.context("read this program's file")
+                digest.ok_or(InstallError::ProgramGone)
             }
             Self::Text(text) => Ok(record::digest(text)),
         }
@@ -111,7 +112,7 @@ impl Content {
             Self::Text(text) => file.write_all(text.as_bytes()),
         };
         durable_file::replace_with(path, mode, Durability::Name, write)
-            .with_context(|| format!("write {}", path.display()))
+            .map_err(InstallError::file("write", path))
     }
 }
 
@@ -161,12 +162,10 @@ pub fn install(installation: Installation) -> Result<()> {
         }
         record.files.insert(file.path.clone(), digest);
     }
-    ensure!(
-        refusals.is_empty(),
-        "nothing was installed: {}; move these files away and repeat the command{}",
-        refusals.join("; "),
-        systemd.advice()
-    );
+    if !refusals.is_empty() {
+        let advice = systemd.advice();
+        return Err(InstallError::Refused { refusals, advice });
+    }
     for (file, step) in steps {
         let path = target.at(&file.path);
         let line = match (step, target.dry_run) {
@@ -198,7 +197,7 @@ fn make_directories(target: &InstallTarget, path: &Path, record: &mut InstallRec
         match fs::create_dir(&real) {
             Ok(()) => drop(record.directories.insert(directory.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("make {}", real.display())),
+            Err(error) => return Err(InstallError::file("make", &real)(error)),
         }
     }
     Ok(())
@@ -211,10 +210,9 @@ fn make_directories(target: &InstallTarget, path: &Path, record: &mut InstallRec
 pub fn uninstall(target: &InstallTarget) -> Result<()> {
     let record_path = target.at(Path::new(record::PATH));
     let Some(record) = InstallRecord::read(&record_path)? else {
-        bail!(
-            "nothing is installed: there is no {}, which `mainstay install` writes",
-            record_path.display()
-        );
+        return Err(InstallError::NotInstalled {
+            record: record_path,
+        });
     };
     let systemd = target.systemd();
     if !target.dry_run {
@@ -231,7 +229,7 @@ pub fn uninstall(target: &InstallTarget) -> Result<()> {
         match target.dry_run {
             true => print_line(&format!("{} would be removed", path.display())),
             false => {
-                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+                fs::remove_file(&path).map_err(InstallError::file("remove", &path))?;
                 print_line(&format!("{} removed", path.display()));
             }
         }
@@ -244,8 +242,7 @@ pub fn uninstall(target: &InstallTarget) -> Result<()> {
         ));
     }
     if !target.dry_run {
-        fs::remove_file(&record_path)
-            .with_context(|| format!("remove {}", record_path.display()))?;
+        fs::remove_file(&record_path).map_err(InstallError::file("remove", &record_path))?;
         // The deepest directory is first. A directory with other entries stays.
         for directory in record.directories.iter().rev() {
             fs::remove_dir(target.at(directory)).ok();

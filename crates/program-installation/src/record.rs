@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::error::{InstallError, Result};
 
 /// The path of the record.
 pub const PATH: &str = "/usr/local/share/mainstay/installed.json";
@@ -30,14 +31,17 @@ impl InstallRecord {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+            Err(error) => return Err(InstallError::file("read", path)(error)),
         };
         let record = serde_json::from_str(&text);
-        record.with_context(|| format!("read {}, the list of what is installed", path.display()))
+        record.map_err(|source| InstallError::MalformedRecord {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     pub fn text(&self) -> Result<String> {
-        let text = serde_json::to_string_pretty(self).context("encode the record")?;
+        let text = serde_json::to_string_pretty(self).map_err(InstallError::Encode)?;
         Ok(text + "\n")
     }
 }
@@ -52,7 +56,7 @@ pub fn digest_of_file(path: &Path) -> Result<Option<String>> {
     match digest_result {
         Ok(digest) => Ok(Some(digest)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        Err(error) => Err(InstallError::file("read", path)(error)),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
 use data_directory::Role;
 
+use crate::error::{InstallError, Result};
 use crate::unit::NODE_VARIABLES;
 
 /// The path of the unit.
@@ -50,10 +50,9 @@ impl Systemd {
             return Ok(());
         }
         if systemctl(&["is-active", "--quiet", "mainstay.service"]).is_ok() {
-            bail!(
-                "the service mainstay runs: end it and its pods first, with `mainstay down --data-dir {}`",
-                data.display()
-            );
+            return Err(InstallError::ServiceRuns {
+                data: data.to_owned(),
+            });
         }
         // Disabling fails for a removed unit, which is not enabled anyway.
         systemctl(&["disable", "--quiet", "mainstay.service"]).ok();
@@ -103,10 +102,13 @@ impl Systemd {
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
     let output = Command::new("systemctl").args(arguments).output();
-    let output = output.context("run systemctl")?;
+    let output = output.map_err(InstallError::NoSystemctl)?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        bail!("systemctl {}: {}", arguments.join(" "), message.trim());
+        return Err(InstallError::Systemctl {
+            arguments: arguments.join(" "),
+            message: message.trim().to_owned(),
+        });
     }
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
 use data_directory::Role;
+
+use crate::error::{InstallError, Result};
 
 /// The unit for the default data directory; docs/systemd.md shows the same text.
 const UNIT: &str = include_str!("mainstay.service");
@@ -58,12 +59,11 @@ pub fn text(role: Role, data: &Path, config: Option<&Path>) -> Result<String> {
 fn word(path: &Path) -> Result<String> {
     let text = path.to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@,:=".contains(c);
-    ensure!(
-        text.chars().all(is_plain),
-        "{text:?} has a character with a special meaning in a systemd unit; use a path of letters, \
-         digits and / . _ - + @ , : ="
-    );
-    Ok(text.into_owned())
+    let text = text.into_owned();
+    match text.chars().all(is_plain) {
+        true => Ok(text),
+        false => Err(InstallError::SpecialCharacter { path: text }),
+    }
 }
 
 #[cfg(test)]

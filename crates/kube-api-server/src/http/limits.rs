@@ -122,6 +122,12 @@ pub(crate) const UNREAD_FRAME_BYTES: usize = 512;
 /// A connection is not closed for unread responses before this time.
 pub(crate) const UNREAD_GRACE: Duration = Duration::from_secs(1);
 
+/// A connection whose client reads faster is not closed for unread responses before [`UNREAD_TIME_MAX`].
+pub(crate) const UNREAD_BYTES_PER_SECOND_MIN: usize = 256 * 1024;
+
+/// A connection that has had unread responses for this time may be closed although its client reads.
+pub(crate) const UNREAD_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// Interval at which a body whose sender has too many unread bytes checks for remaining quota.
 pub(crate) const UNREAD_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 

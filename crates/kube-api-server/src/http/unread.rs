@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -22,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::body::{BoxBody, BoxError};
 use crate::http::limits::{
-    UNREAD_CHECK_INTERVAL, UNREAD_FRAME_BYTES, UNREAD_GRACE, UNREAD_REQUEST_BYTES,
+    UNREAD_BYTES_PER_SECOND_MIN, UNREAD_CHECK_INTERVAL, UNREAD_FRAME_BYTES, UNREAD_GRACE,
+    UNREAD_REQUEST_BYTES, UNREAD_TIME_MAX,
 };
 
 const BYTES: Metric = Metric::gauge(
@@ -98,9 +100,28 @@ struct BySender {
 #[derive(Debug)]
 struct ByConnection {
     unread_bytes: usize,
-    /// The time since which the connection has unread bytes.
-    since: Instant,
+    /// `None` while the server still builds all the responses that the bytes are reserved for.
+    reading: Option<Reading>,
     close: CancellationToken,
+}
+
+/// What a client has read since it was sent the first of its unread responses.
+#[derive(Debug)]
+struct Reading {
+    since: Instant,
+    bytes: usize,
+}
+
+impl ByConnection {
+    /// Whether the client reads more slowly than [`UNREAD_BYTES_PER_SECOND_MIN`] after a first [`UNREAD_GRACE`], or
+    /// has had unread responses for [`UNREAD_TIME_MAX`].
+    fn is_slow(&self, now: Instant) -> bool {
+        self.reading.as_ref().is_some_and(|reading| {
+            let earned = (reading.bytes / UNREAD_BYTES_PER_SECOND_MIN) as u64;
+            let allowed = UNREAD_GRACE.saturating_add(Duration::from_secs(earned));
+            now - reading.since >= allowed.min(UNREAD_TIME_MAX)
+        })
+    }
 }
 
 /// The connection of a request, by which its unread bytes are counted.
@@ -186,7 +207,7 @@ impl State {
             .map_or(0, |sender| sender.unread_bytes)
     }
 
-    fn add(&mut self, account: &UnreadAccount, bytes: usize, now: Instant) {
+    fn add(&mut self, account: &UnreadAccount, bytes: usize) {
         if bytes == 0 {
             return;
         }
@@ -194,7 +215,7 @@ impl State {
         let connections = sender.connections.entry(account.reader.id);
         let connection = connections.or_insert_with(|| ByConnection {
             unread_bytes: 0,
-            since: now,
+            reading: None,
             close: account.reader.close.clone(),
         });
         connection.unread_bytes += bytes;
@@ -222,20 +243,26 @@ impl State {
         }
     }
 
-    /// The connection to close so that the sender `newcomer` gets its response: of the sender with the most unread
-    /// bytes, if these are more than the newcomer's, the largest connection that has had unread bytes for some time.
+    fn connection(&mut self, account: &UnreadAccount) -> Option<&mut ByConnection> {
+        let sender = self.senders.get_mut(&account.sender)?;
+        sender.connections.get_mut(&account.reader.id)
+    }
+
+    /// The connection to close so that the sender `newcomer` gets its response: of the senders that have more unread
+    /// bytes than the newcomer and a client that reads slowly, the sender with the most unread bytes; of its slow
+    /// connections, the largest.
     fn victim(&self, newcomer: &str, now: Instant) -> Option<(Arc<str>, u64)> {
         let newcomer_bytes = self.of(newcomer);
-        let (name, sender) = self
-            .senders
-            .iter()
-            .max_by_key(|(_, sender)| sender.unread_bytes)?;
-        if sender.unread_bytes <= newcomer_bytes {
-            return None;
-        }
-        let is_old = |connection: &ByConnection| now - connection.since >= UNREAD_GRACE;
-        let candidates = sender.connections.iter().filter(|(_, one)| is_old(one));
-        let (id, _) = candidates.max_by_key(|(_, connection)| connection.unread_bytes)?;
+        let larger = self.senders.iter();
+        let larger = larger.filter(|(_, sender)| sender.unread_bytes > newcomer_bytes);
+        let connections = larger.flat_map(|(name, sender)| {
+            let connections = sender.connections.iter();
+            connections.map(move |(id, connection)| (name, sender, id, connection))
+        });
+        let slow = connections.filter(|(_, _, _, connection)| connection.is_slow(now));
+        let (name, _, id, _) = slow.max_by_key(|(_, sender, _, connection)| {
+            (sender.unread_bytes, connection.unread_bytes)
+        })?;
         Some((name.clone(), *id))
     }
 
@@ -283,7 +310,7 @@ impl UnreadAccount {
     /// Counts the bytes of a response that exists already.
     fn count_existing(&self, bytes: usize) -> UnreadBytes {
         let bytes = self.unread.bounds.counted(bytes);
-        self.unread.lock().add(self, bytes, Instant::now());
+        self.unread.lock().add(self, bytes);
         let account = self.clone();
         UnreadBytes { account, bytes }
     }
@@ -333,6 +360,26 @@ impl UnreadBytes {
         }
     }
 
+    /// Records that the client can read the response now.
+    fn sent(&self) {
+        if let Some(connection) = self.account.unread.lock().connection(&self.account) {
+            let now = Instant::now();
+            connection.reading.get_or_insert(Reading {
+                since: now,
+                bytes: 0,
+            });
+        }
+    }
+
+    /// Records that the client has read the bytes.
+    fn read(&self) {
+        let mut state = self.account.unread.lock();
+        let connection = state.connection(&self.account);
+        if let Some(reading) = connection.and_then(|connection| connection.reading.as_mut()) {
+            reading.bytes += self.bytes;
+        }
+    }
+
     /// Splits off a part of the count; all of it if the count is smaller.
     fn part(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
@@ -360,7 +407,13 @@ impl Drop for UnreadBytes {
 /// The data of a frame, counted until the connection drops the data.
 struct CountedFrame {
     data: Bytes,
-    _count: UnreadBytes,
+    count: UnreadBytes,
+}
+
+impl Drop for CountedFrame {
+    fn drop(&mut self) {
+        self.count.read();
+    }
 }
 
 impl AsRef<[u8]> for CountedFrame {
@@ -381,6 +434,7 @@ pub(crate) struct CountedBody {
 impl CountedBody {
     /// A body that is complete and counted.
     pub(crate) fn whole(body: BoxBody, count: UnreadBytes) -> Self {
+        count.sent();
         Self {
             body,
             count,
@@ -427,8 +481,9 @@ impl Body for CountedBody {
             Ok(data) if data.is_empty() => Frame::data(data),
             Ok(data) => {
                 let bytes = data.len() + UNREAD_FRAME_BYTES;
-                let _count = this.count.of_frame(bytes);
-                Frame::data(Bytes::from_owner(CountedFrame { data, _count }))
+                let count = this.count.of_frame(bytes);
+                count.sent();
+                Frame::data(Bytes::from_owner(CountedFrame { data, count }))
             }
             Err(other) => other,
         })))
@@ -445,8 +500,6 @@ impl Body for CountedBody {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http_body_util::{BodyExt, Full};
 
     use super::*;
@@ -493,9 +546,13 @@ mod tests {
         let (large, large_closes) = account(&unread, "greedy");
         let (small, small_closes) = account(&unread, "greedy");
         let (other, other_closes) = account(&unread, "other");
-        let _unread = (large.reserve(35).unwrap(), small.reserve(20).unwrap());
+        let unread_responses = [large.reserve(35).unwrap(), small.reserve(20).unwrap()];
         let of_other = other.reserve(40).unwrap();
         let (new, _) = account(&unread, "new");
+        tokio::time::advance(UNREAD_GRACE * 100).await;
+        assert!(new.reserve(50).is_err(), "the responses are not built yet");
+        unread_responses.iter().for_each(UnreadBytes::sent);
+        of_other.sent();
         assert!(new.reserve(50).is_err(), "they have had no time to read");
         tokio::time::advance(UNREAD_GRACE).await;
         let of_new = new.reserve(35).unwrap();
@@ -506,6 +563,45 @@ mod tests {
         assert!(other.reserve(15).is_err());
         drop((of_other, of_new));
         assert_eq!(unread.figures().0, 20);
+    }
+
+    /// findings-2 S38: a client that reads is not taken for one that does not, however long its response is.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_client_reads_stays_open() {
+        let second = UNREAD_BYTES_PER_SECOND_MIN;
+        let unread = Arc::new(UnreadResponses::new(UnreadBounds {
+            all: 10 * second,
+            per_sender: 9 * second,
+        }));
+        let (reader, reader_closes) = account(&unread, "reader");
+        let (new, _) = account(&unread, "new");
+        let mut response = reader.reserve(9 * second).unwrap();
+        response.sent();
+        for _ in 0..4 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let frame = response.part(second);
+            frame.read();
+            drop(frame);
+            assert!(new.reserve(9 * second).is_err());
+        }
+        assert!(!reader_closes.is_cancelled());
+        // The client stops reading.
+        tokio::time::advance(UNREAD_GRACE).await;
+        assert!(new.reserve(9 * second).is_ok());
+        assert!(reader_closes.is_cancelled());
+        // A client that always has unread responses holds its bytes for some time only.
+        let (endless, endless_closes) = account(&unread, "endless");
+        let mut response = endless.reserve(9 * second).unwrap();
+        response.sent();
+        let started = Instant::now();
+        while new.reserve(9 * second).is_err() {
+            let frame = response.part(second);
+            frame.read();
+            response = endless.count_existing(9 * second);
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        assert!(endless_closes.is_cancelled());
+        assert_eq!(started.elapsed(), UNREAD_TIME_MAX);
     }
 
     /// findings-2 S38: frames count until the connection drops them, and a body without room makes none.

@@ -95,7 +95,8 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
         data,
         configuration,
         texts: texts(command),
-    })
+    })?;
+    Ok(())
 }
 
 /// Paths and contents of the man pages and completions.
@@ -110,7 +111,8 @@ fn texts(command: &Command) -> Vec<(PathBuf, String)> {
 
 /// Removes the files that `install` recorded, except for those that were changed.
 pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
-    program_installation::uninstall(&arguments.target.target("uninstall")?)
+    program_installation::uninstall(&arguments.target.target("uninstall")?)?;
+    Ok(())
 }
 
 #[cfg(test)]
