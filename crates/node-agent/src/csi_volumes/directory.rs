@@ -35,10 +35,10 @@ impl KubeletDir {
     /// The path on this machine for a path in a pod's manifest or from a driver; `None` for paths outside
     /// of the directory.
     pub fn real(&self, path: &Path) -> Option<PathBuf> {
-        let inside = path.strip_prefix(DRIVER_DIR).ok()?;
-        let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        let is_inside = inside.components().all(plain);
-        is_inside.then(|| self.real.join(inside))
+        let relative_path = path.strip_prefix(DRIVER_DIR).ok()?;
+        let stays_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        let is_inside = relative_path.components().all(stays_inside);
+        is_inside.then(|| self.real.join(relative_path))
     }
 
     /// Whether a path of this machine is in the directory.
@@ -70,15 +70,15 @@ impl KubeletDir {
         }
         let real = fs::canonicalize(&self.real)?;
         let mounts = mount_table::read()?;
-        let around = mounts
+        let enclosing_mount = mounts
             .iter()
             .filter(|mount| real.starts_with(&mount.path))
             .max_by_key(|mount| mount.path.components().count());
-        if around.is_some_and(|mount| mount.propagation.shared) {
+        if enclosing_mount.is_some_and(|mount| mount.propagation.shared) {
             return Ok(());
         }
         let none: Option<&str> = None;
-        if around.is_none_or(|mount| mount.path != real) {
+        if enclosing_mount.is_none_or(|mount| mount.path != real) {
             mount(Some(&real), &real, none, MsFlags::MS_BIND, none)?;
         }
         mount(none, &real, none, MsFlags::MS_SHARED, none)?;
@@ -95,7 +95,7 @@ impl KubeletDir {
         };
         let mounts = mount_table::at_or_below(&mount_table::read()?, &real);
         match mounts.as_slice() {
-            [only] if *only == real => Ok(nix::mount::umount2(
+            [mount] if *mount == real => Ok(nix::mount::umount2(
                 &real,
                 nix::mount::MntFlags::UMOUNT_NOFOLLOW,
             )?),
@@ -160,8 +160,8 @@ impl KubeletPath {
 
     /// The path of a block volume's device for a pod.
     pub fn block_publication(pod: &str, volume: &str) -> Self {
-        let all = Path::new(STAGES).join("volumeDevices/publish");
-        Self(all.join(volume).join(pod))
+        let publications = Path::new(STAGES).join("volumeDevices/publish");
+        Self(publications.join(volume).join(pod))
     }
 
     /// The record of a staged volume.
@@ -204,7 +204,7 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
         {
             return Ok(Vec::new());
         }
-        other => other?,
+        entries => entries?,
     };
     entries.map(|entry| Ok(entry?.path())).collect()
 }

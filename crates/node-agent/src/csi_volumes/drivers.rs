@@ -77,7 +77,9 @@ impl Drivers {
     /// Adds a driver. A driver with another name that registered by this socket is removed.
     pub fn add(&self, registered: RegisteredDriver) {
         self.state.send_modify(|state| {
-            state.by_name.retain(|_, other| other.by != registered.by);
+            state
+                .by_name
+                .retain(|_, existing| existing.by != registered.by);
             let name = registered.driver.name.clone();
             state.by_name.insert(name, registered);
         });
@@ -87,8 +89,8 @@ impl Drivers {
     pub fn remove(&self, by: &Path) -> Option<String> {
         let mut removed = None;
         self.state.send_if_modified(|state| {
-            let mut all = state.by_name.iter();
-            removed = all
+            let mut drivers = state.by_name.iter();
+            removed = drivers
                 .find(|(_, registered)| registered.by == by)
                 .map(|(name, _)| name.clone());
             removed
@@ -101,14 +103,14 @@ impl Drivers {
     /// Records new sockets, and removes deleted sockets.
     pub fn record_sockets<'p>(
         &self,
-        new: impl IntoIterator<Item = &'p PathBuf>,
-        deleted: impl IntoIterator<Item = &'p PathBuf>,
+        new_sockets: impl IntoIterator<Item = &'p PathBuf>,
+        deleted_sockets: impl IntoIterator<Item = &'p PathBuf>,
     ) {
         self.state.send_if_modified(|state| {
             let mut is_changed = state.unanswered.is_none();
             let unanswered = state.unanswered.get_or_insert_default();
-            unanswered.extend(new.into_iter().cloned());
-            for path in deleted {
+            unanswered.extend(new_sockets.into_iter().cloned());
+            for path in deleted_sockets {
                 is_changed |= unanswered.remove(path);
             }
             is_changed
@@ -141,8 +143,13 @@ mod tests {
     }
 
     fn names(drivers: &Drivers) -> Option<Vec<String>> {
-        let all = drivers.complete()?;
-        Some(all.into_iter().map(|one| one.driver.name).collect())
+        let registrations = drivers.complete()?;
+        Some(
+            registrations
+                .into_iter()
+                .map(|registration| registration.driver.name)
+                .collect(),
+        )
     }
 
     #[test]

@@ -218,9 +218,9 @@ impl Projector<'_> {
             expiration_seconds: source.expiration_seconds.unwrap_or(3600),
         };
         let token = self.api_objects.token(self.pod, request).await?;
-        let left = token.expires.duration_since(Timestamp::now());
-        let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
-        read_objects.replace_in(fresh.max(SignedDuration::from_secs(10)));
+        let remaining_time = token.expires.duration_since(Timestamp::now());
+        let delay = SignedDuration::from_millis_i128(remaining_time.as_millis() * 8 / 10);
+        read_objects.replace_in(delay.max(SignedDuration::from_secs(10)));
         let (mode, uid) = token_access(self.pod, mode.unsigned_abs());
         let bytes = token.value.into_bytes();
         let file = File { bytes, mode, uid };
@@ -431,8 +431,8 @@ mod tests {
         assert_eq!(access(user), (0o600, Some(1000)));
         let group = json_tree::json!({"fsGroup": 2000});
         assert_eq!(access(group), (0o600, None));
-        let both = json_tree::json!({"runAsUser": 0, "fsGroup": 2000});
-        assert_eq!(access(both), (0o600, Some(0)));
+        let user_and_group = json_tree::json!({"runAsUser": 0, "fsGroup": 2000});
+        assert_eq!(access(user_and_group), (0o600, Some(0)));
     }
 
     #[test]
