@@ -54,9 +54,9 @@ pub async fn run(
 ) -> Result<HookOutcome, HookError> {
     let container = &target.container.name;
     if let Some(action) = &hook.exec {
-        let words = action.command.clone().unwrap_or_default();
-        let command = words.join(" ");
-        let reason = match run_command(target, words, limit).await {
+        let args = action.command.clone().unwrap_or_default();
+        let command = args.join(" ");
+        let reason = match run_command(target, args, limit).await {
             CommandResult::Exited(0, _) => return Ok(HookOutcome::Succeeded),
             CommandResult::Exited(code, output) => {
                 format!("command '{command}' exited with {code}: , message: {output:?}")
@@ -123,7 +123,7 @@ mod tests {
     use crate::probes::http_probe::tests::{NO_CONTENT, PATIENCE, server};
 
     #[tokio::test]
-    async fn what_is_asked_without_tls_is_asked_without_secrets() {
+    async fn a_retry_without_tls_has_no_secrets() {
         // statefulset.md 12.6
         let (http_target, requests) = server(|_| NO_CONTENT.to_owned()).await;
         let headers = [("X", "y"), ("authorization", "Bearer secret")];
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_answer_is_not_asked_twice() {
+    async fn a_silent_server_gets_one_request() {
         let (silent_target, requests) = server(|_| String::new()).await;
         let by_https = HttpTarget {
             tls: true,

@@ -174,14 +174,14 @@ fn plan(path: &Path, tail: Option<usize>) -> (Vec<PathBuf>, u64) {
         return (vec![path.to_path_buf()], end);
     }
     let mut start = 0;
-    let mut first = files.len();
-    while first > 0 && remaining_lines > 0 {
-        first -= 1;
-        let (offset, lines) = tail_start(&files[first], remaining_lines).unwrap_or((0, 0));
+    let mut first_index = files.len();
+    while first_index > 0 && remaining_lines > 0 {
+        first_index -= 1;
+        let (offset, lines) = tail_start(&files[first_index], remaining_lines).unwrap_or((0, 0));
         start = offset;
         remaining_lines -= lines.min(remaining_lines);
     }
-    (files.split_off(first), start)
+    (files.split_off(first_index), start)
 }
 
 /// The last lines of a log, as text.
@@ -191,8 +191,8 @@ pub fn tail(path: &Path, lines: usize, bytes: u64) -> String {
     let mut out = Vec::new();
     for file in files {
         let content = read_whole(&file).unwrap_or_default();
-        let from = usize::try_from(start).unwrap_or(0).min(content.len());
-        for line in content[from..].split_inclusive(|byte| *byte == b'\n') {
+        let offset = usize::try_from(start).unwrap_or(0).min(content.len());
+        for line in content[offset..].split_inclusive(|byte| *byte == b'\n') {
             formatter.add(line, &mut out);
         }
         start = 0;
@@ -231,10 +231,10 @@ pub fn each_line(
     let size = file.metadata().map_or(0, |meta| meta.len());
     let start = size.saturating_sub(bytes);
     let mut content = Vec::new();
-    let read = file
+    let result = file
         .seek(SeekFrom::Start(start))
         .and_then(|_| file.take(bytes).read_to_end(&mut content));
-    if let Err(error) = read {
+    if let Err(error) = result {
         tracing::warn!(path = %path.display(), %error, "log not read");
         return;
     }
@@ -275,9 +275,9 @@ pub async fn send(
         let planned = blocking_value(move || plan(&path, tail)).await;
         planned.unwrap_or_else(|_| (Vec::new(), 0))
     };
-    let last = files.len().saturating_sub(1);
+    let last_index = files.len().saturating_sub(1);
     for (index, file) in files.into_iter().enumerate() {
-        let is_followed = follow && index == last;
+        let is_followed = follow && index == last_index;
         let accepts_more = if is_followed {
             sender.follow(&path, start, &is_over).await
         } else {
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn following_sees_growth_and_rotation_and_ends() {
+    async fn a_followed_log_has_growth_and_rotation_and_ends() {
         // kubectl.md 5.7
         let (temp, path) = rotated_log();
         let is_stopped = Arc::new(AtomicBool::new(false));

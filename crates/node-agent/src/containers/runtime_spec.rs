@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_belong_to_whom_the_pod_names() {
+    fn devices_belong_to_the_user_and_group_of_the_pod() {
         let with = |name: &str, path: &str| {
             let device = json!({"name": name, "devicePath": path});
             let pod = json!({"securityContext": {"runAsUser": 7, "fsGroup": 8},
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused() {
+    fn unsupported_host_ports_are_reported() {
         let pod = json_tree::from_value(json_tree::json!({"spec": {"containers": [
             {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080},
                 {"containerPort": 81, "hostPort": 8081, "hostIP": "::1"}]}]}}))

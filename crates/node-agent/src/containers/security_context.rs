@@ -180,7 +180,7 @@ mod tests {
 
     /// findings S1: an id out of range was ignored, so that the image's user was used.
     #[test]
-    fn an_id_that_is_none_is_refused_wherever_the_pod_says_it() {
+    fn an_id_out_of_range_is_rejected_in_every_field() {
         for invalid_id in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296] {
             let container = |uid, gid| SecurityContext {
                 run_as_user: uid,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_certain_not_to_be_root() {
+    fn only_users_that_are_certainly_not_root_are_accepted() {
         let check = |uid, name: &str| {
             check_not_root(&UserSpec {
                 uid,

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_variables_of_the_last_start_are_kept() {
+    fn the_variables_of_the_last_start_are_stored() {
         let temp = tempfile::tempdir().unwrap();
         let dir = PodDir::at(temp.path().join("n_p_u"));
         fs::create_dir_all(dir.state()).unwrap();

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn drivers_that_are_gone_leave_labels_only() {
+    fn removed_drivers_leave_labels_only() {
         let node: Node = json_tree::from_value(json!({"metadata": {"name": "n",
             "resourceVersion": "7", "labels": {"zone": "z"},
             "annotations": {NODE_IDS: "{\"a\":\"n1\",\"b\":\"n1\"}"}}}))
@@ -343,7 +343,7 @@ mod tests {
             },
             capabilities: csi_client::NodeCapabilities::default(),
             info: info("n1", "z"),
-            by: "reg.sock".into(),
+            registration_socket: "reg.sock".into(),
         };
         let both_drivers = [registered("a"), registered("b")];
         let without = |registered| without_others(&node, registered).unwrap();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_csi_node_goes_with_its_node() {
+    fn a_csi_node_belongs_to_its_node() {
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u1"});
         let object = json!({"metadata": {"name": "n", "ownerReferences": [owner]},
             "spec": {"drivers": []}});

@@ -17,7 +17,7 @@ const VOLUME_DATA: &str = "vol_data.json";
 /// The kubelet's directory of one data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubeletDir {
-    real: PathBuf,
+    root: PathBuf,
 }
 
 /// A path relative to the directory.
@@ -28,31 +28,31 @@ impl KubeletDir {
     /// The kubelet's directory of the server with this data directory.
     pub fn new(data_dir: &Path) -> Self {
         Self {
-            real: data_dir.join("kubelet"),
+            root: data_dir.join("kubelet"),
         }
     }
 
     /// The path on this machine for a path in a pod's manifest or from a driver; `None` for paths outside
     /// of the directory.
-    pub fn real(&self, path: &Path) -> Option<PathBuf> {
+    pub fn node_path(&self, path: &Path) -> Option<PathBuf> {
         let relative_path = path.strip_prefix(DRIVER_DIR).ok()?;
         let stays_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
         let is_inside = relative_path.components().all(stays_inside);
-        is_inside.then(|| self.real.join(relative_path))
+        is_inside.then(|| self.root.join(relative_path))
     }
 
     /// Whether a path of this machine is in the directory.
     pub fn contains(&self, path: &Path) -> bool {
-        path.starts_with(&self.real)
+        path.starts_with(&self.root)
     }
 
     /// The directory with the registration sockets of drivers.
     pub fn registry(&self) -> PathBuf {
-        self.real.join("plugins_registry")
+        self.root.join("plugins_registry")
     }
 
     pub fn at(&self, path: &KubeletPath) -> PathBuf {
-        self.real.join(&path.0)
+        self.root.join(&path.0)
     }
 
     /// Creates the directory and its subdirectories. The directory becomes a shared mount, unless the file
@@ -66,9 +66,9 @@ impl KubeletDir {
         static CREATION: Mutex<()> = Mutex::new(());
         let _guard = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
         for part in ["plugins_registry", "plugins", "pods"] {
-            fs::create_dir_all(self.real.join(part))?;
+            fs::create_dir_all(self.root.join(part))?;
         }
-        let real = fs::canonicalize(&self.real)?;
+        let real = fs::canonicalize(&self.root)?;
         let mounts = mount_table::read()?;
         let enclosing_mount = mounts
             .iter()
@@ -77,11 +77,11 @@ impl KubeletDir {
         if enclosing_mount.is_some_and(|mount| mount.propagation.shared) {
             return Ok(());
         }
-        let none: Option<&str> = None;
+        let no_text: Option<&str> = None;
         if enclosing_mount.is_none_or(|mount| mount.path != real) {
-            mount(Some(&real), &real, none, MsFlags::MS_BIND, none)?;
+            mount(Some(&real), &real, no_text, MsFlags::MS_BIND, no_text)?;
         }
-        mount(none, &real, none, MsFlags::MS_SHARED, none)?;
+        mount(no_text, &real, no_text, MsFlags::MS_SHARED, no_text)?;
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl KubeletDir {
     /// # Errors
     /// An error of the kernel.
     pub fn unmount(&self) -> io::Result<()> {
-        let Ok(real) = fs::canonicalize(&self.real) else {
+        let Ok(real) = fs::canonicalize(&self.root) else {
             return Ok(());
         };
         let mounts = mount_table::at_or_below(&mount_table::read()?, &real);
@@ -109,7 +109,7 @@ impl KubeletDir {
     /// An error of the disk.
     pub fn publication_records(&self) -> io::Result<Vec<PathBuf>> {
         let mut records = Vec::new();
-        for pod in entries(&self.real.join("pods"))? {
+        for pod in entries(&self.root.join("pods"))? {
             for volume in entries(&pod.join("volumes/kubernetes.io~csi"))? {
                 records.push(volume.join(VOLUME_DATA));
             }
@@ -124,7 +124,7 @@ impl KubeletDir {
     /// An error of the disk.
     pub fn stage_records(&self) -> io::Result<Vec<PathBuf>> {
         let mut records = Vec::new();
-        for driver in entries(&self.real.join(STAGES))? {
+        for driver in entries(&self.root.join(STAGES))? {
             for volume in entries(&driver)? {
                 records.push(volume.join(VOLUME_DATA));
             }
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_kubelets_and_lead_nowhere_else() {
+    fn paths_are_kubelets_and_stay_below_its_directory() {
         let dir = KubeletDir::new(Path::new("/data"));
         let stage = KubeletPath::stage("d.example.com", "v");
         let hash = "4c94485e0c21ae6c41ce1dfe7b6bfaceea5ab68e40a2476f50208e526f506080";
@@ -225,7 +225,7 @@ mod tests {
             KubeletPath::publication("uid", "pv").for_driver(),
             "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/pv/mount"
         );
-        let real = |path: &str| dir.real(Path::new(path));
+        let real = |path: &str| dir.node_path(Path::new(path));
         assert_eq!(
             real("/var/lib/kubelet/plugins/a/csi.sock"),
             Some("/data/kubelet/plugins/a/csi.sock".into())

@@ -20,7 +20,7 @@ pub struct RegisteredDriver {
     /// The response to `NodeGetInfo`.
     pub info: NodeInfo,
     /// The registration socket in `plugins_registry`.
-    pub by: PathBuf,
+    pub registration_socket: PathBuf,
 }
 
 /// The state of the registration.
@@ -77,21 +77,21 @@ impl Drivers {
     /// Adds a driver. A driver with another name that registered by this socket is removed.
     pub fn add(&self, registered: RegisteredDriver) {
         self.state.send_modify(|state| {
-            state
-                .by_name
-                .retain(|_, existing| existing.by != registered.by);
+            state.by_name.retain(|_, existing| {
+                existing.registration_socket != registered.registration_socket
+            });
             let name = registered.driver.name.clone();
             state.by_name.insert(name, registered);
         });
     }
 
     /// Removes the driver that registered by the socket, and returns its name.
-    pub fn remove(&self, by: &Path) -> Option<String> {
+    pub fn remove(&self, registration_socket: &Path) -> Option<String> {
         let mut removed = None;
         self.state.send_if_modified(|state| {
             let mut drivers = state.by_name.iter();
             removed = drivers
-                .find(|(_, registered)| registered.by == by)
+                .find(|(_, registered)| registered.registration_socket == registration_socket)
                 .map(|(name, _)| name.clone());
             removed
                 .as_ref()
@@ -130,7 +130,7 @@ impl Drivers {
 mod tests {
     use super::*;
 
-    fn registered(name: &str, by: &str) -> RegisteredDriver {
+    fn registered(name: &str, registration_socket: &str) -> RegisteredDriver {
         RegisteredDriver {
             driver: Driver {
                 name: name.to_owned(),
@@ -138,7 +138,7 @@ mod tests {
             },
             capabilities: NodeCapabilities::default(),
             info: NodeInfo::default(),
-            by: by.into(),
+            registration_socket: registration_socket.into(),
         }
     }
 

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_end_with_success() {
+    fn delays_double_up_to_the_maximum_and_end_with_success() {
         let (a, now) = (id("a"), Instant::now());
         let mut states = Releases::default();
         let mut time = now;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_look_ends_pauses_and_no_release() {
+    fn a_retry_ends_delays_and_no_release() {
         let (a, b, now) = (id("a"), id("b"), Instant::now());
         let mut states = Releases::default();
         assert!(states.begin(&a, now) && states.begin(&b, now));

@@ -147,7 +147,7 @@ pub fn remove(
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    if let Some(path) = dir.real(Path::new(&data.path)) {
+    if let Some(path) = dir.node_path(Path::new(&data.path)) {
         let is_dir = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
         let result = unless_absent(match is_dir {
             true => fs::remove_dir(&path),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_found_until_they_are_removed() {
+    fn records_are_listed_until_they_are_removed() {
         let temp = tempfile::tempdir().unwrap();
         let dir = KubeletDir::new(temp.path());
         assert_eq!(VolumeRecords::read(&dir).unwrap(), VolumeRecords::default());
@@ -229,11 +229,11 @@ mod tests {
         let records = VolumeRecords::read(&dir).unwrap();
         assert_eq!(records.stages, [data]);
         assert_eq!(records.publications, std::slice::from_ref(&pod_data));
-        let other = VolumeId {
+        let absent_volume = VolumeId {
             driver: "d".to_owned(),
             handle: "other".to_owned(),
         };
-        assert_eq!(records.of_volume(&other), VolumeRecords::default());
+        assert_eq!(records.of_volume(&absent_volume), VolumeRecords::default());
         // A file at the path of the mount prevents the removal of the record.
         let file = dir.at(&KubeletPath::publication("u", "pv")).join("file");
         fs::write(&file, "x").unwrap();

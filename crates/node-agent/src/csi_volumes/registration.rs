@@ -129,9 +129,12 @@ enum NotRegistered {
     /// Another driver is registered with the name.
     #[error(
         "another driver with the name {name} is registered already by the socket {}",
-        by.display()
+        registration_socket.display()
     )]
-    Taken { name: String, by: PathBuf },
+    Taken {
+        name: String,
+        registration_socket: PathBuf,
+    },
 }
 
 /// Registers the driver of a socket. Retries until the registration succeeds.
@@ -198,20 +201,20 @@ async fn notify(plugin: &Plugin, result: Result<(), &str>) {
 
 async fn register_driver(
     volumes: &CsiVolumes,
-    by: &Path,
+    registration_socket: &Path,
     RegistrationInfo { name, endpoint }: RegistrationInfo,
 ) -> Result<(), NotRegistered> {
-    let socket = volumes.directory().real(&endpoint);
+    let socket = volumes.directory().node_path(&endpoint);
     let socket = socket.ok_or(NotRegistered::SocketOutside(endpoint))?;
     let lock = volumes.drivers().lock(&name);
     let _guard = lock.lock().await;
     let former = volumes.drivers().get(&name).ok();
-    if let Some(former) = former.filter(|former| former.by != by)
-        && is_listening(&former.by).await
+    if let Some(former) = former.filter(|former| former.registration_socket != registration_socket)
+        && is_listening(&former.registration_socket).await
     {
         return Err(NotRegistered::Taken {
             name,
-            by: former.by,
+            registration_socket: former.registration_socket,
         });
     }
     let driver = Driver {
@@ -225,7 +228,7 @@ async fn register_driver(
         driver,
         capabilities,
         info,
-        by: by.to_owned(),
+        registration_socket: registration_socket.to_owned(),
     });
     Ok(())
 }

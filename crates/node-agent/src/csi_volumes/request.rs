@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_about_the_pod_are_sent_only_where_they_are_wanted() {
+    fn facts_about_the_pod_are_sent_only_on_request() {
         let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p", "namespace": "n",
             "uid": "u"}, "spec": {"containers": [], "serviceAccountName": "a"}}))
         .unwrap();

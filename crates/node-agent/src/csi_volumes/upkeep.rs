@@ -148,7 +148,7 @@ impl CsiVolumes {
     }
 
     fn path(&self, volume: &PublishedVolume) -> Option<PathBuf> {
-        self.directory().real(volume.data.path.as_ref())
+        self.directory().node_path(volume.data.path.as_ref())
     }
 
     /// Maintains the volumes of a driver, one after another.

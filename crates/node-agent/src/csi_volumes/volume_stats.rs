@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_asked_for_again_after_a_minute() {
+    fn statistics_are_read_again_after_a_minute() {
         let (cache, now) = (VolumeStatsCache::default(), Instant::now());
         let path = Path::new("/v");
         assert!(cache.is_due(path, now));

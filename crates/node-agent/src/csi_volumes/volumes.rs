@@ -479,7 +479,7 @@ impl CsiVolumes {
 
 /// Unmounts the path of a call, if it is a mount point.
 fn unmount_path(dir: &KubeletDir, path: &str) -> Result<(), UnmountError> {
-    let Some(path) = dir.real(path.as_ref()) else {
+    let Some(path) = dir.node_path(path.as_ref()) else {
         return Ok(());
     };
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;

@@ -130,7 +130,7 @@ mod tests {
 
     // findings C8
     #[test]
-    fn probes_are_counted_by_result_until_the_pod_is_gone() {
+    fn probes_are_counted_by_result_until_the_pod_is_deleted() {
         let pod: Pod = json_tree::from_value(json!({"metadata":
             {"name": "p", "namespace": "n", "uid": "u"}}))
         .unwrap();

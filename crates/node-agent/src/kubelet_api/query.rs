@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_decoded_and_repeated_ones_kept() {
+    fn values_are_decoded_and_repeated_values_are_retained() {
         // kubectl.md 5.1
         let parameters = parameters(Some(
             "command=sh&command=-c&command=echo%20%22a%2Bb%22+c&tty=true",

@@ -99,7 +99,7 @@ mod tests {
 
     // findings-2 I4
     #[test]
-    fn only_what_was_said_between_the_read_and_the_attach_is_said_again() {
+    fn only_lines_between_the_read_and_the_attach_are_sent_again() {
         cov_mark::check!(findings_2_i4);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");

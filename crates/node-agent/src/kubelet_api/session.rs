@@ -95,8 +95,8 @@ pub async fn run(
     session: SessionState,
     requested: SessionStreams,
     exit_code: bool,
-    from: &mut impl FromClient,
-    to: &impl ToClient,
+    from_client: &mut impl FromClient,
+    to_client: &impl ToClient,
 ) -> Option<Value> {
     let (session, earlier_output) = match session {
         SessionState::Open(session, earlier_output) => (Some(session), earlier_output),
@@ -108,7 +108,7 @@ pub async fn run(
             Output::Stdout => requested.stdout,
             Output::Stderr => requested.stderr && !requested.tty,
         };
-        if is_requested && !to.send(output, bytes).await {
+        if is_requested && !to_client.send(output, bytes).await {
             break;
         }
     }
@@ -126,8 +126,20 @@ pub async fn run(
     let disconnected = CancellationToken::new();
     let exit = async {
         let ((), (), code) = tokio::join!(
-            send_output(stdout, Output::Stdout, requested.stdout, to, &disconnected),
-            send_output(stderr, Output::Stderr, sends_stderr, to, &disconnected),
+            send_output(
+                stdout,
+                Output::Stdout,
+                requested.stdout,
+                to_client,
+                &disconnected
+            ),
+            send_output(
+                stderr,
+                Output::Stderr,
+                sends_stderr,
+                to_client,
+                &disconnected
+            ),
             resize_until_exit(control, size_queue)
         );
         code
@@ -135,7 +147,7 @@ pub async fn run(
     let mut exit = std::pin::pin!(exit);
     let input_end = tokio::select! {
         code = &mut exit => return Some(final_status(code, exit_code)),
-        input_end = forward_input(from, stdin, requested.ends_with_input, sizes) => input_end,
+        input_end = forward_input(from_client, stdin, requested.ends_with_input, sizes) => input_end,
     };
     match input_end {
         // The end of the client's input ends the session.
@@ -178,12 +190,12 @@ enum InputEnd {
 /// Forwards input until the client disconnects. The end of the input ends the session only if
 /// `ends_with_input` is set.
 async fn forward_input(
-    from: &mut impl FromClient,
+    from_client: &mut impl FromClient,
     mut stdin: Option<SessionInput>,
     ends_with_input: bool,
     sizes: mpsc::Sender<TerminalSize>,
 ) -> InputEnd {
-    while let Some(message) = from.next().await {
+    while let Some(message) = from_client.next().await {
         match message {
             ClientMessage::Input(bytes) => write_input(&mut stdin, &bytes).await,
             ClientMessage::Size(size) => {
@@ -229,21 +241,21 @@ async fn wait_delivered(input: Option<SessionInput>) {
 }
 
 async fn send_output(
-    mut from: SessionOutput,
+    mut command_output: SessionOutput,
     output: Output,
     mut is_requested: bool,
-    to: &impl ToClient,
+    to_client: &impl ToClient,
     disconnected: &CancellationToken,
 ) {
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-        match from.read_buf(&mut buffer).await {
+        match command_output.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
         // Output that is not requested is read, too, because a full pipe would block the command.
         if is_requested {
-            let sending = disconnected.run_until_cancelled(to.send(output, buffer.freeze()));
+            let sending = disconnected.run_until_cancelled(to_client.send(output, buffer.freeze()));
             is_requested = sending.await == Some(true);
         }
     }

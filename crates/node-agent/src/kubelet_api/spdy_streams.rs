@@ -71,13 +71,13 @@ pub async fn run(
             let index = names.iter().position(|expected| *expected == name)?;
             streams.get_mut(index)?.take().map(Stream::split)
         };
-        let parts = Parts {
+        let open_streams = OpenStreams {
             error: split_stream("error").map(|(_, writer)| writer),
             outputs: OutputStreams {
                 stdout: split_stream("stdout").map(|(_, writer)| writer),
                 stderr: split_stream("stderr").map(|(_, writer)| writer),
             },
-            from: ClientStreams {
+            inputs: ClientStreams {
                 opened,
                 is_closed: false,
                 stdin: split_stream("stdin").map(|(reader, _)| reader),
@@ -85,7 +85,7 @@ pub async fn run(
                 size: BytesMut::new(),
             },
         };
-        parts.run(version, open, requested, exit_code).await;
+        open_streams.run(version, open, requested, exit_code).await;
     }
     // Clients lose unread data if the connection closes before the streams are read.
     if tokio::time::timeout(CLOSING_MAX, &mut work).await.is_err() {
@@ -135,13 +135,13 @@ async fn wait_closed(opened: &mut mpsc::Receiver<Stream>) {
     }
 }
 
-struct Parts {
+struct OpenStreams {
     error: Option<StreamWriter>,
     outputs: OutputStreams,
-    from: ClientStreams,
+    inputs: ClientStreams,
 }
 
-impl Parts {
+impl OpenStreams {
     async fn run(
         mut self,
         version: Version,
@@ -153,7 +153,7 @@ impl Parts {
             open.await,
             requested,
             exit_code,
-            &mut self.from,
+            &mut self.inputs,
             &self.outputs,
         )
         .await;
@@ -265,7 +265,7 @@ mod tests {
     use json_tree::json;
 
     #[test]
-    fn streams_and_versions_are_those_that_clients_know() {
+    fn streams_and_versions_are_those_of_clients() {
         // kubectl.md 5.1, 5.2
         let requested = SessionStreams {
             stdin: true,

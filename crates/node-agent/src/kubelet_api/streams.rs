@@ -143,15 +143,15 @@ pub async fn run(
     exit_code: bool,
 ) {
     let (sink, stream) = socket.split();
-    let mut from = ClientMessages { stream, protocol };
-    let to = OutputMessages {
+    let mut from_client = ClientMessages { stream, protocol };
+    let to_client = OutputMessages {
         sink: Mutex::new(sink),
         protocol,
     };
-    let status = session::run(session, requested, exit_code, &mut from, &to).await;
+    let status = session::run(session, requested, exit_code, &mut from_client, &to_client).await;
     if let Some(status) = status {
-        to.finish(&status).await;
-        read_until_closed(&mut from.stream).await;
+        to_client.finish(&status).await;
+        read_until_closed(&mut from_client.stream).await;
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_version_tells_of_failures_only() {
+    fn the_first_version_reports_failures_only() {
         let final_message = |status: &Value| Protocol::V1.final_message(status);
         assert_eq!(final_message(&final_status(Some(0), true)), None);
         let content = b"\x03command terminated with non-zero exit code: exit status 3";

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_has_rates_once_there_are_any() {
+    fn the_summary_has_rates_after_the_second_sample() {
         // kubectl.md 6.1
         let mut summary = json!({});
         add_usage(&mut summary, &figures(None));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_stand_together_by_name() {
+    fn metrics_are_grouped_by_name() {
         let mut page = Page::default();
         write_usage(&mut page, NODE, &[], &figures(None));
         for pod in ["a", "b"] {

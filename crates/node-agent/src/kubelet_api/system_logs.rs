@@ -336,7 +336,7 @@ mod tests {
 
     /// If a log is truncated while it is read, the reader gets an error.
     #[tokio::test]
-    async fn a_log_that_is_cut_is_not_taken_for_whole() -> io::Result<()> {
+    async fn a_truncated_log_is_an_error() -> io::Result<()> {
         let outside = logs()?;
         let logs = outside.path().join("log");
         let response = below(logs.clone(), "/syslog").await;

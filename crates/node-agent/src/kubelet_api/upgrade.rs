@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_all_that_would_be_taken() {
+    fn a_refusal_names_all_supported_protocols() {
         for (supported, names) in [
             (&["a"][..], "a"),
             (&["a", "b"], "a and b"),

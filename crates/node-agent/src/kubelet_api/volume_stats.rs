@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_driver_does_not_tell_is_left_out() {
+    fn values_without_a_report_of_the_driver_are_absent() {
         let usage = csi_client::Usage {
             total: 9,
             used: 4,

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_swung_at_once_and_old_names_go() {
+    fn content_is_replaced_at_once_and_old_names_are_removed() {
         // statefulset.md 12.13
         let dir = tempfile::tempdir().unwrap();
         let first = payload(&[("a", "1"), ("sub/b", "2")]);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_user_stays_the_users_in_the_next_content() {
+    fn an_update_keeps_the_owner_of_a_file() {
         // statefulset.md 12.13; needs root, as the agent does
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_update_is_taken_up_again() {
+    fn a_half_written_update_is_completed() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &payload(&[("a", "1")]), None, time(1)).unwrap();
         fs::create_dir(dir.path().join("..1970_half")).unwrap();

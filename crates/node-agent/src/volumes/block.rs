@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_has_a_device_until_its_last_pod_is_gone() {
+    fn an_image_has_a_device_until_its_last_pod_is_released() {
         let root = tempfile::tempdir().unwrap();
         let image = root.path().join("image");
         fs::File::create(&image).unwrap().set_len(1 << 20).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_place_of_an_image_leads_nowhere() {
+    fn a_link_instead_of_an_image_is_rejected() {
         let root = tempfile::tempdir().unwrap();
         let (secret, image) = (root.path().join("secret"), root.path().join("image"));
         fs::write(&secret, "x").unwrap();

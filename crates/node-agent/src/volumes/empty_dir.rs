@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_huge_pages_is_the_volumes_or_the_only_one_asked_for() {
+    fn the_size_of_huge_pages_is_the_volumes_or_the_only_requested_size() {
         // statefulset.md 12.14
         let explicit_size = json!({"medium": "HugePages-1Gi"});
         let expected = Medium::HugePages {

@@ -211,7 +211,7 @@ mod tests {
 
     /// findings C11; needs root, as the agent does
     #[test]
-    fn a_blank_device_is_formatted_once_and_what_is_on_it_stays() {
+    fn a_blank_device_is_formatted_once_and_keeps_its_files() {
         cov_mark::check!(findings_c11);
         let temp = tempfile::tempdir().unwrap();
         let (path, _open) = device(temp.path(), "image");
@@ -300,7 +300,7 @@ mod tests {
 
     /// Options that try to mount another path are rejected or have no effect.
     #[test]
-    fn options_lead_to_no_other_place() {
+    fn mount_options_select_no_other_path() {
         let temp = tempfile::tempdir().unwrap();
         let (path, _open) = device(temp.path(), "image");
         let dir = PodDir::at(temp.path().join("pod"));

@@ -245,7 +245,7 @@ async fn prepare_host_path(
     source: &HostPathVolumeSource,
 ) -> Result<Prepared, VolumeSetupError> {
     let directory = context.csi.directory().clone();
-    let kubelet_path = directory.real(source.path.as_ref());
+    let kubelet_path = directory.node_path(source.path.as_ref());
     let is_in_kubelet_dir = kubelet_path.is_some();
     let path = kubelet_path.unwrap_or_else(|| PathBuf::from(&source.path));
     let type_ = source.type_.clone().unwrap_or_default();

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_other_machines_are_known_by_their_file_system() {
+    fn remote_mounts_are_recognised_by_their_file_system() {
         let table = mount_table::parse(
             b"1 0 0:50 / /a rw - nfs4 s:/x rw\n2 0 0:51 / /b rw - nfs s:/x rw\n\
               3 0 8:1 / /c rw - ext4 /dev/sda rw\n4 0 0:52 / /d rw - nfsd nfsd rw\n",
@@ -142,7 +142,7 @@ mod tests {
 
     /// Needs root.
     #[test]
-    fn what_is_mounted_stays_and_what_is_not_is_no_error() {
+    fn an_existing_mount_stays_and_a_missing_mount_is_no_error() {
         let temp = tempfile::tempdir().unwrap();
         let target = temp.path().join("volumes/data");
         fs::create_dir_all(&target).unwrap();

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_volume_is_given_to_one_pod_at_a_time() {
+    fn a_volume_is_used_by_one_pod_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         let pod = |name: &str| PodDir::at(root.path().join("pods").join(name));
         let (first, second) = (pod("first"), pod("second"));

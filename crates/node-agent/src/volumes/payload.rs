@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn all_keys_or_the_items_that_are_named() {
+    fn a_volume_has_all_keys_or_the_named_items() {
         // statefulset.md 12.13
         let mut files = VolumeFiles::default();
         KeySelection {
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_for_the_user_and_the_group_of_the_pod_where_there_are_any() {
+    fn a_token_belongs_to_the_user_and_the_group_of_the_pod() {
         // statefulset.md 12.13
         let access = |context: json_tree::Value| {
             let pod = json_tree::json!({"spec": {"securityContext": context,
@@ -461,7 +461,7 @@ mod tests {
 
     // findings-2 S39
     #[tokio::test]
-    async fn one_volume_with_many_bytes_is_made_at_a_time() {
+    async fn one_volume_with_many_bytes_is_built_at_a_time() {
         let lock = Arc::default();
         let files = |bytes: usize| {
             let mut files = VolumeFiles::default();

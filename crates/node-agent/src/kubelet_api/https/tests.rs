@@ -49,23 +49,23 @@ fn api(reviews: Reviews) -> Client {
             } else {
                 assert_eq!(path, "/apis/authorization.k8s.io/v1/subjectaccessreviews");
                 let spec = &review["spec"];
-                let what = &spec["resourceAttributes"];
-                let known = RIGHTS.iter().any(|(user, verb, subresource)| {
+                let attributes = &spec["resourceAttributes"];
+                let is_allowed = RIGHTS.iter().any(|(user, verb, subresource)| {
                     spec["user"] == *user
-                        && what["verb"] == *verb
-                        && what["subresource"] == *subresource
-                        && what["resource"] == "nodes"
-                        && what["name"] == "n1"
+                        && attributes["verb"] == *verb
+                        && attributes["subresource"] == *subresource
+                        && attributes["resource"] == "nodes"
+                        && attributes["name"] == "n1"
                 });
                 if spec["user"] == "unlucky" {
                     code = StatusCode::INTERNAL_SERVER_ERROR;
                 }
                 reviews.lock().unwrap().push(spec.clone());
-                review["status"] = json!({"allowed": known});
+                review["status"] = json!({"allowed": is_allowed});
             }
-            let mut answer = Response::new(Full::new(Bytes::from(review.to_string())));
-            *answer.status_mut() = code;
-            Ok::<_, Infallible>(answer)
+            let mut response = Response::new(Full::new(Bytes::from(review.to_string())));
+            *response.status_mut() = code;
+            Ok::<_, Infallible>(response)
         }
     });
     Client::new(service, "default")
@@ -86,13 +86,15 @@ fn echo() -> NodeService {
                 stream.write_all(&word).await.unwrap();
                 stream.shutdown().await.unwrap();
             });
-            let mut answer = text(String::new());
-            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let mut response = text(String::new());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             let to = HeaderValue::from_static("test");
-            answer.headers_mut().insert(header::UPGRADE, to);
+            response.headers_mut().insert(header::UPGRADE, to);
             let connection = HeaderValue::from_static("upgrade");
-            answer.headers_mut().insert(header::CONNECTION, connection);
-            Ok(answer)
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, connection);
+            Ok(response)
         },
     ))
 }
@@ -199,7 +201,7 @@ fn with_authorization(path: &str, value: &'static str) -> Request<Empty<Bytes>> 
 }
 
 #[tokio::test]
-async fn nobody_is_anonymous() {
+async fn anonymous_requests_are_rejected() {
     let node = Node::start().await;
     assert_eq!(node.response_to("", get("/healthz")).await.0, 401);
     for authorization in ["Bearer bad", "Bearer", "Bearer  ", "Basic Z29vZA==", "good"] {
@@ -249,7 +251,7 @@ async fn each_request_needs_its_right() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_about() {
+async fn a_token_is_reviewed() {
     let node = Node::start().await;
     let metrics = || with_authorization("/metrics", "bearer good");
     assert_eq!(
@@ -388,7 +390,7 @@ async fn strangers_who_hold_connections_keep_nobody_out() {
 
 /// findings-2 S40
 #[tokio::test]
-async fn a_known_client_stays_whoever_comes() {
+async fn an_authenticated_client_keeps_its_connection() {
     let max = ConnectionLimits::without_nodes(4, 3);
     let node = Node::start_up_to(max).await;
     let identity = Node::identity(&node.authority, "operator");

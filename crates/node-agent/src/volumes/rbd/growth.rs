@@ -77,8 +77,8 @@ pub async fn keep_growing(
                 continue;
             };
             let dir = PodDir::of(&data_dir, &identity);
-            let pod_dir = dir.clone();
-            let images = blocking(move || records(&pod_dir)).await;
+            let at = dir.clone();
+            let images = blocking(move || records(&at)).await;
             let images = images.unwrap_or_else(|error: io::Error| {
                 let error = format!("read the records of images: {error}");
                 tracing::warn!(error, "images do not grow");

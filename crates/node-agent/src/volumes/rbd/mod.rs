@@ -117,8 +117,8 @@ pub enum RbdVolumeError {
          installed on the node: whether another machine writes to the image cannot be told"
     )]
     ProgramMissing(String),
-    #[error("{0}")]
-    Program(String),
+    #[error("{}", chain(.0))]
+    Program(RbdProgramError),
     #[error("rbd image {image} is still being used: by {}", clients.join(", "))]
     InUse { image: String, clients: Vec<String> },
     #[error("map {image}: {source}")]
@@ -355,7 +355,7 @@ impl Attempt {
             None => Err(RbdVolumeError::Abandoned),
             Some(Err(RbdProgramError::Missing)) if device.is_locked => Ok(()),
             Some(Err(RbdProgramError::Missing)) => Err(RbdVolumeError::ProgramMissing(image)),
-            Some(Err(error)) => Err(RbdVolumeError::Program(chain(&error))),
+            Some(Err(error)) => Err(RbdVolumeError::Program(error)),
             Some(Ok(clients)) if clients.is_empty() => Ok(()),
             Some(Ok(clients)) => Err(RbdVolumeError::InUse { image, clients }),
         }
@@ -508,7 +508,9 @@ fn users(dir: &PodDir, image: &Image) -> io::Result<Vec<PodDir>> {
 /// The mounts of an image in a pod.
 fn mounts_of_image(dir: &PodDir, image: &Image) -> Vec<PathBuf> {
     let pod_images = records(dir).unwrap_or_default();
-    let pod_images = pod_images.into_iter().filter(|(_, used)| used.is(image));
+    let pod_images = pod_images
+        .into_iter()
+        .filter(|(_, image_of_pod)| image_of_pod.is(image));
     pod_images
         .flat_map(|(volume, _)| mounts_below(&dir.volume(&volume)).unwrap_or_default())
         .collect()
@@ -527,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_of_an_image_are_known_by_their_records() {
+    fn the_users_of_an_image_are_read_from_records() {
         let temp = tempfile::tempdir().unwrap();
         let pod = |name: &str| PodDir::at(temp.path().join("pods").join(name));
         let (first, second) = (pod("first"), pod("second"));
