@@ -98,10 +98,13 @@ impl Metrics {
             let (Some(last), Some(lag)) = (record.last, lag_seconds(&record, now)) else {
                 continue;
             };
-            let (namespace, claim) = claim_of(&volume);
+            let claim = claim_of(&volume);
             let labels = [
-                ("namespace", namespace),
-                ("persistentvolumeclaim", claim),
+                ("namespace", claim.map_or("", |claim| claim.namespace)),
+                (
+                    "persistentvolumeclaim",
+                    claim.map_or("", |claim| claim.name),
+                ),
                 ("node", &*record.replica.unwrap_or_default()),
             ];
             page.add(REPLICA_LAG, &labels, lag);

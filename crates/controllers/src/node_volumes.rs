@@ -8,16 +8,21 @@ use kube_api_client::{Api, Client, ListParams};
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
-/// Namespace and name of a volume's claim; empty if the volume has no claim.
-pub(crate) fn claim_of(volume: &PersistentVolume) -> (&str, &str) {
-    let spec = volume.spec.as_ref();
-    let claim = spec.and_then(|spec| spec.claim_ref.as_ref());
-    claim.map_or(("", ""), |claim| {
-        (
-            claim.namespace.as_deref().unwrap_or_default(),
-            claim.name.as_deref().unwrap_or_default(),
-        )
-    })
+/// The claim that a volume names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimName<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+}
+
+/// The claim of a volume's `claimRef`; `None` if the volume has no claim, or names it without a namespace or a name.
+pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<ClaimName<'_>> {
+    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    let claim = ClaimName {
+        namespace: reference.namespace.as_deref()?,
+        name: reference.name.as_deref()?,
+    };
+    (!claim.namespace.is_empty() && !claim.name.is_empty()).then_some(claim)
 }
 
 /// Whether a node exists and is ready.
@@ -44,11 +49,10 @@ pub(crate) async fn pods_beside(
     client: &Client,
     volume: &PersistentVolume,
 ) -> kube_api_client::Result<Vec<PodView>> {
-    let (namespace, claim) = claim_of(volume);
-    if claim.is_empty() {
+    let Some(claim) = claim_of(volume) else {
         return Ok(Vec::new());
-    }
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), claim.namespace);
     let listed = pods.list(&ListParams::default()).await?;
     Ok(listed.items.iter().map(PodView::from).collect())
 }

@@ -19,7 +19,7 @@ use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{MoveStage, VolumeMove, affinity_to};
 
 use crate::Context;
-use crate::node_volumes::{claim_of, pods_beside, presence, read_node, write_record};
+use crate::node_volumes::{ClaimName, claim_of, pods_beside, presence, read_node, write_record};
 pub(crate) use calls::{Address, Nodes};
 
 /// Time until something that a move waits for is checked again.
@@ -117,8 +117,12 @@ impl controller_framework::Controller for VolumeMoves {
                     }
                 }
                 VolumeMoveStep::DeletePod(user) => {
-                    let namespace = claim_of(&volume).0;
-                    let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
+                    // Only a volume with a claim has users.
+                    let Some(claim) = claim_of(&volume) else {
+                        return Ok(ReconcileResult::RequeueAfter(WAIT));
+                    };
+                    let client = self.context.client.clone();
+                    let pods: Api<Pod> = Api::namespaced(client, claim.namespace);
                     delete(&pods, &user.name, Delete::of_uid(user.uid.clone())).await?;
                 }
             }
@@ -135,7 +139,8 @@ impl VolumeMoves {
     ) -> Result<VolumeMoveStep, Error> {
         let client = &self.context.client;
         let pods = pods_beside(client, volume).await?;
-        let users = users(pods.into_iter(), claim_of(volume).1)?;
+        let claim = claim_of(volume).map_or("", |claim| claim.name);
+        let users = users(pods.into_iter(), claim)?;
         let [source, destination] = [&record.from, &record.to].map(|name| read_node(client, name));
         Ok(plan(&Observed {
             record,
@@ -162,10 +167,12 @@ impl VolumeMoves {
     }
 
     async fn is_bound(&self, volume: &PersistentVolume) -> Result<bool, Error> {
-        let (namespace, name) = claim_of(volume);
-        if volume.metadata.deletion_timestamp.is_some() || name.is_empty() {
+        if volume.metadata.deletion_timestamp.is_some() {
             return Ok(false);
         }
+        let Some(ClaimName { namespace, name }) = claim_of(volume) else {
+            return Ok(false);
+        };
         let client = self.context.client.clone();
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client, namespace);
         let claim = found(claims.get(name).await)?;

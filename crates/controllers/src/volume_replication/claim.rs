@@ -12,7 +12,7 @@ use resource_kinds::storage::volume_replication::{
 };
 
 use super::VolumeReplications;
-use crate::node_volumes::claim_of;
+use crate::node_volumes::{ClaimName, claim_of};
 use crate::volume_move::Error;
 
 impl VolumeReplications {
@@ -22,7 +22,9 @@ impl VolumeReplications {
         volume: &PersistentVolume,
         record: &VolumeReplication,
     ) -> Result<(), Error> {
-        let (namespace, name) = claim_of(volume);
+        let Some(ClaimName { namespace, name }) = claim_of(volume) else {
+            return Ok(());
+        };
         let Some(claim) = self.context.caches.claims.get(namespace, name) else {
             return Ok(());
         };
@@ -85,8 +87,9 @@ impl VolumeReplications {
         before: &VolumeReplication,
         next: &VolumeReplication,
     ) {
-        let (namespace, name) = claim_of(volume);
-        let Some(claim) = self.context.caches.claims.get(namespace, name) else {
+        let claims = &self.context.caches.claims;
+        let claim = claim_of(volume).and_then(|claim| claims.get(claim.namespace, claim.name));
+        let Some(claim) = claim else {
             return;
         };
         if let (Some(recovery), ReplicationStage::Promoted) = (&next.recovery, next.stage)

@@ -25,7 +25,7 @@ use resource_kinds::storage::volume_replication::{ReplicationStage, VolumeReplic
 
 use crate::Context;
 use crate::node_proof::proof;
-use crate::node_volumes::{claim_of, pods_beside, presence, read_node, write_record};
+use crate::node_volumes::{ClaimName, claim_of, pods_beside, presence, read_node, write_record};
 use crate::volume_move::{Error, Nodes};
 
 /// Time until something that replication waits for is checked again.
@@ -249,7 +249,9 @@ impl VolumeReplications {
         volume: &PersistentVolume,
         record: &VolumeReplication,
     ) -> Result<Users, Error> {
-        let (_, claim) = claim_of(volume);
+        let Some(ClaimName { name: claim, .. }) = claim_of(volume) else {
+            return Ok(Users::default());
+        };
         let pods = pods_beside(&self.context.client, volume).await?;
         let names = |pod: &PodView| pod.claims.iter().any(|used| *used.name == *claim);
         Ok(Users {
@@ -269,7 +271,13 @@ impl VolumeReplications {
         volume: &PersistentVolume,
         record: &VolumeReplication,
     ) -> Result<(), Error> {
-        let (namespace, claim) = claim_of(volume);
+        let Some(ClaimName {
+            namespace,
+            name: claim,
+        }) = claim_of(volume)
+        else {
+            return Ok(());
+        };
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
         for pod in pods_beside(&self.context.client, volume).await? {
             let is_astray = uses(&pod, claim) && pod.node.as_deref() != Some(&record.primary);

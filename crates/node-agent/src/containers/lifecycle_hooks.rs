@@ -54,9 +54,9 @@ pub async fn run(
 ) -> Result<HookOutcome, HookError> {
     let container = &target.container.name;
     if let Some(action) = &hook.exec {
-        let words = action.command.clone().unwrap_or_default();
-        let command = words.join(" ");
-        let reason = match run_command(target, words, limit).await {
+        let args = action.command.clone().unwrap_or_default();
+        let command = args.join(" ");
+        let reason = match run_command(target, args, limit).await {
             CommandResult::Exited(0, _) => return Ok(HookOutcome::Succeeded),
             CommandResult::Exited(code, output) => {
                 format!("command '{command}' exited with {code}: , message: {output:?}")
@@ -72,16 +72,17 @@ pub async fn run(
         });
     }
     if let Some(action) = &hook.http_get {
-        let failed = |reason: String| HookError::Request {
+        let request_error = |reason: String| HookError::Request {
             path: action.path.clone().unwrap_or_default(),
             container: container.clone(),
             pod: pod.to_owned(),
             reason,
         };
         let headers = action.http_headers.as_deref().unwrap_or_default();
-        let url = prober::http_target(target, action).map_err(|error| failed(error.to_string()))?;
+        let url = prober::http_target(target, action)
+            .map_err(|error| request_error(error.to_string()))?;
         let outcome = request(url, headers, limit).await;
-        return outcome.map_err(|error| failed(error.to_string()));
+        return outcome.map_err(|error| request_error(error.to_string()));
     }
     if let Some(action) = &hook.sleep {
         let duration = Duration::from_secs(action.seconds.max(0).unsigned_abs());
@@ -122,36 +123,42 @@ mod tests {
     use crate::probes::http_probe::tests::{NO_CONTENT, PATIENCE, server};
 
     #[tokio::test]
-    async fn what_is_asked_without_tls_is_asked_without_secrets() {
+    async fn a_retry_without_tls_has_no_secrets() {
         // statefulset.md 12.6
-        let (plain, asked) = server(|_| NO_CONTENT.to_owned()).await;
+        let (http_target, requests) = server(|_| NO_CONTENT.to_owned()).await;
         let headers = [("X", "y"), ("authorization", "Bearer secret")];
         let headers = headers.map(|(name, value)| HTTPHeader {
             name: name.to_owned(),
             value: value.to_owned(),
         });
-        let outcome = request(plain.clone(), &headers, PATIENCE).await;
+        let outcome = request(http_target.clone(), &headers, PATIENCE).await;
         assert_eq!(outcome, Ok(HookOutcome::Succeeded));
-        assert!(asked.lock().unwrap().concat().contains("Bearer secret"));
+        assert!(requests.lock().unwrap().concat().contains("Bearer secret"));
 
-        asked.lock().unwrap().clear();
-        let by_https = HttpTarget { tls: true, ..plain };
+        requests.lock().unwrap().clear();
+        let by_https = HttpTarget {
+            tls: true,
+            ..http_target
+        };
         let outcome = request(by_https, &headers, PATIENCE).await;
         assert_eq!(outcome, Ok(HookOutcome::WithoutTls));
-        let asked = asked.lock().unwrap().last().unwrap().to_lowercase();
-        assert!(asked.starts_with("get / http/1.1\r\n"), "{asked}");
-        assert!(asked.contains("x: y\r\n"), "{asked}");
-        assert!(!asked.contains("secret"), "{asked}");
+        let last_request = requests.lock().unwrap().last().unwrap().to_lowercase();
+        assert!(
+            last_request.starts_with("get / http/1.1\r\n"),
+            "{last_request}"
+        );
+        assert!(last_request.contains("x: y\r\n"), "{last_request}");
+        assert!(!last_request.contains("secret"), "{last_request}");
     }
 
     #[tokio::test]
-    async fn who_does_not_answer_is_not_asked_twice() {
-        let (nobody, asked) = server(|_| String::new()).await;
+    async fn a_silent_server_gets_one_request() {
+        let (silent_target, requests) = server(|_| String::new()).await;
         let by_https = HttpTarget {
             tls: true,
-            ..nobody
+            ..silent_target
         };
         assert!(request(by_https, &[], PATIENCE).await.is_err());
-        assert_eq!(asked.lock().unwrap().len(), 1);
+        assert_eq!(requests.lock().unwrap().len(), 1);
     }
 }

@@ -43,7 +43,7 @@ pub struct LogQuery {
 struct CriLine<'a> {
     time: &'a str,
     stream: &'a [u8],
-    whole: bool,
+    is_complete: bool,
     text: &'a [u8],
 }
 
@@ -56,7 +56,7 @@ fn parse(line: &[u8]) -> Option<CriLine<'_>> {
     Some(CriLine {
         time,
         stream,
-        whole: !tag.starts_with(b"P"),
+        is_complete: !tag.starts_with(b"P"),
         text: parts.next().unwrap_or_default(),
     })
 }
@@ -65,19 +65,19 @@ fn parse(line: &[u8]) -> Option<CriLine<'_>> {
 struct Formatter {
     query: LogQuery,
     /// The text of the last line's time.
-    last: String,
+    last_time: String,
     at_line_start: bool,
-    left: Option<usize>,
+    remaining_bytes: Option<usize>,
 }
 
 impl Formatter {
     fn new(query: LogQuery) -> Self {
-        let left = query.limit_bytes;
+        let remaining_bytes = query.limit_bytes;
         Self {
             query,
-            last: String::new(),
+            last_time: String::new(),
             at_line_start: true,
-            left,
+            remaining_bytes,
         }
     }
 
@@ -92,37 +92,37 @@ impl Formatter {
         {
             return true;
         }
-        self.last.clear();
-        self.last.push_str(line.time);
+        self.last_time.clear();
+        self.last_time.push_str(line.time);
         let mut text = Vec::with_capacity(line.text.len() + 40);
         if self.query.timestamps && self.at_line_start {
             text.extend_from_slice(line.time.as_bytes());
             text.push(b' ');
         }
         text.extend_from_slice(line.text);
-        if line.whole {
+        if line.is_complete {
             text.push(b'\n');
         }
-        self.at_line_start = line.whole;
-        if let Some(left) = &mut self.left {
-            text.truncate(*left);
-            *left -= text.len();
+        self.at_line_start = line.is_complete;
+        if let Some(remaining_bytes) = &mut self.remaining_bytes {
+            text.truncate(*remaining_bytes);
+            *remaining_bytes -= text.len();
         }
         out.extend_from_slice(&text);
-        self.left != Some(0)
+        self.remaining_bytes != Some(0)
     }
 }
 
 /// The log's files, oldest first.
 fn files(path: &Path) -> Vec<PathBuf> {
     let rotated = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
-    let mut found: Vec<PathBuf> = (1..ROTATED_MAX)
+    let mut files: Vec<PathBuf> = (1..ROTATED_MAX)
         .map(rotated)
         .take_while(|file| file.exists())
         .collect();
-    found.reverse();
-    found.push(path.to_path_buf());
-    found
+    files.reverse();
+    files.push(path.to_path_buf());
+    files
 }
 
 /// Deletes all files of a log.
@@ -141,7 +141,7 @@ fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
     let mut file = tree::open_file(path)?;
     let size = file.metadata()?.len();
     let mut end = size;
-    let mut seen = 0;
+    let mut line_feeds = 0;
     let mut buffer = Vec::new();
     while end > 0 {
         let start = end.saturating_sub(TAIL_CHUNK);
@@ -149,39 +149,39 @@ fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
         buffer.clear();
         (&mut file).take(end - start).read_to_end(&mut buffer)?;
         for (index, byte) in buffer.iter().enumerate().rev() {
-            let at = start + index as u64;
+            let offset = start + index as u64;
             // The line feed at the end of the file ends the last line and starts no new line.
-            if *byte == b'\n' && at + 1 != size {
-                seen += 1;
-                if seen == lines {
-                    return Ok((at + 1, lines));
+            if *byte == b'\n' && offset + 1 != size {
+                line_feeds += 1;
+                if line_feeds == lines {
+                    return Ok((offset + 1, lines));
                 }
             }
         }
         end = start;
     }
-    Ok((0, if size == 0 { 0 } else { seen + 1 }))
+    Ok((0, if size == 0 { 0 } else { line_feeds + 1 }))
 }
 
 /// The files to read, and the start offset in the first file.
 fn plan(path: &Path, tail: Option<usize>) -> (Vec<PathBuf>, u64) {
-    let mut all = files(path);
-    let Some(mut wanted) = tail else {
-        return (all, 0);
+    let mut files = files(path);
+    let Some(mut remaining_lines) = tail else {
+        return (files, 0);
     };
-    if wanted == 0 {
+    if remaining_lines == 0 {
         let end = fs::symlink_metadata(path).map_or(0, |meta| meta.len());
         return (vec![path.to_path_buf()], end);
     }
     let mut start = 0;
-    let mut first = all.len();
-    while first > 0 && wanted > 0 {
-        first -= 1;
-        let (at, lines) = tail_start(&all[first], wanted).unwrap_or((0, 0));
-        start = at;
-        wanted -= lines.min(wanted);
+    let mut first_index = files.len();
+    while first_index > 0 && remaining_lines > 0 {
+        first_index -= 1;
+        let (offset, lines) = tail_start(&files[first_index], remaining_lines).unwrap_or((0, 0));
+        start = offset;
+        remaining_lines -= lines.min(remaining_lines);
     }
-    (all.split_off(first), start)
+    (files.split_off(first_index), start)
 }
 
 /// The last lines of a log, as text.
@@ -190,9 +190,9 @@ pub fn tail(path: &Path, lines: usize, bytes: u64) -> String {
     let mut formatter = Formatter::new(LogQuery::default());
     let mut out = Vec::new();
     for file in files {
-        let whole = read_whole(&file).unwrap_or_default();
-        let from = usize::try_from(start).unwrap_or(0).min(whole.len());
-        for line in whole[from..].split_inclusive(|byte| *byte == b'\n') {
+        let content = read_whole(&file).unwrap_or_default();
+        let offset = usize::try_from(start).unwrap_or(0).min(content.len());
+        for line in content[offset..].split_inclusive(|byte| *byte == b'\n') {
             formatter.add(line, &mut out);
         }
         start = 0;
@@ -218,23 +218,27 @@ pub enum LogStream {
     Stderr,
 }
 
-/// Calls `take` with the time, the stream and the text of each of the last lines of a log, at most `bytes`
+/// Calls `handle_line` with the time, the stream and the text of each of the last lines of a log, at most `bytes`
 /// from the end. If the log was rotated, reads only the current file. Blocks.
-pub fn each_line(path: &Path, bytes: u64, mut take: impl FnMut(Timestamp, LogStream, Vec<u8>)) {
+pub fn each_line(
+    path: &Path,
+    bytes: u64,
+    mut handle_line: impl FnMut(Timestamp, LogStream, Vec<u8>),
+) {
     let Ok(mut file) = tree::open_file(path) else {
         return;
     };
     let size = file.metadata().map_or(0, |meta| meta.len());
     let start = size.saturating_sub(bytes);
-    let mut whole = Vec::new();
-    let read = file
+    let mut content = Vec::new();
+    let result = file
         .seek(SeekFrom::Start(start))
-        .and_then(|_| file.take(bytes).read_to_end(&mut whole));
-    if let Err(error) = read {
+        .and_then(|_| file.take(bytes).read_to_end(&mut content));
+    if let Err(error) = result {
         tracing::warn!(path = %path.display(), %error, "log not read");
         return;
     }
-    for line in whole.split_inclusive(|byte| *byte == b'\n') {
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
         let Some(line) = parse(line) else { continue };
         let Ok(time) = line.time.parse() else {
             continue;
@@ -244,10 +248,10 @@ pub fn each_line(path: &Path, bytes: u64, mut take: impl FnMut(Timestamp, LogStr
             _ => LogStream::Stdout,
         };
         let mut text = line.text.to_vec();
-        if line.whole {
+        if line.is_complete {
             text.push(b'\n');
         }
-        take(time, stream, text);
+        handle_line(time, stream, text);
     }
 }
 
@@ -271,21 +275,21 @@ pub async fn send(
         let planned = blocking_value(move || plan(&path, tail)).await;
         planned.unwrap_or_else(|_| (Vec::new(), 0))
     };
-    let last = files.len().saturating_sub(1);
+    let last_index = files.len().saturating_sub(1);
     for (index, file) in files.into_iter().enumerate() {
-        let follows = follow && index == last;
-        let done = if follows {
+        let is_followed = follow && index == last_index;
+        let accepts_more = if is_followed {
             sender.follow(&path, start, &is_over).await
         } else {
             sender.read(&file, start).await
         };
         start = 0;
-        if !done {
+        if !accepts_more {
             break;
         }
     }
     sender.flush().await;
-    sender.formatter.last.parse().ok()
+    sender.formatter.last_time.parse().ok()
 }
 
 struct Sender {
@@ -341,9 +345,9 @@ impl Sender {
             };
             start = 0;
             match self.follow_file(file, path, is_over).await {
-                Followed::Rotated => {}
-                Followed::Over => return true,
-                Followed::Closed => return false,
+                FollowEnd::Rotated => {}
+                FollowEnd::Complete => return true,
+                FollowEnd::Closed => return false,
             }
         }
     }
@@ -353,43 +357,43 @@ impl Sender {
         file: tokio::fs::File,
         path: &Path,
         is_over: &impl Fn() -> bool,
-    ) -> Followed {
+    ) -> FollowEnd {
         let inode = file.metadata().await.map_or(0, |meta| meta.ino());
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
         loop {
             // `is_over` is read before the file, so that lines written just before the exit are still read.
-            let over = is_over();
-            let now = tokio::fs::symlink_metadata(path).await;
-            let replaced = now.map_or(true, |meta| meta.ino() != inode);
-            let mut grew = false;
+            let is_complete = is_over();
+            let metadata = tokio::fs::symlink_metadata(path).await;
+            let is_replaced = metadata.map_or(true, |meta| meta.ino() != inode);
+            let mut has_grown = false;
             while let Ok(count) = reader.read_until(b'\n', &mut line).await
                 && count > 0
             {
-                grew = true;
+                has_grown = true;
                 if line.ends_with(b"\n") {
                     if !self.line(&line).await {
-                        return Followed::Closed;
+                        return FollowEnd::Closed;
                     }
                     line.clear();
                 }
             }
             if !self.flush().await {
-                return Followed::Closed;
+                return FollowEnd::Closed;
             }
-            match (grew, replaced, over) {
+            match (has_grown, is_replaced, is_complete) {
                 (true, _, _) => {}
-                (false, true, _) => return Followed::Rotated,
-                (false, false, true) => return Followed::Over,
+                (false, true, _) => return FollowEnd::Rotated,
+                (false, false, true) => return FollowEnd::Complete,
                 (false, false, false) => wait(&self.to, LOG_FOLLOW_PERIOD).await,
             }
         }
     }
 }
 
-enum Followed {
+enum FollowEnd {
     Rotated,
-    Over,
+    Complete,
     Closed,
 }
 
@@ -420,7 +424,7 @@ mod tests {
         format!("2026-01-01T00:00:{second:02}.000000000Z stdout {tag} {text}\n")
     }
 
-    fn written() -> (tempfile::TempDir, PathBuf) {
+    fn rotated_log() -> (tempfile::TempDir, PathBuf) {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("0.log");
         let old = line(1, "F", "one") + &line(2, "F", "two");
@@ -432,27 +436,27 @@ mod tests {
 
     async fn read(path: &Path, query: LogQuery) -> String {
         let (to, mut from) = mpsc::channel(16);
-        let sent = tokio::spawn(send(path.to_path_buf(), query, || true, to));
-        let mut all = Vec::new();
+        let sender = tokio::spawn(send(path.to_path_buf(), query, || true, to));
+        let mut text = Vec::new();
         while let Some(chunk) = from.recv().await {
-            all.extend_from_slice(&chunk.unwrap());
+            text.extend_from_slice(&chunk.unwrap());
         }
-        sent.await.unwrap();
-        String::from_utf8(all).unwrap()
+        sender.await.unwrap();
+        String::from_utf8(text).unwrap()
     }
 
     #[tokio::test]
     async fn rotated_files_come_first_and_parts_are_joined() {
         // kubectl.md 5.7
-        let (_temp, path) = written();
-        let all = read(&path, LogQuery::default()).await;
-        assert_eq!(all, "one\ntwo\nthree\nfour\n");
+        let (_temp, path) = rotated_log();
+        let text = read(&path, LogQuery::default()).await;
+        assert_eq!(text, "one\ntwo\nthree\nfour\n");
     }
 
     #[tokio::test]
     async fn tail_since_limit_and_timestamps() {
         // kubectl.md 5.7
-        let (_temp, path) = written();
+        let (_temp, path) = rotated_log();
         let base = LogQuery::default;
         let query = LogQuery {
             tail_lines: Some(1),
@@ -488,19 +492,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn following_sees_growth_and_rotation_and_ends() {
+    async fn a_followed_log_has_growth_and_rotation_and_ends() {
         // kubectl.md 5.7
-        let (temp, path) = written();
-        let over = Arc::new(AtomicBool::new(false));
-        let asked = over.clone();
+        let (temp, path) = rotated_log();
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let is_stopped_in_reader = is_stopped.clone();
         let (to, mut from) = mpsc::channel(16);
         let query = LogQuery {
             follow: true,
             tail_lines: Some(1),
             ..LogQuery::default()
         };
-        let is_over = move || asked.load(Ordering::Relaxed);
-        let sent = tokio::spawn(send(path.clone(), query, is_over, to));
+        let is_over = move || is_stopped_in_reader.load(Ordering::Relaxed);
+        let sender = tokio::spawn(send(path.clone(), query, is_over, to));
         assert_eq!(from.recv().await.unwrap().unwrap(), "four\n");
         let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(line(5, "F", "five").as_bytes()).unwrap();
@@ -508,14 +512,14 @@ mod tests {
         fs::rename(&path, temp.path().join("0.log.1")).unwrap();
         fs::write(&path, line(6, "F", "six")).unwrap();
         assert_eq!(from.recv().await.unwrap().unwrap(), "six\n");
-        over.store(true, Ordering::Relaxed);
+        is_stopped.store(true, Ordering::Relaxed);
         assert!(from.recv().await.is_none());
-        sent.await.unwrap();
+        sender.await.unwrap();
     }
 
     #[test]
     fn tail_as_text() {
-        let (_temp, path) = written();
+        let (_temp, path) = rotated_log();
         assert_eq!(tail(&path, 4, 1000), "two\nthree\nfour\n");
         assert_eq!(tail(&path, 4, 5), "four\n");
         assert_eq!(tail(Path::new("/nonexistent/log"), 4, 5), "");

@@ -190,8 +190,8 @@ fn environment(inputs: &ContainerInputs<'_>) -> Vec<EnvVar> {
         .env
         .iter()
         .map(|line| line.split_once('=').unwrap_or((line, "")));
-    let all = defaults.into_iter().chain(of_image).map(pair);
-    let mut variables = last_of_each(all.chain(inputs.env.iter().cloned()).collect());
+    let variables = defaults.into_iter().chain(of_image).map(pair);
+    let mut variables = last_of_each(variables.chain(inputs.env.iter().cloned()).collect());
     if inputs.container.tty == Some(true) && !variables.iter().any(|(name, _)| name == "TERM") {
         variables.push(pair(("TERM", "xterm")));
     }
@@ -488,30 +488,30 @@ mod tests {
             let context = json!({"readOnlyRootFilesystem": read_only});
             let container = json!({"name": "c", "securityContext": context});
             let spec = built(json!({"containers": [container]}), image()).unwrap();
-            let of = |target: &str| {
+            let is_read_only = |target: &str| {
                 let mut mounts = spec.mounts.iter();
-                let found = mounts.find(|m| m.destination == Path::new(target));
-                found.unwrap().read_only
+                let mount = mounts.find(|m| m.destination == Path::new(target));
+                mount.unwrap().read_only
             };
-            assert_eq!(of("/etc/hostname"), read_only);
-            assert_eq!(of("/etc/resolv.conf"), read_only);
-            assert!(!of("/etc/hosts") && !of("/dev/termination-log"));
+            assert_eq!(is_read_only("/etc/hostname"), read_only);
+            assert_eq!(is_read_only("/etc/resolv.conf"), read_only);
+            assert!(!is_read_only("/etc/hosts") && !is_read_only("/dev/termination-log"));
         }
     }
 
     #[test]
-    fn devices_belong_to_whom_the_pod_names() {
+    fn devices_belong_to_the_user_and_group_of_the_pod() {
         let with = |name: &str, path: &str| {
             let device = json!({"name": name, "devicePath": path});
             let pod = json!({"securityContext": {"runAsUser": 7, "fsGroup": 8},
                 "containers": [{"name": "c", "volumeDevices": [device]}]});
             built(pod, image()).map(|spec| spec.devices)
         };
-        let given = with("raw", "/dev/data").unwrap();
-        assert_eq!(given[0].host_path, Path::new("/dev/loop7"));
-        assert_eq!(given[0].container_path, Path::new("/dev/data"));
-        assert_eq!((given[0].uid, given[0].gid), (Some(7), Some(8)));
-        assert_eq!(given[0].access, "rwm");
+        let devices = with("raw", "/dev/data").unwrap();
+        assert_eq!(devices[0].host_path, Path::new("/dev/loop7"));
+        assert_eq!(devices[0].container_path, Path::new("/dev/data"));
+        assert_eq!((devices[0].uid, devices[0].gid), (Some(7), Some(8)));
+        assert_eq!(devices[0].access, "rwm");
         assert_eq!(
             with("raw", "data").unwrap_err(),
             "error DevicePath `data` must be an absolute path"
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused() {
+    fn unsupported_host_ports_are_reported() {
         let pod = json_tree::from_value(json_tree::json!({"spec": {"containers": [
             {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080},
                 {"containerPort": 81, "hostPort": 8081, "hostIP": "::1"}]}]}}))

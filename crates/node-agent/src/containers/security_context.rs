@@ -9,7 +9,7 @@ use pod_lifecycle::spec;
 use thiserror::Error;
 
 use super::runtime_spec::ContainerInputs;
-use super::spec_error::SpecError;
+use super::spec_error::{RootRisk, SpecError};
 
 /// The RuntimeClass handlers of the built-in runtime.
 const BUILT_IN_RUNTIMES: [&str; 3] = ["", "mainstay", "runc"];
@@ -36,13 +36,13 @@ pub fn unsupported_settings(pod: &Pod) -> Vec<String> {
     for (_, container) in spec::containers(pod_spec) {
         let ports = container.ports.iter().flatten();
         let host_ports = ports.filter(|port| port.host_port.is_some_and(|number| number > 0));
-        let refused = host_ports.filter_map(|port| {
+        let unsupported_ports = host_ports.filter_map(|port| {
             service_routing::host_address(port.host_ip.as_deref())
                 .err()
                 .map(|address| (port.host_port.unwrap_or_default(), address))
         });
         if !spec::uses_host_network(pod_spec) {
-            unsupported.extend(refused.map(|(port, address)| {
+            unsupported.extend(unsupported_ports.map(|(port, address)| {
                 format!(
                     "container {}: hostPort {port} is not served on {address}: this node's pods \
                      have IPv4 only",
@@ -60,21 +60,21 @@ pub fn unsupported_settings(pod: &Pod) -> Vec<String> {
 /// The pod names an id out of range. The API server rejects such ids.
 pub fn user_spec(
     pod: Option<&PodSecurityContext>,
-    own: Option<&SecurityContext>,
+    container: Option<&SecurityContext>,
     image_user: &str,
 ) -> Result<UserSpec, SpecError> {
-    let uid = own
+    let uid = container
         .and_then(|c| c.run_as_user)
         .or_else(|| pod.and_then(|c| c.run_as_user));
-    let gid = own
+    let gid = container
         .and_then(|c| c.run_as_group)
         .or_else(|| pod.and_then(|c| c.run_as_group));
-    let more = pod
+    let supplemental = pod
         .and_then(|c| c.supplemental_groups.as_ref())
         .into_iter()
         .flatten();
     let fs_group = pod.and_then(|c| c.fs_group);
-    let groups = fs_group.into_iter().chain(more.copied()).map(id);
+    let groups = fs_group.into_iter().chain(supplemental.copied()).map(id);
     let policy = pod.and_then(|c| c.supplemental_groups_policy.as_deref());
     Ok(UserSpec {
         name: image_user.to_owned(),
@@ -96,44 +96,35 @@ fn id(number: i64) -> Result<u32, SpecError> {
 pub fn check_non_root(
     inputs: &ContainerInputs<'_>,
     pod: Option<&PodSecurityContext>,
-    own: Option<&SecurityContext>,
+    container: Option<&SecurityContext>,
     user: &UserSpec,
 ) -> Result<(), SpecError> {
-    let run_as_non_root = own
+    let run_as_non_root = container
         .and_then(|c| c.run_as_non_root)
         .or_else(|| pod.and_then(|c| c.run_as_non_root));
     if run_as_non_root != Some(true) {
         return Ok(());
     }
-    check_not_root(user).map_err(|reason| SpecError::MayBeRoot {
-        reason,
+    check_not_root(user).map_err(|risk| SpecError::MayBeRoot {
+        risk,
         pod: spec::display_name(inputs.pod),
         container: inputs.container.name.clone(),
     })
 }
 
 /// Checks that a user is certainly not root.
-///
-/// # Errors
-/// The reason why the user may be root.
-fn check_not_root(user: &UserSpec) -> Result<(), String> {
+fn check_not_root(user: &UserSpec) -> Result<(), RootRisk> {
     match user.uid {
-        Some(0) => return Err("container's runAsUser breaks non-root policy".to_owned()),
+        Some(0) => return Err(RootRisk::RunAsUser),
         Some(_) => return Ok(()),
         None => {}
     }
     let name = user.name.split(':').next().unwrap_or_default();
     match name.parse::<u32>() {
-        Ok(uid) if uid > ID_MAX => Err(format!(
-            "container has runAsNonRoot and image will run as user {uid}, which is none: uids must \
-             be between 0 and {ID_MAX}"
-        )),
+        Ok(uid) if uid > ID_MAX => Err(RootRisk::ImageUserOutOfRange(uid)),
         Ok(1..) => Ok(()),
-        Err(_) if !name.is_empty() => Err(format!(
-            "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify \
-             user is non-root"
-        )),
-        Ok(0) | Err(_) => Err("container has runAsNonRoot and image will run as root".to_owned()),
+        Err(_) if !name.is_empty() => Err(RootRisk::ImageUserNotNumeric(name.to_owned())),
+        Ok(0) | Err(_) => Err(RootRisk::ImageUser),
     }
 }
 
@@ -143,23 +134,23 @@ fn check_not_root(user: &UserSpec) -> Result<(), String> {
 /// Fails if the pod names a profile outside of `profiles`.
 pub fn security(
     pod: Option<&PodSecurityContext>,
-    own: Option<&SecurityContext>,
+    container: Option<&SecurityContext>,
     profiles: &Path,
 ) -> Result<Security, SpecError> {
-    let capabilities = own.and_then(|c| c.capabilities.as_ref());
-    let profile = own
+    let capabilities = container.and_then(|c| c.capabilities.as_ref());
+    let profile = container
         .and_then(|c| c.seccomp_profile.as_ref())
         .or_else(|| pod.and_then(|c| c.seccomp_profile.as_ref()));
-    let privileged = own.and_then(|c| c.privileged) == Some(true);
+    let privileged = container.and_then(|c| c.privileged) == Some(true);
     Ok(Security {
         privileged,
         capabilities_add: capabilities.and_then(|c| c.add.clone()).unwrap_or_default(),
         capabilities_drop: capabilities
             .and_then(|c| c.drop.clone())
             .unwrap_or_default(),
-        no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
+        no_new_privileges: container.and_then(|c| c.allow_privilege_escalation) == Some(false),
         seccomp: seccomp(profile.filter(|_| !privileged), profiles)?,
-        unmasked_proc: own.and_then(|c| c.proc_mount.as_deref()) == Some("Unmasked"),
+        unmasked_proc: container.and_then(|c| c.proc_mount.as_deref()) == Some("Unmasked"),
         keeps_projects: false,
     })
 }
@@ -189,9 +180,9 @@ mod tests {
 
     /// findings S1: an id out of range was ignored, so that the image's user was used.
     #[test]
-    fn an_id_that_is_none_is_refused_wherever_the_pod_says_it() {
-        for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296] {
-            let own = |uid, gid| SecurityContext {
+    fn an_id_out_of_range_is_rejected_in_every_field() {
+        for invalid_id in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296] {
+            let container = |uid, gid| SecurityContext {
                 run_as_user: uid,
                 run_as_group: gid,
                 ..SecurityContext::default()
@@ -201,22 +192,22 @@ mod tests {
                 supplemental_groups: groups,
                 ..PodSecurityContext::default()
             };
-            for (pod, own) in [
-                (None, Some(own(Some(wrong), None))),
-                (None, Some(own(None, Some(wrong)))),
-                (Some(pod(Some(wrong), None)), None),
-                (Some(pod(None, Some(vec![1, wrong]))), None),
+            for (pod, container) in [
+                (None, Some(container(Some(invalid_id), None))),
+                (None, Some(container(None, Some(invalid_id)))),
+                (Some(pod(Some(invalid_id), None)), None),
+                (Some(pod(None, Some(vec![1, invalid_id]))), None),
             ] {
-                let refused = user_spec(pod.as_ref(), own.as_ref(), "1000").unwrap_err();
-                let refused = refused.to_string();
-                assert!(refused.contains("between 0 and 2147483647"), "{refused}");
+                let error = user_spec(pod.as_ref(), container.as_ref(), "1000").unwrap_err();
+                let error = error.to_string();
+                assert!(error.contains("between 0 and 2147483647"), "{error}");
             }
         }
     }
 
     #[test]
-    fn who_is_certain_not_to_be_root() {
-        let of = |uid, name: &str| {
+    fn only_users_that_are_certainly_not_root_are_accepted() {
+        let check = |uid, name: &str| {
             check_not_root(&UserSpec {
                 uid,
                 name: name.to_owned(),
@@ -229,7 +220,7 @@ mod tests {
             (None, "1000"),
             (None, "1000:0"),
         ] {
-            assert_eq!(of(uid, name), Ok(()), "{uid:?} {name}");
+            assert_eq!(check(uid, name), Ok(()), "{uid:?} {name}");
         }
         let table = [
             (Some(0), "1000", "breaks non-root policy"),
@@ -242,9 +233,9 @@ mod tests {
             (None, "4294967295", "which is none"),
             (None, "2147483648:1", "which is none"),
         ];
-        for (uid, name, why) in table {
-            let refused = of(uid, name).unwrap_err();
-            assert!(refused.contains(why), "{uid:?} {name}: {refused}");
+        for (uid, name, reason) in table {
+            let error = check(uid, name).unwrap_err().to_string();
+            assert!(error.contains(reason), "{uid:?} {name}: {error}");
         }
     }
 }

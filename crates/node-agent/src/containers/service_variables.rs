@@ -39,8 +39,8 @@ pub fn latest(
     };
     if stored.as_ref() != Some(&current) {
         let bytes = serde_json::to_vec(&current).unwrap_or_default();
-        let replaced = durable_file::replace(&file, &bytes, 0o600, Durability::PageCache);
-        if let Err(error) = replaced {
+        let result = durable_file::replace(&file, &bytes, 0o600, Durability::PageCache);
+        if let Err(error) = result {
             tracing::warn!(file = %file.display(), %error, "variables of Services not stored");
         }
     }
@@ -52,19 +52,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_variables_of_the_last_start_are_kept() {
+    fn the_variables_of_the_last_start_are_stored() {
         let temp = tempfile::tempdir().unwrap();
         let dir = PodDir::at(temp.path().join("n_p_u"));
         fs::create_dir_all(dir.state()).unwrap();
-        let refused = latest(&dir, None).unwrap_err().to_string();
+        let error = latest(&dir, None).unwrap_err().to_string();
         assert!(
-            refused.starts_with("services have not yet been read"),
-            "{refused}"
+            error.starts_with("services have not yet been read"),
+            "{error}"
         );
-        let of = |host: &str| vec![("DB_SERVICE_HOST".to_owned(), host.to_owned())];
+        let variables = |host: &str| vec![("DB_SERVICE_HOST".to_owned(), host.to_owned())];
         for host in ["10.96.0.2", "10.96.0.3"] {
-            assert_eq!(latest(&dir, Some(of(host))).unwrap(), of(host));
-            assert_eq!(latest(&dir, None).unwrap(), of(host));
+            assert_eq!(
+                latest(&dir, Some(variables(host))).unwrap(),
+                variables(host)
+            );
+            assert_eq!(latest(&dir, None).unwrap(), variables(host));
         }
         fs::write(dir.service_variables(), "[").unwrap();
         latest(&dir, None).unwrap_err();

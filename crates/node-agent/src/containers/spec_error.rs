@@ -8,9 +8,9 @@ pub enum SpecError {
     NoCommand,
     #[error("user or group {0}: uids and gids must be between 0 and {max}", max = ID_MAX)]
     IdOutOfRange(i64),
-    #[error("{reason} (pod: \"{pod}\", container: {container})")]
+    #[error("{risk} (pod: \"{pod}\", container: {container})")]
     MayBeRoot {
-        reason: String,
+        risk: RootRisk,
         /// `name_namespace(uid)`.
         pod: String,
         container: String,
@@ -27,4 +27,22 @@ pub enum SpecError {
     RelativeDevicePath(String),
     #[error("cannot find volume {volume:?} to pass into container {container:?}")]
     DeviceNotFound { volume: String, container: String },
+}
+
+/// The reason why the user of a container may be root.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RootRisk {
+    #[error("container's runAsUser breaks non-root policy")]
+    RunAsUser,
+    #[error(
+        "container has runAsNonRoot and image will run as user {0}, which is none: uids must be between 0 and {max}",
+        max = ID_MAX
+    )]
+    ImageUserOutOfRange(u32),
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({0}), cannot verify user is non-root"
+    )]
+    ImageUserNotNumeric(String),
+    #[error("container has runAsNonRoot and image will run as root")]
+    ImageUser,
 }

@@ -43,13 +43,13 @@ struct State {
 
 /// A pod that waits for a volume. The wait ends when the value is dropped.
 pub struct AwaitedAttachment<'a> {
-    all: &'a VolumesInUse,
+    volumes_in_use: &'a VolumesInUse,
     name: String,
 }
 
 impl Drop for AwaitedAttachment<'_> {
     fn drop(&mut self) {
-        self.all.change(|state| {
+        self.volumes_in_use.change(|state| {
             if let Some(count) = state.expected.get_mut(&self.name) {
                 *count -= 1;
             }
@@ -76,13 +76,16 @@ impl VolumesInUse {
         let names = state.recorded.iter().chain(state.expected.keys());
         let names: BTreeSet<String> = names.cloned().collect();
         self.names
-            .send_if_modified(|before| std::mem::replace(before, names.clone()) != names);
+            .send_if_modified(|former| std::mem::replace(former, names.clone()) != names);
     }
 
     /// Registers a pod that waits for a volume.
     pub fn expect(&self, name: String) -> AwaitedAttachment<'_> {
         self.change(|state| *state.expected.entry(name.clone()).or_default() += 1);
-        AwaitedAttachment { all: self, name }
+        AwaitedAttachment {
+            volumes_in_use: self,
+            name,
+        }
     }
 
     /// Adds a volume that has a record on disk.
@@ -160,22 +163,32 @@ mod tests {
 
     #[test]
     fn a_volume_is_in_use_while_a_pod_waits_for_it_or_a_record_is_there() {
-        let all = VolumesInUse::new(["old".to_owned()].into());
-        let names = || all.names.borrow().iter().cloned().collect::<Vec<_>>();
-        let (first, second) = (all.expect("a".to_owned()), all.expect("a".to_owned()));
+        let volumes_in_use = VolumesInUse::new(["old".to_owned()].into());
+        let names = || {
+            volumes_in_use
+                .names
+                .borrow()
+                .iter()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let (first, second) = (
+            volumes_in_use.expect("a".to_owned()),
+            volumes_in_use.expect("a".to_owned()),
+        );
         drop(first);
         assert_eq!(names(), ["a", "old"]);
-        all.record("a".to_owned());
+        volumes_in_use.record("a".to_owned());
         drop(second);
         assert_eq!(names(), ["a", "old"]);
-        all.forget("a");
-        all.forget("old");
+        volumes_in_use.forget("a");
+        volumes_in_use.forget("old");
         assert!(names().is_empty());
     }
 
     #[test]
     fn a_volume_is_ready_when_both_sides_say_so() {
-        let of = |used: &[&str], attached: &[&str]| {
+        let is_ready_with = |used: &[&str], attached: &[&str]| {
             let attached: Vec<_> = attached
                 .iter()
                 .map(|name| json!({"name": name, "devicePath": ""}))
@@ -183,7 +196,11 @@ mod tests {
             let status = json!({"volumesInUse": used, "volumesAttached": attached});
             is_ready(&json_tree::from_value(status).unwrap(), "a")
         };
-        assert!(of(&["b", "a"], &["a"]));
-        assert!(!of(&["b"], &["a"]) && !of(&["a"], &["b"]) && !of(&[], &[]));
+        assert!(is_ready_with(&["b", "a"], &["a"]));
+        assert!(
+            !is_ready_with(&["b"], &["a"])
+                && !is_ready_with(&["a"], &["b"])
+                && !is_ready_with(&[], &[])
+        );
     }
 }

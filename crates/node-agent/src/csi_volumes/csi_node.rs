@@ -52,10 +52,10 @@ fn with_driver(drivers: &[CSINodeDriver], current: CSINodeDriver) -> Option<Vec<
     if drivers.contains(&current) {
         return None;
     }
-    let others = drivers.iter().filter(|driver| driver.name != current.name);
-    let mut listed: Vec<CSINodeDriver> = others.cloned().collect();
-    listed.push(current);
-    Some(listed)
+    let other_drivers = drivers.iter().filter(|driver| driver.name != current.name);
+    let mut changed: Vec<CSINodeDriver> = other_drivers.cloned().collect();
+    changed.push(current);
+    Some(changed)
 }
 
 fn driver(name: &str, info: &NodeInfo) -> CSINodeDriver {
@@ -73,7 +73,7 @@ fn driver(name: &str, info: &NodeInfo) -> CSINodeDriver {
 /// The node's id at each driver, from the annotation.
 fn ids(node: &Node) -> BTreeMap<String, String> {
     let ids = node.metadata.annotations.as_ref();
-    let ids = ids.and_then(|all| all.get(NODE_IDS));
+    let ids = ids.and_then(|annotations| annotations.get(NODE_IDS));
     let ids = ids.and_then(|text| serde_json::from_str(text).ok());
     ids.unwrap_or_default()
 }
@@ -86,11 +86,11 @@ fn ids(node: &Node) -> BTreeMap<String, String> {
 fn metadata(node: &Node, name: &str, info: &NodeInfo) -> Result<Option<Value>, CsiNodeError> {
     let labels = node.metadata.labels.clone().unwrap_or_default();
     for (key, value) in &info.topology {
-        if let Some(other) = labels.get(key).filter(|other| *other != value) {
+        if let Some(existing) = labels.get(key).filter(|existing| *existing != value) {
             return Err(CsiNodeError::Collision {
                 key: key.clone(),
                 reported: value.clone(),
-                existing: other.clone(),
+                existing: existing.clone(),
             });
         }
     }
@@ -115,9 +115,13 @@ fn without_others(
     registered: &[RegisteredDriver],
 ) -> Result<Option<Value>, CsiNodeError> {
     let mut ids = ids(node);
-    let before = ids.len();
-    ids.retain(|name, _| registered.iter().any(|one| one.driver.name == *name));
-    if ids.len() == before {
+    let former_count = ids.len();
+    ids.retain(|name, _| {
+        registered
+            .iter()
+            .any(|registration| registration.driver.name == *name)
+    });
+    if ids.len() == former_count {
         return Ok(None);
     }
     let text = (!ids.is_empty()).then(|| json!(ids).to_string());
@@ -148,8 +152,8 @@ pub async fn publish_all(
     registered: &[RegisteredDriver],
 ) -> Result<(), CsiNodeError> {
     for RegisteredDriver { driver, info, .. } in registered {
-        let done = patched(client, node_name, |node| metadata(node, &driver.name, info));
-        if let Err(error) = done.await {
+        let patch = patched(client, node_name, |node| metadata(node, &driver.name, info));
+        if let Err(error) = patch.await {
             let driver = &driver.name;
             tracing::warn!(
                 driver,
@@ -161,7 +165,7 @@ pub async fn publish_all(
     let node = patched(client, node_name, |node| without_others(node, registered)).await?;
     let desired: Vec<CSINodeDriver> = registered
         .iter()
-        .map(|one| driver(&one.driver.name, &one.info))
+        .map(|registration| driver(&registration.driver.name, &registration.info))
         .collect();
     write(client, &node, |drivers| {
         let is_listed = |driver| drivers.contains(driver);
@@ -237,14 +241,14 @@ async fn write(
                 message: error.to_string(),
             })?;
         }
-        let before = existing
+        let listed = existing
             .as_ref()
             .map_or(&[][..], |object| &object.spec.drivers);
-        let Some(drivers) = change(before) else {
+        let Some(drivers) = change(listed) else {
             return Ok(());
         };
         let spec = CSINodeSpec { drivers };
-        let written = match existing {
+        let result = match existing {
             Some(existing) => {
                 let object = CSINode { spec, ..existing };
                 api.replace(node_name, &params, &object).await
@@ -264,7 +268,7 @@ async fn write(
                 api.create(&params, &CSINode { metadata, spec }).await
             }
         };
-        match written {
+        match result {
             Ok(_) => return Ok(()),
             Err(error)
                 if attempts < ATTEMPTS_MAX
@@ -296,10 +300,13 @@ mod tests {
 
     #[test]
     fn a_driver_is_listed_once_in_its_present_form() {
-        let first = with_driver(&[], driver("a", &info("n1", "z"))).unwrap();
-        assert_eq!(with_driver(&first, driver("a", &info("n1", "z"))), None);
-        let both = with_driver(&first, driver("b", &info("n1", "z"))).unwrap();
-        let renamed = with_driver(&both, driver("a", &info("n2", "z"))).unwrap();
+        let one_driver = with_driver(&[], driver("a", &info("n1", "z"))).unwrap();
+        assert_eq!(
+            with_driver(&one_driver, driver("a", &info("n1", "z"))),
+            None
+        );
+        let both_drivers = with_driver(&one_driver, driver("b", &info("n1", "z"))).unwrap();
+        let renamed = with_driver(&both_drivers, driver("a", &info("n2", "z"))).unwrap();
         let ids: Vec<(&str, &str)> = renamed
             .iter()
             .map(|driver| (driver.name.as_str(), driver.node_id.as_str()))
@@ -324,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn drivers_that_are_gone_leave_labels_only() {
+    fn removed_drivers_leave_labels_only() {
         let node: Node = json_tree::from_value(json!({"metadata": {"name": "n",
             "resourceVersion": "7", "labels": {"zone": "z"},
             "annotations": {NODE_IDS: "{\"a\":\"n1\",\"b\":\"n1\"}"}}}))
@@ -336,20 +343,20 @@ mod tests {
             },
             capabilities: csi_client::NodeCapabilities::default(),
             info: info("n1", "z"),
-            by: "reg.sock".into(),
+            registration_socket: "reg.sock".into(),
         };
-        let both = [registered("a"), registered("b")];
+        let both_drivers = [registered("a"), registered("b")];
         let without = |registered| without_others(&node, registered).unwrap();
-        assert_eq!(without(&both), None);
-        let one = without(&both[1..]).unwrap();
-        assert_eq!(one["metadata"]["annotations"][NODE_IDS], "{\"b\":\"n1\"}");
-        let none = without(&[]).unwrap();
-        assert_eq!(none["metadata"]["annotations"][NODE_IDS], json!(null));
-        assert_eq!(none["metadata"]["labels"], json!(null));
+        assert_eq!(without(&both_drivers), None);
+        let patch = without(&both_drivers[1..]).unwrap();
+        assert_eq!(patch["metadata"]["annotations"][NODE_IDS], "{\"b\":\"n1\"}");
+        let patch = without(&[]).unwrap();
+        assert_eq!(patch["metadata"]["annotations"][NODE_IDS], json!(null));
+        assert_eq!(patch["metadata"]["labels"], json!(null));
     }
 
     #[test]
-    fn a_csi_node_goes_with_its_node() {
+    fn a_csi_node_belongs_to_its_node() {
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u1"});
         let object = json!({"metadata": {"name": "n", "ownerReferences": [owner]},
             "spec": {"drivers": []}});

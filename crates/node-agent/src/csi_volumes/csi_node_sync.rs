@@ -26,26 +26,26 @@ pub async fn keep_csi_node(
     shutdown: CancellationToken,
 ) {
     let mut changes = volumes.drivers().changes();
-    let mut next = Instant::now();
+    let mut next_check = Instant::now();
     let mut backoff = Backoff::new(FIRST_DELAY, INTERVAL);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = changes.next() => {}
             Ok(()) = node.changed() => {}
-            () = tokio::time::sleep_until(next) => {}
+            () = tokio::time::sleep_until(next_check) => {}
         }
-        next = Instant::now() + INTERVAL;
+        next_check = Instant::now() + INTERVAL;
         let is_registered = node.borrow().is_some();
         let Some(drivers) = volumes.drivers().complete().filter(|_| is_registered) else {
             continue;
         };
-        let written = csi_node::publish_all(volumes.client(), volumes.node(), &drivers).await;
-        match written {
+        let result = csi_node::publish_all(volumes.client(), volumes.node(), &drivers).await;
+        match result {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::warn!(%error, "the drivers of the node are not published");
-                next = Instant::now() + backoff.fail();
+                next_check = Instant::now() + backoff.fail();
             }
         }
     }

@@ -17,7 +17,7 @@ const VOLUME_DATA: &str = "vol_data.json";
 /// The kubelet's directory of one data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubeletDir {
-    real: PathBuf,
+    root: PathBuf,
 }
 
 /// A path relative to the directory.
@@ -28,31 +28,31 @@ impl KubeletDir {
     /// The kubelet's directory of the server with this data directory.
     pub fn new(data_dir: &Path) -> Self {
         Self {
-            real: data_dir.join("kubelet"),
+            root: data_dir.join("kubelet"),
         }
     }
 
     /// The path on this machine for a path in a pod's manifest or from a driver; `None` for paths outside
     /// of the directory.
-    pub fn real(&self, path: &Path) -> Option<PathBuf> {
-        let inside = path.strip_prefix(DRIVER_DIR).ok()?;
-        let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        let is_inside = inside.components().all(plain);
-        is_inside.then(|| self.real.join(inside))
+    pub fn node_path(&self, path: &Path) -> Option<PathBuf> {
+        let relative_path = path.strip_prefix(DRIVER_DIR).ok()?;
+        let stays_inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        let is_inside = relative_path.components().all(stays_inside);
+        is_inside.then(|| self.root.join(relative_path))
     }
 
     /// Whether a path of this machine is in the directory.
     pub fn contains(&self, path: &Path) -> bool {
-        path.starts_with(&self.real)
+        path.starts_with(&self.root)
     }
 
     /// The directory with the registration sockets of drivers.
     pub fn registry(&self) -> PathBuf {
-        self.real.join("plugins_registry")
+        self.root.join("plugins_registry")
     }
 
     pub fn at(&self, path: &KubeletPath) -> PathBuf {
-        self.real.join(&path.0)
+        self.root.join(&path.0)
     }
 
     /// Creates the directory and its subdirectories. The directory becomes a shared mount, unless the file
@@ -66,22 +66,22 @@ impl KubeletDir {
         static CREATION: Mutex<()> = Mutex::new(());
         let _guard = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
         for part in ["plugins_registry", "plugins", "pods"] {
-            fs::create_dir_all(self.real.join(part))?;
+            fs::create_dir_all(self.root.join(part))?;
         }
-        let real = fs::canonicalize(&self.real)?;
+        let real = fs::canonicalize(&self.root)?;
         let mounts = mount_table::read()?;
-        let around = mounts
+        let enclosing_mount = mounts
             .iter()
             .filter(|mount| real.starts_with(&mount.path))
             .max_by_key(|mount| mount.path.components().count());
-        if around.is_some_and(|mount| mount.propagation.shared) {
+        if enclosing_mount.is_some_and(|mount| mount.propagation.shared) {
             return Ok(());
         }
-        let none: Option<&str> = None;
-        if around.is_none_or(|mount| mount.path != real) {
-            mount(Some(&real), &real, none, MsFlags::MS_BIND, none)?;
+        let no_text: Option<&str> = None;
+        if enclosing_mount.is_none_or(|mount| mount.path != real) {
+            mount(Some(&real), &real, no_text, MsFlags::MS_BIND, no_text)?;
         }
-        mount(none, &real, none, MsFlags::MS_SHARED, none)?;
+        mount(no_text, &real, no_text, MsFlags::MS_SHARED, no_text)?;
         Ok(())
     }
 
@@ -90,12 +90,12 @@ impl KubeletDir {
     /// # Errors
     /// An error of the kernel.
     pub fn unmount(&self) -> io::Result<()> {
-        let Ok(real) = fs::canonicalize(&self.real) else {
+        let Ok(real) = fs::canonicalize(&self.root) else {
             return Ok(());
         };
         let mounts = mount_table::at_or_below(&mount_table::read()?, &real);
         match mounts.as_slice() {
-            [only] if *only == real => Ok(nix::mount::umount2(
+            [mount] if *mount == real => Ok(nix::mount::umount2(
                 &real,
                 nix::mount::MntFlags::UMOUNT_NOFOLLOW,
             )?),
@@ -109,7 +109,7 @@ impl KubeletDir {
     /// An error of the disk.
     pub fn publication_records(&self) -> io::Result<Vec<PathBuf>> {
         let mut records = Vec::new();
-        for pod in entries(&self.real.join("pods"))? {
+        for pod in entries(&self.root.join("pods"))? {
             for volume in entries(&pod.join("volumes/kubernetes.io~csi"))? {
                 records.push(volume.join(VOLUME_DATA));
             }
@@ -124,7 +124,7 @@ impl KubeletDir {
     /// An error of the disk.
     pub fn stage_records(&self) -> io::Result<Vec<PathBuf>> {
         let mut records = Vec::new();
-        for driver in entries(&self.real.join(STAGES))? {
+        for driver in entries(&self.root.join(STAGES))? {
             for volume in entries(&driver)? {
                 records.push(volume.join(VOLUME_DATA));
             }
@@ -160,8 +160,8 @@ impl KubeletPath {
 
     /// The path of a block volume's device for a pod.
     pub fn block_publication(pod: &str, volume: &str) -> Self {
-        let all = Path::new(STAGES).join("volumeDevices/publish");
-        Self(all.join(volume).join(pod))
+        let publications = Path::new(STAGES).join("volumeDevices/publish");
+        Self(publications.join(volume).join(pod))
     }
 
     /// The record of a staged volume.
@@ -204,7 +204,7 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
         {
             return Ok(Vec::new());
         }
-        other => other?,
+        entries => entries?,
     };
     entries.map(|entry| Ok(entry?.path())).collect()
 }
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_kubelets_and_lead_nowhere_else() {
+    fn paths_are_kubelets_and_stay_below_its_directory() {
         let dir = KubeletDir::new(Path::new("/data"));
         let stage = KubeletPath::stage("d.example.com", "v");
         let hash = "4c94485e0c21ae6c41ce1dfe7b6bfaceea5ab68e40a2476f50208e526f506080";
@@ -225,7 +225,7 @@ mod tests {
             KubeletPath::publication("uid", "pv").for_driver(),
             "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/pv/mount"
         );
-        let real = |path: &str| dir.real(Path::new(path));
+        let real = |path: &str| dir.node_path(Path::new(path));
         assert_eq!(
             real("/var/lib/kubelet/plugins/a/csi.sock"),
             Some("/data/kubelet/plugins/a/csi.sock".into())

@@ -20,7 +20,7 @@ pub struct RegisteredDriver {
     /// The response to `NodeGetInfo`.
     pub info: NodeInfo,
     /// The registration socket in `plugins_registry`.
-    pub by: PathBuf,
+    pub registration_socket: PathBuf,
 }
 
 /// The state of the registration.
@@ -77,19 +77,21 @@ impl Drivers {
     /// Adds a driver. A driver with another name that registered by this socket is removed.
     pub fn add(&self, registered: RegisteredDriver) {
         self.state.send_modify(|state| {
-            state.by_name.retain(|_, other| other.by != registered.by);
+            state.by_name.retain(|_, existing| {
+                existing.registration_socket != registered.registration_socket
+            });
             let name = registered.driver.name.clone();
             state.by_name.insert(name, registered);
         });
     }
 
     /// Removes the driver that registered by the socket, and returns its name.
-    pub fn remove(&self, by: &Path) -> Option<String> {
+    pub fn remove(&self, registration_socket: &Path) -> Option<String> {
         let mut removed = None;
         self.state.send_if_modified(|state| {
-            let mut all = state.by_name.iter();
-            removed = all
-                .find(|(_, registered)| registered.by == by)
+            let mut drivers = state.by_name.iter();
+            removed = drivers
+                .find(|(_, registered)| registered.registration_socket == registration_socket)
                 .map(|(name, _)| name.clone());
             removed
                 .as_ref()
@@ -101,14 +103,14 @@ impl Drivers {
     /// Records new sockets, and removes deleted sockets.
     pub fn record_sockets<'p>(
         &self,
-        new: impl IntoIterator<Item = &'p PathBuf>,
-        deleted: impl IntoIterator<Item = &'p PathBuf>,
+        new_sockets: impl IntoIterator<Item = &'p PathBuf>,
+        deleted_sockets: impl IntoIterator<Item = &'p PathBuf>,
     ) {
         self.state.send_if_modified(|state| {
             let mut is_changed = state.unanswered.is_none();
             let unanswered = state.unanswered.get_or_insert_default();
-            unanswered.extend(new.into_iter().cloned());
-            for path in deleted {
+            unanswered.extend(new_sockets.into_iter().cloned());
+            for path in deleted_sockets {
                 is_changed |= unanswered.remove(path);
             }
             is_changed
@@ -128,7 +130,7 @@ impl Drivers {
 mod tests {
     use super::*;
 
-    fn registered(name: &str, by: &str) -> RegisteredDriver {
+    fn registered(name: &str, registration_socket: &str) -> RegisteredDriver {
         RegisteredDriver {
             driver: Driver {
                 name: name.to_owned(),
@@ -136,13 +138,18 @@ mod tests {
             },
             capabilities: NodeCapabilities::default(),
             info: NodeInfo::default(),
-            by: by.into(),
+            registration_socket: registration_socket.into(),
         }
     }
 
     fn names(drivers: &Drivers) -> Option<Vec<String>> {
-        let all = drivers.complete()?;
-        Some(all.into_iter().map(|one| one.driver.name).collect())
+        let registrations = drivers.complete()?;
+        Some(
+            registrations
+                .into_iter()
+                .map(|registration| registration.driver.name)
+                .collect(),
+        )
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl RecordedCapacities {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn of(&self, id: &VolumeId) -> KnownVolume {
+    pub fn get(&self, id: &VolumeId) -> KnownVolume {
         self.all().get(id).copied().unwrap_or_default()
     }
 
@@ -67,7 +67,7 @@ impl CsiVolumes {
         if !capabilities.expand || volume.read_only {
             return Ok(());
         }
-        let mut recorded = self.sizes().of(&volume.id);
+        let mut recorded = self.sizes().get(&volume.id);
         if recorded.capacity.is_none() {
             recorded.capacity = shown(&bound.claim);
             self.sizes().set(&volume.id, recorded);
@@ -93,9 +93,9 @@ impl CsiVolumes {
         let claim = growing.begin(&bound.claim).await?;
         let request = volume.expansion(capabilities, &uid, capacity.value(), secrets);
         if let Err(error) = driver.expand(&request).await {
-            let text = growing.warn(&error.to_string());
+            let event = growing.warn(&error.to_string());
             if error.finality() == csi_client::Finality::Uncertain {
-                return Err(CsiVolumeError::Expand(text));
+                return Err(CsiVolumeError::Expand(event));
             }
             let is_refused = error.is_of_state();
             let failed_state = KnownVolume {
@@ -110,14 +110,14 @@ impl CsiVolumes {
                 .await?;
             return match is_refused {
                 true => Ok(()),
-                false => Err(CsiVolumeError::Expand(text)),
+                false => Err(CsiVolumeError::Expand(event)),
             };
         }
-        let grown = KnownVolume {
+        let expanded = KnownVolume {
             capacity: Some(capacity),
             ..KnownVolume::default()
         };
-        self.sizes().set(&volume.id, grown);
+        self.sizes().set(&volume.id, expanded);
         Ok(growing.succeeded(&claim).await?)
     }
 }

@@ -55,8 +55,8 @@ impl Releases {
     }
 
     fn record_end(&mut self, id: &VolumeId, has_failed: bool, now: Instant) {
-        let before = self.0.remove(id);
-        if let (Some(ReleaseState::Running(mut backoff)), true) = (before, has_failed) {
+        let former = self.0.remove(id);
+        if let (Some(ReleaseState::Running(mut backoff)), true) = (former, has_failed) {
             let until = now + backoff.fail();
             self.0
                 .insert(id.clone(), ReleaseState::Waiting { until, backoff });
@@ -66,12 +66,12 @@ impl Releases {
     /// Ends all delays.
     fn end_delays(&mut self) {
         self.0
-            .retain(|_, one| matches!(one, ReleaseState::Running(_)));
+            .retain(|_, state| matches!(state, ReleaseState::Running(_)));
     }
 
     /// The earliest time at which a delay ends.
     fn next_retry(&self) -> Option<Instant> {
-        let ends = self.0.values().filter_map(|one| match one {
+        let ends = self.0.values().filter_map(|state| match state {
             ReleaseState::Waiting { until, .. } => Some(*until),
             ReleaseState::Running(_) => None,
         });
@@ -84,25 +84,25 @@ pub async fn clean_up(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
     let mut states = Releases::default();
     let mut releases: JoinSet<(VolumeId, bool)> = JoinSet::new();
     loop {
-        let all = volumes.without_pod().await.unwrap_or_else(|error| {
+        let ids = volumes.without_pod().await.unwrap_or_else(|error| {
             tracing::warn!(%error, "volumes are not cleaned up");
             Vec::new()
         });
-        for id in all {
+        for id in ids {
             if !states.begin(&id, Instant::now()) {
                 continue;
             }
             let volumes = volumes.clone();
             releases.spawn(async move {
-                let released = volumes.release_unused(&id).await;
-                let has_failed = released.is_err();
-                if let Err(error) = released {
+                let result = volumes.release_unused(&id).await;
+                let has_failed = result.is_err();
+                if let Err(error) = result {
                     tracing::warn!(%error, "a volume that no pod uses is not released");
                 }
                 (id, has_failed)
             });
         }
-        let next = states.next_retry();
+        let next_retry = states.next_retry();
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = volumes.left_over().0.notified() => states.end_delays(),
@@ -114,7 +114,7 @@ pub async fn clean_up(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
                     states = Releases::default();
                 }
             },
-            () = sleep_until(next) => {}
+            () = sleep_until(next_retry) => {}
         }
     }
 }
@@ -138,37 +138,40 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_end_with_success() {
+    fn delays_double_up_to_the_maximum_and_end_with_success() {
         let (a, now) = (id("a"), Instant::now());
         let mut states = Releases::default();
-        let mut at = now;
-        let mut pauses = Vec::new();
+        let mut time = now;
+        let mut delays = Vec::new();
         for _ in 0..10 {
-            assert!(states.begin(&a, at));
-            assert!(!states.begin(&a, at), "once at a time");
-            states.record_end(&a, true, at);
+            assert!(states.begin(&a, time));
+            assert!(!states.begin(&a, time), "once at a time");
+            states.record_end(&a, true, time);
             let next = states.next_retry().unwrap();
             assert!(!states.begin(&a, next - Duration::from_millis(1)));
-            pauses.push((next - at).as_millis());
-            at = next;
+            delays.push((next - time).as_millis());
+            time = next;
         }
         // A part of each delay is random.
-        let whole = [500, 1000, 2000]
+        let longest = [500, 1000, 2000]
             .into_iter()
             .chain(std::iter::repeat(122_000));
-        for (number, whole) in (0..3).chain(8..10).zip(whole) {
-            assert!((whole / 2..=whole).contains(&pauses[number]), "{pauses:?}");
+        for (number, longest) in (0..3).chain(8..10).zip(longest) {
+            assert!(
+                (longest / 2..=longest).contains(&delays[number]),
+                "{delays:?}"
+            );
         }
-        assert!(states.begin(&a, at));
-        states.record_end(&a, false, at);
+        assert!(states.begin(&a, time));
+        states.record_end(&a, false, time);
         assert_eq!(states.next_retry(), None);
-        assert!(states.begin(&a, at));
-        states.record_end(&a, true, at);
-        assert!(states.next_retry().unwrap() <= at + FIRST_DELAY);
+        assert!(states.begin(&a, time));
+        states.record_end(&a, true, time);
+        assert!(states.next_retry().unwrap() <= time + FIRST_DELAY);
     }
 
     #[test]
-    fn a_new_look_ends_pauses_and_no_release() {
+    fn a_retry_ends_delays_and_no_release() {
         let (a, b, now) = (id("a"), id("b"), Instant::now());
         let mut states = Releases::default();
         assert!(states.begin(&a, now) && states.begin(&b, now));

@@ -89,7 +89,7 @@ impl VolumeRecords {
     }
 
     /// The records of one volume.
-    pub fn of(&self, id: &VolumeId) -> Self {
+    pub fn of_volume(&self, id: &VolumeId) -> Self {
         let is_of =
             |data: &&VolumeData| data.driver_name == id.driver && data.volume_handle == id.handle;
         Self {
@@ -104,7 +104,7 @@ fn read_all(paths: &[PathBuf]) -> io::Result<Vec<VolumeData>> {
     for path in paths {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
+            text => text?,
         };
         match serde_json::from_str(&text) {
             Ok(data) => records.push(data),
@@ -123,14 +123,14 @@ fn read_all(paths: &[PathBuf]) -> io::Result<Vec<VolumeData>> {
 /// An error of the disk.
 pub fn write(dir: &KubeletDir, record: &KubeletPath, data: &VolumeData) -> Result<(), RecordError> {
     let path = dir.at(record);
-    let failed = |source: io::Error| RecordError::Write {
+    let write_error = |source: io::Error| RecordError::Write {
         path: path.clone(),
         source,
     };
     let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(failed)?;
-    let text = serde_json::to_vec(data).map_err(|error| failed(error.into()))?;
-    replace(&path, &text, 0o600, Durability::Name).map_err(failed)
+    fs::create_dir_all(parent).map_err(write_error)?;
+    let text = serde_json::to_vec(data).map_err(|error| write_error(error.into()))?;
+    replace(&path, &text, 0o600, Durability::Name).map_err(write_error)
 }
 
 /// Removes the path of a call, then the record of the call. If something is still mounted at the path, both
@@ -143,17 +143,17 @@ pub fn remove(
     record: &KubeletPath,
     data: &VolumeData,
 ) -> Result<(), RecordError> {
-    let unless_absent = |removed: io::Result<()>| match removed {
+    let unless_absent = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    if let Some(path) = dir.real(Path::new(&data.path)) {
+    if let Some(path) = dir.node_path(Path::new(&data.path)) {
         let is_dir = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
-        let removed = unless_absent(match is_dir {
+        let result = unless_absent(match is_dir {
             true => fs::remove_dir(&path),
             false => fs::remove_file(&path),
         });
-        if let Err(source) = removed {
+        if let Err(source) = result {
             return Err(RecordError::Remove { path, source });
         }
         // The parent directory of a device, which is empty after the last pod.
@@ -195,15 +195,15 @@ mod tests {
             write(&dir, &record, &data(pod)).unwrap();
             fs::write(dir.at(&device(pod)), "").unwrap();
         }
-        for (pod, is_left) in [("u", true), ("v", false)] {
+        for (pod, remains) in [("u", true), ("v", false)] {
             let record = KubeletPath::publication_record(pod, "pv");
             remove(&dir, &record, &data(pod)).unwrap();
-            assert_eq!(parent.exists(), is_left);
+            assert_eq!(parent.exists(), remains);
         }
     }
 
     #[test]
-    fn records_are_found_until_they_are_removed() {
+    fn records_are_listed_until_they_are_removed() {
         let temp = tempfile::tempdir().unwrap();
         let dir = KubeletDir::new(temp.path());
         assert_eq!(VolumeRecords::read(&dir).unwrap(), VolumeRecords::default());
@@ -213,7 +213,7 @@ mod tests {
             path: KubeletPath::stage("d", "h").for_driver(),
             ..VolumeData::default()
         };
-        let of_pod = VolumeData {
+        let pod_data = VolumeData {
             path: KubeletPath::publication("u", "pv").for_driver(),
             volume: "pv".to_owned(),
             pod: Some("u".parse().unwrap()),
@@ -221,27 +221,27 @@ mod tests {
         };
         write(&dir, &KubeletPath::stage_record("d", "h"), &data).unwrap();
         let record = KubeletPath::publication_record("u", "pv");
-        write(&dir, &record, &of_pod).unwrap();
+        write(&dir, &record, &pod_data).unwrap();
         fs::create_dir(dir.at(&KubeletPath::publication("u", "pv"))).unwrap();
         let cut = dir.at(&KubeletPath::publication_record("u", "other"));
         fs::create_dir_all(cut.parent().unwrap()).unwrap();
         fs::write(cut, "{").unwrap();
         let records = VolumeRecords::read(&dir).unwrap();
         assert_eq!(records.stages, [data]);
-        assert_eq!(records.publications, std::slice::from_ref(&of_pod));
-        let other = VolumeId {
+        assert_eq!(records.publications, std::slice::from_ref(&pod_data));
+        let absent_volume = VolumeId {
             driver: "d".to_owned(),
             handle: "other".to_owned(),
         };
-        assert_eq!(records.of(&other), VolumeRecords::default());
+        assert_eq!(records.of_volume(&absent_volume), VolumeRecords::default());
         // A file at the path of the mount prevents the removal of the record.
         let file = dir.at(&KubeletPath::publication("u", "pv")).join("file");
         fs::write(&file, "x").unwrap();
-        assert!(remove(&dir, &record, &of_pod).is_err());
+        assert!(remove(&dir, &record, &pod_data).is_err());
         assert_eq!(VolumeRecords::read(&dir).unwrap(), records);
         fs::remove_file(file).unwrap();
         for _ in 0..2 {
-            remove(&dir, &record, &of_pod).unwrap();
+            remove(&dir, &record, &pod_data).unwrap();
         }
         assert!(VolumeRecords::read(&dir).unwrap().publications.is_empty());
     }

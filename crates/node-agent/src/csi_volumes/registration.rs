@@ -32,16 +32,16 @@ type SocketId = (u64, u64, i64, i64);
 fn sockets(dir: &Path) -> io::Result<BTreeMap<PathBuf, SocketId>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        other => other?,
+        entries => entries?,
     };
     let mut sockets = BTreeMap::new();
     for entry in entries {
         let entry = entry?;
-        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
         let Ok(meta) = fs::symlink_metadata(entry.path()) else {
             continue;
         };
-        if !hidden && meta.file_type().is_socket() {
+        if !is_hidden && meta.file_type().is_socket() {
             let id = (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
             sockets.insert(entry.path(), id);
         }
@@ -78,11 +78,11 @@ async fn update_tasks(
     registrations: &mut BTreeMap<PathBuf, SocketRegistration>,
     present: &BTreeMap<PathBuf, SocketId>,
 ) {
-    let changed = |path: &PathBuf, registration: &mut SocketRegistration| {
+    let has_changed = |path: &PathBuf, registration: &mut SocketRegistration| {
         present.get(path) != Some(&registration.id)
     };
     let stopped: Vec<(PathBuf, SocketRegistration)> =
-        registrations.extract_if(.., changed).collect();
+        registrations.extract_if(.., has_changed).collect();
     for (_, SocketRegistration { task, .. }) in stopped.iter() {
         task.abort();
     }
@@ -94,19 +94,19 @@ async fn update_tasks(
             deleted.push(path);
         }
     }
-    let new: Vec<&PathBuf> = present
+    let new_sockets: Vec<&PathBuf> = present
         .keys()
         .filter(|path| !registrations.contains_key(*path))
         .collect();
     volumes
         .drivers()
-        .record_sockets(new.iter().copied(), &deleted);
+        .record_sockets(new_sockets.iter().copied(), &deleted);
     for path in &deleted {
         if let Some(driver) = volumes.drivers().remove(path) {
             tracing::info!(driver, "a CSI driver is no longer registered");
         }
     }
-    for path in new {
+    for path in new_sockets {
         let task = tokio::spawn(keep_registering(volumes.clone(), path.clone()));
         let registration = SocketRegistration {
             id: present[path],
@@ -129,18 +129,21 @@ enum NotRegistered {
     /// Another driver is registered with the name.
     #[error(
         "another driver with the name {name} is registered already by the socket {}",
-        by.display()
+        registration_socket.display()
     )]
-    Taken { name: String, by: PathBuf },
+    Taken {
+        name: String,
+        registration_socket: PathBuf,
+    },
 }
 
 /// Registers the driver of a socket. Retries until the registration succeeds.
 async fn keep_registering(volumes: Arc<CsiVolumes>, socket: PathBuf) {
     let mut backoff = Backoff::new(FIRST_DELAY, DELAY_MAX);
     loop {
-        let registered = register(&volumes, &socket).await;
+        let result = register(&volumes, &socket).await;
         volumes.drivers().record_response(&socket);
-        let Err(error) = registered else {
+        let Err(error) = result else {
             return;
         };
         let path = socket.display().to_string();
@@ -179,10 +182,10 @@ async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegister
         }
     };
     let name = info.name.clone();
-    let registered = register_driver(volumes, socket, info).await;
-    let refusal = registered.as_ref().err().map(ToString::to_string);
+    let result = register_driver(volumes, socket, info).await;
+    let refusal = result.as_ref().err().map(ToString::to_string);
     notify(&plugin, refusal.as_deref().map_or(Ok(()), Err)).await;
-    registered?;
+    result?;
     tracing::info!(driver = name, "a CSI driver is registered");
     volumes.left_over().retry_now();
     Ok(())
@@ -198,20 +201,20 @@ async fn notify(plugin: &Plugin, result: Result<(), &str>) {
 
 async fn register_driver(
     volumes: &CsiVolumes,
-    by: &Path,
+    registration_socket: &Path,
     RegistrationInfo { name, endpoint }: RegistrationInfo,
 ) -> Result<(), NotRegistered> {
-    let socket = volumes.directory().real(&endpoint);
+    let socket = volumes.directory().node_path(&endpoint);
     let socket = socket.ok_or(NotRegistered::SocketOutside(endpoint))?;
     let lock = volumes.drivers().lock(&name);
     let _guard = lock.lock().await;
     let former = volumes.drivers().get(&name).ok();
-    if let Some(former) = former.filter(|former| former.by != by)
-        && is_listening(&former.by).await
+    if let Some(former) = former.filter(|former| former.registration_socket != registration_socket)
+        && is_listening(&former.registration_socket).await
     {
         return Err(NotRegistered::Taken {
             name,
-            by: former.by,
+            registration_socket: former.registration_socket,
         });
     }
     let driver = Driver {
@@ -225,7 +228,7 @@ async fn register_driver(
         driver,
         capabilities,
         info,
-        by: by.to_owned(),
+        registration_socket: registration_socket.to_owned(),
     });
     Ok(())
 }
@@ -247,14 +250,14 @@ mod tests {
     #[test]
     fn only_sockets_are_drivers() {
         let temp = tempfile::tempdir().unwrap();
-        let at = |name: &str| temp.path().join(name);
-        assert!(sockets(&at("none")).unwrap().is_empty());
-        fs::write(at("file.sock"), "").unwrap();
-        fs::create_dir(at("directory.sock")).unwrap();
-        let _hidden = UnixListener::bind(at(".hidden.sock")).unwrap();
-        let _driver = UnixListener::bind(at("driver.sock")).unwrap();
-        symlink(at("driver.sock"), at("link.sock")).unwrap();
+        let path = |name: &str| temp.path().join(name);
+        assert!(sockets(&path("none")).unwrap().is_empty());
+        fs::write(path("file.sock"), "").unwrap();
+        fs::create_dir(path("directory.sock")).unwrap();
+        let _hidden = UnixListener::bind(path(".hidden.sock")).unwrap();
+        let _driver = UnixListener::bind(path("driver.sock")).unwrap();
+        symlink(path("driver.sock"), path("link.sock")).unwrap();
         let paths: Vec<PathBuf> = sockets(temp.path()).unwrap().into_keys().collect();
-        assert_eq!(paths, [at("driver.sock")]);
+        assert_eq!(paths, [path("driver.sock")]);
     }
 }

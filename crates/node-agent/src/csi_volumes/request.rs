@@ -185,21 +185,21 @@ impl CsiVolume {
             .modes
             .iter()
             .any(|mode| mode == "ReadWriteOnce" || mode == "ReadWriteOncePod");
-        let applies = match policy {
+        let node_changes = match policy {
             Some("None") => false,
             Some("File") => true,
             _ => !self.fs_type.is_empty() && (self.is_ephemeral || has_single_writer),
         };
-        match applies && !self.read_only {
+        match node_changes && !self.read_only {
             true => GroupUse::Node(group),
             false => GroupUse::None,
         }
     }
 
     fn capability(&self, capabilities: NodeCapabilities, group: GroupUse) -> VolumeCapability {
-        let first = self.modes.first().map(String::as_str);
-        let single = capabilities.single_node_multi_writer;
-        let mode = match (first, single) {
+        let first_mode = self.modes.first().map(String::as_str);
+        let distinguishes_writers = capabilities.single_node_multi_writer;
+        let mode = match (first_mode, distinguishes_writers) {
             (Some("ReadOnlyMany"), _) => AccessMode::MultiNodeReaderOnly,
             (Some("ReadWriteMany"), _) => AccessMode::MultiNodeMultiWriter,
             (Some("ReadWriteOncePod"), true) => AccessMode::SingleNodeSingleWriter,
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_group_is_set_by_the_policy_of_the_driver() {
-        let (plain, delegated) = (
+        let (default_capabilities, mount_group) = (
             NodeCapabilities::default(),
             NodeCapabilities {
                 mount_group: true,
@@ -371,19 +371,37 @@ mod tests {
             volume.group(Some(&driver), capabilities, Some(7))
         };
         let once = volume(json!(["ReadWriteOnce"]), json!({}));
-        let many = volume(json!(["ReadWriteMany"]), json!({}));
+        let shared = volume(json!(["ReadWriteMany"]), json!({}));
         let untyped = volume(json!(["ReadWriteOnce"]), json!({"fsType": ""}));
-        let read = volume(json!(["ReadWriteOnce"]), json!({"readOnly": true}));
+        let read_only = volume(json!(["ReadWriteOnce"]), json!({"readOnly": true}));
         let default = Some("ReadWriteOnceWithFSType");
-        assert_eq!(group(&once, None, plain), GroupUse::Node(7));
-        assert_eq!(group(&once, default, plain), GroupUse::Node(7));
-        assert_eq!(group(&many, default, plain), GroupUse::None);
-        assert_eq!(group(&untyped, default, plain), GroupUse::None);
-        assert_eq!(group(&many, Some("File"), plain), GroupUse::Node(7));
-        assert_eq!(group(&read, Some("File"), plain), GroupUse::None);
-        assert_eq!(group(&once, Some("None"), plain), GroupUse::None);
-        assert_eq!(group(&once, Some("None"), delegated), GroupUse::Driver(7));
-        assert_eq!(once.group(None, plain, None), GroupUse::None);
+        assert_eq!(group(&once, None, default_capabilities), GroupUse::Node(7));
+        assert_eq!(
+            group(&once, default, default_capabilities),
+            GroupUse::Node(7)
+        );
+        assert_eq!(
+            group(&shared, default, default_capabilities),
+            GroupUse::None
+        );
+        assert_eq!(
+            group(&untyped, default, default_capabilities),
+            GroupUse::None
+        );
+        assert_eq!(
+            group(&shared, Some("File"), default_capabilities),
+            GroupUse::Node(7)
+        );
+        assert_eq!(
+            group(&read_only, Some("File"), default_capabilities),
+            GroupUse::None
+        );
+        assert_eq!(
+            group(&once, Some("None"), default_capabilities),
+            GroupUse::None
+        );
+        assert_eq!(group(&once, Some("None"), mount_group), GroupUse::Driver(7));
+        assert_eq!(once.group(None, default_capabilities, None), GroupUse::None);
     }
 
     #[test]
@@ -392,26 +410,44 @@ mod tests {
             let volume = volume(json!([mode]), json!({}));
             volume.capability(capabilities, GroupUse::None).mode
         };
-        let plain = NodeCapabilities::default();
-        let fine = NodeCapabilities {
+        let default_capabilities = NodeCapabilities::default();
+        let single_node_capabilities = NodeCapabilities {
             single_node_multi_writer: true,
-            ..plain
+            ..default_capabilities
         };
         use AccessMode::*;
-        assert_eq!(mode("ReadWriteOnce", plain), SingleNodeWriter);
-        assert_eq!(mode("ReadWriteOnce", fine), SingleNodeMultiWriter);
-        assert_eq!(mode("ReadWriteOncePod", plain), SingleNodeWriter);
-        assert_eq!(mode("ReadWriteOncePod", fine), SingleNodeSingleWriter);
-        assert_eq!(mode("ReadOnlyMany", fine), MultiNodeReaderOnly);
-        assert_eq!(mode("ReadWriteMany", plain), MultiNodeMultiWriter);
+        assert_eq!(
+            mode("ReadWriteOnce", default_capabilities),
+            SingleNodeWriter
+        );
+        assert_eq!(
+            mode("ReadWriteOnce", single_node_capabilities),
+            SingleNodeMultiWriter
+        );
+        assert_eq!(
+            mode("ReadWriteOncePod", default_capabilities),
+            SingleNodeWriter
+        );
+        assert_eq!(
+            mode("ReadWriteOncePod", single_node_capabilities),
+            SingleNodeSingleWriter
+        );
+        assert_eq!(
+            mode("ReadOnlyMany", single_node_capabilities),
+            MultiNodeReaderOnly
+        );
+        assert_eq!(
+            mode("ReadWriteMany", default_capabilities),
+            MultiNodeMultiWriter
+        );
     }
 
     #[test]
-    fn facts_about_the_pod_are_sent_only_where_they_are_wanted() {
+    fn facts_about_the_pod_are_sent_only_on_request() {
         let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "p", "namespace": "n",
             "uid": "u"}, "spec": {"containers": [], "serviceAccountName": "a"}}))
         .unwrap();
-        let plain = volume(
+        let persistent = volume(
             json!(["ReadWriteOnce"]),
             json!({"volumeAttributes": {"k": "v"}}),
         );
@@ -420,7 +456,7 @@ mod tests {
             ..NodeCapabilities::default()
         };
         let request = |driver: &CSIDriver| {
-            let request = plain.publication(
+            let request = persistent.publication(
                 capabilities,
                 GroupUse::None,
                 &RequestData::default(),
@@ -429,9 +465,12 @@ mod tests {
             );
             request.unwrap()
         };
-        let silent = request(&driver(json!({})));
-        assert_eq!(silent.volume_context.len(), 1);
-        assert_eq!(silent.staging_path, Some(plain.staging_path().for_driver()));
+        let without_pod = request(&driver(json!({})));
+        assert_eq!(without_pod.volume_context.len(), 1);
+        assert_eq!(
+            without_pod.staging_path,
+            Some(persistent.staging_path().for_driver())
+        );
         let with_pod = request(&driver(json!({"podInfoOnMount": true})));
         let fact =
             |key: &str| with_pod.volume_context[&format!("csi.storage.k8s.io/{key}")].clone();
@@ -447,10 +486,10 @@ mod tests {
         );
         assert!(!inline.is_staged(capabilities) && !inline.needs_attachment(None));
         assert!(inline.check_life_cycle(None).is_err());
-        let both = driver(json!({"volumeLifecycleModes": ["Persistent", "Ephemeral"]}));
-        assert!(inline.check_life_cycle(Some(&both)).is_ok());
-        assert!(plain.needs_attachment(None));
-        assert!(!plain.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
+        let both_modes = driver(json!({"volumeLifecycleModes": ["Persistent", "Ephemeral"]}));
+        assert!(inline.check_life_cycle(Some(&both_modes)).is_ok());
+        assert!(persistent.needs_attachment(None));
+        assert!(!persistent.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
     }
 
     /// CSI `mount_flags`: the driver checks the options, as with kubelet. The options are neither split nor
@@ -471,33 +510,33 @@ mod tests {
             "é\"",
             &long,
         ];
-        let mut plain = volume(json!(["ReadWriteOnce"]), json!({}));
-        plain.mount_options = options.map(str::to_owned).to_vec();
-        plain
+        let mut volume = volume(json!(["ReadWriteOnce"]), json!({}));
+        volume.mount_options = options.map(str::to_owned).to_vec();
+        volume
             .mount_options
             .extend((0..500).map(|number| format!("o{number}")));
         let (capabilities, data) = (NodeCapabilities::default(), RequestData::default());
         let uid: Uid = "u".parse().unwrap();
         let pod: Pod =
             json_tree::from_value(json!({"metadata": {"name": "p", "uid": uid.as_str()}})).unwrap();
-        let uses = [
-            plain.stage(capabilities, GroupUse::None, &data).capability,
-            plain
+        let volume_capabilities = [
+            volume.stage(capabilities, GroupUse::None, &data).capability,
+            volume
                 .publication(capabilities, GroupUse::None, &data, &pod, None)
                 .unwrap()
                 .capability,
-            plain
+            volume
                 .expansion(capabilities, &uid, 5, BTreeMap::new())
                 .capability,
         ];
-        for used in uses {
-            let AccessType::Mount { flags, .. } = used.access else {
-                panic!("{used:?}");
+        for capability in volume_capabilities {
+            let AccessType::Mount { flags, .. } = capability.access else {
+                panic!("{capability:?}");
             };
-            assert_eq!(flags, plain.mount_options);
+            assert_eq!(flags, volume.mount_options);
         }
-        plain.is_block = true;
-        let device = plain.stage(capabilities, GroupUse::None, &data).capability;
+        volume.is_block = true;
+        let device = volume.stage(capabilities, GroupUse::None, &data).capability;
         assert_eq!(device.access, AccessType::Block);
     }
 
@@ -508,14 +547,14 @@ mod tests {
             ..NodeCapabilities::default()
         };
         let reference = json!({"namespace": "n", "name": "grow"});
-        let mut plain = volume(
+        let mut volume = volume(
             json!(["ReadWriteOnce"]),
             json!({ "nodeExpandSecretRef": reference }),
         );
-        let secret = plain.expand_secret.clone().unwrap();
+        let secret = volume.expand_secret.clone().unwrap();
         assert_eq!(secret, ObjectKey::new("n", "grow"));
         let uid: Uid = "u".parse().unwrap();
-        let mounted = plain.expansion(capabilities, &uid, 5, BTreeMap::new());
+        let mounted = volume.expansion(capabilities, &uid, 5, BTreeMap::new());
         assert_eq!(
             mounted.volume_path,
             KubeletPath::publication("u", "pv").for_driver()
@@ -524,8 +563,8 @@ mod tests {
             mounted.staging_path,
             Some(KubeletPath::stage("d.example.com", "h").for_driver())
         );
-        plain.is_block = true;
-        let device = plain.expansion(NodeCapabilities::default(), &uid, 5, BTreeMap::new());
+        volume.is_block = true;
+        let device = volume.expansion(NodeCapabilities::default(), &uid, 5, BTreeMap::new());
         let target = KubeletPath::block_publication("u", "pv");
         assert_eq!(device.volume_path, target.for_driver());
         assert_eq!(

@@ -46,7 +46,7 @@ struct UpkeepRound {
 
 impl UpkeepRound {
     /// The tasks of the round with a number; the first number is 1.
-    fn of(number: u32) -> Self {
+    fn numbered(number: u32) -> Self {
         Self {
             grows: number.is_multiple_of(CLAIMS_EVERY),
             publishes: number.is_multiple_of(PUBLISH_EVERY),
@@ -74,7 +74,7 @@ pub async fn keep_up(
     shutdown: CancellationToken,
 ) {
     let mut rounds = JoinSet::new();
-    let mut busy = BTreeSet::new();
+    let mut busy_drivers = BTreeSet::new();
     for number in 1_u32.. {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -82,23 +82,23 @@ pub async fn keep_up(
         }
         while let Some(round) = rounds.try_join_next() {
             match round {
-                Ok(driver) => busy.remove(&driver),
+                Ok(driver) => busy_drivers.remove(&driver),
                 // The error does not name the driver of the round.
                 Err(_) => {
                     rounds.abort_all();
-                    busy = BTreeSet::new();
+                    busy_drivers = BTreeSet::new();
                     break;
                 }
             };
         }
         for (driver, published) in volumes.published_by_driver(&pods()).await {
-            if !busy.insert(driver.clone()) {
+            if !busy_drivers.insert(driver.clone()) {
                 continue;
             }
             let (volumes, objects) = (volumes.clone(), objects.clone());
             rounds.spawn(async move {
                 volumes
-                    .run_round(&objects, &driver, &published, UpkeepRound::of(number))
+                    .run_round(&objects, &driver, &published, UpkeepRound::numbered(number))
                     .await;
                 driver
             });
@@ -148,7 +148,7 @@ impl CsiVolumes {
     }
 
     fn path(&self, volume: &PublishedVolume) -> Option<PathBuf> {
-        self.directory().real(volume.data.path.as_ref())
+        self.directory().node_path(volume.data.path.as_ref())
     }
 
     /// Maintains the volumes of a driver, one after another.
@@ -250,7 +250,7 @@ impl CsiVolumes {
         let Some((claim, read_only)) = claim_of(objects, published).await? else {
             return Ok(());
         };
-        if !may_grow(&claim, self.sizes().of(&published.data.id())) {
+        if !may_grow(&claim, self.sizes().get(&published.data.id())) {
             return Ok(());
         }
         let volume = objects.volume_of(&claim).await?;

@@ -30,7 +30,7 @@ impl VolumeStatsCache {
     }
 
     /// The statistics of a volume, at most about one minute old.
-    pub fn of(&self, path: &Path) -> Option<VolumeStats> {
+    pub fn get(&self, path: &Path) -> Option<VolumeStats> {
         self.all().get(path)?.stats
     }
 
@@ -55,16 +55,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_asked_for_again_after_a_minute() {
-        let (all, now) = (VolumeStatsCache::default(), Instant::now());
+    fn statistics_are_read_again_after_a_minute() {
+        let (cache, now) = (VolumeStatsCache::default(), Instant::now());
         let path = Path::new("/v");
-        assert!(all.is_due(path, now));
-        all.set(path.to_owned(), now, Some(VolumeStats::default()));
-        assert!(!all.is_due(path, now) && all.is_due(path, now + AGE_MAX));
-        assert_eq!(all.of(path), Some(VolumeStats::default()));
-        all.set(path.to_owned(), now, None);
-        assert_eq!(all.of(path), None);
-        all.retain(|_| false);
-        assert!(all.is_due(path, now));
+        assert!(cache.is_due(path, now));
+        cache.set(path.to_owned(), now, Some(VolumeStats::default()));
+        assert!(!cache.is_due(path, now) && cache.is_due(path, now + AGE_MAX));
+        assert_eq!(cache.get(path), Some(VolumeStats::default()));
+        cache.set(path.to_owned(), now, None);
+        assert_eq!(cache.get(path), None);
+        cache.retain(|_| false);
+        assert!(cache.is_due(path, now));
     }
 }

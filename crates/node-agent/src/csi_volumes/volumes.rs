@@ -189,8 +189,8 @@ impl CsiVolumes {
         })
         .await?;
         self.recorded(&volume.id, is_attached);
-        let published = driver.publish(&publication).await;
-        published.map_err(CsiVolumeError::Publish)?;
+        let result = driver.publish(&publication).await;
+        result.map_err(CsiVolumeError::Publish)?;
         let (target, is_block) = (path.clone(), volume.is_block);
         blocking(move || create_target(&target, is_block)).await?;
         self.sizes.is_newly_used(&volume.id);
@@ -205,14 +205,14 @@ impl CsiVolumes {
 
     /// Removes the record of a volume that is not staged.
     async fn remove_stage(&self, id: &VolumeId) -> Result<(), CsiVolumeError> {
-        let records = self.records().await?.of(id);
+        let records = self.records().await?.of_volume(id);
         let Some(data) = records.stages.first().cloned() else {
             return Ok(());
         };
         let record = KubeletPath::stage_record(&id.driver, &id.handle);
         self.on_disk(move |dir| records::remove(dir, &record, &data).map_err(CsiVolumeError::from))
             .await?;
-        let remaining = self.records().await?.of(id);
+        let remaining = self.records().await?.of_volume(id);
         if names_in_use(&remaining).is_empty() {
             self.in_use.forget(&id.unique_name());
         }
@@ -250,8 +250,8 @@ impl CsiVolumes {
         if !self.is_published(&volume.id, &uid).await? {
             return Ok(());
         }
-        let published = driver.publish(&publication).await;
-        published.map_err(CsiVolumeError::Publish)
+        let result = driver.publish(&publication).await;
+        result.map_err(CsiVolumeError::Publish)
     }
 
     /// Whether the volume is recorded as published for a pod. The result is valid while the caller holds
@@ -261,7 +261,7 @@ impl CsiVolumes {
         id: &VolumeId,
         pod: &Uid,
     ) -> Result<bool, CsiVolumeError> {
-        let records = self.records().await?.of(id);
+        let records = self.records().await?.of_volume(id);
         let mut pods = records.publications.iter().map(|data| data.pod.as_ref());
         Ok(pods.any(|publication_pod| publication_pod == Some(pod)))
     }
@@ -271,7 +271,7 @@ impl CsiVolumes {
         if !volume.is_for_one_pod() {
             return Ok(());
         }
-        let records = self.records().await?.of(&volume.id);
+        let records = self.records().await?.of_volume(&volume.id);
         match records.publications.iter().all(|data| is_of(data, pod)) {
             true => Ok(()),
             false => Err(CsiVolumeError::InUse),
@@ -347,7 +347,7 @@ impl CsiVolumes {
     async fn disown_stage(&self, id: &VolumeId, pod: &Uid) -> Result<(), CsiVolumeError> {
         let lock = self.lock(id);
         let _guard = lock.lock().await;
-        let records = self.records().await?.of(id);
+        let records = self.records().await?.of_volume(id);
         let stage = records.stages.into_iter().find(|data| is_of(data, pod));
         if let Some(mut data) = stage {
             data.pod = None;
@@ -365,12 +365,12 @@ impl CsiVolumes {
     pub(super) async fn without_pod(&self) -> Result<Vec<VolumeId>, CsiVolumeError> {
         let records = self.records().await?;
         let present = self.present_pods().await?;
-        let all: BTreeSet<VolumeId> = records.all().map(VolumeData::id).collect();
-        let is_left = |id: &VolumeId| {
+        let ids: BTreeSet<VolumeId> = records.all().map(VolumeData::id).collect();
+        let is_unused = |id: &VolumeId| {
             let is_registered = self.drivers.get(&id.driver).is_ok();
-            is_registered && !steps(&records.of(id), |pod| present.contains(pod)).is_empty()
+            is_registered && !steps(&records.of_volume(id), |pod| present.contains(pod)).is_empty()
         };
-        Ok(all.into_iter().filter(is_left).collect())
+        Ok(ids.into_iter().filter(is_unused).collect())
     }
 
     /// Releases a volume for the pods that the node no longer has.
@@ -394,7 +394,7 @@ impl CsiVolumes {
     ) -> Result<(), CsiVolumeError> {
         let lock = self.lock(id);
         let _guard = lock.lock().await;
-        let records = self.records().await?.of(id);
+        let records = self.records().await?.of_volume(id);
         let present = self.present_pods().await?;
         let lives = |pod: &Uid| Some(pod) != leaving && present.contains(pod);
         let steps = steps(&records, lives);
@@ -431,7 +431,7 @@ impl CsiVolumes {
             })
             .await?;
         }
-        let remaining = self.records().await?.of(id);
+        let remaining = self.records().await?.of_volume(id);
         if names_in_use(&remaining).is_empty() {
             self.in_use.forget(&id.unique_name());
         }
@@ -463,7 +463,7 @@ impl CsiVolumes {
     async fn unmount(&self, id: &VolumeId, pod: &Uid) -> Result<(), CsiVolumeError> {
         let lock = self.lock(id);
         let _guard = lock.lock().await;
-        let records = self.records().await?.of(id);
+        let records = self.records().await?.of_volume(id);
         let is_last = records.publications.iter().all(|data| is_of(data, pod));
         let stages = records.stages.into_iter().filter(|_| is_last);
         let publications = records.publications.into_iter();
@@ -479,7 +479,7 @@ impl CsiVolumes {
 
 /// Unmounts the path of a call, if it is a mount point.
 fn unmount_path(dir: &KubeletDir, path: &str) -> Result<(), UnmountError> {
-    let Some(path) = dir.real(path.as_ref()) else {
+    let Some(path) = dir.node_path(path.as_ref()) else {
         return Ok(());
     };
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
@@ -518,7 +518,7 @@ fn names_in_use(records: &VolumeRecords) -> BTreeSet<String> {
 fn pod_uids(pods: &Path) -> io::Result<BTreeSet<Uid>> {
     let entries = match fs::read_dir(pods) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        other => other?,
+        entries => entries?,
     };
     let mut uids = BTreeSet::new();
     for entry in entries {

@@ -13,9 +13,9 @@ use pod_lifecycle::record::Instance;
 use tokio::sync::mpsc;
 
 use super::log_messages::Protocol;
-use super::query::{first, is_set, parameters};
+use super::query::{first_value, is_set, parameters};
 use super::recent_reads::{ContainerInstance, RecentReads};
-use super::response::{BoxBody, BoxError, RequestTarget, refused, uid_of};
+use super::response::{BoxBody, BoxError, RequestTarget, error_status, uid_of};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{log_messages, streams};
 use crate::containers::logs::{self, LogQuery};
@@ -24,19 +24,37 @@ use crate::pods::pod_manager::{PodManager, PodView};
 /// Maximum number of chunks that wait for a slow reader.
 const CHUNKS_MAX: usize = 4;
 
-pub fn answer(
+/// The reason why a log is not sent.
+#[derive(Debug, thiserror::Error)]
+enum LogRequestError {
+    #[error("{name}: invalid value {text:?}")]
+    InvalidValue { name: &'static str, text: String },
+    #[error("container \"{container}\" in pod \"{pod}\" is not available")]
+    NotAvailable { pod: String, container: String },
+    #[error("previous terminated container \"{container}\" in pod \"{pod}\" not found")]
+    NoPrevious { pod: String, container: String },
+    #[error("container \"{container}\" in pod \"{pod}\" is waiting to start: {cause}")]
+    Waiting {
+        pod: String,
+        container: String,
+        cause: String,
+    },
+}
+
+pub fn respond(
     pods: &Arc<PodManager>,
     reads: &RecentReads,
     target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let parameters = parameters(request.uri().query());
-    let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
-    let query = query(&parameters).map_err(|message| bad(&message))?;
+    let bad_request =
+        |error: LogRequestError| error_status(StatusCode::BAD_REQUEST, &error.to_string());
+    let query = query(&parameters).map_err(bad_request)?;
     let view = target.find(pods)?;
     let previous = is_set(&parameters, "previous");
-    let (path, number) = log_of(&view, target, previous).map_err(|message| bad(&message))?;
-    let messages = match Transport::of(&request) {
+    let (path, number) = log_of(&view, target, previous).map_err(bad_request)?;
+    let messages = match Transport::from_request(&request) {
         Ok(Transport::WebSocket(offered)) => {
             let protocol = Protocol::choose(&offered);
             let supported = || Protocol::NAMED.into_iter().map(Protocol::name);
@@ -44,33 +62,35 @@ pub fn answer(
         }
         _ => None,
     };
-    let (to, from) = mpsc::channel(CHUNKS_MAX);
+    let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
     let is_over = is_over(pods.clone(), target, &view, number);
-    let is_whole = query == LogQuery::default() && !previous;
+    let is_whole_log = query == LogQuery::default() && !previous;
     let instance = instance_of(&view, target.container, number)?;
-    let note = is_whole.then(|| (reads.clone(), instance));
+    let pending_read = is_whole_log.then(|| (reads.clone(), instance));
     tokio::spawn(async move {
         // The sender is cloned, because the response ends when the last sender is dropped, and a message
         // may follow the log.
-        let open = to.clone();
-        let last_line = logs::send(path, query, is_over, to).await;
-        if let Some((reads, instance)) = note {
+        let open_sender = sender.clone();
+        let last_line = logs::send(path, query, is_over, sender).await;
+        if let Some((reads, instance)) = pending_read {
             reads.record(instance, last_line);
         }
-        drop(open);
+        drop(open_sender);
     });
     if let Some(protocol) = messages {
         return accept(request, protocol.name(), move |connection| async move {
-            log_messages::send(streams::socket(connection).await, protocol, from).await;
+            log_messages::send(streams::socket(connection).await, protocol, receiver).await;
         });
     }
-    let frames = futures::stream::unfold(from, |mut from| async move {
-        let chunk = from.recv().await?;
-        Some((chunk.map(Frame::data).map_err(BoxError::from), from))
+    let frames = futures::stream::unfold(receiver, |mut receiver| async move {
+        let chunk = receiver.recv().await?;
+        Some((chunk.map(Frame::data).map_err(BoxError::from), receiver))
     });
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-    let plain = header::HeaderValue::from_static("text/plain");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    let text_plain = header::HeaderValue::from_static("text/plain");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, text_plain);
     Ok(response)
 }
 
@@ -87,27 +107,31 @@ pub fn instance_of(
     })
 }
 
-fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
-    let number = |name: &str| match first(parameters, name).filter(|text| !text.is_empty()) {
+fn query(parameters: &[(String, String)]) -> Result<LogQuery, LogRequestError> {
+    let invalid = |name, text: &str| LogRequestError::InvalidValue {
+        name,
+        text: text.to_owned(),
+    };
+    let number = |name| match first_value(parameters, name).filter(|text| !text.is_empty()) {
         None => Ok(None),
         Some(text) => match text.parse::<usize>() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(format!("{name}: invalid value {text:?}")),
+            Err(_) => Err(invalid(name, text)),
         },
     };
     let seconds = number("sinceSeconds")?.and_then(|seconds| i64::try_from(seconds).ok());
-    let ago = seconds.map(|seconds| seconds_before(Timestamp::now(), seconds));
-    let since = match first(parameters, "sinceTime").filter(|text| !text.is_empty()) {
+    let relative_start = seconds.map(|seconds| seconds_before(Timestamp::now(), seconds));
+    let since = match first_value(parameters, "sinceTime").filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => {
             let time = text.parse::<Timestamp>();
-            Some(time.map_err(|_| format!("sinceTime: invalid value {text:?}"))?)
+            Some(time.map_err(|_| invalid("sinceTime", text))?)
         }
     };
     Ok(LogQuery {
         follow: is_set(parameters, "follow"),
         timestamps: is_set(parameters, "timestamps"),
-        since: since.or(ago),
+        since: since.or(relative_start),
         tail_lines: number("tailLines")?,
         limit_bytes: number("limitBytes")?,
     })
@@ -115,8 +139,8 @@ fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
 
 /// The time that is `seconds` before `now`; at least the minimum of the calendar.
 fn seconds_before(now: Timestamp, seconds: i64) -> Timestamp {
-    let ago = SignedDuration::from_secs(seconds);
-    now.checked_sub(ago).unwrap_or_else(|_| {
+    let duration = SignedDuration::from_secs(seconds);
+    now.checked_sub(duration).unwrap_or_else(|_| {
         cov_mark::hit!(findings_s32_logs);
         Timestamp::MIN
     })
@@ -127,35 +151,38 @@ fn log_of(
     view: &PodView,
     target: &RequestTarget<'_>,
     previous: bool,
-) -> Result<(PathBuf, u32), String> {
+) -> Result<(PathBuf, u32), LogRequestError> {
     let RequestTarget { pod, container, .. } = target;
     let status = status_of(view, container);
     let (Some(status), Some(record)) = (status, view.record.containers.get(*container)) else {
         if let Some(status) = status {
             return Err(waiting(target, status));
         }
-        return Err(format!(
-            "container \"{container}\" in pod \"{pod}\" is not available"
-        ));
+        return Err(LogRequestError::NotAvailable {
+            pod: pod.to_string(),
+            container: container.to_string(),
+        });
     };
-    let at = |number: u32| (view.dir.log(container, number), number);
+    let log = |number: u32| (view.dir.log(container, number), number);
     if previous {
-        let former = match &record.instance {
+        let previous_number = match &record.instance {
             // While the container waits for its next instance, the instance that exited last is the
             // previous instance.
             Instance::Refused(_) | Instance::Starting { .. } => Some(record.restart_count),
             Instance::Exited(_) if is_waiting(status) => Some(record.restart_count),
             _ => record.restart_count.checked_sub(1),
         };
-        let former = former.filter(|_| record.ended().is_some() || record.last_exit.is_some());
-        let log = former.map(at).filter(|(path, _)| path.exists());
-        return log.ok_or_else(|| {
-            format!("previous terminated container \"{container}\" in pod \"{pod}\" not found")
+        let previous_number =
+            previous_number.filter(|_| record.ended().is_some() || record.last_exit.is_some());
+        let log = previous_number.map(log).filter(|(path, _)| path.exists());
+        return log.ok_or_else(|| LogRequestError::NoPrevious {
+            pod: pod.to_string(),
+            container: container.to_string(),
         });
     }
     match &record.instance {
-        Instance::Running(_) | Instance::Exited(_) => Ok(at(record.restart_count)),
-        _ if record.ended().is_some() => Ok(at(record.restart_count)),
+        Instance::Running(_) | Instance::Exited(_) => Ok(log(record.restart_count)),
+        _ if record.ended().is_some() => Ok(log(record.restart_count)),
         _ => Err(waiting(target, status)),
     }
 }
@@ -165,8 +192,8 @@ fn status_of<'a>(view: &'a PodView, container: &str) -> Option<&'a ContainerStat
     let main = status.container_statuses.iter().flatten();
     let init = status.init_container_statuses.iter().flatten();
     let ephemeral = status.ephemeral_container_statuses.iter().flatten();
-    let mut all = main.chain(init).chain(ephemeral);
-    all.find(|status| status.name == container)
+    let mut statuses = main.chain(init).chain(ephemeral);
+    statuses.find(|status| status.name == container)
 }
 
 fn is_waiting(status: &ContainerStatus) -> bool {
@@ -176,7 +203,7 @@ fn is_waiting(status: &ContainerStatus) -> bool {
         .is_some_and(|state| state.waiting.is_some())
 }
 
-fn waiting(target: &RequestTarget<'_>, status: &ContainerStatus) -> String {
+fn waiting(target: &RequestTarget<'_>, status: &ContainerStatus) -> LogRequestError {
     let RequestTarget { pod, container, .. } = target;
     let waiting = status
         .state
@@ -189,9 +216,13 @@ fn waiting(target: &RequestTarget<'_>, status: &ContainerStatus) -> String {
         "ErrImagePull" => "image can't be pulled",
         "ImagePullBackOff" => "trying and failing to pull image",
         "" => "no logs yet",
-        other => other,
+        other_reason => other_reason,
     };
-    format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {cause}")
+    LogRequestError::Waiting {
+        pod: pod.to_string(),
+        container: container.to_string(),
+        cause: cause.to_owned(),
+    }
 }
 
 /// A function that returns whether the instance has exited, so that its log is complete.
@@ -209,10 +240,10 @@ fn is_over(
             return true;
         };
         let record = view.record.containers.get(&container);
-        let runs = record.is_some_and(|record| {
+        let is_running = record.is_some_and(|record| {
             matches!(record.instance, Instance::Running(_)) && record.restart_count == number
         });
-        view.pod.metadata.uid != uid || !runs
+        view.pod.metadata.uid != uid || !is_running
     }
 }
 

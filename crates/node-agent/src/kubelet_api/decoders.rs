@@ -8,15 +8,15 @@ use super::query;
 use super::streams::{Protocol, client_message};
 
 /// A client that has sent all its data, and that reads nothing.
-struct Recorded<'b>(Cursor<&'b [u8]>);
+struct FinishedClient<'b>(Cursor<&'b [u8]>);
 
-impl Read for Recorded<'_> {
+impl Read for FinishedClient<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
 }
 
-impl Write for Recorded<'_> {
+impl Write for FinishedClient<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         Ok(buffer.len())
     }
@@ -32,7 +32,8 @@ pub const PROTOCOLS: usize = Protocol::NAMED.len();
 /// Decodes all frames of a WebSocket (RFC 6455 §5) and their messages; returns the number of valid
 /// messages.
 pub fn web_socket(bytes: &[u8]) -> usize {
-    let mut socket = WebSocket::from_raw_socket(Recorded(Cursor::new(bytes)), Role::Server, None);
+    let mut socket =
+        WebSocket::from_raw_socket(FinishedClient(Cursor::new(bytes)), Role::Server, None);
     let mut count = 0;
     // The loop ends, because every message consumes bytes of the input.
     while let Ok(message) = socket.read() {

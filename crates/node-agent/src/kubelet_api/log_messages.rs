@@ -11,7 +11,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::streams::{Socket, until_closed};
+use super::streams::{Socket, read_until_closed};
 
 /// The WebSocket subprotocols of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +60,8 @@ impl Protocol {
 
 /// Sends the log until it ends or the client disconnects.
 pub async fn send(socket: Socket, protocol: Protocol, mut log: mpsc::Receiver<io::Result<Bytes>>) {
-    let (mut sink, mut heard) = socket.split();
-    let all = async {
+    let (mut sink, mut messages) = socket.split();
+    let transfer = async {
         while let Some(Ok(chunk)) = log.recv().await {
             if sink.send(protocol.message(chunk)).await.is_err() {
                 return;
@@ -72,11 +72,11 @@ pub async fn send(socket: Socket, protocol: Protocol, mut log: mpsc::Receiver<io
         }
     };
     let is_over = tokio::select! {
-        () = all => true,
-        () = async { while let Some(Ok(_)) = heard.next().await {} } => false,
+        () = transfer => true,
+        () = async { while let Some(Ok(_)) = messages.next().await {} } => false,
     };
     if is_over {
-        until_closed(&mut heard).await;
+        read_until_closed(&mut messages).await;
     }
 }
 
@@ -86,14 +86,14 @@ mod tests {
 
     #[test]
     fn bytes_are_bytes_or_text() {
-        let of = |offered: &[&str]| {
+        let choose = |offered: &[&str]| {
             let offered: Vec<String> = offered.iter().map(ToString::to_string).collect();
             Protocol::choose(&offered)
         };
-        assert_eq!(of(&[]), Some(Protocol::Unnamed));
-        assert_eq!(of(&["x", "base64.binary.k8s.io"]), Some(Protocol::Text));
-        assert_eq!(of(&["binary.k8s.io"]), Some(Protocol::Binary));
-        assert_eq!(of(&["v4.channel.k8s.io"]), None);
+        assert_eq!(choose(&[]), Some(Protocol::Unnamed));
+        assert_eq!(choose(&["x", "base64.binary.k8s.io"]), Some(Protocol::Text));
+        assert_eq!(choose(&["binary.k8s.io"]), Some(Protocol::Binary));
+        assert_eq!(choose(&["v4.channel.k8s.io"]), None);
         let chunk = || Bytes::from_static(b"hi\n");
         assert_eq!(Protocol::Text.message(chunk()), Message::text("aGkK"));
         assert_eq!(

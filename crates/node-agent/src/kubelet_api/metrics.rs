@@ -12,7 +12,7 @@ use pod_lifecycle::record::Instance;
 use process_telemetry::prometheus::{Label, Metric, Page};
 use process_telemetry::refusals;
 
-use super::response::{BoxBody, metrics, refused, text};
+use super::response::{BoxBody, error_status, metrics, text};
 use super::{KubeletContext, volume_stats};
 use crate::limits::{NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
 use crate::node_context::NodeContext;
@@ -43,18 +43,18 @@ pub fn probes(counts: &ProbeCounts) -> Response<BoxBody> {
 /// `/metrics`: kubelet's metrics of the node, its volumes and its pods.
 pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<Status>> {
     let views = context.pods.list();
-    let (looked_at, now) = (views.clone(), context.node.clock.now().wall.to_string());
+    let (pod_views, now) = (views.clone(), context.node.clock.now().wall.to_string());
     let usages = context.node.config.volume_usages.borrow().clone();
     let csi = context.csi.clone();
     let volumes = blocking_value(move || {
-        let all = looked_at
+        let statistics = pod_views
             .iter()
             .flat_map(|view| volume_stats::volumes(view, &usages, &csi, &now));
-        all.collect::<Vec<_>>()
+        statistics.collect::<Vec<_>>()
     });
     let volumes = volumes
         .await
-        .map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+        .map_err(|error| error_status(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     let with_sandbox = views.iter().filter(|view| view.sandbox.is_some()).count();
     let mut states = BTreeMap::from([("created", 0), ("exited", 0), ("running", 0)]);
     for record in views
@@ -130,7 +130,7 @@ mod tests {
 
     // findings C8
     #[test]
-    fn probes_are_counted_by_result_until_the_pod_is_gone() {
+    fn probes_are_counted_by_result_until_the_pod_is_deleted() {
         let pod: Pod = json_tree::from_value(json!({"metadata":
             {"name": "p", "namespace": "n", "uid": "u"}}))
         .unwrap();

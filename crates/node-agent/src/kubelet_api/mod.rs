@@ -44,7 +44,7 @@ pub(crate) use https::{HttpsServer, KubeletAuthorizer};
 pub use pod_sessions::PodSessions;
 pub use recent_reads::RecentReads;
 pub use response::{BoxBody, BoxError};
-use response::{RequestTarget, refusal, refused, text};
+use response::{RequestTarget, error_response, error_status, text};
 
 /// The kubelet's API as a service.
 pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
@@ -72,24 +72,24 @@ pub struct KubeletContext {
 pub fn service(context: Arc<KubeletContext>) -> NodeService {
     BoxCloneSyncService::new(tower::service_fn(move |request| {
         let context = context.clone();
-        async move { Ok::<_, BoxError>(answer(context, request).await) }
+        async move { Ok::<_, BoxError>(respond(context, request).await) }
     }))
 }
 
-async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> Response<BoxBody> {
+async fn respond(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> Response<BoxBody> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     if let ["exec" | "attach" | "portForward", ns, pod, ..] = parts.as_slice() {
         // The session stays open as long as the connection: `accept` holds it.
         match context.sessions.open(ns, pod) {
             Ok(session) => request.extensions_mut().insert(Arc::new(session)),
-            Err(status) => return refusal(&status),
+            Err(status) => return error_response(&status),
         };
     }
-    let done = match (request.method(), parts.as_slice()) {
+    let result = match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
         (&Method::GET, ["pods"]) => pods(&context.pods),
-        (&Method::GET, ["stats", "summary"]) => summary::answer(&context).await,
+        (&Method::GET, ["stats", "summary"]) => summary::respond(&context).await,
         (&Method::GET, ["metrics"]) => metrics::kubelet(&context).await,
         (&Method::GET, ["metrics", "cadvisor"]) => {
             let sources = cadvisor::Sources {
@@ -98,15 +98,15 @@ async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> 
                 usage: context.usage.clone(),
                 disk: context.disk.clone(),
             };
-            cadvisor::answer(sources).await
+            cadvisor::respond(sources).await
         }
         (&Method::GET, ["metrics", "probes"]) => Ok(metrics::probes(&context.probes)),
         (&Method::GET, ["configz"]) => Ok(metrics::settings(&context.node)),
         (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&context)),
         (&Method::GET, ["logs", ..]) => {
-            system_logs::answer(path.strip_prefix("/logs").unwrap_or_default()).await
+            system_logs::respond(path.strip_prefix("/logs").unwrap_or_default()).await
         }
-        (&Method::GET, ["containerLogs", ns, pod, container]) => container_logs::answer(
+        (&Method::GET, ["containerLogs", ns, pod, container]) => container_logs::respond(
             &context.pods,
             &context.reads,
             &RequestTarget { ns, pod, container },
@@ -125,7 +125,7 @@ async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> 
         ),
         (&Method::GET | &Method::POST, ["portForward", ns, pod]) => {
             let container = "";
-            port_forward::answer(
+            port_forward::respond(
                 &context.pods,
                 &RequestTarget { ns, pod, container },
                 request,
@@ -133,14 +133,14 @@ async fn answer(context: Arc<KubeletContext>, mut request: Request<BoxBody>) -> 
         }
         (&Method::POST, ["volumeMoves", volume, id, step]) => {
             let moves = context.node.config.volume_moves.clone();
-            volume_moves::answer(moves.as_deref(), [volume, id, step], request).await
+            volume_moves::respond(moves.as_deref(), [volume, id, step], request).await
         }
-        _ => Err(refused(
+        _ => Err(error_status(
             StatusCode::NOT_FOUND,
             "the node serves no such path",
         )),
     };
-    done.unwrap_or_else(|status| refusal(&status))
+    result.unwrap_or_else(|status| error_response(&status))
 }
 
 fn pods(pods: &PodManager) -> Result<Response<BoxBody>, Box<Status>> {

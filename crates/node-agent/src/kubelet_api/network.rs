@@ -57,17 +57,17 @@ fn parse(text: &str) -> Vec<Interface> {
             .split_whitespace()
             .filter_map(|word| word.parse().ok())
             .collect();
-        let at = |index: usize| counters.get(index).copied();
+        let counter = |index: usize| counters.get(index).copied();
         Some(Interface {
             name: name.trim().to_owned(),
-            received_bytes: at(0)?,
-            received_packets: at(1)?,
-            receive_errors: at(2)?,
-            receive_drops: at(3)?,
-            sent_bytes: at(8)?,
-            sent_packets: at(9)?,
-            send_errors: at(10)?,
-            send_drops: at(11)?,
+            received_bytes: counter(0)?,
+            received_packets: counter(1)?,
+            receive_errors: counter(2)?,
+            receive_drops: counter(3)?,
+            sent_bytes: counter(8)?,
+            sent_packets: counter(9)?,
+            send_errors: counter(10)?,
+            send_drops: counter(11)?,
         })
     });
     links.filter(|link| link.name != "lo").collect()
@@ -75,19 +75,19 @@ fn parse(text: &str) -> Vec<Interface> {
 
 /// The links as kubelet's summary reports them: the first link, and the list of all links.
 pub fn summary(links: &[Interface], time: &str) -> Value {
-    let each = |link: &Interface| {
+    let link_summary = |link: &Interface| {
         json!({
             "name": link.name,
             "rxBytes": link.received_bytes, "rxErrors": link.receive_errors,
             "txBytes": link.sent_bytes, "txErrors": link.send_errors,
         })
     };
-    let Some(first) = links.first() else {
+    let Some(first_link) = links.first() else {
         return Value::Null;
     };
-    let mut summary = each(first);
+    let mut summary = link_summary(first_link);
     summary["time"] = json!(time);
-    summary["interfaces"] = links.iter().map(each).collect();
+    summary["interfaces"] = links.iter().map(link_summary).collect();
     summary
 }
 
@@ -115,9 +115,12 @@ mod tests {
             send_drops: 2,
         };
         assert_eq!(links, [expected]);
-        let shown = summary(&links, "now");
+        let summary_of_links = summary(&links, "now");
         assert_eq!(
-            (&shown["rxBytes"], &shown["interfaces"][0]["txErrors"]),
+            (
+                &summary_of_links["rxBytes"],
+                &summary_of_links["interfaces"][0]["txErrors"]
+            ),
             (&json!(1500), &json!(1))
         );
         assert_eq!(summary(&[], "now"), Value::Null);

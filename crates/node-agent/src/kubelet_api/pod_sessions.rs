@@ -53,16 +53,16 @@ mod tests {
     fn a_pod_with_too_many_sessions_is_refused_alone() {
         let sessions = PodSessions::default();
         let open = |name: &str| sessions.open("default", name);
-        let mut of_web: Vec<PodSession> = (0..SESSIONS_PER_POD_MAX)
+        let mut web_sessions: Vec<PodSession> = (0..SESSIONS_PER_POD_MAX)
             .map(|_| open("web-0").expect("a session"))
             .collect();
-        let refused = open("web-0").expect_err("a refusal");
-        assert_eq!(refused.code, 429);
-        assert!(refused.message.contains("web-0"), "{}", refused.message);
+        let status = open("web-0").expect_err("a refusal");
+        assert_eq!(status.code, 429);
+        assert!(status.message.contains("web-0"), "{}", status.message);
         assert!(open("web-1").is_ok());
-        of_web.pop();
+        web_sessions.pop();
         assert!(open("web-0").is_ok());
-        drop(of_web);
+        drop(web_sessions);
         assert!(sessions.0.is_empty());
     }
 }

@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::port_forward::{Pod, delivered};
+use super::port_forward::{Pod, wait_delivered};
 use super::session::{CHUNK_BYTES, OUTGOING_MAX};
-use super::streams::{Socket, answer_close, until_closed};
+use super::streams::{Socket, read_until_closed, respond_to_close};
 
 /// The WebSocket subprotocol of port forwarding.
 pub const PROTOCOL: &str = "v4.channel.k8s.io";
@@ -63,7 +63,7 @@ pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
     let mut inputs = Vec::new();
     let mut connections = JoinSet::new();
     for (channel, port) in (0u8..).step_by(2).zip(ports) {
-        let (input, from) = mpsc::channel(OUTGOING_MAX);
+        let (input, receiver) = mpsc::channel(OUTGOING_MAX);
         inputs.push(Some(input));
         let port = Port {
             channel,
@@ -71,29 +71,29 @@ pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
             to: sender.clone(),
             disconnected: disconnected.clone(),
         };
-        connections.spawn(port.forward(pod.clone(), from));
+        connections.spawn(port.forward(pod.clone(), receiver));
     }
     drop(sender);
     let input = async {
         forward_inputs(&mut messages, inputs).await;
         disconnected.cancel();
-        delivered(&mut connections).await;
+        wait_delivered(&mut connections).await;
     };
     let is_over = tokio::select! {
         () = send(sink, outgoing) => true,
         () = input => false,
     };
     if is_over {
-        until_closed(&mut messages).await;
+        read_until_closed(&mut messages).await;
     }
 }
 
 async fn send(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver<Message>) {
-    let mut reads = true;
+    let mut is_connected = true;
     while let Some(message) = messages.recv().await {
         // After a failed send, messages are dropped, so that a client that does not read does not block the
         // loop.
-        reads = reads && sink.send(message).await.is_ok();
+        is_connected = is_connected && sink.send(message).await.is_ok();
     }
     if let Err(error) = sink.send(Message::Close(None)).await {
         tracing::debug!(%error, "forwarding client left");
@@ -107,7 +107,7 @@ async fn forward_inputs(
     while let Some(Ok(message)) = messages.next().await {
         let mut bytes = match message {
             Message::Binary(bytes) => bytes,
-            Message::Close(_) => return answer_close(messages),
+            Message::Close(_) => return respond_to_close(messages),
             _ => continue,
         };
         if bytes.is_empty() {
@@ -138,14 +138,14 @@ struct Port {
 }
 
 impl Port {
-    async fn forward(self, pod: Arc<Pod>, from: mpsc::Receiver<Bytes>) {
+    async fn forward(self, pod: Arc<Pod>, input: mpsc::Receiver<Bytes>) {
         for channel in [self.channel, self.channel + 1] {
             if !self.send(channel, &self.port.to_le_bytes()).await {
                 return;
             }
         }
         match pod.connect(self.port).await {
-            Ok(connection) => self.copy(connection, from).await,
+            Ok(connection) => self.copy(connection, input).await,
             Err(error) => {
                 let text = pod.failure(self.port, &error);
                 self.send(self.channel + 1, text.as_bytes()).await;
@@ -158,10 +158,10 @@ impl Port {
         self.to.send(message).await.is_ok()
     }
 
-    async fn copy(&self, connection: TcpStream, mut from: mpsc::Receiver<Bytes>) {
+    async fn copy(&self, connection: TcpStream, mut client_data: mpsc::Receiver<Bytes>) {
         let (mut from_pod, mut to_pod) = connection.into_split();
         let input = async {
-            while let Some(bytes) = from.recv().await {
+            while let Some(bytes) = client_data.recv().await {
                 if to_pod.write_all(&bytes).await.is_err() {
                     break;
                 }
@@ -193,13 +193,13 @@ mod tests {
     #[test]
     fn ports_come_in_one_parameter_or_several() {
         // kubectl.md 5.6
-        let of = |values: &[&str]| {
+        let parse = |values: &[&str]| {
             let pair = |value: &&str| ("ports".to_owned(), (*value).to_owned());
             ports(&values.iter().map(pair).collect::<Vec<_>>())
         };
-        assert_eq!(of(&["80,443", "8080"]), Ok(vec![80, 443, 8080]));
-        for bad in [&[][..], &["0"], &["x"], &["80,"], &["70000"]] {
-            assert!(of(bad).is_err(), "{bad:?}");
+        assert_eq!(parse(&["80,443", "8080"]), Ok(vec![80, 443, 8080]));
+        for invalid in [&[][..], &["0"], &["x"], &["80,"], &["70000"]] {
+            assert!(parse(invalid).is_err(), "{invalid:?}");
         }
     }
 }

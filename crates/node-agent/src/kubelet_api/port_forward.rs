@@ -4,6 +4,7 @@
 //! connection, a client opens two streams with equal `requestid`s: one for data, one for errors.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::port_channels;
 use super::query::parameters;
-use super::response::{BoxBody, RequestTarget, refused, uid_of};
+use super::response::{BoxBody, RequestTarget, error_status, uid_of};
 use super::streams::{self, Socket};
 use super::upgrade::{Transport, accept, none_offered};
 use crate::pods::pod_manager::PodManager;
@@ -46,19 +47,19 @@ const CHUNK_BYTES: usize = 32 * 1024;
 pub const DELIVERY_MAX: Duration = Duration::from_secs(60);
 
 /// Responds to the upgrade, then forwards until the client disconnects.
-pub fn answer(
+pub fn respond(
     pods: &PodManager,
     target: &RequestTarget<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
-    let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
+    let bad_request = |message: &str| error_status(StatusCode::BAD_REQUEST, message);
     let pod = Arc::new(Pod::find(pods, target)?);
-    match Transport::of(&request)? {
+    match Transport::from_request(&request)? {
         Transport::WebSocket(offered) if offered.iter().any(|name| name == TUNNELLED) => {
             accept(request, TUNNELLED, move |connection| async move {
-                let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
+                let (tunnel_end, session_end) = tokio::io::duplex(CHUNK_BYTES);
                 let socket = streams::socket(connection).await;
-                tokio::join!(tunnel(socket, ours), serve(theirs, pod));
+                tokio::join!(tunnel(socket, tunnel_end), serve(session_end, pod));
             })
         }
         Transport::Spdy(offered) if offered.iter().any(|name| name == PROTOCOL) => {
@@ -70,7 +71,7 @@ pub fn answer(
             if offered.iter().any(|name| name == port_channels::PROTOCOL) =>
         {
             let ports = port_channels::ports(&parameters(request.uri().query()));
-            let ports = ports.map_err(|error| bad(&error.to_string()))?;
+            let ports = ports.map_err(|error| bad_request(&error.to_string()))?;
             accept(
                 request,
                 port_channels::PROTOCOL,
@@ -86,10 +87,19 @@ pub fn answer(
 
 /// No connection to a port of the pod, with the error of the first address.
 #[derive(Debug, thiserror::Error)]
-#[error("connect to localhost:{port} inside the pod: {reason}")]
+#[error("connect to localhost:{port} inside the pod: {cause}")]
 pub struct ConnectError {
     port: u16,
-    reason: String,
+    cause: ConnectCause,
+}
+
+/// The reason why an address does not accept a connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectCause {
+    #[error(transparent)]
+    Namespace(#[from] pod_network::Error),
+    #[error(transparent)]
+    Socket(#[from] io::Error),
 }
 
 /// The pod whose ports are forwarded.
@@ -103,49 +113,38 @@ pub struct Pod {
 impl Pod {
     fn find(pods: &PodManager, target: &RequestTarget<'_>) -> Result<Self, Box<Status>> {
         let view = target.find(pods)?;
-        let not_running = || {
+        let not_running_status = || {
             let message = format!(
                 "unable to forward port because pod is not running: {}",
                 target.pod
             );
-            refused(StatusCode::BAD_REQUEST, &message)
+            error_status(StatusCode::BAD_REQUEST, &message)
         };
-        let sandbox = view.sandbox.as_ref().ok_or_else(not_running)?;
+        let sandbox = view.sandbox.as_ref().ok_or_else(not_running_status)?;
         Ok(Self {
             name: target.pod.to_owned(),
             uid: uid_of(&view)?,
-            netns: sandbox.netns_path().map_err(|_| not_running())?,
+            netns: sandbox.netns_path().map_err(|_| not_running_status())?,
         })
     }
 
     /// Connects to a port on the pod's `localhost`.
     pub async fn connect(&self, port: u16) -> Result<TcpStream, ConnectError> {
-        let addresses: [SocketAddr; 2] = [
-            (Ipv4Addr::LOCALHOST, port).into(),
-            (Ipv6Addr::LOCALHOST, port).into(),
-        ];
-        let mut reason = None;
-        for address in addresses {
-            match self.connect_to(address).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => {
-                    reason.get_or_insert(error);
-                }
-            }
-        }
-        Err(ConnectError {
-            port,
-            reason: reason.unwrap_or_default(),
-        })
+        let cause = match self.connect_to((Ipv4Addr::LOCALHOST, port).into()).await {
+            Ok(connection) => return Ok(connection),
+            Err(cause) => cause,
+        };
+        let connection = self.connect_to((Ipv6Addr::LOCALHOST, port).into()).await;
+        connection.map_err(|_| ConnectError { port, cause })
     }
 
-    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, String> {
+    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, ConnectCause> {
         let socket = match (&self.netns, address.is_ipv6()) {
-            (Some(path), ipv6) => tcp_socket(path, ipv6).await.map_err(|e| e.to_string())?,
-            (None, true) => TcpSocket::new_v6().map_err(|e| e.to_string())?,
-            (None, false) => TcpSocket::new_v4().map_err(|e| e.to_string())?,
+            (Some(path), ipv6) => tcp_socket(path, ipv6).await?,
+            (None, true) => TcpSocket::new_v6()?,
+            (None, false) => TcpSocket::new_v4()?,
         };
-        socket.connect(address).await.map_err(|e| e.to_string())
+        Ok(socket.connect(address).await?)
     }
 
     /// The error for the client when the connection to the port fails.
@@ -175,18 +174,18 @@ async fn tunnel(socket: Socket, inner: DuplexStream) {
         }
     };
     let outgoing = async move {
-        let mut reads = true;
+        let mut is_connected = true;
         loop {
             let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
             let message = match reader.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => Message::Close(None),
                 Ok(_) => Message::Binary(buffer.freeze()),
             };
-            let last = message.is_close();
+            let is_last = message.is_close();
             // After a failed send, messages are dropped, so that a client that does not read does not block
             // the loop.
-            reads = reads && sink.send(message).await.is_ok();
-            if last {
+            is_connected = is_connected && sink.send(message).await.is_ok();
+            if is_last {
                 return;
             }
         }
@@ -223,20 +222,20 @@ where
                 connections.spawn(forward(pod.clone(), pair, disconnected.clone()));
             }
             Ok(None) => {}
-            Err(refused) => {
-                refused.split().1.reset().await;
+            Err(invalid_stream) => {
+                invalid_stream.split().1.reset().await;
             }
         }
     }
     drop(unpaired);
     disconnected.cancel();
-    delivered(&mut connections).await;
+    wait_delivered(&mut connections).await;
 }
 
 /// Waits until the pod has received all data of the client, up to a limit.
-pub async fn delivered(connections: &mut JoinSet<()>) {
-    let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(DELIVERY_MAX, all).await.is_err() {
+pub async fn wait_delivered(connections: &mut JoinSet<()>) {
+    let delivery = async { while connections.join_next().await.is_some() {} };
+    if timeout(DELIVERY_MAX, delivery).await.is_err() {
         tracing::debug!("a pod does not read the data of a forwarding client");
     }
 }
@@ -263,23 +262,23 @@ fn pair(unpaired: &mut BTreeMap<String, Stream>, stream: Stream) -> Result<Optio
         None if is_data => stream.id().saturating_sub(2).to_string(),
         None => stream.id().to_string(),
     };
-    let Some(other) = unpaired.remove(&id) else {
+    let Some(second_stream) = unpaired.remove(&id) else {
         unpaired.insert(id, stream);
         return Ok(None);
     };
-    match (is_data, other.header("streamtype")) {
+    match (is_data, second_stream.header("streamtype")) {
         (true, Some("error")) => Ok(Some(Pair {
             port,
             data: stream,
-            error: other,
+            error: second_stream,
         })),
         (false, Some("data")) => Ok(Some(Pair {
             port,
-            data: other,
+            data: second_stream,
             error: stream,
         })),
         _ => {
-            unpaired.insert(id, other);
+            unpaired.insert(id, second_stream);
             Err(stream)
         }
     }
@@ -290,8 +289,10 @@ async fn forward(pod: Arc<Pod>, pair: Pair, disconnected: CancellationToken) {
     let (_, error) = pair.error.split();
     match pod.connect(pair.port).await {
         Ok(connection) => copy(connection, reader, &writer, &disconnected).await,
-        Err(refusal) => {
-            error.write(pod.failure(pair.port, &refusal).into()).await;
+        Err(connect_error) => {
+            error
+                .write(pod.failure(pair.port, &connect_error).into())
+                .await;
         }
     }
     writer.finish().await;

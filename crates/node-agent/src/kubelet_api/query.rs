@@ -15,7 +15,7 @@ pub fn parameters(query: Option<&str>) -> Vec<(String, String)> {
 }
 
 /// The first value of a parameter.
-pub fn first<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub fn first_value<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
     parameters
         .iter()
         .find(|(parameter, _)| parameter == name)
@@ -25,22 +25,22 @@ pub fn first<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a s
 /// Whether a parameter is true.
 pub fn is_set(parameters: &[(String, String)], name: &str) -> bool {
     matches!(
-        first(parameters, name),
+        first_value(parameters, name),
         Some("true" | "1" | "True" | "TRUE" | "t" | "T")
     )
 }
 
 /// Decodes a path, in which a plus sign is not a space.
 pub fn decode_path(text: &str) -> Vec<u8> {
-    decoded(text, b'+')
+    decode_bytes(text, b'+')
 }
 
 fn decode(text: &str) -> String {
-    String::from_utf8_lossy(&decoded(text, b' ')).into_owned()
+    String::from_utf8_lossy(&decode_bytes(text, b' ')).into_owned()
 }
 
 /// The decoded bytes of a part of a URL; a plus sign becomes `plus`.
-fn decoded(text: &str, plus: u8) -> Vec<u8> {
+fn decode_bytes(text: &str, plus: u8) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut index = 0;
@@ -70,18 +70,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_decoded_and_repeated_ones_kept() {
+    fn values_are_decoded_and_repeated_values_are_retained() {
         // kubectl.md 5.1
-        let all = parameters(Some(
+        let parameters = parameters(Some(
             "command=sh&command=-c&command=echo%20%22a%2Bb%22+c&tty=true",
         ));
-        let words: Vec<&str> = all
+        let command: Vec<&str> = parameters
             .iter()
             .filter(|(n, _)| n == "command")
             .map(|(_, v)| v.as_str())
             .collect();
-        assert_eq!(words, ["sh", "-c", "echo \"a+b\" c"]);
-        assert!(is_set(&all, "tty") && !is_set(&all, "stdin"));
+        assert_eq!(command, ["sh", "-c", "echo \"a+b\" c"]);
+        assert!(is_set(&parameters, "tty") && !is_set(&parameters, "stdin"));
         assert_eq!(decode("100%"), "100%");
         assert_eq!(decode("%zz"), "%zz");
         assert_eq!(decode_path("a+b%20c%ff"), b"a+b c\xff");

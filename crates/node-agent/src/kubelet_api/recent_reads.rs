@@ -42,19 +42,19 @@ pub struct RecentReads(Arc<Mutex<BTreeMap<ContainerInstance, (Instant, LastLineT
 impl RecentReads {
     /// Stores that a read has returned all lines up to the time `last_line`.
     pub fn record(&self, instance: ContainerInstance, last_line: LastLineTime) {
-        let now = Instant::now();
+        let read_at = Instant::now();
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reads.retain(|_, (at, _)| at.elapsed() < READ_AGE_MAX);
+        reads.retain(|_, (read_at, _)| read_at.elapsed() < READ_AGE_MAX);
         if reads.len() < READS_MAX {
-            reads.insert(instance, (now, last_line));
+            reads.insert(instance, (read_at, last_line));
         }
     }
 
     /// Removes the stored read of an instance, and returns it if it is recent.
     pub fn remove(&self, instance: &ContainerInstance) -> Option<LastLineTime> {
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, last_line) = reads.remove(instance)?;
-        (at.elapsed() < READ_AGE_MAX).then_some(last_line)
+        let (read_at, last_line) = reads.remove(instance)?;
+        (read_at.elapsed() < READ_AGE_MAX).then_some(last_line)
     }
 }
 
@@ -77,27 +77,29 @@ pub fn lines_since(
             LogStream::Stderr => Output::Stderr,
         };
         match chunks.last_mut() {
-            Some((last, part)) if *last == output && part.len() < CHUNK_BYTES => {
-                part.extend_from_slice(&text);
+            Some((last_output, chunk)) if *last_output == output && chunk.len() < CHUNK_BYTES => {
+                chunk.extend_from_slice(&text);
             }
             _ => chunks.push((output, text)),
         }
     });
-    let parts = chunks.into_iter();
-    parts.map(|(output, part)| (output, part.into())).collect()
+    let chunks = chunks.into_iter();
+    chunks
+        .map(|(output, chunk)| (output, chunk.into()))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    fn time(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     // findings-2 I4
     #[test]
-    fn only_what_was_said_between_the_read_and_the_attach_is_said_again() {
+    fn only_lines_between_the_read_and_the_attach_are_sent_again() {
         cov_mark::check!(findings_2_i4);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
@@ -108,7 +110,7 @@ mod tests {
             (4, "stdout P", "cut"),
             (5, "stdout F", "live"),
         ];
-        let lines = lines.map(|(second, tag, text)| format!("{} {tag} {text}\n", at(second)));
+        let lines = lines.map(|(second, tag, text)| format!("{} {tag} {text}\n", time(second)));
         std::fs::write(&path, lines.concat()).unwrap();
         let chunks = |last_line, until| {
             let chunks = lines_since(&path, last_line, until).into_iter();
@@ -118,16 +120,22 @@ mod tests {
         };
         let text = |output, text: &str| (output, text.to_owned());
         assert_eq!(
-            chunks(Some(at(1)), Some(at(5))),
+            chunks(Some(time(1)), Some(time(5))),
             [
                 text(Output::Stdout, "missed\n"),
                 text(Output::Stderr, "bad\n"),
                 text(Output::Stdout, "cut"),
             ]
         );
-        assert_eq!(chunks(None, Some(at(2))), [text(Output::Stdout, "read\n")]);
-        assert_eq!(chunks(Some(at(4)), None), [text(Output::Stdout, "live\n")]);
-        assert!(chunks(Some(at(5)), None).is_empty());
+        assert_eq!(
+            chunks(None, Some(time(2))),
+            [text(Output::Stdout, "read\n")]
+        );
+        assert_eq!(
+            chunks(Some(time(4)), None),
+            [text(Output::Stdout, "live\n")]
+        );
+        assert!(chunks(Some(time(5)), None).is_empty());
         assert!(lines_since(&dir.path().join("none"), None, None).is_empty());
     }
 
@@ -145,7 +153,7 @@ mod tests {
         assert_eq!(reads.remove(&numbered(1)), None);
         assert_eq!(reads.remove(&instance()), Some(None));
         assert_eq!(reads.remove(&instance()), None);
-        reads.record(instance(), Some(at(1)));
+        reads.record(instance(), Some(time(1)));
         tokio::time::advance(READ_AGE_MAX).await;
         assert_eq!(reads.remove(&instance()), None);
         for number in 0..2 * u32::try_from(READS_MAX).unwrap() {

@@ -31,7 +31,7 @@ impl RequestTarget<'_> {
         let pod = pods.find(self.ns, self.pod);
         pod.ok_or_else(|| {
             let message = format!("pod \"{}\" is not on this node", self.pod);
-            refused(StatusCode::NOT_FOUND, &message)
+            error_status(StatusCode::NOT_FOUND, &message)
         })
     }
 }
@@ -39,10 +39,10 @@ impl RequestTarget<'_> {
 /// The UID of a pod of this node.
 pub(super) fn uid_of(view: &PodView) -> Result<Uid, Box<Status>> {
     let uid = view.pod.metadata.object_uid();
-    uid.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
+    uid.map_err(|error| error_status(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
 }
 
-pub(super) fn refused(code: StatusCode, message: &str) -> Box<Status> {
+pub(super) fn error_status(code: StatusCode, message: &str) -> Box<Status> {
     Box::new(match code {
         StatusCode::NOT_FOUND => status(object_model::StatusReason::NotFound, message),
         StatusCode::INTERNAL_SERVER_ERROR => {
@@ -56,7 +56,7 @@ pub(super) fn status(reason: object_model::StatusReason, message: &str) -> Statu
     Status::new(reason, message)
 }
 
-pub(super) fn refusal(status: &Status) -> Response<BoxBody> {
+pub(super) fn error_response(status: &Status) -> Response<BoxBody> {
     let bytes = status.to_json().to_string().into_bytes();
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::new(full(bytes));

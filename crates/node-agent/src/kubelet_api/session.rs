@@ -91,24 +91,24 @@ pub trait ToClient: Sync {
 
 /// Runs a session until it ends, and returns its final status, with the command's exit code if `exit_code`
 /// is set. `None` if the client disconnects first.
-pub async fn carry(
+pub async fn run(
     session: SessionState,
     requested: SessionStreams,
     exit_code: bool,
-    from: &mut impl FromClient,
-    to: &impl ToClient,
+    from_client: &mut impl FromClient,
+    to_client: &impl ToClient,
 ) -> Option<Value> {
-    let (session, before) = match session {
-        SessionState::Open(session, before) => (Some(session), before),
-        SessionState::Ended(before) => (None, before),
+    let (session, earlier_output) = match session {
+        SessionState::Open(session, earlier_output) => (Some(session), earlier_output),
+        SessionState::Ended(earlier_output) => (None, earlier_output),
         SessionState::Refused(message) => return Some(failure(&message)),
     };
-    for (output, bytes) in before {
+    for (output, bytes) in earlier_output {
         let is_requested = match output {
             Output::Stdout => requested.stdout,
             Output::Stderr => requested.stderr && !requested.tty,
         };
-        if is_requested && !to.send(output, bytes).await {
+        if is_requested && !to_client.send(output, bytes).await {
             break;
         }
     }
@@ -124,41 +124,53 @@ pub async fn carry(
     let (sizes, size_queue) = mpsc::channel(OUTGOING_MAX);
     let sends_stderr = requested.stderr && !requested.tty;
     let disconnected = CancellationToken::new();
-    let ending = async {
+    let exit = async {
         let ((), (), code) = tokio::join!(
-            send_output(stdout, Output::Stdout, requested.stdout, to, &disconnected),
-            send_output(stderr, Output::Stderr, sends_stderr, to, &disconnected),
-            end(control, size_queue)
+            send_output(
+                stdout,
+                Output::Stdout,
+                requested.stdout,
+                to_client,
+                &disconnected
+            ),
+            send_output(
+                stderr,
+                Output::Stderr,
+                sends_stderr,
+                to_client,
+                &disconnected
+            ),
+            resize_until_exit(control, size_queue)
         );
         code
     };
-    let mut ending = std::pin::pin!(ending);
-    let end = tokio::select! {
-        code = &mut ending => return Some(verdict(code, exit_code)),
-        end = forward_input(from, stdin, requested.ends_with_input, sizes) => end,
+    let mut exit = std::pin::pin!(exit);
+    let input_end = tokio::select! {
+        code = &mut exit => return Some(final_status(code, exit_code)),
+        input_end = forward_input(from_client, stdin, requested.ends_with_input, sizes) => input_end,
     };
-    match end {
+    match input_end {
         // The end of the client's input ends the session.
-        InputEnd::Ended => Some(verdict(Some(0), exit_code)),
+        InputEnd::Ended => Some(final_status(Some(0), exit_code)),
         InputEnd::Disconnected(input) => {
             disconnected.cancel();
-            let rest = async {
+            let delivery = async {
                 wait_delivered(input).await;
                 if exit_code && requested.stdin {
                     std::future::pending().await
                 }
             };
-            let ended = async {
+            let lingering = async {
                 tokio::select! {
-                    _ = ending => {}
-                    () = rest => {}
+                    _ = exit => {}
+                    () = delivery => {}
                 }
             };
             let limit = match requested.tty {
                 true => TERMINAL_LINGER_MAX,
                 false => COMMAND_LINGER_MAX,
             };
-            if timeout(limit, ended).await.is_err() {
+            if timeout(limit, lingering).await.is_err() {
                 tracing::debug!("a command continues without its client: its streams are closed");
             }
             None
@@ -178,23 +190,23 @@ enum InputEnd {
 /// Forwards input until the client disconnects. The end of the input ends the session only if
 /// `ends_with_input` is set.
 async fn forward_input(
-    from: &mut impl FromClient,
+    from_client: &mut impl FromClient,
     mut stdin: Option<SessionInput>,
     ends_with_input: bool,
     sizes: mpsc::Sender<TerminalSize>,
 ) -> InputEnd {
-    while let Some(message) = from.next().await {
+    while let Some(message) = from_client.next().await {
         match message {
             ClientMessage::Input(bytes) => write_input(&mut stdin, &bytes).await,
             ClientMessage::Size(size) => {
-                if let Err(late) = sizes.send(size).await {
-                    tracing::debug!(size = ?late.0, "resize after the end of a session");
+                if let Err(unsent) = sizes.send(size).await {
+                    tracing::debug!(size = ?unsent.0, "resize after the end of a session");
                 }
             }
             ClientMessage::InputEnds => {
-                let closed = close_input(&mut stdin).await;
+                let closed_input = close_input(&mut stdin).await;
                 if ends_with_input {
-                    wait_delivered(closed).await;
+                    wait_delivered(closed_input).await;
                     return InputEnd::Ended;
                 }
             }
@@ -204,8 +216,8 @@ async fn forward_input(
 }
 
 async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
-    if let Some(open) = stdin
-        && open.write_all(bytes).await.is_err()
+    if let Some(input) = stdin
+        && input.write_all(bytes).await.is_err()
     {
         // The command does not read any more, but may still write output.
         *stdin = None;
@@ -214,50 +226,53 @@ async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
 
 /// Closes the input, and returns a handle to wait until all of it has arrived.
 async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
-    let mut open = stdin.take()?;
-    if let Err(error) = open.shutdown().await {
+    let mut input = stdin.take()?;
+    if let Err(error) = input.shutdown().await {
         tracing::debug!(%error, "input of a session not closed");
     }
-    Some(open)
+    Some(input)
 }
 
 /// Waits until all input is delivered, so that no input is lost when the session closes.
-async fn wait_delivered(closed: Option<SessionInput>) {
-    if let Some(closed) = closed {
-        closed.taken().await;
+async fn wait_delivered(input: Option<SessionInput>) {
+    if let Some(input) = input {
+        input.taken().await;
     }
 }
 
 async fn send_output(
-    mut from: SessionOutput,
+    mut command_output: SessionOutput,
     output: Output,
     mut is_requested: bool,
-    to: &impl ToClient,
+    to_client: &impl ToClient,
     disconnected: &CancellationToken,
 ) {
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-        match from.read_buf(&mut buffer).await {
+        match command_output.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
         // Output that is not requested is read, too, because a full pipe would block the command.
         if is_requested {
-            let sent = disconnected.run_until_cancelled(to.send(output, buffer.freeze()));
-            is_requested = sent.await == Some(true);
+            let sending = disconnected.run_until_cancelled(to_client.send(output, buffer.freeze()));
+            is_requested = sending.await == Some(true);
         }
     }
 }
 
 /// Resizes the terminal until the session ends, then returns the command's exit code.
-async fn end(mut control: SessionControl, mut sizes: mpsc::Receiver<TerminalSize>) -> Option<i32> {
-    let mut open = true;
+async fn resize_until_exit(
+    mut control: SessionControl,
+    mut sizes: mpsc::Receiver<TerminalSize>,
+) -> Option<i32> {
+    let mut has_sizes = true;
     loop {
         tokio::select! {
             code = control.wait() => return code,
-            size = sizes.recv(), if open => match size {
+            size = sizes.recv(), if has_sizes => match size {
                 Some(size) => control.resize(size).await,
-                None => open = false,
+                None => has_sizes = false,
             },
         }
     }
@@ -265,24 +280,24 @@ async fn end(mut control: SessionControl, mut sizes: mpsc::Receiver<TerminalSize
 
 pub fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
     let value: Value = serde_json::from_slice(json).ok()?;
-    let side = |name: &str| {
+    let length = |name: &str| {
         value[name]
             .as_u64()
-            .and_then(|side| u16::try_from(side).ok())
+            .and_then(|length| u16::try_from(length).ok())
     };
     Some(TerminalSize {
-        width: side("Width")?,
-        height: side("Height")?,
+        width: length("Width")?,
+        height: length("Height")?,
     })
 }
 
 /// The final status of a session, with the command's exit code if `exit_code` is set.
-pub fn verdict(code: Option<i32>, exit_code: bool) -> Value {
+pub fn final_status(code: Option<i32>, exit_code: bool) -> Value {
     match code {
         Some(0) => success(),
         // A client of `attach` gets no exit code, only the end of the container's streams.
         _ if !exit_code => success(),
-        Some(code) => exited(code),
+        Some(code) => exit_status(code),
         None => failure("the container is gone"),
     }
 }
@@ -291,7 +306,7 @@ fn success() -> Value {
     json!({"metadata": {}, "status": "Success"})
 }
 
-fn exited(code: i32) -> Value {
+fn exit_status(code: i32) -> Value {
     json!({
         "metadata": {},
         "status": "Failure",
@@ -322,7 +337,7 @@ mod tests {
         let size = terminal_size(br#"{"Width":80,"Height":24}"#).unwrap();
         assert_eq!((size.width, size.height), (80, 24));
         assert_eq!(terminal_size(b"{}"), None);
-        let status = exited(3);
+        let status = exit_status(3);
         assert_eq!(status["details"]["causes"][0]["reason"], "ExitCode");
         assert_eq!(status["details"]["causes"][0]["message"], "3");
     }

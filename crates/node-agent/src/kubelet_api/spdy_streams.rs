@@ -55,7 +55,7 @@ impl Version {
 }
 
 /// Runs a session until it ends or the client disconnects.
-pub async fn carry(
+pub async fn run(
     connection: Upgraded,
     version: Version,
     requested: SessionStreams,
@@ -64,28 +64,28 @@ pub async fn carry(
 ) {
     let (mut opened, work) = spdy::serve(TokioIo::new(connection));
     let mut work = tokio::spawn(work);
-    let names = expected(requested, version);
+    let names = expected_names(requested, version);
     let collected = tokio::time::timeout(OPENING_MAX, collect(&mut opened, &names)).await;
     if let Ok(Some(mut streams)) = collected {
-        let mut split = |name: &str| {
-            let at = names.iter().position(|expected| *expected == name)?;
-            streams.get_mut(at)?.take().map(Stream::split)
+        let mut split_stream = |name: &str| {
+            let index = names.iter().position(|expected| *expected == name)?;
+            streams.get_mut(index)?.take().map(Stream::split)
         };
-        let parts = Parts {
-            error: split("error").map(|(_, writer)| writer),
+        let open_streams = OpenStreams {
+            error: split_stream("error").map(|(_, writer)| writer),
             outputs: OutputStreams {
-                stdout: split("stdout").map(|(_, writer)| writer),
-                stderr: split("stderr").map(|(_, writer)| writer),
+                stdout: split_stream("stdout").map(|(_, writer)| writer),
+                stderr: split_stream("stderr").map(|(_, writer)| writer),
             },
-            from: ClientStreams {
+            inputs: ClientStreams {
                 opened,
                 is_closed: false,
-                stdin: split("stdin").map(|(reader, _)| reader),
-                resize: split("resize").map(|(reader, _)| reader),
+                stdin: split_stream("stdin").map(|(reader, _)| reader),
+                resize: split_stream("resize").map(|(reader, _)| reader),
                 size: BytesMut::new(),
             },
         };
-        parts.carry(version, open, requested, exit_code).await;
+        open_streams.run(version, open, requested, exit_code).await;
     }
     // Clients lose unread data if the connection closes before the streams are read.
     if tokio::time::timeout(CLOSING_MAX, &mut work).await.is_err() {
@@ -94,16 +94,17 @@ pub async fn carry(
 }
 
 /// The names of the streams that the client opens for its requested session.
-fn expected(requested: SessionStreams, version: Version) -> Vec<&'static str> {
-    let all = [
+fn expected_names(requested: SessionStreams, version: Version) -> Vec<&'static str> {
+    let streams = [
         ("error", true),
         ("stdin", requested.stdin),
         ("stdout", requested.stdout),
         ("stderr", requested.stderr && !requested.tty),
         ("resize", requested.tty && version != Version::V2),
     ];
-    all.iter()
-        .filter(|(_, is)| *is)
+    streams
+        .iter()
+        .filter(|(_, is_expected)| *is_expected)
         .map(|(name, _)| *name)
         .collect()
 }
@@ -118,7 +119,7 @@ async fn collect(
         let stream = opened.recv().await?;
         let kind = stream.header("streamtype").unwrap_or_default();
         match names.iter().position(|name| *name == kind) {
-            Some(at) => streams[at] = Some(stream),
+            Some(index) => streams[index] = Some(stream),
             None => {
                 stream.split().1.reset().await;
             }
@@ -134,25 +135,25 @@ async fn wait_closed(opened: &mut mpsc::Receiver<Stream>) {
     }
 }
 
-struct Parts {
+struct OpenStreams {
     error: Option<StreamWriter>,
     outputs: OutputStreams,
-    from: ClientStreams,
+    inputs: ClientStreams,
 }
 
-impl Parts {
-    async fn carry(
+impl OpenStreams {
+    async fn run(
         mut self,
         version: Version,
         open: impl Future<Output = SessionState>,
         requested: SessionStreams,
         exit_code: bool,
     ) {
-        let status = session::carry(
+        let status = session::run(
             open.await,
             requested,
             exit_code,
-            &mut self.from,
+            &mut self.inputs,
             &self.outputs,
         )
         .await;
@@ -178,12 +179,12 @@ struct OutputStreams {
 
 impl ToClient for OutputStreams {
     async fn send(&self, output: Output, bytes: Bytes) -> bool {
-        let to = match output {
+        let stream = match output {
             Output::Stdout => &self.stdout,
             Output::Stderr => &self.stderr,
         };
-        match to {
-            Some(to) => to.write(bytes).await,
+        match stream {
+            Some(stream) => stream.write(bytes).await,
             None => true,
         }
     }
@@ -203,7 +204,7 @@ struct ClientStreams {
 impl FromClient for ClientStreams {
     async fn next(&mut self) -> Option<ClientMessage> {
         loop {
-            if let Some(size) = self.whole_size() {
+            if let Some(size) = self.complete_size() {
                 return Some(ClientMessage::Size(size));
             }
             if self.is_closed && self.stdin.is_none() {
@@ -230,7 +231,7 @@ impl FromClient for ClientStreams {
 impl ClientStreams {
     /// Removes the next complete size from the buffer. Sizes are consecutive JSON objects, which the frames
     /// may split at any byte.
-    fn whole_size(&mut self) -> Option<TerminalSize> {
+    fn complete_size(&mut self) -> Option<TerminalSize> {
         while let Some(end) = self.size.iter().position(|byte| *byte == b'}') {
             let object = self.size.split_to(end + 1);
             if let Some(size) = terminal_size(&object) {
@@ -242,9 +243,9 @@ impl ClientStreams {
 }
 
 /// The next data of a stream. Never returns for a stream that has ended or does not exist.
-async fn read(from: &mut Option<StreamReader>) -> Option<Bytes> {
-    match from {
-        Some(from) => from.read().await,
+async fn read(stream: &mut Option<StreamReader>) -> Option<Bytes> {
+    match stream {
+        Some(stream) => stream.read().await,
         None => std::future::pending().await,
     }
 }
@@ -254,8 +255,8 @@ fn status_message(version: Version, status: &Value) -> Option<String> {
     if version == Version::V4 {
         return Some(status.to_string());
     }
-    let failed = status["status"] != "Success";
-    failed.then(|| status["message"].as_str().unwrap_or_default().to_owned())
+    let has_failed = status["status"] != "Success";
+    has_failed.then(|| status["message"].as_str().unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]
@@ -264,7 +265,7 @@ mod tests {
     use json_tree::json;
 
     #[test]
-    fn streams_and_versions_are_those_that_clients_know() {
+    fn streams_and_versions_are_those_of_clients() {
         // kubectl.md 5.1, 5.2
         let requested = SessionStreams {
             stdin: true,
@@ -274,7 +275,7 @@ mod tests {
             ends_with_input: false,
         };
         assert_eq!(
-            expected(requested, Version::V4),
+            expected_names(requested, Version::V4),
             ["error", "stdin", "stdout", "resize"]
         );
         let offered = [
@@ -285,8 +286,8 @@ mod tests {
         let offered = offered.map(str::to_owned);
         assert_eq!(Version::choose(&offered), Some(Version::V4));
         assert_eq!(Version::choose(&["channel.k8s.io".to_owned()]), None);
-        let failed = json!({"status": "Failure", "message": "no"});
-        assert_eq!(status_message(Version::V3, &failed).as_deref(), Some("no"));
+        let failure = json!({"status": "Failure", "message": "no"});
+        assert_eq!(status_message(Version::V3, &failure).as_deref(), Some("no"));
         assert_eq!(
             status_message(Version::V2, &json!({"status": "Success"})),
             None

@@ -61,17 +61,17 @@ impl Protocol {
 
     /// The newest offered subprotocol; `None` if the client offers subprotocols but none is supported.
     pub fn choose<'a>(mut offered: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let named = |name: &str| {
+        let protocol_named = |name: &str| {
             Self::NAMED
                 .into_iter()
                 .find(|protocol| protocol.name() == name)
         };
-        let Some(first) = offered.next() else {
+        let Some(first_name) = offered.next() else {
             return Some(Self::Unnamed);
         };
-        std::iter::once(first)
+        std::iter::once(first_name)
             .chain(offered)
-            .filter_map(named)
+            .filter_map(protocol_named)
             .max()
     }
 
@@ -106,16 +106,16 @@ impl Protocol {
     /// The channel and the content of a message; `None` if the message is malformed.
     fn content(self, mut message: Bytes) -> Option<(u8, Bytes)> {
         let channel = *message.first()?;
-        let rest = message.split_off(1);
+        let content = message.split_off(1);
         if !self.is_text() {
-            return Some((channel, rest));
+            return Some((channel, content));
         }
         let channel = channel.checked_sub(b'0')?;
-        Some((channel, STANDARD.decode(rest).ok()?.into()))
+        Some((channel, STANDARD.decode(content).ok()?.into()))
     }
 
     /// The final message. Before version 4, a success has no final message.
-    fn last_words(self, status: &Value) -> Option<Message> {
+    fn final_message(self, status: &Value) -> Option<Message> {
         match self {
             Self::V5 | Self::V4 | Self::V4Text => {
                 Some(self.message(ERROR, status.to_string().as_bytes()))
@@ -135,7 +135,7 @@ pub async fn socket(connection: Upgraded) -> Socket {
 
 /// Runs a session until it ends or the client disconnects; the final status has the command's exit
 /// code if `exit_code` is set.
-pub async fn carry(
+pub async fn run(
     socket: Socket,
     protocol: Protocol,
     requested: SessionStreams,
@@ -143,32 +143,32 @@ pub async fn carry(
     exit_code: bool,
 ) {
     let (sink, stream) = socket.split();
-    let mut from = ClientMessages { stream, protocol };
-    let to = OutputMessages {
+    let mut from_client = ClientMessages { stream, protocol };
+    let to_client = OutputMessages {
         sink: Mutex::new(sink),
         protocol,
     };
-    let status = session::carry(session, requested, exit_code, &mut from, &to).await;
+    let status = session::run(session, requested, exit_code, &mut from_client, &to_client).await;
     if let Some(status) = status {
-        to.finish(&status).await;
-        until_closed(&mut from.stream).await;
+        to_client.finish(&status).await;
+        read_until_closed(&mut from_client.stream).await;
     }
 }
 
 /// After the end of the session, reads the client's messages until the client closes the connection, up to
 /// a limit.
-pub(super) async fn until_closed(stream: &mut SplitStream<Socket>) {
-    let closed = timeout(CLOSING_MAX, async {
+pub(super) async fn read_until_closed(stream: &mut SplitStream<Socket>) {
+    let reading = timeout(CLOSING_MAX, async {
         while let Some(Ok(_)) = stream.next().await {}
     });
-    if closed.await.is_err() {
+    if reading.await.is_err() {
         tracing::debug!("a client leaves its connection open after the end");
     }
 }
 
 /// Sends the response to the client's close frame, if the connection accepts it without waiting: a client
 /// may wait for the response.
-pub(super) fn answer_close(stream: &mut SplitStream<Socket>) {
+pub(super) fn respond_to_close(stream: &mut SplitStream<Socket>) {
     // The next read also writes the response.
     drop(stream.next().now_or_never());
 }
@@ -183,7 +183,7 @@ impl FromClient for ClientMessages {
     async fn next(&mut self) -> Option<ClientMessage> {
         while let Some(Ok(message)) = self.stream.next().await {
             if let Message::Close(_) = message {
-                answer_close(&mut self.stream);
+                respond_to_close(&mut self.stream);
                 return None;
             }
             if let Some(message) = client_message(message, self.protocol) {
@@ -212,21 +212,25 @@ impl ToClient for OutputMessages {
 
 impl OutputMessages {
     async fn write(&self, message: Message) -> bool {
-        let sent = self.sink.lock().await.send(message).await;
-        sent.inspect_err(
-            |error| tracing::debug!(%error, "the client of a session has disconnected"),
-        )
-        .is_ok()
+        let result = self.sink.lock().await.send(message).await;
+        result
+            .inspect_err(
+                |error| tracing::debug!(%error, "the client of a session has disconnected"),
+            )
+            .is_ok()
     }
 
     async fn finish(&self, status: &Value) {
         // Clients keep the data that they have read only after a normal close (RFC 6455 §7.4.1).
-        let end = CloseFrame {
+        let close_frame = CloseFrame {
             code: CloseCode::Normal,
             reason: Utf8Bytes::default(),
         };
-        let messages = self.protocol.last_words(status);
-        for message in messages.into_iter().chain([Message::Close(Some(end))]) {
+        let messages = self.protocol.final_message(status);
+        for message in messages
+            .into_iter()
+            .chain([Message::Close(Some(close_frame))])
+        {
             if !self.write(message).await {
                 return;
             }
@@ -241,11 +245,11 @@ pub(super) fn client_message(message: Message, protocol: Protocol) -> Option<Cli
         Message::Text(text) => text.into(),
         _ => return None,
     };
-    let (channel, rest) = protocol.content(bytes)?;
+    let (channel, content) = protocol.content(bytes)?;
     match (channel, protocol) {
-        (STDIN, _) => Some(ClientMessage::Input(rest)),
-        (RESIZE, _) => terminal_size(&rest).map(ClientMessage::Size),
-        (CLOSE, Protocol::V5) if rest.first() == Some(&STDIN) => Some(ClientMessage::InputEnds),
+        (STDIN, _) => Some(ClientMessage::Input(content)),
+        (RESIZE, _) => terminal_size(&content).map(ClientMessage::Size),
+        (CLOSE, Protocol::V5) if content.first() == Some(&STDIN) => Some(ClientMessage::InputEnds),
         _ => None,
     }
 }
@@ -254,26 +258,26 @@ pub(super) fn client_message(message: Message, protocol: Protocol) -> Option<Cli
 mod tests {
     use container_runtime::spec::TerminalSize;
 
-    use super::super::session::verdict;
+    use super::super::session::final_status;
     use super::*;
 
     #[test]
     fn the_newest_protocol_is_chosen() {
         // kubectl.md 5.1
-        let of = |list: &[&str]| Protocol::choose(list.iter().copied());
+        let choose = |list: &[&str]| Protocol::choose(list.iter().copied());
         assert_eq!(
-            of(&["v4.channel.k8s.io", "v5.channel.k8s.io"]),
+            choose(&["v4.channel.k8s.io", "v5.channel.k8s.io"]),
             Some(Protocol::V5)
         );
         assert_eq!(
-            of(&["channel.k8s.io", "v4.channel.k8s.io"]),
+            choose(&["channel.k8s.io", "v4.channel.k8s.io"]),
             Some(Protocol::V4)
         );
-        assert_eq!(of(&["SPDY/3.1"]), None);
-        let text = ["base64.channel.k8s.io", "v4.base64.channel.k8s.io"];
-        assert_eq!(of(&text), Some(Protocol::V4Text));
-        assert_eq!(of(&["channel.k8s.io"]), Some(Protocol::V1));
-        assert_eq!(of(&[]), Some(Protocol::Unnamed));
+        assert_eq!(choose(&["SPDY/3.1"]), None);
+        let text_protocols = ["base64.channel.k8s.io", "v4.base64.channel.k8s.io"];
+        assert_eq!(choose(&text_protocols), Some(Protocol::V4Text));
+        assert_eq!(choose(&["channel.k8s.io"]), Some(Protocol::V1));
+        assert_eq!(choose(&[]), Some(Protocol::Unnamed));
     }
 
     #[test]
@@ -301,13 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_version_tells_of_failures_only() {
-        let of = |status: &Value| Protocol::V1.last_words(status);
-        assert_eq!(of(&verdict(Some(0), true)), None);
-        let text = b"\x03command terminated with non-zero exit code: exit status 3";
+    fn the_first_version_reports_failures_only() {
+        let final_message = |status: &Value| Protocol::V1.final_message(status);
+        assert_eq!(final_message(&final_status(Some(0), true)), None);
+        let content = b"\x03command terminated with non-zero exit code: exit status 3";
         assert_eq!(
-            of(&verdict(Some(3), true)),
-            Some(Message::binary(text.to_vec()))
+            final_message(&final_status(Some(3), true)),
+            Some(Message::binary(content.to_vec()))
         );
     }
 }

@@ -17,7 +17,7 @@ use pod_lifecycle::record::{Instance, Running};
 use process_telemetry::prometheus::{Label, Metric, Page};
 use resource_kinds::MetadataIdentity;
 
-use super::response::{BoxBody, full, refused};
+use super::response::{BoxBody, error_status, full};
 use super::volume_stats::{file_system, local_volumes, volumes};
 use super::{KubeletContext, network};
 use crate::machine::machine_info;
@@ -25,17 +25,17 @@ use crate::machine::stats::{UsageFigures, UsageSubject, seconds};
 use crate::pods::pod_manager::PodView;
 
 /// `/stats/summary`. The response may be a few seconds old.
-pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, Box<Status>> {
-    let make = async {
+pub async fn respond(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, Box<Status>> {
+    let build = async {
         let context = context.clone();
         blocking_value(move || Bytes::from(summary(&context).to_string())).await
     };
     let body = context
         .summary
-        .get(|| context.node.clock.instant(), make)
+        .get(|| context.node.clock.instant(), build)
         .await;
     let bytes =
-        body.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+        body.map_err(|error| error_status(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     let mut response = Response::new(full(bytes));
     let kind = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -47,9 +47,9 @@ pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, 
 fn summary(context: &KubeletContext) -> Value {
     let mut node = json!({"nodeName": context.node.config.node_name});
     if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
-        usage(&mut node, &figures);
-        let free = machine_info::meminfo("MemAvailable").unwrap_or(0);
-        node["memory"]["availableBytes"] = json!(free);
+        add_usage(&mut node, &figures);
+        let available_bytes = machine_info::meminfo("MemAvailable").unwrap_or(0);
+        node["memory"]["availableBytes"] = json!(available_bytes);
     }
     let now = context.node.clock.now().wall.to_string();
     node["network"] = network::summary(&network::of_node(), &now);
@@ -73,7 +73,7 @@ fn pod(
     let uid = meta.object_uid()?.to_string();
     let mut pod = json!({
         "podRef": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
-        "startTime": view.record.started_at.map(|at| at.wall.to_string()),
+        "startTime": view.record.started_at.map(|time| time.wall.to_string()),
         "containers": [],
     });
     let now = context.node.clock.now().wall.to_string();
@@ -82,46 +82,46 @@ fn pod(
     let measured =
         measured.unwrap_or_else(|| view.measure_files(&context.disk, context.node.clock));
     let measured_at = measured.at.wall.to_string();
-    let share = |space: DiskSpace| used(&measured_at, disk.as_ref(), space);
+    let usage_of = |space: DiskSpace| disk_usage(&measured_at, disk.as_ref(), space);
     let containers = running(view).map(|(name, running)| {
         let started_at = running.started_at.wall.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
         if let Some(figures) = figures_of(context, running) {
-            usage(&mut container, &figures);
+            add_usage(&mut container, &figures);
         }
         if let Some([layer, logs]) = measured.files.of_container(name) {
-            container["rootfs"] = share(layer);
-            container["logs"] = share(logs);
+            container["rootfs"] = usage_of(layer);
+            container["logs"] = usage_of(logs);
         }
         container
     });
     pod["containers"] = containers.collect();
     if let Some(figures) = context.usage.figures(&UsageSubject::Pod(uid)) {
-        usage(&mut pod, &figures);
+        add_usage(&mut pod, &figures);
     }
     pod["network"] = network::summary(&network::of_pod(view), &now);
-    pod["ephemeral-storage"] = share(measured.files.total());
-    let local = measured.files.volumes().iter().map(|(name, space)| {
-        let mut volume = share(*space);
+    pod["ephemeral-storage"] = usage_of(measured.files.total());
+    let local_volumes = measured.files.volumes().iter().map(|(name, space)| {
+        let mut volume = usage_of(*space);
         volume["name"] = json!(name);
         volume
     });
-    let of_claims = volumes(view, usages, &context.csi, &now);
-    pod["volume"] = local.chain(of_claims).collect();
+    let claim_volumes = volumes(view, usages, &context.csi, &now);
+    pod["volume"] = local_volumes.chain(claim_volumes).collect();
     Ok(pod)
 }
 
 /// The usage of a part of the node's disk, in kubelet's fields. As in kubelet, the capacity is the capacity
 /// of the disk.
-fn used(now: &str, disk: Option<&machine_info::Disk>, taken: DiskSpace) -> Value {
-    let mut part = json!({"time": now, "usedBytes": taken.bytes, "inodesUsed": taken.files});
+fn disk_usage(now: &str, disk: Option<&machine_info::Disk>, space: DiskSpace) -> Value {
+    let mut usage = json!({"time": now, "usedBytes": space.bytes, "inodesUsed": space.files});
     if let Some(disk) = disk {
-        part["availableBytes"] = json!(disk.free);
-        part["capacityBytes"] = json!(disk.total);
-        part["inodes"] = json!(disk.files);
-        part["inodesFree"] = json!(disk.files_free);
+        usage["availableBytes"] = json!(disk.free);
+        usage["capacityBytes"] = json!(disk.total);
+        usage["inodes"] = json!(disk.files);
+        usage["inodesFree"] = json!(disk.files_free);
     }
-    part
+    usage
 }
 
 /// The containers that run, by name.
@@ -138,15 +138,15 @@ fn figures_of(context: &KubeletContext, running: &Running) -> Option<UsageFigure
     context.usage.figures(&subject)
 }
 
-fn usage(of: &mut Value, figures: &UsageFigures) {
+fn add_usage(target: &mut Value, figures: &UsageFigures) {
     let time = figures.sample.at.wall.to_string();
-    of["cpu"] = json!({"time": time, "usageCoreNanoSeconds": figures.sample.cpu_ns});
+    target["cpu"] = json!({"time": time, "usageCoreNanoSeconds": figures.sample.cpu_ns});
     if let Some((nano_cores, window)) = figures.rate {
-        of["cpu"]["usageNanoCores"] = json!(nano_cores);
+        target["cpu"]["usageNanoCores"] = json!(nano_cores);
         let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
-        of["cpu"]["usageWindowNanoSeconds"] = json!(window);
+        target["cpu"]["usageWindowNanoSeconds"] = json!(window);
     }
-    of["memory"] = json!({
+    target["memory"] = json!({
         "time": time,
         "usageBytes": figures.sample.usage_bytes,
         "workingSetBytes": figures.sample.working_set_bytes,
@@ -219,9 +219,9 @@ fn write_usage(
     figures: &UsageFigures,
 ) {
     let sample = &figures.sample;
-    let at = sample.at.wall.as_millisecond();
-    page.add_at(processor, labels, seconds(sample.cpu_ns), at);
-    page.add_at(memory, labels, sample.working_set_bytes, at);
+    let time_ms = sample.at.wall.as_millisecond();
+    page.add_at(processor, labels, seconds(sample.cpu_ns), time_ms);
+    page.add_at(memory, labels, sample.working_set_bytes, time_ms);
 }
 
 #[cfg(test)]
@@ -244,25 +244,25 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_has_rates_once_there_are_any() {
+    fn the_summary_has_rates_after_the_second_sample() {
         // kubectl.md 6.1
-        let mut of = json!({});
-        usage(&mut of, &figures(None));
+        let mut summary = json!({});
+        add_usage(&mut summary, &figures(None));
         assert_eq!(
-            of,
+            summary,
             json!({
                 "cpu": {"time": "2001-09-09T01:46:40Z", "usageCoreNanoSeconds": 1_500_000_000},
                 "memory": {"time": "2001-09-09T01:46:40Z", "usageBytes": 8192,
                     "workingSetBytes": 4096, "rssBytes": 1024},
             })
         );
-        usage(&mut of, &figures(Some(5)));
-        assert_eq!(of["cpu"]["usageNanoCores"], 5);
-        assert_eq!(of["cpu"]["usageWindowNanoSeconds"], 10_002_000_000_i64);
+        add_usage(&mut summary, &figures(Some(5)));
+        assert_eq!(summary["cpu"]["usageNanoCores"], 5);
+        assert_eq!(summary["cpu"]["usageWindowNanoSeconds"], 10_002_000_000_i64);
     }
 
     #[test]
-    fn metrics_stand_together_by_name() {
+    fn metrics_are_grouped_by_name() {
         let mut page = Page::default();
         write_usage(&mut page, NODE, &[], &figures(None));
         for pod in ["a", "b"] {

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 
 use super::query::decode_path;
-use super::response::{BoxBody, BoxError, full, refused, status};
+use super::response::{BoxBody, BoxError, error_status, full, status};
 
 /// The directory of the machine's logs; as in kubelet.
 const DIRECTORY: &str = "/var/log";
@@ -37,29 +37,29 @@ const HEAD_BYTES: usize = 512;
 /// Responds to a request for a path below `/logs`.
 ///
 /// *Errors.* 404 for a missing path and for special files, 403 for a path outside of the directory.
-pub async fn answer(path: &str) -> Result<Response<BoxBody>, Box<Status>> {
+pub async fn respond(path: &str) -> Result<Response<BoxBody>, Box<Status>> {
     below(PathBuf::from(DIRECTORY), path).await
 }
 
 async fn below(directory: PathBuf, path: &str) -> Result<Response<BoxBody>, Box<Status>> {
     let is_directory = path.ends_with('/');
     let name = path.trim_matches('/');
-    let last = name.rsplit('/').next().unwrap_or_default();
+    let last_part = name.rsplit('/').next().unwrap_or_default();
     let path = name.to_owned();
     let entry = blocking(move || find(&directory, &path)).await;
     match entry.map_err(|error| failure(name, &error))? {
-        Found::Directory(_) if !is_directory && last.is_empty() => redirect("logs/"),
+        LogEntry::Directory(_) if !is_directory && last_part.is_empty() => redirect("logs/"),
         // The links of a directory's page are relative. So the path of a directory must end with a slash,
         // and the path of a file must not.
-        Found::Directory(_) if !is_directory => redirect(&format!("{last}/")),
-        Found::File(_) if is_directory => redirect(&format!("../{last}")),
-        Found::Directory(entries) => Ok(page(&entries)),
-        Found::File(file) => Ok(content(file)),
+        LogEntry::Directory(_) if !is_directory => redirect(&format!("{last_part}/")),
+        LogEntry::File(_) if is_directory => redirect(&format!("../{last_part}")),
+        LogEntry::Directory(entries) => Ok(page(&entries)),
+        LogEntry::File(file) => Ok(content(file)),
     }
 }
 
 #[derive(Debug)]
-enum Found {
+enum LogEntry {
     File(OpenFile),
     /// The names in the directory, sorted; names of directories end with a slash.
     Directory(Vec<String>),
@@ -73,7 +73,7 @@ struct OpenFile {
 }
 
 /// Opens a URL path below a directory.
-fn find(directory: &Path, path: &str) -> io::Result<Found> {
+fn find(directory: &Path, path: &str) -> io::Result<LogEntry> {
     let path = PathBuf::from(std::ffi::OsString::from_vec(decode_path(path)));
     let path = match path.as_os_str().is_empty() {
         true => Path::new("."),
@@ -92,14 +92,14 @@ fn find(directory: &Path, path: &str) -> io::Result<Found> {
     )?);
     let metadata = file.metadata()?;
     if metadata.is_dir() {
-        return Ok(Found::Directory(names(&file)?));
+        return Ok(LogEntry::Directory(names(&file)?));
     }
     if !metadata.is_file() {
         return Err(Errno::NOENT.into());
     }
     let mut head = [0; HEAD_BYTES];
     let length = rustix::io::pread(&file, &mut head, 0)?;
-    Ok(Found::File(OpenFile {
+    Ok(LogEntry::File(OpenFile {
         file,
         bytes: metadata.len(),
         is_text: !head.iter().take(length).any(|byte| *byte == 0),
@@ -129,7 +129,7 @@ fn failure(path: &str, error: &io::Error) -> Box<Status> {
     match errno {
         Some(Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::INVAL | Errno::NAMETOOLONG) => {
             let message = format!("there is no log {path:?}");
-            refused(StatusCode::NOT_FOUND, &message)
+            error_status(StatusCode::NOT_FOUND, &message)
         }
         Some(Errno::XDEV | Errno::LOOP) => {
             let message = format!("{path:?} is not below the directory of the logs");
@@ -137,17 +137,17 @@ fn failure(path: &str, error: &io::Error) -> Box<Status> {
         }
         _ => {
             let message = format!("log {path:?}: {error}");
-            refused(StatusCode::INTERNAL_SERVER_ERROR, &message)
+            error_status(StatusCode::INTERNAL_SERVER_ERROR, &message)
         }
     }
 }
 
-fn redirect(to: &str) -> Result<Response<BoxBody>, Box<Status>> {
-    let to = HeaderValue::from_str(to)
-        .map_err(|_| refused(StatusCode::BAD_REQUEST, "the path is no path of an URL"))?;
+fn redirect(location: &str) -> Result<Response<BoxBody>, Box<Status>> {
+    let location = HeaderValue::from_str(location)
+        .map_err(|_| error_status(StatusCode::BAD_REQUEST, "the path is no path of an URL"))?;
     let mut response = Response::new(full(Vec::new()));
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-    response.headers_mut().insert(header::LOCATION, to);
+    response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
 }
 
@@ -158,7 +158,7 @@ fn page(names: &[String]) -> Response<BoxBody> {
         "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n",
     );
     for name in names {
-        let (link, label) = (encoded(name), escaped(name));
+        let (link, label) = (url_encoded(name), html_escaped(name));
         text.push_str(&format!("<a href=\"{link}\">{label}</a>\n"));
     }
     text.push_str("</pre>\n");
@@ -169,7 +169,7 @@ fn page(names: &[String]) -> Response<BoxBody> {
 }
 
 /// A name as a relative URL: all special characters except the slash at the end are encoded.
-fn encoded(name: &str) -> String {
+fn url_encoded(name: &str) -> String {
     let mut out = String::new();
     for byte in name.bytes() {
         match byte {
@@ -182,7 +182,7 @@ fn encoded(name: &str) -> String {
     out
 }
 
-fn escaped(name: &str) -> String {
+fn html_escaped(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {
         match c {
@@ -223,20 +223,20 @@ fn chunks(
     file: tokio::fs::File,
     bytes: u64,
 ) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
-    let start = Some(file.take(bytes));
-    futures::stream::unfold(start, |from| async move {
-        let mut from = from?;
-        if from.limit() == 0 {
+    let reader = Some(file.take(bytes));
+    futures::stream::unfold(reader, |reader| async move {
+        let mut reader = reader?;
+        if reader.limit() == 0 {
             return None;
         }
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        let read = (&mut from)
+        let result = (&mut reader)
             .take(CHUNK_BYTES as u64)
             .read_to_end(&mut chunk)
             .await;
-        match read {
+        match result {
             Ok(0) => Some((Err("the log was cut while it was read".into()), None)),
-            Ok(_) => Some((Ok(Frame::data(chunk.into())), Some(from))),
+            Ok(_) => Some((Ok(Frame::data(chunk.into())), Some(reader))),
             Err(error) => Some((Err(error.into()), None)),
         }
     })
@@ -285,8 +285,8 @@ mod tests {
         let (code, kind, text) = get(&logs, "/").await;
         assert_eq!((code, kind.as_str()), (200, "text/html; charset=utf-8"));
         let links: Vec<&str> = text.lines().filter(|line| line.starts_with("<a")).collect();
-        let first = ["<a href=\"apt/\">apt/</a>", "<a href=\"inside\">inside</a>"];
-        assert_eq!(links[..2], first);
+        let first_links = ["<a href=\"apt/\">apt/</a>", "<a href=\"inside\">inside</a>"];
+        assert_eq!(links[..2], first_links);
         let (_, _, text) = get(&logs, "/apt/").await;
         let link = "<a href=\"a%20b%26c.log\">a b&amp;c.log</a>";
         assert!(text.contains(link), "{text}");
@@ -336,16 +336,16 @@ mod tests {
 
     /// If a log is truncated while it is read, the reader gets an error.
     #[tokio::test]
-    async fn a_log_that_is_cut_is_not_taken_for_whole() -> io::Result<()> {
+    async fn a_truncated_log_is_an_error() -> io::Result<()> {
         let outside = logs()?;
         let logs = outside.path().join("log");
         let response = below(logs.clone(), "/syslog").await;
         File::create(logs.join("syslog"))?;
         let body = response.map(Response::into_body);
-        let read = body.map_err(|_| ()).map(BodyExt::collect);
-        assert!(read.is_ok());
-        if let Ok(read) = read {
-            assert!(read.await.is_err());
+        let content = body.map_err(|_| ()).map(BodyExt::collect);
+        assert!(content.is_ok());
+        if let Ok(content) = content {
+            assert!(content.await.is_err());
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use pod_lifecycle::record::{ContainerRecord, Instance};
 use super::container_logs::instance_of;
 use super::query::{is_set, parameters};
 use super::recent_reads::{RecentReads, lines_since};
-use super::response::{BoxBody, RequestTarget, refused};
+use super::response::{BoxBody, RequestTarget, error_status};
 use super::session::{SessionState, SessionStreams};
 use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol};
@@ -36,7 +36,7 @@ pub fn exec(
         .map(|(_, v)| v.clone())
         .collect();
     if args.is_empty() {
-        return Err(refused(
+        return Err(error_status(
             StatusCode::BAD_REQUEST,
             "you must specify a command",
         ));
@@ -44,8 +44,9 @@ pub fn exec(
     let requested = requested_streams(&parameters)?;
     let view = target.find(pods)?;
     let record = view.record.containers.get(target.container);
-    let running = running(record, target.container).zip(view.sandbox.clone());
-    let (container, sandbox) = running.ok_or_else(|| not_running(record, target.container))?;
+    let running_container = running(record, target.container).zip(view.sandbox.clone());
+    let (container, sandbox) =
+        running_container.ok_or_else(|| not_running_status(record, target.container))?;
     let spec = ExecSpec {
         container,
         args,
@@ -54,7 +55,7 @@ pub fn exec(
         kill_on_drop: false,
         ..ExecSpec::default()
     };
-    carry(request, requested, true, async move {
+    respond_with_session(request, requested, true, async move {
         match sandbox.exec(spec).await {
             Ok(session) => SessionState::Open(session, Vec::new()),
             Err(error) => SessionState::Refused(format!(
@@ -84,14 +85,14 @@ pub fn attach(
     requested.tty = container.tty == Some(true);
     requested.stdin &= container.stdin == Some(true);
     // As containerd: a session does not continue only because its input stays open.
-    let closes = container.stdin_once == Some(true) && !requested.tty;
-    requested.ends_with_input = requested.stdin && !closes;
+    let closes_with_input = container.stdin_once == Some(true) && !requested.tty;
+    requested.ends_with_input = requested.stdin && !closes_with_input;
     let record = view.record.containers.get(target.container);
     let number = record.map_or(0, |record| record.restart_count);
     let log = view.dir.log(target.container, number);
-    let read = reads.remove(&instance_of(&view, target.container, number)?);
+    let last_read = reads.remove(&instance_of(&view, target.container, number)?);
     // Only a client that has just read the log receives older lines.
-    let lines_until = async move |until: Option<Timestamp>| match read {
+    let lines_until = async move |until: Option<Timestamp>| match last_read {
         Some(last_line) => {
             let lines = blocking_value(move || lines_since(&log, last_line, until));
             lines.await.unwrap_or_default()
@@ -101,10 +102,10 @@ pub fn attach(
     let Some((container, sandbox)) = running(record, target.container).zip(view.sandbox.clone())
     else {
         return match record.is_some_and(has_run) {
-            true => carry(request, requested, false, async move {
+            true => respond_with_session(request, requested, false, async move {
                 SessionState::Ended(lines_until(None).await)
             }),
-            false => Err(not_running(record, target.container)),
+            false => Err(not_running_status(record, target.container)),
         };
     };
     let (name, instance) = (target.container.to_owned(), container.clone());
@@ -113,12 +114,12 @@ pub fn attach(
         stdin: requested.stdin,
         terminal: None,
     };
-    carry(request, requested, false, async move {
-        let before = Timestamp::now();
+    respond_with_session(request, requested, false, async move {
+        let attach_start = Timestamp::now();
         let error = match sandbox.attach(spec).await {
-            Ok(mut session) if read.is_some() => {
-                let at = session.control.attached_at(ATTACHED_MAX).await;
-                let lines = lines_until(Some(at.unwrap_or(before))).await;
+            Ok(mut session) if last_read.is_some() => {
+                let attached_at = session.control.attached_at(ATTACHED_MAX).await;
+                let lines = lines_until(Some(attached_at.unwrap_or(attach_start))).await;
                 return SessionState::Open(session, lines);
             }
             Ok(session) => return SessionState::Open(session, Vec::new()),
@@ -138,17 +139,18 @@ pub fn attach(
 fn requested_streams(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>> {
     // The API server names the parameters `stdin` and so on; kubelet's other clients name them `input` and
     // so on.
-    let is = |name: &str, other: &str| is_set(parameters, name) || is_set(parameters, other);
+    let is_either_set =
+        |name: &str, alias: &str| is_set(parameters, name) || is_set(parameters, alias);
     let requested = SessionStreams {
-        stdin: is("stdin", "input"),
-        stdout: is("stdout", "output"),
-        stderr: is("stderr", "error"),
+        stdin: is_either_set("stdin", "input"),
+        stdout: is_either_set("stdout", "output"),
+        stderr: is_either_set("stderr", "error"),
         tty: is_set(parameters, "tty"),
         ends_with_input: false,
     };
     if !(requested.stdin || requested.stdout || requested.stderr) {
         let message = "you must specify at least 1 of stdin, stdout, stderr";
-        return Err(refused(StatusCode::BAD_REQUEST, message));
+        return Err(error_status(StatusCode::BAD_REQUEST, message));
     }
     Ok(requested)
 }
@@ -156,8 +158,8 @@ fn requested_streams(parameters: &[(String, String)]) -> Result<SessionStreams, 
 /// The id of a running container in its sandbox.
 fn running(record: Option<&ContainerRecord>, container: &str) -> Option<String> {
     let record = record?;
-    let runs = matches!(record.instance, Instance::Running(_));
-    runs.then(|| runtime_id(container, record.restart_count))
+    let is_running = matches!(record.instance, Instance::Running(_));
+    is_running.then(|| runtime_id(container, record.restart_count))
 }
 
 /// Whether an instance of the container has ever started. The instance may have exited.
@@ -171,9 +173,9 @@ fn has_ended(sandbox: &SandboxState, container: &str) -> bool {
     matches!(state, Some(ContainerStatus::Exited(_))) || sandbox.status == SandboxStatus::Dead
 }
 
-fn not_running(record: Option<&ContainerRecord>, container: &str) -> Box<Status> {
-    let ended = record.and_then(ContainerRecord::ended);
-    let message = match (record, ended) {
+fn not_running_status(record: Option<&ContainerRecord>, container: &str) -> Box<Status> {
+    let exit = record.and_then(ContainerRecord::ended);
+    let message = match (record, exit) {
         (None, _) => format!("container not found ({container:?})"),
         (_, Some(exit)) => format!(
             "container not found ({container:?}): it has ended with exit code {}",
@@ -181,24 +183,24 @@ fn not_running(record: Option<&ContainerRecord>, container: &str) -> Box<Status>
         ),
         (Some(_), None) => format!("container not found ({container:?}): it has not started"),
     };
-    refused(StatusCode::BAD_REQUEST, &message)
+    error_status(StatusCode::BAD_REQUEST, &message)
 }
 
 /// Responds to the upgrade, then runs the session that `open` creates over the connection.
-fn carry(
+fn respond_with_session(
     request: Request<BoxBody>,
     requested: SessionStreams,
     exit_code: bool,
     open: impl Future<Output = SessionState> + Send + 'static,
 ) -> Result<Response<BoxBody>, Box<Status>> {
-    match Transport::of(&request)? {
+    match Transport::from_request(&request)? {
         Transport::WebSocket(offered) => {
             let protocol = Protocol::choose(offered.iter().map(String::as_str));
             let supported = || Protocol::NAMED.into_iter().rev().map(Protocol::name);
             let protocol = protocol.ok_or_else(|| none_offered(supported()))?;
             accept(request, protocol.name(), move |connection| async move {
                 let socket = streams::socket(connection).await;
-                streams::carry(socket, protocol, requested, open.await, exit_code).await;
+                streams::run(socket, protocol, requested, open.await, exit_code).await;
             })
         }
         Transport::Spdy(offered) => {
@@ -206,7 +208,7 @@ fn carry(
             let supported = || Version::ALL.into_iter().map(Version::name);
             let version = version.ok_or_else(|| none_offered(supported()))?;
             accept(request, version.name(), move |connection| {
-                spdy_streams::carry(connection, version, requested, open, exit_code)
+                spdy_streams::run(connection, version, requested, open, exit_code)
             })
         }
     }

@@ -10,7 +10,7 @@ use object_model::Status;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::pod_sessions::PodSession;
-use super::response::{BoxBody, refused};
+use super::response::{BoxBody, error_status};
 
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const SPDY: &str = "SPDY/3.1";
@@ -28,20 +28,22 @@ impl Transport {
     /// Reads the transport from the request.
     ///
     /// *Errors.* 400 for a request without a supported upgrade.
-    pub fn of(request: &Request<BoxBody>) -> Result<Self, Box<Status>> {
-        let to = request.headers().get(header::UPGRADE);
-        let to = to.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if to.eq_ignore_ascii_case("websocket") {
+    pub fn from_request(request: &Request<BoxBody>) -> Result<Self, Box<Status>> {
+        let protocol = request.headers().get(header::UPGRADE);
+        let protocol = protocol
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        if protocol.eq_ignore_ascii_case("websocket") {
             return Ok(Self::WebSocket(offered(
                 request,
                 &header::SEC_WEBSOCKET_PROTOCOL,
             )));
         }
-        if to.eq_ignore_ascii_case(SPDY) {
+        if protocol.eq_ignore_ascii_case(SPDY) {
             return Ok(Self::Spdy(offered(request, &STREAM_PROTOCOL)));
         }
         let message = "the connection has to be upgraded to a WebSocket or to SPDY/3.1";
-        Err(refused(StatusCode::BAD_REQUEST, message))
+        Err(error_status(StatusCode::BAD_REQUEST, message))
     }
 }
 
@@ -55,7 +57,7 @@ pub fn none_offered(supported: impl IntoIterator<Item = &'static str>) -> Box<St
         supported => supported.concat(),
     };
     let message = format!("none of the protocols {supported} is offered");
-    refused(StatusCode::BAD_REQUEST, &message)
+    error_status(StatusCode::BAD_REQUEST, &message)
 }
 
 fn offered(request: &Request<BoxBody>, name: &HeaderName) -> Vec<String> {
@@ -85,12 +87,12 @@ where
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     let name = HeaderValue::from_static(protocol);
-    if let Transport::WebSocket(_) = Transport::of(&request)? {
+    if let Transport::WebSocket(_) = Transport::from_request(&request)? {
         let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
         let key = key.map(|key| derive_accept_key(key.as_bytes()));
         let key = key.and_then(|key| HeaderValue::from_str(&key).ok());
-        let missing = || refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key.ok_or_else(missing)?);
+        let key_missing = || error_status(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key.ok_or_else(key_missing)?);
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         if !protocol.is_empty() {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
@@ -134,26 +136,29 @@ mod tests {
         };
         let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
         assert_eq!(
-            Transport::of(&request("SPDY/3.1")).unwrap(),
+            Transport::from_request(&request("SPDY/3.1")).unwrap(),
             Transport::Spdy(names(["v4.channel.k8s.io", "v3.channel.k8s.io"]))
         );
         assert_eq!(
-            Transport::of(&request("WebSocket")).unwrap(),
+            Transport::from_request(&request("WebSocket")).unwrap(),
             Transport::WebSocket(names(["a", "b"]))
         );
-        assert_eq!(Transport::of(&request("h2c")).unwrap_err().code, 400);
+        assert_eq!(
+            Transport::from_request(&request("h2c")).unwrap_err().code,
+            400
+        );
     }
 
     #[test]
-    fn a_refusal_names_all_that_would_be_taken() {
+    fn a_refusal_names_all_supported_protocols() {
         for (supported, names) in [
             (&["a"][..], "a"),
             (&["a", "b"], "a and b"),
             (&["a", "b", "c"], "a, b and c"),
         ] {
-            let refused = none_offered(supported.iter().copied());
+            let status = none_offered(supported.iter().copied());
             let message = format!("none of the protocols {names} is offered");
-            assert_eq!((refused.code, refused.message), (400, message));
+            assert_eq!((status.code, status.message), (400, message));
         }
     }
 }

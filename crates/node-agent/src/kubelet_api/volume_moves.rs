@@ -9,22 +9,25 @@ use http_body_util::BodyExt;
 use object_model::Status;
 
 use super::query;
-use super::response::{BoxBody, full, refused};
+use super::response::{BoxBody, error_status, full};
 use crate::config::{MoveStep, VolumeMoves};
 
 /// Maximum bytes in one part of a copy.
 const PART_BYTES_MAX: usize = 4 << 20;
 
-pub(super) async fn answer(
+pub(super) async fn respond(
     moves: Option<&dyn VolumeMoves>,
     [volume, id, step]: [&str; 3],
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let Some(moves) = moves else {
-        return Err(refused(StatusCode::NOT_FOUND, "the node moves no volumes"));
+        return Err(error_status(
+            StatusCode::NOT_FOUND,
+            "the node moves no volumes",
+        ));
     };
     let (parts, body) = request.into_parts();
-    let body = part(body).await?;
+    let body = read_body(body).await?;
     let step = MoveStep {
         volume: volume.to_owned(),
         id: id.to_owned(),
@@ -39,14 +42,17 @@ pub(super) async fn answer(
 }
 
 /// The body of a request. Fails if it is larger than the largest part.
-async fn part(mut body: BoxBody) -> Result<Bytes, Box<Status>> {
-    let bad = |text: String| refused(StatusCode::BAD_REQUEST, &text);
+async fn read_body(mut body: BoxBody) -> Result<Bytes, Box<Status>> {
+    let bad_request = |text: String| error_status(StatusCode::BAD_REQUEST, &text);
     let mut data = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| bad(format!("read a part of a volume: {error}")))?;
+        let frame =
+            frame.map_err(|error| bad_request(format!("read a part of a volume: {error}")))?;
         data.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
         if data.len() > PART_BYTES_MAX {
-            return Err(bad("the part of the volume is too large".to_owned()));
+            return Err(bad_request(
+                "the part of the volume is too large".to_owned(),
+            ));
         }
     }
     Ok(data.freeze())

@@ -95,32 +95,34 @@ fn remote_file_system(path: PathBuf) -> Value {
 
 /// The volumes of the node's built-in storage classes, by path.
 pub fn local_volumes(usages: &VolumeUsages) -> Vec<Value> {
-    let one = |(path, usage): (&PathBuf, &VolumeUsage)| {
+    let volume_summary = |(path, usage): (&PathBuf, &VolumeUsage)| {
         let mut volume = json!({"path": path, "usedBytes": usage.used});
         if let Some(limit) = usage.limit {
             volume["limitBytes"] = json!(limit);
         }
         volume
     };
-    usages.iter().map(one).collect()
+    usages.iter().map(volume_summary).collect()
 }
 
 /// Replaces the values of a file system by the values of a volume that may use only a part of the file
 /// system.
-fn limit(figures: &mut Value, usage: VolumeUsage) {
-    let of_all = figures["capacityBytes"].as_u64();
-    let Some(limit) = usage.limit.filter(|limit| Some(*limit) < of_all) else {
+fn apply_limit(figures: &mut Value, usage: VolumeUsage) {
+    let file_system_bytes = figures["capacityBytes"].as_u64();
+    let Some(limit) = usage.limit.filter(|limit| Some(*limit) < file_system_bytes) else {
         return;
     };
-    let left = limit.saturating_sub(usage.used);
-    let free = figures["availableBytes"].as_u64().unwrap_or(left);
+    let remaining_bytes = limit.saturating_sub(usage.used);
+    let available_bytes = figures["availableBytes"]
+        .as_u64()
+        .unwrap_or(remaining_bytes);
     figures["capacityBytes"] = json!(limit);
     figures["usedBytes"] = json!(usage.used);
-    figures["availableBytes"] = json!(left.min(free));
+    figures["availableBytes"] = json!(remaining_bytes.min(available_bytes));
 }
 
 /// The statistics of a CSI volume; null for values that the driver does not report.
-fn of_driver(stats: &VolumeStats) -> Value {
+fn driver_statistics(stats: &VolumeStats) -> Value {
     let mut figures = json!({});
     if let Some(bytes) = stats.bytes {
         figures["availableBytes"] = json!(bytes.available);
@@ -148,14 +150,14 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
     let Ok(pod) = view.pod.metadata.object_name() else {
         return Vec::new();
     };
-    let each = volumes.iter().filter_map(|volume| {
+    let statistics = volumes.iter().filter_map(|volume| {
         let claim = claim_of(pod, volume).map(|(name, _)| name);
         if claim.is_none() && volume.csi.is_none() {
             return None;
         }
         let prepared = view.volumes.get(&volume.name)?;
         let mut figures = if csi.directory().contains(&prepared.path) {
-            of_driver(&csi.stats().of(&prepared.path)?)
+            driver_statistics(&csi.stats().get(&prepared.path)?)
         } else if prepared.block.is_some() {
             return None;
         } else if prepared.remote {
@@ -167,7 +169,7 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
             return None;
         }
         if let Some(usage) = usages.get(&prepared.path) {
-            limit(&mut figures, *usage);
+            apply_limit(&mut figures, *usage);
         }
         figures["time"] = json!(now);
         figures["name"] = json!(volume.name);
@@ -176,19 +178,20 @@ pub fn volumes(view: &PodView, usages: &VolumeUsages, csi: &CsiVolumes, now: &st
         }
         Some(figures)
     });
-    each.collect()
+    statistics.collect()
 }
 
 /// Adds the statistics of volumes to a page. A claim is added once, because several pods may use it.
 pub fn write(page: &mut Page, volumes: &[Value]) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let of_claim = |volume: &Value| {
+    let claim_key = |volume: &Value| {
         let claim = &volume["pvcRef"];
         (text(&claim["namespace"]), text(&claim["name"]))
     };
-    let of_claims = volumes.iter().filter(|volume| volume["pvcRef"].is_object());
-    let by_claim: BTreeMap<(String, String), &Value> =
-        of_claims.map(|volume| (of_claim(volume), volume)).collect();
+    let claim_volumes = volumes.iter().filter(|volume| volume["pvcRef"].is_object());
+    let by_claim: BTreeMap<(String, String), &Value> = claim_volumes
+        .map(|volume| (claim_key(volume), volume))
+        .collect();
     let mut add = |metric, figure: &dyn Fn(&Value) -> Option<u64>| {
         page.describe(metric);
         for ((namespace, claim), figures) in &by_claim {
@@ -218,7 +221,7 @@ mod tests {
         let limited = |limit| {
             let mut figures =
                 json!({"capacityBytes": 1000, "usedBytes": 700, "availableBytes": 300});
-            super::limit(&mut figures, usage(limit));
+            super::apply_limit(&mut figures, usage(limit));
             let figure = |name: &str| figures[name].as_u64().unwrap();
             ["capacityBytes", "usedBytes", "availableBytes"].map(figure)
         };
@@ -254,8 +257,8 @@ mod tests {
         write(&mut page, &[volume("a"), volume("b"), volume("a")]);
         let text = page.text();
         let lines = |start: &str| {
-            let found = text.lines().filter(|line| line.starts_with(start));
-            found.map(str::to_owned).collect::<Vec<_>>()
+            let matching = text.lines().filter(|line| line.starts_with(start));
+            matching.map(str::to_owned).collect::<Vec<_>>()
         };
         let line = |claim: &str| {
             format!(
@@ -271,14 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_driver_does_not_tell_is_left_out() {
+    fn values_without_a_report_of_the_driver_are_absent() {
         let usage = csi_client::Usage {
             total: 9,
             used: 4,
             available: 5,
         };
         let lines = |stats: VolumeStats| {
-            let mut volume = of_driver(&stats);
+            let mut volume = driver_statistics(&stats);
             volume["pvcRef"] = json!({"namespace": "shop", "name": "a"});
             let mut page = Page::default();
             write(

@@ -41,8 +41,8 @@ pub type Payload = BTreeMap<String, File>;
 /// Makes the directory's content equal to `payload`. The files belong to the group `gid`, if it is set.
 /// Returns whether anything has changed.
 pub fn write(dir: &Path, payload: &Payload, gid: Option<u32>, now: Timestamp) -> io::Result<bool> {
-    if let Some(bad) = payload.keys().find(|path| !is_inside(path)) {
-        let message = format!("path {bad:?} leads out of the volume");
+    if let Some(outside_path) = payload.keys().find(|path| !is_inside(path)) {
+        let message = format!("path {outside_path:?} leads out of the volume");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     fs::create_dir_all(dir)?;
@@ -69,9 +69,9 @@ pub fn write(dir: &Path, payload: &Payload, gid: Option<u32>, now: Timestamp) ->
 
 fn is_inside(path: &str) -> bool {
     let path = Path::new(path);
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    let is_normal = |part: Component<'_>| matches!(part, Component::Normal(_));
     path.components().next().is_some()
-        && path.components().all(plain)
+        && path.components().all(is_normal)
         && !path.to_string_lossy().starts_with("..")
 }
 
@@ -156,8 +156,8 @@ fn make_dir(dir: &Path, gid: Option<u32>) -> io::Result<()> {
 
 /// Creates the visible links, and removes dangling ones.
 fn link_names(dir: &Path, payload: &Payload) -> io::Result<()> {
-    let first = |path: &String| path.split('/').next().unwrap_or_default().to_owned();
-    let names: BTreeSet<String> = payload.keys().map(first).collect();
+    let first_part = |path: &String| path.split('/').next().unwrap_or_default().to_owned();
+    let names: BTreeSet<String> = payload.keys().map(first_part).collect();
     for name in &names {
         match symlink(Path::new(DATA).join(name), dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -167,8 +167,8 @@ fn link_names(dir: &Path, payload: &Payload) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = entry.file_type()?.is_symlink() && !name.starts_with("..");
-        if ours && !names.contains(&name) {
+        let is_visible_link = entry.file_type()?.is_symlink() && !name.starts_with("..");
+        if is_visible_link && !names.contains(&name) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -198,7 +198,7 @@ mod tests {
             .collect()
     }
 
-    fn at(second: i64) -> Timestamp {
+    fn time(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
@@ -214,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn content_is_swung_at_once_and_old_names_go() {
+    fn content_is_replaced_at_once_and_old_names_are_removed() {
         // statefulset.md 12.13
         let dir = tempfile::tempdir().unwrap();
         let first = payload(&[("a", "1"), ("sub/b", "2")]);
-        assert!(write(dir.path(), &first, None, at(1)).unwrap());
+        assert!(write(dir.path(), &first, None, time(1)).unwrap());
         assert_eq!(names(dir.path()), ["a", "sub"]);
         assert_eq!(fs::read_to_string(dir.path().join("sub/b")).unwrap(), "2");
         let mode = fs::metadata(dir.path().join("a"))
@@ -227,10 +227,18 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, 0o640);
 
-        assert!(!write(dir.path(), &first, None, at(2)).unwrap());
+        assert!(!write(dir.path(), &first, None, time(2)).unwrap());
         let target = fs::read_link(dir.path().join(DATA)).unwrap();
 
-        assert!(write(dir.path(), &payload(&[("a", "3"), ("c", "4")]), None, at(3)).unwrap());
+        assert!(
+            write(
+                dir.path(),
+                &payload(&[("a", "3"), ("c", "4")]),
+                None,
+                time(3)
+            )
+            .unwrap()
+        );
         assert_eq!(names(dir.path()), ["a", "c"]);
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "3");
         assert!(!dir.path().join(target).exists());
@@ -241,11 +249,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_a_user_stays_the_users_in_the_next_content() {
+    fn an_update_keeps_the_owner_of_a_file() {
         // statefulset.md 12.13; needs root, as the agent does
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
-        let shown = |name: &str| {
+        let metadata_of = |name: &str| {
             let files = fs::metadata(dir.path().join(name)).unwrap();
             (files.uid(), files.gid(), files.mode() & 0o777)
         };
@@ -256,22 +264,22 @@ mod tests {
             files
         };
         for (second, text) in [(1, "1"), (2, "2")] {
-            assert!(write(dir.path(), &with_token(text), None, at(second)).unwrap());
-            assert_eq!(shown("token"), (1000, 0, 0o600));
-            assert_eq!(shown("a"), (0, 0, 0o640));
+            assert!(write(dir.path(), &with_token(text), None, time(second)).unwrap());
+            assert_eq!(metadata_of("token"), (1000, 0, 0o600));
+            assert_eq!(metadata_of("a"), (0, 0, 0o640));
         }
-        assert!(write(dir.path(), &with_token("3"), Some(2000), at(3)).unwrap());
-        assert_eq!(shown("token"), (1000, 2000, 0o640));
-        assert_eq!(shown("a"), (0, 2000, 0o640));
+        assert!(write(dir.path(), &with_token("3"), Some(2000), time(3)).unwrap());
+        assert_eq!(metadata_of("token"), (1000, 2000, 0o640));
+        assert_eq!(metadata_of("a"), (0, 2000, 0o640));
     }
 
     #[test]
-    fn a_half_written_update_is_taken_up_again() {
+    fn a_half_written_update_is_completed() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &payload(&[("a", "1")]), None, at(1)).unwrap();
+        write(dir.path(), &payload(&[("a", "1")]), None, time(1)).unwrap();
         fs::create_dir(dir.path().join("..1970_half")).unwrap();
         symlink("..1970_half", dir.path().join(DATA_NEW)).unwrap();
-        write(dir.path(), &payload(&[("a", "2")]), None, at(2)).unwrap();
+        write(dir.path(), &payload(&[("a", "2")]), None, time(2)).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "2");
         assert!(!dir.path().join("..1970_half").exists());
     }
@@ -281,7 +289,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for path in ["../x", "/etc/x", "a/../../x", "", "..data"] {
             assert!(
-                write(dir.path(), &payload(&[(path, "1")]), None, at(1)).is_err(),
+                write(dir.path(), &payload(&[(path, "1")]), None, time(1)).is_err(),
                 "{path}"
             );
         }

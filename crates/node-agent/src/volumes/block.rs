@@ -74,8 +74,8 @@ pub fn device(image: &Path) -> io::Result<PathBuf> {
 fn attached_device(image: &Path) -> io::Result<PathBuf> {
     // A symbolic link could select any file of the node.
     if !fs::symlink_metadata(image)?.is_file() {
-        let what = format!("{} is not an image of a volume", image.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let message = format!("{} is not an image of a volume", image.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(LoopDevice::persistent_over(image)?.path().to_owned())
 }
@@ -100,9 +100,9 @@ fn is_used_elsewhere(dir: &PodDir, image: &Path) -> io::Result<bool> {
         return Ok(false);
     };
     for entry in fs::read_dir(pods)? {
-        let other = PodDir::at(entry?.path());
+        let pod = PodDir::at(entry?.path());
         let has_image = |(_, target): &(PathBuf, PathBuf)| target == image;
-        if other != *dir && links(&other.volumes())?.iter().any(has_image) {
+        if pod != *dir && links(&pod.volumes())?.iter().any(has_image) {
             return Ok(true);
         }
     }
@@ -113,7 +113,7 @@ fn is_used_elsewhere(dir: &PodDir, image: &Path) -> io::Result<bool> {
 fn links(dir: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
+        entries => entries?,
     };
     let mut links = Vec::new();
     for entry in entries {
@@ -144,14 +144,14 @@ mod tests {
     #[test]
     fn only_a_block_device_is_one() {
         let dir = tempfile::tempdir().unwrap();
-        let text = |path: &Path| check_device(path).unwrap_err().to_string();
-        assert!(text(dir.path()).ends_with("is not a block device"));
-        assert!(text(Path::new("/dev/null")).ends_with("is not a block device"));
-        assert!(text(&dir.path().join("none")).ends_with("does not exist"));
+        let error_text = |path: &Path| check_device(path).unwrap_err().to_string();
+        assert!(error_text(dir.path()).ends_with("is not a block device"));
+        assert!(error_text(Path::new("/dev/null")).ends_with("is not a block device"));
+        assert!(error_text(&dir.path().join("none")).ends_with("does not exist"));
     }
 
     #[test]
-    fn an_image_has_a_device_until_its_last_pod_is_gone() {
+    fn an_image_has_a_device_until_its_last_pod_is_released() {
         let root = tempfile::tempdir().unwrap();
         let image = root.path().join("image");
         fs::File::create(&image).unwrap().set_len(1 << 20).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_place_of_an_image_leads_nowhere() {
+    fn a_link_instead_of_an_image_is_rejected() {
         let root = tempfile::tempdir().unwrap();
         let (secret, image) = (root.path().join("secret"), root.path().join("image"));
         fs::write(&secret, "x").unwrap();

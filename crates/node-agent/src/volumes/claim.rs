@@ -250,10 +250,10 @@ fn check_use(pod: &Pod, volume: &str, block: bool) -> Result<(), VolumeModeMisma
         return Ok(());
     };
     let ephemeral = spec::ephemeral_containers(pod_spec);
-    let mut all = spec::containers(pod_spec)
+    let mut containers = spec::containers(pod_spec)
         .map(|(_, container)| container)
         .chain(&ephemeral);
-    let is_misused = all.any(|container| match block {
+    let is_misused = containers.any(|container| match block {
         true => mount_names(container).any(|name| name == volume),
         false => device_names(container).any(|name| name == volume),
     });

@@ -58,7 +58,7 @@ pub async fn prepare(objects: &ApiObjects, pod: &Pod) -> Result<(), NotPrepared>
             existing.insert(name, claim);
         }
     }
-    let none = BTreeSet::new();
-    let reason = unprepared(&current, &existing, &none);
+    let prepared_devices = BTreeSet::new();
+    let reason = unprepared(&current, &existing, &prepared_devices);
     reason.map_or(Ok(()), |reason| Err(NotPrepared::Devices(reason)))
 }

@@ -77,12 +77,12 @@ pub fn medium(
                 pod_resources(spec).memory_bytes,
                 size_limit.map(|limit| limit.value()),
             ];
-            let least = limits
+            let smallest_limit = limits
                 .into_iter()
                 .flatten()
                 .filter(|bytes| *bytes > 0)
                 .min();
-            let bytes = least.unwrap_or(0);
+            let bytes = smallest_limit.unwrap_or(0);
             Ok(Medium::Memory { bytes })
         }
         "HugePages" => {
@@ -93,9 +93,9 @@ pub fn medium(
                 (Some(_), Some(_)) => Err(EmptyDirError::SeveralPageSizes),
             }
         }
-        other => match other.strip_prefix("HugePages-") {
+        medium => match medium.strip_prefix("HugePages-") {
             Some(size) => page(size),
-            None => Err(EmptyDirError::UnknownMedium(other.to_owned())),
+            None => Err(EmptyDirError::UnknownMedium(medium.to_owned())),
         },
     }
 }
@@ -136,8 +136,8 @@ pub fn create(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), Empty
     // In memory, only the owner of a file may remove it, as in other temporary file systems and with
     // kubelet.
     let sticky = fs::metadata(path).map_err(EmptyDirError::Create)?.mode() & 0o1000;
-    let open = fs::Permissions::from_mode(0o777 | sticky);
-    fs::set_permissions(path, open).map_err(EmptyDirError::Create)?;
+    let permissions = fs::Permissions::from_mode(0o777 | sticky);
+    fs::set_permissions(path, permissions).map_err(EmptyDirError::Create)?;
     match gid {
         Some(gid) => ownership::give_to_group(path, gid, true).map_err(EmptyDirError::Create),
         None => Ok(()),
@@ -154,8 +154,8 @@ fn mount_once(
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let mounted = mount(Some(file_system), path, Some(file_system), flags, options);
-    mounted.map_err(|errno| EmptyDirError::Mount { file_system, errno })
+    let result = mount(Some(file_system), path, Some(file_system), flags, options);
+    result.map_err(|errno| EmptyDirError::Mount { file_system, errno })
 }
 
 #[cfg(test)]
@@ -166,7 +166,10 @@ mod tests {
     use super::*;
     use crate::paths::PodDir;
 
-    fn of(source: json_tree::Value, resources: json_tree::Value) -> Result<Medium, EmptyDirError> {
+    fn parse(
+        source: json_tree::Value,
+        resources: json_tree::Value,
+    ) -> Result<Medium, EmptyDirError> {
         let source = json_tree::from_value(source).unwrap();
         let spec = json!({"containers": [{"name": "c", "resources": resources}]});
         medium(&source, &json_tree::from_value(spec).unwrap(), 1 << 30)
@@ -176,41 +179,41 @@ mod tests {
     fn memory_is_no_more_than_pod_and_node_have() {
         // statefulset.md 12.14
         let memory = |limit: Option<&str>| json!({"medium": "Memory", "sizeLimit": limit});
-        let none = || json!({});
-        let limited = || json!({"limits": {"memory": "64Mi"}});
+        let no_limits = || json!({});
+        let memory_limit = || json!({"limits": {"memory": "64Mi"}});
         for (source, resources, bytes) in [
-            (memory(None), none(), 1 << 30),
-            (memory(Some("1Mi")), none(), 1 << 20),
-            (memory(None), limited(), 64 << 20),
-            (memory(Some("1Gi")), limited(), 64 << 20),
+            (memory(None), no_limits(), 1 << 30),
+            (memory(Some("1Mi")), no_limits(), 1 << 20),
+            (memory(None), memory_limit(), 64 << 20),
+            (memory(Some("1Gi")), memory_limit(), 64 << 20),
         ] {
-            assert_eq!(of(source, resources).unwrap(), Medium::Memory { bytes });
+            assert_eq!(parse(source, resources).unwrap(), Medium::Memory { bytes });
         }
-        let limited_disk = of(json!({"sizeLimit": "1Mi"}), none());
+        let limited_disk = parse(json!({"sizeLimit": "1Mi"}), no_limits());
         assert_eq!(limited_disk.unwrap(), Medium::Disk);
     }
 
     #[test]
-    fn the_size_of_huge_pages_is_the_volumes_or_the_only_one_asked_for() {
+    fn the_size_of_huge_pages_is_the_volumes_or_the_only_requested_size() {
         // statefulset.md 12.14
-        let own = json!({"medium": "HugePages-1Gi"});
+        let explicit_size = json!({"medium": "HugePages-1Gi"});
         let expected = Medium::HugePages {
             page_bytes: 1 << 30,
         };
-        assert_eq!(of(own, json!({})).unwrap(), expected);
-        let any = || json!({"medium": "HugePages"});
-        let one = json!({"limits": {"hugepages-2Mi": "4Mi"}});
+        assert_eq!(parse(explicit_size, json!({})).unwrap(), expected);
+        let default_size = || json!({"medium": "HugePages"});
+        let single_size = json!({"limits": {"hugepages-2Mi": "4Mi"}});
         let expected = Medium::HugePages {
             page_bytes: 2 << 20,
         };
-        assert_eq!(of(any(), one).unwrap(), expected);
-        let two = json!({"limits": {"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"}});
+        assert_eq!(parse(default_size(), single_size).unwrap(), expected);
+        let several_sizes = json!({"limits": {"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"}});
         assert!(matches!(
-            of(any(), two),
+            parse(default_size(), several_sizes),
             Err(EmptyDirError::SeveralPageSizes)
         ));
-        assert!(of(any(), json!({})).is_err());
-        assert!(of(json!({"medium": "Tape"}), json!({})).is_err());
+        assert!(parse(default_size(), json!({})).is_err());
+        assert!(parse(json!({"medium": "Tape"}), json!({})).is_err());
     }
 
     #[test]

@@ -31,13 +31,13 @@ pub enum HostPathError {
 /// The text is kubelet's.
 pub fn check(path: &Path, type_: &str) -> Result<(), HostPathError> {
     let metadata = fs::metadata(path);
-    let failed = |expected: &'static str| {
+    let type_error = |expected: &'static str| {
         Err(HostPathError::OtherType {
             path: path.to_owned(),
             expected,
         })
     };
-    let is = |test: fn(&fs::Metadata) -> bool| metadata.as_ref().is_ok_and(test);
+    let has_type = |test: fn(&fs::Metadata) -> bool| metadata.as_ref().is_ok_and(test);
     match type_ {
         "" => match &metadata {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create_dir(path),
@@ -45,17 +45,17 @@ pub fn check(path: &Path, type_: &str) -> Result<(), HostPathError> {
         },
         "DirectoryOrCreate" if metadata.is_err() => create_dir(path),
         "FileOrCreate" if metadata.is_err() => create_file(path),
-        "Directory" | "DirectoryOrCreate" if is(fs::Metadata::is_dir) => Ok(()),
-        "File" | "FileOrCreate" if is(fs::Metadata::is_file) => Ok(()),
-        "Socket" if is(|m| m.file_type().is_socket()) => Ok(()),
-        "CharDevice" if is(|m| m.file_type().is_char_device()) => Ok(()),
-        "BlockDevice" if is(|m| m.file_type().is_block_device()) => Ok(()),
-        "Directory" | "DirectoryOrCreate" => failed("a directory"),
-        "File" | "FileOrCreate" => failed("a file"),
-        "Socket" => failed("a socket file"),
-        "CharDevice" => failed("a character device"),
-        "BlockDevice" => failed("a block device"),
-        other => Err(HostPathError::InvalidType(other.to_owned())),
+        "Directory" | "DirectoryOrCreate" if has_type(fs::Metadata::is_dir) => Ok(()),
+        "File" | "FileOrCreate" if has_type(fs::Metadata::is_file) => Ok(()),
+        "Socket" if has_type(|m| m.file_type().is_socket()) => Ok(()),
+        "CharDevice" if has_type(|m| m.file_type().is_char_device()) => Ok(()),
+        "BlockDevice" if has_type(|m| m.file_type().is_block_device()) => Ok(()),
+        "Directory" | "DirectoryOrCreate" => type_error("a directory"),
+        "File" | "FileOrCreate" => type_error("a file"),
+        "Socket" => type_error("a socket file"),
+        "CharDevice" => type_error("a character device"),
+        "BlockDevice" => type_error("a block device"),
+        invalid_type => Err(HostPathError::InvalidType(invalid_type.to_owned())),
     }
 }
 

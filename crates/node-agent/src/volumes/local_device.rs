@@ -73,11 +73,13 @@ pub fn mount_at(
     options: &[String],
     read_only: bool,
 ) -> Result<(), LocalDeviceError> {
-    let desired = file_system.filter(|name| !name.is_empty());
-    let desired = desired.unwrap_or(FILE_SYSTEM);
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !desired.chars().all(plain) || desired.starts_with('-') {
-        return Err(LocalDeviceError::FileSystemName(desired.to_owned()));
+    let desired_file_system = file_system.filter(|name| !name.is_empty());
+    let desired_file_system = desired_file_system.unwrap_or(FILE_SYSTEM);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !desired_file_system.chars().all(is_plain) || desired_file_system.starts_with('-') {
+        return Err(LocalDeviceError::FileSystemName(
+            desired_file_system.to_owned(),
+        ));
     }
     mount_options::check(options)?;
     fs::create_dir_all(target).map_err(|source| LocalDeviceError::Create {
@@ -92,17 +94,17 @@ pub fn mount_at(
         Some(existing) => existing,
         None if read_only => return Err(LocalDeviceError::Unformatted(device.to_owned())),
         None => {
-            format(device, desired)?;
-            desired.to_owned()
+            format(device, desired_file_system)?;
+            desired_file_system.to_owned()
         }
     };
     // The program `mount` separates options of the kernel from options of the file system.
-    let mut all = vec!["defaults".to_owned()];
-    all.extend_from_slice(options);
+    let mut all_options = vec!["defaults".to_owned()];
+    all_options.extend_from_slice(options);
     // The last option has priority, so `ro` overrides `rw`.
-    all.extend(read_only.then(|| "ro".to_owned()));
+    all_options.extend(read_only.then(|| "ro".to_owned()));
     let mut command = Command::new("mount");
-    command.args(["-t", &file_system, "-o", &all.join(",")]);
+    command.args(["-t", &file_system, "-o", &all_options.join(",")]);
     let output = run("mount", command.arg(device).arg(target))?;
     check_exit(output, &format!("mount -t {file_system}"), device)
 }
@@ -111,18 +113,18 @@ pub fn mount_at(
 pub fn grow(device: &Path, target: &Path) -> Result<(), LocalDeviceError> {
     let file_system = existing_file_system(device)?
         .ok_or_else(|| LocalDeviceError::NoFileSystem(device.to_owned()))?;
-    let (program, arguments, at): (_, &[&str], _) = match &*file_system {
+    let (program, arguments, operand): (_, &[&str], _) = match &*file_system {
         "ext2" | "ext3" | "ext4" => ("resize2fs", &[], device),
         "xfs" => ("xfs_growfs", &[], target),
         "btrfs" => ("btrfs", &["filesystem", "resize", "max"], target),
-        other => {
+        unsupported => {
             return Err(LocalDeviceError::NotGrowable {
-                file_system: other.to_owned(),
+                file_system: unsupported.to_owned(),
                 device: device.to_owned(),
             });
         }
     };
-    let output = run(program, Command::new(program).args(arguments).arg(at))?;
+    let output = run(program, Command::new(program).args(arguments).arg(operand))?;
     check_exit(output, program, device)
 }
 
@@ -209,7 +211,7 @@ mod tests {
 
     /// findings C11; needs root, as the agent does
     #[test]
-    fn a_blank_device_is_formatted_once_and_what_is_on_it_stays() {
+    fn a_blank_device_is_formatted_once_and_keeps_its_files() {
         cov_mark::check!(findings_c11);
         let temp = tempfile::tempdir().unwrap();
         let (path, _open) = device(temp.path(), "image");
@@ -241,9 +243,11 @@ mod tests {
     /// statefulset.md §11.13
     #[test]
     fn a_file_system_grows_while_it_is_used() {
-        let known = fs::read_to_string("/proc/filesystems").unwrap();
+        let supported_file_systems = fs::read_to_string("/proc/filesystems").unwrap();
         let rows = [("ext4", 16 << 20), ("xfs", 320 << 20)];
-        let can = |name: &str| known.contains(name) && (name != "ext4" || has_sys_resource());
+        let can = |name: &str| {
+            supported_file_systems.contains(name) && (name != "ext4" || has_sys_resource())
+        };
         for (file_system, size) in rows.into_iter().filter(|(name, _)| can(name)) {
             let temp = tempfile::tempdir().unwrap();
             let image = temp.path().join("image");
@@ -296,13 +300,13 @@ mod tests {
 
     /// Options that try to mount another path are rejected or have no effect.
     #[test]
-    fn options_lead_to_no_other_place() {
+    fn mount_options_select_no_other_path() {
         let temp = tempfile::tempdir().unwrap();
         let (path, _open) = device(temp.path(), "image");
         let dir = PodDir::at(temp.path().join("pod"));
         let target = dir.volume("data");
         let elsewhere = format!("src={}", temp.path().display());
-        let refused: &[(&[&str], &str)] = &[
+        let rejected_options: &[(&[&str], &str)] = &[
             (&["bind"], "mount option \"bind\" is not for a volume"),
             (
                 &["noatime,remount"],
@@ -325,20 +329,20 @@ mod tests {
                 "mount -t ext4 ",
             ),
         ];
-        for (options, words) in refused {
+        for (options, words) in rejected_options {
             let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
             let error = mount_at(&path, &target, None, &options, false).unwrap_err();
             assert!(error.to_string().contains(words), "{options:?}: {error}");
             assert!(mounts_below(temp.path()).unwrap().is_empty(), "{options:?}");
         }
-        let many = vec!["noatime"; 400];
-        let harmless: &[&[&str]] = &[
+        let many_options = vec!["noatime"; 400];
+        let accepted_options: &[&[&str]] = &[
             &["suid", "dev", "exec"],
             &["_netdev", "nofail", "defaults"],
             &["nosuid,nodev"],
-            &many,
+            &many_options,
         ];
-        for options in harmless {
+        for options in accepted_options {
             let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
             mount_at(&path, &target, None, &options, false).unwrap();
             let mounted = mounts_below(temp.path()).unwrap();

@@ -76,14 +76,14 @@ pub async fn prepare(
 ) -> Result<PreparedVolumes, VolumeError> {
     let mut prepared = PreparedVolumes::new();
     for volume in used_volumes(context.pod) {
-        let failed = |error: VolumeSetupError| VolumeError {
+        let volume_error = |error: VolumeSetupError| VolumeError {
             volume: volume.name.clone(),
             error,
         };
-        let ready = prepare_one(context, volume, read_objects)
+        let prepared_volume = prepare_one(context, volume, read_objects)
             .await
-            .map_err(failed)?;
-        prepared.insert(volume.name.clone(), ready);
+            .map_err(volume_error)?;
+        prepared.insert(volume.name.clone(), prepared_volume);
     }
     Ok(prepared)
 }
@@ -95,18 +95,18 @@ pub async fn refresh(
 ) -> Result<(), VolumeError> {
     let projector = context.projector();
     for volume in used_volumes(context.pod) {
-        let failed = |error: PayloadError| VolumeError {
+        let volume_error = |error: PayloadError| VolumeError {
             volume: volume.name.clone(),
             error: error.into(),
         };
         let files = projector
             .project(volume, read_objects)
             .await
-            .map_err(failed)?;
+            .map_err(volume_error)?;
         if let Some(files) = files {
             write_payload(context, volume, files)
                 .await
-                .map_err(failed)?;
+                .map_err(volume_error)?;
         }
     }
     Ok(())
@@ -157,13 +157,14 @@ fn used_volumes(pod: &Pod) -> Vec<&Volume> {
         return Vec::new();
     };
     let ephemeral = spec::ephemeral_containers(pod_spec);
-    let used: BTreeSet<&str> = spec::containers(pod_spec)
+    let used_names: BTreeSet<&str> = spec::containers(pod_spec)
         .map(|(_, container)| container)
         .chain(&ephemeral)
         .flat_map(|container| mount_names(container).chain(device_names(container)))
         .collect();
-    let all = pod_spec.volumes.iter().flatten();
-    all.filter(|volume| used.contains(volume.name.as_str()))
+    let volumes = pod_spec.volumes.iter().flatten();
+    volumes
+        .filter(|volume| used_names.contains(volume.name.as_str()))
         .collect()
 }
 
@@ -244,7 +245,7 @@ async fn prepare_host_path(
     source: &HostPathVolumeSource,
 ) -> Result<Prepared, VolumeSetupError> {
     let directory = context.csi.directory().clone();
-    let kubelet_path = directory.real(source.path.as_ref());
+    let kubelet_path = directory.node_path(source.path.as_ref());
     let is_in_kubelet_dir = kubelet_path.is_some();
     let path = kubelet_path.unwrap_or_else(|| PathBuf::from(&source.path));
     let type_ = source.type_.clone().unwrap_or_default();
@@ -335,8 +336,8 @@ async fn write_payload(
 ) -> Result<(), PayloadError> {
     let (path, gid) = (context.dir.volume(&volume.name), fs_group(context.pod));
     blocking(move || {
-        let written = atomic::write(&path, files.payload(), gid, Timestamp::now());
-        written.map(|_| ()).map_err(PayloadError::Write)
+        let result = atomic::write(&path, files.payload(), gid, Timestamp::now());
+        result.map(|_| ()).map_err(PayloadError::Write)
     })
     .await
 }

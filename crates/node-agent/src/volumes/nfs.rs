@@ -55,20 +55,20 @@ pub(super) async fn prepare(
         server: source.server.clone(),
         path: source.path.clone(),
     };
-    let at = target.clone();
-    let mount_point = blocking(move || free_mount_point(&at)).await?;
+    let path = target.clone();
+    let mount_point = blocking(move || free_mount_point(&path)).await?;
     if let Some(mount_point) = mount_point {
         let key = format!("mount {}", target.display());
         let export_name = export.to_string();
         let work = move || Detached::mount(&export, &options, read_only);
-        let mounted = call_with_timeout(key, MOUNT_MAX, work).await;
-        let mounted = mounted.map_err(|source| NfsVolumeError::Call {
+        let detached_mount = call_with_timeout(key, MOUNT_MAX, work).await;
+        let detached_mount = detached_mount.map_err(|source| NfsVolumeError::Call {
             export: export_name,
             source,
         })??;
         // The mount is attached only after it has succeeded. A mount that succeeds after the pod was
         // removed would never be unmounted.
-        blocking(move || Ok::<_, NfsVolumeError>(mounted.attach(&mount_point)?)).await?;
+        blocking(move || Ok::<_, NfsVolumeError>(detached_mount.attach(&mount_point)?)).await?;
     }
     Ok(Prepared {
         path: target,
@@ -81,19 +81,19 @@ pub(super) async fn prepare(
 /// The path to mount at; `None` if a mount exists there already.
 fn free_mount_point(target: &Path) -> Result<Option<PathBuf>, NfsVolumeError> {
     let parent = target.parent().unwrap_or(target);
-    let failed = |source: io::Error| NfsVolumeError::Create {
+    let create_error = |source: io::Error| NfsVolumeError::Create {
         path: target.to_owned(),
         source,
     };
-    fs::create_dir_all(parent).map_err(failed)?;
-    let parent = fs::canonicalize(parent).map_err(failed)?;
+    fs::create_dir_all(parent).map_err(create_error)?;
+    let parent = fs::canonicalize(parent).map_err(create_error)?;
     let path = parent.join(target.file_name().unwrap_or_default());
     let table = mount_table::read().map_err(NfsVolumeError::Mounts)?;
     if table.iter().any(|mount| mount.path == path) {
         return Ok(None);
     }
     match fs::create_dir(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(create_error(error)),
         _ => Ok(Some(path)),
     }
 }
@@ -110,10 +110,10 @@ pub(super) fn is_remote(mount: &MountPoint) -> bool {
 /// The kernel rejected the unmount.
 pub(super) fn unmount(target: &Path) -> io::Result<()> {
     let flags = MntFlags::UMOUNT_NOFOLLOW;
-    let at = target.to_owned();
-    let work = move || match umount2(&at, flags) {
-        Err(Errno::EBUSY) => umount2(&at, flags | MntFlags::MNT_DETACH),
-        other => other,
+    let mount_point = target.to_owned();
+    let work = move || match umount2(&mount_point, flags) {
+        Err(Errno::EBUSY) => umount2(&mount_point, flags | MntFlags::MNT_DETACH),
+        result => result,
     };
     match call_with_timeout_blocking(format!("unmount {}", target.display()), UNMOUNT_MAX, work) {
         Ok(Ok(()) | Err(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_other_machines_are_known_by_their_file_system() {
+    fn remote_mounts_are_recognised_by_their_file_system() {
         let table = mount_table::parse(
             b"1 0 0:50 / /a rw - nfs4 s:/x rw\n2 0 0:51 / /b rw - nfs s:/x rw\n\
               3 0 8:1 / /c rw - ext4 /dev/sda rw\n4 0 0:52 / /d rw - nfsd nfsd rw\n",
@@ -142,7 +142,7 @@ mod tests {
 
     /// Needs root.
     #[test]
-    fn what_is_mounted_stays_and_what_is_not_is_no_error() {
+    fn an_existing_mount_stays_and_a_missing_mount_is_no_error() {
         let temp = tempfile::tempdir().unwrap();
         let target = temp.path().join("volumes/data");
         fs::create_dir_all(&target).unwrap();

@@ -48,11 +48,11 @@ pub async fn guard(dir: &PodDir, volume: &PersistentVolume) -> Result<(), OnePod
 /// Records the pod as the user of a PersistentVolume.
 fn record_user(dir: &PodDir, volume: &str) -> Result<(), OnePodError> {
     let _guard = USERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let recorded = is_used_elsewhere(dir, volume).and_then(|is_used| match is_used {
+    let is_recorded = is_used_elsewhere(dir, volume).and_then(|is_used| match is_used {
         true => Ok(false),
         false => record(dir, volume).map(|()| true),
     });
-    match recorded {
+    match is_recorded {
         Ok(true) => Ok(()),
         Ok(false) => Err(OnePodError::InUse),
         Err(source) => Err(OnePodError::Record {
@@ -84,8 +84,8 @@ fn is_used_elsewhere(dir: &PodDir, volume: &str) -> io::Result<bool> {
         pods => pods?,
     };
     for entry in pods {
-        let other = PodDir::at(entry?.path());
-        if other != *dir && other.volumes_for_one_pod().join(volume).try_exists()? {
+        let pod = PodDir::at(entry?.path());
+        if pod != *dir && pod.volumes_for_one_pod().join(volume).try_exists()? {
             return Ok(true);
         }
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_volume_is_given_to_one_pod_at_a_time() {
+    fn a_volume_is_used_by_one_pod_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         let pod = |name: &str| PodDir::at(root.path().join("pods").join(name));
         let (first, second) = (pod("first"), pod("second"));

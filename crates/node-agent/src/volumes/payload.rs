@@ -218,9 +218,9 @@ impl Projector<'_> {
             expiration_seconds: source.expiration_seconds.unwrap_or(3600),
         };
         let token = self.api_objects.token(self.pod, request).await?;
-        let left = token.expires.duration_since(Timestamp::now());
-        let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
-        read_objects.replace_in(fresh.max(SignedDuration::from_secs(10)));
+        let remaining_time = token.expires.duration_since(Timestamp::now());
+        let delay = SignedDuration::from_millis_i128(remaining_time.as_millis() * 8 / 10);
+        read_objects.replace_in(delay.max(SignedDuration::from_secs(10)));
         let (mode, uid) = token_access(self.pod, mode.unsigned_abs());
         let bytes = token.value.into_bytes();
         let file = File { bytes, mode, uid };
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn all_keys_or_the_items_that_are_named() {
+    fn a_volume_has_all_keys_or_the_named_items() {
         // statefulset.md 12.13
         let mut files = VolumeFiles::default();
         KeySelection {
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_for_the_user_and_the_group_of_the_pod_where_there_are_any() {
+    fn a_token_belongs_to_the_user_and_the_group_of_the_pod() {
         // statefulset.md 12.13
         let access = |context: json_tree::Value| {
             let pod = json_tree::json!({"spec": {"securityContext": context,
@@ -431,8 +431,8 @@ mod tests {
         assert_eq!(access(user), (0o600, Some(1000)));
         let group = json_tree::json!({"fsGroup": 2000});
         assert_eq!(access(group), (0o600, None));
-        let both = json_tree::json!({"runAsUser": 0, "fsGroup": 2000});
-        assert_eq!(access(both), (0o600, Some(0)));
+        let user_and_group = json_tree::json!({"runAsUser": 0, "fsGroup": 2000});
+        assert_eq!(access(user_and_group), (0o600, Some(0)));
     }
 
     #[test]
@@ -461,7 +461,7 @@ mod tests {
 
     // findings-2 S39
     #[tokio::test]
-    async fn one_volume_with_many_bytes_is_made_at_a_time() {
+    async fn one_volume_with_many_bytes_is_built_at_a_time() {
         let lock = Arc::default();
         let files = |bytes: usize| {
             let mut files = VolumeFiles::default();

@@ -45,7 +45,7 @@ pub fn release(dir: &PodDir, retained: &BTreeSet<String>) -> io::Result<()> {
     one_pod::release(dir)?;
     let entries = match fs::read_dir(&root) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
+        entries => entries?,
     };
     for entry in entries {
         let entry = entry?;

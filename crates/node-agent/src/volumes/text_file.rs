@@ -22,8 +22,8 @@ pub fn read(volume: &Path, path: &str) -> io::Result<Option<String>> {
     };
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > BYTES_MAX {
-        let what = format!("{path} is no file, or one of more than {BYTES_MAX} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let message = format!("{path} is no file, or one of more than {BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     let mut text = String::new();
     file.take(BYTES_MAX).read_to_string(&mut text)?;
@@ -44,11 +44,11 @@ mod tests {
         fs::write(temp.path().join("dir/file"), "text").unwrap();
         symlink("/etc/shadow", temp.path().join("link")).unwrap();
         symlink("/etc", temp.path().join("etc")).unwrap();
-        let of = |path: &str| read(temp.path(), path);
-        assert_eq!(of("dir/file").unwrap().as_deref(), Some("text"));
-        assert_eq!(of("none").unwrap(), None);
+        let read_text = |path: &str| read(temp.path(), path);
+        assert_eq!(read_text("dir/file").unwrap().as_deref(), Some("text"));
+        assert_eq!(read_text("none").unwrap(), None);
         for path in ["link", "etc/shadow", "../x", "dir"] {
-            assert!(of(path).is_err(), "{path}");
+            assert!(read_text(path).is_err(), "{path}");
         }
     }
 }

@@ -43,21 +43,25 @@ pub(super) const TIMES: [MetricOf<Accounting>; 3] = [
             "container_cpu_user_seconds_total",
             "Cumulative user cpu time consumed in seconds",
         ),
-        |all| all.user_ns,
+        |accounting| accounting.user_ns,
     ),
     (
         Metric::counter(
             "container_cpu_system_seconds_total",
             "Cumulative system cpu time consumed in seconds",
         ),
-        |all| all.system_ns,
+        |accounting| accounting.system_ns,
     ),
     (
         Metric::counter(
             "container_cpu_cfs_throttled_seconds_total",
             "Total time duration the container has been throttled",
         ),
-        |all| all.throttled_ns.filter(|_| all.cpu_quota_us.is_some()),
+        |accounting| {
+            accounting
+                .throttled_ns
+                .filter(|_| accounting.cpu_quota_us.is_some())
+        },
     ),
 ];
 
@@ -67,100 +71,108 @@ pub(super) const COUNTS: [MetricOf<Accounting>; 16] = [
             "container_cpu_cfs_periods_total",
             "Number of elapsed enforcement period intervals",
         ),
-        |all| all.periods.filter(|_| all.cpu_quota_us.is_some()),
+        |accounting| {
+            accounting
+                .periods
+                .filter(|_| accounting.cpu_quota_us.is_some())
+        },
     ),
     (
         Metric::counter(
             "container_cpu_cfs_throttled_periods_total",
             "Number of throttled period intervals",
         ),
-        |all| all.throttled_periods.filter(|_| all.cpu_quota_us.is_some()),
+        |accounting| {
+            accounting
+                .throttled_periods
+                .filter(|_| accounting.cpu_quota_us.is_some())
+        },
     ),
     (
         Metric::gauge(
             "container_memory_cache",
             "Number of bytes of page cache memory",
         ),
-        |all| all.cache_bytes,
+        |accounting| accounting.cache_bytes,
     ),
     (
         Metric::gauge(
             "container_memory_mapped_file",
             "Size of memory mapped files in bytes",
         ),
-        |all| all.mapped_file_bytes,
+        |accounting| accounting.mapped_file_bytes,
     ),
     (
         Metric::gauge("container_memory_swap", "Container swap usage in bytes"),
-        |all| all.swap_bytes,
+        |accounting| accounting.swap_bytes,
     ),
     (
         Metric::gauge(
             "container_memory_max_usage_bytes",
             "Maximum memory usage recorded in bytes",
         ),
-        |all| all.memory_max_bytes,
+        |accounting| accounting.memory_max_bytes,
     ),
     (
         Metric::counter(
             "container_memory_failcnt",
             "Number of memory usage hits limits",
         ),
-        |all| all.memory_limit_hits,
+        |accounting| accounting.memory_limit_hits,
     ),
     (
         Metric::counter(
             "container_oom_events_total",
             "Count of out of memory events observed for the container",
         ),
-        |all| all.oom_kills,
+        |accounting| accounting.oom_kills,
     ),
     (
         Metric::gauge(
             "container_processes",
             "Number of processes running inside the container",
         ),
-        |all| all.processes,
+        |accounting| accounting.processes,
     ),
     (
         Metric::gauge(
             "container_threads",
             "Number of threads running inside the container",
         ),
-        |all| all.threads,
+        |accounting| accounting.threads,
     ),
     (
         Metric::gauge(
             "container_threads_max",
             "Maximum number of threads allowed inside the container, infinity if value is zero",
         ),
-        |all| Some(all.threads_max.unwrap_or(0)),
+        |accounting| Some(accounting.threads_max.unwrap_or(0)),
     ),
     (
         Metric::counter(
             "mainstay_refused_processes_total",
             "Cumulative count of processes and threads that were refused at the limit of their pod",
         ),
-        |all| all.forks_refused,
+        |accounting| accounting.forks_refused,
     ),
     (
         Metric::gauge("container_spec_cpu_period", "CPU period of the container"),
-        |all| all.cpu_period_us,
+        |accounting| accounting.cpu_period_us,
     ),
     (
         Metric::gauge("container_spec_cpu_quota", "CPU quota of the container"),
-        |all| all.cpu_quota_us,
+        |accounting| accounting.cpu_quota_us,
     ),
     (
         Metric::gauge("container_spec_cpu_shares", "CPU share of the container"),
-        |all| all.cpu_shares,
+        |accounting| accounting.cpu_shares,
     ),
     (
         Metric::gauge(
             "container_spec_memory_limit_bytes",
             "Memory limit for the container",
         ),
-        |all| Some(all.memory_limit_bytes.unwrap_or(0)),
+        |accounting| Some(accounting.memory_limit_bytes.unwrap_or(0)),
     ),
 ];
 
@@ -280,22 +292,22 @@ pub(super) const FILE_SYSTEM: [MetricOf<FileSystemUse>; 4] = [
             "container_fs_limit_bytes",
             "Number of bytes that can be consumed by the container on this filesystem",
         ),
-        |own| Some(own.disk.total),
+        |usage| Some(usage.disk.total),
     ),
     (
         Metric::gauge(
             "container_fs_usage_bytes",
             "Number of bytes that are consumed by the container on this filesystem",
         ),
-        |own| Some(own.used_bytes),
+        |usage| Some(usage.used_bytes),
     ),
     (
         Metric::gauge("container_fs_inodes_total", "Number of Inodes"),
-        |own| Some(own.disk.files),
+        |usage| Some(usage.disk.files),
     ),
     (
         Metric::gauge("container_fs_inodes_free", "Number of available Inodes"),
-        |own| Some(own.disk.files_free),
+        |usage| Some(usage.disk.files_free),
     ),
 ];
 

@@ -25,7 +25,7 @@ use self::families::{
     SEEN, STARTED, TIMES, VERSION,
 };
 use super::network;
-use super::response::{BoxBody, metrics, refused};
+use super::response::{BoxBody, error_status, metrics};
 use crate::machine::disk_figures::DiskFigures;
 use crate::machine::machine_info::{Disk, MachineInfo, disk};
 use crate::machine::stats::{UsageFigures, UsageHistory, UsageSubject, seconds};
@@ -47,7 +47,7 @@ struct Scrape {
     /// The file system of the data directory, to which containers write, with its device.
     file_system: Option<(String, Disk)>,
     /// The time of the page, in Unix seconds.
-    now: i64,
+    unix_seconds: i64,
 }
 
 /// The subject of samples: the machine, a pod or a container.
@@ -65,7 +65,7 @@ struct Subject<'s> {
 
 impl<'s> Subject<'s> {
     /// The labels of the subject, with an additional label for a device or an interface.
-    fn labels(&self, more: Option<Label<'s>>) -> Vec<Label<'s>> {
+    fn labels(&self, additional: Option<Label<'s>>) -> Vec<Label<'s>> {
         let mut labels = vec![
             ("container", self.container),
             ("id", self.id),
@@ -74,16 +74,16 @@ impl<'s> Subject<'s> {
             ("namespace", self.namespace),
             ("pod", self.pod),
         ];
-        labels.extend(more);
+        labels.extend(additional);
         labels.sort_unstable();
         labels
     }
 }
 
-pub async fn answer(sources: Sources) -> Result<Response<BoxBody>, Box<Status>> {
+pub async fn respond(sources: Sources) -> Result<Response<BoxBody>, Box<Status>> {
     let page = blocking_value(move || page(&sources)).await;
     let page =
-        page.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+        page.map_err(|error| error_status(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     Ok(metrics(page))
 }
 
@@ -99,8 +99,8 @@ fn page(sources: &Sources) -> Page {
     if let Some(figures) = sources.usage.figures(&UsageSubject::Node) {
         usage(&mut page, &root, &figures);
     }
-    let now = sources.node.clock.now().wall.as_second();
-    page.add(SEEN, &root.labels(None), now);
+    let unix_seconds = sources.node.clock.now().wall.as_second();
+    page.add(SEEN, &root.labels(None), unix_seconds);
     let mut devices = Devices::default();
     let file_system = disk(&config.data_dir).map(|disk| {
         let device = fs::metadata(&config.data_dir).map_or(0, |meta| meta.dev());
@@ -118,7 +118,7 @@ fn page(sources: &Sources) -> Page {
     let mut scrape = Scrape {
         devices,
         file_system,
-        now,
+        unix_seconds,
     };
     for view in sources.pods.list() {
         pod(&mut page, sources, &view, &mut scrape);
@@ -126,8 +126,8 @@ fn page(sources: &Sources) -> Page {
     page
 }
 
-fn number(part: u64) -> u32 {
-    u32::try_from(part).unwrap_or(u32::MAX)
+fn number(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 fn machine(page: &mut Page, machine: &MachineInfo) {
@@ -156,7 +156,7 @@ fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) 
     let (Ok(key), Ok(uid)) = (meta.object_key(), meta.object_uid()) else {
         return;
     };
-    let of_pod = Subject {
+    let pod_subject = Subject {
         id: sandbox.cgroup(),
         namespace: &key.namespace,
         pod: &key.name,
@@ -166,14 +166,14 @@ fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) 
     let measured = sources.disk.of(&uid);
     let history = &sources.usage;
     if let Some(figures) = history.figures(&UsageSubject::Pod(uid)) {
-        usage(page, &of_pod, &figures);
+        usage(page, &pod_subject, &figures);
     }
-    if let Ok(all) = sandbox.accounting(None) {
-        accounting(page, &of_pod, &all, &mut scrape.devices);
-        page.add(SEEN, &of_pod.labels(None), scrape.now);
+    if let Ok(counters) = sandbox.accounting(None) {
+        accounting(page, &pod_subject, &counters, &mut scrape.devices);
+        page.add(SEEN, &pod_subject.labels(None), scrape.unix_seconds);
     }
     for link in network::of_pod(view) {
-        let labels = of_pod.labels(Some(("interface", &link.name)));
+        let labels = pod_subject.labels(Some(("interface", &link.name)));
         write(page, &NETWORK, &labels, &link);
     }
     for (name, record) in &view.record.containers {
@@ -189,7 +189,7 @@ fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) 
             id: &group,
             image: &running.image,
             name: &running.id,
-            ..of_pod
+            ..pod_subject
         };
         let figures = UsageSubject::Container(running.id.clone());
         if let Some(figures) = history.figures(&figures) {
@@ -200,11 +200,11 @@ fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) 
         if let (Some(disk), Some([layer, logs])) = (&scrape.file_system, usage_bytes) {
             files(page, &subject, disk, layer.plus(logs).bytes);
         }
-        if let Ok(all) = sandbox.accounting(Some(&runtime_id)) {
-            accounting(page, &subject, &all, &mut scrape.devices);
+        if let Ok(counters) = sandbox.accounting(Some(&runtime_id)) {
+            accounting(page, &subject, &counters, &mut scrape.devices);
             let labels = subject.labels(None);
             page.add(STARTED, &labels, running.started_at.wall.as_second());
-            page.add(SEEN, &labels, scrape.now);
+            page.add(SEEN, &labels, scrape.unix_seconds);
         }
     }
 }
@@ -234,17 +234,22 @@ fn usage(page: &mut Page, subject: &Subject<'_>, figures: &UsageFigures) {
     write(page, &MEMORY, &labels, figures);
 }
 
-fn accounting(page: &mut Page, subject: &Subject<'_>, all: &Accounting, devices: &mut Devices) {
+fn accounting(
+    page: &mut Page,
+    subject: &Subject<'_>,
+    counters: &Accounting,
+    devices: &mut Devices,
+) {
     let labels = subject.labels(None);
     for (metric, value) in &TIMES {
-        if let Some(nanoseconds) = value(all) {
+        if let Some(nanoseconds) = value(counters) {
             page.add(*metric, &labels, seconds(nanoseconds));
         }
     }
-    write(page, &COUNTS, &labels, all);
+    write(page, &COUNTS, &labels, counters);
     for (kind, count) in [
-        ("pgfault", all.page_faults),
-        ("pgmajfault", all.major_page_faults),
+        ("pgfault", counters.page_faults),
+        ("pgmajfault", counters.major_page_faults),
     ] {
         if let Some(count) = count {
             let mut labels = subject.labels(Some(("failure_type", kind)));
@@ -252,7 +257,7 @@ fn accounting(page: &mut Page, subject: &Subject<'_>, all: &Accounting, devices:
             page.add(FAULTS, &labels, count);
         }
     }
-    for (device, traffic) in &all.block {
+    for (device, traffic) in &counters.block {
         let name = devices.name(*device);
         let labels = subject.labels(Some(("device", &name)));
         write(page, &BLOCK, &labels, traffic);
@@ -298,7 +303,7 @@ mod tests {
             reads: 1,
             ..BlockTraffic::default()
         };
-        let mut all = Accounting {
+        let mut counters = Accounting {
             throttled_periods: Some(3),
             throttled_ns: Some(1_500_000_000),
             cache_bytes: Some(7),
@@ -308,24 +313,26 @@ mod tests {
             block: BTreeMap::from([((8, 0), traffic)]),
             ..Accounting::default()
         };
-        let shown = |all: &Accounting| {
+        let lines_of = |counters: &Accounting| {
             let mut page = Page::default();
             let mut devices = Devices(BTreeMap::from([((8, 0), "/dev/sda".to_owned())]));
-            accounting(&mut page, &subject, all, &mut devices);
+            accounting(&mut page, &subject, counters, &mut devices);
             let text = page.text();
             let lines = text.lines().filter(|line| !line.starts_with('#'));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
-        let after = "image=\"redis:8\",name=\"abc\",namespace=\"default\",pod=\"redis-0\"";
-        let line = |name: &str, more: &str, value: &str| {
-            format!("{name}{{container=\"db\",{more}id=\"/pods/u/db-0\",{after}}} {value}")
+        let last_labels = "image=\"redis:8\",name=\"abc\",namespace=\"default\",pod=\"redis-0\"";
+        let line = |name: &str, device_label: &str, value: &str| {
+            format!(
+                "{name}{{container=\"db\",{device_label}id=\"/pods/u/db-0\",{last_labels}}} {value}"
+            )
         };
         let has_all = |lines: &[String], expected: &[String]| {
-            for one in expected {
-                assert!(lines.contains(one), "{one} in {lines:#?}");
+            for line in expected {
+                assert!(lines.contains(line), "{line} in {lines:#?}");
             }
         };
-        let lines = shown(&all);
+        let lines = lines_of(&counters);
         let expected = [
             line("container_memory_cache", "", "7"),
             line("container_oom_events_total", "", "1"),
@@ -351,7 +358,7 @@ mod tests {
             !lines.iter().any(|line| line.contains(throttled)),
             "{lines:#?}"
         );
-        all.cpu_quota_us = Some(50_000);
+        counters.cpu_quota_us = Some(50_000);
         let expected = [
             line("container_cpu_cfs_throttled_periods_total", "", "3"),
             line(
@@ -361,6 +368,6 @@ mod tests {
             ),
             line("container_spec_cpu_quota", "", "50000"),
         ];
-        has_all(&shown(&all), &expected);
+        has_all(&lines_of(&counters), &expected);
     }
 }

@@ -75,13 +75,16 @@ impl KubeletAuthorizer {
         };
         stage.is_known();
         let (method, path) = (request.method(), request.uri().path());
-        let Some(needed) = rights(method, path) else {
-            let text = format!("the method {method} is not supported");
-            return Err(Box::new(Status::new(StatusReason::MethodNotAllowed, text)));
+        let Some(rights) = rights(method, path) else {
+            let message = format!("the method {method} is not supported");
+            return Err(Box::new(Status::new(
+                StatusReason::MethodNotAllowed,
+                message,
+            )));
         };
-        for subresource in needed.subresources {
+        for subresource in rights.subresources {
             let attributes = ResourceAttributes {
-                verb: Some(needed.verb.to_owned()),
+                verb: Some(rights.verb.to_owned()),
                 version: Some("v1".to_owned()),
                 resource: Some("nodes".to_owned()),
                 subresource: Some((*subresource).to_owned()),
@@ -92,14 +95,14 @@ impl KubeletAuthorizer {
                 return Ok(());
             }
         }
-        let text = format!(
+        let message = format!(
             "user {:?} needs the right to {} nodes/{} of node {:?}",
             user.name,
-            needed.verb,
-            needed.subresources.join(" or nodes/"),
+            rights.verb,
+            rights.subresources.join(" or nodes/"),
             self.node_name
         );
-        Err(Box::new(Status::new(StatusReason::Forbidden, text)))
+        Err(Box::new(Status::new(StatusReason::Forbidden, message)))
     }
 
     /// The user of a token; `None` if the token is invalid.
@@ -112,8 +115,8 @@ impl KubeletAuthorizer {
             ..TokenReview::default()
         };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
-        let answer = reviews.create(&PostParams::default(), &review).await;
-        let status = answer.map_err(unanswered)?.status.unwrap_or_default();
+        let response = reviews.create(&PostParams::default(), &review).await;
+        let status = response.map_err(review_error)?.status.unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
         Ok(user.map(|user| User {
             name: user.username.unwrap_or_default(),
@@ -140,8 +143,8 @@ impl KubeletAuthorizer {
             ..SubjectAccessReview::default()
         };
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
-        let answer = reviews.create(&PostParams::default(), &review).await;
-        let status = answer.map_err(unanswered)?.status;
+        let response = reviews.create(&PostParams::default(), &review).await;
+        let status = response.map_err(review_error)?.status;
         Ok(status.is_some_and(|status| status.allowed))
     }
 }
@@ -151,9 +154,9 @@ fn unauthorized() -> Box<Status> {
     Box::new(Status::new(StatusReason::Unauthorized, "Unauthorized"))
 }
 
-fn unanswered(error: kube_api_client::Error) -> Box<Status> {
-    let text = format!("ask the API server about a request: {error}");
-    Box::new(Status::internal(text))
+fn review_error(error: kube_api_client::Error) -> Box<Status> {
+    let message = format!("ask the API server about a request: {error}");
+    Box::new(Status::internal(message))
 }
 
 fn bearer<B>(request: &Request<B>) -> Option<&str> {

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::NodeService;
-use super::response::{BoxBody, BoxError, refusal};
+use super::response::{BoxBody, BoxError, error_response};
 use crate::config::{KubeletApi, ServingCertificate};
 use crate::error::KubeletApiError;
 pub(crate) use access::KubeletAuthorizer;
@@ -77,12 +77,14 @@ impl HttpsServer {
         access: KubeletAuthorizer,
     ) -> Result<Self, KubeletApiError> {
         let acceptor = TlsAcceptor::from(Arc::new(tls(settings)?));
-        let refused = |source| KubeletApiError::Listen {
+        let listen_error = |source| KubeletApiError::Listen {
             address: settings.listen,
             source,
         };
-        let listener = TcpListener::bind(settings.listen).await.map_err(refused)?;
-        settings.listen = listener.local_addr().map_err(refused)?;
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .map_err(listen_error)?;
+        settings.listen = listener.local_addr().map_err(listen_error)?;
         Ok(Self {
             listener,
             acceptor,
@@ -104,7 +106,7 @@ impl HttpsServer {
                 );
                 Ok(None)
             }
-            bound => bound.map(Some),
+            result => result.map(Some),
         }
     }
 
@@ -152,8 +154,8 @@ impl HttpsServer {
             let acceptor = self.acceptor.clone();
             tokio::spawn(async move {
                 let connection = connection(stream, acceptor, access, service, &slot);
-                let served = close.run_until_cancelled(connection).await;
-                if let Some(Err(error)) = served {
+                let result = close.run_until_cancelled(connection).await;
+                if let Some(Err(error)) = result {
                     tracing::debug!(%error, %peer, "connection to the kubelet API ended");
                 }
                 drop((slot, permit));
@@ -200,20 +202,20 @@ async fn connection(
     if user.is_some() {
         stage.is_known();
     }
-    let answer = service_fn(move |request: Request<Incoming>| {
-        let from = (user.clone(), stage.clone());
-        answer(request, access.clone(), from, service.clone())
+    let service = service_fn(move |request: Request<Incoming>| {
+        let client = (user.clone(), stage.clone());
+        respond(request, access.clone(), client, service.clone())
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HANDSHAKE_LIMIT)
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await?;
     Ok(())
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
     access: Arc<KubeletAuthorizer>,
     (user, stage): (Option<User>, ConnectionStage),
@@ -222,14 +224,14 @@ async fn answer(
     match access.permit(&request, user, &stage).await {
         Ok(()) => {
             let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-            pass_on(service, request).await
+            forward(service, request).await
         }
-        Err(status) => Ok(refusal(&status)),
+        Err(status) => Ok(error_response(&status)),
     }
 }
 
 /// The future is boxed, because the compiler cannot prove that the future of the service is `Send`.
-fn pass_on(
+fn forward(
     service: NodeService,
     request: Request<BoxBody>,
 ) -> BoxFuture<'static, Result<Response<BoxBody>, BoxError>> {

@@ -17,10 +17,10 @@ pub struct Rights {
 /// A command or a connection in a container needs `create`, even if the request is a GET: a WebSocket
 /// request is a GET, and the right to read must not be enough.
 pub fn rights(method: &Method, path: &str) -> Option<Rights> {
-    let first = path.trim_start_matches('/').split('/').next();
-    let first = first.unwrap_or_default();
+    let first_part = path.trim_start_matches('/').split('/').next();
+    let first_part = first_part.unwrap_or_default();
     let verb = match *method {
-        Method::GET | Method::HEAD | Method::POST if is_interactive(first) => "create",
+        Method::GET | Method::HEAD | Method::POST if is_interactive(first_part) => "create",
         Method::GET | Method::HEAD => "get",
         Method::POST => "create",
         Method::PUT => "update",
@@ -28,7 +28,7 @@ pub fn rights(method: &Method, path: &str) -> Option<Rights> {
         Method::DELETE => "delete",
         _ => return None,
     };
-    let subresources: &[_] = match first {
+    let subresources: &[_] = match first_part {
         "stats" => &["stats"],
         "metrics" => &["metrics"],
         "logs" => &["log"],
@@ -42,8 +42,8 @@ pub fn rights(method: &Method, path: &str) -> Option<Rights> {
     Some(Rights { verb, subresources })
 }
 
-fn is_interactive(first: &str) -> bool {
-    matches!(first, "exec" | "attach" | "portForward" | "run")
+fn is_interactive(first_part: &str) -> bool {
+    matches!(first_part, "exec" | "attach" | "portForward" | "run")
 }
 
 #[cfg(test)]
@@ -75,9 +75,13 @@ mod tests {
             (Method::PATCH, "/", "patch", "proxy"),
             (Method::DELETE, "/", "delete", "proxy"),
         ] {
-            let needed = rights(&method, path).unwrap();
-            assert_eq!(needed.verb, verb, "{method} {path}");
-            assert_eq!(needed.subresources.join(" "), subresources, "{path}");
+            let rights_of_path = rights(&method, path).unwrap();
+            assert_eq!(rights_of_path.verb, verb, "{method} {path}");
+            assert_eq!(
+                rights_of_path.subresources.join(" "),
+                subresources,
+                "{path}"
+            );
         }
         assert_eq!(rights(&Method::CONNECT, "/pods"), None);
         assert_eq!(rights(&Method::OPTIONS, "/exec/n/p/c"), None);

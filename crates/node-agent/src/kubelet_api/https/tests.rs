@@ -41,31 +41,31 @@ fn api(reviews: Reviews) -> Client {
             let mut review: Value = serde_json::from_slice(&body).unwrap();
             let mut code = StatusCode::CREATED;
             if path == "/apis/authentication.k8s.io/v1/tokenreviews" {
-                let good = review["spec"]["token"] == "good";
+                let is_valid = review["spec"]["token"] == "good";
                 let user = json!({"username": "monitor", "uid": "7", "groups": ["g"],
                     "extra": {"example.com/by": ["test"]}});
                 // A response may name the user of an invalid token.
-                review["status"] = json!({"authenticated": good, "user": user});
+                review["status"] = json!({"authenticated": is_valid, "user": user});
             } else {
                 assert_eq!(path, "/apis/authorization.k8s.io/v1/subjectaccessreviews");
                 let spec = &review["spec"];
-                let what = &spec["resourceAttributes"];
-                let known = RIGHTS.iter().any(|(user, verb, subresource)| {
+                let attributes = &spec["resourceAttributes"];
+                let is_allowed = RIGHTS.iter().any(|(user, verb, subresource)| {
                     spec["user"] == *user
-                        && what["verb"] == *verb
-                        && what["subresource"] == *subresource
-                        && what["resource"] == "nodes"
-                        && what["name"] == "n1"
+                        && attributes["verb"] == *verb
+                        && attributes["subresource"] == *subresource
+                        && attributes["resource"] == "nodes"
+                        && attributes["name"] == "n1"
                 });
                 if spec["user"] == "unlucky" {
                     code = StatusCode::INTERNAL_SERVER_ERROR;
                 }
                 reviews.lock().unwrap().push(spec.clone());
-                review["status"] = json!({"allowed": known});
+                review["status"] = json!({"allowed": is_allowed});
             }
-            let mut answer = Response::new(Full::new(Bytes::from(review.to_string())));
-            *answer.status_mut() = code;
-            Ok::<_, Infallible>(answer)
+            let mut response = Response::new(Full::new(Bytes::from(review.to_string())));
+            *response.status_mut() = code;
+            Ok::<_, Infallible>(response)
         }
     });
     Client::new(service, "default")
@@ -86,13 +86,15 @@ fn echo() -> NodeService {
                 stream.write_all(&word).await.unwrap();
                 stream.shutdown().await.unwrap();
             });
-            let mut answer = text(String::new());
-            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let mut response = text(String::new());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             let to = HeaderValue::from_static("test");
-            answer.headers_mut().insert(header::UPGRADE, to);
+            response.headers_mut().insert(header::UPGRADE, to);
             let connection = HeaderValue::from_static("upgrade");
-            answer.headers_mut().insert(header::CONNECTION, connection);
-            Ok(answer)
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, connection);
+            Ok(response)
         },
     ))
 }
@@ -149,8 +151,8 @@ impl Node {
     }
 
     fn identity(authority: &Authority, user: &str) -> tls::Identity {
-        let own = authority.client(user, &["team"]).unwrap();
-        let (certificate, key) = (own.certificate_pem(), own.key_pem());
+        let identity = authority.client(user, &["team"]).unwrap();
+        let (certificate, key) = (identity.certificate_pem(), identity.key_pem());
         tls::Identity::of_pem(certificate.as_bytes(), key.as_bytes()).unwrap()
     }
 
@@ -163,22 +165,22 @@ impl Node {
     ) -> Result<Response<outbound_http::Body>, BoxError> {
         let roots = Roots::none().with_pem(trusted.ca_pem().as_bytes())?;
         let config = tls::client(Trust::Roots(roots), identity)?;
-        let exchanged = async {
+        let response = async {
             let stream = outbound_http::connect(self.address, PATIENCE).await?;
             let stream = tls::handshake(stream, "127.0.0.1", config).await?;
             Ok(outbound_http::exchange(stream, request).await?)
         };
-        tokio::time::timeout(PATIENCE, exchanged).await?
+        tokio::time::timeout(PATIENCE, response).await?
     }
 
     /// The status code and the body of a response to a user with a certificate, or to a client without a
     /// certificate.
-    async fn ask(&self, user: &str, request: Request<Empty<Bytes>>) -> (u16, String) {
+    async fn response_to(&self, user: &str, request: Request<Empty<Bytes>>) -> (u16, String) {
         let identity = (!user.is_empty()).then(|| Self::identity(&self.authority, user));
-        let answer = self.send(&self.authority, identity, request).await;
-        let answer = answer.unwrap();
-        let code = answer.status().as_u16();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let response = self.send(&self.authority, identity, request).await;
+        let response = response.unwrap();
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         (code, String::from_utf8(body.to_vec()).unwrap())
     }
 }
@@ -199,12 +201,14 @@ fn with_authorization(path: &str, value: &'static str) -> Request<Empty<Bytes>> 
 }
 
 #[tokio::test]
-async fn nobody_is_anonymous() {
+async fn anonymous_requests_are_rejected() {
     let node = Node::start().await;
-    assert_eq!(node.ask("", get("/healthz")).await.0, 401);
-    for wrong in ["Bearer bad", "Bearer", "Bearer  ", "Basic Z29vZA==", "good"] {
-        let (code, body) = node.ask("", with_authorization("/healthz", wrong)).await;
-        assert_eq!(code, 401, "{wrong}");
+    assert_eq!(node.response_to("", get("/healthz")).await.0, 401);
+    for authorization in ["Bearer bad", "Bearer", "Bearer  ", "Basic Z29vZA==", "good"] {
+        let (code, body) = node
+            .response_to("", with_authorization("/healthz", authorization))
+            .await;
+        assert_eq!(code, 401, "{authorization}");
         let status: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(status["reason"], "Unauthorized", "{body}");
     }
@@ -228,29 +232,32 @@ async fn each_request_needs_its_right() {
         ("operator", "/pods", 200),
         ("unlucky", "/pods", 500),
     ] {
-        let (got, body) = node.ask(user, get(path)).await;
-        assert_eq!(got, code, "{user} {path} {body}");
+        let (actual_code, body) = node.response_to(user, get(path)).await;
+        assert_eq!(actual_code, code, "{user} {path} {body}");
         if code == 200 {
             assert_eq!(body, path);
         }
     }
-    let (_, refused) = node.ask("nobody", get("/pods")).await;
-    let status: Value = serde_json::from_str(&refused).unwrap();
+    let (_, body) = node.response_to("nobody", get("/pods")).await;
+    let status: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(status["reason"], "Forbidden");
-    let needs = r#"user "nobody" needs the right to get nodes/pods or nodes/proxy of node "n1""#;
-    assert_eq!(status["message"], needs);
+    let message = r#"user "nobody" needs the right to get nodes/pods or nodes/proxy of node "n1""#;
+    assert_eq!(status["message"], message);
     let spec = node.reviews.lock().unwrap().last().cloned().unwrap();
     assert_eq!(spec["groups"], json!(["team", "system:authenticated"]));
     let mut options = get("/pods");
     *options.method_mut() = http::Method::OPTIONS;
-    assert_eq!(node.ask("operator", options).await.0, 405);
+    assert_eq!(node.response_to("operator", options).await.0, 405);
 }
 
 #[tokio::test]
-async fn a_token_is_asked_about() {
+async fn a_token_is_reviewed() {
     let node = Node::start().await;
     let metrics = || with_authorization("/metrics", "bearer good");
-    assert_eq!(node.ask("", metrics()).await, (200, "/metrics".to_owned()));
+    assert_eq!(
+        node.response_to("", metrics()).await,
+        (200, "/metrics".to_owned())
+    );
     let spec = node.reviews.lock().unwrap().last().cloned().unwrap();
     assert_eq!(spec["user"], "monitor");
     assert_eq!(
@@ -259,47 +266,49 @@ async fn a_token_is_asked_about() {
     );
     assert_eq!(spec["extra"], json!({"example.com/by": ["test"]}));
     let logs = with_authorization("/logs/", "Bearer good");
-    assert_eq!(node.ask("", logs).await.0, 403);
+    assert_eq!(node.response_to("", logs).await.0, 403);
     // The certificate has priority over the token.
-    assert_eq!(node.ask("nobody", metrics()).await.0, 403);
+    assert_eq!(node.response_to("nobody", metrics()).await.0, 403);
 }
 
 #[tokio::test]
 async fn connections_are_upgraded() {
     let node = Node::start().await;
     let mut exec = get("/exec/n/p/c");
-    let to = HeaderValue::from_static("test");
-    exec.headers_mut().insert(header::UPGRADE, to);
+    let protocol = HeaderValue::from_static("test");
+    exec.headers_mut().insert(header::UPGRADE, protocol);
     let connection = HeaderValue::from_static("upgrade");
     exec.headers_mut().insert(header::CONNECTION, connection);
     let identity = Node::identity(&node.authority, "operator");
-    let mut answer = node
+    let mut response = node
         .send(&node.authority, Some(identity), exec)
         .await
         .unwrap();
-    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
-    let upgraded = hyper::upgrade::on(&mut answer).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
     let mut stream = TokioIo::new(upgraded);
     stream.write_all(b"ping").await.unwrap();
     let mut echoed = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut echoed)).await;
-    read.unwrap().unwrap();
+    let result = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut echoed)).await;
+    result.unwrap().unwrap();
     assert_eq!(echoed, b"ping");
 }
 
 #[tokio::test]
 async fn strangers_do_not_get_through_the_handshake() {
     let node = Node::start().await;
-    let (other, _dir) = new_authority();
-    let stranger = Node::identity(&other, "operator");
-    let refused = node
+    let (other_authority, _dir) = new_authority();
+    let stranger = Node::identity(&other_authority, "operator");
+    let result = node
         .send(&node.authority, Some(stranger), get("/pods"))
         .await;
-    assert!(refused.is_err(), "{refused:?}");
+    assert!(result.is_err(), "{result:?}");
     // The client does not trust the server's authority.
-    let own = Node::identity(&node.authority, "operator");
-    let refused = node.send(&other, Some(own), get("/pods")).await;
-    assert!(refused.is_err(), "{refused:?}");
+    let identity = Node::identity(&node.authority, "operator");
+    let result = node
+        .send(&other_authority, Some(identity), get("/pods"))
+        .await;
+    assert!(result.is_err(), "{result:?}");
     assert_eq!(*node.reviews.lock().unwrap(), Vec::<Value>::new());
 }
 
@@ -307,14 +316,17 @@ async fn strangers_do_not_get_through_the_handshake() {
 async fn the_certificate_may_come_later_and_change() {
     let node = Node::start().await;
     node.certificate.send_replace(None);
-    let own = || Some(Node::identity(&node.authority, "operator"));
-    let refused = node.send(&node.authority, own(), get("/pods")).await;
-    assert!(refused.is_err(), "{refused:?}");
-    let (other, _dir) = new_authority();
+    let identity = || Some(Node::identity(&node.authority, "operator"));
+    let result = node.send(&node.authority, identity(), get("/pods")).await;
+    assert!(result.is_err(), "{result:?}");
+    let (other_authority, _dir) = new_authority();
     node.certificate
-        .send_replace(Some(serving(&other, "second")));
-    let answer = node.send(&other, own(), get("/pods")).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+        .send_replace(Some(serving(&other_authority, "second")));
+    let response = node
+        .send(&other_authority, identity(), get("/pods"))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test]
@@ -327,22 +339,22 @@ async fn a_port_in_use_is_named() {
         is_needed: true,
     };
     let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
-    let bound = HttpsServer::bind(&mut settings, access).await;
-    let error = bound.err().map(|error| error.to_string());
+    let result = HttpsServer::bind(&mut settings, access).await;
+    let error = result.err().map(|error| error.to_string());
     assert_eq!(error, Some(format!("listen on {}", node.address)));
     // findings-2 C36: a node in the process of the API server starts without the port.
     settings.is_needed = false;
     let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
-    let bound = HttpsServer::bind_if_possible(&mut settings, access).await;
-    assert!(matches!(bound, Ok(None)));
+    let result = HttpsServer::bind_if_possible(&mut settings, access).await;
+    assert!(matches!(result, Ok(None)));
     settings.is_needed = true;
     let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
-    let bound = HttpsServer::bind_if_possible(&mut settings, access).await;
-    assert!(matches!(bound.err(), Some(KubeletApiError::Listen { .. })));
+    let result = HttpsServer::bind_if_possible(&mut settings, access).await;
+    assert!(matches!(result.err(), Some(KubeletApiError::Listen { .. })));
     settings.client_ca_pem.clear();
     let access = KubeletAuthorizer::new("n1", api(Reviews::default()));
-    let bound = HttpsServer::bind(&mut settings, access).await;
-    assert!(matches!(bound.err(), Some(KubeletApiError::ClientCa(_))));
+    let result = HttpsServer::bind(&mut settings, access).await;
+    assert!(matches!(result.err(), Some(KubeletApiError::ClientCa(_))));
 }
 
 /// findings-2 S40: connections of unknown clients are closed in favour of new clients, each with another
@@ -351,34 +363,34 @@ async fn a_port_in_use_is_named() {
 async fn strangers_who_hold_connections_keep_nobody_out() {
     let max = ConnectionLimits::without_nodes(8, 6);
     let node = Node::start_up_to(max).await;
-    let from = |last: u8| {
-        let to = node.address;
+    let connect_from = |last_octet: u8| {
+        let address = node.address;
         async move {
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.bind(([127, 0, 0, last], 0).into()).unwrap();
-            socket.connect(to).await.unwrap()
+            socket.bind(([127, 0, 0, last_octet], 0).into()).unwrap();
+            socket.connect(address).await.unwrap()
         }
     };
     // The unknown clients never begin a handshake: two addresses use all permits.
     let mut strangers = Vec::new();
-    for last in [2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3] {
-        strangers.push(from(last).await);
+    for last_octet in [2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3] {
+        strangers.push(connect_from(last_octet).await);
     }
     for _ in 0..2 * max.all {
-        assert_eq!(node.ask("operator", get("/pods")).await.0, 200);
+        assert_eq!(node.response_to("operator", get("/pods")).await.0, 200);
     }
     let mut closed = 0;
     for stranger in &mut strangers {
         let mut byte = [0; 1];
-        let read = tokio::time::timeout(Duration::from_millis(1), stranger.read(&mut byte));
-        closed += usize::from(matches!(read.await, Ok(Ok(0) | Err(_))));
+        let result = tokio::time::timeout(Duration::from_millis(1), stranger.read(&mut byte));
+        closed += usize::from(matches!(result.await, Ok(Ok(0) | Err(_))));
     }
     assert!(closed >= strangers.len() - max.all, "{closed}");
 }
 
 /// findings-2 S40
 #[tokio::test]
-async fn a_known_client_stays_whoever_comes() {
+async fn an_authenticated_client_keeps_its_connection() {
     let max = ConnectionLimits::without_nodes(4, 3);
     let node = Node::start_up_to(max).await;
     let identity = Node::identity(&node.authority, "operator");
@@ -388,20 +400,20 @@ async fn a_known_client_stays_whoever_comes() {
         .await
         .unwrap();
     let mut stream = tls::handshake(stream, "127.0.0.1", config).await.unwrap();
-    let ask = b"GET /pods HTTP/1.1\r\nHost: n1\r\n\r\n";
-    let mut answer = [0; 12];
-    stream.write_all(ask).await.unwrap();
-    stream.read_exact(&mut answer).await.unwrap();
+    let request_bytes = b"GET /pods HTTP/1.1\r\nHost: n1\r\n\r\n";
+    let mut response = [0; 12];
+    stream.write_all(request_bytes).await.unwrap();
+    stream.read_exact(&mut response).await.unwrap();
     let mut strangers = Vec::new();
     for _ in 0..20 {
         strangers.push(TcpStream::connect(node.address).await.unwrap());
-        assert_eq!(node.ask("narrow", get("/pods")).await.0, 200);
+        assert_eq!(node.response_to("narrow", get("/pods")).await.0, 200);
     }
-    stream.write_all(ask).await.unwrap();
-    let mut more = [0; 64];
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut more)).await;
-    assert!(read.unwrap().unwrap() > 0);
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    stream.write_all(request_bytes).await.unwrap();
+    let mut buffer = [0; 64];
+    let result = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await;
+    assert!(result.unwrap().unwrap() > 0);
+    assert_eq!(&response, b"HTTP/1.1 200");
 }
 
 #[tokio::test]
@@ -414,9 +426,9 @@ async fn the_end_closes_connections() {
         .unwrap();
     let mut stream = tls::handshake(stream, "127.0.0.1", config).await.unwrap();
     drop(node.stop);
-    let mut rest = Vec::new();
-    let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    let mut unread = Vec::new();
+    let result = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut unread)).await;
     // Closed, with or without the closing message of TLS.
-    drop(end.unwrap());
-    assert_eq!(rest, b"");
+    drop(result.unwrap());
+    assert_eq!(unread, b"");
 }

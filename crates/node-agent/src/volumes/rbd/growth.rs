@@ -116,9 +116,9 @@ async fn grow(
     let spec = persistent.spec.as_ref();
     let source = spec.and_then(|spec| spec.rbd.as_ref());
     let is_block = spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block");
-    let read_only = source.is_none_or(|source| source.read_only == Some(true));
+    let is_read_only = source.is_none_or(|source| source.read_only == Some(true));
     let growth = plan(&claim, &persistent, KnownVolume::default());
-    let Some(growth) = growth.filter(|_| !is_block && !read_only) else {
+    let Some(growth) = growth.filter(|_| !is_block && !is_read_only) else {
         return Ok(());
     };
     let desired_bytes = u64::try_from(growth.capacity.value()).unwrap_or(0);
@@ -166,7 +166,7 @@ enum FillResult {
 
 /// Grows the file system of a mounted image to the size of its device.
 fn fill(image: &Image, target: &Path, desired_bytes: u64) -> Result<FillResult, GrowthError> {
-    let failed = |source: io::Error| GrowthError::Find {
+    let find_error = |source: io::Error| GrowthError::Find {
         image: image.full_name(),
         source,
     };
@@ -179,11 +179,11 @@ fn fill(image: &Image, target: &Path, desired_bytes: u64) -> Result<FillResult, 
         let open = File::open(device_path(&device))?;
         Ok(Some((device, open)))
     });
-    let Some((device, _open)) = opened.map_err(failed)? else {
+    let Some((device, _open)) = opened.map_err(find_error)? else {
         return Ok(FillResult::NotYet);
     };
-    let size = bus.size(&device).map_err(failed)?;
-    if size < desired_bytes || mounts_below(target).map_err(failed)?.is_empty() {
+    let size = bus.size(&device).map_err(find_error)?;
+    if size < desired_bytes || mounts_below(target).map_err(find_error)?.is_empty() {
         let image = image.full_name();
         tracing::debug!(image, size, desired_bytes, "an image grows later");
         return Ok(FillResult::NotYet);
@@ -208,8 +208,8 @@ mod tests {
         .unwrap();
         let claim = |volume: &str| writable_claim(&pod, volume).unwrap();
         assert_eq!(claim("a").as_deref(), Some("c"));
-        for other in ["b", "e", "none"] {
-            assert_eq!(claim(other), None, "{other}");
+        for volume in ["b", "e", "none"] {
+            assert_eq!(claim(volume), None, "{volume}");
         }
     }
 }

@@ -117,8 +117,8 @@ pub enum RbdVolumeError {
          installed on the node: whether another machine writes to the image cannot be told"
     )]
     ProgramMissing(String),
-    #[error("{0}")]
-    Program(String),
+    #[error("{}", chain(.0))]
+    Program(RbdProgramError),
     #[error("rbd image {image} is still being used: by {}", clients.join(", "))]
     InUse { image: String, clients: Vec<String> },
     #[error("map {image}: {source}")]
@@ -155,24 +155,24 @@ pub(super) async fn prepare(
     usage: Usage,
 ) -> Result<Prepared, VolumeSetupError> {
     let (is_block, read_only) = (usage.is_block, usage.read_only || source.read_only);
-    let failed = |error: RbdVolumeError| VolumeSetupError {
+    let setup_error = |error: RbdVolumeError| VolumeSetupError {
         block: is_block,
         cause: error.into(),
     };
     let target = dir.volume(volume);
-    let at = target.clone();
+    let mount_point = target.clone();
     let mut prepared = Prepared {
         path: target,
         read_only,
         remote: true,
         ..Prepared::default()
     };
-    let mounted = blocking(move || is_mounted(&at)).await;
-    if mounted.map_err(failed)? && !is_block {
+    let is_mounted = blocking(move || is_mounted(&mount_point)).await;
+    if is_mounted.map_err(setup_error)? && !is_block {
         return Ok(prepared);
     }
-    source.check().map_err(|error| failed(error.into()))?;
-    let key = key(objects, &source).await.map_err(failed)?;
+    source.check().map_err(|error| setup_error(error.into()))?;
+    let key = key(objects, &source).await.map_err(setup_error)?;
     let abandoned = CancellationToken::new();
     let attempt = Attempt {
         dir: dir.clone(),
@@ -188,7 +188,7 @@ pub(super) async fn prepare(
     let name = format!("rbd {}", prepared.path.display());
     let device = call_with_timeout(name, PREPARE_MAX, move || attempt.run()).await;
     let device = device.unwrap_or_else(|source| Err(RbdVolumeError::Call { image, source }));
-    let device = device.map_err(failed)?;
+    let device = device.map_err(setup_error)?;
     if is_block {
         prepared.path = device;
         prepared.block = Some(BlockVolume::Device);
@@ -264,20 +264,20 @@ impl Attempt {
 
     /// The device of the image, which is mapped if necessary, and an open file of the device.
     fn mapped(&self, bus: &Bus, image: &Image) -> Result<(Device, File), RbdVolumeError> {
-        let read = |source: io::Error| RbdVolumeError::Find {
+        let find_error = |source: io::Error| RbdVolumeError::Find {
             image: image.full_name(),
             source,
         };
         let is_new = exclusively(image, || {
-            let device = bus.find_device(image).map_err(read)?;
-            let pods = users(&self.dir, image).map_err(read)?;
+            let device = bus.find_device(image).map_err(find_error)?;
+            let pods = users(&self.dir, image).map_err(find_error)?;
             if let Some(device) = device.as_ref().filter(|_| pods.is_empty()) {
                 return Err(RbdVolumeError::Foreign {
                     image: image.full_name(),
                     device: device_path(device),
                 });
             }
-            write_record(&self.dir, &self.volume, image).map_err(read)?;
+            write_record(&self.dir, &self.volume, image).map_err(find_error)?;
             Ok(device.is_none())
         })?;
         if is_new {
@@ -285,7 +285,7 @@ impl Attempt {
             bus.map_image(image, source, key, self.access())?;
         }
         let opened = exclusively(image, || {
-            let device = bus.find_device(image).map_err(read)?;
+            let device = bus.find_device(image).map_err(find_error)?;
             let device = device.ok_or_else(|| RbdVolumeError::NoDevice(image.full_name()))?;
             if !record(&self.dir, &self.volume).exists() {
                 return Ok(None);
@@ -306,7 +306,7 @@ impl Attempt {
             true => bus.unmap(image),
             false => Ok(()),
         });
-        unmapped.map_err(|error| read(error.into()))?;
+        unmapped.map_err(|error| find_error(error.into()))?;
         Err(RbdVolumeError::PodDeleted)
     }
 
@@ -319,23 +319,23 @@ impl Attempt {
     }
 
     /// Mounts the device, or checks that a block volume has a device.
-    fn mount_device(&self, device: &Device, at: &Path) -> Result<PathBuf, RbdVolumeError> {
+    fn mount_device(&self, device: &Device, device_path: &Path) -> Result<PathBuf, RbdVolumeError> {
         if self.access() == ImageAccess::Locked {
             self.check_alone(device)?;
         }
         if self.usage.is_block {
-            block::check_device(at)?;
-            return Ok(at.to_owned());
+            block::check_device(device_path)?;
+            return Ok(device_path.to_owned());
         }
         let target = self.dir.volume(&self.volume);
         let file_system = self.source.file_system.as_deref();
         let (options, read_only) = (&self.usage.options, self.source.read_only);
-        local_device::mount_at(at, &target, file_system, options, read_only)?;
+        local_device::mount_at(device_path, &target, file_system, options, read_only)?;
         if let Some(group) = self.usage.group.filter(|_| !read_only) {
             ownership::give_to_group(&target, group.gid, group.on_mismatch_only)
                 .map_err(RbdVolumeError::FsGroup)?;
         }
-        Ok(at.to_owned())
+        Ok(device_path.to_owned())
     }
 
     /// Checks that no other client has the image open. The image is already mapped on this node, so two nodes
@@ -355,7 +355,7 @@ impl Attempt {
             None => Err(RbdVolumeError::Abandoned),
             Some(Err(RbdProgramError::Missing)) if device.is_locked => Ok(()),
             Some(Err(RbdProgramError::Missing)) => Err(RbdVolumeError::ProgramMissing(image)),
-            Some(Err(error)) => Err(RbdVolumeError::Program(chain(&error))),
+            Some(Err(error)) => Err(RbdVolumeError::Program(error)),
             Some(Ok(clients)) if clients.is_empty() => Ok(()),
             Some(Ok(clients)) => Err(RbdVolumeError::InUse { image, clients }),
         }
@@ -370,8 +370,8 @@ impl Attempt {
         let image = &device.image;
         let unmapped = retry_while_open(image, || {
             let users = users(&self.dir, image)?;
-            let others = users.iter().filter(|user| **user != self.dir).count();
-            match others == 0 && mounts_of_image(&self.dir, image).is_empty() {
+            let other_users = users.iter().filter(|user| **user != self.dir).count();
+            match other_users == 0 && mounts_of_image(&self.dir, image).is_empty() {
                 true => bus.unmap(image),
                 false => Ok(()),
             }
@@ -411,10 +411,10 @@ pub(super) fn release(dir: &PodDir) -> io::Result<()> {
     for (volume, image) in records(dir)? {
         retry_while_open(&image, || {
             let users = users(dir, &image)?;
-            let others = users.iter().filter(|user| *user != dir).count();
-            let current = records(dir)?;
-            let uses = current.iter().filter(|(_, other)| other.is(&image)).count();
-            if others == 0
+            let other_users = users.iter().filter(|user| *user != dir).count();
+            let images = records(dir)?;
+            let uses = images.iter().filter(|(_, used)| used.is(&image)).count();
+            if other_users == 0
                 && uses <= 1
                 && let Some(bus) = Bus::present()
             {
@@ -427,7 +427,7 @@ pub(super) fn release(dir: &PodDir) -> io::Result<()> {
     }
     match fs::remove_dir(directory(dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        result => result,
     }
 }
 
@@ -444,7 +444,7 @@ fn retry_while_open(
                 attempts += 1;
                 thread::sleep(UNMAP_DELAY);
             }
-            other => return other,
+            result => return result,
         }
     }
 }
@@ -469,7 +469,7 @@ fn write_record(dir: &PodDir, volume: &str, image: &Image) -> io::Result<()> {
 fn records(dir: &PodDir) -> io::Result<Vec<(String, Image)>> {
     let entries = match fs::read_dir(directory(dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
+        entries => entries?,
     };
     let mut images = Vec::new();
     for entry in entries {
@@ -493,7 +493,7 @@ fn users(dir: &PodDir, image: &Image) -> io::Result<Vec<PodDir>> {
     };
     let entries = match fs::read_dir(pods) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
+        entries => entries?,
     };
     let mut users = Vec::new();
     for entry in entries {
@@ -507,9 +507,11 @@ fn users(dir: &PodDir, image: &Image) -> io::Result<Vec<PodDir>> {
 
 /// The mounts of an image in a pod.
 fn mounts_of_image(dir: &PodDir, image: &Image) -> Vec<PathBuf> {
-    let of_image = records(dir).unwrap_or_default();
-    let of_image = of_image.into_iter().filter(|(_, used)| used.is(image));
-    of_image
+    let pod_images = records(dir).unwrap_or_default();
+    let pod_images = pod_images
+        .into_iter()
+        .filter(|(_, image_of_pod)| image_of_pod.is(image));
+    pod_images
         .flat_map(|(volume, _)| mounts_below(&dir.volume(&volume)).unwrap_or_default())
         .collect()
 }
@@ -527,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_of_an_image_are_known_by_their_records() {
+    fn the_users_of_an_image_are_read_from_records() {
         let temp = tempfile::tempdir().unwrap();
         let pod = |name: &str| PodDir::at(temp.path().join("pods").join(name));
         let (first, second) = (pod("first"), pod("second"));
