@@ -102,7 +102,7 @@ pub async fn cordon(server: &Server, name: &str) -> Result<(), DrainError> {
 fn names(pods: &[&Pod]) -> String {
     let names: Vec<String> = pods
         .iter()
-        .map(|pod| losses::shown(&pod.metadata))
+        .map(|pod| losses::qualified_name(&pod.metadata))
         .collect();
     names.join(", ")
 }
@@ -123,17 +123,17 @@ impl Evictions {
             if self.evicted.contains(&uid) {
                 continue;
             }
-            let shown = losses::shown(&pod.metadata);
+            let name = losses::qualified_name(&pod.metadata);
             let pod = pod.metadata.object_key()?;
             match evict(server, &pod, &uid).await {
                 Ok(_) => {
                     self.evicted.insert(uid);
-                    print_line(&format!("pod {shown} evicted"));
+                    print_line(&format!("pod {name} evicted"));
                 }
                 Err(error) if error.code() == Some(429) => {
-                    let why = message(&error);
-                    if self.waits.insert((uid, why.clone())) {
-                        print_line(&format!("pod {shown} waits: {why}"));
+                    let reason = message(&error);
+                    if self.waits.insert((uid, reason.clone())) {
+                        print_line(&format!("pod {name} waits: {reason}"));
                     }
                 }
                 // It is gone, or another one has its name.

@@ -36,7 +36,7 @@ impl NodeClient {
         Renewal {
             servers: self.servers.clone(),
             ca_pem: self.ca_pem.clone(),
-            wanted: subject,
+            subject,
             client: self.identity.subscribe(),
             current,
         }

@@ -56,8 +56,8 @@ mod tests {
         let small = image(&["docker.io/mainstay/hello:latest"], 1, true);
         let names = ["r:5000/a:1", "r:5000/a:2", "r:5000/b@sha256:d"];
         let large = image(&names, 7, false);
-        let found = status_images(vec![small.clone(), large]);
-        let names = found[0].names.clone().unwrap();
+        let reported = status_images(vec![small.clone(), large]);
+        let names = reported[0].names.clone().unwrap();
         assert_eq!(
             names,
             [
@@ -67,13 +67,13 @@ mod tests {
                 "r:5000/a:2"
             ]
         );
-        assert_eq!(found[0].size_bytes, Some(7));
+        assert_eq!(reported[0].size_bytes, Some(7));
         assert_eq!(
-            found[1].names.clone().unwrap(),
+            reported[1].names.clone().unwrap(),
             ["docker.io/mainstay/hello:latest"]
         );
         let many: Vec<Image> = (0..60).map(|size| image(&["r/a:1"], size, false)).collect();
-        let found = status_images(many);
-        assert_eq!((found.len(), found[49].size_bytes), (50, Some(10)));
+        let reported = status_images(many);
+        assert_eq!((reported.len(), reported[49].size_bytes), (50, Some(10)));
     }
 }

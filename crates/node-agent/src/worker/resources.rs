@@ -138,17 +138,17 @@ impl Worker {
     /// The limits of the pod while its containers have the resources `resources`. If the applied resources
     /// of the pod differ from the allocated ones, the wider limit is used.
     fn pod_limits(&self, spec: &PodSpec, resources: &Allocation) -> Resources {
-        let of_pod = &self.record.resize;
-        let after = pod_resources(&resize::with(spec, Some(resources)));
-        if !of_pod.pod_differs() {
-            return after;
+        let pod_resize = &self.record.resize;
+        let limits = pod_resources(&resize::with(spec, Some(resources)));
+        if !pod_resize.pod_differs() {
+            return limits;
         }
-        let superseded = of_pod.pod.superseded.iter().cloned().map(Some);
-        let others = superseded.chain([of_pod.pod.applied.clone()]);
-        others.fold(after, |widest, own| {
-            let mut before = resize::with(spec, Some(resources));
-            before.resources = own;
-            wider(&pod_resources(&before), &widest)
+        let superseded = pod_resize.pod.superseded.iter().cloned().map(Some);
+        let superseded_or_applied = superseded.chain([pod_resize.pod.applied.clone()]);
+        superseded_or_applied.fold(limits, |widest, pod_level| {
+            let mut former = resize::with(spec, Some(resources));
+            former.resources = pod_level;
+            wider(&pod_resources(&former), &widest)
         })
     }
 

@@ -192,7 +192,7 @@ impl Dispatcher {
             predecessors,
         } = adoption;
         let identity = recorded.identity;
-        let dir = PodDir::of(&self.context.node.config.data_dir, &identity);
+        let dir = PodDir::new(&self.context.node.config.data_dir, &identity);
         let mut events = None;
         let mut state = None;
         if let Some(sandbox) = &sandbox {
