@@ -103,18 +103,19 @@ fn with_overhead(mut resources: Resources, overhead: Limits<'_>) -> Resources {
 }
 
 fn sum_of_containers(spec: &PodSpec) -> Resources {
-    let each: Vec<Resources> = spec::containers(spec)
+    let containers: Vec<Resources> = spec::containers(spec)
         .map(|(_, c)| container_resources(c.resources.as_ref()))
         .collect();
     let sum = |field: fn(&Resources) -> Option<i64>| {
-        let mut amounts = each.iter().map(field);
-        let all = amounts.try_fold(0_i64, |sum, amount| Some(sum.saturating_add(amount?)));
-        all.filter(|sum| *sum > 0)
+        let mut amounts = containers.iter().map(field);
+        let total = amounts.try_fold(0_i64, |sum, amount| Some(sum.saturating_add(amount?)));
+        total.filter(|sum| *sum > 0)
     };
     let quota = sum(|r| r.cpu_quota_us).map(|quota| quota.min(CPU_QUOTA_MAX_US));
     Resources {
         cpu_shares: Some(
-            each.iter()
+            containers
+                .iter()
                 .filter_map(|r| r.cpu_shares)
                 .sum::<u64>()
                 .clamp(CPU_SHARES_MIN, CPU_SHARES_MAX),
@@ -123,13 +124,15 @@ fn sum_of_containers(spec: &PodSpec) -> Resources {
         cpu_period_us: quota.map(|_| CPU_PERIOD_US.unsigned_abs()),
         memory_bytes: sum(|r| r.memory_bytes),
         pids: None,
-        huge_pages: each.iter().fold(BTreeMap::new(), |mut sum, resources| {
-            for (size, bytes) in &resources.huge_pages {
-                let all: &mut i64 = sum.entry(size.clone()).or_default();
-                *all = all.saturating_add(*bytes);
-            }
-            sum
-        }),
+        huge_pages: containers
+            .iter()
+            .fold(BTreeMap::new(), |mut sum, resources| {
+                for (size, bytes) in &resources.huge_pages {
+                    let total: &mut i64 = sum.entry(size.clone()).or_default();
+                    *total = total.saturating_add(*bytes);
+                }
+                sum
+            }),
     }
 }
 

@@ -62,23 +62,23 @@ impl PodDrain<'_> {
         let mut evictions = Evictions::default();
         loop {
             let listed = pods.list(&of_node).await.map_err(explain)?.items;
-            let left = losses::evicted(&listed);
-            evictions.evict_all(server, &left).await?;
-            if left.is_empty() {
+            let remaining = losses::evicted(&listed);
+            evictions.evict_all(server, &remaining).await?;
+            if remaining.is_empty() {
                 return Ok(());
             }
             if block_in_place(|| process::serving(self.data)).is_none() {
                 return Err(DrainError::Refused(format!(
                     "no node agent runs on {}, which would end the pods {}: start `mainstay node`, and leave then",
                     self.data.display(),
-                    names(&left)
+                    names(&remaining)
                 )));
             }
             if Instant::now() >= deadline {
                 return Err(DrainError::Refused(format!(
                     "these pods are still on the node: {}. It stays cordoned: leave again, or take it back with \
                      `kubectl uncordon {name}`",
-                    names(&left)
+                    names(&remaining)
                 )));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -117,8 +117,8 @@ struct Evictions {
 
 impl Evictions {
     /// Evicts the pods that are not evicted yet. A disruption budget may refuse for a while.
-    async fn evict_all(&mut self, server: &Server, left: &[&Pod]) -> Result<(), DrainError> {
-        for pod in left {
+    async fn evict_all(&mut self, server: &Server, remaining: &[&Pod]) -> Result<(), DrainError> {
+        for pod in remaining {
             let uid = pod.metadata.object_uid()?;
             if self.evicted.contains(&uid) {
                 continue;

@@ -10,12 +10,13 @@ use crate::limits::{STATUS_IMAGE_NAMES_MAX, STATUS_IMAGES_MAX};
 pub fn status_images(mut images: Vec<Image>) -> Vec<ContainerImage> {
     images.sort_unstable_by(|a, b| (b.size, &a.digest).cmp(&(a.size, &b.digest)));
     images.truncate(STATUS_IMAGES_MAX);
-    let each = images.into_iter();
-    each.map(|image| ContainerImage {
-        names: Some(names(&image)),
-        size_bytes: Some(i64::try_from(image.size).unwrap_or(i64::MAX)),
-    })
-    .collect()
+    let images = images.into_iter();
+    images
+        .map(|image| ContainerImage {
+            names: Some(names(&image)),
+            size_bytes: Some(i64::try_from(image.size).unwrap_or(i64::MAX)),
+        })
+        .collect()
 }
 
 /// First the names by digest, if a registry has the image, then the names by tag.

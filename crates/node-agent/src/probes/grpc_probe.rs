@@ -54,7 +54,7 @@ fn reason(error: RpcError) -> String {
         RpcError::Status { code, message } => {
             format!("rpc error: code = {} desc = {message}", code.0)
         }
-        other => other.to_string(),
+        error => error.to_string(),
     }
 }
 

@@ -94,24 +94,24 @@ impl HttpTarget {
     /// The target of a `Location` in a response of this target.
     fn redirected(&self, location: &str) -> Result<Redirect, String> {
         let malformed = |error| format!("failed to parse Location header {location:?}: {error}");
-        let here = Url::parse(&self.url()).map_err(malformed)?;
-        let there = redirect::target(&here, location).map_err(malformed)?;
-        if there.host_str() != here.host_str() {
+        let base = Url::parse(&self.url()).map_err(malformed)?;
+        let destination = redirect::target(&base, location).map_err(malformed)?;
+        if destination.host_str() != base.host_str() {
             return Ok(Redirect::Away);
         }
-        let tls = match there.scheme() {
+        let tls = match destination.scheme() {
             "http" => false,
             "https" => true,
             scheme => return Err(format!("unsupported protocol scheme {scheme:?}")),
         };
-        let path = match there.query() {
-            Some(query) => format!("{}?{query}", there.path()),
-            None => there.path().to_owned(),
+        let path = match destination.query() {
+            Some(query) => format!("{}?{query}", destination.path()),
+            None => destination.path().to_owned(),
         };
         Ok(Redirect::Here(Self {
             tls,
             host: self.host.clone(),
-            port: there.port().unwrap_or(if tls { 443 } else { 80 }),
+            port: destination.port().unwrap_or(if tls { 443 } else { 80 }),
             path,
         }))
     }
@@ -138,8 +138,8 @@ pub async fn get(
 }
 
 /// An error's text in the form of Go's HTTP client.
-fn failed(url: &str, what: &str) -> String {
-    format!("Get \"{url}\": {what}")
+fn failed(url: &str, cause: &str) -> String {
+    format!("Get \"{url}\": {cause}")
 }
 
 /// Sends requests until a response is no redirect to follow. `target` is the last target then.

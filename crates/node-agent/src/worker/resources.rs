@@ -52,11 +52,11 @@ impl Worker {
             let amount = capacity.get(name).and_then(|amount| amount.0.parse().ok());
             amount.unwrap_or_default()
         };
-        let others = self.context.pods.list();
-        let others = others
+        let other_pods = self.context.pods.list();
+        let other_pods = other_pods
             .iter()
             .filter(|view| view.identity.uid != self.identity.uid && !view.has_ended());
-        let used = others.filter_map(|view| {
+        let used = other_pods.filter_map(|view| {
             let spec = view.pod.spec.as_ref()?;
             Some(amounts::held(spec, &view.record))
         });
@@ -277,9 +277,9 @@ fn check_memory(sandbox: &Sandbox, id: Option<&str>, limits: &Resources) -> Resu
     let usage = sandbox.usage(id).map_err(|error| error.to_string())?;
     let (limit, used) = (u64::try_from(limit).unwrap_or(0), usage.working_set_bytes);
     if used > limit {
-        let what = if id.is_some() { "container" } else { "pod" };
+        let owner = if id.is_some() { "container" } else { "pod" };
         return Err(format!(
-            "attempting to set {what} memory limit ({limit}) below current usage ({used})"
+            "attempting to set {owner} memory limit ({limit}) below current usage ({used})"
         ));
     }
     Ok(())

@@ -152,7 +152,7 @@ async fn read(
     let contents = match contents.list(&ListParams::default()).await {
         // The definitions of snapshots may be missing.
         Err(kube_api_client::Error::Api(status)) if status.code == 404 => Vec::new(),
-        other => other?.items,
+        result => result?.items,
     };
     Ok(MoveObjects {
         volume: volumes.get_opt(volume).await?,

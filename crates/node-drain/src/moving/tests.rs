@@ -123,7 +123,7 @@ fn a_volume_with_snapshots_or_a_replica_is_not_moved() {
     let name = moving
         .volume
         .as_ref()
-        .and_then(|one| one.metadata.name.clone());
+        .and_then(|volume| volume.metadata.name.clone());
     let content = json!({"metadata": {"name": "snapcontent-1"}, "spec": {
         "source": {"volumeHandle": name},
         "volumeSnapshotRef": {"namespace": "d", "name": "monday"}}});

@@ -80,9 +80,11 @@ fn age(pod: &CachedPod) -> (Option<Timestamp>, Uid) {
 fn older_namesakes(pod: &CachedPod, pods: &[CachedPod]) -> BTreeSet<Uid> {
     let namesakes = pods
         .iter()
-        .filter(|other| other.identity.key == pod.identity.key);
-    let older = namesakes.filter(|other| age(other) < age(pod));
-    older.map(|other| other.identity.uid.clone()).collect()
+        .filter(|candidate| candidate.identity.key == pod.identity.key);
+    let older = namesakes.filter(|candidate| age(candidate) < age(pod));
+    older
+        .map(|candidate| candidate.identity.uid.clone())
+        .collect()
 }
 
 impl Dispatcher {
