@@ -62,25 +62,25 @@ impl Client {
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Result<Response<ResponseBody>>> {
         let transport = self.transport.clone();
-        let answer = async move {
+        let response = async move {
             // A server in the same process may respond without waiting. This lets other tasks run between two requests,
             // as over a network.
             tokio::task::yield_now().await;
             transport.send(request).await.map_err(Error::Transport)
         };
-        answer.boxed()
+        response.boxed()
     }
 
     /// Sends a request, and reads the whole response.
     pub fn bytes(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Bytes>> {
-        let answer = self.send(request);
-        async move { collected(accepted(answer.await?).await?).await }.boxed()
+        let response = self.send(request);
+        async move { collected(accepted(response.await?).await?).await }.boxed()
     }
 
     /// Sends a request. The response is read line by line.
     pub fn lines(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<ResponseLines>> {
-        let answer = self.send(request);
-        async move { Ok(ResponseLines::new(accepted(answer.await?).await?)) }.boxed()
+        let response = self.send(request);
+        async move { Ok(ResponseLines::new(accepted(response.await?).await?)) }.boxed()
     }
 
     /// Sends a request, and decodes the response.
@@ -105,13 +105,13 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 }
 
 /// The body of a response, unless the response is a refusal.
-async fn accepted(answer: Response<ResponseBody>) -> Result<ResponseBody> {
-    let code = answer.status();
+async fn accepted(response: Response<ResponseBody>) -> Result<ResponseBody> {
+    let code = response.status();
     if code.is_client_error() || code.is_server_error() {
-        let body = collected(answer.into_body()).await?;
-        return Err(Error::Api(Box::new(Status::of_answer(code, &body))));
+        let body = collected(response.into_body()).await?;
+        return Err(Error::Api(Box::new(Status::of_response(code, &body))));
     }
-    Ok(answer.into_body())
+    Ok(response.into_body())
 }
 
 async fn collected(body: ResponseBody) -> Result<Bytes> {
@@ -129,24 +129,24 @@ mod tests {
 
     /// A server that responds with the request, or refuses it.
     fn client() -> Client {
-        let answer = |request: Request<Body>| async move {
+        let respond = |request: Request<Body>| async move {
             let code = if request.uri().path() == "/no" {
                 403
             } else {
                 200
             };
-            let shown = json!({"uri": request.uri().to_string(), "reason": "Forbidden"});
-            let body = Body::from(shown.to_string());
-            let answer = Response::builder().status(code).body(body);
-            Ok::<_, Infallible>(answer.expect("an answer"))
+            let request_line = json!({"uri": request.uri().to_string(), "reason": "Forbidden"});
+            let body = Body::from(request_line.to_string());
+            let response = Response::builder().status(code).body(body);
+            Ok::<_, Infallible>(response.expect("a response"))
         };
-        Client::new(tower::service_fn(answer), "default")
+        Client::new(tower::service_fn(respond), "default")
     }
 
     #[tokio::test]
-    async fn a_code_of_http_tells_an_answer_from_a_refusal() {
-        let shown: Value = client().get("/version").await.unwrap();
-        assert_eq!(shown["uri"], "/version");
+    async fn the_status_code_distinguishes_responses_from_refusals() {
+        let version: Value = client().get("/version").await.unwrap();
+        assert_eq!(version["uri"], "/version");
         let refused = client().get::<Value>("/no").await.unwrap_err();
         assert_eq!(refused.code(), Some(403));
         let failing = |_: Request<Body>| async { Err::<Response<Body>, BoxError>("broken".into()) };

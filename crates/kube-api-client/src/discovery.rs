@@ -24,7 +24,7 @@ pub struct ServedResource {
 impl ServedResource {
     /// Whether the kind supports a verb.
     pub fn can(&self, verb: &str) -> bool {
-        self.verbs.iter().any(|one| one == verb)
+        self.verbs.iter().any(|supported| supported == verb)
     }
 }
 
@@ -40,7 +40,7 @@ pub struct ServedGroup {
 impl From<APIGroup> for ServedGroup {
     fn from(group: APIGroup) -> Self {
         let preferred = group.preferred_version.map(|preferred| preferred.version);
-        let versions = group.versions.into_iter().map(|one| one.version);
+        let versions = group.versions.into_iter().map(|version| version.version);
         let mut versions: Vec<String> = versions.collect();
         versions.sort_by_key(|version| preferred.as_ref() != Some(version));
         Self {
@@ -54,9 +54,9 @@ impl Client {
     /// The groups of the server; the core group is first.
     pub async fn served_groups(&self) -> Result<Vec<ServedGroup>> {
         let core = self.served_core().await?;
-        let others: APIGroupList = self.get("/apis").await?;
-        let others = others.groups.into_iter().map(ServedGroup::from);
-        Ok(std::iter::once(core).chain(others).collect())
+        let groups: APIGroupList = self.get("/apis").await?;
+        let groups = groups.groups.into_iter().map(ServedGroup::from);
+        Ok(std::iter::once(core).chain(groups).collect())
     }
 
     /// The group of this name; `None` if the server does not serve it.
@@ -90,15 +90,15 @@ impl Client {
             group => format!("/apis/{group}/{version}"),
         };
         let list: APIResourceList = self.get(&path).await?;
-        let whole = list
+        let resources = list
             .resources
             .into_iter()
-            .filter(|one| !one.name.contains('/'));
-        let served = whole.map(|one| ServedResource {
-            resource: ApiResource::new(group, version, &one.kind, &one.name),
-            namespaced: one.namespaced,
-            verbs: one.verbs,
-            short_names: one.short_names.unwrap_or_default(),
+            .filter(|resource| !resource.name.contains('/'));
+        let served = resources.map(|resource| ServedResource {
+            resource: ApiResource::new(group, version, &resource.kind, &resource.name),
+            namespaced: resource.namespaced,
+            verbs: resource.verbs,
+            short_names: resource.short_names.unwrap_or_default(),
         });
         Ok(served.collect())
     }

@@ -119,7 +119,7 @@ impl Status {
 
     /// The refusal in a response with the given code. A proxy between client and server may send a body that is not a
     /// `Status`.
-    pub(crate) fn of_answer(code: StatusCode, body: &[u8]) -> Self {
+    pub(crate) fn of_response(code: StatusCode, body: &[u8]) -> Self {
         let code = code.as_u16();
         match serde_json::from_slice::<Self>(body) {
             Ok(mut status) if !(status.message.is_empty() && status.reason.is_empty()) => {
@@ -138,19 +138,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_read_from_any_answer() {
+    fn a_refusal_is_read_from_any_response() {
         let status = r#"{"kind":"Status","status":"Failure","reason":"Conflict","message":"m",
             "metadata":{},"details":{"causes":[{"reason":"r"}]}}"#;
-        let status = Status::of_answer(StatusCode::CONFLICT, status.as_bytes());
+        let status = Status::of_response(StatusCode::CONFLICT, status.as_bytes());
         assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
         assert_eq!(status.details.unwrap().causes[0].reason, "r");
-        for (body, shown) in [
+        for (body, message) in [
             ("no backend\n", "no backend"),
             ("{}", "{}"),
             ("", "the API server answers 502 "),
         ] {
-            let status = Status::of_answer(StatusCode::BAD_GATEWAY, body.as_bytes());
-            assert_eq!((status.code, status.to_string().as_str()), (502, shown));
+            let status = Status::of_response(StatusCode::BAD_GATEWAY, body.as_bytes());
+            assert_eq!((status.code, status.to_string().as_str()), (502, message));
         }
     }
 }

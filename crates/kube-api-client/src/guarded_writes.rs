@@ -93,7 +93,7 @@ pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
 pub fn message(error: &crate::Error) -> String {
     match error {
         crate::Error::Api(status) => status.message.clone(),
-        other => chain(other),
+        error => chain(error),
     }
 }
 
@@ -171,23 +171,27 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> crate::
 /// will deliver its new state. Fails if the object has no complete identity.
 pub async fn merge<K: Object>(
     api: &Api<K>,
-    seen: &K,
+    observed: &K,
     mut patch: Value,
 ) -> crate::Result<Option<K>> {
-    let version = seen.meta().resource_version.as_deref().unwrap_or_default();
+    let version = observed
+        .meta()
+        .resource_version
+        .as_deref()
+        .unwrap_or_default();
     let version: ResourceVersion = version.parse()?;
     patch["metadata"]["resourceVersion"] = version.to_string().into();
-    let (name, patch) = of_same(seen, patch)?;
+    let (name, patch) = with_uid(observed, patch)?;
     unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)
 }
 
 /// Merges a patch into the status of an object if its UID is still the same. Returns `None` otherwise.
 pub async fn merge_status<K: Object>(
     api: &Api<K>,
-    seen: &K,
+    observed: &K,
     patch: Value,
 ) -> crate::Result<Option<K>> {
-    let (name, patch) = of_same(seen, patch)?;
+    let (name, patch) = with_uid(observed, patch)?;
     unless_outrun(
         api.patch_status(name, &PatchParams::default(), &patch)
             .await,
@@ -196,11 +200,11 @@ pub async fn merge_status<K: Object>(
 
 /// The name of the object, and the patch with the UID as a precondition, so that it does not apply to a new object of
 /// the same name.
-fn of_same<K: Object>(
-    seen: &K,
+fn with_uid<K: Object>(
+    observed: &K,
     mut patch: Value,
 ) -> Result<(&str, Patch<Value>), IncompleteMetadata> {
-    let meta = seen.meta();
+    let meta = observed.meta();
     let uid: Uid = meta.uid.as_deref().unwrap_or_default().parse()?;
     patch["metadata"]["uid"] = uid.as_str().into();
     let name = meta.name.as_deref().ok_or(IncompleteMetadata::Name)?;

@@ -81,8 +81,8 @@ pub(crate) fn syntax(error: SyntaxError) -> Error {
 }
 
 /// The error of a response that does not have the requested form.
-pub(crate) fn malformed(what: &str) -> Error {
-    Error::Json(serde_json::Error::custom(format!("not {what}")))
+pub(crate) fn malformed(form: &str) -> Error {
+    Error::Json(serde_json::Error::custom(format!("not {form}")))
 }
 
 #[cfg(test)]

@@ -251,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_says_only_what_was_asked_for() {
-        let shown = |params: &DeleteParams| json_tree::to_value(params).unwrap();
-        assert_eq!(shown(&DeleteParams::default()), json!({}));
+    fn a_deletion_has_only_the_requested_options() {
+        let json = |params: &DeleteParams| json_tree::to_value(params).unwrap();
+        assert_eq!(json(&DeleteParams::default()), json!({}));
         let guarded = DeleteParams::orphan()
             .grace_period(0)
             .preconditions(Preconditions {
@@ -261,7 +261,7 @@ mod tests {
                 resource_version: None,
             });
         assert_eq!(
-            shown(&guarded),
+            json(&guarded),
             json!({"gracePeriodSeconds": 0, "propagationPolicy": "Orphan",
                 "preconditions": {"uid": "u"}})
         );

@@ -39,9 +39,9 @@ where
         &self,
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
-        let answer = self.0.clone().oneshot(request.map(Full::new));
+        let response = self.0.clone().oneshot(request.map(Full::new));
         let boxed = |body: B| body.map_err(Into::into).boxed_unsync();
-        let answer = async move { Ok(answer.await.map_err(Into::into)?.map(boxed)) };
-        answer.boxed()
+        let response = async move { Ok(response.await.map_err(Into::into)?.map(boxed)) };
+        response.boxed()
     }
 }

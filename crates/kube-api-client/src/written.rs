@@ -30,7 +30,7 @@ impl Written {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct WrittenAnswer {
+pub(crate) struct WriteResponse {
     pub metadata: Written,
 }
 
@@ -39,15 +39,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_identity_of_an_answer_is_decoded() {
+    fn only_the_identity_of_a_response_is_decoded() {
         let text = r#"{"kind": "Pod", "metadata": {"name": "web-0", "managedFields": [{}],
             "uid": "u", "resourceVersion": "7"}, "spec": {"containers": [{"name": "main"}]}}"#;
-        let answer: WrittenAnswer = serde_json::from_str(text).expect("an answer");
+        let response: WriteResponse = serde_json::from_str(text).expect("a response");
         let written = Written {
             name: Some("web-0".to_owned()),
             uid: Some("u".to_owned()),
             resource_version: Some("7".to_owned()),
         };
-        assert_eq!(answer.metadata, written);
+        assert_eq!(response.metadata, written);
     }
 }

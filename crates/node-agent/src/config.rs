@@ -126,8 +126,8 @@ impl MoveStep {
     /// The first value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let mut pairs = self.parameters.iter();
-        let found = pairs.find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
+        let pair = pairs.find(|(key, _)| key == name);
+        pair.map(|(_, value)| value.as_str())
     }
 }
 

@@ -6,7 +6,6 @@
 //! their shims and survive the agent; a new agent adopts the containers ([`recovery`]).
 
 mod agent;
-mod answer_cache;
 mod api;
 mod clock;
 mod config;
@@ -23,6 +22,7 @@ mod paths;
 mod pods;
 mod probes;
 mod resource_limits;
+mod response_cache;
 mod volumes;
 mod worker;
 

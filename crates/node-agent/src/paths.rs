@@ -14,7 +14,7 @@ pub struct PodDir {
 }
 
 impl PodDir {
-    pub fn of(data_dir: &Path, pod: &PodIdentity) -> Self {
+    pub fn new(data_dir: &Path, pod: &PodIdentity) -> Self {
         let name = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid);
         Self {
             root: pods_dir(data_dir).join(name),

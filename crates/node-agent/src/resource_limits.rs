@@ -29,9 +29,9 @@ pub(crate) fn amount(list: Limits<'_>, name: &str) -> Option<Quantity> {
 }
 
 /// The limits of one container.
-pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
-    let limits = wanted.and_then(|r| r.limits.as_ref());
-    let requests = wanted.and_then(|r| r.requests.as_ref());
+pub fn container_resources(requirements: Option<&ResourceRequirements>) -> Resources {
+    let limits = requirements.and_then(|r| r.limits.as_ref());
+    let requests = requirements.and_then(|r| r.requests.as_ref());
     let cpu_limit = amount(limits, "cpu").map(|cpu| cpu.milli_value());
     let cpu_request = amount(requests, "cpu")
         .map(|cpu| cpu.milli_value())
@@ -79,41 +79,43 @@ fn quota(milli: i64) -> i64 {
 /// The limits of the pod as a whole, plus its overhead: the pod-level limits or, without them, the sum of
 /// the containers' limits if every container has a limit.
 pub fn pod_resources(spec: &PodSpec) -> Resources {
-    let own = match &spec.resources {
-        Some(own) => container_resources(Some(own)),
+    let resources = match &spec.resources {
+        Some(pod_level) => container_resources(Some(pod_level)),
         None => sum_of_containers(spec),
     };
-    with_overhead(own, spec.overhead.as_ref())
+    with_overhead(resources, spec.overhead.as_ref())
 }
 
 /// Adds the overhead of the runtime to requests, and to limits if there are limits.
-fn with_overhead(own: Resources, overhead: Limits<'_>) -> Resources {
-    let mut all = own;
+fn with_overhead(mut resources: Resources, overhead: Limits<'_>) -> Resources {
     if let Some(cpu) = amount(overhead, "cpu").map(|cpu| cpu.milli_value()) {
-        let shares = |own: u64| (own + shares(cpu)).min(CPU_SHARES_MAX);
-        all.cpu_shares = all.cpu_shares.map(shares);
-        let quota = |own: i64| (own + quota(cpu)).min(CPU_QUOTA_MAX_US);
-        all.cpu_quota_us = all.cpu_quota_us.map(quota);
+        let shares = |without: u64| (without + shares(cpu)).min(CPU_SHARES_MAX);
+        resources.cpu_shares = resources.cpu_shares.map(shares);
+        let quota = |without: i64| (without + quota(cpu)).min(CPU_QUOTA_MAX_US);
+        resources.cpu_quota_us = resources.cpu_quota_us.map(quota);
     }
     if let Some(memory) = amount(overhead, "memory").map(|bytes| bytes.value()) {
-        all.memory_bytes = all.memory_bytes.map(|own| own.saturating_add(memory));
+        resources.memory_bytes = resources
+            .memory_bytes
+            .map(|bytes| bytes.saturating_add(memory));
     }
-    all
+    resources
 }
 
 fn sum_of_containers(spec: &PodSpec) -> Resources {
-    let each: Vec<Resources> = spec::containers(spec)
+    let containers: Vec<Resources> = spec::containers(spec)
         .map(|(_, c)| container_resources(c.resources.as_ref()))
         .collect();
-    let sum = |of: fn(&Resources) -> Option<i64>| {
-        let mut amounts = each.iter().map(of);
-        let all = amounts.try_fold(0_i64, |sum, own| Some(sum.saturating_add(own?)));
-        all.filter(|sum| *sum > 0)
+    let sum = |field: fn(&Resources) -> Option<i64>| {
+        let mut amounts = containers.iter().map(field);
+        let total = amounts.try_fold(0_i64, |sum, amount| Some(sum.saturating_add(amount?)));
+        total.filter(|sum| *sum > 0)
     };
     let quota = sum(|r| r.cpu_quota_us).map(|quota| quota.min(CPU_QUOTA_MAX_US));
     Resources {
         cpu_shares: Some(
-            each.iter()
+            containers
+                .iter()
                 .filter_map(|r| r.cpu_shares)
                 .sum::<u64>()
                 .clamp(CPU_SHARES_MIN, CPU_SHARES_MAX),
@@ -122,13 +124,15 @@ fn sum_of_containers(spec: &PodSpec) -> Resources {
         cpu_period_us: quota.map(|_| CPU_PERIOD_US.unsigned_abs()),
         memory_bytes: sum(|r| r.memory_bytes),
         pids: None,
-        huge_pages: each.iter().fold(BTreeMap::new(), |mut sum, of| {
-            for (size, bytes) in &of.huge_pages {
-                let all: &mut i64 = sum.entry(size.clone()).or_default();
-                *all = all.saturating_add(*bytes);
-            }
-            sum
-        }),
+        huge_pages: containers
+            .iter()
+            .fold(BTreeMap::new(), |mut sum, resources| {
+                for (size, bytes) in &resources.huge_pages {
+                    let total: &mut i64 = sum.entry(size.clone()).or_default();
+                    *total = total.saturating_add(*bytes);
+                }
+                sum
+            }),
     }
 }
 
@@ -149,12 +153,12 @@ mod tests {
             "-1",
             "-9223372036854775807",
         ] {
-            let one = json!({"limits": {"cpu": amount, "memory": amount, "hugepages-2Mi": amount},
+            let resources = json!({"limits": {"cpu": amount, "memory": amount, "hugepages-2Mi": amount},
                 "requests": {"cpu": amount}});
-            let container = |name: &str| json!({"name": name, "resources": one});
-            for own in [json!(null), one.clone()] {
+            let container = |name: &str| json!({"name": name, "resources": resources});
+            for pod_level in [json!(null), resources.clone()] {
                 let spec = json!({"containers": [container("a"), container("b")],
-                    "resources": own, "overhead": {"cpu": amount, "memory": amount}});
+                    "resources": pod_level, "overhead": {"cpu": amount, "memory": amount}});
                 let all = pod_resources(&json_tree::from_value(spec).unwrap());
                 let shares = all.cpu_shares.unwrap();
                 assert!((2..=262_144).contains(&shares), "{amount}: {shares}");

@@ -48,7 +48,7 @@ impl VolumeDrain {
         let volumes = volumes.list(&all).await;
         let volumes = volumes.map_err(|error| server.explain(error))?.items;
         let Self { node, to, force } = self;
-        let has_name = |one: &Node| one.metadata.name.as_ref() == Some(&node);
+        let has_name = |listed: &Node| listed.metadata.name.as_ref() == Some(&node);
         if !listed.iter().any(has_name) {
             return Err(DrainError::Refused(format!("node {node:?} does not exist")));
         }

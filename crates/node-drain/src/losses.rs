@@ -18,9 +18,9 @@ pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec
     let running = evicted.iter().filter(|pod| !is_finished(pod));
     let mut losses = BTreeSet::new();
     for pod in running {
-        let shown = shown(&pod.metadata);
+        let name = qualified_name(&pod.metadata);
         if controller(pod).is_none() {
-            losses.insert(format!("no controller replaces the pod {shown}"));
+            losses.insert(format!("no controller replaces the pod {name}"));
         }
         let spec = pod.spec.as_ref();
         let mut volumes = spec
@@ -28,7 +28,7 @@ pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec
             .into_iter()
             .flatten();
         if volumes.any(|volume| volume.empty_dir.is_some()) {
-            losses.insert(format!("the pod {shown} has an emptyDir volume"));
+            losses.insert(format!("the pod {name} has an emptyDir volume"));
         }
     }
     for volume in volumes
@@ -52,7 +52,7 @@ pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec
 }
 
 /// `NAMESPACE/NAME`, for messages.
-pub fn shown(meta: &ObjectMeta) -> String {
+pub fn qualified_name(meta: &ObjectMeta) -> String {
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default())
 }
@@ -114,7 +114,7 @@ mod tests {
             pod("alone", None, &none),
         ];
         let evicted = evicted(&pods);
-        let names = evicted.iter().map(|pod| shown(&pod.metadata));
+        let names = evicted.iter().map(|pod| qualified_name(&pod.metadata));
         assert_eq!(names.collect::<Vec<_>>(), ["d/set-0", "d/alone"]);
     }
 

@@ -62,23 +62,23 @@ impl PodDrain<'_> {
         let mut evictions = Evictions::default();
         loop {
             let listed = pods.list(&of_node).await.map_err(explain)?.items;
-            let left = losses::evicted(&listed);
-            evictions.evict_all(server, &left).await?;
-            if left.is_empty() {
+            let remaining = losses::evicted(&listed);
+            evictions.evict_all(server, &remaining).await?;
+            if remaining.is_empty() {
                 return Ok(());
             }
             if block_in_place(|| process::serving(self.data)).is_none() {
                 return Err(DrainError::Refused(format!(
                     "no node agent runs on {}, which would end the pods {}: start `mainstay node`, and leave then",
                     self.data.display(),
-                    names(&left)
+                    names(&remaining)
                 )));
             }
             if Instant::now() >= deadline {
                 return Err(DrainError::Refused(format!(
                     "these pods are still on the node: {}. It stays cordoned: leave again, or take it back with \
                      `kubectl uncordon {name}`",
-                    names(&left)
+                    names(&remaining)
                 )));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -102,7 +102,7 @@ pub async fn cordon(server: &Server, name: &str) -> Result<(), DrainError> {
 fn names(pods: &[&Pod]) -> String {
     let names: Vec<String> = pods
         .iter()
-        .map(|pod| losses::shown(&pod.metadata))
+        .map(|pod| losses::qualified_name(&pod.metadata))
         .collect();
     names.join(", ")
 }
@@ -117,23 +117,23 @@ struct Evictions {
 
 impl Evictions {
     /// Evicts the pods that are not evicted yet. A disruption budget may refuse for a while.
-    async fn evict_all(&mut self, server: &Server, left: &[&Pod]) -> Result<(), DrainError> {
-        for pod in left {
+    async fn evict_all(&mut self, server: &Server, remaining: &[&Pod]) -> Result<(), DrainError> {
+        for pod in remaining {
             let uid = pod.metadata.object_uid()?;
             if self.evicted.contains(&uid) {
                 continue;
             }
-            let shown = losses::shown(&pod.metadata);
+            let name = losses::qualified_name(&pod.metadata);
             let pod = pod.metadata.object_key()?;
             match evict(server, &pod, &uid).await {
                 Ok(_) => {
                     self.evicted.insert(uid);
-                    print_line(&format!("pod {shown} evicted"));
+                    print_line(&format!("pod {name} evicted"));
                 }
                 Err(error) if error.code() == Some(429) => {
-                    let why = message(&error);
-                    if self.waits.insert((uid, why.clone())) {
-                        print_line(&format!("pod {shown} waits: {why}"));
+                    let reason = message(&error);
+                    if self.waits.insert((uid, reason.clone())) {
+                        print_line(&format!("pod {name} waits: {reason}"));
                     }
                 }
                 // It is gone, or another one has its name.

@@ -57,11 +57,11 @@ pub fn account_client(
         let tokens = tokens.clone();
         async move {
             let (transport, times) = tokens.current().await?;
-            let answer = tokens.servers.send(&transport, request).await?;
-            if answer.status() == StatusCode::UNAUTHORIZED {
+            let response = tokens.servers.send(&transport, request).await?;
+            if response.status() == StatusCode::UNAUTHORIZED {
                 tokens.forget(times).await;
             }
-            Ok::<_, BoxError>(answer)
+            Ok::<_, BoxError>(response)
         }
     });
     Client::new(service, NAMESPACE)
@@ -75,11 +75,11 @@ struct Tokens {
     ca_pem: String,
     node_name: String,
     account: NodeAccount,
-    current: Mutex<Option<Held>>,
+    current: Mutex<Option<TokenConnections>>,
 }
 
 /// Connections with a token.
-struct Held {
+struct TokenConnections {
     transport: Transport<Body>,
     /// The generation of the connections.
     generation: u64,
@@ -92,7 +92,7 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Times {
     /// The time of the request, which is before the token was issued.
-    asked: Instant,
+    requested_at: Instant,
     life: Duration,
 }
 
@@ -100,12 +100,12 @@ impl Times {
     /// The time of the next request for a token; `share` is between 0 and 1.
     fn renewal(self, share: f64) -> Instant {
         let part = EARLIEST + SPREAD * share.clamp(0.0, 1.0);
-        self.asked + self.life.mul_f64(part)
+        self.requested_at + self.life.mul_f64(part)
     }
 
     /// The time of the next request after a failed request; `None` if the token is no longer valid.
     fn retry(self, now: Instant) -> Option<Instant> {
-        (now < self.asked + self.life).then(|| now + RETRY)
+        (now < self.requested_at + self.life).then(|| now + RETRY)
     }
 }
 
@@ -115,56 +115,61 @@ impl Tokens {
         let mut current = self.current.lock().await;
         let now = Instant::now();
         let generation = self.servers.generation();
-        let is_good = |held: &&Held| now < held.due && held.generation == generation;
-        if let Some(held) = current.as_ref().filter(is_good) {
-            return Ok((held.transport.clone(), held.times));
+        let is_good = |connections: &&TokenConnections| {
+            now < connections.due && connections.generation == generation
+        };
+        if let Some(connections) = current.as_ref().filter(is_good) {
+            return Ok((connections.transport.clone(), connections.times));
         }
-        let next = match self.ask(now).await {
-            Ok(next) => next,
+        let renewed = match self.connect(now).await {
+            Ok(renewed) => renewed,
             Err(error) => {
-                let held = current.take().and_then(|held| {
-                    let due = held.times.retry(Instant::now())?;
-                    Some(Held { due, ..held })
+                let connections = current.take().and_then(|connections| {
+                    let due = connections.times.retry(Instant::now())?;
+                    Some(TokenConnections { due, ..connections })
                 });
-                let held = held.ok_or(error);
-                held.inspect(|_| {
+                let connections = connections.ok_or(error);
+                connections.inspect(|_| {
                     let account = self.account.name();
                     tracing::warn!(account, "the token is not renewed; the one before is used");
                 })?
             }
         };
-        let held = current.insert(next);
-        Ok((held.transport.clone(), held.times))
+        let connections = current.insert(renewed);
+        Ok((connections.transport.clone(), connections.times))
     }
 
     /// Removes the rejected token, unless another request has replaced it already. The next request gets a
     /// new token.
     async fn forget(&self, refused: Times) {
         let mut current = self.current.lock().await;
-        if current.as_ref().is_some_and(|held| held.times == refused) {
+        if current
+            .as_ref()
+            .is_some_and(|connections| connections.times == refused)
+        {
             *current = None;
         }
     }
 
-    async fn ask(&self, now: Instant) -> Result<Held, Error> {
+    async fn connect(&self, now: Instant) -> Result<TokenConnections, Error> {
         let failed = |source: BoxError| Error::AccountToken {
             account: self.account.name(),
             source,
         };
         let generation = self.servers.generation();
-        let answer = timeout(REQUEST_LIMIT, self.request()).await;
-        let answer = answer.map_err(|late| failed(late.into()))?;
-        let answer = answer.map_err(|error| failed(error.into()))?;
-        let granted = answer.spec.and_then(|spec| spec.expiration_seconds);
+        let response = timeout(REQUEST_LIMIT, self.request_token()).await;
+        let response = response.map_err(|timeout_error| failed(timeout_error.into()))?;
+        let response = response.map_err(|error| failed(error.into()))?;
+        let granted = response.spec.and_then(|spec| spec.expiration_seconds);
         let granted = granted.and_then(|seconds| u64::try_from(seconds).ok());
-        let token = answer.status.and_then(|status| status.token);
+        let token = response.status.and_then(|status| status.token);
         let settings = Settings::of_server(self.servers.current(), &self.ca_pem);
         let settings = settings.with_token(&token.unwrap_or_default());
         let times = Times {
-            asked: now,
+            requested_at: now,
             life: granted.map_or(LIFE, Duration::from_secs),
         };
-        Ok(Held {
+        Ok(TokenConnections {
             transport: connect(settings.ok_or(TransportError::Token)).await?,
             generation,
             times,
@@ -172,7 +177,7 @@ impl Tokens {
         })
     }
 
-    async fn request(&self) -> Result<TokenRequest, kube_api_client::Error> {
+    async fn request_token(&self) -> Result<TokenRequest, kube_api_client::Error> {
         // A Node object that was registered again has another UID.
         let nodes: Api<Node> = Api::all(self.node.clone());
         let node = nodes.get(&self.node_name).await?;
@@ -204,9 +209,9 @@ mod tests {
 
     #[test]
     fn a_token_is_replaced_before_its_end() {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         let hour = Times {
-            asked,
+            requested_at,
             life: Duration::from_secs(3600),
         };
         for (share, seconds) in [
@@ -215,18 +220,18 @@ mod tests {
             (1.0, 3059..3061),
             (7.0, 3059..3061),
         ] {
-            let after = hour.renewal(share) - asked;
+            let after = hour.renewal(share) - requested_at;
             assert!(seconds.contains(&after.as_secs()), "{share}: {after:?}");
         }
     }
 
     #[test]
     fn an_older_token_is_used_until_its_end() {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         let life = Duration::from_secs(600);
-        let times = Times { asked, life };
-        let late = asked + Duration::from_secs(599);
+        let times = Times { requested_at, life };
+        let late = requested_at + Duration::from_secs(599);
         assert_eq!(times.retry(late), Some(late + RETRY));
-        assert_eq!(times.retry(asked + life), None);
+        assert_eq!(times.retry(requested_at + life), None);
     }
 }

@@ -32,15 +32,20 @@ pub async fn find_authority(server: &Uri, hash: KeyHash) -> Result<String, Error
         source,
     };
     let any = tls::insecure().map_err(|error| Error::Connection(Box::new(error)))?;
-    let shown = handshake(server, any).await.map_err(unreachable)?;
-    let chain = shown.get_ref().1.peer_certificates().unwrap_or_default();
-    let mut all = chain.iter();
-    let of_token = all.find(|one| KeyHash::of_certificate(one) == Some(hash));
+    let connection = handshake(server, any).await.map_err(unreachable)?;
+    let chain = connection
+        .get_ref()
+        .1
+        .peer_certificates()
+        .unwrap_or_default();
+    let mut certificates = chain.iter();
+    let of_token =
+        certificates.find(|certificate| KeyHash::of_certificate(certificate) == Some(hash));
     let authority = of_token.ok_or_else(|| Error::OtherAuthority {
         server: server.to_string(),
     })?;
     let pem = keys::pem(authority);
-    drop(shown);
+    drop(connection);
     let roots = Roots::none().with_pem(pem.as_bytes());
     let roots = roots.map_err(|error| Error::Connection(Box::new(error)))?;
     let trusting = tls::client(Trust::Roots(roots), None);

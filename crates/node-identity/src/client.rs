@@ -87,28 +87,30 @@ pub fn renewed_client(
     ca_pem: &str,
     identity: watch::Receiver<Identity>,
 ) -> Client {
-    let newest = Arc::new(Newest {
+    let connections = Arc::new(RenewedConnections {
         servers: servers.clone(),
         ca_pem: ca_pem.to_owned(),
         identity,
-        made: Mutex::default(),
+        current: Mutex::default(),
     });
     let service = tower::service_fn(move |request: Request<Body>| {
-        let newest = newest.clone();
+        let connections = connections.clone();
         async move {
-            let transport = newest.transport(Lane::of(request.uri().path())).await?;
-            newest.servers.send(&transport, request).await
+            let transport = connections
+                .transport(Lane::for_path(request.uri().path()))
+                .await?;
+            connections.servers.send(&transport, request).await
         }
     });
     Client::new(service, NAMESPACE)
 }
 
 /// The connections with the newest certificate.
-struct Newest {
+struct RenewedConnections {
     servers: Servers,
     ca_pem: String,
     identity: watch::Receiver<Identity>,
-    made: Mutex<Option<Made>>,
+    current: Mutex<Option<Connections>>,
 }
 
 /// The connections for a class of requests.
@@ -120,7 +122,7 @@ enum Lane {
 }
 
 impl Lane {
-    fn of(path: &str) -> Self {
+    fn for_path(path: &str) -> Self {
         let is_lease = path.starts_with(LEASES);
         let name = path
             .strip_prefix(NODES)
@@ -133,14 +135,14 @@ impl Lane {
 }
 
 /// Connections, and the certificate that they use.
-struct Made {
+struct Connections {
     identity: Identity,
     generation: u64,
     heartbeats: Transport<Body>,
     others: Transport<Body>,
 }
 
-impl Made {
+impl Connections {
     fn lane(&self, lane: Lane) -> Transport<Body> {
         match lane {
             Lane::Heartbeats => self.heartbeats.clone(),
@@ -149,28 +151,28 @@ impl Made {
     }
 }
 
-impl Newest {
+impl RenewedConnections {
     async fn transport(&self, lane: Lane) -> Result<Transport<Body>, Error> {
-        let mut made = self.made.lock().await;
+        let mut current = self.current.lock().await;
         let identity = self.identity.borrow().clone();
         let generation = self.servers.generation();
-        if let Some(made) = &*made
-            && made.identity == identity
-            && made.generation == generation
+        if let Some(connections) = &*current
+            && connections.identity == identity
+            && connections.generation == generation
         {
-            return Ok(made.lane(lane));
+            return Ok(connections.lane(lane));
         }
-        let own = Credentials::Identity(&identity);
+        let credentials = Credentials::Identity(&identity);
         let server = self.servers.current();
-        let heartbeats = transport(&server, &self.ca_pem, &own).await?;
-        let others = transport(&server, &self.ca_pem, &own).await?;
-        let newest = Made {
+        let heartbeats = transport(&server, &self.ca_pem, &credentials).await?;
+        let others = transport(&server, &self.ca_pem, &credentials).await?;
+        let connections = Connections {
             identity,
             generation,
             heartbeats,
             others,
         };
-        Ok(made.insert(newest).lane(lane))
+        Ok(current.insert(connections).lane(lane))
     }
 }
 
@@ -192,7 +194,7 @@ mod tests {
                 Lane::Others,
             ),
         ] {
-            assert_eq!(Lane::of(path), lane, "{path}");
+            assert_eq!(Lane::for_path(path), lane, "{path}");
         }
     }
 }

@@ -27,7 +27,7 @@ pub async fn join(server: &Uri, token: &JoinToken, node_name: &str) -> Result<Jo
     let identity = request(&client, &CertificateSubject::client(node_name)).await;
     let identity = identity.map_err(|error| match error {
         Error::Api(error) if error.code() == Some(401) => Error::TokenRefused,
-        other => other,
+        error => error,
     })?;
     Ok(Joined { ca_pem, identity })
 }

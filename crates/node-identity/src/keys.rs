@@ -44,9 +44,9 @@ pub struct Identity {
 /// Prints the value without the key.
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Identity");
-        shown.field("certificate_pem", &self.certificate_pem);
-        shown.finish_non_exhaustive()
+        let mut debug = f.debug_struct("Identity");
+        debug.field("certificate_pem", &self.certificate_pem);
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -57,17 +57,17 @@ pub(crate) struct KeyedRequest {
 }
 
 /// Creates a key and a request for the certificate.
-pub(crate) fn request(wanted: &CertificateSubject) -> Result<KeyedRequest, rcgen::Error> {
+pub(crate) fn request(subject: &CertificateSubject) -> Result<KeyedRequest, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let names = &mut params.distinguished_name;
     names.push(DnType::OrganizationName, NODES);
     names.push(
         DnType::CommonName,
-        format!("system:node:{}", wanted.node_name),
+        format!("system:node:{}", subject.node_name),
     );
-    if let Some(addresses) = &wanted.serving {
-        let name = SanType::DnsName(wanted.node_name.as_str().try_into()?);
+    if let Some(addresses) = &subject.serving {
+        let name = SanType::DnsName(subject.node_name.as_str().try_into()?);
         let addresses = addresses.iter().copied().map(SanType::IpAddress);
         params.subject_alt_names = std::iter::once(name).chain(addresses).collect();
     }

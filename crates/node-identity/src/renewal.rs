@@ -97,7 +97,7 @@ pub struct Renewal {
     /// The certificate authority of the cluster, in PEM.
     pub ca_pem: String,
     /// The subject and the usages of the new certificate.
-    pub wanted: CertificateSubject,
+    pub subject: CertificateSubject,
     /// A receiver of the node's client certificate, with which the node sends its requests.
     pub client: watch::Receiver<Identity>,
     /// The certificate that is renewed, which may be the client certificate.
@@ -120,12 +120,12 @@ impl Renewal {
     }
 
     async fn renew(&self, now: impl Fn() -> Timestamp) -> Result<(), Error> {
-        let asking = renewed_client(&self.servers, &self.ca_pem, self.client.clone());
+        let client = renewed_client(&self.servers, &self.ca_pem, self.client.clone());
         loop {
             let validity = validity(&self.current.borrow())?;
             let renewal = validity.renewal(rand::random());
             let mut failures = None;
-            while let Err(error) = self.attempt(renewal, failures, &asking, &now).await {
+            while let Err(error) = self.attempt(renewal, failures, &client, &now).await {
                 if matches!(error, Error::Expired(_)) {
                     return Err(error);
                 }
@@ -141,7 +141,7 @@ impl Renewal {
         &self,
         renewal: Timestamp,
         failures: Option<Failures>,
-        asking: &Client,
+        client: &Client,
         now: &impl Fn() -> Timestamp,
     ) -> Result<(), Error> {
         while let Some(time) = wait(renewal, failures, now()) {
@@ -152,7 +152,7 @@ impl Renewal {
         if ends < now() {
             return Err(Error::Expired(ends.to_string()));
         }
-        let next = request(asking, &self.wanted).await?;
+        let next = request(client, &self.subject).await?;
         self.current.send_replace(next);
         Ok(())
     }

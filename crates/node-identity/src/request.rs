@@ -17,7 +17,7 @@ use crate::keys::{self, CertificateSubject, Identity};
 /// Time limit of a decision. The cluster decides at once, or waits for an administrator.
 const DECISION_LIMIT: Duration = Duration::from_secs(60);
 /// The interval of the checks of a request.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// The reason with which the cluster denies the certificate of a node that is alive.
 const ALIVE: &str = "NodeIsAlive";
 
@@ -25,9 +25,9 @@ const ALIVE: &str = "NodeIsAlive";
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn request(client: &Client, wanted: &CertificateSubject) -> Result<Identity, Error> {
-    let made = keys::request(wanted)?;
-    let (signer, usage) = match wanted.serving {
+pub async fn request(client: &Client, subject: &CertificateSubject) -> Result<Identity, Error> {
+    let keyed_request = keys::request(subject)?;
+    let (signer, usage) = match subject.serving {
         Some(_) => (signer::NODE_SERVING, "server auth"),
         None => (signer::NODE_CLIENT, "client auth"),
     };
@@ -38,7 +38,7 @@ pub async fn request(client: &Client, wanted: &CertificateSubject) -> Result<Ide
             ..ObjectMeta::default()
         },
         spec: CertificateSigningRequestSpec {
-            request: ByteString(made.request_pem.into_bytes()),
+            request: ByteString(keyed_request.request_pem.into_bytes()),
             signer_name: signer.to_owned(),
             usages: Some(vec!["digital signature".to_owned(), usage.to_owned()]),
             ..CertificateSigningRequestSpec::default()
@@ -51,14 +51,14 @@ pub async fn request(client: &Client, wanted: &CertificateSubject) -> Result<Ide
     let certificate = issued.map_err(|_| Error::Undecided(name))??;
     let certificate_pem = String::from_utf8(certificate).map_err(|_| Error::Issued)?;
     // Checks that the certificate matches the key.
-    let key = made.key_pem.as_bytes();
+    let key = keyed_request.key_pem.as_bytes();
     let identity = tls::Identity::of_pem(certificate_pem.as_bytes(), key);
     let identity = identity.map_err(|_| Error::Issued)?;
     let usable = tls::client(Trust::Roots(Roots::none()), Some(identity));
     usable.map_err(|_| Error::Issued)?;
     Ok(Identity {
         certificate_pem,
-        key_pem: made.key_pem,
+        key_pem: keyed_request.key_pem,
     })
 }
 
@@ -75,13 +75,19 @@ async fn issued(requests: &Api<CertificateSigningRequest>, name: &str) -> Result
                 _ => Error::Refused(message),
             });
         }
-        if let Some(certificate) = status.certificate.filter(|one| !one.0.is_empty()) {
+        if let Some(certificate) = status
+            .certificate
+            .filter(|certificate| !certificate.0.is_empty())
+        {
             return Ok(certificate.0);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
-fn is_refusal(one: &CertificateSigningRequestCondition) -> bool {
-    matches!(one.type_.as_str(), condition::DENIED | condition::FAILED)
+fn is_refusal(condition: &CertificateSigningRequestCondition) -> bool {
+    matches!(
+        condition.type_.as_str(),
+        condition::DENIED | condition::FAILED
+    )
 }

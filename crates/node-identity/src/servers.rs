@@ -26,7 +26,7 @@ use crate::error::Error;
 
 /// The interval of the readiness checks of the server. With [`READY_LIMIT`], it is well below the duration
 /// of a node's Lease, so that the failure of a server does not let the Lease expire.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time limit of a readiness check.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 /// The interval of the readiness checks after a failure.
@@ -45,29 +45,29 @@ struct Shared {
 }
 
 struct State {
-    known: Known,
+    ring: ServerRing,
     /// Cancelled when the current server or its connections are replaced.
     tenure: CancellationToken,
     /// The number of times that all connections were replaced.
     generation: u64,
     /// The last server that has responded.
-    answered: Option<Uri>,
+    last_responding: Option<Uri>,
 }
 
-impl From<Known> for State {
-    fn from(known: Known) -> Self {
+impl From<ServerRing> for State {
+    fn from(ring: ServerRing) -> Self {
         Self {
-            known,
+            ring,
             tenure: CancellationToken::new(),
             generation: 0,
-            answered: None,
+            last_responding: None,
         }
     }
 }
 
 /// The servers and the current server. There is at least one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
+struct ServerRing {
     servers: Vec<Server>,
     current: usize,
 }
@@ -85,7 +85,7 @@ impl Server {
     }
 }
 
-impl Known {
+impl ServerRing {
     fn new(urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
         let mut servers: Vec<Server> = Vec::new();
         for url in urls {
@@ -110,8 +110,8 @@ impl Known {
     fn replaced(&self, urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
         let mut next = Self::new(urls)?;
         for server in &mut next.servers {
-            let known = self.servers.iter().find(|one| one.url == server.url);
-            server.failed = known.and_then(|known| known.failed);
+            let former = self.servers.iter().find(|former| former.url == server.url);
+            server.failed = former.and_then(|former| former.failed);
         }
         let is_current = |server: &Server| Some(&server.url) == self.url();
         next.current = next.servers.iter().position(is_current).unwrap_or(0);
@@ -127,47 +127,48 @@ impl Known {
     /// The next server after a failure of the current one: a server without a failure, or else the server
     /// with the oldest failure. `None` if there is only one server.
     fn successor(&self) -> Option<usize> {
-        self.others().min_by_key(|at| self.servers[*at].failed)
+        self.others()
+            .min_by_key(|index| self.servers[*index].failed)
     }
 }
 
 impl State {
     /// Records a failure of a server. If it is the current server, changes to another server.
     fn fail(&mut self, url: &Uri, now: Instant) {
-        if self.known.url() != Some(url) {
+        if self.ring.url() != Some(url) {
             return;
         }
-        self.known.servers[self.known.current].failed = Some(now);
-        if let Some(next) = self.known.successor() {
-            self.leave_for(next);
+        self.ring.servers[self.ring.current].failed = Some(now);
+        if let Some(next) = self.ring.successor() {
+            self.set_current(next);
         }
     }
 
     /// Changes from a server that is not ready to a server that is.
     fn change(&mut self, from: &Uri, to: &Uri, now: Instant) {
-        let mut servers = self.known.servers.iter();
+        let mut servers = self.ring.servers.iter();
         let next = servers.position(|server| server.url == *to);
-        let Some(next) = next.filter(|_| self.known.url() == Some(from)) else {
+        let Some(next) = next.filter(|_| self.ring.url() == Some(from)) else {
             return;
         };
-        self.known.servers[self.known.current].failed = Some(now);
-        self.known.servers[next].failed = None;
-        self.leave_for(next);
+        self.ring.servers[self.ring.current].failed = Some(now);
+        self.ring.servers[next].failed = None;
+        self.set_current(next);
     }
 
-    fn leave_for(&mut self, next: usize) {
-        self.known.current = next;
+    fn set_current(&mut self, next: usize) {
+        self.ring.current = next;
         std::mem::take(&mut self.tenure).cancel();
     }
 
     /// Records the server that has responded, and logs a change.
     fn succeed(&mut self, url: &Uri) {
-        if self.answered.as_ref() != Some(url)
-            && let Some(from) = self.answered.replace(url.clone())
+        if self.last_responding.as_ref() != Some(url)
+            && let Some(from) = self.last_responding.replace(url.clone())
         {
             tracing::warn!(%from, to = %url, "the node goes to another server");
         }
-        let mut servers = self.known.servers.iter_mut();
+        let mut servers = self.ring.servers.iter_mut();
         if let Some(server) = servers.find(|server| server.url == *url) {
             server.failed = None;
         }
@@ -177,21 +178,21 @@ impl State {
 impl Servers {
     /// These servers, of which the first is used first. `None` for an empty list.
     pub fn new(urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
-        Known::new(urls).map(Self::of)
+        ServerRing::new(urls).map(Self::from_ring)
     }
 
     /// A list with one server.
     pub fn one(url: Uri) -> Self {
-        Self::of(Known {
+        Self::from_ring(ServerRing {
             servers: vec![Server::new(url)],
             current: 0,
         })
     }
 
-    fn of(known: Known) -> Self {
+    fn from_ring(ring: ServerRing) -> Self {
         Self(Arc::new(Shared {
-            list: watch::Sender::new(known.urls()),
-            state: Mutex::new(known.into()),
+            list: watch::Sender::new(ring.urls()),
+            state: Mutex::new(ring.into()),
             doubt: Notify::new(),
         }))
     }
@@ -202,12 +203,12 @@ impl Servers {
 
     /// The server that is used now.
     pub fn current(&self) -> Uri {
-        self.state().known.url().cloned().unwrap_or_default()
+        self.state().ring.url().cloned().unwrap_or_default()
     }
 
     /// All servers, in the configured order.
     pub fn all(&self) -> Vec<Uri> {
-        self.state().known.urls()
+        self.state().ring.urls()
     }
 
     /// A receiver of the list of all servers.
@@ -219,13 +220,13 @@ impl Servers {
     /// the new list.
     pub fn replace(&self, urls: impl IntoIterator<Item = Uri>) {
         let mut state = self.state();
-        let Some(next) = state.known.replaced(urls) else {
+        let Some(next) = state.ring.replaced(urls) else {
             return;
         };
-        let is_left = next.url() != state.known.url();
+        let is_replaced = next.url() != state.ring.url();
         self.0.list.send_replace(next.urls());
-        state.known = next;
-        if is_left {
+        state.ring = next;
+        if is_replaced {
             std::mem::take(&mut state.tenure).cancel();
         }
     }
@@ -244,9 +245,9 @@ impl Servers {
     }
 
     /// The current server, and the token that is cancelled when the server is replaced.
-    fn chosen(&self) -> (Uri, CancellationToken) {
+    fn current_with_tenure(&self) -> (Uri, CancellationToken) {
         let state = self.state();
-        let url = state.known.url().cloned().unwrap_or_default();
+        let url = state.ring.url().cloned().unwrap_or_default();
         (url, state.tenure.clone())
     }
 
@@ -256,26 +257,26 @@ impl Servers {
         &self,
         transport: &Transport<Body>,
         request: Request<Body>,
-    ) -> Result<Response<AnswerBody>, BoxError> {
-        let mut attempts = self.state().known.servers.len();
+    ) -> Result<Response<GuardedBody>, BoxError> {
+        let mut attempts = self.state().ring.servers.len();
         loop {
-            let (url, tenure) = self.chosen();
+            let (url, tenure) = self.current_with_tenure();
             let attempt = transport.at(url.clone()).oneshot(request.clone());
             let (error, may_repeat) = match tenure.run_until_cancelled(attempt).await {
-                Some(Ok(answer)) => {
+                Some(Ok(response)) => {
                     self.state().succeed(&url);
-                    let left = Box::pin(tenure.cancelled_owned());
-                    return Ok(answer.map(|body| AnswerBody { body, left }));
+                    let replaced = Box::pin(tenure.cancelled_owned());
+                    return Ok(response.map(|body| GuardedBody { body, replaced }));
                 }
                 Some(Err(error)) => {
-                    let was_made = !error.is_connect();
-                    if !was_made {
+                    let was_connected = !error.is_connect();
+                    if !was_connected {
                         self.state().fail(&url, Instant::now());
                     }
                     self.0.doubt.notify_one();
-                    (BoxError::from(error), !was_made)
+                    (BoxError::from(error), !was_connected)
                 }
-                None => (Left.into(), request.method() == Method::GET),
+                None => (ServerReplaced.into(), request.method() == Method::GET),
             };
             attempts = attempts.saturating_sub(1);
             if !may_repeat || attempts == 0 {
@@ -293,19 +294,19 @@ impl Servers {
         let settings = Settings::of_server(self.current(), ca_pem);
         let transport = connect(Ok(settings)).await?;
         loop {
-            self.look(&transport).await;
+            self.check_health(&transport).await;
             // The delay limits the checks if requests fail while no server is ready.
             sleep(backoff::jittered(PAUSE)).await;
-            let _ = timeout(LOOK, self.0.doubt.notified()).await;
+            let _ = timeout(CHECK_INTERVAL, self.0.doubt.notified()).await;
         }
     }
 
-    async fn look(&self, transport: &Transport<Body>) {
+    async fn check_health(&self, transport: &Transport<Body>) {
         let (current, others) = {
             let state = self.state();
-            let known = &state.known;
-            let others = known.others().map(|at| known.servers[at].url.clone());
-            (known.url().cloned(), others.collect::<Vec<_>>())
+            let ring = &state.ring;
+            let others = ring.others().map(|index| ring.servers[index].url.clone());
+            (ring.url().cloned(), others.collect::<Vec<_>>())
         };
         let Some(current) = current.filter(|_| !others.is_empty()) else {
             return;
@@ -314,9 +315,12 @@ impl Servers {
             self.state().succeed(&current);
             return;
         }
-        let asked = others.iter().map(|url| is_ready(transport, url));
-        let answers = join_all(asked).await;
-        let mut ready = others.iter().zip(answers).filter(|(_, is_ready)| *is_ready);
+        let checks = others.iter().map(|url| is_ready(transport, url));
+        let are_ready = join_all(checks).await;
+        let mut ready = others
+            .iter()
+            .zip(are_ready)
+            .filter(|(_, is_ready)| *is_ready);
         if let Some((next, _)) = ready.next() {
             self.state().change(&current, next, Instant::now());
         }
@@ -329,22 +333,22 @@ async fn is_ready(transport: &Transport<Body>, url: &Uri) -> bool {
     let Ok(request) = request else {
         return false;
     };
-    let answer = timeout(READY_LIMIT, transport.at(url.clone()).oneshot(request)).await;
-    matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
+    let response = timeout(READY_LIMIT, transport.at(url.clone()).oneshot(request)).await;
+    matches!(response, Ok(Ok(response)) if response.status() == StatusCode::OK)
 }
 
 /// The error of a response whose server was replaced.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection to the server was left: another one, or another server, is tried")]
-struct Left;
+struct ServerReplaced;
 
 /// The body of a response, which ends with an error when its server is replaced.
-pub(crate) struct AnswerBody {
+pub(crate) struct GuardedBody {
     body: outbound_http::Body,
-    left: Pin<Box<WaitForCancellationFutureOwned>>,
+    replaced: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl http_body::Body for AnswerBody {
+impl http_body::Body for GuardedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -352,8 +356,8 @@ impl http_body::Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.left.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(Left.into())));
+        if self.replaced.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(ServerReplaced.into())));
         }
         let body = Pin::new(&mut self.body);
         body.poll_frame(context).map_err(BoxError::from)
@@ -374,7 +378,7 @@ mod tests {
 
     fn state(names: &[&str]) -> State {
         let urls = names.iter().map(|name| url(name));
-        State::from(Known::new(urls).unwrap())
+        State::from(ServerRing::new(urls).unwrap())
     }
 
     #[test]
@@ -388,21 +392,21 @@ mod tests {
         for (failed, next, second) in [("a", "b", 1), ("b", "c", 2), ("c", "a", 3), ("a", "b", 4)] {
             let tenure = state.tenure.clone();
             state.fail(&url(failed), now + Duration::from_secs(second));
-            assert_eq!(state.known.url(), Some(&url(next)));
+            assert_eq!(state.ring.url(), Some(&url(next)));
             assert!(tenure.is_cancelled() && !state.tenure.is_cancelled());
         }
         state.succeed(&url("a"));
         state.fail(&url("b"), now + Duration::from_secs(5));
-        assert_eq!(state.known.url(), Some(&url("a")));
+        assert_eq!(state.ring.url(), Some(&url("a")));
     }
 
     #[test]
     fn the_only_server_is_not_left() {
         let mut state = state(&["a"]);
         state.fail(&url("a"), Instant::now());
-        assert_eq!(state.known.url(), Some(&url("a")));
+        assert_eq!(state.ring.url(), Some(&url("a")));
         assert!(!state.tenure.is_cancelled());
-        assert_eq!(Known::new([]), None);
+        assert_eq!(ServerRing::new([]), None);
     }
 
     #[test]
@@ -410,40 +414,40 @@ mod tests {
         let now = Instant::now();
         let mut state = state(&["a", "b", "c"]);
         state.change(&url("b"), &url("c"), now);
-        assert_eq!(state.known.url(), Some(&url("a")), "it was left meanwhile");
+        assert_eq!(state.ring.url(), Some(&url("a")), "it was left meanwhile");
         state.change(&url("a"), &url("x"), now);
         assert_eq!(
-            state.known.url(),
+            state.ring.url(),
             Some(&url("a")),
             "it is not known any more"
         );
         state.change(&url("a"), &url("c"), now);
-        assert_eq!(state.known.url(), Some(&url("c")));
+        assert_eq!(state.ring.url(), Some(&url("c")));
     }
 
     #[test]
     fn connections_are_left_without_their_server() {
         let servers = Servers::new([url("a"), url("b")]).unwrap();
-        let (asked, tenure) = servers.chosen();
+        let (before, tenure) = servers.current_with_tenure();
         let generation = servers.generation();
         servers.reconnect();
         assert!(tenure.is_cancelled());
         assert_ne!(servers.generation(), generation);
-        let (now, tenure) = servers.chosen();
-        assert_eq!(now, asked);
+        let (after, tenure) = servers.current_with_tenure();
+        assert_eq!(after, before);
         assert!(!tenure.is_cancelled());
     }
 
     #[test]
-    fn a_new_list_keeps_the_server_that_is_asked() {
+    fn a_new_list_keeps_the_current_server() {
         let servers = Servers::new([url("a"), url("b")]).unwrap();
-        let (asked, tenure) = servers.chosen();
+        let (current, tenure) = servers.current_with_tenure();
         let followed = servers.follow();
         servers.replace([]);
         servers.replace([url("c"), url("a"), url("c")]);
         assert_eq!(servers.all(), [url("c"), url("a")]);
         assert_eq!(*followed.borrow(), servers.all());
-        assert_eq!(servers.current(), asked);
+        assert_eq!(servers.current(), current);
         assert!(!tenure.is_cancelled());
         servers.replace([url("d"), url("c")]);
         assert_eq!(servers.current(), url("d"));

@@ -53,8 +53,8 @@ impl Namespace {
         let (send, receive) = mpsc::channel();
         let (alive, wait) = mpsc::channel::<()>();
         std::thread::spawn(move || {
-            let made = unshare(CloneFlags::CLONE_NEWNET);
-            send.send(made.map(|()| nix::unistd::gettid())).unwrap();
+            let result = unshare(CloneFlags::CLONE_NEWNET);
+            send.send(result.map(|()| nix::unistd::gettid())).unwrap();
             wait.recv().unwrap_err();
         });
         let thread = receive.recv().unwrap().expect("root makes a namespace");
@@ -290,12 +290,12 @@ fn a_stream_of_grpc_notices_a_server_that_vanishes() {
     let address = listener.local_addr().unwrap();
     there.spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let answer = service_fn(|_: Request<Incoming>| async {
+        let service = service_fn(|_: Request<Incoming>| async {
             let silent = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
             Ok::<_, Infallible>(Response::new(StreamBody::new(silent)))
         });
         let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        let _ended = http.serve_connection(TokioIo::new(stream), answer).await;
+        let _ended = http.serve_connection(TokioIo::new(stream), service).await;
     });
     let options = ChannelOptions {
         keep_alive: Some(KeepAlive {

@@ -133,8 +133,10 @@ async fn a_node_joins_by_a_token_and_then_needs_none() {
     let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
     let subject = ClientSubject::of(&certificate).unwrap();
     assert_eq!(subject.common_name, "system:node:n1");
-    let own = Credentials::Identity(&joined.identity);
-    let node = client(&cluster.uri, &joined.ca_pem, &own).await.unwrap();
+    let credentials = Credentials::Identity(&joined.identity);
+    let node = client(&cluster.uri, &joined.ca_pem, &credentials)
+        .await
+        .unwrap();
     let nodes: Api<Node> = Api::all(node.clone());
     let object = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
     nodes.create(&PostParams::default(), &object).await.unwrap();
@@ -167,7 +169,7 @@ async fn a_certificate_is_renewed_before_it_expires() {
     let renewal = |server: &Uri, current: watch::Sender<_>| Renewal {
         servers: Servers::one(server.clone()),
         ca_pem: joined.ca_pem.clone(),
-        wanted: CertificateSubject::client("n1"),
+        subject: CertificateSubject::client("n1"),
         client: current.subscribe(),
         current,
     };
@@ -180,18 +182,20 @@ async fn a_certificate_is_renewed_before_it_expires() {
     let expired = renewal(&nobody, watch::Sender::new(first.clone()));
     let expired = expired.run(|| over, stop.clone()).await.unwrap_err();
     assert!(matches!(expired, Error::Expired(_)), "{expired:?}");
-    let kept = tokio::spawn(renewal(&cluster.uri, current).run(move || late, stop.clone()));
+    let renewing = tokio::spawn(renewal(&cluster.uri, current).run(move || late, stop.clone()));
     let changed = tokio::time::timeout(PATIENCE, renewed.changed()).await;
     changed.unwrap().unwrap();
     let next = renewed.borrow_and_update().clone();
     assert_ne!(next, first);
-    let own = Credentials::Identity(&next);
-    let node = client(&cluster.uri, &joined.ca_pem, &own).await.unwrap();
+    let credentials = Credentials::Identity(&next);
+    let node = client(&cluster.uri, &joined.ca_pem, &credentials)
+        .await
+        .unwrap();
     request(&node, &CertificateSubject::client("n1"))
         .await
         .unwrap();
     stop.cancel();
-    kept.await.unwrap().unwrap();
+    renewing.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,17 +208,17 @@ async fn a_client_shows_the_newest_certificate() {
     let theirs = join(&other.uri, &token, "n1").await.unwrap();
     let identity = watch::Sender::new(theirs.identity);
     let node = renewed_client(&cluster.servers(), &ours.ca_pem, identity.subscribe());
-    let wanted = CertificateSubject::client("n1");
-    let refused = request(&node, &wanted).await.unwrap_err();
+    let subject = CertificateSubject::client("n1");
+    let refused = request(&node, &subject).await.unwrap_err();
     let code = match &refused {
         Error::Api(error) => error.code(),
         _ => None,
     };
     assert_eq!(code, Some(401), "{refused:?}");
     identity.send_replace(ours.identity);
-    let next = request(&node, &wanted).await.unwrap();
+    let next = request(&node, &subject).await.unwrap();
     identity.send_replace(next);
-    request(&node, &wanted).await.unwrap();
+    request(&node, &subject).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,8 +255,8 @@ async fn a_node_whose_clock_is_off_by_hours_is_told() {
     let names = SubjectAltNames::api_server("localhost", []);
     let ends = authority.server(&names).unwrap().ends().unwrap();
     let life = ends.duration_since(now).unwrap();
-    for made in [now + hours, now - life - hours] {
-        let cluster = Cluster::with_certificate_of(made).await;
+    for created in [now + hours, now - life - hours] {
+        let cluster = Cluster::with_certificate_of(created).await;
         let token = cluster.token_with(cluster.hash);
         let refused = join(&cluster.uri, &token, "n1").await.unwrap_err();
         assert!(matches!(refused, Error::Clock { .. }), "{refused:?}");
@@ -262,8 +266,8 @@ async fn a_node_whose_clock_is_off_by_hours_is_told() {
 async fn whoami(client: &Client) -> Result<User, kube_api_client::Error> {
     let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
     let review = SelfSubjectReview::default();
-    let answer = reviews.create(&PostParams::default(), &review).await?;
-    Ok(answer.status.unwrap().user_info.unwrap())
+    let review = reviews.create(&PostParams::default(), &review).await?;
+    Ok(review.status.unwrap().user_info.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,8 +275,10 @@ async fn the_parts_of_a_node_are_accounts_bound_to_its_object() {
     let cluster = Cluster::start().await;
     let token = cluster.token("2120-01-01T00:00:00Z").await;
     let joined = join(&cluster.uri, &token, "n1").await.unwrap();
-    let own = Credentials::Identity(&joined.identity);
-    let node = client(&cluster.uri, &joined.ca_pem, &own).await.unwrap();
+    let credentials = Credentials::Identity(&joined.identity);
+    let node = client(&cluster.uri, &joined.ca_pem, &credentials)
+        .await
+        .unwrap();
     let nodes: Api<Node> = Api::all(node.clone());
     let identity = watch::Sender::new(joined.identity);
     for account in NodeAccount::ALL {
@@ -324,8 +330,8 @@ async fn a_node_goes_to_another_server_and_its_watches_too() {
     nodes.create(&PostParams::default(), &object).await.unwrap();
     whoami(&proxy).await.unwrap();
     assert_eq!(servers.current(), first);
-    let own = WatchConfig::default().fields("metadata.name=n1");
-    let mut events = nodes.watcher(own);
+    let config = WatchConfig::default().fields("metadata.name=n1");
+    let mut events = nodes.watcher(config);
     while !matches!(events.next().await.unwrap(), Event::InitDone) {}
     end.cancel();
     // No request fails, whatever state the first server is in.
@@ -367,7 +373,7 @@ async fn a_server_that_is_silent_is_left() {
     let health = servers.follow_health(&joined.ca_pem);
     tokio::select! {
         ended = health => panic!("{ended:?}"),
-        asked = tokio::time::timeout(PATIENCE, whoami(&node)) => drop(asked),
+        user = tokio::time::timeout(PATIENCE, whoami(&node)) => drop(user),
         () = left(&servers, &cluster.uri) => {}
     }
     whoami(&node).await.unwrap();

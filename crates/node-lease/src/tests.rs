@@ -7,7 +7,7 @@ use super::*;
 
 /// The writes of the deadline by the machine, and the requests of its agent.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Record>>);
+struct Recorder(Arc<Mutex<Record>>);
 
 #[derive(Default)]
 struct Record {
@@ -16,27 +16,27 @@ struct Record {
     requests: Vec<Method>,
 }
 
-impl Seen {
-    fn with<T>(&self, look: impl FnOnce(&mut Record) -> T) -> T {
-        look(&mut self.0.lock().unwrap())
+impl Recorder {
+    fn with<T>(&self, access: impl FnOnce(&mut Record) -> T) -> T {
+        access(&mut self.0.lock().unwrap())
     }
 
     /// A server with the node's lease.
     fn client(&self) -> Client {
-        let seen = self.clone();
-        let answer = move |request: Request<kube_api_client::Body>| {
-            seen.with(|record| record.requests.push(request.method().clone()));
+        let recorder = self.clone();
+        let respond = move |request: Request<kube_api_client::Body>| {
+            recorder.with(|record| record.requests.push(request.method().clone()));
             let lease = json!({
                 "metadata": {"name": "n1", "resourceVersion": "1"},
                 "spec": {"holderIdentity": "n1", "leaseTransitions": 0},
             });
             async move { Ok::<_, Infallible>(Response::new(lease.to_string())) }
         };
-        Client::new(tower::service_fn(answer), "default")
+        Client::new(tower::service_fn(respond), "default")
     }
 }
 
-impl LeasedMachine for Seen {
+impl LeasedMachine for Recorder {
     type Instant = Duration;
     type Closed = ();
     type Error = kube_api_client::Error;
@@ -73,25 +73,30 @@ impl LeasedMachine for Seen {
 /// The Lease of a node whose disk has failed is not renewed, so the pods fail over.
 #[tokio::test]
 async fn a_node_that_cannot_write_its_deadline_does_not_renew() {
-    let seen = Seen::default();
-    let mut keeper = LeaseKeeper::new(seen.client(), "n1".into(), LeaseLength::MIN, seen.clone());
+    let recorder = Recorder::default();
+    let mut keeper = LeaseKeeper::new(
+        recorder.client(),
+        "n1".into(),
+        LeaseLength::MIN,
+        recorder.clone(),
+    );
     let now = Timestamp::UNIX_EPOCH;
-    let requests = || seen.with(|record| std::mem::take(&mut record.requests));
+    let requests = || recorder.with(|record| std::mem::take(&mut record.requests));
     keeper.renew(None, now).await.unwrap();
     assert_eq!(requests(), [Method::GET, Method::PATCH]);
-    seen.with(|record| record.disk_fails = true);
+    recorder.with(|record| record.disk_fails = true);
     keeper.renew(None, now).await.unwrap_err();
     assert_eq!(requests(), [Method::PATCH]);
     for _ in 0..3 {
         keeper.renew(None, now).await.unwrap_err();
     }
     assert_eq!(requests(), Vec::<Method>::new());
-    seen.with(|record| {
+    recorder.with(|record| {
         record.disk_fails = false;
         record.deadlines.clear();
     });
     keeper.renew(None, now).await.unwrap();
     assert_eq!(requests(), [Method::PATCH]);
     // The deadline of the previous renewal is first.
-    assert_eq!(seen.with(|record| record.deadlines.len()), 2);
+    assert_eq!(recorder.with(|record| record.deadlines.len()), 2);
 }

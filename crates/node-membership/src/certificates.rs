@@ -36,7 +36,7 @@ impl NodeClient {
         Renewal {
             servers: self.servers.clone(),
             ca_pem: self.ca_pem.clone(),
-            wanted: subject,
+            subject,
             client: self.identity.subscribe(),
             current,
         }
@@ -131,6 +131,6 @@ fn publish(identity: &Identity, published: &watch::Sender<Option<ServingCertific
     }
 }
 
-fn report(error: Error, what: &str) {
-    tracing::warn!("{what}: {:#}", anyhow::Error::new(error));
+fn report(error: Error, task: &str) {
+    tracing::warn!("{task}: {:#}", anyhow::Error::new(error));
 }

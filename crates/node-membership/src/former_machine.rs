@@ -139,16 +139,16 @@ mod tests {
             .unwrap()
         };
         let (one, two) = ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:04.000000Z");
-        let seen = |now: Option<Lease>, seconds: u64| {
+        let sign_after = |now: Option<Lease>, seconds: u64| {
             let first = lease(one, "n", false);
             sign(renewed(&first), now.as_ref(), Duration::from_secs(seconds))
         };
-        assert_eq!(seen(Some(lease(one, "n", false)), 0), Sign::Unknown);
-        assert_eq!(seen(Some(lease(one, "n", false)), 19), Sign::Unknown);
-        assert_eq!(seen(Some(lease(one, "n", false)), 20), Sign::Ended);
-        assert_eq!(seen(Some(lease(two, "n", false)), 4), Sign::Lives);
-        assert_eq!(seen(Some(lease(two, "n", false)), 99), Sign::Lives);
-        assert_eq!(seen(Some(lease(one, "", true)), 4), Sign::Ended);
-        assert_eq!(seen(None, 0), Sign::Ended);
+        assert_eq!(sign_after(Some(lease(one, "n", false)), 0), Sign::Unknown);
+        assert_eq!(sign_after(Some(lease(one, "n", false)), 19), Sign::Unknown);
+        assert_eq!(sign_after(Some(lease(one, "n", false)), 20), Sign::Ended);
+        assert_eq!(sign_after(Some(lease(two, "n", false)), 4), Sign::Lives);
+        assert_eq!(sign_after(Some(lease(two, "n", false)), 99), Sign::Lives);
+        assert_eq!(sign_after(Some(lease(one, "", true)), 4), Sign::Ended);
+        assert_eq!(sign_after(None, 0), Sign::Ended);
     }
 }

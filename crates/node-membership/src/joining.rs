@@ -161,7 +161,7 @@ async fn new(draft: &Membership, token: &JoinToken, name: &str) -> Result<(Membe
                 Ok(Joined { ca_pem, identity }) => {
                     let mut servers = draft.servers.clone();
                     // The server that responded is the first of the list.
-                    servers.sort_by_key(|one| one != server);
+                    servers.sort_by_key(|candidate| candidate != server);
                     let joined = Membership::new(name.to_owned(), servers, ca_pem);
                     match version::too_new(&client(&joined, &identity)?).await {
                         Ok(None) => return Ok((joined, identity)),
@@ -227,7 +227,7 @@ pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
             Err(error) if error.downcast_ref().is_some_and(node_agent::is_away) => {
                 waiting.wait(&error).await;
             }
-            other => return other,
+            result => return result,
         }
     }
 }

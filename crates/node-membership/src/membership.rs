@@ -268,8 +268,8 @@ mod tests {
     #[test]
     fn a_membership_is_kept_in_private() {
         let data = tempfile::tempdir().unwrap();
-        let place = MembershipStore::open(data.path()).unwrap();
-        assert!(place.read().unwrap().is_none());
+        let store = MembershipStore::open(data.path()).unwrap();
+        assert!(store.read().unwrap().is_none());
         let servers = vec!["https://192.0.2.1:6443".to_owned()];
         let mut membership = Membership::new("n1".to_owned(), servers, "CA".to_owned());
         membership.pod_cidr = Some("10.244.1.0/24".parse().unwrap());
@@ -288,10 +288,10 @@ mod tests {
             certificate_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
             key_pem: format!("{KEY}\nx\n"),
         };
-        place.write(&membership).unwrap();
-        assert!(place.read().unwrap().is_none(), "the key is missing");
-        place.write_identity(&identity).unwrap();
-        let read = place.read().unwrap().unwrap();
+        store.write(&membership).unwrap();
+        assert!(store.read().unwrap().is_none(), "the key is missing");
+        store.write_identity(&identity).unwrap();
+        let read = store.read().unwrap().unwrap();
         assert_eq!(read, (membership, identity));
         let urls = read.0.urls().unwrap();
         assert_eq!(urls, ["https://192.0.2.1:6443", "https://192.0.2.2:6443"]);
@@ -299,15 +299,15 @@ mod tests {
             let mode = fs::metadata(data.path().join("node").join(file)).unwrap();
             assert_eq!(mode.permissions().mode() & 0o777, 0o600, "{file}");
         }
-        place.forget().unwrap();
-        place.forget().unwrap();
-        assert!(place.read().unwrap().is_none());
+        store.forget().unwrap();
+        store.forget().unwrap();
+        assert!(store.read().unwrap().is_none());
     }
 
     #[test]
     fn one_agent_has_a_directory() {
         let data = tempfile::tempdir().unwrap();
-        let place = MembershipStore::open(data.path()).unwrap();
+        let store = MembershipStore::open(data.path()).unwrap();
         let Err(refused) = MembershipStore::open(data.path()) else {
             panic!("two agents");
         };
@@ -316,20 +316,20 @@ mod tests {
             refused.contains("a node agent already runs on"),
             "{refused}"
         );
-        drop(place);
+        drop(store);
         MembershipStore::open(data.path()).unwrap();
     }
 
     #[test]
     fn damaged_files_are_told() {
         let data = tempfile::tempdir().unwrap();
-        let place = MembershipStore::open(data.path()).unwrap();
+        let store = MembershipStore::open(data.path()).unwrap();
         for (membership, identity) in [("{", KEY), ("{}", KEY)] {
-            place
+            store
                 .replace("membership.json", membership.as_bytes())
                 .unwrap();
-            place.replace("client.pem", identity.as_bytes()).unwrap();
-            let error = place.read().unwrap_err().to_string();
+            store.replace("client.pem", identity.as_bytes()).unwrap();
+            let error = store.read().unwrap_err().to_string();
             assert!(error.contains("is damaged"), "{error}");
         }
     }

@@ -92,7 +92,7 @@ fn of_slice(slice: &EndpointSlice) -> Vec<String> {
         .endpoints
         .iter()
         .flatten()
-        .flat_map(|one| &one.addresses);
+        .flat_map(|endpoint| &endpoint.addresses);
     let urls = addresses.filter_map(|address| match address.parse().ok()? {
         IpAddr::V4(v4) => Some(format!("https://{v4}:{port}")),
         IpAddr::V6(v6) => Some(format!("https://[{v6}]:{port}")),

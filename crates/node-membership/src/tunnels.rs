@@ -37,7 +37,7 @@ async fn follow_servers(node: NodeClient, kubelet_api: SocketAddr) {
         let servers = list.borrow_and_update().clone();
         tunnels.retain(|(server, _)| servers.contains(server));
         for server in servers {
-            if tunnels.iter().all(|(known, _)| *known != server) {
+            if tunnels.iter().all(|(existing, _)| *existing != server) {
                 let maintaining = maintain_tunnel(node.clone(), server.clone(), kubelet_api);
                 tunnels.push((server, AbortOnDropHandle::new(tokio::spawn(maintaining))));
             }

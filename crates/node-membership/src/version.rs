@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn a_node_may_be_older_than_its_server_and_not_newer() {
-        for (own, server, is_refused) in [
+        for (local, server, is_refused) in [
             ("v1.36.0+mainstay.0.1.0", "v1.36.0+mainstay.0.1.0", false),
             // Releases of one version differ in neither direction.
             ("v1.36.0+mainstay.0.1.7", "v1.36.0+mainstay.0.1.0", false),
@@ -53,8 +53,12 @@ mod tests {
             ("v1.36.0+mainstay.0.1.0", "v1.35.2", false),
             ("v1.36.0+mainstay.0.1.0", "", false),
         ] {
-            let said = compared(own, server);
-            assert_eq!(said.is_some(), is_refused, "{own} {server}: {said:?}");
+            let refusal = compared(local, server);
+            assert_eq!(
+                refusal.is_some(),
+                is_refused,
+                "{local} {server}: {refusal:?}"
+            );
         }
     }
 }

@@ -46,8 +46,8 @@ fn encryption(node: &Node) -> PeerEncryption {
 
 /// The nodes except `local_node` that have an IPv4 address and a pod range, sorted by name.
 pub fn peers<'a>(nodes: impl IntoIterator<Item = &'a Node>, local_node: &str) -> Vec<Peer> {
-    let others = nodes.into_iter().filter_map(peer);
-    let mut peers: Vec<Peer> = others.filter(|peer| peer.name != local_node).collect();
+    let all_peers = nodes.into_iter().filter_map(peer);
+    let mut peers: Vec<Peer> = all_peers.filter(|peer| peer.name != local_node).collect();
     peers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     peers
 }

@@ -27,7 +27,7 @@ pub const TARGET: &str = "kubelet:10250";
 /// If nothing was received for this time, each end sends a ping to the other end.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The tunnel has ended if the response to a ping does not arrive within this time.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(10);
 /// Maximum number of connections in a tunnel. Further connections wait.
 const STREAMS_MAX: u32 = 256;
 /// Maximum bytes of a connection that wait for its reader.

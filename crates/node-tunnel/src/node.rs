@@ -16,7 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{ANSWER_LIMIT, SILENCE, STREAM_BYTES, STREAMS_MAX, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
+use crate::{
+    RESPONSE_LIMIT, SILENCE, STREAM_BYTES, STREAMS_MAX, TARGET, TUNNEL_BYTES, UNSENT_BYTES,
+};
 
 /// Serves a tunnel over an upgraded connection to a server until the tunnel ends. `kubelet_api` is the
 /// address at which this node serves its kubelet API; all connections lead to this address.
@@ -36,7 +38,7 @@ where
     Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(SILENCE)
-        .keep_alive_timeout(ANSWER_LIMIT)
+        .keep_alive_timeout(RESPONSE_LIMIT)
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_BYTES)
         .initial_connection_window_size(TUNNEL_BYTES)
@@ -52,7 +54,7 @@ async fn respond(
 ) -> Response<Empty<Bytes>> {
     let code = match is_for_this_node(&request) {
         false => StatusCode::FORBIDDEN,
-        true => match timeout(ANSWER_LIMIT, TcpStream::connect(kubelet_api)).await {
+        true => match timeout(RESPONSE_LIMIT, TcpStream::connect(kubelet_api)).await {
             Ok(Ok(stream)) => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 tokio::spawn(shutdown.run_until_cancelled_owned(join(upgrade, stream)));

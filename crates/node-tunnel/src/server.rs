@@ -9,7 +9,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
-use crate::{ANSWER_LIMIT, SILENCE, STREAM_BYTES, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
+use crate::{RESPONSE_LIMIT, SILENCE, STREAM_BYTES, TARGET, TUNNEL_BYTES, UNSENT_BYTES};
 
 /// A connection to the node's kubelet API.
 pub type NodeStream = TokioIo<Upgraded>;
@@ -53,7 +53,7 @@ where
     let (sender, running) = Builder::new(UntilEnd(ended))
         .timer(TokioTimer::new())
         .keep_alive_interval(SILENCE)
-        .keep_alive_timeout(ANSWER_LIMIT)
+        .keep_alive_timeout(RESPONSE_LIMIT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_BYTES)
         .initial_connection_window_size(TUNNEL_BYTES)
@@ -97,10 +97,10 @@ impl Tunnel {
         *request.uri_mut() = Uri::from_static(TARGET);
         let mut sender = self.sender.clone();
         sender.ready().await?;
-        let answer = sender.send_request(request).await?;
-        match answer.status() {
-            StatusCode::OK => Ok(TokioIo::new(hyper::upgrade::on(answer).await?)),
-            other => Err(ConnectError::Refused(other)),
+        let response = sender.send_request(request).await?;
+        match response.status() {
+            StatusCode::OK => Ok(TokioIo::new(hyper::upgrade::on(response).await?)),
+            status => Err(ConnectError::Refused(status)),
         }
     }
 }

@@ -110,8 +110,8 @@ async fn other_destinations_are_refused() {
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = method;
         *request.uri_mut() = uri.parse().unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{uri}");
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{uri}");
     }
 }
 

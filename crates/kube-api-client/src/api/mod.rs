@@ -21,7 +21,7 @@ use crate::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use crate::request::{self, METADATA, METADATA_LIST, object_path, uri};
 use crate::resource::{DynamicResourceScope, PartialObjectMeta, Resource, collection};
 use crate::watch::{Config, Watcher};
-use crate::written::{Written, WrittenAnswer};
+use crate::written::{WriteResponse, Written};
 
 /// The objects of a kind, in all namespaces or in one namespace.
 pub struct Api<K> {
@@ -48,7 +48,7 @@ impl<K> fmt::Debug for Api<K> {
 impl<K: Resource> Api<K> {
     /// All objects of a kind that is known only at run time.
     pub fn all_with(client: Client, kind: &K::DynamicType) -> Self {
-        Self::of(client, kind, None)
+        Self::with_namespace(client, kind, None)
     }
 
     /// The objects in a namespace, of a kind that is known only at run time.
@@ -56,7 +56,7 @@ impl<K: Resource> Api<K> {
     where
         K: Resource<Scope = DynamicResourceScope>,
     {
-        Self::of(client, kind, Some(namespace))
+        Self::with_namespace(client, kind, Some(namespace))
     }
 
     /// The objects in the client's default namespace, of a kind that is known only at run time.
@@ -65,7 +65,7 @@ impl<K: Resource> Api<K> {
         K: Resource<Scope = DynamicResourceScope>,
     {
         let namespace = client.default_namespace().to_owned();
-        Self::of(client, kind, Some(&namespace))
+        Self::with_namespace(client, kind, Some(&namespace))
     }
 
     /// The objects in all namespaces, or the cluster-scoped objects.
@@ -73,7 +73,7 @@ impl<K: Resource> Api<K> {
     where
         K::DynamicType: Default,
     {
-        Self::of(client, &K::DynamicType::default(), None)
+        Self::with_namespace(client, &K::DynamicType::default(), None)
     }
 
     /// The objects of a namespace.
@@ -82,7 +82,7 @@ impl<K: Resource> Api<K> {
         K: Resource<Scope = NamespaceResourceScope>,
         K::DynamicType: Default,
     {
-        Self::of(client, &K::DynamicType::default(), Some(namespace))
+        Self::with_namespace(client, &K::DynamicType::default(), Some(namespace))
     }
 
     /// The objects in the client's default namespace.
@@ -95,7 +95,7 @@ impl<K: Resource> Api<K> {
         Self::namespaced(client, &namespace)
     }
 
-    fn of(client: Client, kind: &K::DynamicType, namespace: Option<&str>) -> Self {
+    fn with_namespace(client: Client, kind: &K::DynamicType, namespace: Option<&str>) -> Self {
         let path = collection(&K::api_version(kind), &K::plural(kind), namespace);
         Self {
             objects: Objects {
@@ -189,13 +189,13 @@ impl<K: DeserializeOwned> Api<K> {
 
     /// Reads an object; `None` if it does not exist.
     pub async fn get_opt(&self, name: &str) -> Result<Option<K>> {
-        found(self.get(name).await)
+        unless_absent(self.get(name).await)
     }
 
     /// Reads the metadata of an object; `None` if it does not exist.
     pub async fn get_metadata_opt(&self, name: &str) -> Result<Option<PartialObjectMeta<K>>> {
         let read = self.objects.get(name, true).await;
-        found(read.and_then(|bytes| decode(&bytes)))
+        unless_absent(read.and_then(|bytes| decode(&bytes)))
     }
 
     /// Lists the selected objects; only one page of them if `params` has a limit.
@@ -319,11 +319,11 @@ fn encode(object: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(object).map_err(Error::Json)
 }
 
-fn written(answer: &[u8]) -> Result<Written> {
-    decode(answer).map(|answer: WrittenAnswer| answer.metadata)
+fn written(response: &[u8]) -> Result<Written> {
+    decode(response).map(|response: WriteResponse| response.metadata)
 }
 
-fn found<T>(read: Result<T>) -> Result<Option<T>> {
+fn unless_absent<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(object) => Ok(Some(object)),
         Err(Error::Api(status)) if status.code == 404 || status.reason == "NotFound" => Ok(None),

@@ -10,14 +10,14 @@ use k8s_openapi::api::core::v1::{Binding, ConfigMap, Namespace, Node};
 use super::*;
 use crate::transport::Body;
 
-type Seen = Arc<Mutex<Vec<String>>>;
+type Requests = Arc<Mutex<Vec<String>>>;
 
 /// A server that records requests. Its object `absent` does not exist.
-fn server() -> (Client, Seen) {
-    let seen = Seen::default();
-    let notes = seen.clone();
-    let answer = move |request: Request<Body>| {
-        let notes = notes.clone();
+fn server() -> (Client, Requests) {
+    let requests = Requests::default();
+    let recorded = requests.clone();
+    let respond = move |request: Request<Body>| {
+        let recorded = recorded.clone();
         async move {
             let (head, body) = request.into_parts();
             let header = |name: &str| head.headers.get(name).map(|v| v.to_str().unwrap());
@@ -25,22 +25,22 @@ fn server() -> (Client, Seen) {
             let kind = kind.into_iter().flatten().collect::<Vec<_>>().join(" ");
             let body = body.collect().await.unwrap().to_bytes();
             let body = String::from_utf8(body.to_vec()).unwrap();
-            let note = format!("{} {} [{kind}] {body}", head.method, head.uri);
-            notes.lock().unwrap().push(note);
-            let (code, answer) = match head.uri.path().ends_with("absent") {
+            let line = format!("{} {} [{kind}] {body}", head.method, head.uri);
+            recorded.lock().unwrap().push(line);
+            let (code, body) = match head.uri.path().ends_with("absent") {
                 true => (404, json!({"reason": "NotFound", "message": "not found"})),
                 false => (200, json!({"metadata": {"name": "a"}, "items": []})),
             };
-            let answer = Response::builder().status(code).body(answer.to_string());
-            Ok::<_, Infallible>(answer.unwrap())
+            let response = Response::builder().status(code).body(body.to_string());
+            Ok::<_, Infallible>(response.unwrap())
         }
     };
-    (Client::new(tower::service_fn(answer), "default"), seen)
+    (Client::new(tower::service_fn(respond), "default"), requests)
 }
 
 #[tokio::test]
 async fn requests_are_those_of_the_kubernetes_api() {
-    let (client, seen) = server();
+    let (client, requests) = server();
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let nodes: Api<Node> = Api::all(client.clone());
     let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
@@ -50,7 +50,7 @@ async fn requests_are_those_of_the_kubernetes_api() {
     let (post, patch) = (PostParams::default(), PatchParams::default());
     let map = ConfigMap::default();
     let empty = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}"#;
-    let note = || seen.lock().unwrap().pop().unwrap();
+    let note = || requests.lock().unwrap().pop().unwrap();
     let root = "/api/v1/namespaces/default/configmaps";
 
     assert_eq!(maps.get("a").await.unwrap().metadata.name.unwrap(), "a");
@@ -102,7 +102,7 @@ async fn requests_are_those_of_the_kubernetes_api() {
 
 #[tokio::test]
 async fn a_list_is_read_and_deleted_page_by_page() {
-    let answer = |request: Request<Body>| async move {
+    let respond = |request: Request<Body>| async move {
         let page = |names: &[&str], next: &str| {
             let items = names.iter().map(|name| json!({"metadata": {"name": name}}));
             json!({"metadata": {"continue": next}, "items": items.collect::<Vec<_>>()})
@@ -114,7 +114,7 @@ async fn a_list_is_read_and_deleted_page_by_page() {
         };
         Ok::<_, Infallible>(Response::new(page.to_string()))
     };
-    let client = Client::new(tower::service_fn(answer), "default");
+    let client = Client::new(tower::service_fn(respond), "default");
     let maps: Api<ConfigMap> = Api::default_namespaced(client);
     let pages: Vec<Vec<ConfigMap>> = maps.pages(2).try_collect().await.unwrap();
     let name = |map: &ConfigMap| map.metadata.name.clone().unwrap();

@@ -119,7 +119,7 @@ enum Next {
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
+enum Outcome {
     /// A page, with the version of the list and the token of the next page. Both may be empty.
     Page { version: String, next: String },
     /// The list failed.
@@ -138,21 +138,25 @@ enum Answer {
 const GONE: u16 = 410;
 
 impl Next {
-    /// Decides on the request after an answer.
-    fn after(self, answer: Answer) -> Self {
-        match (self, answer) {
-            (Self::List | Self::Page(_), Answer::Page { next, .. }) if !next.is_empty() => {
+    /// Decides on the request after an outcome.
+    fn after(self, outcome: Outcome) -> Self {
+        match (self, outcome) {
+            (Self::List | Self::Page(_), Outcome::Page { next, .. }) if !next.is_empty() => {
                 Self::Page(next)
             }
-            (Self::List | Self::Page(_), Answer::Page { version, .. }) if !version.is_empty() => {
+            (Self::List | Self::Page(_), Outcome::Page { version, .. }) if !version.is_empty() => {
                 Self::Watch(version)
             }
-            (Self::Watch(version), Answer::Started) => Self::Read(version),
-            (Self::Watch(version), Answer::NotStarted(code)) if code != Some(GONE) => {
+            (Self::Watch(version), Outcome::Started) => Self::Read(version),
+            (Self::Watch(version), Outcome::NotStarted(code)) if code != Some(GONE) => {
                 Self::Watch(version)
             }
-            (Self::Read(_), Answer::Reached(version)) if !version.is_empty() => Self::Read(version),
-            (Self::Read(version), Answer::Over(code)) if code != Some(GONE) => Self::Watch(version),
+            (Self::Read(_), Outcome::Reached(version)) if !version.is_empty() => {
+                Self::Read(version)
+            }
+            (Self::Read(version), Outcome::Over(code)) if code != Some(GONE) => {
+                Self::Watch(version)
+            }
             _ => Self::List,
         }
     }
@@ -225,9 +229,9 @@ impl Watcher {
         Error::List(error)
     }
 
-    fn follow(&mut self, answer: Answer) {
+    fn follow(&mut self, outcome: Outcome) {
         let before = std::mem::replace(&mut self.next, Next::List);
-        self.next = before.after(answer);
+        self.next = before.after(outcome);
         if !matches!(self.next, Next::Read(_)) {
             self.stream = None;
         }
@@ -239,7 +243,7 @@ impl Watcher {
         let page = match page.await {
             Ok(page) => page,
             Err(error) => {
-                self.follow(Answer::NotListed);
+                self.follow(Outcome::NotListed);
                 return Err(Error::List(error));
             }
         };
@@ -248,7 +252,7 @@ impl Watcher {
         }
         self.ready
             .extend(page.items.into_iter().map(Event::InitApply));
-        self.follow(Answer::Page {
+        self.follow(Outcome::Page {
             version: page.metadata.resource_version.unwrap_or_default(),
             next: page.metadata.continue_.unwrap_or_default(),
         });
@@ -282,12 +286,12 @@ impl Watcher {
         let started = async { sent?.await };
         match started.await {
             Ok(lines) => {
-                self.follow(Answer::Started);
+                self.follow(Outcome::Started);
                 self.stream = Some(lines);
                 Ok(())
             }
             Err(error) => {
-                self.follow(Answer::NotStarted(error.code()));
+                self.follow(Outcome::NotStarted(error.code()));
                 Err(Error::Start(error))
             }
         }
@@ -334,25 +338,25 @@ impl Watcher {
             Ok(Some(line)) if line.is_empty() => return Ok(None),
             Ok(Some(line)) => Message::read(&line, !is_over),
             Ok(None) => {
-                self.follow(Answer::Over(None));
+                self.follow(Outcome::Over(None));
                 return Ok(None);
             }
             Err(error) => Err(error),
         };
         match message {
             Ok(Message::Event(version, event)) => {
-                self.follow(Answer::Reached(version));
+                self.follow(Outcome::Reached(version));
                 match self.next {
                     Next::Read(_) => Ok(event),
                     _ => Err(Error::NoVersion),
                 }
             }
             Ok(Message::Refusal(status)) => {
-                self.follow(Answer::Over(Some(status.code)));
+                self.follow(Outcome::Over(Some(status.code)));
                 Err(Error::Refused(Box::new(status)))
             }
             Err(error) => {
-                self.follow(Answer::Over(None));
+                self.follow(Outcome::Over(None));
                 Err(Error::Read(error))
             }
         }

@@ -12,41 +12,41 @@ use crate::transport::{Body, BoxError, ResponseBody};
 use tokio::time::timeout;
 
 #[test]
-fn each_answer_leads_to_one_request() {
-    let page = |version: &str, next: &str| Answer::Page {
+fn each_outcome_leads_to_one_request() {
+    let page = |version: &str, next: &str| Outcome::Page {
         version: version.to_owned(),
         next: next.to_owned(),
     };
     let token = || Next::Page("c".to_owned());
     let watch = || Next::Watch("5".to_owned());
     let read = |version: &str| Next::Read(version.to_owned());
-    let reached = |version: &str| Answer::Reached(version.to_owned());
-    for (before, answer, expected) in [
+    let reached = |version: &str| Outcome::Reached(version.to_owned());
+    for (before, outcome, expected) in [
         (Next::List, page("5", "c"), token()),
         (Next::List, page("", "c"), token()),
         (Next::List, page("5", ""), watch()),
         (token(), page("5", "c"), token()),
         (token(), page("5", ""), watch()),
         (token(), page("", ""), Next::List),
-        (token(), Answer::NotListed, Next::List),
-        (Next::List, Answer::NotListed, Next::List),
-        (watch(), Answer::Started, read("5")),
-        (watch(), Answer::NotStarted(None), watch()),
-        (watch(), Answer::NotStarted(Some(500)), watch()),
-        (watch(), Answer::NotStarted(Some(410)), Next::List),
+        (token(), Outcome::NotListed, Next::List),
+        (Next::List, Outcome::NotListed, Next::List),
+        (watch(), Outcome::Started, read("5")),
+        (watch(), Outcome::NotStarted(None), watch()),
+        (watch(), Outcome::NotStarted(Some(500)), watch()),
+        (watch(), Outcome::NotStarted(Some(410)), Next::List),
         (read("4"), reached("5"), read("5")),
         (read("4"), reached(""), Next::List),
-        (read("5"), Answer::Over(None), watch()),
-        (read("5"), Answer::Over(Some(500)), watch()),
-        (read("5"), Answer::Over(Some(410)), Next::List),
+        (read("5"), Outcome::Over(None), watch()),
+        (read("5"), Outcome::Over(Some(500)), watch()),
+        (read("5"), Outcome::Over(Some(410)), Next::List),
     ] {
-        let shown = format!("{before:?} {answer:?}");
-        assert_eq!(before.after(answer), expected, "{shown}");
+        let step = format!("{before:?} {outcome:?}");
+        assert_eq!(before.after(outcome), expected, "{step}");
     }
 }
 
 /// The response to one request.
-enum Said {
+enum Script {
     Refuse(u16),
     Json(Value),
     /// Lines, and whether the connection breaks after them.
@@ -54,30 +54,30 @@ enum Said {
 }
 
 /// A server that responds to requests in turn, and records their queries. After the last response it is silent.
-fn watcher(answers: Vec<Said>) -> (Watcher, Arc<Mutex<Vec<String>>>) {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let notes = asked.clone();
-    let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
-    let answer = move |request: Request<Body>| {
+fn watcher(responses: Vec<Script>) -> (Watcher, Arc<Mutex<Vec<String>>>) {
+    let queries = Arc::new(Mutex::new(Vec::new()));
+    let recorded = queries.clone();
+    let responses = Arc::new(Mutex::new(VecDeque::from(responses)));
+    let respond = move |request: Request<Body>| {
         let query = request.uri().query().unwrap_or_default().to_owned();
-        notes.lock().unwrap().push(query);
-        let answer = answers.lock().unwrap().pop_front();
+        recorded.lock().unwrap().push(query);
+        let scripted = responses.lock().unwrap().pop_front();
         async move {
-            let (code, body): (u16, ResponseBody) = match answer {
+            let (code, body): (u16, ResponseBody) = match scripted {
                 None => std::future::pending().await,
-                Some(Said::Refuse(code)) => (code, frames(vec![json!({"message": "no"})], false)),
-                Some(Said::Json(value)) => (200, frames(vec![value], false)),
-                Some(Said::Lines(lines, breaks)) => (200, frames(lines, breaks)),
+                Some(Script::Refuse(code)) => (code, frames(vec![json!({"message": "no"})], false)),
+                Some(Script::Json(value)) => (200, frames(vec![value], false)),
+                Some(Script::Lines(lines, breaks)) => (200, frames(lines, breaks)),
             };
-            let answer = Response::builder().status(code).body(body);
-            Ok::<_, Infallible>(answer.unwrap())
+            let response = Response::builder().status(code).body(body);
+            Ok::<_, Infallible>(response.unwrap())
         }
     };
-    let client = Client::new(tower::service_fn(answer), "default");
+    let client = Client::new(tower::service_fn(respond), "default");
     let config = Config::default().page_size(2);
     (
         Watcher::new(client, "/api/v1/pods".into(), false, config),
-        asked,
+        queries,
     )
 }
 
@@ -94,9 +94,11 @@ fn object(name: &str, version: &str) -> Value {
     json!({"metadata": {"name": name, "resourceVersion": version}})
 }
 
-fn list(names: &[&str], version: &str, next: &str) -> Said {
+fn list(names: &[&str], version: &str, next: &str) -> Script {
     let items: Vec<Value> = names.iter().map(|name| object(name, "1")).collect();
-    Said::Json(json!({"metadata": {"resourceVersion": version, "continue": next}, "items": items}))
+    Script::Json(
+        json!({"metadata": {"resourceVersion": version, "continue": next}, "items": items}),
+    )
 }
 
 fn message(kind: &str, name: &str, version: &str) -> Value {
@@ -104,14 +106,14 @@ fn message(kind: &str, name: &str, version: &str) -> Value {
 }
 
 /// The next events, until the server is silent.
-async fn told(watcher: &mut Watcher) -> Vec<String> {
-    let mut told = Vec::new();
+async fn events_of(watcher: &mut Watcher) -> Vec<String> {
+    let mut events = Vec::new();
     while let Ok(event) = timeout(Duration::from_secs(600), watcher.next()).await {
         let name = |object: &Bytes| {
             let object: Value = serde_json::from_slice(object).unwrap();
             object["metadata"]["name"].as_str().unwrap().to_owned()
         };
-        told.push(match event {
+        events.push(match event {
             Ok(Event::Init) => "[".to_owned(),
             Ok(Event::InitApply(object)) => name(&object),
             Ok(Event::InitDone) => "]".to_owned(),
@@ -124,20 +126,20 @@ async fn told(watcher: &mut Watcher) -> Vec<String> {
             Err(Error::NoVersion) => "no version".to_owned(),
         });
     }
-    told
+    events
 }
 
 #[tokio::test(start_paused = true)]
 async fn pages_come_before_changes_and_a_watch_resumes_where_it_ended() {
-    let (mut watcher, asked) = watcher(vec![
+    let (mut watcher, queries) = watcher(vec![
         list(&["a", "b"], "5", "c/1"),
         list(&["d"], "5", ""),
-        Said::Lines(
+        Script::Lines(
             vec![message("ADDED", "e", "6"), message("BOOKMARK", "", "9")],
             false,
         ),
-        Said::Refuse(500),
-        Said::Lines(
+        Script::Refuse(500),
+        Script::Lines(
             vec![
                 message("MODIFIED", "a", "10"),
                 message("DELETED", "b", "11"),
@@ -145,17 +147,17 @@ async fn pages_come_before_changes_and_a_watch_resumes_where_it_ended() {
             true,
         ),
     ]);
-    let events = told(&mut watcher).await.join(" ");
+    let events = events_of(&mut watcher).await.join(" ");
     assert_eq!(events, "[ a b d ] ~e not started ~a -b broken");
     let watch = "watch=true&timeoutSeconds=T&allowWatchBookmarks=true&resourceVersion=";
-    let asked: Vec<String> = asked
+    let queries: Vec<String> = queries
         .lock()
         .unwrap()
         .iter()
         .map(|query| without_time(query))
         .collect();
     assert_eq!(
-        asked,
+        queries,
         [
             "limit=2".to_owned(),
             "limit=2&continue=c%2F1".to_owned(),
@@ -183,26 +185,26 @@ fn without_time(query: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_compacted_version_causes_a_new_list() {
-    let gone = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410}});
+    let compacted = json!({"type": "ERROR", "object": {"kind": "Status", "code": 410}});
     let failed = json!({"type": "ERROR", "object": {"kind": "Status", "code": 500}});
     let (mut watcher, _) = watcher(vec![
         list(&["a"], "5", ""),
-        Said::Lines(vec![failed], false),
-        Said::Lines(vec![gone], false),
+        Script::Lines(vec![failed], false),
+        Script::Lines(vec![compacted], false),
         list(&["a"], "50", "c"),
-        Said::Refuse(410),
+        Script::Refuse(410),
         list(&["b"], "60", ""),
-        Said::Refuse(410),
+        Script::Refuse(410),
         list(&[], "70", ""),
     ]);
-    let events = told(&mut watcher).await.join(" ");
+    let events = events_of(&mut watcher).await.join(" ");
     let expected = "[ a ] refused 500 refused 410 [ a not listed [ b ] not started [ ]";
     assert_eq!(events, expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_watch_is_resumed() {
-    let (mut watcher, asked) = watcher(vec![list(&[], "5", "")]);
+    let (mut watcher, queries) = watcher(vec![list(&[], "5", "")]);
     let silent = stream::pending::<Result<Frame<Bytes>, BoxError>>();
     for _ in 0..2 {
         watcher.next().await.unwrap();
@@ -214,7 +216,7 @@ async fn a_silent_watch_is_resumed() {
     assert!(timeout(SILENCE_MAX * 2, watcher.next()).await.is_err());
     assert_eq!(watcher.next, Next::Watch("7".to_owned()));
     assert!(
-        asked
+        queries
             .lock()
             .unwrap()
             .last()
@@ -229,7 +231,7 @@ async fn an_object_that_cannot_be_decoded_does_not_stop_the_others() {
     let (mut watcher, _) = watcher(vec![
         list(&["a", "b"], "5", ""),
         list(&["a"], "6", ""),
-        Said::Lines(
+        Script::Lines(
             vec![message("ADDED", "c", "7"), message("ADDED", "d", "8")],
             false,
         ),
@@ -241,7 +243,7 @@ async fn an_object_that_cannot_be_decoded_does_not_stop_the_others() {
         watcher.next().await.unwrap();
     }
     assert!(matches!(watcher.undecodable(error()), Error::Read(_)));
-    assert_eq!(told(&mut watcher).await, ["~d"]);
+    assert_eq!(events_of(&mut watcher).await, ["~d"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,14 +251,14 @@ async fn a_server_without_versions_is_an_error() {
     let (mut watcher, _) = watcher(vec![
         list(&["a"], "", ""),
         list(&[], "5", ""),
-        Said::Lines(vec![message("ADDED", "c", "")], false),
+        Script::Lines(vec![message("ADDED", "c", "")], false),
         list(&[], "5", ""),
-        Said::Lines(
+        Script::Lines(
             vec![json!({"type": "NEWS", "object": {}}), json!([])],
             false,
         ),
     ]);
-    let events = told(&mut watcher).await.join(" ");
+    let events = events_of(&mut watcher).await.join(" ");
     assert_eq!(events, "no version [ ] no version [ ] broken");
 }
 
@@ -269,15 +271,15 @@ fn the_object_of_a_message_is_found_in_any_form_but_not_in_a_part() {
         Ok(Message::Event(version, Some(Event::Apply(object)))) => Some((version, object)),
         _ => None,
     };
-    let found = Some(("7".to_owned(), Bytes::from(object)));
+    let expected = Some(("7".to_owned(), Bytes::from(object)));
     let written = format!(r#"{{"type":"ADDED","object":{object}}}"#);
     for line in [
         written.clone(),
         format!(r#"{{"object":{object},"type":"ADDED"}}"#),
         format!(r#"{{ "type" : "ADDED", "object" : {object} }}"#),
     ] {
-        assert_eq!(read(&line, true), found);
-        assert_eq!(read(&line, false), found);
+        assert_eq!(read(&line, true), expected);
+        assert_eq!(read(&line, false), expected);
     }
     for missing in 1..4 {
         assert_eq!(read(&written[..written.len() - missing], false), None);

@@ -104,17 +104,17 @@ impl Admission {
             .iter()
             .map(|view| (view.identity.uid.as_str(), view));
         let admitted: BTreeMap<&str, _> = admitted.collect();
-        let uses_resources = |other: &&Arc<Pod>| {
-            let phase = other.status.as_ref().and_then(|s| s.phase.as_deref());
-            let other_uid = other.metadata.uid.as_deref();
-            let view = other_uid.and_then(|uid| admitted.get(uid));
-            other_uid != Some(uid.as_str())
+        let uses_resources = |pod: &&Arc<Pod>| {
+            let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+            let pod_uid = pod.metadata.uid.as_deref();
+            let view = pod_uid.and_then(|uid| admitted.get(uid));
+            pod_uid != Some(uid.as_str())
                 && !matches!(phase, Some("Succeeded" | "Failed"))
                 && view.is_some_and(|v| v.record.failure.is_none() || v.record.anything_runs())
         };
         let pods = self.pods.list();
-        let others = pods.iter().filter(uses_resources);
-        others.map(|other| PodView::from(&**other)).collect()
+        let using_pods = pods.iter().filter(uses_resources);
+        using_pods.map(|pod| PodView::from(&**pod)).collect()
     }
 }
 

@@ -94,7 +94,7 @@ impl LeftPods {
             pod.spec = Some(spec_of(state));
         }
         let identity = recorded.identity;
-        let dir = PodDir::of(&self.data_dir, &identity);
+        let dir = PodDir::new(&self.data_dir, &identity);
         let recovered = RecoveredPod {
             identity: &identity,
             pod: &pod,

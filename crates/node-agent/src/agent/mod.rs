@@ -24,7 +24,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::answer_cache::CachedAnswer;
 use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
@@ -42,6 +41,7 @@ use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
 use crate::pods::recovery::{self, RecordedPod};
+use crate::response_cache::CachedResponse;
 use crate::volumes::{fs_group, keep_images_growing};
 use crate::worker::WorkerContext;
 use dispatcher::{Dispatcher, DispatcherStart};
@@ -223,7 +223,7 @@ fn open_lease(
             config.node_name.clone(),
             config.lease_length,
             runtime.clone(),
-            LeaseFiles::of(&config.data_dir, &machine.boot_id),
+            LeaseFiles::new(&config.data_dir, &machine.boot_id),
             gate.clone(),
         )
     });
@@ -273,7 +273,7 @@ impl AgentParts {
             probes: Arc::default(),
             csi: self.csi.clone(),
             sessions: PodSessions::default(),
-            summary: CachedAnswer::default(),
+            summary: CachedResponse::default(),
             reads: Default::default(),
         });
         let context = Arc::new(WorkerContext {
@@ -314,8 +314,8 @@ fn spawn_volume_tasks(
     let (name, data_dir) = (config.node_name.clone(), config.data_dir.clone());
     let images = keep_images_growing(objects(), name, data_dir, live(), shutdown());
     tokio::spawn(background.watched("images of Ceph", images));
-    let shown = keep_csi_node(csi.clone(), node_uid, shutdown());
-    tokio::spawn(background.watched("shown CSI drivers", shown));
+    let csi_node = keep_csi_node(csi.clone(), node_uid, shutdown());
+    tokio::spawn(background.watched("shown CSI drivers", csi_node));
     let left_over = clean_up(csi.clone(), shutdown());
     tokio::spawn(background.watched("left CSI volumes", left_over));
     let plugins = watch_plugins(csi, shutdown());
@@ -332,7 +332,7 @@ fn live_pods(context: &WorkerContext) -> Vec<LivePod> {
     live.map(|view| LivePod {
         pod: view.pod.clone(),
         group: fs_group(&view.pod),
-        events: PodEvents::of(&context.node.recorder, &view.pod),
+        events: PodEvents::new(&context.node.recorder, &view.pod),
     })
     .collect()
 }

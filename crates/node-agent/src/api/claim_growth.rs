@@ -7,6 +7,7 @@ use pod_lifecycle::node::volume_expansion::{KnownVolume, VolumeExpansion, conclu
 use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
 
 use crate::api::events::PodEvents;
+use crate::api::object_error::ApiObjectError;
 use crate::api::objects::ApiObjects;
 
 /// The expansion of a claim's volume.
@@ -24,11 +25,11 @@ impl ClaimGrowth<'_> {
     /// Reports that the expansion on the node is in progress.
     ///
     /// # Errors
-    /// A message for users; the claim may have been changed.
+    /// The claim may have been changed.
     pub async fn begin(
         &self,
         claim: &PersistentVolumeClaim,
-    ) -> Result<PersistentVolumeClaim, String> {
+    ) -> Result<PersistentVolumeClaim, ApiObjectError> {
         match &self.growth.announcement {
             Some(patch) => self.objects.write_claim_status(claim, patch).await,
             None => Ok(claim.clone()),
@@ -38,8 +39,8 @@ impl ClaimGrowth<'_> {
     /// Reports that the volume has its new capacity.
     ///
     /// # Errors
-    /// A message for users; the claim may have been changed.
-    pub async fn succeeded(&self, claim: &PersistentVolumeClaim) -> Result<(), String> {
+    /// The claim may have been changed.
+    pub async fn succeeded(&self, claim: &PersistentVolumeClaim) -> Result<(), ApiObjectError> {
         let (volume, node) = (self.volume, self.node);
         let text = format!("MountVolume.NodeExpandVolume succeeded for volume \"{volume}\" {node}");
         self.events.normal(FILE_SYSTEM_RESIZED, text.clone());
@@ -63,17 +64,17 @@ impl ClaimGrowth<'_> {
     /// Reports a final failure in the claim's status.
     ///
     /// # Errors
-    /// A message for users; the claim may have been changed.
+    /// The claim may have been changed.
     pub async fn failed(
         &self,
         claim: &PersistentVolumeClaim,
-        known: KnownVolume,
+        recorded: KnownVolume,
         error: &str,
         is_infeasible: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), ApiObjectError> {
         if self.growth.conclusion.is_some() {
             let now = Timestamp::now();
-            let patch = failure(claim, &self.growth, known, error, is_infeasible, now);
+            let patch = failure(claim, &self.growth, recorded, error, is_infeasible, now);
             self.objects.write_claim_status(claim, &patch).await?;
         }
         Ok(())

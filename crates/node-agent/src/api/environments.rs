@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::{self, References};
 
-use super::objects::{ApiObjects, Unread};
+use super::object_error::ApiObjectError;
+use super::objects::ApiObjects;
 use crate::limits::{ENVIRONMENT_BYTES_MAX, STORED_ENVIRONMENTS_BYTES_MAX};
 
 /// The sources of the environment of each container of a pod at the last start of the container by this
@@ -46,7 +47,7 @@ impl ApiObjects {
         references: References,
         facts: NodeFacts,
         stored: &StoredEnvironments,
-    ) -> Result<environment::Sources, String> {
+    ) -> Result<environment::Sources, ApiObjectError> {
         match self
             .read_environment(namespace, references, facts.clone())
             .await
@@ -55,10 +56,11 @@ impl ApiObjects {
                 stored.store(container, &sources);
                 Ok(sources)
             }
-            Err(unread) => match stored.get(container).filter(|_| unread.is_away) {
+            Err(error) if error.is_unavailable_read() => match stored.get(container) {
                 Some(sources) => Ok(environment::Sources { facts, ..sources }),
-                None => Err(unread.message),
+                None => Err(error),
             },
+            Err(error) => Err(error),
         }
     }
 
@@ -67,7 +69,7 @@ impl ApiObjects {
         namespace: &str,
         references: References,
         facts: NodeFacts,
-    ) -> Result<environment::Sources, Unread> {
+    ) -> Result<environment::Sources, ApiObjectError> {
         let mut sources = environment::Sources {
             facts,
             ..environment::Sources::default()
@@ -96,17 +98,11 @@ impl ApiObjects {
 }
 
 /// *Errors.* The environment is larger than the kernel accepts.
-fn check_environment(sources: &environment::Sources) -> Result<(), Unread> {
+fn check_environment(sources: &environment::Sources) -> Result<(), ApiObjectError> {
     if sources.object_bytes() <= ENVIRONMENT_BYTES_MAX {
         return Ok(());
     }
-    Err(Unread {
-        message: format!(
-            "the ConfigMaps and Secrets of the environment have more than {ENVIRONMENT_BYTES_MAX} bytes, the most that \
-             Linux takes"
-        ),
-        is_away: false,
-    })
+    Err(ApiObjectError::EnvironmentTooLarge)
 }
 
 #[cfg(test)]
@@ -135,13 +131,8 @@ mod tests {
         stored.store("c", &sources(2));
         assert_eq!(stored.get("c"), Some(sources(2)));
         assert!(check_environment(&sources(ENVIRONMENT_BYTES_MAX)).is_ok());
-        let refused = check_environment(&sources(ENVIRONMENT_BYTES_MAX + 1))
-            .err()
-            .unwrap();
-        assert!(
-            refused.message.contains("more than 6291456 bytes"),
-            "{}",
-            refused.message
-        );
+        let error = check_environment(&sources(ENVIRONMENT_BYTES_MAX + 1)).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("more than 6291456 bytes"), "{message}");
     }
 }

@@ -12,7 +12,7 @@ pub struct PodEvents {
 }
 
 impl PodEvents {
-    pub fn of(recorder: &Recorder, pod: &Pod) -> Self {
+    pub fn new(recorder: &Recorder, pod: &Pod) -> Self {
         Self {
             recorder: recorder.clone(),
             pod: reference(pod),
@@ -39,8 +39,8 @@ impl PodEvents {
 
     /// A reporter of events about a container of the pod.
     pub fn container(&self, pod: &Pod, name: &str) -> Self {
-        let found = pod.spec.as_ref().and_then(|spec| find(spec, name));
-        let list = match found {
+        let container = pod.spec.as_ref().and_then(|spec| find(spec, name));
+        let list = match container {
             Some((Kind::Init | Kind::Sidecar, _)) => "initContainers",
             Some((Kind::Ephemeral, _)) => "ephemeralContainers",
             Some((Kind::Main, _)) | None => "containers",

@@ -3,6 +3,7 @@
 pub(crate) mod claim_growth;
 pub(crate) mod environments;
 pub(crate) mod events;
+pub(crate) mod object_error;
 pub(crate) mod objects;
 pub(crate) mod status_writer;
 pub(crate) mod stored_status;

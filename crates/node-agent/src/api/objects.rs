@@ -18,7 +18,6 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_api_client::guarded_writes;
 use kube_api_client::{Api, Client, PartialObjectMeta, Patch, PatchParams, PostParams};
 use pod_lifecycle::environment::service_env;
 use process_telemetry::Component;
@@ -27,15 +26,8 @@ use resource_kinds::MetadataIdentity;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::is_away;
+use super::object_error::{ApiObjectError, RequestError, TokenError};
 use crate::limits::{OBJECT_READ_INTERVAL, REQUEST_TIMEOUT, WATCHED_OBJECTS_MAX};
-
-/// The error of a failed read.
-pub(super) struct Unread {
-    pub(super) message: String,
-    /// The API server did not respond.
-    pub(super) is_away: bool,
-}
 
 /// Kinds of objects whose changes are propagated to running pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +38,7 @@ pub enum ObjectKind {
 
 /// The request for a token of a pod's service account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenWanted {
+pub struct RequestedToken {
     /// The audience; `None` for the API server.
     pub audience: Option<String>,
     /// The requested lifetime of the token in seconds.
@@ -76,8 +68,8 @@ pub type ObjectName = (ObjectKind, String);
 pub struct Version(Option<String>);
 
 impl Version {
-    pub fn of<K: kube_api_client::Resource>(found: Option<&K>) -> Self {
-        Self(found.and_then(|object| object.meta().resource_version.clone()))
+    pub fn of_object<K: kube_api_client::Resource>(object: Option<&K>) -> Self {
+        Self(object.and_then(|object| object.meta().resource_version.clone()))
     }
 }
 
@@ -91,7 +83,7 @@ pub struct ApiObjects {
     services: Cache<Service>,
     watches: Mutex<BTreeMap<WatchKey, Weak<ObjectWatch>>>,
     /// Permits for watches at the API server.
-    places: Arc<Semaphore>,
+    watch_permits: Arc<Semaphore>,
     /// Lock for volumes with many bytes of files: only one such volume is in memory at a time.
     large_volumes: Arc<tokio::sync::Mutex<()>>,
     component: Component,
@@ -100,10 +92,10 @@ pub struct ApiObjects {
 /// A subscription to an object. The watch stops when the last subscription is dropped.
 pub struct ObjectWatch {
     /// The newest observed version of the object; `None` before the first.
-    seen: watch::Sender<Option<Version>>,
+    newest: watch::Sender<Option<Version>>,
     stop: CancellationToken,
     /// The permit for the watch; `None` if the object is read at an interval instead.
-    place: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for ObjectWatch {
@@ -117,8 +109,8 @@ impl ObjectWatch {
     /// version of the watch.
     pub fn changes(self: Arc<Self>, read: Option<Version>) -> ObjectChanges {
         ObjectChanges {
-            seen: self.seen.subscribe(),
-            known: read,
+            newest: self.newest.subscribe(),
+            reported: read,
             _watch: self,
         }
     }
@@ -126,8 +118,9 @@ impl ObjectWatch {
 
 /// Changes of an object after a read.
 pub struct ObjectChanges {
-    seen: watch::Receiver<Option<Version>>,
-    known: Option<Version>,
+    newest: watch::Receiver<Option<Version>>,
+    /// The version of the last report, or of the read.
+    reported: Option<Version>,
     _watch: Arc<ObjectWatch>,
 }
 
@@ -138,13 +131,13 @@ impl ObjectChanges {
     /// If the watch is behind the read, the version of the watch is reported, too.
     pub async fn next(&mut self) -> bool {
         loop {
-            if let Some(seen) = self.seen.borrow_and_update().clone() {
-                let known = self.known.replace(seen.clone());
-                if known.is_some_and(|known| known != seen) {
+            if let Some(newest) = self.newest.borrow_and_update().clone() {
+                let former = self.reported.replace(newest.clone());
+                if former.is_some_and(|former| former != newest) {
                     return true;
                 }
             }
-            if self.seen.changed().await.is_err() {
+            if self.newest.changed().await.is_err() {
                 return false;
             }
         }
@@ -159,7 +152,7 @@ impl ApiObjects {
             client,
             services,
             watches: Mutex::default(),
-            places: Arc::new(Semaphore::new(WATCHED_OBJECTS_MAX)),
+            watch_permits: Arc::new(Semaphore::new(WATCHED_OBJECTS_MAX)),
             large_volumes: Arc::default(),
             component,
         }
@@ -176,56 +169,46 @@ impl ApiObjects {
     }
 
     /// A ConfigMap; `None` if it does not exist.
-    pub async fn config_map(&self, ns: &str, name: &str) -> Result<Option<ConfigMap>, String> {
-        self.get("configmap", ns, name).await
+    pub async fn config_map(
+        &self,
+        ns: &str,
+        name: &str,
+    ) -> Result<Option<ConfigMap>, ApiObjectError> {
+        self.read("configmap", ns, name).await
     }
 
-    pub async fn secret(&self, ns: &str, name: &str) -> Result<Option<Secret>, String> {
-        self.get("secret", ns, name).await
+    pub async fn secret(&self, ns: &str, name: &str) -> Result<Option<Secret>, ApiObjectError> {
+        self.read("secret", ns, name).await
     }
 
     pub async fn resource_claim(
         &self,
         ns: &str,
         name: &str,
-    ) -> Result<Option<ResourceClaim>, String> {
-        self.get("resourceclaim", ns, name).await
+    ) -> Result<Option<ResourceClaim>, ApiObjectError> {
+        self.read("resourceclaim", ns, name).await
     }
 
-    pub async fn pod(&self, ns: &str, name: &str) -> Result<Option<Pod>, String> {
-        self.get("pod", ns, name).await
-    }
-
-    async fn get<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, String>
-    where
-        K: Object
-            + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    {
-        let found = self.read(kind, ns, name).await;
-        found.map_err(|unread| unread.message)
+    pub async fn pod(&self, ns: &str, name: &str) -> Result<Option<Pod>, ApiObjectError> {
+        self.read("pod", ns, name).await
     }
 
     pub(super) async fn read<K>(
         &self,
-        kind: &str,
+        kind: &'static str,
         ns: &str,
         name: &str,
-    ) -> Result<Option<K>, Unread>
+    ) -> Result<Option<K>, ApiObjectError>
     where
         K: Object
             + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), ns);
-        let mut away = true;
-        let asked = async {
-            let found = api.get_opt(name).await;
-            away = found.as_ref().is_err_and(is_away);
-            found
-        };
-        let found = in_time(asked).await;
-        found.map_err(|error| Unread {
-            message: format!("get {kind} \"{name}\": {error}"),
-            is_away: away,
+        let object = in_time(api.get_opt(name)).await;
+        object.map_err(|error| ApiObjectError::Get {
+            kind,
+            name: name.to_owned(),
+            error,
         })
     }
 
@@ -233,14 +216,17 @@ impl ApiObjects {
         &self,
         ns: &str,
         name: &str,
-    ) -> Result<Option<PersistentVolumeClaim>, String> {
-        self.get("persistentvolumeclaim", ns, name).await
+    ) -> Result<Option<PersistentVolumeClaim>, ApiObjectError> {
+        self.read("persistentvolumeclaim", ns, name).await
     }
 
     /// A bound claim with its volume.
-    pub async fn bound_claim(&self, ns: &str, name: &str) -> Result<BoundClaim, String> {
+    pub async fn bound_claim(&self, ns: &str, name: &str) -> Result<BoundClaim, ApiObjectError> {
         let claim = self.claim(ns, name).await?;
-        let claim = claim.ok_or_else(|| format!("persistentvolumeclaim \"{name}\" not found"))?;
+        let claim = claim.ok_or_else(|| ApiObjectError::NotFound {
+            kind: "persistentvolumeclaim",
+            name: name.to_owned(),
+        })?;
         let volume = self.volume_of(&claim).await?;
         Ok(BoundClaim { claim, volume })
     }
@@ -249,30 +235,33 @@ impl ApiObjects {
     pub async fn volume_of(
         &self,
         claim: &PersistentVolumeClaim,
-    ) -> Result<PersistentVolume, String> {
+    ) -> Result<PersistentVolume, ApiObjectError> {
         let uid = claim.metadata.uid.clone();
         let phase = claim.status.as_ref();
         let phase = phase.and_then(|status| status.phase.as_deref());
-        let volume = claim.spec.as_ref();
-        let volume = volume.and_then(|spec| spec.volume_name.clone());
-        let volume = volume.filter(|volume| !volume.is_empty());
-        let (Some("Bound"), Some(volume)) = (phase, volume) else {
-            let key = claim.metadata.object_key();
-            let key = key.map_err(|error| error.to_string())?;
-            return Err(format!("PVC {key} is not bound"));
+        let name = claim.spec.as_ref();
+        let name = name.and_then(|spec| spec.volume_name.clone());
+        let name = name.filter(|name| !name.is_empty());
+        let (Some("Bound"), Some(name)) = (phase, name) else {
+            let key = claim.metadata.object_key()?;
+            return Err(ApiObjectError::ClaimNotBound(key));
         };
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        let found = in_time(api.get_opt(&volume)).await;
-        let found = found.map_err(|error| format!("get persistentvolume \"{volume}\": {error}"))?;
-        let found = found.ok_or_else(|| format!("persistentvolume \"{volume}\" not found"))?;
-        let reference = found.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        let kind = "persistentvolume";
+        let volume = match in_time(api.get_opt(&name)).await {
+            Ok(Some(volume)) => volume,
+            Ok(None) => return Err(ApiObjectError::NotFound { kind, name }),
+            Err(error) => return Err(ApiObjectError::Get { kind, name, error }),
+        };
+        let reference = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref());
         let bound_to = reference.and_then(|claim| claim.uid.clone());
         if bound_to.is_some() && bound_to != uid {
-            return Err(format!(
-                "persistentvolume \"{volume}\" belongs to another claim"
-            ));
+            return Err(ApiObjectError::VolumeOfAnotherClaim(name));
         }
-        Ok(found)
+        Ok(volume)
     }
 
     /// Patches the status of a claim and returns the claim as stored.
@@ -280,30 +269,41 @@ impl ApiObjects {
         &self,
         claim: &PersistentVolumeClaim,
         patch: &Value,
-    ) -> Result<PersistentVolumeClaim, String> {
-        let key = claim.metadata.object_key();
-        let key = key.map_err(|error| error.to_string())?;
+    ) -> Result<PersistentVolumeClaim, ApiObjectError> {
+        let key = claim.metadata.object_key()?;
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         let stored = in_time(api.patch_status(&key.name, &params, &patch)).await;
-        stored.map_err(|error| format!("write the status of PVC {key}: {error}"))
+        stored.map_err(|error| ApiObjectError::WriteClaimStatus { claim: key, error })
     }
 
-    pub async fn runtime_handler(&self, class: &str) -> Result<String, String> {
+    pub async fn runtime_handler(&self, class: &str) -> Result<String, ApiObjectError> {
         let api: Api<RuntimeClass> = Api::all(self.client.clone());
-        let found = in_time(api.get_opt(class)).await;
-        let found =
-            found.map_err(|error| format!("failed to get RuntimeClass {class}: {error}"))?;
-        let found = found.ok_or_else(|| format!("runtimeclass.node.k8s.io {class:?} not found"))?;
-        Ok(found.handler)
+        let name = class.to_owned();
+        match in_time(api.get_opt(class)).await {
+            Ok(Some(class)) => Ok(class.handler),
+            Ok(None) => Err(ApiObjectError::RuntimeClassNotFound(name)),
+            Err(error) => Err(ApiObjectError::GetRuntimeClass { name, error }),
+        }
     }
 
     /// A new token for the pod's service account, bound to the pod.
-    pub async fn token(&self, pod: &Pod, wanted: TokenWanted) -> Result<Token, String> {
+    pub async fn token(
+        &self,
+        pod: &Pod,
+        requested: RequestedToken,
+    ) -> Result<Token, ApiObjectError> {
+        let token = self.request_token(pod, requested).await;
+        token.map_err(ApiObjectError::Token)
+    }
+
+    async fn request_token(
+        &self,
+        pod: &Pod,
+        requested: RequestedToken,
+    ) -> Result<Token, TokenError> {
         let meta = &pod.metadata;
-        let failed = |error: String| format!("failed to fetch token: {error}");
-        let namespace = meta.object_namespace();
-        let namespace = namespace.map_err(|error| failed(error.to_string()))?;
+        let namespace = meta.object_namespace()?;
         let account = pod
             .spec
             .as_ref()
@@ -312,27 +312,23 @@ impl ApiObjects {
         let request = TokenRequest {
             metadata: ObjectMeta::default(),
             spec: Some(TokenRequestSpec {
-                audiences: wanted.audience.map(|audience| vec![audience]),
+                audiences: requested.audience.map(|audience| vec![audience]),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
                     kind: Some("Pod".to_owned()),
                     name: meta.name.clone(),
                     uid: meta.uid.clone(),
                 }),
-                expiration_seconds: Some(wanted.expiration_seconds),
+                expiration_seconds: Some(requested.expiration_seconds),
             }),
             status: None,
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let params = PostParams::default();
         let response = in_time(api.create_subresource("token", account, &params, &request)).await;
-        let response: TokenRequest = response.map_err(failed)?;
-        let status = response
-            .status
-            .ok_or_else(|| failed("empty answer".to_owned()))?;
-        let value = status
-            .token
-            .ok_or_else(|| failed("empty answer".to_owned()))?;
+        let response: TokenRequest = response?;
+        let status = response.status.ok_or(TokenError::Empty)?;
+        let value = status.token.ok_or(TokenError::Empty)?;
         let hour = Timestamp::now() + jiff::SignedDuration::from_hours(1);
         Ok(Token {
             value,
@@ -353,13 +349,13 @@ impl ApiObjects {
         let key = (kind, namespace.to_owned(), name.to_owned());
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|_, watch| watch.strong_count() > 0);
-        if let Some(known) = watches.get(&key).and_then(Weak::upgrade) {
-            return known;
+        if let Some(existing) = watches.get(&key).and_then(Weak::upgrade) {
+            return existing;
         }
         let watch = Arc::new(ObjectWatch {
-            seen: watch::Sender::new(None),
+            newest: watch::Sender::new(None),
             stop: self.component.shutdown.child_token(),
-            place: self.places.clone().try_acquire_owned().ok(),
+            permit: self.watch_permits.clone().try_acquire_owned().ok(),
         });
         match kind {
             ObjectKind::ConfigMap => {
@@ -377,26 +373,26 @@ impl ApiObjects {
             + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        if watch.place.is_none() {
-            let reading = read_versions(api, name.to_owned(), watch.seen.clone());
+        if watch.permit.is_none() {
+            let reading = read_versions(api, name.to_owned(), watch.newest.clone());
             tokio::spawn(watch.stop.clone().run_until_cancelled_owned(reading));
             return;
         }
         let only = WatchConfig::default().fields(&format!("metadata.name={name}"));
         let cache = Cache::spawn(api, only, self.component.with_shutdown(watch.stop.clone()));
-        tokio::spawn(note_versions(cache, watch.seen.clone()));
+        tokio::spawn(note_versions(cache, watch.newest.clone()));
     }
 }
 
 /// Publishes the version of the only object of a cache, from the first list on.
-async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Version>>) {
+async fn note_versions<K: Object>(cache: Cache<K>, newest: watch::Sender<Option<Version>>) {
     if !cache.wait_synced().await {
         return;
     }
     let mut changes = cache.subscribe();
     loop {
-        let now = Version::of(cache.list().first().map(AsRef::as_ref));
-        seen.send_if_modified(|seen| seen.replace(now.clone()) != Some(now));
+        let version = Version::of_object(cache.list().first().map(AsRef::as_ref));
+        newest.send_if_modified(|newest| newest.replace(version.clone()) != Some(version));
         if futures::StreamExt::next(&mut changes).await.is_none() {
             return;
         }
@@ -404,31 +400,30 @@ async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Ve
 }
 
 /// Publishes the version of an object at an interval.
-async fn read_versions<K>(api: Api<K>, name: String, seen: watch::Sender<Option<Version>>)
+async fn read_versions<K>(api: Api<K>, name: String, newest: watch::Sender<Option<Version>>)
 where
     K: Object
         + kube_api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {
     loop {
         match in_time(api.get_opt(&name)).await {
-            Ok(found) => {
-                let now = Version::of(found.as_ref());
-                seen.send_if_modified(|seen| seen.replace(now.clone()) != Some(now));
+            Ok(object) => {
+                let version = Version::of_object(object.as_ref());
+                newest.send_if_modified(|newest| newest.replace(version.clone()) != Some(version));
             }
-            Err(error) => tracing::debug!(error, name, "an object of a volume is not read"),
+            Err(error) => tracing::debug!(%error, name, "an object of a volume is not read"),
         }
         tokio::time::sleep(backoff::jittered(OBJECT_READ_INTERVAL)).await;
     }
 }
 
-/// A request with a time limit. The error is the text of the server.
+/// A request with a time limit.
 pub async fn in_time<T>(
     request: impl Future<Output = kube_api_client::Result<T>>,
-) -> Result<T, String> {
+) -> Result<T, RequestError> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(guarded_writes::message(&error)),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
+        Ok(result) => result.map_err(RequestError::Api),
+        Err(_) => Err(RequestError::TimedOut),
     }
 }
 
@@ -452,9 +447,9 @@ mod tests {
         .unwrap()
     }
 
-    fn list(found: Option<Map>) -> Vec<Event<Map>> {
+    fn list(object: Option<Map>) -> Vec<Event<Map>> {
         let mut events = vec![Event::Init];
-        events.extend(found.map(Event::InitApply));
+        events.extend(object.map(Event::InitApply));
         events.push(Event::InitDone);
         events
     }
@@ -472,40 +467,40 @@ mod tests {
         });
         let events = futures::StreamExt::chain(stream::iter(first), more);
         let watch = Arc::new(ObjectWatch {
-            seen: watch::Sender::new(None),
+            newest: watch::Sender::new(None),
             stop: CancellationToken::new(),
-            place: None,
+            permit: None,
         });
         tokio::spawn(note_versions(
             Cache::from_events(events),
-            watch.seen.clone(),
+            watch.newest.clone(),
         ));
         (watch, later)
     }
 
     /// Whether a change is reported; the clock only advances while the test waits.
-    async fn told(changes: &mut ObjectChanges) -> bool {
-        let told = timeout(Duration::from_secs(60), changes.next()).await;
-        told.unwrap_or(false)
+    async fn has_report(changes: &mut ObjectChanges) -> bool {
+        let report = timeout(Duration::from_secs(60), changes.next()).await;
+        report.unwrap_or(false)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_changed_between_reading_and_watching_is_told_once() {
         // statefulset.md 12.13
-        let absent = Version::of(None::<&Map>);
+        let absent = Version::of_object(None::<&Map>);
         for (read, first, news) in [
-            (Version::of(Some(&map("1"))), Some(map("2")), true),
-            (Version::of(Some(&map("1"))), Some(map("1")), false),
-            (Version::of(Some(&map("1"))), None, true),
+            (Version::of_object(Some(&map("1"))), Some(map("2")), true),
+            (Version::of_object(Some(&map("1"))), Some(map("1")), false),
+            (Version::of_object(Some(&map("1"))), None, true),
             (absent.clone(), Some(map("1")), true),
             (absent, None, false),
         ] {
             let (watch, later) = watch(list(first));
             let mut changes = watch.changes(Some(read));
-            assert_eq!(told(&mut changes).await, news);
-            assert!(!told(&mut changes).await);
+            assert_eq!(has_report(&mut changes).await, news);
+            assert!(!has_report(&mut changes).await);
             later.send(Event::Apply(map("3"))).unwrap();
-            assert!(told(&mut changes).await);
+            assert!(has_report(&mut changes).await);
         }
     }
 
@@ -513,16 +508,23 @@ mod tests {
     async fn a_watch_that_others_have_tells_newcomers_what_they_missed() {
         let (watch, later) = watch(list(Some(map("1"))));
         let mut early = watch.clone().changes(None);
-        assert!(!told(&mut early).await, "what is there at first is no news");
+        assert!(
+            !has_report(&mut early).await,
+            "what is there at first is no news"
+        );
         later.send(Event::Apply(map("2"))).unwrap();
-        assert!(told(&mut early).await);
-        let mut late = watch.clone().changes(Some(Version::of(Some(&map("1")))));
-        assert!(told(&mut late).await);
-        let mut current = watch.clone().changes(Some(Version::of(Some(&map("2")))));
-        assert!(!told(&mut current).await);
+        assert!(has_report(&mut early).await);
+        let mut late = watch
+            .clone()
+            .changes(Some(Version::of_object(Some(&map("1")))));
+        assert!(has_report(&mut late).await);
+        let mut current = watch
+            .clone()
+            .changes(Some(Version::of_object(Some(&map("2")))));
+        assert!(!has_report(&mut current).await);
         later.send(Event::Delete(map("3"))).unwrap();
         for changes in [&mut early, &mut late, &mut current] {
-            assert!(told(changes).await);
+            assert!(has_report(changes).await);
         }
     }
 }

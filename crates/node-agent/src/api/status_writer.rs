@@ -44,16 +44,16 @@ pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     let (before, after) = (object(before), object(after));
     let mut patch = Map::new();
     for (key, value) in &after {
-        let known = before.get(key);
-        if known == Some(value) {
+        let stored = before.get(key);
+        if stored == Some(value) {
             continue;
         }
         let changed = match key.as_str() {
-            "conditions" => match changed_conditions(known, value) {
+            "conditions" => match changed_conditions(stored, value) {
                 Some(changed) => changed,
                 None => continue,
             },
-            "podIPs" | "hostIPs" if known.is_some() => replaced(value),
+            "podIPs" | "hostIPs" if stored.is_some() => replaced(value),
             _ => value.clone(),
         };
         patch.insert(key.clone(), changed);
@@ -93,31 +93,33 @@ fn object(status: &PodStatus) -> Map<String, Value> {
 /// newer versions than the agent.
 fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let known = before.map(list).unwrap_or_default();
-    let kept = list(after);
-    let mut changed: Vec<Value> = kept
+    let stored = before.map(list).unwrap_or_default();
+    let desired = list(after);
+    let mut changed: Vec<Value> = desired
         .iter()
-        .filter(|condition| is_own(condition) && !known.contains(condition))
+        .filter(|condition| is_own(condition) && !stored.contains(condition))
         .cloned()
         .collect();
     for condition in &mut changed {
-        let old = known.iter().find(|old| old["type"] == condition["type"]);
+        let former = stored
+            .iter()
+            .find(|former| former["type"] == condition["type"]);
         // A field that is absent now is written as null, because the patch keeps fields that it does not
         // name.
         for field in ["reason", "message"] {
-            let had = old.is_some_and(|old| old.get(field).is_some());
+            let had = former.is_some_and(|former| former.get(field).is_some());
             if had && condition.get(field).is_none() {
                 condition[field] = Value::Null;
             }
         }
     }
     // The node deletes a condition that it does not set any more.
-    let gone = known.iter().filter(|old| {
-        let is_kept = |condition: &Value| condition["type"] == old["type"];
-        is_own(old) && !kept.iter().any(is_kept)
+    let removed = stored.iter().filter(|former| {
+        let is_desired = |condition: &Value| condition["type"] == former["type"];
+        is_own(former) && !desired.iter().any(is_desired)
     });
-    let gone = gone.map(|old| json!({"$patch": "delete", "type": old["type"]}));
-    changed.extend(gone);
+    let removed = removed.map(|former| json!({"$patch": "delete", "type": former["type"]}));
+    changed.extend(removed);
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
@@ -216,11 +218,17 @@ mod tests {
     // findings R18
     #[test]
     fn conditions_of_others_are_left_to_them() {
-        let one = |type_: &str, holds: &str| json!({"type": type_, "status": holds});
+        let condition = |type_: &str, holds: &str| json!({"type": type_, "status": holds});
         let with = |list: &[Value]| status(json!({"conditions": list}));
-        let seen = with(&[one("Ready", "True"), one("example.com/gate", "False")]);
-        let stored = [one("Ready", "True"), one("example.com/gate", "True")];
-        assert_eq!(difference(&with(&stored), &seen), None);
+        let observed = with(&[
+            condition("Ready", "True"),
+            condition("example.com/gate", "False"),
+        ]);
+        let stored = [
+            condition("Ready", "True"),
+            condition("example.com/gate", "True"),
+        ];
+        assert_eq!(difference(&with(&stored), &observed), None);
         assert_eq!(difference(&with(&stored), &with(&stored[..1])), None);
         let evicted = json!({"type": "DisruptionTarget", "status": "True", "reason": BY_NODE});
         assert_eq!(
@@ -238,10 +246,10 @@ mod tests {
                 {"type": "Ready", "status": ready, "lastTransitionTime": at(since)},
                 {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(1)}]}))
         };
-        let mut own = with("True", 5);
-        begin_transitions(&mut own, &with("True", 5), at(30));
-        assert_eq!(own, with("True", 5));
-        begin_transitions(&mut own, &with("False", 20), at(30));
-        assert_eq!(own, with("True", 30));
+        let mut desired = with("True", 5);
+        begin_transitions(&mut desired, &with("True", 5), at(30));
+        assert_eq!(desired, with("True", 5));
+        begin_transitions(&mut desired, &with("False", 20), at(30));
+        assert_eq!(desired, with("True", 30));
     }
 }

@@ -5,12 +5,13 @@ use service_routing::HostPort;
 use thiserror::Error;
 
 use super::security_context::UnknownHandler;
+use crate::api::object_error::ApiObjectError;
 
 /// A sandbox, or its network, could not be created or removed.
 #[derive(Debug, Error)]
 pub enum SandboxError {
-    #[error("{0}")]
-    RuntimeClass(String),
+    #[error(transparent)]
+    RuntimeClass(ApiObjectError),
     #[error(transparent)]
     UnknownHandler(#[from] UnknownHandler),
     #[error(transparent)]

@@ -14,6 +14,7 @@ use object_model::{IncompleteMetadata, Uid};
 use resource_kinds::MetadataIdentity;
 
 use super::drivers::RegisteredDriver;
+use crate::api::object_error::RequestError;
 use crate::api::objects::in_time;
 
 /// The annotation of a Node with the node's id at each driver.
@@ -33,11 +34,11 @@ pub enum CsiNodeError {
         existing: String,
     },
     #[error("get node \"{node}\": {message}")]
-    GetNode { node: String, message: String },
+    GetNode { node: String, message: RequestError },
     #[error("patch node \"{node}\": {message}")]
     PatchNode { node: String, message: String },
     #[error("get csinode \"{node}\": {message}")]
-    GetCsiNode { node: String, message: String },
+    GetCsiNode { node: String, message: RequestError },
     #[error("delete csinode \"{node}\": {message}")]
     DeleteCsiNode { node: String, message: String },
     #[error("write csinode \"{node}\": {message}")]

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use object_model::{IncompleteMetadata, ObjectKey};
 
 use super::records::RecordError;
+use crate::api::object_error::{ApiObjectError, RequestError};
 
 /// The reason why a volume is not published, released or expanded now.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +40,10 @@ pub enum CsiVolumeError {
     #[error("secret \"{secret}\": {key} is no text")]
     SecretNotText { secret: ObjectKey, key: String },
     /// The API server has rejected a request, or did not respond.
-    #[error("{0}")]
-    Api(String),
+    #[error(transparent)]
+    Api(#[from] ApiObjectError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error(transparent)]
     Metadata(#[from] IncompleteMetadata),
     #[error("MountDevice failed: {0}")]
@@ -70,12 +73,6 @@ pub enum CsiVolumeError {
     Expand(String),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-}
-
-impl From<String> for CsiVolumeError {
-    fn from(message: String) -> Self {
-        Self::Api(message)
-    }
 }
 
 /// The failure of a call that reverts another call.

@@ -30,7 +30,7 @@ use super::records::{self, VolumeData, VolumeRecords};
 use super::request::{CsiVolume, GroupUse, RequestData, VolumeId};
 use super::stages::RecordedStages;
 use super::volume_stats::VolumeStatsCache;
-use crate::api::objects::{ApiObjects, TokenWanted, in_time};
+use crate::api::objects::{ApiObjects, RequestedToken, in_time};
 use crate::paths::pods_dir;
 
 /// The lifetime of tokens if the driver requests none; kubelet's value.
@@ -582,7 +582,7 @@ async fn tokens(
     for request in requests {
         let audience = Some(request.audience.clone()).filter(|audience| !audience.is_empty());
         let seconds = request.expiration_seconds.unwrap_or(TOKEN_SECONDS);
-        let token = TokenWanted {
+        let token = RequestedToken {
             audience,
             expiration_seconds: seconds,
         };

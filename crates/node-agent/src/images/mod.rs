@@ -59,12 +59,15 @@ pub fn by_digest(name: &str, digest: &str) -> String {
 }
 
 /// The pull policy of a container: without a policy, `Always` for the tag `latest`, else `IfNotPresent`.
-fn policy<'a>(own: Option<&'a str>, image: &str) -> &'a str {
-    own.filter(|policy| !policy.is_empty()).unwrap_or_else(|| {
-        let last = image.rsplit('/').next().unwrap_or_default();
-        let latest = !image.contains('@') && last.split(':').nth(1).is_none_or(|t| t == "latest");
-        if latest { "Always" } else { "IfNotPresent" }
-    })
+fn policy<'a>(specified: Option<&'a str>, image: &str) -> &'a str {
+    specified
+        .filter(|policy| !policy.is_empty())
+        .unwrap_or_else(|| {
+            let last = image.rsplit('/').next().unwrap_or_default();
+            let latest =
+                !image.contains('@') && last.split(':').nth(1).is_none_or(|t| t == "latest");
+            if latest { "Always" } else { "IfNotPresent" }
+        })
 }
 
 impl Puller {
@@ -90,7 +93,7 @@ impl Puller {
     ) -> Result<Image, ImageTrouble> {
         // The pod manager has the pod, so images that are present from now on are not collected.
         let lookup = self.lookups.read().await;
-        let present = self.look(name, events)?;
+        let present = self.stored_image(name, events)?;
         drop(lookup);
         let policy = policy(pull_policy, name);
         let mut secrets = None;
@@ -141,11 +144,11 @@ impl Puller {
         if self.store.may_use(name, &[]).map_err(failed)? {
             return Ok(true);
         }
-        let own = secrets.insert(self.secrets(pod, name, events).await);
-        self.store.may_use(name, own).map_err(failed)
+        let secrets = secrets.insert(self.secrets(pod, name, events).await);
+        self.store.may_use(name, secrets).map_err(failed)
     }
 
-    fn look(&self, name: &str, events: &PodEvents) -> Result<Option<Image>, ImageTrouble> {
+    fn stored_image(&self, name: &str, events: &PodEvents) -> Result<Option<Image>, ImageTrouble> {
         if let Err(error) = image_store::normalize(name) {
             let message = messages::invalid_image(name, &error.reason);
             events.warning("InspectFailed", message.clone());
@@ -155,8 +158,8 @@ impl Puller {
                 message,
             });
         }
-        let found = self.store.get(name);
-        found.map_err(|error| inspect_failed(name, &error, events))
+        let image = self.store.get(name);
+        image.map_err(|error| inspect_failed(name, &error, events))
     }
 
     async fn pull(
@@ -236,7 +239,7 @@ impl Puller {
                 }
                 // A missing secret is no error yet: the image may be public.
                 Ok(None) => missing.push(reference.name.as_str()),
-                Err(error) => tracing::warn!(secret = reference.name, error, "pull secret"),
+                Err(error) => tracing::warn!(secret = reference.name, %error, "pull secret"),
             }
         }
         if !missing.is_empty() {
@@ -391,12 +394,12 @@ mod tests {
             ..Secret::default()
         };
         let is = |image: &str, user: &str| {
-            let found = credentials_of(&secret, image);
+            let credentials = credentials_of(&secret, image);
             let name = |c: &Credentials| {
                 matches!(c, Credentials::Basic { username, .. }
                 if username == user)
             };
-            assert!(found.len() == 1 && name(&found[0]), "{image}");
+            assert!(credentials.len() == 1 && name(&credentials[0]), "{image}");
         };
         is("nginx", "u");
         is("r.example:5000/x/y:1", "a");

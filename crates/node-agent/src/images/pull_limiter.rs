@@ -44,7 +44,7 @@ impl PullLimiter {
         progress: &PullProgress,
         pull: impl Future<Output = T>,
     ) -> Result<T, AcquireError> {
-        let mut permit = Some(self.take(registry).await?);
+        let mut permit = Some(self.permit(registry).await?);
         let mut pull = pin!(pull);
         loop {
             let before = progress.bytes();
@@ -60,18 +60,18 @@ impl PullLimiter {
         }
     }
 
-    async fn take(&self, registry: &str) -> Result<PullPermit, AcquireError> {
-        let own = self.of(registry);
-        if own.available_permits() == 0 || self.all.available_permits() == 0 {
+    async fn permit(&self, registry: &str) -> Result<PullPermit, AcquireError> {
+        let registry_permits = self.registry_permits(registry);
+        if registry_permits.available_permits() == 0 || self.all.available_permits() == 0 {
             refusals::count(Budget::ImagePulls);
         }
         Ok(PullPermit {
-            _of_registry: own.acquire_owned().await?,
+            _of_registry: registry_permits.acquire_owned().await?,
             _of_all: Arc::clone(&self.all).acquire_owned().await?,
         })
     }
 
-    fn of(&self, registry: &str) -> Arc<Semaphore> {
+    fn registry_permits(&self, registry: &str) -> Arc<Semaphore> {
         let new = || Semaphore::new(PULLS_OF_ONE_REGISTRY_MAX);
         self.registries.get_or(registry, new)
     }
@@ -132,8 +132,8 @@ mod tests {
         );
         let free = PULLS_MAX - PULLS_OF_ONE_REGISTRY_MAX;
         assert_eq!(limiter.all.available_permits(), free);
-        let other = limiter.run("b", &PullProgress::default(), ready(7)).await;
-        assert_eq!(other.unwrap(), 7);
+        let result = limiter.run("b", &PullProgress::default(), ready(7)).await;
+        assert_eq!(result.unwrap(), 7);
         // Pulls keep their permits while data arrives.
         sleep(PULL_STALL_CHECK * 10).await;
         assert_eq!(limiter.all.available_permits(), free);
@@ -142,7 +142,7 @@ mod tests {
         }
         settle().await;
         assert_eq!(limiter.all.available_permits(), PULLS_MAX);
-        let _kept = limiter.of("b");
+        let _permits = limiter.registry_permits("b");
         assert_eq!(limiter.registries.len(), 1);
         going.abort();
     }
@@ -156,12 +156,12 @@ mod tests {
         settle().await;
         assert_eq!(limiter.all.available_permits(), 0);
         let progress = PullProgress::default();
-        let other = limiter.run("other", &progress, async {
+        let result = limiter.run("other", &progress, async {
             sleep(Duration::from_secs(3600)).await;
             7
         });
         // The pull completes, and so do the pulls that lost their permits.
-        assert_eq!(other.await.unwrap(), 7);
+        assert_eq!(result.await.unwrap(), 7);
         assert_eq!(limiter.all.available_permits(), PULLS_MAX);
         assert!(hung.iter().all(|task| !task.is_finished()));
         for task in &hung {

@@ -33,13 +33,13 @@ use http::{Method, Request, Response, StatusCode, header};
 use object_model::Status;
 use tower::util::BoxCloneSyncService;
 
-use crate::answer_cache::CachedAnswer;
 use crate::csi_volumes::CsiVolumes;
 use crate::machine::disk_figures::DiskFigures;
 use crate::machine::stats::UsageHistory;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
+use crate::response_cache::CachedResponse;
 pub(crate) use https::{HttpsServer, KubeletAuthorizer};
 pub use pod_sessions::PodSessions;
 pub use recent_reads::RecentReads;
@@ -63,7 +63,7 @@ pub struct KubeletContext {
     /// The sessions in the containers of pods.
     pub sessions: PodSessions,
     /// The last response to `/stats/summary`.
-    pub summary: CachedAnswer<Bytes>,
+    pub summary: CachedResponse<Bytes>,
     /// The logs that were read recently.
     pub reads: RecentReads,
 }

@@ -78,7 +78,7 @@ fn pod(
     });
     let now = context.node.clock.now().wall.to_string();
     let disk = machine_info::disk(&context.node.config.data_dir);
-    let measured = context.disk.of(&uid);
+    let measured = context.disk.of_pod(&uid);
     let measured =
         measured.unwrap_or_else(|| view.measure_files(&context.disk, context.node.clock));
     let measured_at = measured.at.wall.to_string();

@@ -18,30 +18,30 @@ pub struct MeasuredFiles {
 /// The newest measurement of each pod, by its UID.
 #[derive(Debug, Default)]
 pub struct DiskFigures {
-    of_pods: Mutex<BTreeMap<String, Arc<MeasuredFiles>>>,
+    by_pod: Mutex<BTreeMap<String, Arc<MeasuredFiles>>>,
 }
 
 impl DiskFigures {
     /// Measures all files of a pod and stores their sizes. Blocks.
-    pub fn measure(&self, uid: &str, places: &PodPaths, clock: Clock) -> Arc<MeasuredFiles> {
-        let files = places.taken();
+    pub fn measure(&self, uid: &str, paths: &PodPaths, clock: Clock) -> Arc<MeasuredFiles> {
+        let files = paths.measure();
         let at = clock.now();
         let measured = Arc::new(MeasuredFiles { at, files });
-        self.of_pods().insert(uid.to_owned(), measured.clone());
+        self.by_pod().insert(uid.to_owned(), measured.clone());
         measured
     }
 
     /// The last measurement of a pod; `None` until its files were measured.
-    pub fn of(&self, uid: &str) -> Option<Arc<MeasuredFiles>> {
-        self.of_pods().get(uid).cloned()
+    pub fn of_pod(&self, uid: &str) -> Option<Arc<MeasuredFiles>> {
+        self.by_pod().get(uid).cloned()
     }
 
     /// Removes the measurements of all pods except `uids`.
     pub fn keep(&self, uids: &BTreeSet<&str>) {
-        self.of_pods().retain(|uid, _| uids.contains(&**uid));
+        self.by_pod().retain(|uid, _| uids.contains(&**uid));
     }
 
-    fn of_pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<MeasuredFiles>>> {
-        self.of_pods.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_pod(&self) -> MutexGuard<'_, BTreeMap<String, Arc<MeasuredFiles>>> {
+        self.by_pod.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

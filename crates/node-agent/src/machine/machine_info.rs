@@ -89,10 +89,10 @@ impl MachineInfo {
 
     /// The allocatable part: memory that is reserved as huge pages is not available as memory.
     pub fn allocatable(&self, pods_max: u32) -> BTreeMap<String, Quantity> {
-        let set_aside: u64 = self.huge_pages.values().sum();
-        let left = self.memory_bytes.saturating_sub(set_aside) / 1024;
+        let huge_page_bytes: u64 = self.huge_pages.values().sum();
+        let kib = self.memory_bytes.saturating_sub(huge_page_bytes) / 1024;
         let mut allocatable = self.capacity(pods_max);
-        allocatable.insert("memory".to_owned(), Quantity(format!("{left}Ki")));
+        allocatable.insert("memory".to_owned(), Quantity(format!("{kib}Ki")));
         allocatable
     }
 }
@@ -168,7 +168,7 @@ pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
-        other => other,
+        architecture => architecture,
     }
 }
 

@@ -30,7 +30,7 @@ pub struct PodFiles {
 
 impl PodPaths {
     /// The paths of the pod's started containers and its volumes.
-    pub fn of(pod: &Pod, record: &PodRecord, dir: &PodDir) -> Self {
+    pub fn new(pod: &Pod, record: &PodRecord, dir: &PodDir) -> Self {
         let Some(pod_spec) = &pod.spec else {
             return Self {
                 files: Vec::new(),
@@ -40,9 +40,9 @@ impl PodPaths {
         };
         let containers = spec::containers(pod_spec).filter_map(|(_, container)| {
             let name = &container.name;
-            let known = record.containers.get(name)?;
-            let layer = dir.rootfs(&runtime_id(name, known.restart_count));
-            let message = dir.termination_log(name, known.restart_count);
+            let container_record = record.containers.get(name)?;
+            let layer = dir.rootfs(&runtime_id(name, container_record.restart_count));
+            let message = dir.termination_log(name, container_record.restart_count);
             Some((name.clone(), [layer, dir.logs(name), message]))
         });
         let volumes = local_storage::disk_volume_names(pod_spec)
@@ -57,18 +57,18 @@ impl PodPaths {
     }
 
     /// Measures the sizes of the files. Blocks.
-    pub fn taken(&self) -> PodFiles {
+    pub fn measure(&self) -> PodFiles {
         let containers = self.containers.iter().map(|(name, dirs)| {
-            let [layer, logs, message] = dirs.each_ref().map(|dir| taken(dir));
+            let [layer, logs, message] = dirs.each_ref().map(|dir| disk_space(dir));
             (name.clone(), [layer, logs.plus(message)])
         });
-        let files = self.files.iter().map(|file| taken(file));
+        let files = self.files.iter().map(|file| disk_space(file));
         let volumes = self.volumes.iter();
         PodFiles {
             files: files.fold(DiskSpace::default(), DiskSpace::plus),
             containers: containers.collect(),
             volumes: volumes
-                .map(|(name, dir)| (name.clone(), taken(dir)))
+                .map(|(name, dir)| (name.clone(), disk_space(dir)))
                 .collect(),
         }
     }
@@ -84,7 +84,7 @@ impl PodFiles {
                 .map(|(name, [layer, logs])| (name.clone(), amount(layer.plus(*logs).bytes)))
                 .collect(),
             volumes: volumes
-                .map(|(name, taken)| (name.clone(), amount(taken.bytes)))
+                .map(|(name, space)| (name.clone(), amount(space.bytes)))
                 .collect(),
             files: amount(self.files.bytes),
         }
@@ -92,15 +92,16 @@ impl PodFiles {
 
     /// The writable layer and the logs of a container.
     pub fn of_container(&self, name: &str) -> Option<[DiskSpace; 2]> {
-        let found = self.containers.iter().find(|(known, _)| known == name);
-        found.map(|(_, taken)| *taken)
+        let mut containers = self.containers.iter();
+        let container = containers.find(|(container, _)| container == name);
+        container.map(|(_, spaces)| *spaces)
     }
 
     /// The sum of all files, in bytes and inodes.
     pub fn total(&self) -> DiskSpace {
         let containers = self.containers.iter();
         let containers = containers.map(|(_, [layer, logs])| layer.plus(*logs));
-        let volumes = self.volumes.iter().map(|(_, taken)| *taken);
+        let volumes = self.volumes.iter().map(|(_, space)| *space);
         let each = containers.chain(volumes).chain([self.files]);
         each.fold(DiskSpace::default(), DiskSpace::plus)
     }
@@ -112,23 +113,23 @@ impl PodFiles {
 
     /// The usage that is compared when the node is short of the resource.
     pub fn usage(&self, resource: Resource) -> PodUsage {
-        let of = |taken: &DiskSpace| match resource {
-            Resource::Inodes => amount(taken.files),
-            Resource::EphemeralStorage | Resource::Memory => amount(taken.bytes),
+        let compared = |space: &DiskSpace| match resource {
+            Resource::Inodes => amount(space.files),
+            Resource::EphemeralStorage | Resource::Memory => amount(space.bytes),
         };
         let containers = self.containers.iter();
         let containers: Vec<(String, i64)> = containers
-            .map(|(name, [layer, logs])| (name.clone(), of(&layer.plus(*logs))))
+            .map(|(name, [layer, logs])| (name.clone(), compared(&layer.plus(*logs))))
             .collect();
         PodUsage {
-            total: of(&self.total()),
+            total: compared(&self.total()),
             containers,
         }
     }
 }
 
 /// The size of a directory. Files that are removed meanwhile have no size.
-fn taken(dir: &Path) -> DiskSpace {
+fn disk_space(dir: &Path) -> DiskSpace {
     disk_usage::taken(dir).unwrap_or_default()
 }
 
@@ -154,21 +155,21 @@ mod tests {
             "containers": [{"name": "c"}, {"name": "never-ran"}],
             "volumes": [{"name": "v", "emptyDir": {}}]}}))
         .unwrap();
-        let known = ContainerRecord {
+        let container = ContainerRecord {
             restart_count: 2,
             ..ContainerRecord::default()
         };
         let record = PodRecord {
-            containers: [("c".to_owned(), known)].into(),
+            containers: [("c".to_owned(), container)].into(),
             ..PodRecord::default()
         };
-        let empty = PodPaths::of(&pod, &record, &dir).taken();
+        let empty = PodPaths::new(&pod, &record, &dir).measure();
         assert_eq!(empty.usage(Resource::EphemeralStorage).total, 0);
-        for place in [dir.rootfs("c-2"), dir.logs("c"), dir.volume("v")] {
-            fs::create_dir_all(&place).unwrap();
-            fs::write(place.join("file"), vec![1; 1 << 20]).unwrap();
+        for path in [dir.rootfs("c-2"), dir.logs("c"), dir.volume("v")] {
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("file"), vec![1; 1 << 20]).unwrap();
         }
-        let files = PodPaths::of(&pod, &record, &dir).taken();
+        let files = PodPaths::new(&pod, &record, &dir).measure();
         let bytes = files.bytes();
         assert!(bytes.containers["c"] >= 2 << 20 && bytes.volumes["v"] >= 1 << 20);
         let usage = files.usage(Resource::EphemeralStorage);
@@ -184,7 +185,7 @@ mod tests {
             fs::write(file, vec![1; 1 << 20]).unwrap();
         }
         fs::write(dir.termination_log("c", 2), vec![1; 1 << 20]).unwrap();
-        let after = PodPaths::of(&pod, &record, &dir).taken();
+        let after = PodPaths::new(&pod, &record, &dir).measure();
         let bytes = after.bytes();
         assert!(bytes.files >= 3 << 20);
         assert!(bytes.containers["c"] >= before.containers["c"] + (1 << 20));

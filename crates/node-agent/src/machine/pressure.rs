@@ -75,30 +75,34 @@ impl Monitor {
 
     /// Reads the memory and disks again. Returns the present shortages, the most important first.
     pub fn observe(&self) -> Vec<Shortage> {
-        let seen = observe(&self.node_files, &self.image_files);
-        let found = shortages(&self.policy.thresholds, &seen);
+        let observations = observe(&self.node_files, &self.image_files);
+        let shortages = shortages(&self.policy.thresholds, &observations);
         let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
-        *pressure = pressure.after(&found, self.policy.transition_period, self.clock.instant());
-        let now = pressure.conditions();
-        self.conditions.send_if_modified(|known| {
-            let changed = *known != now;
-            if changed && now.is_empty() {
+        *pressure = pressure.after(
+            &shortages,
+            self.policy.transition_period,
+            self.clock.instant(),
+        );
+        let conditions = pressure.conditions();
+        self.conditions.send_if_modified(|reported| {
+            let changed = *reported != conditions;
+            if changed && conditions.is_empty() {
                 tracing::info!("no more pressure on the node");
             } else if changed {
-                tracing::warn!(conditions = ?now, lacks = ?found, "pressure on the node");
+                tracing::warn!(conditions = ?conditions, lacks = ?shortages, "pressure on the node");
             }
-            *known = now;
+            *reported = conditions;
             changed
         });
-        found
+        shortages
     }
 
     /// Waits until the space of removed files is free, because some file systems free the space later.
     pub fn settle(&self) {
-        for place in [&self.node_files, &self.image_files] {
-            let synced = File::open(place).and_then(|place| Ok(rustix::fs::syncfs(&place)?));
+        for path in [&self.node_files, &self.image_files] {
+            let synced = File::open(path).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
             if let Err(error) = synced {
-                tracing::warn!(path = %place.display(), %error, "file system not synced");
+                tracing::warn!(path = %path.display(), %error, "file system not synced");
             }
         }
     }
@@ -118,16 +122,17 @@ impl Monitor {
         let is_full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
         if !is_full.contains(&error.kind()) {
             cov_mark::hit!(findings_2_r34);
-            let now = Some(error.to_string());
-            self.record_error
-                .send_if_modified(|known| std::mem::replace(known, now.clone()) != now);
+            let message = Some(error.to_string());
+            self.record_error.send_if_modified(|reported| {
+                std::mem::replace(reported, message.clone()) != message
+            });
         }
     }
 
     /// Removes the error after a record was stored.
     pub fn record_stored(&self) {
         self.record_error
-            .send_if_modified(|known| known.take().is_some());
+            .send_if_modified(|reported| reported.take().is_some());
     }
 
     /// A receiver of the errors of records that could not be stored.
@@ -151,14 +156,14 @@ impl Monitor {
     /// Checks the control groups after a pod or a container could not be created, because the cause may be
     /// a fault of the node. Blocks.
     pub fn check_groups(&self) {
-        let now = (self.group_check)().err();
-        self.group_error.send_if_modified(|known| {
-            let changed = *known != now;
-            if changed && let Some(error) = &now {
+        let message = (self.group_check)().err();
+        self.group_error.send_if_modified(|reported| {
+            let changed = *reported != message;
+            if changed && let Some(error) = &message {
                 cov_mark::hit!(findings_2_s36_groups);
                 tracing::error!(error, "no control groups can be made for pods");
             }
-            *known = now;
+            *reported = message;
             changed
         });
     }
@@ -183,13 +188,14 @@ impl Monitor {
 
     /// The free space that pulls must leave on the image file system: the eviction threshold.
     pub fn keep_free_of_images(&self) -> KeepFree {
-        let seen = observe(&self.node_files, &self.image_files);
+        let observations = observe(&self.node_files, &self.image_files);
         let shared = !self.images_are_apart();
         let most = |images: Signal, pods: Signal| {
-            let each = self.policy.thresholds.iter();
-            let theirs = each.filter(|(signal, _)| *signal == images || shared && *signal == pods);
-            let amounts = theirs.filter_map(|(signal, amount)| {
-                let capacity = seen.get(&signal)?.capacity;
+            let all = self.policy.thresholds.iter();
+            let thresholds =
+                all.filter(|(signal, _)| *signal == images || shared && *signal == pods);
+            let amounts = thresholds.filter_map(|(signal, amount)| {
+                let capacity = observations.get(&signal)?.capacity;
                 u64::try_from(amount.of(capacity)).ok()
             });
             amounts.max().unwrap_or(0)
@@ -206,27 +212,27 @@ impl Monitor {
     }
 }
 
-fn are_apart(one: &Path, other: &Path) -> bool {
-    let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
-    device(one) != device(other)
+fn are_apart(first: &Path, second: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+    device(first) != device(second)
 }
 
 fn observe(node_files: &Path, image_files: &Path) -> ResourceObservations {
     let amount = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let of = |available: u64, capacity: u64| ResourceObservation {
+    let observation = |available: u64, capacity: u64| ResourceObservation {
         available: amount(available),
         capacity: amount(capacity),
     };
-    let mut seen = ResourceObservations::new();
+    let mut observations = ResourceObservations::new();
     if let (Some(available), Some(total)) = (meminfo("MemAvailable"), meminfo("MemTotal")) {
-        seen.insert(Signal::MemoryAvailable, of(available, total));
+        observations.insert(Signal::MemoryAvailable, observation(available, total));
     }
-    let disk = |place: &Path| {
-        let found = machine_info::disk(place);
-        if found.is_none() {
-            tracing::warn!(path = %place.display(), "file system not checked");
+    let disk = |path: &Path| {
+        let disk = machine_info::disk(path);
+        if disk.is_none() {
+            tracing::warn!(path = %path.display(), "file system not checked");
         }
-        found
+        disk
     };
     let of_pods = disk(node_files);
     // A shared file system is read once, because two readings would differ while a process writes to it.
@@ -235,7 +241,7 @@ fn observe(node_files: &Path, image_files: &Path) -> ResourceObservations {
     } else {
         of_pods
     };
-    for (found, space, files) in [
+    for (disk, space, files) in [
         (of_pods, Signal::NodefsAvailable, Signal::NodefsInodesFree),
         (
             of_images,
@@ -243,14 +249,14 @@ fn observe(node_files: &Path, image_files: &Path) -> ResourceObservations {
             Signal::ImagefsInodesFree,
         ),
     ] {
-        let Some(disk) = found else { continue };
-        seen.insert(space, of(disk.free, disk.total));
+        let Some(disk) = disk else { continue };
+        observations.insert(space, observation(disk.free, disk.total));
         // Some file systems have no fixed number of inodes and report 0.
         if disk.files > 0 {
-            seen.insert(files, of(disk.files_free, disk.files));
+            observations.insert(files, observation(disk.files_free, disk.files));
         }
     }
-    seen
+    observations
 }
 
 #[cfg(test)]
@@ -304,7 +310,7 @@ mod tests {
         cov_mark::check!(findings_2_s36_groups);
         let temp = tempfile::tempdir().unwrap();
         let marker = temp.path().join("refuses");
-        let (place, refuses) = (temp.path().to_owned(), marker.clone());
+        let (dir, refuses) = (temp.path().to_owned(), marker.clone());
         let check = move || match refuses.exists() {
             true => Err("make /c/probe: no room".to_owned()),
             false => Ok(()),
@@ -321,20 +327,20 @@ mod tests {
         assert_eq!(monitor.fault(), None);
         monitor.check_groups();
         assert!(changes.has_changed().unwrap());
-        let told = "no control groups can be made for pods: make /c/probe: no room";
-        assert_eq!(monitor.fault().as_deref(), Some(told));
-        fs::remove_file(place.join("refuses")).unwrap();
+        let fault = "no control groups can be made for pods: make /c/probe: no room";
+        assert_eq!(monitor.fault().as_deref(), Some(fault));
+        fs::remove_file(dir.join("refuses")).unwrap();
         assert_eq!(monitor.fault(), None);
     }
 
     #[test]
-    fn the_machine_is_seen_and_its_conditions_are_told() {
+    fn the_machine_is_observed_and_its_conditions_are_reported() {
         // statefulset.md 12.16
-        let seen = observe(Path::new("/"), Path::new("/"));
-        assert!(seen[&Signal::MemoryAvailable].available > 0);
+        let observations = observe(Path::new("/"), Path::new("/"));
+        assert!(observations[&Signal::MemoryAvailable].available > 0);
         assert_eq!(
-            seen[&Signal::NodefsAvailable],
-            seen[&Signal::ImagefsAvailable]
+            observations[&Signal::NodefsAvailable],
+            observations[&Signal::ImagefsAvailable]
         );
         let short = monitor("memory.available<8Ei");
         assert_eq!(short.observe().len(), 1);
@@ -347,12 +353,12 @@ mod tests {
         assert!(fine.images_are_apart());
         assert_eq!(fine.keep_free_of_images(), KeepFree::default());
         let apart = monitor("imagefs.available<7,imagefs.inodesFree<3,nodefs.available<9");
-        let kept = apart.keep_free_of_images();
-        assert_eq!(kept, KeepFree { bytes: 7, files: 3 });
+        let keep_free = apart.keep_free_of_images();
+        assert_eq!(keep_free, KeepFree { bytes: 7, files: 3 });
         let policy = apart.policy.clone();
         let shared = Monitor::new(policy, Clock::unstored(), Path::new("/"), Path::new("/"));
         assert_eq!(shared.keep_free_of_images().bytes, 9);
         let none = Thresholds::none();
-        assert_eq!(shortages(&none, &seen), []);
+        assert_eq!(shortages(&none, &observations), []);
     }
 }

@@ -51,7 +51,7 @@ fn measure_all(figures: &DiskFigures, pods: &PodManager, clock: Clock) {
     let uids = views.iter().map(|view| view.identity.uid.as_str());
     figures.keep(&uids.collect::<BTreeSet<&str>>());
     for view in &views {
-        let last = figures.of(view.identity.uid.as_str());
+        let last = figures.of_pod(view.identity.uid.as_str());
         let is_fresh = |at| clock.instant().since(at) < LOCAL_STORAGE_PERIOD;
         if last.is_none_or(|last| !is_fresh(last.at.instant)) {
             view.measure_files(figures, clock);

@@ -106,13 +106,13 @@ impl ImageCollector {
             self.warn("InvalidDiskCapacity", text.clone());
             return Err(text);
         }
-        let Some(wanted) = config.image_gc.to_free(disk.total, disk.free) else {
+        let Some(goal_bytes) = config.image_gc.to_free(disk.total, disk.free) else {
             return Ok(());
         };
-        let freed = self.remove(Goal::Bytes(wanted)).await?;
-        if freed < wanted {
+        let freed = self.remove(Goal::Bytes(goal_bytes)).await?;
+        if freed < goal_bytes {
             let text = format!(
-                "Failed to garbage collect required amount of images. Attempted to free {wanted} \
+                "Failed to garbage collect required amount of images. Attempted to free {goal_bytes} \
                  bytes, but only found {freed} bytes eligible to free."
             );
             self.warn("FreeDiskSpaceFailed", text.clone());
@@ -129,8 +129,8 @@ impl ImageCollector {
     async fn remove(&self, goal: Goal) -> Result<u64, String> {
         let mut history = self.history.lock().await;
         let candidates = self.candidates(&mut history, goal).await?;
-        let wanted = match goal {
-            Goal::Bytes(wanted) => wanted,
+        let goal_bytes = match goal {
+            Goal::Bytes(bytes) => bytes,
             Goal::Everything | Goal::Age => u64::MAX,
         };
         let mut freed = 0_u64;
@@ -138,7 +138,7 @@ impl ImageCollector {
             freed = self.remove_image(None).await?;
         }
         for digest in candidates {
-            if freed >= wanted {
+            if freed >= goal_bytes {
                 break;
             }
             freed = freed.saturating_add(self.remove_image(Some(digest)).await?);
@@ -166,7 +166,7 @@ impl ImageCollector {
     /// Removes an image, unless it has come into use. Without a digest, removes layers without an image.
     /// Returns the freed bytes.
     async fn remove_image(&self, digest: Option<String>) -> Result<u64, String> {
-        let turn = self.turn().await?;
+        let lookups = self.lock_lookups().await?;
         let needed = self.needed();
         let garbage: Garbage = self
             .blocking(move |store| match digest {
@@ -174,7 +174,7 @@ impl ImageCollector {
                 None => store.mark_orphans(&needed, ORPHAN_LAYER_AGE),
             })
             .await?;
-        drop(turn);
+        drop(lookups);
         for reference in &garbage.references {
             tracing::info!(image = reference, "unused image removed");
         }
@@ -185,10 +185,10 @@ impl ImageCollector {
 
     /// The write lock of the lookups. The attempts do not queue, so that a new lookup never waits behind
     /// the removal.
-    async fn turn(&self) -> Result<RwLockWriteGuard<'_, ()>, String> {
+    async fn lock_lookups(&self) -> Result<RwLockWriteGuard<'_, ()>, String> {
         for _ in 0..TRIES {
-            if let Ok(turn) = self.puller.lookups.try_write() {
-                return Ok(turn);
+            if let Ok(guard) = self.puller.lookups.try_write() {
+                return Ok(guard);
             }
             sleep(PAUSE).await;
         }
@@ -245,11 +245,13 @@ fn references(pod: &Pod) -> BTreeSet<String> {
         return BTreeSet::new();
     };
     let ephemeral = spec::ephemeral_containers(pod_spec);
-    let own = spec::containers(pod_spec).filter_map(|(_, container)| container.image.clone());
-    let added = ephemeral.iter().filter_map(|one| one.image.clone());
+    let images = spec::containers(pod_spec).filter_map(|(_, container)| container.image.clone());
+    let ephemeral_images = ephemeral
+        .iter()
+        .filter_map(|container| container.image.clone());
     let volumes = pod_spec.volumes.iter().flatten();
     let mounted = volumes.filter_map(|volume| volume.image.as_ref()?.reference.clone());
-    own.chain(added).chain(mounted).collect()
+    images.chain(ephemeral_images).chain(mounted).collect()
 }
 
 #[cfg(test)]
@@ -267,10 +269,10 @@ mod tests {
             "ephemeralContainers": [{"name": "e", "image": "debug"}],
             "volumes": [{"name": "v", "image": {"reference": "data"}}, {"name": "w"}]}}))
         .unwrap();
-        let found = references(&pod);
+        let references = references(&pod);
         assert!(
-            found.iter().eq(["data", "debug", "init", "main"]),
-            "{found:?}"
+            references.iter().eq(["data", "debug", "init", "main"]),
+            "{references:?}"
         );
     }
 }

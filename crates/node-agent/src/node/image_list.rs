@@ -10,12 +10,13 @@ use crate::limits::{STATUS_IMAGE_NAMES_MAX, STATUS_IMAGES_MAX};
 pub fn status_images(mut images: Vec<Image>) -> Vec<ContainerImage> {
     images.sort_unstable_by(|a, b| (b.size, &a.digest).cmp(&(a.size, &b.digest)));
     images.truncate(STATUS_IMAGES_MAX);
-    let each = images.into_iter();
-    each.map(|image| ContainerImage {
-        names: Some(names(&image)),
-        size_bytes: Some(i64::try_from(image.size).unwrap_or(i64::MAX)),
-    })
-    .collect()
+    let images = images.into_iter();
+    images
+        .map(|image| ContainerImage {
+            names: Some(names(&image)),
+            size_bytes: Some(i64::try_from(image.size).unwrap_or(i64::MAX)),
+        })
+        .collect()
 }
 
 /// First the names by digest, if a registry has the image, then the names by tag.
@@ -56,8 +57,8 @@ mod tests {
         let small = image(&["docker.io/mainstay/hello:latest"], 1, true);
         let names = ["r:5000/a:1", "r:5000/a:2", "r:5000/b@sha256:d"];
         let large = image(&names, 7, false);
-        let found = status_images(vec![small.clone(), large]);
-        let names = found[0].names.clone().unwrap();
+        let reported = status_images(vec![small.clone(), large]);
+        let names = reported[0].names.clone().unwrap();
         assert_eq!(
             names,
             [
@@ -67,13 +68,13 @@ mod tests {
                 "r:5000/a:2"
             ]
         );
-        assert_eq!(found[0].size_bytes, Some(7));
+        assert_eq!(reported[0].size_bytes, Some(7));
         assert_eq!(
-            found[1].names.clone().unwrap(),
+            reported[1].names.clone().unwrap(),
             ["docker.io/mainstay/hello:latest"]
         );
         let many: Vec<Image> = (0..60).map(|size| image(&["r/a:1"], size, false)).collect();
-        let found = status_images(many);
-        assert_eq!((found.len(), found[49].size_bytes), (50, Some(10)));
+        let reported = status_images(many);
+        assert_eq!((reported.len(), reported[49].size_bytes), (50, Some(10)));
     }
 }

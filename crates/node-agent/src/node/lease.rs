@@ -45,7 +45,7 @@ pub struct LeaseFiles {
 
 impl LeaseFiles {
     /// The Lease files of a data directory, for one boot of the machine.
-    pub fn of(data_dir: &Path, boot_id: &str) -> Self {
+    pub fn new(data_dir: &Path, boot_id: &str) -> Self {
         Self {
             dir: lease_dir(data_dir),
             page: deadline_page(data_dir, boot_id),

@@ -12,39 +12,43 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::resources::eviction::Condition;
 
 /// The conditions that the node sets.
-const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+const NODE_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
 /// Extended resources that other programs write, as allocatable resources; `None` for removed resources.
 pub type ExtendedResources = BTreeMap<String, Option<Quantity>>;
 
 /// The extended resources in a status. Operators write extended resources into the capacity. As with
 /// kubelet, the whole amount is allocatable.
-pub fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> ExtendedResources {
-    let foreign = |of: &Option<BTreeMap<String, Quantity>>| {
-        let all = of.clone().into_iter().flatten();
-        all.filter(|(name, _)| name.contains('/') && !own.contains_key(name))
+pub fn extended(
+    status: &NodeStatus,
+    node_resources: &BTreeMap<String, Quantity>,
+) -> ExtendedResources {
+    let foreign = |amounts: &Option<BTreeMap<String, Quantity>>| {
+        let all = amounts.clone().into_iter().flatten();
+        all.filter(|(name, _)| name.contains('/') && !node_resources.contains_key(name))
     };
-    let gone = foreign(&status.allocatable).map(|(name, _)| (name, None));
-    let there = foreign(&status.capacity).map(|(name, quantity)| (name, Some(quantity)));
-    gone.chain(there).collect()
+    let removed = foreign(&status.allocatable).map(|(name, _)| (name, None));
+    let present = foreign(&status.capacity).map(|(name, quantity)| (name, Some(quantity)));
+    removed.chain(present).collect()
 }
 
 /// The internal IP address in a status.
 pub fn address_of(status: &NodeStatus) -> Option<IpAddr> {
     let mut addresses = status.addresses.iter().flatten();
-    let own = addresses.find(|address| address.type_ == "InternalIP")?;
-    own.address.parse().ok()
+    let internal = addresses.find(|address| address.type_ == "InternalIP")?;
+    internal.address.parse().ok()
 }
 
 /// The part of a status that the node writes, without times.
-pub fn own_part(status: &NodeStatus) -> Value {
+pub fn part_of_node(status: &NodeStatus) -> Value {
     let conditions = status.conditions.iter().flatten();
-    let own = conditions.filter(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
-    let own: BTreeMap<_, _> = own
+    let node_conditions =
+        conditions.filter(|condition| NODE_CONDITIONS.contains(&condition.type_.as_str()));
+    let node_conditions: BTreeMap<_, _> = node_conditions
         .map(|c| (c.type_.clone(), json!([c.status, c.reason, c.message])))
         .collect();
     json!([
-        own,
+        node_conditions,
         status.addresses,
         status.allocatable,
         status.capacity,
@@ -65,13 +69,13 @@ pub fn own_part(status: &NodeStatus) -> Value {
 /// its condition, and never goes back. `fault` is the reason why the node starts no pods.
 pub fn conditions(
     before: &[NodeCondition],
-    seen: &BTreeSet<Condition>,
+    pressures: &BTreeSet<Condition>,
     fault: Option<&str>,
     now: Timestamp,
 ) -> Vec<NodeCondition> {
-    let lacks_memory = seen.contains(&Condition::MemoryPressure);
-    let lacks_disk = seen.contains(&Condition::DiskPressure);
-    let one = |type_: &str, holds: bool, reason: &str, message: &str| {
+    let lacks_memory = pressures.contains(&Condition::MemoryPressure);
+    let lacks_disk = pressures.contains(&Condition::DiskPressure);
+    let condition = |type_: &str, holds: bool, reason: &str, message: &str| {
         let status = if holds { "True" } else { "False" };
         let former = before.iter().find(|c| c.type_ == type_);
         let changed = former.and_then(|c| c.last_transition_time.as_ref());
@@ -113,15 +117,15 @@ pub fn conditions(
         None => (true, "KubeletReady", "kubelet is posting ready status"),
     };
     vec![
-        one("MemoryPressure", lacks_memory, memory.0, memory.1),
-        one("DiskPressure", lacks_disk, disk.0, disk.1),
-        one(
+        condition("MemoryPressure", lacks_memory, memory.0, memory.1),
+        condition("DiskPressure", lacks_disk, disk.0, disk.1),
+        condition(
             "PIDPressure",
             false,
             "KubeletHasSufficientPID",
             "kubelet has sufficient PID available",
         ),
-        one("Ready", ready.0, ready.1, ready.2),
+        condition("Ready", ready.0, ready.1, ready.2),
     ]
 }
 
@@ -136,18 +140,18 @@ mod tests {
             let amounts = amounts.map(|(name, n)| ((*name).to_owned(), Quantity((*n).to_owned())));
             amounts.collect::<BTreeMap<_, _>>()
         };
-        let own = amounts(&[("cpu", "2"), ("memory", "1Gi")]);
+        let node_resources = amounts(&[("cpu", "2"), ("memory", "1Gi")]);
         let status = NodeStatus {
             capacity: Some(amounts(&[("cpu", "2"), ("example.com/a", "3")])),
             allocatable: Some(amounts(&[("cpu", "2"), ("example.com/b", "1")])),
             ..NodeStatus::default()
         };
-        let wanted = [
+        let expected = [
             ("example.com/a".to_owned(), Some(Quantity("3".to_owned()))),
             ("example.com/b".to_owned(), None),
         ];
-        assert_eq!(extended(&status, &own), BTreeMap::from(wanted));
-        assert!(extended(&NodeStatus::default(), &own).is_empty());
+        assert_eq!(extended(&status, &node_resources), BTreeMap::from(expected));
+        assert!(extended(&NodeStatus::default(), &node_resources).is_empty());
     }
 
     #[test]
@@ -155,13 +159,13 @@ mod tests {
         let first = Timestamp::from_second(1000).unwrap();
         let later = Timestamp::from_second(2000).unwrap();
         let before = conditions(&[], &BTreeSet::new(), None, first);
-        let seen = BTreeSet::from([Condition::MemoryPressure]);
-        let after = conditions(&before, &seen, None, later);
+        let pressures = BTreeSet::from([Condition::MemoryPressure]);
+        let after = conditions(&before, &pressures, None, later);
         let since = |type_: &str| {
-            let found = after.iter().find(|c| c.type_ == type_).unwrap();
+            let condition = after.iter().find(|c| c.type_ == type_).unwrap();
             (
-                found.status.clone(),
-                found.last_transition_time.clone().unwrap().0,
+                condition.status.clone(),
+                condition.last_transition_time.clone().unwrap().0,
             )
         };
         assert_eq!(since("Ready"), ("True".to_owned(), first));
@@ -176,9 +180,9 @@ mod tests {
         let message = "the disk of the node takes no records: Read-only file system (os error 30)";
         let failed = conditions(&ready, &BTreeSet::new(), Some(message), at(2000));
         let last = failed.last().unwrap();
-        let shown = [&Some(last.status.clone()), &last.reason, &last.message];
-        let shown = shown.map(|text| text.clone().unwrap());
-        assert_eq!(shown, ["False", "KubeletNotReady", message]);
+        let reported = [&Some(last.status.clone()), &last.reason, &last.message];
+        let reported = reported.map(|text| text.clone().unwrap());
+        assert_eq!(reported, ["False", "KubeletNotReady", message]);
         assert_eq!(last.last_transition_time, Some(Time(at(2000))));
     }
 
@@ -210,17 +214,17 @@ mod tests {
             conditions: Some(conditions),
             ..NodeStatus::default()
         };
-        let told = conditions(&[], &BTreeSet::new(), None, now);
-        let mut foreign = told.clone();
+        let written = conditions(&[], &BTreeSet::new(), None, now);
+        let mut foreign = written.clone();
         foreign.push(NodeCondition {
             type_: "example.com/Fan".to_owned(),
             ..NodeCondition::default()
         });
         foreign[0].last_heartbeat_time = None;
-        let mut lost = told.clone();
+        let mut lost = written.clone();
         lost[3].status = "Unknown".to_owned();
-        let own = own_part(&status(told));
-        assert_eq!(own, own_part(&status(foreign)));
-        assert_ne!(own, own_part(&status(lost)));
+        let part = part_of_node(&status(written));
+        assert_eq!(part, part_of_node(&status(foreign)));
+        assert_ne!(part, part_of_node(&status(lost)));
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::image_list::status_images;
 use super::lease::{LeaseError, NodeLease};
 use super::new_node::NewNode;
-use super::node_status::{ExtendedResources, address_of, conditions, extended, own_part};
+use super::node_status::{ExtendedResources, address_of, conditions, extended, part_of_node};
 use crate::api::is_away;
 use crate::api::stored_status::StoredStatus;
 use crate::clock::Clock;
@@ -336,7 +336,7 @@ impl NodeKeeper {
     /// Whether the stored status equals the status of the last write. Other programs write the status, too:
     /// the node lifecycle controller marks a silent node as lost.
     fn is_as_last_written(&self) -> bool {
-        self.last_written.as_ref() == Some(&own_part(self.stored.get()))
+        self.last_written.as_ref() == Some(&part_of_node(self.stored.get()))
     }
 
     /// Sends events about changed conditions.
@@ -422,7 +422,7 @@ impl NodeKeeper {
             .patch_status(name, &PatchParams::default(), &patch)
             .await?;
         let status = node.status.clone().unwrap_or_default();
-        self.last_written = Some(own_part(&status));
+        self.last_written = Some(part_of_node(&status));
         self.stored.record_response(&node, status);
         Ok(())
     }

@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_machine_has_figures() {
-        let seen = node(Moment::aligned(jiff::Timestamp::UNIX_EPOCH)).unwrap();
-        assert!(seen.cpu_ns > 0 && seen.working_set_bytes > 0);
+        let sample = node(Moment::aligned(jiff::Timestamp::UNIX_EPOCH)).unwrap();
+        assert!(sample.cpu_ns > 0 && sample.working_set_bytes > 0);
     }
 }

@@ -170,17 +170,17 @@ mod tests {
     /// is reset before the fence.
     #[test]
     fn after_the_deadline_processes_of_pods_leave_it_unfed() {
-        let there = || Ok(true);
-        let gone = || Ok(false);
+        let present = || Ok(true);
+        let absent = || Ok(false);
         let unknown = || Err(io::Error::other("the disk does not answer"));
         let deadline = SECOND * 40;
-        assert!(may_feed(SECOND * 39, deadline, there));
+        assert!(may_feed(SECOND * 39, deadline, present));
         assert!(may_feed(SECOND * 39, deadline, unknown));
-        assert!(!may_feed(deadline, deadline, there));
+        assert!(!may_feed(deadline, deadline, present));
         assert!(!may_feed(deadline, deadline, unknown));
-        assert!(may_feed(deadline, deadline, gone));
+        assert!(may_feed(deadline, deadline, absent));
         // After a reboot, before the first Lease.
-        assert!(may_feed(SECOND, Duration::ZERO, gone));
+        assert!(may_feed(SECOND, Duration::ZERO, absent));
     }
 
     /// The last feeding is before the deadline. The fence is at five quarters of the Lease's duration, by a
@@ -229,24 +229,24 @@ mod tests {
     fn it_is_fed_as_the_rule_says_and_stopped_at_the_end() {
         let fake = Fake::default();
         let may = Arc::new(AtomicBool::new(true));
-        let (asked, asks) = channel();
+        let (sender, results) = channel();
         let rule = {
             let may = may.clone();
             move || {
-                let answer = may.load(Ordering::SeqCst);
-                asked.send(answer).unwrap();
-                answer
+                let may_feed = may.load(Ordering::SeqCst);
+                sender.send(may_feed).unwrap();
+                may_feed
             }
         };
         let period = Duration::from_millis(1);
         let watchdog = Watchdog::feed(fake.clone(), period, rule).unwrap();
-        asks.iter().find(|answer| *answer).unwrap();
+        results.iter().find(|may_feed| *may_feed).unwrap();
         may.store(false, Ordering::SeqCst);
-        asks.iter().find(|answer| !answer).unwrap();
+        results.iter().find(|may_feed| !may_feed).unwrap();
         let fed = *fake.fed.lock().unwrap();
         assert!(fed > 0);
         for _ in 0..20 {
-            assert!(!asks.recv().unwrap());
+            assert!(!results.recv().unwrap());
         }
         assert_eq!(*fake.fed.lock().unwrap(), fed);
         assert!(!fake.is_stopped.load(Ordering::SeqCst));

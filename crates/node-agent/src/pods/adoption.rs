@@ -338,11 +338,11 @@ mod tests {
         let mut stored = stored_pod(0);
         stored.record.containers.clear();
         let record = adopted(stored, Some(state(0, running_status(), true)));
-        let Instance::Running(found) = &record.containers["c"].instance else {
+        let Instance::Running(running) = &record.containers["c"].instance else {
             panic!("{record:?}");
         };
-        assert_eq!(found.image_id, "i@sha256:1");
-        assert_eq!(found.post_start, Hook::Done);
+        assert_eq!(running.image_id, "i@sha256:1");
+        assert_eq!(running.post_start, Hook::Done);
         assert_eq!(record.containers["c"].restart_count, 0);
     }
 
@@ -354,14 +354,17 @@ mod tests {
             "postStart": {"sleep": {"seconds": 1}}}))
         .unwrap();
         let mut stored = stored_pod(0);
-        let noted = adopted_as(stored.clone(), Some(state(0, running_status(), true)), &pod);
+        let recorded = adopted_as(stored.clone(), Some(state(0, running_status(), true)), &pod);
         stored.record.containers.clear();
-        let found = adopted_as(stored, Some(state(0, running_status(), true)), &pod);
+        let unrecorded = adopted_as(stored, Some(state(0, running_status(), true)), &pod);
         let hook = |record: &PodRecord| match &record.containers["c"].instance {
             Instance::Running(running) => running.post_start.clone(),
-            other => panic!("{other:?}"),
+            instance => panic!("{instance:?}"),
         };
-        assert_eq!((hook(&noted), hook(&found)), (Hook::Done, Hook::Pending));
+        assert_eq!(
+            (hook(&recorded), hook(&unrecorded)),
+            (Hook::Done, Hook::Pending)
+        );
     }
 
     #[test]
@@ -375,8 +378,8 @@ mod tests {
 
     #[test]
     fn a_dead_or_missing_sandbox_takes_its_containers_along() {
-        for found in [None, Some(state(0, running_status(), false))] {
-            let record = adopted(stored_pod(0), found);
+        for state in [None, Some(state(0, running_status(), false))] {
+            let record = adopted(stored_pod(0), state);
             assert_eq!(record.sandbox, record::Sandbox::Gone);
             assert_eq!(record.containers["c"].ended().unwrap().code, 255);
             assert_eq!(record.containers["c"].next_restart_count(), 1);

@@ -44,7 +44,7 @@ impl PodView {
 
     /// Measures all files of the pod and stores their sizes. Blocks.
     pub fn measure_files(&self, figures: &DiskFigures, clock: Clock) -> Arc<MeasuredFiles> {
-        let paths = PodPaths::of(&self.pod, &self.record, &self.dir);
+        let paths = PodPaths::new(&self.pod, &self.record, &self.dir);
         figures.measure(self.identity.uid.as_str(), &paths, clock)
     }
 }

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn records_are_kept_and_found() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = PodDir::of(temp.path(), &identity());
+        let dir = PodDir::new(temp.path(), &identity());
         store(&dir, &pod(), &stored_pod(2), true).unwrap();
         let recorded = recorded_pods(temp.path()).unwrap();
         assert_eq!(recorded[&identity().uid].stored, stored_pod(2));
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn what_was_cut_off_before_or_after_its_record_is_found() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = PodDir::of(temp.path(), &identity());
+        let dir = PodDir::new(temp.path(), &identity());
         fs::create_dir_all(dir.logs("c")).unwrap();
         let by_name = recorded_pods(temp.path())
             .unwrap()
@@ -236,7 +236,7 @@ mod tests {
     fn records_that_cannot_be_read_are_kept_aside_and_their_pod_is_found() {
         cov_mark::check!(findings_a13);
         let temp = tempfile::tempdir().unwrap();
-        let dir = PodDir::of(temp.path(), &identity());
+        let dir = PodDir::new(temp.path(), &identity());
         for file in [dir.record(), dir.object()] {
             store(&dir, &pod(), &stored_pod(2), true).unwrap();
             fs::write(&file, "{").unwrap();

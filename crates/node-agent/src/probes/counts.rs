@@ -44,21 +44,21 @@ impl ProbeCounts {
             ("probe_type", kind.to_owned()),
             ("result", result.to_owned()),
         ];
-        let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
-        let counts = all.entry(pod.uid.clone()).or_default();
+        let mut by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = by_pod.entry(pod.uid.clone()).or_default();
         *counts.entry(labels).or_default() += 1;
     }
 
     /// Removes the counts of a deleted pod.
     pub fn forget(&self, uid: &Uid) {
-        let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(uid);
+        let mut by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        by_pod.remove(uid);
     }
 
     /// All counts with their labels.
     pub fn all(&self) -> Vec<(Labels, u64)> {
-        let all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
-        let counts = all.values().flatten();
+        let by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = by_pod.values().flatten();
         counts
             .map(|(labels, count)| (labels.clone(), *count))
             .collect()

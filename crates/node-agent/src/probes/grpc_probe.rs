@@ -54,7 +54,7 @@ fn reason(error: RpcError) -> String {
         RpcError::Status { code, message } => {
             format!("rpc error: code = {} desc = {message}", code.0)
         }
-        other => other.to_string(),
+        error => error.to_string(),
     }
 }
 
@@ -67,14 +67,14 @@ mod tests {
     use hyper::body::Frame;
     use hyper_util::rt::{TokioExecutor, TokioIo};
 
-    async fn checked(answer: &[u8], code: &'static str) -> Result<(), String> {
+    async fn checked(response: &[u8], code: &'static str) -> Result<(), String> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let answer = Bytes::copy_from_slice(answer);
+        let response = Bytes::copy_from_slice(response);
         let server = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let service = hyper::service::service_fn(move |request: Request<_>| {
-                let answer = answer.clone();
+                let response = response.clone();
                 async move {
                     let body: hyper::body::Incoming = request.into_body();
                     let sent = body.collect().await.unwrap().to_bytes();
@@ -82,7 +82,7 @@ mod tests {
                     let mut trailers = HeaderMap::new();
                     trailers.insert("grpc-status", code.parse().unwrap());
                     let frames = [
-                        Ok::<_, std::io::Error>(Frame::data(answer)),
+                        Ok::<_, std::io::Error>(Frame::data(response)),
                         Ok(Frame::trailers(trailers)),
                     ];
                     let body = http_body_util::StreamBody::new(futures::stream::iter(frames));

@@ -94,24 +94,24 @@ impl HttpTarget {
     /// The target of a `Location` in a response of this target.
     fn redirected(&self, location: &str) -> Result<Redirect, String> {
         let malformed = |error| format!("failed to parse Location header {location:?}: {error}");
-        let here = Url::parse(&self.url()).map_err(malformed)?;
-        let there = redirect::target(&here, location).map_err(malformed)?;
-        if there.host_str() != here.host_str() {
+        let base = Url::parse(&self.url()).map_err(malformed)?;
+        let destination = redirect::target(&base, location).map_err(malformed)?;
+        if destination.host_str() != base.host_str() {
             return Ok(Redirect::Away);
         }
-        let tls = match there.scheme() {
+        let tls = match destination.scheme() {
             "http" => false,
             "https" => true,
             scheme => return Err(format!("unsupported protocol scheme {scheme:?}")),
         };
-        let path = match there.query() {
-            Some(query) => format!("{}?{query}", there.path()),
-            None => there.path().to_owned(),
+        let path = match destination.query() {
+            Some(query) => format!("{}?{query}", destination.path()),
+            None => destination.path().to_owned(),
         };
         Ok(Redirect::Here(Self {
             tls,
             host: self.host.clone(),
-            port: there.port().unwrap_or(if tls { 443 } else { 80 }),
+            port: destination.port().unwrap_or(if tls { 443 } else { 80 }),
             path,
         }))
     }
@@ -138,8 +138,8 @@ pub async fn get(
 }
 
 /// An error's text in the form of Go's HTTP client.
-fn failed(url: &str, what: &str) -> String {
-    format!("Get \"{url}\": {what}")
+fn failed(url: &str, cause: &str) -> String {
+    format!("Get \"{url}\": {cause}")
 }
 
 /// Sends requests until a response is no redirect to follow. `target` is the last target then.
@@ -323,23 +323,23 @@ pub(crate) mod tests {
         assert!(to("http://[/").starts_with("failed to parse Location header \"http://[/\": "));
     }
 
-    /// A server that responds to each path with the result of `answers`, and the list of its requests.
+    /// A server that responds to each path with the result of `responses`, and the list of its requests.
     pub async fn server(
-        answers: impl Fn(&str) -> String + Send + 'static,
+        responses: impl Fn(&str) -> String + Send + 'static,
     ) -> (HttpTarget, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let seen = asked.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let received = requests.clone();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = vec![0; 4096];
                 let count = stream.read(&mut request).await.unwrap();
                 let request = String::from_utf8_lossy(&request[..count]).into_owned();
                 // A request with invalid HTTP gets the default response.
-                let answer = answers(request.split(' ').nth(1).unwrap_or_default());
-                seen.lock().unwrap().push(request);
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                let response = responses(request.split(' ').nth(1).unwrap_or_default());
+                received.lock().unwrap().push(request);
+                stream.write_all(response.as_bytes()).await.unwrap();
             }
         });
         let target = HttpTarget {
@@ -348,10 +348,10 @@ pub(crate) mod tests {
             port,
             path: "/".to_owned(),
         };
-        (target, asked)
+        (target, requests)
     }
 
-    fn found(location: &str, body: &str) -> String {
+    fn redirect_to(location: &str, body: &str) -> String {
         let length = body.len();
         format!(
             "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -362,26 +362,26 @@ pub(crate) mod tests {
     pub const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn a_redirection_to_another_host_is_a_success_to_be_told_of() {
+    async fn a_redirection_to_another_host_is_a_success_with_a_warning() {
         // statefulset.md 12.5
-        let (target, asked) = server(|path| match path {
-            "/" => found("next", "here"),
-            _ => found("https://example.org/login", "<a>there</a>"),
+        let (target, requests) = server(|path| match path {
+            "/" => redirect_to("next", "here"),
+            _ => redirect_to("https://example.org/login", "<a>there</a>"),
         })
         .await;
-        let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
+        let response = get(target, "probe", &[], PATIENCE).await.unwrap();
         assert_eq!(
-            outcome(&answer),
+            outcome(&response),
             ProbeOutcome::Warning(
                 "Probe terminated redirects, Response body: <a>there</a>".to_owned()
             )
         );
-        assert_eq!(asked.lock().unwrap().len(), 2);
+        assert_eq!(requests.lock().unwrap().len(), 2);
         // A redirect without a target is a success, too.
         let (target, _) = server(|_| "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()).await;
-        let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
+        let response = get(target, "probe", &[], PATIENCE).await.unwrap();
         assert_eq!(
-            outcome(&answer),
+            outcome(&response),
             ProbeOutcome::Warning("Probe terminated redirects, Response body: ".to_owned())
         );
     }
@@ -390,41 +390,42 @@ pub(crate) mod tests {
     async fn who_speaks_no_tls_has_not_answered() {
         // statefulset.md 12.5
         let (plain, _) = server(|_| NO_CONTENT.to_owned()).await;
-        let asked = HttpTarget { tls: true, ..plain };
-        let url = asked.url();
-        let unanswered = get(asked, "probe", &[], PATIENCE).await.unwrap_err();
-        let said = format!("Get \"{url}\": tls: first record does not look like a TLS handshake");
-        assert_eq!(unanswered, HttpProbeError::NotTls(said));
+        let over_tls = HttpTarget { tls: true, ..plain };
+        let url = over_tls.url();
+        let error = get(over_tls, "probe", &[], PATIENCE).await.unwrap_err();
+        let message =
+            format!("Get \"{url}\": tls: first record does not look like a TLS handshake");
+        assert_eq!(error, HttpProbeError::NotTls(message));
     }
 
     #[tokio::test]
     async fn redirections_end() {
         // statefulset.md 12.5
-        let (target, asked) = server(|path| found(&format!("{path}x"), "")).await;
+        let (target, requests) = server(|path| redirect_to(&format!("{path}x"), "")).await;
         let error = get(target, "probe", &[], PATIENCE).await.unwrap_err();
-        let said = "Get \"/xxxxxxxxxx\": stopped after 10 redirects".to_owned();
-        assert_eq!(error, HttpProbeError::Other(said));
-        assert_eq!(asked.lock().unwrap().len(), 10);
+        let message = "Get \"/xxxxxxxxxx\": stopped after 10 redirects".to_owned();
+        assert_eq!(error, HttpProbeError::Other(message));
+        assert_eq!(requests.lock().unwrap().len(), 10);
     }
 
     #[tokio::test]
     async fn a_name_of_its_own_goes_no_further_than_its_relatives() {
-        let own = [("Host", "app"), ("X", "y")].map(|(name, value)| HTTPHeader {
+        let headers = [("Host", "app"), ("X", "y")].map(|(name, value)| HTTPHeader {
             name: name.to_owned(),
             value: value.to_owned(),
         });
         let (last, at_last) = server(|_| NO_CONTENT.to_owned()).await;
         let url = last.url();
         let (first, at_first) = server(move |path| match path {
-            "/" => found("/relative", ""),
-            _ => found(&url, ""),
+            "/" => redirect_to("/relative", ""),
+            _ => redirect_to(&url, ""),
         })
         .await;
         let address = first.address();
-        let answer = get(first, "probe", &own, PATIENCE).await.unwrap();
-        assert_eq!(outcome(&answer), ProbeOutcome::Success);
-        let lines = |asked: &Mutex<Vec<String>>| {
-            let all = asked.lock().unwrap().join("").to_lowercase();
+        let response = get(first, "probe", &headers, PATIENCE).await.unwrap();
+        assert_eq!(outcome(&response), ProbeOutcome::Success);
+        let lines = |requests: &Mutex<Vec<String>>| {
+            let all = requests.lock().unwrap().join("").to_lowercase();
             all.lines()
                 .filter(|line| {
                     ["host:", "referer:", "x:"]

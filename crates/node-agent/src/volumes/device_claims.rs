@@ -10,6 +10,7 @@ use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::devices::FAILED_PREPARE;
 
 use super::VolumeError;
+use crate::api::object_error::ApiObjectError;
 use crate::api::objects::ApiObjects;
 
 /// The reason why a pod's volumes or devices are not ready.
@@ -20,6 +21,8 @@ pub enum NotPrepared {
     #[error("Failed to prepare dynamic resources: {0}")]
     Devices(String),
     #[error("Failed to prepare dynamic resources: {0}")]
+    Api(#[from] ApiObjectError),
+    #[error("Failed to prepare dynamic resources: {0}")]
     Metadata(#[from] IncompleteMetadata),
 }
 
@@ -28,7 +31,7 @@ impl NotPrepared {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Volume(error) => error.error.reason(),
-            Self::Devices(_) | Self::Metadata(_) => FAILED_PREPARE,
+            Self::Devices(_) | Self::Api(_) | Self::Metadata(_) => FAILED_PREPARE,
         }
     }
 }
@@ -46,15 +49,13 @@ pub async fn prepare(objects: &ApiObjects, pod: &Pod) -> Result<(), NotPrepared>
     // The agent may have a version of the object from before the names of the claims were in its status.
     let mut current = pod.clone();
     if names.iter().any(|(_, claim)| claim.is_none()) {
-        let stored = objects.pod(namespace, pod.metadata.object_name()?).await;
-        let stored = stored.map_err(NotPrepared::Devices)?;
+        let stored = objects.pod(namespace, pod.metadata.object_name()?).await?;
         current.status = stored.and_then(|pod| pod.status);
         names = claims(&current);
     }
     let mut existing = BTreeMap::new();
     for name in names.into_iter().filter_map(|(_, claim)| claim) {
-        let claim = objects.resource_claim(namespace, &name).await;
-        if let Some(claim) = claim.map_err(NotPrepared::Devices)? {
+        if let Some(claim) = objects.resource_claim(namespace, &name).await? {
             existing.insert(name, claim);
         }
     }

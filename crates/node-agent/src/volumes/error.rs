@@ -14,6 +14,7 @@ use super::nfs::NfsVolumeError;
 use super::one_pod::OnePodError;
 use super::payload::PayloadError;
 use super::rbd::RbdVolumeError;
+use crate::api::object_error::ApiObjectError;
 use crate::csi_volumes::CsiVolumeError;
 
 /// The reason why a volume is not available now.
@@ -71,8 +72,8 @@ impl<E: Into<VolumeSetupCause>> From<E> for VolumeSetupError {
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeSetupCause {
     /// The API server has rejected a request, or did not respond.
-    #[error("{0}")]
-    Api(String),
+    #[error(transparent)]
+    Api(#[from] ApiObjectError),
     #[error(transparent)]
     Metadata(#[from] IncompleteMetadata),
     #[error("this type of volume is not supported on this node")]
@@ -116,12 +117,6 @@ pub enum VolumeSetupCause {
     Csi(#[from] CsiVolumeError),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-}
-
-impl From<String> for VolumeSetupCause {
-    fn from(message: String) -> Self {
-        Self::Api(message)
-    }
 }
 
 /// The use of a volume does not match its `volumeMode`.

@@ -18,7 +18,8 @@ use resource_kinds::MetadataIdentity;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::atomic::{File, Payload};
-use crate::api::objects::{ApiObjects, ObjectKind, TokenWanted, Version, Versions};
+use crate::api::object_error::ApiObjectError;
+use crate::api::objects::{ApiObjects, ObjectKind, RequestedToken, Version, Versions};
 use crate::limits::{SMALL_VOLUME_BYTES_MAX, VOLUME_FILES_BYTES_MAX};
 
 const MODE_DEFAULT: i32 = 0o644;
@@ -45,20 +46,14 @@ pub enum PayloadError {
     #[error("{0}")]
     DownwardApi(String),
     /// The API server has rejected a request, or did not respond.
-    #[error("{0}")]
-    Api(String),
+    #[error(transparent)]
+    Api(#[from] ApiObjectError),
     #[error(transparent)]
     Metadata(#[from] IncompleteMetadata),
     #[error("write files: {0}")]
     Write(io::Error),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-}
-
-impl From<String> for PayloadError {
-    fn from(message: String) -> Self {
-        Self::Api(message)
-    }
 }
 
 /// The files of a volume until they are written. Large volumes are built one at a time.
@@ -126,7 +121,7 @@ impl ReadObjects {
         object: Option<&K>,
     ) {
         let version = self.versions.entry((kind, name.to_owned()));
-        version.or_insert_with(|| Version::of(object));
+        version.or_insert_with(|| Version::of_object(object));
     }
 }
 
@@ -213,7 +208,7 @@ impl Projector<'_> {
         files: &mut VolumeFiles,
         read_objects: &mut ReadObjects,
     ) -> Result<(), PayloadError> {
-        let request = TokenWanted {
+        let request = RequestedToken {
             audience: source.audience.clone(),
             expiration_seconds: source.expiration_seconds.unwrap_or(3600),
         };

@@ -51,7 +51,7 @@ impl Worker {
 
     /// Starts a measurement of the pod's disk usage.
     pub(super) fn measure_storage(&mut self) {
-        let paths = PodPaths::of(&self.pod, &self.record, &self.dir);
+        let paths = PodPaths::new(&self.pod, &self.record, &self.dir);
         let (figures, clock) = (self.context.disk.clone(), self.context.node.clock);
         let uid = self.identity.uid.clone();
         let sender = self.sender.clone();

@@ -105,8 +105,8 @@ impl Worker {
         let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
         let status = from.pod.status.clone().unwrap_or_default();
         let worker = Self {
-            dir: PodDir::of(&context.node.config.data_dir, &from.identity),
-            events: PodEvents::of(&context.node.recorder, &from.pod),
+            dir: PodDir::new(&context.node.config.data_dir, &from.identity),
+            events: PodEvents::new(&context.node.recorder, &from.pod),
             confirmation: from.confirmation,
             node_stops: None,
             predecessors: from.predecessors,

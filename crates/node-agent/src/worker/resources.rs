@@ -52,11 +52,11 @@ impl Worker {
             let amount = capacity.get(name).and_then(|amount| amount.0.parse().ok());
             amount.unwrap_or_default()
         };
-        let others = self.context.pods.list();
-        let others = others
+        let other_pods = self.context.pods.list();
+        let other_pods = other_pods
             .iter()
             .filter(|view| view.identity.uid != self.identity.uid && !view.has_ended());
-        let used = others.filter_map(|view| {
+        let used = other_pods.filter_map(|view| {
             let spec = view.pod.spec.as_ref()?;
             Some(amounts::held(spec, &view.record))
         });
@@ -138,17 +138,17 @@ impl Worker {
     /// The limits of the pod while its containers have the resources `resources`. If the applied resources
     /// of the pod differ from the allocated ones, the wider limit is used.
     fn pod_limits(&self, spec: &PodSpec, resources: &Allocation) -> Resources {
-        let of_pod = &self.record.resize;
-        let after = pod_resources(&resize::with(spec, Some(resources)));
-        if !of_pod.pod_differs() {
-            return after;
+        let pod_resize = &self.record.resize;
+        let limits = pod_resources(&resize::with(spec, Some(resources)));
+        if !pod_resize.pod_differs() {
+            return limits;
         }
-        let superseded = of_pod.pod.superseded.iter().cloned().map(Some);
-        let others = superseded.chain([of_pod.pod.applied.clone()]);
-        others.fold(after, |widest, own| {
-            let mut before = resize::with(spec, Some(resources));
-            before.resources = own;
-            wider(&pod_resources(&before), &widest)
+        let superseded = pod_resize.pod.superseded.iter().cloned().map(Some);
+        let superseded_or_applied = superseded.chain([pod_resize.pod.applied.clone()]);
+        superseded_or_applied.fold(limits, |widest, pod_level| {
+            let mut former = resize::with(spec, Some(resources));
+            former.resources = pod_level;
+            wider(&pod_resources(&former), &widest)
         })
     }
 
@@ -277,9 +277,9 @@ fn check_memory(sandbox: &Sandbox, id: Option<&str>, limits: &Resources) -> Resu
     let usage = sandbox.usage(id).map_err(|error| error.to_string())?;
     let (limit, used) = (u64::try_from(limit).unwrap_or(0), usage.working_set_bytes);
     if used > limit {
-        let what = if id.is_some() { "container" } else { "pod" };
+        let owner = if id.is_some() { "container" } else { "pod" };
         return Err(format!(
-            "attempting to set {what} memory limit ({limit}) below current usage ({used})"
+            "attempting to set {owner} memory limit ({limit}) below current usage ({used})"
         ));
     }
     Ok(())

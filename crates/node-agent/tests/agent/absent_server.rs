@@ -12,7 +12,7 @@ use kube_api_client::DeleteParams;
 use node_agent::{LeaseLength, OnShutdown};
 
 use crate::leases::pod;
-use crate::node::seen;
+use crate::node::until_some;
 use crate::pods::SLEEP;
 use crate::restarts::container_id;
 use crate::world::{World, is_ready, state};
@@ -38,7 +38,7 @@ async fn crash(world: &World, pod: &Pod, number: u32) {
     let sandbox = sandbox(world, pod).await;
     sandbox.signal(&format!("c-{number}"), 9).await.unwrap();
     let next = format!("c-{}", number + 1);
-    seen("the container runs again", async || {
+    until_some("the container runs again", async || {
         let state = sandbox.state().await.ok()?;
         let status = &state.containers.get(&next)?.status;
         matches!(status, ContainerStatus::Running { .. }).then_some(())
@@ -63,25 +63,25 @@ pub async fn containers_go_on_and_are_started_again() {
     for name in ["kept", "crashes"] {
         world.pod(name, json!({"containers": [container]})).await;
     }
-    let kept = world.ready("kept").await;
+    let running = world.ready("kept").await;
     let crashes = world.ready("crashes").await;
     start_alone(&mut world).await;
     crash(&world, &crashes, 0).await;
     // Logs are available without an API server.
     let log = world.logged("crashes", "c", "5432").await;
     assert_eq!(log, "5432\n");
-    let told = world.ready("crashes").await;
-    assert_eq!(state(&told, "c").1, 0, "nobody has told it");
+    let stored = world.ready("crashes").await;
+    assert_eq!(state(&stored, "c").1, 0, "nobody has told it");
     comes_back(&world);
     let again = |pod: &Pod| is_ready(pod) && state(pod, "c") == ("running".to_owned(), 1);
     let after = world.until("crashes", "started again", again).await;
     assert_eq!(after.metadata.uid, crashes.metadata.uid);
     let now = world.ready("kept").await;
-    assert_eq!(container_id(&now), container_id(&kept));
-    assert_eq!(now.status, kept.status);
+    assert_eq!(container_id(&now), container_id(&running));
+    assert_eq!(now.status, running.status);
     // After the restart of the server, the agent manages the pods as before.
     world.delete("kept").await;
-    world.gone("kept").await;
+    world.wait_deleted("kept").await;
     world.end().await;
 }
 
@@ -123,7 +123,7 @@ pub async fn what_was_deleted_meanwhile_ends_before_its_successor() {
     crash(&world, &first, 0).await;
     let at_once = DeleteParams::default().grace_period(0);
     world.api::<Pod>().delete("p", &at_once).await.unwrap();
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     let second = world.pod("p", spec).await;
     let bodies = async || {
         let sandboxes = world.runtime.sandboxes().await.unwrap();
@@ -132,7 +132,7 @@ pub async fn what_was_deleted_meanwhile_ends_before_its_successor() {
     };
     assert_eq!(bodies().await, [first.metadata.uid.clone().unwrap()]);
     comes_back(&world);
-    seen("the second pod", async || {
+    until_some("the second pod", async || {
         let bodies = bodies().await;
         assert!(bodies.len() <= 1, "{bodies:?}");
         let pod = world.api::<Pod>().get("p").await.unwrap();
@@ -190,7 +190,7 @@ pub async fn the_deadline_of_pods_is_not_moved() {
     let deadline = deadline(&world);
     start_alone(&mut world).await;
     crash(&world, &lives, 0).await;
-    seen("the pod ends with the lease", async || {
+    until_some("the pod ends with the lease", async || {
         assert_eq!(self::deadline(&world), deadline);
         let uid = ends.metadata.uid.as_deref().unwrap();
         let Some(sandbox) = world.runtime.sandbox(uid).await.unwrap() else {

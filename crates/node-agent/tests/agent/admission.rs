@@ -27,7 +27,7 @@ async fn refused(world: &World, name: &str, spec: Value) -> (String, String) {
         .await;
     assert!(status.container_statuses.is_none(), "nothing was started");
     world.delete(name).await;
-    world.gone(name).await;
+    world.wait_deleted(name).await;
     (reason, message)
 }
 
@@ -76,7 +76,7 @@ pub async fn what_does_not_fit_is_refused_once() {
         .await;
     assert_ne!(phase(&again), "Failed");
     world.delete("at-home").await;
-    world.gone("at-home").await;
+    world.wait_deleted("at-home").await;
     world.end().await;
 }
 
@@ -120,7 +120,7 @@ pub async fn ports_of_the_node_are_one_pods() {
     assert_eq!(restarts(&world.ready("first").await), 0);
     answers(port).await;
     world.delete("first").await;
-    world.gone("first").await;
+    world.wait_deleted("first").await;
     until(|| !says_hello(port)).await;
     stop.cancel();
     proxy.await.unwrap().unwrap();

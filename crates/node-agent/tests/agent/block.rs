@@ -109,7 +109,7 @@ pub const WRITE: &str = "echo mark | busybox dd of=/dev/raw conv=fsync 2>/dev/nu
 
 async fn end(world: &World, pod: &str) {
     world.delete(pod).await;
-    world.gone(pod).await;
+    world.wait_deleted(pod).await;
 }
 
 pub async fn a_device_of_the_node_is_one_of_the_pods() {

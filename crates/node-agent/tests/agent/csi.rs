@@ -12,7 +12,7 @@ use kube_api_server::UserInfo;
 use node_agent::OnShutdown;
 use sha2::{Digest, Sha256};
 
-use crate::ephemeral::asked;
+use crate::ephemeral::get_text;
 use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::world::{NODE, World};
@@ -41,12 +41,12 @@ pub struct Disks {
 }
 
 impl Disks {
-    pub fn of(world: &World) -> Self {
-        Self::taking(world, 7)
+    pub fn new(world: &World) -> Self {
+        Self::with_volumes_max(world, 7)
     }
 
     /// A driver that supports `volumes_max` volumes on the node.
-    pub fn taking(world: &World, volumes_max: u64) -> Self {
+    pub fn with_volumes_max(world: &World, volumes_max: u64) -> Self {
         let (kubelet, volumes) = (world.dir.join("kubelet"), world.dir.join("disks"));
         for dir in ["plugins/t", "plugins_registry"] {
             std::fs::create_dir_all(kubelet.join(dir)).unwrap();
@@ -73,7 +73,7 @@ impl Disks {
 
     /// A registered driver with a CSIDriver object, and a volume for the claim `v`.
     pub async fn with_claim(world: &World, spec: Value) -> Self {
-        let mut disks = Self::of(world);
+        let mut disks = Self::new(world);
         key(world).await;
         disks.driver_object(world, spec).await;
         disks.claim(world, "v").await;
@@ -112,8 +112,9 @@ impl Disks {
     /// The method names of a volume's calls, without their services.
     pub fn calls(&self, volume: &str) -> Vec<String> {
         let calls = self.node.calls();
-        let own = calls.iter().filter(|call| call.volume == volume);
-        own.map(|call| call.method.replace("Node", "").replace("Volume", ""))
+        let of_volume = calls.iter().filter(|call| call.volume == volume);
+        of_volume
+            .map(|call| call.method.replace("Node", "").replace("Volume", ""))
             .collect()
     }
 
@@ -204,10 +205,10 @@ pub async fn has_grown(world: &World, name: &str, size: &str) {
     .await;
 }
 
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, read: impl Fn() -> F) -> T {
     for _ in 0..24_000 {
-        if let Some(found) = look().await {
-            return found;
+        if let Some(value) = read().await {
+            return value;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
@@ -234,7 +235,7 @@ pub fn claim(name: &str) -> Value {
 
 pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
     let world = started("csi").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     key(&world).await;
     let spec = json!({"attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File"});
     disks.driver_object(&world, spec).await;
@@ -278,14 +279,14 @@ pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
     world.logged("second", "c", "kept\n3000").await;
     assert_eq!(disks.node.mounts_of("v"), 3);
     world.delete("first").await;
-    world.gone("first").await;
+    world.wait_deleted("first").await;
     assert_eq!(disks.node.mounts_of("v"), 2);
     // A call to a busy driver is repeated.
     disks
         .node
         .fail_next("NodeUnpublishVolume", Failure::Before(10));
     world.delete("second").await;
-    world.gone("second").await;
+    world.wait_deleted("second").await;
     disks.free("v").await;
     let last = disks.calls("v").split_off(7);
     assert_eq!(last, ["Unpublish", "Unpublish", "Unstage"]);
@@ -305,7 +306,7 @@ pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
 
 pub async fn a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_directory() {
     let world = started("csi-inline").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     let modes = json!({"volumeLifecycleModes": ["Ephemeral"], "podInfoOnMount": true});
     disks.driver_object(&world, modes).await;
     disks.start();
@@ -317,15 +318,20 @@ pub async fn a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_dire
         )
         .await;
     world.ready("inline").await;
-    let made: Vec<_> = disks.volumes.read_dir().unwrap().collect();
-    let handle = made[0].as_ref().unwrap().file_name().into_string().unwrap();
+    let volumes: Vec<_> = disks.volumes.read_dir().unwrap().collect();
+    let handle = volumes[0]
+        .as_ref()
+        .unwrap()
+        .file_name()
+        .into_string()
+        .unwrap();
     assert_eq!(disks.calls(&handle), ["Publish"]);
     let path = json!({"hostPath": {"path": "/var/lib/kubelet/plugins", "type": "Directory"}});
     world.pod("driver", with(path, "ls /data/t")).await;
     world.logged("driver", "c", "csi.sock").await;
     for pod in ["inline", "driver"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
     assert_eq!(disks.calls(&handle), ["Publish", "Unpublish"]);
     assert_eq!(disks.node.mounts_of(&handle), 0);
@@ -335,7 +341,7 @@ pub async fn a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_dire
 pub async fn an_agent_and_a_driver_that_were_away_leave_nothing_mounted() {
     let mut world = World::new("csi-away").await;
     world.user = node_user();
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     key(&world).await;
     let spec = json!({"attachRequired": false});
     disks.driver_object(&world, spec).await;
@@ -415,7 +421,7 @@ pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
 
     // The volume grows at the next mount.
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     disks.free("v").await;
     let before = disks.calls("v").len();
     disks.grown(&world, "v", "4Mi").await;
@@ -425,7 +431,7 @@ pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
     assert_eq!(disks.calls("v")[before..], ["Stage", "Publish", "Expand"]);
     assert_eq!(disks.node.size_of("v"), 4 << 20);
     world.delete("next").await;
-    world.gone("next").await;
+    world.wait_deleted("next").await;
     disks.free("v").await;
     world.end().await;
 }
@@ -440,7 +446,7 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
     std::fs::write(disks.volumes.join("v/broken"), "").unwrap();
     let of_claim = "{namespace=\"default\",persistentvolumeclaim=\"v\"}";
     let metrics = until("the volume has figures", || async {
-        let text = asked(&world, "/metrics").await;
+        let text = get_text(&world, "/metrics").await;
         text.contains(of_claim).then_some(text)
     })
     .await;
@@ -453,15 +459,16 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
         let line = format!("kubelet_volume_stats_{name}{of_claim} {value}\n");
         assert!(metrics.contains(&line), "{metrics}");
     }
-    let own = until("the summary has the volume's figures", || async {
-        let summary: Value = serde_json::from_str(&asked(&world, "/stats/summary").await).unwrap();
+    let volume = until("the summary has the volume's figures", || async {
+        let summary: Value =
+            serde_json::from_str(&get_text(&world, "/stats/summary").await).unwrap();
         let volumes = summary["pods"][0]["volume"].as_array().cloned();
         let mut volumes = volumes.unwrap_or_default().into_iter();
         volumes.find(|volume| volume["pvcRef"]["name"] == "v")
     })
     .await;
     assert_eq!(
-        (&own["availableBytes"], &own["name"]),
+        (&volume["availableBytes"], &volume["name"]),
         (&json!(600), &json!("data"))
     );
 
@@ -486,7 +493,7 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
     assert!(tokens["vault"]["token"].is_string(), "{tokens}");
     assert_eq!(disks.node.mounts_of("v"), 2);
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     disks.free("v").await;
     world.end().await;
 }
@@ -527,12 +534,12 @@ pub async fn an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_
         world.delete("p").await;
         let steps = ["NodeUnpublishVolume", "NodeUnstageVolume"];
         killed_in(&mut world, &disks, &steps, failure).await;
-        world.gone("p").await;
+        world.wait_deleted("p").await;
         disks.free("v").await;
         assert!(!disks.kubelet.join("pods").read_dir().unwrap().any(|_| true));
     }
-    let kept = std::fs::read_to_string(disks.volumes.join("v/file")).unwrap();
-    assert_eq!(kept, "kept\nkept\n");
+    let content = std::fs::read_to_string(disks.volumes.join("v/file")).unwrap();
+    assert_eq!(content, "kept\nkept\n");
     assert_eq!(disks.node.size_of("v"), 3 << 20);
     // Only an agent that stops its pods removes the mount of the directory.
     world.stop().await;
@@ -542,7 +549,7 @@ pub async fn an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_
 
 pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
     let world = started("csi-attach").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     key(&world).await;
     disks
         .driver_object(&world, json!({"attachRequired": true}))
@@ -586,7 +593,7 @@ pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
     world.ready("p").await;
     assert_eq!(disks.node.calls()[0].publish_context["device"], "sdb");
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     disks.free("v").await;
     until("the volume is no longer in use", || async {
         in_use().await.is_empty().then_some(())

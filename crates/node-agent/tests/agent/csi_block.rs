@@ -7,7 +7,7 @@ use crate::csi::{Disks, key, started};
 
 pub async fn a_device_of_a_driver_is_one_of_the_pods() {
     let world = started("csi-block").await;
-    let mut disks = Disks::taking(&world, 7);
+    let mut disks = Disks::with_volumes_max(&world, 7);
     key(&world).await;
     let spec = json!({"attachRequired": false});
     disks.driver_object(&world, spec).await;
@@ -28,7 +28,7 @@ pub async fn a_device_of_a_driver_is_one_of_the_pods() {
     assert!(disks.node.calls().iter().all(|call| call.mode == 1));
     assert_eq!(disks.node.mounts_of("v"), 1);
     world.delete("writer").await;
-    world.gone("writer").await;
+    world.wait_deleted("writer").await;
     disks.free("v").await;
     assert_eq!(disks.calls("v")[2..], ["Unpublish", "Unstage"]);
     assert_eq!(std::fs::read(&image).unwrap()[..4], *b"mark");
@@ -38,7 +38,7 @@ pub async fn a_device_of_a_driver_is_one_of_the_pods() {
     world.pod("reader", with_device("v", false, script)).await;
     world.logged("reader", "c", "mark\n").await;
     world.delete("reader").await;
-    world.gone("reader").await;
+    world.wait_deleted("reader").await;
     disks.free("v").await;
     drop(disk);
     disks.end(world).await;

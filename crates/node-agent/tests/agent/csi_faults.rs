@@ -21,7 +21,7 @@ fn endpoint() -> String {
 
 /// A registrar that records the node's messages.
 struct Registrar {
-    told: Arc<Mutex<Vec<String>>>,
+    messages: Arc<Mutex<Vec<String>>>,
     socket: PathBuf,
     _serving: TestDriver,
 }
@@ -29,11 +29,11 @@ struct Registrar {
 impl Registrar {
     fn start(disks: &Disks, name: &str, registrant: Registrant) -> Self {
         let socket = disks.kubelet.join("plugins_registry").join(name);
-        let told = Arc::<Mutex<Vec<String>>>::default();
-        let sink = told.clone();
+        let messages = Arc::<Mutex<Vec<String>>>::default();
+        let sink = messages.clone();
         let serving = registrant.serve(&socket, move |words| sink.lock().unwrap().push(words));
         Self {
-            told,
+            messages,
             socket,
             _serving: serving.unwrap(),
         }
@@ -42,12 +42,12 @@ impl Registrar {
     /// Waits until the registrar has received a message that contains `words`.
     async fn hears(&self, words: &str) {
         until(words, || async {
-            let told = self.told.lock().unwrap();
-            let is_told = |text: &String| match words {
+            let messages = self.messages.lock().unwrap();
+            let is_match = |text: &String| match words {
                 "" => text.is_empty(),
                 words => text.contains(words),
             };
-            told.iter().any(is_told).then_some(())
+            messages.iter().any(is_match).then_some(())
         })
         .await;
     }
@@ -58,20 +58,20 @@ impl Registrar {
 }
 
 /// The drivers in the CSINode, with the UID of the Node that owns the CSINode.
-async fn shown(world: &World) -> (Vec<String>, Option<String>) {
+async fn listed_drivers(world: &World) -> (Vec<String>, Option<String>) {
     let nodes: Api<CSINode> = Api::all(world.client.clone());
-    let Some(found) = nodes.get_opt(NODE).await.unwrap() else {
+    let Some(csi_node) = nodes.get_opt(NODE).await.unwrap() else {
         return (Vec::new(), None);
     };
-    let owners = found.metadata.owner_references.unwrap_or_default();
+    let owners = csi_node.metadata.owner_references.unwrap_or_default();
     let uid = owners.into_iter().next().map(|owner| owner.uid);
-    let drivers = found.spec.drivers.into_iter();
+    let drivers = csi_node.spec.drivers.into_iter();
     (drivers.map(|driver| driver.name).collect(), uid)
 }
 
 pub async fn a_registrar_that_is_refused_hears_why() {
     let world = started("csi-refused").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     let driver = |name: &str| Registrant::driver(name, &endpoint());
     let old = driver("old.example.com").with_versions(&["0.3.0"]);
     let device = driver("gpu.example.com").with_kind("DevicePlugin");
@@ -105,17 +105,17 @@ pub async fn a_registrar_that_is_refused_hears_why() {
 
     disks.start();
     until("the driver is registered", || async {
-        (shown(&world).await.0 == [DRIVER]).then_some(())
+        (listed_drivers(&world).await.0 == [DRIVER]).then_some(())
     })
     .await;
     let second = Registrar::start(&disks, "second.sock", driver(DRIVER));
-    let taken = format!("another driver with the name {DRIVER} is registered already");
-    second.hears(&taken).await;
+    let refusal = format!("another driver with the name {DRIVER} is registered already");
+    second.hears(&refusal).await;
     // The first driver is removed, so that the second driver can register.
     std::fs::remove_file(disks.kubelet.join("plugins_registry/t-reg.sock")).unwrap();
     second.hears("").await;
     until("the driver is registered by the second", || async {
-        (shown(&world).await.0 == [DRIVER]).then_some(())
+        (listed_drivers(&world).await.0 == [DRIVER]).then_some(())
     })
     .await;
     second.stop();
@@ -125,13 +125,13 @@ pub async fn a_registrar_that_is_refused_hears_why() {
 
 pub async fn a_socket_that_says_nothing_holds_up_no_other() {
     let world = started("csi-silent").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     let silent = disks.kubelet.join("plugins_registry/a.sock");
     let listener = UnixListener::bind(&silent).unwrap();
     let (connection, _) = listener.accept().await.unwrap();
     disks.start();
     until("the other driver is registered", || async {
-        (shown(&world).await.0 == [DRIVER]).then_some(())
+        (listed_drivers(&world).await.0 == [DRIVER]).then_some(())
     })
     .await;
     // The node still waits for the response: the socket has the request of the node, and is open.
@@ -152,21 +152,21 @@ pub async fn a_socket_that_says_nothing_holds_up_no_other() {
 pub async fn the_node_shows_the_drivers_that_are_registered_and_no_others() {
     let mut world = World::new("csi-shown").await;
     world.user = node_user();
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     disks.start();
     world.start(OnShutdown::LeavePods).await;
     let nodes: Api<Node> = Api::all(world.client.clone());
     let is_shown = async |drivers: &[&str]| {
         until("the node shows its drivers", || async {
             let node = nodes.get_opt(NODE).await.unwrap()?.metadata;
-            let (shown, of) = shown(&world).await;
+            let (drivers_listed, owner) = listed_drivers(&world).await;
             let annotations = node.annotations.unwrap_or_default();
             let ids = annotations.get("csi.volume.kubernetes.io/nodeid");
             let ids = ids.is_some_and(|ids| ids.contains(DRIVER));
             let labels = node.labels.unwrap_or_default();
             let has_labels = labels.contains_key("topology.example.com/zone");
-            let is_new = of == node.uid && has_labels;
-            (is_new && shown == drivers && ids != drivers.is_empty()).then_some(node.uid)
+            let is_new = owner == node.uid && has_labels;
+            (is_new && drivers_listed == drivers && ids != drivers.is_empty()).then_some(node.uid)
         })
         .await
     };
@@ -188,12 +188,12 @@ pub async fn the_node_shows_the_drivers_that_are_registered_and_no_others() {
         let node = nodes.get(NODE).await.unwrap().metadata;
         let annotations = node.annotations.unwrap_or_default();
         let has_id = annotations.contains_key("csi.volume.kubernetes.io/nodeid");
-        (shown(&world).await.0.is_empty() && !has_id).then_some(())
+        (listed_drivers(&world).await.0.is_empty() && !has_id).then_some(())
     })
     .await;
     disks.start();
     until("the driver is shown again", || async {
-        (shown(&world).await.0 == [DRIVER]).then_some(())
+        (listed_drivers(&world).await.0 == [DRIVER]).then_some(())
     })
     .await;
     disks.end(world).await;
@@ -202,7 +202,7 @@ pub async fn the_node_shows_the_drivers_that_are_registered_and_no_others() {
 /// Calls to a driver that sends invalid responses are repeated, for the node and for a volume.
 pub async fn a_driver_that_answers_nonsense_is_asked_again() {
     let world = started("csi-nonsense").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     key(&world).await;
     let unattached = json!({"attachRequired": false});
     disks.driver_object(&world, unattached).await;
@@ -222,7 +222,7 @@ pub async fn a_driver_that_answers_nonsense_is_asked_again() {
     world.event("p", "NodeStageVolume: malformed answer").await;
     world.ready("p").await;
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     disks.free("v").await;
     registrar.stop();
     std::fs::write(disks.kubelet.join("plugins_registry/t-reg.sock"), "").unwrap();
@@ -233,7 +233,7 @@ pub async fn a_driver_that_answers_nonsense_is_asked_again() {
 /// the Secret exists.
 pub async fn secrets_that_are_missing_are_named() {
     let world = started("csi-secrets").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     let modes = json!({"volumeLifecycleModes": ["Persistent", "Ephemeral"],
         "attachRequired": false, "podInfoOnMount": true});
     disks.driver_object(&world, modes).await;
@@ -248,8 +248,8 @@ pub async fn secrets_that_are_missing_are_named() {
     }
     assert_eq!(disks.node.calls(), []);
     key(&world).await;
-    let own = json!({"metadata": {"name": "own"}, "stringData": {"user": "o"}});
-    world.create::<Secret>(own).await;
+    let secret = json!({"metadata": {"name": "own"}, "stringData": {"user": "o"}});
+    world.create::<Secret>(secret).await;
     world.ready("staged").await;
     world.ready("published").await;
 
@@ -266,7 +266,7 @@ pub async fn secrets_that_are_missing_are_named() {
     has_grown(&world, "v", "2Mi").await;
     for pod in ["staged", "published"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
     disks.free("v").await;
     disks.end(world).await;
@@ -285,7 +285,7 @@ pub async fn the_end_of_a_pod_touches_no_volume_of_others() {
     world.pod("other", with(claim("w"), "true")).await;
     world.ready("other").await;
     world.delete("other").await;
-    world.gone("other").await;
+    world.wait_deleted("other").await;
     until("the other volume is free", || async {
         (disks.calls("w") == ["Stage", "Publish", "Unpublish", "Unstage"]).then_some(())
     })
@@ -293,7 +293,7 @@ pub async fn the_end_of_a_pod_touches_no_volume_of_others() {
     let calls = disks.calls("v");
     assert!(!calls.contains(&"Unstage".to_owned()), "{calls:?}");
     world.delete("stuck").await;
-    world.gone("stuck").await;
+    world.wait_deleted("stuck").await;
     disks.free("v").await;
     disks.end(world).await;
 }
@@ -309,7 +309,7 @@ pub async fn a_volume_that_cannot_be_unstaged_holds_no_pod_up_and_is_tried_again
             .fail_next("NodeUnstageVolume", Failure::Before(13));
     }
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     disks.free("v").await;
     let calls = disks.calls("v");
     assert_eq!(calls, ["Stage", "Publish", "Unpublish", "Unstage"]);
@@ -334,7 +334,7 @@ pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
         world.pod(&pod, with(claim("v"), "true")).await;
         world.event(&pod, "MountDevice failed").await;
         world.delete(&pod).await;
-        world.gone(&pod).await;
+        world.wait_deleted(&pod).await;
         disks.free("v").await;
         disks.node.fail_no_more();
         assert_eq!(disks.calls("v")[before..], *expected, "{code}");
@@ -348,7 +348,7 @@ pub async fn a_volume_that_was_never_staged_is_not_unstaged() {
     world.ready("q").await;
     for name in ["p", "q"] {
         world.delete(name).await;
-        world.gone(name).await;
+        world.wait_deleted(name).await;
     }
     disks.free("v").await;
     assert_eq!(disks.calls("v").last().map(String::as_str), Some("Unstage"));
@@ -365,7 +365,7 @@ pub async fn a_pod_runs_whose_driver_has_made_no_target() {
     world.pod("p", with(claim("v"), "true")).await;
     world.ready("p").await;
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     disks.free("v").await;
     disks.end(world).await;
 }
@@ -380,7 +380,7 @@ pub async fn a_volume_that_its_driver_does_not_know_is_released() {
         disks.node.fail_next(method, Failure::Before(5));
     }
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     disks.free("v").await;
     // Each call was made once and had no effect: the node has unmounted the volume.
     assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
@@ -389,7 +389,7 @@ pub async fn a_volume_that_its_driver_does_not_know_is_released() {
 
 pub async fn a_volume_for_one_pod_is_given_to_one_at_a_time() {
     let world = started("csi-one-pod").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     key(&world).await;
     disks
         .driver_object(&world, json!({"attachRequired": false}))
@@ -405,10 +405,10 @@ pub async fn a_volume_for_one_pod_is_given_to_one_at_a_time() {
     world.event("second", words).await;
     assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
     world.delete("first").await;
-    world.gone("first").await;
+    world.wait_deleted("first").await;
     world.ready("second").await;
     world.delete("second").await;
-    world.gone("second").await;
+    world.wait_deleted("second").await;
     disks.free("v").await;
     disks.end(world).await;
 }

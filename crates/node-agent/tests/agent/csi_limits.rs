@@ -37,7 +37,7 @@ fn unscheduled(pod: &Pod) -> Option<&str> {
 
 pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
     let world = started("csi-limit").await;
-    let mut disks = Disks::taking(&world, 2);
+    let mut disks = Disks::with_volumes_max(&world, 2);
     key(&world).await;
     let spec = json!({"attachRequired": false});
     disks.driver_object(&world, spec).await;
@@ -69,8 +69,8 @@ pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
     }
     world.unplaced_pod("third", with(claim("v3"), "true")).await;
     let message = "0/1 nodes are available: 1 node(s) exceed max volume count.";
-    let told = |pod: &Pod| unscheduled(pod).is_some_and(|text| text.starts_with(message));
-    world.until("third", "told of the limit", told).await;
+    let is_limited = |pod: &Pod| unscheduled(pod).is_some_and(|text| text.starts_with(message));
+    world.until("third", "told of the limit", is_limited).await;
     // A pod whose volume is on the node already does not count.
     world.unplaced_pod("again", with(claim("v1"), "true")).await;
     world.ready("again").await;
@@ -78,7 +78,7 @@ pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
     world.ready("third").await;
     for pod in ["first", "again", "third"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
     for volume in ["v1", "v2", "v3"] {
         disks.free(volume).await;

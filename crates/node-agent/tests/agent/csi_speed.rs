@@ -33,7 +33,7 @@ impl Times {
 
 pub async fn a_pod_costs_the_calls_that_a_hand_would_make() {
     let world = started("csi-speed").await;
-    let mut disks = Disks::of(&world);
+    let mut disks = Disks::new(&world);
     key(&world).await;
     let spec = json!({"attachRequired": false});
     disks.driver_object(&world, spec).await;
@@ -56,12 +56,12 @@ pub async fn a_pod_costs_the_calls_that_a_hand_would_make() {
         disks.free("v").await;
         *claimed.ends.last_mut().unwrap() += begun.elapsed();
         let calls = disks.calls("v").split_off(before);
-        let own: Vec<&str> = calls
+        let changes: Vec<&str> = calls
             .iter()
             .map(String::as_str)
             .filter(|call| !call.contains("Stats"))
             .collect();
-        assert_eq!(own, ["Stage", "Publish", "Unpublish", "Unstage"]);
+        assert_eq!(changes, ["Stage", "Publish", "Unpublish", "Unstage"]);
     }
     by_hand.show("by hand: stage and publish, unpublish and unstage");
     plain.show("pod without the volume");
@@ -77,7 +77,7 @@ async fn live(world: &World, name: &str, volume: json_tree::Value, times: &mut T
     times.starts.push(begun.elapsed());
     let begun = Instant::now();
     world.delete(name).await;
-    world.gone(name).await;
+    world.wait_deleted(name).await;
     times.ends.push(begun.elapsed());
 }
 

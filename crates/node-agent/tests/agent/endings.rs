@@ -95,8 +95,8 @@ async fn written(world: &World, file: &str, ends: usize) -> usize {
          busybox wc -c < {file}"
     );
     let asking = async {
-        let asked = exec(&["sh", "-c", &script], "stdout=true&stderr=true");
-        finish(connect(world.node(), &asked).await).await
+        let command = exec(&["sh", "-c", &script], "stdout=true&stderr=true");
+        finish(connect(world.node(), &command).await).await
     };
     let (out, err, _) = tokio::time::timeout(PATIENCE, asking).await.unwrap();
     out.trim().parse().unwrap_or_else(|_| panic!("{out}{err}"))
@@ -163,8 +163,8 @@ pub async fn a_container_gets_all_that_who_was_attached_has_sent() {
     let script = format!(
         "until [ \"$(busybox wc -c < /tmp/all)\" = {sent} ]; do busybox usleep 10000; done; echo all"
     );
-    let asked = exec(&["sh", "-c", &script], "stdout=true");
-    let socket = connect(world.node(), &asked).await;
+    let command = exec(&["sh", "-c", &script], "stdout=true");
+    let socket = connect(world.node(), &command).await;
     let asking = tokio::time::timeout(PATIENCE, finish(socket));
     assert_eq!(asking.await.unwrap().0, "all\n");
     for (name, leaving) in [("q", Leaving::Close), ("r", Leaving::Vanish)] {
@@ -174,10 +174,10 @@ pub async fn a_container_gets_all_that_who_was_attached_has_sent() {
         world.pod(name, spec).await;
         world.ready(name).await;
         let path = format!("/attach/default/{name}/c?stdin=true&stdout=true");
-        let way = ("v5.channel.k8s.io", 30, leaving);
-        type_over_websocket(&world, &path, way).await;
-        let said = format!("{}\nover\n", 30 * CHUNK);
-        world.logged(name, "c", &said).await;
+        let variant = ("v5.channel.k8s.io", 30, leaving);
+        type_over_websocket(&world, &path, variant).await;
+        let expected = format!("{}\nover\n", 30 * CHUNK);
+        world.logged(name, "c", &expected).await;
     }
     world.end().await;
 }

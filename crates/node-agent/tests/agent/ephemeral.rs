@@ -55,15 +55,15 @@ pub async fn a_running_pod_is_looked_into() {
     let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
     let ask = b"\0tr '\\0' ' ' < /proc/1/cmdline; echo\n".to_vec();
     attached.send(Message::binary(ask)).await.unwrap();
-    let answer = attached.next().await.unwrap().unwrap().into_data();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(answer.contains("sh -c echo up"), "{answer:?}");
+    let output = attached.next().await.unwrap().unwrap().into_data();
+    let output = String::from_utf8_lossy(&output).into_owned();
+    assert!(output.contains("sh -c echo up"), "{output:?}");
     attached.close(None).await.unwrap();
     world.stop().await;
     world.start(OnShutdown::StopPods).await;
     // The status in the API is older than the agent, so the test waits until the new agent has adopted the
     // container.
-    while !asked(&world, "/pods").await.contains("\"debug\"") {
+    while !get_text(&world, "/pods").await.contains("\"debug\"") {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let before = world.until("p", "debugged", |pod| runs(pod, "debug")).await;
@@ -89,19 +89,19 @@ pub async fn a_running_pod_is_looked_into() {
     add(&world, "p", second).await;
     world.until("p", "debugged", |pod| runs(pod, "again")).await;
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     world.end().await;
 }
 
 /// The response of the kubelet API.
-pub async fn asked(world: &World, path: &'static str) -> String {
+pub async fn get_text(world: &World, path: &'static str) -> String {
     let body = http_body_util::Empty::new()
         .map_err(|never| match never {})
         .boxed_unsync();
     let mut request = http::Request::new(body);
     *request.uri_mut() = http::Uri::from_static(path);
-    let answer = world.node().oneshot(request).await.unwrap();
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    let response = world.node().oneshot(request).await.unwrap();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
@@ -114,7 +114,8 @@ pub async fn what_runs_has_figures() {
     world.pod("p", spec).await;
     world.ready("p").await;
     let (pod, container) = loop {
-        let summary: Value = serde_json::from_str(&asked(&world, "/stats/summary").await).unwrap();
+        let summary: Value =
+            serde_json::from_str(&get_text(&world, "/stats/summary").await).unwrap();
         assert!(summary["node"]["nodeName"].is_string(), "{summary}");
         let pod = summary["pods"][0].clone();
         let container = pod["containers"][0].clone();
@@ -129,7 +130,7 @@ pub async fn what_runs_has_figures() {
     assert!((1_000_000..400_000_000).contains(&cores), "{container}");
     let bytes = container["memory"]["workingSetBytes"].as_u64().unwrap();
     assert!((1..=64 << 20).contains(&bytes), "{container}");
-    let metrics = asked(&world, "/metrics/resource").await;
+    let metrics = get_text(&world, "/metrics/resource").await;
     let line = "container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"p\"}";
     assert!(metrics.contains(line), "{metrics}");
     // findings C8
@@ -184,8 +185,8 @@ pub async fn what_runs_has_figures() {
         ("/metrics/cadvisor", "machine_cpu_cores{boot_id="),
         ("/configz", "\"maxPods\":110"),
     ] {
-        let answer = asked(&world, path).await;
-        assert!(answer.contains(text), "{path}: {answer}");
+        let response = get_text(&world, path).await;
+        assert!(response.contains(text), "{path}: {response}");
     }
     world.end().await;
 }

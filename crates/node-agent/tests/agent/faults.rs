@@ -8,7 +8,7 @@ use kube_api_client::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::node::seen;
+use crate::node::until_some;
 use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::world::{NODE, World, phase, state};
@@ -44,7 +44,7 @@ pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     world.ready("quiet").await;
     // The deletion does not wait for the response that never arrives.
     world.delete("silent").await;
-    world.gone("silent").await;
+    world.wait_deleted("silent").await;
     drop(silent);
     world.end().await;
 }
@@ -62,8 +62,8 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
         "containers": [{"name": "c", "command": shell(forks)}]});
     world.pod("forks", spec).await;
     let ended = |pod: &_| phase(pod) == "Failed";
-    let told = world.until("forks", "at its limit", ended).await;
-    assert_eq!(state(&told, "c").0, "Error 2");
+    let failed = world.until("forks", "at its limit", ended).await;
+    assert_eq!(state(&failed, "c").0, "Error 2");
     world.logged("forks", "c", "can't fork").await;
 
     // More memory than the container may have: the kernel kills it.
@@ -90,7 +90,7 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     world.logged("talks", "c", "xxx").await;
     // The container ignores the termination signal.
     world.delete("talks").await;
-    world.gone("talks").await;
+    world.wait_deleted("talks").await;
     while logs.exists() {
         // The processes end shortly after their pod.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -120,7 +120,7 @@ pub async fn a_shim_that_is_stopped_is_named_and_keeps_nothing_alive() {
             "Warning FailedKillPod error killing container \"c\": the shim of sandbox",
         )
         .await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     world.end().await;
 }
 
@@ -128,12 +128,12 @@ pub async fn a_shim_that_is_stopped_is_named_and_keeps_nothing_alive() {
 fn shim_of(uid: &str) -> Pid {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let found = pids.find(|pid: &i32| {
+    let shim = pids.find(|pid: &i32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0);
         words.any(|word| String::from_utf8_lossy(word).ends_with(&format!("/sandboxes/{uid}")))
     });
-    Pid::from_raw(found.unwrap())
+    Pid::from_raw(shim.unwrap())
 }
 
 /// The disk cannot store records, as after an error of the device. A pod that is bound to the node waits,
@@ -174,7 +174,7 @@ pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready
         .await;
     world.event("ends", text).await;
     world.delete("ends").await;
-    world.gone("ends").await;
+    world.wait_deleted("ends").await;
     run("umount", &[pods]);
     world.ready("waits").await;
     until_node(&world, "True").await;
@@ -187,17 +187,22 @@ pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready
 /// Waits until the condition `Ready` of the node has a status. Returns the message of the condition.
 pub async fn until_node(world: &World, status: &str) -> String {
     let nodes: Api<Node> = Api::all(world.client.clone());
-    let found = seen("the node's readiness", async || {
+    let message = until_some("the node's readiness", async || {
         let conditions = nodes.get(NODE).await.unwrap().status?.conditions?;
-        let ready = conditions.into_iter().find(|one| one.type_ == "Ready")?;
+        let ready = conditions
+            .into_iter()
+            .find(|condition| condition.type_ == "Ready")?;
         (ready.status == status).then(|| ready.message.unwrap_or_default())
     });
-    found.await
+    message.await
 }
 
 /// Runs a program of the machine.
 pub fn run(program: &str, arguments: &[&str]) {
-    let done = std::process::Command::new(program).args(arguments).output();
-    let done = done.unwrap();
-    assert!(done.status.success(), "{program} {arguments:?}: {done:?}");
+    let output = std::process::Command::new(program).args(arguments).output();
+    let output = output.unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {output:?}"
+    );
 }

@@ -44,16 +44,16 @@ pub fn serve() -> ExitCode {
 type Frames = futures::stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 2>>;
 
 async fn check(request: Request<Incoming>) -> Result<Response<StreamBody<Frames>>, hyper::Error> {
-    let known = request.uri().path() == "/grpc.health.v1.Health/Check";
-    let asked = request.into_body().collect().await?.to_bytes();
+    let is_supported = request.uri().path() == "/grpc.health.v1.Health/Check";
+    let message = request.into_body().collect().await?.to_bytes();
     // An uncompressed message of four bytes, whose field 1 is `db`.
-    let known = known && asked.as_ref() == b"\0\0\0\0\x04\x0a\x02db";
+    let is_supported = is_supported && message.as_ref() == b"\0\0\0\0\x04\x0a\x02db";
     let status: &[u8] = match Path::new("/trace/well").exists() {
         true => b"\0\0\0\0\x02\x08\x01",
         false => b"\0\0\0\0\x02\x08\x02",
     };
     let mut trailers = HeaderMap::new();
-    let code = if known { "0" } else { "5" };
+    let code = if is_supported { "0" } else { "5" };
     trailers.insert("grpc-status", http::HeaderValue::from_static(code));
     let frames = [
         Ok(Frame::data(Bytes::from_static(status))),

@@ -45,7 +45,7 @@ pub async fn hooks_ask_wait_and_hold_back_what_follows() {
     let log = world.logs("sink", "c").await;
     assert!(!log.contains("/stopping"), "{log}");
     world.delete("asks").await;
-    world.gone("asks").await;
+    world.wait_deleted("asks").await;
     world.logged("sink", "c", "/stopping").await;
     assert_eq!(trace.written("order"), "c ends\n");
     let events = world.events("asks").await;
@@ -56,15 +56,15 @@ pub async fn hooks_ask_wait_and_hold_back_what_follows() {
 
     // A container whose hook still runs does not count as started.
     let waits = "until test -e /trace/go -a -e /tmp/hears; do sleep 0.05; done";
-    let held = json!({"postStart": {"exec": {"command": shell(waits)}},
+    let lifecycle = json!({"postStart": {"exec": {"command": shell(waits)}},
         "preStop": {"exec": {"command": shell("echo hook >> /trace/order")}}});
-    world.pod("held", of(held)).await;
+    world.pod("held", of(lifecycle)).await;
     let pod = world.until("held", "held", runs_unstarted).await;
     assert!(!is_ready(&pod));
     trace.make("go");
     world.ready("held").await;
     world.delete("held").await;
-    world.gone("held").await;
+    world.wait_deleted("held").await;
     assert_eq!(trace.written("order"), "c ends\nhook\nc ends\n");
 
     let sleeps =
@@ -75,7 +75,7 @@ pub async fn hooks_ask_wait_and_hold_back_what_follows() {
     assert!(begun.elapsed().as_secs_f32() >= 1.0, "postStart");
     let begun = Instant::now();
     world.delete("sleeps").await;
-    world.gone("sleeps").await;
+    world.wait_deleted("sleeps").await;
     assert!(begun.elapsed().as_secs_f32() >= 1.0, "preStop");
     world.end().await;
 }
@@ -95,11 +95,11 @@ pub async fn a_hook_by_https_is_heard_by_who_speaks_no_tls() {
     world.pod("asks", spec).await;
     world.ready("asks").await;
     world.logged("sink", "c", "/started").await;
-    let told = "Warning LifecycleHTTPFallback request to HTTPS lifecycle hook got HTTP response, \
+    let event = "Warning LifecycleHTTPFallback request to HTTPS lifecycle hook got HTTP response, \
                 retry with HTTP succeeded";
-    world.event("asks", told).await;
+    world.event("asks", event).await;
     world.delete("asks").await;
-    world.gone("asks").await;
+    world.wait_deleted("asks").await;
     world.logged("sink", "c", "/stopping").await;
     let events = world.events("asks").await;
     let failed = events.iter().any(|event| event.contains("Failed"));
@@ -121,8 +121,8 @@ pub async fn hooks_that_fail_are_told_without_what_they_printed() {
     world
         .pod("first", of("Always", json!({"postStart": fails})))
         .await;
-    let told = |pod: &Pod| state(pod, "c").0 == "PostStartHookError";
-    let pod = world.until("first", "told", told).await;
+    let has_failed = |pod: &Pod| state(pod, "c").0 == "PostStartHookError";
+    let pod = world.until("first", "told", has_failed).await;
     let status = pod.status.unwrap().container_statuses.unwrap().remove(0);
     let message = status.state.unwrap().waiting.unwrap().message.unwrap();
     assert!(
@@ -142,13 +142,13 @@ pub async fn hooks_that_fail_are_told_without_what_they_printed() {
         .event("first", "Normal Killing FailedPostStartHook")
         .await;
     let events = world.events("first").await;
-    let told = "Warning FailedPostStartHook PostStartHook failed".to_owned();
-    assert!(events.contains(&told), "{events:#?}");
+    let event = "Warning FailedPostStartHook PostStartHook failed".to_owned();
+    assert!(events.contains(&event), "{events:#?}");
     // The container was restarted without a delay. A later start may have followed by now.
     let order = trace.written("order");
     assert!(order.starts_with("c ends\nc ends\n"), "{order}");
     world.delete("first").await;
-    world.gone("first").await;
+    world.wait_deleted("first").await;
 
     // No connection is opened: kubelet does not support this hook, although the API accepts it.
     let none = json!({"postStart": {"tcpSocket": {"port": 80}}});
@@ -168,11 +168,11 @@ pub async fn hooks_that_fail_are_told_without_what_they_printed() {
     world.pod("last", of("Always", fails)).await;
     world.ready("last").await;
     world.delete("last").await;
-    world.gone("last").await;
+    world.wait_deleted("last").await;
     world.event("last", "Warning FailedPreStopHook").await;
     let events = world.events("last").await;
-    let told = "Warning FailedPreStopHook PreStopHook failed".to_owned();
-    assert!(events.contains(&told), "{events:#?}");
+    let event = "Warning FailedPreStopHook PreStopHook failed".to_owned();
+    assert!(events.contains(&event), "{events:#?}");
     assert_eq!(trace.written("order"), "c ends\n");
     world.end().await;
 }
@@ -190,14 +190,14 @@ pub async fn containers_get_the_signal_that_they_ask_for() {
         images::put(&world, image, &layer(), config);
     };
     put("SIGQUIT");
-    let container = |name: &str, image: &str, own: Option<&str>| {
+    let container = |name: &str, image: &str, signal: Option<&str>| {
         let heard = |signal: &str| format!("trap 'echo {signal} > /trace/{name}; exit 0' {signal}");
         let traps: Vec<String> = ["TERM", "QUIT", "USR1", "INT"].map(heard).into();
         let script = format!(
             "{}; echo up; while true; do sleep 0.05; done",
             traps.join("; ")
         );
-        let lifecycle = own.map(|signal| json!({"stopSignal": signal}));
+        let lifecycle = signal.map(|signal| json!({"stopSignal": signal}));
         json!({"name": name, "image": image, "command": shell(&script), "lifecycle": lifecycle,
             "volumeMounts": [Trace::mount()]})
     };
@@ -213,7 +213,7 @@ pub async fn containers_get_the_signal_that_they_ask_for() {
     // The image name refers to another image by now, which does not matter.
     put("SIGUSR1");
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     for (name, signal) in [
         ("plain", "TERM"),
         ("image", "QUIT"),
@@ -270,9 +270,9 @@ pub async fn what_an_agent_has_left_ends_as_its_pods_say() {
     let mut notes = Vec::new();
     for sandbox in world.runtime.sandboxes().await.unwrap() {
         let is_unknown = sandbox.id() == unknown;
-        let told = left.end(&sandbox).await.unwrap();
-        assert_eq!(told.len(), 1, "{told:?}");
-        notes.push((is_unknown, told.concat()));
+        let messages = left.end(&sandbox).await.unwrap();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        notes.push((is_unknown, messages.concat()));
         if !is_unknown {
             let order = trace.written("order").replace("unknown ends\n", "");
             assert_eq!(order, "hook\nc quits\nsidecar ends\n");
@@ -288,7 +288,7 @@ pub async fn what_an_agent_has_left_ends_as_its_pods_say() {
     world.start(OnShutdown::StopPods).await;
     for name in ["p", "unknown"] {
         world.delete(name).await;
-        world.gone(name).await;
+        world.wait_deleted(name).await;
     }
     world.end().await;
 }
@@ -312,7 +312,7 @@ pub async fn a_hook_that_was_cut_off_runs_again() {
     world.stop().await;
     trace.make("go");
     world.start(OnShutdown::StopPods).await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     assert_eq!(trace.written("order"), "hook\nhook\nc ends\n");
     world.end().await;
 }

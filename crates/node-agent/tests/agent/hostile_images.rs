@@ -46,7 +46,7 @@ impl Hostile {
         let count = Arc::clone(&waiting);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&pages), Arc::clone(&count)));
+                tokio::spawn(respond(stream, Arc::clone(&pages), Arc::clone(&count)));
             }
         });
         Self {
@@ -69,12 +69,12 @@ impl Drop for Hostile {
 }
 
 /// Responds to one request and closes the connection.
-async fn answer(mut stream: TcpStream, pages: Arc<Pages>, waiting: Arc<AtomicUsize>) {
+async fn respond(mut stream: TcpStream, pages: Arc<Pages>, waiting: Arc<AtomicUsize>) {
     let Some(head) = request_head(&mut stream).await else {
         return;
     };
-    let found = head.split(' ').nth(1).and_then(|path| pages.get(path));
-    let (status, length) = match found {
+    let page = head.split(' ').nth(1).and_then(|path| pages.get(path));
+    let (status, length) = match page {
         Some(Some(body)) => ("200 OK", body.len()),
         Some(None) => ("200 OK", 1000),
         None => ("404 Not Found", 0),
@@ -85,7 +85,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Pages>, waiting: Arc<AtomicUsi
     if stream.write_all(reply.as_bytes()).await.is_err() {
         return;
     }
-    match found {
+    match page {
         Some(Some(body)) => {
             stream.write_all(body).await.ok();
         }
@@ -142,8 +142,8 @@ impl Image {
     /// An image that can run. Not all of its content is on the node.
     fn fine(mark: &str) -> Self {
         let mut image = Self::new("fine", layer());
-        let own = entry(EntryType::Regular, mark, "", 0, (0, 0));
-        image.layers.push(own);
+        let layer = entry(EntryType::Regular, mark, "", 0, (0, 0));
+        image.layers.push(layer);
         image
     }
 
@@ -181,11 +181,11 @@ impl Image {
         if matches!(self.lie, Lie::EndlessManifest) {
             bytes.resize(5 << 20, b' ');
         }
-        let asked = match &self.lie {
+        let reference = match &self.lie {
             Lie::Manifest(digest) => digest,
             _ => "1",
         };
-        let path = format!("/v2/{}/manifests/{asked}", self.name);
+        let path = format!("/v2/{}/manifests/{reference}", self.name);
         pages.insert(path, Some(bytes));
     }
 }
@@ -243,7 +243,7 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
     let world = World::started("hostile").await;
     let by_digest = format!("manifest@{another}");
     let lies = "sent data that does not match its digest sha256:";
-    let told = [
+    let messages = [
         ("layer", "layer", lies.to_owned()),
         ("config", "config", lies.to_owned()),
         (
@@ -268,7 +268,7 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
             "at least 1 PiB more would be needed".to_owned(),
         ),
     ];
-    for (name, image, _) in &told {
+    for (name, image, _) in &messages {
         world.pod(name, pod(registry.name(image), "exit 0")).await;
     }
     world.pod("fine", pod(registry.name("fine"), SLEEP)).await;
@@ -276,7 +276,7 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
     world
         .pod("device", pod(registry.name("device"), read))
         .await;
-    for (name, image, text) in &told {
+    for (name, image, text) in &messages {
         let refused = |pod: &_| matches!(&*state(pod, "c").0, "ErrImagePull" | "ImagePullBackOff");
         world.until(name, "refused", refused).await;
         let failed = format!(
@@ -312,8 +312,8 @@ async fn no_pull_is_left(images: &Path) {
 
 pub async fn a_slow_registry_leaves_turns_to_others() {
     // statefulset.md 12.9
-    let own = entry(EntryType::Regular, "slow", "", 0, (0, 0));
-    let slow = Hostile::start([Image::new("slow", own).lying(Lie::Nothing)]).await;
+    let layer = entry(EntryType::Regular, "slow", "", 0, (0, 0));
+    let slow = Hostile::start([Image::new("slow", layer).lying(Lie::Nothing)]).await;
     let fine = Hostile::start([Image::fine("two")]).await;
     let world = World::started("slow").await;
     let image = |number: usize| {
@@ -333,7 +333,7 @@ pub async fn a_slow_registry_leaves_turns_to_others() {
         world.delete(&format!("slow-{number}")).await;
     }
     for number in 0..8 {
-        world.gone(&format!("slow-{number}")).await;
+        world.wait_deleted(&format!("slow-{number}")).await;
     }
     // A cancelled pull leaves no files. A directory that was being created when its pod was deleted is
     // removed shortly after.
@@ -358,8 +358,8 @@ pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
     store.put_builtin(IMAGE, &layer(), &config, "1").unwrap();
     let others = disk.0.join("others");
     let free = || {
-        let found = nix::sys::statvfs::statvfs(&disk.0).unwrap();
-        found.blocks_available() * found.fragment_size()
+        let file_system = nix::sys::statvfs::statvfs(&disk.0).unwrap();
+        file_system.blocks_available() * file_system.fragment_size()
     };
     // Slightly more than the share of the disk that pulls must leave free.
     std::fs::write(

@@ -56,10 +56,13 @@ pub async fn commands_and_logs_go_over_the_network() {
 
     // The API server cannot reach the node without the network.
     world.forget_service();
-    let own = authority
+    let client_certificate = authority
         .client("kube-apiserver-kubelet-client", &[])
         .unwrap();
-    let (certificate, key) = (own.certificate_pem(), own.key_pem());
+    let (certificate, key) = (
+        client_certificate.certificate_pem(),
+        client_certificate.key_pem(),
+    );
     let dialled = world
         .server
         .dial_nodes_with(certificate, key, authority.ca_pem());
@@ -71,11 +74,14 @@ pub async fn commands_and_logs_go_over_the_network() {
     let endpoint = status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap();
     let port = u16::try_from(endpoint.port).unwrap();
     let dial = async |user: &str| {
-        let own = authority.client(user, &[]).unwrap();
-        let (certificate, key) = (own.certificate_pem(), own.key_pem());
-        let own = tls::Identity::of_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let client_certificate = authority.client(user, &[]).unwrap();
+        let (certificate, key) = (
+            client_certificate.certificate_pem(),
+            client_certificate.key_pem(),
+        );
+        let identity = tls::Identity::of_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
         let roots = Roots::none().with_pem(authority.ca_pem().as_bytes());
-        let config = tls::client(Trust::Roots(roots.unwrap()), Some(own)).unwrap();
+        let config = tls::client(Trust::Roots(roots.unwrap()), Some(identity)).unwrap();
         let host = ("127.0.0.1", port);
         let stream = outbound_http::connect(host, PATIENCE).await.unwrap();
         let stream = tls::handshake(stream, host.0, config).await.unwrap();

@@ -26,14 +26,15 @@ fn control_groups(world: &World) -> Vec<PathBuf> {
 }
 
 /// Waits until an event that contains `text` was counted at least twice.
-async fn told_again(world: &World, pod: &str, text: &str) {
+async fn reported_again(world: &World, pod: &str, text: &str) {
     let only = ListParams::default().fields(&format!("involvedObject.name={pod}"));
     let begun = std::time::Instant::now();
     loop {
         let events = world.api::<Event>().list(&only).await.unwrap();
-        let told = events.items.iter();
-        let told = told.filter(|event| event.message.as_deref().is_some_and(|m| m.contains(text)));
-        let count: i32 = told.map(|event| event.count.unwrap_or(1)).sum();
+        let reported = events.items.iter();
+        let reported =
+            reported.filter(|event| event.message.as_deref().is_some_and(|m| m.contains(text)));
+        let count: i32 = reported.map(|event| event.count.unwrap_or(1)).sum();
         if count >= 2 {
             return;
         }
@@ -79,7 +80,7 @@ pub async fn a_value_that_the_kernel_refuses_concerns_its_container_alone() {
     assert_eq!(ready, "kubelet is posting ready status");
     for pod in ["first", "second"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
     world.end().await;
 }
@@ -104,15 +105,15 @@ async fn try_greedy_pods(world: &World) {
     ] {
         world.event(pod, begin).await;
         let text = "cpu.cfs_quota_us to 100000: Invalid argument (os error 22)";
-        told_again(world, pod, text).await;
+        reported_again(world, pod, text).await;
         let events = world.events(pod).await;
-        let told = events.iter().find(|event| event.contains(text)).unwrap();
-        let has_place = told.starts_with(begin) && told.contains("set /sys/fs/cgroup/");
-        assert!(has_place, "{told}");
+        let event = events.iter().find(|event| event.contains(text)).unwrap();
+        let has_path = event.starts_with(begin) && event.contains("set /sys/fs/cgroup/");
+        assert!(has_path, "{event}");
     }
     for pod in ["mixed", "whole"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
 }
 
@@ -133,7 +134,7 @@ pub async fn a_mount_that_the_kernel_refuses_is_told_and_tried_again() {
     let text =
         format!("Error: mount {source_text} to /tmp: a file cannot be mounted over a directory");
     world.event("p", &format!("Warning Failed {text}")).await;
-    told_again(&world, "p", &text).await;
+    reported_again(&world, "p", &text).await;
     let quiet = json!({"containers": [{"name": "c", "command": shell(SLEEP)}]});
     world.pod("quiet", quiet).await;
     world.ready("quiet").await;
@@ -143,7 +144,7 @@ pub async fn a_mount_that_the_kernel_refuses_is_told_and_tried_again() {
     assert_eq!(state(&pod, "fine"), ("running".to_owned(), 0));
     for pod in ["p", "quiet"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
     world.end().await;
 }
@@ -185,7 +186,7 @@ pub async fn a_node_that_can_make_no_control_groups_says_so_until_it_can() {
     for pod in ["waits", "goes"] {
         let begin = "Warning FailedCreatePodSandBox Failed to create pod sandbox: ";
         world.event(pod, begin).await;
-        told_again(&world, pod, "Read-only file system").await;
+        reported_again(&world, pod, "Read-only file system").await;
         let events = world.events(pod).await;
         assert!(
             events.iter().any(|one| one.contains("/sys/fs/cgroup/")),
@@ -204,13 +205,13 @@ pub async fn a_node_that_can_make_no_control_groups_says_so_until_it_can() {
     );
     // A pod that never started can be deleted.
     world.delete("goes").await;
-    world.gone("goes").await;
+    world.wait_deleted("goes").await;
     drop(read_only);
     world.ready("waits").await;
     until_node(&world, "True").await;
     for pod in ["before", "waits"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
     world.end().await;
 }
@@ -226,22 +227,22 @@ pub async fn groups_that_cannot_be_removed_keep_their_pod_alone() {
     }
     let stays = world.api::<Pod>().get("stays").await.unwrap();
     let uid = stays.metadata.uid.unwrap();
-    let own = control_groups(&world).into_iter();
-    let own: Vec<_> = own.map(|group| group.join(format!("pod{uid}"))).collect();
-    let own = own.into_iter().find(|group| group.is_dir()).unwrap();
-    let path = own.to_str().unwrap();
+    let groups = control_groups(&world).into_iter();
+    let mut pod_groups = groups.map(|group| group.join(format!("pod{uid}")));
+    let group = pod_groups.find(|group| group.is_dir()).unwrap();
+    let path = group.to_str().unwrap();
     // A mount point cannot be removed, like a directory that a process uses.
     run("mount", &["--bind", path, path]);
     world.delete("stays").await;
     world.delete("other").await;
-    world.gone("other").await;
+    world.wait_deleted("other").await;
     let text = "Warning FailedKillPod error killing pod: remove control group";
     world.event("stays", text).await;
     let events = world.events("stays").await;
-    let told = events.iter().find(|event| event.starts_with(text)).unwrap();
-    assert!(told.contains(path) && told.contains("busy"), "{told}");
+    let event = events.iter().find(|event| event.starts_with(text)).unwrap();
+    assert!(event.contains(path) && event.contains("busy"), "{event}");
     run("umount", &[path]);
-    world.gone("stays").await;
-    assert!(!own.exists());
+    world.wait_deleted("stays").await;
+    assert!(!group.exists());
     world.end().await;
 }

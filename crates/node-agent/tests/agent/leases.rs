@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::{Api, DeleteParams, Patch, PatchParams};
 use resource_kinds::annotations;
 
-use crate::node::seen;
+use crate::node::until_some;
 use crate::pods::SLEEP;
 use crate::world::{IMAGE, NODE, World};
 
@@ -45,8 +45,8 @@ pub async fn a_fenced_node_returns_without_the_pods_that_fail_over() {
         .patch(NODE, &params, &Patch::Merge(fence))
         .await
         .unwrap();
-    world.gone("goes").await;
-    let lease = seen("the node has its lease again", async || {
+    world.wait_deleted("goes").await;
+    let lease = until_some("the node has its lease again", async || {
         let spec = leases.get(NODE).await.unwrap().spec?;
         spec.holder_identity.is_some().then_some(spec)
     })
@@ -81,8 +81,8 @@ pub async fn a_node_whose_lease_is_gone_returns_without_the_pods_that_fail_over(
     let former = epoch(leases.get(NODE).await.unwrap());
     let params = DeleteParams::default();
     leases.delete(NODE, &params).await.unwrap();
-    world.gone("goes").await;
-    let lease = seen("the node has a lease", async || {
+    world.wait_deleted("goes").await;
+    let lease = until_some("the node has a lease", async || {
         leases.get_opt(NODE).await.unwrap()
     })
     .await;

@@ -45,7 +45,7 @@ pub async fn sidecars_end_last_and_in_reverse() {
     };
     holds("all hear signals", all_hear).await;
     world.delete("deleted").await;
-    world.gone("deleted").await;
+    world.wait_deleted("deleted").await;
     assert_eq!(
         trace.written("order"),
         "hook of a\nmain ends\nb ends\na ends\n"

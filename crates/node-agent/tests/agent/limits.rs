@@ -76,8 +76,8 @@ fn sizes(dir: &Path) -> BTreeMap<PathBuf, fs::Metadata> {
         .unwrap()
         .map(|entry| entry.unwrap().path());
     // A file may have been renamed by a rotation.
-    let found = entries.filter_map(|path| Some((path.clone(), fs::metadata(path).ok()?)));
-    found.collect()
+    let files = entries.filter_map(|path| Some((path.clone(), fs::metadata(path).ok()?)));
+    files.collect()
 }
 
 pub async fn a_log_never_takes_more_than_its_room() {
@@ -111,7 +111,7 @@ pub async fn a_log_never_takes_more_than_its_room() {
         }
     }
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     world.end().await;
 }
 
@@ -172,7 +172,7 @@ pub async fn huge_pages_are_limited_or_refused_where_there_are_none() {
         assert_eq!(status.reason.as_deref(), Some("OutOfhugepages-2Mi"));
     }
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     world.end().await;
     drop(pages);
 }

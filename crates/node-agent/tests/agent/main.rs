@@ -189,7 +189,7 @@ fn main() -> ExitCode {
         Some(first) if first == grpc::SERVE => return grpc::serve(),
         _ => {}
     }
-    let wanted: Vec<String> = std::env::args()
+    let names: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .collect();
@@ -199,7 +199,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    if wanted.is_empty() {
+    if names.is_empty() {
         return run_modules();
     }
     let mut failed = 0;
@@ -210,7 +210,7 @@ fn main() -> ExitCode {
             true => name.starts_with(part.as_str()),
             false => name.contains(part.as_str()),
         };
-        if !wanted.iter().any(is_meant) {
+        if !names.iter().any(is_meant) {
             continue;
         }
         let begun = Instant::now();

@@ -54,8 +54,8 @@ impl Server {
     }
 
     /// Opens or closes the ports of the server.
-    fn serve(&self, answers: bool) {
-        let threads = if answers { "4" } else { "0" };
+    fn serve(&self, is_open: bool) {
+        let threads = if is_open { "4" } else { "0" };
         run("rpc.nfsd", &["-G", "10", "-L", "10", threads]);
     }
 }
@@ -136,7 +136,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world.stop().await;
     world.start(OnShutdown::LeavePods).await;
     world.delete("third").await;
-    world.gone("third").await;
+    world.wait_deleted("third").await;
     assert_eq!(mounts(&world).len(), 2);
     stop_and_start_server(&world, &server, of_pod).await;
     server.serve(false);
@@ -152,7 +152,7 @@ async fn check_kernel_without_nfs(world: &World, export: &Path) {
         this node has no file system \"nfs\"";
     world.event("first", text).await;
     world.delete("first").await;
-    world.gone("first").await;
+    world.wait_deleted("first").await;
 }
 
 /// A pod with an inline volume and a pod with a claim share the files.
@@ -202,7 +202,7 @@ async fn refuse_writes_and_missing_directories(world: &World, export: &Path) {
     world.pod("lost", spec("true", files, missing)).await;
     world.event("lost", "no such directory").await;
     world.delete("lost").await;
-    world.gone("lost").await;
+    world.wait_deleted("lost").await;
 }
 
 async fn stop_and_start_server(world: &World, server: &Server, of_pod: Value) {
@@ -214,14 +214,14 @@ async fn stop_and_start_server(world: &World, server: &Server, of_pod: Value) {
     world.event("late", "does not answer on port 2049").await;
     // A volume can be released while its server does not respond.
     world.delete("second").await;
-    world.gone("second").await;
+    world.wait_deleted("second").await;
     assert_eq!(mounts(world).len(), 1);
     server.serve(true);
     world.ready("late").await;
     world.logged("late", "c", "two").await;
     for pod in ["late", "first"] {
         world.delete(pod).await;
-        world.gone(pod).await;
+        world.wait_deleted(pod).await;
     }
     assert_eq!(mounts(world), Vec::<String>::new());
     assert_eq!(
@@ -257,7 +257,7 @@ async fn options_that_escape_are_refused(world: &World, export: &Path) {
     }
     for (name, ..) in rows {
         world.delete(name).await;
-        world.gone(name).await;
+        world.wait_deleted(name).await;
     }
     assert_eq!(mounts(world), Vec::<String>::new());
 }

@@ -63,7 +63,7 @@ pub async fn another_address_is_told_and_harms_nobody() {
         .pod("plain", json!({"containers": container(SLEEP)}))
         .await;
     world.ready("on-host").await;
-    let own = addresses(&world.ready("plain").await);
+    let before = addresses(&world.ready("plain").await);
     for address in ["192.0.2.8", "192.0.2.9"] {
         if address == "192.0.2.8" {
             world.node_ip.send_replace(address.parse().unwrap());
@@ -73,16 +73,16 @@ pub async fn another_address_is_told_and_harms_nobody() {
             world.node_ip.send_replace(address.parse().unwrap());
             world.start(OnShutdown::StopPods).await;
         }
-        told(&world, address).await;
+        until_address_reported(&world, address).await;
         let follows = |pod: &Pod| {
             let (host, pods) = addresses(pod);
             host == [address] && pods == [address]
         };
         world.until("on-host", "at the new address", follows).await;
         let plain = |pod: &Pod| addresses(pod).0 == [address];
-        let seen = world.until("plain", "on the new address", plain).await;
+        let pod = world.until("plain", "on the new address", plain).await;
         if address == "192.0.2.8" {
-            assert_eq!(addresses(&seen).1, own.1, "its own address stays");
+            assert_eq!(addresses(&pod).1, before.1, "its own address stays");
         }
     }
     world.end().await;
@@ -92,8 +92,8 @@ pub async fn what_operators_add_to_the_node_can_be_used() {
     const DONGLE: &str = "example.com/dongle";
     let world = World::started("extended").await;
     let nodes: Api<Node> = Api::all(world.client.clone());
-    for (said, usable) in [(json!("3"), Some("3")), (Value::Null, None)] {
-        let patch = Patch::Merge(json!({"status": {"capacity": {DONGLE: said}}}));
+    for (capacity, usable) in [(json!("3"), Some("3")), (Value::Null, None)] {
+        let patch = Patch::Merge(json!({"status": {"capacity": {DONGLE: capacity}}}));
         nodes
             .patch_status(NODE, &PatchParams::default(), &patch)
             .await
@@ -101,11 +101,11 @@ pub async fn what_operators_add_to_the_node_can_be_used() {
         let begun = Instant::now();
         loop {
             let status = nodes.get(NODE).await.unwrap().status.unwrap();
-            let found = status.allocatable.unwrap().remove(DONGLE);
-            if found.as_ref().map(|quantity| quantity.0.as_str()) == usable {
+            let allocatable = status.allocatable.unwrap().remove(DONGLE);
+            if allocatable.as_ref().map(|quantity| quantity.0.as_str()) == usable {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "{found:?}");
+            assert!(begun.elapsed() < PATIENCE, "{allocatable:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -125,7 +125,7 @@ fn addresses(pod: &Pod) -> (Vec<String>, Vec<String>) {
 }
 
 /// Waits until the node has the address, and an event reports the change.
-async fn told(world: &World, address: &str) {
+async fn until_address_reported(world: &World, address: &str) {
     let expected: IpAddr = address.parse().unwrap();
     let nodes: Api<Node> = Api::all(world.client.clone());
     let events: Api<Event> = Api::all(world.client.clone());
@@ -140,14 +140,14 @@ async fn told(world: &World, address: &str) {
             .filter(|address| address.type_ == "InternalIP")
             .map(|address| address.address)
             .collect();
-        let said = events.list(&about).await.unwrap().items;
-        let said = said.into_iter().any(|event| {
+        let reported = events.list(&about).await.unwrap().items;
+        let is_reported = reported.into_iter().any(|event| {
             event.reason.as_deref() == Some("NodeAddressChanged")
                 && event
                     .message
                     .is_some_and(|text| text.contains(&format!("address {expected};")))
         });
-        if listed == [address] && said {
+        if listed == [address] && is_reported {
             return;
         }
         assert!(begun.elapsed() < PATIENCE, "{listed:?}");
@@ -159,16 +159,16 @@ async fn told(world: &World, address: &str) {
 async fn node_condition(world: &World, type_: &str) -> Option<(String, jiff::Timestamp)> {
     let nodes: Api<Node> = Api::all(world.client.clone());
     let status = nodes.get_opt(NODE).await.unwrap()?.status?;
-    let found = status.conditions?.into_iter().find(|c| c.type_ == type_)?;
-    Some((found.status, found.last_transition_time?.0))
+    let condition = status.conditions?.into_iter().find(|c| c.type_ == type_)?;
+    Some((condition.status, condition.last_transition_time?.0))
 }
 
-/// Waits until `looked` returns a value.
-pub async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
+/// Waits until `read` returns a value.
+pub async fn until_some<T>(what: &str, read: impl AsyncFn() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
-        if let Some(found) = looked().await {
-            return found;
+        if let Some(value) = read().await {
+            return value;
         }
         assert!(begun.elapsed() < PATIENCE, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -189,16 +189,16 @@ pub async fn who_was_taken_for_lost_says_that_it_works() {
     let mut before = node_condition(&world, "Ready").await.unwrap().1;
     for second in [1, 2] {
         let lost = before + jiff::SignedDuration::from_secs(3600 * second);
-        let told: Vec<_> = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]
+        let conditions: Vec<_> = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]
             .map(|type_| {
                 json!({"type": type_, "status": "Unknown", "lastTransitionTime": lost,
                     "reason": "NodeStatusUnknown"})
             })
             .into();
-        let told = Patch::Strategic(json!({"status": {"conditions": told}}));
+        let lost_node = Patch::Strategic(json!({"status": {"conditions": conditions}}));
         let params = PatchParams::default();
-        nodes.patch_status(NODE, &params, &told).await.unwrap();
-        before = seen("the node is ready again", async || {
+        nodes.patch_status(NODE, &params, &lost_node).await.unwrap();
+        before = until_some("the node is ready again", async || {
             let (status, since) = node_condition(&world, "Ready").await?;
             (status == "True").then_some(since)
         })
@@ -232,7 +232,7 @@ pub async fn a_deleted_node_is_registered_again_and_its_pods_go_on() {
     for _ in 0..2 {
         let params = kube_api_client::DeleteParams::default();
         nodes.delete(NODE, &params).await.unwrap();
-        let now = seen("the node is there again", async || {
+        let now = until_some("the node is there again", async || {
             let node = nodes.get_opt(NODE).await.unwrap()?;
             let ready = node_condition(&world, "Ready").await?;
             (node.metadata.uid != uid && ready.0 == "True").then_some(node)
@@ -240,7 +240,7 @@ pub async fn a_deleted_node_is_registered_again_and_its_pods_go_on() {
         .await;
         uid = now.metadata.uid;
         let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
-        seen("its lease", async || leases.get_opt(NODE).await.unwrap()).await;
+        until_some("its lease", async || leases.get_opt(NODE).await.unwrap()).await;
     }
     let after = world.ready("p").await;
     assert_eq!(after.metadata.uid, pod.metadata.uid);

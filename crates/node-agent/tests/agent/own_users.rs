@@ -52,7 +52,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
     assert!(!world.logged("other", "c", "ran").await.contains(&map));
     for name in ["p", "other"] {
         world.delete(name).await;
-        world.gone(name).await;
+        world.wait_deleted(name).await;
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
@@ -176,6 +176,6 @@ pub async fn what_cannot_be_shown_with_its_users_is_refused() {
         .event("p", "cannot show the ids of the pod's user namespace")
         .await;
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     world.end().await;
 }

@@ -29,8 +29,8 @@ fn lowest_score() -> i64 {
     const SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = u64::from_str_radix(line.unwrap().trim(), 16).unwrap();
-    if held & (1 << SYS_RESOURCE) == 0 {
+    let capabilities = u64::from_str_radix(line.unwrap().trim(), 16).unwrap();
+    if capabilities & (1 << SYS_RESOURCE) == 0 {
         0
     } else {
         -997
@@ -46,10 +46,10 @@ pub async fn namespaces_and_the_order_of_killing_are_as_asked() {
          cat /proc/self/oom_score_adj; echo seen; {SLEEP}",
         kinds.join(" ")
     );
-    let spec = |asked: Value, resources: Value| {
+    let spec = |pod_fields: Value, resources: Value| {
         let mut spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
             {"name": "c", "command": shell(&script), "resources": resources}]});
-        for (name, value) in asked.as_object().unwrap() {
+        for (name, value) in pod_fields.as_object().unwrap() {
             spec[name] = value.clone();
         }
         spec
@@ -58,7 +58,7 @@ pub async fn namespaces_and_the_order_of_killing_are_as_asked() {
     let guaranteed = json!({"limits": {"cpu": "50m", "memory": "64Mi"}});
     let burstable = json!({"requests": {"memory": "256Mi"}});
     let burst = (1000 - (1000 * (256 << 20)) / node_memory()).clamp(3, 999);
-    for (name, asked, resources, nodes, score) in [
+    for (name, pod_fields, resources, nodes, score) in [
         ("own", json!({}), best_effort.clone(), vec![], 1000),
         (
             "ipc",
@@ -82,7 +82,7 @@ pub async fn namespaces_and_the_order_of_killing_are_as_asked() {
             1000,
         ),
     ] {
-        world.pod(name, spec(asked, resources)).await;
+        world.pod(name, spec(pod_fields, resources)).await;
         world.ready(name).await;
         let log = world.logged(name, "c", "seen").await;
         let lines: Vec<&str> = log.lines().collect();
@@ -117,22 +117,26 @@ pub async fn groups_and_process_files_are_as_asked() {
         world.pod(name, spec).await;
         let pod = world.ready(name).await;
         let log = world.logged(name, "c", "\n").await;
-        let mut seen: Vec<i64> = log
+        let mut groups: Vec<i64> = log
             .split_whitespace()
             .map(|id| id.parse().unwrap())
             .collect();
-        seen.sort_unstable();
-        assert_eq!(seen, expected, "{name}");
+        groups.sort_unstable();
+        assert_eq!(groups, expected, "{name}");
         let user = pod.status.unwrap().container_statuses.unwrap()[0]
             .user
             .clone();
-        let mut told = user.unwrap().linux.unwrap().supplemental_groups.unwrap();
-        told.sort_unstable();
+        let mut reported = user.unwrap().linux.unwrap().supplemental_groups.unwrap();
+        reported.sort_unstable();
         assert!(
-            told.iter().all(|group| expected.contains(group)),
-            "{told:?}"
+            reported.iter().all(|group| expected.contains(group)),
+            "{reported:?}"
         );
-        assert_eq!(told.contains(&50000), expected.contains(&50000), "{name}");
+        assert_eq!(
+            reported.contains(&50000),
+            expected.contains(&50000),
+            "{name}"
+        );
     }
 
     let script = format!("busybox grep -c ' /proc/' /proc/self/mountinfo; {SLEEP}");
@@ -183,7 +187,7 @@ pub async fn later_mounts_travel_as_far_as_the_pod_says() {
     for sub in ["node", "container"] {
         std::fs::create_dir(volume.0.join(sub)).unwrap();
     }
-    let looks = |name: &str, then: &str| {
+    let command = |name: &str, then: &str| {
         let script = format!(
             "until test -e /trace/mounted; do sleep 0.05; done; \
              test -e /v/node/later && echo sees > /trace/{name} || echo misses > /trace/{name}; \
@@ -192,7 +196,7 @@ pub async fn later_mounts_travel_as_far_as_the_pod_says() {
         shell(&script)
     };
     let of = |name: &str, propagation: Value, privileged: bool, then: &str| {
-        json!({"name": name, "command": looks(name, then),
+        json!({"name": name, "command": command(name, then),
             "securityContext": {"privileged": privileged},
             "volumeMounts": [Trace::mount(),
                 {"name": "v", "mountPath": "/v", "mountPropagation": propagation}]})
@@ -221,7 +225,7 @@ pub async fn later_mounts_travel_as_far_as_the_pod_says() {
     holds("it has mounted", || trace.0.join("made").exists()).await;
     assert!(volume.0.join("container/made").exists());
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     drop(volume);
     world.end().await;
 }

@@ -51,7 +51,7 @@ pub async fn a_pod_runs_answers_and_goes() {
 
     let begun = Instant::now();
     world.delete("web-0").await;
-    world.gone("web-0").await;
+    world.wait_deleted("web-0").await;
     println!("  deleted to gone: {} ms", begun.elapsed().as_millis());
     world
         .event("web-0", "Normal Killing Stopping container c")
@@ -186,7 +186,7 @@ pub async fn containers_start_in_order_and_crash_with_back_off() {
         )
         .await;
     world.delete("order").await;
-    world.gone("order").await;
+    world.wait_deleted("order").await;
     world.end().await;
 }
 
@@ -209,20 +209,20 @@ pub async fn probes_decide_readiness_and_restarts() {
     trace.make("go");
     world.ready("tcp").await;
     // A redirect to another host is a success, with a warning.
-    let answer = "HTTP/1.1 302 Found\\r\\nLocation: http://other.example/\\r\\n\
+    let response = "HTTP/1.1 302 Found\\r\\nLocation: http://other.example/\\r\\n\
                   Content-Length: 5\\r\\n\\r\\nthere";
     let script = format!(
         "while true; do nc -l -p 80 -e sh -c 'while read line; do test ${{#line}} -gt 1 || break; \
-         done; printf \"{answer}\"'; done"
+         done; printf \"{response}\"'; done"
     );
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", script],
             "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1}}]});
     world.pod("led", spec).await;
     world.ready("led").await;
-    let told = "Warning ProbeWarning Readiness probe warning: Probe terminated redirects, Response \
+    let event = "Warning ProbeWarning Readiness probe warning: Probe terminated redirects, Response \
                 body: there";
-    world.event("led", told).await;
+    world.event("led", event).await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", format!("touch /ok; {SLEEP}")],
             "livenessProbe": {"exec": {"command": ["test", "-e", "/none"]},
@@ -253,7 +253,7 @@ pub async fn the_end_is_graceful() {
     world.ready("deaf").await;
     let begun = Instant::now();
     world.delete("deaf").await;
-    world.gone("deaf").await;
+    world.wait_deleted("deaf").await;
     let took = begun.elapsed().as_secs_f32();
     // `preStop` takes one second; then the container has at least two seconds to handle the signal.
     assert!(took >= 2.9, "{took}");

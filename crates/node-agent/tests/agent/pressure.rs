@@ -41,11 +41,11 @@ async fn node(world: &World) -> Node {
     nodes.get(NODE).await.unwrap()
 }
 
-async fn node_until(world: &World, what: &str, wanted: impl Fn(&Node) -> bool) -> Node {
+async fn node_until(world: &World, what: &str, condition: impl Fn(&Node) -> bool) -> Node {
     let begun = Instant::now();
     loop {
         let node = node(world).await;
-        if wanted(&node) {
+        if condition(&node) {
             return node;
         }
         assert!(
@@ -57,10 +57,10 @@ async fn node_until(world: &World, what: &str, wanted: impl Fn(&Node) -> bool) -
     }
 }
 
-fn has(node: &Node, wanted: &str) -> bool {
+fn has(node: &Node, type_: &str) -> bool {
     let status = node.status.as_ref().unwrap();
     let mut all = status.conditions.iter().flatten();
-    all.any(|one| one.type_ == wanted && one.status == "True")
+    all.any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
 pub async fn who_uses_most_over_its_request_goes_first() {
@@ -143,11 +143,11 @@ pub async fn who_uses_most_over_its_request_goes_first() {
 pub struct Disk(pub PathBuf);
 
 impl Disk {
-    pub fn new(place: PathBuf, options: &str) -> Self {
-        std::fs::create_dir_all(&place).unwrap();
+    pub fn new(path: PathBuf, options: &str) -> Self {
+        std::fs::create_dir_all(&path).unwrap();
         let kind = Some("tmpfs");
-        mount(kind, &place, kind, MsFlags::empty(), Some(options)).unwrap();
-        Self(place)
+        mount(kind, &path, kind, MsFlags::empty(), Some(options)).unwrap();
+        Self(path)
     }
 }
 
@@ -285,11 +285,11 @@ pub async fn images_that_nobody_uses_make_room() {
         maximum_age: None,
     };
     world.start(OnShutdown::StopPods).await;
-    let gone = named("unused");
-    let node = node_until(&world, "rid of the image", |node| !gone(node)).await;
+    let lists_unused = named("unused");
+    let node = node_until(&world, "rid of the image", |node| !lists_unused(node)).await;
     assert_eq!(store.get(&registry.name("unused")).unwrap(), None);
-    let kept = store.get(&registry.name("used")).unwrap().unwrap();
-    let by_digest = format!("{}@{}", registry.repository("used"), kept.digest);
+    let image = store.get(&registry.name("used")).unwrap().unwrap();
+    let by_digest = format!("{}@{}", registry.repository("used"), image.digest);
     let names = images_of(&node);
     for name in [
         registry.name("used"),
@@ -298,7 +298,7 @@ pub async fn images_that_nobody_uses_make_room() {
     ] {
         assert!(names.contains(&name), "{name}: {names:?}");
     }
-    assert!(kept.layers.iter().all(|layer| layer.is_dir()));
+    assert!(image.layers.iter().all(|layer| layer.is_dir()));
     assert_eq!(store.layers().unwrap().len(), 4);
     world
         .event(

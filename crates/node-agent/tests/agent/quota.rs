@@ -39,10 +39,10 @@ impl FileSystem {
             let file = std::fs::File::create(&image).unwrap();
             file.set_len(512 << 20).unwrap();
             let (program, arguments) = format.split_first().unwrap();
-            let mut made = Command::new(program);
-            let made = made.args(arguments).args(more).arg(&image).output();
-            let made = made.unwrap();
-            assert!(made.status.success(), "{made:?}");
+            let mut command = Command::new(program);
+            let output = command.args(arguments).args(more).arg(&image).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{output:?}");
             let device = LoopDevice::over(&image).unwrap();
             let flags = MsFlags::empty();
             mount(Some(device.path()), &root, Some(kind), flags, options)
@@ -102,8 +102,8 @@ impl Disks<'_> {
             .await;
         let volume = format!("pvc-{}", claim.metadata.uid.unwrap());
         let path = until("the volume", || async {
-            let found = self.volumes.get_opt(&volume).await.unwrap()?;
-            Some(PathBuf::from(found.spec?.local?.path))
+            let object = self.volumes.get_opt(&volume).await.unwrap()?;
+            Some(PathBuf::from(object.spec?.local?.path))
         })
         .await;
         self.patch_claim(name, json!({"spec": {"volumeName": volume}}))
@@ -129,10 +129,10 @@ impl Disks<'_> {
     }
 }
 
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, read: impl Fn() -> F) -> T {
     for _ in 0..24_000 {
-        if let Some(found) = look().await {
-            return found;
+        if let Some(value) = read().await {
+            return value;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
@@ -226,7 +226,7 @@ async fn on(world: &World, file_system: FileSystem) {
     let grown = std::fs::write(path.join("more"), vec![7; 80 << 20]);
     grown.unwrap();
     world.delete(kind).await;
-    world.gone(kind).await;
+    world.wait_deleted(kind).await;
 
     // The project of a removed volume can be used again.
     disks.delete_claim(&claim).await;

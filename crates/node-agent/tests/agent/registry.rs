@@ -35,7 +35,7 @@ impl Registry {
         let served = pages.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, served.clone()));
+                tokio::spawn(respond(stream, served.clone()));
             }
         });
         Self {
@@ -111,19 +111,19 @@ pub async fn request_head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// Responds to one request and closes the connection.
-async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
+async fn respond(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
     let Some(head) = request_head(&mut stream).await else {
         return;
     };
     let mut words = head.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next());
-    let found = path.and_then(|path| pages.lock().unwrap().get(path).cloned());
-    let status = if found.is_some() {
+    let page = path.and_then(|path| pages.lock().unwrap().get(path).cloned());
+    let status = if page.is_some() {
         "200 OK"
     } else {
         "404 Not Found"
     };
-    let body = found.unwrap_or_default();
+    let body = page.unwrap_or_default();
     let kind = match path.is_some_and(|path| path.contains("/manifests/")) {
         true => MANIFEST,
         false => "application/octet-stream",

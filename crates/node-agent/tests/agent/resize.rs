@@ -123,8 +123,8 @@ pub async fn limits_follow_what_is_asked_for() {
         conditions.any(|c| c.type_ == "PodResizePending")
     };
     let pod = world.until("p", "a refusal", refused).await;
-    let said = condition(&pod, "PodResizePending");
-    assert!(said.contains("Infeasible"), "{said}");
+    let reported = condition(&pod, "PodResizePending");
+    assert!(reported.contains("Infeasible"), "{reported}");
     world.event("p", "Warning ResizeInfeasible").await;
     resize(
         &world,
@@ -152,10 +152,10 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     assert_eq!(of_pod(), ("40000".to_owned(), mi(64)));
     let status = before.status.as_ref().unwrap();
     assert_eq!(status.qos_class.as_deref(), Some("Guaranteed"));
-    let own = json_tree::to_value(&status.resources).unwrap();
-    assert_eq!(own, asking("400m", "64Mi"));
+    let resources = json_tree::to_value(&status.resources).unwrap();
+    assert_eq!(resources, asking("400m", "64Mi"));
     let allocated = json_tree::to_value(&status.allocated_resources).unwrap();
-    assert_eq!(allocated, own["requests"]);
+    assert_eq!(allocated, resources["requests"]);
 
     let instances = |pod: &Pod| {
         let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref();

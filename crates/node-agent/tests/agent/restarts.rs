@@ -24,7 +24,7 @@ pub async fn a_new_agent_takes_over_what_runs() {
     world.start(OnShutdown::LeavePods).await;
     world.pod("kept", spec()).await;
     world.pod("killed", spec()).await;
-    let kept = world.ready("kept").await;
+    let before = world.ready("kept").await;
     world.ready("killed").await;
     world.stop().await;
     // No agent runs to observe this exit.
@@ -52,14 +52,14 @@ pub async fn a_new_agent_takes_over_what_runs() {
     let restarted = |pod: &_| state(pod, "c") == ("running".to_owned(), 1);
     world.until("killed", "restarted", restarted).await;
     let now = world.ready("kept").await;
-    assert_eq!(container_id(&now), container_id(&kept));
+    assert_eq!(container_id(&now), container_id(&before));
     assert_eq!(state(&now, "c").1, 0);
     assert_eq!(
         now.metadata.resource_version,
-        kept.metadata.resource_version
+        before.metadata.resource_version
     );
     world.delete("kept").await;
-    world.gone("kept").await;
+    world.wait_deleted("kept").await;
     world.end().await;
 }
 
@@ -97,7 +97,7 @@ pub async fn pods_that_are_gone_are_cleared_away() {
     let at_once = kube_api_client::DeleteParams::default().grace_period(0);
     let pods = world.api::<k8s_openapi::api::core::v1::Pod>();
     pods.delete("p", &at_once).await.unwrap();
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     world.pod("p", spec()).await;
     // An agent was killed while it removed a pod, or before it had stored a record of the pod.
     let unnoted = world
@@ -172,6 +172,6 @@ pub async fn one_container_may_have_all_start_anew() {
         "False ContainerExited Container asks exited with code 42, triggering pod restart"
     );
     world.delete("p").await;
-    world.gone("p").await;
+    world.wait_deleted("p").await;
     world.end().await;
 }

@@ -78,15 +78,15 @@ pub async fn upgraded_to(world: &World, path: &str, newest: &str) -> DuplexStrea
          X-Stream-Protocol-Version: v3.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
     );
     client.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(client.read_u8().await.unwrap());
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\n") {
+        response.push(client.read_u8().await.unwrap());
     }
-    let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
-    assert!(answer.starts_with("http/1.1 101"), "{answer}");
+    let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
+    assert!(response.starts_with("http/1.1 101"), "{response}");
     assert!(
-        answer.contains(&format!("x-stream-protocol-version: {newest}")),
-        "{answer}"
+        response.contains(&format!("x-stream-protocol-version: {newest}")),
+        "{response}"
     );
     client
 }

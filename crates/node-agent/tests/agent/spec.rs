@@ -44,7 +44,7 @@ pub async fn kernel_parameters_are_the_pods_own_or_refused() {
         .event("unsafe", "Warning SysctlForbidden forbidden sysctl")
         .await;
     world.delete("unsafe").await;
-    world.gone("unsafe").await;
+    world.wait_deleted("unsafe").await;
     world.end().await;
 }
 
@@ -70,8 +70,8 @@ pub async fn images_are_volumes_and_files_of_the_node_are_profiles() {
     world.pod("i", spec).await;
     world.ready("i").await;
     let log = world.logged("i", "c", "no directory").await;
-    for said in ["1\n", "read-only\n", "not executed\n"] {
-        assert!(log.contains(said), "{said}: {log}");
+    for line in ["1\n", "read-only\n", "not executed\n"] {
+        assert!(log.contains(line), "{line}: {log}");
     }
     let missing = json!({
         "containers": [{"name": "c", "command": shell(SLEEP),

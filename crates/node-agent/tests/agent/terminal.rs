@@ -37,12 +37,12 @@ pub fn serve(node: NodeService) -> DuplexStream {
             body.map_err(|error| -> BoxError { Box::new(error) })
                 .boxed_unsync()
         });
-        let answer = ask(node.clone(), request);
-        let answer: Answer = Box::pin(async move {
-            let response = answer.await.map_err(Error::other)?;
+        let response = ask(node.clone(), request);
+        let converted: Answer = Box::pin(async move {
+            let response = response.await.map_err(Error::other)?;
             Ok(response.map(|body| body.map_err(Error::other).boxed_unsync()))
         });
-        answer
+        converted
     });
     tokio::spawn(async move {
         let connection = hyper::server::conn::http1::Builder::new()
@@ -150,14 +150,14 @@ pub async fn commands_run_with_input_output_and_exit_code() {
     let mut text = dial(world.node(), &command, "base64.channel.k8s.io").await;
     let first = text.next().await.unwrap().unwrap();
     assert!(first.is_text(), "{first:?}");
-    for (protocol, said) in [
+    for (protocol, expected) in [
         ("binary.k8s.io", "begin\n"),
         ("base64.binary.k8s.io", "YmVnaW4K"),
     ] {
         let log = "/containerLogs/default/p/c?follow=true";
         let mut log = dial(world.node(), log, protocol).await;
         let chunk = log.next().await.unwrap().unwrap();
-        assert_eq!(chunk.into_data(), said);
+        assert_eq!(chunk.into_data(), expected);
     }
 
     let tty = exec(&["sh"], "stdin=true&stdout=true&tty=true");
@@ -185,8 +185,8 @@ pub async fn commands_run_with_input_output_and_exit_code() {
         .send(Message::binary(b"\0typed\n".to_vec()))
         .await
         .unwrap();
-    let answer = attached.next().await.unwrap().unwrap();
-    assert_eq!(answer.into_data().as_ref(), b"\x01typed\n");
+    let output = attached.next().await.unwrap().unwrap();
+    assert_eq!(output.into_data().as_ref(), b"\x01typed\n");
     attached.close(None).await.unwrap();
     world.logged("p", "c", "begin\ntyped\n").await;
     world.end().await;
@@ -275,8 +275,8 @@ pub async fn who_has_just_read_the_log_hears_what_was_said_since() {
     let path = "/attach/default/p/c?stdout=true&stderr=true";
     let mut first = connect(world.node(), path).await;
     for expected in [&b"\x01said\n"[..], b"\x02bad\n"] {
-        let said = first.next().await.unwrap().unwrap();
-        assert_eq!(said.into_data().as_ref(), expected);
+        let message = first.next().await.unwrap().unwrap();
+        assert_eq!(message.into_data().as_ref(), expected);
     }
     // Another client does not receive the lines again.
     let second = connect(world.node(), path).await;
@@ -293,7 +293,7 @@ pub async fn who_has_just_read_the_log_hears_what_was_said_since() {
 async fn refused(node: NodeService, path: &str) -> u16 {
     let request = format!("ws://node{path}").into_client_request().unwrap();
     match tokio_tungstenite::client_async(request, serve(node)).await {
-        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => answer.status().as_u16(),
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => response.status().as_u16(),
         other => panic!("{other:?}"),
     }
 }
@@ -307,8 +307,8 @@ pub async fn who_is_attached_hears_the_end_without_an_error() {
         .send(Message::binary(b"\0one\n".to_vec()))
         .await
         .unwrap();
-    let answer = first.next().await.unwrap().unwrap();
-    assert_eq!(answer.into_data().as_ref(), b"\x01got one\n");
+    let output = first.next().await.unwrap().unwrap();
+    assert_eq!(output.into_data().as_ref(), b"\x01got one\n");
     first.send(Message::binary(vec![255, 0])).await.unwrap();
     let (_, _, status) = finish(first).await;
     assert_eq!(status["status"], "Success", "{status}");

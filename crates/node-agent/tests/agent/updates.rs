@@ -94,7 +94,7 @@ pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
     let world = World::started("owners").await;
     let path = world.dir.join("volume-of-node");
     std::fs::create_dir(&path).unwrap();
-    let made = |name: &str| {
+    let create_file = |name: &str| {
         let file = path.join(name);
         std::fs::write(&file, "").unwrap();
         chown(&file, Some(0), Some(0)).unwrap();
@@ -113,22 +113,22 @@ pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
         let done = |pod: &Pod| phase(pod) == "Succeeded";
         world.until(name, "done", done).await;
         world.delete(name).await;
-        world.gone(name).await;
+        world.wait_deleted(name).await;
     };
     let group = |file: &std::path::Path| std::fs::metadata(file).unwrap().gid();
-    let early = made("early");
+    let early = create_file("early");
     run("first", Some("OnRootMismatch")).await;
     assert_eq!(group(&path), 3000);
     assert_eq!(group(&early), 3000);
     // Files that the pod creates get the group through the setgid bit of the directory.
     assert_eq!(group(&path.join("first")), 3000);
     assert_eq!(group(&path.join("of/first/file")), 3000);
-    let later = made("later");
+    let later = create_file("later");
     run("second", Some("OnRootMismatch")).await;
     assert_eq!(group(&later), 0);
     run("third", Some("Always")).await;
     assert_eq!(group(&later), 3000);
-    let last = made("last");
+    let last = create_file("last");
     run("fourth", None).await;
     assert_eq!(group(&last), 3000);
     world.end().await;

@@ -75,7 +75,7 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
     }
     world.logged("v", "c", "last").await;
     world.delete("v").await;
-    world.gone("v").await;
+    world.wait_deleted("v").await;
     assert!(file.exists(), "hostPath data is nobody's to delete");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
@@ -132,7 +132,7 @@ pub async fn a_token_is_for_the_user_that_the_pod_has() {
     }
     for name in ["user", "group", "own", "any"] {
         world.delete(name).await;
-        world.gone(name).await;
+        world.wait_deleted(name).await;
     }
     world.end().await;
 }
@@ -168,13 +168,13 @@ pub async fn a_claim_keeps_what_a_pod_wrote() {
     world.event("first", ignored).await;
     let file = path.join("a/b/file");
     world.delete("first").await;
-    world.gone("first").await;
+    world.wait_deleted("first").await;
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept\n");
     world.pod("second", spec("cat /data/file")).await;
     world.ready("second").await;
     world.logged("second", "c", "kept").await;
     world.delete("second").await;
-    world.gone("second").await;
+    world.wait_deleted("second").await;
     assert!(file.exists(), "a claim's data is nobody's to delete");
     world.end().await;
 }

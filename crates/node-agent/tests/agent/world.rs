@@ -165,7 +165,7 @@ impl World {
         let dir =
             std::env::temp_dir().join(format!("mainstay-agent-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let wanted = WantedRanges {
+        let requested_ranges = WantedRanges {
             pod: "10.213.0.0/24".parse().unwrap(),
             service: "10.214.0.0/16".parse().unwrap(),
             pod_fixed: false,
@@ -173,9 +173,14 @@ impl World {
         };
         let net = dir.join("network");
         fs::create_dir_all(&net).unwrap();
-        let ranges = reserve_ranges(&instance_id, &net, &wanted, &net.join("instances"))
-            .await
-            .unwrap();
+        let ranges = reserve_ranges(
+            &instance_id,
+            &net,
+            &requested_ranges,
+            &net.join("instances"),
+        )
+        .await
+        .unwrap();
         let network = PodNetwork::open(PodNetworkOptions {
             instance_id: instance_id.clone(),
             state_dir: net,
@@ -283,7 +288,7 @@ impl World {
     /// The client of an agent, which cannot connect while the server is away.
     fn agent_client(&self) -> Client {
         let (server, away) = (self.server.local(self.user.clone()), self.away.clone());
-        let answer = move |request: Request<Body>| {
+        let respond = move |request: Request<Body>| {
             let (server, away) = (server.clone(), away.clone());
             async move {
                 if away.load(Ordering::Relaxed) {
@@ -292,7 +297,7 @@ impl World {
                 server.oneshot(request).await
             }
         };
-        Client::new(tower::service_fn(answer), "default")
+        Client::new(tower::service_fn(respond), "default")
     }
 
     /// The configuration of a service proxy for the agent's node.
@@ -399,16 +404,16 @@ impl World {
             .unwrap();
     }
 
-    /// Waits until the pod satisfies `wanted`.
-    pub async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Pod) -> bool) -> Pod {
+    /// Waits until the pod satisfies `condition`.
+    pub async fn until(&self, name: &str, what: &str, condition: impl Fn(&Pod) -> bool) -> Pod {
         let begun = Instant::now();
         loop {
-            let seen = self.api::<Pod>().get_opt(name).await.unwrap();
-            if let Some(pod) = seen.as_ref().filter(|pod| wanted(pod)) {
+            let stored = self.api::<Pod>().get_opt(name).await.unwrap();
+            if let Some(pod) = stored.as_ref().filter(|pod| condition(pod)) {
                 return pod.clone();
             }
             if begun.elapsed() > PATIENCE {
-                let status = seen.map(|pod| serde_json::to_string_pretty(&pod.status).unwrap());
+                let status = stored.map(|pod| serde_json::to_string_pretty(&pod.status).unwrap());
                 let events = self.events(name).await;
                 panic!(
                     "{name} is not {what}: {} {events:#?}",
@@ -423,7 +428,7 @@ impl World {
         self.until(name, "ready", is_ready).await
     }
 
-    pub async fn gone(&self, name: &str) {
+    pub async fn wait_deleted(&self, name: &str) {
         let begun = Instant::now();
         while let Some(pod) = self.api::<Pod>().get_opt(name).await.unwrap() {
             assert!(
@@ -452,12 +457,12 @@ impl World {
         let only = ListParams::default().fields(&format!("involvedObject.name={pod}"));
         let list = self.api::<Event>().list(&only).await.unwrap();
         let text = |event: Event| {
-            let own = |text: Option<String>| text.unwrap_or_default();
+            let or_empty = |text: Option<String>| text.unwrap_or_default();
             format!(
                 "{} {} {}",
-                own(event.type_),
-                own(event.reason),
-                own(event.message)
+                or_empty(event.type_),
+                or_empty(event.reason),
+                or_empty(event.message)
             )
         };
         list.items.into_iter().map(text).collect()
@@ -560,10 +565,10 @@ pub fn condition(pod: &Pod, type_: &str) -> String {
         .iter()
         .filter_map(|status| status.conditions.as_ref())
         .flatten();
-    let found = conditions
+    let condition = conditions
         .into_iter()
         .find(|condition| condition.type_ == type_);
-    found.map_or_else(String::new, |c| {
+    condition.map_or_else(String::new, |c| {
         let text = [Some(&c.status), c.reason.as_ref(), c.message.as_ref()];
         text.into_iter()
             .flatten()
@@ -586,14 +591,14 @@ pub fn state(pod: &Pod, container: &str) -> (String, i32) {
     let status = pod.status.as_ref().unwrap();
     let main = status.container_statuses.iter().flatten();
     let mut all = main.chain(status.init_container_statuses.iter().flatten());
-    let Some(found) = all.find(|status| status.name == container) else {
+    let Some(container_status) = all.find(|status| status.name == container) else {
         return (String::new(), 0);
     };
-    let state = found.state.clone().unwrap_or_default();
+    let state = container_status.state.clone().unwrap_or_default();
     let text = match (state.waiting, state.terminated) {
         (Some(waiting), _) => waiting.reason.unwrap_or_default(),
         (None, Some(ended)) => format!("{} {}", ended.reason.unwrap_or_default(), ended.exit_code),
         (None, None) => "running".to_owned(),
     };
-    (text, found.restart_count)
+    (text, container_status.restart_count)
 }

@@ -152,7 +152,7 @@ async fn read(
     let contents = match contents.list(&ListParams::default()).await {
         // The definitions of snapshots may be missing.
         Err(kube_api_client::Error::Api(status)) if status.code == 404 => Vec::new(),
-        other => other?.items,
+        result => result?.items,
     };
     Ok(MoveObjects {
         volume: volumes.get_opt(volume).await?,
@@ -348,30 +348,32 @@ async fn follow(
     name: &str,
     claim: &ObjectKey,
 ) -> Result<(), DrainError> {
-    let mut shown = String::new();
-    let mut tell = |line: String| {
-        if line != shown {
+    let mut printed = String::new();
+    let mut print_if_new = |line: String| {
+        if line != printed {
             print_line(&line);
-            shown = line;
+            printed = line;
         }
     };
-    let mut heard = Instant::now();
+    let mut last_response = Instant::now();
     loop {
         match read_progress(server, volumes, name, claim).await {
             Ok(Progress::Waiting(line)) => {
-                heard = Instant::now();
-                tell(line);
+                last_response = Instant::now();
+                print_if_new(line);
             }
             Ok(Progress::Moved(line)) => {
-                tell(line);
+                print_if_new(line);
                 return Ok(());
             }
-            Ok(Progress::Failed(why)) => return Err(DrainError::NotMoved(why)),
+            Ok(Progress::Failed(reason)) => return Err(DrainError::NotMoved(reason)),
             Err(error @ kube_api_client::Error::Api(_)) => {
                 return Err(server.explain(error).into());
             }
-            Err(error) if heard.elapsed() > PATIENCE => return Err(server.explain(error).into()),
-            Err(_) => tell("The server does not answer.".to_owned()),
+            Err(error) if last_response.elapsed() > PATIENCE => {
+                return Err(server.explain(error).into());
+            }
+            Err(_) => print_if_new("The server does not answer.".to_owned()),
         }
         tokio::time::sleep(PAUSE).await;
     }

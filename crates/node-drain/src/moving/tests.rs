@@ -91,14 +91,14 @@ fn a_volume_that_can_move_is_requested_once() {
 fn a_refusal_names_its_reason() {
     let same = || volume(json!({}));
     let ready = || node(json!({}));
-    let mut other = same();
-    other["metadata"]["annotations"] = json!({});
+    let mut without_class = same();
+    without_class["metadata"]["annotations"] = json!({});
     let not_ready = node(json!({"/status/conditions": []}));
     let cordoned = node(json!({"/spec/unschedulable": true}));
     let block = volume(json!({"/spec/volumeMode": "Block"}));
-    for (volume, node, owner, to, wanted) in [
+    for (volume, node, owner, to, expected) in [
         (
-            other,
+            without_class,
             ready(),
             set(),
             "two",
@@ -111,8 +111,8 @@ fn a_refusal_names_its_reason() {
         (same(), cordoned, set(), "two", "cordoned"),
         (same(), ready(), json!([]), "two", "no controller"),
     ] {
-        let why = refusal(volume, node, owner, to);
-        assert!(why.contains(wanted), "{why}");
+        let reason = refusal(volume, node, owner, to);
+        assert!(reason.contains(expected), "{reason}");
     }
 }
 
@@ -123,7 +123,7 @@ fn a_volume_with_snapshots_or_a_replica_is_not_moved() {
     let name = moving
         .volume
         .as_ref()
-        .and_then(|one| one.metadata.name.clone());
+        .and_then(|volume| volume.metadata.name.clone());
     let content = json!({"metadata": {"name": "snapcontent-1"}, "spec": {
         "source": {"volumeHandle": name},
         "volumeSnapshotRef": {"namespace": "d", "name": "monday"}}});

@@ -52,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "limits",
             "error",
-            "answer_cache",
+            "response_cache",
             "config",
             "clock",
             "paths",

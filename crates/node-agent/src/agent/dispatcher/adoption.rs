@@ -80,9 +80,11 @@ fn age(pod: &CachedPod) -> (Option<Timestamp>, Uid) {
 fn older_namesakes(pod: &CachedPod, pods: &[CachedPod]) -> BTreeSet<Uid> {
     let namesakes = pods
         .iter()
-        .filter(|other| other.identity.key == pod.identity.key);
-    let older = namesakes.filter(|other| age(other) < age(pod));
-    older.map(|other| other.identity.uid.clone()).collect()
+        .filter(|candidate| candidate.identity.key == pod.identity.key);
+    let older = namesakes.filter(|candidate| age(candidate) < age(pod));
+    older
+        .map(|candidate| candidate.identity.uid.clone())
+        .collect()
 }
 
 impl Dispatcher {
@@ -192,7 +194,7 @@ impl Dispatcher {
             predecessors,
         } = adoption;
         let identity = recorded.identity;
-        let dir = PodDir::of(&self.context.node.config.data_dir, &identity);
+        let dir = PodDir::new(&self.context.node.config.data_dir, &identity);
         let mut events = None;
         let mut state = None;
         if let Some(sandbox) = &sandbox {

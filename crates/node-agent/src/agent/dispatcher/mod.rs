@@ -308,21 +308,23 @@ impl Dispatcher {
         }
         // Pods of this name with other UIDs are deleted in the API, even if the watch missed the deletion.
         let workers = self.workers.get(&identity.key);
-        let others: BTreeSet<Uid> = workers
+        let predecessors: BTreeSet<Uid> = workers
             .into_iter()
             .flatten()
             .map(|(uid, _)| uid.clone())
             .collect();
-        for uid in &others {
-            let other = PodIdentity {
+        for uid in &predecessors {
+            let predecessor = PodIdentity {
                 key: identity.key.clone(),
                 uid: uid.clone(),
             };
-            if let Some(view) = self.context.pods.get(&other) {
-                self.send(&other, Message::Removed(view.pod.clone())).await;
+            if let Some(view) = self.context.pods.get(&predecessor) {
+                self.send(&predecessor, Message::Removed(view.pod.clone()))
+                    .await;
             }
         }
-        self.begin_new(CachedPod { identity, pod }, others).await;
+        self.begin_new(CachedPod { identity, pod }, predecessors)
+            .await;
     }
 
     /// Starts the worker of a pod that is new here, if the node admits the pod.
@@ -455,13 +457,13 @@ impl Dispatcher {
             }
         };
         let workers = self.workers.get(&identity.key).into_iter().flatten();
-        let others = workers
-            .map(|(other, _)| other)
-            .filter(|other| *other != uid);
+        let predecessors = workers
+            .map(|(predecessor, _)| predecessor)
+            .filter(|predecessor| *predecessor != uid);
         let adoption = Adoption {
             pod,
             confirmation,
-            predecessors: others.cloned().collect(),
+            predecessors: predecessors.cloned().collect(),
         };
         self.adopt(adoption, AdoptablePod { recorded, sandbox })
             .await;

@@ -163,7 +163,7 @@ fn pod(page: &mut Page, sources: &Sources, view: &PodView, scrape: &mut Scrape) 
         ..Subject::default()
     };
     let uid = uid.to_string();
-    let measured = sources.disk.of(&uid);
+    let measured = sources.disk.of_pod(&uid);
     let history = &sources.usage;
     if let Some(figures) = history.figures(&UsageSubject::Pod(uid)) {
         usage(page, &pod_subject, &figures);

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{local_device, records};
 use crate::api::claim_growth::ClaimGrowth;
+use crate::api::object_error::ApiObjectError;
 use crate::api::objects::ApiObjects;
 use crate::csi_volumes::LivePod;
 use crate::paths::PodDir;
@@ -46,17 +47,11 @@ enum GrowthError {
     #[error(transparent)]
     Metadata(#[from] IncompleteMetadata),
     /// The API server has rejected a request, or did not respond.
-    #[error("{0}")]
-    Api(String),
+    #[error(transparent)]
+    Api(#[from] ApiObjectError),
     /// The text of the event about the failure.
     #[error("{0}")]
     Reported(String),
-}
-
-impl From<String> for GrowthError {
-    fn from(message: String) -> Self {
-        Self::Api(message)
-    }
 }
 
 /// Grows the file systems of these pods' images with their claims, until `shutdown`.
@@ -76,7 +71,7 @@ pub async fn keep_growing(
             let Ok(identity) = PodIdentity::read(&live.pod) else {
                 continue;
             };
-            let dir = PodDir::of(&data_dir, &identity);
+            let dir = PodDir::new(&data_dir, &identity);
             let at = dir.clone();
             let images = blocking(move || records(&at)).await;
             let images = images.unwrap_or_else(|error: io::Error| {

@@ -34,6 +34,7 @@ use super::error::VolumeSetupError;
 use super::mount_points::mounts_below;
 use super::prepared::{BlockVolume, Prepared};
 use super::{block, local_device, nfs, ownership};
+use crate::api::object_error::ApiObjectError;
 use crate::api::objects::ApiObjects;
 use crate::paths::PodDir;
 
@@ -83,8 +84,8 @@ pub enum RbdVolumeError {
     #[error("read the keyring {path}: {source}")]
     Keyring { path: String, source: io::Error },
     /// The API server has rejected a request, or did not respond.
-    #[error("{0}")]
-    Api(String),
+    #[error(transparent)]
+    Api(#[from] ApiObjectError),
     #[error("secret \"{0}\" not found")]
     SecretNotFound(ObjectKey),
     #[error(
@@ -138,12 +139,6 @@ pub enum RbdVolumeError {
     FileSystem(#[from] local_device::LocalDeviceError),
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
-}
-
-impl From<String> for RbdVolumeError {
-    fn from(message: String) -> Self {
-        Self::Api(message)
-    }
 }
 
 /// Maps the image of a pod's volume and mounts it, unless it is mounted there.

@@ -9,15 +9,15 @@ const CACHE_TTL: SignedDuration = SignedDuration::from_secs(5);
 
 /// The newest response, and the time of its request.
 #[derive(Debug)]
-pub struct CachedAnswer<T>(Mutex<Option<(Instant, T)>>);
+pub struct CachedResponse<T>(Mutex<Option<(Instant, T)>>);
 
-impl<T> Default for CachedAnswer<T> {
+impl<T> Default for CachedResponse<T> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
 }
 
-impl<T: Clone> CachedAnswer<T> {
+impl<T: Clone> CachedResponse<T> {
     /// The cached response, or a new one. Concurrent requests share one computation.
     ///
     /// # Errors
@@ -25,18 +25,18 @@ impl<T: Clone> CachedAnswer<T> {
     pub async fn get<E>(
         &self,
         now: impl Fn() -> Instant,
-        make: impl Future<Output = Result<T, E>>,
+        compute: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let mut kept = self.0.lock().await;
-        let asked = now();
-        if let Some((at, answer)) = &*kept
-            && asked.since(*at) < CACHE_TTL
+        let mut cached = self.0.lock().await;
+        let requested_at = now();
+        if let Some((at, response)) = &*cached
+            && requested_at.since(*at) < CACHE_TTL
         {
-            return Ok(answer.clone());
+            return Ok(response.clone());
         }
-        let answer = make.await?;
-        *kept = Some((asked, answer.clone()));
-        Ok(answer)
+        let response = compute.await?;
+        *cached = Some((requested_at, response.clone()));
+        Ok(response)
     }
 }
 
@@ -51,16 +51,16 @@ mod tests {
     /// findings C8: the summary reads all pods and their file systems, so it is not computed for each
     /// request.
     #[tokio::test]
-    async fn an_answer_is_made_anew_after_a_few_seconds() {
-        let made = Cell::new(0);
-        let kept = CachedAnswer::default();
+    async fn a_response_is_computed_anew_after_a_few_seconds() {
+        let computations = Cell::new(0);
+        let cache = CachedResponse::default();
         let ask = async |second: i64| {
             let at = Instant::reading(Timestamp::from_second(second).unwrap());
-            let make = async {
-                made.set(made.get() + 1);
-                Ok::<_, ()>(made.get())
+            let compute = async {
+                computations.set(computations.get() + 1);
+                Ok::<_, ()>(computations.get())
             };
-            kept.get(|| at, make).await
+            cache.get(|| at, compute).await
         };
         assert_eq!(ask(100).await, Ok(1));
         assert_eq!(ask(104).await, Ok(1));
@@ -70,16 +70,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_meanwhile_waits_and_a_failure_is_not_kept() {
-        let kept = CachedAnswer::default();
+    async fn concurrent_requests_wait_and_a_failure_is_not_cached() {
+        let cache = CachedResponse::default();
         let at = || Instant::reading(Timestamp::from_second(7).unwrap());
-        let failed = kept.get(at, async { Err::<u8, _>("no") }).await;
+        let failed = cache.get(at, async { Err::<u8, _>("no") }).await;
         assert_eq!(failed, Err("no"));
-        let slow = kept.get(at, async {
+        let slow = cache.get(at, async {
             tokio::task::yield_now().await;
             Ok::<_, &str>(1)
         });
-        let (first, second) = tokio::join!(slow, kept.get(at, async { Ok::<_, &str>(2) }));
+        let (first, second) = tokio::join!(slow, cache.get(at, async { Ok::<_, &str>(2) }));
         assert_eq!((first, second), (Ok(1), Ok(1)));
     }
 }
