@@ -150,7 +150,8 @@ async fn until_the_end(serving: TestDriver) -> Result<(), String> {
 }
 
 async fn sidecar(kind: Kind, endpoint: &Endpoint) -> Result<(), String> {
-    let kubernetes = Kubernetes::of_container().await?;
+    let kubernetes = Kubernetes::in_container().await;
+    let kubernetes = kubernetes.map_err(|error| error.to_string())?;
     let mut stop = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let caller = Caller::at(&endpoint.socket());
     tokio::select! {

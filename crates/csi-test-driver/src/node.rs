@@ -127,7 +127,7 @@ impl NodeDriver {
         locked(&self.failures).clear();
     }
 
-    pub(crate) fn answer(&self, path: &str, message: &[u8]) -> Answer {
+    pub(crate) fn respond(&self, path: &str, message: &[u8]) -> Answer {
         let method = path.rsplit('/').next().unwrap_or_default();
         let failure = {
             let mut failures = locked(&self.failures);
@@ -178,7 +178,7 @@ impl NodeDriver {
             "NodeUnpublishVolume" => self.unpublish(read(message)?),
             "NodeExpandVolume" if settings.expands => self.expand(read(message)?),
             "NodeGetVolumeStats" if settings.measures => self.stats(read(message)?),
-            other => Err((UNIMPLEMENTED, other.to_owned())),
+            method => Err((UNIMPLEMENTED, method.to_owned())),
         }
     }
 
@@ -227,9 +227,9 @@ impl NodeDriver {
 
     /// Translates a path of a request to a path on this machine.
     fn local_path(&self, path: &str) -> PathBuf {
-        let (told, real) = &self.settings.root;
-        match Path::new(path).strip_prefix(told) {
-            Ok(rest) => real.join(rest),
+        let (agent_root, local_root) = &self.settings.root;
+        match Path::new(path).strip_prefix(agent_root) {
+            Ok(rest) => local_root.join(rest),
             Err(_) => PathBuf::from(path),
         }
     }
@@ -451,8 +451,9 @@ impl NodeDriver {
         let mounts = mount_table::at_or_below(&mounts, root);
         let same = |path: &&PathBuf| {
             use std::os::unix::fs::MetadataExt;
-            fs::metadata(path)
-                .is_ok_and(|found| (found.dev(), found.ino()) == (source.dev(), source.ino()))
+            fs::metadata(path).is_ok_and(|metadata| {
+                (metadata.dev(), metadata.ino()) == (source.dev(), source.ino())
+            })
         };
         mounts.iter().filter(same).count()
     }

@@ -112,9 +112,9 @@ mod tests {
         let empty = EmbeddedStore::in_memory();
         let lost = bind(empty.as_ref(), &mut first).await.unwrap_err();
         assert!(lost.to_string().contains("has no objects"), "{lost}");
-        let (_other, mut other) = claimed();
-        bind(empty.as_ref(), &mut other).await.unwrap();
-        let other = bind(empty.as_ref(), &mut second).await.unwrap_err();
-        assert!(other.to_string().contains("--etcd-prefix"), "{other}");
+        let (_other, mut foreign) = claimed();
+        bind(empty.as_ref(), &mut foreign).await.unwrap();
+        let foreign = bind(empty.as_ref(), &mut second).await.unwrap_err();
+        assert!(foreign.to_string().contains("--etcd-prefix"), "{foreign}");
     }
 }

@@ -37,9 +37,9 @@ impl Role {
         }
     }
 
-    /// Whether a directory of this role may get the role `other`: a cluster with one node can get more nodes.
-    fn can_become(self, other: Self) -> bool {
-        self == other || (self, other) == (Self::Up, Self::Server)
+    /// Whether a directory of this role may get the `requested` role: a cluster with one node can get more nodes.
+    fn can_become(self, requested: Self) -> bool {
+        self == requested || (self, requested) == (Self::Up, Self::Server)
     }
 }
 

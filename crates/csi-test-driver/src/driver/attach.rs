@@ -30,16 +30,16 @@ impl Driver {
                 ),
             };
         }
-        let mut others = published.iter();
-        let is_occupied = others.find(|(_, has)| !is_multi_node(&has["capability"]));
+        let mut publications = published.iter();
+        let is_occupied = publications.find(|(_, has)| !is_multi_node(&has["capability"]));
         let is_occupied = is_occupied.or_else(|| match is_multi_node(capability) {
             true => None,
             false => published.iter().next(),
         });
-        if let Some((other, _)) = is_occupied {
+        if let Some((node, _)) = is_occupied {
             return stop(
                 code::FAILED_PRECONDITION,
-                format!("{id} is attached to {other}"),
+                format!("{id} is attached to {node}"),
             );
         }
         if let Some(zone) = volume["zone"].as_str()
@@ -54,7 +54,7 @@ impl Driver {
         let all = self.state.all("volumes")?;
         let on_node = all
             .iter()
-            .filter(|(_, one)| one["published"][node].is_object());
+            .filter(|(_, volume)| volume["published"][node].is_object());
         if most > 0 && on_node.count() as u64 >= most {
             return stop(
                 code::RESOURCE_EXHAUSTED,

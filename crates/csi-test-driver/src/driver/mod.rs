@@ -150,16 +150,16 @@ impl Driver {
         format!("topology.{}/zone", self.name)
     }
 
-    pub(crate) fn answer(&self, path: &str, message: &[u8]) -> Answer {
+    pub(crate) fn respond(&self, path: &str, message: &[u8]) -> Answer {
         let method = path.rsplit('/').next().unwrap_or_default();
         let request = decode(&format!("{method}Request"), message);
         let done = match request {
             Ok(request) => self.noted(path, method, &request),
-            Err(why) => stop(code::INVALID_ARGUMENT, why),
+            Err(error) => stop(code::INVALID_ARGUMENT, error.to_string()),
         };
-        let done = done.and_then(|answer| {
-            encode(&format!("{method}Response"), &answer)
-                .map_err(|why| Stop::Status(code::INTERNAL, why))
+        let done = done.and_then(|response| {
+            encode(&format!("{method}Response"), &response)
+                .map_err(|error| Stop::Status(code::INTERNAL, error.to_string()))
         });
         match done {
             Ok(bytes) => Answer::Done(Ok(bytes)),
@@ -266,7 +266,7 @@ impl Driver {
 
     /// Dispatches the calls that read or change the state.
     fn change(&self, call: &Call<'_>, request: &Value) -> Done {
-        let _one = locked(&self.changes);
+        let _lock = locked(&self.changes);
         match call.method {
             "CreateVolume" => self.create_volume(call, request),
             "DeleteVolume" => self.delete_volume(call, request),
@@ -286,7 +286,7 @@ impl Driver {
             "NodeUnpublishVolume" => self.unpublish(call, request),
             "NodeExpandVolume" => self.expand_on_node(call, request),
             "NodeGetVolumeStats" => self.stats(request),
-            other => stop(code::UNIMPLEMENTED, other),
+            method => stop(code::UNIMPLEMENTED, method),
         }
     }
 }

@@ -63,10 +63,10 @@ impl Driver {
         };
         let snapshots = self.state.all("snapshots")?.into_iter();
         let entries = snapshots
-            .filter(|(_, one)| {
-                is("snapshot_id", &one["id"]) && is("source_volume_id", &one["volume"])
+            .filter(|(_, snapshot)| {
+                is("snapshot_id", &snapshot["id"]) && is("source_volume_id", &snapshot["volume"])
             })
-            .map(|(_, one)| json!({"snapshot": response_form(&one)}));
+            .map(|(_, snapshot)| json!({"snapshot": response_form(&snapshot)}));
         let (entries, next) = page(request, entries.collect())?;
         Ok(json!({"entries": entries, "next_token": next}))
     }

@@ -175,8 +175,8 @@ impl Driver {
 
     pub(crate) fn free_capacity(&self, request: &Value) -> Done {
         let capabilities = request["volume_capabilities"].as_array();
-        for one in capabilities.into_iter().flatten() {
-            capability(one)?;
+        for requested in capabilities.into_iter().flatten() {
+            capability(requested)?;
         }
         let segments = &request["accessible_topology"]["segments"];
         let zoned = request["parameters"]["zoned"] == "true";
@@ -229,8 +229,9 @@ impl Driver {
         let Some(all) = all.filter(|all| !all.is_empty()) else {
             return stop(code::INVALID_ARGUMENT, "volume_capabilities is missing");
         };
-        for one in all {
-            let fits = capability(one).is_ok() && json!(is_block(one)) == volume["block"];
+        for requested in all {
+            let fits =
+                capability(requested).is_ok() && json!(is_block(requested)) == volume["block"];
             if !fits {
                 return Ok(json!({"message": "not supported"}));
             }

@@ -62,11 +62,11 @@ pub enum PullError {
         expected: String,
     },
     /// The image is for other machines.
-    #[error("{reference}: no image for linux/{wanted}, only for {found}")]
+    #[error("{reference}: no image for linux/{architecture}, only for {platforms}")]
     WrongPlatform {
         reference: String,
-        wanted: String,
-        found: String,
+        architecture: String,
+        platforms: String,
     },
     /// The data of the registry is no valid image.
     #[error("{reference}: {reason}")]
