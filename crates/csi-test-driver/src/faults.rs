@@ -91,8 +91,9 @@ pub(crate) fn parse(orders: &str, volume: &str) -> Option<Vec<Value>> {
     let parse_order = |order: &str| {
         let mut parts = order.split(':');
         let (method, at, kind) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_known = ["before", "middle", "after"].contains(&at) && Fault::parse(kind).is_some();
-        (is_known && parts.next().is_none())
+        let is_supported =
+            ["before", "middle", "after"].contains(&at) && Fault::parse(kind).is_some();
+        (is_supported && parts.next().is_none())
             .then(|| json!({"method": method, "at": at, "kind": kind, "volume": volume}))
     };
     orders.map(parse_order).collect()

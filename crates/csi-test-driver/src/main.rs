@@ -98,8 +98,8 @@ impl Serving {
 async fn main() -> ExitCode {
     match run(Arguments::parse().role).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("csi-test-driver: {why}");
+        Err(error) => {
+            eprintln!("csi-test-driver: {error}");
             ExitCode::FAILURE
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use prost::Message as _;
 use service_protocols::pluginregistration::{PluginInfo, RegistrationStatus, registration};
 
-use crate::server::{Answer, TestDriver, listen};
+use crate::server::{CallOutcome, TestDriver, listen};
 
 /// The response of a registrar to `GetInfo`.
 #[derive(Clone, Debug)]
@@ -92,15 +92,15 @@ impl Registrant {
         const GET_INFO: &str = registration::GET_INFO.path();
         const NOTIFY: &str = registration::NOTIFY_REGISTRATION_STATUS.path();
         listen(socket, move |path, message| match path {
-            GET_INFO => Answer::Done(self.info()),
+            GET_INFO => CallOutcome::Done(self.info()),
             NOTIFY => match RegistrationStatus::decode(message) {
                 Ok(status) => {
                     notify(status.error);
-                    Answer::Done(Ok(Vec::new()))
+                    CallOutcome::Done(Ok(Vec::new()))
                 }
-                Err(_) => Answer::Dies,
+                Err(_) => CallOutcome::Dies,
             },
-            _ => Answer::Done(Err((12, path.to_owned()))),
+            _ => CallOutcome::Done(Err((12, path.to_owned()))),
         })
     }
 }

@@ -24,7 +24,7 @@ use crate::node::NodeDriver;
 pub(crate) type Done = Result<Vec<u8>, (u32, String)>;
 
 /// The effect of a call on its connection.
-pub(crate) enum Answer {
+pub(crate) enum CallOutcome {
     Done(Done),
     /// The connection breaks.
     Dies,
@@ -62,7 +62,7 @@ impl TestDriver {
 
 pub(crate) fn listen(
     socket: &Path,
-    respond: impl Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
+    respond: impl Fn(&str, &[u8]) -> CallOutcome + Send + Sync + 'static,
 ) -> io::Result<TestDriver> {
     if let Err(error) = std::fs::remove_file(socket)
         && error.kind() != io::ErrorKind::NotFound
@@ -85,7 +85,7 @@ pub(crate) fn listen(
 
 async fn connection<A>(stream: UnixStream, respond: Arc<A>)
 where
-    A: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
+    A: Fn(&str, &[u8]) -> CallOutcome + Send + Sync + 'static,
 {
     let service = service_fn(move |request| exchange(request, respond.clone()));
     let served = http2::Builder::new(TokioExecutor::new())
@@ -100,20 +100,20 @@ async fn exchange<A>(
     respond: Arc<A>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, io::Error>
 where
-    A: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
+    A: Fn(&str, &[u8]) -> CallOutcome + Send + Sync + 'static,
 {
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
     let response = blocking(move || match body.get(5..) {
         Some(message) => Ok::<_, io::Error>(respond(&path, message)),
-        None => Ok(Answer::Dies),
+        None => Ok(CallOutcome::Dies),
     })
     .await?;
     let response = match response {
-        Answer::Done(done) => done,
-        Answer::Dies => return Err(io::Error::other("dies")),
-        Answer::Hangs => std::future::pending().await,
+        CallOutcome::Done(done) => done,
+        CallOutcome::Dies => return Err(io::Error::other("dies")),
+        CallOutcome::Hangs => std::future::pending().await,
     };
     let mut trailers = HeaderMap::new();
     let mut frames = Vec::new();

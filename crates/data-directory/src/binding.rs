@@ -33,8 +33,8 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
     let noted = match store_record::read_or_write(store, KEY, &Bytes::from(instance.clone())).await
     {
         Ok(noted) => String::from_utf8_lossy(&noted).into_owned(),
-        Err(StoreError::Full(why)) => {
-            warn(&format!("mainstay: the store is not marked yet: {why}"));
+        Err(StoreError::Full(reason)) => {
+            warn(&format!("mainstay: the store is not marked yet: {reason}"));
             return Ok(());
         }
         Err(error) => return Err(error).context("record the store's instance"),

@@ -188,10 +188,10 @@ pub fn claim(
         marker.check_role(data, role)?;
     }
     state.check_engine(data, engine)?;
-    if let Some(why) = state.vanished(engine) {
+    if let Some(evidence) = state.vanished(engine) {
         cov_mark::hit!(findings_r5);
         bail!(
-            "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
+            "the store of the cluster in {data} is missing: {store} does not exist (found: {evidence}). \
              Is a disk not mounted? Put the store back, or restore a backup into another directory \
              (`mainstay restore`). To delete the remaining data and start with an empty cluster: \
              `mainstay down --volumes --data-dir {data}`",
@@ -330,8 +330,8 @@ mod tests {
         fs::create_dir(data.join("mine")).unwrap();
         fs::set_permissions(data.join("mine"), fs::Permissions::from_mode(0o755)).unwrap();
         make(&data).unwrap();
-        let mine = fs::metadata(data.join("mine")).unwrap();
-        assert_eq!(mine.permissions().mode() & 0o7777, 0o755);
+        let metadata = fs::metadata(data.join("mine")).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o755);
     }
 
     // findings-2 S43

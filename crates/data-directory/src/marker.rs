@@ -147,11 +147,11 @@ impl Marker {
             return Ok(());
         }
         bail!(
-            "{data} belongs to `mainstay {role}`, and `mainstay {other}` cannot use it: start \
+            "{data} belongs to `mainstay {role}`, and `mainstay {requested}` cannot use it: start \
              `mainstay {role}`, or choose another --data-dir",
             data = data.display(),
             role = self.role.command(),
-            other = role.command(),
+            requested = role.command(),
         )
     }
 

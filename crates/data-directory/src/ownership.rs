@@ -304,7 +304,7 @@ mod tests {
     // findings-2 S42
     #[test]
     fn links_above_the_directory_are_followed_as_the_kernel_does() {
-        let own_id = Owner(1000);
+        let user = Owner(1000);
         for (link, directory, follows) in [
             (1000, 0, true),
             (0, 5, true),
@@ -312,11 +312,7 @@ mod tests {
             (7, 0, false),
             (7, 1000, false),
         ] {
-            assert_eq!(
-                own_id.follows(link, directory),
-                follows,
-                "{link} {directory}"
-            );
+            assert_eq!(user.follows(link, directory), follows, "{link} {directory}");
         }
         let around = tempfile::tempdir().unwrap();
         let data = around.path().join("disk/data");

@@ -160,7 +160,7 @@ impl ImageStore {
             return;
         }
         let bytes = bytes_of(&path);
-        match self.put_aside(&path) {
+        match self.move_to_scratch(&path) {
             Ok(scratch) => {
                 garbage.bytes = garbage.bytes.saturating_add(bytes);
                 garbage.removed.push(scratch);
@@ -171,7 +171,7 @@ impl ImageStore {
         }
     }
 
-    fn put_aside(&self, path: &Path) -> Result<Scratch, StoreError> {
+    fn move_to_scratch(&self, path: &Path) -> Result<Scratch, StoreError> {
         fs::metadata(path).map_err(io_error("read", path))?;
         let scratch = self.scratch()?;
         fs::rename(path, scratch.path()).map_err(io_error("rename to", scratch.path()))?;

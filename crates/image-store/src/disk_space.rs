@@ -284,7 +284,7 @@ impl<R: Read> LimitedReader<R> {
 
 impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.observer.is_gone() {
+        if self.observer.is_cancelled() {
             return Err(io::Error::other("the observer has cancelled"));
         }
         let count = self.inner.read(buffer)?;
@@ -292,7 +292,7 @@ impl<R: Read> Read for LimitedReader<R> {
             let text = "the archive is larger than the free space of the disk";
             io::Error::new(io::ErrorKind::StorageFull, text)
         })?;
-        self.observer.see(count as u64);
+        self.observer.add(count as u64);
         Ok(count)
     }
 }
@@ -351,7 +351,7 @@ mod tests {
         let observer = Observer::new(progress.clone());
         let mut bounded = LimitedReader::new(io::repeat(0), u64::MAX, observer.clone());
         assert_eq!(bounded.read(&mut [0; 8]).unwrap(), 8);
-        drop(observer.go_on_drop());
+        drop(observer.cancel_on_drop());
         bounded.read(&mut [0; 8]).unwrap_err();
         assert_eq!(progress.bytes(), 8);
     }

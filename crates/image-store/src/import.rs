@@ -203,10 +203,10 @@ impl Import<'_> {
             }
         }
         if names.is_empty() {
-            let there = other_platforms.join(", ");
+            let platforms = other_platforms.join(", ");
             let architecture = architecture();
             return Err(self.malformed(format!(
-                "no image for linux/{architecture}, only for [{there}]"
+                "no image for linux/{architecture}, only for [{platforms}]"
             )));
         }
         Ok(names)

@@ -96,18 +96,18 @@ impl ImageStore {
                 .and_then(|mut file| file.write_all(&text))
                 .map_err(io_error("write", &path))?;
         }
-        self.keep_layer(scratch.path().to_owned(), name)?;
+        self.store_layer(scratch.path().to_owned(), name)?;
         Ok(unpacked.bytes)
     }
 
     /// Moves an unpacked layer to its name, durably.
-    fn keep_layer(&self, scratch: PathBuf, name: &str) -> Result<(), StoreError> {
+    fn store_layer(&self, scratch: PathBuf, name: &str) -> Result<(), StoreError> {
         sync_layer(&scratch).map_err(io_error("sync", &scratch))?;
         let layer = self.layer(name);
         if layer.exists() && !self.has_layer(name) {
             // The existing layer is incomplete, because a user has deleted a part of it.
-            let doomed = self.scratch()?;
-            fs::rename(&layer, doomed.path()).map_err(io_error("move away", &layer))?;
+            let replaced = self.scratch()?;
+            fs::rename(&layer, replaced.path()).map_err(io_error("move away", &layer))?;
         }
         match fs::rename(&scratch, &layer) {
             Ok(()) => {}

@@ -503,9 +503,9 @@ mod tests {
             }),
             ..Descriptor::default()
         };
-        let ours = entry("linux", architecture());
-        let list = [entry("windows", architecture()), ours.clone()];
-        assert_eq!(for_this_platform(&list), Ok(&ours));
+        let matching = entry("linux", architecture());
+        let list = [entry("windows", architecture()), matching.clone()];
+        assert_eq!(for_this_platform(&list), Ok(&matching));
         let foreign = [entry("linux", "s390x"), entry("linux", "ppc64le")];
         assert_eq!(
             for_this_platform(&foreign),

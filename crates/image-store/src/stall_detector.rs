@@ -114,17 +114,17 @@ impl Observer {
     }
 
     /// Cancels the read when the returned guard is dropped.
-    pub fn go_on_drop(&self) -> DropGuard {
+    pub fn cancel_on_drop(&self) -> DropGuard {
         self.cancellation.clone().drop_guard()
     }
 
     /// Whether the read is cancelled.
-    pub fn is_gone(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         self.cancellation.is_cancelled()
     }
 
     /// Adds read bytes to the progress.
-    pub fn see(&self, bytes: u64) {
+    pub fn add(&self, bytes: u64) {
         self.progress.add(bytes);
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn space_error(action: &'static str, path: &Path) -> impl Fn(SpaceErr
 
 impl StoreError {
     /// The missing disk space; `None` if the error has another cause.
-    pub fn no_room(&self) -> Option<&OutOfSpace> {
+    pub fn out_of_space(&self) -> Option<&OutOfSpace> {
         match self {
             Self::OutOfSpace(source) | Self::Unpack(UnpackError::OutOfSpace { source, .. }) => {
                 Some(source)
@@ -223,8 +223,8 @@ impl ImageStore {
         let lock = self.lock()?;
         // Garbage collection holds this lock, too. Existing layers stay, because the image is about to name
         // them.
-        let is_gone = |layer: &&String| !self.has_layer(layer);
-        if let Some(layer) = record.layers.iter().find(is_gone) {
+        let is_missing = |layer: &&String| !self.has_layer(layer);
+        if let Some(layer) = record.layers.iter().find(is_missing) {
             let layer = layer.clone();
             return Err(StoreError::LayerCleared { layer });
         }

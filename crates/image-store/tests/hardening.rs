@@ -242,8 +242,8 @@ fn respond(mut stream: TcpStream, blobs: &Blobs, call_back: &CallBack, failing: 
     call_back(&path);
     let busy = path != "/v2/"
         && failing
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |remaining| {
+                remaining.checked_sub(1)
             })
             .is_ok();
     let blob = blobs.iter().find(|(name, _)| path.ends_with(name.as_str()));
@@ -473,7 +473,7 @@ async fn an_image_of_which_one_layer_does_not_fit_leaves_none() {
     let registry = registry(image(&[existing, fits, large]), Box::new(wait));
     let name = format!("{}/app:1", registry.host);
     let error = store.pull(&name, &PullOptions::default()).await;
-    assert!(error.unwrap_err().no_room().is_some());
+    assert!(error.unwrap_err().out_of_space().is_some());
     assert_eq!(store.layers().unwrap().len(), 1);
     assert!(present.layers[0].join("kept").is_file(), "it is another's");
 }
@@ -499,7 +499,7 @@ async fn what_cannot_fit_is_not_even_asked_for() {
     let name = format!("{}/app:1", registry.host);
     let error = store.pull(&name, &PullOptions::default()).await;
     let error = error.unwrap_err();
-    assert_eq!(error.no_room().unwrap().needed, 1 << 40);
+    assert_eq!(error.out_of_space().unwrap().needed, 1 << 40);
     assert!(error.to_string().contains("at least 1 TiB more"), "{error}");
     assert_eq!(requests.load(Ordering::Relaxed), 0);
     disk.is_clean(&store);

@@ -23,7 +23,7 @@ fn digest(bytes: &[u8]) -> String {
 
 /// The response of a registry.
 #[derive(Clone)]
-struct Answer {
+struct TestResponse {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Body,
@@ -40,7 +40,7 @@ enum Body {
     Trickle(Vec<u8>),
 }
 
-impl Answer {
+impl TestResponse {
     fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self {
             status: 200,
@@ -56,12 +56,12 @@ impl Answer {
 }
 
 /// A request: the path with its query, and the credentials.
-struct Question {
+struct TestRequest {
     path: String,
     authorization: String,
 }
 
-type Answers = dyn Fn(&Question) -> Option<Answer> + Send + Sync;
+type Respond = dyn Fn(&TestRequest) -> Option<TestResponse> + Send + Sync;
 
 /// A registry whose responses are returned by a function; if it returns none, the part of the image is
 /// sent.
@@ -73,12 +73,12 @@ struct Registry {
 impl Registry {
     fn new(
         parts: BTreeMap<String, Vec<u8>>,
-        respond: impl Fn(&Question) -> Option<Answer> + Send + Sync + 'static,
+        respond: impl Fn(&TestRequest) -> Option<TestResponse> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (log, respond): (_, Arc<Answers>) = (Arc::clone(&requests), Arc::new(respond));
+        let (log, respond): (_, Arc<Respond>) = (Arc::clone(&requests), Arc::new(respond));
         let parts = Arc::new(parts);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -103,7 +103,7 @@ impl Registry {
 fn serve(
     mut stream: TcpStream,
     log: &Mutex<Vec<String>>,
-    respond: &Answers,
+    respond: &Respond,
     parts: &BTreeMap<String, Vec<u8>>,
 ) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
@@ -129,20 +129,20 @@ fn serve(
         return;
     }
     log.lock().unwrap().push(path.clone());
-    let question = Question {
+    let request = TestRequest {
         path,
         authorization,
     };
-    let response = respond(&question).unwrap_or_else(|| {
+    let response = respond(&request).unwrap_or_else(|| {
         let part = parts
             .iter()
-            .find(|(name, _)| question.path.ends_with(name.as_str()));
+            .find(|(name, _)| request.path.ends_with(name.as_str()));
         part.map_or_else(
-            || Answer {
+            || TestResponse {
                 status: 404,
-                ..Answer::ok("")
+                ..TestResponse::ok("")
             },
-            |(_, bytes)| Answer::ok(bytes.clone()),
+            |(_, bytes)| TestResponse::ok(bytes.clone()),
         )
     });
     let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", response.status);
@@ -217,27 +217,27 @@ fn nothing_is_left(directory: &Path) {
 }
 
 /// A registry that issues tokens to clients with the password. The realm is the registry itself.
-fn with_tokens(token: Answer) -> Registry {
+fn with_tokens(token: TestResponse) -> Registry {
     let realm = Arc::new(Mutex::new(String::new()));
     let shared_realm = Arc::clone(&realm);
-    let registry = Registry::new(image(), move |question: &Question| {
-        if question.path.starts_with("/token?") {
+    let registry = Registry::new(image(), move |request: &TestRequest| {
+        if request.path.starts_with("/token?") {
             // The base64 form of `me:secret`.
-            let knows = question.authorization == "Basic bWU6c2VjcmV0";
-            let refused = Answer {
+            let knows = request.authorization == "Basic bWU6c2VjcmV0";
+            let refused = TestResponse {
                 status: 401,
-                ..Answer::ok("")
+                ..TestResponse::ok("")
             };
             return Some(if knows { token.clone() } else { refused });
         }
         let realm = shared_realm.lock().unwrap();
         let challenge = format!("Bearer realm=\"{realm}\",service=\"s\"");
-        let refused = Answer {
+        let refused = TestResponse {
             status: 401,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         let refused = refused.with("www-authenticate", &challenge);
-        (question.authorization != "Bearer t").then_some(refused)
+        (request.authorization != "Bearer t").then_some(refused)
     });
     *realm.lock().unwrap() = format!("http://{}/token", registry.host);
     registry
@@ -272,7 +272,7 @@ fn with_secret(namespace: &str, credentials: Credentials) -> PullOptions {
 #[tokio::test]
 async fn tokens_are_given_to_those_who_log_in() {
     let (_directory, store) = store();
-    let registry = with_tokens(Answer::ok(r#"{"access_token": "t"}"#));
+    let registry = with_tokens(TestResponse::ok(r#"{"access_token": "t"}"#));
     for stranger in [PullOptions::default(), me("wrong")] {
         let error = registry.pull(&store, &stranger).await.unwrap_err();
         assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
@@ -292,7 +292,7 @@ async fn tokens_are_given_to_those_who_log_in() {
 #[tokio::test]
 async fn an_image_is_for_those_who_have_shown_a_secret_or_for_all_if_none_was_needed() {
     let (_directory, store) = store();
-    let registry = with_tokens(Answer::ok(r#"{"access_token": "t"}"#));
+    let registry = with_tokens(TestResponse::ok(r#"{"access_token": "t"}"#));
     let name = format!("{}/app:1", registry.host);
     let mine = me("secret");
     registry.pull(&store, &mine).await.unwrap();
@@ -358,9 +358,9 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
     let inner = Registry::new(image(), |_| None);
     let moved = format!("http://{}/v2/app/manifests/1", inner.host);
     let sends = Registry::new(BTreeMap::new(), move |_| {
-        let moved = Answer {
+        let moved = TestResponse {
             status: 307,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         }
         .with("location", &moved);
         Some(moved)
@@ -372,9 +372,9 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
     assert_eq!(inner.requests(), [""; 0]);
     let realm = format!("Bearer realm=\"http://{}/token\"", inner.host);
     let tokens = Registry::new(BTreeMap::new(), move |_| {
-        let refused = Answer {
+        let refused = TestResponse {
             status: 401,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         Some(refused.with("www-authenticate", &realm))
     });
@@ -382,17 +382,17 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
     assert!(error.to_string().contains("may not reach"), "{error}");
     assert_eq!(inner.requests(), [""; 0]);
     // A registry may redirect within itself, but not endlessly.
-    let within = Registry::new(image(), |question| {
-        let (path, count) = question
+    let within = Registry::new(image(), |request| {
+        let (path, count) = request
             .path
             .split_once("?n=")
-            .unwrap_or((&question.path, "0"));
+            .unwrap_or((&request.path, "0"));
         let count: u32 = count.parse().unwrap();
         let most = if path.contains("/blobs/") { 100 } else { 2 };
         let next = format!("{path}?n={}", count + 1);
-        let moved = Answer {
+        let moved = TestResponse {
             status: 307,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         (path.contains("/blobs/") && count < most).then(|| moved.with("location", &next))
     });
@@ -406,35 +406,35 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
 #[tokio::test]
 async fn a_password_is_shown_to_who_asks_for_it() {
     let (_directory, store) = store();
-    let registry = Registry::new(image(), |question| {
-        let refused = Answer {
+    let registry = Registry::new(image(), |request| {
+        let refused = TestResponse {
             status: 401,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         let refused = refused.with("www-authenticate", "Basic realm=\"x\"");
-        (question.authorization != "Basic bWU6c2VjcmV0").then_some(refused)
+        (request.authorization != "Basic bWU6c2VjcmV0").then_some(refused)
     });
     registry.pull(&store, &me("wrong")).await.unwrap_err();
     registry.pull(&store, &me("secret")).await.unwrap();
     let bearer = |token: &str| with_secret("team", Credentials::Bearer(token.to_owned()));
     let error = registry.pull(&store, &bearer("t")).await.unwrap_err();
     assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
-    let registry = with_tokens(Answer::ok("{}"));
+    let registry = with_tokens(TestResponse::ok("{}"));
     registry.pull(&store, &bearer("t")).await.unwrap();
 }
 
 #[tokio::test]
 async fn answers_without_an_end_are_not_read_to_the_end() {
     let (directory, store) = store();
-    let endless = |body: Body| Answer {
+    let endless = |body: Body| TestResponse {
         body,
-        ..Answer::ok("")
+        ..TestResponse::ok("")
     };
     for body in [Body::Endless, Body::Promised(1 << 40)] {
         let manifest = endless(body.clone());
-        let at = move |path: &'static str, response: Answer| {
-            Registry::new(image(), move |question| {
-                question.path.contains(path).then(|| response.clone())
+        let at = move |path: &'static str, response: TestResponse| {
+            Registry::new(image(), move |request| {
+                request.path.contains(path).then(|| response.clone())
             })
         };
         let registry = at("/manifests/", manifest.clone());
@@ -450,7 +450,7 @@ async fn answers_without_an_end_are_not_read_to_the_end() {
         assert!(error.contains(expected), "{error}");
 
         // A response with an error cannot be endless either.
-        let refusal = Answer {
+        let refusal = TestResponse {
             status: 400,
             ..manifest.clone()
         };
@@ -465,7 +465,7 @@ async fn answers_without_an_end_are_not_read_to_the_end() {
                 let part: &'static str = part.leak();
                 let mut longer = bytes;
                 longer.push(0);
-                for response in [manifest.clone(), Answer::ok(longer)] {
+                for response in [manifest.clone(), TestResponse::ok(longer)] {
                     let registry = at(part, response);
                     let error = registry.pull(&store, &PullOptions::default()).await;
                     let error = error.unwrap_err();
@@ -485,10 +485,10 @@ async fn a_manifest_is_what_the_registry_says_it_is() {
     let manifest = parts["/manifests/1"].clone();
     let registry_with = |digest_header: String| {
         let manifest = manifest.clone();
-        Registry::new(parts.clone(), move |question| {
+        Registry::new(parts.clone(), move |request| {
             let response =
-                Answer::ok(manifest.clone()).with("docker-content-digest", &digest_header);
-            question.path.ends_with("/manifests/1").then_some(response)
+                TestResponse::ok(manifest.clone()).with("docker-content-digest", &digest_header);
+            request.path.ends_with("/manifests/1").then_some(response)
         })
     };
     let lying = registry_with(digest(b"another"));
@@ -520,12 +520,12 @@ async fn a_registry_that_trickles_is_given_up() {
             slowly.resize(1 << 20, b' ');
         }
         let at = part.clone();
-        let registry = Registry::new(image(), move |question| {
-            let response = Answer {
+        let registry = Registry::new(image(), move |request| {
+            let response = TestResponse {
                 body: Body::Trickle(slowly.clone()),
-                ..Answer::ok("")
+                ..TestResponse::ok("")
             };
-            question.path.ends_with(&at).then_some(response)
+            request.path.ends_with(&at).then_some(response)
         });
         let error = registry.pull(&store, &options).await.unwrap_err();
         assert!(

@@ -253,3 +253,29 @@ impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied() -> io::Error {
+        io::Error::from(io::ErrorKind::PermissionDenied)
+    }
+
+    /// `mainstay` prints all causes, and gives advice about a denied permission.
+    #[test]
+    fn errors_of_the_kernel_stay_causes() {
+        let write = || "write /backup".to_owned();
+        let errors = [
+            Err::<(), _>(denied()).with_context(write).unwrap_err(),
+            BackupError::from(denied()).at(write()),
+            BackupError::from(anyhow::Error::new(denied())).at(write()),
+            BackupError::from(anyhow::Error::new(denied()).context(write())),
+        ];
+        for error in errors {
+            let error = anyhow::Error::new(error);
+            assert_eq!(format!("{error:#}"), format!("{}: {}", write(), denied()));
+            assert!(error.chain().any(|cause| cause.is::<io::Error>()));
+        }
+    }
+}

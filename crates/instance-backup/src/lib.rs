@@ -36,8 +36,8 @@ fn require_empty(data: &Path) -> Result<()> {
         result => result.with_context(|| format!("use {}", data.display()))?,
     };
     // ext4 creates this directory itself.
-    let is_own = |name: &std::ffi::OsStr| name == "lost+found";
-    if entries.any(|entry| entry.map_or(true, |entry| !is_own(&entry.file_name()))) {
+    let is_of_file_system = |name: &std::ffi::OsStr| name == "lost+found";
+    if entries.any(|entry| entry.map_or(true, |entry| !is_of_file_system(&entry.file_name()))) {
         return Err(BackupError::NotEmpty(data.to_owned()));
     }
     Ok(())

@@ -36,8 +36,8 @@ pub async fn restore(file: &Path, data: &Path) -> Result<()> {
     let storage = Storage::open(&data).await.context("open the volumes")?;
     let filled = fill(file, &data, &header, &storage).await;
     storage.close().await.context("close the volumes")?;
-    let not_made = filled?;
-    report(&data, &header, &not_made);
+    let skipped_snapshots = filled?;
+    report(&data, &header, &skipped_snapshots);
     Ok(())
 }
 
@@ -105,16 +105,16 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> R
         Ok::<_, BackupError>(target)
     })
     .await?;
-    let mut not_made = Vec::new();
+    let mut skipped_snapshots = Vec::new();
     for snapshot in &header.snapshots {
         let (class, name) = (snapshot.class, &snapshot.name);
         let created = storage.turn_into_snapshot(class, &before(name), name).await;
         if !created.with_context(|| format!("make the volume snapshot {name}"))? {
-            not_made.push(name.clone());
+            skipped_snapshots.push(name.clone());
         }
     }
     target.finish()?;
-    Ok(not_made)
+    Ok(skipped_snapshots)
 }
 
 /// The name of the temporary volume of which a snapshot is taken.
@@ -250,13 +250,13 @@ impl Target {
     }
 }
 
-fn report(data: &Path, header: &Header, not_made: &[String]) {
+fn report(data: &Path, header: &Header, skipped_snapshots: &[String]) {
     print_line(&format!(
         "{}: {} objects, {} volumes, {} volume snapshots, of {} on {}, {}",
         data.display(),
         header.objects,
         header.pool_volumes.len() + header.local_volumes.len(),
-        header.snapshots.len() - not_made.len(),
+        header.snapshots.len() - skipped_snapshots.len(),
         header.data_dir.display(),
         header.host,
         header.made_at
@@ -281,11 +281,11 @@ fn report(data: &Path, header: &Header, not_made: &[String]) {
             header.snapshots_left_out.join("\n  ")
         ));
     }
-    if !not_made.is_empty() {
+    if !skipped_snapshots.is_empty() {
         print_line(&format!(
             "NOT restored are these volume snapshots, because the file system of {} has none:\n  {}",
             data.display(),
-            not_made.join("\n  ")
+            skipped_snapshots.join("\n  ")
         ));
     }
     if !header.configured_by.is_empty() {

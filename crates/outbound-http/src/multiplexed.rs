@@ -28,7 +28,7 @@ use crate::pool::{Error, RequestBody};
 /// Time without data after which a connection is probed.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Time without a response to the probe after which the connection is closed.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(10);
 /// Maximum number of connections with one server. Further requests wait on open connections.
 const CONNECTIONS_MAX: usize = 32;
 /// Time after which a connection without requests is closed, if there is another connection.
@@ -312,7 +312,7 @@ async fn connect<B: RequestBody>(connector: Connector, uri: Uri) -> Connected<B>
     let handshake = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(SILENCE)
-        .keep_alive_timeout(ANSWER_LIMIT)
+        .keep_alive_timeout(RESPONSE_LIMIT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

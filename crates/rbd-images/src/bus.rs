@@ -97,7 +97,7 @@ impl Bus {
             Ok(Err(error)) if error.raw_os_error() == Some(EBUSY) => {
                 Err(UnmapError::IsOpen { image, path })
             }
-            Err(TimedCallError::TimedOut) => Err(UnmapError::NoAnswer { image, path }),
+            Err(TimedCallError::TimedOut) => Err(UnmapError::NoResponse { image, path }),
             Ok(Err(source)) | Err(TimedCallError::Failed(source)) => Err(UnmapError::Refused {
                 image,
                 path,
@@ -161,7 +161,7 @@ pub enum UnmapError {
     #[error("unmap {image}, {}: {}", path.display(), io::Error::from_raw_os_error(EBUSY))]
     IsOpen { image: String, path: PathBuf },
     #[error("unmap {image}, {}: the cluster does not answer", path.display())]
-    NoAnswer { image: String, path: PathBuf },
+    NoResponse { image: String, path: PathBuf },
     #[error("unmap {image}, {}: {source}", path.display())]
     Refused {
         image: String,
@@ -176,7 +176,9 @@ pub enum UnmapError {
 impl From<UnmapError> for io::Error {
     fn from(error: UnmapError) -> Self {
         let kind = match &error {
-            UnmapError::IsOpen { .. } | UnmapError::NoAnswer { .. } => io::ErrorKind::ResourceBusy,
+            UnmapError::IsOpen { .. } | UnmapError::NoResponse { .. } => {
+                io::ErrorKind::ResourceBusy
+            }
             UnmapError::Refused { source, .. } | UnmapError::Unknown(source) => source.kind(),
         };
         io::Error::new(kind, error)

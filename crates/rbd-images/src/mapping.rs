@@ -40,10 +40,10 @@ pub(crate) fn line(image: &Image, user: &str, key: Option<&str>, access: ImageAc
 
 /// The kernel or the cluster refuses to map an image, as the user reads it.
 #[derive(Debug, thiserror::Error)]
-#[error("map {image}: {why}: {source}")]
+#[error("map {image}: {reason}: {source}")]
 pub struct MapError {
     image: String,
-    why: String,
+    reason: String,
     source: io::Error,
 }
 
@@ -56,7 +56,7 @@ impl MapError {
                 volume.user, volume.keyring
             ),
         };
-        let why = match source.raw_os_error() {
+        let reason = match source.raw_os_error() {
             Some(ENOENT) => "the cluster has no such pool or image".to_owned(),
             Some(EACCES | EPERM | EINVAL) => {
                 format!("the cluster refuses the user {:?}{no_key}", volume.user)
@@ -71,7 +71,7 @@ impl MapError {
         };
         Self {
             image: image.full_name(),
-            why,
+            reason,
             source,
         }
     }

@@ -130,7 +130,7 @@ impl Directories {
         content: &InitialContents,
     ) -> Result<PathBuf, Error> {
         let path = self.path(volume)?;
-        let there = match std::fs::symlink_metadata(&path) {
+        let exists = match std::fs::symlink_metadata(&path) {
             Ok(metadata) if !metadata.is_dir() => {
                 let source = io::Error::from(io::ErrorKind::NotADirectory);
                 return Err(failed("use", &path)(source));
@@ -139,7 +139,7 @@ impl Directories {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(failed("inspect", &path)(error)),
         };
-        if !there {
+        if !exists {
             self.make_new(volume, &path, bytes, content)?;
         }
         if *content == InitialContents::Empty {

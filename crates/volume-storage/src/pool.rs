@@ -164,13 +164,13 @@ impl Pool {
     pub fn ensure_capacity(&self, reserved: u64) -> Result<(), Error> {
         let file = self.file();
         let required = file_size(reserved);
-        let has = std::fs::metadata(&file)
+        let file_bytes = std::fs::metadata(&file)
             .map_err(failed("inspect", &file))?
             .len();
-        if has >= required {
+        if file_bytes >= required {
             return Ok(());
         }
-        self.require_on_host(required - has)?;
+        self.require_on_host(required - file_bytes)?;
         let grow = || -> io::Result<()> {
             let backing = OpenOptions::new().write(true).open(&file)?;
             set_aside(&backing, required)?;
@@ -186,9 +186,9 @@ impl Pool {
 
     /// The bytes that more volumes can have beside `reserved` ones; there may be no pool yet.
     pub fn free_capacity(&self, reserved: u64) -> Result<u64, Error> {
-        let has = std::fs::metadata(self.file()).map_or(0, |file| file.len());
+        let file_bytes = std::fs::metadata(self.file()).map_or(0, |file| file.len());
         let free = self.free_on_host()?.saturating_sub(HOST_RESERVE);
-        Ok(holds(has.saturating_add(free)).saturating_sub(reserved))
+        Ok(holds(file_bytes.saturating_add(free)).saturating_sub(reserved))
     }
 
     /// The free bytes of the host's disk.

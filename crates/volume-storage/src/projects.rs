@@ -83,8 +83,8 @@ fn free(path: &Path, project: u32) -> io::Result<()> {
 
 /// The project id of a volume, if it is in the range.
 fn volume_project(path: &Path) -> io::Result<Option<u32>> {
-    let ours = |project: &u32| (FIRST..FIRST + RANGE).contains(project);
-    Ok(project_quota::project(path)?.filter(ours))
+    let is_in_range = |project: &u32| (FIRST..FIRST + RANGE).contains(project);
+    Ok(project_quota::project(path)?.filter(is_in_range))
 }
 
 /// An unused project id on the file system of `directory`.

@@ -130,7 +130,7 @@ impl Storage {
     }
 
     /// The bytes that the first volumes of a pool could have: there is no pool yet.
-    pub(crate) async fn room_without_pool(&self) -> Result<u64, Error> {
+    pub(crate) async fn free_without_pool(&self) -> Result<u64, Error> {
         let pool = self.pool.clone();
         blocking(move || pool.pool.free_capacity(0)).await
     }
@@ -204,8 +204,8 @@ impl Storage {
         self.on(driver, move |directories, pool| {
             if let Some(pool) = pool {
                 let count = directories.count(&volume)?;
-                let has = count.and_then(|count| count.limit).unwrap_or(0);
-                let other_volumes = directories.reserved()?.saturating_sub(has);
+                let limit = count.and_then(|count| count.limit).unwrap_or(0);
+                let other_volumes = directories.reserved()?.saturating_sub(limit);
                 pool.ensure_capacity(other_volumes.saturating_add(bytes))?;
             }
             directories.limit(&volume, bytes)

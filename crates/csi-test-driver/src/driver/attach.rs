@@ -21,8 +21,8 @@ impl Driver {
             json!({"capability": capability, "readonly": request["readonly"] == true});
         let response = json!({"publish_context": {"device": format!("{node}/{id}")}});
         let published = volume["published"].as_object().cloned().unwrap_or_default();
-        if let Some(has) = published.get(node) {
-            return match *has == requested_use {
+        if let Some(published_use) = published.get(node) {
+            return match *published_use == requested_use {
                 true => Ok(response),
                 false => stop(
                     code::ALREADY_EXISTS,
@@ -31,7 +31,8 @@ impl Driver {
             };
         }
         let mut publications = published.iter();
-        let is_occupied = publications.find(|(_, has)| !is_multi_node(&has["capability"]));
+        let is_occupied =
+            publications.find(|(_, publication)| !is_multi_node(&publication["capability"]));
         let is_occupied = is_occupied.or_else(|| match is_multi_node(capability) {
             true => None,
             false => published.iter().next(),

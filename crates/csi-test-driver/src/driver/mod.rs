@@ -19,7 +19,7 @@ use json_tree::{Value, json};
 
 use crate::faults::{Fault, next_fault};
 use crate::schema::{decode, encode};
-use crate::server::Answer;
+use crate::server::CallOutcome;
 use crate::state::State;
 
 pub(crate) use stop::{Done, Stop, code, stop};
@@ -150,7 +150,7 @@ impl Driver {
         format!("topology.{}/zone", self.name)
     }
 
-    pub(crate) fn respond(&self, path: &str, message: &[u8]) -> Answer {
+    pub(crate) fn respond(&self, path: &str, message: &[u8]) -> CallOutcome {
         let method = path.rsplit('/').next().unwrap_or_default();
         let request = decode(&format!("{method}Request"), message);
         let done = match request {
@@ -162,15 +162,15 @@ impl Driver {
                 .map_err(|error| Stop::Status(code::INTERNAL, error.to_string()))
         });
         match done {
-            Ok(bytes) => Answer::Done(Ok(bytes)),
-            Err(Stop::Status(code, words)) => Answer::Done(Err((code, words))),
-            Err(Stop::Fault(Fault::Hang)) => Answer::Hangs,
+            Ok(bytes) => CallOutcome::Done(Ok(bytes)),
+            Err(Stop::Status(code, words)) => CallOutcome::Done(Err((code, words))),
+            Err(Stop::Fault(Fault::Hang)) => CallOutcome::Hangs,
             Err(Stop::Fault(_)) => {
                 if self.death == Death::Process {
                     let pid = nix::unistd::getpid();
                     let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
                 }
-                Answer::Dies
+                CallOutcome::Dies
             }
         }
     }

@@ -31,9 +31,9 @@ const SECRETS: [(&str, &str); 5] = [
 
 pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     for claim in objects.all(CLAIMS) {
-        let is_own = annotation(&claim, PROVISIONER) == sidecar.driver;
+        let is_of_driver = annotation(&claim, PROVISIONER) == sidecar.driver;
         let is_bound = claim["spec"]["volumeName"].is_string();
-        if !is_own || is_bound || is_deleted(&claim) {
+        if !is_of_driver || is_bound || is_deleted(&claim) {
             continue;
         }
         let class = objects.get(CLASSES, "", text(&claim["spec"]["storageClassName"]));
@@ -61,10 +61,10 @@ pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers
         });
     }
     for volume in objects.all(VOLUMES) {
-        let is_own = annotation(&volume, PROVISIONED_BY) == sidecar.driver;
+        let is_of_driver = annotation(&volume, PROVISIONED_BY) == sidecar.driver;
         let is_free = text(&volume["status"]["phase"]) == "Released";
         let is_to_go = volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete";
-        if !is_own || !is_free || !is_to_go {
+        if !is_of_driver || !is_free || !is_to_go {
             continue;
         }
         let key = format!("delete {}", text(&volume["metadata"]["name"]));

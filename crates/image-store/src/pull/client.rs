@@ -81,9 +81,9 @@ pub(super) enum RequestError {
         passing: bool,
     },
     /// The response exceeds its maximum size.
-    #[error("its {what} is longer than the limit of {limit} bytes")]
+    #[error("its {document} is longer than the limit of {limit} bytes")]
     TooLong {
-        what: &'static str,
+        document: &'static str,
         /// The maximum size, in bytes.
         limit: u64,
     },
@@ -455,10 +455,10 @@ fn bearer(token: &str) -> Result<HeaderValue, RequestError> {
 /// Reads a complete response of at most `limit` bytes.
 async fn whole(
     mut response: RegistryResponse,
-    what: &'static str,
+    document: &'static str,
     limit: u64,
 ) -> Result<Vec<u8>, RequestError> {
-    let too_long = RequestError::TooLong { what, limit };
+    let too_long = RequestError::TooLong { document, limit };
     if response.is_longer_than(limit) {
         return Err(too_long);
     }

@@ -73,7 +73,7 @@ impl Pull<'_> {
         let bound = Bound {
             bytes: MANIFEST_BYTES_MAX,
             error: self.remote(RequestError::TooLong {
-                what: "manifest",
+                document: "manifest",
                 limit: MANIFEST_BYTES_MAX,
             }),
         };

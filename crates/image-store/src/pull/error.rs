@@ -82,9 +82,9 @@ pub enum PullError {
 
 impl PullError {
     /// The missing disk space; `None` if the error has another cause.
-    pub fn no_room(&self) -> Option<&OutOfSpace> {
+    pub fn out_of_space(&self) -> Option<&OutOfSpace> {
         match self {
-            Self::Store { source, .. } => source.no_room(),
+            Self::Store { source, .. } => source.out_of_space(),
             _ => None,
         }
     }

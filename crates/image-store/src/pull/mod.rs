@@ -89,7 +89,7 @@ impl ImageStore {
             return Ok(image);
         }
         let lock = self.pull_lock(&reference.whole());
-        let _turn = lock.lock().await;
+        let _lock = lock.lock().await;
         let mut first_error = None;
         for endpoint in options.registries.endpoints(reference.registry()) {
             for candidate in candidates(&endpoint, &reference, &options.secrets) {
@@ -103,7 +103,7 @@ impl ImageStore {
                     access: candidate.access(&reference),
                     host: &endpoint.host,
                     passing: AtomicBool::new(false),
-                    begun: Mutex::default(),
+                    new_layers: Mutex::default(),
                 };
                 let client = RegistryClient::new(
                     &endpoint,
@@ -120,11 +120,11 @@ impl ImageStore {
                     Err(error) => pull.remote(error),
                 };
                 tracing::debug!(%error, host = endpoint.host, "pull failed");
-                if error.no_room().is_some() {
+                if error.out_of_space().is_some() {
                     pull.remove_begun_layers().await;
                 }
                 let retry = matches!(error, PullError::Unauthorized { .. });
-                keep_the_better(&mut first_error, error);
+                keep_more_useful(&mut first_error, error);
                 if !retry {
                     break;
                 }
@@ -139,7 +139,7 @@ impl ImageStore {
 
 /// Keeps the more useful of two errors: the error of a registry that responded is more useful than the
 /// error of an unreachable registry.
-fn keep_the_better(best: &mut Option<PullError>, error: PullError) {
+fn keep_more_useful(best: &mut Option<PullError>, error: PullError) {
     let silent = |error: &PullError| {
         matches!(
             error,
@@ -162,9 +162,9 @@ fn candidates(
     if let Some(credentials) = &endpoint.credentials {
         return vec![Candidate::Node(credentials.clone())];
     }
-    let is_own =
+    let is_default_registry =
         endpoint.host == reference.registry() || endpoint.host == reference.resolve_registry();
-    if is_own && !secrets.is_empty() {
+    if is_default_registry && !secrets.is_empty() {
         return secrets.iter().cloned().map(Candidate::Pod).collect();
     }
     vec![Candidate::Nobody]
@@ -214,7 +214,7 @@ struct Pull<'a> {
     /// Whether the last failure was temporary.
     passing: AtomicBool,
     /// Layers that were not in the store before.
-    begun: Mutex<BTreeSet<String>>,
+    new_layers: Mutex<BTreeSet<String>>,
 }
 
 impl Pull<'_> {
@@ -337,7 +337,7 @@ impl Pull<'_> {
         diff_id: Digest,
         below: Option<Vec<String>>,
     ) -> Result<(), PullError> {
-        self.begun
+        self.new_layers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(layer_name(below.as_deref(), &diff_id));
@@ -356,11 +356,14 @@ impl Pull<'_> {
 
     /// Removes the layers of this pull: a pull without enough disk space leaves the disk unchanged.
     async fn remove_begun_layers(&self) {
-        let begun = {
-            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *begun)
+        let new_layers = {
+            let mut new_layers = self
+                .new_layers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *new_layers)
         };
-        drop_layers(self.store, begun).await;
+        drop_layers(self.store, new_layers).await;
     }
 
     /// Checks that the announced sizes of the layers fit, before any download.
@@ -413,12 +416,12 @@ impl Pull<'_> {
             .await;
         // A cancelled pull does not need the layer either.
         let observer = Observer::new(self.progress.clone());
-        let _waiting = observer.go_on_drop();
+        let _waiting = observer.cancel_on_drop();
         let unpacked = blocking_value(move || {
             let archive = decompressed(file).map_err(io_error("read", &path))?;
             let below = below.as_deref();
             let added = store.add_layer(archive, &diff_id, below, space, observer.clone());
-            if observer.is_gone() {
+            if observer.is_cancelled() {
                 store.drop_unused(&BTreeSet::from([layer_name(below, &diff_id)]))?;
             }
             added.map(drop)

@@ -133,7 +133,7 @@ impl<R: Read> Entries<R> {
         if self.unread > EXTENSION_BYTES_MAX {
             return Err(UnpackError::TooLarge {
                 limit: EXTENSION_BYTES_MAX,
-                what: "bytes of a name or attribute",
+                unit: "bytes of a name or attribute",
             });
         }
         let mut bytes = Vec::new();

@@ -49,11 +49,11 @@ pub enum UnpackError {
         path: PathBuf,
     },
     /// The layer exceeds a limit.
-    #[error("layer is larger than the limit of {limit} {what}")]
+    #[error("layer is larger than the limit of {limit} {unit}")]
     TooLarge {
         limit: u64,
         /// `entries`, or the kind of bytes.
-        what: &'static str,
+        unit: &'static str,
     },
     /// The disk has not enough free space for the layer.
     #[error("unpack layer entry {path:?}, after {}: {source}", Bytes(*.unpacked))]
@@ -156,7 +156,7 @@ impl Unpacker {
         if self.entries > ENTRIES_MAX {
             return Err(UnpackError::TooLarge {
                 limit: ENTRIES_MAX,
-                what: "entries",
+                unit: "entries",
             });
         }
         let fits = self.space.check_large(entry.size);
@@ -179,7 +179,7 @@ impl Unpacker {
         if name.starts_with(WHITEOUT) {
             return self.white_out(&directory, name, &entry.path);
         }
-        let was = self.make_room(parent, name, entry.kind, &entry.path)?;
+        let was = self.remove_replaced(parent, name, entry.kind, &entry.path)?;
         let created = match entry.kind {
             EntryType::Directory => self.directory(&directory, name, entry, was),
             EntryType::Regular | EntryType::Continuous => {
@@ -241,7 +241,7 @@ impl Unpacker {
     }
 
     /// Removes the file that an entry replaces. A directory is not removed for a directory.
-    fn make_room(
+    fn remove_replaced(
         &mut self,
         parent: &OwnedFd,
         name: &[u8],
@@ -268,10 +268,10 @@ impl Unpacker {
             return Ok(Was::Directory);
         }
         self.last_parent = None;
-        let doomed = Path::new("/proc/self/fd")
+        let replaced = Path::new("/proc/self/fd")
             .join(parent.as_raw_fd().to_string())
             .join(os_name);
-        fs::remove_dir_all(doomed).map_err(|error| failure_at(path, error))?;
+        fs::remove_dir_all(replaced).map_err(|error| failure_at(path, error))?;
         Ok(Was::Nothing)
     }
 

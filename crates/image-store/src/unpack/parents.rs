@@ -189,12 +189,12 @@ impl Unpacker {
     ) -> Result<Option<Vec<u8>>, Errno> {
         let name = OsStr::from_bytes(&part).to_owned();
         let dir = &directory.directory;
-        let there = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        let kind = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(errno),
         };
-        let below = match there {
+        let below = match kind {
             Some(FileType::Directory) => None,
             Some(FileType::Symlink) => {
                 let target = rustix::fs::readlinkat(dir, &name, Vec::new())?;

@@ -53,12 +53,12 @@ struct Header {
 pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
     let (contents, role, made_of) = match location {
         StoreLocation::Etcd(address) => (
-            of_etcd(address).await?,
+            read_etcd(address).await?,
             Role::Server,
             address.url.to_string(),
         ),
         StoreLocation::Directory { data, token } => {
-            let (contents, role) = of_directory(data, token).await?;
+            let (contents, role) = read_directory(data, token).await?;
             (contents, role, data.display().to_string())
         }
     };
@@ -88,7 +88,7 @@ pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
 }
 
 /// Reads the objects of running or stopped servers in etcd.
-async fn of_etcd(address: &EtcdAddress) -> Result<Contents> {
+async fn read_etcd(address: &EtcdAddress) -> Result<Contents> {
     let etcd = connect(address).await?;
     let url = &address.url;
     if let PrefixContents::Moved { to } = etcd.found().await.map_err(at(address))? {
@@ -104,7 +104,7 @@ async fn of_etcd(address: &EtcdAddress) -> Result<Contents> {
 
 /// Reads the objects of a running or stopped server in its data directory, with the records that servers of
 /// an etcd share.
-async fn of_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)> {
+async fn read_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)> {
     let marker = into_etcd::marker_with_objects(data)?;
     // Only objects are copied, so no volume needs a snapshot.
     let request = Request { local: false };

@@ -213,11 +213,11 @@ mod tests {
             mod_revision: Revision(4),
             ..pair.clone()
         };
-        let other = KeyValue {
+        let changed = KeyValue {
             value: Bytes::from_static(b"{ }"),
             ..pair.clone()
         };
-        for different in [of(&[]), of(&[&newer]), of(&[&other]), of(&[&pair, &pair])] {
+        for different in [of(&[]), of(&[&newer]), of(&[&changed]), of(&[&pair, &pair])] {
             assert_ne!(different, all);
         }
     }

@@ -104,7 +104,7 @@ impl Directories {
     /// The detached directory, for its copy.
     pub(crate) fn detached(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
         let moving = self.move_path(MOVING, id, volume)?;
-        let refused = |why: &str| Error::Source(format!("{}: {why}", moving.display()));
+        let refused = |reason: &str| Error::Source(format!("{}: {reason}", moving.display()));
         if self.has_ended(id, volume)? || !is_there(&moving)? {
             return Err(refused("the directory is not detached"));
         }

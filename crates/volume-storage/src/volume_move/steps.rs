@@ -35,7 +35,7 @@ impl Storage {
         if !self.is_used(of.driver).await? {
             return Ok(Inspection {
                 used: None,
-                free: self.room_without_pool().await?,
+                free: self.free_without_pool().await?,
                 limit: None,
                 has_first_copy: false,
             });

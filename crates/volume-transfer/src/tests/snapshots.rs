@@ -120,8 +120,11 @@ async fn a_volume_of_the_pool_arrives_in_two_streams() {
         (names(&from), names(&to)),
         (vec![], vec![VOLUME.to_owned()])
     );
-    let there = inspection(&to).await;
-    assert_eq!((there.limit, there.has_first_copy), (Some(LIMIT), false));
+    let arrived = inspection(&to).await;
+    assert_eq!(
+        (arrived.limit, arrived.has_first_copy),
+        (Some(LIMIT), false)
+    );
     // Calls that were on their way.
     assert!(read(&from, "c", CopyExtent::First).await.is_err());
     assert!(write(&to, "c", CopyExtent::First, &first).await.is_err());
