@@ -324,6 +324,6 @@ pub(crate) fn decode(number: u16, payload: &[u8]) -> Result<Command<'_>, StreamE
         },
         kind::END => Command::End,
         kind::UPDATE_EXTENT => Command::UpdateExtent,
-        other => return Err(StreamError::Command(other)),
+        number => return Err(StreamError::Command(number)),
     })
 }

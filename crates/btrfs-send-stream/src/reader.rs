@@ -117,7 +117,7 @@ impl<R: Read> Reader<R> {
         self.input.read_exact(&mut version)?;
         match u32::from_le_bytes(version) {
             VERSION => Ok(()),
-            other => Err(StreamError::Version(other)),
+            version => Err(StreamError::Version(version)),
         }
     }
 
@@ -233,8 +233,8 @@ mod tests {
         let mut reader = Reader::new(&bytes[..]);
         let head = reader.next_command().unwrap();
         assert_eq!(head, Some(Command::Subvolume { snapshot: ONE }));
-        for wanted in every_command() {
-            assert_eq!(reader.next_command().unwrap(), Some(wanted));
+        for expected in every_command() {
+            assert_eq!(reader.next_command().unwrap(), Some(expected));
         }
         assert_eq!(reader.next_command().unwrap(), Some(Command::End));
         for _ in 0..2 {

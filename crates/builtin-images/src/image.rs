@@ -217,8 +217,11 @@ mod tests {
                     7f00-7f01 r--p 0000 fe:00 2 /lib/x86_64-linux-gnu/libm.so.6\n\
                     7f01-7f02 r-xp 0000 fe:00 2 /lib/x86_64-linux-gnu/libm.so.6\n\
                     7f03-7f04 rw-p 0000 00:00 0\n7f05-7f06 r-xp 0000 00:00 0 [vdso]\n";
-        let found: Vec<_> = mapped_libraries(maps).into_iter().collect();
-        assert_eq!(found, [PathBuf::from("/lib/x86_64-linux-gnu/libm.so.6")]);
+        let libraries: Vec<_> = mapped_libraries(maps).into_iter().collect();
+        assert_eq!(
+            libraries,
+            [PathBuf::from("/lib/x86_64-linux-gnu/libm.so.6")]
+        );
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl Driver {
         method: Method<Q, A>,
         request: &Q,
     ) -> Result<(), CsiError> {
-        let answer = call(&self.socket, method, request, VOLUME_CALL_TIMEOUT);
-        answer.await.map(drop)
+        let response = call(&self.socket, method, request, VOLUME_CALL_TIMEOUT);
+        response.await.map(drop)
     }
 
     /// The name and the version of the driver.

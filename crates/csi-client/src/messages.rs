@@ -236,13 +236,13 @@ pub struct NodeCapabilities {
 
 impl From<api::NodeGetCapabilitiesResponse> for NodeCapabilities {
     fn from(response: api::NodeGetCapabilitiesResponse) -> Self {
-        let mut known = Self::default();
+        let mut supported = Self::default();
         for capability in response.capabilities {
             if let Some(node_service_capability::Type::Rpc(rpc)) = capability.r#type {
-                known.add(rpc.r#type());
+                supported.add(rpc.r#type());
             }
         }
-        known
+        supported
     }
 }
 

@@ -36,16 +36,16 @@ impl Plugin {
     /// The registrar does not respond, has another plugin type, or supports no common version of CSI.
     pub async fn info(&self) -> Result<RegistrationInfo, CsiError> {
         let method = registration::GET_INFO;
-        let found = call(&self.socket, method, &InfoRequest {}, LIMIT).await?;
+        let response = call(&self.socket, method, &InfoRequest {}, LIMIT).await?;
         let method = method.path();
         let invalid = |reason| Err(CsiError::Invalid { method, reason });
-        if found.r#type != CSI_PLUGIN {
-            return invalid(format!("\"{}\" is no plugin for volumes", found.r#type));
+        if response.r#type != CSI_PLUGIN {
+            return invalid(format!("\"{}\" is no plugin for volumes", response.r#type));
         }
-        if !is_driver_name(&found.name) {
-            return invalid(format!("\"{}\" is no name of a driver", found.name));
+        if !is_driver_name(&response.name) {
+            return invalid(format!("\"{}\" is no name of a driver", response.name));
         }
-        let versions = found.supported_versions;
+        let versions = response.supported_versions;
         if !versions.iter().any(|version| is_supported(version)) {
             let versions = match versions.is_empty() {
                 true => "no version".to_owned(),
@@ -54,8 +54,8 @@ impl Plugin {
             return invalid(format!("{versions} of CSI, but only 1.x is supported"));
         }
         Ok(RegistrationInfo {
-            name: found.name,
-            endpoint: found.endpoint.into(),
+            name: response.name,
+            endpoint: response.endpoint.into(),
         })
     }
 

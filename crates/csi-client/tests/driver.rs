@@ -214,7 +214,7 @@ async fn an_answer_that_is_no_message_is_an_error() {
         "NodeUnpublishVolume",
     ] {
         node.fail_next(method, Failure::Nonsense);
-        let answer = match method {
+        let result = match method {
             "GetPluginInfo" => driver.info().await.map(drop),
             "NodeGetInfo" => driver.node_info().await.map(drop),
             "NodeGetCapabilities" => driver.node_capabilities().await.map(drop),
@@ -223,7 +223,7 @@ async fn an_answer_that_is_no_message_is_an_error() {
             "NodeUnstageVolume" => driver.unstage("v1", "/stage").await,
             _ => driver.unpublish("v1", "/pod").await,
         };
-        let error = answer.unwrap_err();
+        let error = result.unwrap_err();
         let words = format!("{method}: malformed answer");
         assert!(error.to_string().contains(&words), "{error}");
         assert_eq!(error.finality(), Finality::Uncertain, "{method}");
@@ -234,7 +234,7 @@ async fn an_answer_that_is_no_message_is_an_error() {
 #[tokio::test]
 async fn a_driver_registers_and_is_told_the_result() {
     let dir = tempfile::tempdir().unwrap();
-    let (sender, told) = mpsc::channel();
+    let (sender, statuses) = mpsc::channel();
     let socket = dir.path().join("reg.sock");
     let endpoint = Path::new("/var/lib/kubelet/plugins/t/csi.sock");
     let serving = serve_registration(&socket, "t.example.com", endpoint, move |text| {
@@ -249,11 +249,11 @@ async fn a_driver_registers_and_is_told_the_result() {
     );
     plugin.notify(Ok(())).await.unwrap();
     plugin.notify(Err("no\nroom 100%")).await.unwrap();
-    assert_eq!(told.recv().unwrap(), "");
-    assert_eq!(told.recv().unwrap(), "no\nroom 100%");
+    assert_eq!(statuses.recv().unwrap(), "");
+    assert_eq!(statuses.recv().unwrap(), "no\nroom 100%");
     drop(serving);
-    let gone = plugin.info().await.unwrap_err();
-    assert!(matches!(gone, CsiError::Unreachable { .. }), "{gone}");
+    let error = plugin.info().await.unwrap_err();
+    assert!(matches!(error, CsiError::Unreachable { .. }), "{error}");
     std::fs::write(dir.path().join("file"), "x").unwrap();
     let plugin = Plugin {
         socket: dir.path().join("file"),

@@ -39,8 +39,8 @@ impl Caller {
     /// The error of the driver.
     pub async fn call(&self, method: &str, request: &Value) -> Result<Value, Refusal> {
         let name = method.rsplit('/').next().unwrap_or_default();
-        let malformed = |why: String| (3, why);
-        let message = encode(&format!("{name}Request"), request).map_err(malformed)?;
+        let message = encode(&format!("{name}Request"), request);
+        let message = message.map_err(|error| (3, error.to_string()))?;
         let path = format!("/csi.v1.{method}");
         let exchange = async {
             let stream = UnixStream::connect(&self.socket).await;
@@ -50,8 +50,8 @@ impl Caller {
         };
         let reply = exchange.await.map_err(|error| match error {
             RpcError::Status { code, message } => (code.0, message),
-            other => (14, other.to_string()),
+            error => (14, error.to_string()),
         })?;
-        decode(&format!("{name}Response"), &reply).map_err(|why| (13, why))
+        decode(&format!("{name}Response"), &reply).map_err(|error| (13, error.to_string()))
     }
 }

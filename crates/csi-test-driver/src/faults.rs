@@ -31,7 +31,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Parses `die`, `hang`, `repeat`, `fail-14`, `slow-500`.
-    fn of(kind: &str) -> Option<Self> {
+    fn parse(kind: &str) -> Option<Self> {
         let (word, number) = kind.split_once('-').unwrap_or((kind, ""));
         Some(match word {
             "die" => Self::Die,
@@ -57,7 +57,7 @@ pub(crate) fn next_fault(
         if !of_call || !is("role", role) {
             continue;
         }
-        let Some(kind) = fault["kind"].as_str().and_then(Fault::of) else {
+        let Some(kind) = fault["kind"].as_str().and_then(Fault::parse) else {
             continue;
         };
         // Only the process that renames the file executes the fault.
@@ -88,12 +88,13 @@ pub fn order(dir: &Path, name: &str, fault: &Value) -> io::Result<()> {
 /// The faults in a volume's parameter; `None` if the parameter is malformed.
 pub(crate) fn parse(orders: &str, volume: &str) -> Option<Vec<Value>> {
     let orders = orders.split(',').filter(|order| !order.is_empty());
-    let one = |order: &str| {
+    let parse_order = |order: &str| {
         let mut parts = order.split(':');
         let (method, at, kind) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_known = ["before", "middle", "after"].contains(&at) && Fault::of(kind).is_some();
-        (is_known && parts.next().is_none())
+        let is_supported =
+            ["before", "middle", "after"].contains(&at) && Fault::parse(kind).is_some();
+        (is_supported && parts.next().is_none())
             .then(|| json!({"method": method, "at": at, "kind": kind, "volume": volume}))
     };
-    orders.map(one).collect()
+    orders.map(parse_order).collect()
 }

@@ -98,8 +98,8 @@ impl Serving {
 async fn main() -> ExitCode {
     match run(Arguments::parse().role).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("csi-test-driver: {why}");
+        Err(error) => {
+            eprintln!("csi-test-driver: {error}");
             ExitCode::FAILURE
         }
     }
@@ -150,7 +150,8 @@ async fn until_the_end(serving: TestDriver) -> Result<(), String> {
 }
 
 async fn sidecar(kind: Kind, endpoint: &Endpoint) -> Result<(), String> {
-    let kubernetes = Kubernetes::of_container().await?;
+    let kubernetes = Kubernetes::in_container().await;
+    let kubernetes = kubernetes.map_err(|error| error.to_string())?;
     let mut stop = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let caller = Caller::at(&endpoint.socket());
     tokio::select! {

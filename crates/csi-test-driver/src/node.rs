@@ -15,7 +15,7 @@ use service_protocols::csi_v1::{
     self as api, node_service_capability, volume_capability::AccessType, volume_usage::Unit,
 };
 
-use crate::server::{Answer, Done};
+use crate::server::{CallOutcome, Done};
 
 const NOT_FOUND: u32 = 5;
 const INVALID_ARGUMENT: u32 = 3;
@@ -127,7 +127,7 @@ impl NodeDriver {
         locked(&self.failures).clear();
     }
 
-    pub(crate) fn answer(&self, path: &str, message: &[u8]) -> Answer {
+    pub(crate) fn respond(&self, path: &str, message: &[u8]) -> CallOutcome {
         let method = path.rsplit('/').next().unwrap_or_default();
         let failure = {
             let mut failures = locked(&self.failures);
@@ -135,30 +135,30 @@ impl NodeDriver {
             at.and_then(|at| failures.remove(at))
         };
         match failure.map(|(_, failure)| failure) {
-            Some(Failure::Before(code)) => Answer::Done(Err((code, "on purpose".to_owned()))),
-            Some(Failure::DiesBefore) => Answer::Dies,
-            Some(Failure::Idle) => Answer::Done(Ok(Vec::new())),
-            Some(Failure::Nonsense) => Answer::Done(Ok(vec![0xff; 7])),
+            Some(Failure::Before(code)) => CallOutcome::Done(Err((code, "on purpose".to_owned()))),
+            Some(Failure::DiesBefore) => CallOutcome::Dies,
+            Some(Failure::Idle) => CallOutcome::Done(Ok(Vec::new())),
+            Some(Failure::Nonsense) => CallOutcome::Done(Ok(vec![0xff; 7])),
             Some(Failure::HangsBefore) => self.hang(),
             Some(Failure::After(code)) => {
                 drop(self.perform(method, message));
-                Answer::Done(Err((code, "on purpose".to_owned())))
+                CallOutcome::Done(Err((code, "on purpose".to_owned())))
             }
             Some(Failure::DiesAfter) => {
                 drop(self.perform(method, message));
-                Answer::Dies
+                CallOutcome::Dies
             }
             Some(Failure::HangsAfter) => {
                 drop(self.perform(method, message));
                 self.hang()
             }
-            None => Answer::Done(self.perform(method, message)),
+            None => CallOutcome::Done(self.perform(method, message)),
         }
     }
 
-    fn hang(&self) -> Answer {
+    fn hang(&self) -> CallOutcome {
         self.hanging.fetch_add(1, Ordering::SeqCst);
-        Answer::Hangs
+        CallOutcome::Hangs
     }
 
     /// The number of calls without a response because of a fault.
@@ -178,7 +178,7 @@ impl NodeDriver {
             "NodeUnpublishVolume" => self.unpublish(read(message)?),
             "NodeExpandVolume" if settings.expands => self.expand(read(message)?),
             "NodeGetVolumeStats" if settings.measures => self.stats(read(message)?),
-            other => Err((UNIMPLEMENTED, other.to_owned())),
+            method => Err((UNIMPLEMENTED, method.to_owned())),
         }
     }
 
@@ -200,7 +200,7 @@ impl NodeDriver {
             (settings.expands, rpc::Type::ExpandVolume),
             (settings.measures, rpc::Type::VolumeCondition),
         ];
-        let supported = all.into_iter().filter(|(has, _)| *has);
+        let supported = all.into_iter().filter(|(is_supported, _)| *is_supported);
         let capabilities = supported.map(|(_, of)| api::NodeServiceCapability {
             r#type: Some(Type::Rpc(Rpc { r#type: of.into() })),
         });
@@ -227,9 +227,9 @@ impl NodeDriver {
 
     /// Translates a path of a request to a path on this machine.
     fn local_path(&self, path: &str) -> PathBuf {
-        let (told, real) = &self.settings.root;
-        match Path::new(path).strip_prefix(told) {
-            Ok(rest) => real.join(rest),
+        let (agent_root, local_root) = &self.settings.root;
+        match Path::new(path).strip_prefix(agent_root) {
+            Ok(rest) => local_root.join(rest),
             Err(_) => PathBuf::from(path),
         }
     }
@@ -451,8 +451,9 @@ impl NodeDriver {
         let mounts = mount_table::at_or_below(&mounts, root);
         let same = |path: &&PathBuf| {
             use std::os::unix::fs::MetadataExt;
-            fs::metadata(path)
-                .is_ok_and(|found| (found.dev(), found.ino()) == (source.dev(), source.ino()))
+            fs::metadata(path).is_ok_and(|metadata| {
+                (metadata.dev(), metadata.ino()) == (source.dev(), source.ino())
+            })
         };
         mounts.iter().filter(same).count()
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use prost::Message as _;
 use service_protocols::pluginregistration::{PluginInfo, RegistrationStatus, registration};
 
-use crate::server::{Answer, TestDriver, listen};
+use crate::server::{CallOutcome, TestDriver, listen};
 
 /// The response of a registrar to `GetInfo`.
 #[derive(Clone, Debug)]
@@ -39,18 +39,21 @@ impl Registrant {
 
     /// Replaces the versions of CSI.
     #[must_use]
-    pub fn with_versions(mut self, other: &[&str]) -> Self {
+    pub fn with_versions(mut self, supported: &[&str]) -> Self {
         if let Self::Plugin { versions, .. } = &mut self {
-            *versions = other.iter().map(|version| (*version).to_owned()).collect();
+            *versions = supported
+                .iter()
+                .map(|version| (*version).to_owned())
+                .collect();
         }
         self
     }
 
     /// Replaces the kind of the plugin.
     #[must_use]
-    pub fn with_kind(mut self, other: &str) -> Self {
+    pub fn with_kind(mut self, plugin_kind: &str) -> Self {
         if let Self::Plugin { kind, .. } = &mut self {
-            other.clone_into(kind);
+            plugin_kind.clone_into(kind);
         }
         self
     }
@@ -76,7 +79,7 @@ impl Registrant {
         }
     }
 
-    /// Serves the response on a socket. `told` receives the registration status from the node: an empty text
+    /// Serves the response on a socket. `notify` receives the registration status from the node: an empty text
     /// for a registered driver.
     ///
     /// # Errors
@@ -84,25 +87,25 @@ impl Registrant {
     pub fn serve(
         self,
         socket: &Path,
-        told: impl Fn(String) + Send + Sync + 'static,
+        notify: impl Fn(String) + Send + Sync + 'static,
     ) -> io::Result<TestDriver> {
         const GET_INFO: &str = registration::GET_INFO.path();
         const NOTIFY: &str = registration::NOTIFY_REGISTRATION_STATUS.path();
         listen(socket, move |path, message| match path {
-            GET_INFO => Answer::Done(self.info()),
+            GET_INFO => CallOutcome::Done(self.info()),
             NOTIFY => match RegistrationStatus::decode(message) {
                 Ok(status) => {
-                    told(status.error);
-                    Answer::Done(Ok(Vec::new()))
+                    notify(status.error);
+                    CallOutcome::Done(Ok(Vec::new()))
                 }
-                Err(_) => Answer::Dies,
+                Err(_) => CallOutcome::Dies,
             },
-            _ => Answer::Done(Err((12, path.to_owned()))),
+            _ => CallOutcome::Done(Err((12, path.to_owned()))),
         })
     }
 }
 
-/// Serves the registration of a driver, as its registrar does. `told` receives the registration status from
+/// Serves the registration of a driver, as its registrar does. `notify` receives the registration status from
 /// the node: an empty text for a registered driver.
 ///
 /// # Errors
@@ -111,8 +114,8 @@ pub fn serve_registration(
     socket: &Path,
     name: &str,
     endpoint: &Path,
-    told: impl Fn(String) + Send + Sync + 'static,
+    notify: impl Fn(String) + Send + Sync + 'static,
 ) -> io::Result<TestDriver> {
     let endpoint = endpoint.to_string_lossy();
-    Registrant::driver(name, &endpoint).serve(socket, told)
+    Registrant::driver(name, &endpoint).serve(socket, notify)
 }

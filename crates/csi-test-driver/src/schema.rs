@@ -23,38 +23,50 @@ fn descriptor(message: &str) -> Option<MessageDescriptor> {
         .get_message_by_name(&format!("csi.v1.{message}"))
 }
 
+/// The reason why a message is not encoded or decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error("no message {0}")]
+    NoMessage(String),
+    /// The JSON does not match the message, or a value has no JSON.
+    #[error("{0}")]
+    Json(serde_json::Error),
+    #[error("{0}")]
+    Bytes(prost::DecodeError),
+}
+
 /// Encodes a message. A message that the specification does not have is empty.
 ///
 /// # Errors
 /// The JSON has another type than the field, or a field that the message does not have.
-pub fn encode(message: &str, value: &Value) -> Result<Vec<u8>, String> {
+pub fn encode(message: &str, value: &Value) -> Result<Vec<u8>, SchemaError> {
     let Some(descriptor) = descriptor(message) else {
         return match value.as_object().is_none_or(|fields| fields.is_empty()) {
             true => Ok(Vec::new()),
-            false => Err(format!("no message {message}")),
+            false => Err(SchemaError::NoMessage(message.to_owned())),
         };
     };
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let message = DynamicMessage::deserialize_with_options(descriptor, value, &options);
-    Ok(message.map_err(|error| error.to_string())?.encode_to_vec())
+    Ok(message.map_err(SchemaError::Json)?.encode_to_vec())
 }
 
 /// Decodes a message to JSON. Unknown fields are skipped.
 ///
 /// # Errors
 /// The bytes are not such a message.
-pub fn decode(message: &str, bytes: &[u8]) -> Result<Value, String> {
+pub fn decode(message: &str, bytes: &[u8]) -> Result<Value, SchemaError> {
     let Some(descriptor) = descriptor(message) else {
         return Ok(json!({}));
     };
-    let message = DynamicMessage::decode(descriptor, bytes).map_err(|error| error.to_string())?;
+    let message = DynamicMessage::decode(descriptor, bytes).map_err(SchemaError::Bytes)?;
     let options = SerializeOptions::new()
         .stringify_64_bit_integers(false)
         .use_enum_numbers(true)
         .use_proto_field_name(true);
     let value = message.serialize_with_options(serde_json::value::Serializer, &options);
     let value = value.and_then(json_tree::to_value);
-    value.map_err(|error| error.to_string())
+    value.map_err(SchemaError::Json)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::node::NodeDriver;
 pub(crate) type Done = Result<Vec<u8>, (u32, String)>;
 
 /// The effect of a call on its connection.
-pub(crate) enum Answer {
+pub(crate) enum CallOutcome {
     Done(Done),
     /// The connection breaks.
     Dies,
@@ -44,7 +44,7 @@ impl TestDriver {
     /// # Errors
     /// The socket cannot be created.
     pub fn serve(socket: &Path, driver: Arc<NodeDriver>) -> io::Result<Self> {
-        listen(socket, move |path, message| driver.answer(path, message))
+        listen(socket, move |path, message| driver.respond(path, message))
     }
 
     /// Serves the complete driver on a socket.
@@ -52,7 +52,7 @@ impl TestDriver {
     /// # Errors
     /// The socket cannot be created.
     pub fn serve_whole(socket: &Path, driver: Arc<Driver>) -> io::Result<Self> {
-        listen(socket, move |path, message| driver.answer(path, message))
+        listen(socket, move |path, message| driver.respond(path, message))
     }
 
     pub fn socket(&self) -> &Path {
@@ -62,7 +62,7 @@ impl TestDriver {
 
 pub(crate) fn listen(
     socket: &Path,
-    answer: impl Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
+    respond: impl Fn(&str, &[u8]) -> CallOutcome + Send + Sync + 'static,
 ) -> io::Result<TestDriver> {
     if let Err(error) = std::fs::remove_file(socket)
         && error.kind() != io::ErrorKind::NotFound
@@ -70,11 +70,11 @@ pub(crate) fn listen(
         return Err(error);
     }
     let listener = UnixListener::bind(socket)?;
-    let answer = Arc::new(answer);
+    let respond = Arc::new(respond);
     let serving = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(connection(stream, answer.clone()));
+            connections.spawn(connection(stream, respond.clone()));
         }
     });
     Ok(TestDriver {
@@ -83,11 +83,11 @@ pub(crate) fn listen(
     })
 }
 
-async fn connection<A>(stream: UnixStream, answer: Arc<A>)
+async fn connection<A>(stream: UnixStream, respond: Arc<A>)
 where
-    A: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
+    A: Fn(&str, &[u8]) -> CallOutcome + Send + Sync + 'static,
 {
-    let service = service_fn(move |request| exchange(request, answer.clone()));
+    let service = service_fn(move |request| exchange(request, respond.clone()));
     let served = http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -97,27 +97,27 @@ where
 
 async fn exchange<A>(
     request: Request<Incoming>,
-    answer: Arc<A>,
+    respond: Arc<A>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, io::Error>
 where
-    A: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
+    A: Fn(&str, &[u8]) -> CallOutcome + Send + Sync + 'static,
 {
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
-    let answer = blocking(move || match body.get(5..) {
-        Some(message) => Ok::<_, io::Error>(answer(&path, message)),
-        None => Ok(Answer::Dies),
+    let response = blocking(move || match body.get(5..) {
+        Some(message) => Ok::<_, io::Error>(respond(&path, message)),
+        None => Ok(CallOutcome::Dies),
     })
     .await?;
-    let answer = match answer {
-        Answer::Done(done) => done,
-        Answer::Dies => return Err(io::Error::other("dies")),
-        Answer::Hangs => std::future::pending().await,
+    let response = match response {
+        CallOutcome::Done(done) => done,
+        CallOutcome::Dies => return Err(io::Error::other("dies")),
+        CallOutcome::Hangs => std::future::pending().await,
     };
     let mut trailers = HeaderMap::new();
     let mut frames = Vec::new();
-    match answer {
+    match response {
         Ok(message) => {
             let mut framed = vec![0];
             framed.extend((message.len() as u32).to_be_bytes());

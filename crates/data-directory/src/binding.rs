@@ -33,8 +33,8 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
     let noted = match store_record::read_or_write(store, KEY, &Bytes::from(instance.clone())).await
     {
         Ok(noted) => String::from_utf8_lossy(&noted).into_owned(),
-        Err(StoreError::Full(why)) => {
-            warn(&format!("mainstay: the store is not marked yet: {why}"));
+        Err(StoreError::Full(reason)) => {
+            warn(&format!("mainstay: the store is not marked yet: {reason}"));
             return Ok(());
         }
         Err(error) => return Err(error).context("record the store's instance"),
@@ -112,9 +112,9 @@ mod tests {
         let empty = EmbeddedStore::in_memory();
         let lost = bind(empty.as_ref(), &mut first).await.unwrap_err();
         assert!(lost.to_string().contains("has no objects"), "{lost}");
-        let (_other, mut other) = claimed();
-        bind(empty.as_ref(), &mut other).await.unwrap();
-        let other = bind(empty.as_ref(), &mut second).await.unwrap_err();
-        assert!(other.to_string().contains("--etcd-prefix"), "{other}");
+        let (_other, mut foreign) = claimed();
+        bind(empty.as_ref(), &mut foreign).await.unwrap();
+        let foreign = bind(empty.as_ref(), &mut second).await.unwrap_err();
+        assert!(foreign.to_string().contains("--etcd-prefix"), "{foreign}");
     }
 }

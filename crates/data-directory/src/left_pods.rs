@@ -26,26 +26,26 @@ pub fn pods(data: &Path) -> Vec<LeftPod> {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
-    let mut left: Vec<LeftPod> = fs::read_dir(data.join("sandboxes"))
+    let mut pods: Vec<LeftPod> = fs::read_dir(data.join("sandboxes"))
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .map(|uid| of_uid(uid, &directories))
+        .map(|uid| pod_of_uid(uid, &directories))
         .collect();
-    left.sort_unstable();
-    left
+    pods.sort_unstable();
+    pods
 }
 
 /// The leftover pods of all nodes that keep their data below this directory.
 pub fn on_all_nodes(data: &Path) -> Vec<LeftPod> {
     let further = further_nodes(data);
-    let mut left: Vec<LeftPod> = further.iter().flat_map(|node| pods(node)).collect();
-    left.extend(pods(data));
-    left.sort_unstable();
-    left
+    let mut all: Vec<LeftPod> = further.iter().flat_map(|node| pods(node)).collect();
+    all.extend(pods(data));
+    all.sort_unstable();
+    all
 }
 
-fn of_uid(uid: String, directories: &[PathBuf]) -> LeftPod {
+fn pod_of_uid(uid: String, directories: &[PathBuf]) -> LeftPod {
     for directory in directories {
         let name = directory.file_name().and_then(|name| name.to_str());
         let mut parts = name.unwrap_or_default().split('_');
@@ -113,10 +113,10 @@ mod tests {
         ] {
             fs::create_dir_all(data.path().join(path)).unwrap();
         }
-        let left = pods(data.path());
-        assert_eq!(listed(&left), "shop/db-0, uid u3, web-0");
-        assert_eq!(counted(left.len()), "3 pods");
-        let many: Vec<LeftPod> = std::iter::repeat_n(left[0].clone(), 10).collect();
+        let pods_left = pods(data.path());
+        assert_eq!(listed(&pods_left), "shop/db-0, uid u3, web-0");
+        assert_eq!(counted(pods_left.len()), "3 pods");
+        let many: Vec<LeftPod> = std::iter::repeat_n(pods_left[0].clone(), 10).collect();
         assert!(listed(&many).ends_with("shop/db-0 and 2 more"));
         assert!(pods(Path::new("/nonexistent")).is_empty());
     }

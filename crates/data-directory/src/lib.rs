@@ -160,7 +160,7 @@ fn explain(data: &Path, error: MarkerError) -> anyhow::Error {
 fn is_filled(path: &Path) -> io::Result<bool> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        other => other?,
+        result => result?,
     };
     for entry in entries {
         // A new file system that is mounted there contains this directory.
@@ -188,10 +188,10 @@ pub fn claim(
         marker.check_role(data, role)?;
     }
     state.check_engine(data, engine)?;
-    if let Some(why) = state.vanished(engine) {
+    if let Some(evidence) = state.vanished(engine) {
         cov_mark::hit!(findings_r5);
         bail!(
-            "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
+            "the store of the cluster in {data} is missing: {store} does not exist (found: {evidence}). \
              Is a disk not mounted? Put the store back, or restore a backup into another directory \
              (`mainstay restore`). To delete the remaining data and start with an empty cluster: \
              `mainstay down --volumes --data-dir {data}`",
@@ -199,11 +199,11 @@ pub fn claim(
             store = data.join("store").display(),
         );
     }
-    let others = names_of_others(data, instances);
+    let used_names = names_of_others(data, instances);
     let is_new = state.marker.is_none();
     let mut marker = match state.marker {
         Some(marker) => marker,
-        None => Marker::new(data, host, &others),
+        None => Marker::new(data, host, &used_names),
     };
     marker.role = role;
     marker.engine = engine;
@@ -213,7 +213,7 @@ pub fn claim(
         cov_mark::hit!(findings_r17);
     } else if has_moved {
         // The original and the copy may run at the same time, so the copy needs other names in the kernel.
-        marker.kernel_name = kernel_name(data, &others);
+        marker.kernel_name = kernel_name(data, &used_names);
     }
     Ok(Claim {
         marker,
@@ -330,8 +330,8 @@ mod tests {
         fs::create_dir(data.join("mine")).unwrap();
         fs::set_permissions(data.join("mine"), fs::Permissions::from_mode(0o755)).unwrap();
         make(&data).unwrap();
-        let mine = fs::metadata(data.join("mine")).unwrap();
-        assert_eq!(mine.permissions().mode() & 0o7777, 0o755);
+        let metadata = fs::metadata(data.join("mine")).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o755);
     }
 
     // findings-2 S43
@@ -442,14 +442,14 @@ mod tests {
         let path = |name: &str| around.path().join(name);
         fs::create_dir_all(path("moved/network")).unwrap();
         let first = kernel_name(&path("here"), &BTreeSet::new());
-        let mut other = Marker::new(&path("here"), "host", &BTreeSet::new());
-        other.path = path("moved");
-        other.write(&path("moved")).unwrap();
+        let mut moved = Marker::new(&path("here"), "host", &BTreeSet::new());
+        moved.path = path("moved");
+        moved.write(&path("moved")).unwrap();
         let list = path("moved/network/ranges.json");
         fs::write(path("list"), format!("{}\n", list.display())).unwrap();
         let role = (Role::Up, Engine::Embedded);
         let claim = claim(&path("here"), "host", role, &path("list")).unwrap();
-        assert_eq!(other.kernel_name, first);
+        assert_eq!(moved.kernel_name, first);
         assert_ne!(claim.marker.kernel_name, first);
     }
 }

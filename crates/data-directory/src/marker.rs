@@ -37,9 +37,9 @@ impl Role {
         }
     }
 
-    /// Whether a directory of this role may get the role `other`: a cluster with one node can get more nodes.
-    fn can_become(self, other: Self) -> bool {
-        self == other || (self, other) == (Self::Up, Self::Server)
+    /// Whether a directory of this role may get the `requested` role: a cluster with one node can get more nodes.
+    fn can_become(self, requested: Self) -> bool {
+        self == requested || (self, requested) == (Self::Up, Self::Server)
     }
 }
 
@@ -147,11 +147,11 @@ impl Marker {
             return Ok(());
         }
         bail!(
-            "{data} belongs to `mainstay {role}`, and `mainstay {other}` cannot use it: start \
+            "{data} belongs to `mainstay {role}`, and `mainstay {requested}` cannot use it: start \
              `mainstay {role}`, or choose another --data-dir",
             data = data.display(),
             role = self.role.command(),
-            other = role.command(),
+            requested = role.command(),
         )
     }
 

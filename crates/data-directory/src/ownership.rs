@@ -151,10 +151,10 @@ fn resolve(absolute: &Path, user: Owner) -> Result<Option<PathBuf>> {
         });
         parts.collect()
     };
-    let mut left: VecDeque<OsString> = names(absolute).into();
+    let mut parts: VecDeque<OsString> = names(absolute).into();
     let mut at = PathBuf::from("/");
     let mut links = 0;
-    while let Some(name) = left.pop_front() {
+    while let Some(name) = parts.pop_front() {
         let Some(above) = inspect(&at)? else {
             return Ok(None);
         };
@@ -201,7 +201,7 @@ fn resolve(absolute: &Path, user: Owner) -> Result<Option<PathBuf>> {
             at = PathBuf::from("/");
         }
         for name in names(&target).into_iter().rev() {
-            left.push_front(name);
+            parts.push_front(name);
         }
     }
     Ok(Some(at))
@@ -213,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    fn own(directory: &Path) -> Owner {
+    fn owner_of(directory: &Path) -> Owner {
         Owner(fs::metadata(directory).unwrap().uid())
     }
 
@@ -223,7 +223,7 @@ mod tests {
 
     fn refused(data: &Path) -> String {
         let above = data.ancestors().find(|path| path.is_dir()).unwrap();
-        format!("{:#}", check_as(data, own(above)).unwrap_err())
+        format!("{:#}", check_as(data, owner_of(above)).unwrap_err())
     }
 
     // findings-2 S42
@@ -232,11 +232,11 @@ mod tests {
         cov_mark::check!(findings_2_s42);
         let around = tempfile::tempdir().unwrap();
         let data = around.path().join("data");
-        check_as(&data, own(around.path())).unwrap();
+        check_as(&data, owner_of(around.path())).unwrap();
         fs::create_dir(&data).unwrap();
         for mode in [0o700, 0o711, 0o755] {
             set_mode(&data, mode);
-            check_as(&data, own(&data)).unwrap();
+            check_as(&data, owner_of(&data)).unwrap();
         }
         for mode in [0o777, 0o1777, 0o775, 0o722] {
             set_mode(&data, mode);
@@ -245,7 +245,7 @@ mod tests {
         }
         set_mode(&data, 0o700);
         // The directory belongs to another user.
-        let error = check_as(&data, Owner(own(&data).0 + 1)).unwrap_err();
+        let error = check_as(&data, Owner(owner_of(&data).0 + 1)).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("belongs to the user with the id"), "{error}");
         // Every user may replace the directory.
@@ -253,7 +253,7 @@ mod tests {
         assert!(refused(&data).contains("every user may replace"));
         assert!(refused(&around.path().join("new")).contains("every user may replace"));
         set_mode(around.path(), 0o1777);
-        check_as(&data, own(&data)).unwrap();
+        check_as(&data, owner_of(&data)).unwrap();
         fs::write(data.join("file"), "").unwrap();
         assert!(refused(&data.join("file")).contains("is not a directory"));
     }
@@ -284,7 +284,7 @@ mod tests {
             let error = refused(&data);
             assert!(error.contains("is a symbolic link"), "{name}: {error}");
             fs::remove_file(&link).unwrap();
-            check_as(&data, own(&data)).unwrap();
+            check_as(&data, owner_of(&data)).unwrap();
         }
         fs::remove_dir(data.join("node")).unwrap();
         symlink(&elsewhere, data.join("node")).unwrap();
@@ -298,13 +298,13 @@ mod tests {
         // Parts with much data may be on another disk, and entries of other programs are ignored.
         symlink(&elsewhere, data.join("volumes")).unwrap();
         symlink(&elsewhere, data.join("mine")).unwrap();
-        check_as(&data, own(&data)).unwrap();
+        check_as(&data, owner_of(&data)).unwrap();
     }
 
     // findings-2 S42
     #[test]
     fn links_above_the_directory_are_followed_as_the_kernel_does() {
-        let own_id = Owner(1000);
+        let user = Owner(1000);
         for (link, directory, follows) in [
             (1000, 0, true),
             (0, 5, true),
@@ -312,11 +312,7 @@ mod tests {
             (7, 0, false),
             (7, 1000, false),
         ] {
-            assert_eq!(
-                own_id.follows(link, directory),
-                follows,
-                "{link} {directory}"
-            );
+            assert_eq!(user.follows(link, directory), follows, "{link} {directory}");
         }
         let around = tempfile::tempdir().unwrap();
         let data = around.path().join("disk/data");
@@ -324,12 +320,12 @@ mod tests {
         symlink("disk/../disk", around.path().join("link")).unwrap();
         let through = around.path().join("link/data");
         let expected = fs::canonicalize(&data).unwrap();
-        assert_eq!(resolve(&through, own(&data)).unwrap(), Some(expected));
-        check_as(&through, own(&data)).unwrap();
+        assert_eq!(resolve(&through, owner_of(&data)).unwrap(), Some(expected));
+        check_as(&through, owner_of(&data)).unwrap();
         set_mode(&data, 0o777);
         assert!(refused(&through).contains("chmod go-w"));
         symlink("circle", around.path().join("circle")).unwrap();
-        let error = check_as(&around.path().join("circle"), own(&data)).unwrap_err();
+        let error = check_as(&around.path().join("circle"), owner_of(&data)).unwrap_err();
         assert!(error.to_string().contains("too many symbolic links"));
     }
 }

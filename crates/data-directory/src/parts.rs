@@ -7,7 +7,7 @@ pub struct DirectoryPart {
     /// The file name or directory name.
     pub name: &'static str,
     /// The owner, which decides when the part is deleted.
-    pub of: PartOwner,
+    pub owner: PartOwner,
     /// Whether the nonempty part proves that a cluster existed.
     pub is_trace: bool,
 }
@@ -21,10 +21,10 @@ pub enum PartOwner {
     Instance,
 }
 
-const fn of_cluster(name: &'static str) -> DirectoryPart {
+const fn cluster_part(name: &'static str) -> DirectoryPart {
     DirectoryPart {
         name,
-        of: PartOwner::Cluster,
+        owner: PartOwner::Cluster,
         is_trace: false,
     }
 }
@@ -32,14 +32,14 @@ const fn of_cluster(name: &'static str) -> DirectoryPart {
 const fn trace(name: &'static str) -> DirectoryPart {
     DirectoryPart {
         is_trace: true,
-        ..of_cluster(name)
+        ..cluster_part(name)
     }
 }
 
-const fn of_instance(name: &'static str) -> DirectoryPart {
+const fn instance_part(name: &'static str) -> DirectoryPart {
     DirectoryPart {
-        of: PartOwner::Instance,
-        ..of_cluster(name)
+        owner: PartOwner::Instance,
+        ..cluster_part(name)
     }
 }
 
@@ -47,40 +47,40 @@ impl DirectoryPart {
     /// All parts in the order of deletion. The store is first, so that an interrupted deletion never leaves objects
     /// without their data.
     pub const ALL: [Self; 34] = [
-        of_cluster("store"),
-        of_cluster("store.unfinished"),
+        cluster_part("store"),
+        cluster_part("store.unfinished"),
         trace("volumes"),
         trace("snapshots"),
         trace("pool"),
         trace("pods"),
-        of_cluster("kubelet"),
+        cluster_part("kubelet"),
         trace("sandboxes"),
         trace("certificates"),
         trace("nodes"),
-        of_cluster("namespaces"),
-        of_cluster("node"),
-        of_cluster("cluster.json"),
-        of_cluster("network"),
-        of_cluster("node-lease"),
-        of_cluster("node-clock.json"),
-        of_cluster(".node-clock.json.new"),
-        of_cluster("node-clock.new"),
-        of_cluster("node-silence.json"),
-        of_cluster(".node-silence.json.new"),
-        of_cluster("kubeconfig"),
-        of_cluster(".kubeconfig.new"),
-        of_cluster("kubeconfig.new"),
-        of_cluster("process"),
-        of_cluster("log"),
-        of_cluster("admin.sock"),
-        of_instance("images"),
-        of_instance("seccomp"),
-        of_instance("registries.yaml"),
+        cluster_part("namespaces"),
+        cluster_part("node"),
+        cluster_part("cluster.json"),
+        cluster_part("network"),
+        cluster_part("node-lease"),
+        cluster_part("node-clock.json"),
+        cluster_part(".node-clock.json.new"),
+        cluster_part("node-clock.new"),
+        cluster_part("node-silence.json"),
+        cluster_part(".node-silence.json.new"),
+        cluster_part("kubeconfig"),
+        cluster_part(".kubeconfig.new"),
+        cluster_part("kubeconfig.new"),
+        cluster_part("process"),
+        cluster_part("log"),
+        cluster_part("admin.sock"),
+        instance_part("images"),
+        instance_part("seccomp"),
+        instance_part("registries.yaml"),
         // The token encrypts the keys in an etcd and in the files of `mainstay store backup`.
-        of_instance("server-token"),
-        of_instance(".server-token.new"),
-        of_instance("restored"),
-        of_instance(".instance.new"),
-        of_instance("instance.new"),
+        instance_part("server-token"),
+        instance_part(".server-token.new"),
+        instance_part("restored"),
+        instance_part(".instance.new"),
+        instance_part("instance.new"),
     ];
 }

@@ -29,7 +29,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn of(pid: i32) -> Option<Self> {
+    fn read(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may contain any character; the fields after it are numbers (proc(5)).
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -41,7 +41,7 @@ impl Identity {
 
     /// Whether the process still runs: the process id and the start time are equal.
     pub fn is_alive(self) -> bool {
-        Self::of(self.pid) == Some(self)
+        Self::read(self.pid) == Some(self)
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -62,7 +62,7 @@ fn file(data: &Path) -> PathBuf {
 pub fn note(data: &Path) -> Result<()> {
     let this_process = i32::try_from(std::process::id())
         .ok()
-        .and_then(Identity::of);
+        .and_then(Identity::read);
     let this_process = this_process.context("read the start time of this process")?;
     let path = file(data);
     let text = format!("{} {}\n", this_process.pid, this_process.started);
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_process_that_nobody_waits_for_has_ended() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let identity = Identity::of(i32::try_from(child.id()).unwrap()).unwrap();
+        let identity = Identity::read(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(identity.is_alive());
         drop(child.stdin.take());
         while identity.is_alive() {

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tar::Header;
 
 pub use error::ArchiveError;
-pub use placing::{place, set_modified};
+pub use placing::{restore_item, set_modified};
 pub use reading::{ArchiveItem, incomplete, read, read_stream};
 pub use writing::{CopyFidelity, TreeActivity, Writer};
 
@@ -136,7 +136,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut names = names(&archive(folder.path())).unwrap();
         // A directory comes before its entries, and its siblings before it.
-        let at = |name: &str| names.iter().position(|found| found == name).unwrap();
+        let at = |name: &str| names.iter().position(|entry| entry == name).unwrap();
         assert!(at("volumes/x") < at("volumes/x/second"));
         assert!(at("volumes/x/inner") < at("volumes/x/inner/file -> volumes/x/second"));
         names.sort_unstable();

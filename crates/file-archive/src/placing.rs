@@ -16,7 +16,7 @@ use crate::ArchiveItem;
 ///
 /// # Errors
 /// Errors of the disk, or the type of the entry is unknown.
-pub fn place(item: ArchiveItem<'_>, to: &Path, first: Option<&Path>) -> io::Result<()> {
+pub fn restore_item(item: ArchiveItem<'_>, to: &Path, first: Option<&Path>) -> io::Result<()> {
     let header = &item.header;
     let mode = header.mode()?;
     match header.entry_type() {
@@ -39,9 +39,9 @@ pub fn place(item: ArchiveItem<'_>, to: &Path, first: Option<&Path>) -> io::Resu
             return fs::hard_link(first, to);
         }
         EntryType::Fifo => nix::unistd::mkfifo(to, nix::sys::stat::Mode::S_IRWXU)?,
-        other => {
+        kind => {
             return Err(invalid(format!(
-                "entries of type {other:?} are not supported"
+                "entries of type {kind:?} are not supported"
             )));
         }
     }

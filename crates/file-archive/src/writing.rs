@@ -123,7 +123,7 @@ impl<W: Write> Writer<W> {
         self.summing.note(header, path, None)?;
         let mut exact = Exact {
             from,
-            left: header.entry_size()?,
+            unread: header.entry_size()?,
             digest: Sha256::new(),
         };
         self.builder.append_data(header, path, &mut exact)?;
@@ -147,7 +147,7 @@ impl<W: Write> Writer<W> {
         let step = || ArchiveError::at(format!("back up {}", from.display()));
         let root = match Handle::at(from) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(step())?,
+            result => result.map_err(step())?,
         };
         self.add_one(path, &root, state).map_err(step())?;
         if root.file_type() == FileType::Directory {
@@ -219,7 +219,7 @@ impl<W: Write> Writer<W> {
         mut file: File,
         state: TreeActivity,
     ) -> io::Result<()> {
-        let before = Stamp::of(&file)?;
+        let before = Stamp::read(&file)?;
         let is_whole = if state == TreeActivity::Written && before.length <= WHOLE_BYTES_MAX {
             let (content, is_whole) = whole(&mut file)?;
             header.set_size(content.len() as u64);
@@ -228,7 +228,7 @@ impl<W: Write> Writer<W> {
         } else {
             header.set_size(before.length);
             self.add(header, path, &mut file)?;
-            state == TreeActivity::Still || Stamp::of(&file)? == before
+            state == TreeActivity::Still || Stamp::read(&file)? == before
         };
         if !is_whole {
             self.changed.push(path.to_owned());
@@ -325,7 +325,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(file: &File) -> io::Result<Self> {
+    fn read(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self {
             length: metadata.len(),
@@ -340,10 +340,10 @@ fn whole(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
     let mut content = Vec::new();
     for _ in 0..TRIES_MAX {
         content.clear();
-        let before = Stamp::of(file)?;
+        let before = Stamp::read(file)?;
         file.seek(SeekFrom::Start(0))?;
         file.take(WHOLE_BYTES_MAX).read_to_end(&mut content)?;
-        if Stamp::of(file)? == before {
+        if Stamp::read(file)? == before {
             return Ok((content, true));
         }
     }
@@ -385,7 +385,7 @@ fn attributes(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
 /// Exactly that many bytes of a file: a file that shrinks is padded with zeros, a file that grows is cut.
 struct Exact<'a> {
     from: &'a mut dyn Read,
-    left: u64,
+    unread: u64,
     digest: Sha256,
 }
 
@@ -393,14 +393,14 @@ impl Read for Exact<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let count = bytes
             .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            .min(usize::try_from(self.unread).unwrap_or(usize::MAX));
         let bytes = &mut bytes[..count];
         let mut read = self.from.read(bytes)?;
         if read == 0 {
             bytes.fill(0);
             read = count;
         }
-        self.left -= read as u64;
+        self.unread -= read as u64;
         self.digest.update(&bytes[..read]);
         Ok(read)
     }

@@ -44,7 +44,7 @@ struct SecretHash {
 }
 
 impl SecretHash {
-    fn of(secret: &PullSecret) -> Self {
+    fn new(secret: &PullSecret) -> Self {
         Self {
             holder: secret.holder.clone(),
             hash: secret.credentials.hash(),
@@ -77,7 +77,7 @@ impl ImageUsers {
     pub fn pulled(reference: &str, secret: Option<&PullSecret>) -> Self {
         let access = Access {
             everybody: secret.is_none(),
-            secrets: secret.map(SecretHash::of).into_iter().collect(),
+            secrets: secret.map(SecretHash::new).into_iter().collect(),
         };
         Self([(repository(reference).to_owned(), access)].into())
     }
@@ -104,12 +104,12 @@ impl ImageUsers {
 
     /// Adds the former access.
     fn merge(&mut self, former: &Self) {
-        for (repository, known) in &former.0 {
-            let own = self.0.entry(repository.clone()).or_default();
-            own.everybody |= known.everybody;
-            for secret in &known.secrets {
-                if own.secrets.len() < SECRETS_MAX && !own.secrets.contains(secret) {
-                    own.secrets.push(secret.clone());
+        for (repository, former_access) in &former.0 {
+            let access = self.0.entry(repository.clone()).or_default();
+            access.everybody |= former_access.everybody;
+            for secret in &former_access.secrets {
+                if access.secrets.len() < SECRETS_MAX && !access.secrets.contains(secret) {
+                    access.secrets.push(secret.clone());
                 }
             }
         }
@@ -124,8 +124,10 @@ impl ImageUsers {
             return false;
         };
         let good = |secret: &PullSecret| {
-            let own = SecretHash::of(secret);
-            let same = |known: &SecretHash| known.hash == own.hash || known.holder == own.holder;
+            let presented = SecretHash::new(secret);
+            let same = |stored: &SecretHash| {
+                stored.hash == presented.hash || stored.holder == presented.holder
+            };
             access.secrets.iter().any(same)
         };
         let is_allowed = access.everybody || secrets.iter().any(good);
@@ -159,8 +161,8 @@ impl crate::ImageStore {
     ) -> Result<bool, crate::StoreError> {
         let index = self.index()?;
         let name = normalize(reference).map_err(|error: InvalidReference| error)?;
-        let found = index.look_up(reference)?;
-        Ok(found.is_some_and(|(_, record)| record.access.allow(&name, secrets)))
+        let image = index.look_up(reference)?;
+        Ok(image.is_some_and(|(_, record)| record.access.allow(&name, secrets)))
     }
 }
 
@@ -189,19 +191,19 @@ mod tests {
     fn who_has_not_shown_a_secret_has_to_pull() {
         cov_mark::check!(findings_s20);
         let image = "r.example:5000/team/app:1";
-        let (own, other) = (secret("team", "p"), secret("other", "q"));
-        let access = ImageUsers::pulled(image, Some(&own));
+        let (pulled_with, stranger) = (secret("team", "p"), secret("other", "q"));
+        let access = ImageUsers::pulled(image, Some(&pulled_with));
         assert!(!access.allow(image, &[]));
-        assert!(!access.allow(image, std::slice::from_ref(&other)));
-        assert!(access.allow(image, &[other.clone(), own.clone()]));
+        assert!(!access.allow(image, std::slice::from_ref(&stranger)));
+        assert!(access.allow(image, &[stranger.clone(), pulled_with.clone()]));
         // Another tag is allowed, but not another repository's name of the image.
         assert!(access.allow(
             "r.example:5000/team/app@sha256:1",
-            std::slice::from_ref(&own)
+            std::slice::from_ref(&pulled_with)
         ));
         assert!(!access.allow(
             "r.example:5000/other/app@sha256:1",
-            std::slice::from_ref(&own)
+            std::slice::from_ref(&pulled_with)
         ));
         // A secret with equal content is allowed, and so is the known secret with another content.
         assert!(access.allow(image, &[secret("other", "p")]));

@@ -38,13 +38,13 @@ impl ImageStore {
     /// # Errors
     /// The archive is malformed, or the disk fails.
     pub fn put_builtin_layer(&self, layer: &[u8]) -> Result<BuiltinLayer, StoreError> {
-        let diff_id = Digest::of(layer);
+        let diff_id = Digest::sha256(layer);
         // The program cannot start without this layer, so no minimum of disk space stays free.
-        let room = WriteSpace::all(&self.directory);
+        let space = WriteSpace::all(&self.directory);
         let (name, below) = (diff_id.hex(), Some([].as_slice()));
         let size = match self.layer_size(name) {
             Some(size) => size,
-            None => self.unpack_layer(layer, name, below, room, |_| Ok(()))?,
+            None => self.unpack_layer(layer, name, below, space, |_| Ok(()))?,
         };
         Ok(BuiltinLayer { diff_id, size })
     }
@@ -74,7 +74,7 @@ impl ImageStore {
         let bytes = serde_json::to_vec(&blob).map_err(|error| {
             io_error("encode the configuration of", &self.directory)(error.into())
         })?;
-        let id = Digest::of(&bytes);
+        let id = Digest::sha256(&bytes);
         let record = ImageRecord {
             id: id.to_string(),
             config: config.clone(),

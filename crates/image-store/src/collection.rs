@@ -32,7 +32,7 @@ pub struct Garbage {
     pub references: Vec<String>,
     /// Bytes of the unpacked layers.
     pub bytes: u64,
-    places: Vec<Scratch>,
+    removed: Vec<Scratch>,
 }
 
 impl Garbage {
@@ -42,10 +42,10 @@ impl Garbage {
     /// The disk fails; the rest is deleted when the store is opened the next time.
     pub fn sweep(self) -> Result<(), StoreError> {
         let mut result = Ok(());
-        for place in &self.places {
-            match fs::remove_dir_all(place.path()) {
+        for scratch in &self.removed {
+            match fs::remove_dir_all(scratch.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound && result.is_ok() => {
-                    result = Err(io_error("remove", place.path())(error));
+                    result = Err(io_error("remove", scratch.path())(error));
                 }
                 _ => {}
             }
@@ -111,13 +111,13 @@ impl ImageStore {
     /// The disk fails.
     pub fn in_use(&self, needed: &ImagesInUse) -> Result<BTreeSet<String>, StoreError> {
         let index = self.index()?;
-        let mut found = BTreeSet::new();
+        let mut digests = BTreeSet::new();
         for (digest, record) in &index.images {
             if self.is_needed(&index, digest, record, needed)? {
-                found.insert(digest.clone());
+                digests.insert(digest.clone());
             }
         }
-        Ok(found)
+        Ok(digests)
     }
 
     /// Whether an image is needed. The top layer identifies the image: a mount of that layer uses the whole
@@ -130,8 +130,8 @@ impl ImageStore {
         needed: &ImagesInUse,
     ) -> Result<bool, StoreError> {
         let means = |reference: &String| {
-            let found = index.look_up(reference).ok().flatten();
-            found.is_some_and(|(other, _)| other == digest)
+            let image = index.look_up(reference).ok().flatten();
+            image.is_some_and(|(named, _)| named == digest)
         };
         if needed.references.iter().any(means) {
             return Ok(true);
@@ -152,18 +152,18 @@ impl ImageStore {
         needed: &ImagesInUse,
         garbage: &mut Garbage,
     ) {
-        let place = self.layer(layer);
+        let path = self.layer(layer);
         if index.layers().contains(layer.as_str())
-            || needed.layers.contains(&place.join("fs"))
+            || needed.layers.contains(&path.join("fs"))
             || !matches!(self.is_mounted(std::slice::from_ref(layer)), Ok(false))
         {
             return;
         }
-        let bytes = bytes_of(&place);
-        match self.put_aside(&place) {
+        let bytes = bytes_of(&path);
+        match self.move_to_scratch(&path) {
             Ok(scratch) => {
                 garbage.bytes = garbage.bytes.saturating_add(bytes);
-                garbage.places.push(scratch);
+                garbage.removed.push(scratch);
             }
             // An image may contain a layer twice.
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
@@ -171,10 +171,10 @@ impl ImageStore {
         }
     }
 
-    fn put_aside(&self, place: &Path) -> Result<Scratch, StoreError> {
-        fs::metadata(place).map_err(io_error("read", place))?;
+    fn move_to_scratch(&self, path: &Path) -> Result<Scratch, StoreError> {
+        fs::metadata(path).map_err(io_error("read", path))?;
         let scratch = self.scratch()?;
-        fs::rename(place, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
+        fs::rename(path, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
         Ok(scratch)
     }
 
@@ -185,8 +185,8 @@ impl ImageStore {
 }
 
 /// The size of an unpacked layer.
-fn bytes_of(place: &Path) -> u64 {
-    let size = fs::read_to_string(place.join("size")).unwrap_or_default();
+fn bytes_of(layer: &Path) -> u64 {
+    let size = fs::read_to_string(layer.join("size")).unwrap_or_default();
     size.trim().parse().unwrap_or(0)
 }
 
@@ -209,10 +209,10 @@ mod tests {
     fn add(store: &ImageStore, name: &str, layers: &[&str]) -> String {
         let hexes = layers.iter().map(|text| {
             let bytes = layer(text);
-            let diff_id = Digest::of(&bytes);
-            let room = WriteSpace::all(store.directory());
+            let diff_id = Digest::sha256(&bytes);
+            let space = WriteSpace::all(store.directory());
             let added =
-                store.add_layer(bytes.as_slice(), &diff_id, None, room, Observer::default());
+                store.add_layer(bytes.as_slice(), &diff_id, None, space, Observer::default());
             added.unwrap();
             diff_id.hex().to_owned()
         });
@@ -225,14 +225,14 @@ mod tests {
             pulled: true,
             access: Default::default(),
         };
-        let digest = Digest::of(layers.concat().as_bytes()).to_string();
+        let digest = Digest::sha256(layers.concat().as_bytes()).to_string();
         let reference = format!("docker.io/library/{name}");
         store.insert(&reference, &digest, record).unwrap();
         digest
     }
 
     fn hex(text: &str) -> String {
-        Digest::of(&layer(text)).hex().to_owned()
+        Digest::sha256(&layer(text)).hex().to_owned()
     }
 
     fn layers(store: &ImageStore) -> BTreeSet<String> {
@@ -251,21 +251,21 @@ mod tests {
         let (directory, store) = store();
         let old = add(&store, "old:1", &["base", "a"]);
         let new = add(&store, "new:1", &["base", "b"]);
-        let gone = store.mark(&old, &ImagesInUse::default()).unwrap().unwrap();
-        assert_eq!(gone.references, ["docker.io/library/old:1"]);
-        assert_eq!(gone.bytes, 1);
+        let garbage = store.mark(&old, &ImagesInUse::default()).unwrap().unwrap();
+        assert_eq!(garbage.references, ["docker.io/library/old:1"]);
+        assert_eq!(garbage.bytes, 1);
         assert_eq!(layers(&store), [hex("base"), hex("b")].into());
         assert_eq!(scratch(&directory), 1, "deleted only when it is swept");
-        gone.sweep().unwrap();
+        garbage.sweep().unwrap();
         assert_eq!(scratch(&directory), 0);
         assert_eq!(store.get("old:1").unwrap(), None);
-        let kept = store.get("new:1").unwrap().unwrap();
-        assert!(!kept.pinned && kept.layers.iter().all(|layer| layer.is_dir()));
+        let image = store.get("new:1").unwrap().unwrap();
+        assert!(!image.pinned && image.layers.iter().all(|layer| layer.is_dir()));
         // A second removal has no effect.
         assert!(store.mark(&old, &ImagesInUse::default()).unwrap().is_none());
-        let gone = store.mark(&new, &ImagesInUse::default()).unwrap().unwrap();
-        assert_eq!(gone.bytes, 5);
-        gone.sweep().unwrap();
+        let garbage = store.mark(&new, &ImagesInUse::default()).unwrap().unwrap();
+        assert_eq!(garbage.bytes, 5);
+        garbage.sweep().unwrap();
         assert_eq!(layers(&store), BTreeSet::new());
     }
 
@@ -279,7 +279,7 @@ mod tests {
             .put_builtin("own", &layer("own"), &ImageConfig::default(), "f")
             .unwrap();
         assert!(by_hand.pinned);
-        let place = store
+        let layer = store
             .get("layers:1")
             .unwrap()
             .unwrap()
@@ -288,7 +288,7 @@ mod tests {
             .unwrap();
         let needed = ImagesInUse {
             references: ["named:1".to_owned(), "No Name".to_owned()].into(),
-            layers: [place].into(),
+            layers: [layer].into(),
         };
         for digest in [&named, &mounted, &by_hand.digest] {
             assert!(store.mark(digest, &needed).unwrap().is_none());
@@ -310,8 +310,8 @@ mod tests {
             ..ImagesInUse::default()
         };
         for digest in [&named, &mounted] {
-            let gone = store.mark(digest, &needed).unwrap().unwrap();
-            gone.sweep().unwrap();
+            let garbage = store.mark(digest, &needed).unwrap().unwrap();
+            garbage.sweep().unwrap();
         }
         assert_eq!(layers(&store), [hex("base"), hex("own")].into());
     }
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn what_a_crash_left_goes_the_next_time() {
         let (directory, store) = store();
-        let kept = add(&store, "kept:1", &["base"]);
+        let retained = add(&store, "kept:1", &["base"]);
         let digest = add(&store, "gone:1", &["base", "a"]);
         // The state after a crash: the index is written, but the layers still exist.
         let mut index = store.index().unwrap();
@@ -339,16 +339,16 @@ mod tests {
         let none = store.mark_orphans(&ImagesInUse::default(), Duration::ZERO);
         assert_eq!(none.unwrap().bytes, 0, "a pull may be about to name it");
         drop(pull);
-        let gone = store.mark_orphans(&ImagesInUse::default(), Duration::ZERO);
-        let gone = gone.unwrap();
-        assert_eq!(gone.bytes, 1);
+        let garbage = store.mark_orphans(&ImagesInUse::default(), Duration::ZERO);
+        let garbage = garbage.unwrap();
+        assert_eq!(garbage.bytes, 1);
         // The layer is not in the store any more. If the process exits now, the next opening of the store
         // deletes the layer.
-        let left = directory.path().join("temporary/0-0");
-        fs::rename(gone.places[0].path(), &left).unwrap();
+        let leftover = directory.path().join("temporary/0-0");
+        fs::rename(garbage.removed[0].path(), &leftover).unwrap();
         ImageStore::open(directory.path()).unwrap();
-        assert!(!left.exists());
-        assert!(store.get(&format!("any@{kept}")).unwrap().is_some());
+        assert!(!leftover.exists());
+        assert!(store.get(&format!("any@{retained}")).unwrap().is_some());
         assert_eq!(layers(&store), [hex("base")].into());
     }
 }

@@ -23,6 +23,6 @@ impl Credentials {
             Self::Bearer(token) => ["bearer", token, ""],
         };
         let lengths = parts.map(|part| part.len().to_string());
-        Digest::of(format!("{} {}", lengths.join(" "), parts.concat()).as_bytes()).to_string()
+        Digest::sha256(format!("{} {}", lengths.join(" "), parts.concat()).as_bytes()).to_string()
     }
 }

@@ -98,7 +98,7 @@ pub fn archive(directory: &Path, bytes: &[u8]) -> Option<Vec<String>> {
 }
 
 /// Parses a registry's response: a token, or an error.
-pub fn answer(bytes: &[u8]) -> Option<String> {
+pub fn response(bytes: &[u8]) -> Option<String> {
     let token = pull::token(bytes).ok().flatten();
     token.or_else(|| Some(pull::error_text(bytes)))
 }

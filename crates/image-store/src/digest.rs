@@ -17,7 +17,7 @@ impl Digest {
         valid.then(|| Self(text.to_owned()))
     }
 
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn sha256(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
@@ -89,8 +89,8 @@ mod tests {
     #[test]
     fn only_well_formed_digests_are_accepted() {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(Digest::of(b"").as_str(), empty);
-        assert_eq!(Digest::parse(empty), Some(Digest::of(b"")));
+        assert_eq!(Digest::sha256(b"").as_str(), empty);
+        assert_eq!(Digest::parse(empty), Some(Digest::sha256(b"")));
         for bad in [
             "",
             "sha256:",
@@ -106,6 +106,6 @@ mod tests {
     fn a_reader_hashes_what_nobody_read_too() {
         let mut reader = HashingReader::new(&b"hello"[..]);
         reader.read_exact(&mut [0; 2]).unwrap();
-        assert_eq!(reader.finish().unwrap(), Digest::of(b"hello"));
+        assert_eq!(reader.finish().unwrap(), Digest::sha256(b"hello"));
     }
 }

@@ -16,8 +16,8 @@ const FLOOR_PART: u64 = 20;
 const FLOOR_BYTES_MAX: u64 = 1 << 30;
 
 /// The free space is read again after this number of written bytes or files.
-const LOOK_BYTES: u64 = 1 << 20;
-const LOOK_FILES: u64 = 64;
+const CHECKED_BYTES: u64 = 1 << 20;
+const CHECKED_FILES: u64 = 64;
 
 /// Maximum overhead of an archive in addition to its files: headers, names, padding.
 const ARCHIVE_OVERHEAD_MAX: u64 = 8 << 30;
@@ -43,10 +43,10 @@ pub struct OutOfSpace {
     pub directory: PathBuf,
     pub lack: MissingSpace,
     /// The minimum amount that is needed.
-    pub wanted: u64,
+    pub needed: u64,
     pub available: u64,
     /// The part of the free amount that must stay free.
-    pub kept: u64,
+    pub reserved: u64,
 }
 
 impl fmt::Display for OutOfSpace {
@@ -60,9 +60,9 @@ impl fmt::Display for OutOfSpace {
             "not enough room on the disk of {}: at least {} more would be needed, {} can be \
              had, and {} have to stay free",
             self.directory.display(),
-            amount(self.wanted),
+            amount(self.needed),
             amount(self.available),
-            amount(self.kept)
+            amount(self.reserved)
         )
     }
 }
@@ -100,13 +100,13 @@ struct Space {
 }
 
 impl Space {
-    fn of(directory: &Path) -> io::Result<Self> {
-        let found = rustix::fs::statvfs(directory)?;
+    fn read(directory: &Path) -> io::Result<Self> {
+        let statistics = rustix::fs::statvfs(directory)?;
         Ok(Self {
-            bytes: found.f_blocks.saturating_mul(found.f_frsize),
-            bytes_available: found.f_bavail.saturating_mul(found.f_frsize),
-            files: found.f_files,
-            files_available: found.f_favail,
+            bytes: statistics.f_blocks.saturating_mul(statistics.f_frsize),
+            bytes_available: statistics.f_bavail.saturating_mul(statistics.f_frsize),
+            files: statistics.f_files,
+            files_available: statistics.f_favail,
         })
     }
 
@@ -177,18 +177,18 @@ impl WriteSpace {
     /// # Errors
     /// The amount does not fit, or the disk cannot be read.
     pub fn check(&self, bytes: u64, files: u64) -> Result<(), SpaceError> {
-        let space = Space::of(&self.directory)?;
+        let space = Space::read(&self.directory)?;
         let refused = space.fits(bytes, files, self.reserve_of(&space));
-        refused.map_err(|(lack, available, kept)| {
+        refused.map_err(|(lack, available, reserved)| {
             SpaceError::OutOfSpace(OutOfSpace {
                 directory: self.directory.clone(),
                 lack,
-                wanted: match lack {
+                needed: match lack {
                     MissingSpace::Bytes => bytes,
                     MissingSpace::Files => files,
                 },
                 available,
-                kept,
+                reserved,
             })
         })
     }
@@ -200,7 +200,7 @@ impl WriteSpace {
     pub fn reserve(&mut self, bytes: u64, files: u64) -> Result<(), SpaceError> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.files = self.files.saturating_add(files);
-        if self.bytes >= LOOK_BYTES || self.files >= LOOK_FILES {
+        if self.bytes >= CHECKED_BYTES || self.files >= CHECKED_FILES {
             self.check(self.bytes, self.files)?;
             (self.bytes, self.files) = (0, 0);
         }
@@ -212,7 +212,7 @@ impl WriteSpace {
     /// # Errors
     /// The file does not fit, or the disk cannot be read.
     pub fn check_large(&self, bytes: u64) -> Result<(), SpaceError> {
-        if bytes < LOOK_BYTES {
+        if bytes < CHECKED_BYTES {
             return Ok(());
         }
         self.check(bytes, 0)
@@ -243,11 +243,11 @@ impl WriteSpace {
     /// # Errors
     /// The disk cannot be read.
     pub fn archive_bytes_max(&self) -> io::Result<u64> {
-        let space = Space::of(&self.directory)?;
-        let left = space
+        let space = Space::read(&self.directory)?;
+        let free = space
             .bytes_available
             .saturating_sub(self.reserve_of(&space).bytes);
-        Ok(left.saturating_add(ARCHIVE_OVERHEAD_MAX))
+        Ok(free.saturating_add(ARCHIVE_OVERHEAD_MAX))
     }
 }
 
@@ -267,16 +267,16 @@ impl From<io::Error> for SpaceError {
 /// An archive of unlimited length, whose reader can be stopped.
 pub struct LimitedReader<R> {
     inner: R,
-    left: u64,
+    unread: u64,
     observer: Observer,
 }
 
 impl<R: Read> LimitedReader<R> {
-    /// Reads at most `left` bytes.
-    pub fn new(inner: R, left: u64, observer: Observer) -> Self {
+    /// Reads at most `bytes_max` bytes.
+    pub fn new(inner: R, bytes_max: u64, observer: Observer) -> Self {
         Self {
             inner,
-            left,
+            unread: bytes_max,
             observer,
         }
     }
@@ -284,15 +284,15 @@ impl<R: Read> LimitedReader<R> {
 
 impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.observer.is_gone() {
+        if self.observer.is_cancelled() {
             return Err(io::Error::other("the observer has cancelled"));
         }
         let count = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+        self.unread = self.unread.checked_sub(count as u64).ok_or_else(|| {
             let text = "the archive is larger than the free space of the disk";
             io::Error::new(io::ErrorKind::StorageFull, text)
         })?;
-        self.observer.see(count as u64);
+        self.observer.add(count as u64);
         Ok(count)
     }
 }
@@ -348,10 +348,10 @@ mod tests {
         let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         let progress = PullProgress::default();
-        let observer = Observer::of(progress.clone());
+        let observer = Observer::new(progress.clone());
         let mut bounded = LimitedReader::new(io::repeat(0), u64::MAX, observer.clone());
         assert_eq!(bounded.read(&mut [0; 8]).unwrap(), 8);
-        drop(observer.go_on_drop());
+        drop(observer.cancel_on_drop());
         bounded.read(&mut [0; 8]).unwrap_err();
         assert_eq!(progress.bytes(), 8);
     }

@@ -70,8 +70,8 @@ impl ImageStore {
             .run();
         }
         let scratch = self.scratch()?;
-        let mut room = WriteSpace::new(self.directory(), KeepFree::default());
-        extract(path, scratch.path(), &mut room)?;
+        let mut space = WriteSpace::new(self.directory(), KeepFree::default());
+        extract(path, scratch.path(), &mut space)?;
         Import {
             store: self,
             origin: path,
@@ -91,7 +91,7 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
 
 /// Extracts the regular files of an archive. The file system's links are not used: links of `docker save`
 /// are resolved to files of the archive.
-fn extract(path: &Path, target: &Path, room: &mut WriteSpace) -> Result<(), ImportError> {
+fn extract(path: &Path, target: &Path, space: &mut WriteSpace) -> Result<(), ImportError> {
     let file = File::open(path).map_err(read_error(path))?;
     let plain = decompressed(file).map_err(read_error(path))?;
     let mut archive = tar::Archive::new(plain);
@@ -107,17 +107,17 @@ fn extract(path: &Path, target: &Path, room: &mut WriteSpace) -> Result<(), Impo
     for entry in archive.entries().map_err(not_tar)? {
         let mut entry = entry.map_err(not_tar)?;
         let name = entry.path().map_err(not_tar)?.into_owned();
-        room.reserve(0, 1).map_err(refused)?;
-        let Some(place) = below(target, &name) else {
+        space.reserve(0, 1).map_err(refused)?;
+        let Some(destination) = below(target, &name) else {
             return Err(malformed(format!("unsafe path {name:?}")));
         };
-        if let Some(directory) = place.parent() {
+        if let Some(directory) = destination.parent() {
             fs::create_dir_all(directory).map_err(read_error(path))?;
         }
         match entry.header().entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => {
-                let mut file = File::create(&place).map_err(read_error(&place))?;
-                room.copy(&mut entry, &mut file).map_err(refused)?;
+                let mut file = File::create(&destination).map_err(read_error(&destination))?;
+                space.copy(&mut entry, &mut file).map_err(refused)?;
             }
             tar::EntryType::Symlink => {
                 let link = entry
@@ -129,7 +129,7 @@ fn extract(path: &Path, target: &Path, room: &mut WriteSpace) -> Result<(), Impo
                 if let Some(source) = lexically(&source).and_then(|source| below(target, &source))
                     && source.is_file()
                 {
-                    fs::hard_link(&source, &place).map_err(read_error(&place))?;
+                    fs::hard_link(&source, &destination).map_err(read_error(&destination))?;
                 }
             }
             _ => {}
@@ -189,8 +189,8 @@ impl Import<'_> {
         let mut names = Vec::new();
         let mut other_platforms = Vec::new();
         for entry in index.manifests.unwrap_or_default() {
-            let mut names_of_it = NAME_ANNOTATIONS.iter();
-            let name = names_of_it.find_map(|name| entry.annotations.get(*name));
+            let mut annotations = NAME_ANNOTATIONS.iter();
+            let name = annotations.find_map(|name| entry.annotations.get(*name));
             let Some(name) = name else {
                 return Err(self.malformed(
                     "an image without a name (annotation org.opencontainers.image.ref.name)",
@@ -203,9 +203,11 @@ impl Import<'_> {
             }
         }
         if names.is_empty() {
-            let there = other_platforms.join(", ");
-            let wanted = architecture();
-            return Err(self.malformed(format!("no image for linux/{wanted}, only for [{there}]")));
+            let platforms = other_platforms.join(", ");
+            let architecture = architecture();
+            return Err(self.malformed(format!(
+                "no image for linux/{architecture}, only for [{platforms}]"
+            )));
         }
         Ok(names)
     }
@@ -236,7 +238,7 @@ impl Import<'_> {
                     .map(|layer| blob_path(&layer.digest))
                     .collect();
                 let config = self.blob(config.digest.as_str())?;
-                let digest = Digest::of(&bytes);
+                let digest = Digest::sha256(&bytes);
                 for (file, layer) in files.iter().zip(&layers) {
                     self.check(file, &layer.digest)?;
                 }
@@ -252,12 +254,14 @@ impl Import<'_> {
         let mut names = Vec::new();
         for image in images {
             let config = self.read(Path::new(&image.config))?;
-            let digest = Digest::of(&config);
+            let digest = Digest::sha256(&config);
             let files: Vec<PathBuf> = image.layers.iter().map(PathBuf::from).collect();
             for tag in image.repo_tags.unwrap_or_default() {
                 let name = normalize(&tag)?;
                 self.store_image(&name, &digest, &config, &files)?
-                    .map_err(|found| self.malformed(format!("only for {}", found.join(", "))))?;
+                    .map_err(|platforms| {
+                        self.malformed(format!("only for {}", platforms.join(", ")))
+                    })?;
                 names.push(name);
             }
         }
@@ -291,11 +295,11 @@ impl Import<'_> {
                 let archive = self
                     .open(file)
                     .and_then(|file| decompressed(file).map_err(read_error(self.origin)))?;
-                let room = WriteSpace::new(self.store.directory(), KeepFree::default());
+                let space = WriteSpace::new(self.store.directory(), KeepFree::default());
                 let observer = Observer::default();
                 Ok::<_, ImportError>(
                     self.store
-                        .add_layer(archive, &diff_id, below, room, observer)?,
+                        .add_layer(archive, &diff_id, below, space, observer)?,
                 )
             };
             let mut settled = self.store.settle(&diff_id, &layers)?;
@@ -313,7 +317,7 @@ impl Import<'_> {
             layers.push(name);
             size += bytes;
         }
-        let id = Digest::of(config).to_string();
+        let id = Digest::sha256(config).to_string();
         let record = ImageRecord {
             id,
             config: blob.config,
@@ -332,7 +336,7 @@ impl Import<'_> {
         let digest = Digest::parse(digest)
             .ok_or_else(|| self.malformed(format!("malformed digest {digest:?}")))?;
         let bytes = self.read(&blob_path(&digest))?;
-        if Digest::of(&bytes) != digest {
+        if Digest::sha256(&bytes) != digest {
             return Err(self.malformed(format!("a blob that does not match its digest {digest}")));
         }
         Ok(bytes)

@@ -76,8 +76,8 @@ impl Index {
     /// Adds an image under a name. The access under this name may differ from the access under other names.
     pub fn insert(&mut self, reference: &str, digest: &str, mut record: ImageRecord) {
         let former = self.images.get(digest);
-        let others = self.names_of(digest).iter().any(|name| name != reference);
-        record.pulled &= former.is_none_or(|former| former.pulled || !others);
+        let has_other_names = self.names_of(digest).iter().any(|name| name != reference);
+        record.pulled &= former.is_none_or(|former| former.pulled || !has_other_names);
         if let Some(former) = former {
             let access = (reference, std::mem::take(&mut record.access));
             record.access = ImageUsers::joined(access, (&self.names_of(digest), &former.access));
@@ -90,9 +90,9 @@ impl Index {
 
     /// Removes a name, and an image without any other name. Returns whether the name existed.
     pub fn remove(&mut self, reference: &str) -> bool {
-        let known = self.references.remove(reference).is_some();
+        let existed = self.references.remove(reference).is_some();
         self.drop_unnamed();
-        known
+        existed
     }
 
     /// Removes an image with all its names.
@@ -123,7 +123,7 @@ impl Index {
         reference: &str,
     ) -> Result<Option<(&String, &ImageRecord)>, InvalidReference> {
         match self.find_id(reference) {
-            Some(found) => Ok(Some(found)),
+            Some(image) => Ok(Some(image)),
             None => Ok(self.find(&normalize(reference)?)),
         }
     }
@@ -144,8 +144,8 @@ impl Index {
 
     /// The names of an image.
     pub fn names_of(&self, digest: &str) -> Vec<String> {
-        let mine = self.references.iter().filter(|(_, other)| *other == digest);
-        mine.map(|(reference, _)| reference.clone()).collect()
+        let names = self.references.iter().filter(|(_, named)| *named == digest);
+        names.map(|(reference, _)| reference.clone()).collect()
     }
 }
 

@@ -55,8 +55,8 @@ mod tests {
 
     #[test]
     fn files_and_directories_are_synced_and_nothing_else_is_opened() {
-        let made = tempfile::tempdir().unwrap();
-        let root = made.path();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         fs::create_dir_all(root.join("fs/usr/bin")).unwrap();
         for file in ["size", "fs/usr/bin/tool"] {
             fs::write(root.join(file), "content").unwrap();

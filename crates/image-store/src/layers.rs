@@ -35,7 +35,7 @@ pub(crate) fn layer_name(below: Option<&[String]>, diff_id: &Digest) -> String {
 
 fn name_above(below: &[String], diff_id: &Digest) -> String {
     let all = format!("{} {diff_id}", below.join(" "));
-    Digest::of(all.as_bytes()).hex().to_owned()
+    Digest::sha256(all.as_bytes()).hex().to_owned()
 }
 
 impl ImageStore {
@@ -46,17 +46,17 @@ impl ImageStore {
         archive: impl Read,
         diff_id: &Digest,
         below: Option<&[String]>,
-        room: WriteSpace,
+        space: WriteSpace,
         observer: Observer,
     ) -> Result<u64, StoreError> {
         let name = layer_name(below, diff_id);
         if let Some(size) = self.layer_size(&name) {
             return Ok(size);
         }
-        let length_max = room.archive_bytes_max();
+        let length_max = space.archive_bytes_max();
         let length_max = length_max.map_err(io_error("inspect the disk of", self.directory()))?;
         let reader = HashingReader::new(LimitedReader::new(archive, length_max, observer));
-        self.unpack_layer(reader, &name, below, room, |reader| {
+        self.unpack_layer(reader, &name, below, space, |reader| {
             let actual = reader
                 .finish()
                 .map_err(io_error("read the layer of", self.directory()))?;
@@ -75,7 +75,7 @@ impl ImageStore {
         mut archive: R,
         name: &str,
         below: Option<&[String]>,
-        room: WriteSpace,
+        space: WriteSpace,
         verified: impl FnOnce(R) -> Result<(), StoreError>,
     ) -> Result<u64, StoreError> {
         let scratch = self.scratch()?;
@@ -85,7 +85,7 @@ impl ImageStore {
             None => Context::unknown(),
             Some(below) => Context::Available(self.below(below)),
         };
-        let unpacked = unpack(&mut archive, &root, room, context)?;
+        let unpacked = unpack(&mut archive, &root, space, context)?;
         verified(archive)?;
         for (file, text) in [
             (LOOSE_ENDS, unpacked.loose_ends.encode()),
@@ -96,28 +96,28 @@ impl ImageStore {
                 .and_then(|mut file| file.write_all(&text))
                 .map_err(io_error("write", &path))?;
         }
-        self.keep_layer(scratch.path().to_owned(), name)?;
+        self.store_layer(scratch.path().to_owned(), name)?;
         Ok(unpacked.bytes)
     }
 
     /// Moves an unpacked layer to its name, durably.
-    fn keep_layer(&self, scratch: PathBuf, name: &str) -> Result<(), StoreError> {
+    fn store_layer(&self, scratch: PathBuf, name: &str) -> Result<(), StoreError> {
         sync_layer(&scratch).map_err(io_error("sync", &scratch))?;
-        let place = self.layer(name);
-        if place.exists() && !self.has_layer(name) {
+        let layer = self.layer(name);
+        if layer.exists() && !self.has_layer(name) {
             // The existing layer is incomplete, because a user has deleted a part of it.
-            let doomed = self.scratch()?;
-            fs::rename(&place, doomed.path()).map_err(io_error("move away", &place))?;
+            let replaced = self.scratch()?;
+            fs::rename(&layer, replaced.path()).map_err(io_error("move away", &layer))?;
         }
-        match fs::rename(&scratch, &place) {
+        match fs::rename(&scratch, &layer) {
             Ok(()) => {}
             // Another process was faster, with an equal result; or an earlier version of the program, which
             // did not detect loose ends.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                let (from, to) = (scratch.join(LOOSE_ENDS), place.join(LOOSE_ENDS));
+                let (from, to) = (scratch.join(LOOSE_ENDS), layer.join(LOOSE_ENDS));
                 return fs::rename(&from, &to).map_err(io_error("rename to", &to));
             }
-            Err(error) => return Err(io_error("rename to", &place)(error)),
+            Err(error) => return Err(io_error("rename to", &layer)(error)),
         }
         let layers = self.directory().join("layers");
         File::open(&layers)
@@ -127,11 +127,11 @@ impl ImageStore {
 
     /// The size of a layer; `None` unless the layer and its loose ends exist.
     pub(crate) fn layer_size(&self, name: &str) -> Option<u64> {
-        let place = self.layer(name);
-        if !self.has_layer(name) || !place.join(LOOSE_ENDS).is_file() {
+        let layer = self.layer(name);
+        if !self.has_layer(name) || !layer.join(LOOSE_ENDS).is_file() {
             return None;
         }
-        fs::read_to_string(place.join("size"))
+        fs::read_to_string(layer.join("size"))
             .ok()?
             .trim()
             .parse()
@@ -142,7 +142,7 @@ impl ImageStore {
     /// their positions in this image.
     pub(crate) fn present(&self, diff_ids: &[Digest]) -> Vec<bool> {
         let mut names = Vec::new();
-        let known = diff_ids.iter().enumerate().map(|(index, diff_id)| {
+        let present = diff_ids.iter().enumerate().map(|(index, diff_id)| {
             let above = name_above(&names, diff_id);
             let is_above = self.layer_size(&above).is_some();
             let alone = diff_id.hex().to_owned();
@@ -152,7 +152,7 @@ impl ImageStore {
             names.push(if is_above { above } else { alone });
             is_known
         });
-        known.collect()
+        present.collect()
     }
 
     /// The layer directly above the named layers. The independently unpacked layer is used if none of its

@@ -312,9 +312,9 @@ impl MalformedDocument {
 }
 
 /// The position of a syntax error in a document, without the content of the document, which may be secret.
-pub fn json_fault(what: &str, error: &serde_json::Error) -> String {
+pub fn json_fault(document: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
-    format!("malformed {what}, at line {line}, column {column}")
+    format!("malformed {document}, at line {line}, column {column}")
 }
 
 /// Reads a document.
@@ -328,9 +328,9 @@ pub fn document(bytes: impl Read) -> Result<Document, MalformedDocument> {
 
 /// Reads the configuration of an image.
 pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, MalformedDocument> {
-    let what = "configuration";
-    let blob: ConfigBlob =
-        serde_json::from_reader(bytes).map_err(|error| MalformedDocument::json(what, &error))?;
+    const DOCUMENT: &str = "configuration";
+    let blob: ConfigBlob = serde_json::from_reader(bytes)
+        .map_err(|error| MalformedDocument::json(DOCUMENT, &error))?;
     let ImageConfig {
         entrypoint,
         cmd,
@@ -340,7 +340,7 @@ pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, MalformedDocument> 
         stop_signal,
         volumes,
     } = &blob.config;
-    bounded(what, "layers", Some(&blob.rootfs.diff_ids))?;
+    bounded(DOCUMENT, "layers", Some(&blob.rootfs.diff_ids))?;
     let lists = [
         ("arguments", entrypoint),
         ("arguments", cmd),
@@ -348,12 +348,12 @@ pub fn configuration(bytes: impl Read) -> Result<ConfigBlob, MalformedDocument> 
         ("volumes", volumes),
     ];
     for (entries, list) in lists {
-        bounded(what, entries, Some(list))?;
+        bounded(DOCUMENT, entries, Some(list))?;
     }
     let texts = lists.iter().flat_map(|(_, list)| list.iter());
     let texts = texts.chain([working_dir, user]).chain(stop_signal);
     if texts.map(String::len).sum::<usize>() > CONFIG_BYTES_MAX {
-        return Err(MalformedDocument::TooLarge(what));
+        return Err(MalformedDocument::TooLarge(DOCUMENT));
     }
     Ok(blob)
 }
@@ -429,7 +429,7 @@ pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
-        other => other,
+        architecture => architecture,
     }
 }
 
@@ -503,12 +503,12 @@ mod tests {
             }),
             ..Descriptor::default()
         };
-        let ours = entry("linux", architecture());
-        let list = [entry("windows", architecture()), ours.clone()];
-        assert_eq!(for_this_platform(&list), Ok(&ours));
-        let others = [entry("linux", "s390x"), entry("linux", "ppc64le")];
+        let matching = entry("linux", architecture());
+        let list = [entry("windows", architecture()), matching.clone()];
+        assert_eq!(for_this_platform(&list), Ok(&matching));
+        let foreign = [entry("linux", "s390x"), entry("linux", "ppc64le")];
         assert_eq!(
-            for_this_platform(&others),
+            for_this_platform(&foreign),
             Err(vec!["linux/s390x".to_owned(), "linux/ppc64le".to_owned()])
         );
     }

@@ -140,9 +140,9 @@ fn split(name: &str) -> Result<(String, String), &'static str> {
         }
         _ => (DEFAULT_REGISTRY, name),
     };
-    let (first, others) = repository.split_once('/').unwrap_or((repository, ""));
+    let (first, rest) = repository.split_once('/').unwrap_or((repository, ""));
     let is_default = registry == DEFAULT_REGISTRY;
-    if is_default && !others.is_empty() && is_host(first) && !is_part(first) {
+    if is_default && !rest.is_empty() && is_host(first) && !is_part(first) {
         return Err("repository name must be lowercase");
     }
     if !repository.split('/').all(is_part) {

@@ -108,13 +108,16 @@ impl RegistriesConfig {
             .flat_map(|mirror| &mirror.endpoint)
             .map(|url| self.endpoint(url))
             .collect();
-        let own = if is_loopback(registry) {
+        let registry_endpoint = if is_loopback(registry) {
             self.endpoint(&format!("http://{registry}"))
         } else {
             self.endpoint(&format!("https://{}", api_host(registry)))
         };
-        if endpoints.iter().all(|endpoint| endpoint.host != own.host) {
-            endpoints.push(own);
+        if endpoints
+            .iter()
+            .all(|endpoint| endpoint.host != registry_endpoint.host)
+        {
+            endpoints.push(registry_endpoint);
         }
         endpoints
     }
@@ -122,7 +125,8 @@ impl RegistriesConfig {
     /// Whether the file configures a registry, or names it as a mirror.
     fn names(&self, host: &str) -> bool {
         let urls = self.mirrors.values().flat_map(|mirror| &mirror.endpoint);
-        self.mirrors.contains_key(host) || urls.map(|url| host_of(url).1).any(|own| own == host)
+        self.mirrors.contains_key(host)
+            || urls.map(|url| host_of(url).1).any(|mirror| mirror == host)
     }
 
     fn endpoint(&self, url: &str) -> Endpoint {

@@ -88,7 +88,7 @@ impl ImageStore {
 fn lock_directory(path: &Path) -> io::Result<Option<File>> {
     let directory = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
+        result => result?,
     };
     match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(directory)),
@@ -112,9 +112,9 @@ mod tests {
         let used = store.scratch().unwrap();
         let next = COUNTER.load(Ordering::Relaxed);
         for number in next..next + 3 {
-            let left = temporary.join(format!("{}-{number}", std::process::id()));
-            fs::create_dir(&left).unwrap();
-            fs::write(left.join("blob"), "half").unwrap();
+            let leftover = temporary.join(format!("{}-{number}", std::process::id()));
+            fs::create_dir(&leftover).unwrap();
+            fs::write(leftover.join("blob"), "half").unwrap();
         }
         // The remains are harmless, and are removed when the store is opened the next time.
         store

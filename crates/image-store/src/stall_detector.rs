@@ -102,29 +102,29 @@ impl PullProgress {
 #[derive(Clone, Debug, Default)]
 pub struct Observer {
     progress: PullProgress,
-    gone: CancellationToken,
+    cancellation: CancellationToken,
 }
 
 impl Observer {
-    pub fn of(progress: PullProgress) -> Self {
+    pub fn new(progress: PullProgress) -> Self {
         Self {
             progress,
-            gone: CancellationToken::new(),
+            cancellation: CancellationToken::new(),
         }
     }
 
     /// Cancels the read when the returned guard is dropped.
-    pub fn go_on_drop(&self) -> DropGuard {
-        self.gone.clone().drop_guard()
+    pub fn cancel_on_drop(&self) -> DropGuard {
+        self.cancellation.clone().drop_guard()
     }
 
     /// Whether the read is cancelled.
-    pub fn is_gone(&self) -> bool {
-        self.gone.is_cancelled()
+    pub fn is_cancelled(&self) -> bool {
+        self.cancellation.is_cancelled()
     }
 
     /// Adds read bytes to the progress.
-    pub fn see(&self, bytes: u64) {
+    pub fn add(&self, bytes: u64) {
         self.progress.add(bytes);
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) 
     }
 }
 
-pub(crate) fn room_error(action: &'static str, path: &Path) -> impl Fn(SpaceError) -> StoreError {
+pub(crate) fn space_error(action: &'static str, path: &Path) -> impl Fn(SpaceError) -> StoreError {
     let failed = io_error(action, path);
     move |error| match error {
         SpaceError::OutOfSpace(error) => error.into(),
@@ -80,7 +80,7 @@ pub(crate) fn room_error(action: &'static str, path: &Path) -> impl Fn(SpaceErro
 
 impl StoreError {
     /// The missing disk space; `None` if the error has another cause.
-    pub fn no_room(&self) -> Option<&OutOfSpace> {
+    pub fn out_of_space(&self) -> Option<&OutOfSpace> {
         match self {
             Self::OutOfSpace(source) | Self::Unpack(UnpackError::OutOfSpace { source, .. }) => {
                 Some(source)
@@ -135,9 +135,9 @@ impl ImageStore {
     /// The name is malformed, or the disk fails.
     pub fn get(&self, reference: &str) -> Result<Option<Image>, StoreError> {
         let index = self.index()?;
-        let found = index.look_up(reference)?;
-        let found = found.filter(|(digest, record)| self.is_whole(digest, record));
-        Ok(found.map(|(digest, record)| self.image(&index, digest, record)))
+        let image = index.look_up(reference)?;
+        let image = image.filter(|(digest, record)| self.is_whole(digest, record));
+        Ok(image.map(|(digest, record)| self.image(&index, digest, record)))
     }
 
     /// Whether all layers of an image exist. A user may have deleted them.
@@ -155,8 +155,8 @@ impl ImageStore {
     }
 
     pub(crate) fn has_layer(&self, hex: &str) -> bool {
-        let place = self.layer(hex);
-        place.join("size").is_file() && place.join("fs").is_dir()
+        let layer = self.layer(hex);
+        layer.join("size").is_file() && layer.join("fs").is_dir()
     }
 
     /// All images, by digest.
@@ -198,11 +198,11 @@ impl ImageStore {
     /// The name is malformed, or the disk fails.
     pub fn has_builtin(&self, reference: &str, fingerprint: &str) -> Result<bool, StoreError> {
         let index = self.index()?;
-        let found = index
+        let stored = index
             .find(&normalize(reference)?)
             .filter(|(digest, record)| self.is_whole(digest, record))
             .map(|(_, record)| record.fingerprint.clone());
-        Ok(found.flatten().as_deref() == Some(fingerprint))
+        Ok(stored.flatten().as_deref() == Some(fingerprint))
     }
 
     /// The image with this full name; `None` if it is not built in.
@@ -223,8 +223,8 @@ impl ImageStore {
         let lock = self.lock()?;
         // Garbage collection holds this lock, too. Existing layers stay, because the image is about to name
         // them.
-        let is_gone = |layer: &&String| !self.has_layer(layer);
-        if let Some(layer) = record.layers.iter().find(is_gone) {
+        let is_missing = |layer: &&String| !self.has_layer(layer);
+        if let Some(layer) = record.layers.iter().find(is_missing) {
             let layer = layer.clone();
             return Err(StoreError::LayerCleared { layer });
         }
@@ -255,14 +255,14 @@ impl ImageStore {
         let index = self.index()?;
         let used = index.layers();
         for layer in layers {
-            let place = self.layer(layer);
+            let path = self.layer(layer);
             let is_used = used.contains(layer.as_str());
-            if is_used || !place.exists() || self.is_mounted(std::slice::from_ref(layer))? {
+            if is_used || !path.exists() || self.is_mounted(std::slice::from_ref(layer))? {
                 continue;
             }
             // The layer is moved first, so that a partly deleted layer never looks complete.
             let scratch = self.scratch()?;
-            fs::rename(&place, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
+            fs::rename(&path, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
         }
         Ok(())
     }
@@ -444,7 +444,7 @@ pub(crate) mod tests {
     fn a_layer_that_is_not_what_it_says_is_not_kept() {
         let directory = tempfile::tempdir().unwrap();
         let store = ImageStore::open(directory.path()).unwrap();
-        let wrong = Digest::of(b"something else");
+        let wrong = Digest::sha256(b"something else");
         let error = store
             .add_layer(
                 layer("one").as_slice(),
@@ -459,10 +459,10 @@ pub(crate) mod tests {
             "{error}"
         );
         assert_eq!(store.layers().unwrap().len(), 0);
-        let left = fs::read_dir(directory.path().join("temporary"))
+        let leftovers = fs::read_dir(directory.path().join("temporary"))
             .unwrap()
             .count();
-        assert_eq!(left, 0, "nothing is left behind");
+        assert_eq!(leftovers, 0, "nothing is left behind");
     }
 
     /// findings-2 I1
@@ -488,8 +488,8 @@ pub(crate) mod tests {
     #[test]
     fn of_equal_layers_the_topmost_is_mounted() {
         let layers = ["a", "b", "a", "c", "b"].map(str::to_owned);
-        let kept: Vec<_> = distinct(&layers).collect();
-        assert_eq!(kept, ["a", "c", "b"]);
+        let mounted: Vec<_> = distinct(&layers).collect();
+        assert_eq!(mounted, ["a", "c", "b"]);
     }
 
     /// findings R14
@@ -505,8 +505,8 @@ pub(crate) mod tests {
         };
         for part in ["", "fs"] {
             let image = make();
-            let place = image.layers[0].parent().unwrap().join(part);
-            fs::remove_dir_all(place).unwrap();
+            let path = image.layers[0].parent().unwrap().join(part);
+            fs::remove_dir_all(path).unwrap();
             assert_eq!(store.get("a").unwrap(), None, "{part:?}");
             assert!(!store.has_builtin("a", "f").unwrap());
             let again = make();

@@ -224,13 +224,13 @@ fn registry(blobs: Blobs, call_back: CallBack) -> Registry {
             let Ok(stream) = stream else { return };
             let shared = Arc::clone(&shared);
             // A function may wait for the response to another request.
-            std::thread::spawn(move || answer(stream, &shared.0, &shared.1, &shared.2));
+            std::thread::spawn(move || respond(stream, &shared.0, &shared.1, &shared.2));
         }
     });
     Registry { host, failures }
 }
 
-fn answer(mut stream: TcpStream, blobs: &Blobs, call_back: &CallBack, failing: &AtomicU32) {
+fn respond(mut stream: TcpStream, blobs: &Blobs, call_back: &CallBack, failing: &AtomicU32) {
     let mut line = String::new();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     reader.read_line(&mut line).unwrap();
@@ -242,12 +242,12 @@ fn answer(mut stream: TcpStream, blobs: &Blobs, call_back: &CallBack, failing: &
     call_back(&path);
     let busy = path != "/v2/"
         && failing
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |remaining| {
+                remaining.checked_sub(1)
             })
             .is_ok();
-    let found = blobs.iter().find(|(name, _)| path.ends_with(name.as_str()));
-    let (status, body): (_, &[u8]) = match (busy, found) {
+    let blob = blobs.iter().find(|(name, _)| path.ends_with(name.as_str()));
+    let (status, body): (_, &[u8]) = match (busy, blob) {
         (true, _) => ("503 Service Unavailable", b"busy"),
         (false, Some((_, body))) => ("200 OK", body),
         (false, None) if path == "/v2/" => ("200 OK", b"{}"),
@@ -326,13 +326,13 @@ async fn a_layer_is_pulled_for_its_place_in_the_image() {
     let shared = Layer::default().file("home/x", "x").finish();
     let base = Layer::default().file("other", "").finish();
     let linked = Layer::default().entry(EntryType::Symlink, "home", "users", b"");
-    for (base, place) in [(base, "home/x"), (linked.finish(), "users/x")] {
+    for (base, path) in [(base, "home/x"), (linked.finish(), "users/x")] {
         let layers = [&base, &shared].map(|plain| (plain.clone(), gzip(plain)));
         let registry = registry(image(&layers), Box::new(|_| {}));
         let name = format!("{}/app:1", registry.host);
         for _ in 0..2 {
             let pulled = store.pull(&name, &PullOptions::default()).await.unwrap();
-            assert!(pulled.layers[1].join(place).is_file(), "{pulled:?}");
+            assert!(pulled.layers[1].join(path).is_file(), "{pulled:?}");
         }
     }
     assert_eq!(store.layers().unwrap().len(), 4);
@@ -353,13 +353,13 @@ async fn clearing_up_during_a_pull_takes_nothing_that_the_pull_needs() {
     let (directory, store) = store();
     let first = Layer::default().file("first", "x").finish();
     let second = Layer::default().file("second", "y").finish();
-    let (wanted, path) = (digest(&second), directory.path().to_owned());
+    let (second_digest, path) = (digest(&second), directory.path().to_owned());
     let blobs = image(&[(first.clone(), first.clone()), (second.clone(), second)]);
     let first = digest(&first);
     // When the second layer is requested, a concurrent process removes layers without an image.
     let cleared = AtomicU32::new(0);
-    let clear = move |asked: &str| {
-        if asked.ends_with(&wanted) && cleared.fetch_add(1, Ordering::Relaxed) == 0 {
+    let clear = move |requested: &str| {
+        if requested.ends_with(&second_digest) && cleared.fetch_add(1, Ordering::Relaxed) == 0 {
             wait_for(&path.join("layers").join(&first[7..]));
             ImageStore::open(&path)
                 .unwrap()
@@ -386,8 +386,8 @@ impl Disk {
     }
 
     fn available(&self) -> u64 {
-        let found = rustix::fs::statvfs(self.0.path()).unwrap();
-        found.f_bavail * found.f_frsize
+        let statistics = rustix::fs::statvfs(self.0.path()).unwrap();
+        statistics.f_bavail * statistics.f_frsize
     }
 
     /// Checks that nothing of a pull is left, not even temporarily.
@@ -426,12 +426,12 @@ async fn a_bomb_ends_where_the_disk_has_no_more_room() {
     let before = disk.available();
     let zeros = |mib: usize| "\0".repeat(mib << 20);
     // One large file with a stated size, and many small files.
-    let one = Layer::default().file("bomb", &zeros(65)).finish();
+    let large = Layer::default().file("bomb", &zeros(65)).finish();
     let small = zeros(1);
     let many = (0..65).fold(Layer::default(), |layer, number| {
         layer.file(&number.to_string(), &small[1..])
     });
-    for bomb in [one, many.finish()] {
+    for bomb in [large, many.finish()] {
         assert!(gzip(&bomb).len() < 1 << 20);
         let error = pull_layer(&store, bomb).await.unwrap_err();
         for part in [
@@ -460,20 +460,20 @@ async fn an_image_of_which_one_layer_does_not_fit_leaves_none() {
         let sent = gzip(&plain);
         (plain, sent)
     };
-    let (kept, fits, large) = (layer("kept", 1), layer("fits", 20), layer("large", 50));
-    let present = pull_layer(&store, kept.0.clone()).await.unwrap();
-    let wanted = digest(&large.1);
-    let place = disk.0.path().join("layers").join(&digest(&fits.0)[7..]);
+    let (existing, fits, large) = (layer("kept", 1), layer("fits", 20), layer("large", 50));
+    let present = pull_layer(&store, existing.0.clone()).await.unwrap();
+    let digest_of_large = digest(&large.1);
+    let layer_path = disk.0.path().join("layers").join(&digest(&fits.0)[7..]);
     // The layer that does not fit is sent after the other layer is unpacked.
     let wait = move |path: &str| {
-        if path.ends_with(&wanted) {
-            wait_for(&place);
+        if path.ends_with(&digest_of_large) {
+            wait_for(&layer_path);
         }
     };
-    let registry = registry(image(&[kept, fits, large]), Box::new(wait));
+    let registry = registry(image(&[existing, fits, large]), Box::new(wait));
     let name = format!("{}/app:1", registry.host);
     let error = store.pull(&name, &PullOptions::default()).await;
-    assert!(error.unwrap_err().no_room().is_some());
+    assert!(error.unwrap_err().out_of_space().is_some());
     assert_eq!(store.layers().unwrap().len(), 1);
     assert!(present.layers[0].join("kept").is_file(), "it is another's");
 }
@@ -488,8 +488,8 @@ async fn what_cannot_fit_is_not_even_asked_for() {
     let mut manifest: Value = serde_json::from_slice(&blobs[0].1).unwrap();
     manifest["layers"][0]["size"] = json!(1_u64 << 40);
     blobs[0].1 = manifest.to_string().into_bytes();
-    let asked = Arc::new(AtomicU32::new(0));
-    let count = Arc::clone(&asked);
+    let requests = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&requests);
     let registry = registry(
         blobs,
         Box::new(move |path| {
@@ -499,9 +499,9 @@ async fn what_cannot_fit_is_not_even_asked_for() {
     let name = format!("{}/app:1", registry.host);
     let error = store.pull(&name, &PullOptions::default()).await;
     let error = error.unwrap_err();
-    assert_eq!(error.no_room().unwrap().wanted, 1 << 40);
+    assert_eq!(error.out_of_space().unwrap().needed, 1 << 40);
     assert!(error.to_string().contains("at least 1 TiB more"), "{error}");
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
     disk.is_clean(&store);
 }
 
@@ -510,8 +510,8 @@ async fn a_full_disk_takes_the_image_when_there_is_room() {
     let disk = Disk::new(32);
     let store = ImageStore::open(disk.0.path()).unwrap();
     let layer = || Layer::default().file("a", &"x".repeat(8 << 20)).finish();
-    let others = disk.0.path().join("others");
-    fs::write(&others, vec![1; 26 << 20]).unwrap();
+    let filler = disk.0.path().join("others");
+    fs::write(&filler, vec![1; 26 << 20]).unwrap();
     let error = pull_layer(&store, layer()).await.unwrap_err();
     assert!(
         error.contains("at least 8 MiB more would be needed"),
@@ -520,7 +520,7 @@ async fn a_full_disk_takes_the_image_when_there_is_room() {
     disk.is_clean(&store);
     assert!(store.list().unwrap().is_empty());
     // Both the caller's minimum and the disk's minimum stay free.
-    fs::remove_file(&others).unwrap();
+    fs::remove_file(&filler).unwrap();
     let plain = layer();
     let registry = registry(image(&[(plain.clone(), plain)]), Box::new(|_| {}));
     let name = format!("{}/app:1", registry.host);
@@ -540,13 +540,13 @@ async fn a_pull_that_nobody_waits_for_leaves_nothing() {
     let (directory, store) = store();
     let plain = Layer::default().file("a", "x").finish();
     let layer = digest(&plain);
-    let (asked, was_asked) = std::sync::mpsc::channel();
-    let (stay, held) = std::sync::mpsc::channel::<()>();
-    let held = Mutex::new(held);
+    let (requested, was_requested) = std::sync::mpsc::channel();
+    let (stay, release) = std::sync::mpsc::channel::<()>();
+    let release = Mutex::new(release);
     let hold = move |path: &str| {
         if path.ends_with(&layer) {
-            asked.send(()).ok();
-            held.lock().unwrap().recv().ok();
+            requested.send(()).ok();
+            release.lock().unwrap().recv().ok();
         }
     };
     let registry = registry(image(&[(plain.clone(), plain)]), Box::new(hold));
@@ -555,7 +555,7 @@ async fn a_pull_that_nobody_waits_for_leaves_nothing() {
         let store = store.clone();
         tokio::spawn(async move { store.pull(&name, &PullOptions::default()).await })
     };
-    host_kernel::blocking_value(move || was_asked.recv().unwrap())
+    host_kernel::blocking_value(move || was_requested.recv().unwrap())
         .await
         .unwrap();
     let begun = || {

@@ -198,13 +198,13 @@ fn registry(paths: BTreeMap<String, (u16, Vec<u8>)>) -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let paths = Arc::clone(&paths);
-            std::thread::spawn(move || answer(stream, &paths));
+            std::thread::spawn(move || respond(stream, &paths));
         }
     });
     address
 }
 
-fn answer(mut stream: TcpStream, paths: &BTreeMap<String, (u16, Vec<u8>)>) {
+fn respond(mut stream: TcpStream, paths: &BTreeMap<String, (u16, Vec<u8>)>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
         let mut first = String::new();
@@ -224,7 +224,7 @@ fn answer(mut stream: TcpStream, paths: &BTreeMap<String, (u16, Vec<u8>)>) {
             b"{\"errors\":[{\"code\":\"MANIFEST_UNKNOWN\"}]}".to_vec(),
         );
         let (code, body) = match paths.get(path) {
-            Some(found) => found,
+            Some(response) => response,
             None if path == "/v2/" => &(200, Vec::new()),
             None => &missing,
         };
@@ -325,9 +325,9 @@ async fn an_image_for_other_machines_is_refused() {
 async fn a_registry_that_is_down_cannot_be_reached() {
     let (directory, store) = store();
     // The socket is bound so that no other program listens at the port.
-    let taken = TcpSocket::new_v4().unwrap();
-    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let closed = taken.local_addr().unwrap().to_string();
+    let unused = TcpSocket::new_v4().unwrap();
+    unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = unused.local_addr().unwrap().to_string();
     let options = options(directory.path(), &closed);
     let result = store.pull(&format!("{closed}/app:1"), &options).await;
     assert!(

@@ -23,7 +23,7 @@ fn digest(bytes: &[u8]) -> String {
 
 /// The response of a registry.
 #[derive(Clone)]
-struct Answer {
+struct TestResponse {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Body,
@@ -40,7 +40,7 @@ enum Body {
     Trickle(Vec<u8>),
 }
 
-impl Answer {
+impl TestResponse {
     fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self {
             status: 200,
@@ -56,37 +56,37 @@ impl Answer {
 }
 
 /// A request: the path with its query, and the credentials.
-struct Question {
+struct TestRequest {
     path: String,
     authorization: String,
 }
 
-type Answers = dyn Fn(&Question) -> Option<Answer> + Send + Sync;
+type Respond = dyn Fn(&TestRequest) -> Option<TestResponse> + Send + Sync;
 
 /// A registry whose responses are returned by a function; if it returns none, the part of the image is
 /// sent.
 struct Registry {
     host: String,
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Registry {
     fn new(
         parts: BTreeMap<String, Vec<u8>>,
-        answers: impl Fn(&Question) -> Option<Answer> + Send + Sync + 'static,
+        respond: impl Fn(&TestRequest) -> Option<TestResponse> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (log, answers): (_, Arc<Answers>) = (Arc::clone(&asked), Arc::new(answers));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (log, respond): (_, Arc<Respond>) = (Arc::clone(&requests), Arc::new(respond));
         let parts = Arc::new(parts);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (log, answers, parts) = (log.clone(), answers.clone(), parts.clone());
-                std::thread::spawn(move || serve(stream, &log, &*answers, &parts));
+                let (log, respond, parts) = (log.clone(), respond.clone(), parts.clone());
+                std::thread::spawn(move || serve(stream, &log, &*respond, &parts));
             }
         });
-        Self { host, asked }
+        Self { host, requests }
     }
 
     async fn pull(&self, store: &ImageStore, options: &PullOptions) -> Result<Image, PullError> {
@@ -94,8 +94,8 @@ impl Registry {
         store.pull(&name, options).await
     }
 
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
@@ -103,7 +103,7 @@ impl Registry {
 fn serve(
     mut stream: TcpStream,
     log: &Mutex<Vec<String>>,
-    answers: &Answers,
+    respond: &Respond,
     parts: &BTreeMap<String, Vec<u8>>,
 ) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
@@ -129,27 +129,27 @@ fn serve(
         return;
     }
     log.lock().unwrap().push(path.clone());
-    let question = Question {
+    let request = TestRequest {
         path,
         authorization,
     };
-    let answer = answers(&question).unwrap_or_else(|| {
+    let response = respond(&request).unwrap_or_else(|| {
         let part = parts
             .iter()
-            .find(|(name, _)| question.path.ends_with(name.as_str()));
+            .find(|(name, _)| request.path.ends_with(name.as_str()));
         part.map_or_else(
-            || Answer {
+            || TestResponse {
                 status: 404,
-                ..Answer::ok("")
+                ..TestResponse::ok("")
             },
-            |(_, bytes)| Answer::ok(bytes.clone()),
+            |(_, bytes)| TestResponse::ok(bytes.clone()),
         )
     });
-    let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", answer.status);
-    for (name, value) in &answer.headers {
+    let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", response.status);
+    for (name, value) in &response.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let length = match &answer.body {
+    let length = match &response.body {
         Body::Whole(bytes) | Body::Trickle(bytes) => Some(bytes.len() as u64),
         Body::Promised(length) => Some(*length),
         Body::Endless => None,
@@ -163,7 +163,7 @@ fn serve(
     if !send(head.as_bytes()) {
         return;
     }
-    match answer.body {
+    match response.body {
         Body::Whole(bytes) => {
             send(&bytes);
         }
@@ -211,33 +211,33 @@ fn store() -> (tempfile::TempDir, ImageStore) {
 
 fn nothing_is_left(directory: &Path) {
     for part in ["layers", "temporary"] {
-        let left = std::fs::read_dir(directory.join(part)).unwrap().count();
-        assert_eq!(left, 0, "{part}");
+        let count = std::fs::read_dir(directory.join(part)).unwrap().count();
+        assert_eq!(count, 0, "{part}");
     }
 }
 
 /// A registry that issues tokens to clients with the password. The realm is the registry itself.
-fn with_tokens(token: Answer) -> Registry {
+fn with_tokens(token: TestResponse) -> Registry {
     let realm = Arc::new(Mutex::new(String::new()));
-    let own = Arc::clone(&realm);
-    let registry = Registry::new(image(), move |question: &Question| {
-        if question.path.starts_with("/token?") {
+    let shared_realm = Arc::clone(&realm);
+    let registry = Registry::new(image(), move |request: &TestRequest| {
+        if request.path.starts_with("/token?") {
             // The base64 form of `me:secret`.
-            let knows = question.authorization == "Basic bWU6c2VjcmV0";
-            let refused = Answer {
+            let knows = request.authorization == "Basic bWU6c2VjcmV0";
+            let refused = TestResponse {
                 status: 401,
-                ..Answer::ok("")
+                ..TestResponse::ok("")
             };
             return Some(if knows { token.clone() } else { refused });
         }
-        let realm = own.lock().unwrap();
+        let realm = shared_realm.lock().unwrap();
         let challenge = format!("Bearer realm=\"{realm}\",service=\"s\"");
-        let refused = Answer {
+        let refused = TestResponse {
             status: 401,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         let refused = refused.with("www-authenticate", &challenge);
-        (question.authorization != "Bearer t").then_some(refused)
+        (request.authorization != "Bearer t").then_some(refused)
     });
     *realm.lock().unwrap() = format!("http://{}/token", registry.host);
     registry
@@ -272,7 +272,7 @@ fn with_secret(namespace: &str, credentials: Credentials) -> PullOptions {
 #[tokio::test]
 async fn tokens_are_given_to_those_who_log_in() {
     let (_directory, store) = store();
-    let registry = with_tokens(Answer::ok(r#"{"access_token": "t"}"#));
+    let registry = with_tokens(TestResponse::ok(r#"{"access_token": "t"}"#));
     for stranger in [PullOptions::default(), me("wrong")] {
         let error = registry.pull(&store, &stranger).await.unwrap_err();
         assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
@@ -281,18 +281,18 @@ async fn tokens_are_given_to_those_who_log_in() {
     // The valid secret need not be the first one.
     mine.secrets.insert(0, me("wrong").secrets.remove(0));
     registry.pull(&store, &mine).await.unwrap();
-    let asked = registry.asked();
-    let tokens = asked.iter().filter(|path| path.starts_with("/token?"));
-    let wanted = "/token?scope=repository%3Aapp%3Apull&service=s";
-    assert!(tokens.clone().all(|path| path == wanted), "{asked:?}");
-    assert_eq!(tokens.count(), 4, "one is enough for a pull: {asked:?}");
+    let requests = registry.requests();
+    let tokens = requests.iter().filter(|path| path.starts_with("/token?"));
+    let expected = "/token?scope=repository%3Aapp%3Apull&service=s";
+    assert!(tokens.clone().all(|path| path == expected), "{requests:?}");
+    assert_eq!(tokens.count(), 4, "one is enough for a pull: {requests:?}");
 }
 
 /// findings S20
 #[tokio::test]
 async fn an_image_is_for_those_who_have_shown_a_secret_or_for_all_if_none_was_needed() {
     let (_directory, store) = store();
-    let registry = with_tokens(Answer::ok(r#"{"access_token": "t"}"#));
+    let registry = with_tokens(TestResponse::ok(r#"{"access_token": "t"}"#));
     let name = format!("{}/app:1", registry.host);
     let mine = me("secret");
     registry.pull(&store, &mine).await.unwrap();
@@ -305,9 +305,9 @@ async fn an_image_is_for_those_who_have_shown_a_secret_or_for_all_if_none_was_ne
     assert!(!store.may_use(&elsewhere, &mine.secrets).unwrap());
     // A failed attempt changes nothing. A second secret is added to the first one.
     registry.pull(&store, &me("wrong")).await.unwrap_err();
-    let mut other = me("secret");
-    other.secrets[0].holder.namespace = "other".to_owned();
-    registry.pull(&store, &other).await.unwrap();
+    let mut second = me("secret");
+    second.secrets[0].holder.namespace = "other".to_owned();
+    registry.pull(&store, &second).await.unwrap();
     let rotated = with_secret("team", Credentials::Bearer("new".to_owned()));
     assert!(store.may_use(&name, &rotated.secrets).unwrap());
     let open = Registry::new(image(), |_| None);
@@ -322,14 +322,14 @@ async fn what_is_no_registry_on_the_node_is_not_asked_and_not_told() {
     let (_directory, store) = store();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let (heard, asked) = std::sync::mpsc::channel();
+    let (sender, requests) = std::sync::mpsc::channel();
     let service = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut first = String::new();
         BufReader::new(stream.try_clone().unwrap())
             .read_line(&mut first)
             .unwrap();
-        heard.send(first).unwrap();
+        sender.send(first).unwrap();
         let reply = "HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: 6\r\n\r\nsecret";
         stream.write_all(reply.as_bytes()).unwrap();
     });
@@ -338,17 +338,17 @@ async fn what_is_no_registry_on_the_node_is_not_asked_and_not_told() {
         let error = store.pull(&name, &PullOptions::default()).await;
         error.unwrap_err().to_string()
     };
-    let told = pull().await;
+    let error = pull().await;
     service.join().unwrap();
-    assert!(asked.recv().unwrap().starts_with("GET /v2/ "));
-    assert!(asked.recv().is_err(), "it was asked once");
-    assert!(told.ends_with("does not answer as a registry"), "{told}");
+    assert!(requests.recv().unwrap().starts_with("GET /v2/ "));
+    assert!(requests.recv().is_err(), "it was asked once");
+    assert!(error.ends_with("does not answer as a registry"), "{error}");
     // No program listens at the port now.
-    assert_eq!(pull().await, told);
+    assert_eq!(pull().await, error);
     let anyone = PullOptions::default();
     let link = store.pull("169.254.169.254/x:1", &anyone).await;
-    let told = link.unwrap_err().to_string();
-    assert!(told.contains("may not reach"), "{told}");
+    let error = link.unwrap_err().to_string();
+    assert!(error.contains("may not reach"), "{error}");
 }
 
 /// findings S19
@@ -358,9 +358,9 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
     let inner = Registry::new(image(), |_| None);
     let moved = format!("http://{}/v2/app/manifests/1", inner.host);
     let sends = Registry::new(BTreeMap::new(), move |_| {
-        let moved = Answer {
+        let moved = TestResponse {
             status: 307,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         }
         .with("location", &moved);
         Some(moved)
@@ -369,30 +369,30 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
         .pull(&store, &PullOptions::default())
         .await
         .unwrap_err();
-    assert_eq!(inner.asked(), [""; 0]);
+    assert_eq!(inner.requests(), [""; 0]);
     let realm = format!("Bearer realm=\"http://{}/token\"", inner.host);
     let tokens = Registry::new(BTreeMap::new(), move |_| {
-        let refused = Answer {
+        let refused = TestResponse {
             status: 401,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         Some(refused.with("www-authenticate", &realm))
     });
     let error = tokens.pull(&store, &me("secret")).await.unwrap_err();
     assert!(error.to_string().contains("may not reach"), "{error}");
-    assert_eq!(inner.asked(), [""; 0]);
+    assert_eq!(inner.requests(), [""; 0]);
     // A registry may redirect within itself, but not endlessly.
-    let within = Registry::new(image(), |question| {
-        let (path, count) = question
+    let within = Registry::new(image(), |request| {
+        let (path, count) = request
             .path
             .split_once("?n=")
-            .unwrap_or((&question.path, "0"));
+            .unwrap_or((&request.path, "0"));
         let count: u32 = count.parse().unwrap();
         let most = if path.contains("/blobs/") { 100 } else { 2 };
         let next = format!("{path}?n={}", count + 1);
-        let moved = Answer {
+        let moved = TestResponse {
             status: 307,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         (path.contains("/blobs/") && count < most).then(|| moved.with("location", &next))
     });
@@ -400,57 +400,57 @@ async fn a_registry_sends_nobody_to_the_nodes_services() {
         .pull(&store, &PullOptions::default())
         .await
         .unwrap_err();
-    assert!(within.asked().len() < 40, "{:?}", within.asked());
+    assert!(within.requests().len() < 40, "{:?}", within.requests());
 }
 
 #[tokio::test]
 async fn a_password_is_shown_to_who_asks_for_it() {
     let (_directory, store) = store();
-    let registry = Registry::new(image(), |question| {
-        let refused = Answer {
+    let registry = Registry::new(image(), |request| {
+        let refused = TestResponse {
             status: 401,
-            ..Answer::ok("")
+            ..TestResponse::ok("")
         };
         let refused = refused.with("www-authenticate", "Basic realm=\"x\"");
-        (question.authorization != "Basic bWU6c2VjcmV0").then_some(refused)
+        (request.authorization != "Basic bWU6c2VjcmV0").then_some(refused)
     });
     registry.pull(&store, &me("wrong")).await.unwrap_err();
     registry.pull(&store, &me("secret")).await.unwrap();
     let bearer = |token: &str| with_secret("team", Credentials::Bearer(token.to_owned()));
     let error = registry.pull(&store, &bearer("t")).await.unwrap_err();
     assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
-    let registry = with_tokens(Answer::ok("{}"));
+    let registry = with_tokens(TestResponse::ok("{}"));
     registry.pull(&store, &bearer("t")).await.unwrap();
 }
 
 #[tokio::test]
 async fn answers_without_an_end_are_not_read_to_the_end() {
     let (directory, store) = store();
-    let endless = |body: Body| Answer {
+    let endless = |body: Body| TestResponse {
         body,
-        ..Answer::ok("")
+        ..TestResponse::ok("")
     };
     for body in [Body::Endless, Body::Promised(1 << 40)] {
         let manifest = endless(body.clone());
-        let at = move |path: &'static str, answer: Answer| {
-            Registry::new(image(), move |question| {
-                question.path.contains(path).then(|| answer.clone())
+        let at = move |path: &'static str, response: TestResponse| {
+            Registry::new(image(), move |request| {
+                request.path.contains(path).then(|| response.clone())
             })
         };
         let registry = at("/manifests/", manifest.clone());
         let error = registry.pull(&store, &PullOptions::default()).await;
         let error = error.unwrap_err().to_string();
-        let wanted = "its manifest is longer than the limit of 4194304 bytes";
-        assert!(error.contains(wanted), "{error}");
+        let expected = "its manifest is longer than the limit of 4194304 bytes";
+        assert!(error.contains(expected), "{error}");
 
         let token = with_tokens(manifest.clone());
         let error = token.pull(&store, &me("secret")).await.unwrap_err();
         let error = error.to_string();
-        let wanted = "its token is longer than the limit of 262144 bytes";
-        assert!(error.contains(wanted), "{error}");
+        let expected = "its token is longer than the limit of 262144 bytes";
+        assert!(error.contains(expected), "{error}");
 
         // A response with an error cannot be endless either.
-        let refusal = Answer {
+        let refusal = TestResponse {
             status: 400,
             ..manifest.clone()
         };
@@ -465,8 +465,8 @@ async fn answers_without_an_end_are_not_read_to_the_end() {
                 let part: &'static str = part.leak();
                 let mut longer = bytes;
                 longer.push(0);
-                for answer in [manifest.clone(), Answer::ok(longer)] {
-                    let registry = at(part, answer);
+                for response in [manifest.clone(), TestResponse::ok(longer)] {
+                    let registry = at(part, response);
                     let error = registry.pull(&store, &PullOptions::default()).await;
                     let error = error.unwrap_err();
                     let lies = matches!(error, PullError::DigestMismatch { .. });
@@ -483,20 +483,21 @@ async fn a_manifest_is_what_the_registry_says_it_is() {
     let (directory, store) = store();
     let parts = image();
     let manifest = parts["/manifests/1"].clone();
-    let answered = |said: String| {
+    let registry_with = |digest_header: String| {
         let manifest = manifest.clone();
-        Registry::new(parts.clone(), move |question| {
-            let answer = Answer::ok(manifest.clone()).with("docker-content-digest", &said);
-            question.path.ends_with("/manifests/1").then_some(answer)
+        Registry::new(parts.clone(), move |request| {
+            let response =
+                TestResponse::ok(manifest.clone()).with("docker-content-digest", &digest_header);
+            request.path.ends_with("/manifests/1").then_some(response)
         })
     };
-    let lying = answered(digest(b"another"));
+    let lying = registry_with(digest(b"another"));
     let error = lying.pull(&store, &PullOptions::default()).await;
     let error = error.unwrap_err();
     assert!(matches!(error, PullError::DigestMismatch { .. }), "{error}");
     nothing_is_left(directory.path());
-    for said in [digest(&manifest), "sha512:00".to_owned()] {
-        let honest = answered(said);
+    for digest_header in [digest(&manifest), "sha512:00".to_owned()] {
+        let honest = registry_with(digest_header);
         honest.pull(&store, &PullOptions::default()).await.unwrap();
     }
 }
@@ -519,12 +520,12 @@ async fn a_registry_that_trickles_is_given_up() {
             slowly.resize(1 << 20, b' ');
         }
         let at = part.clone();
-        let registry = Registry::new(image(), move |question| {
-            let answer = Answer {
+        let registry = Registry::new(image(), move |request| {
+            let response = TestResponse {
                 body: Body::Trickle(slowly.clone()),
-                ..Answer::ok("")
+                ..TestResponse::ok("")
             };
-            question.path.ends_with(&at).then_some(answer)
+            request.path.ends_with(&at).then_some(response)
         });
         let error = registry.pull(&store, &options).await.unwrap_err();
         assert!(
@@ -534,11 +535,11 @@ async fn a_registry_that_trickles_is_given_up() {
         let text = error.to_string();
         assert!(text.contains("is too slow: "), "{text}");
         assert!(text.contains("where 1 MiB are the least"), "{text}");
-        let asked = registry.asked();
-        let times = asked.iter().filter(|path| path.ends_with(&part)).count();
+        let requests = registry.requests();
+        let times = requests.iter().filter(|path| path.ends_with(&part)).count();
         assert_eq!(
             times, 1,
-            "who is slow is not asked again at once: {asked:?}"
+            "who is slow is not asked again at once: {requests:?}"
         );
     }
     nothing_is_left(directory.path());

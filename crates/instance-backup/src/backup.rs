@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use certificates::SharedKeys;
 use command_output::output::print_line;
 use control_plane::backup_contents::{Objects, Request, Source, Summary};
@@ -15,6 +14,7 @@ use json_tree::Value;
 use mvcc_store::KeyValue;
 use volume_storage::Class;
 
+use crate::error::{BackupError, Context, Result};
 use crate::format::{
     FORMAT, FORMAT_WITHOUT_SNAPSHOTS, HEADER, Header, OBJECTS, SnapshotHeader, configuration,
     snapshot_path, volume_path,
@@ -76,12 +76,7 @@ impl LocalVolumes {
         let is_still = |volume: &String| !runs || frozen.contains(volume.as_str());
         let (still, live): (Vec<_>, Vec<_>) = all.into_iter().partition(is_still);
         if !live.is_empty() && !request.live {
-            bail!(
-                "--volumes would copy files while pods write them, because the file system of the volumes \
-                 has no snapshots. Stop the instance with its pods first (`mainstay down`), or say --live: \
-                 then each file is copied as it is at one moment, and a database may not start from that. \
-                 Without --volumes, volumes of the class local-cow are in the backup"
-            );
+            return Err(BackupError::LiveVolumes);
         }
         Ok(Self {
             still,
@@ -100,17 +95,10 @@ pub async fn back_up(request: &BackupRequest) -> Result<()> {
     let data = &request.data;
     let data = std::path::absolute(data).with_context(|| format!("use {}", data.display()))?;
     let Ok(Some(marker)) = Marker::read(&data) else {
-        bail!(
-            "{} is not marked as a data directory of mainstay (it has no readable file named \
-             `{MARKER_FILE}`)",
-            data.display()
-        );
+        return Err(BackupError::NotMarked(data));
     };
     if marker.engine == Engine::Etcd {
-        bail!(
-            "the objects of the cluster in {} are in etcd: save them with `etcdctl snapshot save`",
-            data.display()
-        );
+        return Err(BackupError::ObjectsInEtcd(data));
     }
     let runs = process::serving(&data).is_some() || !left_pods::pods(&data).is_empty();
     let target = std::path::absolute(&request.file)
@@ -163,14 +151,21 @@ impl Backup<'_> {
 
     fn header(&self) -> Result<Header> {
         let (data, summary) = (self.data, self.summary);
-        let of = |class: Class| summary.frozen.iter().filter(move |one| one.class == class);
-        let frozen = of(Class::Local).map(|one| one.volume.as_str()).collect();
+        let of = |class: Class| {
+            summary
+                .frozen
+                .iter()
+                .filter(move |volume| volume.class == class)
+        };
+        let frozen = of(Class::Local)
+            .map(|frozen| frozen.volume.as_str())
+            .collect();
         let all = volumes_in(&data.join("volumes"))?;
         let local = LocalVolumes::choose(all, &frozen, self.runs, self.request)?;
-        let held_snapshots = summary.snapshots.iter();
+        let user_snapshots = summary.snapshots.iter();
         let (snapshots, snapshots_left_out) = match self.request.snapshots {
             true => {
-                let included = held_snapshots.map(|snapshot| SnapshotHeader {
+                let included = user_snapshots.map(|snapshot| SnapshotHeader {
                     class: snapshot.class,
                     name: snapshot.name.clone(),
                     bytes: snapshot.bytes,
@@ -179,7 +174,7 @@ impl Backup<'_> {
             }
             false => (
                 Vec::new(),
-                held_snapshots
+                user_snapshots
                     .map(|snapshot| snapshot.name.clone())
                     .collect(),
             ),
@@ -247,9 +242,9 @@ impl Backup<'_> {
             writer.add_tree(&configuration(number, path), path, TreeActivity::Still)?;
         }
         let mut frozen = BTreeSet::new();
-        for one in &summary.frozen {
-            let path = volume_path(one.class, &one.volume);
-            writer.add_tree(&path, &one.path, TreeActivity::Still)?;
+        for volume in &summary.frozen {
+            let path = volume_path(volume.class, &volume.volume);
+            writer.add_tree(&path, &volume.path, TreeActivity::Still)?;
             frozen.insert(path);
         }
         for volume in &header.local_volumes {
@@ -267,10 +262,7 @@ impl Backup<'_> {
                 let path = snapshot_path(snapshot.class, &snapshot.name);
                 writer.add_tree(&path, &snapshot.path, TreeActivity::Still)?;
                 if !snapshot.path.exists() {
-                    bail!(
-                        "the volume snapshot {} was deleted while it was copied; start again",
-                        snapshot.name
-                    );
+                    return Err(BackupError::SnapshotDeleted(snapshot.name.clone()));
                 }
             }
         }
@@ -331,19 +323,17 @@ fn require_keys(certificates: &Path) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    bail!(
-        "the keys of the cluster are missing: {} has no {}. Is a disk not mounted? Put the directory back, or \
-         take certificates/ out of an earlier backup",
-        certificates.display(),
-        missing.join(", ")
-    )
+    Err(BackupError::NoKeys {
+        certificates: certificates.to_owned(),
+        missing,
+    })
 }
 
 fn names_in(directory: &Path) -> Result<Vec<String>> {
     let doing = || format!("read {}", directory.display());
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.with_context(doing)?,
+        result => result.with_context(doing)?,
     };
     let mut names = Vec::new();
     for entry in entries {
@@ -459,17 +449,17 @@ mod tests {
             LocalVolumes::choose(all(), &BTreeSet::from(["b"]), runs, &request(flags))
         };
         let chosen = |flags: &[&str], runs: bool| {
-            let found = choose(flags, runs).unwrap();
-            (found.still, found.live, found.left_out)
+            let volumes = choose(flags, runs).unwrap();
+            (volumes.still, volumes.live, volumes.left_out)
         };
         let none = Vec::new;
         assert_eq!(chosen(&[], true), (none(), none(), all()));
         assert_eq!(chosen(&["--volumes"], false), (all(), none(), none()));
         let error = choose(&["--volumes"], true).unwrap_err().to_string();
         assert!(error.contains("say --live"), "{error}");
-        let (one, other) = (vec!["b".to_owned()], vec!["a".to_owned()]);
+        let (still, live_volumes) = (vec!["b".to_owned()], vec!["a".to_owned()]);
         let live = chosen(&["--volumes", "--live"], true);
-        assert_eq!(live, (one, other, none()));
+        assert_eq!(live, (still, live_volumes, none()));
         let live = ["--volumes", "--live"];
         assert_eq!(chosen(&live, false), (all(), none(), none()));
     }

@@ -4,6 +4,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod backup;
+mod error;
 mod format;
 mod restore;
 pub mod store;
@@ -12,10 +13,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
 use host_kernel::durable_file::{self, Durability};
 
+use error::{Context, Result};
+
 pub use backup::{BackupRequest, back_up};
+pub use error::BackupError;
 pub use restore::restore;
 
 /// The distance between the resource versions of the backup and those after a restore, so that no version is
@@ -30,15 +33,12 @@ const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
 fn require_empty(data: &Path) -> Result<()> {
     let mut entries = match fs::read_dir(data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("use {}", data.display()))?,
+        result => result.with_context(|| format!("use {}", data.display()))?,
     };
     // ext4 creates this directory itself.
-    let is_own = |name: &std::ffi::OsStr| name == "lost+found";
-    if entries.any(|entry| entry.map_or(true, |entry| !is_own(&entry.file_name()))) {
-        bail!(
-            "{} is not empty: choose an empty directory, or one that does not exist",
-            data.display()
-        );
+    let is_of_file_system = |name: &std::ffi::OsStr| name == "lost+found";
+    if entries.any(|entry| entry.map_or(true, |entry| !is_of_file_system(&entry.file_name()))) {
+        return Err(BackupError::NotEmpty(data.to_owned()));
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ fn write_whole<T>(target: &Path, fill: impl FnOnce(File) -> Result<T>) -> Result
         fill(file)
     };
     durable_file::replace_beside_others(target, 0o600, Durability::Name, write)
-        .with_context(|| format!("write {}", target.display()))
+        .map_err(|error: BackupError| error.at(format!("write {}", target.display())))
 }
 
 #[cfg(test)]

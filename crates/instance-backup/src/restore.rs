@@ -6,7 +6,6 @@ use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
 use command_output::output::print_line;
 use control_plane::backup_contents::records;
 use file_archive::ArchiveItem;
@@ -16,6 +15,7 @@ use mvcc_store::{Revision, StoreError};
 use tar::EntryType;
 use volume_storage::{Class, Storage};
 
+use crate::error::{BackupError, Context, Result};
 use crate::format::{
     CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, snapshot_path, volume_path,
 };
@@ -36,8 +36,8 @@ pub async fn restore(file: &Path, data: &Path) -> Result<()> {
     let storage = Storage::open(&data).await.context("open the volumes")?;
     let filled = fill(file, &data, &header, &storage).await;
     storage.close().await.context("close the volumes")?;
-    let not_made = filled?;
-    report(&data, &header, &not_made);
+    let skipped_snapshots = filled?;
+    report(&data, &header, &skipped_snapshots);
     Ok(())
 }
 
@@ -54,13 +54,10 @@ fn check(file: &Path) -> Result<Header> {
         }
         Ok(())
     })?;
-    let text = header.with_context(|| format!("{} is not a backup", file.display()))?;
+    let text = header.ok_or_else(|| BackupError::NoBackup(file.to_owned()))?;
     let parsed: json_tree::Value = serde_json::from_str(&text).context("read the header")?;
     if parsed["format"].as_u64() > Some(FORMAT.into()) {
-        bail!(
-            "{} was written by a newer mainstay; restore it with that",
-            file.display()
-        );
+        return Err(BackupError::Newer(file.to_owned()));
     }
     json_tree::from_value(parsed).context("read the header")
 }
@@ -105,19 +102,19 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> R
             Some(OBJECTS) => target.import(item.content, objects, revision),
             _ => target.put(item),
         })?;
-        Ok::<_, anyhow::Error>(target)
+        Ok::<_, BackupError>(target)
     })
     .await?;
-    let mut not_made = Vec::new();
+    let mut skipped_snapshots = Vec::new();
     for snapshot in &header.snapshots {
         let (class, name) = (snapshot.class, &snapshot.name);
         let created = storage.turn_into_snapshot(class, &before(name), name).await;
         if !created.with_context(|| format!("make the volume snapshot {name}"))? {
-            not_made.push(name.clone());
+            skipped_snapshots.push(name.clone());
         }
     }
     target.finish()?;
-    Ok(not_made)
+    Ok(skipped_snapshots)
 }
 
 /// The name of the temporary volume of which a snapshot is taken.
@@ -164,10 +161,10 @@ impl Target {
     fn put(&mut self, item: ArchiveItem<'_>) -> Result<()> {
         let path_text = item.path.clone();
         let Some(to) = self.destination(&item.path) else {
-            bail!("{} has no place in a data directory", path_text.display());
+            return Err(BackupError::Misplaced(path_text));
         };
         self.put_at(item, to)
-            .with_context(|| format!("restore {}", path_text.display()))
+            .map_err(|error| error.at(format!("restore {}", path_text.display())))
     }
 
     /// The path for an entry; `None` for an entry outside of all known directories.
@@ -224,20 +221,20 @@ impl Target {
             }
             _ => {}
         }
-        Ok(file_archive::place(item, &to, first.as_deref())?)
+        Ok(file_archive::restore_item(item, &to, first.as_deref())?)
     }
 
     /// Creates missing parent directories in the data directory.
     fn make_parent(&mut self, to: &Path) -> Result<()> {
         let Some(parent) = to.parent() else {
-            bail!("the file's path has no directory");
+            return Err(BackupError::NoParent);
         };
         let is_root = self.roots.iter().any(|(_, root)| root == to);
         if is_root || parent == self.data || self.directories.contains(parent) {
             return Ok(());
         }
         if parent.parent() != Some(&self.data) {
-            bail!("{} is not in a directory that was restored", to.display());
+            return Err(BackupError::OutsideOfRestored(to.to_owned()));
         }
         fs::DirBuilder::new().mode(0o700).create(parent)?;
         self.directories.insert(parent.to_owned());
@@ -253,13 +250,13 @@ impl Target {
     }
 }
 
-fn report(data: &Path, header: &Header, not_made: &[String]) {
+fn report(data: &Path, header: &Header, skipped_snapshots: &[String]) {
     print_line(&format!(
         "{}: {} objects, {} volumes, {} volume snapshots, of {} on {}, {}",
         data.display(),
         header.objects,
         header.pool_volumes.len() + header.local_volumes.len(),
-        header.snapshots.len() - not_made.len(),
+        header.snapshots.len() - skipped_snapshots.len(),
         header.data_dir.display(),
         header.host,
         header.made_at
@@ -284,11 +281,11 @@ fn report(data: &Path, header: &Header, not_made: &[String]) {
             header.snapshots_left_out.join("\n  ")
         ));
     }
-    if !not_made.is_empty() {
+    if !skipped_snapshots.is_empty() {
         print_line(&format!(
             "NOT restored are these volume snapshots, because the file system of {} has none:\n  {}",
             data.display(),
-            not_made.join("\n  ")
+            skipped_snapshots.join("\n  ")
         ));
     }
     if !header.configured_by.is_empty() {
@@ -319,17 +316,17 @@ mod tests {
 
     #[test]
     fn entries_have_places_in_the_data_directory() {
-        let place = |path: &str| target().destination(Path::new(path));
+        let destination_of = |path: &str| target().destination(Path::new(path));
         assert_eq!(
-            place("volumes/local/pvc-1/a/b"),
+            destination_of("volumes/local/pvc-1/a/b"),
             Some("/data/volumes/pvc-1/a/b".into())
         );
         assert_eq!(
-            place("configuration/0-x"),
+            destination_of("configuration/0-x"),
             Some("/data/restored/0-x".into())
         );
         assert_eq!(
-            place("certificates/ca.key"),
+            destination_of("certificates/ca.key"),
             Some("/data/certificates/ca.key".into())
         );
         for path in [
@@ -340,7 +337,7 @@ mod tests {
             "",
             "volumes/local/pvc-2/x",
         ] {
-            assert_eq!(place(path), None, "{path}");
+            assert_eq!(destination_of(path), None, "{path}");
         }
     }
 }

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
 use command_output::output::{print_line, warn};
 use container_runtime::{Runtime, RuntimeOptions};
 use data_directory::left_pods::{self, LeftPod};
@@ -20,6 +19,8 @@ use service_proxy::Kernel;
 use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_storage::Storage;
+
+use crate::error::{Context, RemovalError, Result};
 
 /// Subdirectories of the data directory in which all mounts belong to the instance.
 const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];
@@ -79,15 +80,15 @@ async fn end_pods(data: &Path, instance_id: &str, pods: &[LeftPod]) -> Result<()
     })
     .context("open the sandboxes")?;
     let sandboxes = runtime.sandboxes().await.context("find the sandboxes")?;
-    let left = LeftPods::read(data).context("read what is on disk of the pods")?;
-    let left = Arc::new(left);
+    let left_pods = LeftPods::read(data).context("read what is on disk of the pods")?;
+    let left_pods = Arc::new(left_pods);
     let mut ends = JoinSet::new();
     for sandbox in sandboxes {
         let pod = pods.iter().find(|pod| pod.uid == sandbox.id());
         let name = pod.map_or_else(|| sandbox.id().to_owned(), |pod| pod.name.clone());
-        let left = left.clone();
+        let left_pods = left_pods.clone();
         ends.spawn(async move {
-            let ended = left.end(&sandbox).await;
+            let ended = left_pods.end(&sandbox).await;
             (name, ended)
         });
     }
@@ -101,7 +102,10 @@ async fn end_pods(data: &Path, instance_id: &str, pods: &[LeftPod]) -> Result<()
                 print_line(&format!("  {name} ended"));
             }
             (name, Err(error)) => {
-                failure = Some(anyhow::Error::new(error).context(format!("end pod {name}")));
+                failure = Some(RemovalError::Step {
+                    step: format!("end pod {name}"),
+                    source: Box::new(error),
+                });
             }
         }
     }
@@ -184,7 +188,7 @@ mod tests {
 38 36 98:0 / /data/pods rw - ext4 /dev/b rw
 39 36 98:0 / /data/podsy/z rw - tmpfs tmpfs rw
 ";
-        let found = below(&mount_table::parse(table), Path::new("/data/pods"));
-        assert_eq!(found, [Path::new("/data/pods/a b/volumes/x")]);
+        let mounts = below(&mount_table::parse(table), Path::new("/data/pods"));
+        assert_eq!(mounts, [Path::new("/data/pods/a b/volumes/x")]);
     }
 }

@@ -3,6 +3,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod error;
 mod leftovers;
 mod removal;
 
@@ -10,13 +11,15 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
 use command_output::output::print_line;
 use data_directory::process::Identity;
 use data_directory::{Marker, left_pods};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use error::{Context, Result};
+
+pub use error::RemovalError;
 pub use leftovers::end as end_leftovers;
 use removal::Listener;
 pub use removal::{DeletionExtent, volumes as volume_count};
@@ -53,12 +56,8 @@ pub fn stop(server: Identity, data: &Path) -> Result<()> {
         }
         pods = now;
         if Instant::now() > deadline {
-            bail!(
-                "process {} has not stopped after {STOP_TIMEOUT:?}; {} left: {}",
-                server.pid,
-                left_pods::counted(pods.len()),
-                left_pods::listed(&pods)
-            );
+            let pid = server.pid;
+            return Err(RemovalError::NotStopped { pid, pods });
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -91,7 +90,8 @@ pub fn delete(data: &Path, extent: DeletionExtent, mut marker: Marker) -> Result
     removal::delete_parts(data, extent, &mut listener)?;
     if extent == DeletionExtent::Cluster {
         marker.cluster = false;
-        marker.write(data)?;
+        let written = marker.write(data);
+        written.map_err(|error| RemovalError::Marker(error.into()))?;
         print_line(&format!(
             "deleted the cluster in {displayed}; {}",
             retained_text(data)
@@ -99,10 +99,10 @@ pub fn delete(data: &Path, extent: DeletionExtent, mut marker: Marker) -> Result
         return Ok(());
     }
     match removal::remove_root(data)? {
-        left if left.is_empty() => print_line(&format!("deleted {displayed}")),
-        left => print_line(&format!(
+        remaining if remaining.is_empty() => print_line(&format!("deleted {displayed}")),
+        remaining => print_line(&format!(
             "deleted all files of mainstay in {displayed}; other files are kept: {}",
-            left.join(", ")
+            remaining.join(", ")
         )),
     }
     Ok(())

@@ -5,11 +5,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
 use data_directory::MARKER_FILE;
 use data_directory::parts::{DirectoryPart, PartOwner};
 use host_kernel::mount_table;
 
+use crate::error::{Context, RemovalError, Result};
 use crate::leftovers;
 
 /// Depth of progress messages below a part of the data, such as an image's layers.
@@ -26,7 +26,7 @@ pub enum DeletionExtent {
 
 impl DeletionExtent {
     fn has(self, part: &DirectoryPart) -> bool {
-        self == Self::All || part.of == PartOwner::Cluster
+        self == Self::All || part.owner == PartOwner::Cluster
     }
 }
 
@@ -55,10 +55,7 @@ pub fn delete_parts(
     for part in &parts {
         let mounted = leftovers::below(&table, &data.join(part.name));
         if let Some(mounted) = mounted.first() {
-            bail!(
-                "{} is a mount point inside the data to be deleted; unmount it first",
-                mounted.display()
-            );
+            return Err(RemovalError::Mounted(mounted.clone()));
         }
     }
     for part in parts {
@@ -86,7 +83,7 @@ fn delete_part(path: &Path, name: &str, listener: &mut Listener<'_>) -> Result<(
     empty(path, DEPTH, &mut count).with_context(failed)?;
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
-        other => other.with_context(failed),
+        result => result.with_context(failed),
     }
 }
 
@@ -95,12 +92,12 @@ pub fn remove_root(data: &Path) -> Result<Vec<String>> {
     let failed = || format!("delete {}", data.display());
     fs::remove_file(data.join(MARKER_FILE)).with_context(failed)?;
     let names = names(data).with_context(failed)?;
-    let mut left: Vec<String> = names
+    let mut remaining: Vec<String> = names
         .iter()
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
-    left.sort_unstable();
-    if !left.is_empty() {
+    remaining.sort_unstable();
+    if !remaining.is_empty() {
         cov_mark::hit!(findings_r9);
     } else {
         match fs::remove_dir(data) {
@@ -110,10 +107,10 @@ pub fn remove_root(data: &Path) -> Result<Vec<String>> {
                     error.kind(),
                     io::ErrorKind::ResourceBusy | io::ErrorKind::NotADirectory
                 ) => {}
-            other => other.with_context(failed)?,
+            result => result.with_context(failed)?,
         }
     }
-    Ok(left)
+    Ok(remaining)
 }
 
 /// The number of volumes; hidden files are not counted.
@@ -162,14 +159,14 @@ mod tests {
 
     use super::*;
 
-    fn said(data: &Path, extent: DeletionExtent, due: bool) -> (Vec<String>, Result<()>) {
-        let mut said = Vec::new();
+    fn progress(data: &Path, extent: DeletionExtent, due: bool) -> (Vec<String>, Result<()>) {
+        let mut progress = Vec::new();
         let mut listener = Listener {
-            say: &mut |text| said.push(text.to_owned()),
+            say: &mut |text| progress.push(text.to_owned()),
             is_due: &mut || due,
         };
         let result = delete_parts(data, extent, &mut listener);
-        (said, result)
+        (progress, result)
     }
 
     fn instance() -> tempfile::TempDir {
@@ -209,7 +206,7 @@ mod tests {
     fn each_part_is_named_and_the_store_goes_first() {
         let around = instance();
         let data = around.path().join("data");
-        let (texts, result) = said(&data, DeletionExtent::All, false);
+        let (texts, result) = progress(&data, DeletionExtent::All, false);
         result.unwrap();
         assert_eq!(texts, ["store", "volumes", "images"]);
         assert_eq!(remove_root(&data).unwrap(), Vec::<String>::new());
@@ -222,7 +219,7 @@ mod tests {
     fn images_registries_and_the_server_token_survive_the_cluster() {
         let around = instance();
         let data = around.path().join("data");
-        let (texts, result) = said(&data, DeletionExtent::Cluster, false);
+        let (texts, result) = progress(&data, DeletionExtent::Cluster, false);
         result.unwrap();
         assert_eq!(texts, ["store", "volumes"]);
         assert_eq!(
@@ -244,7 +241,7 @@ mod tests {
         let around = instance();
         let data = around.path().join("data");
         fs::create_dir(data.join("holiday-photos")).unwrap();
-        said(&data, DeletionExtent::All, false).1.unwrap();
+        progress(&data, DeletionExtent::All, false).1.unwrap();
         assert_eq!(remove_root(&data).unwrap(), ["holiday-photos"]);
         assert_eq!(names_in(&data), ["holiday-photos"]);
     }
@@ -252,7 +249,7 @@ mod tests {
     #[test]
     fn what_has_gone_is_counted() {
         let around = instance();
-        let (texts, result) = said(&around.path().join("data"), DeletionExtent::All, true);
+        let (texts, result) = progress(&around.path().join("data"), DeletionExtent::All, true);
         result.unwrap();
         let images = texts.iter().filter(|text| text.starts_with("images"));
         let images: Vec<&String> = images.collect();

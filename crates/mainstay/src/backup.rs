@@ -52,7 +52,7 @@ pub async fn run(arguments: BackupArguments) -> Result<()> {
         live: arguments.live,
         snapshots: arguments.snapshots,
     };
-    instance_backup::back_up(&request).await
+    Ok(instance_backup::back_up(&request).await?)
 }
 
 /// Arguments of `mainstay restore`.
@@ -68,5 +68,5 @@ pub struct RestoreArguments {
 
 /// Restores a backup into an empty directory.
 pub async fn restore(arguments: &RestoreArguments) -> Result<()> {
-    instance_backup::restore(&arguments.file, &arguments.data.path()?).await
+    Ok(instance_backup::restore(&arguments.file, &arguments.data.path()?).await?)
 }

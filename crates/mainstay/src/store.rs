@@ -106,9 +106,13 @@ Examples:
 /// Runs `mainstay store copy`, `backup` or `restore`.
 pub async fn run(arguments: StoreCommandArguments) -> Result<()> {
     match arguments.action {
-        StoreAction::Copy(arguments) => StoreCopy::from(*arguments).run().await,
-        StoreAction::Backup(arguments) => back_up(&arguments.location()?, &arguments.file).await,
-        StoreAction::Restore(arguments) => restore(&arguments.location()?, &arguments.file).await,
+        StoreAction::Copy(arguments) => Ok(StoreCopy::from(*arguments).run().await?),
+        StoreAction::Backup(arguments) => {
+            Ok(back_up(&arguments.location()?, &arguments.file).await?)
+        }
+        StoreAction::Restore(arguments) => {
+            Ok(restore(&arguments.location()?, &arguments.file).await?)
+        }
     }
 }
 

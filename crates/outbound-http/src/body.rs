@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::multiplexed::StreamPlace;
+use crate::multiplexed::StreamPermit;
 
 /// The reason why a body was not read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub struct Body {
     silence: Option<Pin<Box<Sleep>>>,
     _connection: Option<AbortOnDropHandle<()>>,
     /// The permit for a stream of a shared connection.
-    _place: Option<StreamPlace>,
+    _permit: Option<StreamPermit>,
 }
 
 impl Body {
@@ -49,7 +49,7 @@ impl Body {
             silence_limit: None,
             silence: None,
             _connection: connection,
-            _place: None,
+            _permit: None,
         }
     }
 
@@ -57,9 +57,9 @@ impl Body {
         Self::of_connection(incoming, None)
     }
 
-    pub(crate) fn of_stream(incoming: Incoming, permit: StreamPlace) -> Self {
+    pub(crate) fn of_stream(incoming: Incoming, permit: StreamPermit) -> Self {
         Self {
-            _place: Some(permit),
+            _permit: Some(permit),
             ..Self::of_pool(incoming)
         }
     }

@@ -28,7 +28,7 @@ use crate::pool::{Error, RequestBody};
 /// Time without data after which a connection is probed.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Time without a response to the probe after which the connection is closed.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const RESPONSE_LIMIT: Duration = Duration::from_secs(10);
 /// Maximum number of connections with one server. Further requests wait on open connections.
 const CONNECTIONS_MAX: usize = 32;
 /// Time after which a connection without requests is closed, if there is another connection.
@@ -110,19 +110,19 @@ struct Load {
 
 /// The permit for one request on a connection, released on drop.
 #[derive(Debug)]
-pub(crate) struct StreamPlace {
+pub(crate) struct StreamPermit {
     load: Arc<Load>,
     has_response: bool,
 }
 
-impl StreamPlace {
+impl StreamPermit {
     fn set_response(&mut self) {
         self.has_response = true;
         self.load.is_doubted.store(false, Ordering::Relaxed);
     }
 }
 
-impl Drop for StreamPlace {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         if !self.has_response {
             self.load.is_doubted.store(true, Ordering::Relaxed);
@@ -143,9 +143,9 @@ impl Load {
         }
     }
 
-    fn enter(self: &Arc<Self>) -> StreamPlace {
+    fn enter(self: &Arc<Self>) -> StreamPermit {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        StreamPlace {
+        StreamPermit {
             load: self.clone(),
             has_response: false,
         }
@@ -155,7 +155,7 @@ impl Load {
         self.requests.load(Ordering::Relaxed)
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
         self.requests() < max && !self.is_doubted.load(Ordering::Relaxed)
     }
@@ -169,31 +169,35 @@ impl Load {
 impl<B> Route<B> {
     /// Removes connections that have ended, and connections that have been unused for long.
     fn tidy(&mut self, now: Instant) {
-        self.open.retain(|one| !one.sender.is_closed());
+        self.open
+            .retain(|connection| !connection.sender.is_closed());
         let mut position = 0;
-        self.open.retain(|one| {
+        self.open.retain(|connection| {
             position += 1;
-            position == 1 || !one.load.is_idle(now)
+            position == 1 || !connection.load.is_idle(now)
         });
     }
 
     /// The permit for a request on an open connection. The first connection with capacity is used, so that later
     /// connections become idle. If no more connections may be opened, the connection with the fewest requests is used.
-    fn place(&self) -> Option<(SendRequest<B>, StreamPlace)> {
-        let with_room = self.open.iter().find(|one| one.load.has_room());
+    fn permit(&self) -> Option<(SendRequest<B>, StreamPermit)> {
+        let with_capacity = self
+            .open
+            .iter()
+            .find(|connection| connection.load.has_capacity());
         let fewest = || {
             let is_full = self.open.len() >= CONNECTIONS_MAX;
             let open = self.open.iter().filter(|_| is_full);
-            open.min_by_key(|one| one.load.requests())
+            open.min_by_key(|connection| connection.load.requests())
         };
-        let one = with_room.or_else(fewest)?;
-        Some((one.sender.clone(), one.load.enter()))
+        let connection = with_capacity.or_else(fewest)?;
+        Some((connection.sender.clone(), connection.load.enter()))
     }
 }
 
 /// The connection for a request.
-enum Way<B> {
-    Here(SendRequest<B>, StreamPlace),
+enum Acquisition<B> {
+    Granted(SendRequest<B>, StreamPermit),
     Connecting(Connecting<B>),
     /// The server does not support HTTP/2.
     Plain,
@@ -214,7 +218,7 @@ impl<B: RequestBody> Multiplexed<B> {
     ) -> Result<Result<Response<Body>, Request<B>>, Error> {
         let mut attempts = 0;
         loop {
-            let Some((mut sender, mut permit)) = self.place(request.uri()).await? else {
+            let Some((mut sender, mut permit)) = self.permit(request.uri()).await? else {
                 return Ok(Err(request));
             };
             attempts += 1;
@@ -235,13 +239,13 @@ impl<B: RequestBody> Multiplexed<B> {
     }
 
     /// A permit on a connection with the server of a URI; `None` if the server does not support HTTP/2.
-    async fn place(&self, uri: &Uri) -> Result<Option<(SendRequest<B>, StreamPlace)>, Error> {
+    async fn permit(&self, uri: &Uri) -> Result<Option<(SendRequest<B>, StreamPermit)>, Error> {
         let key = key(uri);
         loop {
-            match self.way(&key, uri) {
-                Way::Here(sender, permit) => return Ok(Some((sender, permit))),
-                Way::Plain => return Ok(None),
-                Way::Connecting(connecting) => {
+            match self.acquire(&key, uri) {
+                Acquisition::Granted(sender, permit) => return Ok(Some((sender, permit))),
+                Acquisition::Plain => return Ok(None),
+                Acquisition::Connecting(connecting) => {
                     let connected = connecting.clone().await;
                     self.joined(&key, &connecting, connected)?;
                 }
@@ -249,21 +253,21 @@ impl<B: RequestBody> Multiplexed<B> {
         }
     }
 
-    fn way(&self, key: &str, uri: &Uri) -> Way<B> {
+    fn acquire(&self, key: &str, uri: &Uri) -> Acquisition<B> {
         let now = Instant::now();
         let mut routes = lock(&self.routes);
         let route = routes.entry(key.to_owned()).or_default();
         route.tidy(now);
         if route.plain_until.is_some_and(|end| now < end) {
-            return Way::Plain;
+            return Acquisition::Plain;
         }
-        if let Some((sender, permit)) = route.place() {
-            return Way::Here(sender, permit);
+        if let Some((sender, permit)) = route.permit() {
+            return Acquisition::Granted(sender, permit);
         }
         // The failed attempt is still here if all requests that waited for it were cancelled.
         route
             .connecting
-            .take_if(|it| matches!(it.peek(), Some(Err(_))));
+            .take_if(|connecting| matches!(connecting.peek(), Some(Err(_))));
         let connecting = route.connecting.get_or_insert_with(|| {
             let connecting = connect(self.connector.clone(), uri.clone());
             // A separate task, because the request that starts it may be cancelled.
@@ -274,7 +278,7 @@ impl<B: RequestBody> Multiplexed<B> {
             });
             connected.boxed().shared()
         });
-        Way::Connecting(connecting.clone())
+        Acquisition::Connecting(connecting.clone())
     }
 
     /// Stores a new connection. The first of the requests that waited for the connection does this.
@@ -308,7 +312,7 @@ async fn connect<B: RequestBody>(connector: Connector, uri: Uri) -> Connected<B>
     let handshake = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(SILENCE)
-        .keep_alive_timeout(ANSWER_LIMIT)
+        .keep_alive_timeout(RESPONSE_LIMIT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -41,8 +41,8 @@ pub enum Error {
     #[error("nothing was sent for {} seconds", .0.as_secs())]
     Silent(Duration),
     /// The server sent a redirect that the caller does not follow.
-    #[error("{0}")]
-    Redirect(String),
+    #[error(transparent)]
+    Redirect(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -154,11 +154,11 @@ impl Pool {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn get(
+    pub async fn get<R: std::error::Error + Send + Sync + 'static>(
         &self,
         url: &Url,
         mut headers: HeaderMap,
-        follows: impl Fn(&Url, usize) -> Result<(), String>,
+        follows: impl Fn(&Url, usize) -> Result<(), R>,
     ) -> Result<Response<Body>, Error> {
         let mut url = url.clone();
         let mut followed = 0;
@@ -169,7 +169,7 @@ impl Pool {
             let Some(next) = target else {
                 return Ok(response);
             };
-            follows(&next, followed).map_err(Error::Redirect)?;
+            follows(&next, followed).map_err(|refusal| Error::Redirect(Box::new(refusal)))?;
             redirect::remove_credentials(&mut headers, &url, &next);
             headers.remove(REFERER);
             headers.extend(redirect::referer(&url, &next).map(|value| (REFERER, value)));

@@ -96,12 +96,12 @@ mod tests {
             !headers.is_empty()
         };
         assert!(remains("https://a.example:443/y"));
-        for other in [
+        for foreign in [
             "http://a.example/",
             "https://a.example:8443/",
             "https://b.a.example/",
         ] {
-            assert!(!remains(other), "{other}");
+            assert!(!remains(foreign), "{foreign}");
         }
     }
 

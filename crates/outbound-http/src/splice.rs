@@ -17,17 +17,17 @@ const CLOSING_MAX: Duration = Duration::from_secs(60);
 ///
 /// The end of a direction never overtakes its data. A peer that no longer accepts bytes may still have sent some. So
 /// the direction to this peer is read and discarded, while the opposite direction continues to its own end.
-pub async fn splice<A, B>(one: A, other: B)
+pub async fn splice<A, B>(first: A, second: B)
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
 {
-    let (one_reader, one_writer) = tokio::io::split(one);
-    let (other_reader, other_writer) = tokio::io::split(other);
+    let (first_reader, first_writer) = tokio::io::split(first);
+    let (second_reader, second_writer) = tokio::io::split(second);
     let (there, back) = (CancellationToken::new(), CancellationToken::new());
     tokio::join!(
-        carry(one_reader, other_writer, &there, &back),
-        carry(other_reader, one_writer, &back, &there),
+        carry(first_reader, second_writer, &there, &back),
+        carry(second_reader, first_writer, &back, &there),
     );
 }
 

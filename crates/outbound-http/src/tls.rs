@@ -92,7 +92,7 @@ pub fn chain_of_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BundleEr
 pub fn key_of_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, BundleError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
         pem::Error::NoItemsFound => BundleError::NoKey,
-        other => other.into(),
+        error => error.into(),
     })
 }
 

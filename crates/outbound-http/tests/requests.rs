@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -124,7 +125,7 @@ fn settings() -> Settings {
     }
 }
 
-fn all(_: &Url, _: usize) -> Result<(), String> {
+fn all(_: &Url, _: usize) -> Result<(), Infallible> {
     Ok(())
 }
 
@@ -236,11 +237,11 @@ async fn redirects_are_followed_as_the_caller_says_and_without_credentials_elsew
 
     let once = |_: &Url, followed| match followed {
         0 => Ok(()),
-        _ => Err("enough".to_owned()),
+        _ => Err(std::io::Error::other("enough")),
     };
     let error = pool.get(&first.url("/"), mine(), once).await.unwrap_err();
     assert!(
-        matches!(&error, Error::Redirect(why) if why == "enough"),
+        matches!(&error, Error::Redirect(reason) if reason.to_string() == "enough"),
         "{error}"
     );
     assert_eq!(last.heads().len(), 1);

@@ -57,7 +57,7 @@ impl Bus {
     }
 
     fn devices(&self) -> io::Result<Vec<Device>> {
-        let mut found = Vec::new();
+        let mut devices = Vec::new();
         for entry in fs::read_dir(self.0.join("devices"))? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(|id| id.parse().ok());
@@ -65,9 +65,9 @@ impl Bus {
                 continue;
             };
             // One that is unmapped just now is none.
-            found.extend(device(id, &entry.path()).unwrap_or_default());
+            devices.extend(device(id, &entry.path()).unwrap_or_default());
         }
-        Ok(found)
+        Ok(devices)
     }
 
     /// Maps an image by its line.
@@ -97,7 +97,7 @@ impl Bus {
             Ok(Err(error)) if error.raw_os_error() == Some(EBUSY) => {
                 Err(UnmapError::IsOpen { image, path })
             }
-            Err(TimedCallError::TimedOut) => Err(UnmapError::NoAnswer { image, path }),
+            Err(TimedCallError::TimedOut) => Err(UnmapError::NoResponse { image, path }),
             Ok(Err(source)) | Err(TimedCallError::Failed(source)) => Err(UnmapError::Refused {
                 image,
                 path,
@@ -161,7 +161,7 @@ pub enum UnmapError {
     #[error("unmap {image}, {}: {}", path.display(), io::Error::from_raw_os_error(EBUSY))]
     IsOpen { image: String, path: PathBuf },
     #[error("unmap {image}, {}: the cluster does not answer", path.display())]
-    NoAnswer { image: String, path: PathBuf },
+    NoResponse { image: String, path: PathBuf },
     #[error("unmap {image}, {}: {source}", path.display())]
     Refused {
         image: String,
@@ -176,7 +176,9 @@ pub enum UnmapError {
 impl From<UnmapError> for io::Error {
     fn from(error: UnmapError) -> Self {
         let kind = match &error {
-            UnmapError::IsOpen { .. } | UnmapError::NoAnswer { .. } => io::ErrorKind::ResourceBusy,
+            UnmapError::IsOpen { .. } | UnmapError::NoResponse { .. } => {
+                io::ErrorKind::ResourceBusy
+            }
             UnmapError::Refused { source, .. } | UnmapError::Unknown(source) => source.kind(),
         };
         io::Error::new(kind, error)
@@ -193,14 +195,14 @@ pub fn device_path(device: &Device) -> PathBuf {
 
 fn device(id: u32, at: &Path) -> io::Result<Option<Device>> {
     let read = |name: &str| fs::read_to_string(at.join(name));
-    let shown = Attributes {
+    let attributes = Attributes {
         config: &read("config_info")?,
         pool: &read("pool")?,
         name: &read("name")?,
         snapshot: &read("current_snap")?,
         client: &read("client_addr")?,
     };
-    Ok(Device::of(id, shown))
+    Ok(Device::from_attributes(id, attributes))
 }
 
 #[cfg(test)]
@@ -232,8 +234,8 @@ mod tests {
             pool: "kube".to_owned(),
             name: name.to_owned(),
         };
-        let found = bus.find_device(&image("foo")).unwrap().unwrap();
-        assert_eq!(device_path(&found), Path::new("/dev/rbd1"));
+        let device = bus.find_device(&image("foo")).unwrap().unwrap();
+        assert_eq!(device_path(&device), Path::new("/dev/rbd1"));
         assert_eq!(bus.find_device(&image("bar")).unwrap(), None);
         // The interface of a kernel without devices of one major number.
         for name in ["add", "remove"] {

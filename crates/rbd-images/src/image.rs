@@ -61,20 +61,20 @@ pub(crate) struct Attributes<'a> {
 
 impl Device {
     /// The device of an image; `None` for one of a snapshot.
-    pub(crate) fn of(id: u32, shown: Attributes<'_>) -> Option<Self> {
-        let mut words = shown.config.split_whitespace();
+    pub(crate) fn from_attributes(id: u32, attributes: Attributes<'_>) -> Option<Self> {
+        let mut words = attributes.config.split_whitespace();
         let monitors = words.next().unwrap_or_default().split(',');
         let mut options = words.next().unwrap_or_default().split(',');
         let image = Image {
             monitors: monitors.map(str::to_owned).collect(),
-            pool: shown.pool.trim().to_owned(),
-            name: shown.name.trim().to_owned(),
+            pool: attributes.pool.trim().to_owned(),
+            name: attributes.name.trim().to_owned(),
         };
-        (shown.snapshot.trim() == "-").then(|| Self {
+        (attributes.snapshot.trim() == "-").then(|| Self {
             id,
             image,
             is_locked: options.any(|option| option == "exclusive"),
-            client: shown.client.trim().to_owned(),
+            client: attributes.client.trim().to_owned(),
         })
     }
 }
@@ -86,7 +86,10 @@ mod tests {
 
     fn image(monitors: &[&str]) -> Image {
         Image {
-            monitors: monitors.iter().map(|one| (*one).to_owned()).collect(),
+            monitors: monitors
+                .iter()
+                .map(|monitor| (*monitor).to_owned())
+                .collect(),
             pool: "kube".to_owned(),
             name: "foo".to_owned(),
         }
@@ -94,27 +97,29 @@ mod tests {
 
     #[test]
     fn a_mapped_image_is_known_by_pool_name_and_a_monitor() {
-        let wanted = image(&["10.0.0.1:6789", "10.0.0.2:6789"]);
-        let text = line(&wanted, "kube", Some("AQ=="), ImageAccess::Locked);
+        let requested = image(&["10.0.0.1:6789", "10.0.0.2:6789"]);
+        let text = line(&requested, "kube", Some("AQ=="), ImageAccess::Locked);
         assert_eq!(
             text,
             "10.0.0.1:6789,10.0.0.2:6789 name=kube,secret=AQ==,lock_on_read,exclusive kube foo -"
         );
-        let shown = Attributes {
+        let attributes = Attributes {
             config: &text.replace("AQ==", "<hidden>"),
             pool: "kube\n",
             name: "foo\n",
             snapshot: "-\n",
             client: "10.0.2.15:0/77\n",
         };
-        let device = Device::of(3, shown).unwrap();
+        let device = Device::from_attributes(3, attributes).unwrap();
         assert!(device.is_locked && device.image.is(&image(&["10.0.0.2:6789"])));
         assert!(!device.image.is(&image(&["10.9.9.9:6789"])));
         let of_snapshot = Attributes {
             snapshot: "snap1\n",
-            ..shown
+            ..attributes
         };
-        assert_eq!(Device::of(3, of_snapshot), None);
-        assert!(line(&wanted, "kube", None, ImageAccess::ReadOnly).contains(" name=kube,ro kube "));
+        assert_eq!(Device::from_attributes(3, of_snapshot), None);
+        assert!(
+            line(&requested, "kube", None, ImageAccess::ReadOnly).contains(" name=kube,ro kube ")
+        );
     }
 }

@@ -40,10 +40,10 @@ pub(crate) fn line(image: &Image, user: &str, key: Option<&str>, access: ImageAc
 
 /// The kernel or the cluster refuses to map an image, as the user reads it.
 #[derive(Debug, thiserror::Error)]
-#[error("map {image}: {why}: {source}")]
+#[error("map {image}: {reason}: {source}")]
 pub struct MapError {
     image: String,
-    why: String,
+    reason: String,
     source: io::Error,
 }
 
@@ -56,7 +56,7 @@ impl MapError {
                 volume.user, volume.keyring
             ),
         };
-        let why = match source.raw_os_error() {
+        let reason = match source.raw_os_error() {
             Some(ENOENT) => "the cluster has no such pool or image".to_owned(),
             Some(EACCES | EPERM | EINVAL) => {
                 format!("the cluster refuses the user {:?}{no_key}", volume.user)
@@ -71,7 +71,7 @@ impl MapError {
         };
         Self {
             image: image.full_name(),
-            why,
+            reason,
             source,
         }
     }
@@ -94,7 +94,7 @@ impl Bus {
             // An image without the feature `exclusive-lock` is refused so.
             ImageAccess::Locked => match add(ImageAccess::Locked) {
                 Err(error) if error.raw_os_error() == Some(EINVAL) => add(ImageAccess::Shared),
-                other => other,
+                result => result,
             },
             ImageAccess::ReadOnly | ImageAccess::Shared => add(access),
         };
@@ -157,18 +157,21 @@ mod tests {
 
     #[test]
     fn a_monitor_has_a_port() {
-        let shown = |monitor| address(monitor).map(|found| found.to_string());
-        assert_eq!(shown("10.0.0.1").unwrap(), "10.0.0.1:6789");
-        assert_eq!(shown("10.0.0.1:1").unwrap(), "10.0.0.1:1");
-        assert_eq!(shown("[fd00::1]").unwrap(), "[fd00::1]:6789");
-        assert_eq!(shown("fd00::1").unwrap(), "[fd00::1]:6789");
-        assert_eq!(shown("mon.example:6789"), None);
+        let address_text = |monitor| address(monitor).map(|address| address.to_string());
+        assert_eq!(address_text("10.0.0.1").unwrap(), "10.0.0.1:6789");
+        assert_eq!(address_text("10.0.0.1:1").unwrap(), "10.0.0.1:1");
+        assert_eq!(address_text("[fd00::1]").unwrap(), "[fd00::1]:6789");
+        assert_eq!(address_text("fd00::1").unwrap(), "[fd00::1]:6789");
+        assert_eq!(address_text("mon.example:6789"), None);
     }
 
     #[test]
     fn monitors_are_addresses_or_names() {
         let named = |monitors: &[&str]| {
-            let named: Vec<String> = monitors.iter().map(|one| (*one).to_owned()).collect();
+            let named: Vec<String> = monitors
+                .iter()
+                .map(|monitor| (*monitor).to_owned())
+                .collect();
             monitor_addresses(&named)
         };
         assert_eq!(

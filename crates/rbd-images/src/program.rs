@@ -40,22 +40,24 @@ pub enum RbdProgramError {
         limit: Duration,
     },
     /// The cluster refused.
-    #[error("rbd {command} {image}: exit code {code}: {said}")]
+    #[error("rbd {command} {image}: exit code {code}: {last_line}")]
     Refused {
         command: &'static str,
         image: String,
         code: i32,
         /// The last line that the program wrote.
-        said: String,
+        last_line: String,
     },
     /// An image of this name exists, with another size.
-    #[error("the image {image} is there already, with {found} bytes and not with {wanted}")]
+    #[error(
+        "the image {image} is there already, with {existing_bytes} bytes and not with {requested_bytes}"
+    )]
     OtherImage {
         image: String,
         /// The size of the existing image, in bytes.
-        found: u64,
+        existing_bytes: u64,
         /// The requested size, in bytes.
-        wanted: u64,
+        requested_bytes: u64,
     },
     #[error("the answer of \"rbd status\" is not understood: {0}")]
     Status(serde_json::Error),
@@ -119,13 +121,13 @@ impl RbdProgram {
         if call.code() != Some(EXISTS) {
             return call.succeeded().map(drop);
         }
-        let (found, wanted) = (self.size(login, image).await?, mebibytes << 20);
-        match found == wanted {
+        let (existing_bytes, requested_bytes) = (self.size(login, image).await?, mebibytes << 20);
+        match existing_bytes == requested_bytes {
             true => Ok(()),
             false => Err(RbdProgramError::OtherImage {
                 image: format!("{}/{image}", login.pool),
-                found,
-                wanted,
+                existing_bytes,
+                requested_bytes,
             }),
         }
     }
@@ -167,7 +169,7 @@ impl RbdProgram {
         }
     }
 
-    /// The addresses of the clients that have an image open, except for `own`.
+    /// The addresses of the clients that have an image open, except for `local_address`.
     ///
     /// # Errors
     /// See [`RbdProgramError`].
@@ -175,10 +177,10 @@ impl RbdProgram {
         &self,
         login: &RbdLogin,
         image: &str,
-        own: &str,
+        local_address: &str,
     ) -> Result<Vec<String>, RbdProgramError> {
         let call = self.call(login, "status", image, &as_json()).await?;
-        other_watchers(&call.succeeded()?, own).map_err(RbdProgramError::Status)
+        other_watchers(&call.succeeded()?, local_address).map_err(RbdProgramError::Status)
     }
 
     async fn call(
@@ -250,7 +252,7 @@ impl Call {
             return Ok(self.output.stdout);
         }
         let text = String::from_utf8_lossy(&self.output.stderr);
-        let said = text
+        let error_line = text
             .lines()
             .map(str::trim)
             .find(|line| line.starts_with("rbd:"));
@@ -264,7 +266,7 @@ impl Call {
             command: self.command,
             code: self.code().unwrap_or(-1),
             image: self.image,
-            said: said.or_else(last).unwrap_or_default().to_owned(),
+            last_line: error_line.or_else(last).unwrap_or_default().to_owned(),
         })
     }
 }
@@ -289,17 +291,17 @@ fn creation(mebibytes: u64, format: &ImageFormat) -> Vec<String> {
 }
 
 /// The size in an answer of `rbd info`.
-fn size(answer: &[u8]) -> Option<u64> {
+fn size(output: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Info {
         size: u64,
     }
-    let info: Info = serde_json::from_slice(answer).ok()?;
+    let info: Info = serde_json::from_slice(output).ok()?;
     Some(info.size)
 }
 
 /// The addresses of other clients in an answer of `rbd status`.
-fn other_watchers(answer: &[u8], own: &str) -> serde_json::Result<Vec<String>> {
+fn other_watchers(output: &[u8], local_address: &str) -> serde_json::Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Status {
         #[serde(default)]
@@ -309,9 +311,11 @@ fn other_watchers(answer: &[u8], own: &str) -> serde_json::Result<Vec<String>> {
     struct Watcher {
         address: String,
     }
-    let status: Status = serde_json::from_slice(answer)?;
+    let status: Status = serde_json::from_slice(output)?;
     let addresses = status.watchers.into_iter().map(|watcher| watcher.address);
-    Ok(addresses.filter(|address| address != own).collect())
+    Ok(addresses
+        .filter(|address| address != local_address)
+        .collect())
 }
 
 #[cfg(test)]
@@ -385,7 +389,7 @@ mod tests {
             matches!(
                 error,
                 RbdProgramError::OtherImage {
-                    found: 2_097_152,
+                    existing_bytes: 2_097_152,
                     ..
                 }
             ),

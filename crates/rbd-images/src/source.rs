@@ -118,8 +118,8 @@ pub fn key_in_keyring(keyring: &str, user: &str) -> Option<String> {
     let section = format!("[client.{user}]");
     let mut lines = keyring.lines().map(str::trim);
     lines.find(|line| *line == section)?;
-    let mut own = lines.take_while(|line| !line.starts_with('['));
-    own.find_map(|line| {
+    let mut section_lines = lines.take_while(|line| !line.starts_with('['));
+    section_lines.find_map(|line| {
         let (name, key) = line.split_once('=')?;
         let key = key.trim();
         (name.trim() == "key" && is_word(key)).then(|| key.to_owned())

@@ -92,7 +92,7 @@ impl Storage {
                 match self.snapshot(class.driver(), &volume, &snapshot).await {
                     // Its file system has no snapshots.
                     Err(Error::NoCopies { .. }) => continue,
-                    other => other?,
+                    result => result?,
                 }
                 frozen.push(Frozen {
                     class,
@@ -122,8 +122,8 @@ impl Storage {
     ///
     /// # Errors
     /// Errors of the kernel.
-    pub async fn held(&self) -> Result<Vec<UserSnapshot>, Error> {
-        let mut held = Vec::new();
+    pub async fn user_snapshots(&self) -> Result<Vec<UserSnapshot>, Error> {
+        let mut user_snapshots = Vec::new();
         for (class, name, path) in self.all_snapshots().await? {
             if name.starts_with(PREFIX) || name.starts_with('.') {
                 continue;
@@ -134,14 +134,14 @@ impl Storage {
                 count.map_err(failed("count what is in", &counted))
             })
             .await?;
-            held.push(UserSnapshot {
+            user_snapshots.push(UserSnapshot {
                 class,
                 name,
                 path,
                 bytes: count.map(|count| count.referenced),
             });
         }
-        Ok(held)
+        Ok(user_snapshots)
     }
 
     async fn all_snapshots(&self) -> Result<Vec<(Class, String, PathBuf)>, Error> {
@@ -180,7 +180,7 @@ impl Storage {
         volume: &str,
         snapshot: &str,
     ) -> Result<bool, Error> {
-        let made = match self.snapshot(class.driver(), volume, snapshot).await {
+        let created = match self.snapshot(class.driver(), volume, snapshot).await {
             Ok(()) => true,
             Err(Error::NoCopies { .. }) => false,
             Err(error) => return Err(error),
@@ -188,7 +188,7 @@ impl Storage {
         let volume = volume.to_owned();
         let remove = move |directories: &Directories, _: Option<&Pool>| directories.remove(&volume);
         self.on(class.driver(), remove).await?;
-        Ok(made)
+        Ok(created)
     }
 
     /// Makes an empty volume for the contents of a backup; returns its path.
@@ -216,7 +216,7 @@ struct Listing {
 
 impl Listing {
     fn read(directories: &Directories) -> Result<Self, Error> {
-        let (volumes, snapshots) = directories.places();
+        let (volumes, snapshots) = directories.roots();
         Ok(Self {
             volumes: names(volumes)?,
             // Only a file system that can have snapshots has the directory.

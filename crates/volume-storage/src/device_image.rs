@@ -38,11 +38,11 @@ pub(crate) fn make(path: &Path, bytes: u64) -> io::Result<()> {
 /// Makes an image as large as that, if it is smaller, and its device with it.
 pub(crate) fn grow(path: &Path, bytes: u64) -> io::Result<()> {
     let file = open(&mut OpenOptions::new(), path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     }
-    if found.len() < bytes {
+    if metadata.len() < bytes {
         file.set_len(bytes)?;
         file.sync_all()?;
     }
@@ -54,8 +54,8 @@ pub(crate) fn grow(path: &Path, bytes: u64) -> io::Result<()> {
 
 /// Removes an image that was never written to.
 pub(crate) fn remove_unused(path: &Path) {
-    let found = std::fs::symlink_metadata(path);
-    if found.is_ok_and(|found| found.is_file() && found.blocks() == 0)
+    let metadata = std::fs::symlink_metadata(path);
+    if metadata.is_ok_and(|metadata| metadata.is_file() && metadata.blocks() == 0)
         && let Err(error) = std::fs::remove_file(path)
     {
         tracing::debug!(path = %path.display(), %error, "image without a volume is kept");

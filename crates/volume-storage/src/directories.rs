@@ -71,22 +71,22 @@ impl Directories {
     pub fn open(root: PathBuf, snapshots: PathBuf) -> Result<Self, Error> {
         make_private(&root)?;
         let kind = Kind::in_directory(&root).map_err(failed("inspect", &root))?;
-        let own = Self {
+        let directories = Self {
             root,
             snapshots,
             kind,
         };
-        if own.kind == Kind::Subvolume {
-            let snapshots = &own.snapshots;
+        if directories.kind == Kind::Subvolume {
+            let snapshots = &directories.snapshots;
             make_private(snapshots)?;
-            own.finish_removals(snapshots)?;
+            directories.finish_removals(snapshots)?;
         }
-        own.finish_removals(&own.root)?;
-        Ok(own)
+        directories.finish_removals(&directories.root)?;
+        Ok(directories)
     }
 
     /// The directory of all volumes, and that of all snapshots.
-    pub fn places(&self) -> (&Path, &Path) {
+    pub fn roots(&self) -> (&Path, &Path) {
         (&self.root, &self.snapshots)
     }
 
@@ -114,8 +114,8 @@ impl Directories {
 
     /// Checks that a volume object names the directory that belongs to its name.
     pub fn check(&self, volume: &str, path: &str) -> Result<(), Error> {
-        let own = self.path(volume)?;
-        if own == Path::new(path) || device_image::path(&own) == Path::new(path) {
+        let volume_path = self.path(volume)?;
+        if volume_path == Path::new(path) || device_image::path(&volume_path) == Path::new(path) {
             Ok(())
         } else {
             Err(self.out_of_bounds(path))
@@ -130,7 +130,7 @@ impl Directories {
         content: &InitialContents,
     ) -> Result<PathBuf, Error> {
         let path = self.path(volume)?;
-        let there = match std::fs::symlink_metadata(&path) {
+        let exists = match std::fs::symlink_metadata(&path) {
             Ok(metadata) if !metadata.is_dir() => {
                 let source = io::Error::from(io::ErrorKind::NotADirectory);
                 return Err(failed("use", &path)(source));
@@ -139,7 +139,7 @@ impl Directories {
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(failed("inspect", &path)(error)),
         };
-        if !there {
+        if !exists {
             self.make_new(volume, &path, bytes, content)?;
         }
         if *content == InitialContents::Empty {
@@ -338,17 +338,17 @@ impl Directories {
 
     /// Removes directories of volumes that were never completed. Only empty ones are removed, and
     /// unwritten images: data stays, whatever the objects say.
-    pub fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    pub fn sweep(&self, has_volume: impl Fn(&str) -> bool) -> Result<(), Error> {
         let entries = std::fs::read_dir(&self.root).map_err(failed("read", &self.root))?;
         for entry in entries {
             let entry = entry.map_err(failed("read", &self.root))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            sweep_mark(&entry.path(), &name, &is_wanted);
-            let left_over = name.starts_with(VOLUME_PREFIX) && !is_wanted(&name);
-            if left_over {
+            sweep_mark(&entry.path(), &name, &has_volume);
+            let is_leftover = name.starts_with(VOLUME_PREFIX) && !has_volume(&name);
+            if is_leftover {
                 device_image::remove_unused(&device_image::path(&entry.path()));
             }
-            if left_over && let Err(error) = projects::remove_empty(&entry.path()) {
+            if is_leftover && let Err(error) = projects::remove_empty(&entry.path()) {
                 tracing::debug!(volume = name, %error, "directory without a volume is kept");
             }
         }
@@ -396,7 +396,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), Error> {
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(failed("remove", path)),
+        result => result.map_err(failed("remove", path)),
     }
 }
 
@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn only_empty_directories_without_a_volume_are_swept() {
         let (_root, directories) = open();
-        let wanted = directories
+        let of_volume = directories
             .make("pvc-wanted", 1 << 20, &InitialContents::Empty)
             .unwrap();
         let empty = directories
@@ -534,7 +534,7 @@ mod tests {
             .unwrap();
         std::fs::write(full.join("file"), "data").unwrap();
         directories.sweep(|name| name == "pvc-wanted").unwrap();
-        assert!(wanted.exists() && full.exists() && foreign.exists());
+        assert!(of_volume.exists() && full.exists() && foreign.exists());
         assert!(!empty.exists());
     }
 
@@ -568,7 +568,7 @@ mod tests {
     #[test]
     fn removals_that_were_cut_off_are_finished() {
         let (_root, directories) = open();
-        let kept = directories
+        let complete = directories
             .make("pvc-kept", 1 << 20, &InitialContents::Empty)
             .unwrap();
         let half = directories.root.join(format!("{REMOVED_PREFIX}pvc-1"));
@@ -582,6 +582,6 @@ mod tests {
         assert!(!path.exists() && !half.exists());
         std::fs::create_dir(&half).unwrap();
         Directories::open(directories.root.clone(), directories.snapshots.clone()).unwrap();
-        assert!(!half.exists() && kept.exists());
+        assert!(!half.exists() && complete.exists());
     }
 }

@@ -161,45 +161,45 @@ impl Pool {
     }
 
     /// Makes room for volumes and snapshots of `reserved` bytes together.
-    pub fn make_room(&self, reserved: u64) -> Result<(), Error> {
+    pub fn ensure_capacity(&self, reserved: u64) -> Result<(), Error> {
         let file = self.file();
-        let wanted = file_size(reserved);
-        let has = std::fs::metadata(&file)
+        let required = file_size(reserved);
+        let file_bytes = std::fs::metadata(&file)
             .map_err(failed("inspect", &file))?
             .len();
-        if has >= wanted {
+        if file_bytes >= required {
             return Ok(());
         }
-        self.require_on_host(wanted - has)?;
+        self.require_on_host(required - file_bytes)?;
         let grow = || -> io::Result<()> {
             let backing = OpenOptions::new().write(true).open(&file)?;
-            set_aside(&backing, wanted)?;
+            set_aside(&backing, required)?;
             backing.sync_all()?;
             let device = LoopDevice::over(&file)?;
             device.update_size()?;
             btrfs::fill_device(&self.root())
         };
         grow().map_err(failed("grow the pool", &file))?;
-        tracing::info!(pool = %self.dir.display(), bytes = wanted, "pool grown");
+        tracing::info!(pool = %self.dir.display(), bytes = required, "pool grown");
         Ok(())
     }
 
     /// The bytes that more volumes can have beside `reserved` ones; there may be no pool yet.
-    pub fn room(&self, reserved: u64) -> Result<u64, Error> {
-        let has = std::fs::metadata(self.file()).map_or(0, |file| file.len());
+    pub fn free_capacity(&self, reserved: u64) -> Result<u64, Error> {
+        let file_bytes = std::fs::metadata(self.file()).map_or(0, |file| file.len());
         let free = self.free_on_host()?.saturating_sub(HOST_RESERVE);
-        Ok(holds(has.saturating_add(free)).saturating_sub(reserved))
+        Ok(holds(file_bytes.saturating_add(free)).saturating_sub(reserved))
     }
 
     /// The free bytes of the host's disk.
     fn free_on_host(&self) -> Result<u64, Error> {
-        let place = match (self.dir.exists(), self.dir.parent()) {
+        let directory = match (self.dir.exists(), self.dir.parent()) {
             (false, Some(parent)) => parent,
             _ => &self.dir,
         };
-        let found = rustix::fs::statvfs(place)
-            .map_err(|error| failed("inspect the disk of", place)(error.into()))?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        let statistics = rustix::fs::statvfs(directory)
+            .map_err(|error| failed("inspect the disk of", directory)(error.into()))?;
+        Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
     }
 
     /// Whether the host's disk has room for this number of bytes.
@@ -225,8 +225,8 @@ impl Pool {
         for _ in 0..ATTEMPTS {
             match umount2(&root, MntFlags::empty()) {
                 Err(nix::errno::Errno::EBUSY) => std::thread::sleep(PAUSE),
-                other => {
-                    return other.map_err(|error| failed("unmount", &root)(error.into()));
+                result => {
+                    return result.map_err(|error| failed("unmount", &root)(error.into()));
                 }
             }
         }

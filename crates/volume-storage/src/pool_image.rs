@@ -34,8 +34,8 @@ pub(crate) fn empty(uuid: [u8; 16]) -> io::Result<Vec<u8>> {
     let block = image
         .get_mut(SUPERBLOCK..SUPERBLOCK + SUPERBLOCK_LENGTH)
         .ok_or_else(|| invalid("the built-in image is too short".to_owned()))?;
-    let made_with: [u8; 16] = std::array::from_fn(|at| block[UUID + at]);
-    block[METADATA_UUID..METADATA_UUID + 16].copy_from_slice(&made_with);
+    let metadata_uuid: [u8; 16] = std::array::from_fn(|at| block[UUID + at]);
+    block[METADATA_UUID..METADATA_UUID + 16].copy_from_slice(&metadata_uuid);
     block[UUID..UUID + 16].copy_from_slice(&uuid);
     let flags: [u8; 8] = std::array::from_fn(|at| block[INCOMPATIBLE + at]);
     let flags = u64::from_le_bytes(flags) | HAS_METADATA_UUID;

@@ -35,7 +35,7 @@ pub(crate) fn make(unfinished: &Path, path: &Path, bytes: u64) -> io::Result<()>
 /// Changes the limit of a volume. A volume without a project id, from before quotas were enabled,
 /// is only watched.
 pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
-    match own(path)? {
+    match volume_project(path)? {
         Some(project) => project_quota::limit(path, project, Some(bytes)),
         None => Ok(()),
     }
@@ -43,7 +43,7 @@ pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
 
 /// The usage of a volume, if it has a project id.
 pub(crate) fn count(path: &Path) -> io::Result<Option<VolumeCount>> {
-    let Some(project) = own(path)? else {
+    let Some(project) = volume_project(path)? else {
         return Ok(None);
     };
     let counted = project_quota::count(path, project)?;
@@ -56,7 +56,7 @@ pub(crate) fn count(path: &Path) -> io::Result<Option<VolumeCount>> {
 /// Removes the limit of a volume's project id before its directory is removed, so that another
 /// volume may use the id.
 pub(crate) fn release(path: &Path) -> io::Result<()> {
-    match own(path)? {
+    match volume_project(path)? {
         Some(project) => free(path, project),
         None => Ok(()),
     }
@@ -65,7 +65,7 @@ pub(crate) fn release(path: &Path) -> io::Result<()> {
 /// Removes a directory if it is empty; then its project is free.
 pub(crate) fn remove_empty(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(path);
-    let project = own(path)?;
+    let project = volume_project(path)?;
     std::fs::remove_dir(path)?;
     match project {
         Some(project) => free(parent, project),
@@ -77,23 +77,23 @@ pub(crate) fn remove_empty(path: &Path) -> io::Result<()> {
 fn free(path: &Path, project: u32) -> io::Result<()> {
     match project_quota::limit(path, project, None) {
         Err(error) if project_quota::has_none(&error) => Ok(()),
-        other => other,
+        result => result,
     }
 }
 
 /// The project id of a volume, if it is in the range.
-fn own(path: &Path) -> io::Result<Option<u32>> {
-    let ours = |project: &u32| (FIRST..FIRST + RANGE).contains(project);
-    Ok(project_quota::project(path)?.filter(ours))
+fn volume_project(path: &Path) -> io::Result<Option<u32>> {
+    let is_in_range = |project: &u32| (FIRST..FIRST + RANGE).contains(project);
+    Ok(project_quota::project(path)?.filter(is_in_range))
 }
 
 /// An unused project id on the file system of `directory`.
 fn unused(directory: &Path, volume: &Path) -> io::Result<u32> {
-    let mut place = DefaultHasher::new();
-    volume.hash(&mut place);
-    let place = place.finish() as u32;
+    let mut hasher = DefaultHasher::new();
+    volume.hash(&mut hasher);
+    let offset = hasher.finish() as u32;
     for attempt in 0..ATTEMPTS {
-        let project = FIRST + place.wrapping_add(attempt) % RANGE;
+        let project = FIRST + offset.wrapping_add(attempt) % RANGE;
         match project_quota::count(directory, project)? {
             Some(count) if count == project_quota::Count::default() => return Ok(project),
             Some(_) => {}

@@ -130,9 +130,9 @@ impl Storage {
     }
 
     /// The bytes that the first volumes of a pool could have: there is no pool yet.
-    pub(crate) async fn room_without_pool(&self) -> Result<u64, Error> {
+    pub(crate) async fn free_without_pool(&self) -> Result<u64, Error> {
         let pool = self.pool.clone();
-        blocking(move || pool.pool.room(0)).await
+        blocking(move || pool.pool.free_capacity(0)).await
     }
 
     /// The bytes of all files below a directory, which is walked through.
@@ -164,7 +164,7 @@ impl Storage {
             if let Some(pool) = pool
                 && !directories.path(&volume)?.exists()
             {
-                pool.make_room(directories.reserved()?.saturating_add(bytes))?;
+                pool.ensure_capacity(directories.reserved()?.saturating_add(bytes))?;
             }
             match mode {
                 VolumeMode::Filesystem => directories.make(&volume, bytes, &content),
@@ -204,9 +204,9 @@ impl Storage {
         self.on(driver, move |directories, pool| {
             if let Some(pool) = pool {
                 let count = directories.count(&volume)?;
-                let has = count.and_then(|count| count.limit).unwrap_or(0);
-                let others = directories.reserved()?.saturating_sub(has);
-                pool.make_room(others.saturating_add(bytes))?;
+                let limit = count.and_then(|count| count.limit).unwrap_or(0);
+                let other_volumes = directories.reserved()?.saturating_sub(limit);
+                pool.ensure_capacity(other_volumes.saturating_add(bytes))?;
             }
             directories.limit(&volume, bytes)
         })
@@ -258,7 +258,7 @@ impl Storage {
                 // All of it will be the snapshot's alone once the volume has changed.
                 let count = directories.count(&volume)?;
                 let holds = count.map_or(0, |count| count.referenced);
-                pool.make_room(directories.reserved()?.saturating_add(holds))?;
+                pool.ensure_capacity(directories.reserved()?.saturating_add(holds))?;
             }
             directories.snapshot(&volume, &snapshot)
         })
@@ -301,18 +301,20 @@ impl Storage {
     /// Errors of the disk, except in the pool.
     pub async fn sweep_volumes(
         &self,
-        is_wanted: impl Fn(&str) -> bool + Send + Sync + 'static,
+        has_volume: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let has_pool = self.is_used(Driver::LocalCow).await?;
-        let is_wanted = Arc::new(is_wanted);
-        let wanted = is_wanted.clone();
+        let has_volume = Arc::new(has_volume);
+        let has_local_volume = has_volume.clone();
         let driver = Driver::Local;
-        self.on(driver, move |directories, _| directories.sweep(&*wanted))
-            .await?;
+        self.on(driver, move |directories, _| {
+            directories.sweep(&*has_local_volume)
+        })
+        .await?;
         if has_pool {
             let driver = Driver::LocalCow;
             let swept = self.on(driver, move |directories, _| {
-                directories.sweep_pool(&*is_wanted)
+                directories.sweep_pool(&*has_volume)
             });
             let swept = swept.await;
             if let Err(error) = swept {

@@ -45,7 +45,7 @@ pub(crate) fn make(
 pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
     match btrfs::limit(path, bytes) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOTCONN) => Ok(()),
-        other => other,
+        result => result,
     }
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match btrfs::delete_subvolume(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => tree::remove(path),
-        other => other,
+        result => result,
     }
 }
 

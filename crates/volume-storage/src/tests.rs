@@ -65,8 +65,8 @@ fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
 }
 
 async fn make(storage: &Storage, volume: &str, mib: u64, content: InitialContents) -> PathBuf {
-    let made = storage.make(COW, volume, mib * MIB, content, VolumeMode::Filesystem);
-    made.await.unwrap()
+    let created = storage.make(COW, volume, mib * MIB, content, VolumeMode::Filesystem);
+    created.await.unwrap()
 }
 
 /// Waits until no loop device is over a file. The kernel detaches it when nobody has it open, and
@@ -86,10 +86,10 @@ async fn a_volume_is_stopped_at_its_limit_and_grows_while_it_is_used() {
     let data = Data::new();
     let storage = data.open().await;
     let full = make(&storage, "pvc-full", 32, InitialContents::Empty).await;
-    let other = make(&storage, "pvc-other", 32, InitialContents::Empty).await;
+    let second = make(&storage, "pvc-other", 32, InitialContents::Empty).await;
     let error = fill(&full.join("file"), 40 * MIB).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
-    fill(&other.join("file"), 8 * MIB).unwrap();
+    fill(&second.join("file"), 8 * MIB).unwrap();
     fs::remove_file(full.join("file")).unwrap();
     fill(&full.join("file"), 8 * MIB).unwrap();
     storage.limit(COW, "pvc-full", 64 * MIB).await.unwrap();
@@ -216,31 +216,34 @@ async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
         (Class::Local, "pvc-1")
     );
     assert_eq!(fs::read(frozen.path.join("file")).unwrap(), b"then");
-    let held = storage.held().await.unwrap();
-    let names: Vec<&str> = held.iter().map(|held| held.name.as_str()).collect();
+    let snapshots = storage.user_snapshots().await.unwrap();
+    let names: Vec<&str> = snapshots
+        .iter()
+        .map(|snapshots| snapshots.name.as_str())
+        .collect();
     assert_eq!(names, ["snapshot-1"]);
-    assert_eq!(fs::read(held[0].path.join("file")).unwrap(), b"before");
+    assert_eq!(fs::read(snapshots[0].path.join("file")).unwrap(), b"before");
     storage.thaw().await.unwrap();
-    assert!(!frozen.path.exists() && held[0].path.exists());
+    assert!(!frozen.path.exists() && snapshots[0].path.exists());
 
-    let made = storage.make_empty(Class::Local, "restored-a", 64 * MIB);
-    let made = made.await.unwrap();
-    fs::write(made.join("file"), "kept").unwrap();
-    let turn = storage.turn_into_snapshot(Class::Local, "restored-a", "a");
-    assert!(turn.await.unwrap());
-    assert!(!made.exists());
+    let volume = storage.make_empty(Class::Local, "restored-a", 64 * MIB);
+    let volume = volume.await.unwrap();
+    fs::write(volume.join("file"), "kept").unwrap();
+    let snapshot_created = storage.turn_into_snapshot(Class::Local, "restored-a", "a");
+    assert!(snapshot_created.await.unwrap());
+    assert!(!volume.exists());
     assert_eq!(fs::read(host.join("snapshots/a/file")).unwrap(), b"kept");
     pool.close().await.unwrap();
 
     // A file system without snapshots.
     let plain = tempfile::tempdir().unwrap();
     let storage = Storage::open(plain.path()).await.unwrap();
-    let made = storage.make_empty(Class::Local, "restored-a", 64 * MIB);
-    let made = made.await.unwrap();
+    let volume = storage.make_empty(Class::Local, "restored-a", 64 * MIB);
+    let volume = volume.await.unwrap();
     assert_eq!(storage.freeze(&[Class::Local]).await.unwrap(), []);
-    let turn = storage.turn_into_snapshot(Class::Local, "restored-a", "a");
-    assert!(!turn.await.unwrap());
-    assert!(!made.exists());
+    let snapshot_created = storage.turn_into_snapshot(Class::Local, "restored-a", "a");
+    assert!(!snapshot_created.await.unwrap());
+    assert!(!volume.exists());
 }
 
 #[tokio::test]
@@ -286,8 +289,8 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
 
 #[tokio::test]
 async fn two_pools_are_mounted_beside_each_other() {
-    let (one, two) = (Data::new(), Data::new());
-    let (first, second) = (one.open().await, two.open().await);
+    let (first_data, second_data) = (Data::new(), Data::new());
+    let (first, second) = (first_data.open().await, second_data.open().await);
     let a = make(&first, "pvc-1", 16, InitialContents::Empty).await;
     let b = make(&second, "pvc-1", 16, InitialContents::Empty).await;
     fs::write(a.join("file"), "one").unwrap();
@@ -312,7 +315,7 @@ async fn a_full_disk_refuses_volumes_and_harms_none() {
     )
     .unwrap();
     let storage = data.open().await;
-    let kept = make(&storage, "pvc-kept", 64, InitialContents::Empty).await;
+    let existing = make(&storage, "pvc-kept", 64, InitialContents::Empty).await;
     let large = storage
         .make(
             COW,
@@ -325,7 +328,7 @@ async fn a_full_disk_refuses_volumes_and_harms_none() {
     assert!(matches!(large, Err(Error::DiskFull { .. })), "{large:?}");
     // The rest of the disk fills up: existing volumes keep their space.
     fill(&pool.join("others"), 4096 * MIB).unwrap_err();
-    fill(&kept.join("file"), 48 * MIB).unwrap();
+    fill(&existing.join("file"), 48 * MIB).unwrap();
     let grown = storage.limit(COW, "pvc-kept", 1024 * MIB).await;
     assert!(matches!(grown, Err(Error::DiskFull { .. })), "{grown:?}");
     storage.close().await.unwrap();
@@ -453,17 +456,17 @@ async fn snapshots_of_a_move_that_is_over_go_at_the_start_of_the_node() {
         volume: "pvc-1",
     };
     for id in ["a1", "b2"] {
-        let taken = storage.snapshots_of_move(of(id), CopyExtent::First).await;
-        assert!(taken.unwrap().snapshot.exists());
+        let snapshots = storage.snapshots_of_move(of(id), CopyExtent::First).await;
+        assert!(snapshots.unwrap().snapshot.exists());
     }
     storage
         .sweep_moves(|id, volume| (id, volume) == ("b2", "pvc-1"))
         .await
         .unwrap();
     let has_first_copy = async |id| {
-        let found = storage.inspect_move(of(id)).await.unwrap();
-        assert!(found.used.is_some());
-        found.has_first_copy
+        let inspection = storage.inspect_move(of(id)).await.unwrap();
+        assert!(inspection.used.is_some());
+        inspection.has_first_copy
     };
     assert!(!has_first_copy("a1").await && has_first_copy("b2").await);
 }

@@ -93,8 +93,8 @@ impl NodeMoves {
                 streams.close(of.volume).await;
                 json(&stored_result(storage.abandon_move(of).await)?)
             }
-            other => {
-                let text = format!("a move has no step {other:?}");
+            name => {
+                let text = format!("a move has no step {name:?}");
                 Err(Box::new(Status::new(StatusReason::NotFound, text)))
             }
         }
@@ -234,7 +234,7 @@ impl Streams {
             // The task has ended early: its error is the reason.
             Err(status) => match open.finish().await? {
                 StreamOutcome::Files | StreamOutcome::Snapshot(_) => Err(status),
-                other => Ok(Some(other)),
+                outcome => Ok(Some(outcome)),
             },
         }
     }

@@ -223,9 +223,9 @@ impl Tree {
                 first = named.filter(|first| self.files.contains(first));
             }
             EntryType::Symlink | EntryType::Fifo => {}
-            other => return Err(TransferError::EntryType(other)),
+            kind => return Err(TransferError::EntryType(kind)),
         }
-        file_archive::place(item, &to, first.as_deref()).map_err(step())
+        file_archive::restore_item(item, &to, first.as_deref()).map_err(step())
     }
 
     fn finish(self) -> Result<(), TransferError> {

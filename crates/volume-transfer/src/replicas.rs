@@ -61,7 +61,7 @@ impl NodeMoves {
                 streams.close(&of.volume).await;
                 json(&stored_result(storage.forget_copies(of).await)?)
             }
-            other => Err(bad(&format!("a replica has no step {other:?}"))),
+            name => Err(bad(&format!("a replica has no step {name:?}"))),
         }
     }
 

@@ -235,7 +235,7 @@ impl Tree<'_> {
         match rustix::fs::removexattr(itself(&handle), name) {
             // A previous command may have removed an attribute of the system already.
             Err(Errno::NODATA) => Ok(()),
-            other => Ok(other?),
+            result => Ok(result?),
         }
     }
 
@@ -270,13 +270,13 @@ impl Tree<'_> {
         let source = open_file(source, from_path, OFlags::RDONLY)?;
         let to = open_file(self.root, path, OFlags::WRONLY)?;
         let (mut read, mut written) = (part.from_offset, part.offset);
-        let mut left = part.length;
-        while left > 0 {
-            let count = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut unread = part.length;
+        while unread > 0 {
+            let count = usize::try_from(unread).unwrap_or(usize::MAX);
             let (read, written) = (Some(&mut read), Some(&mut written));
             match rustix::fs::copy_file_range(&source, read, &to, written, count)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                copied => left = left.saturating_sub(copied as u64),
+                copied => unread = unread.saturating_sub(copied as u64),
             }
         }
         Ok(())

@@ -46,7 +46,7 @@ fn a_tree_is_made_as_the_stream_says() {
         accessed: moment(10),
         modified: moment(20),
     };
-    let made = whole(
+    let received = whole(
         to.path(),
         &[
             Command::MakeDirectory(path("o257")),
@@ -97,7 +97,7 @@ fn a_tree_is_made_as_the_stream_says() {
             times(""),
         ],
     );
-    assert_eq!(made.unwrap(), ONE);
+    assert_eq!(received.unwrap(), ONE);
     let at = |name: &str| to.path().join(name);
     let facts = fs::metadata(at("second")).unwrap();
     assert_eq!(fs::read(at("dir/file")).unwrap(), b"0123456789\0\0a");
@@ -206,11 +206,11 @@ fn links_in_the_tree_lead_nowhere() {
     ];
     for command in through {
         let to = tempfile::tempdir().unwrap();
-        let own = Command::MakeFile(path("own"));
-        let done = whole(to.path(), &[own, link("link"), command.clone()]);
+        let file = Command::MakeFile(path("own"));
+        let done = whole(to.path(), &[file, link("link"), command.clone()]);
         assert!(done.is_err(), "{command:?}");
-        let kept = fs::read(outside.path().join("file")).unwrap();
-        assert_eq!(kept, b"kept", "{command:?}");
+        let content = fs::read(outside.path().join("file")).unwrap();
+        assert_eq!(content, b"kept", "{command:?}");
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
         assert_ne!(fs::metadata(outside.path()).unwrap().uid(), 4711);
     }

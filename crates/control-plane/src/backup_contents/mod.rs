@@ -135,7 +135,10 @@ pub async fn collect(
     if let Some(storage) = storage {
         let freeze = storage.freeze(request.classes()).await;
         frozen = freeze.context("freeze the volumes")?;
-        snapshots = storage.held().await.context("list the snapshots")?;
+        snapshots = storage
+            .user_snapshots()
+            .await
+            .context("list the snapshots")?;
     }
     let summary = Summary {
         error: None,

@@ -183,7 +183,7 @@ async fn rules_of_all_calls() {
 async fn a_life_in_which_every_call_dies_at_every_instant() {
     let world = World::new();
     let id = world.volume("v", 7).await;
-    let answer = world
+    let attachment = world
         .check("ControllerPublishVolume", attach(&id, "n1", 7), OK)
         .await;
     world
@@ -197,7 +197,7 @@ async fn a_life_in_which_every_call_dies_at_every_instant() {
         .check("DeleteVolume", json!({"volume_id": id}), OK)
         .await;
     let stage = json!({"volume_id": id, "staging_target_path": "/kubelet/stage",
-        "volume_capability": capability(7), "publish_context": answer["publish_context"],
+        "volume_capability": capability(7), "publish_context": attachment["publish_context"],
         "volume_context": {"name": "v"}});
     let grown = json!({"required_bytes": 2 * MIB});
     let life = [
@@ -260,10 +260,10 @@ async fn a_life_in_which_every_call_dies_at_every_instant() {
         "one mount to stage, one to publish"
     );
     assert_eq!(world.events("mounted"), world.events("unmounted"));
-    let left = std::fs::read_dir(world.state().join("uses"))
+    let uses = std::fs::read_dir(world.state().join("uses"))
         .expect("the uses")
         .count();
-    assert_eq!(left, 0);
+    assert_eq!(uses, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,16 +276,16 @@ async fn rules_of_identity() {
         (&json!(NAME), &json!("1.0"))
     );
     // csi.md 2.2
-    let can = world
+    let capabilities = world
         .check("GetPluginCapabilities", json!({}), OK)
         .await
         .to_string();
-    for wanted in [
+    for capability in [
         r#"{"service":{"type":1}}"#,
         r#"{"service":{"type":2}}"#,
         "volume_expansion",
     ] {
-        assert!(can.contains(wanted), "{can}");
+        assert!(capabilities.contains(capability), "{capabilities}");
     }
     // csi.md 2.3
     let ready = world.check("Probe", json!({}), OK).await;

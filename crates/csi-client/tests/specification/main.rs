@@ -83,7 +83,7 @@ impl World {
             _ => (&self.controller, "Controller"),
         };
         match caller.call(&format!("{service}/{method}"), &request).await {
-            Ok(answer) => (OK, answer),
+            Ok(response) => (OK, response),
             Err((code, words)) => (code, json!(words)),
         }
     }
@@ -94,15 +94,15 @@ impl World {
     }
 
     async fn check_on(&self, node: usize, method: &str, request: Value, code: u32) -> Value {
-        let (found, answer) = self.try_on(node, method, request.clone()).await;
-        assert_eq!(found, code, "{method} {request}: {answer}");
-        answer
+        let (observed_code, response) = self.try_on(node, method, request.clone()).await;
+        assert_eq!(observed_code, code, "{method} {request}: {response}");
+        response
     }
 
     /// A new volume; its id.
     async fn volume(&self, name: &str, mode: i64) -> String {
-        let answer = self.check("CreateVolume", create(name, mode), OK).await;
-        answer["volume"]["volume_id"]
+        let response = self.check("CreateVolume", create(name, mode), OK).await;
+        response["volume"]["volume_id"]
             .as_str()
             .expect("an id")
             .to_owned()
@@ -111,11 +111,11 @@ impl World {
     /// A volume that is attached to the first node, and the request to stage it.
     async fn attached(&self, name: &str, mode: i64) -> Value {
         let id = self.volume(name, mode).await;
-        let answer = self
+        let response = self
             .check("ControllerPublishVolume", attach(&id, "n1", mode), OK)
             .await;
         json!({"volume_id": id, "staging_target_path": "/kubelet/stage",
-            "volume_capability": capability(mode), "publish_context": answer["publish_context"],
+            "volume_capability": capability(mode), "publish_context": response["publish_context"],
             "volume_context": {"name": name}})
     }
 

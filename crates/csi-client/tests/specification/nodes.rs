@@ -37,8 +37,8 @@ async fn rules_of_staging() {
     for _ in 0..2 {
         world.check(method, stage.clone(), OK).await;
     }
-    let other = with(&stage, "volume_capability", capability(5));
-    world.check(method, other, ALREADY_EXISTS).await;
+    let changed = with(&stage, "volume_capability", capability(5));
+    world.check(method, changed, ALREADY_EXISTS).await;
     let without = with(&publish, "staging_target_path", Value::Null);
     world
         .check("NodePublishVolume", without, FAILED_PRECONDITION)
@@ -85,8 +85,10 @@ async fn rules_of_publishing() {
             .check("NodePublishVolume", read_only, ALREADY_EXISTS)
             .await;
         // csi.md 6.9
-        let other = with(&publication(&stage, "two"), "readonly", json!(true));
-        world.check("NodePublishVolume", other, second).await;
+        let second_target = with(&publication(&stage, "two"), "readonly", json!(true));
+        world
+            .check("NodePublishVolume", second_target, second)
+            .await;
         let here = |target: &str| world.dir.path().join("n1").join(target);
         std::fs::write(here("one/file"), "content").expect("write");
         if second == OK {
@@ -147,10 +149,10 @@ async fn rules_of_volumes_in_use() {
     let request = json!({"volume_id": id, "capacity_range": {"required_bytes": 2 * MIB}});
     world.check("ControllerExpandVolume", request, OK).await;
     for _ in 0..2 {
-        let answer = world
+        let response = world
             .check("NodeExpandVolume", grown("/kubelet/pod", 2 * MIB), OK)
             .await;
-        assert_eq!(answer["capacity_bytes"], 2 * MIB);
+        assert_eq!(response["capacity_bytes"], 2 * MIB);
     }
     // csi.md 6.13
     let info = world.check("NodeGetInfo", json!({}), OK).await;
@@ -171,12 +173,12 @@ async fn a_device_is_published_and_grows() {
     use std::os::unix::fs::FileTypeExt as _;
     let world = World::new();
     let request = with(&create("v", 7), "volume_capabilities", json!([block()]));
-    let made = world.check("CreateVolume", request, OK).await;
-    let id = made["volume"]["volume_id"].as_str().expect("an id");
+    let created = world.check("CreateVolume", request, OK).await;
+    let id = created["volume"]["volume_id"].as_str().expect("an id");
     let request = with(&attach(id, "n1", 7), "volume_capability", block());
-    let answer = world.check("ControllerPublishVolume", request, OK).await;
+    let attachment = world.check("ControllerPublishVolume", request, OK).await;
     let stage = json!({"volume_id": id, "staging_target_path": "/kubelet/stage",
-        "volume_capability": block(), "publish_context": answer["publish_context"],
+        "volume_capability": block(), "publish_context": attachment["publish_context"],
         "volume_context": {"name": "v"}});
     for _ in 0..2 {
         world.check("NodeStageVolume", stage.clone(), OK).await;

@@ -9,7 +9,7 @@ async fn rules_of_new_volumes() {
     let id = world.volume("v", 7).await;
     assert_eq!(world.volume("v", 7).await, id);
     // csi.md 3.2
-    let other = [
+    let conflicting = [
         create("v", 5),
         with(&create("v", 7), "parameters", json!({"zoned": "true"})),
         with(
@@ -28,7 +28,7 @@ async fn rules_of_new_volumes() {
             json!({"volume": {"volume_id": id}}),
         ),
     ];
-    for request in other {
+    for request in conflicting {
         world.check("CreateVolume", request, ALREADY_EXISTS).await;
     }
     // csi.md 3.3, 3.4
@@ -43,8 +43,8 @@ async fn rules_of_new_volumes() {
             .await;
     }
     let exact = json!({"required_bytes": 3 * MIB, "limit_bytes": 3 * MIB});
-    let made = world.check("CreateVolume", range(exact), OK).await;
-    assert_eq!(made["volume"]["capacity_bytes"], 3 * MIB);
+    let created = world.check("CreateVolume", range(exact), OK).await;
+    assert_eq!(created["volume"]["capacity_bytes"], 3 * MIB);
     for impossible in [
         json!({"required_bytes": i64::MAX}),
         json!({"required_bytes": 5, "limit_bytes": 6}),
@@ -88,7 +88,7 @@ async fn rules_of_places() {
     let world = World::new();
     let limits = json!({"a": 2 * MIB, "b": 4 * MIB}).to_string();
     std::fs::write(world.state().join("capacity.json"), limits).expect("write");
-    let place = |zone: &str| json!({"segments": {ZONE: zone}});
+    let topology = |zone: &str| json!({"segments": {ZONE: zone}});
     let zoned = |name: &str, requirement: Value| {
         let request = with(&create(name, 7), "parameters", json!({"zoned": "true"}));
         let request = with(
@@ -99,22 +99,21 @@ async fn rules_of_places() {
         with(&request, "accessibility_requirements", requirement)
     };
     let free = async |zone: &str| {
-        let of = json!({"accessible_topology": place(zone), "parameters": {"zoned": "true"}});
-        let answer = world.check("GetCapacity", of, OK).await;
-        answer["available_capacity"].as_i64().unwrap_or(0)
+        let of = json!({"accessible_topology": topology(zone), "parameters": {"zoned": "true"}});
+        let response = world.check("GetCapacity", of, OK).await;
+        response["available_capacity"].as_i64().unwrap_or(0)
     };
     assert_eq!((free("a").await, free("b").await), (2 * MIB, 4 * MIB));
-    let both =
-        json!({"requisite": [place("a"), place("b")], "preferred": [place("a"), place("b")]});
+    let both = json!({"requisite": [topology("a"), topology("b")], "preferred": [topology("a"), topology("b")]});
     let of = async |name: &str| {
-        let made = world
+        let created = world
             .check("CreateVolume", zoned(name, both.clone()), OK)
             .await;
-        made["volume"]["accessible_topology"].clone()
+        created["volume"]["accessible_topology"].clone()
     };
-    assert_eq!(of("one").await, json!([place("a")]));
-    assert_eq!(of("two").await, json!([place("b")]));
-    let only = json!({"requisite": [place("a")]});
+    assert_eq!(of("one").await, json!([topology("a")]));
+    assert_eq!(of("two").await, json!([topology("b")]));
+    let only = json!({"requisite": [topology("a")]});
     world
         .check("CreateVolume", zoned("full", only), RESOURCE_EXHAUSTED)
         .await;
@@ -154,10 +153,10 @@ async fn check_validation(world: &World, id: &str) {
     let validate =
         |id: &str, capability: Value| json!({"volume_id": id, "volume_capabilities": [capability]});
     let method = "ValidateVolumeCapabilities";
-    let answer = world.check(method, validate(id, capability(7)), OK).await;
-    assert!(answer["confirmed"].is_object());
-    let answer = world.check(method, validate(id, block()), OK).await;
-    assert!(answer["confirmed"].is_null(), "{answer}");
+    let response = world.check(method, validate(id, capability(7)), OK).await;
+    assert!(response["confirmed"].is_object());
+    let response = world.check(method, validate(id, block()), OK).await;
+    assert!(response["confirmed"].is_null(), "{response}");
     world
         .check(method, validate("vol-none", capability(7)), NOT_FOUND)
         .await;
@@ -198,8 +197,8 @@ async fn check_expansion(world: &World, id: &str) {
     let expand = |id: &str, bytes: i64| json!({"volume_id": id, "capacity_range": {"required_bytes": bytes}});
     let method = "ControllerExpandVolume";
     for bytes in [3 * MIB, 3 * MIB, MIB] {
-        let answer = world.check(method, expand(id, bytes), OK).await;
-        assert_eq!(answer["capacity_bytes"], 3 * MIB);
+        let response = world.check(method, expand(id, bytes), OK).await;
+        assert_eq!(response["capacity_bytes"], 3 * MIB);
     }
     world
         .check(method, expand("vol-none", MIB), NOT_FOUND)
@@ -297,45 +296,45 @@ async fn rules_of_attachments() {
         .await;
     // csi.md 4.8
     world.check(method, json!({"volume_id": shared}), OK).await;
-    let found = world
+    let volume = world
         .check("ControllerGetVolume", json!({"volume_id": shared}), OK)
         .await;
-    assert!(found["status"]["published_node_ids"].is_null(), "{found}");
+    assert!(volume["status"]["published_node_ids"].is_null(), "{volume}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_snapshots() {
     let world = World::new();
     let slow = with(&create("v", 7), "parameters", json!({"ready-after": "2"}));
-    let made = world.check("CreateVolume", slow, OK).await;
-    let id = made["volume"]["volume_id"].as_str().expect("an id");
-    let other = world.volume("w", 7).await;
+    let created = world.check("CreateVolume", slow, OK).await;
+    let id = created["volume"]["volume_id"].as_str().expect("an id");
+    let second = world.volume("w", 7).await;
     let snapshot = |name: &str, of: &str| json!({"name": name, "source_volume_id": of});
     // csi.md 5.1
     let mut ready = Vec::new();
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let answer = world.check("CreateSnapshot", snapshot("s", id), OK).await;
-        ready.push(answer["snapshot"]["ready_to_use"] == true);
-        ids.push(answer["snapshot"]["snapshot_id"].clone());
+        let response = world.check("CreateSnapshot", snapshot("s", id), OK).await;
+        ready.push(response["snapshot"]["ready_to_use"] == true);
+        ids.push(response["snapshot"]["snapshot_id"].clone());
     }
     assert_eq!(ready, [false, false, true]);
     ids.dedup();
     assert_eq!(ids.len(), 1);
     // csi.md 5.2, 5.3
     world
-        .check("CreateSnapshot", snapshot("s", &other), ALREADY_EXISTS)
+        .check("CreateSnapshot", snapshot("s", &second), ALREADY_EXISTS)
         .await;
     world
         .check("CreateSnapshot", snapshot("t", "vol-none"), NOT_FOUND)
         .await;
     // csi.md 5.5
     world
-        .check("CreateSnapshot", snapshot("t", &other), OK)
+        .check("CreateSnapshot", snapshot("t", &second), OK)
         .await;
     let count = async |request: Value| {
-        let answer = world.check("ListSnapshots", request, OK).await;
-        answer["entries"].as_array().map_or(0, Vec::len)
+        let response = world.check("ListSnapshots", request, OK).await;
+        response["entries"].as_array().map_or(0, Vec::len)
     };
     assert_eq!(count(json!({})).await, 2);
     assert_eq!(count(json!({"source_volume_id": id})).await, 1);

@@ -21,8 +21,8 @@ impl Driver {
             json!({"capability": capability, "readonly": request["readonly"] == true});
         let response = json!({"publish_context": {"device": format!("{node}/{id}")}});
         let published = volume["published"].as_object().cloned().unwrap_or_default();
-        if let Some(has) = published.get(node) {
-            return match *has == requested_use {
+        if let Some(published_use) = published.get(node) {
+            return match *published_use == requested_use {
                 true => Ok(response),
                 false => stop(
                     code::ALREADY_EXISTS,
@@ -30,16 +30,17 @@ impl Driver {
                 ),
             };
         }
-        let mut others = published.iter();
-        let is_occupied = others.find(|(_, has)| !is_multi_node(&has["capability"]));
+        let mut publications = published.iter();
+        let is_occupied =
+            publications.find(|(_, publication)| !is_multi_node(&publication["capability"]));
         let is_occupied = is_occupied.or_else(|| match is_multi_node(capability) {
             true => None,
             false => published.iter().next(),
         });
-        if let Some((other, _)) = is_occupied {
+        if let Some((node, _)) = is_occupied {
             return stop(
                 code::FAILED_PRECONDITION,
-                format!("{id} is attached to {other}"),
+                format!("{id} is attached to {node}"),
             );
         }
         if let Some(zone) = volume["zone"].as_str()
@@ -54,7 +55,7 @@ impl Driver {
         let all = self.state.all("volumes")?;
         let on_node = all
             .iter()
-            .filter(|(_, one)| one["published"][node].is_object());
+            .filter(|(_, volume)| volume["published"][node].is_object());
         if most > 0 && on_node.count() as u64 >= most {
             return stop(
                 code::RESOURCE_EXHAUSTED,

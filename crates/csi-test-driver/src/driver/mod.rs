@@ -19,7 +19,7 @@ use json_tree::{Value, json};
 
 use crate::faults::{Fault, next_fault};
 use crate::schema::{decode, encode};
-use crate::server::Answer;
+use crate::server::CallOutcome;
 use crate::state::State;
 
 pub(crate) use stop::{Done, Stop, code, stop};
@@ -150,27 +150,27 @@ impl Driver {
         format!("topology.{}/zone", self.name)
     }
 
-    pub(crate) fn answer(&self, path: &str, message: &[u8]) -> Answer {
+    pub(crate) fn respond(&self, path: &str, message: &[u8]) -> CallOutcome {
         let method = path.rsplit('/').next().unwrap_or_default();
         let request = decode(&format!("{method}Request"), message);
         let done = match request {
             Ok(request) => self.noted(path, method, &request),
-            Err(why) => stop(code::INVALID_ARGUMENT, why),
+            Err(error) => stop(code::INVALID_ARGUMENT, error.to_string()),
         };
-        let done = done.and_then(|answer| {
-            encode(&format!("{method}Response"), &answer)
-                .map_err(|why| Stop::Status(code::INTERNAL, why))
+        let done = done.and_then(|response| {
+            encode(&format!("{method}Response"), &response)
+                .map_err(|error| Stop::Status(code::INTERNAL, error.to_string()))
         });
         match done {
-            Ok(bytes) => Answer::Done(Ok(bytes)),
-            Err(Stop::Status(code, words)) => Answer::Done(Err((code, words))),
-            Err(Stop::Fault(Fault::Hang)) => Answer::Hangs,
+            Ok(bytes) => CallOutcome::Done(Ok(bytes)),
+            Err(Stop::Status(code, words)) => CallOutcome::Done(Err((code, words))),
+            Err(Stop::Fault(Fault::Hang)) => CallOutcome::Hangs,
             Err(Stop::Fault(_)) => {
                 if self.death == Death::Process {
                     let pid = nix::unistd::getpid();
                     let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
                 }
-                Answer::Dies
+                CallOutcome::Dies
             }
         }
     }
@@ -266,7 +266,7 @@ impl Driver {
 
     /// Dispatches the calls that read or change the state.
     fn change(&self, call: &Call<'_>, request: &Value) -> Done {
-        let _one = locked(&self.changes);
+        let _lock = locked(&self.changes);
         match call.method {
             "CreateVolume" => self.create_volume(call, request),
             "DeleteVolume" => self.delete_volume(call, request),
@@ -286,7 +286,7 @@ impl Driver {
             "NodeUnpublishVolume" => self.unpublish(call, request),
             "NodeExpandVolume" => self.expand_on_node(call, request),
             "NodeGetVolumeStats" => self.stats(request),
-            other => stop(code::UNIMPLEMENTED, other),
+            method => stop(code::UNIMPLEMENTED, method),
         }
     }
 }

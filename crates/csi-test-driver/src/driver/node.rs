@@ -254,8 +254,8 @@ impl Driver {
         let mut uses = self.uses(id)?;
         let read_only = request["readonly"] == true;
         let requested_use = json!({"capability": capability, "readonly": read_only});
-        if let Some(has) = uses["targets"].get(path) {
-            return match *has == requested_use {
+        if let Some(published_use) = uses["targets"].get(path) {
+            return match *published_use == requested_use {
                 true => Ok(json!({})),
                 false => stop(
                     code::ALREADY_EXISTS,
@@ -267,7 +267,7 @@ impl Driver {
             true => self.ephemeral(id, context)?,
             false => self.staged(id, request, &uses)?,
         };
-        let is_taken = uses["targets"]
+        let is_in_use = uses["targets"]
             .as_object()
             .is_some_and(|all| !all.is_empty());
         let is_single = match mode(capability) {
@@ -275,7 +275,7 @@ impl Driver {
             SINGLE_NODE_MULTI_WRITER => false,
             _ => !is_multi_node(capability),
         };
-        if is_taken && is_single {
+        if is_in_use && is_single {
             return stop(
                 code::FAILED_PRECONDITION,
                 format!("{id} is published elsewhere"),

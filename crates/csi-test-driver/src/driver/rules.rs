@@ -79,9 +79,9 @@ pub(crate) fn capabilities_of(request: &Value) -> Result<&[Value], Stop> {
     let Some(all) = all.filter(|all| !all.is_empty()) else {
         return stop(code::INVALID_ARGUMENT, "volume_capabilities is missing");
     };
-    for one in all {
-        capability(one)?;
-        if is_block(one) != is_block(&all[0]) {
+    for requested in all {
+        capability(requested)?;
+        if is_block(requested) != is_block(&all[0]) {
             return stop(code::INVALID_ARGUMENT, "a device and a file system at once");
         }
     }

@@ -57,16 +57,17 @@ impl Driver {
     }
 
     pub(crate) fn list_snapshots(&self, request: &Value) -> Done {
-        let is = |field: &str, has: &Value| match request[field].as_str() {
+        let matches = |field: &str, value: &Value| match request[field].as_str() {
             None | Some("") => true,
-            Some(expected) => *has == expected,
+            Some(expected) => *value == expected,
         };
         let snapshots = self.state.all("snapshots")?.into_iter();
         let entries = snapshots
-            .filter(|(_, one)| {
-                is("snapshot_id", &one["id"]) && is("source_volume_id", &one["volume"])
+            .filter(|(_, snapshot)| {
+                matches("snapshot_id", &snapshot["id"])
+                    && matches("source_volume_id", &snapshot["volume"])
             })
-            .map(|(_, one)| json!({"snapshot": response_form(&one)}));
+            .map(|(_, snapshot)| json!({"snapshot": response_form(&snapshot)}));
         let (entries, next) = page(request, entries.collect())?;
         Ok(json!({"entries": entries, "next_token": next}))
     }

@@ -63,8 +63,9 @@ impl Driver {
         });
         let capacity = requested.saturating_add(UNIT - 1) / UNIT * UNIT;
         if let Some(volume) = self.state.read("volumes", &id)? {
-            let has = volume["capacity"].as_i64().unwrap_or(0);
-            let fits = has >= at_least && (at_most == 0 || has <= at_most);
+            let existing_capacity = volume["capacity"].as_i64().unwrap_or(0);
+            let fits =
+                existing_capacity >= at_least && (at_most == 0 || existing_capacity <= at_most);
             let same = volume["capabilities"] == json!(capabilities)
                 && volume["parameters"] == request["parameters"]
                 && volume["source"] == request["volume_content_source"];
@@ -175,8 +176,8 @@ impl Driver {
 
     pub(crate) fn free_capacity(&self, request: &Value) -> Done {
         let capabilities = request["volume_capabilities"].as_array();
-        for one in capabilities.into_iter().flatten() {
-            capability(one)?;
+        for requested in capabilities.into_iter().flatten() {
+            capability(requested)?;
         }
         let segments = &request["accessible_topology"]["segments"];
         let zoned = request["parameters"]["zoned"] == "true";
@@ -229,8 +230,9 @@ impl Driver {
         let Some(all) = all.filter(|all| !all.is_empty()) else {
             return stop(code::INVALID_ARGUMENT, "volume_capabilities is missing");
         };
-        for one in all {
-            let fits = capability(one).is_ok() && json!(is_block(one)) == volume["block"];
+        for requested in all {
+            let fits =
+                capability(requested).is_ok() && json!(is_block(requested)) == volume["block"];
             if !fits {
                 return Ok(json!({"message": "not supported"}));
             }
@@ -260,23 +262,23 @@ impl Driver {
             return stop(code::INVALID_ARGUMENT, "capacity_range is missing");
         }
         let (at_least, at_most) = range(request)?;
-        let has = volume["capacity"].as_i64().unwrap_or(0);
+        let current = volume["capacity"].as_i64().unwrap_or(0);
         if request["volume_capability"].is_object() {
             let capability = capability(&request["volume_capability"])?;
             if json!(is_block(capability)) != volume["block"] {
                 return stop(code::INVALID_ARGUMENT, "a volume of another mode");
             }
         }
-        let capacity = at_least.max(has).saturating_add(UNIT - 1) / UNIT * UNIT;
+        let capacity = at_least.max(current).saturating_add(UNIT - 1) / UNIT * UNIT;
         let zone = volume["zone"].as_str().unwrap_or_default().to_owned();
-        let is_full = capacity - has > self.free(&zone)?;
+        let is_full = capacity - current > self.free(&zone)?;
         if capacity > SIZE_MAX || is_full || (at_most != 0 && capacity > at_most) {
             return stop(code::OUT_OF_RANGE, format!("no volume of {capacity} bytes"));
         }
         let is_attached = volume["published"]
             .as_object()
             .is_some_and(|all| !all.is_empty());
-        if capacity > has && is_attached && volume["parameters"]["expansion"] == "offline" {
+        if capacity > current && is_attached && volume["parameters"]["expansion"] == "offline" {
             return stop(code::FAILED_PRECONDITION, format!("{id} is attached"));
         }
         if volume["block"] == true {

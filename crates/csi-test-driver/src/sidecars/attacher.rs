@@ -47,7 +47,8 @@ pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers
     }
     for volume in objects.all(VOLUMES) {
         let name = text(&volume["metadata"]["name"]).to_owned();
-        let is_used = |one: &Value| one["spec"]["source"]["persistentVolumeName"] == name;
+        let is_used =
+            |attachment: &Value| attachment["spec"]["source"]["persistentVolumeName"] == name;
         if !is_deleted(&volume) || !has_finalizer(&volume, &finalizer) || all.iter().any(is_used) {
             continue;
         }
@@ -76,8 +77,10 @@ fn node_id(sidecar: &Sidecar, objects: &Objects, attachment: &Value) -> Result<S
     let node = text(&attachment["spec"]["nodeName"]);
     let csi_node = objects.get(CSI_NODES, "", node);
     let drivers = csi_node["spec"]["drivers"].as_array().into_iter().flatten();
-    let mut drivers = drivers.filter(|one| one["name"] == sidecar.driver);
-    let id = drivers.next().map(|one| text(&one["nodeID"]).to_owned());
+    let mut drivers = drivers.filter(|driver| driver["name"] == sidecar.driver);
+    let id = drivers
+        .next()
+        .map(|driver| text(&driver["nodeID"]).to_owned());
     let id = id.unwrap_or_else(|| annotation(attachment, NODE_ID).to_owned());
     match id.is_empty() {
         true => missing(format!("node {node} has no NodeID of the driver")),

@@ -19,8 +19,8 @@ pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers
 async fn report(sidecar: &Sidecar, objects: &Objects) -> Result<()> {
     let segments_list = all_segments(sidecar, objects);
     let all = objects.all(CAPACITIES).into_iter();
-    let mut old: Vec<Value> = all
-        .filter(|one| one["metadata"]["labels"][DRIVER] == sidecar.driver)
+    let mut outdated: Vec<Value> = all
+        .filter(|capacity| capacity["metadata"]["labels"][DRIVER] == sidecar.driver)
         .collect();
     for class in objects.all(CLASSES) {
         let is_late = class["volumeBindingMode"] == "WaitForFirstConsumer";
@@ -38,15 +38,16 @@ async fn report(sidecar: &Sidecar, objects: &Objects) -> Result<()> {
                 json!({"parameters": parameters, "accessible_topology": {"segments": segments}});
             let response = sidecar.call("Controller/GetCapacity", &request).await?;
             let free = response["available_capacity"].as_i64().unwrap_or(0);
-            let existing = old.iter().position(|one| {
-                one["storageClassName"] == *name && one["nodeTopology"]["matchLabels"] == *segments
+            let existing = outdated.iter().position(|capacity| {
+                capacity["storageClassName"] == *name
+                    && capacity["nodeTopology"]["matchLabels"] == *segments
             });
-            let existing = existing.map(|at| old.remove(at));
+            let existing = existing.map(|at| outdated.remove(at));
             write(sidecar, existing, (name, segments, free)).await?;
         }
     }
-    for one in old {
-        let path = in_namespace("/apis/storage.k8s.io/v1", "csistoragecapacities", &one);
+    for capacity in outdated {
+        let path = in_namespace("/apis/storage.k8s.io/v1", "csistoragecapacities", &capacity);
         sidecar.kubernetes.delete(&path).await?;
     }
     Ok(())

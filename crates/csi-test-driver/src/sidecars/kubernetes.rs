@@ -22,6 +22,24 @@ pub struct Kubernetes {
     pub(super) client: Client,
 }
 
+/// The reason why a process has no API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    #[error("no {0}")]
+    NoVariable(String),
+    #[error("{file}: {source}")]
+    File {
+        file: String,
+        source: std::io::Error,
+    },
+    #[error("no address")]
+    NoAddress,
+    #[error("no token")]
+    NoToken,
+    #[error("{0}")]
+    Transport(kubeconfig::TransportError),
+}
+
 type ApiResult = Result<Value, Error>;
 
 impl Kubernetes {
@@ -33,8 +51,10 @@ impl Kubernetes {
     ///
     /// # Errors
     /// The process is not in a container of a cluster.
-    pub async fn of_container() -> Result<Self, String> {
-        let variable = |name: &str| std::env::var(name).map_err(|_| format!("no {name}"));
+    pub async fn in_container() -> Result<Self, ContainerError> {
+        let variable = |name: &str| {
+            std::env::var(name).map_err(|_| ContainerError::NoVariable(name.to_owned()))
+        };
         let host = variable("KUBERNETES_SERVICE_HOST")?;
         let port = variable("KUBERNETES_SERVICE_PORT")?;
         let host = match host.contains(':') {
@@ -43,14 +63,16 @@ impl Kubernetes {
         };
         let read = |name: &str| {
             let file = format!("{ACCOUNT}/{name}");
-            std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))
+            std::fs::read_to_string(&file).map_err(|source| ContainerError::File { file, source })
         };
         let server = format!("https://{host}:{port}").parse();
-        let server = server.map_err(|_| "no address".to_owned())?;
+        let server = server.map_err(|_| ContainerError::NoAddress)?;
         let settings = Settings::of_server(server, &read("ca.crt")?);
-        let settings = settings.with_token(&read("token")?).ok_or("no token")?;
+        let settings = settings
+            .with_token(&read("token")?)
+            .ok_or(ContainerError::NoToken)?;
         let transport = Transport::new(settings, LIMITS).await;
-        let transport = transport.map_err(|error| error.to_string())?;
+        let transport = transport.map_err(ContainerError::Transport)?;
         Ok(Self::over(Client::new(transport, &read("namespace")?)))
     }
 
@@ -101,7 +123,7 @@ impl Kubernetes {
 pub(super) fn allow_not_found(result: ApiResult) -> Result<(), Error> {
     match result {
         Err(error) if error.code() == Some(404) => Ok(()),
-        other => other.map(drop),
+        result => result.map(drop),
     }
 }
 
@@ -109,7 +131,7 @@ pub(super) fn allow_not_found(result: ApiResult) -> Result<(), Error> {
 pub(super) fn allow_exists(result: ApiResult) -> Result<(), Error> {
     match result {
         Err(error) if error.code() == Some(409) => Ok(()),
-        other => other.map(drop),
+        result => result.map(drop),
     }
 }
 

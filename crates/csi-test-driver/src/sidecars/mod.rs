@@ -74,15 +74,15 @@ impl std::fmt::Display for Trouble {
         match self {
             Self::Driver((code, words)) => write!(f, "rpc error: code = {code} desc = {words}"),
             Self::Api(error) => write!(f, "{error}"),
-            Self::Missing(what) => write!(f, "{what}"),
+            Self::Missing(text) => write!(f, "{text}"),
         }
     }
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Trouble>;
 
-pub(crate) fn missing<T>(what: impl Into<String>) -> Result<T> {
-    Err(Trouble::Missing(what.into()))
+pub(crate) fn missing<T>(text: impl Into<String>) -> Result<T> {
+    Err(Trouble::Missing(text.into()))
 }
 
 /// Runs a sidecar; never returns.
@@ -168,7 +168,7 @@ pub(crate) fn is_deleted(object: &Value) -> bool {
 pub(crate) fn finalizers(object: &Value, name: &str, present: bool) -> Value {
     let all = object["metadata"]["finalizers"].as_array();
     let mut all = all.cloned().unwrap_or_default();
-    all.retain(|one| one != name);
+    all.retain(|finalizer| finalizer != name);
     if present {
         all.push(json!(name));
     }
@@ -177,7 +177,7 @@ pub(crate) fn finalizers(object: &Value, name: &str, present: bool) -> Value {
 
 pub(crate) fn has_finalizer(object: &Value, name: &str) -> bool {
     let all = object["metadata"]["finalizers"].as_array();
-    all.is_some_and(|all| all.iter().any(|one| one == name))
+    all.is_some_and(|all| all.iter().any(|finalizer| finalizer == name))
 }
 
 /// The finalizer of a driver's attacher; dots in the driver's name are replaced.
@@ -193,7 +193,7 @@ pub(crate) fn bytes(quantity: &Value) -> i64 {
 /// The volume capabilities, from a claim or from a volume.
 pub(crate) fn capabilities(spec: &Value, fs_type: &str, options: &Value) -> Vec<Value> {
     let modes = spec["accessModes"].as_array().into_iter().flatten();
-    let one = |mode: &Value| {
+    let capability_of = |mode: &Value| {
         let mode = match text(mode) {
             "ReadWriteOncePod" => 6,
             "ReadOnlyMany" => 3,
@@ -211,7 +211,7 @@ pub(crate) fn capabilities(spec: &Value, fs_type: &str, options: &Value) -> Vec<
         }
         capability
     };
-    modes.map(one).collect()
+    modes.map(capability_of).collect()
 }
 
 impl Sidecar {

@@ -31,9 +31,9 @@ const SECRETS: [(&str, &str); 5] = [
 
 pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     for claim in objects.all(CLAIMS) {
-        let is_own = annotation(&claim, PROVISIONER) == sidecar.driver;
+        let is_of_driver = annotation(&claim, PROVISIONER) == sidecar.driver;
         let is_bound = claim["spec"]["volumeName"].is_string();
-        if !is_own || is_bound || is_deleted(&claim) {
+        if !is_of_driver || is_bound || is_deleted(&claim) {
             continue;
         }
         let class = objects.get(CLASSES, "", text(&claim["spec"]["storageClassName"]));
@@ -61,10 +61,10 @@ pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers
         });
     }
     for volume in objects.all(VOLUMES) {
-        let is_own = annotation(&volume, PROVISIONED_BY) == sidecar.driver;
+        let is_of_driver = annotation(&volume, PROVISIONED_BY) == sidecar.driver;
         let is_free = text(&volume["status"]["phase"]) == "Released";
         let is_to_go = volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete";
-        if !is_own || !is_free || !is_to_go {
+        if !is_of_driver || !is_free || !is_to_go {
             continue;
         }
         let key = format!("delete {}", text(&volume["metadata"]["name"]));
@@ -148,10 +148,10 @@ async fn provision(
     if source.is_object() {
         request["volume_content_source"] = source;
     }
-    let made_volume = sidecar.call("Controller/CreateVolume", &request).await?;
-    let made_volume = &made_volume["volume"];
-    let mut csi = json!({"driver": sidecar.driver, "volumeHandle": made_volume["volume_id"],
-        "volumeAttributes": made_volume["volume_context"]});
+    let created = sidecar.call("Controller/CreateVolume", &request).await?;
+    let created = &created["volume"];
+    let mut csi = json!({"driver": sidecar.driver, "volumeHandle": created["volume_id"],
+        "volumeAttributes": created["volume_context"]});
     if spec["volumeMode"] != "Block" {
         csi["fsType"] = json!(fs_type);
     }
@@ -168,7 +168,7 @@ async fn provision(
             DELETION_NAMESPACE: text(&secret_namespace)}},
         "spec": {
             "accessModes": spec["accessModes"], "volumeMode": spec["volumeMode"], "csi": csi,
-            "capacity": {"storage": made_volume["capacity_bytes"].to_string()},
+            "capacity": {"storage": created["capacity_bytes"].to_string()},
             "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "namespace": claim["metadata"]["namespace"], "name": claim["metadata"]["name"],
                 "uid": claim["metadata"]["uid"],
@@ -176,9 +176,9 @@ async fn provision(
             "mountOptions": class["mountOptions"], "storageClassName": class["metadata"]["name"],
             "volumeAttributesClassName": spec["volumeAttributesClassName"],
             "persistentVolumeReclaimPolicy": class["reclaimPolicy"]}});
-    if let Some(topologies) = made_volume["accessible_topology"].as_array() {
-        let terms = topologies.iter().map(|place| {
-            let labels = place["segments"].as_object().into_iter().flatten();
+    if let Some(topologies) = created["accessible_topology"].as_array() {
+        let terms = topologies.iter().map(|topology| {
+            let labels = topology["segments"].as_object().into_iter().flatten();
             let labels =
                 labels.map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]}));
             json!({"matchExpressions": labels.collect::<Vec<_>>()})
@@ -199,7 +199,9 @@ async fn provision(
 pub(super) fn segments(sidecar: &Sidecar, objects: &Objects, node: &str) -> Option<Value> {
     let drivers = objects.get(CSI_NODES, "", node);
     let drivers = drivers["spec"]["drivers"].as_array().cloned()?;
-    let entry = drivers.iter().find(|one| one["name"] == sidecar.driver)?;
+    let entry = drivers
+        .iter()
+        .find(|driver| driver["name"] == sidecar.driver)?;
     let labels = objects.get(NODES, "", node)["metadata"]["labels"].clone();
     let keys = entry["topologyKeys"].as_array()?;
     let pairs = keys.iter().map(|key| {
@@ -284,8 +286,8 @@ async fn source(sidecar: &Sidecar, objects: &Objects, claim: &Value) -> Result<V
 async fn delete(sidecar: &Sidecar, objects: &Objects, volume: &Value) -> Result<()> {
     let name = text(&volume["metadata"]["name"]);
     let attachments = objects.all(ATTACHMENTS).into_iter();
-    let mut of_volume =
-        attachments.filter(|one| one["spec"]["source"]["persistentVolumeName"] == name);
+    let mut of_volume = attachments
+        .filter(|attachment| attachment["spec"]["source"]["persistentVolumeName"] == name);
     if let Some(attachment) = of_volume.next() {
         let node = text(&attachment["spec"]["nodeName"]).to_owned();
         return missing(format!(

@@ -27,8 +27,8 @@ pub async fn register(
         }
     };
     let socket = directory.join(format!("{name}-reg.sock"));
-    serve_registration(&socket, &name, endpoint, |told| match told.is_empty() {
+    serve_registration(&socket, &name, endpoint, |error| match error.is_empty() {
         true => eprintln!("registered"),
-        false => eprintln!("not registered: {told}"),
+        false => eprintln!("not registered: {error}"),
     })
 }

@@ -14,18 +14,18 @@ const INFEASIBLE: [u32; 3] = [3, 5, 11];
 pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers) {
     for claim in objects.all(CLAIMS) {
         let volume = objects.get(VOLUMES, "", text(&claim["spec"]["volumeName"]));
-        let is_own = volume["spec"]["csi"]["driver"] == sidecar.driver;
-        if !is_own || is_deleted(&claim) || claim["status"]["phase"] != "Bound" {
+        let is_of_driver = volume["spec"]["csi"]["driver"] == sidecar.driver;
+        if !is_of_driver || is_deleted(&claim) || claim["status"]["phase"] != "Bound" {
             continue;
         }
         let uid = text(&claim["metadata"]["uid"]);
         let requested = bytes(&claim["spec"]["resources"]["requests"]["storage"]);
-        let has = bytes(&claim["status"]["capacity"]["storage"]);
+        let capacity = bytes(&claim["status"]["capacity"]["storage"]);
         let state = text(&claim["status"]["allocatedResourceStatuses"]["storage"]);
         let allocated = bytes(&claim["status"]["allocatedResources"]["storage"]);
         let is_of_node = state.starts_with("Node") && allocated == requested;
         let is_refused = state == "ControllerResizeInfeasible" && allocated == requested;
-        if requested > has && !is_of_node && !is_refused {
+        if requested > capacity && !is_of_node && !is_refused {
             let (sidecar, claim, volume) = (sidecar.clone(), claim.clone(), volume.clone());
             workers.work(format!("grow {uid}"), || async move {
                 let outcome = grow(&sidecar, &claim, &volume).await;

@@ -20,14 +20,14 @@ pub(super) fn start_work(sidecar: &Sidecar, objects: &Objects, workers: &Workers
             continue;
         }
         let is_deleted = is_deleted(&content);
-        let is_wanted = match is_deleted {
+        let needs_work = match is_deleted {
             true => {
-                let is_told = !annotation(&content, BEING_DELETED).is_empty();
-                has_finalizer(&content, FINALIZER) && is_told
+                let is_notified = !annotation(&content, BEING_DELETED).is_empty();
+                has_finalizer(&content, FINALIZER) && is_notified
             }
             false => content["status"]["readyToUse"] != true,
         };
-        if !is_wanted {
+        if !needs_work {
             continue;
         }
         let key = text(&content["metadata"]["name"]).to_owned();

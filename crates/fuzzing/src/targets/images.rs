@@ -74,7 +74,7 @@ pub const ANSWER: Target = Target {
         br#"{"errors":[{"code":"DENIED","message":"no","detail":{"a":[1]}}]}"#,
     ],
     words: &["token", "access_token", "errors", "code", "message", "null"],
-    run: |bytes| drop(decoders::answer(bytes)),
+    run: |bytes| drop(decoders::response(bytes)),
 };
 
 pub const REFERENCE: Target = Target {

@@ -22,10 +22,10 @@ pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     let texts = texts.filter_map(|text| text.to_str().ok());
     let all = texts.filter_map(|text| http_auth::parse_challenges(text).ok());
     all.flatten().find_map(|challenge| {
-        let parameter = |wanted: &str| {
+        let parameter = |requested: &str| {
             let mut all = challenge.params.iter();
-            let found = all.find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
-            Some(found.1.to_unescaped())
+            let parameter = all.find(|(name, _)| name.eq_ignore_ascii_case(requested))?;
+            Some(parameter.1.to_unescaped())
         };
         if challenge.scheme.eq_ignore_ascii_case("bearer") {
             return Some(Challenge::Bearer {
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn challenges_are_understood() {
         let text = r#"Bearer realm="https://auth.example/token",service="r",scope="a b""#;
-        let wanted = Challenge::Bearer {
+        let expected = Challenge::Bearer {
             realm: "https://auth.example/token".to_owned(),
             service: Some("r".to_owned()),
             scope: Some("a b".to_owned()),
         };
-        assert_eq!(challenge_of(text), Some(wanted));
+        assert_eq!(challenge_of(text), Some(expected));
         let basic = r#"Negotiate, basic realm="x""#;
         assert_eq!(challenge_of(basic), Some(Challenge::Basic));
         for none in ["Digest realm=\"x\"", "Bearer service=\"x\"", "\"", ""] {
@@ -106,8 +106,8 @@ mod tests {
             Some("r s"),
             "repository:a/b:pull",
         );
-        let wanted = "https://a.example/token?x=1&scope=repository%3Aa%2Fb%3Apull&service=r+s";
-        assert_eq!(url.unwrap().as_str(), wanted);
+        let expected = "https://a.example/token?x=1&scope=repository%3Aa%2Fb%3Apull&service=r+s";
+        assert_eq!(url.unwrap().as_str(), expected);
         for bad in ["file:///etc/passwd", "token", ""] {
             token_url(bad, None, "x").unwrap_err();
         }

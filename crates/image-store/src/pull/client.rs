@@ -81,9 +81,9 @@ pub(super) enum RequestError {
         passing: bool,
     },
     /// The response exceeds its maximum size.
-    #[error("its {what} is longer than the limit of {limit} bytes")]
+    #[error("its {document} is longer than the limit of {limit} bytes")]
     TooLong {
-        what: &'static str,
+        document: &'static str,
         /// The maximum size, in bytes.
         limit: u64,
     },
@@ -132,7 +132,7 @@ pub(super) struct RegistryClient {
     base: String,
     reach: AllowedAddresses,
     /// Whether the server has proved that it is a registry.
-    shown: AtomicBool,
+    is_verified: AtomicBool,
     /// The query `?ns=registry`, for a mirror.
     query: String,
     repository: String,
@@ -181,7 +181,7 @@ impl RegistryClient {
             http,
             root,
             reach,
-            shown: AtomicBool::new(false),
+            is_verified: AtomicBool::new(false),
             base: format!("{scheme}://{}/v2/{repository}", endpoint.host),
             query: match is_mirror {
                 true => format!("?ns={}", reference.registry()),
@@ -198,13 +198,13 @@ impl RegistryClient {
     /// Checks that a listener on this node is a registry, before any request whose content a pod's owner
     /// has chosen: the response must be that of the base of the distribution API. The error does not reveal
     /// to the pod's owner whether there is no listener or another server.
-    pub async fn show_itself(&self) -> Result<(), RequestError> {
-        if !self.reach.must_show_itself() || self.shown.load(Ordering::Relaxed) {
+    pub async fn verify_registry(&self) -> Result<(), RequestError> {
+        if !self.reach.must_be_verified() || self.is_verified.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let answer = self.ask(&self.root, None).await;
-        let is_registry = match answer {
-            Ok(answer) => speaks_distribution(answer).await,
+        let response = self.ask(&self.root, None).await;
+        let is_registry = match response {
+            Ok(response) => speaks_distribution(response).await,
             Err(error) => {
                 tracing::info!(
                     url = %self.root,
@@ -217,7 +217,7 @@ impl RegistryClient {
         if !is_registry {
             return Err(RequestError::NoRegistry);
         }
-        self.shown.store(true, Ordering::Relaxed);
+        self.is_verified.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -231,20 +231,20 @@ impl RegistryClient {
         self.get(&format!("blobs/{digest}")).await
     }
 
-    async fn get(&self, what: &str) -> Result<RegistryResponse, RequestError> {
-        let url = format!("{}/{what}{}", self.base, self.query);
+    async fn get(&self, path: &str) -> Result<RegistryResponse, RequestError> {
+        let url = format!("{}/{path}{}", self.base, self.query);
         let url = Url::parse(&url).map_err(|_| Error::Url)?;
-        let known = self.authorization().clone();
-        let mut answer = self.ask(&url, known).await?;
-        if answer.status() == StatusCode::UNAUTHORIZED
-            && let Some(authorization) = self.authorize(answer.response.headers()).await?
+        let authorization = self.authorization().clone();
+        let mut response = self.ask(&url, authorization).await?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && let Some(authorization) = self.authorize(response.response.headers()).await?
         {
             *self.authorization() = Some(authorization.clone());
-            answer = self.ask(&url, Some(authorization)).await?;
+            response = self.ask(&url, Some(authorization)).await?;
         }
-        match answer.status() {
-            StatusCode::OK => Ok(answer),
-            _ => Err(refusal(answer).await),
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            _ => Err(refusal(response).await),
         }
     }
 
@@ -266,10 +266,7 @@ impl RegistryClient {
     }
 
     async fn send(&self, url: &Url, headers: HeaderMap) -> Result<RegistryResponse, RequestError> {
-        let follows = |url: &Url, followed| {
-            let checked = self.reach.check_redirect(url, followed);
-            checked.map_err(|error| error.to_string())
-        };
+        let follows = |url: &Url, followed| self.reach.check_redirect(url, followed);
         let response = self.http.get(url, headers, follows).await?;
         Ok(self.registry_response(response))
     }
@@ -284,7 +281,7 @@ impl RegistryClient {
 
     /// The `Authorization` header for a challenge; `None` if the client does not support the challenge.
     async fn authorize(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {
-        let given = match &self.credentials {
+        let login = match &self.credentials {
             None => None,
             Some(Credentials::Basic { username, password }) => Some((username, password)),
             // The client has no other credentials.
@@ -292,7 +289,7 @@ impl RegistryClient {
         };
         match challenge(headers) {
             Some(Challenge::Basic) => {
-                let Some((username, password)) = given else {
+                let Some((username, password)) = login else {
                     return Ok(None);
                 };
                 basic(username, password).map(Some)
@@ -309,19 +306,19 @@ impl RegistryClient {
                     return Err(RequestError::Protocol(text.to_owned()));
                 }
                 let mut headers = HeaderMap::from_iter([(USER_AGENT, USER_AGENT_VALUE)]);
-                if let Some((username, password)) = given {
+                if let Some((username, password)) = login {
                     headers.insert(AUTHORIZATION, basic(username, password)?);
                 }
-                let answer = self.send(&url, headers).await?;
-                match answer.status() {
+                let response = self.send(&url, headers).await?;
+                match response.status() {
                     StatusCode::OK => {}
                     // Some token servers respond with 400 to an unknown name.
                     status if status.is_client_error() && !is_passing(status) => {
                         return Err(RequestError::Unauthorized);
                     }
-                    _ => return Err(refusal(answer).await),
+                    _ => return Err(refusal(response).await),
                 }
-                let bytes = whole(answer, "token", TOKEN_BYTES_MAX).await?;
+                let bytes = whole(response, "token", TOKEN_BYTES_MAX).await?;
                 let token = token(&bytes)
                     .map_err(|error| RequestError::Protocol(json_fault("token", &error)))?;
                 let token = token.filter(|token| !token.is_empty());
@@ -403,14 +400,14 @@ struct RefusalError {
 
 /// Whether a response is valid for the base of the distribution API (OCI distribution specification,
 /// "Determining Support"): 200, or 401 with a challenge.
-async fn speaks_distribution(answer: RegistryResponse) -> bool {
-    let headers = answer.response.headers();
+async fn speaks_distribution(response: RegistryResponse) -> bool {
+    let headers = response.response.headers();
     let version = headers.get("docker-distribution-api-version");
     let named = version.is_some_and(|version| version.as_bytes().starts_with(b"registry/2"));
-    match answer.status() {
+    match response.status() {
         StatusCode::UNAUTHORIZED => named || challenge(headers).is_some(),
         StatusCode::OK if named => true,
-        StatusCode::OK => match whole(answer, "greeting", HELLO_BYTES_MAX).await {
+        StatusCode::OK => match whole(response, "greeting", HELLO_BYTES_MAX).await {
             Ok(body) => matches!(body.trim_ascii(), b"" | b"{}" | b"true"),
             Err(_) => false,
         },
@@ -457,16 +454,16 @@ fn bearer(token: &str) -> Result<HeaderValue, RequestError> {
 
 /// Reads a complete response of at most `limit` bytes.
 async fn whole(
-    mut answer: RegistryResponse,
-    what: &'static str,
+    mut response: RegistryResponse,
+    document: &'static str,
     limit: u64,
 ) -> Result<Vec<u8>, RequestError> {
-    let too_long = RequestError::TooLong { what, limit };
-    if answer.is_longer_than(limit) {
+    let too_long = RequestError::TooLong { document, limit };
+    if response.is_longer_than(limit) {
         return Err(too_long);
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = answer.next().await? {
+    while let Some(chunk) = response.next().await? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > limit {
             return Err(too_long);
@@ -476,11 +473,11 @@ async fn whole(
 }
 
 /// The error for a failed response.
-async fn refusal(mut answer: RegistryResponse) -> RequestError {
-    let status = answer.status();
+async fn refusal(mut response: RegistryResponse) -> RequestError {
+    let status = response.status();
     let mut bytes = Vec::new();
     // A truncated response is evaluated as far as it was read.
-    while let Ok(Some(chunk)) = answer.next().await {
+    while let Ok(Some(chunk)) = response.next().await {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > REFUSAL_BYTES_MAX {
             break;
@@ -508,10 +505,10 @@ fn meaning(status: StatusCode, body: &[u8]) -> RequestError {
         _ if refused && has_code(&["UNAUTHORIZED", "DENIED"]) => return RequestError::Unauthorized,
         _ => {}
     }
-    let known = |error: &RefusalError| CODES.iter().find(|code| **code == error.code);
+    let supported = |error: &RefusalError| CODES.iter().find(|code| **code == error.code);
     RequestError::Status {
         status,
-        code: errors.iter().find_map(known).copied(),
+        code: errors.iter().find_map(supported).copied(),
         passing: is_passing(status) || has_code(&["TOOMANYREQUESTS"]),
     }
 }
@@ -556,8 +553,8 @@ mod tests {
             "secret",
             r#"{"errors": [{"code": "secret", "message": "secret"}]}"#,
         ] {
-            let told = meaning(StatusCode::BAD_GATEWAY, body.as_bytes()).to_string();
-            assert_eq!(told, "it answered 502 Bad Gateway");
+            let text = meaning(StatusCode::BAD_GATEWAY, body.as_bytes()).to_string();
+            assert_eq!(text, "it answered 502 Bad Gateway");
         }
     }
 }

@@ -38,19 +38,20 @@ impl Pull<'_> {
             (Some(digest), _) => (digest, Some(digest)),
             (None, tag) => (tag.unwrap_or("latest"), None),
         };
-        let wanted = match self.manifest_or_index(client, name, expected).await? {
+        let digest = match self.manifest_or_index(client, name, expected).await? {
             (digest, Manifest::Image { config, layers }) => return Ok((digest, config, layers)),
             (_, Manifest::Index(entries)) => self.for_this_machine(&entries)?,
         };
-        let wanted = wanted.as_str();
-        match self.manifest_or_index(client, wanted, Some(wanted)).await? {
+        let digest = digest.as_str();
+        match self.manifest_or_index(client, digest, Some(digest)).await? {
             (digest, Manifest::Image { config, layers }) => Ok((digest, config, layers)),
             (_, Manifest::Index(_)) => Err(self.malformed("an index of indexes")),
         }
     }
 
     fn for_this_machine(&self, entries: &[Descriptor]) -> Result<Digest, PullError> {
-        let entry = for_this_platform(entries).map_err(|found| self.wrong_platform(&found))?;
+        let entry =
+            for_this_platform(entries).map_err(|platforms| self.wrong_platform(&platforms))?;
         let digest = Digest::parse(&entry.digest);
         digest.ok_or_else(|| self.malformed(format!("malformed digest {:?}", entry.digest)))
     }
@@ -61,10 +62,10 @@ impl Pull<'_> {
         name: &str,
         expected: Option<&str>,
     ) -> Result<(Digest, Manifest), PullError> {
-        let answer = client.manifest(name).await;
-        let answer = answer.map_err(|error| self.remote(error))?;
+        let response = client.manifest(name).await;
+        let response = response.map_err(|error| self.remote(error))?;
         // A digest of another algorithm cannot be compared.
-        let reported = answer.digest().and_then(Digest::parse);
+        let reported = response.digest().and_then(Digest::parse);
         let expected = expected.map(str::to_owned).into_iter();
         let expected: Vec<String> = expected
             .chain(reported.map(|digest| digest.to_string()))
@@ -72,12 +73,12 @@ impl Pull<'_> {
         let bound = Bound {
             bytes: MANIFEST_BYTES_MAX,
             error: self.remote(RequestError::TooLong {
-                what: "manifest",
+                document: "manifest",
                 limit: MANIFEST_BYTES_MAX,
             }),
         };
         let read = |file| manifest::parse(file);
-        self.receive(answer, bound, &expected, read).await
+        self.receive(response, bound, &expected, read).await
     }
 
     /// The configuration of the image.
@@ -89,8 +90,8 @@ impl Pull<'_> {
         if blob.size > CONFIG_BYTES_MAX {
             return Err(self.malformed("the configuration is larger than 8 MiB"));
         }
-        let answer = client.blob(blob.digest.as_str()).await;
-        let answer = answer.map_err(|error| self.remote(error))?;
+        let response = client.blob(blob.digest.as_str()).await;
+        let response = response.map_err(|error| self.remote(error))?;
         let expected = [blob.digest.to_string()];
         // The descriptor of a blob has its length; longer content does not match.
         let bound = Bound {
@@ -98,19 +99,19 @@ impl Pull<'_> {
             error: self.mismatch(blob.digest.as_str()),
         };
         let read = |file| manifest::configuration(file);
-        let received = self.receive(answer, bound, &expected, read);
+        let received = self.receive(response, bound, &expected, read);
         Ok(received.await?.1)
     }
 
     /// Receives a document that matches all these digests, and decodes it.
     async fn receive<T: Send + 'static>(
         &self,
-        mut answer: RegistryResponse,
+        mut response: RegistryResponse,
         bound: Bound,
         expected: &[String],
         read: fn(BufReader<File>) -> Result<T, MalformedDocument>,
     ) -> Result<(Digest, T), PullError> {
-        if answer.is_longer_than(bound.bytes) {
+        if response.is_longer_than(bound.bytes) {
             return Err(bound.error);
         }
         let scratch = self.in_store(ImageStore::scratch).await?;
@@ -118,7 +119,7 @@ impl Pull<'_> {
         let failed = |error| self.store_error(io_error("write", &path)(error));
         let mut file = tokio::fs::File::create_new(&path).await.map_err(failed)?;
         let (mut hasher, mut length) = (Sha256::new(), 0);
-        while let Some(chunk) = answer.next().await.map_err(|error| self.remote(error))? {
+        while let Some(chunk) = response.next().await.map_err(|error| self.remote(error))? {
             length += chunk.len() as u64;
             if length > bound.bytes {
                 return Err(bound.error);
@@ -128,8 +129,11 @@ impl Pull<'_> {
         }
         file.flush().await.map_err(failed)?;
         let digest = Digest::finish(hasher);
-        if let Some(other) = expected.iter().find(|one| **one != digest.as_str()) {
-            return Err(self.mismatch(other));
+        if let Some(mismatch) = expected
+            .iter()
+            .find(|expected| **expected != digest.as_str())
+        {
+            return Err(self.mismatch(mismatch));
         }
         let read = self.in_store(move |_| {
             let file = File::open(&path).map_err(io_error("read", &path))?;

@@ -62,11 +62,11 @@ pub enum PullError {
         expected: String,
     },
     /// The image is for other machines.
-    #[error("{reference}: no image for linux/{wanted}, only for {found}")]
+    #[error("{reference}: no image for linux/{architecture}, only for {platforms}")]
     WrongPlatform {
         reference: String,
-        wanted: String,
-        found: String,
+        architecture: String,
+        platforms: String,
     },
     /// The data of the registry is no valid image.
     #[error("{reference}: {reason}")]
@@ -82,9 +82,9 @@ pub enum PullError {
 
 impl PullError {
     /// The missing disk space; `None` if the error has another cause.
-    pub fn no_room(&self) -> Option<&OutOfSpace> {
+    pub fn out_of_space(&self) -> Option<&OutOfSpace> {
         match self {
-            Self::Store { source, .. } => source.no_room(),
+            Self::Store { source, .. } => source.out_of_space(),
             _ => None,
         }
     }

@@ -30,7 +30,7 @@ use crate::manifest::{Blob, architecture};
 use crate::reference::{Reference, parse};
 use crate::registries::{Endpoint, RegistriesConfig};
 use crate::stall_detector::{MinimumSpeed, Observer, PullProgress, TooSlow};
-use crate::store::{ImageStore, StoreError, io_error, room_error};
+use crate::store::{ImageStore, StoreError, io_error, space_error};
 
 pub(crate) use challenge::meets;
 use client::{RegistryClient, RequestError};
@@ -89,21 +89,21 @@ impl ImageStore {
             return Ok(image);
         }
         let lock = self.pull_lock(&reference.whole());
-        let _turn = lock.lock().await;
+        let _lock = lock.lock().await;
         let mut first_error = None;
         for endpoint in options.registries.endpoints(reference.registry()) {
             for candidate in candidates(&endpoint, &reference, &options.secrets) {
-                let room = WriteSpace::new(self.directory(), options.keep_free);
+                let space = WriteSpace::new(self.directory(), options.keep_free);
                 let pull = Pull {
                     store: self,
-                    room,
+                    space,
                     progress: &options.progress,
                     name: reference.whole(),
                     target: &reference,
                     access: candidate.access(&reference),
                     host: &endpoint.host,
                     passing: AtomicBool::new(false),
-                    begun: Mutex::default(),
+                    new_layers: Mutex::default(),
                 };
                 let client = RegistryClient::new(
                     &endpoint,
@@ -120,11 +120,11 @@ impl ImageStore {
                     Err(error) => pull.remote(error),
                 };
                 tracing::debug!(%error, host = endpoint.host, "pull failed");
-                if error.no_room().is_some() {
-                    pull.give_back().await;
+                if error.out_of_space().is_some() {
+                    pull.remove_begun_layers().await;
                 }
                 let retry = matches!(error, PullError::Unauthorized { .. });
-                keep_the_better(&mut first_error, error);
+                keep_more_useful(&mut first_error, error);
                 if !retry {
                     break;
                 }
@@ -139,16 +139,16 @@ impl ImageStore {
 
 /// Keeps the more useful of two errors: the error of a registry that responded is more useful than the
 /// error of an unreachable registry.
-fn keep_the_better(kept: &mut Option<PullError>, error: PullError) {
+fn keep_more_useful(best: &mut Option<PullError>, error: PullError) {
     let silent = |error: &PullError| {
         matches!(
             error,
             PullError::Unreachable { .. } | PullError::TooSlow { .. }
         )
     };
-    match kept {
-        Some(before) if !silent(before) || silent(&error) => {}
-        _ => *kept = Some(error),
+    match best {
+        Some(former) if !silent(former) || silent(&error) => {}
+        _ => *best = Some(error),
     }
 }
 
@@ -162,9 +162,9 @@ fn candidates(
     if let Some(credentials) = &endpoint.credentials {
         return vec![Candidate::Node(credentials.clone())];
     }
-    let is_own =
+    let is_default_registry =
         endpoint.host == reference.registry() || endpoint.host == reference.resolve_registry();
-    if is_own && !secrets.is_empty() {
+    if is_default_registry && !secrets.is_empty() {
         return secrets.iter().cloned().map(Candidate::Pod).collect();
     }
     vec![Candidate::Nobody]
@@ -204,7 +204,7 @@ type Work = (Blob, Digest, bool);
 /// One attempt at one endpoint.
 struct Pull<'a> {
     store: &'a ImageStore,
-    room: WriteSpace,
+    space: WriteSpace,
     progress: &'a PullProgress,
     name: String,
     target: &'a Reference,
@@ -214,7 +214,7 @@ struct Pull<'a> {
     /// Whether the last failure was temporary.
     passing: AtomicBool,
     /// Layers that were not in the store before.
-    begun: Mutex<BTreeSet<String>>,
+    new_layers: Mutex<BTreeSet<String>>,
 }
 
 impl Pull<'_> {
@@ -236,8 +236,8 @@ impl Pull<'_> {
     }
 
     async fn attempt(&self, client: &RegistryClient) -> Result<Image, PullError> {
-        let shown = client.show_itself().await;
-        shown.map_err(|error| self.remote(error))?;
+        let verified = client.verify_registry().await;
+        verified.map_err(|error| self.remote(error))?;
         let (digest, config, layers) = self.manifest(client).await?;
         let blob = self.configuration(client, &config).await?;
         if blob.os != "linux" || blob.architecture != architecture() {
@@ -253,7 +253,7 @@ impl Pull<'_> {
             work.push((layer.clone(), diff_id));
         }
         let work = self.missing(work).await?;
-        self.check_room(&work).await?;
+        self.check_space(&work).await?;
         let absent: Vec<Work> = work.iter().filter(|work| !work.2).cloned().collect();
         futures::stream::iter(absent)
             .map(|(layer, diff_id, _)| self.layer(client, layer, diff_id, None))
@@ -337,7 +337,7 @@ impl Pull<'_> {
         diff_id: Digest,
         below: Option<Vec<String>>,
     ) -> Result<(), PullError> {
-        self.begun
+        self.new_layers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(layer_name(below.as_deref(), &diff_id));
@@ -355,22 +355,25 @@ impl Pull<'_> {
     }
 
     /// Removes the layers of this pull: a pull without enough disk space leaves the disk unchanged.
-    async fn give_back(&self) {
-        let begun = {
-            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *begun)
+    async fn remove_begun_layers(&self) {
+        let new_layers = {
+            let mut new_layers = self
+                .new_layers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *new_layers)
         };
-        drop_layers(self.store, begun).await;
+        drop_layers(self.store, new_layers).await;
     }
 
     /// Checks that the announced sizes of the layers fit, before any download.
-    async fn check_room(&self, work: &[Work]) -> Result<(), PullError> {
+    async fn check_space(&self, work: &[Work]) -> Result<(), PullError> {
         let missing = work.iter().filter(|(_, _, is_present)| !is_present);
         let bytes = missing.fold(0_u64, |sum, (layer, ..)| sum.saturating_add(layer.size));
-        let room = self.room.clone();
+        let space = self.space.clone();
         self.in_store(move |store| {
-            let failed = room_error("inspect the disk of", store.directory());
-            room.check(bytes, 0).map_err(failed)
+            let failed = space_error("inspect the disk of", store.directory());
+            space.check(bytes, 0).map_err(failed)
         })
         .await
     }
@@ -385,11 +388,11 @@ impl Pull<'_> {
     ) -> Result<(), PullError> {
         let path: PathBuf = scratch.join("blob");
         let failed = |error| self.store_error(io_error("write", &path)(error));
-        let mut room = self.room.clone();
+        let mut space = self.space.clone();
         let mut file = tokio::fs::File::create_new(&path).await.map_err(failed)?;
         let mut hasher = Sha256::new();
-        let answer = client.blob(blob.digest.as_str()).await;
-        let mut download = answer.map_err(|error| self.remote(error))?;
+        let response = client.blob(blob.digest.as_str()).await;
+        let mut download = response.map_err(|error| self.remote(error))?;
         let mut length = 0;
         while let Some(chunk) = download.next().await.map_err(|error| self.remote(error))? {
             length += chunk.len() as u64;
@@ -397,8 +400,8 @@ impl Pull<'_> {
                 return Err(self.mismatch(blob.digest.as_str()));
             }
             hasher.update(&chunk);
-            let fits = room.reserve(chunk.len() as u64, 0);
-            fits.map_err(|error| self.store_error(room_error("write", &path)(error)))?;
+            let fits = space.reserve(chunk.len() as u64, 0);
+            fits.map_err(|error| self.store_error(space_error("write", &path)(error)))?;
             file.write_all(&chunk).await.map_err(failed)?;
         }
         file.flush().await.map_err(failed)?;
@@ -412,13 +415,13 @@ impl Pull<'_> {
             .into_std()
             .await;
         // A cancelled pull does not need the layer either.
-        let observer = Observer::of(self.progress.clone());
-        let _waiting = observer.go_on_drop();
+        let observer = Observer::new(self.progress.clone());
+        let _waiting = observer.cancel_on_drop();
         let unpacked = blocking_value(move || {
             let archive = decompressed(file).map_err(io_error("read", &path))?;
             let below = below.as_deref();
-            let added = store.add_layer(archive, &diff_id, below, room, observer.clone());
-            if observer.is_gone() {
+            let added = store.add_layer(archive, &diff_id, below, space, observer.clone());
+            if observer.is_cancelled() {
                 store.drop_unused(&BTreeSet::from([layer_name(below, &diff_id)]))?;
             }
             added.map(drop)
@@ -477,11 +480,11 @@ impl Pull<'_> {
         }
     }
 
-    fn wrong_platform(&self, found: &[String]) -> PullError {
+    fn wrong_platform(&self, platforms: &[String]) -> PullError {
         PullError::WrongPlatform {
             reference: self.name.clone(),
-            wanted: architecture().to_owned(),
-            found: shortened(found.join(", ")),
+            architecture: architecture().to_owned(),
+            platforms: shortened(platforms.join(", ")),
         }
     }
 

@@ -88,7 +88,7 @@ impl AllowedAddresses {
     }
 
     /// Whether the endpoint must prove that it is a registry before any other request.
-    pub fn must_show_itself(&self) -> bool {
+    pub fn must_be_verified(&self) -> bool {
         !self.configured && literal_class(&self.endpoint) == Some(AddressClass::Loopback)
     }
 
@@ -158,8 +158,8 @@ mod tests {
         for open in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "100.64.0.1"] {
             assert_eq!(of(open), AddressClass::Open, "{open}");
         }
-        for own in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(of(own), AddressClass::Loopback, "{own}");
+        for loopback in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(of(loopback), AddressClass::Loopback, "{loopback}");
         }
         let closed = [
             "169.254.169.254",
@@ -181,7 +181,7 @@ mod tests {
     fn only_what_is_configured_may_be_on_a_link_and_loopback_has_to_show_itself() {
         let of = |endpoint: &str, configured| {
             let reach = reach(endpoint, configured);
-            (reach.allows_endpoint(), reach.must_show_itself())
+            (reach.allows_endpoint(), reach.must_be_verified())
         };
         assert_eq!(of("https://registry.example", false), (true, false));
         assert_eq!(of("http://127.0.0.1:5000", false), (true, true));

@@ -40,9 +40,9 @@ impl Below {
     /// Looks up a path whose parents are all directories.
     pub fn find(&self, path: &[Vec<u8>]) -> Result<EntryBelow, Errno> {
         for layer in &self.layers {
-            let (found, covers) = find_in(layer, path)?;
-            if covers || !matches!(found, EntryBelow::Nothing) {
-                return Ok(found);
+            let (entry, covers) = find_in(layer, path)?;
+            if covers || !matches!(entry, EntryBelow::Nothing) {
+                return Ok(entry);
             }
         }
         Ok(EntryBelow::Nothing)
@@ -53,14 +53,14 @@ const AS_IT_IS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOE
 
 /// The file in one layer, and whether the layer hides the path in the layers below.
 fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(EntryBelow, bool), Errno> {
-    let mut found = rustix::fs::open(layer, AS_IT_IS, Mode::empty())?;
+    let mut file = rustix::fs::open(layer, AS_IT_IS, Mode::empty())?;
     let mut covers = false;
     for part in path {
-        covers |= is_opaque(&found);
-        if is_white_out(&found, part) {
+        covers |= is_opaque(&file);
+        if is_white_out(&file, part) {
             return Ok((EntryBelow::Nothing, true));
         }
-        found = match rustix::fs::openat(&found, OsStr::from_bytes(part), AS_IT_IS, Mode::empty()) {
+        file = match rustix::fs::openat(&file, OsStr::from_bytes(part), AS_IT_IS, Mode::empty()) {
             Ok(inner) => inner,
             Err(Errno::NOENT) => return Ok((EntryBelow::Nothing, covers)),
             // A file hides all paths below its name.
@@ -68,15 +68,15 @@ fn find_in(layer: &Path, path: &[Vec<u8>]) -> Result<(EntryBelow, bool), Errno> 
             Err(errno) => return Err(errno),
         };
     }
-    let found = match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
-        FileType::Directory => EntryBelow::Directory(found),
+    let file = match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::Directory => EntryBelow::Directory(file),
         FileType::Symlink => {
-            let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
-            EntryBelow::Link(target.into_bytes(), found)
+            let target = rustix::fs::readlinkat(&file, "", Vec::new())?;
+            EntryBelow::Link(target.into_bytes(), file)
         }
-        _ => EntryBelow::Other(found),
+        _ => EntryBelow::Other(file),
     };
-    Ok((found, covers))
+    Ok((file, covers))
 }
 
 /// Whether a directory has the properties of a directory without an entry: owner root, mode 0755, no
@@ -113,16 +113,16 @@ fn attributes(file: &OwnedFd) -> Result<Vec<(String, Vec<u8>)>, Errno> {
     let mut names = vec![0; 65536];
     let length = match rustix::fs::listxattr(&proc, names.as_mut_slice()) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        other => other?,
+        result => result?,
     };
     let names = names[..length].split(|byte| *byte == 0);
     let names = names.filter_map(|name| std::str::from_utf8(name).ok());
-    let mut kept = Vec::new();
+    let mut stored = Vec::new();
     for name in names.filter(|name| is_stored(name)) {
         let mut value = vec![0; 65536];
         let length = rustix::fs::getxattr(&proc, name, value.as_mut_slice())?;
         value.truncate(length);
-        kept.push((name.to_owned(), value));
+        stored.push((name.to_owned(), value));
     }
-    Ok(kept)
+    Ok(stored)
 }

@@ -64,13 +64,13 @@ impl<R: Read> Entries<R> {
                 return Ok(None);
             };
             let kind = header.entry_type();
-            let own = header.entry_size().map_err(between)?;
+            let header_size = header.entry_size().map_err(between)?;
             let size = match kind {
                 EntryType::GNULongName
                 | EntryType::GNULongLink
                 | EntryType::XHeader
-                | EntryType::XGlobalHeader => own,
-                _ => extensions.integer("size")?.unwrap_or(own),
+                | EntryType::XGlobalHeader => header_size,
+                _ => extensions.integer("size")?.unwrap_or(header_size),
             };
             self.begin(size)?;
             match kind {
@@ -93,10 +93,10 @@ impl<R: Read> Entries<R> {
 
     /// Reads the next header, after the rest of the last entry is skipped.
     fn header(&mut self) -> Result<Option<Header>, UnpackError> {
-        let left = self.unread.saturating_add(self.padding);
-        let skipped = io::copy(&mut (&mut self.archive).take(left), &mut io::sink());
+        let unread = self.unread.saturating_add(self.padding);
+        let skipped = io::copy(&mut (&mut self.archive).take(unread), &mut io::sink());
         match skipped.map_err(between)? {
-            skipped if skipped == left => {}
+            skipped if skipped == unread => {}
             // Some programs leave out the padding of the last file, and the end mark.
             skipped if skipped >= self.unread => {
                 cov_mark::hit!(findings_c4);
@@ -133,7 +133,7 @@ impl<R: Read> Entries<R> {
         if self.unread > EXTENSION_BYTES_MAX {
             return Err(UnpackError::TooLarge {
                 limit: EXTENSION_BYTES_MAX,
-                what: "bytes of a name or attribute",
+                unit: "bytes of a name or attribute",
             });
         }
         let mut bytes = Vec::new();

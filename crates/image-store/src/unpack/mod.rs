@@ -49,11 +49,11 @@ pub enum UnpackError {
         path: PathBuf,
     },
     /// The layer exceeds a limit.
-    #[error("layer is larger than the limit of {limit} {what}")]
+    #[error("layer is larger than the limit of {limit} {unit}")]
     TooLarge {
         limit: u64,
         /// `entries`, or the kind of bytes.
-        what: &'static str,
+        unit: &'static str,
     },
     /// The disk has not enough free space for the layer.
     #[error("unpack layer entry {path:?}, after {}: {source}", Bytes(*.unpacked))]
@@ -88,7 +88,7 @@ pub(crate) struct Unpacked {
 pub(crate) fn unpack(
     archive: impl Read,
     directory: &Path,
-    room: WriteSpace,
+    space: WriteSpace,
     context: Context,
 ) -> Result<Unpacked, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -96,7 +96,7 @@ pub(crate) fn unpack(
         .map_err(|error| failure(directory, error))?;
     let mut unpacker = Unpacker {
         root,
-        room,
+        space,
         context,
         bytes: 0,
         entries: 0,
@@ -139,7 +139,7 @@ fn bytes_path(path: &[u8]) -> PathBuf {
 
 struct Unpacker {
     root: OwnedFd,
-    room: WriteSpace,
+    space: WriteSpace,
     context: Context,
     bytes: u64,
     entries: u64,
@@ -156,11 +156,11 @@ impl Unpacker {
         if self.entries > ENTRIES_MAX {
             return Err(UnpackError::TooLarge {
                 limit: ENTRIES_MAX,
-                what: "entries",
+                unit: "entries",
             });
         }
-        let fits = self.room.check_large(entry.size);
-        let fits = fits.and_then(|()| self.room.reserve(0, 1));
+        let fits = self.space.check_large(entry.size);
+        let fits = fits.and_then(|()| self.space.reserve(0, 1));
         fits.map_err(|error| self.refused(&entry.path, error))?;
         let Some((name, parents)) = entry.path.split_last() else {
             return self
@@ -174,14 +174,14 @@ impl Unpacker {
         {
             return Ok(());
         }
-        let place = self.parent_directory(parents)?;
-        let parent = &place.directory;
+        let directory = self.parent_directory(parents)?;
+        let parent = &directory.directory;
         if name.starts_with(WHITEOUT) {
-            return self.white_out(&place, name, &entry.path);
+            return self.white_out(&directory, name, &entry.path);
         }
-        let was = self.make_room(parent, name, entry.kind, &entry.path)?;
-        let made = match entry.kind {
-            EntryType::Directory => self.directory(&place, name, entry, was),
+        let was = self.remove_replaced(parent, name, entry.kind, &entry.path)?;
+        let created = match entry.kind {
+            EntryType::Directory => self.directory(&directory, name, entry, was),
             EntryType::Regular | EntryType::Continuous => {
                 return self.file(parent, name, entry, contents);
             }
@@ -190,7 +190,7 @@ impl Unpacker {
             EntryType::Char | EntryType::Block | EntryType::Fifo => node(parent, name, entry),
             _ => return Err(malformed(joined(&entry.path), "an entry of unknown type")),
         };
-        made.map_err(|errno| failure(&joined(&entry.path), errno))
+        created.map_err(|errno| failure(&joined(&entry.path), errno))
     }
 
     fn open_inside(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -201,12 +201,12 @@ impl Unpacker {
 
     fn white_out(
         &mut self,
-        place: &ParentDirectory,
+        directory: &ParentDirectory,
         name: &[u8],
         path: &[Vec<u8>],
     ) -> Result<(), UnpackError> {
         let failed = |errno: Errno| failure_at(path, errno.into());
-        let parent = &place.directory;
+        let parent = &directory.directory;
         if name == OPAQUE {
             return make_opaque(parent).map_err(failed);
         }
@@ -218,7 +218,7 @@ impl Unpacker {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(malformed(joined(path), "a malformed whiteout"));
         }
-        let copied = [place.path.as_slice(), &[hidden.to_vec()]].concat();
+        let copied = [directory.path.as_slice(), &[hidden.to_vec()]].concat();
         let hidden = OsStr::from_bytes(hidden);
         match rustix::fs::statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW) {
             // This layer has an entry for the directory itself, so only its content in the layers below is
@@ -233,7 +233,7 @@ impl Unpacker {
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(failed(errno)),
         }
-        if self.is_merged(place)? {
+        if self.is_merged(directory)? {
             let (kind, mode) = (FileType::CharacterDevice, Mode::empty());
             rustix::fs::mknodat(parent, hidden, kind, mode, 0).map_err(failed)?;
         }
@@ -241,7 +241,7 @@ impl Unpacker {
     }
 
     /// Removes the file that an entry replaces. A directory is not removed for a directory.
-    fn make_room(
+    fn remove_replaced(
         &mut self,
         parent: &OwnedFd,
         name: &[u8],
@@ -268,21 +268,21 @@ impl Unpacker {
             return Ok(Was::Directory);
         }
         self.last_parent = None;
-        let doomed = Path::new("/proc/self/fd")
+        let replaced = Path::new("/proc/self/fd")
             .join(parent.as_raw_fd().to_string())
             .join(os_name);
-        fs::remove_dir_all(doomed).map_err(|error| failure_at(path, error))?;
+        fs::remove_dir_all(replaced).map_err(|error| failure_at(path, error))?;
         Ok(Was::Nothing)
     }
 
     fn directory(
         &mut self,
-        place: &ParentDirectory,
+        directory: &ParentDirectory,
         name: &[u8],
         entry: &ArchiveEntry,
         was: Was,
     ) -> Result<(), Errno> {
-        let parent = &place.directory;
+        let parent = &directory.directory;
         let os_name = OsStr::from_bytes(name);
         if was != Was::Directory {
             rustix::fs::mkdirat(parent, os_name, Mode::from_raw_mode(0o700))?;
@@ -295,7 +295,7 @@ impl Unpacker {
         self.is_explicit(&dir)?;
         set_owner_and_mode(&dir, entry)?;
         set_attributes(&dir, &entry.attributes)?;
-        let path = [place.path.as_slice(), &[name.to_vec()]].concat();
+        let path = [directory.path.as_slice(), &[name.to_vec()]].concat();
         self.directories.push((path, entry.modified));
         Ok(())
     }
@@ -313,7 +313,7 @@ impl Unpacker {
         let mode = Mode::from_raw_mode(0o600);
         let file = rustix::fs::openat(parent, OsStr::from_bytes(name), flags, mode);
         let mut file = File::from(file.map_err(failed)?);
-        let copied = self.room.copy(contents, &mut file);
+        let copied = self.space.copy(contents, &mut file);
         self.bytes += copied.map_err(|error| self.refused(&entry.path, error))?;
         // The owner is set first, because a change of the owner clears the set-user-ID bit.
         set_owner_and_mode(&file, entry).map_err(failed)?;
@@ -432,8 +432,8 @@ fn is_opaque(dir: &OwnedFd) -> bool {
 /// Whether a directory of a layer hides its content in the layers below.
 pub(crate) fn hides_all_below(directory: &Path) -> bool {
     let mut value = [0; 4];
-    let found = rustix::fs::getxattr(directory, OPAQUE_ATTRIBUTE, &mut value);
-    found.is_ok_and(|length| &value[..length] == b"y")
+    let length = rustix::fs::getxattr(directory, OPAQUE_ATTRIBUTE, &mut value);
+    length.is_ok_and(|length| &value[..length] == b"y")
 }
 
 /// Whether a layer may set this extended attribute. Other attributes belong to the kernel, for instance

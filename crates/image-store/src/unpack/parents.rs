@@ -133,37 +133,37 @@ impl Unpacker {
         parents: &[Vec<u8>],
     ) -> Result<ParentDirectory, UnpackError> {
         let failed = |error| failure_at(parents, error);
-        if let Some((path, place)) = &self.last_parent
+        if let Some((path, directory)) = &self.last_parent
             && path == parents
         {
-            return place.try_clone().map_err(failed);
+            return directory.try_clone().map_err(failed);
         }
-        let place = match self.open_inside(&joined(parents), OFlags::DIRECTORY) {
+        let directory = match self.open_inside(&joined(parents), OFlags::DIRECTORY) {
             Ok(directory) => ParentDirectory {
                 path: parents.to_vec(),
                 directory,
             },
             Err(_) => self.make_parents(parents)?,
         };
-        let kept = place.try_clone().map_err(failed)?;
-        self.last_parent = Some((parents.to_vec(), kept));
-        Ok(place)
+        let cached = directory.try_clone().map_err(failed)?;
+        self.last_parent = Some((parents.to_vec(), cached));
+        Ok(directory)
     }
 
     fn make_parents(&mut self, parents: &[Vec<u8>]) -> Result<ParentDirectory, UnpackError> {
         let failed = |errno: Errno| failure_at(parents, errno.into());
-        let mut place = self.directory_at(Vec::new()).map_err(failed)?;
+        let mut directory = self.directory_at(Vec::new()).map_err(failed)?;
         let mut followed = 0;
         // A stack whose top is the next component.
-        let mut left: Vec<Vec<u8>> = parents.iter().rev().cloned().collect();
-        while let Some(part) = left.pop() {
+        let mut remaining: Vec<Vec<u8>> = parents.iter().rev().cloned().collect();
+        while let Some(part) = remaining.pop() {
             if part == b".." {
-                let mut path = place.path;
+                let mut path = directory.path;
                 path.pop();
-                place = self.directory_at(path).map_err(failed)?;
+                directory = self.directory_at(path).map_err(failed)?;
                 continue;
             }
-            let Some(target) = self.step(&mut place, part).map_err(failed)? else {
+            let Some(target) = self.step(&mut directory, part).map_err(failed)? else {
                 continue;
             };
             followed += 1;
@@ -171,30 +171,30 @@ impl Unpacker {
                 return Err(misplaced(parents));
             }
             if target.starts_with(b"/") {
-                place = self.directory_at(Vec::new()).map_err(failed)?;
+                directory = self.directory_at(Vec::new()).map_err(failed)?;
             }
             let parts = target.split(|byte| *byte == b'/').rev();
             let parts = parts.filter(|part| !matches!(*part, b"" | b"."));
-            left.extend(parts.map(<[u8]>::to_vec));
+            remaining.extend(parts.map(<[u8]>::to_vec));
         }
-        Ok(place)
+        Ok(directory)
     }
 
     /// Enters a directory, which is created if it is missing. If the name is a link, returns the target of
     /// the link instead.
     fn step(
         &mut self,
-        place: &mut ParentDirectory,
+        directory: &mut ParentDirectory,
         part: Vec<u8>,
     ) -> Result<Option<Vec<u8>>, Errno> {
         let name = OsStr::from_bytes(&part).to_owned();
-        let dir = &place.directory;
-        let there = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        let dir = &directory.directory;
+        let kind = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(errno),
         };
-        let below = match there {
+        let below = match kind {
             Some(FileType::Directory) => None,
             Some(FileType::Symlink) => {
                 let target = rustix::fs::readlinkat(dir, &name, Vec::new())?;
@@ -203,40 +203,41 @@ impl Unpacker {
             // A deletion of this layer, which a later entry of this layer reverts.
             Some(_) if is_white_out(dir, &part) => {
                 rustix::fs::unlinkat(dir, &name, AtFlags::empty())?;
-                let made = make_directory(dir, &name)?;
-                make_opaque(&made)?;
+                let created = make_directory(dir, &name)?;
+                make_opaque(&created)?;
                 None
             }
             Some(_) => return Err(Errno::NOTDIR),
-            None => Some(self.entry_below(place, &part)?),
+            None => Some(self.entry_below(directory, &part)?),
         };
-        place.path.push(part);
+        directory.path.push(part);
         match below {
             None => {}
             Some(EntryBelow::Link(target, _)) => {
-                place.path.pop();
+                directory.path.pop();
                 return Ok(Some(target));
             }
-            Some(EntryBelow::Directory(found)) => {
-                let made = make_directory(dir, &name)?;
-                copy_facts(&found, &File::from(made))?;
+            Some(EntryBelow::Directory(original)) => {
+                let created = make_directory(dir, &name)?;
+                copy_facts(&original, &File::from(created))?;
                 // New files in the directory change its time.
-                let time = times_of(&found)?.last_modification;
-                self.directories.push((place.path.clone(), time));
+                let time = times_of(&original)?.last_modification;
+                self.directories.push((directory.path.clone(), time));
             }
             Some(EntryBelow::Nothing | EntryBelow::Other(_)) => {
-                let made = make_directory(dir, &name)?;
-                let inode = rustix::fs::fstat(&made)?.st_ino;
-                let hidden = self.is_hidden(&place.path[..place.path.len() - 1])?;
+                let created = make_directory(dir, &name)?;
+                let inode = rustix::fs::fstat(&created)?.st_ino;
+                let hidden = self.is_hidden(&directory.path[..directory.path.len() - 1])?;
                 if let Context::Unknown { directories, .. } = &mut self.context
                     && !hidden
                 {
-                    directories.insert(inode, place.path.clone());
+                    directories.insert(inode, directory.path.clone());
                 }
             }
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        place.directory = rustix::fs::openat(&place.directory, &name, flags, Mode::empty())?;
+        directory.directory =
+            rustix::fs::openat(&directory.directory, &name, flags, Mode::empty())?;
         Ok(None)
     }
 
@@ -249,14 +250,14 @@ impl Unpacker {
     }
 
     /// A file of the layers below, if they are known and this layer does not hide the file.
-    fn entry_below(&self, place: &ParentDirectory, name: &[u8]) -> Result<EntryBelow, Errno> {
+    fn entry_below(&self, directory: &ParentDirectory, name: &[u8]) -> Result<EntryBelow, Errno> {
         let Context::Available(below) = &self.context else {
             return Ok(EntryBelow::Nothing);
         };
-        if self.is_hidden(&place.path)? {
+        if self.is_hidden(&directory.path)? {
             return Ok(EntryBelow::Nothing);
         }
-        below.find(&[place.path.as_slice(), &[name.to_vec()]].concat())
+        below.find(&[directory.path.as_slice(), &[name.to_vec()]].concat())
     }
 
     /// Whether this layer hides the content of a directory in the layers below.
@@ -290,9 +291,9 @@ impl Unpacker {
 
     /// Whether the overlay merges a directory with a directory below. In other directories, the overlay
     /// would show the names of deletions.
-    pub(super) fn is_merged(&mut self, place: &ParentDirectory) -> Result<bool, UnpackError> {
+    pub(super) fn is_merged(&mut self, directory: &ParentDirectory) -> Result<bool, UnpackError> {
         // The path without links.
-        let ParentDirectory { path, .. } = self.make_parents(&place.path)?;
+        let ParentDirectory { path, .. } = self.make_parents(&directory.path)?;
         let failed = |errno: Errno| failure_at(&path, errno.into());
         if path.is_empty() {
             return Ok(true);
@@ -302,8 +303,8 @@ impl Unpacker {
         }
         match &mut self.context {
             Context::Available(below) => {
-                let found = below.find(&path).map_err(failed)?;
-                Ok(matches!(found, EntryBelow::Directory(_)))
+                let entry = below.find(&path).map_err(failed)?;
+                Ok(matches!(entry, EntryBelow::Directory(_)))
             }
             Context::Unknown { changed, .. } => {
                 changed.insert(path);
@@ -372,8 +373,8 @@ impl Unpacker {
         };
         for (inode, path) in directories {
             // A directory that was replaced later has another inode, or is no directory.
-            if let Ok(place) = self.directory_at(path.clone())
-                && rustix::fs::fstat(&place.directory)?.st_ino == *inode
+            if let Ok(directory) = self.directory_at(path.clone())
+                && rustix::fs::fstat(&directory.directory)?.st_ino == *inode
             {
                 ends.directories.push(path.clone());
             }
@@ -392,31 +393,31 @@ impl Unpacker {
         let failed = |errno: Errno| failure_at(&entry.path, errno.into());
         let target = components(&entry.link)?;
         let (last, parents) = target.split_last().ok_or_else(missing)?;
-        let found = self
+        let target_file = self
             .open_inside(&joined(parents), OFlags::DIRECTORY)
             .and_then(|dir| Ok((open_in(&dir, last)?, is_white_out(&dir, last))));
-        let found = match (found, &mut self.context) {
-            (Ok((found, false)), _) => found,
+        let target_file = match (target_file, &mut self.context) {
+            (Ok((target_file, false)), _) => target_file,
             (Ok((_, true)), _) => return Err(missing()),
             (Err(_), Context::Unknown { links, .. }) => {
                 *links = true;
                 return Ok(());
             }
             (Err(_), Context::Available(_)) => {
-                let place = self.make_parents(parents)?;
-                if !self.copy_up(&place, last, entry)? {
+                let directory = self.make_parents(parents)?;
+                if !self.copy_up(&directory, last, entry)? {
                     return Err(missing());
                 }
-                let path = [place.path.as_slice(), std::slice::from_ref(last)].concat();
+                let path = [directory.path.as_slice(), std::slice::from_ref(last)].concat();
                 self.copied.insert(path);
-                open_in(&place.directory, last).map_err(failed)?
+                open_in(&directory.directory, last).map_err(failed)?
             }
         };
-        let stat = rustix::fs::fstat(&found).map_err(failed)?;
+        let stat = rustix::fs::fstat(&target_file).map_err(failed)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Err(malformed(joined(&entry.path), "a hard link to a directory"));
         }
-        let source = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let source = format!("/proc/self/fd/{}", target_file.as_raw_fd());
         let name = OsStr::from_bytes(name);
         rustix::fs::linkat(CWD, source, parent, name, AtFlags::SYMLINK_FOLLOW).map_err(failed)
     }
@@ -425,42 +426,42 @@ impl Unpacker {
     /// link.
     fn copy_up(
         &mut self,
-        place: &ParentDirectory,
+        directory: &ParentDirectory,
         name: &[u8],
         entry: &ArchiveEntry,
     ) -> Result<bool, UnpackError> {
         let failed = |errno: Errno| failure_at(&entry.path, errno.into());
         let to = OsStr::from_bytes(name);
-        let dir = &place.directory;
+        let dir = &directory.directory;
         // A path through links of the layers below may lead to a file of this layer.
         if open_in(dir, name).is_ok() {
             return Ok(!is_white_out(dir, name));
         }
-        let found = match self.entry_below(place, name).map_err(failed)? {
+        let original = match self.entry_below(directory, name).map_err(failed)? {
             EntryBelow::Nothing | EntryBelow::Directory(_) => return Ok(false),
-            EntryBelow::Link(target, found) => {
+            EntryBelow::Link(target, original) => {
                 rustix::fs::symlinkat(OsStr::from_bytes(&target), dir, to).map_err(failed)?;
-                found
+                original
             }
-            EntryBelow::Other(found) => {
-                let stat = rustix::fs::fstat(&found).map_err(failed)?;
+            EntryBelow::Other(original) => {
+                let stat = rustix::fs::fstat(&original).map_err(failed)?;
                 let kind = FileType::from_raw_mode(stat.st_mode);
                 if kind == FileType::RegularFile {
-                    return self.copy_file(&found, dir, to, entry).map(|()| true);
+                    return self.copy_file(&original, dir, to, entry).map(|()| true);
                 }
                 let mode = Mode::RUSR | Mode::WUSR;
                 rustix::fs::mknodat(dir, to, kind, mode, stat.st_rdev).map_err(failed)?;
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
                 rustix::fs::chmodat(dir, to, mode, AtFlags::empty()).map_err(failed)?;
-                found
+                original
             }
         };
-        let stat = rustix::fs::fstat(&found).map_err(failed)?;
+        let stat = rustix::fs::fstat(&original).map_err(failed)?;
         let owner = Some(Uid::from_raw(stat.st_uid));
         let group = Some(Gid::from_raw(stat.st_gid));
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::chownat(dir, to, owner, group, flags).map_err(failed)?;
-        let times = times_of(&found).map_err(failed)?;
+        let times = times_of(&original).map_err(failed)?;
         rustix::fs::utimensat(dir, to, &times, flags).map_err(failed)?;
         Ok(true)
     }
@@ -479,7 +480,7 @@ impl Unpacker {
         let mode = Mode::RUSR | Mode::WUSR;
         let file = rustix::fs::openat(dir, to, flags | OFlags::CLOEXEC, mode);
         let mut file = File::from(file.map_err(failed)?);
-        let copied = self.room.copy(&mut contents, &mut file);
+        let copied = self.space.copy(&mut contents, &mut file);
         self.bytes += copied.map_err(|error| self.refused(&entry.path, error))?;
         copy_facts(from, &file).map_err(failed)
     }
@@ -500,7 +501,7 @@ fn open_in(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 fn make_directory(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     rustix::fs::mkdirat(dir, name, Mode::RWXU)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-    Ok(made)
+    let directory = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
+    Ok(directory)
 }

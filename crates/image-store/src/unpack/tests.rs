@@ -42,8 +42,8 @@ fn above(
     directory: &Path,
     context: Context,
 ) -> Result<Unpacked, UnpackError> {
-    let room = WriteSpace::all(directory);
-    unpack(archive(entries).as_slice(), directory, room, context)
+    let space = WriteSpace::all(directory);
+    unpack(archive(entries).as_slice(), directory, space, context)
 }
 
 const FILE: EntryType = EntryType::Regular;
@@ -73,7 +73,7 @@ fn climbing_paths_end_at_the_root() {
 /// findings-2 I5
 #[test]
 fn the_missing_end_of_a_link_is_made_inside() {
-    for (link, target, made) in [
+    for (link, target, created) in [
         ("lib", "usr/lib", "usr/lib"),
         ("lib", "/usr/lib", "usr/lib"),
         ("lib", "../../usr/../lib64", "lib64"),
@@ -82,7 +82,7 @@ fn the_missing_end_of_a_link_is_made_inside() {
         let entries = [(EntryType::Symlink, link, target), (FILE, &file, "x")];
         let outer = unpacked(&entries).unwrap();
         let layer = outer.path().join("layer");
-        assert!(layer.join(made).join("x/y").is_file(), "{target}");
+        assert!(layer.join(created).join("x/y").is_file(), "{target}");
         assert!(layer.join(link).is_symlink(), "{target}");
     }
     let entries = [
@@ -123,12 +123,12 @@ fn a_directory_without_an_entry_is_as_below() {
     let below = || Below::new(vec![base.clone()]);
     let ends = LooseEnds::decode(&ends.loose_ends.encode());
     assert!(!ends.fit(&below()).unwrap());
-    let made = tempfile::tempdir().unwrap();
-    let known = Context::Available(below());
+    let directory = tempfile::tempdir().unwrap();
+    let context = Context::Available(below());
     let entries = [&entries[5..], &entries[..5]].concat();
-    let unpacked = above(&entries, made.path(), known).unwrap();
+    let unpacked = above(&entries, directory.path(), context).unwrap();
     assert_eq!(unpacked.loose_ends, LooseEnds::default());
-    let facts = |path: &str| fs::symlink_metadata(made.path().join(path)).unwrap();
+    let facts = |path: &str| fs::symlink_metadata(directory.path().join(path)).unwrap();
     let home = facts("home");
     assert_eq!(
         (home.mode() & 0o7777, home.uid(), home.gid()),
@@ -136,28 +136,28 @@ fn a_directory_without_an_entry_is_as_below() {
     );
     assert_eq!(home.mtime(), 1000);
     let mut read = [0; 8];
-    let path = made.path().join("home");
+    let path = directory.path().join("home");
     assert_eq!(rustix::fs::getxattr(&path, "user.a", &mut read), Ok(1));
     assert_eq!(facts("home/user").mode() & 0o7777, 0o755);
     assert!(
-        !made.path().join("bin").exists(),
+        !directory.path().join("bin").exists(),
         "the link of the layer below stays"
     );
     assert!(facts("usr/bin/new").is_file());
-    let linked = fs::read_to_string(made.path().join("linked")).unwrap();
+    let linked = fs::read_to_string(directory.path().join("linked")).unwrap();
     assert_eq!(linked, "x", "a file of another layer is copied first");
     let tool = facts("usr/bin/tool").file_type();
     assert!(tool.is_char_device(), "the copy is deleted all the same");
     assert!(is_opaque(
-        &rustix::fs::open(made.path().join("gone"), OFlags::PATH, Mode::empty()).unwrap()
+        &rustix::fs::open(directory.path().join("gone"), OFlags::PATH, Mode::empty()).unwrap()
     ));
 }
 
 #[test]
 fn loose_ends_matter_only_where_the_layers_below_differ() {
     let ends = |entries: &[_]| {
-        let made = tempfile::tempdir().unwrap();
-        let unpacked = above(entries, made.path(), Context::unknown());
+        let directory = tempfile::tempdir().unwrap();
+        let unpacked = above(entries, directory.path(), Context::unknown());
         LooseEnds::decode(&unpacked.unwrap().loose_ends.encode())
     };
     let base = unpacked(&[
@@ -217,10 +217,10 @@ fn a_file_through_a_link_replaces_the_link() {
 
 #[test]
 fn hard_links_stay_inside() {
-    let made = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let entries = [(EntryType::Link, "shadow", "../../etc/shadow")];
-    let known = Context::Available(Below::default());
-    let error = above(&entries, made.path(), known).unwrap_err();
+    let context = Context::Available(Below::default());
+    let error = above(&entries, directory.path(), context).unwrap_err();
     assert!(matches!(error, UnpackError::Io { .. }), "{error}");
     let outer = unpacked(&[(FILE, "a", "x"), (EntryType::Link, "b", "a")]).unwrap();
     assert_eq!(
@@ -232,8 +232,8 @@ fn hard_links_stay_inside() {
 #[test]
 fn whiteouts_become_overlayfs_s_own() {
     let outer = unpacked(&[(FILE, "d/.wh.gone", ""), (FILE, "e/.wh..wh..opq", "")]).unwrap();
-    let gone = fs::metadata(outer.path().join("layer/d/gone")).unwrap();
-    assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+    let whiteout = fs::metadata(outer.path().join("layer/d/gone")).unwrap();
+    assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0);
     let mut value = [0; 4];
     let path = outer.path().join("layer/e");
     let length = rustix::fs::getxattr(&path, "trusted.overlay.opaque", &mut value).unwrap();
@@ -260,12 +260,12 @@ fn what_does_not_fit_is_cut_off() {
     let error = error.unwrap_err();
     assert!(
         matches!(&error, UnpackError::OutOfSpace { path, unpacked: 5, source }
-            if path == Path::new("b") && source.wanted == 2 << 20),
+            if path == Path::new("b") && source.needed == 2 << 20),
         "{error}"
     );
     assert!(error.to_string().contains("at least 2 MiB more"), "{error}");
-    let left = fs::read_dir(directory.path()).unwrap().count();
-    assert_eq!(left, 1, "it was seen before it was begun");
+    let entries = fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(entries, 1, "it was seen before it was begun");
 
     // Empty files fill a disk, too, if the number of inodes is limited.
     if rustix::fs::statvfs(directory.path()).unwrap().f_files == 0 {

@@ -20,11 +20,11 @@ use rustix::mount::{UnmountFlags, unmount};
 use tree::Tree;
 
 /// The files of an image in this store, with the layers merged by the kernel.
-fn ours(image: &Described, layout: &Path, place: &Path) -> Result<Tree, String> {
-    let store = ImageStore::open(place.join("store")).unwrap();
+fn ours(image: &Described, layout: &Path, directory: &Path) -> Result<Tree, String> {
+    let store = ImageStore::open(directory.join("store")).unwrap();
     let names = store.import(layout).map_err(|error| chain(&error))?;
     let layers = store.get(&names[0]).unwrap().unwrap().layers;
-    let merged = Merged::of(&layers, &place.join("merged"));
+    let merged = Merged::mount(&layers, &directory.join("merged"));
     assert!(layers.len() <= image.layers.len());
     Ok(tree::read(&merged.0, &|_| false))
 }
@@ -38,7 +38,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 struct Merged(PathBuf);
 
 impl Merged {
-    fn of(layers: &[PathBuf], at: &Path) -> Self {
+    fn mount(layers: &[PathBuf], at: &Path) -> Self {
         let names = at.with_extension("names");
         for directory in [at, &names, &names.join("e")] {
             fs::create_dir_all(directory).unwrap();
@@ -60,8 +60,8 @@ impl Merged {
             .current_dir(&names)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&mounted.stderr);
-        assert!(mounted.status.success(), "{said} {options}");
+        let stderr = String::from_utf8_lossy(&mounted.stderr);
+        assert!(mounted.status.success(), "{stderr} {options}");
         Merged(at.to_owned())
     }
 }
@@ -73,8 +73,8 @@ impl Drop for Merged {
 }
 
 /// The files of an image, unpacked by umoci.
-fn umocis(layout: &Path, place: &Path) -> Result<Tree, String> {
-    let bundle = place.join("bundle");
+fn umocis(layout: &Path, directory: &Path) -> Result<Tree, String> {
+    let bundle = directory.join("bundle");
     let unpacked = Command::new("umoci")
         .args(["unpack", "--image"])
         .arg(format!("{}:image", layout.display()))
@@ -95,28 +95,33 @@ fn the_files_of_odd_images_are_those_of_another_implementation() {
     let outer = tempfile::tempdir().unwrap();
     let (mut compared, mut faults) = (0, Vec::new());
     for image in &images {
-        let place = outer.path().join(&image.name);
-        let layout = place.join("layout");
+        let directory = outer.path().join(&image.name);
+        let layout = directory.join("layout");
         image.write(&layout);
-        let theirs = umocis(&layout, &place);
-        let ours = ours(image, &layout, &place);
+        let theirs = umocis(&layout, &directory);
+        let ours = ours(image, &layout, &directory);
         match (&ours, &theirs) {
             (Ok(ours), Ok(theirs)) => {
                 compared += 1;
                 let differences = tree::compare(ours, theirs);
                 let unwanted = differences
                     .iter()
-                    .filter(|found| reason(image, found).is_none());
-                let unwanted: Vec<_> = unwanted.map(|found| format!("{found:?}")).collect();
+                    .filter(|difference| reason(image, difference).is_none());
+                let unwanted: Vec<_> = unwanted
+                    .map(|difference| format!("{difference:?}"))
+                    .collect();
                 if !unwanted.is_empty() {
-                    let found = unwanted.join("\n    ");
-                    faults.push(format!("{}: {:?}\n    {found}", image.name, image.layers));
+                    let differences = unwanted.join("\n    ");
+                    faults.push(format!(
+                        "{}: {:?}\n    {differences}",
+                        image.name, image.layers
+                    ));
                 }
             }
             (Err(ours), Ok(_)) => faults.push(format!("{}: {:?} {ours}", image.name, image.layers)),
             (_, Err(theirs)) => println!("{}: umoci refuses {theirs}", image.name),
         }
-        fs::remove_dir_all(place).unwrap();
+        fs::remove_dir_all(directory).unwrap();
     }
     println!("{compared} of {} compared", images.len());
     assert!(

@@ -49,14 +49,14 @@ pub fn read(root: &Path, is_mount_point: &dyn Fn(&Path) -> bool) -> Tree {
     tree
 }
 
-fn facts(place: &Path, path: PathBuf, firsts: &mut BTreeMap<u64, PathBuf>) -> Facts {
-    let found = fs::symlink_metadata(place).unwrap();
-    let kind = found.file_type();
+fn facts(file: &Path, path: PathBuf, firsts: &mut BTreeMap<u64, PathBuf>) -> Facts {
+    let metadata = fs::symlink_metadata(file).unwrap();
+    let kind = metadata.file_type();
     let (kind, contents) = match () {
         () if kind.is_dir() => ("directory", Vec::new()),
-        () if kind.is_file() => ("file", fs::read(place).unwrap()),
+        () if kind.is_file() => ("file", fs::read(file).unwrap()),
         () if kind.is_symlink() => {
-            let target = fs::read_link(place).unwrap();
+            let target = fs::read_link(file).unwrap();
             ("link", target.into_os_string().into_encoded_bytes())
         }
         () if kind.is_fifo() => ("fifo", Vec::new()),
@@ -65,16 +65,16 @@ fn facts(place: &Path, path: PathBuf, firsts: &mut BTreeMap<u64, PathBuf>) -> Fa
     };
     let first = match kind {
         "directory" => path,
-        _ => firsts.entry(found.ino()).or_insert(path).clone(),
+        _ => firsts.entry(metadata.ino()).or_insert(path).clone(),
     };
     Facts {
         kind,
         contents,
-        mode: found.mode() & 0o7777,
-        owner: (found.uid(), found.gid()),
-        time: found.mtime(),
-        device: found.rdev(),
-        attributes: attributes(place),
+        mode: metadata.mode() & 0o7777,
+        owner: (metadata.uid(), metadata.gid()),
+        time: metadata.mtime(),
+        device: metadata.rdev(),
+        attributes: attributes(file),
         first,
     }
 }
@@ -143,8 +143,12 @@ pub fn compare(ours: &Tree, theirs: &Tree) -> Vec<Difference> {
         );
         differ("time", ours.time.to_string(), theirs.time.to_string());
         differ("device", ours.device.to_string(), theirs.device.to_string());
-        let shown = |facts: &Facts| format!("{:?}", facts.attributes);
-        differ("attributes", shown(ours), shown(theirs));
+        let text_of_attributes = |facts: &Facts| format!("{:?}", facts.attributes);
+        differ(
+            "attributes",
+            text_of_attributes(ours),
+            text_of_attributes(theirs),
+        );
         let first = |facts: &Facts| facts.first.display().to_string();
         differ("hard link", first(ours), first(theirs));
     }

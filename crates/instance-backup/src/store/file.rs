@@ -7,7 +7,6 @@
 use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
 use command_output::output::print_line;
 use control_plane::backup_contents::{Objects, Request, Source, records};
 use control_plane::host::Host;
@@ -22,6 +21,7 @@ use mvcc_store::{KeyValue, Revision};
 use serde::{Deserialize, Serialize};
 
 use super::{Checksum, Contents, StoreLocation, at, connect, into_directory, into_etcd};
+use crate::error::{BackupError, Context, Result};
 use crate::{REVISIONS_LEFT_OUT, require_empty, write_whole};
 
 const HEADER: &str = "store-backup.json";
@@ -53,17 +53,17 @@ struct Header {
 pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
     let (contents, role, made_of) = match location {
         StoreLocation::Etcd(address) => (
-            of_etcd(address).await?,
+            read_etcd(address).await?,
             Role::Server,
             address.url.to_string(),
         ),
         StoreLocation::Directory { data, token } => {
-            let (contents, role) = of_directory(data, token).await?;
+            let (contents, role) = read_directory(data, token).await?;
             (contents, role, data.display().to_string())
         }
     };
     let target = std::path::absolute(file).with_context(|| format!("write {}", file.display()))?;
-    let sum = Checksum::of(contents.pairs.iter())?;
+    let sum = Checksum::compute(contents.pairs.iter())?;
     let header = Header {
         format: FORMAT,
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,25 +88,23 @@ pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
 }
 
 /// Reads the objects of running or stopped servers in etcd.
-async fn of_etcd(address: &EtcdAddress) -> Result<Contents> {
+async fn read_etcd(address: &EtcdAddress) -> Result<Contents> {
     let etcd = connect(address).await?;
     let url = &address.url;
     if let PrefixContents::Moved { to } = etcd.found().await.map_err(at(address))? {
-        bail!("the cluster in {url} was moved to {to}, where it continues");
+        let url = url.clone();
+        return Err(BackupError::Moved { url, to });
     }
     let pairs = etcd.pairs().await.map_err(at(address))?;
     let Some(instance) = super::instance(&pairs) else {
-        bail!(
-            "{url} has no cluster below {}: is it another --etcd-prefix?",
-            address.prefix
-        );
+        return Err(super::no_cluster(address));
     };
     Ok(super::contents(&pairs, instance))
 }
 
 /// Reads the objects of a running or stopped server in its data directory, with the records that servers of
 /// an etcd share.
-async fn of_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)> {
+async fn read_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)> {
     let marker = into_etcd::marker_with_objects(data)?;
     // Only objects are copied, so no volume needs a snapshot.
     let request = Request { local: false };
@@ -115,7 +113,7 @@ async fn of_directory(data: &Path, token: &TokenFile) -> Result<(Contents, Role)
         None => Source::files(data, Vec::new(), request).await?,
     };
     let stored = (0..summary.objects).map(|_| source.next_object());
-    let stored: Result<Vec<KeyValue>> = block_in_place(|| stored.collect());
+    let stored: Result<Vec<KeyValue>, _> = block_in_place(|| stored.collect());
     source.close().await?;
     let revision = Revision(summary.revision);
     let records = block_in_place(|| into_etcd::records(data, token, revision))?;
@@ -133,8 +131,11 @@ fn write(target: &Path, header: &Header, pairs: &[KeyValue]) -> Result<()> {
         let mut writer = Writer::new(file);
         writer.add_text(HEADER, &text)?;
         let bytes = pairs.iter().map(records::length).sum();
-        let mut left = pairs.iter();
-        let mut next = || left.next().cloned().context("an object is missing");
+        let mut unwritten = pairs.iter();
+        let mut next = || {
+            let pair = unwritten.next().cloned();
+            pair.ok_or_else(|| BackupError::ObjectMissing.into())
+        };
         let mut objects = Objects::new(&mut next, pairs.len() as u64);
         writer.add_stream(OBJECTS, bytes, &mut objects)?;
         writer.finish()?;
@@ -144,7 +145,6 @@ fn write(target: &Path, header: &Header, pairs: &[KeyValue]) -> Result<()> {
 
 /// Reads a whole backup, and checks it.
 fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
-    let displayed = file.display();
     let (mut header, mut objects) = (String::new(), Vec::new());
     file_archive::read(file, &mut |item| -> Result<()> {
         match item.path.to_str() {
@@ -160,35 +160,35 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
                     objects.push(pair.with_context(|| file_archive::incomplete(file))?);
                 }
             }
-            _ => bail!(
-                "{displayed} is no backup of `mainstay store backup`; those of `mainstay backup` are restored \
-                 with `mainstay restore`"
-            ),
+            _ => return Err(BackupError::NoStoreBackup(file.to_owned())),
         }
         Ok(())
     })?;
     let header: Header = serde_json::from_str(&header).context("read the header")?;
-    let sum = Checksum::of(objects.iter())?;
-    ensure!(
-        sum.count == header.objects && sum.sha256 == header.sha256,
-        "{displayed} has {} objects with the checksum {}, and its header says {} with {}",
-        sum.count,
-        sum.sha256,
-        header.objects,
-        header.sha256
-    );
+    let actual = Checksum::compute(objects.iter())?;
+    let stated = Checksum {
+        count: header.objects,
+        sha256: header.sha256.clone(),
+    };
+    if actual != stated {
+        let file = file.to_owned();
+        return Err(BackupError::BackupDiffers {
+            file,
+            actual,
+            stated,
+        });
+    }
     Ok((header, objects))
 }
 
 /// The number of objects, from the header of a supported format.
 fn count(file: &Path, header: &str) -> Result<u64> {
     let header: json_tree::Value = serde_json::from_str(header).context("read the header")?;
-    ensure!(
-        header["format"].as_u64() <= Some(FORMAT.into()),
-        "{} was written by a newer mainstay; restore it with that",
-        file.display()
-    );
-    header["objects"].as_u64().context("read the header")
+    if header["format"].as_u64() > Some(FORMAT.into()) {
+        return Err(BackupError::Newer(file.to_owned()));
+    }
+    let count = header["objects"].as_u64();
+    count.ok_or(BackupError::NoObjectCount)
 }
 
 /// Restores a backup into an empty store.
@@ -204,22 +204,22 @@ pub async fn restore(location: &StoreLocation, file: &Path) -> Result<()> {
         pairs,
         revision,
     };
-    let (place, next) = match location {
+    let (destination, start_command) = match location {
         StoreLocation::Etcd(address) => {
             to_etcd(address, &contents).await?;
-            let next = format!("mainstay server {}", address.flags());
-            (address.url.to_string(), next)
+            let start_command = format!("mainstay server {}", address.flags());
+            (address.url.to_string(), start_command)
         }
         StoreLocation::Directory { data, token } => {
             to_directory(data, &contents, header.role, token).await?;
             let data = data.display().to_string();
-            let next = format!("mainstay {} --data-dir {data}", header.role.command());
-            (data, next)
+            let start_command = format!("mainstay {} --data-dir {data}", header.role.command());
+            (data, start_command)
         }
     };
     print_line(&format!(
-        "{place}: {} objects of {}, {}, verified (SHA-256 {}), new resource versions above {}\nStart it with: \
-         {next}",
+        "{destination}: {} objects of {}, {}, verified (SHA-256 {}), new resource versions above {}\nStart it with: \
+         {start_command}",
         header.objects, header.made_of, header.made_at, header.sha256, revision.0
     ));
     Ok(())
@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn header(pairs: &[KeyValue]) -> Header {
-        let sum = Checksum::of(pairs.iter()).unwrap();
+        let sum = Checksum::compute(pairs.iter()).unwrap();
         Header {
             format: FORMAT,
             made_by: "1".to_owned(),
@@ -304,7 +304,7 @@ mod tests {
     fn a_file_that_is_not_whole_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("backup");
-        let refused = |file: &Path| format!("{:#}", read(file).unwrap_err());
+        let refused = |file: &Path| format!("{:#}", anyhow::Error::new(read(file).unwrap_err()));
         let pairs: Vec<KeyValue> = (3..300).map(pair).collect();
         write(&file, &header(&pairs), &pairs).unwrap();
         let whole = std::fs::read(&file).unwrap();

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
 use command_output::output::print_line;
 use control_plane::host::Host;
 use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
@@ -16,6 +15,7 @@ use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
 use mvcc_store::{KeyValue, Range, Revision, Store};
 
 use super::{Checksum, Contents, at, connect};
+use crate::error::{BackupError, Context, Result};
 use crate::require_empty;
 
 /// The wait that shows that no server runs: each server writes its Lease every five seconds.
@@ -33,26 +33,22 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     if let PrefixContents::Moved { to: moved } = &existing
         && *moved != to
     {
-        bail!(
-            "the cluster in {} was moved to {moved}, where it continues",
-            address.url
-        );
+        return Err(BackupError::Moved {
+            url: address.url.clone(),
+            to: moved.clone(),
+        });
     }
     let pairs = etcd.pairs().await.map_err(at(address))?;
     let Some(instance) = super::instance(&pairs) else {
-        bail!(
-            "{} has no cluster below {}: is it another --etcd-prefix?",
-            address.url,
-            address.prefix
-        );
+        return Err(super::no_cluster(address));
     };
     if let Some(former) = &former
         && former.instance != instance
     {
-        bail!(
-            "etcd has the cluster {instance}, the data directory belongs to {}: choose another one",
-            former.instance
-        );
+        return Err(BackupError::OtherCluster {
+            in_etcd: instance,
+            in_directory: former.instance.clone(),
+        });
     }
     let mut marker = match former {
         Some(former) => former,
@@ -65,10 +61,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     (marker.instance, marker.cluster) = (instance.clone(), true);
     if has_store(data) {
         let PrefixContents::Moved { .. } = existing else {
-            bail!(
-                "{} has a store already: a copy needs a directory without one",
-                data.display()
-            );
+            return Err(BackupError::HasStore(data.to_owned()));
         };
         finish(data, marker)?;
         report_next_step(data);
@@ -80,7 +73,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     ));
     tokio::time::sleep(QUIET).await;
     if !etcd.is_unchanged(&pairs).await.map_err(at(address))? {
-        bail!("a server uses {}: stop all of them first", address.url);
+        return Err(BackupError::EtcdInUse(address.url.clone()));
     }
     let contents = super::contents(&pairs, instance);
     let file = TokenFile::choose(token, data);
@@ -119,8 +112,8 @@ pub fn install(
         let mut pairs = contents.pairs.iter();
         pairs.find(|pair| *pair.key == *key)
     };
-    let keys = value_of(shared_keys::KEY).context("the keys of the cluster are missing")?;
-    let network = value_of(NETWORK_RECORD).context("the ranges of the cluster are missing")?;
+    let keys = value_of(shared_keys::KEY).ok_or(BackupError::KeysMissing)?;
+    let network = value_of(NETWORK_RECORD).ok_or(BackupError::RangesMissing)?;
     let network: ClusterNetwork =
         serde_json::from_slice(&network.value).context("decode the ranges of the cluster")?;
     let keys = shared_keys::unseal(&keys.value, file, &data.join("certificates"))?;
@@ -147,7 +140,8 @@ fn has_store(data: &Path) -> bool {
 /// empty directory.
 fn former(data: &Path) -> Result<Option<Marker>> {
     if let Some(server) = process::serving(data) {
-        bail!("{}", process::runs_already(data, server));
+        let text = process::runs_already(data, server);
+        return Err(BackupError::ServerRuns(text));
     }
     match Marker::read(data) {
         Ok(Some(marker)) if marker.engine == Engine::Etcd && marker.role != Role::Node => {
@@ -172,7 +166,7 @@ fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
         .iter()
         .filter(|pair| !records.contains(&pair.key.as_ref()));
     let copied: Vec<&KeyValue> = copied.collect();
-    let expected = Checksum::of(copied.iter().copied())?;
+    let expected = Checksum::compute(copied.iter().copied())?;
     let copies = copied.into_iter().map(|pair| Ok(pair.clone()));
     import(&store_path, contents.revision, copies).context("write the objects")?;
     Ok(expected)
@@ -189,22 +183,20 @@ pub async fn verify(data: &Path, revision: Revision, expected: &Checksum) -> Res
     let read = store.range(everything).await;
     store.close();
     let read = read.context("read the copy")?;
-    ensure!(
-        read.revision == revision,
-        "the copy is at revision {}, and not {}",
-        read.revision.0,
-        revision.0
-    );
-    let written = Checksum::of(read.items.iter())?;
-    ensure!(
-        written == *expected,
-        "{} has {} objects with the checksum {}, and not {} with {}",
-        store_path.display(),
-        written.count,
-        written.sha256,
-        expected.count,
-        expected.sha256
-    );
+    if read.revision != revision {
+        return Err(BackupError::OtherRevision {
+            actual: read.revision,
+            expected: revision,
+        });
+    }
+    let actual = Checksum::compute(read.items.iter())?;
+    if actual != *expected {
+        return Err(BackupError::CopyDiffers {
+            store: store_path,
+            actual,
+            expected: expected.clone(),
+        });
+    }
     Ok(())
 }
 

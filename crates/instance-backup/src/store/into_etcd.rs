@@ -5,17 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use command_output::output::print_line;
 use control_plane::{EtcdAddress, RequestedNetwork, TokenFile, shared_keys, store};
 use data_directory::process;
-use data_directory::{Engine, MARKER_FILE, Marker, Role};
+use data_directory::{Engine, Marker, Role};
 use etcd_store::copy::{EtcdCopy, PrefixContents, StartedCopy};
 use host_kernel::block_in_place;
 use mvcc_store::{KeyValue, Omittable, Range, Revision};
 
 use super::{Checksum, at, connect};
+use crate::error::{BackupError, Context, Result};
 
 /// The name of the store in the data directory after the copy.
 const FORMER: &str = "store.copied-to-etcd";
@@ -50,7 +50,7 @@ pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> 
         block_in_place(|| marker.write(data))?;
         let completed = etcd.complete(begun, read.revision).await;
         completed.map_err(at(address))?;
-        Ok::<_, anyhow::Error>(copied)
+        Ok::<_, BackupError>(copied)
     };
     let copied = copied.await;
     store.close().await;
@@ -73,56 +73,42 @@ pub async fn fill(
     instance: &str,
     pairs: &[KeyValue],
 ) -> Result<(EtcdCopy, StartedCopy, Checksum)> {
-    let expected = Checksum::of(pairs.iter())?;
+    let expected = Checksum::compute(pairs.iter())?;
     let begun = etcd.begin(instance).await.map_err(at(address))?;
     for pair in pairs {
         etcd.put(&begun, pair).await.map_err(at(address))?;
     }
     let written = etcd.finish(&begun).await.map_err(at(address))?;
-    let written = Checksum::of(written.values().map(Arc::as_ref))?;
-    ensure!(
-        written == expected,
-        "etcd has {} objects with the checksum {}, and not {} with {}: start the command again",
-        written.count,
-        written.sha256,
-        expected.count,
-        expected.sha256
-    );
-    Ok((etcd, begun, written))
+    let actual = Checksum::compute(written.values().map(Arc::as_ref))?;
+    if actual != expected {
+        return Err(BackupError::EtcdDiffers { actual, expected });
+    }
+    Ok((etcd, begun, actual))
 }
 
 /// The marker of a directory with objects, whose server is stopped.
 fn marker(data: &Path) -> Result<Marker> {
     let marker = marker_with_objects(data)?;
     if let Some(server) = process::serving(data) {
-        bail!(
-            "{}. Stop it first: a store that is in use is not copied",
-            process::runs_already(data, server)
-        );
+        let text = process::runs_already(data, server);
+        return Err(BackupError::StoreInUse(text));
     }
     Ok(marker)
 }
 
 /// The marker of a directory with objects.
 pub fn marker_with_objects(data: &Path) -> Result<Marker> {
-    let displayed = data.display();
     let Ok(Some(marker)) = Marker::read(data) else {
-        bail!(
-            "{displayed} is not marked as a data directory of mainstay (it has no readable file named \
-             `{MARKER_FILE}`)"
-        );
+        return Err(BackupError::NotMarked(data.to_owned()));
     };
     if marker.role == Role::Node {
-        bail!("{displayed} belongs to `mainstay node`: the objects are with its server");
+        return Err(BackupError::OfNode(data.to_owned()));
     }
     if !data.join("store/data").exists() {
-        match marker.engine {
-            Engine::Etcd => bail!(
-                "the objects of the cluster in {displayed} are in etcd already: a backup takes them from there, \
-                 with --store etcd://HOST:PORT,…"
-            ),
-            Engine::Embedded => bail!("{displayed} has no store"),
-        }
+        return Err(match marker.engine {
+            Engine::Etcd => BackupError::AlreadyInEtcd(data.to_owned()),
+            Engine::Embedded => BackupError::NoStore(data.to_owned()),
+        });
     }
     Ok(marker)
 }
@@ -133,21 +119,26 @@ pub fn check_target(
     address: &EtcdAddress,
     local_instance: &str,
 ) -> Result<()> {
-    let EtcdAddress { url, prefix, .. } = address;
-    let next = "choose another --etcd-prefix, or delete them with `etcdctl del --prefix`";
+    let (url, prefix) = (address.url.clone(), address.prefix.clone());
     match existing {
         PrefixContents::Nothing => Ok(()),
         PrefixContents::Incomplete { instance } if instance == local_instance => Ok(()),
-        PrefixContents::Incomplete { instance } => bail!(
-            "{url} has an interrupted copy of the cluster {instance} below {prefix}, and this is \
-             {local_instance}: {next}"
-        ),
-        PrefixContents::Data { keys } => {
-            bail!("{url} is not empty: it has {keys} keys below {prefix}; {next}")
-        }
-        PrefixContents::Moved { to } => bail!(
-            "{url} has the former objects of a cluster below {prefix}, which was moved to {to}: {next}"
-        ),
+        PrefixContents::Incomplete { instance } => Err(BackupError::InterruptedCopy {
+            url,
+            prefix,
+            instance: instance.clone(),
+            local_instance: local_instance.to_owned(),
+        }),
+        PrefixContents::Data { keys } => Err(BackupError::EtcdNotEmpty {
+            url,
+            prefix,
+            keys: *keys,
+        }),
+        PrefixContents::Moved { to } => Err(BackupError::FormerObjects {
+            url,
+            prefix,
+            to: to.clone(),
+        }),
     }
 }
 
@@ -193,7 +184,7 @@ fn retire_store(data: &Path, address: &EtcdAddress, token: Option<&Path>) -> Res
         _ => data.join(format!("{FORMER}.{number}")),
     });
     let mut free = names.filter(|path| !path.exists());
-    let former = free.next().context("choose a name for the former store")?;
+    let former = free.next().ok_or(BackupError::NoFreeName)?;
     let renamed = fs::rename(data.join("store"), &former);
     renamed.with_context(|| format!("rename the store of {}", data.display()))?;
     let directory = fs::File::open(data).and_then(|data| data.sync_all());

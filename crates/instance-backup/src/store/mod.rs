@@ -10,12 +10,13 @@ mod into_etcd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
 use control_plane::backup_contents::records;
 use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl, TokenFile};
 use etcd_store::copy::{CopyError, EtcdCopy, LivePairs};
 use mvcc_store::{KeyValue, Revision};
 use sha2::{Digest, Sha256};
+
+use crate::error::{BackupError, Context, Result};
 
 pub use file::{back_up, restore};
 
@@ -28,13 +29,26 @@ pub enum StoreSource {
     Etcd(EtcdUrl),
 }
 
-impl FromStr for StoreSource {
-    type Err = String;
+/// The reason why a text names no store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidStoreSource {
+    #[error("a directory or etcd://HOST:PORT,… is needed")]
+    Empty,
+    /// The message about the malformed URL.
+    #[error("{0}")]
+    Url(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for StoreSource {
+    type Err = InvalidStoreSource;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStoreSource> {
         match text.contains("://") {
-            true => text.parse().map(Self::Etcd),
-            false if text.is_empty() => Err("a directory or etcd://HOST:PORT,… is needed".into()),
+            true => match text.parse::<EtcdUrl>() {
+                Ok(url) => Ok(Self::Etcd(url)),
+                Err(error) => Err(InvalidStoreSource::Url(error.to_string())),
+            },
+            false if text.is_empty() => Err(InvalidStoreSource::Empty),
             false => Ok(Self::Directory(text.into())),
         }
     }
@@ -74,7 +88,7 @@ impl StoreCopy {
         let address = |url: &EtcdUrl| -> Result<EtcdAddress> {
             let mut settings = self.etcd.clone();
             settings.store = Some(url.clone());
-            settings.address()?.context("no address of etcd")
+            settings.address()?.ok_or(BackupError::NoAddress)
         };
         let absolute = |path: &PathBuf| {
             std::path::absolute(path).with_context(|| format!("use {}", path.display()))
@@ -87,26 +101,34 @@ impl StoreCopy {
             (StoreSource::Etcd(url), StoreSource::Directory(data)) => {
                 into_directory::run(&address(url)?, &absolute(data)?, token).await
             }
-            (StoreSource::Directory(_), StoreSource::Directory(_)) => bail!(
-                "one of --from and --to has to be etcd://HOST:PORT,…: a data directory is moved as it is, or \
-                 with `mainstay backup` and `mainstay restore`"
-            ),
-            (StoreSource::Etcd(_), StoreSource::Etcd(_)) => bail!(
-                "one of --from and --to has to be a data directory: for another etcd, use `etcdctl snapshot`"
-            ),
+            (StoreSource::Directory(_), StoreSource::Directory(_)) => {
+                Err(BackupError::TwoDirectories)
+            }
+            (StoreSource::Etcd(_), StoreSource::Etcd(_)) => Err(BackupError::TwoEtcds),
         }
     }
 }
 
 async fn connect(address: &EtcdAddress) -> Result<EtcdCopy> {
     let connected = EtcdCopy::connect(&address.options()).await;
-    connected.map_err(|error| control_plane::store::refusal(address, error))
+    Ok(connected.map_err(|error| control_plane::store::refusal(address, error))?)
 }
 
 /// Adds the address to an error.
-fn at(address: &EtcdAddress) -> impl Fn(CopyError) -> anyhow::Error {
+fn at(address: &EtcdAddress) -> impl Fn(CopyError) -> BackupError {
     let step = format!("copy {} below {}", address.url, address.prefix);
-    move |error| anyhow::Error::new(error).context(step.clone())
+    move |error| BackupError::Step {
+        step: step.clone(),
+        source: Box::new(error),
+    }
+}
+
+/// The error for an etcd without a cluster below its prefix.
+fn no_cluster(address: &EtcdAddress) -> BackupError {
+    BackupError::NoCluster {
+        url: address.url.clone(),
+        prefix: address.prefix.clone(),
+    }
 }
 
 /// The id of the instance whose objects these are.
@@ -133,14 +155,14 @@ fn contents(pairs: &LivePairs, instance: String) -> Contents {
 
 /// The number of pairs and the SHA-256 of all of them, serialised as in a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Checksum {
-    count: usize,
-    sha256: String,
+pub struct Checksum {
+    pub count: usize,
+    pub sha256: String,
 }
 
 impl Checksum {
     /// The pairs must be in the order of their keys.
-    fn of<'p>(pairs: impl Iterator<Item = &'p KeyValue>) -> Result<Self> {
+    fn compute<'p>(pairs: impl Iterator<Item = &'p KeyValue>) -> Result<Self> {
         let (mut digest, mut count, mut frame) = (Sha256::new(), 0, Vec::new());
         for pair in pairs {
             frame.clear();
@@ -166,12 +188,12 @@ mod tests {
 
     #[test]
     fn a_place_is_a_directory_or_an_etcd() {
-        let place = |text: &str| text.parse::<StoreSource>();
+        let parse = |text: &str| text.parse::<StoreSource>();
         let directory = StoreSource::Directory("/var/lib/mainstay".into());
-        assert_eq!(place("/var/lib/mainstay"), Ok(directory));
-        assert!(matches!(place("etcd://a,b"), Ok(StoreSource::Etcd(_))));
-        assert!(matches!(place("etcd+http://a:1"), Ok(StoreSource::Etcd(_))));
-        assert!(place("https://a").is_err() && place("").is_err());
+        assert_eq!(parse("/var/lib/mainstay"), Ok(directory));
+        assert!(matches!(parse("etcd://a,b"), Ok(StoreSource::Etcd(_))));
+        assert!(matches!(parse("etcd+http://a:1"), Ok(StoreSource::Etcd(_))));
+        assert!(parse("https://a").is_err() && parse("").is_err());
     }
 
     #[test]
@@ -184,18 +206,18 @@ mod tests {
             lease: None,
             omittable: Omittable::UNKNOWN,
         };
-        let of = |pairs: &[&KeyValue]| Checksum::of(pairs.iter().copied()).unwrap();
+        let of = |pairs: &[&KeyValue]| Checksum::compute(pairs.iter().copied()).unwrap();
         let all = of(&[&pair]);
         assert_eq!(all.count, 1);
         let newer = KeyValue {
             mod_revision: Revision(4),
             ..pair.clone()
         };
-        let other = KeyValue {
+        let changed = KeyValue {
             value: Bytes::from_static(b"{ }"),
             ..pair.clone()
         };
-        for different in [of(&[]), of(&[&newer]), of(&[&other]), of(&[&pair, &pair])] {
+        for different in [of(&[]), of(&[&newer]), of(&[&changed]), of(&[&pair, &pair])] {
             assert_ne!(different, all);
         }
     }

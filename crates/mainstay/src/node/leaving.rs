@@ -103,7 +103,7 @@ fn stored_membership(data: &Path) -> Result<Membership> {
 /// Stops the agent and the remaining pods, which are those of DaemonSets.
 fn stop_agent(data: &Path) -> Result<()> {
     match process::serving(data) {
-        Some(agent) => instance_removal::stop(agent, data),
+        Some(agent) => Ok(instance_removal::stop(agent, data)?),
         None => Ok(()),
     }
 }

@@ -189,7 +189,7 @@ impl Puller {
                 Ok(image)
             }
             Err(error) => {
-                if error.no_room().is_some() {
+                if error.out_of_space().is_some() {
                     self.disk_space_wanted.notify_one();
                 }
                 let text = chain(&error);

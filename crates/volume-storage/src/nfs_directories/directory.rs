@@ -31,7 +31,7 @@ pub(super) fn make(root: &OwnedFd, directory: &Path) -> io::Result<()> {
     match fchmod(&at, mode) {
         // One that the server's users made, whom this node is not.
         Err(Errno::PERM) => Ok(()),
-        other => Ok(other?),
+        result => Ok(result?),
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn remove(root: &OwnedFd, directory: &Path) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", parent.as_raw_fd());
     match tree::remove(&Path::new(&path).join(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        result => result,
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) fn archive(root: &OwnedFd, directory: &Path, volume: &str) -> io::Res
     }
     match renameat(&parent, name, root, &to) {
         Err(Errno::NOENT) => Ok(()),
-        other => Ok(other?),
+        result => Ok(result?),
     }
 }
 
@@ -71,7 +71,7 @@ fn find<'a>(root: &OwnedFd, directory: &'a Path) -> io::Result<Option<(OwnedFd, 
     for part in directory.parent().into_iter().flat_map(Path::iter) {
         at = match openat(&at, part, DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
-            other => other?,
+            result => result?,
         };
     }
     Ok(Some((at, name)))
@@ -96,8 +96,8 @@ mod tests {
         for _ in 0..2 {
             make(&root, Path::new("a/b")).unwrap();
         }
-        let made = fs::metadata(temp.path().join("a/b")).unwrap();
-        assert_eq!(made.permissions().mode() & 0o7777, 0o777);
+        let metadata = fs::metadata(temp.path().join("a/b")).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o777);
     }
 
     #[test]
@@ -138,12 +138,12 @@ mod tests {
     #[test]
     fn a_link_leads_nowhere() {
         let (temp, root) = root();
-        let other = tempfile::tempdir().unwrap();
-        fs::write(other.path().join("kept"), "x").unwrap();
-        symlink(other.path(), temp.path().join("link")).unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("kept"), "x").unwrap();
+        symlink(outside.path(), temp.path().join("link")).unwrap();
         assert!(make(&root, Path::new("link/new")).is_err());
         assert!(remove(&root, Path::new("link/kept")).is_err());
         assert!(archive(&root, Path::new("link/kept"), "v").is_err());
-        assert!(other.path().join("kept").exists() && !other.path().join("new").exists());
+        assert!(outside.path().join("kept").exists() && !outside.path().join("new").exists());
     }
 }

@@ -43,7 +43,7 @@ pub async fn work_on_export(
 ) -> Result<(), Error> {
     mount_options.push(FAIL_SOON.to_owned());
     let key = format!("provision {volume}");
-    let shown = export.to_string();
+    let export_text = export.to_string();
     let done = call_with_timeout(key, WORK_MAX, move || {
         let mounted = Detached::mount(&export, &mount_options, false)?;
         let root = mounted.root();
@@ -61,6 +61,6 @@ pub async fn work_on_export(
     });
     match done.await {
         Ok(done) => done.map_err(|error| Error::Source(error.to_string())),
-        Err(error) => Err(Error::Source(format!("{shown}: {error}"))),
+        Err(error) => Err(Error::Source(format!("{export_text}: {error}"))),
     }
 }

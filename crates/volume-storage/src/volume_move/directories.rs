@@ -37,17 +37,20 @@ pub enum CopyLocation {
 }
 
 impl Directories {
-    pub(crate) fn of_move(&self, prefix: &str, id: &str, volume: &str) -> Result<PathBuf, Error> {
-        let own = self.path(volume)?;
+    pub(crate) fn move_path(&self, prefix: &str, id: &str, volume: &str) -> Result<PathBuf, Error> {
+        let volume_path = self.path(volume)?;
         let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        match (own.parent(), plain && !id.is_empty() && id.len() <= 32) {
+        match (
+            volume_path.parent(),
+            plain && !id.is_empty() && id.len() <= 32,
+        ) {
             (Some(root), true) => Ok(root.join(format!("{prefix}{id}-{volume}"))),
             _ => Err(self.out_of_bounds(id)),
         }
     }
 
     fn has_ended(&self, id: &str, volume: &str) -> Result<bool, Error> {
-        is_there(&self.of_move(ENDED, id, volume)?)
+        is_there(&self.move_path(ENDED, id, volume)?)
     }
 
     /// *Errors.* The move has ended on this node.
@@ -60,13 +63,14 @@ impl Directories {
 
     /// Refuses all later steps of a move.
     fn end(&self, id: &str, volume: &str) -> Result<(), Error> {
-        let mark = self.of_move(ENDED, id, volume)?;
-        let made = File::options()
+        let mark = self.move_path(ENDED, id, volume)?;
+        let created = File::options()
             .write(true)
             .create(true)
             .truncate(true)
             .open(&mark);
-        made.and_then(|file| file.sync_all())
+        created
+            .and_then(|file| file.sync_all())
             .map_err(failed("make", &mark))?;
         self.sync_root()
     }
@@ -80,7 +84,7 @@ impl Directories {
         if self.has_ended(id, volume)? {
             return Ok(Detachment::Ended);
         }
-        let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
+        let (real, moving) = (self.path(volume)?, self.move_path(MOVING, id, volume)?);
         if !is_there(&moving)? {
             if !is_there(&real)? {
                 return Ok(Detachment::Missing);
@@ -99,8 +103,8 @@ impl Directories {
 
     /// The detached directory, for its copy.
     pub(crate) fn detached(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
-        let moving = self.of_move(MOVING, id, volume)?;
-        let refused = |why: &str| Error::Source(format!("{}: {why}", moving.display()));
+        let moving = self.move_path(MOVING, id, volume)?;
+        let refused = |reason: &str| Error::Source(format!("{}: {reason}", moving.display()));
         if self.has_ended(id, volume)? || !is_there(&moving)? {
             return Err(refused("the directory is not detached"));
         }
@@ -120,7 +124,7 @@ impl Directories {
             let text = format!("{} is on this node already", real.display());
             return Ok(Some(CopyLocation::Refused(text)));
         }
-        let is_complete = is_there(&self.of_move(ARRIVED, id, volume)?)?;
+        let is_complete = is_there(&self.move_path(ARRIVED, id, volume)?)?;
         Ok(is_complete.then_some(CopyLocation::Complete(real)))
     }
 
@@ -130,29 +134,29 @@ impl Directories {
         volume: &str,
         bytes: u64,
     ) -> Result<CopyLocation, Error> {
-        if let Some(known) = self.arrival(id, volume)? {
-            return Ok(known);
+        if let Some(location) = self.arrival(id, volume)? {
+            return Ok(location);
         }
-        let arriving = self.of_move(ARRIVING, id, volume)?;
+        let arriving = self.move_path(ARRIVING, id, volume)?;
         remove_tree(&arriving)?;
         self.make_new(volume, &arriving, bytes, &InitialContents::Empty)?;
         Ok(CopyLocation::Begun(arriving))
     }
 
     pub(crate) fn finish_arrival(&self, id: &str, volume: &str) -> Result<PathBuf, Error> {
-        let arriving = self.of_move(ARRIVING, id, volume)?;
+        let arriving = self.move_path(ARRIVING, id, volume)?;
         sync_files(&arriving)?;
         if self.has_ended(id, volume)? {
             remove_tree(&arriving)?;
             return Err(Error::Source(ended(id)));
         }
-        self.rename(&arriving, &self.of_move(ARRIVED, id, volume)?)?;
+        self.rename(&arriving, &self.move_path(ARRIVED, id, volume)?)?;
         self.path(volume)
     }
 
-    pub(crate) fn place(&self, id: &str, volume: &str) -> Result<(), Error> {
+    pub(crate) fn install_arrival(&self, id: &str, volume: &str) -> Result<(), Error> {
         self.end(id, volume)?;
-        let (real, arrived) = (self.path(volume)?, self.of_move(ARRIVED, id, volume)?);
+        let (real, arrived) = (self.path(volume)?, self.move_path(ARRIVED, id, volume)?);
         match (is_there(&real)?, is_there(&arrived)?) {
             (false, true) => self.rename(&arrived, &real)?,
             (true, false) => {}
@@ -172,13 +176,13 @@ impl Directories {
 
     pub(crate) fn discard(&self, id: &str, volume: &str) -> Result<(), Error> {
         self.end(id, volume)?;
-        remove_tree(&self.of_move(MOVING, id, volume)?)?;
+        remove_tree(&self.move_path(MOVING, id, volume)?)?;
         self.remove_helpers(id, volume)
     }
 
     pub(crate) fn abandon(&self, id: &str, volume: &str) -> Result<(), Error> {
         self.end(id, volume)?;
-        let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
+        let (real, moving) = (self.path(volume)?, self.move_path(MOVING, id, volume)?);
         if is_there(&moving)? {
             // A rename would replace an empty directory.
             if is_there(&real)? {
@@ -187,12 +191,12 @@ impl Directories {
             }
             self.rename(&moving, &real)?;
         }
-        remove_tree(&self.of_move(ARRIVED, id, volume)?)?;
+        remove_tree(&self.move_path(ARRIVED, id, volume)?)?;
         self.remove_helpers(id, volume)
     }
 
     pub(crate) fn inspect(&self, id: &str, volume: &str) -> Result<Inspection, Error> {
-        let (real, moving) = (self.path(volume)?, self.of_move(MOVING, id, volume)?);
+        let (real, moving) = (self.path(volume)?, self.move_path(MOVING, id, volume)?);
         let used = |path: &Path| disk_usage::below(path).map_err(failed("measure", path));
         let used = match (is_there(&real)?, is_there(&moving)?) {
             (true, _) => Some(used(&real)?),
@@ -212,8 +216,8 @@ impl Directories {
 
     /// Removes the remains of the moves of a removed volume.
     pub(crate) fn forget_moves(&self, volume: &str) -> Result<(), Error> {
-        let own = self.path(volume)?;
-        let root = own.parent().unwrap_or(&own);
+        let volume_path = self.path(volume)?;
+        let root = volume_path.parent().unwrap_or(&volume_path);
         for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
             let entry = entry.map_err(failed("read", root))?;
             let name = entry.file_name();
@@ -239,9 +243,9 @@ fn volume_of_mark(name: &str) -> Option<&str> {
 
 /// Removes the file of an ended move, if its volume is gone. Volumes that were removed on another node
 /// leave it here.
-pub(crate) fn sweep_mark(path: &Path, name: &str, is_wanted: &impl Fn(&str) -> bool) {
-    let is_left = volume_of_mark(name).is_some_and(|volume| !is_wanted(volume));
-    if is_left && let Err(error) = std::fs::remove_file(path) {
+pub(crate) fn sweep_mark(path: &Path, name: &str, has_volume: &impl Fn(&str) -> bool) {
+    let is_leftover = volume_of_mark(name).is_some_and(|volume| !has_volume(volume));
+    if is_leftover && let Err(error) = std::fs::remove_file(path) {
         tracing::debug!(name, %error, "file of an ended move is kept");
     }
 }
@@ -360,8 +364,8 @@ mod tests {
             Detachment::Missing
         );
         directories.remove(VOLUME).unwrap();
-        let left = std::fs::read_dir(path.parent().unwrap()).unwrap();
-        assert_eq!(left.count(), 0);
+        let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
+        assert_eq!(entries.count(), 0);
     }
 
     #[test]
@@ -380,7 +384,7 @@ mod tests {
         assert!(!path.exists());
         assert_eq!(begin(), CopyLocation::Complete(path.clone()));
         for _ in 0..2 {
-            directories.place("a1", VOLUME).unwrap();
+            directories.install_arrival("a1", VOLUME).unwrap();
             assert_eq!(std::fs::read(path.join("file")).unwrap(), b"data");
         }
         assert!(matches!(begin(), CopyLocation::Refused(_)));
@@ -397,7 +401,7 @@ mod tests {
         assert!(!at.exists());
         assert!(matches!(begin(), CopyLocation::Refused(_)));
         assert!(directories.finish_arrival("a1", VOLUME).is_err());
-        assert!(directories.place("a1", VOLUME).is_err());
+        assert!(directories.install_arrival("a1", VOLUME).is_err());
     }
 
     #[test]

@@ -56,15 +56,18 @@ impl Directories {
         volume: &str,
         extent: CopyExtent,
     ) -> Result<Snapshots, Error> {
-        let first = self.of_move(FIRST, id, volume)?;
+        let first = self.move_path(FIRST, id, volume)?;
         if extent == CopyExtent::First {
-            self.take_first(id, volume, &first)?;
+            self.create_first_snapshot(id, volume, &first)?;
             return Ok(Snapshots {
                 snapshot: first,
                 base: None,
             });
         }
-        let (detached, last) = (self.detached(id, volume)?, self.of_move(LAST, id, volume)?);
+        let (detached, last) = (
+            self.detached(id, volume)?,
+            self.move_path(LAST, id, volume)?,
+        );
         let base = match extent {
             CopyExtent::Increment if is_there(&first)? => Some(first),
             CopyExtent::Increment => {
@@ -85,7 +88,7 @@ impl Directories {
         })
     }
 
-    fn take_first(&self, id: &str, volume: &str, first: &Path) -> Result<(), Error> {
+    fn create_first_snapshot(&self, id: &str, volume: &str, first: &Path) -> Result<(), Error> {
         let real = self.path(volume)?;
         self.refuse_ended(id, volume)?;
         if is_there(first)? {
@@ -98,7 +101,7 @@ impl Directories {
 
     /// The bytes that a first snapshot will keep; zero if it is there.
     pub(crate) fn first_snapshot_holds(&self, id: &str, volume: &str) -> Result<u64, Error> {
-        if is_there(&self.of_move(FIRST, id, volume)?)? {
+        if is_there(&self.move_path(FIRST, id, volume)?)? {
             return Ok(0);
         }
         sync_files(&self.path(volume)?)?;
@@ -108,20 +111,20 @@ impl Directories {
     /// A place for a stream: empty, or with the files of the first copy. Room is made in the pool.
     pub(crate) fn begin_stream(
         &self,
-        make_room: impl FnOnce(u64) -> Result<(), Error>,
+        ensure_capacity: impl FnOnce(u64) -> Result<(), Error>,
         id: &str,
         volume: &str,
         bytes: u64,
         extent: CopyExtent,
     ) -> Result<CopyLocation, Error> {
-        if let Some(known) = self.arrival(id, volume)? {
-            return Ok(known);
+        if let Some(location) = self.arrival(id, volume)? {
+            return Ok(location);
         }
         let first = self.first_copy(id, volume)?;
         if extent == CopyExtent::First && first.is_some() {
             return Ok(CopyLocation::Complete(self.path(volume)?));
         }
-        let arriving = self.of_move(ARRIVING, id, volume)?;
+        let arriving = self.move_path(ARRIVING, id, volume)?;
         remove_tree(&arriving)?;
         let base = match (extent, first) {
             (CopyExtent::Increment, None) => {
@@ -136,7 +139,7 @@ impl Directories {
             }
         };
         let bytes = with_slack(bytes);
-        make_room(self.reserved()?.saturating_add(bytes))?;
+        ensure_capacity(self.reserved()?.saturating_add(bytes))?;
         match base {
             None => self.make_new(volume, &arriving, bytes, &InitialContents::Empty)?,
             Some(base) => self.make_clone(volume, &arriving, bytes, &base)?,
@@ -146,8 +149,8 @@ impl Directories {
 
     /// The complete first copy of a move on the node that gets the volume.
     pub(crate) fn first_copy(&self, id: &str, volume: &str) -> Result<Option<FirstCopy>, Error> {
-        let path = self.of_move(FIRST, id, volume)?;
-        let identity = self.of_move(IDENTITY, id, volume)?;
+        let path = self.move_path(FIRST, id, volume)?;
+        let identity = self.move_path(IDENTITY, id, volume)?;
         match std::fs::read(&identity) {
             Ok(bytes) => Ok(match <[u8; 16]>::try_from(bytes) {
                 Ok(bytes) if is_there(&path)? => Some(FirstCopy {
@@ -168,10 +171,10 @@ impl Directories {
         volume: &str,
         snapshot: Uuid,
     ) -> Result<PathBuf, Error> {
-        let arriving = self.of_move(ARRIVING, id, volume)?;
+        let arriving = self.move_path(ARRIVING, id, volume)?;
         let (first, identity) = (
-            self.of_move(FIRST, id, volume)?,
-            self.of_move(IDENTITY, id, volume)?,
+            self.move_path(FIRST, id, volume)?,
+            self.move_path(IDENTITY, id, volume)?,
         );
         sync_files(&arriving)?;
         self.refuse_ended(id, volume)?;
@@ -185,8 +188,8 @@ impl Directories {
 
     /// Removes a first copy that no difference belongs to.
     pub(crate) fn forget_first_copy(&self, id: &str, volume: &str) -> Result<(), Error> {
-        remove_tree(&self.of_move(IDENTITY, id, volume)?)?;
-        remove_tree(&self.of_move(FIRST, id, volume)?)?;
+        remove_tree(&self.move_path(IDENTITY, id, volume)?)?;
+        remove_tree(&self.move_path(FIRST, id, volume)?)?;
         self.sync_root()
     }
 
@@ -197,7 +200,7 @@ impl Directories {
         volume: &str,
         bytes: u64,
     ) -> Result<PathBuf, Error> {
-        let arriving = self.of_move(ARRIVING, id, volume)?;
+        let arriving = self.move_path(ARRIVING, id, volume)?;
         subvolumes::limit(&arriving, bytes).map_err(failed("limit", &arriving))?;
         self.finish_arrival(id, volume)
     }
@@ -205,12 +208,12 @@ impl Directories {
     /// Measures a volume of the pool.
     pub(crate) fn inspect_in_pool(
         &self,
-        room: impl FnOnce(u64) -> Result<u64, Error>,
+        free_capacity: impl FnOnce(u64) -> Result<u64, Error>,
         id: &str,
         volume: &str,
     ) -> Result<Inspection, Error> {
         let mut count = None;
-        for path in [self.path(volume)?, self.of_move(MOVING, id, volume)?] {
+        for path in [self.path(volume)?, self.move_path(MOVING, id, volume)?] {
             if is_there(&path)? {
                 // Files that are not on disk yet are not counted.
                 sync_files(&path)?;
@@ -219,28 +222,28 @@ impl Directories {
         }
         Ok(Inspection {
             used: count.map(|count| count.referenced),
-            free: room(self.reserved()?)?,
+            free: free_capacity(self.reserved()?)?,
             limit: count.and_then(|count| count.limit),
-            has_first_copy: is_there(&self.of_move(FIRST, id, volume)?)?,
+            has_first_copy: is_there(&self.move_path(FIRST, id, volume)?)?,
         })
     }
 
     /// Removes the snapshots and incomplete copies of a move that is over.
     pub(crate) fn remove_helpers(&self, id: &str, volume: &str) -> Result<(), Error> {
         for prefix in HELPERS {
-            remove_tree(&self.of_move(prefix, id, volume)?)?;
+            remove_tree(&self.move_path(prefix, id, volume)?)?;
         }
         self.sync_root()
     }
 
     /// Removes the remains of moves that ended without a message to this node.
     pub(crate) fn sweep_moves(&self, is_moving: impl Fn(&str, &str) -> bool) -> Result<(), Error> {
-        let (root, _) = self.places();
+        let (root, _) = self.roots();
         for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
             let entry = entry.map_err(failed("read", root))?;
             let name = entry.file_name();
-            let is_left = name.to_str().and_then(move_of_helper);
-            if is_left.is_some_and(|(id, volume)| !is_moving(id, volume)) {
+            let helper = name.to_str().and_then(move_of_helper);
+            if helper.is_some_and(|(id, volume)| !is_moving(id, volume)) {
                 remove_tree(&entry.path())?;
             }
         }

@@ -35,14 +35,16 @@ impl Storage {
         if !self.is_used(of.driver).await? {
             return Ok(Inspection {
                 used: None,
-                free: self.room_without_pool().await?,
+                free: self.free_without_pool().await?,
                 limit: None,
                 has_first_copy: false,
             });
         }
         self.step(of, |directories, pool, id, volume| match pool {
             None => directories.inspect(id, volume),
-            Some(pool) => directories.inspect_in_pool(|reserved| pool.room(reserved), id, volume),
+            Some(pool) => {
+                directories.inspect_in_pool(|reserved| pool.free_capacity(reserved), id, volume)
+            }
         })
         .await
     }
@@ -84,7 +86,7 @@ impl Storage {
             {
                 // All of it will be the snapshot's alone once the volume has changed.
                 let holds = directories.first_snapshot_holds(id, volume)?;
-                pool.make_room(directories.reserved()?.saturating_add(holds))?;
+                pool.ensure_capacity(directories.reserved()?.saturating_add(holds))?;
             }
             directories.snapshots_of_move(id, volume, extent)
         })
@@ -105,8 +107,8 @@ impl Storage {
         self.step(of, move |directories, pool, id, volume| match pool {
             None => directories.begin_arrival(id, volume, bytes),
             Some(pool) => {
-                let make_room = |reserved| pool.make_room(reserved);
-                directories.begin_stream(make_room, id, volume, bytes, extent)
+                let ensure_capacity = |reserved| pool.ensure_capacity(reserved);
+                directories.begin_stream(ensure_capacity, id, volume, bytes, extent)
             }
         })
         .await
@@ -166,7 +168,7 @@ impl Storage {
     /// # Errors
     /// Errors of the disk, or there is no copy.
     pub async fn place_arrival(&self, of: MovedVolume<'_>) -> Result<(), Error> {
-        self.ending(of, Directories::place).await
+        self.ending(of, Directories::install_arrival).await
     }
 
     /// Removes a detached directory.

@@ -98,7 +98,7 @@ impl Directories {
     }
 
     /// Makes the snapshot that is common to both nodes a copy, if it is this node's own; returns its time.
-    pub(crate) fn take_common(
+    pub(crate) fn adopt_common_snapshot(
         &self,
         volume: &str,
         common: &CommonSnapshot,

@@ -38,12 +38,12 @@ const OVER: u32 = u32::MAX;
 
 /// The newest epoch that a node knows, and its role in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Known {
+struct EpochRecord {
     epoch: u32,
     role: Role,
 }
 
-impl Known {
+impl EpochRecord {
     fn parse(text: &str) -> Option<Self> {
         let (epoch, role) = text.trim().split_once(' ')?;
         let role = match role {
@@ -75,17 +75,17 @@ enum EpochRefusal {
     OtherRole { role: Role, epoch: u32 },
 }
 
-/// Whether a step of an epoch is admitted where `known` is the newest.
-fn admits(known: Option<Known>, step: Known) -> Result<(), EpochRefusal> {
-    match known {
-        Some(known) if step.epoch < known.epoch => Err(EpochRefusal::Over {
-            step: step.epoch,
-            newest: known.epoch,
+/// Whether a requested step is admitted; `newest` is the newest epoch of the volume on this node.
+fn admits(newest: Option<EpochRecord>, requested: EpochRecord) -> Result<(), EpochRefusal> {
+    match newest {
+        Some(newest) if requested.epoch < newest.epoch => Err(EpochRefusal::Over {
+            step: requested.epoch,
+            newest: newest.epoch,
         }),
-        Some(known) if step.epoch == known.epoch && step.role != known.role => {
+        Some(newest) if requested.epoch == newest.epoch && requested.role != newest.role => {
             Err(EpochRefusal::OtherRole {
-                role: known.role,
-                epoch: known.epoch,
+                role: newest.role,
+                epoch: newest.epoch,
             })
         }
         _ => Ok(()),
@@ -94,48 +94,48 @@ fn admits(known: Option<Known>, step: Known) -> Result<(), EpochRefusal> {
 
 impl Directories {
     fn epoch_file(&self, volume: &str) -> Result<PathBuf, Error> {
-        self.of_move(EPOCH, ONLY, volume)
+        self.move_path(EPOCH, ONLY, volume)
     }
 
-    fn known(&self, volume: &str) -> Result<Option<Known>, Error> {
+    fn epoch_record(&self, volume: &str) -> Result<Option<EpochRecord>, Error> {
         let path = self.epoch_file(volume)?;
         if !is_there(&path)? {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(failed("read", &path))?;
-        let known = Known::parse(&text);
+        let record = EpochRecord::parse(&text);
         // Without the epoch no step is safe.
         let unreadable = || Error::Source(format!("{} is damaged", path.display()));
-        known.ok_or_else(unreadable).map(Some)
+        record.ok_or_else(unreadable).map(Some)
     }
 
-    fn write_known(&self, volume: &str, known: Known) -> Result<(), Error> {
-        if self.known(volume)? == Some(known) {
+    fn write_epoch(&self, volume: &str, record: EpochRecord) -> Result<(), Error> {
+        if self.epoch_record(volume)? == Some(record) {
             return Ok(());
         }
         let path = self.epoch_file(volume)?;
-        durable_file::replace(&path, known.text().as_bytes(), 0o600, Durability::Name)
+        durable_file::replace(&path, record.text().as_bytes(), 0o600, Durability::Name)
             .map_err(failed("write", &path))
     }
 
     fn check_epoch(&self, volume: &str, epoch: u32, role: Role) -> Result<(), Error> {
-        admits(self.known(volume)?, Known { epoch, role })
+        admits(self.epoch_record(volume)?, EpochRecord { epoch, role })
             .map_err(|refusal| Error::Source(refusal.to_string()))
     }
 
     /// Refuses a step of an epoch that is over, or of another role; otherwise the epoch is the newest.
     fn admit(&self, volume: &str, epoch: u32, role: Role) -> Result<(), Error> {
         self.check_epoch(volume, epoch, role)?;
-        self.write_known(volume, Known { epoch, role })
+        self.write_epoch(volume, EpochRecord { epoch, role })
     }
 
     pub(crate) fn at_time(&self, prefix: &str, time: i64, volume: &str) -> Result<PathBuf, Error> {
-        self.of_move(prefix, &time.to_string(), volume)
+        self.move_path(prefix, &time.to_string(), volume)
     }
 
     /// The times in the names of a kind.
     pub(crate) fn times(&self, prefix: &str, volume: &str) -> Result<BTreeSet<i64>, Error> {
-        let (root, _) = self.places();
+        let (root, _) = self.roots();
         let mut times = BTreeSet::new();
         for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
             let name = entry.map_err(failed("read", root))?.file_name();
@@ -160,26 +160,26 @@ impl Directories {
     }
 
     fn diverged(&self, volume: &str) -> Result<BTreeSet<String>, Error> {
-        let (_, snapshots) = self.places();
-        let mut found = BTreeSet::new();
+        let (_, snapshots) = self.roots();
+        let mut names = BTreeSet::new();
         for entry in std::fs::read_dir(snapshots).map_err(failed("read", snapshots))? {
             let name = entry.map_err(failed("read", snapshots))?.file_name();
             let name = name.to_string_lossy().into_owned();
             let rest = name.strip_prefix(DIVERGED);
             let of = rest.and_then(|rest| rest.split_once('-'));
             if of.is_some_and(|(_, of)| of == volume) {
-                found.insert(name);
+                names.insert(name);
             }
         }
-        Ok(found)
+        Ok(names)
     }
 
     /// The snapshots and copies of a volume.
     pub(crate) fn holdings(&self, volume: &str) -> Result<VolumeCopies, Error> {
         let real = self.path(volume)?;
-        let is_demoted = is_there(&self.of_move(DEMOTED, ONLY, volume)?)?;
+        let is_demoted = is_there(&self.move_path(DEMOTED, ONLY, volume)?)?;
         Ok(VolumeCopies {
-            epoch: self.known(volume)?.map_or(0, |known| known.epoch),
+            epoch: self.epoch_record(volume)?.map_or(0, |record| record.epoch),
             has_volume: is_there(&real)? || is_demoted,
             path: real.to_string_lossy().into_owned(),
             sent: self.times(SENT, volume)?,
@@ -234,7 +234,7 @@ impl Directories {
     /// A place for the copy of that time: empty, or with the files of its base. Room is made in the pool.
     pub(crate) fn begin_copy(
         &self,
-        make_room: impl FnOnce(u64) -> Result<(), Error>,
+        ensure_capacity: impl FnOnce(u64) -> Result<(), Error>,
         volume: &str,
         epoch: u32,
         time: i64,
@@ -263,7 +263,7 @@ impl Directories {
                 }
             },
         };
-        make_room(self.reserved()?.saturating_add(bytes))?;
+        ensure_capacity(self.reserved()?.saturating_add(bytes))?;
         match base {
             None => self.make_new(volume, &arriving, bytes, &InitialContents::Empty)?,
             Some(base) => self.make_clone(volume, &arriving, bytes, &base)?,
@@ -315,14 +315,14 @@ impl Directories {
         volume: &str,
         epoch: u32,
         role: Role,
-        kept: &BTreeSet<i64>,
+        retained: &BTreeSet<i64>,
     ) -> Result<(), Error> {
         self.admit(volume, epoch, role)?;
         let all = match role {
             Role::Primary => self.times(SENT, volume)?,
             Role::Replica => self.times(COPY, volume)?,
         };
-        for time in all.difference(kept) {
+        for time in all.difference(retained) {
             match role {
                 Role::Primary => self.remove_sent(volume, *time)?,
                 Role::Replica => self.remove_copy(volume, *time)?,
@@ -340,8 +340,8 @@ impl Directories {
 
     /// Takes the name of the volume from the directory of a former primary; returns its path from then on.
     /// *Errors.* A process uses it.
-    fn take_name(&self, volume: &str) -> Result<PathBuf, Error> {
-        let (real, demoted) = (self.path(volume)?, self.of_move(DEMOTED, ONLY, volume)?);
+    fn rename_demoted(&self, volume: &str) -> Result<PathBuf, Error> {
+        let (real, demoted) = (self.path(volume)?, self.move_path(DEMOTED, ONLY, volume)?);
         if is_there(&real)? && !is_there(&demoted)? {
             self.rename(&real, &demoted)?;
         }
@@ -363,20 +363,20 @@ impl Directories {
         common: Option<&CommonSnapshot>,
     ) -> Result<(), Error> {
         self.check_epoch(volume, epoch, Role::Replica)?;
-        let demoted = self.take_name(volume)?;
+        let demoted = self.rename_demoted(volume)?;
         if is_there(&demoted)? {
-            let former = self.known(volume)?.map_or(0, |known| known.epoch);
-            let (_, snapshots) = self.places();
-            let kept = snapshots.join(format!("{DIVERGED}{former}-{volume}"));
-            if !is_there(&kept)? {
+            let former = self.epoch_record(volume)?.map_or(0, |record| record.epoch);
+            let (_, snapshots) = self.roots();
+            let diverged = snapshots.join(format!("{DIVERGED}{former}-{volume}"));
+            if !is_there(&diverged)? {
                 sync_files(&demoted)?;
-                btrfs::snapshot(&demoted, &kept, true).map_err(failed("make", &kept))?;
+                btrfs::snapshot(&demoted, &diverged, true).map_err(failed("make", &diverged))?;
                 self.sync_root()?;
             }
             // Those of earlier epochs are of another history.
             self.remove_arriving(volume)?;
             let base = match common {
-                Some(common) => self.take_common(volume, common)?,
+                Some(common) => self.adopt_common_snapshot(volume, common)?,
                 None => None,
             };
             for time in self.times(COPY, volume)? {
@@ -388,9 +388,9 @@ impl Directories {
             remove_tree(&demoted)?;
             self.sync_root()?;
         }
-        self.write_known(
+        self.write_epoch(
             volume,
-            Known {
+            EpochRecord {
                 epoch,
                 role: Role::Replica,
             },
@@ -412,36 +412,36 @@ impl Directories {
     /// Gives a copy the name of the volume.
     pub(crate) fn promote(
         &self,
-        make_room: impl FnOnce(u64) -> Result<(), Error>,
+        ensure_capacity: impl FnOnce(u64) -> Result<(), Error>,
         volume: &str,
         epoch: u32,
         time: i64,
         bytes: u64,
     ) -> Result<(), Error> {
-        let primary = Known {
+        let primary = EpochRecord {
             epoch,
             role: Role::Primary,
         };
-        let known = self.known(volume)?;
-        if known == Some(primary) {
+        let newest = self.epoch_record(volume)?;
+        if newest == Some(primary) {
             return Ok(());
         }
         // The node was the replica of this epoch, which sealed its copies.
         let role = Role::Replica;
-        admits(known, Known { epoch, role })
+        admits(newest, EpochRecord { epoch, role })
             .map_err(|refusal| Error::Source(refusal.to_string()))?;
         let real = self.path(volume)?;
         if !is_there(&real)? {
             let copy = self.copy(volume, time)?;
             let missing = || Error::Source(format!("the copy {time} is not on this node"));
             let copy = copy.ok_or_else(missing)?;
-            make_room(self.reserved()?.saturating_add(bytes))?;
+            ensure_capacity(self.reserved()?.saturating_add(bytes))?;
             // Before the volume is there: a promotion that was cut off does this again.
             self.keep_recovery_point(volume, time, &copy)?;
             self.make_clone(volume, &real, bytes, &copy.path)?;
             self.sync_root()?;
         }
-        self.write_known(volume, primary)?;
+        self.write_epoch(volume, primary)?;
         for time in self.times(COPY, volume)? {
             self.remove_copy(volume, time)?;
         }
@@ -450,31 +450,33 @@ impl Directories {
 
     /// Removes all copies permanently.
     pub(crate) fn forget_copies(&self, volume: &str, epoch: u32) -> Result<(), Error> {
-        let over = Known {
+        let over = EpochRecord {
             epoch: OVER,
             role: Role::Replica,
         };
-        if self.known(volume)? != Some(over) {
+        if self.epoch_record(volume)? != Some(over) {
             self.check_epoch(volume, epoch, Role::Replica)?;
             // A former primary that returned after its claim was deleted has the volume still.
-            let demoted = self.take_name(volume)?;
+            let demoted = self.rename_demoted(volume)?;
             remove_tree(&demoted)?;
         }
         self.remove_replication(volume)?;
-        self.write_known(volume, over)?;
+        self.write_epoch(volume, over)?;
         self.sync_root()
     }
 
     /// Removes directories of volumes that were never completed, and the epochs of volumes that are gone.
-    pub(crate) fn sweep_pool(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-        self.sweep(&is_wanted)?;
-        let (root, _) = self.places();
+    pub(crate) fn sweep_pool(&self, has_volume: impl Fn(&str) -> bool) -> Result<(), Error> {
+        self.sweep(&has_volume)?;
+        let (root, _) = self.roots();
         for entry in std::fs::read_dir(root).map_err(failed("read", root))? {
             let name = entry.map_err(failed("read", root))?.file_name();
             let rest = name.to_str().and_then(|name| name.strip_prefix(EPOCH));
             if let Some((_, volume)) = rest.and_then(|rest| rest.split_once('-'))
-                && !is_wanted(volume)
-                && self.known(volume)?.is_some_and(|known| known.epoch == OVER)
+                && !has_volume(volume)
+                && self
+                    .epoch_record(volume)?
+                    .is_some_and(|record| record.epoch == OVER)
             {
                 remove_tree(&self.epoch_file(volume)?)?;
             }
@@ -492,11 +494,11 @@ impl Directories {
         for time in self.times(COPY, volume)? {
             self.remove_copy(volume, time)?;
         }
-        let (_, snapshots) = self.places();
+        let (_, snapshots) = self.roots();
         for name in self.diverged(volume)? {
             remove_tree(&snapshots.join(name))?;
         }
-        remove_tree(&self.of_move(DEMOTED, ONLY, volume)?)?;
+        remove_tree(&self.move_path(DEMOTED, ONLY, volume)?)?;
         remove_tree(&self.epoch_file(volume)?)
     }
 }
@@ -505,31 +507,31 @@ impl Directories {
 mod tests {
     use super::*;
 
-    fn known(epoch: u32, role: Role) -> Known {
-        Known { epoch, role }
+    fn record(epoch: u32, role: Role) -> EpochRecord {
+        EpochRecord { epoch, role }
     }
 
     // docs/storage.md
     #[test]
     fn steps_of_an_earlier_epoch_or_of_another_role_are_refused() {
         use Role::{Primary, Replica};
-        let now = Some(known(2, Replica));
-        assert!(admits(None, known(1, Primary)).is_ok());
-        assert!(admits(now, known(2, Replica)).is_ok());
-        assert!(admits(now, known(3, Primary)).is_ok());
-        assert!(admits(now, known(1, Replica)).is_err());
-        assert!(admits(now, known(2, Primary)).is_err());
-        assert!(admits(Some(known(OVER, Replica)), known(7, Replica)).is_err());
+        let now = Some(record(2, Replica));
+        assert!(admits(None, record(1, Primary)).is_ok());
+        assert!(admits(now, record(2, Replica)).is_ok());
+        assert!(admits(now, record(3, Primary)).is_ok());
+        assert!(admits(now, record(1, Replica)).is_err());
+        assert!(admits(now, record(2, Primary)).is_err());
+        assert!(admits(Some(record(OVER, Replica)), record(7, Replica)).is_err());
     }
 
     #[test]
     fn the_epoch_is_read_as_it_was_written() {
         for role in [Role::Primary, Role::Replica] {
-            let one = known(7, role);
-            assert_eq!(Known::parse(&one.text()), Some(one));
+            let written = record(7, role);
+            assert_eq!(EpochRecord::parse(&written.text()), Some(written));
         }
         for text in ["", "7", "7 other", "x primary"] {
-            assert_eq!(Known::parse(text), None, "{text:?}");
+            assert_eq!(EpochRecord::parse(text), None, "{text:?}");
         }
     }
 }

@@ -55,7 +55,7 @@ impl Storage {
     ) -> Result<Snapshots, Error> {
         self.replica_step(of, move |directories, pool, of| {
             let holds = directories.snapshot_to_send_holds(&of.volume, copy.time)?;
-            pool.make_room(directories.reserved()?.saturating_add(holds))?;
+            pool.ensure_capacity(directories.reserved()?.saturating_add(holds))?;
             directories.snapshot_to_send(&of.volume, of.epoch, copy.time, copy.base)
         })
         .await
@@ -72,9 +72,9 @@ impl Storage {
         bytes: u64,
     ) -> Result<CopyLocation, Error> {
         self.replica_step(of, move |directories, pool, of| {
-            let make_room = |reserved| pool.make_room(reserved);
+            let ensure_capacity = |reserved| pool.ensure_capacity(reserved);
             let CopyOf { time, base } = copy;
-            directories.begin_copy(make_room, &of.volume, of.epoch, time, base, bytes)
+            directories.begin_copy(ensure_capacity, &of.volume, of.epoch, time, base, bytes)
         })
         .await
     }
@@ -129,10 +129,10 @@ impl Storage {
         &self,
         of: &ReplicatedVolume,
         role: Role,
-        kept: BTreeSet<i64>,
+        retained: BTreeSet<i64>,
     ) -> Result<(), Error> {
         self.replica_step(of, move |directories, pool, of| {
-            directories.keep_copies(&of.volume, of.epoch, role, &kept)?;
+            directories.keep_copies(&of.volume, of.epoch, role, &retained)?;
             directories.forget_removed(&pool.root())
         })
         .await
@@ -194,8 +194,8 @@ impl Storage {
         bytes: u64,
     ) -> Result<(), Error> {
         self.replica_step(of, move |directories, pool, of| {
-            let make_room = |reserved| pool.make_room(reserved);
-            directories.promote(make_room, &of.volume, of.epoch, time, bytes)?;
+            let ensure_capacity = |reserved| pool.ensure_capacity(reserved);
+            directories.promote(ensure_capacity, &of.volume, of.epoch, time, bytes)?;
             directories.forget_removed(&pool.root())
         })
         .await

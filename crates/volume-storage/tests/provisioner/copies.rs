@@ -60,8 +60,8 @@ impl Cluster {
 
     async fn wait_ready(&self, snapshot: &str) {
         let ready = || async {
-            let found = self.snapshots().get(snapshot).await.unwrap();
-            found.data["status"]["readyToUse"] == true
+            let snapshot = self.snapshots().get(snapshot).await.unwrap();
+            snapshot.data["status"]["readyToUse"] == true
         };
         eventually(true, ready).await;
     }
@@ -70,8 +70,8 @@ impl Cluster {
     async fn delete_snapshot(&self, name: &str) {
         let now = DeleteParams::default();
         self.snapshots().delete(name, &now).await.unwrap();
-        let gone = || async { self.snapshots().get_opt(name).await.unwrap().is_none() };
-        eventually(true, gone).await;
+        let is_deleted = || async { self.snapshots().get_opt(name).await.unwrap().is_none() };
+        eventually(true, is_deleted).await;
     }
 
     async fn content_is_gone(&self, name: &str) -> bool {
@@ -88,9 +88,9 @@ impl Cluster {
         std::fs::read_to_string(path.join("file")).unwrap()
     }
 
-    fn kept(&self) -> usize {
-        let kept = std::fs::read_dir(self.disk.path().join("pool/mount/snapshots"));
-        kept.map(Iterator::count).unwrap_or_default()
+    fn snapshot_count(&self) -> usize {
+        let snapshot_count = std::fs::read_dir(self.disk.path().join("pool/mount/snapshots"));
+        snapshot_count.map(Iterator::count).unwrap_or_default()
     }
 }
 
@@ -129,14 +129,14 @@ async fn what_a_policy_retains_is_bound_again_by_hand() {
     let content = first.data["status"]["boundVolumeSnapshotContentName"].as_str();
     let content = content.unwrap().to_owned();
     cluster.delete_snapshot("first").await;
-    let left = cluster.contents().get(&content).await.unwrap();
-    assert_eq!(left.data["spec"]["deletionPolicy"], "Retain");
-    let handle = left.data["status"]["snapshotHandle"].as_str();
+    let retained = cluster.contents().get(&content).await.unwrap();
+    assert_eq!(retained.data["spec"]["deletionPolicy"], "Retain");
+    let handle = retained.data["status"]["snapshotHandle"].as_str();
     let handle = handle.unwrap().to_owned();
     let now = DeleteParams::default();
     cluster.contents().delete(&content, &now).await.unwrap();
     eventually(true, || cluster.content_is_gone(&content)).await;
-    assert_eq!(cluster.kept(), 1);
+    assert_eq!(cluster.snapshot_count(), 1);
 
     // Brought back by hand, under another name.
     cluster.content("found", &handle, "Retain", "second").await;
@@ -148,7 +148,7 @@ async fn what_a_policy_retains_is_bound_again_by_hand() {
     let uid = second.metadata.uid.clone().unwrap();
     assert_eq!(bound.data["spec"]["volumeSnapshotRef"]["uid"], uid);
     assert_eq!(cluster.restored("copy", "second").await, "before");
-    assert_eq!(cluster.kept(), 1);
+    assert_eq!(cluster.snapshot_count(), 1);
 
     // Another policy, and it goes with its snapshot; what was made from it does not.
     let delete = Patch::Merge(json!({"spec": {"deletionPolicy": "Delete"}}));
@@ -159,7 +159,7 @@ async fn what_a_policy_retains_is_bound_again_by_hand() {
         .unwrap();
     cluster.delete_snapshot("second").await;
     eventually(true, || cluster.content_is_gone("found")).await;
-    assert_eq!(cluster.kept(), 0);
+    assert_eq!(cluster.snapshot_count(), 0);
     let (_, copy) = cluster.volume_of("copy").await;
     assert_eq!(
         std::fs::read_to_string(copy.join("file")).unwrap(),
@@ -176,14 +176,14 @@ async fn a_content_without_anything_behind_it_is_an_error() {
     cluster.content("lost", &handle, "Delete", "third").await;
     let of_content = json!({"source": {"volumeSnapshotContentName": "lost"}});
     cluster.snapshot("third", of_content).await;
-    let told = || async {
+    let status_of_content = || async {
         let content = cluster.contents().get("lost").await.unwrap();
         let status = content.data["status"].clone();
         let text = status["error"]["message"].as_str().unwrap_or_default();
         (status["readyToUse"] == true, text.to_owned())
     };
-    let wanted = format!("there is no snapshot {handle}");
-    eventually((false, wanted.clone()), told).await;
+    let expected = format!("there is no snapshot {handle}");
+    eventually((false, expected.clone()), status_of_content).await;
     // Only once the two are bound does the content go with its snapshot.
     let passed_on = || async {
         let snapshot = cluster.snapshots().get("third").await.unwrap();
@@ -191,7 +191,7 @@ async fn a_content_without_anything_behind_it_is_an_error() {
         let text = status["error"]["message"].as_str().unwrap_or_default();
         (status["readyToUse"] == true, text.to_owned())
     };
-    eventually((false, wanted), passed_on).await;
+    eventually((false, expected), passed_on).await;
     cluster.delete_snapshot("third").await;
     eventually(true, || cluster.content_is_gone("lost")).await;
 }

@@ -90,8 +90,8 @@ impl Cluster {
         }));
         let api: Api<Node> = Api::all(self.client.clone());
         api.create(&PostParams::default(), &node).await.unwrap();
-        let room = json!({"cpu": "2", "memory": "4Gi", "pods": "10"});
-        let status = json!({"status": {"capacity": room, "allocatable": room,
+        let capacity = json!({"cpu": "2", "memory": "4Gi", "pods": "10"});
+        let status = json!({"status": {"capacity": capacity, "allocatable": capacity,
             "conditions": [{"type": "Ready", "status": "True"}]}});
         api.patch_status(NODE, &PatchParams::default(), &Patch::Merge(status))
             .await
@@ -124,13 +124,13 @@ impl Cluster {
         };
         let client = Client::new(self.server.local(account), "default");
         let (dir, end) = (self.disk.path().to_owned(), shutdown.clone());
-        let (tell, usages) = oneshot::channel();
+        let (sender, usages) = oneshot::channel();
         tokio::spawn(async move {
             let storage = Storage::open(&dir).await.unwrap();
             let mut config = ProvisionerConfig::new(NODE, storage);
             config.usage_interval = Duration::from_millis(20);
             // Most tests do not look at them.
-            tell.send(config.usages()).ok();
+            sender.send(config.usages()).ok();
             volume_provisioning::run(client, config, end.into()).await
         });
         (shutdown.drop_guard(), usages)
@@ -205,8 +205,9 @@ impl Cluster {
         let status = || async {
             let status = self.claims().get(claim).await.unwrap().status.unwrap();
             let mut conditions = status.conditions.into_iter().flatten();
-            let found = conditions.find(|one| one.type_ == "mainstay.dev/SizeEnforced");
-            found.map(|found| found.status)
+            let condition =
+                conditions.find(|condition| condition.type_ == "mainstay.dev/SizeEnforced");
+            condition.map(|condition| condition.status)
         };
         eventually(true, || async { status().await.is_some() }).await;
         status().await.as_deref() == Some("True")
@@ -245,18 +246,18 @@ impl Drop for Cluster {
 }
 
 async fn eventually<T: PartialEq + Debug, F: Future<Output = T>>(
-    wanted: T,
-    mut look: impl FnMut() -> F,
+    expected: T,
+    mut read: impl FnMut() -> F,
 ) {
     let start = Instant::now();
     loop {
-        let seen = look().await;
-        if seen == wanted {
+        let observed = read().await;
+        if observed == expected {
             return;
         }
         assert!(
             start.elapsed() < Duration::from_secs(240),
-            "wanted {wanted:?}, saw {seen:?}"
+            "wanted {expected:?}, saw {observed:?}"
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -344,8 +345,8 @@ async fn a_retained_volume_keeps_its_data() {
         .delete(&name, &DeleteParams::default())
         .await
         .unwrap();
-    let gone = || async { cluster.volumes().get_opt(&name).await.unwrap().is_none() };
-    eventually(true, gone).await;
+    let is_deleted = || async { cluster.volumes().get_opt(&name).await.unwrap().is_none() };
+    eventually(true, is_deleted).await;
     assert!(path.join("file").exists());
 }
 
@@ -384,8 +385,8 @@ async fn what_was_cut_off_is_finished() {
 
     // Killed after the directory was moved away, before it was removed.
     cluster.delete_claim("data").await;
-    let gone = || async { cluster.claims().get_opt("data").await.unwrap().is_none() };
-    eventually(true, gone).await;
+    let is_deleted = || async { cluster.claims().get_opt("data").await.unwrap().is_none() };
+    eventually(true, is_deleted).await;
     let moved = cluster.volumes_dir().join(format!(".removed-{name}"));
     std::fs::rename(&path, &moved).unwrap();
     std::fs::write(moved.join("rest"), "data").unwrap();
@@ -445,9 +446,9 @@ async fn a_block_device_is_an_image_that_grows_while_it_is_used() {
     let (name, image) = cluster.volume_of("raw").await;
     let volume = cluster.volumes().get(&name).await.unwrap();
     assert_eq!(volume.spec.unwrap().volume_mode.as_deref(), Some("Block"));
-    let found = std::fs::metadata(&image).unwrap();
+    let metadata = std::fs::metadata(&image).unwrap();
     assert_eq!(
-        (found.len(), found.blocks()),
+        (metadata.len(), metadata.blocks()),
         (1 << 30, 0),
         "it takes no room yet"
     );

@@ -29,8 +29,8 @@ async fn a_claim_says_that_its_volume_is_nearly_full_and_overfull() {
         eventually("Bound".to_owned(), || cluster.phase(claim)).await;
     }
     let (_, path) = cluster.volume_of("data").await;
-    let (_, other) = cluster.volume_of("other").await;
-    write(&other.join("file"), 12).unwrap();
+    let (_, second) = cluster.volume_of("other").await;
+    write(&second.join("file"), 12).unwrap();
     write(&path.join("file"), 12).unwrap();
     write(&path.join("more"), 3).unwrap();
     eventually(true, || cluster.was_told("data", NEARLY_FULL)).await;
@@ -38,9 +38,9 @@ async fn a_claim_says_that_its_volume_is_nearly_full_and_overfull() {
     let is_limited = cluster.size_is_enforced("data").await;
     let all = (15 * MIB) as u64;
     let is_measured =
-        |measured: &VolumeUsages| measured.get(&path).is_some_and(|one| one.used >= all);
+        |measured: &VolumeUsages| measured.get(&path).is_some_and(|usage| usage.used >= all);
     usages.wait_for(is_measured).await.unwrap();
-    assert!(usages.borrow().contains_key(&other));
+    assert!(usages.borrow().contains_key(&second));
     match write(&path.join("too-much"), 4) {
         Ok(()) => {
             assert!(!is_limited);

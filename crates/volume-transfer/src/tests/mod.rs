@@ -66,8 +66,8 @@ impl Node {
     }
 
     async fn ask<T: DeserializeOwned>(&self, step: &str) -> T {
-        let answer = self.step(step, &[], Bytes::new()).await.unwrap();
-        serde_json::from_slice(&answer).unwrap()
+        let response = self.step(step, &[], Bytes::new()).await.unwrap();
+        serde_json::from_slice(&response).unwrap()
     }
 }
 
@@ -113,10 +113,10 @@ async fn write(
             ("last", last.as_str()),
         ];
         offset += part.len();
-        let answer = to.step("receive", &at, part).await?;
-        match serde_json::from_slice(&answer).unwrap() {
+        let response = to.step("receive", &at, part).await?;
+        match serde_json::from_slice(&response).unwrap() {
             CopyReceipt::More => {}
-            other => return Ok(other),
+            receipt => return Ok(receipt),
         }
     }
 }
@@ -140,13 +140,25 @@ fn fill(volume: &Path) {
 /// The facts of a file that its users see.
 fn facts(root: &Path, path: &str) -> impl PartialEq + std::fmt::Debug + use<> {
     let path = root.join(path);
-    let found = fs::symlink_metadata(&path).unwrap();
+    let metadata = fs::symlink_metadata(&path).unwrap();
     let mut value = vec![0; 16];
-    let kept = rustix::fs::lgetxattr(&path, "user.kept", value.as_mut_slice()).ok();
-    let place = (found.mode(), found.uid(), found.gid(), found.nlink());
-    let time = (found.mtime(), found.mtime_nsec());
-    let content = found.is_file().then(|| fs::read(&path).unwrap());
-    (place, time, content, fs::read_link(&path).ok(), kept, value)
+    let attribute = rustix::fs::lgetxattr(&path, "user.kept", value.as_mut_slice()).ok();
+    let ownership = (
+        metadata.mode(),
+        metadata.uid(),
+        metadata.gid(),
+        metadata.nlink(),
+    );
+    let time = (metadata.mtime(), metadata.mtime_nsec());
+    let content = metadata.is_file().then(|| fs::read(&path).unwrap());
+    (
+        ownership,
+        time,
+        content,
+        fs::read_link(&path).ok(),
+        attribute,
+        value,
+    )
 }
 
 const PATHS: [&str; 9] = [
@@ -172,8 +184,8 @@ async fn with_volume() -> (Node, Node) {
 async fn a_volume_arrives_as_it_was() {
     let (from, to) = with_volume().await;
     let before: Vec<_> = PATHS.map(|path| facts(&from.volume(), path)).into();
-    let room: Inspection = from.ask("inspect").await;
-    assert!(room.used.is_some_and(|used| used >= 3 << 20));
+    let inspection: Inspection = from.ask("inspect").await;
+    assert!(inspection.used.is_some_and(|used| used >= 3 << 20));
     let detached: Detachment = from.ask("detach").await;
     assert_eq!(detached, Detachment::Detached);
     let path = to.volume().to_string_lossy().into_owned();
@@ -193,9 +205,9 @@ async fn a_volume_arrives_as_it_was() {
     assert_eq!(inode("second"), inode("deep/er/file"));
     let sparse = fs::metadata(to.volume().join("sparse")).unwrap();
     assert!(sparse.blocks() * 512 < 1 << 20);
-    let left = fs::read_dir(from.volume().parent().unwrap()).unwrap();
-    let left = left.filter(|entry| entry.as_ref().unwrap().path().is_dir());
-    assert_eq!(left.count(), 0);
+    let entries = fs::read_dir(from.volume().parent().unwrap()).unwrap();
+    let entries = entries.filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    assert_eq!(entries.count(), 0);
 }
 
 #[tokio::test]

@@ -61,10 +61,10 @@ async fn write_copy(
         ];
         offset += part.len();
         let at = [copy, &more].concat();
-        let answer = send(to, epoch, "receive", &at, part).await?;
-        match serde_json::from_slice(&answer).unwrap() {
+        let response = send(to, epoch, "receive", &at, part).await?;
+        match serde_json::from_slice(&response).unwrap() {
             CopyReceipt::More => {}
-            other => return Ok(other),
+            receipt => return Ok(receipt),
         }
     }
 }
@@ -90,8 +90,8 @@ async fn demote(node: &Node, epoch: &str, common: &CommonSnapshot) -> StepResult
 }
 
 async fn holdings(node: &Node) -> VolumeCopies {
-    let answer = step(node, "1", "inspect", &[]).await.unwrap();
-    serde_json::from_slice(&answer).unwrap()
+    let response = step(node, "1", "inspect", &[]).await.unwrap();
+    serde_json::from_slice(&response).unwrap()
 }
 
 fn script(volume: &Path) -> String {
@@ -101,161 +101,192 @@ fn script(volume: &Path) -> String {
 // docs/storage.md
 #[tokio::test]
 async fn a_copy_becomes_the_volume_and_the_former_primary_keeps_its_state() {
-    let (one, two) = with_volume().await;
-    step(&two, "1", "demote", &[]).await.unwrap();
-    fs::write(one.volume().join("script"), "first").unwrap();
-    copied(&one, &two, "1", &[("copy", "10")]).await.unwrap();
-    fs::write(one.volume().join("script"), "second").unwrap();
+    let (first_node, second_node) = with_volume().await;
+    step(&second_node, "1", "demote", &[]).await.unwrap();
+    fs::write(first_node.volume().join("script"), "first").unwrap();
+    copied(&first_node, &second_node, "1", &[("copy", "10")])
+        .await
+        .unwrap();
+    fs::write(first_node.volume().join("script"), "second").unwrap();
     let next = [("copy", "20"), ("base", "10")];
-    let difference = read_copy(&one, "1", &next).await.unwrap();
+    let difference = read_copy(&first_node, "1", &next).await.unwrap();
     assert!(difference.len() < 1 << 20, "{}", difference.len());
     // A stream that was cut off is no copy, and is received again.
     let half = &difference[..difference.len() / 2];
-    assert!(write_copy(&two, "1", &next, half).await.is_err());
-    assert_eq!(holdings(&two).await.copies, [10].into());
+    assert!(write_copy(&second_node, "1", &next, half).await.is_err());
+    assert_eq!(holdings(&second_node).await.copies, [10].into());
     let again = [("copy", "20"), ("base", "10")];
-    write_copy(&two, "1", &again, &difference).await.unwrap();
-    assert_eq!(holdings(&two).await.copies, [10, 20].into());
-    assert_eq!(holdings(&one).await.sent, [10, 20].into());
-    for (node, role) in [(&one, "primary"), (&two, "replica")] {
+    write_copy(&second_node, "1", &again, &difference)
+        .await
+        .unwrap();
+    assert_eq!(holdings(&second_node).await.copies, [10, 20].into());
+    assert_eq!(holdings(&first_node).await.sent, [10, 20].into());
+    for (node, role) in [(&first_node, "primary"), (&second_node, "replica")] {
         let at = [("role", role), ("keep", "20")];
         step(node, "1", "keep", &at).await.unwrap();
     }
     // The primary is lost, with writes that no copy has.
-    fs::write(one.volume().join("script"), "third").unwrap();
-    let late = read_copy(&one, "1", &[("copy", "30"), ("base", "20")]);
+    fs::write(first_node.volume().join("script"), "third").unwrap();
+    let late = read_copy(&first_node, "1", &[("copy", "30"), ("base", "20")]);
     let late = late.await.unwrap();
-    let sealed = step(&two, "2", "seal", &[]).await.unwrap();
+    let sealed = step(&second_node, "2", "seal", &[]).await.unwrap();
     let sealed: VolumeCopies = serde_json::from_slice(&sealed).unwrap();
     assert_eq!((sealed.epoch, sealed.copies), (2, [20].into()));
-    let refused = write_copy(&two, "1", &[("copy", "30"), ("base", "20")], &late).await;
+    let refused = write_copy(&second_node, "1", &[("copy", "30"), ("base", "20")], &late).await;
     assert!(refused.is_err(), "{refused:?}");
     let promote = [("copy", "20"), ("bytes", "67108864")];
     for _ in 0..2 {
-        step(&two, "2", "promote", &promote).await.unwrap();
+        step(&second_node, "2", "promote", &promote).await.unwrap();
     }
-    assert_eq!(script(&two.volume()), "second");
+    assert_eq!(script(&second_node.volume()), "second");
     // Late steps do not reach the promoted volume.
-    assert!(step(&two, "1", "demote", &[]).await.is_err());
-    assert!(step(&two, "2", "demote", &[]).await.is_err());
-    assert!(step(&two, "2", "forget", &[]).await.is_err());
+    assert!(step(&second_node, "1", "demote", &[]).await.is_err());
+    assert!(step(&second_node, "2", "demote", &[]).await.is_err());
+    assert!(step(&second_node, "2", "forget", &[]).await.is_err());
     // The lost node returns. Its snapshot of the recovery point is the base of the next copy.
-    let common = holdings(&two).await.common.unwrap();
+    let common = holdings(&second_node).await.common.unwrap();
     assert_eq!(common.time, 20);
     for _ in 0..2 {
-        demote(&one, "2", &common).await.unwrap();
-        assert_eq!(holdings(&one).await.copies, [20].into());
+        demote(&first_node, "2", &common).await.unwrap();
+        assert_eq!(holdings(&first_node).await.copies, [20].into());
     }
-    assert!(holdings(&one).await.sent.is_empty());
-    assert!(!one.volume().exists());
+    assert!(holdings(&first_node).await.sent.is_empty());
+    assert!(!first_node.volume().exists());
     let name = format!("diverged-1-{VOLUME}");
-    let kept = one
+    let diverged = first_node
         .directory
         .path()
         .join("pool/mount/snapshots")
         .join(&name);
-    assert_eq!(script(&kept), "third");
-    let refused = fs::write(kept.join("script"), "").unwrap_err();
+    assert_eq!(script(&diverged), "third");
+    let refused = fs::write(diverged.join("script"), "").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
-    assert_eq!(holdings(&one).await.diverged, [name].into());
-    assert!(read_copy(&one, "1", &[("copy", "40")]).await.is_err());
-    assert!(read_copy(&one, "2", &[("copy", "40")]).await.is_err());
+    assert_eq!(holdings(&first_node).await.diverged, [name].into());
+    assert!(
+        read_copy(&first_node, "1", &[("copy", "40")])
+            .await
+            .is_err()
+    );
+    assert!(
+        read_copy(&first_node, "2", &[("copy", "40")])
+            .await
+            .is_err()
+    );
     // It is the replica now, and is promoted in its turn.
-    fs::write(two.volume().join("script"), "fourth").unwrap();
+    fs::write(second_node.volume().join("script"), "fourth").unwrap();
     let next = [("copy", "50"), ("base", "20")];
-    let difference = read_copy(&two, "2", &next).await.unwrap();
+    let difference = read_copy(&second_node, "2", &next).await.unwrap();
     assert!(difference.len() < 1 << 20, "{}", difference.len());
-    write_copy(&one, "2", &next, &difference).await.unwrap();
+    write_copy(&first_node, "2", &next, &difference)
+        .await
+        .unwrap();
     let at = [("role", "primary"), ("keep", "50")];
-    step(&two, "2", "keep", &at).await.unwrap();
-    assert_eq!(holdings(&two).await.common, None);
-    step(&one, "3", "seal", &[]).await.unwrap();
+    step(&second_node, "2", "keep", &at).await.unwrap();
+    assert_eq!(holdings(&second_node).await.common, None);
+    step(&first_node, "3", "seal", &[]).await.unwrap();
     let promote = [("copy", "50"), ("bytes", "67108864")];
-    step(&one, "3", "promote", &promote).await.unwrap();
-    assert_eq!(script(&one.volume()), "fourth");
+    step(&first_node, "3", "promote", &promote).await.unwrap();
+    assert_eq!(script(&first_node.volume()), "fourth");
     // A promotion of before does not come back.
-    step(&two, "3", "demote", &[]).await.unwrap();
-    assert!(step(&two, "2", "promote", &promote).await.is_err());
-    assert!(!two.volume().exists());
+    step(&second_node, "3", "demote", &[]).await.unwrap();
+    assert!(step(&second_node, "2", "promote", &promote).await.is_err());
+    assert!(!second_node.volume().exists());
     for _ in 0..2 {
-        step(&two, "3", "forget", &[]).await.unwrap();
+        step(&second_node, "3", "forget", &[]).await.unwrap();
     }
-    assert_eq!(names(&two), [format!(".epoch-0-{VOLUME}")]);
-    assert!(step(&two, "9", "seal", &[]).await.is_err());
+    assert_eq!(names(&second_node), [format!(".epoch-0-{VOLUME}")]);
+    assert!(step(&second_node, "9", "seal", &[]).await.is_err());
 }
 
 /// Promotes the copy 10 of the second node while the first one is away.
 async fn promoted() -> (Node, Node) {
-    let (one, two) = with_volume().await;
-    fs::write(one.volume().join("script"), "first").unwrap();
-    copied(&one, &two, "1", &[("copy", "10")]).await.unwrap();
-    fs::write(one.volume().join("script"), "second").unwrap();
-    step(&two, "2", "seal", &[]).await.unwrap();
+    let (first_node, second_node) = with_volume().await;
+    fs::write(first_node.volume().join("script"), "first").unwrap();
+    copied(&first_node, &second_node, "1", &[("copy", "10")])
+        .await
+        .unwrap();
+    fs::write(first_node.volume().join("script"), "second").unwrap();
+    step(&second_node, "2", "seal", &[]).await.unwrap();
     let promote = [("copy", "10"), ("bytes", "67108864")];
-    step(&two, "2", "promote", &promote).await.unwrap();
-    (one, two)
+    step(&second_node, "2", "promote", &promote).await.unwrap();
+    (first_node, second_node)
 }
 
 #[tokio::test]
 async fn a_snapshot_with_another_identity_is_no_base() {
-    let (one, two) = promoted().await;
-    let common = holdings(&two).await.common.unwrap();
-    let other = CommonSnapshot {
+    let (first_node, second_node) = promoted().await;
+    let common = holdings(&second_node).await.common.unwrap();
+    let foreign = CommonSnapshot {
         there: common.here.clone(),
         ..common.clone()
     };
-    demote(&one, "2", &other).await.unwrap();
-    let held = holdings(&one).await;
-    assert!(held.copies.is_empty() && held.sent.is_empty(), "{held:?}");
-    assert_eq!(held.diverged.len(), 1);
+    demote(&first_node, "2", &foreign).await.unwrap();
+    let copies = holdings(&first_node).await;
+    assert!(
+        copies.copies.is_empty() && copies.sent.is_empty(),
+        "{copies:?}"
+    );
+    assert_eq!(copies.diverged.len(), 1);
     // The whole copy takes its place.
-    copied(&two, &one, "2", &[("copy", "50")]).await.unwrap();
-    assert_eq!(holdings(&one).await.copies, [50].into());
+    copied(&second_node, &first_node, "2", &[("copy", "50")])
+        .await
+        .unwrap();
+    assert_eq!(holdings(&first_node).await.copies, [50].into());
     // A difference that belongs to another snapshot is refused, and its base goes.
-    let (one, two) = promoted().await;
-    let common = holdings(&two).await.common.unwrap();
-    let other = CommonSnapshot {
+    let (first_node, second_node) = promoted().await;
+    let common = holdings(&second_node).await.common.unwrap();
+    let foreign = CommonSnapshot {
         here: common.there.clone(),
         ..common
     };
-    demote(&one, "2", &other).await.unwrap();
+    demote(&first_node, "2", &foreign).await.unwrap();
     let next = [("copy", "50"), ("base", "10")];
-    let refused = copied(&two, &one, "2", &next).await.unwrap_err();
+    let refused = copied(&second_node, &first_node, "2", &next)
+        .await
+        .unwrap_err();
     assert!(refused.message.contains("another first copy"));
-    assert!(holdings(&one).await.copies.is_empty());
+    assert!(holdings(&first_node).await.copies.is_empty());
 }
 
 #[tokio::test]
 async fn a_node_that_was_replaced_removes_its_copies_and_keeps_its_state() {
-    let (one, two) = promoted().await;
+    let (first_node, second_node) = promoted().await;
     for _ in 0..2 {
-        let held = step(&one, "3", "retire", &[]).await.unwrap();
-        let held: VolumeCopies = serde_json::from_slice(&held).unwrap();
-        assert!(held.copies.is_empty() && held.sent.is_empty() && !held.has_volume);
-        assert_eq!(held.diverged, [format!("diverged-1-{VOLUME}")].into());
+        let copies = step(&first_node, "3", "retire", &[]).await.unwrap();
+        let copies: VolumeCopies = serde_json::from_slice(&copies).unwrap();
+        assert!(copies.copies.is_empty() && copies.sent.is_empty() && !copies.has_volume);
+        assert_eq!(copies.diverged, [format!("diverged-1-{VOLUME}")].into());
     }
-    assert_eq!(names(&one), [format!(".epoch-0-{VOLUME}")]);
+    assert_eq!(names(&first_node), [format!(".epoch-0-{VOLUME}")]);
     // Late copies of before are refused.
-    let late = copied(&two, &one, "2", &[("copy", "50")]).await;
+    let late = copied(&second_node, &first_node, "2", &[("copy", "50")]).await;
     assert!(late.is_err(), "{late:?}");
     // A replica has copies alone.
-    demote(&one, "4", &holdings(&two).await.common.unwrap())
+    demote(
+        &first_node,
+        "4",
+        &holdings(&second_node).await.common.unwrap(),
+    )
+    .await
+    .unwrap();
+    copied(&second_node, &first_node, "4", &[("copy", "60")])
         .await
         .unwrap();
-    copied(&two, &one, "4", &[("copy", "60")]).await.unwrap();
-    step(&one, "5", "retire", &[]).await.unwrap();
-    assert_eq!(names(&one), [format!(".epoch-0-{VOLUME}")]);
-    assert!(two.volume().exists());
+    step(&first_node, "5", "retire", &[]).await.unwrap();
+    assert_eq!(names(&first_node), [format!(".epoch-0-{VOLUME}")]);
+    assert!(second_node.volume().exists());
 }
 
 #[tokio::test]
 async fn a_former_primary_of_a_deleted_claim_keeps_nothing() {
-    let (one, two) = with_volume().await;
-    copied(&one, &two, "1", &[("copy", "10")]).await.unwrap();
-    step(&two, "2", "seal", &[]).await.unwrap();
+    let (first_node, second_node) = with_volume().await;
+    copied(&first_node, &second_node, "1", &[("copy", "10")])
+        .await
+        .unwrap();
+    step(&second_node, "2", "seal", &[]).await.unwrap();
     let promote = [("copy", "10"), ("bytes", "67108864")];
-    step(&two, "2", "promote", &promote).await.unwrap();
-    step(&one, "2", "forget", &[]).await.unwrap();
-    assert_eq!(names(&one), [format!(".epoch-0-{VOLUME}")]);
-    assert!(two.volume().exists());
+    step(&second_node, "2", "promote", &promote).await.unwrap();
+    step(&first_node, "2", "forget", &[]).await.unwrap();
+    assert_eq!(names(&first_node), [format!(".epoch-0-{VOLUME}")]);
+    assert!(second_node.volume().exists());
 }

@@ -28,11 +28,11 @@ async fn open() -> Node {
 
 pub(super) async fn with_volume() -> (Node, Node) {
     let (from, to) = (open().await, open().await);
-    let made = from
+    let created = from
         .moves
         .storage
         .make_empty(Class::LocalCow, VOLUME, LIMIT);
-    fill(&made.await.unwrap());
+    fill(&created.await.unwrap());
     (from, to)
 }
 
@@ -81,9 +81,15 @@ async fn inspection(node: &Node) -> Inspection {
 #[tokio::test]
 async fn a_volume_of_the_pool_arrives_in_two_streams() {
     let (from, to) = with_volume().await;
-    let room = inspection(&from).await;
-    assert!(room.used.is_some_and(|used| used >= 3 << 20), "{room:?}");
-    assert_eq!((room.limit, room.has_first_copy), (Some(LIMIT), false));
+    let measured = inspection(&from).await;
+    assert!(
+        measured.used.is_some_and(|used| used >= 3 << 20),
+        "{measured:?}"
+    );
+    assert_eq!(
+        (measured.limit, measured.has_first_copy),
+        (Some(LIMIT), false)
+    );
     // Without a pool, there is room for one.
     assert!(inspection(&to).await.free > LIMIT);
     let first = read(&from, "a", CopyExtent::First).await.unwrap();
@@ -114,8 +120,11 @@ async fn a_volume_of_the_pool_arrives_in_two_streams() {
         (names(&from), names(&to)),
         (vec![], vec![VOLUME.to_owned()])
     );
-    let there = inspection(&to).await;
-    assert_eq!((there.limit, there.has_first_copy), (Some(LIMIT), false));
+    let arrived = inspection(&to).await;
+    assert_eq!(
+        (arrived.limit, arrived.has_first_copy),
+        (Some(LIMIT), false)
+    );
     // Calls that were on their way.
     assert!(read(&from, "c", CopyExtent::First).await.is_err());
     assert!(write(&to, "c", CopyExtent::First, &first).await.is_err());
@@ -204,9 +213,9 @@ async fn an_abandoned_move_leaves_the_volume_alone() {
     assert!(from.volume().join("deep/er/file").exists());
     assert!(read(&from, "late", CopyExtent::First).await.is_err());
     // A node without a pool gets none for that.
-    let other = open().await;
-    let () = other.ask("abandon").await;
-    assert!(!other.volume().parent().unwrap().exists());
+    let third = open().await;
+    let () = third.ask("abandon").await;
+    assert!(!third.volume().parent().unwrap().exists());
 }
 
 #[tokio::test]
