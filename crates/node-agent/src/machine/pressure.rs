@@ -190,7 +190,7 @@ impl Monitor {
             let theirs = each.filter(|(signal, _)| *signal == images || shared && *signal == pods);
             let amounts = theirs.filter_map(|(signal, amount)| {
                 let capacity = seen.get(&signal)?.capacity;
-                u64::try_from(amount.of(capacity)).ok()
+                u64::try_from(amount.for_capacity(capacity)).ok()
             });
             amounts.max().unwrap_or(0)
         };
