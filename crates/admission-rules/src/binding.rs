@@ -51,7 +51,7 @@ impl<R> BoundPolicy<R> {
             let policy_name = &binding["spec"]["policyName"];
             let matching = policies
                 .iter()
-                .find(|one| one["metadata"]["name"] == *policy_name);
+                .find(|policy| policy["metadata"]["name"] == *policy_name);
             let Some(policy) = matching else { continue };
             bound.push(Self {
                 policy: name(policy),

@@ -34,9 +34,9 @@ impl Variables {
     /// The first variable that does not compile.
     pub fn read(list: &Value, names: &[&str]) -> Result<Self, ExpressionError> {
         let list = list.as_array().into_iter().flatten();
-        let variables = list.map(|one| {
-            let name = one["name"].as_str().unwrap_or_default().to_owned();
-            Ok((name, compile(&one["expression"], names)?))
+        let variables = list.map(|variable| {
+            let name = variable["name"].as_str().unwrap_or_default().to_owned();
+            Ok((name, compile(&variable["expression"], names)?))
         });
         variables.collect::<Result<_, ExpressionError>>().map(Self)
     }

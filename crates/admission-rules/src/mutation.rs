@@ -56,7 +56,7 @@ pub struct RefusedObject<'a> {
 }
 
 impl<'a> RefusedObject<'a> {
-    fn of(request: &Request<'a>) -> Self {
+    fn from_request(request: &Request<'a>) -> Self {
         Self {
             target: request.requested.target,
             name: request.name,
@@ -91,11 +91,11 @@ impl Changes {
         let params = spec["paramKind"].is_object();
         let all = names(params, true);
         let list = spec["mutations"].as_array().into_iter().flatten();
-        let mutations = list.map(|one| match one["patchType"].as_str() {
+        let mutations = list.map(|mutation| match mutation["patchType"].as_str() {
             Some("JSONPatch") => {
-                compile_constructing(&one["jsonPatch"]["expression"], &all).map(Mutation::Json)
+                compile_constructing(&mutation["jsonPatch"]["expression"], &all).map(Mutation::Json)
             }
-            _ => compile_constructing(&one["applyConfiguration"]["expression"], &all)
+            _ => compile_constructing(&mutation["applyConfiguration"]["expression"], &all)
                 .map(Mutation::Apply),
         });
         Ok(Self {
@@ -138,7 +138,7 @@ impl MutatingPolicy {
             self.0.rules.as_ref().map_err(Clone::clone)?;
             Ok(Some((index, self.0.settings(request, cluster)?)))
         };
-        self.unless_it_may_fail(&RefusedObject::of(request), match_request())
+        self.unless_it_may_fail(&RefusedObject::from_request(request), match_request())
     }
 
     /// Whether the match conditions are true with these parameters.
@@ -156,7 +156,7 @@ impl MutatingPolicy {
             MatchResult::No => Ok(None),
             MatchResult::Unknown(why) => Err(why),
         };
-        let applies = self.unless_it_may_fail(&RefusedObject::of(request), applies)?;
+        let applies = self.unless_it_may_fail(&RefusedObject::from_request(request), applies)?;
         Ok(applies.is_some())
     }
 
@@ -309,7 +309,9 @@ mod tests {
                 }
                 for number in 0..policy.changes() {
                     let patch = policy.change(number, &request, &settings);
-                    patches.extend(policy.unless_it_may_fail(&RefusedObject::of(&request), patch)?);
+                    patches.extend(
+                        policy.unless_it_may_fail(&RefusedObject::from_request(&request), patch)?,
+                    );
                 }
             }
         }

@@ -101,13 +101,16 @@ impl Rules {
         let list = |field: &str| spec[field].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let validations = list("validations");
-        let validations = validations.iter().map(|one| {
-            let message = text(&one["message"]).trim().to_owned();
-            let message_expression = &one["messageExpression"];
+        let validations = validations.iter().map(|validation| {
+            let message = text(&validation["message"]).trim().to_owned();
+            let message_expression = &validation["messageExpression"];
             Ok(Validation {
-                expression: compile(&one["expression"], &all)?,
+                expression: compile(&validation["expression"], &all)?,
                 message: if message.is_empty() {
-                    format!("failed expression: {}", text(&one["expression"]).trim())
+                    format!(
+                        "failed expression: {}",
+                        text(&validation["expression"]).trim()
+                    )
                 } else {
                     message
                 },
@@ -115,7 +118,7 @@ impl Rules {
                     .is_string()
                     .then(|| compile(message_expression, &all))
                     .transpose()?,
-                reason: reason(&one["reason"]),
+                reason: reason(&validation["reason"]),
             })
         });
         Ok(Self {

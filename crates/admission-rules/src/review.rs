@@ -133,7 +133,7 @@ mod tests {
         webhooks(&[configuration]).remove(0)
     }
 
-    fn answer(version: &str, response: Value) -> Value {
+    fn admission_review(version: &str, response: Value) -> Value {
         json!({"apiVersion": format!("admission.k8s.io/{version}"), "kind": "AdmissionReview",
             "response": response})
     }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn an_answer_is_to_the_question() {
         let decide = |review: &Value| verdict(&hook("v1"), "u", review);
-        let fine = answer(
+        let fine = admission_review(
             "v1",
             json!({"uid": "u", "allowed": true, "warnings": ["w"]}),
         );
@@ -152,16 +152,16 @@ mod tests {
         assert_eq!(decide(&fine), Ok(allowed));
         for (review, why) in [
             (
-                answer("v1", json!({"uid": "x", "allowed": true})),
+                admission_review("v1", json!({"uid": "x", "allowed": true})),
                 "response.uid",
             ),
             (
-                answer("v1beta1", json!({"uid": "u"})),
+                admission_review("v1beta1", json!({"uid": "u"})),
                 "expected webhook response",
             ),
             (json!([]), "expected webhook response"),
             (
-                answer("v1", json!({"uid": "u", "allowed": true, "patch": "W10="})),
+                admission_review("v1", json!({"uid": "u", "allowed": true, "patch": "W10="})),
                 "patchType",
             ),
         ] {
@@ -169,7 +169,7 @@ mod tests {
             assert!(error.to_string().contains(why), "{error}");
         }
         // The older form contains no UID of the request.
-        let older = answer("v1beta1", json!({"allowed": true, "patch": "W10="}));
+        let older = admission_review("v1beta1", json!({"allowed": true, "patch": "W10="}));
         assert!(verdict(&hook("v1beta1"), "u", &older).is_ok());
     }
 
@@ -177,7 +177,7 @@ mod tests {
     fn a_refusal_has_the_webhooks_words_and_never_a_code_of_success() {
         let refusal = |status: Value| {
             let response = json!({"uid": "u", "allowed": false, "status": status});
-            match verdict(&hook("v1"), "u", &answer("v1", response)) {
+            match verdict(&hook("v1"), "u", &admission_review("v1", response)) {
                 Ok(WebhookVerdict::Denied { status, .. }) => (status.code, status.message),
                 other => panic!("{other:?}"),
             }

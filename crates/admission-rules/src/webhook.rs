@@ -58,19 +58,21 @@ pub fn webhooks(configurations: &[Value]) -> Vec<Webhook> {
         let name = configuration["metadata"]["name"].as_str();
         name.unwrap_or_default().to_owned()
     };
-    let mut sorted: Vec<(String, &Value)> =
-        configurations.iter().map(|one| (name(one), one)).collect();
+    let mut sorted: Vec<(String, &Value)> = configurations
+        .iter()
+        .map(|configuration| (name(configuration), configuration))
+        .collect();
     sorted.sort_by(|one, other| one.0.cmp(&other.0));
     let mut all = Vec::new();
     for (configuration, object) in sorted {
         let hooks = object["webhooks"].as_array().into_iter().flatten();
-        all.extend(hooks.map(|hook| Webhook::of(&configuration, hook)));
+        all.extend(hooks.map(|hook| Webhook::from_json(&configuration, hook)));
     }
     all
 }
 
 impl Webhook {
-    fn of(configuration: &str, hook: &Value) -> Self {
+    fn from_json(configuration: &str, hook: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let client = &hook["clientConfig"];
         let service = &client["service"];

@@ -69,10 +69,13 @@ impl Forwarder {
         let cache = locked(&self.shared.cached);
         let cache = cache.get(&key)?;
         let age = u32::try_from(cache.at.elapsed().as_secs()).unwrap_or(u32::MAX);
-        let left = cache.ttl.checked_sub(age).filter(|left| *left > 0)?;
+        let remaining = cache
+            .ttl
+            .checked_sub(age)
+            .filter(|remaining| *remaining > 0)?;
         let mut response = (*cache.response).clone();
         for record in sections(&mut response) {
-            record.ttl = record.ttl.saturating_sub(age).clamp(1, left.max(1));
+            record.ttl = record.ttl.saturating_sub(age).clamp(1, remaining.max(1));
         }
         Some(response)
     }

@@ -53,7 +53,7 @@ pub(crate) struct Resolver {
     domain: String,
     zone: CurrentZone,
     forwarder: Forwarder,
-    turn: Arc<AtomicUsize>,
+    rotation: Arc<AtomicUsize>,
 }
 
 impl Resolver {
@@ -63,7 +63,7 @@ impl Resolver {
             domain,
             zone,
             forwarder,
-            turn: Arc::default(),
+            rotation: Arc::default(),
         }
     }
 
@@ -105,7 +105,7 @@ impl Resolver {
     fn look_up(&self, query: &Query) -> LocalAnswer {
         let kind = kind_of(query.query_type);
         let lower_name = query.name.to_ascii().to_ascii_lowercase();
-        if let Some(response) = this_machine(query, &lower_name, kind) {
+        if let Some(response) = loopback_response(query, &lower_name, kind) {
             return LocalAnswer::Answer(response);
         }
         let zone = self.zone.read();
@@ -163,7 +163,7 @@ impl Resolver {
     ) {
         // Clients use the first address, so the addresses are rotated.
         if records.len() > 1 {
-            let rotation = self.turn.fetch_add(1, Ordering::Relaxed) % records.len();
+            let rotation = self.rotation.fetch_add(1, Ordering::Relaxed) % records.len();
             records.rotate_left(rotation);
         }
         let records = records
@@ -179,10 +179,10 @@ impl Resolver {
 }
 
 /// The response to a query for a name of the machine itself; such names are never forwarded (RFC 6761).
-fn this_machine(query: &Query, asked: &str, kind: Kind) -> Option<Response> {
-    let asked = asked.trim_end_matches('.');
-    let is_localhost = asked == "localhost" || asked.ends_with(".localhost");
-    let is_loopback = asked.ends_with(".127.in-addr.arpa");
+fn loopback_response(query: &Query, host_name: &str, kind: Kind) -> Option<Response> {
+    let host_name = host_name.trim_end_matches('.');
+    let is_localhost = host_name == "localhost" || host_name.ends_with(".localhost");
+    let is_loopback = host_name.ends_with(".127.in-addr.arpa");
     if !is_localhost && !is_loopback {
         return None;
     }

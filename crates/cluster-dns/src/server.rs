@@ -49,7 +49,7 @@ pub struct Config {
     /// The host's `resolv.conf`; read again when it changes.
     pub resolv_conf: PathBuf,
     /// The file that stores the names of Services and pods, for a start while no API server responds.
-    pub kept: Option<PathBuf>,
+    pub zone_file: Option<PathBuf>,
 }
 
 /// A failure of the start.
@@ -72,7 +72,7 @@ pub enum Error {
 struct Clients {
     pods: Arc<[Cidr]>,
     /// The addresses from which this machine reaches the server.
-    own: Arc<[IpAddr]>,
+    local: Arc<[IpAddr]>,
 }
 
 impl Clients {
@@ -80,7 +80,7 @@ impl Clients {
         let client = client.to_canonical();
         let is_pod = |client| self.pods.iter().any(|range| range.contains(client));
         client.is_loopback()
-            || self.own.contains(&client)
+            || self.local.contains(&client)
             || matches!(client, IpAddr::V4(client) if is_pod(client))
     }
 }
@@ -154,12 +154,12 @@ impl Server {
             clients,
             upstreams,
             resolv_conf,
-            kept: zone_file,
+            zone_file,
             ..
         } = self.config;
         let clients = Clients {
             pods: clients.into(),
-            own: own_addresses.iter().map(SocketAddr::ip).collect(),
+            local: own_addresses.iter().map(SocketAddr::ip).collect(),
         };
         let source = upstreams.map_or(Source::File(resolv_conf), Source::Fixed);
         let zone = CurrentZone::default();
@@ -270,7 +270,7 @@ async fn serve_udp(
             LocalAnswer::Elsewhere(..) if waiting.len() >= limits::FORWARDS_MAX => {
                 Response::code(ResponseCode::ServFail)
             }
-            LocalAnswer::Elsewhere(query, so_far) => match shares.take(client.ip()) {
+            LocalAnswer::Elsewhere(query, so_far) => match shares.acquire(client.ip()) {
                 None => Response::code(ResponseCode::ServFail),
                 Some(permit) => {
                     let (socket, resolver) = (socket.clone(), resolver.clone());
@@ -300,7 +300,7 @@ impl Default for ForwardShares {
 
 impl ForwardShares {
     /// `None` if the client has reached its limit.
-    fn take(&self, client: IpAddr) -> Option<Share<IpAddr>> {
+    fn acquire(&self, client: IpAddr) -> Option<Share<IpAddr>> {
         let share = self.0.take(client.to_canonical());
         if share.is_none() {
             refusals::count(Budget::DnsQuestions);
@@ -410,13 +410,17 @@ mod tests {
         let shares = ForwardShares::default();
         let (greedy, modest) = ("10.244.0.7".parse().unwrap(), "10.244.0.8".parse().unwrap());
         let mut held_shares: Vec<Share<IpAddr>> = (0..limits::FORWARDS_PER_CLIENT_MAX)
-            .map(|_| shares.take(greedy).unwrap())
+            .map(|_| shares.acquire(greedy).unwrap())
             .collect();
-        assert!(shares.take(greedy).is_none());
-        assert!(shares.take("::ffff:10.244.0.7".parse().unwrap()).is_none());
-        assert!(shares.take(modest).is_some());
+        assert!(shares.acquire(greedy).is_none());
+        assert!(
+            shares
+                .acquire("::ffff:10.244.0.7".parse().unwrap())
+                .is_none()
+        );
+        assert!(shares.acquire(modest).is_some());
         held_shares.pop();
-        assert!(shares.take(greedy).is_some());
+        assert!(shares.acquire(greedy).is_some());
         drop(held_shares);
         assert!(shares.0.is_empty());
     }
@@ -426,7 +430,7 @@ mod tests {
     fn pods_and_this_machine_are_answered() {
         let clients = Clients {
             pods: ["10.244.0.0/24".parse().unwrap()].into(),
-            own: ["10.96.0.10".parse().unwrap()].into(),
+            local: ["10.96.0.10".parse().unwrap()].into(),
         };
         for (client, expected) in [
             ("10.244.0.7", true),

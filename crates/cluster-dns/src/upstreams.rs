@@ -20,9 +20,9 @@ pub(crate) enum Source {
 /// The list of servers with their health.
 pub(crate) struct Upstreams {
     source: Source,
-    own: Vec<SocketAddr>,
+    local: Vec<SocketAddr>,
     servers: Vec<Upstream>,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
     /// The text of the file at the last read.
     text: String,
 }
@@ -46,9 +46,9 @@ impl Upstreams {
     pub(crate) fn new(source: Source, own_addresses: Vec<SocketAddr>) -> Upstreams {
         let mut upstreams = Upstreams {
             source,
-            own: own_addresses,
+            local: own_addresses,
             servers: Vec::new(),
-            looked_at: None,
+            checked_at: None,
             text: String::new(),
         };
         if let Source::Fixed(addresses) = &upstreams.source {
@@ -99,13 +99,13 @@ impl Upstreams {
             return None;
         };
         let recent = |at: Instant| now.duration_since(at) < limits::RESOLV_CONF_INTERVAL;
-        let is_due = !self.looked_at.is_some_and(recent);
+        let is_due = !self.checked_at.is_some_and(recent);
         is_due.then(|| path.clone())
     }
 
     /// Parses the text of the file. If the text has not changed, the health of the servers stays.
     pub(crate) fn was_read(&mut self, text: String, now: Instant) {
-        self.looked_at = Some(now);
+        self.checked_at = Some(now);
         if self.text != text {
             self.replace(parse(&text));
             self.text = text;
@@ -115,7 +115,7 @@ impl Upstreams {
     fn replace(&mut self, addresses: Vec<SocketAddr>) {
         let desired = addresses
             .into_iter()
-            .filter(|address| !self.own.contains(address));
+            .filter(|address| !self.local.contains(address));
         self.servers = desired
             .map(|address| Upstream {
                 address,

@@ -222,13 +222,13 @@ mod tests {
         shutdown.cancel();
     }
 
-    async fn wait_until(what: &str, is_true: impl Fn() -> bool) {
+    async fn wait_until(condition: &str, is_true: impl Fn() -> bool) {
         let start = Instant::now();
         while !is_true() {
             let time = start.elapsed();
             assert!(
                 time < Duration::from_secs(60),
-                "it does not come true that {what}"
+                "it does not come true that {condition}"
             );
             sleep(Duration::from_millis(10)).await;
         }

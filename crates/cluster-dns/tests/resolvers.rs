@@ -91,7 +91,7 @@ fn with_server(work: impl FnOnce() + Send + 'static) {
             upstreams: Some(vec!["192.0.2.1:53".parse().unwrap()]),
             clients: Vec::new(),
             resolv_conf: "/etc/resolv.conf".into(),
-            kept: None,
+            zone_file: None,
         };
         let server = Server::bind(config).await.unwrap();
         let (services, slices) = objects();

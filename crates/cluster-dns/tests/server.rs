@@ -93,7 +93,7 @@ impl World {
             upstreams: Some(upstreams),
             clients: Vec::new(),
             resolv_conf: "/does/not/exist".into(),
-            kept: None,
+            zone_file: None,
         };
         let server = Server::bind(config).await.unwrap();
         let address = server.addresses()[0];
@@ -542,7 +542,7 @@ async fn an_address_that_is_taken_is_an_error_that_says_so() {
         upstreams: None,
         clients: Vec::new(),
         resolv_conf: "/etc/resolv.conf".into(),
-        kept: None,
+        zone_file: None,
     };
     let error = Server::bind(config).await.err().unwrap();
     assert!(error.to_string().ends_with("(udp)"), "{error}");

@@ -36,11 +36,11 @@ struct Named {
 }
 
 impl Columns {
-    pub(crate) fn of(version: &Value) -> Self {
+    pub(crate) fn from_version(version: &Value) -> Self {
         let columns = version["additionalPrinterColumns"].as_array();
         let columns = columns.map_or(&[][..], Vec::as_slice);
         Self {
-            named: columns.iter().filter_map(Named::of).collect(),
+            named: columns.iter().filter_map(Named::from_json).collect(),
             age: columns.is_empty(),
         }
     }
@@ -65,7 +65,7 @@ impl Columns {
 
 impl Named {
     /// `None` if the path of the column cannot be parsed.
-    fn of(column: &Value) -> Option<Self> {
+    fn from_json(column: &Value) -> Option<Self> {
         Some(Self {
             name: text(&column["name"]),
             kind: text(&column["type"]),

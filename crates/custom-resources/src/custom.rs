@@ -100,9 +100,9 @@ impl CustomKind {
             })
             .unzip();
         Self {
-            facts: Facts::of(definition, version),
+            facts: Facts::from_definition(definition, version),
             schema: Schema::parse(&version["schema"]["openAPIV3Schema"]),
-            columns: Columns::of(version),
+            columns: Columns::from_version(version),
             scale: path(&scale["specReplicasPath"])
                 .zip(path(&scale["statusReplicasPath"]))
                 .map(|(desired, current)| ScalePaths {

@@ -24,7 +24,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn of(definition: &Value, version: &Value) -> Self {
+    pub(crate) fn from_definition(definition: &Value, version: &Value) -> Self {
         let spec = &definition["spec"];
         let names = &spec["names"];
         let parts = &version["subresources"];

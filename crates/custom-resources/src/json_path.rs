@@ -59,7 +59,7 @@ impl JsonPath {
         for step in &self.0 {
             values = values
                 .into_iter()
-                .flat_map(|value| step.of(value))
+                .flat_map(|value| step.select(value))
                 .collect();
         }
         values
@@ -91,7 +91,7 @@ impl JsonPath {
 }
 
 impl Step {
-    fn of<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
+    fn select<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
         match self {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Index(index) => {
@@ -117,7 +117,7 @@ impl Step {
                 let fits = |item: &&Value| {
                     path.first(item).is_some_and(|value| match value {
                         Value::String(text) => text == expected,
-                        other => other.to_string().as_str() == expected,
+                        value => value.to_string().as_str() == expected,
                     })
                 };
                 items.iter().filter(fits).collect()

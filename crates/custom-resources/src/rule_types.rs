@@ -25,7 +25,7 @@ pub(crate) struct RuleTypes {
 
 impl RuleTypes {
     /// The types for the rules of a schema. The root of a resource has the fields that each resource has.
-    pub(crate) fn of(schema: &Map<String, Value>, is_root: bool) -> Self {
+    pub(crate) fn from_schema(schema: &Map<String, Value>, is_root: bool) -> Self {
         let node = node(schema, DEPTH_MAX);
         // Values that the schema does not describe are checked at evaluation.
         let self_type = schema_type(&node, SELF_TYPE, is_root || node.is_embedded);
@@ -177,7 +177,7 @@ mod tests {
             "labels": {"type": "object", "additionalProperties": {"type": "string"}},
             "parts": {"type": "array", "items": {"type": "object", "properties": {
                 "size": {"type": "integer"}}}}}});
-        RuleTypes::of(schema.as_object().unwrap(), true)
+        RuleTypes::from_schema(schema.as_object().unwrap(), true)
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn broken_within(
     };
     judge.walk(
         object,
-        Before::of(old, object),
+        Before::new(old, object),
         schema,
         &FieldPath::default(),
     );
@@ -53,7 +53,7 @@ struct Before<'v> {
 }
 
 impl<'v> Before<'v> {
-    fn of(old: Option<&'v Value>, now: &Value) -> Self {
+    fn new(old: Option<&'v Value>, now: &Value) -> Self {
         Self {
             value: old,
             is_same: old == Some(now),
@@ -72,7 +72,7 @@ impl<'v> Before<'v> {
                     is_same: true,
                 }
             }
-            Some(_) => Self::of(old, now),
+            Some(_) => Self::new(old, now),
             None => Self {
                 value: None,
                 is_same: false,

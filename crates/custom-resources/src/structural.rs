@@ -215,7 +215,7 @@ fn check_rules(
     if rules.is_empty() {
         return;
     }
-    let types = RuleTypes::of(map, is_root);
+    let types = RuleTypes::from_schema(map, is_root);
     for (index, rule) in rules.iter().enumerate() {
         let old_is_optional = rule["optionalOldSelf"] == true;
         let at = at.index(index);

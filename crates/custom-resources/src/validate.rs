@@ -90,7 +90,10 @@ fn type_error(path: &FieldPath, expected: &str, actual: &str) -> FieldError {
         kind: FieldErrorType::TypeInvalid,
         field: path.clone(),
         value: Some(actual.into()),
-        detail: format!("{} must be of type {expected}: {actual:?}", place(path)),
+        detail: format!(
+            "{} must be of type {expected}: {actual:?}",
+            path_in_body(path)
+        ),
     }
 }
 
@@ -106,7 +109,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn place(path: &FieldPath) -> String {
+fn path_in_body(path: &FieldPath) -> String {
     format!("{path} in body")
 }
 
@@ -122,13 +125,13 @@ fn check_text(text: &str, schema: &Schema, path: &FieldPath, errors: &mut Vec<Fi
         });
     }
     if let Some(min) = limits.min_length.filter(|min| length < *min) {
-        let detail = format!("{} should be at least {min} chars long", place(path));
+        let detail = format!("{} should be at least {min} chars long", path_in_body(path));
         errors.push(FieldError::invalid(path, text, detail));
     }
     if let Some(pattern) = &limits.pattern
         && pattern.regex().is_some_and(|regex| !regex.is_match(text))
     {
-        let detail = format!("{} should match '{}'", place(path), pattern.source);
+        let detail = format!("{} should match '{}'", path_in_body(path), pattern.source);
         errors.push(FieldError::invalid(path, text, detail));
     }
     if let Some(name) = &limits.format
@@ -147,7 +150,7 @@ fn check_number(
     let limits = &schema.limits;
     let Some(value) = number.as_f64() else { return };
     let mut refuse = |detail: String| {
-        let detail = format!("{} {detail}", place(path));
+        let detail = format!("{} {detail}", path_in_body(path));
         errors.push(FieldError::invalid(
             path,
             Value::Number(number.clone()),
@@ -196,11 +199,11 @@ fn check_list(
         return;
     }
     if let Some(min) = limits.min_items.filter(|min| count < *min) {
-        let detail = format!("{} should have at least {min} items", place(path));
+        let detail = format!("{} should have at least {min} items", path_in_body(path));
         errors.push(FieldError::invalid(path, count, detail));
     }
     if limits.unique_items && has_duplicates(items) {
-        let detail = format!("{} shouldn't contain duplicates", place(path));
+        let detail = format!("{} shouldn't contain duplicates", path_in_body(path));
         errors.push(FieldError::invalid(
             path,
             Value::Array(items.to_vec()),
@@ -288,7 +291,10 @@ fn check_map(
         return;
     }
     if let Some(min) = limits.min_properties.filter(|min| count < *min) {
-        let detail = format!("{} should have at least {min} properties", place(path));
+        let detail = format!(
+            "{} should have at least {min} properties",
+            path_in_body(path)
+        );
         errors.push(FieldError::invalid(
             path,
             Value::Object(map.clone()),
@@ -310,12 +316,16 @@ fn check_enum(value: &Value, schema: &Schema, path: &FieldPath, errors: &mut Vec
     let Some(allowed) = &schema.limits.one_of_values else {
         return;
     };
-    if allowed.iter().any(|one| same(one, value)) {
+    if allowed.iter().any(|literal| same(literal, value)) {
         return;
     }
     let printed: Vec<String> = allowed
         .iter()
-        .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
+        .map(|literal| {
+            literal
+                .as_str()
+                .map_or_else(|| literal.to_string(), str::to_owned)
+        })
         .collect();
     let printed: Vec<&str> = printed.iter().map(String::as_str).collect();
     errors.push(FieldError::not_supported(path, value.clone(), &printed));

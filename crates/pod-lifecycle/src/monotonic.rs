@@ -55,7 +55,7 @@ impl Add<SignedDuration> for Instant {
 
 /// A reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Kept")]
+#[serde(from = "StoredMoment")]
 pub struct Moment {
     /// The wall clock, for statuses and events.
     pub wall: Timestamp,
@@ -98,16 +98,16 @@ impl Add<SignedDuration> for Moment {
 /// The serialised form of a moment. Before version 0.2, only the time was stored.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Kept {
+enum StoredMoment {
     Time(Timestamp),
     Both { wall: Timestamp, instant: Instant },
 }
 
-impl From<Kept> for Moment {
-    fn from(kept: Kept) -> Self {
-        match kept {
-            Kept::Time(wall) => Self::aligned(wall),
-            Kept::Both { wall, instant } => Self { wall, instant },
+impl From<StoredMoment> for Moment {
+    fn from(stored: StoredMoment) -> Self {
+        match stored {
+            StoredMoment::Time(wall) => Self::aligned(wall),
+            StoredMoment::Both { wall, instant } => Self { wall, instant },
         }
     }
 }
@@ -126,8 +126,8 @@ mod tests {
             wall: at(5),
             instant: Instant(at(7)),
         };
-        let kept = serde_json::to_string(&moment).unwrap();
-        assert_eq!(serde_json::from_str::<Moment>(&kept).unwrap(), moment);
+        let json = serde_json::to_string(&moment).unwrap();
+        assert_eq!(serde_json::from_str::<Moment>(&json).unwrap(), moment);
         let earlier = serde_json::to_string(&at(5)).unwrap();
         let read: Moment = serde_json::from_str(&earlier).unwrap();
         assert_eq!(read, Moment::aligned(at(5)));

@@ -13,7 +13,7 @@ use crate::spec::{Kind, containers, restart_policy};
 const RESTART_ALL: &str = "RestartAllContainers";
 
 /// Whether the policies restart the container after this exit.
-pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
+pub fn wants_restart(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
     match kind {
         Kind::Sidecar => return true,
         Kind::Ephemeral => return false,
@@ -55,18 +55,18 @@ pub(crate) fn may_go_on(spec: &PodSpec, kind: Kind, container: &Container, code:
 /// The action of the container's first rule that matches an exit code.
 fn action_for(container: &Container, code: i32) -> Option<&str> {
     let mut rules = container.restart_policy_rules.iter().flatten();
-    let found = rules.find(|rule| rule_matches(rule, code));
-    found.map(|rule| rule.action.as_str())
+    let rule = rules.find(|rule| rule_matches(rule, code));
+    rule.map(|rule| rule.action.as_str())
 }
 
 /// The first container whose exit requests a restart of all containers; `None` if there is none.
 pub(crate) fn asks_for_restart_all(spec: &PodSpec, record: &PodRecord) -> Option<RestartAll> {
     containers(spec).find_map(|(_, container)| {
-        let known = record.containers.get(&container.name)?;
-        let Instance::Exited(exit) = &known.instance else {
+        let container_record = record.containers.get(&container.name)?;
+        let Instance::Exited(exit) = &container_record.instance else {
             return None;
         };
-        let counts = !known.anew && exit.sandbox == record.sandboxes_made;
+        let counts = !container_record.anew && exit.sandbox == record.sandboxes_made;
         let asks = action_for(container, exit.code) == Some(RESTART_ALL);
         (counts && asks).then(|| RestartAll {
             container: container.name.clone(),
@@ -104,7 +104,7 @@ mod tests {
         .unwrap()
     }
 
-    fn wanted_with(pod: &str, kind: Kind, container: json_tree::Value, code: i32) -> bool {
+    fn restarts_with(pod: &str, kind: Kind, container: json_tree::Value, code: i32) -> bool {
         let spec = PodSpec {
             restart_policy: Some(pod.to_owned()),
             ..PodSpec::default()
@@ -114,7 +114,7 @@ mod tests {
             value[key] = part.clone();
         }
         let container = json_tree::from_value(value).unwrap();
-        wanted(&spec, kind, &container, &exit(code))
+        wants_restart(&spec, kind, &container, &exit(code))
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
             ("Never", Kind::Init, 1, false),
         ] {
             assert_eq!(
-                wanted_with(policy, kind, none(), code),
+                restarts_with(policy, kind, none(), code),
                 expected,
                 "{policy} {kind:?} {code}"
             );
@@ -144,8 +144,13 @@ mod tests {
         // statefulset.md 12.4
         let rules = json_tree::json!({"restartPolicy": "Never", "restartPolicyRules": [
             {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]});
-        assert!(wanted_with("Never", Kind::Main, rules.clone(), 42));
-        assert!(!wanted_with("Never", Kind::Main, rules, 1));
-        assert!(wanted_with("Never", Kind::Sidecar, json_tree::json!({}), 0));
+        assert!(restarts_with("Never", Kind::Main, rules.clone(), 42));
+        assert!(!restarts_with("Never", Kind::Main, rules, 1));
+        assert!(restarts_with(
+            "Never",
+            Kind::Sidecar,
+            json_tree::json!({}),
+            0
+        ));
     }
 }

@@ -77,31 +77,31 @@ pub fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
 pub fn target_of<'a>(spec: &'a PodSpec, ephemeral: &str) -> Option<&'a str> {
     let mut all = spec.ephemeral_containers.iter().flatten();
     let target = all
-        .find(|one| one.name == ephemeral)?
+        .find(|container| container.name == ephemeral)?
         .target_container_name
         .as_deref();
     target.filter(|name| !name.is_empty())
 }
 
 fn container_of(ephemeral: &EphemeralContainer) -> Container {
-    let one = ephemeral.clone();
+    let source = ephemeral.clone();
     Container {
-        name: one.name,
-        image: one.image,
-        image_pull_policy: one.image_pull_policy,
-        command: one.command,
-        args: one.args,
-        working_dir: one.working_dir,
-        env: one.env,
-        env_from: one.env_from,
-        volume_mounts: one.volume_mounts,
-        volume_devices: one.volume_devices,
-        security_context: one.security_context,
-        stdin: one.stdin,
-        stdin_once: one.stdin_once,
-        tty: one.tty,
-        termination_message_path: one.termination_message_path,
-        termination_message_policy: one.termination_message_policy,
+        name: source.name,
+        image: source.image,
+        image_pull_policy: source.image_pull_policy,
+        command: source.command,
+        args: source.args,
+        working_dir: source.working_dir,
+        env: source.env,
+        env_from: source.env_from,
+        volume_mounts: source.volume_mounts,
+        volume_devices: source.volume_devices,
+        security_context: source.security_context,
+        stdin: source.stdin,
+        stdin_once: source.stdin_once,
+        tty: source.tty,
+        termination_message_path: source.termination_message_path,
+        termination_message_policy: source.termination_message_policy,
         // Ephemeral containers have no resources, ports, probes or hooks.
         ..Container::default()
     }
@@ -119,8 +119,8 @@ pub fn find<'a>(spec: &'a PodSpec, name: &str) -> Option<(Kind, Cow<'a, Containe
         return Some((kind, Cow::Borrowed(container)));
     }
     let mut ephemeral = spec.ephemeral_containers.iter().flatten();
-    let found = ephemeral.find(|one| one.name == name)?;
-    Some((Kind::Ephemeral, Cow::Owned(container_of(found))))
+    let container = ephemeral.find(|container| container.name == name)?;
+    Some((Kind::Ephemeral, Cow::Owned(container_of(container))))
 }
 
 /// The pod's `restartPolicy`; `Always` if it is not set.
@@ -158,8 +158,8 @@ pub fn is_critical(pod: &Pod) -> bool {
 pub fn common_user(spec: &PodSpec) -> Option<i64> {
     let of_pod = spec.security_context.as_ref().and_then(|c| c.run_as_user);
     let mut users = containers(spec).map(|(_, container)| {
-        let own = container.security_context.as_ref();
-        own.and_then(|c| c.run_as_user).or(of_pod)
+        let context = container.security_context.as_ref();
+        context.and_then(|c| c.run_as_user).or(of_pod)
     });
     let first = users.next()??;
     users.all(|user| user == Some(first)).then_some(first)

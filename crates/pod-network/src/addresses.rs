@@ -153,7 +153,7 @@ impl Addresses {
     }
 
     /// The pod's address; `None` if the pod has none.
-    pub(crate) fn of(&self, uid: &str) -> Option<Ipv4Addr> {
+    pub(crate) fn assigned_to(&self, uid: &str) -> Option<Ipv4Addr> {
         self.by_uid.get(uid).map(|assigned| assigned.ip)
     }
 
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(first.to_string(), "10.244.0.2");
         assert_eq!(addresses.assign("a").unwrap(), first);
         let mut again = Addresses::open(dir.path(), range()).unwrap();
-        assert_eq!(again.of("b"), Some(second));
+        assert_eq!(again.assigned_to("b"), Some(second));
         assert_eq!(again.assign("a").unwrap(), first);
         assert_eq!(again.assign("c").unwrap().to_string(), "10.244.0.4");
     }
@@ -231,7 +231,7 @@ mod tests {
         let published = again.published();
         assert_eq!(published.len(), 2);
         assert_eq!(addresses.published(), published);
-        let pod = again.of("b").unwrap();
+        let pod = again.assigned_to("b").unwrap();
         assert!(published.iter().all(|port| port.pod == pod));
         assert_eq!([published[0].port, published[1].port], ports);
         again.release("b").unwrap();

@@ -44,19 +44,19 @@ impl Host {
     }
 
     /// The ranges that other programs of this machine use: addresses, routes and name servers.
-    pub(crate) async fn taken(&self) -> Result<Vec<UsedRange>, Error> {
+    pub(crate) async fn used_ranges(&self) -> Result<Vec<UsedRange>, Error> {
         let names = self.link_names().await?;
-        let own: Vec<Ipv4Addr> = self
+        let local_addresses: Vec<Ipv4Addr> = self
             .own_addresses()
             .await?
             .iter()
             .filter_map(local)
             .collect();
-        let mut taken = Vec::new();
+        let mut used = Vec::new();
         for address in self.addresses().await? {
-            if let Some(ip) = local(&address).filter(|ip| !own.contains(ip)) {
+            if let Some(ip) = local(&address).filter(|ip| !local_addresses.contains(ip)) {
                 let range = Cidr::new(ip, address.header.prefix_len);
-                taken.push(UsedRange {
+                used.push(UsedRange {
                     range,
                     by: format!("address {ip}"),
                 });
@@ -64,24 +64,24 @@ impl Host {
         }
         for route in self.routes().await? {
             let name = output(&route).and_then(|index| names.get(&index));
-            let is_own = source(&route).is_some_and(|source| own.contains(&source));
+            let is_own = source(&route).is_some_and(|source| local_addresses.contains(&source));
             let local_table = route.header.table == RT_TABLE_LOCAL;
             if let Some(range) = destination(&route).filter(|_| !is_own && !local_table) {
                 let by = name.map_or_else(
                     || "a route".to_owned(),
                     |name| format!("a route via {name}"),
                 );
-                taken.push(UsedRange { range, by });
+                used.push(UsedRange { range, by });
             }
         }
         let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         for server in name_servers(&resolv_conf) {
-            taken.push(UsedRange {
+            used.push(UsedRange {
                 range: Cidr::new(server, 32),
                 by: format!("name server {server}"),
             });
         }
-        Ok(taken)
+        Ok(used)
     }
 
     /// Adds the node's address and the DNS address to `lo`, and creates the Service route. Existing objects
@@ -92,9 +92,9 @@ impl Host {
         let dns = dns.ok_or(Error::RangeTooSmall {
             range: ranges.service,
         })?;
-        let wanted = [node, dns];
+        let addresses = [node, dns];
         for stale in self.own_addresses().await? {
-            if !local(&stale).is_some_and(|ip| wanted.contains(&ip)) {
+            if !local(&stale).is_some_and(|ip| addresses.contains(&ip)) {
                 self.remove_address(stale).await?;
             }
         }
@@ -105,7 +105,7 @@ impl Host {
             .execute()
             .await
             .map_err(kernel("set lo up"))?;
-        for ip in wanted {
+        for ip in addresses {
             let mut add = self
                 .handle
                 .address()

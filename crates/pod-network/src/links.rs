@@ -89,10 +89,10 @@ async fn find_pod_link(inside: &Handle, pod: &PodLink) -> Result<Option<u32>, Er
 
 pub(crate) async fn get_link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     use futures::TryStreamExt;
-    let mut found = std::pin::pin!(handle.link().get().match_name(name).execute());
-    match found.try_next().await {
+    let mut links = std::pin::pin!(handle.link().get().match_name(name).execute());
+    match links.try_next().await {
         Err(error) if is(&error, ENODEV) => Ok(None),
-        other => other.map_err(kernel(format!("find link {name}"))),
+        result => result.map_err(kernel(format!("find link {name}"))),
     }
 }
 
@@ -177,7 +177,7 @@ async fn mark(host: &Host, pod: &PodLink, index: u32, name: &str) -> Result<(), 
 }
 
 async fn configure_pod(inside: &Handle, pod: &PodLink, index: u32) -> Result<(), Error> {
-    let failed = |what: &str| kernel(format!("{what} in the pod with address {}", pod.ip));
+    let failed = |action: &str| kernel(format!("{action} in the pod with address {}", pod.ip));
     let lo_up = LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build();
     inside
         .link()
@@ -221,7 +221,7 @@ async fn configure_pod(inside: &Handle, pod: &PodLink, index: u32) -> Result<(),
 }
 
 async fn configure_host(host: &Host, pod: &PodLink, index: u32) -> Result<(), Error> {
-    let failed = |what: &str| kernel(format!("{what} for the pod with address {}", pod.ip));
+    let failed = |action: &str| kernel(format!("{action} for the pod with address {}", pod.ip));
     let neighbour = host.handle.neighbours().add(index, pod.ip.into()).replace();
     let neighbour = neighbour.link_layer_address(&pod.pod_mac()).execute().await;
     neighbour.map_err(failed("add neighbour"))?;
@@ -275,7 +275,7 @@ pub(crate) async fn lower_mtu(
     netns: Option<&Path>,
     mtu: u32,
 ) -> Result<(), Error> {
-    let failed = |what: &str| kernel(format!("set MTU {mtu} {what}"));
+    let failed = |target: &str| kernel(format!("set MTU {mtu} {target}"));
     if let Some(netns) = netns {
         let (inside, _netns) = namespace::connect(netns).await?;
         if let Some(link) = get_link(&inside, POD_LINK).await? {

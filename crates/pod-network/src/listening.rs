@@ -114,9 +114,9 @@ fn read(
     for line in BufReader::new(list).lines().skip(1) {
         let line = line?;
         match socket(&line) {
-            Some((place, state)) => match (transport, state) {
+            Some((address_and_port, state)) => match (transport, state) {
                 (Transport::Tcp, TCP_LISTEN) | (Transport::Udp, UDP_UNCONNECTED) => {
-                    addresses.extend(place.map(|(address, port)| ListeningAddress {
+                    addresses.extend(address_and_port.map(|(address, port)| ListeningAddress {
                         transport,
                         address,
                         port,
@@ -184,7 +184,7 @@ mod tests {
             let line = format!(
                 "   0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0"
             );
-            socket(&line).map(|(place, state)| (place, state.to_owned()))
+            socket(&line).map(|(address, state)| (address, state.to_owned()))
         };
         let some = |address: Option<[u8; 4]>, port| Some((address.map(Ipv4Addr::from), port));
         assert_eq!(
@@ -195,7 +195,7 @@ mod tests {
             read("00000000:0016", "0A"),
             Some((some(None, 22), "0A".to_owned()))
         );
-        let v6 = |address: &str| read(&format!("{address}:0016"), "0A").map(|(place, _)| place);
+        let v6 = |address: &str| read(&format!("{address}:0016"), "0A").map(|(address, _)| address);
         assert_eq!(v6("00000000000000000000000000000000"), Some(some(None, 22)));
         assert_eq!(v6("00000000000000000000000001000000"), Some(None), "::1");
         assert_eq!(

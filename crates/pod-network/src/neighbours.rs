@@ -17,24 +17,24 @@ pub const INSTANCES: &str = "/var/lib/mainstay-instances";
 
 pub(crate) struct Neighbours {
     list: PathBuf,
-    own: PathBuf,
+    local: PathBuf,
     others: BTreeSet<PathBuf>,
 }
 
 impl Neighbours {
-    /// Reads the list. `own` is the range file of this instance. Instances whose range file does not exist
+    /// Reads the list. `local` is the range file of this instance. Instances whose range file does not exist
     /// are removed.
-    pub(crate) fn read(list: &Path, own: &Path) -> Self {
-        let own = std::path::absolute(own).unwrap_or_else(|_| own.to_owned());
+    pub(crate) fn read(list: &Path, local: &Path) -> Self {
+        let local = std::path::absolute(local).unwrap_or_else(|_| local.to_owned());
         let others = std::fs::read_to_string(list)
             .unwrap_or_default()
             .lines()
             .map(PathBuf::from)
-            .filter(|path| *path != own && path.exists())
+            .filter(|path| *path != local && path.exists())
             .collect();
         Self {
             list: list.to_owned(),
-            own,
+            local,
             others,
         }
     }
@@ -50,7 +50,7 @@ impl Neighbours {
             }))
         };
         // A cluster with several nodes has a range file in the directory of its first node's range file.
-        let is_other = |path: &&PathBuf| path.parent() != self.own.parent();
+        let is_other = |path: &&PathBuf| path.parent() != self.local.parent();
         let others = self.others.iter().filter(is_other);
         others.filter_map(of).flatten().collect()
     }
@@ -66,7 +66,7 @@ impl Neighbours {
 
     fn try_write(&self) -> std::io::Result<()> {
         let mut text = String::new();
-        for path in self.others.iter().chain([&self.own]) {
+        for path in self.others.iter().chain([&self.local]) {
             if let Some(path) = path.to_str().filter(|path| !path.contains('\n')) {
                 text.push_str(path);
                 text.push('\n');
@@ -92,17 +92,21 @@ mod tests {
         std::fs::write(file("a"), ranges).unwrap();
         Neighbours::read(&list, &file("a")).write();
         assert!(Neighbours::read(&list, &file("a")).ranges().is_empty());
-        let seen = Neighbours::read(&list, &file("b"));
+        let neighbours = Neighbours::read(&list, &file("b"));
         let beside_a = Neighbours::read(&list, &file("a").with_file_name("cluster.json"));
         assert!(beside_a.ranges().is_empty() && beside_a.others.contains(&file("a")));
-        let texts: Vec<String> = seen.ranges().iter().map(|t| t.range.to_string()).collect();
+        let texts: Vec<String> = neighbours
+            .ranges()
+            .iter()
+            .map(|t| t.range.to_string())
+            .collect();
         assert_eq!(texts, ["10.244.3.0/24", "10.99.0.0/16"]);
         std::fs::write(file("b"), "damaged").unwrap();
-        seen.write();
+        neighbours.write();
         assert_eq!(Neighbours::read(&list, &file("c")).ranges().len(), 2);
         std::fs::remove_file(file("a")).unwrap();
-        let left = Neighbours::read(&list, &file("c"));
-        assert_eq!(left.others, BTreeSet::from([file("b")]));
-        assert!(left.ranges().is_empty());
+        let remaining = Neighbours::read(&list, &file("c"));
+        assert_eq!(remaining.others, BTreeSet::from([file("b")]));
+        assert!(remaining.ranges().is_empty());
     }
 }

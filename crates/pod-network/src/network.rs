@@ -177,8 +177,10 @@ impl PodNetwork {
         namespaces.insert(uid.clone(), netns_path.to_owned());
         drop(namespaces);
         let mtu = self.pod_mtu.load(Ordering::Acquire);
-        let own = uid.clone();
-        let ip = self.change(move |addresses| addresses.assign(&own)).await?;
+        let owner = uid.clone();
+        let ip = self
+            .change(move |addresses| addresses.assign(&owner))
+            .await?;
         links::attach(
             &self.host,
             &PodLink {
@@ -226,7 +228,7 @@ impl PodNetwork {
     /// # Errors
     /// The time limit has passed: the pod must not start.
     pub async fn wait_guarded(&self, pod_uid: &str) -> Result<(), Error> {
-        let ip = self.addresses.lock().await.of(pod_uid);
+        let ip = self.addresses.lock().await.assigned_to(pod_uid);
         let mut guarded = self.guarded.subscribe();
         let has_filters = guarded.wait_for(|guarded| {
             let guarded = guarded.as_ref();
@@ -324,7 +326,7 @@ impl PodNetwork {
 
     /// The network configuration of an attached pod.
     pub async fn address(&self, pod_uid: &str) -> Option<PodAddress> {
-        let ip = self.addresses.lock().await.of(pod_uid)?;
+        let ip = self.addresses.lock().await.assigned_to(pod_uid)?;
         Some(PodAddress {
             ip,
             gateway: self.gateway,
@@ -337,7 +339,7 @@ impl PodNetwork {
     /// # Errors
     /// An operation on a file or in the kernel fails; the pod keeps its address.
     pub async fn detach(&self, pod_uid: &str) -> Result<(), Error> {
-        let Some(ip) = self.addresses.lock().await.of(pod_uid) else {
+        let Some(ip) = self.addresses.lock().await.assigned_to(pod_uid) else {
             return Ok(());
         };
         if let Some(index) = links::unroute(&self.host, pod_uid, ip).await? {
@@ -378,8 +380,8 @@ impl PodNetwork {
         let applied = peers::kernel::apply(&self.host, self.gateway, device, &plan);
         let refused = applied.await?;
         let mut unreached = plan.unreached;
-        let way = |peer: &&Peer| unreached.iter().all(|other| other.name != peer.name);
-        let refused = peers.iter().filter(way).filter_map(|peer| {
+        let is_reached = |peer: &&Peer| unreached.iter().all(|entry| entry.name != peer.name);
+        let refused = peers.iter().filter(is_reached).filter_map(|peer| {
             Some(UnreachedPeer {
                 name: peer.name.clone(),
                 cause: refused.get(&peer.range)?.clone(),
@@ -419,18 +421,18 @@ impl PodNetwork {
     /// # Errors
     /// An operation on a file or in the kernel fails.
     pub async fn recover(&self, live: &BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
-        let mut gone = BTreeSet::new();
+        let mut deleted = BTreeSet::new();
         for (uid, index) in links::pods_with_links(&self.host).await? {
             if !live.contains(&uid) {
                 links::delete_link(&self.host, index).await?;
-                gone.insert(uid);
+                deleted.insert(uid);
             }
         }
         let live = live.clone();
         self.change(move |addresses| {
-            gone.extend(addresses.uids().difference(&live).cloned());
-            gone.iter().try_for_each(|uid| addresses.release(uid))?;
-            Ok(gone)
+            deleted.extend(addresses.uids().difference(&live).cloned());
+            deleted.iter().try_for_each(|uid| addresses.release(uid))?;
+            Ok(deleted)
         })
         .await
     }
@@ -469,18 +471,18 @@ async fn encrypt(
     encryption: EncryptionOptions,
 ) -> Result<Device, Error> {
     let path = state_dir.join(PRIVATE_KEY);
-    let kept = blocking_value(move || PrivateKey::keep(&path)).await;
-    let key = kept.map_err(|error| file("read", PRIVATE_KEY)(error.into()))??;
+    let key = blocking_value(move || PrivateKey::keep(&path)).await;
+    let key = key.map_err(|error| file("read", PRIVATE_KEY)(error.into()))??;
     let device = Device::open(host, &key, encryption.port, gateway).await?;
     peers::kernel::forbid_plain(host, gateway, &device, encryption.cluster_range).await?;
     Ok(device)
 }
 
 /// Sends a value to all receivers, if it has changed.
-fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) {
-    told.send_if_modified(|known| {
-        let differs = *known != now;
-        *known = now;
+fn replace<T: PartialEq>(sender: &watch::Sender<T>, now: T) {
+    sender.send_if_modified(|current| {
+        let differs = *current != now;
+        *current = now;
         differs
     });
 }

@@ -98,81 +98,83 @@ pub fn dns_address(service_range: Cidr) -> Option<Ipv4Addr> {
 /// # Errors
 /// A range that the user has configured is in use, or no range of its size is free.
 pub fn choose_ranges(
-    taken: &[UsedRange],
-    kept: &[UsedRange],
-    wanted: &WantedRanges,
+    used: &[UsedRange],
+    recorded: &[UsedRange],
+    desired: &WantedRanges,
 ) -> Result<Ranges, NoFreeRange> {
-    let mut taken = taken.to_vec();
+    let mut used = used.to_vec();
     let service = choose(
         "service",
-        &taken,
-        kept,
-        wanted.service,
-        wanted.service_fixed,
+        &used,
+        recorded,
+        desired.service,
+        desired.service_fixed,
     )?;
-    taken.push(UsedRange {
+    used.push(UsedRange {
         range: service,
         by: "this instance's Services".to_owned(),
     });
-    let pod = choose("pod", &taken, kept, wanted.pod, wanted.pod_fixed)?;
+    let pod = choose("pod", &used, recorded, desired.pod, desired.pod_fixed)?;
     Ok(Ranges { pod, service })
 }
 
 pub(crate) fn choose(
     purpose: &'static str,
-    taken: &[UsedRange],
-    kept: &[UsedRange],
-    wanted: Cidr,
+    used: &[UsedRange],
+    recorded: &[UsedRange],
+    desired: Cidr,
     fixed: bool,
 ) -> Result<Cidr, NoFreeRange> {
-    let is_free = |range: &Cidr| user_of(taken, *range).is_none();
-    let is_kept = |range: &Cidr| user_of(kept, *range).is_some();
-    let mut all = std::iter::once(wanted).chain(candidates(wanted));
+    let is_free = |range: &Cidr| user_of(used, *range).is_none();
+    let is_recorded = |range: &Cidr| user_of(recorded, *range).is_some();
+    let mut all = std::iter::once(desired).chain(candidates(desired));
     let chosen = if fixed {
-        Some(wanted).filter(is_free)
+        Some(desired).filter(is_free)
     } else {
         all.clone()
-            .find(|range| is_free(range) && !is_kept(range))
+            .find(|range| is_free(range) && !is_recorded(range))
             .or_else(|| all.find(is_free))
     };
     chosen.ok_or_else(|| NoFreeRange {
         purpose,
-        range: wanted,
-        by: user_of(taken, wanted).unwrap_or_default().to_owned(),
+        range: desired,
+        by: user_of(used, desired).unwrap_or_default().to_owned(),
     })
 }
 
 /// The user of a range that overlaps `range`; `None` if there is none.
-pub(crate) fn user_of(taken: &[UsedRange], range: Cidr) -> Option<&str> {
-    let used = |taken: &&UsedRange| {
-        taken.range.prefix() >= ROUTE_PREFIX_MIN && taken.range.overlaps(&range)
-    };
-    taken.iter().find(used).map(|taken| taken.by.as_str())
+pub(crate) fn user_of(used_ranges: &[UsedRange], range: Cidr) -> Option<&str> {
+    let overlaps =
+        |used: &&UsedRange| used.range.prefix() >= ROUTE_PREFIX_MIN && used.range.overlaps(&range);
+    used_ranges
+        .iter()
+        .find(overlaps)
+        .map(|used| used.by.as_str())
 }
 
 /// Ranges of the size of `wanted`: first the later ranges in its pool, then the earlier ones, then other
 /// pools.
-fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
+fn candidates(desired: Cidr) -> impl Iterator<Item = Cidr> + Clone {
     let pools = || POOLS.iter().filter_map(|text| text.parse::<Cidr>().ok());
     let inside = move |pool: Cidr| {
-        let first = Some(Cidr::new(pool.network(), wanted.prefix()));
+        let first = Some(Cidr::new(pool.network(), desired.prefix()));
         std::iter::successors(first, Cidr::next)
             .take_while(move |range| pool.contains(range.network()) && pool.contains(range.last()))
     };
     let home: Vec<Cidr> = pools()
-        .filter(|pool| pool.contains(wanted.network()))
+        .filter(|pool| pool.contains(desired.network()))
         .collect();
     let after = home
         .clone()
         .into_iter()
         .flat_map(inside)
-        .filter(move |range| *range > wanted);
+        .filter(move |range| *range > desired);
     let before = home
         .into_iter()
         .flat_map(inside)
-        .filter(move |range| *range < wanted);
+        .filter(move |range| *range < desired);
     let others = pools()
-        .filter(move |pool| !pool.contains(wanted.network()))
+        .filter(move |pool| !pool.contains(desired.network()))
         .flat_map(inside);
     after.chain(before).chain(others)
 }
@@ -189,38 +191,38 @@ fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
 pub async fn reserve_ranges(
     instance_id: &str,
     state_dir: &Path,
-    wanted: &WantedRanges,
+    desired: &WantedRanges,
     instances: &Path,
 ) -> Result<Ranges, Error> {
     let _lock = lock().await?;
     let host = Host::connect(instance_id)?;
-    let taken = host.taken().await?;
+    let used = host.used_ranges().await?;
     let path = state_dir.join("ranges.json");
     let before = read(&path)?;
     let neighbours = Neighbours::read(instances, &path);
-    let kept = neighbours.ranges();
+    let recorded = neighbours.ranges();
     let ranges = match before {
         Some(before) => {
-            if let Some(by) = user_of(&taken, before.service) {
+            if let Some(by) = user_of(&used, before.service) {
                 let by = by.to_owned();
                 return Err(Error::ServiceRangeTaken {
                     range: before.service,
                     by,
                 });
             }
-            let wanted = WantedRanges {
+            let desired = WantedRanges {
                 pod: before.pod,
                 service: before.service,
-                ..*wanted
+                ..*desired
             };
             // The instance keeps its stored ranges, even if other instances have recorded them, too.
-            if choose_ranges(&taken, &[], &wanted)? == before {
+            if choose_ranges(&used, &[], &desired)? == before {
                 before
             } else {
-                choose_ranges(&taken, &kept, &wanted)?
+                choose_ranges(&used, &recorded, &desired)?
             }
         }
-        None => choose_ranges(&taken, &kept, wanted)?,
+        None => choose_ranges(&used, &recorded, desired)?,
     };
     if before != Some(ranges) {
         write(&path, &ranges)?;
@@ -240,16 +242,16 @@ pub async fn reserve_ranges(
 pub async fn reserve_cluster_ranges(
     instance_id: &str,
     path: &Path,
-    wanted: &WantedRanges,
+    desired: &WantedRanges,
     instances: &Path,
 ) -> Result<Ranges, Error> {
     let _lock = lock().await?;
     if let Some(before) = read(path)? {
         return Ok(before);
     }
-    let taken = Host::connect(instance_id)?.taken().await?;
+    let used = Host::connect(instance_id)?.used_ranges().await?;
     let neighbours = Neighbours::read(instances, path);
-    let ranges = choose_ranges(&taken, &neighbours.ranges(), wanted)?;
+    let ranges = choose_ranges(&used, &neighbours.ranges(), desired)?;
     write(path, &ranges)?;
     neighbours.write();
     Ok(ranges)
@@ -295,11 +297,11 @@ mod tests {
     use super::{NoFreeRange, UsedRange, WantedRanges, choose_ranges};
 
     fn taken(ranges: &[&str]) -> Vec<UsedRange> {
-        let taken = |text: &&str| UsedRange {
+        let used = |text: &&str| UsedRange {
             range: text.parse().unwrap(),
             by: format!("{text} user"),
         };
-        ranges.iter().map(taken).collect()
+        ranges.iter().map(used).collect()
     }
 
     #[track_caller]
@@ -361,8 +363,8 @@ mod tests {
     /// range.
     #[test]
     fn what_a_stopped_instance_had_is_left_alone() {
-        let kept = taken(&["10.96.0.0/16", "10.244.0.0/24", "10.244.1.0/24"]);
-        let ranges = choose_ranges(&[], &kept, &WantedRanges::default()).unwrap();
+        let recorded = taken(&["10.96.0.0/16", "10.244.0.0/24", "10.244.1.0/24"]);
+        let ranges = choose_ranges(&[], &recorded, &WantedRanges::default()).unwrap();
         assert_eq!(ranges.service.to_string(), "10.97.0.0/16");
         assert_eq!(ranges.pod.to_string(), "10.244.2.0/24");
         let fixed = WantedRanges {
@@ -370,7 +372,7 @@ mod tests {
             service_fixed: true,
             ..WantedRanges::default()
         };
-        let ranges = choose_ranges(&[], &kept, &fixed).unwrap();
+        let ranges = choose_ranges(&[], &recorded, &fixed).unwrap();
         assert_eq!(ranges.service, fixed.service);
         assert_eq!(ranges.pod, fixed.pod);
         let everything = taken(&[
@@ -385,11 +387,11 @@ mod tests {
 
     #[test]
     fn a_fixed_range_is_refused_with_the_name_of_its_user() {
-        let wanted = WantedRanges {
+        let desired = WantedRanges {
             pod_fixed: true,
             ..WantedRanges::default()
         };
-        let error = choose_ranges(&taken(&["10.244.0.0/16"]), &[], &wanted).unwrap_err();
+        let error = choose_ranges(&taken(&["10.244.0.0/16"]), &[], &desired).unwrap_err();
         assert_eq!(
             error.to_string(),
             "pod range 10.244.0.0/24 is used by 10.244.0.0/16 user"

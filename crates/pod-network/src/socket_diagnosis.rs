@@ -107,12 +107,12 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let bound = listener.local_addr().unwrap();
-            let place = (bound.ip(), bound.port());
-            assert!(diagnosis.tcp_listeners().unwrap().contains(&place));
+            let address = (bound.ip(), bound.port());
+            assert!(diagnosis.tcp_listeners().unwrap().contains(&address));
             // A connected socket is no listening socket.
             let _open = std::net::TcpStream::connect(bound).unwrap();
             drop(listener);
-            assert!(!diagnosis.tcp_listeners().unwrap().contains(&place));
+            assert!(!diagnosis.tcp_listeners().unwrap().contains(&address));
         }
     }
 

@@ -183,7 +183,7 @@ impl Capture {
     /// The captured IPv4 packets: source, destination, protocol, destination port.
     fn end(mut self) -> Vec<(Ipv4Addr, Ipv4Addr, u8, u16)> {
         let mut frame = vec![0; 65_536];
-        let mut found = Vec::new();
+        let mut packets = Vec::new();
         while let Ok(length) = self.packets.read(&mut frame) {
             let frame = &frame[..length];
             if length < 38 || frame[12..14] != [8, 0] {
@@ -194,9 +194,9 @@ impl Capture {
                 Ipv4Addr::new(a, b, c, d)
             };
             let port = u16::from_be_bytes([frame[36], frame[37]]);
-            found.push((address(26), address(30), frame[23], port));
+            packets.push((address(26), address(30), frame[23], port));
         }
-        found
+        packets
     }
 
     /// Checks that no packet had the address of a pod, and returns the number of encrypted packets.
@@ -282,9 +282,9 @@ fn a_node_without_a_key_gets_no_plain_packets() {
     one.start(false, &[plain.peer(PeerEncryption::Off)]);
     plain.start(false, &[one.peer(PeerEncryption::Off)]);
     assert_reached(one, plain);
-    let seen = capture.end();
+    let packets = capture.end();
     let shows_pod = |packet: &(Ipv4Addr, Ipv4Addr, u8, u16)| packet.0 == one.pod_ip();
-    assert!(seen.iter().any(shows_pod), "{seen:?}");
+    assert!(packets.iter().any(shows_pod), "{packets:?}");
     let keys = [one.encrypted_peer(), two.encrypted_peer()];
     let capture = Capture::start(&switch);
     let off = plain.peer(PeerEncryption::Off);

@@ -48,14 +48,20 @@ fn pods_reach_each_other_and_the_host_and_the_host_reaches_them() {
     host.serve(80, "host");
     a.serve(80, "a");
     b.serve(80, "b");
-    let answer = |name: &str, client: Ipv4Addr| (name.to_owned(), client.to_string());
-    assert_eq!(host.ask((at_a.ip, 80)).unwrap(), answer("a", at_a.gateway));
-    assert_eq!(a.ask((at_b.ip, 80)).unwrap(), answer("b", at_a.ip));
-    assert_eq!(b.ask((at_a.ip, 80)).unwrap(), answer("a", at_b.ip));
-    assert_eq!(a.ask((at_a.gateway, 80)).unwrap(), answer("host", at_a.ip));
+    let response = |name: &str, client: Ipv4Addr| (name.to_owned(), client.to_string());
+    assert_eq!(
+        host.ask((at_a.ip, 80)).unwrap(),
+        response("a", at_a.gateway)
+    );
+    assert_eq!(a.ask((at_b.ip, 80)).unwrap(), response("b", at_a.ip));
+    assert_eq!(b.ask((at_a.ip, 80)).unwrap(), response("a", at_b.ip));
+    assert_eq!(
+        a.ask((at_a.gateway, 80)).unwrap(),
+        response("host", at_a.ip)
+    );
     assert_eq!(
         a.ask((Ipv4Addr::LOCALHOST, 80)).unwrap(),
-        answer("a", Ipv4Addr::LOCALHOST)
+        response("a", Ipv4Addr::LOCALHOST)
     );
 }
 
@@ -149,11 +155,11 @@ fn recover_keeps_the_living_and_removes_the_rest() {
         .map(|(n, p)| attach(&host, dir.path(), n, p))
         .collect();
     std::fs::remove_file(dir.path().join("pods/pod-c")).unwrap();
-    let gone = host.block_on(|| async {
+    let deleted = host.block_on(|| async {
         let network = PodNetwork::open(options(dir.path())).await.unwrap();
         network.recover(&uids(&["pod-a"])).await.unwrap()
     });
-    assert_eq!(gone, uids(&["pod-b", "pod-c"]));
+    assert_eq!(deleted, uids(&["pod-b", "pod-c"]));
     pods[0].serve(80, "a");
     assert_eq!(host.ask((at[0].ip, 80)).unwrap().0, "a");
     assert!(!host.ip("-4 route").contains(&at[1].ip.to_string()));
@@ -268,14 +274,14 @@ fn what_listens_on_the_host_is_known() {
     pod.serve(8080, "pod");
     host.block_on(|| async {
         let network = PodNetwork::open(options(dir.path())).await.unwrap();
-        let seen: Vec<String> = network
+        let listening: Vec<String> = network
             .listening()
             .borrow()
             .places()
-            .map(|place| format!("{} {:?} {}", place.transport, place.address, place.port))
+            .map(|socket| format!("{} {:?} {}", socket.transport, socket.address, socket.port))
             .collect();
         let expected = ["TCP None 8022", "TCP Some(127.0.0.1) 6443", "UDP None 53"];
-        assert_eq!(seen, expected);
+        assert_eq!(listening, expected);
         let node = Some(Ipv4Addr::new(198, 51, 100, 1));
         for (port, in_use) in [
             ("tcp *:8022 80", true),
@@ -285,14 +291,26 @@ fn what_listens_on_the_host_is_known() {
             ("tcp *:8080 80", false),
             ("tcp *:9999 80", false),
         ] {
-            let asked = [port.parse().unwrap()];
-            let found = network.port_in_use(&asked, node).await.unwrap();
-            assert_eq!(found.is_some(), in_use, "{port}");
+            let requested = [port.parse().unwrap()];
+            let used = network.port_in_use(&requested, node).await.unwrap();
+            assert_eq!(used.is_some(), in_use, "{port}");
         }
         let late = std::net::TcpListener::bind("0.0.0.0:9999").unwrap();
-        let asked = ["tcp *:9999 80".parse().unwrap()];
-        assert!(network.port_in_use(&asked, node).await.unwrap().is_some());
+        let requested = ["tcp *:9999 80".parse().unwrap()];
+        assert!(
+            network
+                .port_in_use(&requested, node)
+                .await
+                .unwrap()
+                .is_some()
+        );
         drop(late);
-        assert!(network.port_in_use(&asked, node).await.unwrap().is_none());
+        assert!(
+            network
+                .port_in_use(&requested, node)
+                .await
+                .unwrap()
+                .is_none()
+        );
     });
 }

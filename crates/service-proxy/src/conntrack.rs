@@ -61,8 +61,8 @@ fn remove<F>(
     };
     kernel.list(FAMILY_IPV4, GET, |_| {}, each)?;
     let stale = choose(&flows);
-    for place in &stale {
-        let (tuple, zone) = &names[*place];
+    for index in &stale {
+        let (tuple, zone) = &names[*index];
         let message = single(FAMILY_IPV4, DELETE, 0, |a| {
             a.nested(TUPLE_ORIGINAL, |inner| inner.raw(tuple));
             if let Some(zone) = zone {

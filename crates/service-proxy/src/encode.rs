@@ -342,9 +342,9 @@ impl<'a> Encoder<'a> {
 }
 
 fn base_chain(a: &mut Attributes<'_>, hook: Hook) {
-    a.nested(4, |place| {
-        place.number(1, hook.number);
-        place.bytes(2, &hook.priority.to_be_bytes());
+    a.nested(4, |hook_attributes| {
+        hook_attributes.number(1, hook.number);
+        hook_attributes.bytes(2, &hook.priority.to_be_bytes());
     });
     a.text(
         7,

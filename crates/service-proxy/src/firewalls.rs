@@ -172,9 +172,9 @@ mod tests {
         batch.message_in(family, NEW_CHAIN, NLM_F_CREATE, |a| {
             a.text(1, "filter");
             a.text(3, "GUARD");
-            a.nested(4, |place| {
-                place.number(1, hook);
-                place.number(2, 0);
+            a.nested(4, |hook_attributes| {
+                hook_attributes.number(1, hook);
+                hook_attributes.number(2, 0);
             });
             a.number(5, super::POLICY_DROP);
             a.text(7, "filter");

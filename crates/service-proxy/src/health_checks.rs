@@ -32,7 +32,7 @@ const ENDPOINT_WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-en
 
 /// The health checks of all Services, which stop when the value is dropped.
 pub(crate) struct HealthChecks {
-    wanted: BTreeMap<ServiceName, HealthCheck>,
+    desired: BTreeMap<ServiceName, HealthCheck>,
     open: BTreeMap<ServiceName, Open>,
     is_current: watch::Sender<bool>,
     component: Component,
@@ -55,7 +55,7 @@ impl HealthChecks {
     pub(crate) fn new(component: Component) -> Self {
         Self {
             component,
-            wanted: BTreeMap::new(),
+            desired: BTreeMap::new(),
             open: BTreeMap::new(),
             is_current: watch::Sender::new(false),
         }
@@ -64,8 +64,8 @@ impl HealthChecks {
     /// Sets the health check of a Service, or removes it.
     pub(crate) fn set(&mut self, service: ServiceName, check: Option<HealthCheck>) {
         match check {
-            Some(check) => self.wanted.insert(service, check),
-            None => self.wanted.remove(&service),
+            Some(check) => self.desired.insert(service, check),
+            None => self.desired.remove(&service),
         };
     }
 
@@ -73,21 +73,23 @@ impl HealthChecks {
     /// another program uses a port, the next call tries again.
     pub(crate) async fn update(&mut self, is_current: bool) {
         self.is_current.send_replace(is_current);
-        let wanted = &self.wanted;
+        let desired = &self.desired;
         let is_over = |name: &ServiceName, open: &mut Open| {
-            wanted.get(name).is_none_or(|check| check.port != open.port)
+            desired
+                .get(name)
+                .is_none_or(|check| check.port != open.port)
         };
-        let gone: Vec<Open> = self
+        let removed: Vec<Open> = self
             .open
             .extract_if(.., is_over)
             .map(|(_, open)| open)
             .collect();
-        for mut open in gone {
+        for mut open in removed {
             // Another Service may use the port now.
             open.serving.abort();
             drop((&mut open.serving).await);
         }
-        for (name, check) in &self.wanted {
+        for (name, check) in &self.desired {
             if let Some(open) = self.open.get(name) {
                 open.local_endpoints.send_replace(check.local_endpoints);
                 continue;

@@ -6,7 +6,7 @@ use service_routing::{Table, TableChange, changes};
 
 use crate::encode::{Encoder, GET_TABLE};
 use crate::limits;
-use crate::message::{self, FAMILY_IPV4, NLM_F_DUMP, NLMSG_DONE, answers};
+use crate::message::{self, FAMILY_IPV4, NLM_F_DUMP, NLMSG_DONE, replies};
 
 const ENOENT: i32 = 2;
 const EAGAIN: i32 = 11;
@@ -158,15 +158,15 @@ impl Kernel {
         fill: impl FnOnce(&mut message::Attributes<'_>),
         mut each: impl FnMut(u8, &[u8]),
     ) -> Result<(), KernelError> {
-        let ask = message::single(family, kind, NLM_F_DUMP, fill);
-        self.socket.send(&ask, 0).map_err(failed("send"))?;
+        let request = message::single(family, kind, NLM_F_DUMP, fill);
+        self.socket.send(&request, 0).map_err(failed("send"))?;
         loop {
             let (received, _) = self.socket.recv_from_full().map_err(failed("receive"))?;
-            for answer in answers(&received) {
-                match answer.error {
+            for reply in replies(&received) {
+                match reply.error {
                     Some((errno, message)) => return Err(KernelError::Refused { errno, message }),
-                    None if answer.kind == NLMSG_DONE => return Ok(()),
-                    None => each(answer.family, answer.attributes),
+                    None if reply.kind == NLMSG_DONE => return Ok(()),
+                    None => each(reply.family, reply.attributes),
                 }
             }
         }
@@ -184,9 +184,9 @@ impl Kernel {
                 Err(error) if error.raw_os_error() == Some(EAGAIN) => break,
                 Err(error) => return Err(failed("receive")(error)),
             };
-            let mut errors = answers(&received)
+            let mut errors = replies(&received)
                 .into_iter()
-                .filter_map(|answer| answer.error);
+                .filter_map(|reply| reply.error);
             refused = refused.or(errors.find(|(errno, _)| *errno != 0));
         }
         refused.map_or(Ok(()), |(errno, message)| {
@@ -195,11 +195,11 @@ impl Kernel {
     }
 
     fn grow_send_buffer(&mut self, bytes: usize) -> Result<(), KernelError> {
-        let wanted = (bytes * 2).max(limits::SEND_BUFFER_BYTES_MIN);
-        if wanted > self.send_buffer_bytes {
-            setsockopt(&self.socket, sockopt::SndBufForce, &wanted)
+        let needed = (bytes * 2).max(limits::SEND_BUFFER_BYTES_MIN);
+        if needed > self.send_buffer_bytes {
+            setsockopt(&self.socket, sockopt::SndBufForce, &needed)
                 .map_err(|errno| failed("enlarge the send buffer")(errno.into()))?;
-            self.send_buffer_bytes = wanted;
+            self.send_buffer_bytes = needed;
         }
         Ok(())
     }

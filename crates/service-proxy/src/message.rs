@@ -197,8 +197,8 @@ const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
 
 /// Splits received bytes into messages; an incomplete tail is dropped.
-pub(crate) fn answers(mut bytes: &[u8]) -> Vec<KernelReply<'_>> {
-    let mut answers = Vec::new();
+pub(crate) fn replies(mut bytes: &[u8]) -> Vec<KernelReply<'_>> {
+    let mut replies = Vec::new();
     while let Some(header) = bytes.get(..HEADER_BYTES) {
         let length = usize::try_from(number(header, 0)).unwrap_or(usize::MAX);
         let Some(body) = bytes.get(HEADER_BYTES..length) else {
@@ -208,7 +208,7 @@ pub(crate) fn answers(mut bytes: &[u8]) -> Vec<KernelReply<'_>> {
         let error = (kind == NLMSG_ERROR && body.len() >= 4 + HEADER_BYTES)
             .then(|| (-number(body, 0).cast_signed(), short(body, 4 + 4) & 0xff));
         let object = kind >> 8 != 0;
-        answers.push(KernelReply {
+        replies.push(KernelReply {
             kind,
             error,
             family: body.first().copied().unwrap_or_default(),
@@ -219,15 +219,15 @@ pub(crate) fn answers(mut bytes: &[u8]) -> Vec<KernelReply<'_>> {
         });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    answers
+    replies
 }
 
 /// The value of an attribute.
-pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(crate) fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     while attributes.len() >= 4 {
         let length = usize::from(short(attributes, 0));
         let value = attributes.get(4..length)?;
-        if short(attributes, 2) & !NLA_F_NESTED == wanted {
+        if short(attributes, 2) & !NLA_F_NESTED == kind {
             return Some(value);
         }
         attributes = attributes
@@ -238,8 +238,8 @@ pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// The text of an attribute, without its terminating zero.
-pub(crate) fn text(attributes: &[u8], wanted: u16) -> Option<String> {
-    let bytes = find(attributes, wanted)?;
+pub(crate) fn text(attributes: &[u8], kind: u16) -> Option<String> {
+    let bytes = find(attributes, kind)?;
     let end = bytes
         .iter()
         .position(|byte| *byte == 0)
@@ -248,8 +248,8 @@ pub(crate) fn text(attributes: &[u8], wanted: u16) -> Option<String> {
 }
 
 /// A number of an attribute, in network byte order.
-pub(crate) fn big_number(attributes: &[u8], wanted: u16) -> Option<u32> {
-    find(attributes, wanted)?
+pub(crate) fn big_number(attributes: &[u8], kind: u16) -> Option<u32> {
+    find(attributes, kind)?
         .try_into()
         .ok()
         .map(u32::from_be_bytes)
@@ -271,7 +271,7 @@ fn short(bytes: &[u8], at: usize) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Batch, answers};
+    use super::{Batch, replies};
 
     #[test]
     fn attributes_are_padded_and_carry_their_own_length() {
@@ -302,11 +302,11 @@ mod tests {
         error.extend([0; 4]);
         error.extend((10_u16 << 8 | 6).to_ne_bytes());
         error.extend([0; 10]);
-        let found = answers(&error);
-        assert_eq!(found[0].error, Some((17, 6)));
+        let parsed = replies(&error);
+        assert_eq!(parsed[0].error, Some((17, 6)));
         for end in 0..error.len() {
-            answers(&error[..end]);
+            replies(&error[..end]);
         }
-        assert!(answers(&[0; 64]).len() <= 64);
+        assert!(replies(&[0; 64]).len() <= 64);
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct NodeFacts {
     /// The zone of this node.
     pub(crate) zone: Option<String>,
     /// The addresses of this node.
-    pub(crate) own: BTreeSet<Ipv4Addr>,
+    pub(crate) local: BTreeSet<Ipv4Addr>,
     /// The addresses of the other nodes.
     pub(crate) others: BTreeSet<Ipv4Addr>,
 }
@@ -39,9 +39,9 @@ pub(crate) fn watch(client: &Client, node_name: &str, component: &Component) -> 
 }
 
 /// The properties from the Node objects of a cache.
-pub(crate) fn follow(nodes: Cache<Node>, own: &str, component: &Component) -> NodeReceiver {
-    let (told, facts) = watch::channel(None);
-    let own = own.to_owned();
+pub(crate) fn follow(nodes: Cache<Node>, node_name: &str, component: &Component) -> NodeReceiver {
+    let (sender, facts) = watch::channel(None);
+    let node_name = node_name.to_owned();
     let shutdown = component.shutdown.clone();
     tokio::spawn(async move {
         let follow = async {
@@ -51,10 +51,10 @@ pub(crate) fn follow(nodes: Cache<Node>, own: &str, component: &Component) -> No
             }
             loop {
                 while changes.ready().is_some() {}
-                let now = Some(read(&own, &nodes));
-                told.send_if_modified(|known| {
-                    let is_new = *known != now;
-                    *known = now;
+                let now = Some(read(&node_name, &nodes));
+                sender.send_if_modified(|current| {
+                    let is_new = *current != now;
+                    *current = now;
                     is_new
                 });
                 if changes.next().await.is_none() {
@@ -67,13 +67,13 @@ pub(crate) fn follow(nodes: Cache<Node>, own: &str, component: &Component) -> No
     facts
 }
 
-fn read(own: &str, nodes: &Cache<Node>) -> NodeFacts {
+fn read(node_name: &str, nodes: &Cache<Node>) -> NodeFacts {
     let mut facts = NodeFacts::default();
     for node in nodes.list() {
-        if node.metadata.name.as_deref() == Some(own) {
+        if node.metadata.name.as_deref() == Some(node_name) {
             let labels = node.metadata.labels.as_ref();
             facts.zone = labels.and_then(|labels| labels.get(ZONE).cloned());
-            facts.own.extend(addresses(&node));
+            facts.local.extend(addresses(&node));
         } else {
             facts.others.extend(addresses(&node));
         }
@@ -84,5 +84,5 @@ fn read(own: &str, nodes: &Cache<Node>) -> NodeFacts {
 fn addresses(node: &Node) -> impl Iterator<Item = Ipv4Addr> {
     let status = node.status.iter();
     let all = status.flat_map(|status| status.addresses.iter().flatten());
-    all.filter_map(|one| one.address.parse().ok())
+    all.filter_map(|entry| entry.address.parse().ok())
 }

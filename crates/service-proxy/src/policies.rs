@@ -188,16 +188,14 @@ impl PolicyChanges {
             return;
         }
         let connected = self.local.connected.borrow();
-        let is_known = |uid: &String, address: Ipv4Addr| {
+        let is_local_pod = |uid: &String, address: Ipv4Addr| {
             let pod = self.state.pods.get(uid);
             pod.is_some_and(|pod| pod.is_local && pod.address == address)
         };
         let guarded = (!self.state.policies.is_empty()).then(|| {
-            let known = connected.iter();
-            let known = known.filter(|(uid, address)| is_known(uid, **address));
-            known
-                .map(|(uid, address)| (uid.clone(), *address))
-                .collect()
+            let pods = connected.iter();
+            let pods = pods.filter(|(uid, address)| is_local_pod(uid, **address));
+            pods.map(|(uid, address)| (uid.clone(), *address)).collect()
         });
         drop(connected);
         self.local.guarded.send_if_modified(|before| {
@@ -291,15 +289,16 @@ impl PolicyChanges {
         let connected = self.local.connected.borrow_and_update().clone();
         let pods = self.state.pods.iter();
         let local = pods.filter(|(_, pod)| pod.is_local);
-        let gone = local.filter(|(uid, _)| !connected.contains_key(*uid));
-        let gone: Vec<String> = gone.map(|(uid, _)| uid.clone()).collect();
-        for uid in &gone {
-            let of = |view: &Arc<PodView>| self.stored(view).is_some_and(|pod| pod.uid == view.uid);
-            if !self.views.get(uid).is_some_and(of) {
+        let deleted = local.filter(|(uid, _)| !connected.contains_key(*uid));
+        let deleted: Vec<String> = deleted.map(|(uid, _)| uid.clone()).collect();
+        for uid in &deleted {
+            let is_stored =
+                |view: &Arc<PodView>| self.stored(view).is_some_and(|pod| pod.uid == view.uid);
+            if !self.views.get(uid).is_some_and(is_stored) {
                 self.views.remove(uid);
             }
         }
-        for uid in connected.keys().chain(&gone) {
+        for uid in connected.keys().chain(&deleted) {
             self.note_facts(uid);
         }
     }

@@ -382,7 +382,7 @@ impl TableUpdates {
         let mut steps = self.routes.replace(changed);
         self.refusals.report_withheld(&self.routes, services);
         if change.is_some() {
-            steps.extend(self.routes.place(self.surroundings.machines()));
+            steps.extend(self.routes.set_machines(self.surroundings.machines()));
             let services: Vec<ServiceName> = self.routes.services().cloned().collect();
             self.refusals.report_withheld(&self.routes, services);
         }
@@ -487,7 +487,7 @@ impl Surroundings {
 
     fn machines(&self) -> MachineAddresses {
         MachineAddresses {
-            own: self.nodes.own.clone(),
+            local: self.nodes.local.clone(),
             others: self.nodes.others.union(&self.servers).copied().collect(),
         }
     }

@@ -123,11 +123,11 @@ impl Refusals {
         for service in services {
             let now = routes.withheld(&service);
             let owner = TableOwner::Service(service.clone());
-            let told = match now.is_empty() {
+            let reported = match now.is_empty() {
                 true => self.withheld.remove(&service),
                 false => self.withheld.insert(service, now.clone()),
             };
-            if now.is_empty() || told.as_ref() == Some(&now) {
+            if now.is_empty() || reported.as_ref() == Some(&now) {
                 continue;
             }
             if let Some(object) = reference(&owner, routes, &PolicyObjects::default()) {
@@ -172,38 +172,38 @@ impl Refusals {
         };
         let (base, of_trial) = (routes.clone(), state.clone());
         let find = move |kernel: &mut Kernel| find(kernel, &base, &of_trial, &suspects);
-        let found = match table.with(find).await? {
-            Ok(found) => found,
+        let culprits = match table.with(find).await? {
+            Ok(culprits) => culprits,
             Err(error) => {
                 tracing::warn!(%error, "the refused rules are not found");
                 None
             }
         };
         self.next = Instant::now() + limits::REFUSED_RETRY;
-        let Some(found) = found else {
+        let Some(culprits) = culprits else {
             self.reports
                 .health
                 .failed(&"the kernel refuses the rules of the node itself");
             return Ok(false);
         };
-        for owner in found.difference(&self.left_out) {
+        for owner in culprits.difference(&self.left_out) {
             if let Some(object) = reference(owner, routes, &state) {
                 self.reports.refused(object);
             }
         }
-        match found.is_empty() {
+        match culprits.is_empty() {
             true => self.reports.health.succeeded(),
             false => {
-                let count = found.len();
+                let count = culprits.len();
                 self.reports
                     .health
                     .failed(&format!("the rules of {count} objects are refused"));
             }
         }
-        if found == self.left_out && table.is_current() {
+        if culprits == self.left_out && table.is_current() {
             return Ok(true);
         }
-        self.left_out = found;
+        self.left_out = culprits;
         let (services, uids) = split(&self.left_out);
         routes.leave_out(services);
         if let Some(policies) = &mut policies {

@@ -320,14 +320,14 @@ fn the_tunnel_takes_packets_of_its_other_ends_alone() {
                     .unwrap();
             }
         });
-        let mut seen = Vec::new();
+        let mut numbers_received = Vec::new();
         let mut buffer = [0; 64];
         // The last packet belongs to another tunnel, and always arrives.
-        while seen.last() != numbers.last() {
+        while numbers_received.last() != numbers.last() {
             let length = socket.recv(&mut buffer).unwrap();
-            seen.extend(buffer[..length].get(6));
+            numbers_received.extend(buffer[..length].get(6));
         }
-        seen
+        numbers_received
     };
     assert_eq!(guarded(&["198.51.100.2"], &[1, 2]), [1, 2]);
     assert_eq!(guarded(&["198.51.100.3"], &[1, 2]), [2]);
@@ -388,7 +388,7 @@ fn half_closed_connections_are_known_for_an_hour_or_longer() {
 }
 
 /// A cache with a complete first list, and the sender of its changes.
-fn told<K: Object>(first: Vec<K>) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
+fn cache_of<K: Object>(first: Vec<K>) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     let (send, events) = listed(first);
     (Cache::from_events(events), send)
 }
@@ -412,18 +412,21 @@ fn listed<K: Send + 'static>(
 }
 
 /// Tries a connection until the result is as expected.
-async fn until(world: &Arc<World>, from_a: bool, place: (Ipv4Addr, u16), expected: Option<&str>) {
+async fn until(world: &Arc<World>, from_a: bool, address: (Ipv4Addr, u16), expected: Option<&str>) {
     let (world, expected) = (world.clone(), expected.map(str::to_owned));
     let wait = host_kernel::blocking_value(move || {
         let begun = Instant::now();
         let from = if from_a { &world.a } else { &world.b };
         loop {
-            let found = from.ask(to(place.0, place.1)).ok().map(|(name, _)| name);
-            if found == expected {
+            let responder = from
+                .ask(to(address.0, address.1))
+                .ok()
+                .map(|(name, _)| name);
+            if responder == expected {
                 return;
             }
             let late = begun.elapsed() > Duration::from_secs(240);
-            assert!(!late, "{place:?}: {found:?}, not {expected:?}");
+            assert!(!late, "{address:?}: {responder:?}, not {expected:?}");
         }
     });
     wait.await.unwrap();
@@ -451,23 +454,23 @@ fn a_refused_service_and_policy_are_left_out_alone() {
     world.host.block_on(move || async move {
         let (bad, bad_slice) = service_of(&refused, "10.96.0.6");
         let (good, good_slice) = service_of("web", "10.96.0.5");
-        let (services, tell_service) = told(vec![bad.clone(), good]);
-        let (slices, tell_slice) = told(vec![bad_slice, good_slice]);
+        let (services, service_events) = cache_of(vec![bad.clone(), good]);
+        let (slices, slice_events) = cache_of(vec![bad_slice, good_slice]);
         let selects = |app: &str| json!({"matchLabels": {"app": app}});
         let open = json!({"podSelector": selects("b"), "ingress": [{}]});
         let bad_policy = policy(&refused, &open);
         let closed = policy("p", &json!({"podSelector": selects("a")}));
-        let (policies, tell_policy) = told(vec![bad_policy.clone(), closed]);
+        let (policies, policy_events) = cache_of(vec![bad_policy.clone(), closed]);
         let (_pods, pods) = listed(vec![pod("a"), pod("b")]);
         let pods = Cache::of_pod_events(pods);
         let labels =
             json!({"metadata": {"name": "default", "uid": "n", "resourceVersion": next_version()}});
         let namespace: api::Namespace = json_tree::from_value(labels).unwrap();
-        let (namespaces, _namespaces) = told(vec![namespace]);
+        let (namespaces, _namespaces) = cache_of(vec![namespace]);
         let both = PodAddresses::from([("a".to_owned(), A), ("b".to_owned(), B)]);
         let connected = watch::Sender::new(both.clone());
         let guarded = watch::Sender::new(Some(PodAddresses::new()));
-        let mut seen = guarded.subscribe();
+        let mut guarded_pods = guarded.subscribe();
         let mut config = config(watch::channel(Vec::new()).1);
         config.pods = Some(LocalPods {
             connected: connected.subscribe(),
@@ -482,7 +485,7 @@ fn a_refused_service_and_policy_are_left_out_alone() {
         let component = health.component("service proxy", stop.clone());
         let caches = ServiceCaches { services, slices };
         let proxy = tokio::spawn(serve_with_policies(caches, sources, config, component));
-        let is_guarded = seen.wait_for(|pods| pods.as_ref() == Some(&both));
+        let is_guarded = guarded_pods.wait_for(|pods| pods.as_ref() == Some(&both));
         let waited = tokio::time::timeout(Duration::from_secs(240), is_guarded).await;
         waited.unwrap().unwrap();
         let failures = || {
@@ -508,15 +511,17 @@ fn a_refused_service_and_policy_are_left_out_alone() {
         until(&asker, true, (Ipv4Addr::new(10, 96, 0, 6), 80), None).await;
         // Later changes are applied.
         let (late, late_slice) = service_of("late", "10.96.0.7");
-        tell_service.unbounded_send(Event::Apply(late)).unwrap();
-        tell_slice.unbounded_send(Event::Apply(late_slice)).unwrap();
+        service_events.unbounded_send(Event::Apply(late)).unwrap();
+        slice_events
+            .unbounded_send(Event::Apply(late_slice))
+            .unwrap();
         until(&asker, true, (Ipv4Addr::new(10, 96, 0, 7), 80), Some("a")).await;
         // Without its policy, the pod accepts connections again.
-        tell_policy
+        policy_events
             .unbounded_send(Event::Delete(bad_policy))
             .unwrap();
         until(&asker, true, (B, 8080), Some("b")).await;
-        tell_service.unbounded_send(Event::Delete(bad)).unwrap();
+        service_events.unbounded_send(Event::Delete(bad)).unwrap();
         let begun = Instant::now();
         while failures() > 0 {
             assert!(

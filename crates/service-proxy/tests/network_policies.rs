@@ -132,7 +132,7 @@ fn a_pod_without_allowed_clients_is_reached_by_its_node_alone() {
     passes(&world.a, to(B, 8080), "b");
     passes(&world.outside, to(B, 8080), "b");
     apply(&mut world, &[about("b", json!({}))]);
-    for (from, place) in [
+    for (from, address) in [
         (&world.a, to(B, 8080)),
         (&world.a, to(SERVICE, 80)),
         (&world.a, to(GATEWAY, 8888)),
@@ -140,7 +140,7 @@ fn a_pod_without_allowed_clients_is_reached_by_its_node_alone() {
         (&world.outside, to(NODE, 30080)),
         (&world.outside, to(NODE, 8888)),
     ] {
-        dropped(from, place);
+        dropped(from, address);
     }
     // Probes and other connections of the node are allowed, and so are connections of the pod to itself.
     passes(&world.host, to(B, 8080), "b");
@@ -164,15 +164,15 @@ fn clients_are_allowed_by_labels_and_by_addresses() {
         ingress(json!({"from": [{"ipBlock": block}]}))
     };
     apply(&mut world, &ingress(json!({"from": [from_app("a")]})));
-    for place in [to(B, 8080), to(SERVICE, 80)] {
-        passes(&world.a, place, "b");
+    for address in [to(B, 8080), to(SERVICE, 80)] {
+        passes(&world.a, address, "b");
     }
     dropped(&world.outside, to(B, 8080));
     let others = json!({"namespaceSelector": {"matchLabels": {"kind": "other"}}});
     apply(&mut world, &ingress(json!({"from": [others]})));
     dropped(&world.a, to(B, 8080));
-    let own = json!({"namespaceSelector": {"matchLabels": {"kind": "plain"}}});
-    apply(&mut world, &ingress(json!({"from": [own]})));
+    let same_namespace = json!({"namespaceSelector": {"matchLabels": {"kind": "plain"}}});
+    apply(&mut world, &ingress(json!({"from": [same_namespace]})));
     passes(&world.a, to(B, 8080), "b");
     // The address of the client is compared, although it is masqueraded afterwards.
     apply(&mut world, &blocks(&[]));
@@ -223,8 +223,8 @@ fn what_a_pod_may_reach_is_limited_but_for_its_node() {
     world.host.serve(53, "dns");
     let egress = |rules: Value| about("a", json!({"policyTypes": ["Egress"], "egress": rules}));
     apply(&mut world, &[egress(json!([]))]);
-    for place in [to(B, 8080), to(SERVICE, 80), to(OUTSIDE, 8080)] {
-        dropped(&world.a, place);
+    for address in [to(B, 8080), to(SERVICE, 80), to(OUTSIDE, 8080)] {
+        dropped(&world.a, address);
     }
     passes(&world.a, to(GATEWAY, 53), "dns");
     passes(&world.a, to(DNS, 53), "dns");
@@ -326,7 +326,7 @@ fn the_nodes_own_connections_stay_open() {
 }
 
 /// A cache with a complete first list, and the sender of its changes.
-fn told<K: Object>(first: Vec<K>) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
+fn cache_of<K: Object>(first: Vec<K>) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     let (send, events) = listed(first);
     (Cache::from_events(events), send)
 }
@@ -353,9 +353,9 @@ type Told = watch::Receiver<Option<PodAddresses>>;
 
 /// Waits until exactly these pods are reported; `None` if pods do not wait.
 async fn reported(guarded: &mut Told, pods: Option<&[&str]>) {
-    let holds = |seen: &Option<PodAddresses>| match (seen, pods) {
-        (Some(seen), Some(pods)) => seen.keys().eq(pods),
-        (seen, pods) => seen.is_none() && pods.is_none(),
+    let holds = |reported: &Option<PodAddresses>| match (reported, pods) {
+        (Some(reported), Some(pods)) => reported.keys().eq(pods),
+        (reported, pods) => reported.is_none() && pods.is_none(),
     };
     let wait = guarded.wait_for(holds);
     let waited = tokio::time::timeout(Duration::from_secs(240), wait).await;
@@ -367,22 +367,22 @@ fn the_proxy_follows_policies_pods_and_labels() {
     let world = Arc::new(world());
     let asker = world.clone();
     world.host.block_on(move || async move {
-        let (services, _services) = told::<Service>(Vec::new());
-        let (slices, _slices) = told::<EndpointSlice>(Vec::new());
-        let (policies, tell_policy) = told::<NetworkPolicy>(Vec::new());
+        let (services, _services) = cache_of::<Service>(Vec::new());
+        let (slices, _slices) = cache_of::<EndpointSlice>(Vec::new());
+        let (policies, policy_events) = cache_of::<NetworkPolicy>(Vec::new());
         let (tell_pod, pods) = listed::<PodView>(Vec::new());
         let pods = Cache::of_pod_events(pods);
         let tell_pod = |pod| tell_pod.unbounded_send(Event::Apply(pod)).unwrap();
         let labels = json!({"metadata": {"name": "default", "uid": "n",
             "resourceVersion": next_version(), "labels": {"kind": "plain"}}});
         let plain = json_tree::from_value(labels).unwrap();
-        let (namespaces, _namespaces) = told::<api::Namespace>(vec![plain]);
+        let (namespaces, _namespaces) = cache_of::<api::Namespace>(vec![plain]);
         let connected = watch::Sender::new(PodAddresses::new());
         let connect = |uid: &str, address| {
             connected.send_modify(|pods| pods.extend([(uid.to_owned(), address)]));
         };
         let guarded = watch::Sender::new(Some(PodAddresses::new()));
-        let mut seen = guarded.subscribe();
+        let mut guarded_pods = guarded.subscribe();
         let mut config = config(watch::channel(Vec::new()).1);
         config.pods = Some(LocalPods {
             connected: connected.subscribe(),
@@ -399,7 +399,7 @@ fn the_proxy_follows_policies_pods_and_labels() {
         let proxy = serve_with_policies(caches, sources, config, component);
         let proxy = tokio::spawn(proxy);
         // Without a policy no pod waits.
-        reported(&mut seen, None).await;
+        reported(&mut guarded_pods, None).await;
         let reaches = |expected: bool| {
             let world = asker.clone();
             host_kernel::blocking_value(move || {
@@ -412,16 +412,16 @@ fn the_proxy_follows_policies_pods_and_labels() {
         reaches(true).await.unwrap();
         let from_web = about("b", json!({"ingress": [{"from": [from_app("web")]}]}));
         let event = Event::Apply(policy("p", &from_web));
-        tell_policy.unbounded_send(event).unwrap();
-        reported(&mut seen, Some(&[])).await;
+        policy_events.unbounded_send(event).unwrap();
+        reported(&mut guarded_pods, Some(&[])).await;
         // A connected pod is reported after its labels are known, too.
         tell_pod(pod("b", "b"));
         connect("b", B);
-        reported(&mut seen, Some(&["b"])).await;
+        reported(&mut guarded_pods, Some(&["b"])).await;
         reaches(false).await.unwrap();
         connect("a", A);
         tell_pod(pod("a", "web"));
-        reported(&mut seen, Some(&["a", "b"])).await;
+        reported(&mut guarded_pods, Some(&["a", "b"])).await;
         reaches(true).await.unwrap();
         tell_pod(pod("a", "other"));
         reaches(false).await.unwrap();
@@ -430,8 +430,8 @@ fn the_proxy_follows_policies_pods_and_labels() {
         tell_pod(pod("b", "b"));
         reaches(false).await.unwrap();
         let event = Event::Delete(policy("p", &from_web));
-        tell_policy.unbounded_send(event).unwrap();
-        reported(&mut seen, None).await;
+        policy_events.unbounded_send(event).unwrap();
+        reported(&mut guarded_pods, None).await;
         reaches(true).await.unwrap();
         stop.cancel();
         proxy.await.unwrap().unwrap();

@@ -40,8 +40,8 @@ fn dropped(from: &Namespace, to: SocketAddr) {
 
 #[track_caller]
 fn only(from: &Namespace, to: SocketAddr, name: &str) {
-    let answers = count(from, to, 12);
-    assert_eq!(answers, BTreeMap::from([(name.to_owned(), 12)]), "{to}");
+    let responses = count(from, to, 12);
+    assert_eq!(responses, BTreeMap::from([(name.to_owned(), 12)]), "{to}");
 }
 
 /// An endpoint with its three conditions.
@@ -148,7 +148,7 @@ fn only_clients_in_the_source_ranges_use_a_load_balancers_addresses() {
 }
 
 /// A cache and the sender of its changes.
-fn told<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
+fn cache_of<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     let (send, receive) = mpsc::unbounded();
     for event in [Event::Init, Event::InitApply(first), Event::InitDone] {
         send.unbounded_send(event).unwrap();
@@ -167,10 +167,10 @@ fn health(world: &World, port: u16) -> std::io::Result<(u16, String, Value)> {
         let mut connection = TcpStream::connect_timeout(&to(NODE, port), limit)?;
         connection.set_read_timeout(Some(limit))?;
         connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
+        let mut response = String::new();
+        connection.read_to_string(&mut response)?;
         // A server that is being restarted closes connections without a response.
-        let parts = answer.split_once("\r\n\r\n");
+        let parts = response.split_once("\r\n\r\n");
         let (head, body) = parts.ok_or(ErrorKind::UnexpectedEof)?;
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let weight = head.lines().find_map(|line| {
@@ -199,8 +199,8 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
     let world = Arc::new(World::new());
     let asker = world.clone();
     world.host.block_on(move || async move {
-        let (services, service_events) = told(checked_at(32_100, "Local"));
-        let (slices, slice_events) = told(endpoints(&[endpoint(A, "here", READY)]));
+        let (services, service_events) = cache_of(checked_at(32_100, "Local"));
+        let (slices, slice_events) = cache_of(endpoints(&[endpoint(A, "here", READY)]));
         let host_ports = tokio::sync::watch::channel(Vec::new());
         let shutdown = tokio_util::sync::CancellationToken::new();
         let config = config(host_ports.1);
@@ -208,12 +208,12 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         let component = slow_polls.component(shutdown.clone());
         let proxy = service_proxy::serve(services, slices, config, component);
         let proxy = tokio::spawn(proxy);
-        let answers = |port: u16, status: u16, count: usize| {
+        let responds = |port: u16, status: u16, count: usize| {
             let world = asker.clone();
-            let wanted = (status, count.to_string(), answer(count));
-            host_kernel::blocking_value(move || eventually(wanted, || health(&world, port)))
+            let expected = (status, count.to_string(), body(count));
+            host_kernel::blocking_value(move || eventually(expected, || health(&world, port)))
         };
-        answers(32_100, 200, 1).await.unwrap();
+        responds(32_100, 200, 1).await.unwrap();
         for (all, status, count) in [
             (&[endpoint(A, "there", READY)][..], 503, 0),
             (
@@ -231,17 +231,17 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         ] {
             let change = Event::Apply(endpoints(all));
             slice_events.unbounded_send(change).unwrap();
-            answers(32_100, status, count).await.unwrap();
+            responds(32_100, status, count).await.unwrap();
         }
         let moved = Event::Apply(checked_at(32_101, "Local"));
         service_events.unbounded_send(moved).unwrap();
-        answers(32_101, 200, 1).await.unwrap();
+        responds(32_101, 200, 1).await.unwrap();
         let silent = |port: u16| {
             let world = asker.clone();
             let refused = || Err::<(), _>(ErrorKind::ConnectionRefused);
             host_kernel::blocking_value(move || {
-                let look = || Ok(health(&world, port).map(drop).map_err(|error| error.kind()));
-                eventually(refused(), look);
+                let attempt = || Ok(health(&world, port).map(drop).map_err(|error| error.kind()));
+                eventually(refused(), attempt);
             })
         };
         silent(32_100).await.unwrap();
@@ -253,7 +253,7 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
     });
 }
 
-fn answer(count: usize) -> Value {
+fn body(count: usize) -> Value {
     json!({
         "service": { "namespace": "default", "name": "web" },
         "localEndpoints": count,
@@ -264,16 +264,19 @@ fn answer(count: usize) -> Value {
 /// Calls a function until it returns `wanted`.
 #[track_caller]
 fn eventually<T: PartialEq + std::fmt::Debug>(
-    wanted: T,
-    mut look: impl FnMut() -> std::io::Result<T>,
+    expected: T,
+    mut attempt: impl FnMut() -> std::io::Result<T>,
 ) {
-    let mut seen = look();
+    let mut observed = attempt();
     for _ in 0..12_000 {
-        if seen.as_ref().is_ok_and(|seen| *seen == wanted) {
+        if observed
+            .as_ref()
+            .is_ok_and(|observed| *observed == expected)
+        {
             return;
         }
         std::thread::sleep(Duration::from_millis(5));
-        seen = look();
+        observed = attempt();
     }
-    panic!("wanted {wanted:?}, saw {seen:?}");
+    panic!("expected {expected:?}, saw {observed:?}");
 }

@@ -64,8 +64,8 @@ fn where_the_machine_listens_neither_services_nor_pods_are() {
         publish(&mut whole, &published);
         world.apply(whole.clone());
         if !endpoints.is_empty() {
-            let taken = world.outside.ask(to(NODE, 9022)).unwrap().0;
-            assert_ne!(taken, "host", "without the guard");
+            let responder = world.outside.ask(to(NODE, 9022)).unwrap().0;
+            assert_ne!(responder, "host", "without the guard");
         }
         hold(&mut whole, &listening);
         world.apply(whole);
@@ -76,14 +76,14 @@ fn where_the_machine_listens_neither_services_nor_pods_are() {
                 (&world.host, Ipv4Addr::LOCALHOST),
                 (&world.b, GATEWAY),
             ] {
-                let answer = from.ask(to(ip, port)).map(|(name, _)| name);
-                assert_eq!(answer.ok().as_deref(), Some("host"), "{ip}:{port}");
+                let responder = from.ask(to(ip, port)).map(|(name, _)| name);
+                assert_eq!(responder.ok().as_deref(), Some("host"), "{ip}:{port}");
             }
         }
     }
-    let asked = |from: &Namespace, ip| from.ask(to(ip, 6443)).unwrap().0;
-    assert_eq!(asked(&world.b, GATEWAY), "host", "one address is held");
-    assert_eq!(asked(&world.outside, NODE), "a", "others are not");
+    let responder = |from: &Namespace, ip| from.ask(to(ip, 6443)).unwrap().0;
+    assert_eq!(responder(&world.b, GATEWAY), "host", "one address is held");
+    assert_eq!(responder(&world.outside, NODE), "a", "others are not");
 }
 
 fn udp(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
@@ -119,8 +119,8 @@ fn pods_send_under_their_own_address_alone() {
             world.a.ip(&format!("addr add {foreign}/32 dev lo"));
             sender(foreign).send_to(b"false", (OUTSIDE, 5000)).unwrap();
         }
-        let own = sender(Ipv4Addr::new(10, 244, 0, 2));
-        own.send_to(b"true", (OUTSIDE, 5000)).unwrap();
+        let assigned = sender(Ipv4Addr::new(10, 244, 0, 2));
+        assigned.send_to(b"true", (OUTSIDE, 5000)).unwrap();
         let mut buffer = [0; 16];
         let (length, from) = receiver.recv_from(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"true", "from {from}");
@@ -146,8 +146,12 @@ fn neighbours_do_not_reach_what_is_there_for_pods() {
     }
     world.program(json!({}), &BOTH);
     for address in [GATEWAY, DNS] {
-        let answer = world.outside.ask(to(address, 6443));
-        assert_eq!(answer.unwrap_err().kind(), ErrorKind::TimedOut, "{address}");
+        let response = world.outside.ask(to(address, 6443));
+        assert_eq!(
+            response.unwrap_err().kind(),
+            ErrorKind::TimedOut,
+            "{address}"
+        );
         for from in [&world.a, &world.host] {
             assert_eq!(from.ask(to(address, 6443)).unwrap().0, "host", "{address}");
         }
@@ -155,8 +159,8 @@ fn neighbours_do_not_reach_what_is_there_for_pods() {
     let at_node: SocketAddr = to(NODE, 6443);
     assert_eq!(world.outside.ask(at_node).unwrap().0, "host");
     // Replies to the node's own connections from that address are accepted.
-    let answer = world.a.ask(to(OUTSIDE, 8080)).unwrap();
-    assert_eq!(answer, ("outside".to_owned(), NODE.to_string()));
+    let response = world.a.ask(to(OUTSIDE, 8080)).unwrap();
+    assert_eq!(response, ("outside".to_owned(), NODE.to_string()));
 }
 
 /// docs/many-machines.md: a node that encrypts accepts packets for its pods, and packets with source
@@ -190,8 +194,8 @@ fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
             ..World::settings()
         };
         world.apply(table(&ports([&service], [&slice], "here"), &settings));
-        let answer = world.outside.ask(pod).map(|(name, _)| name);
-        assert_eq!(answer.ok().as_deref(), passes.then_some("a"), "{link:?}");
+        let responder = world.outside.ask(pod).map(|(name, _)| name);
+        assert_eq!(responder.ok().as_deref(), passes.then_some("a"), "{link:?}");
         sends(&world, other_pod, "pod");
         sends(&world, OUTSIDE, "outside");
         if passes {

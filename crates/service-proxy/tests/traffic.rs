@@ -23,11 +23,11 @@ fn ask_udp(client: &UdpSocket, service: SocketAddr) -> String {
     const ATTEMPTS_MAX: usize = 24;
     client.set_read_timeout(Some(WAIT)).unwrap();
     let mut buffer = [0; 64];
-    let mut answers = (0..ATTEMPTS_MAX).filter_map(|_| {
+    let mut responses = (0..ATTEMPTS_MAX).filter_map(|_| {
         client.send_to(b"?", service).unwrap();
         client.recv(&mut buffer).ok()
     });
-    let length = answers.next().expect("an answer to one of the datagrams");
+    let length = responses.next().expect("an answer to one of the datagrams");
     String::from_utf8(buffer[..length].to_vec()).unwrap()
 }
 
@@ -44,10 +44,10 @@ fn a_service_spreads_the_connections_of_pods_and_of_the_node() {
     let mut world = World::new();
     world.program(json!({}), &BOTH);
     for from in [&world.a, &world.host] {
-        let answers = count(from, to(SERVICE, 80), 60);
+        let responses = count(from, to(SERVICE, 80), 60);
         assert!(
-            answers.values().all(|count| *count > 5) && answers.len() == 2,
-            "{answers:?}"
+            responses.values().all(|count| *count > 5) && responses.len() == 2,
+            "{responses:?}"
         );
     }
 }
@@ -110,8 +110,8 @@ fn pods_do_not_reach_the_loopback_of_the_host() {
     world.a.ip("rule add to 127.0.0.9/32 lookup 7 pref 1");
     world.a.ip("rule add lookup local pref 2");
     world.a.ip("rule del lookup local pref 0");
-    let answer = world.a.ask(to(Ipv4Addr::new(127, 0, 0, 9), 7777));
-    assert!(answer.is_err(), "{answer:?}");
+    let response = world.a.ask(to(Ipv4Addr::new(127, 0, 0, 9), 7777));
+    assert!(response.is_err(), "{response:?}");
     assert_eq!(
         world
             .host
@@ -143,8 +143,8 @@ fn ports_of_the_node_lead_to_pods_for_everybody_and_show_the_client() {
         (&world.a, node, "10.244.0.1"),
         (&world.a, gateway, "10.244.0.1"),
     ] {
-        let answer = from.ask(to(ip, 8090)).unwrap();
-        assert_eq!(answer, ("a".into(), client.into()), "{ip}");
+        let response = from.ask(to(ip, 8090)).unwrap();
+        assert_eq!(response, ("a".into(), client.into()), "{ip}");
     }
     let on_one = |from: &Namespace, ip| from.ask(to(ip, 8091)).map(|(by, _)| by).ok();
     assert_eq!(on_one(&world.host, Ipv4Addr::LOCALHOST), Some("a".into()));
@@ -177,11 +177,11 @@ fn udp_clients_that_never_stop_find_the_pod_that_gets_the_port() {
         &[published(2, "udp *:5300 5353")][..],
         &[published(3, "udp *:5300 5353")][..],
     );
-    for (before, now, answer) in [(none, a, "a"), (a, b, "b")] {
+    for (before, now, responder) in [(none, a, "a"), (a, b, "b")] {
         world.program_with(json!({}), &[], now);
         let misled = |all: &[_]| misled_flows(all, before, now, &local);
         assert_eq!(conntrack::forget(&mut world.kernel, misled).unwrap(), 1);
-        assert_eq!(ask(), answer);
+        assert_eq!(ask(), responder);
     }
 }
 
@@ -200,9 +200,9 @@ fn a_client_stays_with_its_endpoint_and_moves_when_that_goes() {
     let mut world = World::new();
     let spec = || json!({ "sessionAffinity": "ClientIP" });
     world.program(spec(), &BOTH);
-    let answers = count(&world.host, to(SERVICE, 80), 20);
-    assert_eq!(answers.len(), 1, "{answers:?}");
-    let first = answers.keys().next().unwrap().clone();
+    let responses = count(&world.host, to(SERVICE, 80), 20);
+    assert_eq!(responses.len(), 1, "{responses:?}");
+    let first = responses.keys().next().unwrap().clone();
     let others: Vec<_> = BOTH
         .iter()
         .zip(["a", "b"])
@@ -210,10 +210,10 @@ fn a_client_stays_with_its_endpoint_and_moves_when_that_goes() {
         .map(|(e, _)| *e)
         .collect();
     world.program(spec(), &others);
-    let answers = count(&world.host, to(SERVICE, 80), 20);
+    let responses = count(&world.host, to(SERVICE, 80), 20);
     assert!(
-        answers.len() == 1 && !answers.contains_key(&first),
-        "{answers:?}"
+        responses.len() == 1 && !responses.contains_key(&first),
+        "{responses:?}"
     );
 }
 
@@ -347,7 +347,7 @@ fn the_proxy_follows_what_it_watches() {
         let component = slow_polls.component(shutdown.clone());
         let proxy = service_proxy::serve(services, slices, config, component);
         let proxy = tokio::spawn(proxy);
-        let answers = |at: SocketAddr, name: &'static str| {
+        let responds = |at: SocketAddr, name: &'static str| {
             let world = asker.clone();
             host_kernel::blocking_value(move || {
                 for _ in 0..12_000 {
@@ -359,14 +359,14 @@ fn the_proxy_follows_what_it_watches() {
                 panic!("{name} never answered");
             })
         };
-        let answered_by = |name| answers(to(SERVICE, 80), name);
+        let answered_by = |name| responds(to(SERVICE, 80), name);
         answered_by("a").await.unwrap();
         send.unbounded_send(Event::Apply(slice_b)).unwrap();
         answered_by("b").await.unwrap();
         let ports = vec![published(3, "tcp *:8090 8080")];
         host_ports.0.send(ports).unwrap();
         let node = to([10, 244, 0, 1], 8090);
-        answers(node, "b").await.unwrap();
+        responds(node, "b").await.unwrap();
         shutdown.cancel();
         proxy.await.unwrap().unwrap();
         assert!(!Kernel::open("a1b2c3").unwrap().is_present().unwrap());

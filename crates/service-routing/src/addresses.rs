@@ -12,7 +12,7 @@ use crate::compile::Settings;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineAddresses {
     /// The addresses of this node; a Service gets their ports on this node, except ports on which a program listens.
-    pub own: BTreeSet<Ipv4Addr>,
+    pub local: BTreeSet<Ipv4Addr>,
     /// The addresses of other nodes and of servers; this node sends packets for these addresses to them.
     pub others: BTreeSet<Ipv4Addr>,
 }
@@ -28,6 +28,6 @@ impl Settings {
         special(IpAddr::V4(address)).is_none()
             && !ranges.iter().any(|range| range.contains(address))
             && !self.for_pods().any(|node_address| node_address == address)
-            && (!of_machine || self.machines.own.contains(&address))
+            && (!of_machine || self.machines.local.contains(&address))
     }
 }

@@ -69,7 +69,7 @@ struct Hint {
 }
 
 impl Hint {
-    fn of<'h>(names: impl IntoIterator<Item = &'h String>, here: Option<&str>) -> Self {
+    fn from_names<'h>(names: impl IntoIterator<Item = &'h String>, here: Option<&str>) -> Self {
         let mut hint = Self::default();
         for name in names {
             hint.is_given = true;
@@ -205,8 +205,8 @@ fn state_of(endpoint: &SliceEndpoint, here: ProxyNode<'_>) -> State {
         ready,
         serving_terminating: serving && terminating,
         local: endpoint.node_name.as_deref() == Some(here.node),
-        for_nodes: Hint::of(for_nodes.map(|node| &node.name), Some(here.node)),
-        for_zones: Hint::of(for_zones.map(|zone| &zone.name), here.zone),
+        for_nodes: Hint::from_names(for_nodes.map(|node| &node.name), Some(here.node)),
+        for_zones: Hint::from_names(for_zones.map(|zone| &zone.name), here.zone),
     }
 }
 

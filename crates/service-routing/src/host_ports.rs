@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: serde_json::Value) -> Vec<String> {
+    fn port_texts(spec: serde_json::Value) -> Vec<String> {
         let spec = serde_json::from_value(spec).unwrap();
         host_ports(&spec).iter().map(HostPort::to_string).collect()
     }
@@ -221,10 +221,10 @@ mod tests {
             "tcp 127.0.0.1:81 81",
             "udp *:53 53",
         ];
-        assert_eq!(of(spec.clone()), expected);
+        assert_eq!(port_texts(spec.clone()), expected);
         let mut on_host = spec;
         on_host["hostNetwork"] = json!(true);
-        assert!(of(on_host).is_empty());
+        assert!(port_texts(on_host).is_empty());
     }
 
     #[test]

@@ -59,7 +59,7 @@ mod tests {
     }
 
     /// The refused owners among a thousand, and the number of tries.
-    fn found(bad: &BTreeSet<TableOwner>) -> (Option<BTreeSet<TableOwner>>, usize) {
+    fn isolated(bad: &BTreeSet<TableOwner>) -> (Option<BTreeSet<TableOwner>>, usize) {
         let mut tries = 0;
         let accepts = |left_out: &BTreeSet<TableOwner>| {
             tries += 1;
@@ -79,7 +79,7 @@ mod tests {
             policies([999]),
             policies([3, 4, 700]),
         ] {
-            let (left_out, tries) = found(&bad);
+            let (left_out, tries) = isolated(&bad);
             assert_eq!(left_out.as_ref(), Some(&bad));
             assert!(
                 tries <= 2 + 21 * bad.len(),

@@ -41,7 +41,7 @@ pub struct Routes {
     settings: Settings,
     services: BTreeMap<ServiceName, Vec<ServicePort>>,
     published: Vec<PublishedPort>,
-    held: Listening,
+    listening: Listening,
     tunnel: Option<TunnelGuard>,
     filters: Table,
     /// The Services that the kernel refuses; they are not served.
@@ -57,7 +57,7 @@ impl Routes {
             settings,
             services: BTreeMap::new(),
             published: Vec::new(),
-            held: Listening::default(),
+            listening: Listening::default(),
             tunnel: None,
             filters: Table::default(),
             left_out: BTreeSet::new(),
@@ -73,7 +73,7 @@ impl Routes {
             .flat_map(|service| self.served(service));
         let mut whole = table(services, &self.settings);
         publish(&mut whole, &self.published);
-        hold(&mut whole, &self.held);
+        hold(&mut whole, &self.listening);
         guard(&mut whole, self.tunnel.as_ref());
         whole.include(self.filters.clone());
         whole
@@ -133,9 +133,9 @@ impl Routes {
     }
 
     /// Replaces the addresses of the machines of the cluster, and returns the changes of the table.
-    pub fn place(&mut self, machines: MachineAddresses) -> Vec<TableChange> {
+    pub fn set_machines(&mut self, machines: MachineAddresses) -> Vec<TableChange> {
         let (old, new) = (&self.settings.machines, &machines);
-        let changed_addresses = old.own.symmetric_difference(&new.own);
+        let changed_addresses = old.local.symmetric_difference(&new.local);
         let others = old.others.symmetric_difference(&new.others);
         let changed: BTreeSet<&Ipv4Addr> = changed_addresses.chain(others).collect();
         let claims = |port: &ServicePort| {
@@ -210,9 +210,9 @@ impl Routes {
     /// Replaces the node's listening sockets, and returns the changes of the table.
     pub fn hold(&mut self, listening: Listening) -> Vec<TableChange> {
         let (mut old, mut new) = (Table::default(), Table::default());
-        hold(&mut old, &self.held);
+        hold(&mut old, &self.listening);
         hold(&mut new, &listening);
-        self.held = listening;
+        self.listening = listening;
         changes(&old, &new)
     }
 

@@ -40,7 +40,7 @@ pub struct ServiceAge {
 
 impl ServiceAge {
     /// The age in the metadata of a Service.
-    pub fn of(metadata: &ObjectMeta) -> ServiceAge {
+    pub fn from_metadata(metadata: &ObjectMeta) -> ServiceAge {
         let created = metadata.creation_timestamp.as_ref();
         ServiceAge {
             created: created.map(|time| time.0.as_second()),
@@ -142,7 +142,7 @@ fn ports_of(
         let port_name = port.name.as_deref().unwrap_or_default();
         ports.push(ServicePort {
             id: format!("{namespace}/{name}/{protocol}/{number}"),
-            age: ServiceAge::of(&service.metadata),
+            age: ServiceAge::from_metadata(&service.metadata),
             protocol,
             port: number,
             cluster_ip,

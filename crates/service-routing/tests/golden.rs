@@ -370,7 +370,7 @@ fn no_service_gets_an_address_of_pods_services_machines_or_nobody() {
     settings.switch_range = Some("172.30.0.0/24".parse().unwrap());
     let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
     settings.machines = MachineAddresses {
-        own: addresses(&["192.0.2.1", "172.30.0.9"]),
+        local: addresses(&["192.0.2.1", "172.30.0.9"]),
         others: addresses(&["192.0.2.1", "192.0.2.2", "198.51.100.3"]),
     };
     let owned_addresses = [

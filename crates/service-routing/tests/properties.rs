@@ -95,7 +95,7 @@ fn machines(numbers: &mut StdRng) -> MachineAddresses {
             .collect()
     };
     MachineAddresses {
-        own: some(),
+        local: some(),
         others: some(),
     }
 }
@@ -126,7 +126,7 @@ fn host_port(numbers: &mut StdRng) -> PublishedPort {
     }
 }
 
-fn place(numbers: &mut StdRng) -> ListeningAddress {
+fn listening_address(numbers: &mut StdRng) -> ListeningAddress {
     ListeningAddress {
         transport: Transport::Udp,
         address: numbers
@@ -190,17 +190,17 @@ fn services_one_by_one_lead_to_the_table_of_all() {
                 routes.publish(ports.collect())
             } else if numbers.random_range(0..4) == 0 {
                 listening = (0..numbers.random_range(0..4))
-                    .map(|_| place(&mut numbers))
+                    .map(|_| listening_address(&mut numbers))
                     .collect();
                 routes.hold(listening.clone())
             } else if numbers.random_range(0..6) == 0 {
                 settings.machines = machines(&mut numbers);
-                routes.place(settings.machines.clone())
+                routes.set_machines(settings.machines.clone())
             } else if numbers.random_range(0..8) == 0 {
                 tunnel = numbers.random_bool(0.7).then(|| TunnelGuard {
                     port: 8472,
                     number: numbers.random_range(1..3),
-                    ends: machines(&mut numbers).own,
+                    ends: machines(&mut numbers).local,
                 });
                 routes.guard(tunnel.clone())
             } else if numbers.random_range(0..6) == 0 {

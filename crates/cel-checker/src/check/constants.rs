@@ -39,7 +39,10 @@ pub fn invalid_constants(
         {
             errors.push(CheckError {
                 id: part.id,
-                position: Position::of(&source.source, position::of_expression(part, source)),
+                position: Position::at_offset(
+                    &source.source,
+                    position::of_expression(part, source),
+                ),
                 kind: CheckErrorKind::InvalidConstant { function },
             });
         }

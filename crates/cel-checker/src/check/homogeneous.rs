@@ -75,7 +75,7 @@ impl Visitor<'_> {
         let offset = position::of_expression(part, self.source);
         self.errors.push(CheckError {
             id: part.id,
-            position: Position::of(&self.source.source, offset),
+            position: Position::at_offset(&self.source.source, offset),
             kind: CheckErrorKind::mismatch(first, &of),
         });
         false

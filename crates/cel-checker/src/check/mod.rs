@@ -117,8 +117,8 @@ impl Checker<'_> {
 
     fn local(&self, name: &str) -> Option<Type> {
         let mut inner_first = self.locals.iter().rev();
-        let found = inner_first.find(|(local, _)| local == name);
-        found.map(|(_, of)| of.clone())
+        let entry = inner_first.find(|(local, _)| local == name);
+        entry.map(|(_, local_type)| local_type.clone())
     }
 
     fn select(&mut self, expression: &IdedExpr, select: &SelectExpr) -> Type {
@@ -263,7 +263,7 @@ impl Checker<'_> {
     fn refuse_at(&mut self, id: u64, offset: Option<usize>, kind: CheckErrorKind) {
         self.errors.push(CheckError {
             id,
-            position: Position::of(&self.source.source, offset),
+            position: Position::at_offset(&self.source.source, offset),
             kind,
         });
     }

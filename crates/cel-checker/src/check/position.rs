@@ -13,7 +13,7 @@ pub struct Position {
 
 impl Position {
     /// The position of a byte; an unknown one is before the first line.
-    pub(crate) fn of(source: &str, offset: Option<usize>) -> Self {
+    pub(crate) fn at_offset(source: &str, offset: Option<usize>) -> Self {
         let Some(before) = offset.and_then(|offset| source.get(..offset)) else {
             return Self { line: 0, column: 0 };
         };

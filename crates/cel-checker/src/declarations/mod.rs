@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn overloads_of_a_function_have_different_identifiers() {
         for (function, overloads) in &*KUBERNETES.functions {
-            let ids: BTreeSet<_> = overloads.iter().map(|one| &one.id).collect();
+            let ids: BTreeSet<_> = overloads.iter().map(|overload| &overload.id).collect();
             assert_eq!(ids.len(), overloads.len(), "{function}");
         }
     }

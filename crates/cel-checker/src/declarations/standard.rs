@@ -22,8 +22,8 @@ pub(super) fn types() -> BTreeMap<String, Type> {
         ("type", Type::Type(None)),
         ("uint", Type::Uint),
     ];
-    let own = |(name, named): (&str, Type)| (name.to_owned(), named);
-    named.into_iter().map(own).collect()
+    let owned = |(name, named): (&str, Type)| (name.to_owned(), named);
+    named.into_iter().map(owned).collect()
 }
 
 /// Operators, conversions and functions of the standard library.

@@ -59,15 +59,15 @@ pub fn schema_type(node: &SchemaNode, name: &str, is_root: bool) -> Option<Type>
             ..
         } => Type::map(Type::String, below(additional, format!("{name}.@elem"))?),
         NodeKind::Object { properties, .. } => {
-            let own = properties.iter().filter_map(|(field, node)| {
+            let fields = properties.iter().filter_map(|(field, node)| {
                 let field = escape(field)?;
-                let of = below(node, format!("{name}.{field}"))?;
-                Some((field, of))
+                let field_type = below(node, format!("{name}.{field}"))?;
+                Some((field, field_type))
             });
             if !is_root || has_resource_fields(properties) {
-                Type::object(name, own)
+                Type::object(name, fields)
             } else {
-                Type::object(name, own.chain(resource_fields(name)))
+                Type::object(name, fields.chain(resource_fields(name)))
             }
         }
     })
@@ -76,8 +76,8 @@ pub fn schema_type(node: &SchemaNode, name: &str, is_root: bool) -> Option<Type>
 /// Whether a schema specifies all fields of [`resource_fields`].
 fn has_resource_fields(properties: &[(String, SchemaNode)]) -> bool {
     let property = |properties: &[(String, SchemaNode)], name: &str| {
-        let found = properties.iter().find(|(property, _)| property == name);
-        found.and_then(|(_, node)| node.kind.clone())
+        let entry = properties.iter().find(|(property, _)| property == name);
+        entry.and_then(|(_, node)| node.kind.clone())
     };
     let is_text = |kind| matches!(kind, Some(NodeKind::String { .. }));
     let Some(NodeKind::Object {

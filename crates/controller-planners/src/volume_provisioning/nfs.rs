@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use object_model::IncompleteMetadata;
-use resource_kinds::storage::nfs_class::{NfsClass, OnDelete};
+use resource_kinds::storage::nfs_class::{NfsClass, NfsClassError, OnDelete};
 
 use super::local;
 
@@ -19,7 +19,7 @@ use super::local;
 pub fn directory_to_leave(
     volume: &PersistentVolume,
     class: Option<&StorageClass>,
-) -> Result<Option<(PathBuf, NfsClass)>, String> {
+) -> Result<Option<(PathBuf, NfsClass)>, NfsClassError> {
     let nfs = class.and_then(NfsClass::of).transpose()?;
     let of_class = nfs.and_then(|nfs| Some((nfs.directory_of(volume)?, nfs)));
     let spec = volume.spec.as_ref();

@@ -76,7 +76,7 @@ impl Provisioner {
             }
             _ => match NfsClass::of(&class) {
                 Some(Ok(nfs)) => self.make_directory(claim, &class, &nfs, &name).await,
-                Some(Err(text)) => Err(Error::Unsupported(text)),
+                Some(Err(error)) => Err(Error::Unsupported(error.to_string())),
                 None => self.make(claim, &class, &name).await,
             },
         };
@@ -115,7 +115,8 @@ impl Provisioner {
     ) -> Result<(), Error> {
         let driver = Driver::of_provisioner(&class.provisioner)
             .ok_or_else(|| Error::Unsupported("the class is another provisioner's".to_owned()))?;
-        let replicated = parameters_of_class(class).map_err(Error::Unsupported)?;
+        let replicated =
+            parameters_of_class(class).map_err(|error| Error::Unsupported(error.to_string()))?;
         let content = match self.source(claim, driver).await? {
             Source::Here(content) => content,
             Source::On(node) => return self.select_node(claim, Some(&node)).await,

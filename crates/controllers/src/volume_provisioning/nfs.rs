@@ -26,7 +26,9 @@ impl Provisioner {
         nfs: &NfsClass,
         name: &str,
     ) -> Result<(), Error> {
-        let directory = nfs.directory(claim, name).map_err(Error::Unsupported)?;
+        let directory = nfs
+            .directory(claim, name)
+            .map_err(|error| Error::Unsupported(error.to_string()))?;
         let options = class.mount_options.clone().unwrap_or_default();
         let work = ExportWork::Make(directory.clone());
         work_on_export(export_of(nfs), options, name, work).await?;
@@ -53,7 +55,7 @@ impl Provisioner {
         let class = class.and_then(|class| self.classes.get("", class));
         let to_leave = directory_to_leave(volume, class.as_deref());
         let (directory, nfs) = to_leave
-            .map_err(Error::Unsupported)?
+            .map_err(|error| Error::Unsupported(error.to_string()))?
             .ok_or_else(|| Error::Unsupported("the volume has no directory".to_owned()))?;
         let work = match nfs.on_delete {
             OnDelete::Retain => return Ok(()),

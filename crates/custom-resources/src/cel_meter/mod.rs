@@ -74,9 +74,9 @@ impl Meter {
     fn charge(&self, tenths: u64) -> Result<(), ExecutionError> {
         // Only one thread evaluates, so the two counters need no common lock.
         for budget in [&self.object, &self.rule] {
-            let left = budget.load(Ordering::Relaxed).saturating_sub(tenths);
-            budget.store(left, Ordering::Relaxed);
-            if left == 0 {
+            let remaining = budget.load(Ordering::Relaxed).saturating_sub(tenths);
+            budget.store(remaining, Ordering::Relaxed);
+            if remaining == 0 {
                 self.rule.store(0, Ordering::Relaxed);
                 return Err(ExecutionError::function_error("cost", "out of budget"));
             }

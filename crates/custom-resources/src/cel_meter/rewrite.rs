@@ -43,14 +43,14 @@ impl Rewriter {
                 1 + map
                     .entries
                     .iter_mut()
-                    .map(|one| self.entry(one))
+                    .map(|entry| self.entry(entry))
                     .sum::<u64>()
             }
             Expr::Struct(all) => {
                 1 + all
                     .entries
                     .iter_mut()
-                    .map(|one| self.entry(one))
+                    .map(|entry| self.entry(entry))
                     .sum::<u64>()
             }
             Expr::Comprehension(all) => self.comprehension(all),

@@ -169,8 +169,8 @@ fn a_response_is_a_review_of_the_request_and_a_success_with_as_many_objects() {
         let [v1, v1beta1] = [ReviewVersion::V1, ReviewVersion::V1Beta1].map(|version| {
             let result = accept_as(version, &[original("x")], response.clone());
             let error = result.err()?.to_string();
-            let place = error.split_once("Kind=Endpoint ")?;
-            Some(place.1.to_owned())
+            let parts = error.split_once("Kind=Endpoint ")?;
+            Some(parts.1.to_owned())
         });
         (v1, v1beta1)
     };

@@ -74,7 +74,7 @@ fn check(
     if !tokens::is_for(&data, key::AUTHENTICATION) {
         return Err(BootstrapTokenRefusal::Usage);
     }
-    let groups = tokens::groups(&data).map_err(BootstrapTokenRefusal::Group)?;
+    let groups = tokens::groups(&data).map_err(|error| BootstrapTokenRefusal::Group(error.0))?;
     Ok(UserInfo {
         name: format!("system:bootstrap:{}", token.id),
         uid: String::new(),

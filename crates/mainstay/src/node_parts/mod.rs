@@ -254,7 +254,7 @@ fn start_dns(group: &mut TaskGroup, settings: &Settings<'_>, client: Client) -> 
         upstreams: None,
         resolv_conf: settings.resolv_conf.clone(),
         // In the process of the API server, the server and its node start and stop together.
-        kept: settings
+        zone_file: settings
             .kubelet_api
             .as_ref()
             .is_some_and(|api| api.is_needed)

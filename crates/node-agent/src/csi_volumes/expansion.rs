@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::node::volume_expansion::{KnownVolume, plan, shown};
+use pod_lifecycle::node::volume_expansion::{KnownVolume, plan, status_capacity};
 use resource_kinds::MetadataIdentity;
 
 use super::drivers::RegisteredDriver;
@@ -69,7 +69,7 @@ impl CsiVolumes {
         }
         let mut recorded = self.sizes().get(&volume.id);
         if recorded.capacity.is_none() {
-            recorded.capacity = shown(&bound.claim);
+            recorded.capacity = status_capacity(&bound.claim);
             self.sizes().set(&volume.id, recorded);
         }
         let Some(growth) = plan(&bound.claim, &bound.volume, recorded) else {

@@ -196,7 +196,7 @@ impl Monitor {
                 all.filter(|(signal, _)| *signal == images || shared && *signal == pods);
             let amounts = thresholds.filter_map(|(signal, amount)| {
                 let capacity = observations.get(&signal)?.capacity;
-                u64::try_from(amount.of(capacity)).ok()
+                u64::try_from(amount.for_capacity(capacity)).ok()
             });
             amounts.max().unwrap_or(0)
         };

@@ -24,7 +24,7 @@ impl Worker {
         let Some(spec) = self.pod.spec.as_ref() else {
             return self.pod.clone();
         };
-        if !resize::is_wanted(spec, &self.record) {
+        if !resize::is_requested(spec, &self.record) {
             return self.pod.clone();
         }
         let mut pod = Pod::clone(&self.pod);
@@ -35,7 +35,7 @@ impl Worker {
     /// The node's resources for the planner; the default if no resize is requested.
     pub(super) fn node_resources(&self) -> NodeResources {
         let spec = self.pod.spec.as_ref();
-        if spec.is_some_and(|spec| resize::is_wanted(spec, &self.record)) {
+        if spec.is_some_and(|spec| resize::is_requested(spec, &self.record)) {
             self.measured_node_resources()
         } else {
             NodeResources::default()
@@ -58,7 +58,7 @@ impl Worker {
             .filter(|view| view.identity.uid != self.identity.uid && !view.has_ended());
         let used = other_pods.filter_map(|view| {
             let spec = view.pod.spec.as_ref()?;
-            Some(amounts::held(spec, &view.record))
+            Some(amounts::allocated_requests(spec, &view.record))
         });
         NodeResources {
             capacity: Amounts {

@@ -147,10 +147,10 @@ impl Subject<'_> {
         let set_image = self.kubectl(&format!("set image {owner} {name}=IMAGE"));
         match reason {
             "ErrImagePull" | "ImagePullBackOff" => {
-                let said = text::then(": ", pull_error(message));
+                let detail = text::then(": ", pull_error(message));
                 self.finding(
                     Reason::ImagePullFailed,
-                    format!("image \"{image}\" of {title} cannot be pulled{said}"),
+                    format!("image \"{image}\" of {title} cannot be pulled{detail}"),
                     Remedy::new(
                         "provide an image of that name in the registry, or use another image",
                     )

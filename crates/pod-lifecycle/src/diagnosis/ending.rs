@@ -19,7 +19,7 @@ pub(super) fn terminating(pod: &PodView, around: &PodContext<'_>) -> Diagnosis {
     let finalizers = text::finalizers(&pod.finalizers);
     let stopped = grace == 0 || pod.node.as_deref().is_none() || pod.has_ended();
     if !finalizers.is_empty() && stopped {
-        return held(pod, &finalizers).since(asked_at);
+        return blocked_by_finalizers(pod, &finalizers).since(asked_at);
     }
     if let Some(node) = around.node.filter(|node| is_lost(node)) {
         return on_lost_node(pod, node).since(node_lost_since(node).or(asked_at));
@@ -43,7 +43,7 @@ pub(super) fn terminating(pod: &PodView, around: &PodContext<'_>) -> Diagnosis {
     Diagnosis::new(Reason::Terminating, message, remedy).since(asked_at)
 }
 
-fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
+fn blocked_by_finalizers(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
     let list = finalizers.join(", ");
     let patch = format!(
         "patch pod {} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
@@ -89,12 +89,12 @@ pub(super) fn node_lost(pod: &PodView, around: &PodContext<'_>) -> Option<Diagno
         _ if pod.reason.as_deref() == Some("NodeLost") => None,
         _ => return None,
     };
-    let found = if around.node.is_some_and(is_out_of_service) {
+    let diagnosis = if around.node.is_some_and(is_out_of_service) {
         declared_off(pod, name)
     } else {
         unheard(pod, name)
     };
-    Some(found.since(since))
+    Some(diagnosis.since(since))
 }
 
 /// The diagnosis of a pod on a lost node with the out-of-service taint: the pod is evicted at once. Pod
@@ -163,7 +163,7 @@ fn node_lost_since(node: &Node) -> Option<jiff::Timestamp> {
 
 pub(super) fn ended(pod: &PodView) -> Diagnosis {
     let cause = text::line(pod.reason.as_deref().unwrap_or_default());
-    let said = text::then(": ", pod.message.as_deref().unwrap_or_default());
+    let detail = text::then(": ", pod.message.as_deref().unwrap_or_default());
     let (reason, how) = match (pod.phase, cause.as_str()) {
         (Phase::Succeeded, _) => (
             Reason::Completed,
@@ -183,7 +183,7 @@ pub(super) fn ended(pod: &PodView) -> Diagnosis {
             )
         }
     };
-    let mut diagnosis = Diagnosis::new(reason, format!("{how}{said}"), remedy)
+    let mut diagnosis = Diagnosis::new(reason, format!("{how}{detail}"), remedy)
         .since(text::changed_at(pod.condition("Ready")));
     if reason == Reason::Failed {
         diagnosis.container = failed(pod).map(|(name, _)| name.to_owned());

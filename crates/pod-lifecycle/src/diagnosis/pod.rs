@@ -83,14 +83,14 @@ pub fn pod_in(pod: &PodView, around: &PodContext<'_>) -> Option<Diagnosis> {
     let Some(node) = pod.node.as_deref() else {
         return Some(scheduling::without_node(pod));
     };
-    let found = ending::node_lost(pod, around)
+    let diagnosis = ending::node_lost(pod, around)
         .or_else(|| container::trouble(pod))
         .or_else(|| closed_gates(pod))
         .or_else(|| forsaken(pod, node));
-    Some(found.unwrap_or_else(|| {
-        let said = ready.and_then(|ready| ready.message());
-        let said = text::then(": ", said.unwrap_or_default());
-        let message = format!("not ready, and its status does not say why{said}");
+    Some(diagnosis.unwrap_or_else(|| {
+        let detail = ready.and_then(|ready| ready.message());
+        let detail = text::then(": ", detail.unwrap_or_default());
+        let message = format!("not ready, and its status does not say why{detail}");
         let describe = format!("describe pod {}", &pod.name);
         let remedy = format!("see {}", text::kubectl(&pod.namespace, &describe));
         Diagnosis::new(Reason::Unknown, message, remedy).since(text::changed_at(ready))
@@ -105,10 +105,10 @@ fn closed_gates(pod: &PodView) -> Option<Diagnosis> {
     for gate in gates {
         let name = gate.condition_type.as_str();
         closed.push(match pod.condition(name) {
-            Some(found) if found.holds() => continue,
-            Some(found) => format!(
+            Some(condition) if condition.holds() => continue,
+            Some(condition) => format!(
                 "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
-                found.status()
+                condition.status()
             ),
             None => {
                 format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")

@@ -159,7 +159,7 @@ pub fn job_anew(namespace: &str, name: &str, change: Value) -> String {
     });
     for (key, value) in change.as_object().into_iter().flatten() {
         match (spec.get_mut(key).and_then(Value::as_object_mut), value) {
-            (Some(own), Value::Object(more)) => own.extend(more.clone()),
+            (Some(fields), Value::Object(changes)) => fields.extend(changes.clone()),
             _ => spec[key] = value.clone(),
         }
     }

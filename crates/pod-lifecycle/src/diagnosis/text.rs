@@ -26,9 +26,9 @@ pub fn changed_at(condition: Option<&Condition>) -> Option<Timestamp> {
 /// The finalizers that no controller of this program removes. The finalizers of volume protection are
 /// removed automatically.
 pub fn finalizers<'f>(all: impl IntoIterator<Item = &'f (impl AsRef<str> + 'f)>) -> Vec<&'f str> {
-    let own = [annotations::PVC_PROTECTION, annotations::PV_PROTECTION];
+    let protections = [annotations::PVC_PROTECTION, annotations::PV_PROTECTION];
     let all = all.into_iter().map(AsRef::as_ref);
-    all.filter(|name| !own.contains(name)).collect()
+    all.filter(|name| !protections.contains(name)).collect()
 }
 
 /// `kubectl -n NAMESPACE ` followed by `rest`.
@@ -78,6 +78,6 @@ pub fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
 /// The text between the first occurrence of `before` and the next occurrence of `after`.
 pub fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(before)?;
-    let (found, _) = rest.split_once(after)?;
-    (!found.is_empty()).then_some(found)
+    let (inner, _) = rest.split_once(after)?;
+    (!inner.is_empty()).then_some(inner)
 }

@@ -29,7 +29,7 @@ pub struct Unsupported {
 /// The path is not a supported field.
 pub fn field(pod: &Pod, facts: &NodeFacts, path: &str) -> Result<String, Unsupported> {
     let meta = &pod.metadata;
-    let own = |value: &Option<String>| value.clone().unwrap_or_default();
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
     if let Some((map, key)) = subscript(path) {
         let values = match map {
             "metadata.labels" => &meta.labels,
@@ -50,9 +50,9 @@ pub fn field(pod: &Pod, facts: &NodeFacts, path: &str) -> Result<String, Unsuppo
         &facts.pod_ips
     };
     Ok(match path {
-        "metadata.name" => own(&meta.name),
-        "metadata.namespace" => own(&meta.namespace),
-        "metadata.uid" => own(&meta.uid),
+        "metadata.name" => text(&meta.name),
+        "metadata.namespace" => text(&meta.namespace),
+        "metadata.uid" => text(&meta.uid),
         "metadata.labels" => lines(meta.labels.as_ref()),
         "metadata.annotations" => lines(meta.annotations.as_ref()),
         "spec.nodeName" => spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
@@ -112,7 +112,7 @@ fn quote(value: &str) -> String {
 /// The container, resource or divisor is unknown.
 pub fn resource(
     pod: &Pod,
-    own: Option<&Container>,
+    default_container: Option<&Container>,
     facts: &NodeFacts,
     reference: &ResourceFieldSelector,
 ) -> Result<String, Unsupported> {
@@ -120,9 +120,9 @@ pub fn resource(
         .container_name
         .as_deref()
         .filter(|name| !name.is_empty());
-    let container = match (named, &pod.spec, own) {
+    let container = match (named, &pod.spec, default_container) {
         (Some(name), Some(spec), _) => spec::find(spec, name).map(|(_, container)| container),
-        (_, _, own) => own.map(Cow::Borrowed),
+        (_, _, default_container) => default_container.map(Cow::Borrowed),
     };
     let Some(container) = container else {
         let name = named.unwrap_or_default();
@@ -135,7 +135,7 @@ pub fn resource(
         message: format!("unsupported container resource : {path}"),
     };
     let (list, name) = path.split_once('.').ok_or_else(unknown)?;
-    let asked = container
+    let quantities = container
         .resources
         .as_ref()
         .and_then(|resources| match list {
@@ -143,14 +143,14 @@ pub fn resource(
             "requests" => resources.requests.as_ref(),
             _ => None,
         });
-    let asked = asked
+    let quantity = quantities
         .and_then(|list| list.get(name))
         .and_then(|q| q.0.parse::<Quantity>().ok());
     let amount = match list {
-        "limits" => asked
+        "limits" => quantity
             .filter(|q| !q.is_zero())
             .or_else(|| facts.allocatable.get(name).cloned()),
-        "requests" => asked,
+        "requests" => quantity,
         _ => return Err(unknown()),
     };
     let divisor = match reference.divisor.as_ref().map(|d| d.0.as_str()) {
@@ -217,16 +217,16 @@ mod tests {
         // statefulset.md 12.11
         let pod = pod();
         let containers = &pod.spec.as_ref().unwrap().containers;
-        let ask = |own: usize, resource_name: &str, divisor: Option<&str>| {
+        let value = |index: usize, resource_name: &str, divisor: Option<&str>| {
             let reference = json_tree::from_value(json_tree::json!(
                 {"resource": resource_name, "divisor": divisor}))
             .unwrap();
-            resource(&pod, Some(&containers[own]), &facts(), &reference).unwrap()
+            resource(&pod, Some(&containers[index]), &facts(), &reference).unwrap()
         };
-        assert_eq!(ask(0, "limits.cpu", None), "2");
-        assert_eq!(ask(0, "limits.cpu", Some("1m")), "1500");
-        assert_eq!(ask(0, "limits.memory", Some("1Mi")), "64");
-        assert_eq!(ask(1, "limits.cpu", None), "2");
-        assert_eq!(ask(1, "requests.cpu", None), "0");
+        assert_eq!(value(0, "limits.cpu", None), "2");
+        assert_eq!(value(0, "limits.cpu", Some("1m")), "1500");
+        assert_eq!(value(0, "limits.memory", Some("1Mi")), "64");
+        assert_eq!(value(1, "limits.cpu", None), "2");
+        assert_eq!(value(1, "requests.cpu", None), "0");
     }
 }

@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn references_are_replaced_escaped_or_left() {
         // statefulset.md 12.12
-        let known = |name: &str| (name == "A").then(|| "1".to_owned());
+        let lookup = |name: &str| (name == "A").then(|| "1".to_owned());
         for (text, expected) in [
             ("x$(A)y", "x1y"),
             ("$(A)$(A)", "11"),
@@ -49,7 +49,7 @@ mod tests {
             ("ü$(A)ß", "ü1ß"),
             ("", ""),
         ] {
-            assert_eq!(expand(text, known), expected, "{text}");
+            assert_eq!(expand(text, lookup), expected, "{text}");
         }
     }
 }

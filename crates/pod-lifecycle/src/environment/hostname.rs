@@ -26,11 +26,11 @@ pub struct HostnameTooLong {
 impl fmt::Display for HostnameTooLong {
     /// The message is kubelet's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, asked) = (&self.name, self.name.len());
+        let (name, length) = (&self.name, self.name.len());
         write!(
             f,
             "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too \
-             long ({FQDN_HOSTNAME_MAX} characters is the max, {asked} characters requested)"
+             long ({FQDN_HOSTNAME_MAX} characters is the max, {length} characters requested)"
         )
     }
 }
@@ -42,10 +42,10 @@ impl std::error::Error for HostnameTooLong {}
 /// # Errors
 /// The kernel's host name would exceed 64 characters.
 pub fn names(pod: &Pod, zone: &str) -> Result<Names, HostnameTooLong> {
-    fits(wanted(pod, zone))
+    fits(unchecked_names(pod, zone))
 }
 
-fn wanted(pod: &Pod, zone: &str) -> Names {
+fn unchecked_names(pod: &Pod, zone: &str) -> Names {
     let spec = pod.spec.as_ref();
     let set = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     if let Some(name) = spec.and_then(|spec| set(&spec.hostname_override)) {
@@ -56,11 +56,11 @@ fn wanted(pod: &Pod, zone: &str) -> Names {
             kernel: name,
         };
     }
-    let given = spec.and_then(|spec| set(&spec.hostname));
-    let own = pod.metadata.name.as_deref().unwrap_or_default();
-    let hostname = match given {
-        Some(given) => given,
-        None => own.chars().take(HOSTNAME_MAX).collect::<String>(),
+    let spec_hostname = spec.and_then(|spec| set(&spec.hostname));
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    let hostname = match spec_hostname {
+        Some(spec_hostname) => spec_hostname,
+        None => pod_name.chars().take(HOSTNAME_MAX).collect::<String>(),
     };
     let hostname = hostname.trim_end_matches(['-', '.']).to_owned();
     let subdomain = spec
@@ -82,7 +82,7 @@ fn wanted(pod: &Pod, zone: &str) -> Names {
 
 /// The names of a pod on the host network of `node`. The kernel's host name is the node's.
 pub fn on_node(pod: &Pod, zone: &str, node: &str) -> Names {
-    let mut names = wanted(pod, zone);
+    let mut names = unchecked_names(pod, zone);
     names.kernel = node.to_owned();
     names
 }
@@ -116,13 +116,13 @@ mod tests {
     fn pod_of_a_set_has_its_name_and_domain() {
         // statefulset.md 10.13
         let spec = json_tree::json!({"hostname": "web-0", "subdomain": "nginx", "containers": []});
-        let found = names(&pod(spec), "cluster.local").unwrap();
-        assert_eq!(found.hostname, "web-0");
+        let names = names(&pod(spec), "cluster.local").unwrap();
+        assert_eq!(names.hostname, "web-0");
         assert_eq!(
-            found.fqdn.as_deref(),
+            names.fqdn.as_deref(),
             Some("web-0.nginx.default.svc.cluster.local")
         );
-        assert_eq!(found.kernel, "web-0");
+        assert_eq!(names.kernel, "web-0");
     }
 
     #[test]
@@ -130,18 +130,18 @@ mod tests {
         // statefulset.md 10.13
         let spec = json!({"hostname": "web-0", "subdomain": "nginx", "containers": [],
             "hostnameOverride": "db.example.org"});
-        let found = names(&pod(spec), "cluster.local").unwrap();
-        assert_eq!(found.hostname, "db.example.org");
-        assert_eq!(found.kernel, "db.example.org");
-        assert_eq!(found.fqdn, None);
+        let names = names(&pod(spec), "cluster.local").unwrap();
+        assert_eq!(names.hostname, "db.example.org");
+        assert_eq!(names.kernel, "db.example.org");
+        assert_eq!(names.fqdn, None);
     }
 
     #[test]
     fn long_kernel_name_only_when_asked_and_when_it_fits() {
         // statefulset.md 10.13
         let spec = |sub: &str| {
-            let own = json_tree::json!({"subdomain": sub, "setHostnameAsFQDN": true});
-            with_no_containers(own)
+            let fields = json_tree::json!({"subdomain": sub, "setHostnameAsFQDN": true});
+            with_no_containers(fields)
         };
         let fits = names(&pod(spec("nginx")), "cluster.local").unwrap();
         assert_eq!(fits.kernel, "web-0.nginx.default.svc.cluster.local");

@@ -77,15 +77,15 @@ pub struct IncompleteEnvironment {
 }
 
 pub fn references(container: &Container) -> References {
-    let mut found = References::default();
+    let mut references = References::default();
     for source in container.env_from.iter().flatten() {
         if let Some(reference) = &source.config_map_ref {
             let name = reference.name.clone();
-            found.config_maps.insert(name, NeededKeys::All);
+            references.config_maps.insert(name, NeededKeys::All);
         }
         if let Some(reference) = &source.secret_ref {
             let name = reference.name.clone();
-            found.secrets.insert(name, NeededKeys::All);
+            references.secrets.insert(name, NeededKeys::All);
         }
     }
     let need = |objects: &mut BTreeMap<String, NeededKeys>, name: &str, key: &str| {
@@ -97,13 +97,13 @@ pub fn references(container: &Container) -> References {
     let variables = container.env.iter().flatten();
     for source in variables.filter_map(|variable| variable.value_from.as_ref()) {
         if let Some(reference) = &source.config_map_key_ref {
-            need(&mut found.config_maps, &reference.name, &reference.key);
+            need(&mut references.config_maps, &reference.name, &reference.key);
         }
         if let Some(reference) = &source.secret_key_ref {
-            need(&mut found.secrets, &reference.name, &reference.key);
+            need(&mut references.secrets, &reference.name, &reference.key);
         }
     }
-    found
+    references
 }
 
 /// The container's environment, in the order of the specification.
@@ -115,17 +115,17 @@ pub fn environment(
     container: &Container,
     sources: &Sources,
 ) -> Result<Vec<(String, String)>, IncompleteEnvironment> {
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
     let mut result: Vec<(String, String)> = Vec::new();
     for (name, value) in from_objects(container, sources)? {
-        known.insert(name.clone(), value.clone());
+        values.insert(name.clone(), value.clone());
         result.push((name, value));
     }
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (Some(text), _) if !text.is_empty() => Some(expand(text, |name| {
                 let service = || sources.services.iter().find(|(n, _)| n == name);
-                known
+                values
                     .get(name)
                     .cloned()
                     .or_else(|| service().map(|(_, v)| v.clone()))
@@ -134,12 +134,12 @@ pub fn environment(
             _ => Some(String::new()),
         };
         if let Some(value) = value {
-            known.insert(variable.name.clone(), value.clone());
+            values.insert(variable.name.clone(), value.clone());
             result.push((variable.name.clone(), value));
         }
     }
     for (name, value) in &sources.services {
-        if !known.contains_key(name) {
+        if !values.contains_key(name) {
             result.push((name.clone(), value.clone()));
         }
     }
@@ -148,28 +148,28 @@ pub fn environment(
 
 /// Keeps the last value of each name, at its position.
 pub fn last_of_each(list: Vec<(String, String)>) -> Vec<(String, String)> {
-    let mut seen = std::collections::BTreeSet::new();
-    let mut kept: Vec<_> = list
+    let mut names = std::collections::BTreeSet::new();
+    let mut variables: Vec<_> = list
         .into_iter()
         .rev()
-        .filter(|(name, _)| seen.insert(name.clone()))
+        .filter(|(name, _)| names.insert(name.clone()))
         .collect();
-    kept.reverse();
-    kept
+    variables.reverse();
+    variables
 }
 
 fn from_objects(
     container: &Container,
     sources: &Sources,
 ) -> Result<Vec<(String, String)>, IncompleteEnvironment> {
-    let mut found = Vec::new();
+    let mut variables = Vec::new();
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let mut add = |name: &str, value: String| {
             let name = format!("{prefix}{name}");
             // A variable's name cannot contain `=`.
             if !name.is_empty() && !name.contains('=') {
-                found.push((name, value));
+                variables.push((name, value));
             }
         };
         if let Some(reference) = &source.config_map_ref {
@@ -189,7 +189,7 @@ fn from_objects(
             }
         }
     }
-    Ok(found)
+    Ok(variables)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -269,18 +269,18 @@ fn of_file(
         volume_name,
         ..
     } = reference;
-    let place = (volume_name.clone(), path.clone());
-    let found = match sources.files.get(&place) {
-        Some(text) => env_file::value(text, key).map_err(|wrong| IncompleteEnvironment {
-            message: format!("environment file {path} of volume {volume_name}: {wrong}"),
+    let file = (volume_name.clone(), path.clone());
+    let value = match sources.files.get(&file) {
+        Some(text) => env_file::value(text, key).map_err(|error| IncompleteEnvironment {
+            message: format!("environment file {path} of volume {volume_name}: {error}"),
         })?,
         None => None,
     };
-    match found {
+    match value {
         None if reference.optional != Some(true) => Err(IncompleteEnvironment {
             message: format!("couldn't find key {key} in file {path} of volume {volume_name}"),
         }),
-        found => Ok(found),
+        value => Ok(value),
     }
 }
 
@@ -307,14 +307,14 @@ pub fn arguments(
             .find(|(n, _)| n == name)
             .map(|(_, v)| v.clone())
     };
-    let own = |list: &Option<Vec<String>>| -> Vec<String> {
+    let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter()
             .flatten()
             .map(|word| expand(word, value))
             .collect()
     };
-    let command = own(&container.command);
-    let args = own(&container.args);
+    let command = expanded(&container.command);
+    let args = expanded(&container.args);
     match (command.is_empty(), args.is_empty()) {
         (false, _) => [command, args].concat(),
         (true, false) => [image_entrypoint.to_vec(), args].concat(),
@@ -365,11 +365,11 @@ mod tests {
     #[test]
     fn earlier_variables_and_services_are_expanded_later_ones_not() {
         // statefulset.md 12.12
-        let found = env(json_tree::json!({"env": [
+        let variables = env(json_tree::json!({"env": [
             {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)"},
             {"name": "C", "value": "$(S_HOST)"}, {"name": "D"}]}));
         assert_eq!(
-            found.unwrap(),
+            variables.unwrap(),
             ["A=1", "B=1$(C)", "C=10.96.0.7", "D=", "S_HOST=10.96.0.7"]
         );
     }
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn objects_give_variables_and_own_ones_win() {
         // statefulset.md 12.12
-        let found = env(json_tree::json!({
+        let variables = env(json_tree::json!({
             "envFrom": [{"configMapRef": {"name": "conf"}},
                 {"prefix": "X_", "secretRef": {"name": "sec"}},
                 {"configMapRef": {"name": "none", "optional": true}}],
@@ -386,7 +386,7 @@ mod tests {
                 {"name": "O", "valueFrom":
                     {"configMapKeyRef": {"name": "conf", "key": "none", "optional": true}}}]}));
         assert_eq!(
-            found.unwrap(),
+            variables.unwrap(),
             ["X_P=pw", "K=own", "N=web-0", "S_HOST=10.96.0.7"]
         );
     }

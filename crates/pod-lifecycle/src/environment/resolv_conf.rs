@@ -42,18 +42,18 @@ pub struct PodResolver {
 impl Resolver {
     /// Parses a `resolv.conf`. Unknown lines are skipped.
     pub fn parse(text: &str) -> Self {
-        let mut found = Self::default();
+        let mut resolver = Self::default();
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
-                Some("nameserver") => found.nameservers.extend(words.next().map(str::to_owned)),
+                Some("nameserver") => resolver.nameservers.extend(words.next().map(str::to_owned)),
                 // As in resolvers, the last of these lines is used.
-                Some("search" | "domain") => found.searches = words.map(str::to_owned).collect(),
-                Some("options") => found.options.extend(words.map(str::to_owned)),
+                Some("search" | "domain") => resolver.searches = words.map(str::to_owned).collect(),
+                Some("options") => resolver.options.extend(words.map(str::to_owned)),
                 _ => {}
             }
         }
-        found
+        resolver
     }
 
     /// The text of the file.
@@ -74,7 +74,7 @@ impl Resolver {
 
 /// The resolver configuration of a pod on a node with the configuration `host`.
 pub fn pod_resolver(pod: &Pod, cluster: &ClusterDns, host: &Resolver) -> PodResolver {
-    let mut found = PodResolver::default();
+    let mut pod_resolver = PodResolver::default();
     let spec = pod.spec.clone().unwrap_or_default();
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
     let to_cluster = match policy {
@@ -83,7 +83,7 @@ pub fn pod_resolver(pod: &Pod, cluster: &ClusterDns, host: &Resolver) -> PodReso
         _ => false,
     };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    found.resolver = if policy == "None" {
+    pod_resolver.resolver = if policy == "None" {
         Resolver::default()
     } else if to_cluster && cluster.servers.is_empty() {
         let message = format!(
@@ -91,30 +91,30 @@ pub fn pod_resolver(pod: &Pod, cluster: &ClusterDns, host: &Resolver) -> PodReso
              using \"{policy}\" policy. Falling back to \"Default\" policy.",
             crate::spec::display_name(pod)
         );
-        found.warnings.push(("MissingClusterDNS", message));
+        pod_resolver.warnings.push(("MissingClusterDNS", message));
         host.clone()
     } else if to_cluster {
         cluster_first(namespace, cluster, host)
     } else {
         host.clone()
     };
-    if let Some(own) = &spec.dns_config {
-        let resolver = &mut found.resolver;
+    if let Some(config) = &spec.dns_config {
+        let resolver = &mut pod_resolver.resolver;
         append_new(
             &mut resolver.nameservers,
-            own.nameservers.as_deref().unwrap_or_default(),
+            config.nameservers.as_deref().unwrap_or_default(),
         );
         append_new(
             &mut resolver.searches,
-            own.searches.as_deref().unwrap_or_default(),
+            config.searches.as_deref().unwrap_or_default(),
         );
         merge_options(
             &mut resolver.options,
-            own.options.as_deref().unwrap_or_default(),
+            config.options.as_deref().unwrap_or_default(),
         );
     }
-    cut(&mut found);
-    found
+    cut(&mut pod_resolver);
+    pod_resolver
 }
 
 fn cluster_first(namespace: &str, cluster: &ClusterDns, host: &Resolver) -> Resolver {
@@ -141,10 +141,10 @@ fn append_new(list: &mut Vec<String>, more: &[String]) {
 }
 
 /// Adds the pod's options. They replace options with equal names.
-fn merge_options(options: &mut Vec<String>, own: &[PodDNSConfigOption]) {
-    for option in own {
+fn merge_options(options: &mut Vec<String>, overrides: &[PodDNSConfigOption]) {
+    for option in overrides {
         let Some(name) = &option.name else { continue };
-        options.retain(|known| known.split(':').next() != Some(name.as_str()));
+        options.retain(|existing| existing.split(':').next() != Some(name.as_str()));
         options.push(match option.value.as_deref() {
             Some(value) if !value.is_empty() => format!("{name}:{value}"),
             _ => name.clone(),
@@ -152,8 +152,8 @@ fn merge_options(options: &mut Vec<String>, own: &[PodDNSConfigOption]) {
     }
 }
 
-fn cut(found: &mut PodResolver) {
-    let resolver = &mut found.resolver;
+fn cut(pod_resolver: &mut PodResolver) {
+    let resolver = &mut pod_resolver.resolver;
     if resolver.nameservers.len() > NAMESERVERS_MAX {
         resolver.nameservers.truncate(NAMESERVERS_MAX);
         let line = resolver.nameservers.join(" ");
@@ -161,7 +161,7 @@ fn cut(found: &mut PodResolver) {
             "Nameserver limits were exceeded, some nameservers have been omitted, the applied \
              nameserver line is: {line}"
         );
-        found.warnings.push(("DNSConfigForming", message));
+        pod_resolver.warnings.push(("DNSConfigForming", message));
     }
     let mut chars = 0;
     let fitting = resolver
@@ -180,7 +180,7 @@ fn cut(found: &mut PodResolver) {
             "Search Line limits were exceeded, some search paths have been omitted, the applied \
              search line is: {line}"
         );
-        found.warnings.push(("DNSConfigForming", message));
+        pod_resolver.warnings.push(("DNSConfigForming", message));
     }
 }
 
@@ -204,9 +204,9 @@ mod tests {
     #[test]
     fn cluster_first_searches_namespace_services_zone_then_host() {
         // statefulset.md 10.12
-        let found = resolved(json_tree::json!({"containers": []}));
+        let pod_resolver = resolved(json_tree::json!({"containers": []}));
         assert_eq!(
-            found.resolver.render(),
+            pod_resolver.resolver.render(),
             "search shop.svc.cluster.local svc.cluster.local cluster.local lan\n\
              nameserver 10.96.0.10\noptions ndots:5\n"
         );
@@ -232,10 +232,10 @@ mod tests {
         let spec = json_tree::json!({"containers": [], "dnsConfig": {
             "nameservers": ["1.1.1.1", "10.96.0.10"], "searches": ["my.zone"],
             "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
-        let found = resolved(spec).resolver;
-        assert_eq!(found.nameservers, ["10.96.0.10", "1.1.1.1"]);
-        assert_eq!(found.searches.last().unwrap(), "my.zone");
-        assert_eq!(found.options, ["ndots:2", "edns0"]);
+        let resolver = resolved(spec).resolver;
+        assert_eq!(resolver.nameservers, ["10.96.0.10", "1.1.1.1"]);
+        assert_eq!(resolver.searches.last().unwrap(), "my.zone");
+        assert_eq!(resolver.options, ["ndots:2", "edns0"]);
     }
 
     #[test]
@@ -243,8 +243,8 @@ mod tests {
         // statefulset.md 10.12
         let spec = json_tree::json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"]}});
-        let found = resolved(spec);
-        assert_eq!(found.resolver.nameservers.len(), 3);
-        assert_eq!(found.warnings[0].0, "DNSConfigForming");
+        let pod_resolver = resolved(spec);
+        assert_eq!(pod_resolver.resolver.nameservers.len(), 3);
+        assert_eq!(pod_resolver.warnings[0].0, "DNSConfigForming");
     }
 }

@@ -10,23 +10,25 @@ pub fn variables<'a>(
 ) -> Vec<(String, String)> {
     let links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links) != Some(false);
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let mut found = std::collections::BTreeMap::new();
+    let mut variables = std::collections::BTreeMap::new();
     // The Services of the namespace come last, so that they override the variables of `default/kubernetes`.
-    let mut told: Vec<(bool, &Service)> = services
+    let mut services: Vec<(bool, &Service)> = services
         .into_iter()
         .filter_map(|service| {
             let meta = &service.metadata;
-            let own = links && meta.namespace.as_deref() == Some(namespace);
-            let api = meta.namespace.as_deref() == Some("default")
+            let in_namespace = links && meta.namespace.as_deref() == Some(namespace);
+            let is_api_server = meta.namespace.as_deref() == Some("default")
                 && meta.name.as_deref() == Some("kubernetes");
-            (own || api).then_some((own, service))
+            (in_namespace || is_api_server).then_some((in_namespace, service))
         })
         .collect();
-    told.sort_unstable_by_key(|(own, service)| (*own, service.metadata.name.clone()));
-    for (_, service) in told {
-        found.extend(of_service(service));
+    services.sort_unstable_by_key(|(in_namespace, service)| {
+        (*in_namespace, service.metadata.name.clone())
+    });
+    for (_, service) in services {
+        variables.extend(of_service(service));
     }
-    found.into_iter().collect()
+    variables.into_iter().collect()
 }
 
 fn of_service(service: &Service) -> Vec<(String, String)> {
@@ -113,15 +115,15 @@ mod tests {
     #[test]
     fn services_with_an_address_are_told() {
         // statefulset.md 10.16
-        let found = names(true);
-        assert_eq!(found.len(), 16);
+        let variables = names(true);
+        assert_eq!(variables.len(), 16);
         for expected in [
             "KUBERNETES_SERVICE_HOST=10.96.0.1",
             "REDIS_PRIMARY_SERVICE_PORT_HTTP_WEB=80",
             "REDIS_PRIMARY_PORT=tcp://10.96.0.7:80",
             "REDIS_PRIMARY_PORT_80_TCP_ADDR=10.96.0.7",
         ] {
-            assert!(found.iter().any(|v| v == expected), "{expected}");
+            assert!(variables.iter().any(|v| v == expected), "{expected}");
         }
     }
 

@@ -24,8 +24,8 @@ pub fn plan(
     staged_for: Option<&str>,
     lives: impl Fn(&str) -> bool,
 ) -> Vec<CsiStep> {
-    let gone = published_for.iter().filter(|pod| !lives(pod));
-    let mut steps: Vec<CsiStep> = gone
+    let deleted = published_for.iter().filter(|pod| !lives(pod));
+    let mut steps: Vec<CsiStep> = deleted
         .map(|pod| CsiStep::Unpublish {
             pod: (*pod).to_owned(),
         })
@@ -41,7 +41,7 @@ pub fn plan(
 mod tests {
     use super::*;
 
-    fn of(pods: &[&str], staged_for: Option<&str>, lives: &[&str]) -> Vec<CsiStep> {
+    fn planned(pods: &[&str], staged_for: Option<&str>, lives: &[&str]) -> Vec<CsiStep> {
         plan(pods, staged_for, |pod| lives.contains(&pod))
     }
 
@@ -53,20 +53,20 @@ mod tests {
 
     #[test]
     fn the_last_pod_takes_the_stage_along() {
-        assert_eq!(of(&["a", "b"], Some("b"), &["a", "b"]), []);
-        assert_eq!(of(&["a", "b"], Some("a"), &["b"]), [unpublish("a")]);
+        assert_eq!(planned(&["a", "b"], Some("b"), &["a", "b"]), []);
+        assert_eq!(planned(&["a", "b"], Some("a"), &["b"]), [unpublish("a")]);
         let all = [unpublish("a"), unpublish("b"), CsiStep::Unstage];
-        assert_eq!(of(&["a", "b"], Some("b"), &["c"]), all);
-        assert_eq!(of(&["a"], None, &[]), [unpublish("a")]);
-        assert_eq!(of(&[], None, &[]), []);
+        assert_eq!(planned(&["a", "b"], Some("b"), &["c"]), all);
+        assert_eq!(planned(&["a"], None, &[]), [unpublish("a")]);
+        assert_eq!(planned(&[], None, &[]), []);
     }
 
     #[test]
     fn a_stage_stays_while_its_pod_may_be_about_to_publish() {
-        assert_eq!(of(&[], Some("a"), &["a"]), []);
-        assert_eq!(of(&["b"], Some("a"), &["a"]), [unpublish("b")]);
+        assert_eq!(planned(&[], Some("a"), &["a"]), []);
+        assert_eq!(planned(&["b"], Some("a"), &["a"]), [unpublish("b")]);
         // The pod was deleted between staging and publishing, or the pod of the stage is unknown.
-        assert_eq!(of(&[], Some("a"), &["b"]), [CsiStep::Unstage]);
-        assert_eq!(of(&[], Some(""), &["a"]), [CsiStep::Unstage]);
+        assert_eq!(planned(&[], Some("a"), &["b"]), [CsiStep::Unstage]);
+        assert_eq!(planned(&[], Some(""), &["a"]), [CsiStep::Unstage]);
     }
 }

@@ -53,8 +53,8 @@ impl Policy {
         if used_percent < u128::from(self.high_percent) {
             return None;
         }
-        let wanted = share(100 - u128::from(self.low_percent.min(100)));
-        let lacking = wanted.saturating_sub(u128::from(available));
+        let target = share(100 - u128::from(self.low_percent.min(100)));
+        let lacking = target.saturating_sub(u128::from(available));
         u64::try_from(lacking).ok().filter(|bytes| *bytes > 0)
     }
 }
@@ -97,9 +97,9 @@ impl ImageHistory {
                 past.last_used = Some(now);
             }
         }
-        let there: BTreeSet<&str> = present.iter().map(|one| one.digest.as_str()).collect();
+        let digests: BTreeSet<&str> = present.iter().map(|image| image.digest.as_str()).collect();
         self.images
-            .retain(|digest, _| there.contains(digest.as_str()));
+            .retain(|digest, _| digests.contains(digest.as_str()));
     }
 
     fn past(&self, digest: &str) -> Past {
@@ -119,7 +119,7 @@ impl ImageHistory {
             .map(|image| (self.past(&image.digest), image.digest.as_str()))
             .filter(|(past, _)| {
                 past.first_seen
-                    .is_none_or(|seen| now.since(seen) >= policy.minimum_age)
+                    .is_none_or(|first_seen| now.since(first_seen) >= policy.minimum_age)
             })
             .collect();
         free.sort_unstable_by_key(|(past, digest)| (past.last_used, past.first_seen, *digest));
@@ -248,7 +248,7 @@ mod tests {
         /// images, the image whose last use is older is removed first.
         #[test]
         fn only_old_unused_images_go_in_the_order_of_their_use(
-            looks in proptest::collection::vec(
+            observations in proptest::collection::vec(
                 proptest::collection::btree_map(0..6_u8, (any::<bool>(), any::<bool>()), 0..6),
                 1..12,
             ),
@@ -257,9 +257,9 @@ mod tests {
             let mut history = ImageHistory::default();
             let mut came: BTreeMap<String, Option<i64>> = BTreeMap::new();
             let mut used: BTreeMap<String, i64> = BTreeMap::new();
-            for (round, look) in looks.iter().enumerate() {
+            for (round, observation) in observations.iter().enumerate() {
                 let second = i64::try_from(round).unwrap() * 60;
-                let present: Vec<Present> = look
+                let present: Vec<Present> = observation
                     .iter()
                     .map(|(name, (in_use, pinned))| Present {
                         digest: name.to_string(),
@@ -267,25 +267,25 @@ mod tests {
                         in_use: *in_use,
                     })
                     .collect();
-                came.retain(|name, _| present.iter().any(|one| one.digest == *name));
-                used.retain(|name, _| present.iter().any(|one| one.digest == *name));
-                for one in &present {
-                    came.entry(one.digest.clone()).or_insert((round > 0).then_some(second));
-                    if one.in_use {
-                        used.insert(one.digest.clone(), second);
+                came.retain(|name, _| present.iter().any(|image| image.digest == *name));
+                used.retain(|name, _| present.iter().any(|image| image.digest == *name));
+                for image in &present {
+                    came.entry(image.digest.clone()).or_insert((round > 0).then_some(second));
+                    if image.in_use {
+                        used.insert(image.digest.clone(), second);
                     }
                 }
                 history.note(&present, at(second));
-                let gone = history.collectable(&present, &policy, at(second));
-                let may = |one: &&Present| {
-                    let old = came[&one.digest].is_none_or(|came| second - came >= 120);
-                    !one.in_use && !one.pinned && old
+                let collected = history.collectable(&present, &policy, at(second));
+                let may = |image: &&Present| {
+                    let old = came[&image.digest].is_none_or(|came| second - came >= 120);
+                    !image.in_use && !image.pinned && old
                 };
-                let wanted: BTreeSet<&str> =
-                    present.iter().filter(may).map(|one| one.digest.as_str()).collect();
-                prop_assert_eq!(gone.iter().copied().collect::<BTreeSet<_>>(), wanted);
+                let expected: BTreeSet<&str> =
+                    present.iter().filter(may).map(|image| image.digest.as_str()).collect();
+                prop_assert_eq!(collected.iter().copied().collect::<BTreeSet<_>>(), expected);
                 let order: Vec<Option<i64>> =
-                    gone.iter().map(|digest| used.get(*digest).copied()).collect();
+                    collected.iter().map(|digest| used.get(*digest).copied()).collect();
                 prop_assert!(order.is_sorted(), "{:?}", order);
             }
         }

@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn only_the_own_lease_of_the_served_epoch_is_renewed() {
-        for (held, served, expected) in [
+        for (lease, served, expected) in [
             // The Lease may have been deleted after a fence.
             (None, 3, LeaseStep::Return { epoch: 4 }),
             (None, 0, LeaseStep::Return { epoch: 1 }),
@@ -97,7 +97,7 @@ mod tests {
                 LeaseStep::Return { epoch: 4 },
             ),
         ] {
-            assert_eq!(step(held.as_ref(), "n", served), expected, "{held:?}");
+            assert_eq!(step(lease.as_ref(), "n", served), expected, "{lease:?}");
         }
     }
 }

@@ -48,35 +48,37 @@ pub struct KnownVolume {
     pub is_refused: bool,
 }
 
-pub fn shown(claim: &PersistentVolumeClaim) -> Option<Quantity> {
+pub fn status_capacity(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     let capacity = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
     capacity.0.parse().ok()
 }
 
 /// Whether the volume of a claim may need an expansion on the node. The check uses only the claim, which
 /// avoids a read of the volume.
-pub fn may_grow(claim: &PersistentVolumeClaim, known: KnownVolume) -> bool {
-    let (shown, asked) = (shown(claim), requested(claim));
-    state(claim).is_some() || asked > shown || (known.capacity.is_some() && shown > known.capacity)
+pub fn may_grow(claim: &PersistentVolumeClaim, recorded: KnownVolume) -> bool {
+    let (observed, desired) = (status_capacity(claim), requested(claim));
+    state(claim).is_some()
+        || desired > observed
+        || (recorded.capacity.is_some() && observed > recorded.capacity)
 }
 
 /// The call for a claim and its volume; `None` if no call is needed.
 pub fn plan(
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
-    known: KnownVolume,
+    recorded: KnownVolume,
 ) -> Option<VolumeExpansion> {
     let spec = volume.spec.as_ref()?;
     let bound = claim.spec.as_ref()?.volume_name.as_deref();
     let offered = &spec.capacity.as_ref()?.get("storage")?.0;
     let capacity: Quantity = offered.parse().ok()?;
-    let shown = shown(claim)?;
-    if bound.is_none() || bound != volume.metadata.name.as_deref() || known.is_refused {
+    let observed = status_capacity(claim)?;
+    if bound.is_none() || bound != volume.metadata.name.as_deref() || recorded.is_refused {
         return None;
     }
-    if shown >= capacity && state(claim).is_none() {
+    if observed >= capacity && state(claim).is_none() {
         // Several nodes use the volume: another node has reported the expansion.
-        let is_behind = known.capacity.is_some_and(|known| known < capacity);
+        let is_behind = recorded.capacity.is_some_and(|size| size < capacity);
         return is_behind.then_some(VolumeExpansion {
             capacity,
             announcement: None,
@@ -90,7 +92,7 @@ pub fn plan(
         )),
         Some(IN_PROGRESS) => None,
         // Resizers before KEP-1790 set no state.
-        None if shown < capacity => None,
+        None if observed < capacity => None,
         _ => return None,
     };
     Some(VolumeExpansion {
@@ -119,12 +121,12 @@ fn no_state(claim: &PersistentVolumeClaim) -> Value {
 pub fn failure(
     claim: &PersistentVolumeClaim,
     growth: &VolumeExpansion,
-    known: KnownVolume,
+    recorded: KnownVolume,
     message: &str,
     is_infeasible: bool,
     now: Timestamp,
 ) -> Value {
-    let is_replaced = known.has_failed && requested(claim) != Some(growth.capacity);
+    let is_replaced = recorded.has_failed && requested(claim) != Some(growth.capacity);
     let mut conditions = others(claim, &[NODE_ERROR]);
     conditions.push(json!({
         "type": NODE_ERROR,
@@ -165,8 +167,9 @@ fn state(claim: &PersistentVolumeClaim) -> Option<&str> {
 fn others(claim: &PersistentVolumeClaim, without: &[&str]) -> Vec<Value> {
     let conditions = claim.status.as_ref();
     let conditions = conditions.and_then(|status| status.conditions.as_deref());
-    let kept = conditions.unwrap_or_default().iter();
-    kept.filter(|condition| !without.contains(&condition.type_.as_str()))
+    let conditions = conditions.unwrap_or_default().iter();
+    conditions
+        .filter(|condition| !without.contains(&condition.type_.as_str()))
         .map(|condition| json!(condition))
         .collect()
 }
@@ -175,8 +178,8 @@ fn others(claim: &PersistentVolumeClaim, without: &[&str]) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    fn claim(shown: &str, state: Option<&str>) -> PersistentVolumeClaim {
-        let mut status = json!({"phase": "Bound", "capacity": {"storage": shown}, "conditions": [
+    fn claim(size: &str, state: Option<&str>) -> PersistentVolumeClaim {
+        let mut status = json!({"phase": "Bound", "capacity": {"storage": size}, "conditions": [
             {"type": "FileSystemResizePending", "status": "True"},
             {"type": "Other", "status": "True"}]});
         if let Some(state) = state {
@@ -201,12 +204,12 @@ mod tests {
     }
 
     fn planned(
-        shown: &str,
+        size: &str,
         state: Option<&str>,
         capacity: &str,
-        known: KnownVolume,
+        recorded: KnownVolume,
     ) -> Option<VolumeExpansion> {
-        plan(&claim(shown, state), &volume("v", capacity), known)
+        plan(&claim(size, state), &volume("v", capacity), recorded)
     }
 
     #[test]
@@ -278,16 +281,16 @@ mod tests {
     #[test]
     fn an_infeasible_expansion_goes_back_to_the_resizer() {
         let claim = claim("1Gi", Some(IN_PROGRESS));
-        let of = |capacity: &str, has_failed, is_infeasible| {
+        let failure_status = |capacity: &str, has_failed, is_infeasible| {
             let growth = plan(&claim, &volume("v", capacity), KnownVolume::default()).unwrap();
-            let known = KnownVolume {
+            let recorded = KnownVolume {
                 has_failed,
                 ..KnownVolume::default()
             };
             let now = Timestamp::UNIX_EPOCH;
-            failure(&claim, &growth, known, "no room", is_infeasible, now)["status"].clone()
+            failure(&claim, &growth, recorded, "no room", is_infeasible, now)["status"].clone()
         };
-        let plain = of("2Gi", true, false);
+        let plain = failure_status("2Gi", true, false);
         assert_eq!(plain["allocatedResourceStatuses"], Value::Null);
         let types: Vec<&str> = plain["conditions"]
             .as_array()
@@ -300,11 +303,14 @@ mod tests {
             plain["conditions"][2]["message"],
             "failed to expand pvc with no room"
         );
-        for status in [of("2Gi", false, true), of("3Gi", true, false)] {
+        for status in [
+            failure_status("2Gi", false, true),
+            failure_status("3Gi", true, false),
+        ] {
             assert_eq!(status["allocatedResourceStatuses"]["storage"], INFEASIBLE);
         }
         assert_eq!(
-            of("3Gi", false, false)["allocatedResourceStatuses"],
+            failure_status("3Gi", false, false)["allocatedResourceStatuses"],
             Value::Null
         );
     }

@@ -49,7 +49,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
         }
         None => starting::run_pod(&mut planner),
     }
-    let gone = match ending {
+    let final_status = match ending {
         Some(PodEndReason::Deleted) if !planner.input.record.anything_runs() => {
             phase::FinalStatus::Deleted
         }
@@ -58,7 +58,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
         }
         _ => phase::FinalStatus::No,
     };
-    planner.plan.status = status::pod_status(input, spec, gone, now);
+    planner.plan.status = status::pod_status(input, spec, final_status, now);
     planner.plan
 }
 
@@ -67,8 +67,9 @@ fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<PodEndReason> {
     if input.is_removed() || input.pod.metadata.deletion_timestamp.is_some() {
         return Some(PodEndReason::Deleted);
     }
-    let told = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    if told(input.previous) || input.pod.status.as_ref().is_some_and(told) {
+    let has_ended =
+        |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if has_ended(input.previous) || input.pod.status.as_ref().is_some_and(has_ended) {
         return Some(PodEndReason::Complete);
     }
     if input.record.failure.is_some() {

@@ -58,7 +58,7 @@ impl Planner<'_> {
 
     /// Requests a plan at the time `at`.
     pub fn wake(&mut self, at: Instant) {
-        self.plan.next_at = Some(self.plan.next_at.map_or(at, |known| known.min(at)));
+        self.plan.next_at = Some(self.plan.next_at.map_or(at, |next| next.min(at)));
     }
 
     pub fn wait(&mut self, container: &str, reason: impl Into<String>) {

@@ -9,7 +9,7 @@ use crate::monotonic::Instant;
 use crate::record::resize::{PendingReason, PendingResize, ResourceUpdate};
 use crate::record::{Instance, PodRecord, Running, Sandbox};
 use crate::resources::amounts::{lack, requests};
-use crate::resources::resize::asked;
+use crate::resources::resize::requested_allocation;
 use crate::restart_policy;
 use crate::spec::{Kind, containers};
 
@@ -17,13 +17,15 @@ use crate::spec::{Kind, containers};
 /// result must be recorded first.
 pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     let resize = &planner.input.record.resize;
-    let asked = asked(planner.spec);
+    let requested = requested_allocation(planner.spec);
     let generation = planner.input.pod.metadata.generation.unwrap_or(0);
     let Some(allocated) = &resize.allocated else {
-        planner.act(LifecycleAction::Allocate { resources: asked });
+        planner.act(LifecycleAction::Allocate {
+            resources: requested,
+        });
         return false;
     };
-    if *allocated == asked {
+    if *allocated == requested {
         if resize.pending.is_some() {
             planner.act(LifecycleAction::PostponeResize(None));
             return false;
@@ -41,7 +43,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     let Some((reason, message)) = lack(requests(planner.spec), &planner.input.node_resources)
     else {
         planner.act(LifecycleAction::StartResize {
-            resources: asked,
+            resources: requested,
             generation,
         });
         return false;
@@ -50,9 +52,9 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
         planner.wake(planner.now.instant + RESIZE_RETRY);
     }
     planner.wait("", format!("resources: {message}"));
-    let known = resize.pending.as_ref();
+    let pending = resize.pending.as_ref();
     // The message about the usage of other pods may change often, so one event is enough.
-    if known.is_some_and(|known| known.reason == reason && known.generation == generation) {
+    if pending.is_some_and(|pending| pending.reason == reason && pending.generation == generation) {
         return true;
     }
     planner.act(LifecycleAction::PostponeResize(Some(PendingResize {
@@ -68,10 +70,12 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
 fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
     let lasting = containers(spec).filter(|(kind, _)| *kind != Kind::Init);
     let applied = |(kind, container): (Kind, &Container)| {
-        let known = record.containers.get(&container.name);
-        match known.map(|known| &known.instance) {
+        let container_record = record.containers.get(&container.name);
+        match container_record.map(|container_record| &container_record.instance) {
             Some(Instance::Running(running)) => has_allocated(record, container, running),
-            Some(Instance::Exited(exit)) => !restart_policy::wanted(spec, kind, container, exit),
+            Some(Instance::Exited(exit)) => {
+                !restart_policy::wants_restart(spec, kind, container, exit)
+            }
             Some(Instance::Starting { .. } | Instance::Refused(_) | Instance::Absent) | None => {
                 false
             }
@@ -95,14 +99,16 @@ pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
     planner.wait("", "the pod's new resources");
     let acts = planner.plan.actions.iter();
     let mut starts = acts.filter(|action| matches!(action, LifecycleAction::StartContainer { .. }));
-    let mut known = record.containers.values();
-    if starts.next().is_some() || known.any(|one| matches!(one.instance, Instance::Starting { .. }))
+    let mut container_records = record.containers.values();
+    if starts.next().is_some()
+        || container_records
+            .any(|container_record| matches!(container_record.instance, Instance::Starting { .. }))
     {
         return;
     }
     let settled = |(kind, container): (Kind, &Container)| {
-        let known = record.containers.get(&container.name);
-        match known.map(|known| &known.instance) {
+        let container_record = record.containers.get(&container.name);
+        match container_record.map(|container_record| &container_record.instance) {
             Some(Instance::Running(running)) => {
                 kind == Kind::Init || has_allocated(record, container, running)
             }
@@ -153,13 +159,13 @@ pub(crate) fn step(
     if inherits_anew(record, container, running) {
         return ResizeStep::Restart;
     }
-    let (Some(wanted), Some(applied)) = (
+    let (Some(desired), Some(applied)) = (
         difference(record, container, running),
         running.resources.as_deref(),
     ) else {
         return ResizeStep::None;
     };
-    if restarts(container, applied, wanted) {
+    if restarts(container, applied, desired) {
         return ResizeStep::Restart;
     }
     due(running.update, now)
@@ -179,13 +185,13 @@ fn due(update: ResourceUpdate, now: Instant) -> ResizeStep {
 fn restarts(
     container: &Container,
     applied: &ResourceRequirements,
-    wanted: &ResourceRequirements,
+    desired: &ResourceRequirements,
 ) -> bool {
     taken_at_start(container).any(|name| {
-        let of = |resources: &ResourceRequirements| {
+        let amounts = |resources: &ResourceRequirements| {
             [&resources.requests, &resources.limits].map(|list| list.as_ref()?.get(name).cloned())
         };
-        of(applied) != of(wanted)
+        amounts(applied) != amounts(desired)
     })
 }
 
@@ -198,9 +204,9 @@ fn inherits_anew(record: &PodRecord, container: &Container, running: &Running) -
     let limit = |resources: Option<&ResourceRequirements>, name: &str| {
         resources?.limits.as_ref()?.get(name).cloned()
     };
-    let own = allocated.get(&container.name);
+    let container_resources = allocated.get(&container.name);
     taken_at_start(container)
-        .filter(|name| limit(own, name).is_none())
+        .filter(|name| limit(container_resources, name).is_none())
         .any(|name| limit(Some(before), name) != limit(record.resize.of_pod(), name))
 }
 

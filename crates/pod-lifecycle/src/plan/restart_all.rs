@@ -14,14 +14,14 @@ use crate::spec::containers;
 
 /// Stops all containers. As soon as no container runs, they start again.
 pub(crate) fn end_all(planner: &mut Planner<'_>) {
-    let mut left = false;
+    let mut is_running = false;
     let mut names = Vec::new();
     for (_, container) in containers(planner.spec) {
         names.push(container.name.clone());
         let record = planner.input.record.containers.get(&container.name);
         match record.map(|record| &record.instance) {
             Some(Instance::Running(running)) => {
-                left = true;
+                is_running = true;
                 if running.stop.is_none() {
                     stopping::begin_at_once(planner, container, StopCause::AllRestart);
                 } else {
@@ -29,13 +29,13 @@ pub(crate) fn end_all(planner: &mut Planner<'_>) {
                 }
             }
             Some(Instance::Starting { .. }) => {
-                left = true;
+                is_running = true;
                 planner.wait(&container.name, "start");
             }
             Some(Instance::Absent | Instance::Refused(_) | Instance::Exited(_)) | None => {}
         }
     }
-    if !left {
+    if !is_running {
         planner.act(LifecycleAction::StartAnew { containers: names });
     }
 }

@@ -36,9 +36,10 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     if planner.input.record.restart_all.is_some() {
         return restart_all::end_all(planner);
     }
-    if let Some(asked) = restart_policy::asks_for_restart_all(planner.spec, planner.input.record) {
+    if let Some(restart) = restart_policy::asks_for_restart_all(planner.spec, planner.input.record)
+    {
         // The next plan uses the record with the restart.
-        return planner.act(LifecycleAction::RestartAll(asked));
+        return planner.act(LifecycleAction::RestartAll(restart));
     }
     if !resize::allocate(planner) {
         // The next plan uses the record with the change.
@@ -144,12 +145,12 @@ fn start_init_containers(planner: &mut Planner<'_>, ready: bool) -> bool {
 /// Whether the container has an instance in the current sandbox.
 fn begun_here(planner: &Planner<'_>, name: &str) -> bool {
     let record = planner.input.record;
-    let Some(known) = record.containers.get(name) else {
+    let Some(container) = record.containers.get(name) else {
         return false;
     };
-    match &known.instance {
+    match &container.instance {
         Instance::Running(running) => running.sandbox == record.sandboxes_made,
-        Instance::Exited(exit) => exit.sandbox == record.sandboxes_made && !known.anew,
+        Instance::Exited(exit) => exit.sandbox == record.sandboxes_made && !container.anew,
         _ => false,
     }
 }
@@ -249,8 +250,8 @@ fn restart(
         return;
     }
     let ours = exit.sandbox == planner.input.record.sandboxes_made;
-    let over = ours && !restart_policy::wanted(planner.spec, kind, container, exit)
-        || !ours && kind == Kind::Main && !wanted_again(planner, container, exit);
+    let over = ours && !restart_policy::wants_restart(planner.spec, kind, container, exit)
+        || !ours && kind == Kind::Main && !wants_restart_in_new_sandbox(planner, container, exit);
     if over && !record.anew {
         return;
     }
@@ -265,11 +266,11 @@ fn restart(
                 let action = LifecycleAction::AnnounceBackOff {
                     container: container.name.clone(),
                 };
-                let shown = match container_status::start_trouble(exit) {
+                let delay = match container_status::start_trouble(exit) {
                     Some(_) => FRESH_ERROR,
                     None => jiff::SignedDuration::ZERO,
                 };
-                announce_at(planner, exit.finished_at.instant + shown, action);
+                announce_at(planner, exit.finished_at.instant + delay, action);
             }
         }
         _ => start(planner, container, record, ready),
@@ -277,8 +278,8 @@ fn restart(
 }
 
 /// Whether a main container that exited with a former sandbox runs again in the new sandbox.
-fn wanted_again(planner: &Planner<'_>, container: &Container, exit: &Exit) -> bool {
-    restart_policy::wanted(planner.spec, Kind::Main, container, exit)
+fn wants_restart_in_new_sandbox(planner: &Planner<'_>, container: &Container, exit: &Exit) -> bool {
+    restart_policy::wants_restart(planner.spec, Kind::Main, container, exit)
 }
 
 fn announce_later(planner: &mut Planner<'_>, since: Instant, action: LifecycleAction) {

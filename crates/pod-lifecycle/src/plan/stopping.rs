@@ -22,7 +22,7 @@ use crate::spec::{
 /// Plans a pod that is ending.
 pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: PodEndReason) {
     let spec = planner.spec;
-    let mut left = false;
+    let mut is_running = false;
     let ephemeral = planner.ephemeral.iter().map(|c| (Kind::Ephemeral, c));
     for (kind, container) in containers(spec).chain(ephemeral) {
         let Some(record) = planner.input.record.containers.get(&container.name) else {
@@ -30,17 +30,17 @@ pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: PodEndReason) {
         };
         match &record.instance {
             Instance::Running(running) => {
-                left = true;
+                is_running = true;
                 end_container(planner, (kind, container), running, ending);
             }
             Instance::Starting { .. } => {
-                left = true;
+                is_running = true;
                 planner.wait(&container.name, "start");
             }
             Instance::Absent | Instance::Refused(_) | Instance::Exited(_) => {}
         }
     }
-    if !left {
+    if !is_running {
         clear_away(planner, ending);
     }
 }
@@ -59,8 +59,8 @@ fn end_container(
         let grace = pod_grace(planner);
         return begin(planner, container, cause, grace);
     }
-    let turn = kind != Kind::Sidecar || later_ones_ended(planner, &container.name);
-    advance_stop(planner, container, running, turn);
+    let may_terminate = kind != Kind::Sidecar || later_ones_ended(planner, &container.name);
+    advance_stop(planner, container, running, may_terminate);
     if kind != Kind::Init {
         ask(planner, container, running, ProbeKind::Readiness);
     }
@@ -69,22 +69,24 @@ fn end_container(
 /// The grace period of the deletion or, without a deletion, of the pod. A failure or a node shutdown limits
 /// it.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
-    let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
+    let requested = planner.input.pod.metadata.deletion_grace_period_seconds;
     let seconds = if planner.input.is_removed() && planner.input.node_stops.is_some() {
         // Only the node waits for this second.
         1
-    } else if has_no_grace(planner.spec) && asked.unwrap_or(0) <= 1 {
+    } else if has_no_grace(planner.spec) && requested.unwrap_or(0) <= 1 {
         cov_mark::hit!(findings_c26);
         0
     } else {
-        asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1)
+        requested
+            .unwrap_or_else(|| grace_seconds(planner.spec))
+            .max(1)
     };
     let failure = planner.input.record.failure.as_ref();
-    let left = [
+    let limits = [
         failure.and_then(|failure| failure.grace_seconds),
         node_grace(planner),
     ];
-    left.into_iter().flatten().fold(seconds, i64::min)
+    limits.into_iter().flatten().fold(seconds, i64::min)
 }
 
 /// The limit of a node shutdown: the administrator's limit, and at most [`NODE_STOP_GRACE_MAX_SECONDS`].
@@ -144,7 +146,7 @@ pub(crate) fn advance_stop(
     planner: &mut Planner<'_>,
     container: &Container,
     running: &Running,
-    turn: bool,
+    may_terminate: bool,
 ) {
     let Some(stop) = &running.stop else { return };
     let name = &container.name;
@@ -152,18 +154,18 @@ pub(crate) fn advance_stop(
     let grace_end = grace_end(planner, stop);
     let Some(signalled) = stop.signalled_at else {
         let hook_over = stop.pre_stop != Hook::Running;
-        if (hook_over && turn) || grace_end <= now {
+        if (hook_over && may_terminate) || grace_end <= now {
             planner.act(LifecycleAction::Terminate {
                 container: name.clone(),
             });
         } else {
             planner.wake(grace_end);
-            let what = if hook_over {
+            let awaited = if hook_over {
                 "the containers it serves"
             } else {
                 "preStop hook"
             };
-            planner.wait(name, what);
+            planner.wait(name, awaited);
         }
         return;
     };

@@ -81,17 +81,17 @@ mod tests {
     fn restarts_wait_10_s_doubling_to_300_s() {
         // statefulset.md 12.9
         let mut backoff = Backoff::default();
-        let mut seen = Vec::new();
+        let mut delays = Vec::new();
         let mut clock = 0;
         for _ in 0..8 {
             let wait = backoff.delay(at(clock)).map_or(0, |d| d.as_secs());
-            seen.push(wait);
+            delays.push(wait);
             let failed = at(clock);
             clock += wait;
             backoff.advance(failed, at(clock));
             clock += 1;
         }
-        assert_eq!(seen, [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(delays, [0, 10, 20, 40, 80, 160, 300, 300]);
     }
 
     #[test]

@@ -186,8 +186,8 @@ impl PodRecord {
 
     /// The part of the record that is stored on disk: without the state of probes, which changes often.
     pub fn durable(&self) -> Self {
-        let mut kept = self.clone();
-        for container in kept.containers.values_mut() {
+        let mut record = self.clone();
+        for container in record.containers.values_mut() {
             if let Instance::Running(running) = &mut container.instance {
                 for probe in [
                     &mut running.startup,
@@ -201,7 +201,7 @@ impl PodRecord {
                 }
             }
         }
-        kept
+        record
     }
 
     /// The record after a restart of the agent: work in progress is reset, so that it starts again.

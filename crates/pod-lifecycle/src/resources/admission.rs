@@ -63,7 +63,10 @@ pub fn under_pressure(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<Pod
     if memory_only && (qos_class(spec) != "BestEffort" || tolerates_memory_pressure(spec)) {
         return None;
     }
-    let names: Vec<&str> = conditions.iter().map(|one| one.name()).collect();
+    let names: Vec<&str> = conditions
+        .iter()
+        .map(|condition| condition.name())
+        .collect();
     Some(PodRejection {
         reason: "Evicted".to_owned(),
         message: messages::node_had_conditions(&names),
@@ -115,10 +118,10 @@ fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
                 None => name == pattern,
             }
         };
-        let known =
+        let is_allowlisted =
             sysctls::SAFE.contains(&name.as_str()) || policy.unsafe_sysctls.iter().any(allowed);
         let network = name.starts_with("net.");
-        if !known {
+        if !is_allowlisted {
             Some(format!("\"{name}\" not allowlisted"))
         } else if network && uses_host_network(spec) {
             Some(format!("\"{name}\" not allowed with host net enabled"))
@@ -149,15 +152,15 @@ fn dotted(name: &str) -> String {
 
 /// This node does not support AppArmor, so a pod that requires AppArmor is rejected.
 fn app_armor(spec: &PodSpec) -> Option<String> {
-    let asked = |profile: &Option<AppArmorProfile>| {
+    let is_confined = |profile: &Option<AppArmorProfile>| {
         profile.as_ref().is_some_and(|p| p.type_ != "Unconfined")
     };
     let of_pod = spec.security_context.as_ref();
-    let whole = of_pod.is_some_and(|context| asked(&context.app_armor_profile));
-    let one = containers(spec)
+    let pod_is_confined = of_pod.is_some_and(|context| is_confined(&context.app_armor_profile));
+    let container_is_confined = containers(spec)
         .filter_map(|(_, container)| container.security_context.as_ref())
-        .any(|context| asked(&context.app_armor_profile));
-    (whole || one)
+        .any(|context| is_confined(&context.app_armor_profile));
+    (pod_is_confined || container_is_confined)
         .then(|| "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned())
 }
 
@@ -167,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    fn said(spec: json_tree::Value) -> Option<String> {
+    fn rejection_text(spec: json_tree::Value) -> Option<String> {
         let mut whole = json!({"containers": [{"name": "c"}]});
         for (key, part) in spec.as_object().unwrap() {
             whole[key] = part.clone();
@@ -194,12 +197,12 @@ mod tests {
             "kernel.msgmax",
         ] {
             assert_eq!(
-                said(json!({"securityContext": sysctl(name)})),
+                rejection_text(json!({"securityContext": sysctl(name)})),
                 None,
                 "{name}"
             );
         }
-        let forbidden = said(json!({"securityContext": sysctl("kernel.shmmax")}));
+        let forbidden = rejection_text(json!({"securityContext": sysctl("kernel.shmmax")}));
         assert_eq!(
             forbidden.as_deref(),
             Some(
@@ -215,14 +218,14 @@ mod tests {
         let name = "net.ipv4.tcp_syncookies";
         let spec = json!({"hostNetwork": true, "securityContext": sysctl(name)});
         assert!(
-            said(spec)
+            rejection_text(spec)
                 .unwrap()
                 .ends_with("not allowed with host net enabled")
         );
         let name = "kernel.shm_rmid_forced";
         let spec = json!({"hostIPC": true, "securityContext": sysctl(name)});
         assert!(
-            said(spec)
+            rejection_text(spec)
                 .unwrap()
                 .ends_with("not allowed with host ipc enabled")
         );
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_pod_for_another_system_is_not_taken() {
-        let on = |system: &str| said(json!({"os": {"name": system}}));
+        let on = |system: &str| rejection_text(json!({"os": {"name": system}}));
         assert_eq!(on("linux"), None);
         let refused = "PodOSNotSupported Pod was rejected: Failed to admit pod as the OS field \
                        doesn't match node OS";
@@ -253,11 +256,11 @@ mod tests {
             json!({"containers": [{"name": "c", "securityContext": context}]})
         };
         assert!(
-            said(with("RuntimeDefault"))
+            rejection_text(with("RuntimeDefault"))
                 .unwrap()
                 .starts_with("AppArmor ")
         );
-        assert_eq!(said(with("Unconfined")), None);
+        assert_eq!(rejection_text(with("Unconfined")), None);
     }
 
     #[test]
@@ -270,29 +273,29 @@ mod tests {
             }
             let pod = json_tree::from_value(json!({"spec": whole})).unwrap();
             let conditions = conditions.iter().copied().collect();
-            let found = under_pressure(&pod, &conditions)?.failure();
-            Some(format!("{} {}", found.reason, found.message))
+            let failure = under_pressure(&pod, &conditions)?.failure();
+            Some(format!("{} {}", failure.reason, failure.message))
         };
         let (memory, disk) = (Condition::MemoryPressure, Condition::DiskPressure);
         let burstable = json!({"containers": [{"name": "c",
             "resources": {"requests": {"memory": "1Mi"}}}]});
         let critical = json!({"priority": 2_000_000_000});
         let tolerant = |toleration: json_tree::Value| json!({"tolerations": [toleration]});
-        let said = |conditions: &str| {
+        let message = |conditions: &str| {
             let text =
                 format!("Evicted Pod was rejected: The node had condition: [{conditions}]. ");
             Some(text)
         };
         assert_eq!(under(&[], json!({})), None);
-        assert_eq!(under(&[memory], json!({})), said("MemoryPressure"));
+        assert_eq!(under(&[memory], json!({})), message("MemoryPressure"));
         assert_eq!(under(&[memory], burstable.clone()), None);
-        assert_eq!(under(&[disk], burstable.clone()), said("DiskPressure"));
+        assert_eq!(under(&[disk], burstable.clone()), message("DiskPressure"));
         assert_eq!(
             under(&[disk, memory], burstable),
-            said("DiskPressure MemoryPressure")
+            message("DiskPressure MemoryPressure")
         );
         assert_eq!(under(&[disk, memory], critical), None);
-        for (toleration, taken) in [
+        for (toleration, is_admitted) in [
             (json!({"operator": "Exists"}), true),
             (
                 json!({"key": MEMORY_PRESSURE_TAINT, "operator": "Exists", "effect": "NoSchedule"}),
@@ -309,8 +312,8 @@ mod tests {
                 false,
             ),
         ] {
-            let found = under(&[memory], tolerant(toleration.clone()));
-            assert_eq!(found.is_none(), taken, "{toleration}");
+            let failure = under(&[memory], tolerant(toleration.clone()));
+            assert_eq!(failure.is_none(), is_admitted, "{toleration}");
             assert!(under(&[disk], tolerant(toleration)).is_some());
         }
     }

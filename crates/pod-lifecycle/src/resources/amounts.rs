@@ -46,7 +46,7 @@ pub struct NodeResources {
     pub others: Amounts,
 }
 
-pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
+pub fn allocated_requests(spec: &PodSpec, record: &PodRecord) -> Amounts {
     requests(&allocated_spec(spec, record))
 }
 
@@ -54,11 +54,11 @@ pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
 /// the containers' requests.
 pub(crate) fn requests(spec: &PodSpec) -> Amounts {
     let mut all = of_containers(spec);
-    if let Some(own) = &spec.resources {
-        if let Some(cpu) = requested(own, "cpu") {
+    if let Some(resources) = &spec.resources {
+        if let Some(cpu) = requested(resources, "cpu") {
             all.cpu_milli = cpu.milli_value();
         }
-        if let Some(memory) = requested(own, "memory") {
+        if let Some(memory) = requested(resources, "memory") {
             all.memory_bytes = memory.value();
         }
     }
@@ -73,19 +73,21 @@ fn of_containers(spec: &PodSpec) -> Amounts {
     let mut sum = Amounts::default();
     let mut peak = Amounts::default();
     for (kind, container) in containers(spec) {
-        let of = |name: &str| {
-            let own = container.resources.as_ref();
-            own.and_then(|own| requested(own, name)).unwrap_or_default()
+        let request = |name: &str| {
+            let resources = container.resources.as_ref();
+            resources
+                .and_then(|resources| requested(resources, name))
+                .unwrap_or_default()
         };
-        let own = Amounts {
-            cpu_milli: of("cpu").milli_value(),
-            memory_bytes: of("memory").value(),
+        let amounts = Amounts {
+            cpu_milli: request("cpu").milli_value(),
+            memory_bytes: request("memory").value(),
         };
         match kind {
             // An init container runs before the main containers, and concurrently with the sidecars before
             // it.
-            Kind::Init => peak = peak.max(sum.plus(own)),
-            _ => sum = sum.plus(own),
+            Kind::Init => peak = peak.max(sum.plus(amounts)),
+            _ => sum = sum.plus(amounts),
         }
     }
     sum.max(peak)
@@ -102,32 +104,33 @@ fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Option<Qu
 }
 
 /// Whether the node can allocate the pod's requests.
-pub fn fits(spec: &PodSpec, room: &NodeResources) -> bool {
-    lack(requests(spec), room).is_none()
+pub fn fits(spec: &PodSpec, node: &NodeResources) -> bool {
+    lack(requests(spec), node).is_none()
 }
 
-/// The reason why the node cannot allocate `wanted`; `None` if it can.
-pub(crate) fn lack(wanted: Amounts, room: &NodeResources) -> Option<(PendingReason, String)> {
-    let of = |part: fn(&Amounts) -> i64| (part(&wanted), part(&room.others), part(&room.capacity));
+/// The reason why the node cannot allocate `requested`; `None` if it can.
+pub(crate) fn lack(requested: Amounts, node: &NodeResources) -> Option<(PendingReason, String)> {
+    let triple =
+        |part: fn(&Amounts) -> i64| (part(&requested), part(&node.others), part(&node.capacity));
     let each = [
-        ("cpu", of(|amounts| amounts.cpu_milli)),
-        ("memory", of(|amounts| amounts.memory_bytes)),
+        ("cpu", triple(|amounts| amounts.cpu_milli)),
+        ("memory", triple(|amounts| amounts.memory_bytes)),
     ];
     let never = each
         .iter()
-        .find(|(_, (wanted, _, capacity))| wanted > capacity);
-    if let Some((name, (wanted, _, capacity))) = never {
+        .find(|(_, (requested, _, capacity))| requested > capacity);
+    if let Some((name, (requested, _, capacity))) = never {
         let message = format!(
-            "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
+            "Node didn't have enough capacity: {name}, requested: {requested}, capacity: {capacity}"
         );
         return Some((PendingReason::Infeasible, message));
     }
     let now = each
         .iter()
-        .find(|(_, (wanted, used, capacity))| wanted.saturating_add(*used) > *capacity);
-    now.map(|(name, (wanted, used, capacity))| {
+        .find(|(_, (requested, used, capacity))| requested.saturating_add(*used) > *capacity);
+    now.map(|(name, (requested, used, capacity))| {
         let message = format!(
-            "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, \
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, \
              capacity: {capacity}"
         );
         (PendingReason::Deferred, message)
@@ -177,13 +180,13 @@ mod tests {
             cpu_milli,
             memory_bytes,
         };
-        let room = NodeResources {
+        let node = NodeResources {
             capacity: amounts(4000, 100),
             others: amounts(3000, 50),
         };
-        assert_eq!(lack(amounts(1000, 50), &room), None);
+        assert_eq!(lack(amounts(1000, 50), &node), None);
         assert_eq!(
-            lack(amounts(1500, 50), &room),
+            lack(amounts(1500, 50), &node),
             Some((
                 PendingReason::Deferred,
                 "Node didn't have enough resource: cpu, requested: 1500, used: 3000, capacity: 4000"
@@ -191,7 +194,7 @@ mod tests {
             ))
         );
         assert_eq!(
-            lack(amounts(1500, 101), &room),
+            lack(amounts(1500, 101), &node),
             Some((
                 PendingReason::Infeasible,
                 "Node didn't have enough capacity: memory, requested: 101, capacity: 100"

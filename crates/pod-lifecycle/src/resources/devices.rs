@@ -15,7 +15,7 @@ pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
         .and_then(|spec| spec.resource_claims.as_deref());
     let statuses = pod.status.as_ref();
     let statuses = statuses.and_then(|status| status.resource_claim_statuses.as_deref());
-    let made = |name: &str| {
+    let status_name = |name: &str| {
         let mut statuses = statuses.unwrap_or_default().iter();
         statuses
             .find(|status| status.name == name)?
@@ -25,8 +25,11 @@ pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
     let claims = claims.unwrap_or_default().iter();
     claims
         .map(|claim| {
-            let own = claim.resource_claim_name.clone();
-            (claim.name.clone(), own.or_else(|| made(&claim.name)))
+            let spec_name = claim.resource_claim_name.clone();
+            (
+                claim.name.clone(),
+                spec_name.or_else(|| status_name(&claim.name)),
+            )
         })
         .collect()
 }
@@ -35,7 +38,7 @@ pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
 /// `drivers` the names of the drivers on this node.
 pub fn unprepared(
     pod: &Pod,
-    found: &BTreeMap<String, ResourceClaim>,
+    existing: &BTreeMap<String, ResourceClaim>,
     drivers: &BTreeSet<String>,
 ) -> Option<String> {
     claims(pod).into_iter().find_map(|(name, claim)| {
@@ -44,7 +47,7 @@ pub fn unprepared(
                 "waiting for resource claim {name:?}: it is not made yet"
             ));
         };
-        let why = match found.get(&claim) {
+        let why = match existing.get(&claim) {
             None => "not found".to_owned(),
             Some(claim) => trouble(pod, claim, drivers)?,
         };
@@ -82,11 +85,11 @@ mod tests {
 
     use super::*;
 
-    fn said(claim: Value, drivers: &[&str]) -> Option<String> {
+    fn waiting_reason(claim: Value, drivers: &[&str]) -> Option<String> {
         let pod: Pod = json_tree::from_value(json!({"metadata": {"uid": "u"}, "spec": {
             "containers": [], "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}}))
         .unwrap();
-        let found = match claim {
+        let existing = match claim {
             Value::Null => BTreeMap::new(),
             claim => {
                 let claim = json!({"metadata": {"name": "c"}, "spec": {}, "status": claim});
@@ -94,7 +97,7 @@ mod tests {
             }
         };
         let drivers = drivers.iter().map(|driver| (*driver).to_owned()).collect();
-        unprepared(&pod, &found, &drivers)
+        unprepared(&pod, &existing, &drivers)
     }
 
     /// findings C50
@@ -114,10 +117,10 @@ mod tests {
             ),
             (whole.clone(), "DRA driver d.example.com is not registered"),
         ] {
-            let said = said(claim, &[]).unwrap_or_default();
-            assert!(said.contains(words), "{said}");
+            let reason = waiting_reason(claim, &[]).unwrap_or_default();
+            assert!(reason.contains(words), "{reason}");
         }
-        assert_eq!(said(whole, &["d.example.com"]), None);
+        assert_eq!(waiting_reason(whole, &["d.example.com"]), None);
     }
 
     /// findings C50
@@ -128,12 +131,14 @@ mod tests {
                 {"name": "gpu", "resourceClaimTemplateName": "t"}]}, "status": status}))
             .unwrap()
         };
-        let said = unprepared(&pod(json!({})), &BTreeMap::new(), &BTreeSet::new());
-        assert!(said.is_some_and(|said| said.starts_with("waiting for resource claim \"gpu\"")));
-        let made = pod(json!({"resourceClaimStatuses": [
+        let reason = unprepared(&pod(json!({})), &BTreeMap::new(), &BTreeSet::new());
+        assert!(
+            reason.is_some_and(|reason| reason.starts_with("waiting for resource claim \"gpu\""))
+        );
+        let with_claim = pod(json!({"resourceClaimStatuses": [
             {"name": "gpu", "resourceClaimName": "p-gpu-x"}]}));
         assert_eq!(
-            claims(&made),
+            claims(&with_claim),
             [("gpu".to_owned(), Some("p-gpu-x".to_owned()))]
         );
         let plain: Pod = json_tree::from_value(json!({"spec": {"containers": []}})).unwrap();

@@ -129,7 +129,7 @@ mod tests {
         .unwrap()
     }
 
-    fn said(containers: &[(&str, i64)], volumes: &[(&str, i64)]) -> Option<String> {
+    fn overrun_message(containers: &[(&str, i64)], volumes: &[(&str, i64)]) -> Option<String> {
         let owned = |list: &[(&str, i64)]| {
             let each = list
                 .iter()
@@ -147,17 +147,20 @@ mod tests {
     #[test]
     fn volumes_containers_and_the_pod_have_limits() {
         // statefulset.md 12.14
-        assert_eq!(said(&[("a", 1024), ("b", 512)], &[("small", 512)]), None);
         assert_eq!(
-            said(&[], &[("small", 513)]).as_deref(),
+            overrun_message(&[("a", 1024), ("b", 512)], &[("small", 512)]),
+            None
+        );
+        assert_eq!(
+            overrun_message(&[], &[("small", 513)]).as_deref(),
             Some("Usage of EmptyDir volume \"small\" exceeds the limit \"512Ki\". ")
         );
         assert_eq!(
-            said(&[("a", 1025)], &[]).as_deref(),
+            overrun_message(&[("a", 1025)], &[]).as_deref(),
             Some("Container a exceeded its local ephemeral storage limit \"1Mi\". ")
         );
         assert_eq!(
-            said(&[("a", 1024), ("free", 512)], &[("any", 513)]).as_deref(),
+            overrun_message(&[("a", 1024), ("free", 512)], &[("any", 513)]).as_deref(),
             Some("Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ")
         );
     }

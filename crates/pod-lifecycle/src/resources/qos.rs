@@ -18,13 +18,13 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
             .map(|(_, c)| c.resources.as_ref())
             .collect(),
     };
-    let asked = |r: &ResourceRequirements| {
+    let is_requested = |r: &ResourceRequirements| {
         [&r.requests, &r.limits]
             .into_iter()
             .flatten()
             .any(|list| COUNTED.iter().any(|n| amount(list, n).is_some()))
     };
-    if !resources.iter().flatten().any(|r| asked(r)) {
+    if !resources.iter().flatten().any(|r| is_requested(r)) {
         return "BestEffort";
     }
     if resources.iter().all(|r| r.is_some_and(is_guaranteed)) {

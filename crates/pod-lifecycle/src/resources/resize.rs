@@ -16,19 +16,19 @@ use crate::record::resize::{Allocation, POD};
 use crate::spec::containers;
 
 /// The requested resources of a pod's specification.
-pub fn asked(spec: &PodSpec) -> Allocation {
+pub fn requested_allocation(spec: &PodSpec) -> Allocation {
     let of_pod = spec.resources.iter();
-    let of_pod = of_pod.filter(|own| **own != ResourceRequirements::default());
+    let of_pod = of_pod.filter(|resources| **resources != ResourceRequirements::default());
     containers(spec)
         .map(|(_, c)| (c.name.clone(), c.resources.clone().unwrap_or_default()))
-        .chain(of_pod.map(|own| (POD.to_owned(), own.clone())))
+        .chain(of_pod.map(|resources| (POD.to_owned(), resources.clone())))
         .collect()
 }
 
 /// Whether the requested resources differ from the allocated resources.
-pub fn is_wanted(spec: &PodSpec, record: &PodRecord) -> bool {
+pub fn is_requested(spec: &PodSpec, record: &PodRecord) -> bool {
     let allocated = record.resize.allocated.as_ref();
-    allocated.is_some_and(|allocated| *allocated != asked(spec))
+    allocated.is_some_and(|allocated| *allocated != requested_allocation(spec))
 }
 
 /// The specification with the allocated resources.
@@ -44,8 +44,8 @@ pub fn with(spec: &PodSpec, resources: Option<&Allocation>) -> PodSpec {
     };
     let init = spec.init_containers.iter_mut().flatten();
     for container in init.chain(&mut spec.containers) {
-        if let Some(own) = resources.get(&container.name) {
-            container.resources = Some(own.clone());
+        if let Some(allocated) = resources.get(&container.name) {
+            container.resources = Some(allocated.clone());
         }
     }
     spec.resources = resources.get(POD).cloned();
@@ -53,9 +53,9 @@ pub fn with(spec: &PodSpec, resources: Option<&Allocation>) -> PodSpec {
 }
 
 /// The message of an event about a resize: the requested resources, the generation and the error.
-pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> String {
+pub fn event(outcome: &str, pod: &Pod, generation: i64, error: Option<&str>) -> String {
     #[derive(Serialize)]
-    struct Said<'a> {
+    struct ResizeMessage<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         resources: Option<&'a ResourceRequirements>,
         containers: Vec<json_tree::Value>,
@@ -65,7 +65,7 @@ pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> Str
     }
     let spec = pod.spec.as_ref();
     let main = spec.into_iter().flat_map(|spec| &spec.containers);
-    let said = Said {
+    let message = ResizeMessage {
         resources: spec.and_then(|spec| spec.resources.as_ref()),
         containers: main
             .map(|c| json!({"name": c.name, "resources": c.resources}))
@@ -73,8 +73,8 @@ pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> Str
         generation,
         error,
     };
-    let said = serde_json::to_string(&said).unwrap_or_default();
-    format!("Pod resize {what}: {said}")
+    let message = serde_json::to_string(&message).unwrap_or_default();
+    format!("Pod resize {outcome}: {message}")
 }
 
 #[cfg(test)]

@@ -164,10 +164,10 @@ fn shown_user(user: &User) -> ContainerUser {
 
 /// The statuses of the container's mounts. Recursive read-only mounts have the requested mode.
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
-    let shown = container.volume_mounts.as_ref()?.iter().map(|mount| {
+    let statuses = container.volume_mounts.as_ref()?.iter().map(|mount| {
         let read_only = mount.read_only == Some(true);
-        let asked = mount.recursive_read_only.as_deref();
-        let recursive = match asked {
+        let requested = mount.recursive_read_only.as_deref();
+        let recursive = match requested {
             Some("Enabled" | "IfPossible") => "Enabled",
             _ => "Disabled",
         };
@@ -179,7 +179,7 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
             ..VolumeMountStatus::default()
         }
     });
-    Some(shown.collect())
+    Some(statuses.collect())
 }
 
 fn identify(status: &mut ContainerStatus, id: &str, image: &str, image_id: &str) {
@@ -280,7 +280,8 @@ fn delayed(
     exit: &Exit,
 ) -> Option<WaitingReason> {
     let spec = view.input.pod.spec.as_ref()?;
-    if !view.starts || !(record.anew || restart_policy::wanted(spec, kind, container, exit)) {
+    if !view.starts || !(record.anew || restart_policy::wants_restart(spec, kind, container, exit))
+    {
         return None;
     }
     if let Some(trouble) = image_trouble(view, container, record) {

@@ -106,8 +106,8 @@ pub(crate) fn pod_status(
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
     // The status of a rejected pod has no container statuses.
-    let taken = !failed_by_node || record.sandboxes_made > 0;
-    status.container_statuses = taken.then_some(main);
+    let is_admitted = !failed_by_node || record.sandboxes_made > 0;
+    status.container_statuses = is_admitted.then_some(main);
     set_resources(&mut status, record);
     status
 }
@@ -181,13 +181,16 @@ fn set_addresses(status: &mut PodStatus, input: &PodInput<'_>, spec: &PodSpec) {
         .map(|ip| HostIP { ip: ip.clone() })
         .collect();
     status.host_ips = (!host_ips.is_empty()).then_some(host_ips);
-    let own = if uses_host_network(spec) {
+    let addresses = if uses_host_network(spec) {
         input.host_ips
     } else {
         &input.record.pod_ips
     };
-    status.pod_ip = own.first().cloned();
-    let pod_ips: Vec<PodIP> = own.iter().map(|ip| PodIP { ip: ip.clone() }).collect();
+    status.pod_ip = addresses.first().cloned();
+    let pod_ips: Vec<PodIP> = addresses
+        .iter()
+        .map(|ip| PodIP { ip: ip.clone() })
+        .collect();
     status.pod_ips = (!pod_ips.is_empty()).then_some(pod_ips);
 }
 
@@ -240,14 +243,14 @@ fn conditions(
         reason: None,
         message: None,
     };
-    let found = [
+    let findings = [
         ("PodReadyToStartContainers", sandbox),
         ("Initialized", initialized(input, spec, containers, phase)),
         ("Ready", gated),
         ("ContainersReady", ready),
         ("PodScheduled", Finding::holds()),
     ];
-    for (type_, finding) in found {
+    for (type_, finding) in findings {
         conditions.push(condition(input, type_, finding, now));
     }
     conditions.extend(resize_conditions(input, now));
@@ -388,9 +391,9 @@ fn pod_ready(spec: &PodSpec, conditions: &[PodCondition], containers: &Finding) 
                 None => Some(format!(
                     "corresponding condition of pod readiness gate \"{name}\" does not exist."
                 )),
-                Some(found) if found.status != "True" => Some(format!(
+                Some(condition) if condition.status != "True" => Some(format!(
                     "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
-                    found.status
+                    condition.status
                 )),
                 Some(_) => None,
             }

@@ -26,7 +26,7 @@ pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
     let over = |kind: Kind, container: &Container| match record.containers.get(&container.name) {
         Some(record) => match &record.instance {
             Instance::Exited(exit) => {
-                !record.anew && !restart_policy::wanted(spec, kind, container, exit)
+                !record.anew && !restart_policy::wants_restart(spec, kind, container, exit)
             }
             _ => false,
         },
@@ -52,9 +52,11 @@ pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
 /// Whether any main container has started in the current sandbox.
 pub(crate) fn main_begun(spec: &PodSpec, record: &PodRecord) -> bool {
     let begun = |container: &Container| match record.containers.get(&container.name) {
-        Some(known) => match &known.instance {
+        Some(container_record) => match &container_record.instance {
             Instance::Running(running) => running.sandbox == record.sandboxes_made,
-            Instance::Exited(exit) => exit.sandbox == record.sandboxes_made && !known.anew,
+            Instance::Exited(exit) => {
+                exit.sandbox == record.sandboxes_made && !container_record.anew
+            }
             Instance::Starting { .. } => true,
             Instance::Refused(_) | Instance::Absent => false,
         },
@@ -88,8 +90,8 @@ pub(crate) struct PhaseInput<'a> {
 impl PhaseInput<'_> {
     /// Whether the container is restarted, independent of its exit.
     fn starts_anew(&self, container: &Container) -> bool {
-        let known = self.record.containers.get(&container.name);
-        !self.terminal && known.is_some_and(|known| known.anew)
+        let container_record = self.record.containers.get(&container.name);
+        !self.terminal && container_record.is_some_and(|container_record| container_record.anew)
     }
 
     /// Whether all containers are being restarted.
@@ -183,7 +185,7 @@ fn init_progress(
     let Some(ended) = ended else {
         return InitProgress::Pending;
     };
-    let again = restart_policy::wanted(spec, kind, container, &exit_of(ended.exit_code));
+    let again = restart_policy::wants_restart(spec, kind, container, &exit_of(ended.exit_code));
     match (ended.exit_code, again) {
         (0, _) => InitProgress::Done,
         (_, false) => InitProgress::Failed,
@@ -229,7 +231,12 @@ impl Count {
         };
         self.stopped += 1;
         let again = facts.starts_anew(container)
-            || restart_policy::wanted(facts.spec, Kind::Main, container, &exit_of(ended.exit_code));
+            || restart_policy::wants_restart(
+                facts.spec,
+                Kind::Main,
+                container,
+                &exit_of(ended.exit_code),
+            );
         self.for_good += usize::from(!again);
         self.succeeded += usize::from(ended.exit_code == 0 && state.terminated.is_some());
     }

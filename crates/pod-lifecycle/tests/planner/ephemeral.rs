@@ -96,7 +96,7 @@ fn it_ends_with_the_pod() {
     assert!(world.plan.finished, "{:?}", world.lines());
     let lines = world.lines();
     for line in ["2 TERM c", "2 TERM debugger"] {
-        assert!(lines.iter().any(|said| said == line), "{lines:?}");
+        assert!(lines.iter().any(|entry| entry == line), "{lines:?}");
     }
 }
 

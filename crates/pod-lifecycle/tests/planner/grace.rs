@@ -152,17 +152,17 @@ fn what_cannot_be_cleared_away_does_not_keep_a_node_from_stopping() {
 fn a_pod_without_grace_is_killed_at_once() {
     cov_mark::check!(findings_c26);
     // findings C26
-    for (asked, killed) in [(1, "1 KILL c"), (20, "21 KILL c")] {
+    for (requested, killed) in [(1, "1 KILL c"), (20, "21 KILL c")] {
         let mut world = World::new(json!({"terminationGracePeriodSeconds": 0, "containers": [
             {"name": "c", "image": "i", "lifecycle": {"preStop": {"exec": {}}}}]}));
         world.behaviour.deaf.push("c");
         world.pass(1);
-        world.delete(asked);
+        world.delete(requested);
         world.pass(60);
         let lines = world.lines();
         assert!(lines.contains(&killed.to_owned()), "{lines:?}");
         let hook = lines.contains(&"1 preStop c".to_owned());
-        assert_eq!(hook, asked > 1, "{lines:?}");
+        assert_eq!(hook, requested > 1, "{lines:?}");
         assert!(world.plan.finished);
     }
 }

@@ -113,11 +113,11 @@ proptest! {
                 Step::Confirm => world.confirmation = PodConfirmation::Bound,
                 Step::Delete(grace) => world.delete(grace),
             }
-            let made = world.record.sandboxes_made;
+            let sandboxes_before = world.record.sandboxes_made;
             world.settle();
             // An unconfirmed pod gets no new sandbox.
             let is_confirmed = world.confirmation == PodConfirmation::Bound;
-            prop_assert!(is_confirmed || world.record.sandboxes_made == made);
+            prop_assert!(is_confirmed || world.record.sandboxes_made == sandboxes_before);
             if let Some(phase) = &final_phase {
                 prop_assert_eq!(phase, &world.status.phase);
             } else if ended(&world) {

@@ -88,10 +88,10 @@ fn while_they_end_the_pod_says_so_and_a_new_agent_goes_on() {
     // statefulset.md 12.4
     let mut world = started(World::new(pod(json!([asking("a"), asking("b")]))));
     world.exit("a", 42);
-    let [LifecycleAction::RestartAll(asked)] = &world.plan().actions[..] else {
+    let [LifecycleAction::RestartAll(restart)] = &world.plan().actions[..] else {
         panic!("{:?}", world.plan().actions)
     };
-    world.record.restart_all = Some(asked.clone());
+    world.record.restart_all = Some(restart.clone());
     let plan = world.plan();
     assert_eq!(plan.status.phase.as_deref(), Some("Pending"));
     let lines = plan.status.conditions.unwrap();

@@ -23,13 +23,13 @@ fn a_running_container_has_its_user_and_its_mounts() {
     );
     world.pass(0);
     let statuses = world.status.container_statuses.clone().unwrap();
-    let shown = json_tree::to_value(&statuses[0]).unwrap();
+    let status = json_tree::to_value(&statuses[0]).unwrap();
     assert_eq!(
-        shown["user"],
+        status["user"],
         json!({"linux": {"uid": 1000, "gid": 2000, "supplementalGroups": [2000]}})
     );
     assert_eq!(
-        shown["volumeMounts"],
+        status["volumeMounts"],
         json!([
             {"name": "data", "mountPath": "/data"},
             {"name": "conf", "mountPath": "/conf", "readOnly": true,
@@ -101,7 +101,7 @@ fn a_record_that_lags_takes_nothing_back() {
         // The agent was restarted. Its record is from before the exit, or is missing.
         world.record = earlier.without_work_in_flight();
         let plan = world.plan();
-        let shown = |plan: pod_lifecycle::PodPlan| {
+        let exit_code = |plan: pod_lifecycle::PodPlan| {
             let status = plan.status.init_container_statuses.unwrap().remove(0);
             status
                 .state
@@ -109,10 +109,10 @@ fn a_record_that_lags_takes_nothing_back() {
                 .terminated
                 .map(|ended| ended.exit_code)
         };
-        assert_eq!(shown(plan), Some(0), "{policy}");
+        assert_eq!(exit_code(plan), Some(0), "{policy}");
         world.record.containers.clear();
-        let shown = shown(world.plan());
-        assert_eq!(shown, (policy != "Always").then_some(0), "{policy}");
+        let exit_code = exit_code(world.plan());
+        assert_eq!(exit_code, (policy != "Always").then_some(0), "{policy}");
     }
 }
 

@@ -70,8 +70,8 @@ fn may_restart(pod: &PodSpec, name: &str, code: i32) -> bool {
         let listed = codes.values.as_ref().unwrap().contains(&code);
         listed == (codes.operator == "In")
     });
-    let own = container.restart_policy.as_deref();
-    fits || match own.or(pod.restart_policy.as_deref()) {
+    let policy = container.restart_policy.as_deref();
+    fits || match policy.or(pod.restart_policy.as_deref()) {
         Some("Never") => false,
         Some("OnFailure") => code != 0,
         _ => true,

@@ -38,18 +38,21 @@ pub(crate) async fn links(host: &Host) -> Result<Vec<Link>, Error> {
     }
     let links = host.links().await?.into_iter();
     let used = links.filter(|link| link.header.index != LOOPBACK_INDEX);
-    let found = used.filter_map(|link| {
-        let mtu = link.attributes.iter().find_map(|one| match one {
-            LinkAttribute::Mtu(mtu) => Some(*mtu),
-            _ => None,
-        })?;
+    let links = used.filter_map(|link| {
+        let mtu = link
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            })?;
         Some(Link {
             index: link.header.index,
             mtu,
             addresses: addresses.remove(&link.header.index)?,
         })
     });
-    Ok(found.collect())
+    Ok(links.collect())
 }
 
 /// The indexes of the existing tunnels.
@@ -69,9 +72,9 @@ pub(crate) async fn apply(
     plan: &PeersPlan,
 ) -> Result<BTreeMap<Cidr, String>, Error> {
     let mut refused = BTreeMap::new();
-    if let (Some(device), Some(wanted)) = (device, &plan.encrypted) {
-        device.set_mtu(host, wanted.mtu).await?;
-        refused.extend(device.connect(&wanted.peers)?);
+    if let (Some(device), Some(tunnel)) = (device, &plan.encrypted) {
+        device.set_mtu(host, tunnel.mtu).await?;
+        refused.extend(device.connect(&tunnel.peers)?);
     }
     let tunnel = match &plan.tunnel {
         Some(tunnel) => match ensure_tunnel(host, tunnel).await {
@@ -90,22 +93,25 @@ pub(crate) async fn apply(
         plain: tunnel,
         encrypted: device.map(Device::index),
     };
-    let wanted: BTreeMap<Cidr, RouteMessage> = plan
-        .ways
+    let desired: BTreeMap<Cidr, RouteMessage> = plan
+        .routes
         .iter()
-        .filter_map(|(range, way)| Some((*range, route(gateway, *range, *way, tunnels)?)))
+        .filter_map(|(range, peer_route)| {
+            Some((*range, route(gateway, *range, *peer_route, tunnels)?))
+        })
         .collect();
-    let mut kept = Vec::new();
-    for found in host.routes().await? {
-        let Some(range) = destination(&found).filter(|_| found.header.table != RT_TABLE_LOCAL)
+    let mut unchanged = Vec::new();
+    for existing in host.routes().await? {
+        let Some(range) =
+            destination(&existing).filter(|_| existing.header.table != RT_TABLE_LOCAL)
         else {
             continue;
         };
-        let is_own = is_own(&found, &[gateway]);
-        match wanted.get(&range) {
-            Some(new) if is_own && same(new, &found) => kept.push(range),
-            _ if is_own => {
-                if let Err(error) = delete_route(host, found, range).await {
+        let is_managed = is_local(&existing, &[gateway]);
+        match desired.get(&range) {
+            Some(new) if is_managed && same(new, &existing) => unchanged.push(range),
+            _ if is_managed => {
+                if let Err(error) = delete_route(host, existing, range).await {
                     refused.insert(range, cause(&error));
                 }
             }
@@ -121,8 +127,8 @@ pub(crate) async fn apply(
     } else if plan.tunnel.is_none() {
         remove_tunnel(host).await?;
     }
-    for (range, route) in wanted {
-        if kept.contains(&range) || refused.contains_key(&range) {
+    for (range, route) in desired {
+        if unchanged.contains(&range) || refused.contains_key(&range) {
             continue;
         }
         let add = host.handle.route().add(route).replace().execute().await;
@@ -150,11 +156,11 @@ pub(crate) async fn forbid_plain(
         let add = host.handle.route().add(nowhere).replace().execute().await;
         add.map_err(kernel(format!("forbid plain packets to {cluster_range}")))?;
     }
-    for (found, range) in own_routes(host, &[gateway]).await? {
-        let stays =
-            found.header.kind == RouteType::Unreachable || output(&found) == tunnels.encrypted;
+    for (existing, range) in local_routes(host, &[gateway]).await? {
+        let stays = existing.header.kind == RouteType::Unreachable
+            || output(&existing) == tunnels.encrypted;
         if !stays {
-            delete_route(host, found, range).await?;
+            delete_route(host, existing, range).await?;
         }
     }
     Ok(())
@@ -162,35 +168,43 @@ pub(crate) async fn forbid_plain(
 
 /// Removes the unreachable routes. The kernel does not remove them with their source address.
 pub(crate) async fn remove_unreachable(host: &Host) -> Result<(), Error> {
-    let own = host.own_addresses().await?;
-    let own: Vec<Ipv4Addr> = own.iter().filter_map(local).collect();
-    for (found, range) in own_routes(host, &own).await? {
-        if found.header.kind == RouteType::Unreachable {
-            delete_route(host, found, range).await?;
+    let addresses = host.own_addresses().await?;
+    let addresses: Vec<Ipv4Addr> = addresses.iter().filter_map(local).collect();
+    for (existing, range) in local_routes(host, &addresses).await? {
+        if existing.header.kind == RouteType::Unreachable {
+            delete_route(host, existing, range).await?;
         }
     }
     Ok(())
 }
 
-async fn own_routes(host: &Host, own: &[Ipv4Addr]) -> Result<Vec<(RouteMessage, Cidr)>, Error> {
+async fn local_routes(
+    host: &Host,
+    addresses: &[Ipv4Addr],
+) -> Result<Vec<(RouteMessage, Cidr)>, Error> {
     let routes = host.routes().await?.into_iter();
-    let own = routes.filter(|route| is_own(route, own));
-    Ok(own
+    let routes = routes.filter(|route| is_local(route, addresses));
+    Ok(routes
         .filter_map(|route| destination(&route).map(|range| (route, range)))
         .collect())
 }
 
-fn is_own(route: &RouteMessage, own: &[Ipv4Addr]) -> bool {
+fn is_local(route: &RouteMessage, addresses: &[Ipv4Addr]) -> bool {
     route.header.protocol == RouteProtocol::Other(PROTOCOL)
-        && source(route).is_some_and(|source| own.contains(&source))
+        && source(route).is_some_and(|source| addresses.contains(&source))
 }
 
-fn route(gateway: Ipv4Addr, range: Cidr, way: PeerRoute, tunnels: Tunnels) -> Option<RouteMessage> {
+fn route(
+    gateway: Ipv4Addr,
+    range: Cidr,
+    peer_route: PeerRoute,
+    tunnels: Tunnels,
+) -> Option<RouteMessage> {
     let route = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(range.network(), range.prefix())
         .protocol(RouteProtocol::Other(PROTOCOL))
         .pref_source(gateway);
-    let route = match way {
+    let route = match peer_route {
         PeerRoute::Link { via, index } => route.output_interface(index).gateway(via),
         PeerRoute::Tunnel { .. } => route
             .output_interface(tunnels.plain?)
@@ -203,8 +217,8 @@ fn route(gateway: Ipv4Addr, range: Cidr, way: PeerRoute, tunnels: Tunnels) -> Op
 }
 
 /// Whether two routes to one range have equal next hops.
-fn same(wanted: &RouteMessage, found: &RouteMessage) -> bool {
-    let next = |route: &RouteMessage| {
+fn same(desired: &RouteMessage, existing: &RouteMessage) -> bool {
+    let gateway = |route: &RouteMessage| {
         route
             .attributes
             .iter()
@@ -213,9 +227,9 @@ fn same(wanted: &RouteMessage, found: &RouteMessage) -> bool {
                 _ => None,
             })
     };
-    wanted.header.kind == found.header.kind
-        && output(wanted) == output(found)
-        && next(wanted) == next(found)
+    desired.header.kind == existing.header.kind
+        && output(desired) == output(existing)
+        && gateway(desired) == gateway(existing)
 }
 
 async fn delete_route(host: &Host, route: RouteMessage, range: Cidr) -> Result<(), Error> {
@@ -224,54 +238,59 @@ async fn delete_route(host: &Host, route: RouteMessage, range: Cidr) -> Result<(
 }
 
 /// Creates the tunnel device, or adopts the device of a former process. Returns its index.
-async fn ensure_tunnel(host: &Host, wanted: &Tunnel) -> Result<u32, Error> {
+async fn ensure_tunnel(host: &Host, desired: &Tunnel) -> Result<u32, Error> {
     let name = names::tunnel_name(&host.instance_id);
-    let found = get_link(&host.handle, &name).await?;
-    let index = match found {
-        Some(link) if is_tunnel(&link, wanted) => link.header.index,
-        found => {
-            if let Some(stale) = found {
+    let existing = get_link(&host.handle, &name).await?;
+    let index = match existing {
+        Some(link) if is_tunnel(&link, desired) => link.header.index,
+        existing => {
+            if let Some(stale) = existing {
                 delete_link(host, stale.header.index).await?;
             }
-            let device = LinkVxlan::new(&name, wanted.vni)
-                .local(wanted.local)
-                .port(wanted.port)
+            let device = LinkVxlan::new(&name, desired.vni)
+                .local(desired.local)
+                .port(desired.port)
                 .learning(false)
-                .address(wanted.mac.to_vec())
+                .address(desired.mac.to_vec())
                 .build();
-            let made = host.handle.link().add(device).execute().await;
-            made.map_err(kernel(format!(
+            let result = host.handle.link().add(device).execute().await;
+            result.map_err(kernel(format!(
                 "create the tunnel {name} (VNI {}, UDP port {}; another program may have this pair)",
-                wanted.vni, wanted.port
+                desired.vni, desired.port
             )))?;
             let link = get_link(&host.handle, &name).await?;
             let vanished = || Error::LinkVanished { name: name.clone() };
             link.ok_or_else(vanished)?.header.index
         }
     };
-    let up = LinkUnspec::new_with_index(index).mtu(wanted.mtu).up();
+    let up = LinkUnspec::new_with_index(index).mtu(desired.mtu).up();
     let set = host.handle.link().set(up.build()).execute().await;
     set.map_err(kernel(format!("set up the tunnel {name}")))?;
     Ok(index)
 }
 
-fn is_tunnel(link: &LinkMessage, wanted: &Tunnel) -> bool {
+fn is_tunnel(link: &LinkMessage, desired: &Tunnel) -> bool {
     let has_address = link
         .attributes
-        .contains(&LinkAttribute::Address(wanted.mac.to_vec()));
+        .contains(&LinkAttribute::Address(desired.mac.to_vec()));
     let needed = [
-        InfoVxlan::Id(wanted.vni),
-        InfoVxlan::Local(wanted.local),
-        InfoVxlan::Port(wanted.port),
+        InfoVxlan::Id(desired.vni),
+        InfoVxlan::Local(desired.local),
+        InfoVxlan::Port(desired.port),
         InfoVxlan::Learning(false),
     ];
-    let mut infos = link.attributes.iter().filter_map(|one| match one {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    });
+    let mut infos = link
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos),
+            _ => None,
+        });
     let is_vxlan = infos.any(|infos| {
         infos.iter().any(|info| match info {
-            LinkInfo::Data(InfoData::Vxlan(data)) => needed.iter().all(|one| data.contains(one)),
+            LinkInfo::Data(InfoData::Vxlan(data)) => {
+                needed.iter().all(|info_data| data.contains(info_data))
+            }
             _ => false,
         })
     });
@@ -315,11 +334,11 @@ async fn add_end(host: &Host, index: u32, range: Cidr, end: Ipv4Addr) -> Result<
     let hop = neighbours.add(index, range.network().into()).replace();
     let hop = hop.link_layer_address(&mac).execute().await;
     hop.map_err(failed())?;
-    let place = neighbours.add_bridge(index, &mac).replace();
-    let place = place
+    let entry = neighbours.add_bridge(index, &mac).replace();
+    let entry = entry
         .destination(IpAddr::V4(end))
         .flags(NeighbourFlags::Own);
-    place.execute().await.map_err(failed())
+    entry.execute().await.map_err(failed())
 }
 
 /// An entry of the tunnel for a hardware address.
@@ -333,16 +352,19 @@ async fn entries(host: &Host, index: u32) -> Result<Vec<(AddressFamily, Entry)>,
     let mut all = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Bridge] {
         let get = host.handle.neighbours().get().set_address_family(family);
-        let found: Vec<NeighbourMessage> = get
+        let messages: Vec<NeighbourMessage> = get
             .execute()
             .try_collect()
             .await
             .map_err(kernel("list the entries of the tunnel"))?;
-        for message in found {
-            let mac = message.attributes.iter().find_map(|one| match one {
-                NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
-                _ => None,
-            });
+        for message in messages {
+            let mac = message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
+                    _ => None,
+                });
             if let Some(mac) = mac.filter(|_| message.header.ifindex == index) {
                 let address = message.attributes.iter().find_map(address);
                 let entry = Entry {

@@ -128,7 +128,7 @@ pub(crate) struct Tunnel {
 /// The desired state of the kernel for the peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PeersPlan {
-    pub(crate) ways: BTreeMap<Cidr, PeerRoute>,
+    pub(crate) routes: BTreeMap<Cidr, PeerRoute>,
     pub(crate) tunnel: Option<Tunnel>,
     pub(crate) encrypted: Option<EncryptedTunnel>,
     /// The largest packet that all paths support; `None` if there are no paths.
@@ -142,18 +142,18 @@ pub(crate) fn tunnel_mac(range: Cidr) -> [u8; 6] {
     [0x0a, 0x59, a, b, c, d]
 }
 
-/// Plans the routes to peers, for the node with the range `own`. A node that encrypts has only encrypted
+/// Plans the routes to peers, for the node with the range `local_range`. A node that encrypts has only encrypted
 /// routes, and no packet to another pod takes a route outside of the plan. A node that does not encrypt has
 /// no route to nodes that encrypt.
 pub(crate) fn plan(
-    own: Cidr,
+    local_range: Cidr,
     encrypting: Option<Encrypting>,
     settings: &PeerSettings,
     links: &[Link],
     peers: &[Peer],
 ) -> PeersPlan {
     let mut plan = PeersPlan {
-        ways: BTreeMap::new(),
+        routes: BTreeMap::new(),
         tunnel: None,
         encrypted: None,
         mtu: None,
@@ -163,7 +163,7 @@ pub(crate) fn plan(
     let mut sorted: Vec<&Peer> = peers.iter().collect();
     sorted.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for peer in sorted {
-        match refusal(own, settings, &accepted, peer) {
+        match refusal(local_range, settings, &accepted, peer) {
             None => accepted.push(peer),
             Some(cause) => plan.refuse(peer, cause),
         }
@@ -178,7 +178,7 @@ pub(crate) fn plan(
     }
     let tunnel = underlay.map(|link| Tunnel {
         local: settings.node_ip,
-        mac: tunnel_mac(own),
+        mac: tunnel_mac(local_range),
         mtu: link.mtu.saturating_sub(VXLAN_BYTES),
         vni: settings.vni,
         port: settings.port,
@@ -188,11 +188,11 @@ pub(crate) fn plan(
             let cause = "it encrypts the traffic of pods, and this node does not: start this node with \
                          --encrypt-pod-traffic";
             plan.refuse(peer, cause.to_owned());
-            plan.ways.insert(peer.range, PeerRoute::Unreachable);
+            plan.routes.insert(peer.range, PeerRoute::Unreachable);
             continue;
         }
         let shared = shared_link(links, peer.address);
-        let (way, mtu) = match (settings.transport, shared, tunnel) {
+        let (route, mtu) = match (settings.transport, shared, tunnel) {
             (PeerTransport::Auto | PeerTransport::Route, Some(link), _) => {
                 let (via, index) = (peer.address, link.index);
                 (PeerRoute::Link { via, index }, link.mtu)
@@ -209,7 +209,7 @@ pub(crate) fn plan(
                 continue;
             }
         };
-        plan.ways.insert(peer.range, way);
+        plan.routes.insert(peer.range, route);
         plan.mtu = Some(plan.mtu.map_or(mtu, |least| least.min(mtu)));
     }
     plan
@@ -228,7 +228,7 @@ impl PeersPlan {
 
     /// The ranges behind the tunnel, with the addresses of their ends.
     pub(crate) fn tunnelled(&self) -> impl Iterator<Item = (Cidr, Ipv4Addr)> + '_ {
-        self.ways.iter().filter_map(|(range, way)| match way {
+        self.routes.iter().filter_map(|(range, route)| match route {
             PeerRoute::Tunnel { end } => Some((*range, *end)),
             PeerRoute::Link { .. } | PeerRoute::Encrypted | PeerRoute::Unreachable => None,
         })
@@ -242,15 +242,16 @@ impl PeersPlan {
     /// Adds encrypted routes to the peers with keys, and unreachable routes for all other pod addresses.
     fn encrypt(
         &mut self,
-        own: Encrypting,
+        local: Encrypting,
         underlay: Option<&Link>,
         links: &[Link],
         accepted: &[&Peer],
     ) {
         let mut link_mtu = underlay.map_or(ETHERNET_MTU, |link| link.mtu);
         let mut peers: BTreeMap<PublicKey, TunnelPeer> = BTreeMap::new();
-        let mut owners = BTreeMap::from([(own.end.key, "this node".to_owned())]);
-        self.ways.insert(own.cluster_range, PeerRoute::Unreachable);
+        let mut owners = BTreeMap::from([(local.end.key, "this node".to_owned())]);
+        self.routes
+            .insert(local.cluster_range, PeerRoute::Unreachable);
         for peer in accepted {
             let end = match &peer.encryption {
                 PeerEncryption::On(end) => *end,
@@ -276,7 +277,7 @@ impl PeersPlan {
                 allowed: [peer.range].into(),
             };
             peers.insert(end.key, tunnel_peer);
-            self.ways.insert(peer.range, PeerRoute::Encrypted);
+            self.routes.insert(peer.range, PeerRoute::Encrypted);
             let shared = shared_link(links, peer.address);
             link_mtu = shared.map_or(link_mtu, |link| link_mtu.min(link.mtu));
         }
@@ -288,7 +289,12 @@ impl PeersPlan {
 
 /// The reason why a peer gets no route; `None` if it may have one. A Node object must not redirect other
 /// traffic to its node.
-fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) -> Option<String> {
+fn refusal(
+    local_range: Cidr,
+    settings: &PeerSettings,
+    accepted: &[&Peer],
+    peer: &Peer,
+) -> Option<String> {
     let (range, cluster) = (peer.range, settings.cluster_range);
     let inside = cluster.contains(range.network()) && range.prefix() >= cluster.prefix();
     if !inside {
@@ -296,7 +302,7 @@ fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) 
             "its range {range} is not in the range of all pods, {cluster}"
         ));
     }
-    if range.overlaps(&own) {
+    if range.overlaps(&local_range) {
         return Some(format!("its range {range} is also the range of this node"));
     }
     if cluster.contains(peer.address) || special(peer.address.into()).is_some() {
@@ -311,8 +317,15 @@ fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) 
             peer.address
         ));
     }
-    let other = accepted.iter().find(|other| other.range.overlaps(&range));
-    other.map(|other| format!("its range {range} is also the range of node {}", other.name))
+    let neighbour = accepted
+        .iter()
+        .find(|neighbour| neighbour.range.overlaps(&range));
+    neighbour.map(|neighbour| {
+        format!(
+            "its range {range} is also the range of node {}",
+            neighbour.name
+        )
+    })
 }
 
 /// The link whose smallest subnet contains the peer's address. An address with 32 leading bits has no
@@ -320,7 +333,7 @@ fn refusal(own: Cidr, settings: &PeerSettings, accepted: &[&Peer], peer: &Peer) 
 fn shared_link(links: &[Link], address: Ipv4Addr) -> Option<&Link> {
     let subnets = links.iter().flat_map(|link| {
         let ranges = link.addresses.iter();
-        ranges.map(move |(own, prefix)| (Cidr::new(*own, *prefix), link))
+        ranges.map(move |(address, prefix)| (Cidr::new(*address, *prefix), link))
     });
     subnets
         .filter(|(subnet, _)| subnet.prefix() < 32 && subnet.contains(address))
@@ -372,8 +385,8 @@ mod tests {
     }
 
     fn planned(transport: PeerTransport, peers: &[Peer]) -> PeersPlan {
-        let own = cidr("10.244.0.0/24");
-        plan(own, None, &settings(transport), &links(), peers)
+        let local_range = cidr("10.244.0.0/24");
+        plan(local_range, None, &settings(transport), &links(), peers)
     }
 
     #[test]
@@ -385,28 +398,29 @@ mod tests {
             via: near.address,
             index: 2,
         };
-        let found = planned(PeerTransport::Auto, &both);
-        assert_eq!(found.ways[&near.range], route);
+        let plan = planned(PeerTransport::Auto, &both);
+        assert_eq!(plan.routes[&near.range], route);
         let end = ip("198.51.100.7");
         assert_eq!(
-            found.ways[&cidr("10.244.2.0/24")],
+            plan.routes[&cidr("10.244.2.0/24")],
             PeerRoute::Tunnel { end }
         );
-        let tunnel = found.tunnel.unwrap();
+        let tunnel = plan.tunnel.unwrap();
         assert_eq!((tunnel.mtu, tunnel.local), (1450, ip("192.0.2.1")));
-        assert_eq!((found.mtu, found.unreached), (Some(1450), Vec::new()));
+        assert_eq!((plan.mtu, plan.unreached), (Some(1450), Vec::new()));
         // Without a peer behind the tunnel, the MTU is not reduced.
-        let found = planned(PeerTransport::Auto, &both[..1]);
-        assert_eq!((found.tunnel, found.mtu), (None, Some(1500)));
-        let found = planned(PeerTransport::Route, &both);
-        assert_eq!(found.ways, BTreeMap::from([(near.range, route)]));
-        assert_eq!(found.tunnel, None);
-        let found = planned(PeerTransport::Vxlan, &both);
-        let ways: Vec<&PeerRoute> = found.ways.values().collect();
+        let plan = planned(PeerTransport::Auto, &both[..1]);
+        assert_eq!((plan.tunnel, plan.mtu), (None, Some(1500)));
+        let plan = planned(PeerTransport::Route, &both);
+        assert_eq!(plan.routes, BTreeMap::from([(near.range, route)]));
+        assert_eq!(plan.tunnel, None);
+        let plan = planned(PeerTransport::Vxlan, &both);
+        let routes: Vec<&PeerRoute> = plan.routes.values().collect();
         assert!(
-            ways.iter()
-                .all(|way| matches!(way, PeerRoute::Tunnel { .. }))
-                && ways.len() == 2
+            routes
+                .iter()
+                .all(|route| matches!(route, PeerRoute::Tunnel { .. }))
+                && routes.len() == 2
         );
         assert_eq!(planned(PeerTransport::Auto, &[]).mtu, None);
     }
@@ -416,10 +430,16 @@ mod tests {
         let mut links = links();
         links[0].addresses.push((ip("203.0.113.200"), 24));
         let near = peer("near", "203.0.113.2", "10.244.1.0/24");
-        let own = cidr("10.244.0.0/24");
-        let found = plan(own, None, &settings(PeerTransport::Auto), &links, &[near]);
+        let local_range = cidr("10.244.0.0/24");
+        let peers_plan = plan(
+            local_range,
+            None,
+            &settings(PeerTransport::Auto),
+            &links,
+            &[near],
+        );
         assert!(matches!(
-            found.ways[&cidr("10.244.1.0/24")],
+            peers_plan.routes[&cidr("10.244.1.0/24")],
             PeerRoute::Link { index: 3, .. }
         ));
     }
@@ -437,21 +457,24 @@ mod tests {
             peer("b", "192.0.2.3", "10.244.1.0/24"),
             peer("a", "192.0.2.2", "10.244.1.0/24"),
         ];
-        let found = planned(PeerTransport::Auto, &peers);
+        let plan = planned(PeerTransport::Auto, &peers);
         let route = PeerRoute::Link {
             via: ip("192.0.2.2"),
             index: 2,
         };
-        assert_eq!(found.ways, BTreeMap::from([(cidr("10.244.1.0/24"), route)]));
-        let names: Vec<&str> = found
+        assert_eq!(
+            plan.routes,
+            BTreeMap::from([(cidr("10.244.1.0/24"), route)])
+        );
+        let names: Vec<&str> = plan
             .unreached
             .iter()
-            .map(|one| one.name.as_str())
+            .map(|peer| peer.name.as_str())
             .collect();
         let refused = ["all", "b", "me", "mine", "nobody", "outside", "pod"];
         assert_eq!(names, refused);
         assert_eq!(
-            found.unreached[1].cause,
+            plan.unreached[1].cause,
             "its range 10.244.1.0/24 is also the range of node a"
         );
     }
@@ -459,13 +482,13 @@ mod tests {
     #[test]
     fn a_tunnel_needs_the_address_of_the_node() {
         let far = [peer("far", "198.51.100.7", "10.244.2.0/24")];
-        let own = cidr("10.244.0.0/24");
-        let found = plan(own, None, &settings(PeerTransport::Auto), &[], &far);
+        let local_range = cidr("10.244.0.0/24");
+        let peers_plan = plan(local_range, None, &settings(PeerTransport::Auto), &[], &far);
         assert_eq!(
-            found.unreached[0].cause,
+            peers_plan.unreached[0].cause,
             "no link of this machine has 192.0.2.1"
         );
-        assert_eq!((found.ways.len(), found.tunnel), (0, None));
+        assert_eq!((peers_plan.routes.len(), peers_plan.tunnel), (0, None));
     }
 
     fn encrypted(name: &str, address: &str, range: &str, key: u8) -> Peer {
@@ -480,7 +503,7 @@ mod tests {
     }
 
     fn encrypting(peers: &[Peer]) -> PeersPlan {
-        let own = Encrypting {
+        let local = Encrypting {
             end: TunnelEnd {
                 key: PublicKey([1; 32]),
                 port: 51820,
@@ -488,7 +511,13 @@ mod tests {
             cluster_range: cidr("10.244.0.0/16"),
         };
         let settings = settings(PeerTransport::Auto);
-        plan(cidr("10.244.0.0/24"), Some(own), &settings, &links(), peers)
+        plan(
+            cidr("10.244.0.0/24"),
+            Some(local),
+            &settings,
+            &links(),
+            peers,
+        )
     }
 
     /// docs/many-machines.md: a node that encrypts has no plain route, neither to a peer nor to an
@@ -499,7 +528,7 @@ mod tests {
             encryption: PeerEncryption::Unreadable("odd".to_owned()),
             ..peer("odd", "192.0.2.6", "10.244.6.0/24")
         };
-        let found = encrypting(&[
+        let plan = encrypting(&[
             encrypted("far", "198.51.100.7", "10.244.2.0/24", 3),
             encrypted("near", "192.0.2.9", "10.244.1.0/24", 2),
             encrypted("same", "192.0.2.8", "10.244.3.0/24", 2),
@@ -507,19 +536,19 @@ mod tests {
             peer("plain", "192.0.2.5", "10.244.4.0/24"),
             unreadable,
         ]);
-        let ways = [
+        let routes = [
             ("10.244.0.0/16", PeerRoute::Unreachable),
             ("10.244.1.0/24", PeerRoute::Encrypted),
             ("10.244.2.0/24", PeerRoute::Encrypted),
         ];
         assert_eq!(
-            found.ways,
-            ways.map(|(range, way)| (cidr(range), way)).into()
+            plan.routes,
+            routes.map(|(range, route)| (cidr(range), route)).into()
         );
-        let unreached: Vec<(&str, &str)> = found
+        let unreached: Vec<(&str, &str)> = plan
             .unreached
             .iter()
-            .map(|one| (one.name.as_str(), one.cause.as_str()))
+            .map(|peer| (peer.name.as_str(), peer.cause.as_str()))
             .collect();
         let plain = "this node encrypts the traffic of pods, and that one does not: start it with \
                      --encrypt-pod-traffic";
@@ -532,9 +561,9 @@ mod tests {
                 ("self", "its public key is also that of this node"),
             ]
         );
-        let tunnel = found.encrypted.unwrap();
+        let tunnel = plan.encrypted.unwrap();
         assert_eq!(
-            (tunnel.mtu, found.mtu, found.tunnel),
+            (tunnel.mtu, plan.mtu, plan.tunnel),
             (1420, Some(1420), None)
         );
         let near = TunnelPeer {
@@ -554,15 +583,15 @@ mod tests {
             encrypted("a", "192.0.2.9", "10.244.1.0/24", 2),
             peer("b", "192.0.2.5", "10.244.4.0/24"),
         ];
-        let found = planned(PeerTransport::Auto, &peers);
-        assert_eq!(found.ways[&peers[0].range], PeerRoute::Unreachable);
+        let plan = planned(PeerTransport::Auto, &peers);
+        assert_eq!(plan.routes[&peers[0].range], PeerRoute::Unreachable);
         assert!(matches!(
-            found.ways[&peers[1].range],
+            plan.routes[&peers[1].range],
             PeerRoute::Link { .. }
         ));
-        assert_eq!((found.unreached.len(), found.encrypted), (1, None));
+        assert_eq!((plan.unreached.len(), plan.encrypted), (1, None));
         assert!(
-            found.unreached[0]
+            plan.unreached[0]
                 .cause
                 .starts_with("it encrypts the traffic")
         );

@@ -86,9 +86,9 @@ impl NodeSwitch {
     pub fn open(options: SwitchOptions) -> BoxFuture<'static, Result<Self, Error>> {
         async move {
             let host = Host::connect(&options.instance_id)?;
-            let made = options.state_dir.clone();
-            beside("create directory", &options.state_dir, move || {
-                create_private(&made)
+            let directory = options.state_dir.clone();
+            blocking_on_file("create directory", &options.state_dir, move || {
+                create_private(&directory)
             })
             .await?;
             // The lock is held until the range is visible in the kernel, because of instances that start
@@ -102,21 +102,24 @@ impl NodeSwitch {
                 usable.ok_or(Error::RangeTooSmall { range })
             };
             let bridge = Bridge::open(&options.state_dir).await?;
-            let own = beside("open", Path::new(OWN_NAMESPACE), own_namespace).await?;
+            let machine_namespace =
+                blocking_on_file("open", Path::new(OWN_NAMESPACE), own_namespace).await?;
             let machine = Port {
                 name: switch_link(&options.instance_id),
                 address: address(1)?,
                 prefix: range.prefix(),
                 gateway: None,
             };
-            bridge.plug(&host.handle, "machine", &own, &machine).await?;
+            bridge
+                .plug(&host.handle, "machine", &machine_namespace, &machine)
+                .await?;
             drop(lock);
             let mut nodes = Vec::new();
             for (index, name) in options.nodes.into_iter().enumerate() {
                 let label = format!("node-{}", index + 2);
                 let namespace = options.state_dir.join(&label);
                 let pinned = namespace.clone();
-                beside("mount a network namespace on", &namespace, move || {
+                blocking_on_file("mount a network namespace on", &namespace, move || {
                     pin(&pinned)
                 })
                 .await?;
@@ -177,29 +180,29 @@ impl NodeSwitch {
 async fn choose_range(host: &Host, options: &SwitchOptions) -> Result<Cidr, Error> {
     let path = options.state_dir.join(RANGE);
     let read = path.clone();
-    let stored = beside("read", &path, move || stored(&read)).await?;
+    let stored = blocking_on_file("read", &path, move || stored(&read)).await?;
     let link = get_link(&host.handle, &switch_link(&options.instance_id)).await?;
     if let (Some(range), Some(_)) = (stored, link) {
         return Ok(range);
     }
-    let mut taken = host.taken().await?;
-    taken.extend(options.own_ranges.iter().map(|range| UsedRange {
+    let mut used = host.used_ranges().await?;
+    used.extend(options.own_ranges.iter().map(|range| UsedRange {
         range: *range,
         by: "this instance".to_owned(),
     }));
-    let (instances, own) = (options.instances.clone(), options.ranges.clone());
-    let neighbours = beside("read", &options.instances, move || {
-        Ok(Neighbours::read(&instances, &own).ranges())
+    let (instances, local) = (options.instances.clone(), options.ranges.clone());
+    let neighbours = blocking_on_file("read", &options.instances, move || {
+        Ok(Neighbours::read(&instances, &local).ranges())
     });
-    let (kept, wanted) = (neighbours.await?, stored.unwrap_or(options.range));
-    let range = ranges::choose("node", &taken, &kept, wanted, false)?;
+    let (recorded, desired) = (neighbours.await?, stored.unwrap_or(options.range));
+    let range = ranges::choose("node", &used, &recorded, desired, false)?;
     let file = path.clone();
-    beside("write", &path, move || store(&file, range)).await?;
+    blocking_on_file("write", &path, move || store(&file, range)).await?;
     Ok(range)
 }
 
 /// Runs work that waits for the disk or the kernel on a thread for blocking work.
-async fn beside<T: Send + 'static>(
+async fn blocking_on_file<T: Send + 'static>(
     doing: &'static str,
     path: &Path,
     work: impl FnOnce() -> Result<T, IoError> + Send + 'static,
@@ -228,8 +231,8 @@ fn unpin_all(state_dir: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         files => files.map_err(file("read", state_dir))?,
     };
-    for found in files {
-        let path = found.map_err(file("read", state_dir))?.path();
+    for entry in files {
+        let path = entry.map_err(file("read", state_dir))?.path();
         unpin(&path).map_err(file("remove", &path))?;
     }
     std::fs::remove_dir(state_dir).map_err(file("remove", state_dir))
@@ -261,15 +264,15 @@ impl Bridge {
         let namespace = state_dir.join(BRIDGE);
         let pinned = namespace.clone();
         let pin = move || pin(&pinned);
-        beside("mount a network namespace on", &namespace, pin).await?;
+        blocking_on_file("mount a network namespace on", &namespace, pin).await?;
         let (handle, _) = namespace::connect(&namespace).await?;
         namespace::inside(&namespace, keep_firewall_out).await?;
         let index = match get_link(&handle, BRIDGE).await? {
             Some(link) => link.header.index,
             None => {
                 let bridge = LinkBridge::new(BRIDGE).up().build();
-                let made = handle.link().add(bridge).execute().await;
-                made.map_err(kernel("create the bridge"))?;
+                let result = handle.link().add(bridge).execute().await;
+                result.map_err(kernel("create the bridge"))?;
                 index_of(&handle, BRIDGE).await?
             }
         };
@@ -292,11 +295,11 @@ impl Bridge {
             let pair = LinkVeth::new(label, &port.name)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
                 .build();
-            let made = self.handle.link().add(pair).execute().await;
-            made.map_err(kernel(format!("create link {label}")))?;
+            let result = self.handle.link().add(pair).execute().await;
+            result.map_err(kernel(format!("create link {label}")))?;
         }
-        let own = index_of(&self.handle, label).await?;
-        let joined = LinkUnspec::new_with_index(own)
+        let index = index_of(&self.handle, label).await?;
+        let joined = LinkUnspec::new_with_index(index)
             .controller(self.index)
             .up()
             .build();

@@ -33,7 +33,7 @@ pub(super) fn unpin(path: &Path) -> Result<(), IoError> {
 }
 
 fn is_namespace(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS)
+    statfs(path).is_ok_and(|status| status.filesystem_type() == NSFS)
 }
 
 /// Creates the namespace and mounts it on a new thread, because a thread of the pool must not change its
@@ -53,8 +53,8 @@ fn create(path: &Path) -> Result<(), IoError> {
 /// Moves this thread to a new namespace, and mounts the namespace.
 fn mount_new(path: &Path) -> Result<(), IoError> {
     unshare(CloneFlags::CLONE_NEWNET)?;
-    let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+    let source = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
     let none: Option<&Path> = None;
-    mount(Some(Path::new(&own)), path, none, MsFlags::MS_BIND, none)?;
+    mount(Some(Path::new(&source)), path, none, MsFlags::MS_BIND, none)?;
     Ok(())
 }

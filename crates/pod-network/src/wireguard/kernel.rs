@@ -91,15 +91,15 @@ impl Device {
     /// Sets exactly these peers. Returns the ranges of the peers that the kernel rejects, with the reason.
     pub(crate) fn connect(
         &self,
-        wanted: &BTreeMap<PublicKey, TunnelPeer>,
+        desired: &BTreeMap<PublicKey, TunnelPeer>,
     ) -> Result<Vec<(Cidr, String)>, Error> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = BTreeMap::new();
+        let mut existing = BTreeMap::new();
         for part in read(&socket, self.family, self.index)? {
-            message::add_peers(&part, &mut found);
+            message::add_peers(&part, &mut existing);
         }
         let mut refused = Vec::new();
-        for step in steps(&found, wanted) {
+        for step in steps(&existing, desired) {
             let change = message::change_peer(self.family, self.index, &step);
             let done =
                 ask(&socket, &change).map_err(failed("change a peer of the encrypted tunnel"));
@@ -119,16 +119,16 @@ impl Device {
 }
 
 async fn ensure_link(host: &Host, name: &str) -> Result<u32, Error> {
-    let found = get_link(&host.handle, name).await?;
-    if let Some(link) = found.as_ref().filter(|link| is_wireguard(link)) {
+    let existing = get_link(&host.handle, name).await?;
+    if let Some(link) = existing.as_ref().filter(|link| is_wireguard(link)) {
         return Ok(link.header.index);
     }
-    if let Some(stale) = found {
+    if let Some(stale) = existing {
         delete_link(host, stale.header.index).await?;
     }
     let device = LinkWireguard::new(name).build();
-    let made = host.handle.link().add(device).execute().await;
-    made.map_err(kernel(format!("create the tunnel {name}")))?;
+    let result = host.handle.link().add(device).execute().await;
+    result.map_err(kernel(format!("create the tunnel {name}")))?;
     let vanished = || Error::LinkVanished {
         name: name.to_owned(),
     };
@@ -138,23 +138,23 @@ async fn ensure_link(host: &Host, name: &str) -> Result<u32, Error> {
 
 fn is_wireguard(link: &LinkMessage) -> bool {
     let kind = LinkInfo::Kind(InfoKind::Wireguard);
-    link.attributes.iter().any(|one| match one {
+    link.attributes.iter().any(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.contains(&kind),
         _ => false,
     })
 }
 
 /// Sets exactly this address.
-async fn ensure_address(host: &Host, index: u32, wanted: Ipv4Addr) -> Result<(), Error> {
-    for found in host.addresses().await? {
-        if found.header.index == index && local(&found) != Some(wanted) {
-            let done = host.handle.address().del(found).execute().await;
+async fn ensure_address(host: &Host, index: u32, desired: Ipv4Addr) -> Result<(), Error> {
+    for existing in host.addresses().await? {
+        if existing.header.index == index && local(&existing) != Some(desired) {
+            let done = host.handle.address().del(existing).execute().await;
             done.map_err(kernel("remove an address of the encrypted tunnel"))?;
         }
     }
-    let add = host.handle.address().add(index, wanted.into(), 32);
+    let add = host.handle.address().add(index, desired.into(), 32);
     let added = add.replace().execute().await;
-    added.map_err(kernel(format!("add {wanted} to the encrypted tunnel")))
+    added.map_err(kernel(format!("add {desired} to the encrypted tunnel")))
 }
 
 fn open() -> io::Result<Socket> {
@@ -189,8 +189,8 @@ fn ask(socket: &Socket, message: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut parts = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        for answer in message::answers(&datagram) {
-            match answer {
+        for reply in message::replies(&datagram) {
+            match reply {
                 KernelReply::Part(attributes) => parts.push(attributes.to_vec()),
                 KernelReply::End(0) => return Ok(parts),
                 KernelReply::End(code) => return Err(io::Error::from_raw_os_error(code)),

@@ -51,9 +51,9 @@ impl fmt::Debug for PublicKey {
 
 fn bytes(text: &str) -> Result<[u8; KEY_BYTES], InvalidKey> {
     // The decoder needs a buffer whose length is a multiple of three.
-    let mut room = [0; KEY_BYTES + 1];
-    let length = STANDARD.decode_slice(text, &mut room);
-    match (length, room) {
+    let mut buffer = [0; KEY_BYTES + 1];
+    let length = STANDARD.decode_slice(text, &mut buffer);
+    match (length, buffer) {
         (Ok(KEY_BYTES), [key @ .., _]) => Ok(key),
         _ => Err(InvalidKey),
     }
@@ -128,13 +128,13 @@ mod tests {
     fn the_private_key_is_made_once_and_for_root_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let made = PrivateKey::keep(&path).unwrap().0;
-        assert_eq!((made[0] & 7, made[31] & 0xc0), (0, 0x40));
-        assert_eq!(PrivateKey::keep(&path).unwrap().0, made);
+        let key = PrivateKey::keep(&path).unwrap().0;
+        assert_eq!((key[0] & 7, key[31] & 0xc0), (0, 0x40));
+        assert_eq!(PrivateKey::keep(&path).unwrap().0, key);
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::remove_file(&path).unwrap();
-        assert_ne!(PrivateKey::keep(&path).unwrap().0, made);
+        assert_ne!(PrivateKey::keep(&path).unwrap().0, key);
         std::fs::write(&path, "short\n").unwrap();
         let refused = PrivateKey::keep(&path).err().unwrap().to_string();
         assert!(refused.contains("delete the file"), "{refused}");

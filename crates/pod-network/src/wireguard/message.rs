@@ -101,8 +101,8 @@ pub(crate) fn public_key(attributes: &[u8]) -> Option<PublicKey> {
 /// Adds the peers from a part of the response to [`get_device`]. A peer with many ranges may be in several
 /// parts. An endpoint that is not an IPv4 address counts as 0.0.0.0:0.
 pub(crate) fn add_peers(attributes: &[u8], peers: &mut BTreeMap<PublicKey, TunnelPeer>) {
-    let found = find(attributes, WGDEVICE_A_PEERS).unwrap_or_default();
-    for (_, inside) in each(found) {
+    let list = find(attributes, WGDEVICE_A_PEERS).unwrap_or_default();
+    for (_, inside) in each(list) {
         let Some(key) = find(inside, WGPEER_A_PUBLIC_KEY).and_then(key) else {
             continue;
         };
@@ -129,8 +129,8 @@ pub(crate) enum KernelReply<'a> {
 }
 
 /// The messages in a datagram of the kernel.
-pub(crate) fn answers(datagram: &[u8]) -> Vec<KernelReply<'_>> {
-    let mut answers = Vec::new();
+pub(crate) fn replies(datagram: &[u8]) -> Vec<KernelReply<'_>> {
+    let mut replies = Vec::new();
     let mut rest = datagram;
     while let Some((header, _)) = rest.split_first_chunk::<NETLINK_HEADER_BYTES>() {
         let [a, b, c, d, e, f, ..] = *header;
@@ -138,7 +138,7 @@ pub(crate) fn answers(datagram: &[u8]) -> Vec<KernelReply<'_>> {
         let Some(body) = rest.get(NETLINK_HEADER_BYTES..length) else {
             break;
         };
-        answers.push(match u16::from_ne_bytes([e, f]) {
+        replies.push(match u16::from_ne_bytes([e, f]) {
             ERROR | DONE => {
                 let code = body.first_chunk().map(|code| i32::from_ne_bytes(*code));
                 KernelReply::End(code.unwrap_or_default().saturating_neg())
@@ -150,7 +150,7 @@ pub(crate) fn answers(datagram: &[u8]) -> Vec<KernelReply<'_>> {
         });
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
     }
-    answers
+    replies
 }
 
 /// A message with a netlink header (without sequence number and port) and a generic header of version 1.
@@ -216,12 +216,12 @@ fn key(bytes: &[u8]) -> Option<PublicKey> {
 }
 
 fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    each(attributes).find_map(|(found, value)| (found == kind).then_some(value))
+    each(attributes).find_map(|(attribute, value)| (attribute == kind).then_some(value))
 }
 
 fn each(attributes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let all = NlasIterator::new(attributes).map_while(Result::ok);
-    all.map(|one: NlaBuffer<&[u8]>| (one.kind(), value(one)))
+    all.map(|attribute: NlaBuffer<&[u8]>| (attribute.kind(), value(attribute)))
 }
 
 fn value(attribute: NlaBuffer<&[u8]>) -> &[u8] {
@@ -313,11 +313,11 @@ mod tests {
         });
         let mut datagram = parts.concat();
         datagram.extend([20, 0, 0, 0, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        let answers = answers(&datagram);
-        assert_eq!(answers.len(), 3);
+        let replies = replies(&datagram);
+        assert_eq!(replies.len(), 3);
         let mut peers = BTreeMap::new();
-        for answer in &answers {
-            match answer {
+        for reply in &replies {
+            match reply {
                 KernelReply::Part(attributes) => add_peers(attributes, &mut peers),
                 KernelReply::End(code) => assert_eq!(*code, 0),
             }
@@ -328,10 +328,10 @@ mod tests {
         let refused = [
             20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255,
         ];
-        assert_eq!(super::answers(&refused), [KernelReply::End(2)]);
+        assert_eq!(super::replies(&refused), [KernelReply::End(2)]);
         for cut in 0..datagram.len() {
-            for answer in super::answers(&datagram[..cut]) {
-                if let KernelReply::Part(attributes) = answer {
+            for reply in super::replies(&datagram[..cut]) {
+                if let KernelReply::Part(attributes) = reply {
                     add_peers(attributes, &mut peers);
                 }
             }

@@ -76,13 +76,14 @@ pub(crate) enum PeerStep {
 
 /// The steps from the peers of the device to the desired peers. Unchanged peers keep their sessions.
 pub(crate) fn steps(
-    found: &BTreeMap<PublicKey, TunnelPeer>,
-    wanted: &BTreeMap<PublicKey, TunnelPeer>,
+    existing: &BTreeMap<PublicKey, TunnelPeer>,
+    desired: &BTreeMap<PublicKey, TunnelPeer>,
 ) -> Vec<PeerStep> {
-    let gone = found.keys().filter(|key| !wanted.contains_key(key));
-    let changed = wanted.iter();
-    let changed = changed.filter(|(key, peer)| found.get(key) != Some(peer));
-    gone.map(|key| PeerStep::Remove(*key))
+    let removed = existing.keys().filter(|key| !desired.contains_key(key));
+    let changed = desired.iter();
+    let changed = changed.filter(|(key, peer)| existing.get(key) != Some(peer));
+    removed
+        .map(|key| PeerStep::Remove(*key))
         .chain(changed.map(|(key, peer)| PeerStep::Set(*key, peer.clone())))
         .collect()
 }
@@ -126,14 +127,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_steps_lead_to_the_wanted_peers(before in device(), wanted in device()) {
+        fn the_steps_lead_to_the_desired_peers(before in device(), desired in device()) {
             let mut peers = before.clone();
-            let all = steps(&before, &wanted);
+            let all = steps(&before, &desired);
             for step in &all {
                 carry_out(&mut peers, step);
             }
-            prop_assert_eq!(&peers, &wanted);
-            prop_assert!(steps(&peers, &wanted).is_empty());
+            prop_assert_eq!(&peers, &desired);
+            prop_assert!(steps(&peers, &desired).is_empty());
             for step in all {
                 if let PeerStep::Set(key, peer) = step {
                     prop_assert_ne!(before.get(&key), Some(&peer));

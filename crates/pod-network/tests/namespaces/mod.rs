@@ -27,9 +27,9 @@ impl Namespace {
         let (send, receive) = mpsc::channel();
         let (alive, wait) = mpsc::channel::<()>();
         std::thread::spawn(move || {
-            let made = unshare(CloneFlags::CLONE_NEWNET);
+            let result = unshare(CloneFlags::CLONE_NEWNET);
             let tid = nix::unistd::gettid();
-            send.send(made.map(|()| tid)).unwrap();
+            send.send(result.map(|()| tid)).unwrap();
             // The thread ends when the sender is dropped with the namespace.
             wait.recv().unwrap_err();
         });
@@ -144,9 +144,9 @@ impl Namespace {
         self.run(move || {
             let mut connection = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
             connection.set_read_timeout(Some(Duration::from_secs(240)))?;
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer)?;
-            let (name, client) = answer.split_once(' ').unwrap_or((&answer, ""));
+            let mut response = String::new();
+            connection.read_to_string(&mut response)?;
+            let (name, client) = response.split_once(' ').unwrap_or((&response, ""));
             Ok((name.to_owned(), client.to_owned()))
         })
     }

@@ -142,7 +142,7 @@ impl Admission for CertificateSubjectRestriction {
             return Ok(());
         }
         // Validation reports an invalid request later.
-        let parsed = Request::of(&spec["request"]).unwrap_or_default();
+        let parsed = Request::from_field(&spec["request"]).unwrap_or_default();
         let organizations = parsed.organizations;
         if organizations.iter().any(|group| group == MASTERS) {
             let why = format!(
@@ -180,7 +180,7 @@ mod tests {
             "signerName": signer::API_CLIENT}})
     }
 
-    fn of(operation: Operation) -> AdmissionRequest<'static> {
+    fn admission_request(operation: Operation) -> AdmissionRequest<'static> {
         AdmissionRequest {
             group: GROUP,
             ..request(operation, PLURAL)
@@ -191,7 +191,7 @@ mod tests {
     fn who_asks_is_noted() {
         let mut object = request_object(JANE);
         object["spec"]["groups"] = json!(["system:masters"]);
-        let create = of(Operation::Create);
+        let create = admission_request(Operation::Create);
         let cluster = Granted::nothing();
         CertificateRequestor
             .admit(&create, &mut object, &cluster)
@@ -210,7 +210,7 @@ mod tests {
         let update = AdmissionRequest {
             subresource: "approval",
             old: Some(&old),
-            ..of(Operation::Update)
+            ..admission_request(Operation::Update)
         };
         let mut try_it = |right: Granted| CertificateApproval.admit(&update, &mut new, &right);
         assert!(try_it(signer_right("approve", signer::API_CLIENT)).is_ok());
@@ -234,7 +234,7 @@ mod tests {
     fn nobody_asks_for_everything() {
         let admit = |mut object: Value| {
             CertificateSubjectRestriction.admit(
-                &of(Operation::Create),
+                &admission_request(Operation::Create),
                 &mut object,
                 &Granted::nothing(),
             )

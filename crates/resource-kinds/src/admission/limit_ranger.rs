@@ -48,7 +48,7 @@ impl Admission for LimitRanger {
             for item in of("Container") {
                 let containers = list(&spec["containers"]).iter();
                 for container in containers.chain(list(&spec["initContainers"])) {
-                    let amounts = ContainerResources::of(&container["resources"]);
+                    let amounts = ContainerResources::from_json(&container["resources"]);
                     amounts.check_pod(item, "Container", &mut errors);
                 }
             }
@@ -57,7 +57,7 @@ impl Admission for LimitRanger {
             }
         } else {
             for item in of("PersistentVolumeClaim") {
-                let amounts = ContainerResources::of(&object["spec"]["resources"]);
+                let amounts = ContainerResources::from_json(&object["spec"]["resources"]);
                 amounts.check_claim(item, &mut errors);
             }
         }
@@ -136,7 +136,7 @@ struct ContainerResources {
 }
 
 impl ContainerResources {
-    fn of(resources: &Value) -> Self {
+    fn from_json(resources: &Value) -> Self {
         Self {
             requests: amounts(&resources["requests"]),
             limits: amounts(&resources["limits"]),
@@ -350,7 +350,7 @@ mod tests {
         let ratio = json!({"maxLimitRequestRatio": {"cpu": "2"}, "min": {"cpu": "100m"}});
         let messages = |resources: Value| {
             let mut errors = Vec::new();
-            ContainerResources::of(&resources).check_pod(&ratio, "Container", &mut errors);
+            ContainerResources::from_json(&resources).check_pod(&ratio, "Container", &mut errors);
             errors
         };
         let of = |requests: &str, limits: &str| json!({"requests": {"cpu": requests}, "limits": {"cpu": limits}});

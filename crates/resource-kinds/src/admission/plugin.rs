@@ -68,12 +68,12 @@ pub(super) fn creates(request: &AdmissionRequest<'_>, plural: &str) -> bool {
 pub(super) fn without(object: &Value, fields: &[&[&str]]) -> Value {
     let mut rest = object.clone();
     for field in fields {
-        take(&mut rest, field);
+        remove_field(&mut rest, field);
     }
     rest
 }
 
-fn take(value: &mut Value, field: &[&str]) {
+fn remove_field(value: &mut Value, field: &[&str]) {
     let Some((first, more)) = field.split_first() else {
         return;
     };
@@ -82,7 +82,7 @@ fn take(value: &mut Value, field: &[&str]) {
     };
     let is_empty = match map.get_mut(*first) {
         Some(child) if !more.is_empty() => {
-            take(child, more);
+            remove_field(child, more);
             child.as_object().is_some_and(json_tree::Map::is_empty)
         }
         _ => true,

@@ -53,7 +53,7 @@ fn with_overhead(pod: &Value, side: RequestsOrLimits) -> Amounts {
 
 /// The maximum amounts that a pod's containers use at once. If the status is null, only the specification counts.
 pub(crate) fn together(spec: &Value, status: &Value, side: RequestsOrLimits) -> Amounts {
-    let resizing = Resizing::of(status);
+    let resizing = Resizing::from_status(status);
     let requested = |holder: &Value| amounts(&holder["resources"][side.field()]);
     let allocated = |container: &Value| {
         let lists = ["containerStatuses", "initContainerStatuses"];
@@ -99,9 +99,10 @@ enum Resizing {
 }
 
 impl Resizing {
-    fn of(status: &Value) -> Self {
+    fn from_status(status: &Value) -> Self {
         let mut conditions = list(&status["conditions"]).iter();
-        let pending = conditions.find(|one| one["type"] == pod_condition::RESIZE_PENDING);
+        let pending =
+            conditions.find(|condition| condition["type"] == pod_condition::RESIZE_PENDING);
         match pending {
             Some(pending) if pending["reason"] == "Infeasible" => Self::Infeasible,
             _ => Self::Possible,

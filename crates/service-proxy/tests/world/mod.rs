@@ -157,8 +157,11 @@ impl NoSlowPolls {
 
 impl Drop for NoSlowPolls {
     fn drop(&mut self) {
-        let found = self.0.recorded();
-        assert!(found.is_empty() || std::thread::panicking(), "{found:?}");
+        let slow_polls = self.0.recorded();
+        assert!(
+            slow_polls.is_empty() || std::thread::panicking(),
+            "{slow_polls:?}"
+        );
     }
 }
 
@@ -231,11 +234,11 @@ pub fn to(ip: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
 
 /// Connects many times and counts the responses of each endpoint.
 pub fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String, usize> {
-    let mut answers = BTreeMap::new();
+    let mut responses = BTreeMap::new();
     for _ in 0..times {
-        *answers.entry(from.ask(to).unwrap().0).or_default() += 1;
+        *responses.entry(from.ask(to).unwrap().0).or_default() += 1;
     }
-    answers
+    responses
 }
 
 /// Checks that a connection is refused, and not dropped.

@@ -152,7 +152,7 @@ fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &
             None => all.push(Rule::always(accept)),
             Some(peers) => {
                 let conditions = from_peers(table, &name, policy, peers, direction, state);
-                all.extend(conditions.map(|one| Rule::when([one], accept.clone())));
+                all.extend(conditions.map(|condition| Rule::when([condition], accept.clone())));
             }
         }
     }

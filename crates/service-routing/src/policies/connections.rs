@@ -68,7 +68,11 @@ pub fn tightens(steps: &[TableChange]) -> bool {
 /// Whether a chain accepts or drops the connection; `None` if the chain decides neither.
 pub(super) fn verdict(table: &Table, chain: &str, connection: &Connection) -> Option<bool> {
     let rules = table.chains.get(chain).map(|chain| chain.rules.iter());
-    let holds = |matches: &[Match]| matches.iter().all(|one| holds(table, one, connection));
+    let holds = |matches: &[Match]| {
+        matches
+            .iter()
+            .all(|condition| holds(table, condition, connection))
+    };
     rules
         .into_iter()
         .flatten()

@@ -76,7 +76,7 @@ impl Policy {
         let has_egress = spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
         let concerns = |direction: &str, by_default: bool| match types.is_empty() {
             true => by_default,
-            false => types.iter().any(|one| one == direction),
+            false => types.iter().any(|kind| kind == direction),
         };
         let ingress = spec.ingress.unwrap_or_default().into_iter();
         let ingress = ingress.map(|rule| PolicyRule::new(rule.from, rule.ports));
@@ -119,14 +119,14 @@ impl PolicyRule {
         let peers = peers.filter(|peers| !peers.is_empty());
         let ports = ports.filter(|ports| !ports.is_empty());
         PolicyRule {
-            peers: peers.map(|peers| peers.iter().filter_map(Peer::of).collect()),
-            ports: ports.map(|ports| ports.iter().filter_map(Port::of).collect()),
+            peers: peers.map(|peers| peers.iter().filter_map(Peer::from_spec).collect()),
+            ports: ports.map(|ports| ports.iter().filter_map(Port::from_spec).collect()),
         }
     }
 }
 
 impl Peer {
-    fn of(peer: &NetworkPolicyPeer) -> Option<Peer> {
+    fn from_spec(peer: &NetworkPolicyPeer) -> Option<Peer> {
         if let Some(block) = &peer.ip_block {
             return Peer::block(block);
         }
@@ -153,7 +153,7 @@ impl Peer {
 }
 
 impl Port {
-    fn of(port: &NetworkPolicyPort) -> Option<Port> {
+    fn from_spec(port: &NetworkPolicyPort) -> Option<Port> {
         let protocol = Protocol::of(port.protocol.as_deref())?;
         let number = |number: i32| u16::try_from(number).ok().filter(|number| *number != 0);
         match &port.port {

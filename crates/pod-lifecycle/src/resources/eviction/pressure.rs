@@ -46,14 +46,14 @@ pub struct Shortage {
 }
 
 /// The node's shortages, the most important first.
-pub fn shortages(thresholds: &Thresholds, seen: &ResourceObservations) -> Vec<Shortage> {
+pub fn shortages(thresholds: &Thresholds, observations: &ResourceObservations) -> Vec<Shortage> {
     let each = thresholds.iter().filter_map(|(signal, amount)| {
-        let seen = seen.get(&signal)?;
-        let threshold = amount.of(seen.capacity);
-        (seen.available < threshold).then_some(Shortage {
+        let observation = observations.get(&signal)?;
+        let threshold = amount.for_capacity(observation.capacity);
+        (observation.available < threshold).then_some(Shortage {
             signal,
             threshold,
-            available: seen.available,
+            available: observation.available,
         })
     });
     each.collect()
@@ -75,7 +75,11 @@ impl NodePressure {
             (now.since(*last) < period).then_some((*condition, *last))
         });
         let mut last_seen: BTreeMap<Condition, Instant> = lasting.collect();
-        last_seen.extend(shortages.iter().map(|one| (one.signal.condition(), now)));
+        last_seen.extend(
+            shortages
+                .iter()
+                .map(|shortage| (shortage.signal.condition(), now)),
+        );
         Self { last_seen }
     }
 
@@ -92,40 +96,40 @@ impl NodePressure {
 mod tests {
     use super::*;
 
-    fn look(memory: i64, disk: i64, image_disk: i64) -> Vec<Shortage> {
-        let of = |available| ResourceObservation {
+    fn shortages_at(memory: i64, disk: i64, image_disk: i64) -> Vec<Shortage> {
+        let observation = |available| ResourceObservation {
             available,
             capacity: 1000,
         };
-        let seen = ResourceObservations::from([
-            (Signal::MemoryAvailable, of(memory)),
-            (Signal::NodefsAvailable, of(disk)),
-            (Signal::ImagefsAvailable, of(image_disk)),
+        let observations = ResourceObservations::from([
+            (Signal::MemoryAvailable, observation(memory)),
+            (Signal::NodefsAvailable, observation(disk)),
+            (Signal::ImagefsAvailable, observation(image_disk)),
         ]);
         let text =
             "memory.available<100,nodefs.available<10%,imagefs.available<15%,nodefs.inodesFree<5%";
-        shortages(&text.parse().unwrap(), &seen)
+        shortages(&text.parse().unwrap(), &observations)
     }
 
-    fn signals(found: &[Shortage]) -> Vec<Signal> {
-        found.iter().map(|one| one.signal).collect()
+    fn signals(shortages: &[Shortage]) -> Vec<Signal> {
+        shortages.iter().map(|shortage| shortage.signal).collect()
     }
 
     #[test]
     fn less_than_the_threshold_is_a_shortage_and_memory_comes_first() {
         // statefulset.md 12.16
-        assert_eq!(look(100, 100, 150), []);
+        assert_eq!(shortages_at(100, 100, 150), []);
         assert_eq!(
-            signals(&look(99, 99, 149)),
+            signals(&shortages_at(99, 99, 149)),
             [
                 Signal::MemoryAvailable,
                 Signal::NodefsAvailable,
                 Signal::ImagefsAvailable
             ]
         );
-        let found = look(500, 500, 120);
+        let shortages = shortages_at(500, 500, 120);
         assert_eq!(
-            found,
+            shortages,
             [Shortage {
                 signal: Signal::ImagefsAvailable,
                 threshold: 150,
@@ -140,9 +144,9 @@ mod tests {
         let at = |second| Instant::reading(jiff::Timestamp::from_second(second).unwrap());
         let period = SignedDuration::from_mins(5);
         let none = NodePressure::default();
-        let short = none.after(&look(1, 500, 500), period, at(1000));
+        let short = none.after(&shortages_at(1, 500, 500), period, at(1000));
         assert!(short.has(Condition::MemoryPressure) && !short.has(Condition::DiskPressure));
-        let both = short.after(&look(500, 1, 500), period, at(1100));
+        let both = short.after(&shortages_at(500, 1, 500), period, at(1100));
         assert_eq!(
             both.conditions(),
             BTreeSet::from([Condition::DiskPressure, Condition::MemoryPressure])
@@ -152,7 +156,7 @@ mod tests {
         assert_eq!(disk.after(&[], period, at(1400)), none);
         // Without a transition period, only the present shortages count.
         let zero = SignedDuration::ZERO;
-        let now = none.after(&look(1, 500, 500), zero, at(10));
+        let now = none.after(&shortages_at(1, 500, 500), zero, at(10));
         assert!(now.has(Condition::MemoryPressure));
         assert_eq!(now.after(&[], zero, at(10)), none);
     }

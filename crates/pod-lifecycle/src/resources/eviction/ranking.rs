@@ -36,25 +36,28 @@ pub struct Candidate<'a> {
 
 /// The index of the pod to evict.
 pub fn first_to_go(resource: Resource, candidates: &[Candidate<'_>]) -> Option<usize> {
-    let ranked = candidates.iter().enumerate().filter_map(|(index, one)| {
-        if is_critical(one.pod) {
-            return None;
-        }
-        let spec = one.pod.spec.as_ref()?;
-        let priority = spec.priority.unwrap_or(0);
-        let over = one
-            .usage
-            .map(|usage| usage.total.saturating_sub(request(spec, resource)));
-        // A pod with unknown usage comes first.
-        let exceeds = over.is_none_or(|over| over > 0);
-        let rank = (
-            over.is_some(),
-            Reverse(exceeds),
-            priority,
-            over.map(Reverse),
-        );
-        Some((rank, index))
-    });
+    let ranked = candidates
+        .iter()
+        .enumerate()
+        .filter_map(|(index, candidate)| {
+            if is_critical(candidate.pod) {
+                return None;
+            }
+            let spec = candidate.pod.spec.as_ref()?;
+            let priority = spec.priority.unwrap_or(0);
+            let over = candidate
+                .usage
+                .map(|usage| usage.total.saturating_sub(request(spec, resource)));
+            // A pod with unknown usage comes first.
+            let exceeds = over.is_none_or(|over| over > 0);
+            let rank = (
+                over.is_some(),
+                Reverse(exceeds),
+                priority,
+                over.map(Reverse),
+            );
+            Some((rank, index))
+        });
     ranked.min().map(|(_, index)| index)
 }
 
@@ -69,17 +72,17 @@ fn request(spec: &PodSpec, resource: Resource) -> i64 {
 fn request_of_containers(spec: &PodSpec, resource: Resource) -> i64 {
     let of_pod = spec.resources.as_ref();
     let of_pod = of_pod.and_then(|resources| amount(resources.requests.as_ref()?, resource));
-    if let Some(own) = of_pod {
-        return own.value();
+    if let Some(quantity) = of_pod {
+        return quantity.value();
     }
     let (mut sum, mut peak) = (0_i64, 0_i64);
     for (kind, container) in containers(spec) {
-        let own = container_request(container, resource).value();
+        let request = container_request(container, resource).value();
         match kind {
             // An init container runs before the main containers, and concurrently with the sidecars before
             // it.
-            Kind::Init => peak = peak.max(sum.saturating_add(own)),
-            _ => sum = sum.saturating_add(own),
+            Kind::Init => peak = peak.max(sum.saturating_add(request)),
+            _ => sum = sum.saturating_add(request),
         }
     }
     sum.max(peak)
@@ -126,9 +129,9 @@ fn offenders(name: &str, spec: &PodSpec, usage: &PodUsage, resource: Resource) -
     if resource == Resource::Inodes {
         return String::new();
     }
-    let sentence = |what: &str, name: &str, used: i64, request: &Quantity| {
+    let sentence = |subject: &str, name: &str, used: i64, request: &Quantity| {
         format!(
-            "{what} {name} was using {}, request is {request}, has larger consumption of {}. ",
+            "{subject} {name} was using {}, request is {request}, has larger consumption of {}. ",
             resource.quantity(used),
             resource.name()
         )
@@ -201,17 +204,17 @@ mod tests {
             ("critical", pod(None, 2_000_000_000), Some(used(900 * MI))),
         ];
         for resource in [Resource::Memory, Resource::EphemeralStorage] {
-            let mut left = all.clone();
+            let mut remaining = all.clone();
             let mut order = Vec::new();
             loop {
-                let pods: Vec<_> = left
+                let pods: Vec<_> = remaining
                     .iter()
                     .map(|(_, pod, usage)| (pod.clone(), usage.clone()))
                     .collect();
                 let Some(index) = first(resource, &pods) else {
                     break;
                 };
-                order.push(left.remove(index).0);
+                order.push(remaining.remove(index).0);
             }
             assert_eq!(
                 order,
@@ -296,12 +299,12 @@ mod tests {
             total: 20 * MI,
             containers: Vec::new(),
         };
-        let said = failure(&pod, Some(&usage), &shortage(Signal::MemoryAvailable)).message;
+        let message = failure(&pod, Some(&usage), &shortage(Signal::MemoryAvailable)).message;
         assert!(
-            said.ends_with(
+            message.ends_with(
                 "Pod p was using 20Mi, request is 10Mi, has larger consumption of memory. "
             ),
-            "{said}"
+            "{message}"
         );
         assert_eq!(
             request(pod.spec.as_ref().unwrap(), Resource::Memory),

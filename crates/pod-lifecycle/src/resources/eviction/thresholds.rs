@@ -104,14 +104,16 @@ pub enum Amount {
 
 impl Amount {
     /// The amount for a capacity.
-    pub fn of(self, capacity: i64) -> i64 {
+    pub fn for_capacity(self, capacity: i64) -> i64 {
         match self {
             Self::Quantity(quantity) => quantity.value(),
             Self::Share(share) => {
                 let part = i128::from(capacity) * i128::from(share) / 100_000;
                 i64::try_from(part).unwrap_or(i64::MAX)
             }
-            Self::ShareUpTo(share, most) => Self::Share(share).of(capacity).min(most.value()),
+            Self::ShareUpTo(share, most) => {
+                Self::Share(share).for_capacity(capacity).min(most.value())
+            }
         }
     }
 }
@@ -170,7 +172,7 @@ impl Thresholds {
             text: format!("{name}<{value}"),
             reason,
         };
-        let signal = Signal::ALL.into_iter().find(|one| one.name() == name);
+        let signal = Signal::ALL.into_iter().find(|signal| signal.name() == name);
         let signal = signal.ok_or_else(|| {
             wrong(
                 "the signals are memory.available, nodefs.available, nodefs.inodesFree, \
@@ -210,9 +212,9 @@ impl FromStr for Thresholds {
     fn from_str(text: &str) -> Result<Self, InvalidThreshold> {
         let mut thresholds = Self::none();
         let each = text.split(',').map(str::trim);
-        for one in each.filter(|one| !one.is_empty()) {
-            let (name, value) = one.split_once('<').ok_or_else(|| InvalidThreshold {
-                text: one.to_owned(),
+        for threshold in each.filter(|threshold| !threshold.is_empty()) {
+            let (name, value) = threshold.split_once('<').ok_or_else(|| InvalidThreshold {
+                text: threshold.to_owned(),
                 reason: "it has the form signal<quantity",
             })?;
             thresholds.add(name.trim(), value.trim())?;
@@ -239,10 +241,10 @@ impl<'de> Deserialize<'de> for Thresholds {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Vec<(&'static str, i64)> {
+    fn parsed(text: &str) -> Vec<(&'static str, i64)> {
         let thresholds: Thresholds = text.parse().unwrap();
         let each = thresholds.iter();
-        each.map(|(signal, amount)| (signal.name(), amount.of(10_000)))
+        each.map(|(signal, amount)| (signal.name(), amount.for_capacity(10_000)))
             .collect()
     }
 
@@ -250,15 +252,15 @@ mod tests {
     fn thresholds_are_read_as_kubelet_reads_them() {
         // statefulset.md 12.16
         assert_eq!(
-            of("memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<12.5%"),
+            parsed("memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<12.5%"),
             [
                 ("memory.available", 100 << 20),
                 ("nodefs.available", 1000),
                 ("nodefs.inodesFree", 1250)
             ]
         );
-        assert_eq!(of(""), []);
-        assert_eq!(of("nodefs.available<0%,imagefs.available<100%"), []);
+        assert_eq!(parsed(""), []);
+        assert_eq!(parsed("nodefs.available<0%,imagefs.available<100%"), []);
         let from_file: Thresholds =
             serde_json::from_str(r#"{"memory.available": "1Gi", "imagefs.available": "15%"}"#)
                 .unwrap();
@@ -278,7 +280,7 @@ mod tests {
         let kubelets: Thresholds = text.parse().unwrap();
         let at = |thresholds: &Thresholds, capacity: i64| -> Vec<(Signal, i64)> {
             let each = thresholds.iter();
-            each.map(|(signal, amount)| (signal, amount.of(capacity)))
+            each.map(|(signal, amount)| (signal, amount.for_capacity(capacity)))
                 .collect()
         };
         let ours = Thresholds::default();
@@ -308,6 +310,9 @@ mod tests {
 
     #[test]
     fn shares_of_large_disks_are_exact() {
-        assert_eq!(Amount::Share(15_000).of(i64::MAX), i64::MAX / 20 * 3 + 1);
+        assert_eq!(
+            Amount::Share(15_000).for_capacity(i64::MAX),
+            i64::MAX / 20 * 3 + 1
+        );
     }
 }

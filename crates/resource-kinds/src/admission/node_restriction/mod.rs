@@ -240,7 +240,7 @@ fn certificate(write: &Write<'_>) -> RestrictionResult {
     if write.request.operation != Operation::Create || !of_nodes {
         return Ok(());
     }
-    let request = Request::of(&spec["request"]);
+    let request = Request::from_field(&spec["request"]);
     let request = request
         .map_err(|error| RestrictionRefusal::from(format!("unable to parse csr: {error}")))?;
     let user = write.request.user;

@@ -130,7 +130,7 @@ fn is_version(text: &str) -> bool {
 }
 
 impl Policy {
-    fn of(namespace: &Value) -> Self {
+    fn from_namespace(namespace: &Value) -> Self {
         let none = Map::new();
         let labels = namespace["metadata"]["labels"].as_object().unwrap_or(&none);
         let mut errors = Vec::new();
@@ -208,7 +208,7 @@ fn is_namespace(request: &AdmissionRequest<'_>) -> bool {
 
 fn policy_of(request: &AdmissionRequest<'_>, cluster: &dyn ObjectReader) -> Policy {
     let namespace = cluster.get("", "namespaces", "", request.namespace);
-    Policy::of(namespace.as_deref().unwrap_or(&Value::Null))
+    Policy::from_namespace(namespace.as_deref().unwrap_or(&Value::Null))
 }
 
 /// Whether the request creates a pod, or changes its containers.
@@ -251,8 +251,8 @@ fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o
 
 /// Refuses labels that cannot be parsed, unless the stored namespace has them already.
 fn check_labels(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
-    let errors = Policy::of(object).errors;
-    let before = request.old.map(|old| Policy::of(old).errors);
+    let errors = Policy::from_namespace(object).errors;
+    let before = request.old.map(|old| Policy::from_namespace(old).errors);
     if errors.is_empty() || before.as_ref() == Some(&errors) {
         return Ok(());
     }
@@ -269,7 +269,10 @@ fn existing(
     let Some(old) = request.old else {
         return Vec::new();
     };
-    let (old, new) = (Policy::of(old).enforce, Policy::of(object).enforce);
+    let (old, new) = (
+        Policy::from_namespace(old).enforce,
+        Policy::from_namespace(object).enforce,
+    );
     if new == old || new.level <= old.level {
         return Vec::new();
     }

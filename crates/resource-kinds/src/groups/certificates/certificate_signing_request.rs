@@ -253,7 +253,7 @@ fn date_conditions(object: &mut Value) {
 fn validate_spec(spec: &Field<'_, '_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let request = spec.get("request");
-    if let Err(error) = Request::of(request.value) {
+    if let Err(error) = Request::from_field(request.value) {
         errors.push(request.invalid(error.to_string()));
     }
     let usages = spec.get("usages");

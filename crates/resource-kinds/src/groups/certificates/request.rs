@@ -54,7 +54,7 @@ pub(super) fn bytes(field: &Value) -> Vec<u8> {
 
 impl Request {
     /// Parses the request in a field of an object (base64 of PEM).
-    pub(crate) fn of(field: &Value) -> Result<Self, RequestError> {
+    pub(crate) fn from_field(field: &Value) -> Result<Self, RequestError> {
         Self::parse(&bytes(field))
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use thiserror::Error;
 
 pub const TYPE: &str = "bootstrap.kubernetes.io/token";
 pub const NAMESPACE: &str = "kube-system";
@@ -112,10 +113,13 @@ pub fn is_for(data: &Data, usage: &str) -> bool {
     text(data, usage) == "true"
 }
 
+/// The first group of a Secret that a token cannot grant.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a token cannot grant the group {0:?}")]
+pub struct InvalidGroup(pub String);
+
 /// The groups of the token's user, in order.
-///
-/// *Errors.* The first group that a token cannot grant.
-pub fn groups(data: &Data) -> Result<BTreeSet<String>, String> {
+pub fn groups(data: &Data) -> Result<BTreeSet<String>, InvalidGroup> {
     let mut groups = BTreeSet::from([GROUP.to_owned()]);
     let listed = text(data, key::GROUPS);
     if listed.is_empty() {
@@ -123,7 +127,7 @@ pub fn groups(data: &Data) -> Result<BTreeSet<String>, String> {
     }
     for group in listed.split(',') {
         if !is_group(group) {
-            return Err(group.to_owned());
+            return Err(InvalidGroup(group.to_owned()));
         }
         groups.insert(group.to_owned());
     }

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use thiserror::Error;
 
 use crate::well_known::annotations::PROVISIONED_BY;
 
@@ -28,6 +29,21 @@ pub enum OnDelete {
     Retain,
     /// The directory is renamed to `archived-<name>`.
     Archive,
+}
+
+/// An invalid parameter of a class; the message is for users.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NfsClassError {
+    #[error("the class needs the parameters server and path")]
+    NoExport,
+    #[error("the parameter archiveOnDelete is {0:?}, not a bool")]
+    ArchiveOnDelete(String),
+    #[error("the pathPattern of the class makes {0:?}, which is no directory below the export")]
+    OutsideOfExport(String),
+    #[error(
+        "the pathPattern of the class makes a name of {0} bytes, and a directory's has at most {NAME_MAX}"
+    )]
+    NameTooLong(usize),
 }
 
 /// A class and its NFS export.
@@ -55,10 +71,7 @@ pub fn is_nfs_provisioner(name: &str) -> bool {
 impl NfsClass {
     /// The class, if the built-in provisioner serves it. An external provisioner serves a class without `server` and
     /// `path` (or `share`, the name that the CSI driver for NFS uses), because it has these settings itself.
-    ///
-    /// # Errors
-    /// An invalid parameter; a message for users.
-    pub fn of(class: &StorageClass) -> Option<Result<NfsClass, String>> {
+    pub fn of(class: &StorageClass) -> Option<Result<NfsClass, NfsClassError>> {
         if !is_nfs_provisioner(&class.provisioner) {
             return None;
         }
@@ -70,14 +83,13 @@ impl NfsClass {
         let (server, path) = match (parameter("server"), path) {
             (Some(server), Some(path)) => (server, path),
             _ if class.provisioner == NFS_PROVISIONER => {
-                let text = "the class needs the parameters server and path";
-                return Some(Err(text.to_owned()));
+                return Some(Err(NfsClassError::NoExport));
             }
             _ => return None,
         };
         let on_delete = match on_delete(parameter("onDelete"), parameter("archiveOnDelete")) {
             Ok(on_delete) => on_delete,
-            Err(text) => return Some(Err(text)),
+            Err(error) => return Some(Err(error)),
         };
         Some(Ok(NfsClass {
             server: server.clone(),
@@ -98,7 +110,7 @@ impl NfsClass {
         &self,
         claim: &PersistentVolumeClaim,
         volume: &str,
-    ) -> Result<PathBuf, String> {
+    ) -> Result<PathBuf, NfsClassError> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let name = claim.metadata.name.as_deref().unwrap_or_default();
         let filled = self
@@ -113,17 +125,13 @@ impl NfsClass {
                 cut(&format!("{namespace}-{name}"), free).to_owned() + &end
             }
         };
-        let path = below(Path::new(&text)).ok_or_else(|| {
-            format!("the pathPattern of the class makes {text:?}, which is no directory below the export")
-        })?;
+        let path = below(Path::new(&text)).ok_or(NfsClassError::OutsideOfExport(text))?;
         match path
             .iter()
             .map(OsStr::len)
             .find(|length| *length > NAME_MAX)
         {
-            Some(length) => Err(format!(
-                "the pathPattern of the class makes a name of {length} bytes, and a directory's has at most {NAME_MAX}"
-            )),
+            Some(length) => Err(NfsClassError::NameTooLong(length)),
             None => Ok(path),
         }
     }
@@ -167,7 +175,10 @@ fn cut(text: &str, bytes: usize) -> &str {
 
 /// As the external provisioner: `onDelete` has precedence; otherwise the directory is archived unless
 /// `archiveOnDelete` is false.
-fn on_delete(on_delete: Option<&String>, archive: Option<&String>) -> Result<OnDelete, String> {
+fn on_delete(
+    on_delete: Option<&String>,
+    archive: Option<&String>,
+) -> Result<OnDelete, NfsClassError> {
     match on_delete.map(String::as_str) {
         Some("delete") => return Ok(OnDelete::Delete),
         Some("retain") => return Ok(OnDelete::Retain),
@@ -177,9 +188,7 @@ fn on_delete(on_delete: Option<&String>, archive: Option<&String>) -> Result<OnD
     match archive.map(String::as_str) {
         None | Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(OnDelete::Archive),
         Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(OnDelete::Delete),
-        Some(other) => Err(format!(
-            "the parameter archiveOnDelete is {other:?}, not a bool"
-        )),
+        Some(other) => Err(NfsClassError::ArchiveOnDelete(other.to_owned())),
     }
 }
 
@@ -227,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    fn class(provisioner: &str, parameters: Value) -> Option<Result<NfsClass, String>> {
+    fn class(provisioner: &str, parameters: Value) -> Option<Result<NfsClass, NfsClassError>> {
         let class = json!({"provisioner": provisioner, "parameters": parameters});
         NfsClass::of(&json_tree::from_value(class).unwrap())
     }
@@ -346,8 +355,8 @@ mod tests {
             "pathPattern",
             "${.PVC.namespace}/${.PVC.name}.of.${.PVC.name}",
         )]);
-        let why = by_pattern.directory(&claim, volume).unwrap_err();
-        assert!(why.contains("a name of 510 bytes"), "{why}");
+        let error = by_pattern.directory(&claim, volume).unwrap_err();
+        assert_eq!(error, NfsClassError::NameTooLong(510));
     }
 
     #[test]

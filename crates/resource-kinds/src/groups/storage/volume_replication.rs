@@ -220,25 +220,40 @@ pub fn shown(milliseconds: i64) -> String {
     time.to_string()
 }
 
+/// A parameter of a class with an unsupported value.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReplicationParameterError {
+    #[error("the parameter {parameter} must be a number of seconds from {min} to {max}")]
+    Seconds {
+        parameter: &'static str,
+        min: u32,
+        max: u32,
+    },
+    #[error("the parameter {REPLICAS_PARAMETER} must be 0 or 1")]
+    Replicas,
+}
+
 /// The parameters of a class whose volumes have a replica; `None` for a class without replicas.
-///
-/// # Errors
-/// A parameter has an unsupported value.
-pub fn parameters_of_class(class: &StorageClass) -> Result<Option<Parameters>, String> {
+pub fn parameters_of_class(
+    class: &StorageClass,
+) -> Result<Option<Parameters>, ReplicationParameterError> {
     if Driver::of_provisioner(&class.provisioner) != Some(Driver::LocalCow) {
         return Ok(None);
     }
     let none = BTreeMap::new();
     let parameters = class.parameters.as_ref().unwrap_or(&none);
-    let seconds = |name: &str, range: RangeInclusive<u32>| {
-        let Some(text) = parameters.get(name) else {
+    let seconds = |parameter: &'static str, range: RangeInclusive<u32>| {
+        let Some(text) = parameters.get(parameter) else {
             return Ok(None);
         };
         let number = text.parse().ok().filter(|number| range.contains(number));
-        number.map(Some).ok_or_else(|| {
-            let (start, end) = (range.start(), range.end());
-            format!("the parameter {name} must be a number of seconds from {start} to {end}")
-        })
+        number
+            .map(Some)
+            .ok_or_else(|| ReplicationParameterError::Seconds {
+                parameter,
+                min: *range.start(),
+                max: *range.end(),
+            })
     };
     let interval = seconds(INTERVAL_PARAMETER, INTERVALS)?;
     let replacement = seconds(REPLACEMENT_PARAMETER, REPLACEMENTS)?;
@@ -250,7 +265,7 @@ pub fn parameters_of_class(class: &StorageClass) -> Result<Option<Parameters>, S
             interval: interval.unwrap_or(INTERVAL_DEFAULT),
             replacement: replacement.unwrap_or(REPLACEMENT_DEFAULT),
         })),
-        Some(_) => Err(format!("the parameter {REPLICAS_PARAMETER} must be 0 or 1")),
+        Some(_) => Err(ReplicationParameterError::Replicas),
     }
 }
 
