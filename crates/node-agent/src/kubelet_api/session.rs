@@ -224,7 +224,7 @@ async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
 /// Waits until all input is delivered, so that no input is lost when the session closes.
 async fn wait_delivered(closed: Option<SessionInput>) {
     if let Some(closed) = closed {
-        closed.taken().await;
+        closed.wait_until_sent().await;
     }
 }
 
