@@ -20,12 +20,12 @@ pub struct ShareBounds {
 #[derive(Clone, Debug)]
 pub struct Shares<K: Ord> {
     bounds: ShareBounds,
-    taken: Arc<Mutex<Taken<K>>>,
+    usage: Arc<Mutex<Usage<K>>>,
 }
 
 /// A sender without an amount has no entry.
 #[derive(Debug)]
-struct Taken<K> {
+struct Usage<K> {
     by_sender: BTreeMap<K, usize>,
     in_all: usize,
 }
@@ -50,14 +50,11 @@ impl<K: Ord + Clone> Shares<K> {
 
     /// Shares with these bounds.
     pub fn within(bounds: ShareBounds) -> Self {
-        let usage = Arc::new(Mutex::new(Taken {
+        let usage = Arc::new(Mutex::new(Usage {
             by_sender: BTreeMap::new(),
             in_all: 0,
         }));
-        Self {
-            bounds,
-            taken: usage,
-        }
+        Self { bounds, usage }
     }
 
     /// An empty share of a sender.
@@ -82,16 +79,18 @@ impl<K: Ord> Shares<K> {
         self.lock().by_sender.is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken<K>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Usage<K>> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ShareBounds {
     /// Whether a sender may have the amount `own` while the other senders have `others` together.
-    fn allow(self, own: usize, others: usize) -> bool {
-        let left_for_others = self.in_all_max.saturating_sub(others.saturating_add(own));
-        own <= self.guaranteed || own <= self.per_sender_max.min(left_for_others)
+    fn allow(self, used: usize, used_by_others: usize) -> bool {
+        let available = self
+            .in_all_max
+            .saturating_sub(used_by_others.saturating_add(used));
+        used <= self.guaranteed || used <= self.per_sender_max.min(available)
     }
 }
 

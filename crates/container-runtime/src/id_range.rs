@@ -16,13 +16,13 @@ pub(crate) struct IdRange {
 }
 
 impl IdRange {
-    /// The lowest range of ids that is not in `taken`; `None` if there is no such range.
-    pub fn lowest_free(taken: &[IdRange]) -> Option<IdRange> {
+    /// The lowest range of ids that is not in `used`; `None` if there is no such range.
+    pub fn lowest_free(used: &[IdRange]) -> Option<IdRange> {
         RANGES
             .map(|number| IdRange {
                 first: number * IDS_PER_POD,
             })
-            .find(|range| !taken.contains(range))
+            .find(|range| !used.contains(range))
     }
 
     /// The node's id for an id of the pod; `None` if the id is out of range.

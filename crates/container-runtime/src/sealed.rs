@@ -38,8 +38,8 @@ impl SealedProgram {
         let program = match in_memory.get() {
             Some(program) => program,
             None => {
-                let made = sealed_copy(path)?;
-                in_memory.get_or_init(|| made)
+                let copy = sealed_copy(path)?;
+                in_memory.get_or_init(|| copy)
             }
         };
         Ok(SealedProgram(program.try_clone()?))
@@ -60,12 +60,12 @@ pub(crate) struct Identity {
 }
 
 pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
-    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
-    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted)?;
+    let mask = StatxFlags::INO | StatxFlags::MNT_ID;
+    let status = rustix::fs::statx(CWD, path, AtFlags::empty(), mask)?;
     Ok(Identity {
-        mount: found.stx_mnt_id,
-        device: (found.stx_dev_major, found.stx_dev_minor),
-        inode: found.stx_ino,
+        mount: status.stx_mnt_id,
+        device: (status.stx_dev_major, status.stx_dev_minor),
+        inode: status.stx_ino,
     })
 }
 
@@ -89,12 +89,12 @@ fn on_read_only_mount(path: &Path) -> io::Result<OwnedFd> {
 /// removed.
 fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let made = match rustix::fs::memfd_create("mainstay-shim", flags | MemfdFlags::EXEC) {
+    let memfd = match rustix::fs::memfd_create("mainstay-shim", flags | MemfdFlags::EXEC) {
         // Linux before 6.3 does not have this flag.
         Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("mainstay-shim", flags)?,
-        other => other?,
+        result => result?,
     };
-    let mut copy = File::from(made);
+    let mut copy = File::from(memfd);
     io::copy(&mut File::open(path)?, &mut copy)?;
     copy.set_permissions(Permissions::from_mode(0o555))?;
     match fcntl_add_seals(&copy, SealFlags::EXEC) {

@@ -48,7 +48,7 @@ impl Interrupts {
     }
 
     /// Clears a pending Ctrl-C; returns whether there was one.
-    pub fn take(&self) -> bool {
+    pub fn take_pending(&self) -> bool {
         self.pending.swap(false, Ordering::Relaxed)
     }
 }

@@ -131,7 +131,7 @@ impl Connections {
     /// The members of the options. The certificates are read.
     ///
     /// *Errors.* Options that are not understood.
-    pub(crate) async fn of(options: &EtcdOptions) -> Result<Self, ConnectError> {
+    pub(crate) async fn from_options(options: &EtcdOptions) -> Result<Self, ConnectError> {
         let endpoints = options.endpoints()?;
         let tls = match endpoints.iter().any(|endpoint| endpoint.is_tls) {
             true => Some(TlsFiles::open(options).await?),

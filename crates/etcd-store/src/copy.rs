@@ -83,7 +83,7 @@ pub struct LivePairs {
 
 impl LivePairs {
     /// The pairs that are copied: those without a lease, which would delete them.
-    pub fn kept(&self) -> impl Iterator<Item = &KeyValue> {
+    pub fn without_lease(&self) -> impl Iterator<Item = &KeyValue> {
         let pairs = self.live.values().map(Arc::as_ref);
         pairs.filter(|pair| pair.lease.is_none())
     }
@@ -106,7 +106,7 @@ impl EtcdCopy {
     /// *Errors.* As of a store.
     pub fn connect(options: &EtcdOptions) -> BoxFuture<'_, Result<Self, ConnectError>> {
         async move {
-            let connections = Connections::of(options).await?;
+            let connections = Connections::from_options(options).await?;
             connections.current().await.map_err(unusable)?;
             Ok(Self {
                 connections,
@@ -121,7 +121,7 @@ impl EtcdCopy {
     /// Finds out which data is below the prefix.
     ///
     /// *Errors.* `Etcd`.
-    pub async fn found(&self) -> Result<PrefixContents, CopyError> {
+    pub async fn contents(&self) -> Result<PrefixContents, CopyError> {
         Ok(match origin::read(&self.connections, &self.keys).await?.1 {
             Some(OriginRecord::Copying { instance }) => PrefixContents::Incomplete { instance },
             Some(OriginRecord::Moved { to, .. }) => PrefixContents::Moved { to },
@@ -146,8 +146,8 @@ impl EtcdCopy {
     ///
     /// *Errors.* `Etcd`; `Written` if there is something else.
     pub async fn begin(&self, instance: &str) -> Result<StartedCopy, CopyError> {
-        let (observed, found) = origin::read(&self.connections, &self.keys).await?;
-        let guard = match found {
+        let (observed, existing) = origin::read(&self.connections, &self.keys).await?;
+        let guard = match existing {
             None => vec![Condition::AllBefore(self.keys.all().0, EtcdRevision(1))],
             Some(OriginRecord::Copying { .. }) => Vec::new(),
             Some(_) => return Err(CopyError::Written),
@@ -217,8 +217,8 @@ impl EtcdCopy {
     ///
     /// *Errors.* `Etcd`, also for an incomplete copy.
     pub async fn pairs(&self) -> Result<LivePairs, CopyError> {
-        let (record, found) = origin::read(&self.connections, &self.keys).await?;
-        let offset = match found {
+        let (record, existing) = origin::read(&self.connections, &self.keys).await?;
+        let offset = match existing {
             None => 0,
             Some(OriginRecord::Complete { offset } | OriginRecord::Moved { offset, .. }) => offset,
             Some(OriginRecord::Copying { .. }) => return Err(ConnectError::Incomplete.into()),
@@ -236,15 +236,19 @@ impl EtcdCopy {
     ///
     /// *Errors.* `Etcd`.
     pub async fn is_unchanged(&self, pairs: &LivePairs) -> Result<bool, CopyError> {
-        Ok(self.pairs().await?.kept().eq(pairs.kept()))
+        Ok(self
+            .pairs()
+            .await?
+            .without_lease()
+            .eq(pairs.without_lease()))
     }
 
     /// Leaves the data to the copy that was made elsewhere: no server can use it here any more.
     ///
     /// *Errors.* `Etcd`; `Written` if the copy does not have all.
     pub async fn leave(&self, pairs: &LivePairs, to: &str) -> Result<(), CopyError> {
-        let (observed, found) = origin::read(&self.connections, &self.keys).await?;
-        let offset = match found {
+        let (observed, existing) = origin::read(&self.connections, &self.keys).await?;
+        let offset = match existing {
             None => 0,
             Some(OriginRecord::Complete { offset }) => offset,
             Some(OriginRecord::Moved { to: noted, .. }) if noted == to => return Ok(()),
@@ -291,7 +295,7 @@ impl EtcdCopy {
         }
         // An attempt without an answer may have been carried out.
         match origin::read(&self.connections, &self.keys).await? {
-            (now, Some(found)) if now > observed && found == *record => Ok(now),
+            (now, Some(existing)) if now > observed && existing == *record => Ok(now),
             _ => Err(CopyError::Written),
         }
     }

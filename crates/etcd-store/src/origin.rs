@@ -45,8 +45,8 @@ impl Origin {
     ///
     /// *Errors.* The copy is not complete, or the data was copied elsewhere since.
     pub(crate) async fn read(connections: &Connections, keys: &Keys) -> Result<Self, ConnectError> {
-        let (record, found) = read(connections, keys).await?;
-        match found {
+        let (record, existing) = read(connections, keys).await?;
+        match existing {
             None => Ok(Self::default()),
             Some(OriginRecord::Complete { offset }) => Ok(Self { record, offset }),
             Some(OriginRecord::Copying { .. }) => Err(ConnectError::Incomplete),

@@ -65,7 +65,7 @@ impl EtcdStore {
     /// *Errors.* Invalid options; no member that answers, or only members of a version that loses events.
     pub fn connect(options: &EtcdOptions) -> BoxFuture<'_, Result<Arc<Self>, ConnectError>> {
         async move {
-            let connections = Arc::new(Connections::of(options).await?);
+            let connections = Arc::new(Connections::from_options(options).await?);
             let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
             // A refused version is reported at once, not after all attempts.
             connections.current().await.map_err(unusable)?;
@@ -160,9 +160,9 @@ impl Store for EtcdStore {
                 return Err(replaced);
             }
             let deadline = Instant::now() + FRESH_LIMIT;
-            let known = self.current_revision();
+            let current = self.current_revision();
             let revision = self.read_index.newest(deadline).await?;
-            if revision < known {
+            if revision < current {
                 self.is_older.store(true, Ordering::Relaxed);
                 return Err(older());
             }

@@ -111,7 +111,7 @@ pub(crate) fn request(
     mark: Option<NewMark>,
 ) -> Result<api::TxnRequest, StoreError> {
     let TxnGuards { keys, origin, .. } = base;
-    let own = [
+    let guards = [
         Condition::ModRevision(keys.fence.clone(), base.fence),
         Condition::ModRevision(keys.origin.clone(), origin.record),
     ];
@@ -132,7 +132,7 @@ pub(crate) fn request(
     });
     let present = txn.compare.iter().map(|compare| keys.data(compare.key()));
     let request = TxnRequest {
-        conditions: conditions.chain(own).collect(),
+        conditions: conditions.chain(guards).collect(),
         success: operations.chain(mark).collect(),
         failure: present
             .chain([keys.fence.clone(), keys.origin.clone()])
@@ -176,29 +176,31 @@ pub(crate) fn outcome(
         Some(loaded(key, pair, base.origin))
     };
     let pairs = response.responses.iter();
-    let found: Vec<_> = pairs
+    let pairs_in_store: Vec<_> = pairs
         .map(|pairs| pairs.first().and_then(of_store))
         .collect();
     if response.succeeded {
-        let results = found.get(..txn.operations.len()).ok_or_else(strange)?;
+        let results = pairs_in_store
+            .get(..txn.operations.len())
+            .ok_or_else(strange)?;
         let revision = base.origin.in_store(response.revision);
         return Ok(TxnOutcome::Committed(revision, results.to_vec()));
     }
-    let own = |number: usize| {
+    let guard_revision = |number: usize| {
         let pairs = response.responses.get(txn.compare.len() + number);
         let pair = pairs.ok_or_else(strange)?.first();
         Ok(pair.map_or(EtcdRevision(0), |pair| pair.mod_revision))
     };
-    if own(1)? != base.origin.record {
+    if guard_revision(1)? != base.origin.record {
         return Ok(TxnOutcome::Replaced);
     }
-    let fence_now = own(0)?;
+    let fence_now = guard_revision(0)?;
     if fence_now != base.fence {
         return Ok(TxnOutcome::Fenced(fence_now));
     }
     Ok(TxnOutcome::Refused(TxnResult::Refused {
         revision: base.origin.in_store(response.revision),
-        present: found.into_iter().take(txn.compare.len()).collect(),
+        present: pairs_in_store.into_iter().take(txn.compare.len()).collect(),
     }))
 }
 

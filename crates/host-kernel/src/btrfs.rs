@@ -218,14 +218,14 @@ pub fn delete_subvolume(path: &Path) -> io::Result<()> {
 /// Errors of the kernel.
 pub fn subvolume_id(path: &Path) -> io::Result<u64> {
     let file = File::open(path)?;
-    let mut found = InodeLookup {
+    let mut inode = InodeLookup {
         tree: 0,
         object: SUBVOLUME_INODE,
         name: [0; 4080],
     };
-    // SAFETY: `found` is valid and writable for the length of the call.
-    unsafe { call::lookup(file.as_raw_fd(), &mut found) }?;
-    Ok(found.tree)
+    // SAFETY: `inode` is valid and writable for the length of the call.
+    unsafe { call::lookup(file.as_raw_fd(), &mut inode) }?;
+    Ok(inode.tree)
 }
 
 /// The UUID of a subvolume. A stream of a subvolume that was not itself received has this UUID.
@@ -234,7 +234,7 @@ pub fn subvolume_id(path: &Path) -> io::Result<u64> {
 /// Errors of the kernel.
 pub fn subvolume_uuid(path: &Path) -> io::Result<[u8; 16]> {
     let file = File::open(path)?;
-    let mut found = SubvolumeInfo {
+    let mut subvolume = SubvolumeInfo {
         tree: 0,
         name: [0; 256],
         parent: 0,
@@ -244,9 +244,9 @@ pub fn subvolume_uuid(path: &Path) -> io::Result<[u8; 16]> {
         uuid: [0; 16],
         rest: [0; 24],
     };
-    // SAFETY: `found` is valid and writable for the length of the call.
-    unsafe { call::subvolume_info(file.as_raw_fd(), &mut found) }?;
-    Ok(found.uuid)
+    // SAFETY: `subvolume` is valid and writable for the length of the call.
+    unsafe { call::subvolume_info(file.as_raw_fd(), &mut subvolume) }?;
+    Ok(subvolume.uuid)
 }
 
 /// Whether the subvolume contains other subvolumes.
@@ -259,15 +259,15 @@ pub fn has_subvolumes(path: &Path) -> io::Result<bool> {
         tree: 0,
         directory: 0,
     };
-    let mut found = RootReferences {
+    let mut search = RootReferences {
         first: 0,
         references: [none; 255],
         count: 0,
         align: [0; 7],
     };
-    // SAFETY: `found` is valid and writable for the length of the call.
-    match unsafe { call::root_references(file.as_raw_fd(), &mut found) } {
-        Ok(_) => Ok(found.count > 0),
+    // SAFETY: `search` is valid and writable for the length of the call.
+    match unsafe { call::root_references(file.as_raw_fd(), &mut search) } {
+        Ok(_) => Ok(search.count > 0),
         // The subvolume contains more subvolumes than the buffer can hold.
         Err(nix::errno::Errno::EOVERFLOW) => Ok(true),
         Err(error) => Err(error.into()),
@@ -406,17 +406,17 @@ pub fn sync(root: &Path) -> io::Result<()> {
 /// Errors of the kernel.
 pub fn counts_dir(root: &Path) -> io::Result<PathBuf> {
     let file = File::open(root)?;
-    let mut found = FileSystemInfo {
+    let mut file_system = FileSystemInfo {
         max_id: 0,
         devices: 0,
         uuid: [0; 16],
         rest: [0; 992],
     };
-    // SAFETY: `found` is valid and writable for the length of the call.
-    unsafe { call::info(file.as_raw_fd(), &mut found) }?;
+    // SAFETY: `file_system` is valid and writable for the length of the call.
+    unsafe { call::info(file.as_raw_fd(), &mut file_system) }?;
     Ok(PathBuf::from(format!(
         "/sys/fs/btrfs/{}/qgroups",
-        uuid_text(&found.uuid)
+        uuid_text(&file_system.uuid)
     )))
 }
 

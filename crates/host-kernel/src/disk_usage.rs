@@ -83,14 +83,14 @@ struct Counter {
 
 impl Visitor for Counter {
     fn entry(&mut self, entry: &TreeEntry<'_>) -> io::Result<()> {
-        let found = entry.stat();
-        if found.st_dev != self.device {
+        let stat = entry.stat();
+        if stat.st_dev != self.device {
             return Ok(());
         }
         // A file with several names counts once.
-        let has_other_names = !entry.is_dir() && found.st_nlink > 1;
-        if !has_other_names || self.several.insert(found.st_ino) {
-            self.sum = self.sum.plus(DiskSpace::one(found.st_blocks));
+        let has_other_names = !entry.is_dir() && stat.st_nlink > 1;
+        if !has_other_names || self.several.insert(stat.st_ino) {
+            self.sum = self.sum.plus(DiskSpace::one(stat.st_blocks));
         }
         Ok(())
     }

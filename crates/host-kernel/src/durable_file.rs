@@ -39,7 +39,7 @@ pub fn replace_with(
     durability: Durability,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    replace_through(&beside(path, "")?, path, mode, durability, write)
+    replace_through(&temporary_path(path, "")?, path, mode, durability, write)
 }
 
 /// Replaces a file that other processes may replace at the same time. The new content is written to `.NAME.PID.new`,
@@ -53,26 +53,26 @@ pub fn replace_beside_others<T, E: From<io::Error>>(
     durability: Durability,
     write: impl FnOnce(&mut File) -> Result<T, E>,
 ) -> Result<T, E> {
-    let beside = beside(path, &format!(".{}", std::process::id()))?;
-    replace_through(&beside, path, mode, durability, write)
+    let temporary = temporary_path(path, &format!(".{}", std::process::id()))?;
+    replace_through(&temporary, path, mode, durability, write)
 }
 
 fn replace_through<T, E: From<io::Error>>(
-    beside: &Path,
+    temporary: &Path,
     path: &Path,
     mode: u32,
     durability: Durability,
     write: impl FnOnce(&mut File) -> Result<T, E>,
 ) -> Result<T, E> {
-    remove(beside)?;
-    let written = fill(beside, mode, durability, write);
+    remove(temporary)?;
+    let written = fill(temporary, mode, durability, write);
     let renamed = written.and_then(|written| {
-        fs::rename(beside, path)?;
+        fs::rename(temporary, path)?;
         Ok(written)
     });
     if renamed.is_err() {
         // The first error is returned.
-        fs::remove_file(beside).ok();
+        fs::remove_file(temporary).ok();
     } else if durability == Durability::Name {
         sync_directory(parent(path))?;
     }
@@ -141,16 +141,16 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-fn beside(path: &Path, writer: &str) -> io::Result<PathBuf> {
+fn temporary_path(path: &Path, writer: &str) -> io::Result<PathBuf> {
     let Some(name) = path.file_name() else {
         let text = format!("{} names no file", path.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     };
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(writer);
-    beside.push(".new");
-    Ok(path.with_file_name(beside))
+    let mut file_name = std::ffi::OsString::from(".");
+    file_name.push(name);
+    file_name.push(writer);
+    file_name.push(".new");
+    Ok(path.with_file_name(file_name))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -156,7 +156,7 @@ impl LoopDevice {
     /// # Errors
     /// The file or the list of devices cannot be read.
     pub fn find(backing: &Path) -> io::Result<Option<Self>> {
-        let wanted = std::fs::metadata(backing)?;
+        let backing_file = std::fs::metadata(backing)?;
         for entry in std::fs::read_dir("/sys/block")? {
             let entry = entry?;
             let name = entry.file_name();
@@ -168,9 +168,11 @@ impl LoopDevice {
             // A device that the kernel is removing cannot be opened, and is skipped.
             let Ok(file) = open(&path) else { continue };
             let device = Self { path, file };
-            let known = device.status();
+            let status = device.status();
             // The kernel stores the device number in its own encoding, and `stat` returns the same encoding here.
-            if known.is_ok_and(|info| info.inode == wanted.ino() && info.device == wanted.dev()) {
+            if status.is_ok_and(|info| {
+                info.inode == backing_file.ino() && info.device == backing_file.dev()
+            }) {
                 return Ok(Some(device));
             }
         }

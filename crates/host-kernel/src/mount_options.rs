@@ -84,12 +84,12 @@ pub fn check(options: &[String]) -> Result<(), OptionRefusal> {
         return Err(OptionRefusal::Many(all - 1));
     }
     for option in options {
-        let shown = || option.escape_debug().to_string();
+        let escaped = || option.escape_debug().to_string();
         if option.contains(|c: char| c.is_control()) {
-            return Err(OptionRefusal::Control(shown()));
+            return Err(OptionRefusal::Control(escaped()));
         }
         if option.matches('"').count() % 2 != 0 {
-            return Err(OptionRefusal::Quote(shown()));
+            return Err(OptionRefusal::Quote(escaped()));
         }
         split(option).try_for_each(check_one)?;
     }
@@ -98,8 +98,8 @@ pub fn check(options: &[String]) -> Result<(), OptionRefusal> {
 
 fn check_one(option: &str) -> Result<(), OptionRefusal> {
     if option.len() > OPTION_BYTES_MAX {
-        let shown = option.chars().take(SHOWN_CHARS_MAX).collect::<String>();
-        return Err(OptionRefusal::Long(shown, option.len()));
+        let shortened = option.chars().take(SHOWN_CHARS_MAX).collect::<String>();
+        return Err(OptionRefusal::Long(shortened, option.len()));
     }
     let key = option.split_once('=').map_or(option, |(key, _)| key);
     let key = key.trim();

@@ -94,14 +94,14 @@ pub fn read() -> io::Result<Vec<MountPoint>> {
 pub fn at_or_below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
     // A mount point in a deleted directory has the suffix `//deleted`. The kernel removes the mount after its last use.
     let inside = |path: &&PathBuf| path.starts_with(directory) && !path.as_os_str().is_empty();
-    let mut found: Vec<PathBuf> = table
+    let mut paths: Vec<PathBuf> = table
         .iter()
         .map(|mount| &mount.path)
         .filter(inside)
         .cloned()
         .collect();
-    found.sort_by_key(|path| path.as_os_str().as_bytes().len());
-    found
+    paths.sort_by_key(|path| path.as_os_str().as_bytes().len());
+    paths
 }
 
 #[cfg(test)]

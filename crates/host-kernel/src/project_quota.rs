@@ -106,9 +106,9 @@ pub struct Count {
 /// The path cannot be opened.
 pub fn are_enforced(path: &Path) -> io::Result<bool> {
     let mut state = State::default();
-    let asked = control(&File::open(path)?, GET_STATE, 0, &mut state);
+    let result = control(&File::open(path)?, GET_STATE, 0, &mut state);
     // A file system without quotas returns any other error.
-    Ok(asked.is_ok() && state.flags & STATE_ENFORCED != 0)
+    Ok(result.is_ok() && state.flags & STATE_ENFORCED != 0)
 }
 
 /// The project of a directory or regular file; `None` for the default project, and if the file system has no projects.
@@ -196,10 +196,10 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn attributes(file: &File) -> io::Result<Attributes> {
-    let mut found = Attributes::default();
-    // SAFETY: `found` is valid and writable for the length of the call.
-    unsafe { call::get_attributes(file.as_raw_fd(), &mut found) }?;
-    Ok(found)
+    let mut attributes = Attributes::default();
+    // SAFETY: `attributes` is valid and writable for the length of the call.
+    unsafe { call::get_attributes(file.as_raw_fd(), &mut attributes) }?;
+    Ok(attributes)
 }
 
 /// `quotactl_fd(2)` with the command's data.

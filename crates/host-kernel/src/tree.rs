@@ -60,7 +60,7 @@ impl TreeEntry<'_> {
     /// The entry no longer exists.
     pub fn handle(&self) -> io::Result<Handle> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Handle::of(rustix::fs::openat(
+        Handle::new(rustix::fs::openat(
             self.dir,
             self.name,
             flags,
@@ -83,10 +83,10 @@ impl Handle {
     /// The target does not exist.
     pub fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        Self::of(rustix::fs::open(path, flags, Mode::empty())?)
+        Self::new(rustix::fs::open(path, flags, Mode::empty())?)
     }
 
-    fn of(fd: OwnedFd) -> io::Result<Self> {
+    fn new(fd: OwnedFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&fd)?;
         Ok(Self { fd, stat })
     }
@@ -249,9 +249,9 @@ fn ascend(levels: &mut Vec<Level>, visitor: &mut dyn Visitor) -> io::Result<()> 
 /// Opens the parent directory; `None` if it is not the expected directory any more.
 fn reopen(fd: &OwnedFd, id: (u64, u64)) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let found = rustix::fs::openat(fd, c"..", flags, Mode::empty()).ok()?;
-    let stat = rustix::fs::fstat(&found).ok()?;
-    (id_of(&stat) == id).then_some(found)
+    let parent = rustix::fs::openat(fd, c"..", flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&parent).ok()?;
+    (id_of(&stat) == id).then_some(parent)
 }
 
 fn id_of(stat: &Stat) -> (u64, u64) {
@@ -264,7 +264,7 @@ fn open_dir(dir: &OwnedFd, name: &CStr, mounts: Mounts) -> io::Result<Option<Own
     let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     resolve.set(ResolveFlags::NO_XDEV, mounts == Mounts::Skip);
     match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
-        Ok(found) => Ok(Some(found)),
+        Ok(directory) => Ok(Some(directory)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
@@ -273,9 +273,9 @@ fn open_dir(dir: &OwnedFd, name: &CStr, mounts: Mounts) -> io::Result<Option<Own
 /// Reads a directory, visiting each entry.
 fn read(fd: OwnedFd, name: CString, visitor: &mut dyn Visitor) -> io::Result<Level> {
     let mut dirs = Vec::new();
-    for found in Dir::read_from(&fd)? {
-        let found = found?;
-        let name = found.file_name();
+    for dir_entry in Dir::read_from(&fd)? {
+        let dir_entry = dir_entry?;
+        let name = dir_entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
@@ -328,12 +328,12 @@ pub fn remove(path: &Path) -> io::Result<()> {
         }
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let found = Handle::of(rustix::fs::open(path, flags, Mode::empty())?)?;
-    if found.file_type() != FileType::Directory {
+    let root = Handle::new(rustix::fs::open(path, flags, Mode::empty())?)?;
+    if root.file_type() != FileType::Directory {
         cov_mark::hit!(findings_s5);
         return Ok(rustix::fs::unlinkat(CWD, path, AtFlags::empty())?);
     }
-    walk(&found, Mounts::Skip, &mut Remover)?;
+    walk(&root, Mounts::Skip, &mut Remover)?;
     Ok(rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
 }
 

@@ -30,12 +30,12 @@ impl Watchdog {
     pub fn open(path: &Path, timeout: Duration) -> io::Result<Self> {
         let device = OpenOptions::new().write(true).open(path)?;
         let watchdog = Self { device };
-        let asked = timeout.as_secs().try_into().unwrap_or(libc::c_int::MAX);
-        match watchdog.set_timeout(asked) {
-            Ok(set) if set <= asked => Ok(watchdog),
+        let requested_seconds = timeout.as_secs().try_into().unwrap_or(libc::c_int::MAX);
+        match watchdog.set_timeout(requested_seconds) {
+            Ok(set) if set <= requested_seconds => Ok(watchdog),
             Ok(set) => {
                 watchdog.stop()?;
-                let cause = format!("its timeout cannot be {asked}s, only {set}s");
+                let cause = format!("its timeout cannot be {requested_seconds}s, only {set}s");
                 Err(io::Error::new(io::ErrorKind::Unsupported, cause))
             }
             Err(error) => {

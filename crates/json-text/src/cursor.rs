@@ -199,7 +199,7 @@ impl<'t> Cursor<'t> {
     fn word(&mut self, word: &[u8]) -> Result<(), SyntaxError> {
         let start = self.at;
         match self.scalar()? {
-            found if found == word => Ok(()),
+            actual if actual == word => Ok(()),
             _ => Err(SyntaxError::Unexpected(start)),
         }
     }

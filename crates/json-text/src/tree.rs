@@ -28,7 +28,7 @@ pub fn tree(text: &str) -> Result<Value, SyntaxError> {
 pub struct PartialTree {
     pub tree: Value,
     /// For each member that was read in part, its name and its range in the text.
-    pub places: Vec<(&'static str, Range<usize>)>,
+    pub part_ranges: Vec<(&'static str, Range<usize>)>,
     /// The range of the omitted value in the text.
     pub left_out: Option<Range<usize>>,
 }
@@ -43,7 +43,7 @@ pub fn partial_tree(
     text: &str,
     reads: &'static [FieldRead],
     without: &'static [&'static str],
-    known_range: Option<Range<usize>>,
+    omitted_range_hint: Option<Range<usize>>,
 ) -> Result<PartialTree, SyntaxError> {
     let members = match reads {
         [] => Members::All,
@@ -53,8 +53,8 @@ pub fn partial_tree(
         text,
         cursor: Cursor::new(text.as_bytes()),
         open: Vec::new(),
-        places: Vec::new(),
-        known_range,
+        part_ranges: Vec::new(),
+        omitted_range_hint,
         left_out: None,
     };
     let tree = reader.value(Selection { members, without }, DEPTH_MAX)?;
@@ -62,7 +62,7 @@ pub fn partial_tree(
         Ok(_) => Err(SyntaxError::Unexpected(reader.cursor.offset())),
         Err(_) => Ok(PartialTree {
             tree,
-            places: reader.places,
+            part_ranges: reader.part_ranges,
             left_out: reader.left_out,
         }),
     }
@@ -90,7 +90,7 @@ enum Members {
 
 impl Selection {
     /// The parts to read of the member with this name; `None` if the member is omitted.
-    fn of(self, name: &str) -> Option<Self> {
+    fn below(self, name: &str) -> Option<Self> {
         let without = match self.without.split_first() {
             Some((first, rest)) if *first == name => match rest {
                 [] => return None,
@@ -126,9 +126,9 @@ struct Reader<'t> {
     cursor: Cursor<'t>,
     /// The entries of the incomplete maps. The entries of an inner map follow those of the outer map.
     open: Vec<(String, Value)>,
-    places: Vec<(&'static str, Range<usize>)>,
+    part_ranges: Vec<(&'static str, Range<usize>)>,
     /// The range of the omitted value, if the caller has passed it.
-    known_range: Option<Range<usize>>,
+    omitted_range_hint: Option<Range<usize>>,
     left_out: Option<Range<usize>>,
 }
 
@@ -178,9 +178,9 @@ impl<'t> Reader<'t> {
             let name = key.decode_in(self.text)?;
             self.cursor.peek()?;
             let start = self.cursor.offset();
-            let Some(below) = selection.of(&name) else {
-                match &self.known_range {
-                    Some(place) if place.start == start => self.cursor.go_to(place.end),
+            let Some(below) = selection.below(&name) else {
+                match &self.omitted_range_hint {
+                    Some(range) if range.start == start => self.cursor.go_to(range.end),
                     _ => drop(self.cursor.skip()?),
                 }
                 if matches!(selection.without, [last] if *last == name) {
@@ -192,7 +192,7 @@ impl<'t> Reader<'t> {
             let name = name.into_owned();
             let value = self.value(below, depth_left)?;
             if let Some(part) = part {
-                self.places.push((part, start..self.cursor.offset()));
+                self.part_ranges.push((part, start..self.cursor.offset()));
             }
             self.open.push((name, value));
         }
@@ -295,11 +295,11 @@ mod tests {
         let expected = r#"{"kind":"K","metadata":{"b":1,"a":{"b":2}},"spec":{"a":{"b":[2]},"list":[{"a":"é"},{},4]},"status":"x","other":{"a":1,"b":2}}"#;
         let PartialTree {
             tree: found,
-            places,
+            part_ranges,
             ..
         } = partial_tree(text, READS, &[], None).unwrap();
         assert_eq!(found.to_string(), expected);
-        let parts = places
+        let parts = part_ranges
             .iter()
             .map(|(name, place)| (*name, &text[place.clone()]));
         let parts: Vec<_> = parts.collect();

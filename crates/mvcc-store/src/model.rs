@@ -264,10 +264,10 @@ pub enum StoreError {
     #[error("data directory {0} is in use by another process")]
     InUse(String),
     /// The data was written by a newer version.
-    #[error("data format {found} is newer than this program understands ({supported})")]
+    #[error("data format {stored} is newer than this program understands ({supported})")]
     NewerFormat {
         /// The version on disk.
-        found: String,
+        stored: String,
         /// The newest version that this program reads.
         supported: String,
     },

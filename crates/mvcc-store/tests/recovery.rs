@@ -189,10 +189,10 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert_eq!(fs::read_to_string(&stamp).unwrap(), "mainstay-store 1\n");
     fs::write(&stamp, "mainstay-store 2\n").unwrap();
     let error = open_error(dir.path());
-    let StoreError::NewerFormat { found, supported } = &error else {
+    let StoreError::NewerFormat { stored, supported } = &error else {
         panic!("{error}")
     };
-    assert_eq!((found.as_str(), supported.as_str()), ("2", "1"));
+    assert_eq!((stored.as_str(), supported.as_str()), ("2", "1"));
     for broken in ["", "mainstay-store", "mainstay-store 0\n", "\u{0}\u{0}"] {
         fs::write(&stamp, broken).unwrap();
         assert!(

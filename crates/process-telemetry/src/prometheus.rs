@@ -91,8 +91,8 @@ impl Page {
     }
 
     fn samples(&mut self, metric: Metric) -> &mut String {
-        let known = self.metrics.entry(metric.name);
-        &mut known.or_insert_with(|| (metric, String::new())).1
+        let entry = self.metrics.entry(metric.name);
+        &mut entry.or_insert_with(|| (metric, String::new())).1
     }
 }
 

@@ -93,7 +93,7 @@ enum Misfit {
 fn apply_one(document: &mut Value, mut operation: Value) -> Result<(), Misfit> {
     if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
-        let value = taken(document, from)
+        let value = remove(document, from)
             .ok_or_else(|| Misfit::Other(format!(", at {from:?}: path is invalid")))?;
         let path = operation["path"]
             .as_str()
@@ -113,7 +113,7 @@ fn apply_one(document: &mut Value, mut operation: Value) -> Result<(), Misfit> {
     let invalid = || misfit("path is invalid");
     match operation["op"].as_str() {
         Some("add") => put(document, path, value).ok_or_else(invalid),
-        Some("remove") => taken(document, path).map(drop).ok_or_else(invalid),
+        Some("remove") => remove(document, path).map(drop).ok_or_else(invalid),
         Some("replace") if is_absent(document, path) => {
             cov_mark::hit!(findings_2_e10);
             put(document, path, value).ok_or_else(invalid)
@@ -151,13 +151,13 @@ fn pointer<'o>(operation: &'o Value, field: &str) -> Result<&'o str, Misfit> {
 }
 
 /// Removes the value at a path from the document; `None` if there is none.
-fn taken(document: &mut Value, path: &str) -> Option<Value> {
+fn remove(document: &mut Value, path: &str) -> Option<Value> {
     let (parent, last) = path.rsplit_once('/')?;
     match document.pointer_mut(parent)? {
         Value::Object(fields) => fields.remove(&unescaped(last)),
         Value::Array(list) => {
-            let place = place(last).filter(|place| *place < list.len())?;
-            Some(list.remove(place))
+            let index = index(last).filter(|index| *index < list.len())?;
+            Some(list.remove(index))
         }
         _ => None,
     }
@@ -173,8 +173,8 @@ fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
         Value::Object(fields) => drop(fields.insert(unescaped(last), value)),
         Value::Array(list) if last == "-" => list.push(value),
         Value::Array(list) => {
-            let place = place(last).filter(|place| *place <= list.len())?;
-            list.insert(place, value);
+            let index = index(last).filter(|index| *index <= list.len())?;
+            list.insert(index, value);
         }
         _ => return None,
     }
@@ -186,20 +186,20 @@ fn unescaped(word: &str) -> String {
 }
 
 /// A place in a list as RFC 6901 writes it.
-fn place(word: &str) -> Option<usize> {
-    let place: usize = word.parse().ok()?;
-    (place.to_string() == word).then_some(place)
+fn index(word: &str) -> Option<usize> {
+    let index: usize = word.parse().ok()?;
+    (index.to_string() == word).then_some(index)
 }
 
 /// The path with places in lists that are counted from the end (`-1` is the last) counted from the
 /// start, as the library that Kubernetes uses takes them. `adds` says that the last word is a place
 /// to add at: there is one more of these.
 fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
-    let mut place = Some(document);
+    let mut value = Some(document);
     let mut words: Vec<String> = path.split('/').map(str::to_owned).collect();
     let last = words.len() - 1;
     for (at, word) in words.iter_mut().enumerate().skip(1) {
-        if let Some(Value::Array(list)) = place {
+        if let Some(Value::Array(list)) = value {
             let length = list.len() + usize::from(adds && at == last);
             let back = word
                 .strip_prefix('-')
@@ -207,7 +207,7 @@ fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
             let back = back.filter(|back| (1..=length).contains(back));
             *word = back.map_or_else(|| word.clone(), |back: usize| (length - back).to_string());
         }
-        place = place.and_then(|place| place.pointer(&format!("/{word}")));
+        value = value.and_then(|value| value.pointer(&format!("/{word}")));
     }
     words.join("/")
 }

@@ -22,14 +22,14 @@ pub(crate) enum Identity {
 
 impl Identity {
     /// The part of the element that identifies it.
-    pub fn of(self, element: &Value) -> Result<&Value, PatchError> {
+    pub fn value_in(self, element: &Value) -> Result<&Value, PatchError> {
         match self {
             Self::Value => Ok(element),
             Self::Field(key) => match element {
                 Value::Object(map) => map
                     .get(key)
                     .ok_or_else(|| PatchError::no_merge_key(element, key)),
-                other => Err(PatchError::wrong_type("map", other)),
+                element => Err(PatchError::wrong_type("map", element)),
             },
         }
     }
@@ -44,12 +44,12 @@ pub(crate) enum ValueKey<'v> {
 }
 
 impl<'v> ValueKey<'v> {
-    pub fn of(value: &'v Value) -> Self {
+    pub fn from_value(value: &'v Value) -> Self {
         match value {
             Value::String(text) => Self::Text(text.into()),
-            other => {
+            value => {
                 let mut printed = String::new();
-                print_sorted(other, &mut printed);
+                print_sorted(value, &mut printed);
                 Self::Other(printed)
             }
         }
@@ -99,11 +99,13 @@ pub(crate) struct ElementPositions<'v> {
 
 impl<'v> ElementPositions<'v> {
     /// Elements without an identity are not indexed.
-    pub fn of(list: impl IntoIterator<Item = &'v Value>, identity: Identity) -> Self {
+    pub fn new(list: impl IntoIterator<Item = &'v Value>, identity: Identity) -> Self {
         let mut positions = BTreeMap::new();
         for (position, element) in list.into_iter().enumerate() {
-            if let Ok(is) = identity.of(element) {
-                positions.entry(ValueKey::of(is)).or_insert(position);
+            if let Ok(is) = identity.value_in(element) {
+                positions
+                    .entry(ValueKey::from_value(is))
+                    .or_insert(position);
             }
         }
         Self {
@@ -114,14 +116,14 @@ impl<'v> ElementPositions<'v> {
 
     /// The position of the element with this identity.
     pub fn get(&self, element: &Value) -> Option<usize> {
-        let is = self.identity.of(element).ok()?;
-        self.positions.get(&ValueKey::of(is)).copied()
+        let is = self.identity.value_in(element).ok()?;
+        self.positions.get(&ValueKey::from_value(is)).copied()
     }
 
     /// Adds an element that is appended to the list.
     pub fn add(&mut self, element: &Value, position: usize) {
-        if let Ok(is) = self.identity.of(element) {
-            let mark = ValueKey::of(is).into_owned();
+        if let Ok(is) = self.identity.value_in(element) {
+            let mark = ValueKey::from_value(is).into_owned();
             self.positions.entry(mark).or_insert(position);
         }
     }
@@ -140,7 +142,7 @@ impl<'v> ElementPositions<'v> {
 
 /// The keys of whole values.
 pub(crate) fn marks(list: &[Value]) -> BTreeSet<ValueKey<'_>> {
-    list.iter().map(ValueKey::of).collect()
+    list.iter().map(ValueKey::from_value).collect()
 }
 
 /// Whether the lists contain maps (rather than scalars); all elements must have one type.
@@ -165,14 +167,14 @@ pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
     let mut unique = BTreeSet::new();
     let all = original.iter().chain(patch);
     let all: Vec<Value> = all
-        .filter(|element| unique.insert(ValueKey::of(element)))
+        .filter(|element| unique.insert(ValueKey::from_value(element)))
         .cloned()
         .collect();
-    let requested = ElementPositions::of(patch, Identity::Value);
+    let requested = ElementPositions::new(patch, Identity::Value);
     let (named, server_only) = all
         .into_iter()
         .partition(|element| requested.get(element).is_some());
-    let live = ElementPositions::of(original, Identity::Value);
+    let live = ElementPositions::new(original, Identity::Value);
     interleave(sorted(named, &requested), server_only, &live)
 }
 
@@ -184,7 +186,7 @@ pub(crate) fn arrange(
     live: &ElementPositions<'_>,
 ) -> Result<Vec<Value>, PatchError> {
     for element in &merged {
-        live.identity.of(element)?;
+        live.identity.value_in(element)?;
     }
     let (named, server_only) = merged
         .into_iter()
@@ -243,7 +245,7 @@ mod tests {
         for one in &values {
             for two in &values {
                 assert_eq!(
-                    ValueKey::of(one) == ValueKey::of(two),
+                    ValueKey::from_value(one) == ValueKey::from_value(two),
                     one == two,
                     "{one} {two}"
                 );

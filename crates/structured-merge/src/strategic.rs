@@ -46,7 +46,7 @@ struct Strategy<'s> {
 }
 
 impl<'s> Strategy<'s> {
-    fn of(parent: Option<TypeRef<'s>>, field: &str) -> Self {
+    fn of_field(parent: Option<TypeRef<'s>>, field: &str) -> Self {
         match parent.and_then(|parent| parent.field(field)) {
             Some(field) => Self {
                 field: Some(field),
@@ -117,7 +117,7 @@ fn merge_map(
         if is_directive(&key) {
             continue;
         }
-        let strategy = Strategy::of(object_type, &key);
+        let strategy = Strategy::of_field(object_type, &key);
         if value.is_null() {
             leaving.insert(key);
             continue;
@@ -186,7 +186,7 @@ fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchE
         };
         if let Some(Value::Array(list)) = original.get_mut(field) {
             let leaving = order::marks(leaving);
-            list.retain(|element| !leaving.contains(&ValueKey::of(element)));
+            list.retain(|element| !leaving.contains(&ValueKey::from_value(element)));
         }
     }
     Ok(())
@@ -204,7 +204,7 @@ fn ordered_lists<'p>(
     fields
         .filter_map(|field| {
             let list = original.get(field)?.as_array()?;
-            let positions = ElementPositions::of(list, identity_in(object_type, field));
+            let positions = ElementPositions::new(list, identity_in(object_type, field));
             Some((field, positions.into_owned()))
         })
         .collect()
@@ -212,7 +212,7 @@ fn ordered_lists<'p>(
 
 /// The identity of the elements of a list.
 fn identity_in(object_type: Option<TypeRef<'_>>, field: &str) -> Identity {
-    match Strategy::of(object_type, field).merge_key() {
+    match Strategy::of_field(object_type, field).merge_key() {
         Some(key) => Identity::Field(key),
         None => Identity::Value,
     }
@@ -232,7 +232,7 @@ fn merge_list(
         return Err(PatchError::Malformed(text));
     };
     let identity = Identity::Field(key);
-    let live = ElementPositions::of(&original, identity).into_owned();
+    let live = ElementPositions::new(&original, identity).into_owned();
     let mut merged = original;
     let mut retained = Vec::new();
     let mut leaving = BTreeSet::new();
@@ -242,7 +242,7 @@ fn merge_list(
             None => retained.push(element),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
-                    leaving.insert(ValueKey::of(identity.of(&element)?).into_owned());
+                    leaving.insert(ValueKey::from_value(identity.value_in(&element)?).into_owned());
                 }
                 Some("replace") => replace = true,
                 Some("merge") => {
@@ -261,17 +261,17 @@ fn merge_list(
     }
     if !leaving.is_empty() {
         merged.retain(|element| {
-            let is = element.get(key).map(ValueKey::of);
+            let is = element.get(key).map(ValueKey::from_value);
             is.is_none_or(|is| !leaving.contains(&is))
         });
     }
     let mut positions = match leaving.is_empty() {
         true => live.clone(),
-        false => ElementPositions::of(&merged, identity).into_owned(),
+        false => ElementPositions::new(&merged, identity).into_owned(),
     };
-    let requested = ElementPositions::of(&retained, identity).into_owned();
+    let requested = ElementPositions::new(&retained, identity).into_owned();
     for element in retained {
-        identity.of(&element)?;
+        identity.value_in(&element)?;
         merge_element(&mut merged, &mut positions, element, strategy)?;
     }
     order::arrange(merged, &requested, &live)
@@ -320,8 +320,8 @@ fn set_element_orders(
         let identity = identity_in(object_type, field);
         check_order(patch.get(field), requested, identity)?;
         if let Some(Value::Array(list)) = merged.get_mut(field) {
-            let requested = ElementPositions::of(requested, identity);
-            let nothing = ElementPositions::of([], identity);
+            let requested = ElementPositions::new(requested, identity);
+            let nothing = ElementPositions::new([], identity);
             let live = live.get(field).unwrap_or(&nothing);
             *list = order::arrange(std::mem::take(list), &requested, live)?;
         }
@@ -345,8 +345,8 @@ fn check_order(
         .iter()
         .filter(|element| element.get(DIRECTIVE).is_none())
     {
-        let is = identity.of(element)?;
-        if !rest.any(|element| identity.of(element).is_ok_and(|other| other == is)) {
+        let is = identity.value_in(element)?;
+        if !rest.any(|element| identity.value_in(element).is_ok_and(|other| other == is)) {
             return Err(PatchError::Malformed(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
                 printed(&Value::Array(list.clone())),

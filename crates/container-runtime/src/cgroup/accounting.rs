@@ -13,7 +13,7 @@ use crate::accounting::{Accounting, BlockTraffic};
 const TICK_NS: u64 = 10_000_000;
 
 pub(crate) fn accounting(group: &str) -> std::io::Result<Accounting> {
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     let mut all = match hierarchies {
         Hierarchies::Unified(root) => unified(&join(root, group)),
         Hierarchies::Split { .. } => split(|controller| hierarchies.v1_dir(controller, group)),

@@ -44,7 +44,7 @@ impl ContainerGroup {
         resources: &Resources,
         devices: &DeviceRules,
     ) -> io::Result<ContainerGroup> {
-        let hierarchies = Hierarchies::known()?;
+        let hierarchies = Hierarchies::mounted()?;
         let dirs = match hierarchies {
             Hierarchies::Unified(root) => {
                 delegation::make(root, group)?;
@@ -121,11 +121,11 @@ fn inherit_cpuset(root: &Path, group: &str) -> io::Result<()> {
         for part in Path::new(group.trim_start_matches('/')) {
             dir.push(part);
             let path = dir.join(file);
-            let own = fs::read_to_string(&path)?;
-            if own.trim().is_empty() {
+            let cpus = fs::read_to_string(&path)?;
+            if cpus.trim().is_empty() {
                 write(&path, above.trim())?;
             } else {
-                above = own;
+                above = cpus;
             }
         }
     }
@@ -139,13 +139,13 @@ pub(super) fn completion(
     group: &str,
     resources: &Resources,
 ) -> Vec<(PathBuf, String)> {
-    let mut found = huge_pages(hierarchies, group, resources);
+    let mut limits = huge_pages(hierarchies, group, resources);
     if let Hierarchies::Unified(root) = hierarchies {
         let dir = join(root, group);
-        found.push((dir.join("memory.swap.max"), "0".to_owned()));
-        found.push((dir.join("memory.oom.group"), "1".to_owned()));
+        limits.push((dir.join("memory.swap.max"), "0".to_owned()));
+        limits.push((dir.join("memory.oom.group"), "1".to_owned()));
     }
-    found
+    limits
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{Hierarchies, KILL_MAX, join, tree};
 
 /// Sends `SIGKILL` once to every present process of a group and of its child groups.
 pub(crate) fn kill_once(group: &str) -> io::Result<()> {
-    for pid in processes_in(Hierarchies::known()?, group)? {
+    for pid in processes_in(Hierarchies::mounted()?, group)? {
         send_kill(pid);
     }
     Ok(())
@@ -25,7 +25,7 @@ fn send_kill(pid: i32) {
 /// Kills every process of a group and of its child groups, repeatedly until no process is left.
 pub(crate) fn kill(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     if let Hierarchies::Unified(root) = hierarchies {
         // One write kills all processes, even those that fork. Older kernels do not have this file.
         match fs::write(join(root, group).join("cgroup.kill"), "1") {
@@ -65,18 +65,18 @@ fn thaw(hierarchies: &Hierarchies, group: &str) {
 
 /// Process ids of a group and of its child groups, in all hierarchies.
 pub(super) fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
-    let mut found = Vec::new();
+    let mut pids = Vec::new();
     for root in hierarchies.roots() {
         for dir in tree(&join(root, group))? {
             let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) else {
                 continue;
             };
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         }
     }
-    found.sort_unstable();
-    found.dedup();
+    pids.sort_unstable();
+    pids.dedup();
     // The id 0 means a process of another process namespace.
-    found.retain(|pid| *pid > 0);
-    Ok(found)
+    pids.retain(|pid| *pid > 0);
+    Ok(pids)
 }

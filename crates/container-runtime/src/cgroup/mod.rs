@@ -47,23 +47,23 @@ pub(crate) enum Hierarchies {
 impl Hierarchies {
     /// The hierarchies of this machine. They are detected once per process, because the mount table has
     /// several lines for each container and many functions need the hierarchies.
-    pub fn known() -> io::Result<&'static Hierarchies> {
-        static KNOWN: OnceLock<Hierarchies> = OnceLock::new();
-        match KNOWN.get() {
-            Some(known) => Ok(known),
+    pub fn mounted() -> io::Result<&'static Hierarchies> {
+        static MOUNTED: OnceLock<Hierarchies> = OnceLock::new();
+        match MOUNTED.get() {
+            Some(hierarchies) => Ok(hierarchies),
             None => {
-                let found = Hierarchies::detect()?;
-                Ok(KNOWN.get_or_init(|| found))
+                let hierarchies = Hierarchies::detect()?;
+                Ok(MOUNTED.get_or_init(|| hierarchies))
             }
         }
     }
 
     /// Detects the hierarchies from the mount table.
     fn detect() -> io::Result<Hierarchies> {
-        Hierarchies::of(mount_table::read()?)
+        Hierarchies::from_mounts(mount_table::read()?)
     }
 
-    fn of(mounts: Vec<MountPoint>) -> io::Result<Hierarchies> {
+    fn from_mounts(mounts: Vec<MountPoint>) -> io::Result<Hierarchies> {
         let below_root = Path::new("/sys/fs/cgroup");
         let (mut trees, mut unified): (Vec<(Vec<String>, PathBuf)>, _) = (Vec::new(), None);
         for mount in mounts {
@@ -85,8 +85,8 @@ impl Hierarchies {
             }
         }
         if trees.is_empty() && unified.is_none() {
-            let what = "no control groups are mounted at /sys/fs/cgroup";
-            return Err(io::Error::new(io::ErrorKind::NotFound, what));
+            let message = "no control groups are mounted at /sys/fs/cgroup";
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         Ok(Hierarchies::Split { trees, unified })
     }
@@ -124,11 +124,11 @@ pub(crate) fn join(root: &Path, group: &str) -> PathBuf {
 /// # Errors
 /// Groups cannot be created; the error names the missing controller.
 pub(crate) fn prepare() -> io::Result<()> {
-    match Hierarchies::known()? {
+    match Hierarchies::mounted()? {
         Hierarchies::Unified(root) => delegation::prepare(root),
         Hierarchies::Split { trees, .. } => {
-            let known: Vec<_> = trees.iter().flat_map(|(names, _)| names).collect();
-            let has = |needed: &str| known.iter().any(|name| *name == needed);
+            let controllers: Vec<_> = trees.iter().flat_map(|(names, _)| names).collect();
+            let has = |needed: &str| controllers.iter().any(|name| *name == needed);
             lacking(has, Path::new("/sys/fs/cgroup"))
         }
     }
@@ -137,7 +137,7 @@ pub(crate) fn prepare() -> io::Result<()> {
 /// Checks that groups of pods and of their containers can be created below a group: creates and removes a
 /// group.
 pub(crate) fn probe(parent: &str) -> io::Result<()> {
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     let group = format!("{parent}/probe");
     match hierarchies {
         Hierarchies::Unified(root) => delegation::make(root, &group)?,
@@ -155,7 +155,7 @@ pub(crate) fn probe(parent: &str) -> io::Result<()> {
 
 /// Creates the group of a pod and its parents. The group contains only child groups with limits.
 pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     match hierarchies {
         Hierarchies::Unified(root) => delegation::make_parent(root, group)?,
         Hierarchies::Split { .. } => make_split(hierarchies, group)?,
@@ -168,7 +168,7 @@ pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
 
 /// Creates a group that contains processes.
 pub(crate) fn create_leaf(group: &str) -> io::Result<()> {
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     match hierarchies {
         Hierarchies::Unified(root) => delegation::make(root, group),
         Hierarchies::Split { .. } => make_split(hierarchies, group),
@@ -292,7 +292,7 @@ fn weight(shares: u64, holder: Holder) -> u64 {
 
 /// Sets the limits of an existing group.
 pub(crate) fn update(group: &str, resources: &Resources, holder: Holder) -> io::Result<()> {
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     for (path, value) in limits(hierarchies, group, resources, holder) {
         write(&path, &value)?;
     }
@@ -302,7 +302,7 @@ pub(crate) fn update(group: &str, resources: &Resources, holder: Holder) -> io::
 /// Moves the calling process out of its group into `group`, in every hierarchy in which the process is not
 /// in the root group. So the removal or the limits of the old group do not affect the process.
 pub(crate) fn move_self(group: &str) -> io::Result<()> {
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     let membership = fs::read_to_string("/proc/self/cgroup")?;
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
@@ -317,8 +317,8 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
             Hierarchies::Unified(root) => Some(root),
             Hierarchies::Split { unified, .. } if names.is_empty() => unified.as_ref(),
             Hierarchies::Split { trees, .. } => {
-                let mut wanted = names.split(',');
-                let first = wanted.next().unwrap_or_default();
+                let mut controllers = names.split(',');
+                let first = controllers.next().unwrap_or_default();
                 trees
                     .iter()
                     .find(|(n, _)| n.iter().any(|n| n == first))
@@ -338,7 +338,7 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
 
 /// Moves the calling process into `group`, in every hierarchy that has the group.
 pub(crate) fn join_self(group: &str) -> io::Result<()> {
-    for root in Hierarchies::known()?.roots() {
+    for root in Hierarchies::mounted()?.roots() {
         let procs = join(root, group).join("cgroup.procs");
         match fs::OpenOptions::new().write(true).open(&procs) {
             Ok(mut file) => file.write_all(b"0").map_err(|error| {
@@ -373,7 +373,7 @@ pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
 /// Removes a group and its child groups from every hierarchy. A missing group is no error.
 pub(crate) fn remove(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
-    for root in Hierarchies::known()?.roots() {
+    for root in Hierarchies::mounted()?.roots() {
         let dir = join(root, group);
         // The kernel releases exited processes shortly after they are reaped. A shim that starts late may
         // create a group in the meantime.
@@ -408,7 +408,7 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 
 /// A directory and all directories below it, the outermost first.
 fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+    let mut dirs = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
         let entries = match fs::read_dir(&dir) {
@@ -421,14 +421,14 @@ fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
                 open.push(entry.path());
             }
         }
-        found.push(dir);
+        dirs.push(dir);
     }
-    Ok(found)
+    Ok(dirs)
 }
 
 /// Reads the resource usage of a group.
 pub(crate) fn usage(group: &str) -> io::Result<Usage> {
-    let hierarchies = Hierarchies::known()?;
+    let hierarchies = Hierarchies::mounted()?;
     if let Hierarchies::Unified(root) = hierarchies {
         let dir = join(root, group);
         let used = number(&dir.join("memory.current"))?;
@@ -462,7 +462,7 @@ pub(crate) fn usage(group: &str) -> io::Result<Usage> {
 
 /// Number of kills by the kernel because memory ran out (OOM kills), in a group and its child groups.
 pub(crate) fn oom_kills(group: &str) -> u64 {
-    let Ok(hierarchies) = Hierarchies::known() else {
+    let Ok(hierarchies) = Hierarchies::mounted() else {
         return 0;
     };
     let file = match hierarchies {
@@ -559,9 +559,9 @@ mod tests {
              2 1 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
              3 1 0:31 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
              4 2 0:30 /pods /sys/fs/cgroup/memory/pods ro - cgroup cgroup rw,memory\n";
-        let found = Hierarchies::of(mount_table::parse(lines.as_bytes())).unwrap();
+        let hierarchies = Hierarchies::from_mounts(mount_table::parse(lines.as_bytes())).unwrap();
         let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"];
-        assert_eq!(found.roots(), roots.map(Path::new));
+        assert_eq!(hierarchies.roots(), roots.map(Path::new));
     }
 
     #[test]

@@ -75,8 +75,8 @@ impl Peer<'_> {
             stream.write_all(&frame).await?;
             read_json::<Reply>(&mut stream).await
         };
-        let answer = tokio::time::timeout(ANSWER_MAX, exchange).await;
-        match answer {
+        let response = tokio::time::timeout(ANSWER_MAX, exchange).await;
+        match response {
             Ok(Ok(Some(Reply::Failed(failure)))) => Err(self.failure(failure, &request.call)),
             Ok(Ok(Some(reply))) => Ok((stream, reply)),
             // The shim exited before it responded.

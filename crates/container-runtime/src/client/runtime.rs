@@ -115,18 +115,18 @@ impl Runtime {
             }
         }
         let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
-        let mut found = Vec::new();
+        let mut sandboxes = Vec::new();
         for id in block_in_place(|| names_in(&root)).map_err(RuntimeError::io("list", &root))? {
             match self.sandbox(&id).await {
-                Ok(sandbox) => found.extend(sandbox),
+                Ok(sandbox) => sandboxes.extend(sandbox),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(id, error, "a sandbox's directory is left as it is");
                 }
             }
         }
-        found.sort_unstable_by(|a, b| a.id().cmp(b.id()));
-        Ok(found)
+        sandboxes.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        Ok(sandboxes)
     }
 
     /// The sandbox with this id; `None` if it does not exist.
@@ -220,18 +220,18 @@ impl Runtime {
     fn write_with_ids(&self, dir: &Path, file: &mut SandboxFile) -> Result<()> {
         let _only = self.inner.choosing_ids.lock();
         let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
-        let mut taken = Vec::new();
+        let mut used_ranges = Vec::new();
         for entry in fs::read_dir(&root).map_err(RuntimeError::io("list", &root))? {
             let path = entry.map_err(RuntimeError::io("list", &root))?.path();
             match SandboxFile::read(&path) {
-                Ok(other) => taken.extend(other.ids),
+                Ok(record) => used_ranges.extend(record.ids),
                 // A directory without a file belongs to a sandbox that has started no process.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 // If the ids in use cannot be read, no ids are assigned.
                 Err(error) => return Err(RuntimeError::io("read", path)(error)),
             }
         }
-        file.ids = Some(IdRange::lowest_free(&taken).ok_or(RuntimeError::NoIds)?);
+        file.ids = Some(IdRange::lowest_free(&used_ranges).ok_or(RuntimeError::NoIds)?);
         write_new(dir, file).map_err(RuntimeError::io("make", dir))
     }
 
@@ -259,10 +259,10 @@ impl Runtime {
             .spawn()
             .map_err(RuntimeError::io("start", program))?;
         // The shim prints `ready`, or an error, and closes its standard output.
-        let mut said = String::new();
+        let mut startup_output = String::new();
         if let Some(mut stdout) = child.stdout.take() {
             stdout
-                .read_to_string(&mut said)
+                .read_to_string(&mut startup_output)
                 .await
                 .map_err(RuntimeError::io("start", program))?;
         }
@@ -270,7 +270,7 @@ impl Runtime {
             .wait()
             .await
             .map_err(RuntimeError::io("start", program))?;
-        match said.trim() {
+        match startup_output.trim() {
             state_dir::READY => Ok(()),
             "" => {
                 let log =

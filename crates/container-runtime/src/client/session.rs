@@ -48,7 +48,7 @@ pub struct Session {
 #[derive(Debug)]
 pub struct SessionInput {
     stream: DuplexStream,
-    taken: watch::Receiver<bool>,
+    at_end: watch::Receiver<bool>,
 }
 
 /// The reading half of a session.
@@ -85,12 +85,12 @@ impl Session {
         let (stdout, stdout_sink) = tokio::io::duplex(BUFFER_BYTES);
         let (stderr, stderr_sink) = tokio::io::duplex(BUFFER_BYTES);
         let (stdin, stdin_source) = tokio::io::duplex(BUFFER_BYTES);
-        let (taken_sender, taken) = watch::channel(false);
+        let (input_at_end_sender, input_at_end) = watch::channel(false);
         let (stdin, stdin_source) = match with_stdin {
             true => {
                 let stdin = SessionInput {
                     stream: stdin,
-                    taken,
+                    at_end: input_at_end,
                 };
                 (Some(stdin), Some(stdin_source))
             }
@@ -98,7 +98,12 @@ impl Session {
         };
         let news = (exit_sender, attached_sender);
         let output = tokio::spawn(pump_output(reader, stdout_sink, stderr_sink, news));
-        let input = tokio::spawn(pump_input(writer, stdin_source, resize_queue, taken_sender));
+        let input = tokio::spawn(pump_input(
+            writer,
+            stdin_source,
+            resize_queue,
+            input_at_end_sender,
+        ));
         Session {
             stdin,
             stdout: SessionOutput(stdout),
@@ -116,9 +121,9 @@ impl Session {
 impl SessionInput {
     /// Waits until the shim has received all of an input that was shut down: data in transit is lost when the
     /// session is dropped.
-    pub async fn taken(mut self) {
+    pub async fn wait_until_sent(mut self) {
         // An error means that the shim has exited and receives no more data.
-        if self.taken.wait_for(|taken| *taken).await.is_err() {
+        if self.at_end.wait_for(|at_end| *at_end).await.is_err() {
             tracing::debug!("the shim went before it had all of an input");
         }
     }
@@ -136,9 +141,9 @@ impl SessionControl {
     /// Waits for the time since which the session has received the container's output; earlier lines are in
     /// the log. `None` if the shim exits, or if an older shim does not send the time within `limit`.
     pub async fn attached_at(&mut self, limit: Duration) -> Option<Timestamp> {
-        let told = self.attached.wait_for(Option::is_some);
-        let told = tokio::time::timeout(limit, told).await.ok()?;
-        told.ok().and_then(|at| *at)
+        let attached_at = self.attached.wait_for(Option::is_some);
+        let attached_at = tokio::time::timeout(limit, attached_at).await.ok()?;
+        attached_at.ok().and_then(|at| *at)
     }
 
     /// Waits for the exit code; `None` if the connection closes before, because the shim died.
@@ -195,7 +200,7 @@ async fn pump_input(
     mut writer: OwnedWriteHalf,
     mut stdin: Option<DuplexStream>,
     mut resizes: mpsc::Receiver<TerminalSize>,
-    taken: watch::Sender<bool>,
+    at_end: watch::Sender<bool>,
 ) {
     let mut buffer = vec![0; STREAM_BYTES_MAX];
     loop {
@@ -214,7 +219,7 @@ async fn pump_input(
                 }
                 if count == 0 {
                     stdin = None;
-                    taken.send_replace(true);
+                    at_end.send_replace(true);
                 }
             }
         }

@@ -275,7 +275,7 @@ async fn input_of_a_client_that_has_left_is_delivered() {
     let mut stdin = session.stdin.take().unwrap();
     stdin.write_all(&[b'x'; MUCH]).await.unwrap();
     stdin.shutdown().await.unwrap();
-    stdin.taken().await;
+    stdin.wait_until_sent().await;
     drop(session);
     let script = "touch /tmp/go; until [ -e /tmp/end ]; do sleep 0.01; done; wc -c < /tmp/got";
     let (out, _, _) = exec(&sandbox, command("a", &["sh", "-c", script]), b"").await;

@@ -15,8 +15,27 @@ const LEVELS: [&[&str]; 8] = [
     &["*", "/", "%"],
 ];
 
+/// Reasons why an expression has no value.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArithmeticError {
+    #[error("{0:?} is no expression")]
+    NoExpression(String),
+    #[error("division by zero, or too large a number")]
+    Undefined,
+    #[error("an expression is nested too deep")]
+    TooDeep,
+    #[error("a parenthesis is not closed")]
+    OpenParenthesis,
+    #[error("a number is missing")]
+    MissingNumber,
+    #[error("{0:?} is no number")]
+    NoNumber(String),
+}
+
+type Result<T> = std::result::Result<T, ArithmeticError>;
+
 /// The value of an expression, with the values of variables from `value`.
-pub fn evaluate(text: &str, value: &dyn Fn(&str) -> String) -> Result<i64, String> {
+pub fn evaluate(text: &str, value: &dyn Fn(&str) -> String) -> Result<i64> {
     let mut reader = Reader {
         rest: text.trim_start(),
         value,
@@ -28,7 +47,7 @@ pub fn evaluate(text: &str, value: &dyn Fn(&str) -> String) -> Result<i64, Strin
     let number = reader.level(0)?;
     match reader.rest.is_empty() {
         true => Ok(number),
-        false => Err(format!("{text:?} is no expression")),
+        false => Err(ArithmeticError::NoExpression(text.to_owned())),
     }
 }
 
@@ -39,7 +58,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn take(&mut self, sign: &str) -> bool {
+    fn skip(&mut self, sign: &str) -> bool {
         let Some(rest) = self.rest.strip_prefix(sign) else {
             return false;
         };
@@ -51,43 +70,43 @@ impl Reader<'_> {
         true
     }
 
-    fn level(&mut self, level: usize) -> Result<i64, String> {
+    fn level(&mut self, level: usize) -> Result<i64> {
         let Some(signs) = LEVELS.get(level) else {
             return self.single();
         };
         let mut left = self.level(level + 1)?;
-        while let Some(sign) = signs.iter().find(|sign| self.take(sign)) {
+        while let Some(sign) = signs.iter().find(|sign| self.skip(sign)) {
             let right = self.level(level + 1)?;
-            left = apply(sign, left, right).ok_or("division by zero, or too large a number")?;
+            left = apply(sign, left, right).ok_or(ArithmeticError::Undefined)?;
         }
         Ok(left)
     }
 
-    fn single(&mut self) -> Result<i64, String> {
+    fn single(&mut self) -> Result<i64> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err("an expression is nested too deep".to_owned());
+            return Err(ArithmeticError::TooDeep);
         }
         let number = self.operand()?;
         self.depth -= 1;
         Ok(number)
     }
 
-    fn operand(&mut self) -> Result<i64, String> {
-        if self.take("(") {
+    fn operand(&mut self) -> Result<i64> {
+        if self.skip("(") {
             let number = self.level(0)?;
-            return match self.take(")") {
+            return match self.skip(")") {
                 true => Ok(number),
-                false => Err("a parenthesis is not closed".to_owned()),
+                false => Err(ArithmeticError::OpenParenthesis),
             };
         }
-        if self.take("-") {
+        if self.skip("-") {
             return Ok(self.single()?.wrapping_neg());
         }
-        if self.take("+") {
+        if self.skip("+") {
             return self.single();
         }
-        if self.take("!") {
+        if self.skip("!") {
             return Ok(i64::from(self.single()? == 0));
         }
         let length = self
@@ -97,7 +116,7 @@ impl Reader<'_> {
         let (word, rest) = self.rest.split_at(length);
         self.rest = rest.trim_start();
         if word.is_empty() {
-            return Err("a number is missing".to_owned());
+            return Err(ArithmeticError::MissingNumber);
         }
         let text = match word.starts_with(|sign: char| sign.is_ascii_digit()) {
             true => word.to_owned(),
@@ -111,7 +130,7 @@ impl Reader<'_> {
             Some(digits) => i64::from_str_radix(digits, 16),
             None => text.parse(),
         };
-        number.map_err(|_| format!("{text:?} is no number"))
+        number.map_err(|_| ArithmeticError::NoNumber(text.to_owned()))
     }
 }
 
@@ -140,7 +159,9 @@ fn apply(sign: &str, left: i64, right: i64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    fn evaluate(text: &str) -> Result<i64, String> {
+    use super::Result;
+
+    fn evaluate(text: &str) -> Result<i64> {
         super::evaluate(text, &|name| match name {
             "two" => "2".to_owned(),
             "word" => "abc".to_owned(),

@@ -155,25 +155,25 @@ impl Shell {
             Some("-") => self.state.value("OLDPWD").unwrap_or_else(home),
             Some(target) => target.to_owned(),
         };
-        let place = without_dots(&self.state.directory.join(&target));
-        match std::fs::read_dir(&place) {
+        let directory = without_dots(&self.state.directory.join(&target));
+        match std::fs::read_dir(&directory) {
             Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
                 self.fails("cd", &format!("{target}: {error}"));
             }
             _ => {
-                let before = std::mem::replace(&mut self.state.directory, place);
+                let before = std::mem::replace(&mut self.state.directory, directory);
                 self.state.set("OLDPWD", &before.display().to_string());
             }
         }
     }
 
     fn look_up(&mut self, name: &str, arguments: &[String]) -> Run {
-        let (tells, names) = match (name, arguments) {
+        let (only_prints, names) = match (name, arguments) {
             ("command", [option, names @ ..]) if option == "-v" || option == "-V" => (true, names),
             ("command", words) => (false, words),
             (_, names) => (true, names),
         };
-        if !tells {
+        if !only_prints {
             return match names.first() {
                 Some(name) if is_builtin(name) => run(self, names),
                 Some(_) => {
@@ -190,13 +190,13 @@ impl Shell {
             };
         }
         for name in names {
-            let found = match self.find(name) {
+            let description = match self.find(name) {
                 _ if self.runs_itself(name) => Some(name.clone()),
                 Some(path) => Some(path.display().to_string()),
                 None => None,
             };
-            match found {
-                Some(found) => self.print("type", format!("{found}\n").as_bytes())?,
+            match description {
+                Some(description) => self.print("type", format!("{description}\n").as_bytes())?,
                 None => self.state.status = 127,
             }
         }
@@ -258,9 +258,9 @@ impl Shell {
             for letter in letters.chars() {
                 if letter == 'o' {
                     // Of the long option names, only those with a supported letter have an effect.
-                    let known = [("errexit", 'e'), ("nounset", 'u'), ("xtrace", 'x')];
+                    let long_names = [("errexit", 'e'), ("nounset", 'u'), ("xtrace", 'x')];
                     let name = rest.next().map(String::as_str).unwrap_or_default();
-                    match known.iter().find(|(long, _)| *long == name) {
+                    match long_names.iter().find(|(long, _)| *long == name) {
                         Some((_, letter)) => self.set_option(*letter, is_on),
                         None => self.fails("set", &format!("there is no option {name:?}")),
                     }

@@ -6,18 +6,33 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
+/// Reasons why a condition has no result.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConditionError {
+    #[error("] is missing")]
+    MissingBracket,
+    #[error("{0:?} is no condition")]
+    NoCondition(String),
+    #[error("{0:?} is no number")]
+    NoNumber(String),
+    #[error("there is no condition {0}")]
+    UnknownOperator(String),
+}
+
+type Result<T> = std::result::Result<T, ConditionError>;
+
 /// Evaluates a condition.
-pub fn command(name: &str, arguments: &[String], directory: &Path) -> Result<bool, String> {
+pub fn command(name: &str, arguments: &[String], directory: &Path) -> Result<bool> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let words = match (name, &words[..]) {
         ("[", [words @ .., "]"]) => words,
-        ("[", _) => return Err("] is missing".to_owned()),
+        ("[", _) => return Err(ConditionError::MissingBracket),
         (_, words) => words,
     };
     either(words, directory)
 }
 
-fn either(words: &[&str], directory: &Path) -> Result<bool, String> {
+fn either(words: &[&str], directory: &Path) -> Result<bool> {
     // `-o` within the first three words may be an operand.
     match words.iter().position(|word| *word == "-o") {
         Some(at) if at > 0 && words.len() > 3 => {
@@ -28,7 +43,7 @@ fn either(words: &[&str], directory: &Path) -> Result<bool, String> {
     }
 }
 
-fn both(words: &[&str], directory: &Path) -> Result<bool, String> {
+fn both(words: &[&str], directory: &Path) -> Result<bool> {
     match words.iter().position(|word| *word == "-a") {
         Some(at) if at > 0 && words.len() > 3 => {
             let (left, right) = (&words[..at], &words[at + 1..]);
@@ -38,15 +53,15 @@ fn both(words: &[&str], directory: &Path) -> Result<bool, String> {
     }
 }
 
-fn single(words: &[&str], directory: &Path) -> Result<bool, String> {
+fn single(words: &[&str], directory: &Path) -> Result<bool> {
     match words {
         [] => Ok(false),
         [word] => Ok(!word.is_empty()),
         [left, operator, right] if is_comparison(operator) => compare(left, operator, right),
         ["!", rest @ ..] => Ok(!single(rest, directory)?),
         ["(", inside @ .., ")"] => either(inside, directory),
-        [operator, operand] => of_one(operator, operand, directory),
-        _ => Err(format!("{:?} is no condition", words.join(" "))),
+        [operator, operand] => unary(operator, operand, directory),
+        _ => Err(ConditionError::NoCondition(words.join(" "))),
     }
 }
 
@@ -55,15 +70,15 @@ fn is_comparison(word: &str) -> bool {
     all.contains(&word)
 }
 
-fn compare(left: &str, operator: &str, right: &str) -> Result<bool, String> {
+fn compare(left: &str, operator: &str, right: &str) -> Result<bool> {
     match operator {
         "=" | "==" => return Ok(left == right),
         "!=" => return Ok(left != right),
         _ => {}
     }
     let number = |text: &str| {
-        let parsed: Result<i64, _> = text.trim().parse();
-        parsed.map_err(|_| format!("{text:?} is no number"))
+        let parsed = text.trim().parse::<i64>();
+        parsed.map_err(|_| ConditionError::NoNumber(text.to_owned()))
     };
     let (left, right) = (number(left)?, number(right)?);
     Ok(match operator {
@@ -76,14 +91,14 @@ fn compare(left: &str, operator: &str, right: &str) -> Result<bool, String> {
     })
 }
 
-fn of_one(operator: &str, operand: &str, directory: &Path) -> Result<bool, String> {
-    let place = directory.join(operand);
-    let is = |check: &dyn Fn(Metadata) -> bool| place.metadata().is_ok_and(check);
-    let may = |access| rustix::fs::access(&place, access).is_ok();
+fn unary(operator: &str, operand: &str, directory: &Path) -> Result<bool> {
+    let path = directory.join(operand);
+    let is = |check: &dyn Fn(Metadata) -> bool| path.metadata().is_ok_and(check);
+    let may = |access| rustix::fs::access(&path, access).is_ok();
     Ok(match operator {
         "-z" => operand.is_empty(),
         "-n" => !operand.is_empty(),
-        "-e" => place.exists(),
+        "-e" => path.exists(),
         "-f" => is(&|facts| facts.is_file()),
         "-d" => is(&|facts| facts.is_dir()),
         "-s" => is(&|facts| facts.len() > 0),
@@ -92,7 +107,7 @@ fn of_one(operator: &str, operand: &str, directory: &Path) -> Result<bool, Strin
         "-b" => is(&|facts| facts.file_type().is_block_device()),
         "-c" => is(&|facts| facts.file_type().is_char_device()),
         "-u" => is(&|facts| facts.permissions().mode() & 0o4000 != 0),
-        "-L" | "-h" => place.is_symlink(),
+        "-L" | "-h" => path.is_symlink(),
         "-r" => may(Access::READ_OK),
         "-w" => may(Access::WRITE_OK),
         "-x" => may(Access::EXEC_OK),
@@ -102,7 +117,7 @@ fn of_one(operator: &str, operand: &str, directory: &Path) -> Result<bool, Strin
             "2" => rustix::termios::isatty(rustix::stdio::stderr()),
             _ => false,
         },
-        _ => return Err(format!("there is no condition {operator}")),
+        _ => return Err(ConditionError::UnknownOperator(operator.to_owned())),
     })
 }
 

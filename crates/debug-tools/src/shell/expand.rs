@@ -34,9 +34,9 @@ impl Shell {
         for word in words {
             for field in self.fields(word, true)? {
                 if pattern::is_pattern(&field.signs) && !self.state.options.without_patterns {
-                    let found = pattern::files(&field.signs, &self.state.directory);
-                    if !found.is_empty() {
-                        arguments.extend(found);
+                    let files = pattern::files(&field.signs, &self.state.directory);
+                    if !files.is_empty() {
+                        arguments.extend(files);
                         continue;
                     }
                 }
@@ -174,7 +174,7 @@ impl Shell {
                 let state = &self.state;
                 let value = |name: &str| state.value(name).unwrap_or_default();
                 let number = arithmetic::evaluate(&text, &value);
-                let number = number.map_err(|error| self.failure(&error))?;
+                let number = number.map_err(|error| self.failure(&error.to_string()))?;
                 Ok(number.to_string())
             }
             Computed::Variable { name, change } => self.variable(name, change),
@@ -251,20 +251,20 @@ impl Shell {
 
 /// The text without the part that matches the pattern.
 fn cut(text: &[char], pattern: &[Sign], at_end: bool, longest: bool) -> String {
-    let places: Vec<usize> = (0..=text.len()).collect();
+    let offsets: Vec<usize> = (0..=text.len()).collect();
     // In the order of preference: the shortest or the longest match first.
-    let mut places: Box<dyn Iterator<Item = &usize>> = match at_end != longest {
-        true => Box::new(places.iter().rev()),
-        false => Box::new(places.iter()),
+    let mut offsets: Box<dyn Iterator<Item = &usize>> = match at_end != longest {
+        true => Box::new(offsets.iter().rev()),
+        false => Box::new(offsets.iter()),
     };
-    let found = places.find(|place| {
-        let (start, end) = text.split_at(**place);
+    let match_offset = offsets.find(|offset| {
+        let (start, end) = text.split_at(**offset);
         pattern::matches(pattern, if at_end { end } else { start })
     });
-    let kept = match (found, at_end) {
+    let remaining = match (match_offset, at_end) {
         (None, _) => text,
-        (Some(place), true) => &text[..*place],
-        (Some(place), false) => &text[*place..],
+        (Some(offset), true) => &text[..*offset],
+        (Some(offset), false) => &text[*offset..],
     };
-    kept.iter().collect()
+    remaining.iter().collect()
 }

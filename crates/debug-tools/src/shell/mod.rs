@@ -41,13 +41,13 @@ enum Source {
 
 /// Runs the shell. Returns its exit status.
 pub fn main(arguments: &[String]) -> u8 {
-    let known = ToolOptions {
+    let tool_options = ToolOptions {
         flags: "eiusxlf",
         valued: "c",
         long: &[("login", 'l'), ("noprofile", 'l'), ("norc", 'l')],
         ends_at_operand: true,
     };
-    let options = match Options::read(arguments, known) {
+    let options = match Options::read(arguments, tool_options) {
         Ok(options) => options,
         Err(error) => {
             complain(&format!("sh: {error}\n{USAGE}"));
@@ -131,7 +131,7 @@ fn follow_lines(shell: &mut Shell, input: &Input, interrupts: &Interrupts) {
                 false
             }
             Line::Interrupted => {
-                interrupts.take();
+                interrupts.take_pending();
                 text.clear();
                 continue;
             }
@@ -156,7 +156,7 @@ fn follow_lines(shell: &mut Shell, input: &Input, interrupts: &Interrupts) {
         };
         text.clear();
         let result = shell.script(&script);
-        if interrupts.take() {
+        if interrupts.take_pending() {
             shell.files.write(2, b"\n").ok();
         }
         match result {

@@ -71,7 +71,7 @@ impl Parser {
 
     pub(super) fn starts_with(&self, sign: &str) -> bool {
         let mut rest = self.text.iter().skip(self.at);
-        sign.chars().all(|wanted| rest.next() == Some(&wanted))
+        sign.chars().all(|expected| rest.next() == Some(&expected))
     }
 
     pub(super) fn accept(&mut self, sign: &str) -> bool {

@@ -49,7 +49,7 @@ fn one(pattern: &[Sign], sign: char) -> Option<usize> {
             Some((length, is_in)) => is_in(sign).then_some(length),
             None => (sign == '[').then_some(1),
         },
-        (wanted, _) => (*wanted == sign).then_some(1),
+        (expected, _) => (*expected == sign).then_some(1),
     }
 }
 

@@ -7,25 +7,36 @@ use rustix::fs::MemfdFlags;
 use super::run::{Leave, Run, Shell};
 use super::syntax::{Redirect, RedirectKind};
 
+/// A redirection that cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum RedirectError {
+    #[error("{0}")]
+    Text(io::Error),
+    #[error("{target}: {error}")]
+    Target { target: String, error: io::Error },
+}
+
 impl Shell {
     /// Opens the files of redirections; a failure ends the line.
     pub fn redirect(&mut self, redirects: &[Redirect]) -> Run {
         match self.try_redirect(redirects)? {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.failure(&error)),
+            Err(error) => Err(self.failure(&error.to_string())),
         }
     }
 
     /// Redirects, and returns the error of a file that cannot be opened.
-    pub fn try_redirect(&mut self, redirects: &[Redirect]) -> Result<Result<(), String>, Leave> {
+    pub fn try_redirect(
+        &mut self,
+        redirects: &[Redirect],
+    ) -> Result<Result<(), RedirectError>, Leave> {
         for redirect in redirects {
             let target = self.text_of(&redirect.target)?;
             if let Err(error) = self.open(redirect, &target) {
-                let message = match redirect.kind {
-                    RedirectKind::Text => error.to_string(),
-                    _ => format!("{target}: {error}"),
-                };
-                return Ok(Err(message));
+                return Ok(Err(match redirect.kind {
+                    RedirectKind::Text => RedirectError::Text(error),
+                    _ => RedirectError::Target { target, error },
+                }));
             }
         }
         Ok(Ok(()))

@@ -298,7 +298,7 @@ impl Shell {
         }
         self.trace(&values, &arguments);
         if let Err(error) = self.try_redirect(redirects)? {
-            self.complain(&error);
+            self.complain(&error.to_string());
             self.state.status = 1;
             return Ok(());
         }
@@ -323,7 +323,7 @@ impl Shell {
             self.state.set(name, value);
         }
         self.state.status = before;
-        let result = self.own(&arguments);
+        let result = self.run_function_or_builtin(&arguments);
         for (name, value) in restored {
             self.state.restore(&name, value);
         }
@@ -344,7 +344,7 @@ impl Shell {
         self.state.functions.contains_key(name) || builtins::is_builtin(name)
     }
 
-    fn own(&mut self, arguments: &[String]) -> Run {
+    fn run_function_or_builtin(&mut self, arguments: &[String]) -> Run {
         let name = arguments.first().map_or("", String::as_str);
         let Some(function) = self.state.functions.get(name).cloned() else {
             return builtins::run(self, arguments);

@@ -30,7 +30,7 @@ struct Resolver {
 }
 
 impl Resolver {
-    fn of(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let mut resolver = Self {
             servers: Vec::new(),
             domains: Vec::new(),
@@ -82,7 +82,7 @@ pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         _ => return Err(misuse("a name is missing")),
     };
     let file = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let resolver = Resolver::of(&file);
+    let resolver = Resolver::parse(&file);
     let server = match server {
         Some(server) => server
             .parse()
@@ -360,14 +360,14 @@ mod tests {
 
     #[test]
     fn short_names_are_tried_within_the_domains_first() {
-        let resolver = Resolver::of(
+        let resolver = Resolver::parse(
             "nameserver 10.0.0.10\nsearch a.svc.cluster.local svc.cluster.local\noptions ndots:5\n",
         );
         assert_eq!(resolver.servers, [IpAddr::from([10, 0, 0, 10])]);
         let names = ["web.a.svc.cluster.local", "web.svc.cluster.local", "web"];
         assert_eq!(resolver.names("web"), names);
         assert_eq!(resolver.names("web."), ["web"]);
-        assert_eq!(Resolver::of("").names("a.b"), ["a.b"]);
+        assert_eq!(Resolver::parse("").names("a.b"), ["a.b"]);
     }
 
     #[test]

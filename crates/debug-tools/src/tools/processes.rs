@@ -104,12 +104,12 @@ fn signal_of(text: &str) -> Result<Signal> {
 }
 
 pub fn env(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let known = ToolOptions {
+    let tool_options = ToolOptions {
         flags: "i",
         ends_at_operand: true,
         ..ToolOptions::default()
     };
-    let options = Options::read(arguments, known)?;
+    let options = Options::read(arguments, tool_options)?;
     let mut variables: Vec<(String, String)> = match options.has('i') {
         true => Vec::new(),
         false => inherited(),
@@ -229,13 +229,13 @@ pub fn which(arguments: &[String], out: &mut dyn Write) -> ToolResult {
 }
 
 pub fn xargs(arguments: &[String], _: &mut dyn Write) -> ToolResult {
-    let known = ToolOptions {
+    let tool_options = ToolOptions {
         flags: "rt0",
         valued: "n",
         long: &[],
         ends_at_operand: true,
     };
-    let options = Options::read(arguments, known)?;
+    let options = Options::read(arguments, tool_options)?;
     let mut text = String::new();
     for line in io::stdin().lock().lines() {
         text.push_str(&line?);

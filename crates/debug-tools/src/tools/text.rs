@@ -60,7 +60,8 @@ pub fn each_line(name: &str, mut work: impl FnMut(&[u8]) -> Result<()>) -> Resul
 
 pub fn test(name: &str, arguments: &[String]) -> ToolResult {
     let directory = std::env::current_dir().unwrap_or_default();
-    let holds = condition::command(name, arguments, &directory).map_err(misuse)?;
+    let holds = condition::command(name, arguments, &directory)
+        .map_err(|error| misuse(error.to_string()))?;
     Ok(u8::from(!holds))
 }
 
@@ -333,7 +334,7 @@ pub fn tr(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     io::stdin().lock().read_to_end(&mut bytes)?;
     let changed =
         bytes.iter().filter_map(
-            |byte| match (from.iter().position(|found| found == byte), to) {
+            |byte| match (from.iter().position(|mapped| mapped == byte), to) {
                 (None, _) => Some(*byte),
                 (Some(_), None) => None,
                 (Some(at), Some(to)) => to.get(at).or(to.last()).copied(),

@@ -151,7 +151,7 @@ async fn an_interrupted_copy_is_refused_and_begun_again() {
     let cluster = Cluster::start(1, None);
     let options = options(&cluster);
     let mut copy = copy(&options).await;
-    assert_eq!(copy.found().await.unwrap(), PrefixContents::Nothing);
+    assert_eq!(copy.contents().await.unwrap(), PrefixContents::Nothing);
     let former = copy.begin("instance").await.unwrap();
     for number in 0..250 {
         copy.put(&former, &pair(number + 500)).await.unwrap();
@@ -166,7 +166,7 @@ async fn an_interrupted_copy_is_refused_and_begun_again() {
     let mut again = EtcdCopy::connect(&options).await.unwrap();
     let instance = "instance".to_owned();
     assert_eq!(
-        again.found().await.unwrap(),
+        again.contents().await.unwrap(),
         PrefixContents::Incomplete { instance }
     );
     fill(&mut again, 120).await;
@@ -182,7 +182,7 @@ async fn an_interrupted_copy_is_refused_and_begun_again() {
     let refused = copy.begin("instance").await.err();
     assert!(matches!(refused, Some(CopyError::Written)));
     assert!(matches!(
-        again.found().await.unwrap(),
+        again.contents().await.unwrap(),
         PrefixContents::Data { .. }
     ));
     let store = connect(&options).await;
@@ -220,7 +220,7 @@ async fn a_cluster_is_not_overwritten() {
     commit(&*store, vec![put("a", "1")]).await;
     let copy = EtcdCopy::connect(&other).await.unwrap();
     assert!(matches!(
-        copy.found().await.unwrap(),
+        copy.contents().await.unwrap(),
         PrefixContents::Data { keys: 2 }
     ));
     assert!(matches!(

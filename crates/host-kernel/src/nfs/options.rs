@@ -136,8 +136,8 @@ pub fn plan(
                 allowed = parse_version(&key[1..], option)?;
             }
             ("minorversion", Some(text)) => {
-                let known = text.parse().ok().filter(|minor| *minor <= 2);
-                minor = Some(known.ok_or_else(|| OptionError::Version(option.to_owned()))?);
+                let supported = text.parse().ok().filter(|minor| *minor <= 2);
+                minor = Some(supported.ok_or_else(|| OptionError::Version(option.to_owned()))?);
             }
             _ => {
                 if let ("port", Some(text)) = (key, value) {
@@ -172,10 +172,10 @@ pub fn plan(
         AllowedVersions::Four => vec![Version::Four(2), Version::Four(1), Version::Four(0)],
         AllowedVersions::Exactly(version) => vec![version],
     };
-    let given = port.filter(|port| *port != 0);
+    let requested_port = port.filter(|port| *port != 0);
     let port = match allowed {
-        AllowedVersions::Exactly(Version::Three) => given.unwrap_or(PORTMAPPER),
-        _ => given.unwrap_or(NFS_PORT),
+        AllowedVersions::Exactly(Version::Three) => requested_port.unwrap_or(PORTMAPPER),
+        _ => requested_port.unwrap_or(NFS_PORT),
     };
     Ok(MountPlan {
         versions,
@@ -188,11 +188,11 @@ pub fn plan(
 impl MountPlan {
     /// The parameters for one version and one address of the server, in the order of the kernel calls.
     pub fn parameters(&self, version: Version, address: IpAddr) -> Vec<Parameter> {
-        let own = [
+        let negotiated = [
             ("vers".to_owned(), Some(version.to_string())),
             ("addr".to_owned(), Some(address.to_string())),
         ];
-        self.parameters.iter().cloned().chain(own).collect()
+        self.parameters.iter().cloned().chain(negotiated).collect()
     }
 }
 

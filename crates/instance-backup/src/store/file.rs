@@ -91,7 +91,7 @@ pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
 async fn read_etcd(address: &EtcdAddress) -> Result<Contents> {
     let etcd = connect(address).await?;
     let url = &address.url;
-    if let PrefixContents::Moved { to } = etcd.found().await.map_err(at(address))? {
+    if let PrefixContents::Moved { to } = etcd.contents().await.map_err(at(address))? {
         let url = url.clone();
         return Err(BackupError::Moved { url, to });
     }
@@ -227,7 +227,7 @@ pub async fn restore(location: &StoreLocation, file: &Path) -> Result<()> {
 
 async fn to_etcd(address: &EtcdAddress, contents: &Contents) -> Result<()> {
     let etcd = connect(address).await?;
-    let existing = etcd.found().await.map_err(at(address))?;
+    let existing = etcd.contents().await.map_err(at(address))?;
     into_etcd::check_target(&existing, address, &contents.instance)?;
     let filled = into_etcd::fill(etcd, address, &contents.instance, &contents.pairs).await;
     let (etcd, begun, _) = filled?;

@@ -29,7 +29,7 @@ pub async fn run(address: &EtcdAddress, data: &Path, token: Option<PathBuf>) -> 
     let to = format!("{} on {}", data.display(), host.name);
     let former = former(data)?;
     let etcd = connect(address).await?;
-    let existing = etcd.found().await.map_err(at(address))?;
+    let existing = etcd.contents().await.map_err(at(address))?;
     if let PrefixContents::Moved { to: moved } = &existing
         && *moved != to
     {

@@ -24,7 +24,7 @@ const FORMER: &str = "store.copied-to-etcd";
 pub async fn run(data: &Path, address: &EtcdAddress, token: Option<PathBuf>) -> Result<()> {
     let mut marker = marker(data)?;
     let etcd = connect(address).await?;
-    let existing = etcd.found().await.map_err(at(address))?;
+    let existing = etcd.contents().await.map_err(at(address))?;
     let is_finishing =
         marker.engine == Engine::Etcd && matches!(existing, PrefixContents::Data { .. });
     if is_finishing

@@ -148,7 +148,7 @@ struct Contents {
 fn contents(pairs: &LivePairs, instance: String) -> Contents {
     Contents {
         instance,
-        pairs: pairs.kept().cloned().collect(),
+        pairs: pairs.without_lease().cloned().collect(),
         revision: pairs.revision,
     }
 }

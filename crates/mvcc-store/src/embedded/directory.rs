@@ -210,7 +210,7 @@ fn check_format(data: &Path) -> Result<(), StoreError> {
     match version {
         Some(FORMAT_VERSION) => Ok(()),
         Some(version) if version > FORMAT_VERSION => Err(StoreError::NewerFormat {
-            found: version.to_string(),
+            stored: version.to_string(),
             supported: FORMAT_VERSION.to_string(),
         }),
         _ => Err(damaged_format(&path)),

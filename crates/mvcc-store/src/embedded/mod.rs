@@ -197,7 +197,7 @@ impl Store for EmbeddedStore {
 
     fn occupancy(&self) -> StoreUsage {
         let (live_bytes, history_bytes) = self.shared.published.bytes();
-        let space = self.shared.room();
+        let space = self.shared.space();
         StoreUsage {
             live_bytes,
             history_bytes: u64::try_from(history_bytes).unwrap_or(u64::MAX),

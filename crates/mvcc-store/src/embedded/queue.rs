@@ -79,7 +79,7 @@ pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
     /// One permit per free slot.
-    room: Semaphore,
+    free_slots: Semaphore,
 }
 
 #[derive(Default)]
@@ -97,13 +97,17 @@ impl Queue {
         Self {
             waiting: Mutex::default(),
             arrived: Condvar::new(),
-            room: Semaphore::new(QUEUED_REQUESTS_MAX),
+            free_slots: Semaphore::new(QUEUED_REQUESTS_MAX),
         }
     }
 
     /// Waits for a free slot and appends a request.
     pub(crate) async fn submit(&self, request: Request) -> Result<(), StoreError> {
-        let permit = self.room.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = self
+            .free_slots
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(StoreError::Closed);
@@ -132,7 +136,7 @@ impl Queue {
         let count = waiting.requests.len().min(REQUESTS_PER_GROUP_MAX);
         let group: Vec<Request> = waiting.requests.drain(..count).collect();
         drop(waiting);
-        self.room.add_permits(count);
+        self.free_slots.add_permits(count);
         QueuedWork::Group(group)
     }
 
@@ -190,7 +194,7 @@ impl Queue {
     /// Refuses new requests. Requests in the queue are still served.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.room.close();
+        self.free_slots.close();
         self.arrived.notify_one();
     }
 

@@ -111,7 +111,7 @@ impl Published {
 
     /// The bytes of the live pairs of an owner.
     pub fn bytes_of_owner(&self, owner: &[u8]) -> u64 {
-        self.read().owned.of(owner)
+        self.read().owned.owned_bytes(owner)
     }
 
     /// The owner with the most bytes.

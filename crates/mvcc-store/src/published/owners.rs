@@ -47,7 +47,7 @@ impl OwnedBytes {
         let size = |pair: Option<&KeyValue>| {
             pair.map_or(0, |pair| pair_bytes(&pair.key, pair.value.len()))
         };
-        let after = (self.of(owner) + size(current)).saturating_sub(size(previous));
+        let after = (self.owned_bytes(owner) + size(current)).saturating_sub(size(previous));
         match (self.bytes.get_mut(owner), after) {
             (Some(_), 0) => drop(self.bytes.remove(owner)),
             (Some(bytes), after) => *bytes = after,
@@ -56,7 +56,7 @@ impl OwnedBytes {
     }
 
     /// The bytes of an owner.
-    pub(super) fn of(&self, owner: &[u8]) -> u64 {
+    pub(super) fn owned_bytes(&self, owner: &[u8]) -> u64 {
         self.bytes.get(owner).copied().unwrap_or(0)
     }
 

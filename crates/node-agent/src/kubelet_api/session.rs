@@ -236,7 +236,7 @@ async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
 /// Waits until all input is delivered, so that no input is lost when the session closes.
 async fn wait_delivered(input: Option<SessionInput>) {
     if let Some(input) = input {
-        input.taken().await;
+        input.wait_until_sent().await;
     }
 }
 

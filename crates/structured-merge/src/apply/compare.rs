@@ -124,7 +124,7 @@ fn all<'a>(form: MergeForm<'a>, value: &'a Value) -> FieldSet<'a> {
         }
         _ => Vec::new(),
     };
-    FieldSet::of(nodes)
+    FieldSet::from_nodes(nodes)
 }
 
 /// The changes of an object's entries; `None` if neither side has entries.
@@ -282,9 +282,9 @@ impl<'a> Collected<'a> {
 
     fn finish(self) -> Changes<'a> {
         Changes {
-            removed: FieldSet::of(self.removed),
-            modified: FieldSet::of(self.modified),
-            added: FieldSet::of(self.added),
+            removed: FieldSet::from_nodes(self.removed),
+            modified: FieldSet::from_nodes(self.modified),
+            added: FieldSet::from_nodes(self.added),
         }
     }
 }

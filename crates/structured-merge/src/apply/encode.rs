@@ -131,14 +131,14 @@ impl<'a> FieldSet<'a> {
     /// An encoded set with these fields added; most of the text is copied. `None` if the text is not a set in the form
     /// of [`to_fields_v1`](Self::to_fields_v1).
     pub(crate) fn merged_into(&self, fields: &str) -> Option<String> {
-        let mut edit = Edit::of(fields);
+        let mut edit = Edit::new(fields);
         edit.add_to_object(self, Step::Start)?;
         Some(edit.out)
     }
 
     /// An encoded set without these fields; most of the text is copied. `None` if the text is not a set.
     pub(crate) fn removed_from(&self, fields: &str) -> Option<String> {
-        let mut edit = Edit::of(fields);
+        let mut edit = Edit::new(fields);
         edit.remove_from_object(self, Step::Start)?;
         Some(edit.out)
     }
@@ -186,7 +186,7 @@ struct Edit<'a> {
 }
 
 impl<'a> Edit<'a> {
-    fn of(fields: &'a str) -> Self {
+    fn new(fields: &'a str) -> Self {
         Self {
             text: fields,
             fields: Cursor::new(fields.as_bytes()),
@@ -420,7 +420,7 @@ fn decode<'a>(
             below,
         });
     }
-    let set = FieldSet::of(nodes);
+    let set = FieldSet::from_nodes(nodes);
     member |= set.is_empty();
     Ok((set, member))
 }

@@ -35,7 +35,7 @@ fn value(element: &Value) -> Result<PathElement<'_>, StepError> {
         Value::Object(_) => Err(StepError::MapWithoutKeys),
         Value::Array(_) => Err(StepError::List),
         Value::Null => Err(StepError::NullWithoutKeys),
-        scalar => Ok(PathElement::Value(PathValue::of(scalar))),
+        scalar => Ok(PathElement::Value(PathValue::from_value(scalar))),
     }
 }
 
@@ -54,7 +54,7 @@ fn key<'v>(list: &MergeForm<'v>, element: &'v Value) -> Result<PathElement<'v>, 
         let default = || element_type?.field(name)?.key_default();
         // An element without a key field differs from an element with the field.
         let atom = match object.get(name) {
-            Some(value) => PathValue::of(value),
+            Some(value) => PathValue::from_value(value),
             None => match default() {
                 Some(text) => default_atom(text),
                 None => continue,

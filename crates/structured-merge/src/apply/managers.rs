@@ -42,7 +42,7 @@ pub(super) struct Manager<'a> {
 
 impl<'a> Manager<'a> {
     /// The manager of a write.
-    pub fn of(writer: &Writer<'a>, operation: Operation) -> Self {
+    pub fn new(writer: &Writer<'a>, operation: Operation) -> Self {
         let name = match writer.manager {
             "" => "unknown",
             name => name,
@@ -115,7 +115,7 @@ impl<'a> ManagerFields<'a> {
     }
 
     /// Replaces the fields that the manager owns.
-    pub fn own(&mut self, fields: FieldSet<'a>) {
+    pub fn set_fields(&mut self, fields: FieldSet<'a>) {
         self.fields = Fields::Decoded(fields);
     }
 

@@ -34,7 +34,7 @@ fn of_entries<'v>(form: MergeForm<'v>, object: &'v Map<String, Value>) -> FieldS
             below,
         }
     });
-    FieldSet::of(nodes.collect())
+    FieldSet::from_nodes(nodes.collect())
 }
 
 fn of_elements<'v>(form: MergeForm<'v>, list: &'v [Value]) -> FieldSet<'v> {
@@ -57,7 +57,7 @@ fn of_elements<'v>(form: MergeForm<'v>, list: &'v [Value]) -> FieldSet<'v> {
             below,
         }
     });
-    FieldSet::of(nodes.collect())
+    FieldSet::from_nodes(nodes.collect())
 }
 
 /// The set, extended by the structure fields on the path to its members, which sets omit.
@@ -76,5 +76,5 @@ pub(super) fn with_named_fields<'a>(set: &FieldSet<'a>, form: MergeForm<'_>) -> 
             below: with_named_fields(&node.below, below),
         }
     });
-    FieldSet::of(nodes.collect())
+    FieldSet::from_nodes(nodes.collect())
 }

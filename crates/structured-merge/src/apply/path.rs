@@ -69,12 +69,12 @@ pub(crate) enum PathValue<'a> {
 }
 
 impl<'a> PathValue<'a> {
-    pub fn of(value: &'a Value) -> Self {
+    pub fn from_value(value: &'a Value) -> Self {
         match value {
             Value::Number(number) => Self::Number(number.clone()),
             Value::String(text) => Self::Text(Cow::Borrowed(text)),
             Value::Bool(set) => Self::Bool(*set),
-            other => Self::Other(Box::new(other.clone())),
+            value => Self::Other(Box::new(value.clone())),
         }
     }
 

@@ -119,7 +119,7 @@ fn owned(
 
 /// The metadata of the object, which no manager may remove as a whole.
 fn identity() -> FieldSet<'static> {
-    FieldSet::of(vec![Node {
+    FieldSet::from_nodes(vec![Node {
         step: PathElement::Field("metadata".into()),
         member: true,
         below: FieldSet::default(),

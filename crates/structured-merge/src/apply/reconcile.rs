@@ -16,7 +16,7 @@ pub(super) fn reconcile(managers: &mut Managers<'_>, object_type: &ObjectType<'_
     for entry in managers.0.values_mut() {
         if let Some(form) = object_type.form_in(&entry.api_version, written) {
             let fields = settled(form, entry.fields());
-            entry.own(fields);
+            entry.set_fields(fields);
         }
     }
 }
@@ -41,5 +41,5 @@ fn settled<'a>(form: MergeForm<'_>, set: &FieldSet<'a>) -> FieldSet<'a> {
             },
         }
     });
-    FieldSet::of(nodes.collect())
+    FieldSet::from_nodes(nodes.collect())
 }

@@ -129,7 +129,7 @@ type Outcome<'a> = Result<(Value, Option<String>), Refused<'a>>;
 impl<'a> ApplyRequest<'a> {
     /// The merged object and its managed fields.
     fn apply(&self, mut managers: Managers<'a>, force: bool) -> Outcome<'a> {
-        let id = Manager::of(self.writer, Operation::Apply);
+        let id = Manager::new(self.writer, Operation::Apply);
         let mut applied = fields_of(self.form, self.config).0;
         applied.retain_top(|field| self.reach.has(field));
         let merged = merge(self.form, Some(self.live), Some(self.config)).unwrap_or_default();
@@ -195,7 +195,7 @@ fn contest<'a>(
         let (changed, removed) = if entry.api_version == views.written {
             (&changes.0, &changes.1)
         } else {
-            match views.of(&entry.api_version) {
+            match views.changes(&entry.api_version) {
                 VersionChanges::Changes(changed, removed) => (changed, removed),
                 VersionChanges::Unknown => return true,
                 VersionChanges::Removed => return false,

@@ -24,10 +24,10 @@ pub(crate) struct Node<'a> {
 
 impl<'a> FieldSet<'a> {
     /// A set of nodes in any order. Duplicates are merged, empty nodes are removed.
-    pub(crate) fn of(mut nodes: Vec<Node<'a>>) -> Self {
+    pub(crate) fn from_nodes(mut nodes: Vec<Node<'a>>) -> Self {
         nodes.retain(|node| node.member || !node.below.is_empty());
-        if !nodes.is_sorted_by(|one, two| one.step < two.step) {
-            nodes.sort_unstable_by(|one, two| one.step.cmp(&two.step));
+        if !nodes.is_sorted_by(|earlier, later| earlier.step < later.step) {
+            nodes.sort_unstable_by(|left, right| left.step.cmp(&right.step));
             nodes.dedup_by(|later, earlier| {
                 let same = later.step == earlier.step;
                 if same {
@@ -61,7 +61,7 @@ impl<'a> FieldSet<'a> {
     #[must_use]
     pub(crate) fn joined(mut self, other: Self) -> Self {
         self.nodes.extend(other.nodes);
-        Self::of(self.nodes)
+        Self::from_nodes(self.nodes)
     }
 
     #[must_use]

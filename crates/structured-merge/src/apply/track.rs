@@ -50,7 +50,7 @@ pub fn track_apart<'t>(
     if live.is_none() && managers.is_empty() {
         let fields = added::fields_v1(form, object, reach)?;
         let entry = ManagerFields::encoded(&fields, writer.api_version, writer.now);
-        let manager = Manager::of(writer, Operation::Update);
+        let manager = Manager::new(writer, Operation::Update);
         managers.0.insert(manager, entry);
         return managers.encode();
     }
@@ -110,10 +110,10 @@ pub(super) fn note<'a>(
     views: &mut OtherVersions<'_>,
 ) {
     let (set, removed) = changes.split();
-    let writer_id = Manager::of(writer, Operation::Update);
+    let writer_id = Manager::new(writer, Operation::Update);
     managers.0.retain(|manager, entry| {
         if entry.api_version != writer.api_version {
-            match views.of(&entry.api_version) {
+            match views.changes(&entry.api_version) {
                 VersionChanges::Changes(set, removed) => {
                     entry.lose(set);
                     entry.lose(removed);

@@ -109,9 +109,9 @@ impl<'a> OtherVersions<'a> {
         }
     }
 
-    pub fn of(&mut self, api_version: &str) -> &VersionChanges {
+    pub fn changes(&mut self, api_version: &str) -> &VersionChanges {
         if !self.by_version.contains_key(api_version) {
-            let view = self.look(api_version);
+            let view = self.compute_changes(api_version);
             self.by_version.insert(api_version.to_owned(), view);
         }
         self.by_version
@@ -119,7 +119,7 @@ impl<'a> OtherVersions<'a> {
             .unwrap_or(&VersionChanges::Unknown)
     }
 
-    fn look(&self, api_version: &str) -> VersionChanges {
+    fn compute_changes(&self, api_version: &str) -> VersionChanges {
         let Some(form) = self.object_type.form_in(api_version, self.written) else {
             return VersionChanges::Removed;
         };

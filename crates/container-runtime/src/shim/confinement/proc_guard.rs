@@ -90,7 +90,7 @@ fn is_guarded(path: &Path) -> bool {
 ///
 /// # Errors
 /// Another mount covers a part of `/proc`.
-pub(crate) fn check_mounted(own: &[&str]) -> io::Result<()> {
+pub(crate) fn check_mounted(planned: &[&str]) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let proc = rustix::fs::open(PROC, flags, Mode::empty())?;
     if rustix::fs::fstatfs(&proc)?.f_type != PROC_SUPER_MAGIC {
@@ -101,7 +101,7 @@ pub(crate) fn check_mounted(own: &[&str]) -> io::Result<()> {
     let table = rustix::fs::openat2(&proc, "self/mountinfo", flags, Mode::empty(), resolve)?;
     let mut bytes = Vec::new();
     File::from(table).read_to_end(&mut bytes)?;
-    match foreign(&mount_table::parse(&bytes), own) {
+    match foreign(&mount_table::parse(&bytes), planned) {
         None => Ok(()),
         Some(mount) => Err(io::Error::other(format!(
             "{:?} cannot be mounted because it is inside /proc",
@@ -111,11 +111,11 @@ pub(crate) fn check_mounted(own: &[&str]) -> io::Result<()> {
 }
 
 /// The first mount over `/proc` that was created neither by the kernel nor by the runtime.
-fn foreign<'a>(table: &'a [MountPoint], own: &[&str]) -> Option<&'a MountPoint> {
+fn foreign<'a>(table: &'a [MountPoint], planned: &[&str]) -> Option<&'a MountPoint> {
     table.iter().find(|mount| {
-        let is_own = own.iter().any(|path| mount.path == Path::new(path));
+        let is_planned = planned.iter().any(|path| mount.path == Path::new(path));
         let is_of_proc = OF_PROC.contains(&mount.file_system.as_str());
-        is_guarded(&mount.path) && !is_own && !is_of_proc
+        is_guarded(&mount.path) && !is_planned && !is_of_proc
     })
 }
 
@@ -187,15 +187,15 @@ mod tests {
              6 3 0:7 / /proc/sys/fs/binfmt_misc rw - binfmt_misc none rw\n\
              7 2 0:8 / /processes rw - tmpfs tmpfs rw\n\
              8 1 0:9 /meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw\n";
-        let own = ["/proc/kcore", "/proc/scsi"];
-        assert_eq!(foreign(&table(&format!("{proc}{guards}")), &own), None);
+        let planned = ["/proc/kcore", "/proc/scsi"];
+        assert_eq!(foreign(&table(&format!("{proc}{guards}")), &planned), None);
         for volume in [
             "9 1 0:9 / /proc rw - tmpfs tmpfs rw\n",
             "9 1 0:9 / /proc/self/attr rw - ext4 /dev/sda rw\n",
             "9 1 0:9 / /proc/sys/kernel rw - overlay overlay rw\n",
         ] {
             let table = table(&format!("{proc}{guards}{volume}"));
-            assert!(foreign(&table, &own).is_some(), "{volume}");
+            assert!(foreign(&table, &planned).is_some(), "{volume}");
         }
     }
 }

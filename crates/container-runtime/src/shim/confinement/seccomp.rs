@@ -202,9 +202,9 @@ fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
         allowed(),
     ]);
     let mut personality = vec![load(OFFSET_FIRST_ARGUMENT)];
-    for (at, known) in PERSONALITIES.iter().enumerate() {
+    for (at, value) in PERSONALITIES.iter().enumerate() {
         let to_the_end = PERSONALITIES.len() - at;
-        personality.push(jump(libc::BPF_JEQ, *known, to_the_end as u8, 0));
+        personality.push(jump(libc::BPF_JEQ, *value, to_the_end as u8, 0));
     }
     personality.extend([return_errno(libc::EPERM), allowed()]);
     let personality_steps = personality.len() as u8;

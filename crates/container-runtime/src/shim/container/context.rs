@@ -43,8 +43,8 @@ pub(crate) enum PidNamespace {
 
 /// Roots of the version 1 hierarchies in which containers have groups.
 pub(crate) fn cgroup_trees() -> Vec<PathBuf> {
-    let found = Hierarchies::known().ok();
-    let trees = found.map(container_trees).unwrap_or_default();
+    let hierarchies = Hierarchies::mounted().ok();
+    let trees = hierarchies.map(container_trees).unwrap_or_default();
     trees.into_iter().map(Into::into).collect()
 }
 

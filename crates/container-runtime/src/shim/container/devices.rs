@@ -59,9 +59,9 @@ pub(crate) fn in_dev(container: &ContainerSpec) -> Result<Vec<DeviceNode>, Devic
         list.push(node(device)?);
     }
     if container.security.privileged {
-        let mut found = Vec::new();
-        collect(Path::new("/dev"), &mut found);
-        for path in found {
+        let mut paths = Vec::new();
+        collect(Path::new("/dev"), &mut paths);
+        for path in paths {
             if !list.iter().any(|node| node.path == path) {
                 list.push(node(&Device {
                     host_path: path.clone(),
@@ -95,7 +95,7 @@ fn add_usual(list: &mut Vec<DeviceNode>) {
 }
 
 /// The node's devices, without the names that the runtime creates in every container.
-fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
+fn collect(dir: &Path, paths: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
@@ -104,16 +104,17 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
         let Ok(kind) = entry.file_type() else {
             continue;
         };
-        if OWN.iter().any(|own| name == *own) || name.as_encoded_bytes().starts_with(b".") {
+        if OWN.iter().any(|excluded| name == *excluded) || name.as_encoded_bytes().starts_with(b".")
+        {
             continue;
         }
         if kind.is_dir() {
-            collect(&entry.path(), found);
+            collect(&entry.path(), paths);
         } else if kind.is_char_device() || kind.is_block_device() {
-            found.push(entry.path());
+            paths.push(entry.path());
         }
     }
-    found.sort_unstable();
+    paths.sort_unstable();
 }
 
 /// Whether a device is in `/dev`, which is a separate file system in a container.

@@ -82,20 +82,23 @@ fn nested(around: &ContainerContext, outer: &File) -> io::Result<Option<i32>> {
     // SAFETY: this process has one thread, so the child may call any function.
     if let ForkResult::Parent { child } = unsafe { fork()? } {
         drop(writer);
-        let mut said = String::new();
-        File::from(reader).read_to_string(&mut said)?;
+        let mut report = String::new();
+        File::from(reader).read_to_string(&mut report)?;
         waitpid(child, None)?;
-        return said.parse().map(Some).map_err(|_| io::Error::other(said));
+        return report
+            .parse()
+            .map(Some)
+            .map_err(|_| io::Error::other(report));
     }
     drop(reader);
-    let said = match enter_namespaces(around).and_then(|()| siblings::fork()) {
+    let report = match enter_namespaces(around).and_then(|()| siblings::fork()) {
         Ok(None) => return Ok(None),
         Ok(Some(pid)) => siblings::id_on_node(pid).map(|pid| pid.to_string()),
         Err(error) => Err(error),
     };
-    let said = said.unwrap_or_else(|error| error.to_string());
+    let report = report.unwrap_or_else(|error| error.to_string());
     // No process can receive a failure; the end of the pipe is sufficient.
-    File::from(writer).write_all(said.as_bytes()).ok();
+    File::from(writer).write_all(report.as_bytes()).ok();
     // SAFETY: exits at once; the new process is a child of the shim.
     unsafe { libc::_exit(0) }
 }
@@ -107,7 +110,7 @@ fn enter_namespaces(around: &ContainerContext) -> io::Result<()> {
     }
     match &around.pid_namespace {
         PidNamespace::Own | PidNamespace::Nested(_) => unshare(CloneFlags::CLONE_NEWPID)?,
-        PidNamespace::Shared(held) => setns(held.as_fd(), CloneFlags::CLONE_NEWPID)?,
+        PidNamespace::Shared(namespace) => setns(namespace.as_fd(), CloneFlags::CLONE_NEWPID)?,
         PidNamespace::Node => {}
     }
     Ok(())

@@ -56,12 +56,12 @@ fn walk(root: impl AsFd, path: &Path, flags: OFlags, refused: ResolveFlags) -> R
 /// Opens a directory. Missing components of the path are created, even in the targets of links.
 pub(crate) fn directory(root: impl AsFd, path: &Path, links: SymlinkPolicy) -> Result<OwnedFd> {
     let root = root.as_fd();
-    let found = match find(root, path, links) {
+    let file = match find(root, path, links) {
         Err(Errno::NOENT) => make(root, path, links, FileType::Directory)?,
         other => other?,
     };
-    match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
-        FileType::Directory => Ok(found),
+    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+        FileType::Directory => Ok(file),
         _ => Err(Errno::NOTDIR),
     }
 }
@@ -83,30 +83,30 @@ fn make(root: BorrowedFd<'_>, path: &Path, links: SymlinkPolicy, end: FileType) 
     let mut resolved = PathBuf::from("/");
     let mut followed = 0;
     // A stack whose top is the next component.
-    let mut left = components(path);
-    while let Some(part) = left.pop() {
+    let mut pending = components(path);
+    while let Some(part) = pending.pop() {
         if part == ".." {
             resolved.pop();
             continue;
         }
         let next = resolved.join(&part);
         match walk(root, &next, OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS) {
-            Ok(found) if is_link(&found)? => {
+            Ok(file) if is_link(&file)? => {
                 cov_mark::hit!(findings_2_i2);
                 followed += 1;
                 if links == SymlinkPolicy::Refused || followed > LINKS_MAX {
                     return Err(Errno::LOOP);
                 }
-                let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
+                let target = rustix::fs::readlinkat(&file, "", Vec::new())?;
                 let target = Path::new(OsStr::from_bytes(target.to_bytes()));
                 if target.is_absolute() {
                     resolved = PathBuf::from("/");
                 }
-                left.extend(components(target));
+                pending.extend(components(target));
             }
             Ok(_) => resolved = next,
             Err(Errno::NOENT) => {
-                let kind = if left.is_empty() {
+                let kind = if pending.is_empty() {
                     end
                 } else {
                     FileType::Directory
@@ -129,14 +129,14 @@ fn components(path: &Path) -> Vec<OsString> {
     parts.collect()
 }
 
-fn is_link(found: &OwnedFd) -> Result<bool> {
-    let stat = rustix::fs::fstat(found)?;
+fn is_link(file: &OwnedFd) -> Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 fn make_one(root: BorrowedFd<'_>, parent: &Path, name: &OsStr, kind: FileType) -> Result<()> {
     let parent = find(root, parent, SymlinkPolicy::Refused)?;
-    let made = match kind {
+    let created = match kind {
         FileType::Directory => rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o777)),
         _ => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -144,10 +144,10 @@ fn make_one(root: BorrowedFd<'_>, parent: &Path, name: &OsStr, kind: FileType) -
             rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, mode).map(drop)
         }
     };
-    match made {
+    match created {
         // Another container with this volume may have created the directory.
         Err(Errno::EXIST) => Ok(()),
-        other => other,
+        result => result,
     }
 }
 

@@ -137,19 +137,22 @@ impl LaunchInput {
         let group = nix::unistd::getresgid()?;
         let users = [user.real, user.effective, user.saved].map(|id| id.as_raw());
         let groups = [group.real, group.effective, group.saved].map(|id| id.as_raw());
-        let mut more: Vec<u32> = nix::unistd::getgroups()?
+        let mut actual_groups: Vec<u32> = nix::unistd::getgroups()?
             .into_iter()
             .map(|id| id.as_raw())
             .collect();
-        let mut wanted = self.user.groups.clone();
-        more.sort_unstable();
-        wanted.sort_unstable();
-        if users == [self.user.uid; 3] && groups == [self.user.gid; 3] && more == wanted {
+        let mut desired_groups = self.user.groups.clone();
+        actual_groups.sort_unstable();
+        desired_groups.sort_unstable();
+        if users == [self.user.uid; 3]
+            && groups == [self.user.gid; 3]
+            && actual_groups == desired_groups
+        {
             return Ok(());
         }
         let (users, groups) = (users[0], groups[0]);
         Err(io::Error::other(format!(
-            "it is user {users} and group {groups} with {more:?} instead"
+            "it is user {users} and group {groups} with {actual_groups:?} instead"
         )))
     }
 
@@ -196,7 +199,7 @@ impl LaunchInput {
         };
         // The interpreter of a script can still be the shim's program. The program is protected, because it
         // cannot be changed.
-        if sealed::identity(&path).is_ok_and(|found| found == self.own_program) {
+        if sealed::identity(&path).is_ok_and(|identity| identity == self.own_program) {
             return StartError {
                 kind: StartErrorKind::CommandNotExecutable,
                 message: format!("exec: {name:?}: is the container runtime's own program"),
@@ -334,27 +337,27 @@ fn other(doing: &str) -> impl FnOnce(io::Error) -> StartError {
 
 /// Sets a limit, or the nearest limit that this process is allowed to set.
 fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
-    let wanted = libc::rlimit {
+    let requested = libc::rlimit {
         rlim_cur: soft.min(hard),
         rlim_max: hard,
     };
     // SAFETY: the structure is valid during the call.
-    if unsafe { libc::setrlimit(resource as _, &raw const wanted) } == 0 {
+    if unsafe { libc::setrlimit(resource as _, &raw const requested) } == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
     if error.raw_os_error() != Some(libc::EPERM) {
         return Err(error);
     }
-    let mut now = libc::rlimit {
+    let mut current = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the structure is valid during the call, which writes it.
-    if unsafe { libc::getrlimit(resource as _, &raw mut now) } != 0 {
+    if unsafe { libc::getrlimit(resource as _, &raw mut current) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let hard = hard.min(now.rlim_max);
+    let hard = hard.min(current.rlim_max);
     let allowed = libc::rlimit {
         rlim_cur: soft.min(hard),
         rlim_max: hard,

@@ -103,12 +103,12 @@ impl Log {
         let Some(path) = self.spec.path.clone() else {
             return;
         };
-        let kept = self.spec.files_max.saturating_sub(1);
-        for number in (1..kept).rev() {
+        let rotated_max = self.spec.files_max.saturating_sub(1);
+        for number in (1..rotated_max).rev() {
             // A missing file is no error; any other error occurs again in the next step.
             fs::rename(rotated(&path, number), rotated(&path, number + 1)).ok();
         }
-        let moved = kept > 0 && fs::rename(&path, rotated(&path, 1)).is_ok();
+        let moved = rotated_max > 0 && fs::rename(&path, rotated(&path, 1)).is_ok();
         if !moved && let Some(file) = &self.file {
             file.set_len(0).ok();
         }
@@ -132,8 +132,8 @@ fn format_lines(
     out: &mut Vec<u8>,
 ) {
     while !data.is_empty() {
-        let room = TEXT_BYTES_MAX - partial.len();
-        let window = &data[..data.len().min(room)];
+        let capacity = TEXT_BYTES_MAX - partial.len();
+        let window = &data[..data.len().min(capacity)];
         match window.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
                 partial.extend_from_slice(&window[..end]);

@@ -34,21 +34,21 @@ pub(crate) fn find(path: &Path) -> io::Result<OwnedFd> {
 
 /// Bind-mounts an opened file at `target`, which is created. With `users`, the ids are mapped.
 pub(crate) fn bind(
-    found: &OwnedFd,
+    source: &OwnedFd,
     target: &Path,
     depth: MountDepth,
     users: Option<&UserNamespace>,
 ) -> io::Result<()> {
-    make_target(found, target)?;
-    let tree = copy(found, depth)?;
+    make_target(source, target)?;
+    let tree = copy(source, depth)?;
     if let Some(users) = users {
         map_ids(&tree, depth, users)?;
     }
     attach(&tree, target)
 }
 
-fn make_target(found: &OwnedFd, target: &Path) -> io::Result<()> {
-    if File::from(found.try_clone()?).metadata()?.is_dir() {
+fn make_target(source: &OwnedFd, target: &Path) -> io::Result<()> {
+    if File::from(source.try_clone()?).metadata()?.is_dir() {
         return fs::create_dir_all(target);
     }
     if let Some(parent) = target.parent() {
@@ -58,12 +58,12 @@ fn make_target(found: &OwnedFd, target: &Path) -> io::Result<()> {
 }
 
 /// A detached copy of the mount at an opened path.
-pub(crate) fn copy(found: &OwnedFd, depth: MountDepth) -> io::Result<OwnedFd> {
+pub(crate) fn copy(source: &OwnedFd, depth: MountDepth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, depth == MountDepth::All);
-    Ok(open_tree(found, "", flags)?)
+    Ok(open_tree(source, "", flags)?)
 }
 
 fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {

@@ -113,14 +113,15 @@ impl Staged {
             is_mapped: users.is_some(),
         };
         for (layer, name) in layers.iter().zip(short_names(layers)) {
-            let place = dir.join(&name);
+            let staged_layer = dir.join(&name);
             staged.names.push(name.into());
-            let found = match users {
-                None => std::os::unix::fs::symlink(layer, &place),
-                Some(_) => mapped_mounts::find(layer)
-                    .and_then(|found| mapped_mounts::bind(&found, &place, MountDepth::One, users)),
+            let attached = match users {
+                None => std::os::unix::fs::symlink(layer, &staged_layer),
+                Some(_) => mapped_mounts::find(layer).and_then(|source| {
+                    mapped_mounts::bind(&source, &staged_layer, MountDepth::One, users)
+                }),
             };
-            found.map_err(|error| {
+            attached.map_err(|error| {
                 let layer = layer.display();
                 io::Error::new(error.kind(), format!("mount {layer}: {error}"))
             })?;
@@ -149,12 +150,12 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         // If a removal fails, the files are removed with the container's directory.
-        for place in self.names.iter().map(|name| self.dir.join(name)) {
+        for staged_layer in self.names.iter().map(|name| self.dir.join(name)) {
             if self.is_mapped {
-                umount2(&place, MntFlags::MNT_DETACH).ok();
-                fs::remove_dir(&place).ok();
+                umount2(&staged_layer, MntFlags::MNT_DETACH).ok();
+                fs::remove_dir(&staged_layer).ok();
             } else {
-                fs::remove_file(&place).ok();
+                fs::remove_file(&staged_layer).ok();
             }
         }
         for name in [UPPER, WORK] {
@@ -167,7 +168,7 @@ impl Drop for Staged {
 /// A name for each layer: the first bytes of its name in the image store, more bytes if two layers have
 /// equal first bytes.
 fn short_names(layers: &[PathBuf]) -> Vec<String> {
-    let mut taken = BTreeSet::from([UPPER.to_owned(), WORK.to_owned()]);
+    let mut used = BTreeSet::from([UPPER.to_owned(), WORK.to_owned()]);
     let mut unique = |index: usize, layer: &PathBuf| {
         let stem = layer.parent().and_then(Path::file_name).unwrap_or_default();
         let stem: String = stem
@@ -178,7 +179,7 @@ fn short_names(layers: &[PathBuf]) -> Vec<String> {
         let beginnings = (NAME_BYTES..=stem.len()).map(|length| stem[..length].to_owned());
         let numbered = std::iter::once(format!("{index}-{stem}"));
         let mut names = beginnings.chain(numbered);
-        let name = names.find(|name| taken.insert(name.clone()));
+        let name = names.find(|name| used.insert(name.clone()));
         name.unwrap_or_default()
     };
     let layers = layers.iter().enumerate();

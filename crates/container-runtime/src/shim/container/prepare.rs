@@ -22,14 +22,14 @@ use crate::spec::{
 /// Mounts a container's root and looks up its user.
 pub(crate) fn create(
     spec: &ContainerSpec,
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
     users: Option<&UserNamespace>,
 ) -> WorkerReport {
-    match prepare(spec, place, users) {
+    match prepare(spec, paths, users) {
         Ok(account) => WorkerReport::Created { user: account.user },
         Err(error) => {
             // Removes an incomplete container. If that fails, `remove` or `destroy` removes it later.
-            if let WorkerReport::Failed(second) = remove(place, Some(spec)) {
+            if let WorkerReport::Failed(second) = remove(paths, Some(spec)) {
                 tracing::debug!(?second, "clean-up of a failed creation");
             }
             WorkerReport::Failed(Failure::Start(error))
@@ -39,13 +39,13 @@ pub(crate) fn create(
 
 fn prepare(
     spec: &ContainerSpec,
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
     users: Option<&UserNamespace>,
 ) -> Result<UserAccount, StartError> {
-    rootfs::mount_overlay(&spec.rootfs, &place.root(), users)
+    rootfs::mount_overlay(&spec.rootfs, &paths.root(), users)
         .map_err(|error| mount_error(error.to_string()))?;
     for (index, mount) in spec.mounts.iter().enumerate() {
-        let target = place.staged().join(index.to_string());
+        let target = paths.staged().join(index.to_string());
         prepare_mount(mount, &target, users)?;
     }
     for device in spec
@@ -53,7 +53,7 @@ fn prepare(
         .iter()
         .filter(|device| !devices::is_in_dev(device))
     {
-        create_device(device, &place.root(), users)?;
+        create_device(device, &paths.root(), users)?;
     }
     if let Seccomp::Localhost(path) = &spec.security.seccomp {
         // The profile is read again when the command starts; here, its errors are reported early.
@@ -62,7 +62,7 @@ fn prepare(
             message: error.to_string(),
         })?;
     }
-    let account = account(spec, place)?;
+    let account = account(spec, paths)?;
     match users {
         Some(users) => check_ids(&account, users.ids).map(|()| account),
         None => Ok(account),
@@ -212,10 +212,10 @@ fn bind_sub_path(
 /// The user of a container, looked up in the user files of the image.
 pub(crate) fn account(
     spec: &ContainerSpec,
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
 ) -> Result<UserAccount, StartError> {
     let read = |path| {
-        rootfs::read_inside(&place.root(), path).map_err(|error| StartError {
+        rootfs::read_inside(&paths.root(), path).map_err(|error| StartError {
             kind: StartErrorKind::Other,
             message: format!("read the image's /{path}: {error}"),
         })

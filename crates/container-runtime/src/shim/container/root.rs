@@ -103,10 +103,10 @@ fn parent(path: &Path) -> &Path {
 
 /// Prepares detached mounts for the planned file systems.
 fn prepare(planned: &[RootMount]) -> Result<Vec<OwnedFd>, StartError> {
-    let made = planned
+    let trees = planned
         .iter()
         .map(|mount| make(mount).map_err(mount_failed(mount)));
-    made.collect()
+    trees.collect()
 }
 
 fn make(mount: &RootMount) -> io::Result<OwnedFd> {
@@ -120,7 +120,7 @@ fn make(mount: &RootMount) -> io::Result<OwnedFd> {
                 let tree = clone_mounts(path, MountDepth::One)?;
                 finish(&tree, mount, Propagation::Private).map(|()| tree)
             }
-            (made, _) => made,
+            (result, _) => result,
         },
         RootSource::Tree {
             path,
@@ -175,12 +175,12 @@ fn set(tree: &OwnedFd, flags: libc::c_int, attributes: u64, propagation: u64) ->
     if attributes == 0 && propagation == 0 {
         return Ok(());
     }
-    let wanted = Attributes {
+    let changes = Attributes {
         set: attributes,
         propagation,
         ..Attributes::default()
     };
-    set_attributes(tree, &wanted, flags)
+    set_attributes(tree, &changes, flags)
 }
 
 /// Mounts the root over itself, so that it can become the root of this process even if another namespace
@@ -205,15 +205,15 @@ fn attach(
     tree: &OwnedFd,
     links: SymlinkPolicy,
 ) -> Result<(), StartError> {
-    let place = || {
+    let mount_point = || {
         let is_directory = File::from(tree.try_clone()?).metadata()?.is_dir();
-        let found = match is_directory {
+        let opened = match is_directory {
             true => inside::directory(root, &mount.to, links),
             false => inside::file(root, &mount.to, links),
         };
-        Ok(found?)
+        Ok(opened?)
     };
-    place()
+    mount_point()
         .and_then(|target| put(tree, &target).map_err(|error| mismatch(tree, &target, error)))
         .map_err(mount_failed(mount))
 }
@@ -223,7 +223,7 @@ fn attach(
 fn mismatch(tree: &OwnedFd, target: &OwnedFd, error: io::Error) -> io::Error {
     let is_directory = |file: &OwnedFd| {
         let file = File::from(file.try_clone()?);
-        file.metadata().map(|found| found.is_dir())
+        file.metadata().map(|metadata| metadata.is_dir())
     };
     match (is_directory(tree), is_directory(target)) {
         (Ok(true), Ok(false)) => io::Error::other("a directory cannot be mounted over a file"),
@@ -234,17 +234,21 @@ fn mismatch(tree: &OwnedFd, target: &OwnedFd, error: io::Error) -> io::Error {
 
 /// A new detached file system.
 fn new(kind: &str, options: &[(&'static str, String)], attributes: u64) -> io::Result<OwnedFd> {
-    let made = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&made, "source", kind)?;
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", kind)?;
     for (name, value) in options {
-        fsconfig_set_string(&made, *name, value.as_str()).map_err(|errno| {
+        fsconfig_set_string(&context, *name, value.as_str()).map_err(|errno| {
             let error = io::Error::from(errno);
             io::Error::new(error.kind(), format!("option {name}={value}: {error}"))
         })?;
     }
-    fsconfig_create(&made)?;
+    fsconfig_create(&context)?;
     let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
-    Ok(fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Attaches a mount tree to an open path.
@@ -273,8 +277,8 @@ fn null_device(root: &OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-fn is_null(found: impl AsFd) -> io::Result<bool> {
-    let metadata = File::from(found.as_fd().try_clone_to_owned()?).metadata()?;
+fn is_null(file: impl AsFd) -> io::Result<bool> {
+    let metadata = File::from(file.as_fd().try_clone_to_owned()?).metadata()?;
     let number = metadata.rdev();
     let is_number = (libc::major(number), libc::minor(number)) == NULL_NUMBER;
     Ok(metadata.file_type().is_char_device() && is_number)
@@ -286,10 +290,10 @@ fn use_null(null: &OwnedFd) -> io::Result<()> {
     let name = format!("/proc/self/fd/{}", null.as_raw_fd());
     for stream in 0..=2 {
         // SAFETY: the standard streams are open in every process of the shim, and are not closed here.
-        let held = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream) };
-        if is_null(held)? {
-            let own = File::options().read(true).write(true).open(&name)?;
-            descriptors::replace_stream(stream, &own)?;
+        let stream_file = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream) };
+        if is_null(stream_file)? {
+            let reopened = File::options().read(true).write(true).open(&name)?;
+            descriptors::replace_stream(stream, &reopened)?;
         }
     }
     Ok(())
@@ -297,13 +301,13 @@ fn use_null(null: &OwnedFd) -> io::Result<()> {
 
 /// Mounts a path over itself, read-only. A missing path is no error.
 fn write_protect(root: &OwnedFd, path: &str) -> io::Result<()> {
-    let found = match inside::find(root, Path::new(path), SymlinkPolicy::Refused) {
+    let file = match inside::find(root, Path::new(path), SymlinkPolicy::Refused) {
         Err(Errno::NOENT) => return Ok(()),
-        other => other?,
+        result => result?,
     };
-    let tree = mapped_mounts::copy(&found, MountDepth::All)?;
+    let tree = mapped_mounts::copy(&file, MountDepth::All)?;
     set(&tree, libc::AT_RECURSIVE, COVER, libc::MS_PRIVATE)?;
-    put(&tree, &found)
+    put(&tree, &file)
 }
 
 /// Covers directories by an empty file system, and files by the null device. A missing path is no error.
@@ -321,19 +325,19 @@ fn cover(
     empty: &mut Option<OwnedFd>,
     path: &str,
 ) -> io::Result<()> {
-    let found = match inside::find(root, Path::new(path), SymlinkPolicy::Refused) {
+    let file = match inside::find(root, Path::new(path), SymlinkPolicy::Refused) {
         Err(Errno::NOENT) => return Ok(()),
-        other => other?,
+        result => result?,
     };
-    if !File::from(found.try_clone()?).metadata()?.is_dir() {
-        return put(&mapped_mounts::copy(null, MountDepth::One)?, &found);
+    if !File::from(file.try_clone()?).metadata()?.is_dir() {
+        return put(&mapped_mounts::copy(null, MountDepth::One)?, &file);
     }
     // All directories share one file system: it is attached once, then copied.
     let tree = match empty {
         Some(attached) => mapped_mounts::copy(attached, MountDepth::One)?,
         None => new("tmpfs", &[("size", "4k".to_owned())], COVER)?,
     };
-    put(&tree, &found)?;
+    put(&tree, &file)?;
     empty.get_or_insert(tree);
     Ok(())
 }

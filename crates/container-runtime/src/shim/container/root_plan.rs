@@ -142,9 +142,9 @@ pub(crate) fn plan(
             Vec::new()
         }
     };
-    let volumes = container.mounts.iter().enumerate().map(|(index, wanted)| {
+    let volumes = container.mounts.iter().enumerate().map(|(index, mount)| {
         let staged = around.staged.join(index.to_string());
-        volume(wanted, &staged, around.users.is_some())
+        volume(mount, &staged, around.users.is_some())
     });
     let is_bidirectional = |mount: &RootMount| {
         matches!(
@@ -209,13 +209,13 @@ fn system_mounts(container: &ContainerSpec, around: &ContainerContext) -> Vec<Ro
     list
 }
 
-fn volume(wanted: &Mount, staged: &Path, mapped: bool) -> RootMount {
-    let access = match wanted.read_only {
+fn volume(mount: &Mount, staged: &Path, mapped: bool) -> RootMount {
+    let access = match mount.read_only {
         true => READ_ONLY,
         false => 0,
     };
-    let to = &wanted.destination;
-    match &wanted.source {
+    let to = &mount.destination;
+    match &mount.source {
         MountSource::Bind {
             path,
             sub_path,

@@ -103,8 +103,8 @@ pub(crate) fn bind_sub_path(
     target: &Path,
     users: Option<&UserNamespace>,
 ) -> io::Result<()> {
-    let found = open_beneath(volume, sub_path)?;
-    mapped_mounts::bind(&found, target, MountDepth::All, users)
+    let source = open_beneath(volume, sub_path)?;
+    mapped_mounts::bind(&source, target, MountDepth::All, users)
 }
 
 /// Creates a device node at a path below a root. An existing file is replaced.
@@ -153,7 +153,7 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let root = rustix::fs::open(volume, flags | OFlags::DIRECTORY, Mode::empty())?;
     match rustix::fs::openat2(&root, sub_path, flags, Mode::empty(), resolve) {
-        Ok(found) => return Ok(found),
+        Ok(file) => return Ok(file),
         Err(rustix::io::Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
@@ -178,13 +178,13 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
         dir = match open(&dir) {
             Err(rustix::io::Errno::NOENT) => {
                 rustix::fs::mkdirat(&dir, Path::new(name), Mode::RWXU)?;
-                let made = open(&dir)?;
+                let created = open(&dir)?;
                 // The path of the descriptor avoids links and the umask.
-                let itself = format!("/proc/self/fd/{}", made.as_raw_fd());
+                let itself = format!("/proc/self/fd/{}", created.as_raw_fd());
                 rustix::fs::chmod(itself, mode)?;
-                made
+                created
             }
-            other => other?,
+            result => result?,
         };
     }
     Ok(dir)

@@ -23,9 +23,9 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
 /// The id on the node of the process that has the id `pid` in the namespace of this process.
 pub(crate) fn id_on_node(pid: i32) -> io::Result<i32> {
     let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process"))?;
-    let held = pidfd_open(process, PidfdFlags::empty())?;
+    let pidfd = pidfd_open(process, PidfdFlags::empty())?;
     // This process still has the node's `/proc`.
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", held.as_raw_fd()))?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
     let id = line.and_then(|id| id.trim().parse().ok());
     id.filter(|id| *id > 0)

@@ -91,14 +91,14 @@ pub(crate) fn become_root() -> io::Result<()> {
 
 /// The child's part of [`UserNamespace::create`].
 fn make(mut parent: UnixStream, kinds: CloneFlags, set_up: impl FnOnce() -> io::Result<()>) {
-    let made = (|| {
+    let result = (|| {
         unshare(CloneFlags::CLONE_NEWUSER | kinds)?;
         say(&mut parent, MADE)?;
         expect(&mut parent, MADE)?;
         become_root()?;
         set_up()
     })();
-    let word = match made {
+    let word = match result {
         Ok(()) => SET_UP.to_owned(),
         Err(error) => error.to_string(),
     };

@@ -131,12 +131,12 @@ pub(crate) struct Streams {
 /// Starts the container's first process, and waits until its command runs.
 pub(crate) fn start(
     spec: &ContainerSpec,
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
     around: impl FnOnce(PathBuf, PathBuf) -> ContainerContext,
     streams: Streams,
 ) -> WorkerReport {
-    let around = around(place.root(), place.staged());
-    match run_container(spec, place, around, streams) {
+    let around = around(paths.root(), paths.staged());
+    match run_container(spec, paths, around, streams) {
         Ok(pid) => WorkerReport::Running { pid },
         Err(error) => WorkerReport::Failed(Failure::Start(error)),
     }
@@ -144,12 +144,12 @@ pub(crate) fn start(
 
 fn run_container(
     spec: &ContainerSpec,
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
     mut around: ContainerContext,
     streams: Streams,
 ) -> Result<i32, StartError> {
     let (status, status_writer) = status_pipe()?;
-    let mut launch = launch(spec, &spec.args, place, &streams)?;
+    let mut launch = launch(spec, &spec.args, paths, &streams)?;
     launch.status = status_writer.as_raw_fd();
     launch.console = true;
     launch.covered = Some(root_plan::masked(spec));
@@ -160,13 +160,13 @@ fn run_container(
     if around.users.is_some() {
         mapped_mounts::leave_the_nodes()
             .and_then(|()| stage_shm(&mut around))
-            .and_then(|()| mapped_mounts::open_the_way_to(&place.dir))
+            .and_then(|()| mapped_mounts::open_the_way_to(&paths.dir))
             .map_err(failed("prepare the way to the container's root"))?;
     }
     let nodes = devices::in_dev(spec).map_err(|error| describe("specify", &error))?;
     let rules = devices::rules(spec).map_err(|error| describe("specify", &error))?;
     let plan = root_plan::plan(spec, &around, nodes);
-    let group = ContainerGroup::create(&place.cgroup, &spec.resources, &rules)
+    let group = ContainerGroup::create(&paths.cgroup, &spec.resources, &rules)
         .map_err(failed("make the container's control group"))?;
     let pid = init::start(&around, &plan, group, launch)?;
     drop(status_writer);
@@ -198,16 +198,16 @@ pub(crate) struct Machine {
 /// Runs a command in a running container.
 pub(crate) fn exec(
     exec: &ExecSpec,
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
     container_pid: i32,
     streams: Streams,
     machine: Machine,
 ) -> WorkerReport {
-    let spec: ContainerSpec = match state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE)) {
+    let spec: ContainerSpec = match state_dir::read_json(&paths.dir.join(state_dir::SPEC_FILE)) {
         Ok(spec) => spec,
         Err(error) => return WorkerReport::failed("read the container's specification", error),
     };
-    match run_exec(exec, &spec, place, container_pid, streams, machine) {
+    match run_exec(exec, &spec, paths, container_pid, streams, machine) {
         Ok(pid) => WorkerReport::Running { pid },
         Err(error) => WorkerReport::Failed(Failure::Start(error)),
     }
@@ -216,13 +216,13 @@ pub(crate) fn exec(
 fn run_exec(
     exec: &ExecSpec,
     spec: &ContainerSpec,
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
     container_pid: i32,
     streams: Streams,
     machine: Machine,
 ) -> Result<i32, StartError> {
     let (status, status_writer) = status_pipe()?;
-    let mut launch = launch(spec, &exec.args, place, &streams)?;
+    let mut launch = launch(spec, &exec.args, paths, &streams)?;
     launch.env.extend(
         exec.env
             .iter()
@@ -241,7 +241,7 @@ fn run_exec(
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
     // Processes of the container must not inspect this process before it has executed the command.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| describe("hide", &errno))?;
-    cgroup::join_container(&place.cgroup, container_pid)
+    cgroup::join_container(&paths.cgroup, container_pid)
         .map_err(failed("join the container's control group"))?;
     let target = rustix::process::pidfd_open(
         rustix::process::Pid::from_raw(container_pid)
@@ -273,15 +273,15 @@ fn run_exec(
 }
 
 /// Kills the processes of a container, unmounts its mounts and removes its files.
-pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> WorkerReport {
-    let removed = cgroup::kill(&place.cgroup)
-        .and_then(|()| cgroup::remove(&place.cgroup))
+pub(crate) fn remove(paths: &ContainerPaths, spec: Option<&ContainerSpec>) -> WorkerReport {
+    let removed = cgroup::kill(&paths.cgroup)
+        .and_then(|()| cgroup::remove(&paths.cgroup))
         .map_err(|error| error.to_string())
-        .and_then(|()| cleanup::unmount_below(&place.dir).map_err(chain));
+        .and_then(|()| cleanup::unmount_below(&paths.dir).map_err(chain));
     if let Err(error) = removed {
         return WorkerReport::failed("remove container", error);
     }
-    let recorded = state_dir::read_json::<ContainerSpec>(&place.dir.join(state_dir::SPEC_FILE));
+    let recorded = state_dir::read_json::<ContainerSpec>(&paths.dir.join(state_dir::SPEC_FILE));
     let recorded = recorded.ok();
     if let Some(spec) = spec.or(recorded.as_ref()) {
         for path in [&spec.rootfs.upper_dir, &spec.rootfs.work_dir] {
@@ -292,7 +292,7 @@ pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> Wo
             }
         }
     }
-    match cleanup::remove_dir(&place.dir) {
+    match cleanup::remove_dir(&paths.dir) {
         Ok(()) => WorkerReport::Done,
         Err(error) => WorkerReport::failed("remove container", chain(error)),
     }
@@ -319,10 +319,10 @@ fn chain(error: impl std::error::Error) -> String {
 fn launch(
     spec: &ContainerSpec,
     args: &[String],
-    place: &ContainerPaths,
+    paths: &ContainerPaths,
     streams: &Streams,
 ) -> Result<LaunchInput, StartError> {
-    let account = account(spec, place)?;
+    let account = account(spec, paths)?;
     let invalid = |message| StartError {
         kind: StartErrorKind::Other,
         message,
@@ -364,22 +364,22 @@ fn launch(
 
 /// Keeps the last value of each name, at the position of the name's first value.
 fn dedupe_env(env: &mut Vec<(String, String)>) {
-    let mut places: HashMap<String, usize> = HashMap::with_capacity(env.len());
-    let mut kept: Vec<(String, String)> = Vec::with_capacity(env.len());
+    let mut indexes: HashMap<String, usize> = HashMap::with_capacity(env.len());
+    let mut unique: Vec<(String, String)> = Vec::with_capacity(env.len());
     for (name, value) in env.drain(..) {
-        match places.get(&name) {
-            Some(place) => kept[*place].1 = value,
+        match indexes.get(&name) {
+            Some(index) => unique[*index].1 = value,
             None => {
-                places.insert(name.clone(), kept.len());
-                kept.push((name, value));
+                indexes.insert(name.clone(), unique.len());
+                unique.push((name, value));
             }
         }
     }
-    *env = kept;
+    *env = unique;
 }
 
 fn default_env(env: &mut Vec<(String, String)>, name: &str, value: &str) {
-    if !env.iter().any(|(known, _)| known == name) {
+    if !env.iter().any(|(existing, _)| existing == name) {
         env.push((name.to_owned(), value.to_owned()));
     }
 }
@@ -439,7 +439,7 @@ fn describe(doing: &str, error: &dyn std::error::Error) -> StartError {
 
 /// Whether control groups have version 2.
 pub(crate) fn is_unified() -> bool {
-    matches!(Hierarchies::known(), Ok(Hierarchies::Unified(_)))
+    matches!(Hierarchies::mounted(), Ok(Hierarchies::Unified(_)))
 }
 
 /// A pair of sockets over which the process sends its terminal to the shim.

@@ -55,7 +55,7 @@ impl Supervisor {
             let reason = "the lease of the node is not renewed: no container starts until it is";
             return self.reply(id, &Reply::Failed(Failure::Internal(reason.to_owned())));
         }
-        let answer = match request.call {
+        let result = match request.call {
             Call::State => {
                 let state = Reply::State(Box::new(self.state()));
                 self.reply(id, &state);
@@ -81,7 +81,7 @@ impl Supervisor {
                 Ok(())
             }
         };
-        if let Err(failure) = answer {
+        if let Err(failure) = result {
             self.reply(id, &Reply::Failed(failure));
         }
     }
@@ -106,8 +106,8 @@ impl Supervisor {
     fn create(&mut self, connection: u64, spec: ContainerSpec) -> Answer {
         check(&spec)?;
         let id = spec.id.clone();
-        let place = self.container_paths(&id);
-        let spec_path = place.dir.join(state_dir::SPEC_FILE);
+        let paths = self.container_paths(&id);
+        let spec_path = paths.dir.join(state_dir::SPEC_FILE);
         if let Some(container) = self.containers.get(&id) {
             // The agent may have died before it received the response, and repeats the call.
             let recorded: Option<ContainerSpec> = state_dir::read_json(&spec_path).ok();
@@ -119,7 +119,7 @@ impl Supervisor {
                 false => Err(Failure::WrongState(describe(container).to_owned())),
             };
         }
-        std::fs::create_dir_all(&place.dir)
+        std::fs::create_dir_all(&paths.dir)
             .and_then(|()| state_dir::write_json(&spec_path, &spec, Durability::Name))
             .map_err(internal("record the container"))?;
         let state = ContainerState {
@@ -149,18 +149,18 @@ impl Supervisor {
         };
         let users = self.users.clone();
         self.start_job(job, move || {
-            prepare::create(&spec, &place, users.as_deref())
+            prepare::create(&spec, &paths, users.as_deref())
         });
         Ok(())
     }
 
     fn start(&mut self, connection: u64, id: &str) -> Answer {
-        let place = self.container_paths(id);
+        let paths = self.container_paths(id);
         let container = self.container(id)?;
         if container.busy || container.state.status != ContainerStatus::Created {
             return Err(Failure::WrongState(describe(container).to_owned()));
         }
-        let spec: ContainerSpec = state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE))
+        let spec: ContainerSpec = state_dir::read_json(&paths.dir.join(state_dir::SPEC_FILE))
             .map_err(internal("read the container's specification"))?;
         let pid_namespace = self.pid_namespace(spec.process_target.as_deref())?;
         let user = self.container(id)?.state.user.clone();
@@ -174,7 +174,7 @@ impl Supervisor {
         let (ends, streams) = StreamEnds::open(wiring).map_err(internal("make streams"))?;
         container.busy = true;
         let (shm, unified) = (self.shm(), self.unified);
-        let (cgroup, users) = (place.cgroup.clone(), self.users.clone());
+        let (cgroup, users) = (paths.cgroup.clone(), self.users.clone());
         let pod_of_node = users.is_none();
         let around = move |root, staged| ContainerContext {
             root,
@@ -192,7 +192,7 @@ impl Supervisor {
             connection,
             ends,
         };
-        self.start_job(job, move || worker::start(&spec, &place, around, streams));
+        self.start_job(job, move || worker::start(&spec, &paths, around, streams));
         Ok(())
     }
 
@@ -293,7 +293,7 @@ impl Supervisor {
     }
 
     fn exec(&mut self, connection: u64, spec: ExecSpec) -> Answer {
-        let place = self.container_paths(&spec.container);
+        let paths = self.container_paths(&spec.container);
         let container = self.container(&spec.container)?;
         let ContainerStatus::Running { pid, .. } = container.state.status else {
             return Err(Failure::WrongState(describe(container).to_owned()));
@@ -317,7 +317,7 @@ impl Supervisor {
             kill_on_drop,
         };
         self.start_job(job, move || {
-            worker::exec(&spec, &place, pid, streams, machine)
+            worker::exec(&spec, &paths, pid, streams, machine)
         });
         Ok(())
     }

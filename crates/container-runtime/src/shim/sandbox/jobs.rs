@@ -280,7 +280,7 @@ impl Supervisor {
 
     /// Starts the removal of a container, if it is requested and possible.
     pub fn continue_removal(&mut self, id: &str) {
-        let place = self.container_paths(id);
+        let paths = self.container_paths(id);
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };
@@ -296,7 +296,7 @@ impl Supervisor {
         let job = Job::Remove {
             container: id.to_owned(),
         };
-        self.start_job(job, move || worker::remove(&place, None));
+        self.start_job(job, move || worker::remove(&paths, None));
     }
 
     fn finish_remove(&mut self, id: &str, report: WorkerReport) {

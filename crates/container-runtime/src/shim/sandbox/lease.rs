@@ -53,7 +53,7 @@ impl LeaseWatch {
     pub fn open(lease: &NodeLease) -> io::Result<Self> {
         let page = DeadlinePage::open(&lease.page)?;
         let warning = Duration::from_millis(lease.warning_ms);
-        let mut watch = Self::of(Rc::new(page), warning)?;
+        let mut watch = Self::new(Rc::new(page), warning)?;
         match watch.check()? {
             LeasePhase::Lapsed => Err(io::Error::other("it has lapsed")),
             LeasePhase::Closing(_) => Err(io::Error::other("it is not renewed")),
@@ -65,7 +65,7 @@ impl LeaseWatch {
     ///
     /// # Errors
     /// A timer cannot be created.
-    pub fn of(page: Rc<DeadlinePage>, warning: Duration) -> io::Result<Self> {
+    pub fn new(page: Rc<DeadlinePage>, warning: Duration) -> io::Result<Self> {
         Ok(Self {
             page,
             timer: timerfd_create(

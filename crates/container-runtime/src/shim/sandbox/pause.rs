@@ -152,10 +152,10 @@ fn leave_the_nodes_files() -> io::Result<()> {
     mapped_mounts::leave_the_nodes()?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     // Any directory is suitable, because its content is not needed any more.
-    let place = "/proc";
+    let root = "/proc";
     let kind = Some("tmpfs");
-    mount(kind, place, kind, flags, Some("size=4k"))?;
-    chdir(place)?;
+    mount(kind, root, kind, flags, Some("size=4k"))?;
+    chdir(root)?;
     // The old root is mounted over the new one, and unmounted.
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
@@ -193,7 +193,7 @@ fn reap_until_lapse(page: Option<&Rc<DeadlinePage>>) -> io::Result<()> {
     children.thread_block()?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&children, flags)?;
-    let watch = |page: &Rc<DeadlinePage>| LeaseWatch::of(Rc::clone(page), Duration::ZERO);
+    let watch = |page: &Rc<DeadlinePage>| LeaseWatch::new(Rc::clone(page), Duration::ZERO);
     let mut lease = page.map(watch).transpose()?;
     loop {
         while let Ok(Some(_)) = signals.read_signal() {}

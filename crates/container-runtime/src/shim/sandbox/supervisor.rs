@@ -334,9 +334,9 @@ impl Supervisor {
     }
 
     /// Whether the end of a client's input closes the input of the process.
-    fn closes_input(&self, owner: &Owner, gone: bool) -> bool {
+    fn closes_input(&self, owner: &Owner, has_left: bool) -> bool {
         match owner {
-            Owner::Command { .. } => !gone,
+            Owner::Command { .. } => !has_left,
             Owner::Container(id) => self
                 .containers
                 .get(id)
@@ -416,7 +416,7 @@ impl Supervisor {
             .connections
             .iter()
             .filter(|(_, connection)| {
-                let taken = connection.role == Role::Closing && !connection.wants_to_write();
+                let is_flushed = connection.role == Role::Closing && !connection.wants_to_write();
                 let stuck = |since: std::time::Instant| since.elapsed() > limit;
                 // A command may wait for its client; a container and the shim must not wait.
                 let must_not_wait = match connection.role {
@@ -427,7 +427,7 @@ impl Supervisor {
                     _ => true,
                 };
                 let must_not_wait = must_not_wait || connection.hung_up;
-                taken || must_not_wait && connection.stuck_since.is_some_and(stuck)
+                is_flushed || must_not_wait && connection.stuck_since.is_some_and(stuck)
             })
             .map(|(id, _)| *id)
             .collect();
@@ -471,11 +471,11 @@ impl Supervisor {
     /// Reads the rest of an exited process's output.
     pub fn drain(&mut self, id: u64) {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let mut taken = 0;
-            while taken < LAST_BYTES_MAX {
+            let mut bytes = 0;
+            while bytes < LAST_BYTES_MAX {
                 match self.forward_once(id, stream) {
                     0 => break,
-                    count => taken += count,
+                    count => bytes += count,
                 }
             }
             if let Some(log) = self

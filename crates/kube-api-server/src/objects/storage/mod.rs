@@ -225,7 +225,7 @@ fn decode_parts(
     let reads = if has_client_form { reads } else { &[] };
     let PartialTree {
         tree,
-        places: ranges,
+        part_ranges: ranges,
         left_out,
     } = partial_tree(
         text,

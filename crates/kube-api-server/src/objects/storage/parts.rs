@@ -148,7 +148,7 @@ mod tests {
             let text = std::str::from_utf8(&stored).unwrap();
             let parts = Parts::stored(
                 &stored,
-                partial_tree(text, READS, &[], None).unwrap().places,
+                partial_tree(text, READS, &[], None).unwrap().part_ranges,
             );
             let changed = parts.changed(&json!({"spec": old}), &new).unwrap();
             let mut object: Value = serde_json::from_slice(&stored).unwrap();

@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn room(&self) -> Space {
+    pub(crate) fn space(&self) -> Space {
         Space {
             free_bytes: self.free_bytes.load(Ordering::Relaxed),
             live_bytes_max: self.live_bytes_max,
@@ -170,7 +170,7 @@ impl Committer {
         let mut draft = self.draft();
         let mut replies = Vec::with_capacity(requests.len());
         self.read_free_bytes();
-        let space = self.shared.room();
+        let space = self.shared.space();
         for request in requests {
             replies.push(self.prepare(request, &mut draft, &space));
         }
