@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use host_kernel::blocking_value;
+use host_kernel::{block_in_place, blocking_value};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
@@ -85,7 +85,7 @@ impl ImageStore {
         options: &PullOptions,
     ) -> Result<Image, PullError> {
         let reference = parse(reference)?;
-        if let Some(image) = self.builtin(&reference.whole()) {
+        if let Some(image) = block_in_place(|| self.builtin(&reference.whole())) {
             return Ok(image);
         }
         let lock = self.pull_lock(&reference.whole());

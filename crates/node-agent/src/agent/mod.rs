@@ -85,13 +85,14 @@ impl NodeAgent {
     ) -> Result<Self, Error> {
         let server = bind_kubelet_api(&mut config, &client).await?;
         let recorded = recorded_pods(&config)?;
-        let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
+        let runtime =
+            block_in_place(|| Runtime::open(config.runtime.clone())).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
         config.lease_length = lease_length(config.lease_length, &sandboxes);
-        let machine = MachineInfo::read(&config.data_dir);
-        let clock = Clock::open(&config.data_dir, &machine.boot_id);
+        let machine = block_in_place(|| MachineInfo::read(&config.data_dir));
+        let clock = block_in_place(|| Clock::open(&config.data_dir, &machine.boot_id));
         let clock = clock.map_err(of_directory(&config.data_dir))?;
-        let monitor = Arc::new(monitor(&config, clock, runtime.clone()));
+        let monitor = Arc::new(block_in_place(|| monitor(&config, clock, runtime.clone())));
         let gate = LeaseGate::default();
         let lease = open_lease(&config, &client, &machine, &runtime, &gate)?;
         let csi = block_in_place(|| {

@@ -93,7 +93,7 @@ impl Puller {
     ) -> Result<Image, ImageTrouble> {
         // The pod manager has the pod, so images that are present from now on are not collected.
         let lookup = self.lookups.read().await;
-        let present = self.stored_image(name, events)?;
+        let present = block_in_place(|| self.stored_image(name, events))?;
         drop(lookup);
         let policy = policy(pull_policy, name);
         let mut secrets = None;
@@ -141,11 +141,11 @@ impl Puller {
         events: &PodEvents,
     ) -> Result<bool, ImageTrouble> {
         let failed = |error| inspect_failed(name, &error, events);
-        if self.store.may_use(name, &[]).map_err(failed)? {
+        if block_in_place(|| self.store.may_use(name, &[])).map_err(failed)? {
             return Ok(true);
         }
         let secrets = secrets.insert(self.secrets(pod, name, events).await);
-        self.store.may_use(name, secrets).map_err(failed)
+        block_in_place(|| self.store.may_use(name, secrets)).map_err(failed)
     }
 
     fn stored_image(&self, name: &str, events: &PodEvents) -> Result<Option<Image>, ImageTrouble> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::{SinkExt, StreamExt};
+use host_kernel::block_in_place;
 use http::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use object_model::{Status, Uid};
@@ -53,7 +54,7 @@ pub fn respond(
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let bad_request = |message: &str| error_status(StatusCode::BAD_REQUEST, message);
-    let pod = Arc::new(Pod::find(pods, target)?);
+    let pod = Arc::new(block_in_place(|| Pod::find(pods, target))?);
     match Transport::from_request(&request)? {
         Transport::WebSocket(offered) if offered.iter().any(|name| name == TUNNELLED) => {
             accept(request, TUNNELLED, move |connection| async move {

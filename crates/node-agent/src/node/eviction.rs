@@ -56,7 +56,7 @@ impl EvictionManager {
 
     /// Handles the most important shortage; returns the evicted pod, if any, and the resource.
     async fn relieve(&self) -> Option<(Arc<PodView>, Resource)> {
-        let mut shortage = *self.monitor.observe().first()?;
+        let mut shortage = *block_in_place(|| self.monitor.observe()).first()?;
         let resource = shortage.signal.resource();
         let words = format!("Attempting to reclaim {}", resource.name());
         let node = registration::event_reference(&self.node.config.node_name);
@@ -65,7 +65,7 @@ impl EvictionManager {
             .event(node, EventType::Warning, "EvictionThresholdMet", words);
         if resource != Resource::Memory {
             self.reclaim(shortage.signal).await;
-            shortage = *self.monitor.observe().first()?;
+            shortage = *block_in_place(|| self.monitor.observe()).first()?;
         }
         let evicted = self.evict(shortage).await?;
         Some((evicted, shortage.signal.resource()))

@@ -217,7 +217,7 @@ impl NodeKeeper {
         self.announce(&recorder, &BTreeSet::new(), &self.reported.pressure);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return self.store_clock(),
+                () = shutdown.cancelled() => return block_in_place(|| self.store_clock()),
                 _ = lease_tick.tick() => {
                     if self.is_registered {
                         self.renew_lease().await;
@@ -271,7 +271,7 @@ impl NodeKeeper {
             match result {
                 Ok(()) => {
                     written = Instant::now();
-                    self.store_clock();
+                    block_in_place(|| self.store_clock());
                 }
                 Err(error) => {
                     tracing::warn!(error, "node status not written");

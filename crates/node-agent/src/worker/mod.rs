@@ -166,7 +166,7 @@ impl Worker {
                 return;
             }
         }
-        self.clean_up();
+        host_kernel::block_in_place(|| self.clean_up());
     }
 
     /// Plans until a plan has no actions.

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use container_runtime::Sandbox;
 use container_runtime::spec::Resources;
+use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use object_model::Quantity;
 use pod_lifecycle::record::Instance;
@@ -264,7 +265,7 @@ impl Worker {
 }
 
 async fn limit_pod(sandbox: &Sandbox, limits: Resources) -> Result<(), String> {
-    check_memory(sandbox, None, &limits)?;
+    block_in_place(|| check_memory(sandbox, None, &limits))?;
     let changed = sandbox.update_pod(limits).await;
     changed.map_err(|error| error.to_string())
 }
@@ -298,7 +299,7 @@ impl Change {
     /// Applies the change. The pod's limits are never lower than its containers' limits: the pod's limits
     /// grow first and shrink last.
     async fn apply(self, sandbox: &Sandbox, id: &str) -> Result<(), String> {
-        check_memory(sandbox, Some(id), &self.container)?;
+        block_in_place(|| check_memory(sandbox, Some(id), &self.container))?;
         let both = wider(&self.before, &self.after);
         let steps = async {
             sandbox.update_pod(both).await?;

@@ -240,7 +240,7 @@ fn hyphenated(word: &str) -> String {
 fn compare_checks(section: &str, files: &[SourceFile]) -> Vec<String> {
     let modules = files.iter().filter_map(|file| {
         let name = file.path.strip_prefix("crates/workspace-tasks/src/tidy/")?;
-        let name = name.strip_suffix(".rs")?;
+        let name = name.strip_suffix(".rs")?.trim_end_matches("/mod");
         file.text.contains("\npub fn check(").then_some(name)
     });
     let modules: BTreeSet<&str> = modules.collect();
