@@ -81,21 +81,21 @@ pub async fn read_all(
         NamespaceScope::All | NamespaceScope::Readable => Scope::All,
         NamespaceScope::One(namespace) => Scope::Namespace(namespace),
     };
-    let found = match read(&server.client, scope, now).await {
+    let objects = match read(&server.client, scope, now).await {
         Err(kube_api_client::Error::Api(status))
             if status.code == 403 && *reach == NamespaceScope::Readable =>
         {
             let own = server.namespace();
-            let found = read(&server.client, Scope::Namespace(own), now).await;
-            found.map(|mut found| {
+            let objects = read(&server.client, Scope::Namespace(own), now).await;
+            objects.map(|mut objects| {
                 let note = format!("this is about namespace {own} alone: {}", status.message);
-                found.unread.push(note);
-                found
+                objects.unread.push(note);
+                objects
             })
         }
-        found => found,
+        objects => objects,
     };
-    found.map_err(|error| server.explain(error))
+    objects.map_err(|error| server.explain(error))
 }
 
 /// Reads all objects for the question. Kinds without permission are reported, unless the question
@@ -185,7 +185,7 @@ impl Reader<'_> {
         let pods: Option<Vec<Arc<Pod>>> = pods;
         all.add(pods, |e| &mut e.full_pods);
         for evidence in all.0.values_mut() {
-            evidence.view_pods();
+            evidence.view_pods().map_err(kube_api_client::Error::Json)?;
         }
         all.add(sets, |e| &mut e.sets);
         all.add(revisions, |e| &mut e.revisions);

@@ -14,7 +14,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube_api_client::{Api, Client, ListParams, Resource};
 use resource_kinds::discovery::service_of;
-use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 
 use crate::error::InspectionError;
@@ -61,7 +60,11 @@ async fn read(
         if let Some(pod) = pods.iter().find(is_client) {
             observed.own_node = own_node(client, pod).await?;
         }
-        observed.pods.extend(pods.into_iter().map(PodView::from));
+        for pod in pods {
+            observed
+                .pods
+                .push(pod.try_into().map_err(kube_api_client::Error::Json)?);
+        }
         observed.policies.extend(policies);
         observed.namespaces.extend(namespace);
     }

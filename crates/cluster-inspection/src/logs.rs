@@ -12,9 +12,11 @@ const BYTES: i64 = 64 * 1024;
 const LINE_MAX: usize = 300;
 
 /// Reads the logs for the answers. Without permission they get a note instead.
-pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<String> {
+pub async fn attach(client: &Client, explanations: &mut [Explanation]) -> Option<String> {
     let mut refused = None;
-    let chains = answers.iter_mut().flat_map(|answer| &mut answer.chains);
+    let chains = explanations
+        .iter_mut()
+        .flat_map(|explanation| &mut explanation.chains);
     for link in chains.flat_map(|chain| &mut chain.links) {
         let Log::Wanted { previous } = link.log else {
             continue;

@@ -26,8 +26,8 @@ pub struct VolumeUsage {
 pub async fn read(client: &Client, nodes: impl IntoIterator<Item = String>) -> Vec<Value> {
     let figures = nodes.into_iter().map(|node| async move {
         let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
-        let asked = client.get::<Value>(&path);
-        tokio::time::timeout(TIMEOUT, asked).await.ok()?.ok()
+        let request = client.get::<Value>(&path);
+        tokio::time::timeout(TIMEOUT, request).await.ok()?.ok()
     });
     join_all(figures).await.into_iter().flatten().collect()
 }

@@ -81,8 +81,9 @@ async fn find(server: &Server, word: &str) -> kube_api_client::Result<Option<Ser
         for version in &group.versions {
             let served = server.client.served_resources(&group.name, version);
             let mut served = served.await?.into_iter();
-            if let Some(found) = served.find(|one| one.can("get") && is_called(one, word)) {
-                return Ok(Some(found));
+            let kind = served.find(|kind| kind.can("get") && is_called(kind, word));
+            if kind.is_some() {
+                return Ok(kind);
             }
         }
     }

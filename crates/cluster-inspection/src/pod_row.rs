@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::diagnosis::{self, Reason};
-use resource_kinds::pod_view::PodView;
+use resource_kinds::pod_view::{Condition, PodView};
 use resource_kinds::{Cell, Printer, reasons};
 use serde::Serialize;
 
@@ -49,8 +49,9 @@ impl PodRow {
         let status = set.and_then(|set| set.status.as_ref());
         let conditions = status.and_then(|status| status.conditions.as_deref());
         let mut conditions = conditions.unwrap_or_default().iter();
-        let refused = conditions
-            .find(|found| found.reason.as_deref() == Some(reasons::stateful_set::FAILED_CREATE));
+        let refused = conditions.find(|condition| {
+            condition.reason.as_deref() == Some(reasons::stateful_set::FAILED_CREATE)
+        });
         let state = match refused {
             Some(_) => "cannot be made",
             None => "waiting for its turn",
@@ -111,10 +112,13 @@ impl<'a> PodRows<'a> {
         let cells = self.printer.row(&object, now);
         let [containers, state, restarts, age, address] =
             self.columns.map(|index| cells.get(index).map(text));
-        let view: PodView = pod.into();
-        let ready = view.ready().is_some_and(|ready| ready.holds()) && !view.is_deleting();
+        let view = PodView::try_from(pod).ok();
+        let view = view.as_ref();
+        let ready = view.and_then(PodView::ready).is_some_and(Condition::holds)
+            && !view.is_some_and(PodView::is_deleting);
         let spec = pod.spec.as_ref().filter(|_| self.with_nodes);
-        let found = diagnosis::pod(&view).filter(|found| !TOLD.contains(&found.reason));
+        let diagnosis = view.and_then(diagnosis::pod);
+        let diagnosis = diagnosis.filter(|diagnosis| !TOLD.contains(&diagnosis.reason));
         PodRow {
             pod: pod.metadata.name.clone().unwrap_or_default(),
             ready,
@@ -124,7 +128,7 @@ impl<'a> PodRows<'a> {
             age: age.unwrap_or_default(),
             address: address.filter(|text| text != "<none>").unwrap_or_default(),
             node: spec.and_then(|spec| spec.node_name.clone()),
-            reason: found.map(|found| found.message),
+            reason: diagnosis.map(|diagnosis| diagnosis.message),
         }
     }
 }
@@ -146,7 +150,7 @@ mod tests {
         let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
         let rows = PodRows::new(kind.as_ref()).unwrap();
         let pod = json_tree::from_value(json!({
-            "metadata": {"name": "web-0", "namespace": "default",
+            "metadata": {"name": "web-0", "namespace": "default", "uid": "u", "resourceVersion": "1",
                 "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"nodeName": "here", "containers": [{"name": "main", "image": "i"}]},
             "status": status,
@@ -189,8 +193,10 @@ mod tests {
     fn a_row_names_the_node_if_it_is_asked_to() {
         let kinds = resource_kinds::all(&ClusterConfig::default());
         let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
-        let pod: Pod = json_tree::from_value(json!({"metadata": {"name": "web-0"},
-            "spec": {"nodeName": "b", "containers": []}}))
+        let pod: Pod = json_tree::from_value(
+            json!({"metadata": {"name": "web-0", "uid": "u", "resourceVersion": "1"},
+            "spec": {"nodeName": "b", "containers": []}}),
+        )
         .unwrap();
         let now = Timestamp::UNIX_EPOCH;
         for (asked, named) in [(false, None), (true, Some("b"))] {

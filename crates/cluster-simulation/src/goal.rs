@@ -29,9 +29,11 @@ pub async fn missing(user: &User, instances: &Instances) -> kube_api_client::Res
             deviations.push(format!("{name} is still being deleted"));
             continue;
         }
+        let views = pods.iter().map(|pod| pod.try_into().map(Arc::new));
+        let views: serde_json::Result<_> = views.collect();
         let observed = Observed {
             set: Arc::new(set),
-            pods: pods.iter().map(|pod| Arc::new(pod.into())).collect(),
+            pods: views.map_err(kube_api_client::Error::Json)?,
             revisions: revisions.iter().cloned().map(Arc::new).collect(),
             claims: claims
                 .iter()

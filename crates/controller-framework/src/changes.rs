@@ -164,7 +164,7 @@ impl<K: ?Sized> Mailbox<K> {
     }
 
     /// The next change. If there is none: whether more changes can arrive.
-    fn take(&self) -> Result<ObjectChange<K>, bool> {
+    fn next_change(&self) -> Result<ObjectChange<K>, bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = state.order.pop_front() else {
             // Releases the memory of a burst.
@@ -246,7 +246,7 @@ impl<K: Send + Sync + 'static> Changes<K> {
 
     /// A waiting change, if there is one. It serves readers that must process all changes of the cache first.
     pub fn ready(&mut self) -> Option<ObjectChange<K>> {
-        self.mailbox.take().ok()?.typed()
+        self.mailbox.next_change().ok()?.typed()
     }
 
     /// The next change; `None` when the cache has stopped.
@@ -258,7 +258,7 @@ impl<K: Send + Sync + 'static> Changes<K> {
     fn poll_change(&self, context: &mut Context<'_>) -> Poll<Option<ObjectChange<K>>> {
         let work = ready!(coop::poll_proceed(context));
         self.mailbox.waker.register(context.waker());
-        match self.mailbox.take() {
+        match self.mailbox.next_change() {
             Ok(change) => {
                 work.made_progress();
                 Poll::Ready(change.typed())
@@ -291,7 +291,7 @@ mod tests {
 
     fn taken(mailbox: &Mailbox<ConfigMap>) -> Vec<String> {
         let text = |o: &Arc<ConfigMap>| o.metadata.resource_version.clone().unwrap_or_default();
-        std::iter::from_fn(|| mailbox.take().ok())
+        std::iter::from_fn(|| mailbox.next_change().ok())
             .map(|change| match change {
                 ObjectChange::Applied(new, None) => format!("+{}", text(&new)),
                 ObjectChange::Applied(new, Some(old)) => format!("{}>{}", text(&old), text(&new)),

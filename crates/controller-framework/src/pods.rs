@@ -7,7 +7,7 @@ use object_model::IncompleteMetadata;
 use process_telemetry::Component;
 use resource_kinds::pod_view::{PodView, Sharing};
 
-use crate::{Cache, Identity, IdentityTexts, WatchConfig};
+use crate::{Cache, Identity, WatchConfig};
 
 impl Cache<PodView> {
     /// A cache of the views of all pods, which ends with its component.
@@ -32,10 +32,13 @@ impl Cache<PodView> {
 
 /// The identity of a pod's view.
 pub(crate) fn identity(pod: &PodView) -> Result<Identity<'_>, IncompleteMetadata> {
-    Identity::parse(IdentityTexts {
+    if pod.name.is_empty() {
+        return Err(IncompleteMetadata::Name);
+    }
+    Ok(Identity {
         namespace: &pod.namespace,
         name: &pod.name,
-        uid: &pod.uid,
-        resource_version: &pod.resource_version,
+        uid: pod.uid.as_str(),
+        version: pod.resource_version,
     })
 }

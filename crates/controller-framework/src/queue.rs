@@ -61,7 +61,7 @@ struct Shared<T> {
 struct State<T> {
     ready: VecDeque<T>,
     /// The keys in `ready`, and the keys added while in progress; with the time of their addition.
-    wanted: HashMap<T, Instant>,
+    waiting: HashMap<T, Instant>,
     /// The keys in progress, each with the start of the work on it.
     working: HashMap<T, Instant>,
     delayed: BTreeMap<(Instant, u64), T>,
@@ -119,7 +119,7 @@ impl<T: Work> Queue<T> {
     pub(crate) fn counted(counts: Arc<Mutex<Counts>>, streak: Option<FailureStreak>) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            wanted: HashMap::new(),
+            waiting: HashMap::new(),
             working: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_at: HashMap::new(),
@@ -233,7 +233,7 @@ impl<T: Work> Queue<T> {
             let (released, leased, more, wake) = {
                 let mut state = self.state();
                 let released = state.release_due(now);
-                let leased = state.take(now);
+                let leased = state.lease(now);
                 let wake = state.delayed.keys().next().map(|(at, _)| *at);
                 let more = !state.ready.is_empty() || wake.is_some();
                 (released, leased, more, wake)
@@ -265,7 +265,7 @@ impl<T: Work> Queue<T> {
     fn done(&self, key: &T) {
         let mut state = self.state();
         let since = state.working.remove(key);
-        let again = state.wanted.contains_key(key);
+        let again = state.waiting.contains_key(key);
         if again {
             state.ready.push_back(key.clone());
         }
@@ -286,10 +286,10 @@ impl<T: Work> State<T> {
         if let Some(at) = self.delayed_at.remove(&key) {
             self.delayed.remove(&at);
         }
-        if self.wanted.contains_key(&key) {
+        if self.waiting.contains_key(&key) {
             return false;
         }
-        self.wanted.insert(key.clone(), now);
+        self.waiting.insert(key.clone(), now);
         if !self.working.contains_key(&key) {
             self.ready.push_back(key);
         }
@@ -323,9 +323,9 @@ impl<T: Work> State<T> {
     }
 
     /// The next key, and the time for which it has waited.
-    fn take(&mut self, now: Instant) -> Option<(T, Duration)> {
+    fn lease(&mut self, now: Instant) -> Option<(T, Duration)> {
         let key = self.ready.pop_front()?;
-        let since = self.wanted.remove(&key).unwrap_or(now);
+        let since = self.waiting.remove(&key).unwrap_or(now);
         self.working.insert(key.clone(), now);
         Some((key, now.saturating_duration_since(since)))
     }
@@ -337,7 +337,7 @@ impl<T: Work> Loaded for Shared<T> {
         let since = state.working.values();
         let times = since.map(|since| now.saturating_duration_since(*since));
         Load {
-            depth: state.wanted.len(),
+            depth: state.waiting.len(),
             longest: times.clone().max().unwrap_or_default(),
             unfinished: times.sum(),
         }

@@ -169,7 +169,7 @@ struct EventWrite {
     topic: SimilarEvents,
     message: String,
     /// The name and the new count of an existing event; `None` for a new event.
-    known: Option<(String, i32)>,
+    stored_event: Option<(String, i32)>,
 }
 
 impl Writer {
@@ -213,21 +213,21 @@ impl Writer {
             if same_topic || writes.len() == limits::EVENTS_AT_ONCE {
                 self.perform(std::mem::take(&mut writes)).await;
             }
-            let (known_event, message) = match self.memory.judge(&topic, &report.message, report.at)
-            {
-                EventVerdict::Silence => continue,
-                EventVerdict::Create { message } => (None, message),
-                EventVerdict::Repeat {
-                    name,
-                    count,
-                    message,
-                } => (Some((name, count)), message),
-            };
+            let (stored_event, message) =
+                match self.memory.judge(&topic, &report.message, report.at) {
+                    EventVerdict::Silence => continue,
+                    EventVerdict::Create { message } => (None, message),
+                    EventVerdict::Repeat {
+                        name,
+                        count,
+                        message,
+                    } => (Some((name, count)), message),
+                };
             writes.push(EventWrite {
                 report,
                 topic,
                 message,
-                known: known_event,
+                stored_event,
             });
         }
         self.perform(writes).await;
@@ -249,7 +249,7 @@ impl Writer {
             report, message, ..
         } = write;
         let attempt = async move {
-            if let Some((name, count)) = &write.known
+            if let Some((name, count)) = &write.stored_event
                 && self.repeat(report, name, *count, message).await
             {
                 return Ok(None);
@@ -264,14 +264,14 @@ impl Writer {
         let EventWrite {
             topic,
             message,
-            known: known_event,
+            stored_event,
             ..
         } = &mut write;
         match written {
             Ok(None) => {}
             Ok(Some(name)) => self.memory.remember(topic, message, name),
             Err(error) => {
-                if known_event.take().is_some() {
+                if stored_event.take().is_some() {
                     // The event with the count was deleted.
                     self.memory.forget(topic, message);
                 }

@@ -89,7 +89,7 @@ impl Memory {
             true => format!("{COMBINED}{message}"),
             false => message.to_owned(),
         };
-        let written = topic.seen(key(&text), now).written.as_mut();
+        let written = topic.updated(key(&text), now).written.as_mut();
         let verdict = match written {
             Some(written) => {
                 written.count = written.count.saturating_add(1);
@@ -134,8 +134,8 @@ impl Memory {
     /// The topic, which becomes the most recently used topic.
     fn used(&mut self, topic: &SimilarEvents, now: Timestamp) -> &mut Topic {
         self.uses += 1;
-        let known = self.topics.get(topic).map(|topic| topic.last_use);
-        let name = known.and_then(|last_use| self.by_use.remove(&last_use));
+        let last_use = self.topics.get(topic).map(|topic| topic.last_use);
+        let name = last_use.and_then(|last_use| self.by_use.remove(&last_use));
         let name = name.unwrap_or_else(|| Arc::new(topic.clone()));
         self.by_use.insert(self.uses, Arc::clone(&name));
         let topic = self.topics.entry(name).or_insert_with(|| Topic::new(now));
@@ -201,7 +201,7 @@ impl Topic {
 
     /// The entry of the message, updated to now. A topic keeps one entry per separate event and one for the combined
     /// event; the least recently used entry is dropped.
-    fn seen(&mut self, text: &str, now: Timestamp) -> &mut Message {
+    fn updated(&mut self, text: &str, now: Timestamp) -> &mut Message {
         let position = self
             .messages
             .iter()

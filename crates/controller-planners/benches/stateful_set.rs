@@ -128,7 +128,9 @@ fn world(
     for ordinal in 0..existing {
         let (image, ready) = pod(ordinal);
         pods.push(Arc::new(
-            sharing.pod(&made_pod(&set, ordinal, image, ready)),
+            sharing
+                .pod(&made_pod(&set, ordinal, image, ready))
+                .expect("a pod"),
         ));
         let name = identity::claim_name("data", "web", i64::from(ordinal));
         let mut claim = PersistentVolumeClaim::default();

@@ -54,7 +54,10 @@ pub(crate) async fn pods_beside(
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), claim.namespace);
     let listed = pods.list(&ListParams::default()).await?;
-    Ok(listed.items.iter().map(PodView::from).collect())
+    let views = listed.items.iter().map(PodView::try_from);
+    views
+        .collect::<Result<_, _>>()
+        .map_err(kube_api_client::Error::Json)
 }
 
 /// Replaces the record in an annotation, and changes the spec with it, if the volume is unchanged since it was read.

@@ -82,7 +82,7 @@ impl OwnPodWrites<'_> {
             // The pod may be deleted already.
             PodWrite::Created { version, .. } => self.cache.has_reached(*version),
             PodWrite::Gone { name, uid } => {
-                get(name).is_none_or(|pod| *uid != *pod.uid || pod.is_deleting())
+                get(name).is_none_or(|pod| *uid != pod.uid || pod.is_deleting())
             }
         }
     }

@@ -28,7 +28,7 @@ impl<'o> OwnedObject<'o> {
             controller: controller.map(|owner| Controller {
                 kind: &owner.kind,
                 name: &owner.name,
-                uid: &owner.uid,
+                uid: owner.uid.as_str(),
             }),
         }
     }
@@ -39,7 +39,7 @@ impl<'o> OwnedObject<'o> {
             controller: pod.controller.as_ref().map(|owner| Controller {
                 kind: &owner.kind,
                 name: &owner.name,
-                uid: &owner.uid,
+                uid: owner.uid.as_str(),
             }),
         }
     }

@@ -53,7 +53,7 @@ impl<'e> ChainBuilder<'e> {
             reason: reason.into(),
             message: message.into(),
             since,
-            seen: None,
+            series: None,
             log: Log::NotWanted,
         });
         self
@@ -106,7 +106,7 @@ impl<'e> ChainBuilder<'e> {
 
     /// Adds an event as a link, unless its message is on the chain.
     pub fn event(&mut self, event: &Event, object: Object) -> &mut Self {
-        let link = observed::told(event, object);
+        let link = observed::event_finding(event, object);
         let reports = |text: &str| text.ends_with(&link.message);
         if !link.message.is_empty() && !self.links.iter().any(|other| reports(&other.message)) {
             self.links.push(link);

@@ -32,7 +32,7 @@ pub struct Finding {
     /// The time since which the finding is true.
     pub since: Option<Timestamp>,
     /// The number and the last time of the event that reports the finding.
-    pub seen: Option<EventSeries>,
+    pub series: Option<EventSeries>,
     /// The last lines of the container's log, if they may help.
     pub log: Log,
 }

@@ -62,7 +62,7 @@ pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Ex
         object: object.clone(),
         meta,
         template: template(job),
-        wanted: parallelism,
+        desired: parallelism,
     };
     let mut chains = work.pods();
     let last = last_failed(observed, job);

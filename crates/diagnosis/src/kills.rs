@@ -56,9 +56,9 @@ impl ChainBuilder<'_> {
         let is_kill = |event: &Event| {
             event.reason.as_deref() == Some("Killing") && container(event) == Some(name)
         };
-        let event = self
-            .observed
-            .newest_event("Pod", &pod.name, Some(&pod.uid), is_kill)?;
+        let event =
+            self.observed
+                .newest_event("Pod", &pod.name, Some(pod.uid.as_str()), is_kill)?;
         let mut statuses = pod.containers.iter().chain(&pod.init_containers);
         let status = statuses.find(|status| &*status.name == name)?;
         let end = status.end().or(status.last_end.as_deref())?;

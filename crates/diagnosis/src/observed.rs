@@ -160,10 +160,12 @@ impl ObservedNamespace {
         }
     }
 
-    /// Computes the views of the full pods.
-    pub fn view_pods(&mut self) {
-        let pods = self.full_pods.iter();
-        self.pods = pods.map(|pod| Arc::new((&**pod).into())).collect();
+    /// Computes the views of the full pods. Fails if a pod has no complete identity.
+    pub fn view_pods(&mut self) -> serde_json::Result<()> {
+        let views = self.full_pods.iter().map(|pod| PodView::try_from(&**pod));
+        let views = views.map(|view| view.map(Arc::new));
+        self.pods = views.collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// The full pods, each with its view.
@@ -220,7 +222,7 @@ impl ObservedNamespace {
             full_pod
                 .metadata
                 .object_uid()
-                .is_ok_and(|uid| uid == *pod.uid)
+                .is_ok_and(|uid| uid == pod.uid)
         })
     }
 
@@ -247,7 +249,7 @@ impl ObservedNamespace {
 
     /// The StatefulSet that controls the pod.
     pub(super) fn owner(&self, pod: &PodView) -> Option<&Arc<StatefulSet>> {
-        let uid = Some(&*pod.controller.as_ref()?.uid);
+        let uid = Some(pod.controller.as_ref()?.uid.as_str());
         let mut sets = self.sets.iter();
         sets.find(|set| set.metadata.uid.as_deref() == uid)
     }
@@ -261,7 +263,7 @@ impl ObservedNamespace {
     pub(super) fn controlled(&self, uid: Option<&str>) -> Vec<&PodView> {
         let owned = |pod: &&PodView| {
             let owner = pod.controller.as_ref();
-            owner.is_some_and(|owner| Some(&*owner.uid) == uid)
+            owner.is_some_and(|owner| Some(owner.uid.as_str()) == uid)
         };
         let pods = self.pods.iter().map(AsRef::as_ref);
         pods.filter(owned).collect()
@@ -305,7 +307,7 @@ pub(super) fn last_seen(event: &Event) -> Option<Timestamp> {
 }
 
 /// The event as a finding.
-pub(super) fn told(event: &Event, object: Object) -> Finding {
+pub(super) fn event_finding(event: &Event, object: Object) -> Finding {
     let series = event.series.as_ref().and_then(|series| series.count);
     let count = event.count.or(series).unwrap_or(1).max(1);
     let first = event.first_timestamp.as_ref().map(|t| t.0);
@@ -316,7 +318,7 @@ pub(super) fn told(event: &Event, object: Object) -> Finding {
         reason: event.reason.clone().unwrap_or_default(),
         message: text::line(event.message.as_deref().unwrap_or_default()),
         since: first.or_else(|| last_seen(event)),
-        seen: last_seen(event).map(|last| EventSeries { count, last }),
+        series: last_seen(event).map(|last| EventSeries { count, last }),
         log: Log::NotWanted,
     }
 }

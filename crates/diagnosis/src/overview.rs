@@ -20,7 +20,7 @@ use super::{metadata, nodes};
 pub struct Overview {
     /// One explanation for each root cause: cluster-wide objects first, then by namespace; owners before their
     /// dependents.
-    pub answers: Vec<Explanation>,
+    pub explanations: Vec<Explanation>,
     /// Notes about the overview as a whole, for instance kinds that could not be read.
     pub notes: Vec<String>,
 }
@@ -47,7 +47,7 @@ impl Overview {
         let mut explanations: Vec<Explanation> = explanations.filter(is_waiting).collect();
         explanations.extend(missing_nodes(cluster, namespaces));
         Self {
-            answers: explanations,
+            explanations,
             notes: Vec::new(),
         }
     }
@@ -63,9 +63,9 @@ impl Overview {
                 reported.look_at(observed, kind, name);
             }
         }
-        reported.answers.extend(metadata::malformed(observed));
+        reported.explanations.extend(metadata::malformed(observed));
         Self {
-            answers: reported.answers,
+            explanations: reported.explanations,
             notes: Vec::new(),
         }
     }
@@ -73,14 +73,14 @@ impl Overview {
     /// Appends the explanations and notes of another overview.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
-        self.answers.extend(other.answers);
+        self.explanations.extend(other.explanations);
         self.notes.extend(other.notes);
         self
     }
 
     /// Whether any object waits for something.
     pub fn state(&self) -> WaitState {
-        if self.answers.is_empty() {
+        if self.explanations.is_empty() {
             WaitState::Fine
         } else {
             WaitState::Waiting
@@ -89,7 +89,11 @@ impl Overview {
 
     /// The overview as text for users.
     pub fn text(&self, now: Timestamp) -> String {
-        let mut blocks: Vec<String> = self.answers.iter().map(|one| one.block(now)).collect();
+        let mut blocks: Vec<String> = self
+            .explanations
+            .iter()
+            .map(|explanation| explanation.block(now))
+            .collect();
         if blocks.is_empty() {
             blocks.push("nothing is waiting\n".to_owned());
         }
@@ -102,7 +106,7 @@ impl Overview {
 
     /// The overview as the JSON output of `mainstay why`.
     pub fn json(&self) -> Value {
-        let explanations: Vec<Value> = self.answers.iter().map(Explanation::json).collect();
+        let explanations: Vec<Value> = self.explanations.iter().map(Explanation::json).collect();
         json!({ "state": self.state().as_str(), "answers": explanations, "notes": self.notes })
     }
 }
@@ -132,7 +136,7 @@ fn missing_nodes(cluster: &ObservedCluster, namespaces: &[ObservedNamespace]) ->
 /// The reported root causes, and the objects that they explain.
 #[derive(Default)]
 struct ReportedCauses {
-    answers: Vec<Explanation>,
+    explanations: Vec<Explanation>,
     /// UIDs of the reported waiting objects, and of objects that they own.
     owners: BTreeSet<String>,
     objects: BTreeSet<Object>,
@@ -162,7 +166,7 @@ impl ReportedCauses {
             let likewise = chain.likewise.iter().map(|pod| observed.object("Pod", pod));
             self.objects.extend(linked.chain(likewise));
         }
-        self.answers.push(explanation);
+        self.explanations.push(explanation);
     }
 
     /// Whether each of the chains leads to a reported root cause.

@@ -126,9 +126,9 @@ impl ChainBuilder<'_> {
             let message = event.message.as_deref().unwrap_or_default();
             message.starts_with(kind) && (about.is_none() || about == container)
         };
-        let event = self
-            .observed
-            .newest_event("Pod", &pod.name, Some(&pod.uid), is_probe_failure);
+        let event =
+            self.observed
+                .newest_event("Pod", &pod.name, Some(pod.uid.as_str()), is_probe_failure);
         if let Some(event) = event {
             self.event(event, object.clone());
         }
@@ -185,9 +185,9 @@ impl ChainBuilder<'_> {
                 && event.reason.as_deref() != Some("FailedScheduling")
                 && !other
         };
-        let event = self
-            .observed
-            .newest_event("Pod", &pod.name, Some(&pod.uid), is_warning)?;
+        let event =
+            self.observed
+                .newest_event("Pod", &pod.name, Some(pod.uid.as_str()), is_warning)?;
         let describe = format!("describe pod {}", object.name);
         let describe = text::kubectl(&pod.namespace, &describe);
         self.event(event, object.clone());

@@ -61,7 +61,7 @@ pub(super) fn remedy(
 ) -> Remedy {
     let refused = Refused {
         observed,
-        said: message,
+        message,
         template,
     };
     refused
@@ -81,7 +81,7 @@ pub(super) fn remedy(
 /// A refusal and the object that it concerns.
 struct Refused<'a> {
     observed: &'a ObservedNamespace,
-    said: &'a str,
+    message: &'a str,
     template: &'a str,
 }
 
@@ -97,9 +97,9 @@ impl Refused<'_> {
     /// A quota that allows all missing pods, for the message `exceeded quota: q, requested: pods=1, used: pods=2,
     /// limited: pods=2`.
     fn by_quota(&self, missing: i32) -> Option<Remedy> {
-        let name = text::between(self.said, "exceeded quota: ", ", requested: ")?;
-        let requested = text::between(self.said, ", requested: ", ", used: ")?;
-        let used = text::between(self.said, ", used: ", ", limited: ")?;
+        let name = text::between(self.message, "exceeded quota: ", ", requested: ")?;
+        let requested = text::between(self.message, ", requested: ", ", used: ")?;
+        let used = text::between(self.message, ", used: ", ", limited: ")?;
         let used = |resource: &str| -> Option<Quantity> {
             let mut all = used.split(',').filter_map(|one| one.split_once('='));
             let (_, amount) = all.find(|(name, _)| *name == resource)?;
@@ -125,19 +125,19 @@ impl Refused<'_> {
     }
 
     fn for_account(&self) -> Option<Remedy> {
-        let name = text::between(self.said, "serviceaccount \"", "\" not found")?;
+        let name = text::between(self.message, "serviceaccount \"", "\" not found")?;
         let create = self.kubectl(&format!("create serviceaccount {name}"));
         Some(Remedy::new("the ServiceAccount must exist").with(create))
     }
 
     fn for_priority(&self) -> Option<Remedy> {
-        let name = text::between(self.said, "no PriorityClass with name ", " was found")?;
+        let name = text::between(self.message, "no PriorityClass with name ", " was found")?;
         let create = format!("kubectl create priorityclass {name} --value=0");
         Some(Remedy::new("the class must exist").with(create))
     }
 
     fn by_pod_security(&self) -> Option<Remedy> {
-        let level = text::between(self.said, "violates PodSecurity \"", "\"")?;
+        let level = text::between(self.message, "violates PodSecurity \"", "\"")?;
         let edit = self.edit();
         let text = format!(
             "correct the template as the standard {level} says ({edit}), or allow such pods in \
@@ -153,7 +153,7 @@ impl Refused<'_> {
     /// The remedy for the message `maximum memory usage per Container is 32Mi, but limit is 64Mi`.
     fn by_limits(&self) -> Option<Remedy> {
         let of = |bound: &str| {
-            let (_, rest) = self.said.split_once(bound)?;
+            let (_, rest) = self.message.split_once(bound)?;
             let (resource, rest) = rest.split_once(" usage per Container is ")?;
             let end = [", but ", ".  No "]
                 .iter()
@@ -173,7 +173,7 @@ impl Refused<'_> {
     }
 
     fn by_policy(&self) -> Option<Remedy> {
-        let binding = text::between(self.said, "with binding '", "' denied request")?;
+        let binding = text::between(self.message, "with binding '", "' denied request")?;
         let edit = self.edit();
         let text = format!(
             "correct the template as the policy says ({edit}), or remove the binding of the policy"
@@ -185,13 +185,15 @@ impl Refused<'_> {
 
     /// The remedy for a webhook that refuses the pod, or that does not respond.
     fn by_webhook(&self) -> Option<Remedy> {
-        if let Some(name) =
-            text::between(self.said, "admission webhook \"", "\" denied the request")
-        {
+        if let Some(name) = text::between(
+            self.message,
+            "admission webhook \"",
+            "\" denied the request",
+        ) {
             let text = format!("correct the template as the webhook {name} says");
             return Some(Remedy::new(text).with(self.edit()));
         }
-        let name = text::between(self.said, "failed calling webhook \"", "\"")?;
+        let name = text::between(self.message, "failed calling webhook \"", "\"")?;
         let mut webhooks = self.observed.cluster.webhooks.iter();
         let command = match webhooks.find(|webhook| webhook.name == name) {
             Some(webhook) => format!("kubectl delete {}", webhook.configuration),

@@ -78,7 +78,7 @@ fn chain_lines(chain: &CauseChain, target: &Object, now: Timestamp, lines: &mut 
 /// ` (for 2m)`, ` (12 times, last 4s ago)`
 fn times(link: &Finding, now: Timestamp) -> String {
     let ago = |then: Timestamp| human((now.as_second() - then.as_second()).max(0));
-    match (&link.seen, link.since) {
+    match (&link.series, link.since) {
         (Some(series), _) if series.count > 1 => {
             format!(" ({} times, last {} ago)", series.count, ago(series.last))
         }
@@ -110,7 +110,7 @@ fn link_value(link: &Finding) -> Value {
     if let Some(since) = link.since {
         value["since"] = since.to_string().into();
     }
-    if let Some(series) = &link.seen {
+    if let Some(series) = &link.series {
         value["count"] = series.count.into();
         value["lastSeen"] = series.last.to_string().into();
     }

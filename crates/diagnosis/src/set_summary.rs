@@ -46,7 +46,7 @@ pub(super) fn outdated<'e>(
 ) -> Vec<&'e str> {
     let owned = observed.pods.iter().filter(|pod| {
         let owner = pod.controller.as_ref();
-        owner.is_some_and(|owner| Some(&*owner.uid) == set.metadata.uid.as_deref())
+        owner.is_some_and(|owner| Some(owner.uid.as_str()) == set.metadata.uid.as_deref())
     });
     let mut outdated_pods: Vec<(i64, &str)> = owned
         .filter_map(|pod| {

@@ -429,7 +429,7 @@ impl<'e> View<'e> {
         let mut pods = self.observed.pods.iter();
         let left = pods.find(|pod| {
             let owner = pod.controller.as_ref();
-            owner.is_some_and(|owner| Some(&*owner.uid) == meta.uid.as_deref())
+            owner.is_some_and(|owner| Some(owner.uid.as_str()) == meta.uid.as_deref())
         });
         let finalizers = text::finalizers(meta.finalizers.iter().flatten()).join(", ");
         let finalizer_text = text::then("; finalizers hold it: ", &finalizers);

@@ -25,7 +25,7 @@ pub(super) struct PodOwner<'e> {
     /// The object with the template: `deploy/web`.
     pub template: String,
     /// The desired number of pods.
-    pub wanted: i32,
+    pub desired: i32,
 }
 
 impl PodOwner<'_> {
@@ -44,7 +44,7 @@ impl PodOwner<'_> {
     pub fn missing(&self) -> Option<CauseChain> {
         let pods = self.observed.controlled(self.meta.uid.as_deref());
         let there = pods.into_iter().filter(|pod| is_wanted(pod)).count();
-        let missing = self.wanted - i32::try_from(there).unwrap_or(i32::MAX);
+        let missing = self.desired - i32::try_from(there).unwrap_or(i32::MAX);
         if missing <= 0 {
             return None;
         }
@@ -226,7 +226,7 @@ fn of_set<'e>(
         object: observed.object(kind, text::name(&set.metadata)),
         meta: &set.metadata,
         template,
-        wanted: replicas.unwrap_or(1),
+        desired: replicas.unwrap_or(1),
     }
 }
 
@@ -269,11 +269,11 @@ fn numbered(
     let available = available.unwrap_or_default();
     let mut chains: Vec<CauseChain> = work.missing().into_iter().collect();
     chains.extend(work.pods());
-    if chains.is_empty() && available < work.wanted {
+    if chains.is_empty() && available < work.desired {
         let young = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
         chains.extend(only_young(observed, &object, young));
     }
-    Explanation::fine(object, counted(available, work.wanted)).waits(merged(chains))
+    Explanation::fine(object, counted(available, work.desired)).waits(merged(chains))
 }
 
 pub(super) fn daemon_set(
@@ -294,7 +294,7 @@ pub(super) fn daemon_set(
         object: object.clone(),
         meta,
         template: template_owner(TargetKind::DaemonSet, meta),
-        wanted: desired,
+        desired,
     };
     let mut chains: Vec<CauseChain> = work.missing().into_iter().collect();
     chains.extend(work.pods());

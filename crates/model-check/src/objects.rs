@@ -73,7 +73,8 @@ impl Builder {
         let numbered = |at: usize| u8::try_from(at).unwrap_or(u8::MAX);
         let pods = objects.pods.iter().enumerate();
         let pods = pods
-            .filter_map(|(at, pod)| Some(Arc::new(self.pod(numbered(at), pod.as_ref()?).into())));
+            .filter_map(|(at, pod)| Some(self.pod(numbered(at), pod.as_ref()?)))
+            .filter_map(|pod| Some(Arc::new(pod.try_into().ok()?)));
         let revisions = objects.revisions.iter().enumerate();
         let revisions = revisions
             .filter_map(|(at, revision)| Some(Arc::new(self.revision(at, revision.as_ref()?))));
@@ -197,6 +198,8 @@ impl Builder {
                 name: Some(name),
                 namespace: Some(NAMESPACE.to_owned()),
                 uid: Some(uid("pod", pod.uid)),
+                // The model has no versions of pods.
+                resource_version: Some("1".to_owned()),
                 labels: Some(all),
                 owner_references: pod.owner.map(|set| vec![owner_set(set)]),
                 creation_timestamp: Some(at(STARTED)),

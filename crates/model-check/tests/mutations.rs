@@ -356,7 +356,7 @@ fn surplus_pods_that_go_from_the_bottom_are_found() {
         for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
             if let StatefulSetAction::DeletePod { name, uid } = action {
                 name.clone_from(&first_surplus);
-                *uid = lowest.object_uid().expect("a UID");
+                *uid = lowest.uid.clone();
             }
         }
     };

@@ -144,8 +144,9 @@ mod tests {
         for (key, part) in spec.as_object().unwrap() {
             whole[key] = part.clone();
         }
-        let pod = json!({"metadata": {"name": "p"}, "spec": whole});
-        PodView::from(json_tree::from_value::<Pod>(pod).unwrap())
+        let pod =
+            json!({"metadata": {"name": "p", "uid": "u", "resourceVersion": "1"}, "spec": whole});
+        PodView::try_from(json_tree::from_value::<Pod>(pod).unwrap()).unwrap()
     }
 
     fn asks(resources: Value) -> PodView {

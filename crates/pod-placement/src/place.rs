@@ -36,15 +36,11 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Place
     let snapshot = SchedulingSnapshot::of(view);
     let mut against: BTreeMap<&str, FilterFailure> = BTreeMap::new();
     let mut feasible = Vec::new();
-    let placed_copy = snapshot.own(pod);
+    let placed_copy = snapshot.placed_copy(pod);
     for (name, node) in &view.nodes {
-        let free = snapshot.room(name, node, placed_copy);
+        let free = snapshot.free_resources(name, node, placed_copy);
         match case.check(node, &free, &snapshot) {
-            Ok(()) => feasible.push(Feasible {
-                name,
-                node,
-                room: free,
-            }),
+            Ok(()) => feasible.push(Feasible { name, node, free }),
             Err(objection) => {
                 against.insert(name, objection);
             }

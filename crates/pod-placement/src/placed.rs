@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::PodAffinityTerm;
-use object_model::{Quantity, quantity::Format};
+use object_model::{Quantity, Uid, quantity::Format};
 use resource_kinds::pod_view::{PodView, Text};
 
 use crate::pod_nodes::PodNodes;
@@ -24,7 +24,7 @@ pub struct PlacedPods {
     nodes: PodNodes,
     /// For each controller, by namespace and UID: the number of its pods that are not being deleted, on each node with
     /// such pods.
-    of_controllers: BTreeMap<(Text, Text), IndexMap<Text, usize>>,
+    of_controllers: BTreeMap<(Text, Uid), IndexMap<Text, usize>>,
     /// The UIDs of the pods that use a claim, by its namespace and name.
     users: UidIndex,
     /// The UIDs of the pods with a label.
@@ -39,7 +39,7 @@ pub struct PlacedPods {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct NodePods {
     /// By uid.
-    pods: IndexMap<Text, Placed>,
+    pods: IndexMap<Uid, Placed>,
     used: CountedRequests,
     /// The sum of the pods' loads.
     load: CountedUse,
@@ -63,7 +63,7 @@ struct Placed {
 impl PlacedPods {
     /// Adds a pod, or replaces the former state of this pod.
     pub fn push(&mut self, pod: Arc<PodView>) {
-        let former = self.take(&pod.uid);
+        let former = self.remove_from_node(&pod.uid);
         // Most changes of a pod affect only its status.
         let before = former.as_ref().map(|former| &former.pod);
         if before.is_none_or(|before| !is_found_alike(before, &pod)) {
@@ -92,17 +92,17 @@ impl PlacedPods {
     }
 
     /// Removes the pod with that UID.
-    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodView>> {
-        let Placed { pod, .. } = self.take(uid)?;
+    pub fn remove(&mut self, uid: &Uid) -> Option<Arc<PodView>> {
+        let Placed { pod, .. } = self.remove_from_node(uid)?;
         self.forget(&pod);
         Some(pod)
     }
 
     /// Removes the pod from its node, but not from the indexes by which other pods find it.
-    fn take(&mut self, uid: &str) -> Option<Placed> {
+    fn remove_from_node(&mut self, uid: &Uid) -> Option<Placed> {
         let node = self.nodes.remove(uid)?;
         let there = self.by_node.get_mut(&node)?;
-        let placed = there.take(uid);
+        let placed = there.remove(uid);
         if there.pods.is_empty() {
             self.by_node.swap_remove(&node);
         }
@@ -137,7 +137,7 @@ impl PlacedPods {
     }
 
     /// Subtracts one pod of the controller on the node.
-    fn discount(&mut self, controller: (Text, Text), node: &Text) {
+    fn discount(&mut self, controller: (Text, Uid), node: &Text) {
         let Some(there) = self.of_controllers.get_mut(&controller) else {
             return;
         };
@@ -154,14 +154,14 @@ impl PlacedPods {
 
     /// Removes all pods for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&Arc<PodView>) -> bool) {
-        let removed: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
+        let removed: Vec<Uid> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
         for uid in removed {
             self.remove(&uid);
         }
     }
 
     /// The pod with that UID.
-    pub fn get(&self, uid: &str) -> Option<&Arc<PodView>> {
+    pub fn get(&self, uid: &Uid) -> Option<&Arc<PodView>> {
         let there = self.by_node.get(self.nodes.get(uid)?)?;
         Some(&there.pods.get(uid)?.pod)
     }
@@ -211,7 +211,7 @@ impl PlacedPods {
         terms: &mut dyn Iterator<Item = &PodAffinityTerm>,
         owner: &PodView,
     ) -> Option<impl Iterator<Item = &'s Arc<PodView>> + use<'s>> {
-        let mut uids: BTreeSet<&'s Text> = BTreeSet::new();
+        let mut uids: BTreeSet<&'s Uid> = BTreeSet::new();
         for term in terms {
             uids.extend(self.labelled.get(&demanded_label(term, owner)?));
         }
@@ -236,7 +236,7 @@ impl PlacedPods {
     pub(crate) fn of_controller(
         &self,
         namespace: &Text,
-        controller: &Text,
+        controller: &Uid,
     ) -> Option<&IndexMap<Text, usize>> {
         let key = (namespace.clone(), controller.clone());
         self.of_controllers.get(&key)
@@ -253,7 +253,7 @@ impl FromIterator<Arc<PodView>> for PlacedPods {
     }
 }
 
-fn uid(pod: &Arc<PodView>) -> Text {
+fn uid(pod: &Arc<PodView>) -> Uid {
     pod.uid.clone()
 }
 
@@ -268,7 +268,7 @@ impl NodePods {
         self.pods.insert(placed.pod.uid.clone(), placed);
     }
 
-    fn take(&mut self, uid: &str) -> Option<Placed> {
+    fn remove(&mut self, uid: &Uid) -> Option<Placed> {
         let placed = self.pods.swap_remove(uid)?;
         self.discount(&placed.requests);
         self.load = self.load.minus(placed.load);
@@ -322,7 +322,7 @@ fn is_at_the_end(sum: &Quantity) -> bool {
 }
 
 /// The namespace of a pod that is not being deleted, and the UID of its controller.
-fn controller(pod: &PodView) -> Option<(Text, Text)> {
+fn controller(pod: &PodView) -> Option<(Text, Uid)> {
     let controller = pod.controller.as_ref().filter(|_| !pod.is_deleting())?;
     Some((pod.namespace.clone(), controller.uid.clone()))
 }

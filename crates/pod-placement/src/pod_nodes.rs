@@ -1,6 +1,7 @@
 //! The node of each placed pod.
 
 use indexmap::IndexMap;
+use object_model::Uid;
 use resource_kinds::pod_view::Text;
 
 /// The number of tables, one for each result of [`table_of`]. A table that grows hashes all of its keys again, at once:
@@ -9,7 +10,7 @@ const TABLES: usize = 256;
 
 /// The nodes of pods, by the UID of the pod.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PodNodes(Vec<IndexMap<Text, Text>>);
+pub(crate) struct PodNodes(Vec<IndexMap<Uid, Text>>);
 
 impl Default for PodNodes {
     fn default() -> Self {
@@ -18,21 +19,21 @@ impl Default for PodNodes {
 }
 
 impl PodNodes {
-    pub fn get(&self, uid: &str) -> Option<&Text> {
+    pub fn get(&self, uid: &Uid) -> Option<&Text> {
         self.0[table_of(uid)].get(uid)
     }
 
-    pub fn insert(&mut self, uid: Text, node: Text) {
+    pub fn insert(&mut self, uid: Uid, node: Text) {
         self.0[table_of(&uid)].insert(uid, node);
     }
 
-    pub fn remove(&mut self, uid: &str) -> Option<Text> {
+    pub fn remove(&mut self, uid: &Uid) -> Option<Text> {
         self.0[table_of(uid)].swap_remove(uid)
     }
 }
 
-fn table_of(uid: &str) -> usize {
-    let end = uid.bytes().rev().take(4);
+fn table_of(uid: &Uid) -> usize {
+    let end = uid.as_str().bytes().rev().take(4);
     let sum = end.fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
     sum.into()
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use object_model::LabelSelector;
+use object_model::{LabelSelector, Uid};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition::{DISRUPTION_TARGET, PREEMPTION_BY_SCHEDULER};
 
@@ -154,7 +154,7 @@ fn since(pod: &PodView) -> Timestamp {
 }
 
 /// The sort key of pods for preemption; the most important pod is first.
-fn importance(pod: &PodView) -> (Reverse<i32>, Timestamp, &str) {
+fn importance(pod: &PodView) -> (Reverse<i32>, Timestamp, &Uid) {
     (Reverse(priority(pod)), since(pod), &pod.uid)
 }
 
@@ -171,18 +171,18 @@ fn victims_on<'v>(
         return Err(vec![NO_VICTIMS.to_owned()]);
     }
     let mut without = SchedulingSnapshot::assuming(snapshot.view, name, others);
-    let mut room = FreeResources::of(node.allocatable(), without.on(name, case.pod));
-    case.check(node, &room, &without)
+    let mut free_resources = FreeResources::of(node.allocatable(), without.on(name, case.pod));
+    case.check(node, &free_resources, &without)
         .map_err(|objection| objection.texts)?;
     below.sort_by(|a, b| importance(a).cmp(&importance(b)));
     let (guarded, free) = by_budget(below, &snapshot.view.budgets);
     let mut stays = |pod: &'v Arc<PodView>| {
-        let mut less = room.clone();
+        let mut less = free_resources.clone();
         less.add(&requests(pod));
         let with = without.with(name, [pod]);
         let fits = case.check(node, &less, &with).is_ok();
         if fits {
-            (room, without) = (less, with);
+            (free_resources, without) = (less, with);
         }
         fits
     };

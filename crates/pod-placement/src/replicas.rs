@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{Service, TopologySpreadConstraint};
+use object_model::Uid;
 use resource_kinds::pod_view::{Controller, PodView, Text};
 
 use crate::labels::{not_merged, selects};
@@ -17,7 +18,7 @@ pub(crate) enum Replicas<'v> {
     /// The pods that the constraint selects.
     Selected(&'v TopologySpreadConstraint),
     /// The pods with the controller of this UID, with their number on each node with such pods.
-    Controlled(&'v Text, Option<&'v IndexMap<Text, usize>>),
+    Controlled(&'v Uid, Option<&'v IndexMap<Text, usize>>),
     /// The pods with these labels, the selectors of all Services of the pod.
     Served(BTreeMap<&'v str, &'v str>),
 }

@@ -313,12 +313,13 @@ mod tests {
     fn cpu(conditions: Value) -> i64 {
         let amounts = |requested: &str| json!({"requests": {"cpu": requested}});
         let pod: Pod = json_tree::from_value(json!({
+            "metadata": {"name": "p", "uid": "u", "resourceVersion": "1"},
             "spec": {"containers": [{"name": "c", "resources": amounts("3")}]},
             "status": {"conditions": conditions, "containerStatuses": [{
                 "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
                 "allocatedResources": {"cpu": "1"}, "resources": amounts("2")}]}}))
         .unwrap();
-        requests(&PodView::from(pod))["cpu"].value()
+        requests(&PodView::try_from(pod).unwrap())["cpu"].value()
     }
 
     #[test]
@@ -336,13 +337,14 @@ mod tests {
         // KEP-5419: resizes of pod-level resources.
         let cpu = |requested: &str, reason: &str| {
             let pod: Pod = json_tree::from_value(json!({
+                "metadata": {"name": "p", "uid": "u", "resourceVersion": "1"},
                 "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": requested}}},
                 "status": {"allocatedResources": {"cpu": "2"},
                     "resources": {"requests": {"cpu": "4"}},
                     "conditions": [
                         {"type": "PodResizePending", "status": "True", "reason": reason}]}}))
             .unwrap();
-            requests(&PodView::from(pod))["cpu"].value()
+            requests(&PodView::try_from(pod).unwrap())["cpu"].value()
         };
         assert_eq!(cpu("1", ""), 4);
         assert_eq!(cpu("5", "Deferred"), 5);

@@ -131,7 +131,7 @@ impl<'v> SchedulingSnapshot<'v> {
     }
 
     /// The requesting pod, if it has a node in the present cluster.
-    pub fn own(&self, asking: &PodView) -> Option<&'v Arc<PodView>> {
+    pub fn placed_copy(&self, asking: &PodView) -> Option<&'v Arc<PodView>> {
         self.view.pods.get(&asking.uid)
     }
 
@@ -144,7 +144,7 @@ impl<'v> SchedulingSnapshot<'v> {
     }
 
     /// The free resources of a node of the present cluster, without the requesting pod, whose placed copy is `placed_copy`.
-    pub fn room(
+    pub fn free_resources(
         &self,
         name: &str,
         node: &'v NodeView,

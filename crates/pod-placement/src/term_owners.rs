@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::PodAffinityTerm;
+use object_model::Uid;
 use resource_kinds::labels::{CONTROLLER_REVISION_HASH, POD_INDEX, POD_NAME, POD_TEMPLATE_HASH};
-use resource_kinds::pod_view::{PodView, Text};
+use resource_kinds::pod_view::PodView;
 
 use crate::uid_index::UidIndex;
 
@@ -24,7 +25,7 @@ pub(crate) struct TermOwners {
     /// By a label that a term demands.
     by_label: UidIndex,
     /// The pods with a term that demands no indexed label, or selects other namespaces.
-    others: BTreeSet<Text>,
+    others: BTreeSet<Uid>,
 }
 
 impl TermOwners {
@@ -55,7 +56,7 @@ impl TermOwners {
         owner: &PodView,
         terms: impl Iterator<Item = &'t PodAffinityTerm>,
     ) {
-        if self.others.remove(&*owner.uid) {
+        if self.others.remove(&owner.uid) {
             return;
         }
         for label in terms.filter_map(|term| demanded_label(term, owner)) {
@@ -64,8 +65,8 @@ impl TermOwners {
     }
 
     /// The UIDs of all pods whose terms may select the pod, each once.
-    pub fn of(&self, pod: &PodView) -> BTreeSet<&Text> {
-        let mut uids: BTreeSet<&Text> = self.others.iter().collect();
+    pub fn of(&self, pod: &PodView) -> BTreeSet<&Uid> {
+        let mut uids: BTreeSet<&Uid> = self.others.iter().collect();
         for label in indexed_labels(pod) {
             uids.extend(self.by_label.get(&label));
         }
@@ -141,12 +142,13 @@ mod tests {
         let terms: Vec<Value> = terms.iter().map(term).collect();
         let pod: Pod = json_tree::from_value(json!({
             "metadata": {"name": uid.to_string(), "namespace": namespace.to_string(),
-                "uid": uid.to_string(), "labels": labels(*values, keys)},
+                "uid": uid.to_string(), "resourceVersion": "1",
+                "labels": labels(*values, keys)},
             "spec": {"containers": [], "nodeName": "n", "affinity": {"podAntiAffinity":
                 {"requiredDuringSchedulingIgnoredDuringExecution": terms}}},
         }))
         .unwrap();
-        Arc::new(pod.into())
+        Arc::new(pod.try_into().unwrap())
     }
 
     fn spec() -> impl Strategy<Value = Spec> {
@@ -160,7 +162,7 @@ mod tests {
     }
 
     fn uids<'p>(pods: impl Iterator<Item = &'p Arc<PodView>>) -> BTreeSet<&'p str> {
-        pods.map(|pod| &*pod.uid).collect()
+        pods.map(|pod| pod.uid.as_str()).collect()
     }
 
     proptest! {
@@ -182,7 +184,7 @@ mod tests {
             for (uid, spec) in &changed {
                 match spec {
                     Some(spec) => view.pods.push(pod(*uid, spec)),
-                    None => drop(view.pods.remove(&uid.to_string())),
+                    None => drop(view.pods.remove(&uid.to_string().parse().unwrap())),
                 }
             }
             let selects = |owner: &PodView, other: &PodView| {

@@ -262,7 +262,7 @@ impl<'v> Claims<'v> {
 /// Whether the claim was created for the pod.
 fn is_of_pod(claim: &PersistentVolumeClaim, pod: &PodView) -> bool {
     let mut owners = claim.metadata.owner_references.iter().flatten();
-    owners.any(|owner| owner.controller == Some(true) && *owner.uid == *pod.uid)
+    owners.any(|owner| owner.controller == Some(true) && pod.uid == *owner.uid)
 }
 
 fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {

@@ -54,7 +54,8 @@ fn pod(index: usize, wish: &Wish) -> PodView {
     let amounts =
         json!({"cpu": format!("{}m", wish.milli), "memory": format!("{}Gi", wish.gibibytes)});
     let pod: Pod = json_tree::from_value(json!({
-        "metadata": {"name": format!("p{index}"), "namespace": "default", "uid": index.to_string()},
+        "metadata": {"name": format!("p{index}"), "namespace": "default", "uid": index.to_string(),
+            "resourceVersion": "1"},
         "spec": {
             "hostNetwork": wish.on_host,
             "nodeSelector": wish.disk.map(|disk| json!({"disk": disk})),
@@ -62,7 +63,7 @@ fn pod(index: usize, wish: &Wish) -> PodView {
         },
     }))
     .expect("a pod");
-    pod.into()
+    pod.try_into().expect("a pod")
 }
 
 fn node(name: &str, disk: &str) -> Node {

@@ -93,9 +93,10 @@ fn pod(claims: &[&str]) -> PodView {
         .iter()
         .map(|name| json!({"name": name, "resourceClaimName": name}))
         .collect();
-    let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": "pod"},
+    let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": "pod",
+        "resourceVersion": "1"},
         "spec": {"containers": [{"name": "a"}], "resourceClaims": claims}});
-    read::<Pod>(pod).into()
+    read::<Pod>(pod).try_into().expect("a pod")
 }
 
 /// The node, and for each claim the devices: `n1 c=r:a,r:b`.
@@ -336,15 +337,19 @@ fn a_pod_says_what_it_waits_for() {
         let message = placed(&pod(&["c"]), &view(&slices, &claims));
         assert!(message.contains(words), "{message}");
     }
-    let generated = json!({"metadata": {"name": "p", "namespace": "default", "uid": "pod"},
+    let generated = json!({"metadata": {"name": "p", "namespace": "default", "uid": "pod",
+        "resourceVersion": "1"},
         "spec": {"containers": [{"name": "a"}], "resourceClaims": [
             {"name": "gpu", "resourceClaimTemplateName": "t"}]}});
-    let message = placed(&read::<Pod>(generated.clone()).into(), &view(&slices, &[]));
+    let message = placed(
+        &read::<Pod>(generated.clone()).try_into().expect("a pod"),
+        &view(&slices, &[]),
+    );
     let words = "waiting for dynamic resource controller to create the resourceclaim \"gpu\"";
     assert!(message.contains(words), "{message}");
     let mut noted = generated;
     noted["status"] = json!({"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "c"}]});
-    let noted: PodView = read::<Pod>(noted).into();
+    let noted: PodView = read::<Pod>(noted).try_into().expect("a pod");
     let message = placed(&noted, &view(&slices, &[claim("c", one())]));
     assert!(message.contains("was not created for the pod"), "{message}");
     let mut generated_claim = claim("c", one());

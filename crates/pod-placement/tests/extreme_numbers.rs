@@ -15,8 +15,11 @@ fn typed<K: DeserializeOwned>(object: Value) -> K {
 }
 
 fn pod(name: &str, spec: Value) -> PodView {
-    let metadata = json!({"name": name, "namespace": "default", "uid": name});
-    typed::<Pod>(json!({"metadata": metadata, "spec": spec})).into()
+    let metadata =
+        json!({"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"});
+    typed::<Pod>(json!({"metadata": metadata, "spec": spec}))
+        .try_into()
+        .unwrap()
 }
 
 fn asks(amount: &str) -> Value {

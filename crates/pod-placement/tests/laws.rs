@@ -58,14 +58,14 @@ fn pod(index: usize, milli: i64) -> PodView {
 
 fn important(index: usize, milli: i64, priority: i32) -> PodView {
     let pod: Pod = json_tree::from_value(json!({
-        "metadata": {"name": format!("p{index}"), "namespace": "default", "uid": index.to_string(),
+        "metadata": {"name": format!("p{index}"), "namespace": "default", "uid": index.to_string(), "resourceVersion": "1",
             "labels": {"app": (index % 2).to_string()}},
         "spec": {"priority": priority, "containers": [
             {"name": "a", "resources": {"requests": {"cpu": format!("{milli}m")}}},
         ]},
     }))
     .expect("a pod");
-    pod.into()
+    pod.try_into().expect("a pod")
 }
 
 proptest! {

@@ -30,7 +30,8 @@ fn pod(line: &str) -> PodView {
     let mut next = || words.next().expect("name, priority and cpu");
     let (name, priority, cpu) = (next(), next(), next());
     let mut pod = json!({
-        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
+            "resourceVersion": "1"},
         "spec": {"priority": priority.parse::<i32>().expect("a priority"), "containers": [
             {"name": "a", "resources": {"requests": {"cpu": cpu}}}]},
     });
@@ -54,7 +55,7 @@ fn pod(line: &str) -> PodView {
         }
     }
     let pod: Pod = json_tree::from_value(pod).expect("a pod");
-    pod.into()
+    pod.try_into().expect("a pod")
 }
 
 fn with(mut view: ClusterView, pods: &[&str]) -> ClusterView {

@@ -69,7 +69,7 @@ fn api(client: &Client, claim: &ResourceClaim) -> Result<Api<ResourceClaim>, Inc
 fn add_user(claim: &mut ResourceClaim, pod: &PodView) {
     let status = claim.status.get_or_insert_default();
     let users = status.reserved_for.get_or_insert_default();
-    if !users.iter().any(|user| user.uid == *pod.uid) {
+    if !users.iter().any(|user| pod.uid == *user.uid) {
         users.push(ResourceClaimConsumerReference {
             api_group: None,
             resource: "pods".to_owned(),

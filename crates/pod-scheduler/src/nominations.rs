@@ -71,9 +71,9 @@ impl Nomination {
     /// Whether the observed pod is older than the write of the nomination.
     fn is_news_to(&self, observed: &PodView) -> bool {
         self.pod.uid == observed.uid
-            && match (self.written, observed.resource_version.parse::<u64>()) {
-                (NominationWrites::At(revision), Ok(observed)) => observed < revision,
-                (NominationWrites::NotYet, _) | (_, Err(_)) => true,
+            && match self.written {
+                NominationWrites::At(revision) => observed.resource_version.get() < revision,
+                NominationWrites::NotYet => true,
             }
     }
 
@@ -97,14 +97,16 @@ impl Nomination {
 
 #[cfg(test)]
 mod tests {
+    use object_model::ObjectIdentity;
+
     use super::*;
 
     fn pod(uid: &str, revision: &str) -> PodView {
-        PodView {
-            uid: uid.into(),
-            resource_version: revision.into(),
-            ..PodView::default()
-        }
+        PodView::new(ObjectIdentity {
+            key: ObjectKey::new("default", "p"),
+            uid: uid.parse().expect("a UID"),
+            version: revision.parse().expect("a version"),
+        })
     }
 
     #[test]

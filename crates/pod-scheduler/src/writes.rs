@@ -28,7 +28,7 @@ pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> kube_api_
     let binding = json!({
         "apiVersion": "v1",
         "kind": "Binding",
-        "metadata": {"name": name, "namespace": namespace, "uid": &*pod.uid},
+        "metadata": {"name": name, "namespace": namespace, "uid": pod.uid},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
     let api: Api<Pod> = Api::namespaced(client, namespace);
@@ -183,7 +183,7 @@ pub(crate) async fn explain(
     nominated: Nominated,
 ) -> kube_api_client::Result<Option<u64>> {
     let status = explanation(condition, nominated);
-    let written = patch_status(client, pod, json!({"uid": &*pod.uid}), status).await?;
+    let written = patch_status(client, pod, json!({"uid": pod.uid}), status).await?;
     let revision = written.metadata.resource_version;
     Ok(revision.and_then(|revision| revision.parse().ok()))
 }
@@ -196,7 +196,7 @@ pub(crate) async fn explain_unless_changed(
     condition: Option<PodCondition>,
     nominated: Nominated,
 ) -> kube_api_client::Result<()> {
-    let metadata = json!({"uid": &*pod.uid, "resourceVersion": &*pod.resource_version});
+    let metadata = json!({"uid": pod.uid, "resourceVersion": pod.resource_version});
     let status = explanation(condition, nominated);
     patch_status(client, pod, metadata, status).await.map(drop)
 }
@@ -273,10 +273,10 @@ async fn preempt_pod(
         ..PodCondition::default()
     };
     let status = json!({"conditions": [condition]});
-    let marked = patch_status(client, victim, json!({"uid": &*victim.uid}), status).await;
+    let marked = patch_status(client, victim, json!({"uid": victim.uid}), status).await;
     if unless_outrun(marked)?.is_none() {
         return Ok(false);
     }
     let api: Api<Pod> = Api::namespaced(client.clone(), &victim.namespace);
-    delete(&api, &victim.name, Delete::of_uid(victim.uid.parse()?)).await
+    delete(&api, &victim.name, Delete::of_uid(victim.uid.clone())).await
 }

@@ -124,7 +124,7 @@ fn pod(name: &str) -> PodView {
         "resourceVersion": next_version(), "labels": {"app": name}});
     let spec = json!({"nodeName": "here", "containers": [{"name": "c", "ports": ports}]});
     let pod: Pod = json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
-    PodView::from(pod)
+    PodView::try_from(pod).unwrap()
 }
 
 fn random_filters(numbers: &mut StdRng) -> Table {

@@ -75,7 +75,7 @@ fn pod(name: &str, app: &str) -> PodView {
         "resourceVersion": next_version(), "labels": {"app": app}});
     let spec = json!({"nodeName": "here", "containers": [{"name": "c", "ports": ports}]});
     let pod: Pod = json_tree::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
-    PodView::from(pod)
+    PodView::try_from(pod).unwrap()
 }
 
 /// Applies policies of the namespace, with a Service whose endpoint is `b`, and a node port that leads to

@@ -168,15 +168,15 @@ impl Waiting {
 /// The overview of the objects and of the waiting ones.
 pub fn status(
     server: ServerStatus,
-    found: &StatusObjects,
+    observed: &StatusObjects,
     overview: &Overview,
     rows: &PodRows<'_>,
     now: Timestamp,
 ) -> ClusterStatus {
-    let objects = &found.objects;
+    let objects = &observed.objects;
     let sets = objects.namespaces.iter().flat_map(|evidence| {
         let sets = evidence.sets.iter();
-        sets.map(move |object| set(object, evidence, found, rows, now))
+        sets.map(move |object| set(object, evidence, observed, rows, now))
     });
     let sets: Vec<SetStatus> = sets.collect();
     let of_sets: BTreeSet<(&str, &str)> = sets
@@ -190,12 +190,12 @@ pub fn status(
     let nodes = objects.cluster.nodes.iter().flatten();
     ClusterStatus {
         server,
-        nodes: nodes.map(|node| self::node(node, found)).collect(),
+        nodes: nodes.map(|node| self::node(node, observed)).collect(),
         namespace: objects.namespace.clone(),
-        claims: others.map(|object| claim(object, found)).collect(),
-        workloads: workloads::all(found, rows, now),
+        claims: others.map(|object| claim(object, observed)).collect(),
+        workloads: workloads::all(observed, rows, now),
         sets,
-        waiting: overview.answers.iter().map(Waiting::of).collect(),
+        waiting: overview.explanations.iter().map(Waiting::of).collect(),
         notes: objects.unread.clone(),
     }
 }
@@ -218,7 +218,7 @@ fn key(meta: &ObjectMeta) -> (&str, &str) {
 fn set(
     object: &StatefulSet,
     evidence: &ObservedNamespace,
-    found: &StatusObjects,
+    observed: &StatusObjects,
     rows: &PodRows<'_>,
     now: Timestamp,
 ) -> SetStatus {
@@ -231,13 +231,13 @@ fn set(
     let start = i64::from(start);
     let is_own = |view: &PodView| {
         let controller = view.controller.as_ref();
-        controller.is_some_and(|owner| Some(&*owner.uid) == object.metadata.uid.as_deref())
+        controller.is_some_and(|owner| Some(owner.uid.as_str()) == object.metadata.uid.as_deref())
     };
     let pods = evidence.viewed_pods().filter(|(view, _)| is_own(view));
     let pods = pods.filter_map(|(view, pod)| Some((identity::ordinal(name, &view.name)?, pod)));
     let pods: Vec<(i64, &Pod)> = pods.collect();
-    let wanted = start..start.saturating_add(i64::from(replicas));
-    let mut ordinals: BTreeSet<i64> = wanted.collect();
+    let desired = start..start.saturating_add(i64::from(replicas));
+    let mut ordinals: BTreeSet<i64> = desired.collect();
     ordinals.extend(pods.iter().map(|(ordinal, _)| ordinal));
     let row = |ordinal: &i64| match pods.iter().find(|(of, _)| of == ordinal) {
         Some((_, pod)) => rows.of(pod, now),
@@ -252,11 +252,11 @@ fn set(
         replicas,
         ready: pods.iter().filter(|pod| pod.ready).count(),
         pods,
-        claims: claims.map(|object| claim(object, found)).collect(),
+        claims: claims.map(|object| claim(object, observed)).collect(),
     }
 }
 
-fn claim(object: &PersistentVolumeClaim, found: &StatusObjects) -> ClaimStatus {
+fn claim(object: &PersistentVolumeClaim, observed: &StatusObjects) -> ClaimStatus {
     let status = object.status.as_ref();
     let spec = object.spec.as_ref();
     let phase = status.and_then(|status| status.phase.clone());
@@ -272,7 +272,7 @@ fn claim(object: &PersistentVolumeClaim, found: &StatusObjects) -> ClaimStatus {
         name: name(&object.metadata),
         state,
         size: size.map(|size| size.0.clone()).unwrap_or_default(),
-        used_bytes: used(object, found),
+        used_bytes: used(object, observed),
         class: spec
             .and_then(|spec| spec.storage_class_name.clone())
             .unwrap_or_default(),
@@ -280,24 +280,24 @@ fn claim(object: &PersistentVolumeClaim, found: &StatusObjects) -> ClaimStatus {
 }
 
 /// The usage of the volume of a claim.
-fn used(claim: &PersistentVolumeClaim, found: &StatusObjects) -> Option<i64> {
+fn used(claim: &PersistentVolumeClaim, observed: &StatusObjects) -> Option<i64> {
     let named = claim
         .spec
         .as_ref()
         .and_then(|spec| spec.volume_name.as_ref());
-    let mut volumes = found.objects.cluster.volumes.iter().flatten();
+    let mut volumes = observed.objects.cluster.volumes.iter().flatten();
     let volume = volumes.find(|volume| volume.metadata.name.as_ref() == named);
     let volume = volume.map(AsRef::as_ref).filter(|_| named.is_some());
-    node_summaries::usage(&claim.metadata, volume, &found.figures).used
+    node_summaries::usage(&claim.metadata, volume, &observed.figures).used
 }
 
-fn node(object: &Node, found: &StatusObjects) -> NodeStatus {
+fn node(object: &Node, observed: &StatusObjects) -> NodeStatus {
     let name = name(&object.metadata);
     let status = object.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_deref());
     let mut addresses = addresses.unwrap_or_default().iter();
     let address = addresses.find(|address| address.type_ == "InternalIP");
-    let mut figures = found.figures.iter();
+    let mut figures = observed.figures.iter();
     let figures = figures.find(|figures| figures["node"]["nodeName"] == *name);
     NodeStatus {
         address: address

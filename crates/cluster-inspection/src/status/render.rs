@@ -92,17 +92,17 @@ fn set_lines(set: &SetStatus, with_nodes: bool, lines: &mut Vec<String>) {
         set.ready, set.replicas
     ));
     let head = ["POD", "READY", "STATE", "RESTARTS", "AGE", "IP", "NODE"];
-    let shown = if with_nodes {
+    let columns = if with_nodes {
         head.len()
     } else {
         head.len() - 1
     };
     let rows = set.pods.iter().map(pod);
     let rows = rows.map(|(mut cells, reason)| {
-        cells.truncate(shown);
+        cells.truncate(columns);
         (cells, reason)
     });
-    lines.extend(table(&head[..shown], rows));
+    lines.extend(table(&head[..columns], rows));
     lines.extend(claims("CLAIM", &set.claims, false));
 }
 

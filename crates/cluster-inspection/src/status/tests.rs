@@ -19,7 +19,8 @@ fn decoded<T: serde::de::DeserializeOwned>(object: Value) -> T {
 fn pod(name: &str, ready: bool, containers: Value) -> Value {
     let ready = if ready { "True" } else { "False" };
     json!({
-        "metadata": {"name": name, "namespace": "default", "labels": {"app": "web"},
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"),
+            "resourceVersion": "1", "labels": {"app": "web"},
             "uid": name, "resourceVersion": "1",
             "creationTimestamp": "2026-01-01T00:30:00Z",
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
@@ -46,7 +47,7 @@ fn claim(name: &str, class: &str) -> Value {
         "status": {"phase": "Bound", "capacity": {"storage": "67108864"}}})
 }
 
-fn found() -> StatusObjects {
+fn observed() -> StatusObjects {
     let volume = |claim: &str, capacity: i64| {
         json!({"name": "data", "pvcRef": {"name": claim, "namespace": "default"},
             "capacityBytes": capacity, "usedBytes": 3 << 20})
@@ -61,7 +62,7 @@ fn found() -> StatusObjects {
         decoded(pod("web-0", true, running())),
         decoded(pod("web-1", false, without_image())),
     ];
-    own.view_pods();
+    own.view_pods().unwrap();
     own.claims = vec![
         decoded(claim("data-web-0", "local-cow")),
         decoded(claim("data-web-1", "local")),
@@ -102,20 +103,20 @@ fn found() -> StatusObjects {
     }
 }
 
-fn shown(found: &StatusObjects, width: Option<usize>) -> Vec<String> {
+fn shown(observed: &StatusObjects, width: Option<usize>) -> Vec<String> {
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
-    let nodes = found.objects.cluster.nodes.iter().flatten().count();
+    let nodes = observed.objects.cluster.nodes.iter().flatten().count();
     let rows = PodRows::new(kind.as_ref()).unwrap().with_nodes(nodes > 1);
     let server = ServerStatus {
         url: "https://127.0.0.1:6443".to_owned(),
-        version: found.version.clone(),
+        version: observed.version.clone(),
         data_directory: Some("/var/lib/mainstay".to_owned()),
     };
     let now = NOW.parse().unwrap();
     let reach = NamespaceScope::One("default".to_owned());
-    let overview = overview(&found.objects, &reach, now);
-    let status = status(server, found, &overview, &rows, now);
+    let overview = overview(&observed.objects, &reach, now);
+    let status = status(server, observed, &overview, &rows, now);
     let call = Call {
         program: "mainstay".to_owned(),
         options: " --data-dir /d".to_owned(),
@@ -126,7 +127,7 @@ fn shown(found: &StatusObjects, width: Option<usize>) -> Vec<String> {
 /// Findings U11: sets, ordinals, volumes and what waits, on one screen.
 #[test]
 fn one_screen_shows_what_there_is() {
-    let lines = shown(&found(), None);
+    let lines = shown(&observed(), None);
     let expected = [
         "mainstay 0.1.0 (Kubernetes v1.36.0) at https://127.0.0.1:6443",
         "data /var/lib/mainstay",
@@ -159,11 +160,11 @@ fn one_screen_shows_what_there_is() {
 
 #[test]
 fn several_nodes_are_named_with_the_pods() {
-    let mut found = found();
-    let cluster = Arc::get_mut(&mut found.objects.cluster).unwrap();
+    let mut observed = observed();
+    let cluster = Arc::get_mut(&mut observed.objects.cluster).unwrap();
     let other = decoded(json!({"metadata": {"name": "there"}}));
     cluster.nodes.as_mut().unwrap().push(other);
-    let lines = shown(&found, None);
+    let lines = shown(&observed, None);
     let row = "  web-0  1/1    Running               0         30m  10.244.0.2  here";
     assert!(lines.contains(&row.to_owned()), "{lines:#?}");
 }
@@ -171,7 +172,7 @@ fn several_nodes_are_named_with_the_pods() {
 #[test]
 fn lines_fit_into_the_terminal() {
     for width in [1, 20, 80] {
-        let lines = shown(&found(), Some(width));
+        let lines = shown(&observed(), Some(width));
         let mut clipped = lines.iter().rev().skip(1);
         let wide = clipped.find(|line| line.chars().count() > width);
         assert_eq!(wide, None, "{width}");

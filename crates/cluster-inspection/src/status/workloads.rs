@@ -14,8 +14,8 @@ use super::objects::StatusObjects;
 use crate::pod_row::PodRows;
 
 /// All workloads: by kind, then by name, as they were listed.
-pub fn all(found: &StatusObjects, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
-    let objects = &found.objects;
+pub fn all(observed: &StatusObjects, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
+    let objects = &observed.objects;
     let reason = |meta: &ObjectMeta, selector: Option<&LabelSelector>| {
         let selector = Selector::of(selector?)?;
         let mut pods = objects.each(|e| &e.full_pods).filter(|pod| {
@@ -84,13 +84,13 @@ impl Workload {
     }
 
     /// A count of ready pods, out of the desired ones.
-    fn counted(kind: &str, meta: &ObjectMeta, ready: Option<i32>, wanted: i32) -> Self {
+    fn counted(kind: &str, meta: &ObjectMeta, ready: Option<i32>, desired: i32) -> Self {
         let ready = ready.unwrap_or(0);
         Self::new(
             kind,
             meta,
-            format!("{ready}/{wanted} ready"),
-            ready >= wanted,
+            format!("{ready}/{desired} ready"),
+            ready >= desired,
         )
     }
 
@@ -105,10 +105,10 @@ impl Workload {
 
 fn deployment(object: &Deployment) -> Workload {
     let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
-    let wanted = spec.and_then(|spec| spec.replicas);
+    let desired = spec.and_then(|spec| spec.replicas);
     let ready = status.and_then(|status| status.ready_replicas);
     let mut workload =
-        Workload::counted("deployment", &object.metadata, ready, wanted.unwrap_or(1));
+        Workload::counted("deployment", &object.metadata, ready, desired.unwrap_or(1));
     if object.spec.as_ref().and_then(|spec| spec.paused) == Some(true) {
         workload.state.push_str(", paused");
     }
@@ -117,27 +117,27 @@ fn deployment(object: &Deployment) -> Workload {
 
 fn daemon_set(object: &DaemonSet) -> Workload {
     let status = object.status.as_ref();
-    let wanted = status.map_or(0, |status| status.desired_number_scheduled);
+    let desired = status.map_or(0, |status| status.desired_number_scheduled);
     let ready = status.map(|status| status.number_ready);
-    Workload::counted("daemonset", &object.metadata, ready, wanted)
+    Workload::counted("daemonset", &object.metadata, ready, desired)
 }
 
 fn replica_set(object: &ReplicaSet) -> Workload {
     let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
-    let wanted = spec.and_then(|spec| spec.replicas);
+    let desired = spec.and_then(|spec| spec.replicas);
     let ready = status.and_then(|status| status.ready_replicas);
-    Workload::counted("replicaset", &object.metadata, ready, wanted.unwrap_or(1))
+    Workload::counted("replicaset", &object.metadata, ready, desired.unwrap_or(1))
 }
 
 fn replication_controller(object: &ReplicationController) -> Workload {
     let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
-    let wanted = spec.and_then(|spec| spec.replicas);
+    let desired = spec.and_then(|spec| spec.replicas);
     let ready = status.and_then(|status| status.ready_replicas);
     Workload::counted(
         "replicationcontroller",
         &object.metadata,
         ready,
-        wanted.unwrap_or(1),
+        desired.unwrap_or(1),
     )
 }
 
@@ -150,7 +150,7 @@ fn job(object: &Job) -> Workload {
             .find(|condition| condition.type_ == kind && condition.status == "True")
             .cloned()
     };
-    let wanted = object
+    let desired = object
         .spec
         .as_ref()
         .and_then(|spec| spec.completions)
@@ -168,7 +168,7 @@ fn job(object: &Job) -> Workload {
     if holds("Suspended").is_some() {
         return with("suspended".to_owned(), true);
     }
-    with(format!("{done}/{wanted} done"), false)
+    with(format!("{done}/{desired} done"), false)
 }
 
 /// A job takes its time: one whose pods are healthy is healthy.

@@ -99,52 +99,59 @@ pub struct Replication {
 impl Replication {
     fn of(volume: &PersistentVolume) -> Option<Self> {
         let record = VolumeReplication::of(volume)?;
-        let kept = record.diverged.iter();
+        let diverged = record.diverged.iter();
         Some(Self {
-            diverged: kept
-                .map(|one| format!("{}/{}", one.node, one.snapshot))
+            diverged: diverged
+                .map(|divergence| format!("{}/{}", divergence.node, divergence.snapshot))
                 .collect(),
             last_copy: record.last.map(replicated),
-            recovery_point: record.recovery.map(|one| replicated(one.time)),
+            recovery_point: record.recovery.map(|recovery| replicated(recovery.time)),
             replica: record.replica,
         })
     }
 }
 
 /// The list of the objects.
-pub fn list(found: &VolumeObjects) -> VolumeList {
-    let mut claims: Vec<ClaimRow> = found.claims.iter().map(|claim| row(claim, found)).collect();
+pub fn list(observed: &VolumeObjects) -> VolumeList {
+    let mut claims: Vec<ClaimRow> = observed
+        .claims
+        .iter()
+        .map(|claim| row(claim, observed))
+        .collect();
     claims.sort_unstable_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     VolumeList {
         claims,
-        notes: found.notes.clone(),
+        notes: observed.notes.clone(),
     }
 }
 
 /// The nodes that know the usage of the volumes: those with the data, and those with the pods.
-pub fn nodes(found: &VolumeObjects) -> BTreeSet<String> {
-    let volumes = found.claims.iter().filter_map(|claim| volume(claim, found));
+pub fn nodes(observed: &VolumeObjects) -> BTreeSet<String> {
+    let volumes = observed
+        .claims
+        .iter()
+        .filter_map(|claim| volume(claim, observed));
     let with_data = volumes.filter_map(places).flatten();
-    let claims = || found.claims.iter();
-    let pods = found.pods.iter().flatten();
+    let claims = || observed.claims.iter();
+    let pods = observed.pods.iter().flatten();
     let with_pods = pods.filter(|pod| claims().any(|claim| uses(pod, claim)));
     let with_pods = with_pods.filter_map(|pod| pod.spec.as_ref()?.node_name.clone());
     with_data.chain(with_pods).collect()
 }
 
-fn row(claim: &PersistentVolumeClaim, found: &VolumeObjects) -> ClaimRow {
+fn row(claim: &PersistentVolumeClaim, observed: &VolumeObjects) -> ClaimRow {
     let spec = claim.spec.clone().unwrap_or_default();
     let status = claim.status.clone().unwrap_or_default();
     let requests = spec.resources.and_then(|resources| resources.requests);
     let requested = requests.and_then(|requests| requests.get("storage").cloned());
     let requested = requested.map(|size| size.0).unwrap_or_default();
     let capacity = status.capacity.as_ref();
-    let volume = volume(claim, found);
+    let volume = volume(claim, observed);
     let of_volume = volume.and_then(|volume| volume.spec.as_ref());
-    let usage = node_summaries::usage(&claim.metadata, volume, &found.figures);
-    let snapshots = found.snapshots.as_ref();
+    let usage = node_summaries::usage(&claim.metadata, volume, &observed.figures);
+    let snapshots = observed.snapshots.as_ref();
     let snapshots = snapshots.map(|all| all.iter().filter(|one| is_of(one, claim)));
-    let pods = found.pods.as_ref();
+    let pods = observed.pods.as_ref();
     let pods = pods.map(|all| all.iter().filter(|pod| uses(pod, claim)));
     ClaimRow {
         namespace: claim.metadata.namespace.clone().unwrap_or_default(),
@@ -178,17 +185,17 @@ fn row(claim: &PersistentVolumeClaim, found: &VolumeObjects) -> ClaimRow {
 fn enforced(claim: &PersistentVolumeClaim) -> Option<bool> {
     let conditions = claim.status.as_ref()?.conditions.as_ref()?;
     let mut conditions = conditions.iter();
-    let found = conditions.find(|condition| condition.type_ == volume_size::CONDITION)?;
-    Some(found.status == "True")
+    let condition = conditions.find(|condition| condition.type_ == volume_size::CONDITION)?;
+    Some(condition.status == "True")
 }
 
 /// The volume of a claim, if it is bound and the volume could be read.
 fn volume<'a>(
     claim: &PersistentVolumeClaim,
-    found: &'a VolumeObjects,
+    observed: &'a VolumeObjects,
 ) -> Option<&'a PersistentVolume> {
     let name = claim.spec.as_ref()?.volume_name.as_ref()?;
-    let mut volumes = found.volumes.iter();
+    let mut volumes = observed.volumes.iter();
     volumes.find(|volume| volume.metadata.name.as_ref() == Some(name))
 }
 
@@ -242,7 +249,7 @@ fn is_of(snapshot: &VolumeSnapshot, claim: &PersistentVolumeClaim) -> bool {
 /// The moment that a snapshot shows, or at which it was requested.
 fn time(snapshot: &VolumeSnapshot) -> Option<String> {
     let status = snapshot.status.as_ref();
-    let made = status.and_then(|status| status.creation_time.as_ref());
-    let asked = snapshot.metadata.creation_timestamp.as_ref();
-    made.or(asked).map(|time| time.0.to_string())
+    let created = status.and_then(|status| status.creation_time.as_ref());
+    let requested = snapshot.metadata.creation_timestamp.as_ref();
+    created.or(requested).map(|time| time.0.to_string())
 }

@@ -64,7 +64,7 @@ pub async fn read(
     )
     .map_err(|error| server.explain(error))?;
     let notes = [volumes.note, pods.note, snapshots.note];
-    let mut found = VolumeObjects {
+    let mut observed = VolumeObjects {
         claims: claims.items,
         volumes: volumes.items.unwrap_or_default(),
         pods: pods.items,
@@ -72,8 +72,8 @@ pub async fn read(
         figures: Vec::new(),
         notes: notes.into_iter().flatten().collect(),
     };
-    found.figures = node_summaries::read(&server.client, model::nodes(&found)).await;
-    Ok(found)
+    observed.figures = node_summaries::read(&server.client, model::nodes(&observed)).await;
+    Ok(observed)
 }
 
 /// The objects of a kind, or the reason why there are none.

@@ -81,7 +81,7 @@ fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
     };
     let newest = claim.newest_snapshot.as_deref();
     let replication = claim.replication.as_ref();
-    let copied = replication.and_then(|found| found.last_copy.as_deref());
+    let copied = replication.and_then(|record| record.last_copy.as_deref());
     vec![
         claim.namespace.clone(),
         claim.name.clone(),
@@ -115,9 +115,9 @@ fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
                 .join(","),
         )),
         known(claim.reclaim_policy.clone()),
-        known(replication.and_then(|found| found.replica.clone())),
+        known(replication.and_then(|record| record.replica.clone())),
         known(copied.map(|time| age(Some(time), now))),
-        known(replication.map(|found| found.diverged.join(","))),
+        known(replication.map(|record| record.diverged.join(","))),
     ]
 }
 

@@ -41,7 +41,7 @@ fn pod(name: &str, claim: &str, phase: &str) -> Value {
         "status": {"phase": phase}})
 }
 
-fn found() -> VolumeObjects {
+fn observed() -> VolumeObjects {
     let mut nfs = volume("pvc-4", "mainstay.dev/nfs", "");
     nfs["spec"] = json!({"nfs": {"server": "s", "path": "/srv/4"}});
     let mut replicated = volume("pvc-1", "mainstay.dev/local-cow", "a");
@@ -96,7 +96,7 @@ fn found() -> VolumeObjects {
 }
 
 fn shown(columns: Columns, with_namespaces: bool) -> Vec<String> {
-    let list = list(&found());
+    let list = list(&observed());
     let text = table(&list.claims, columns, with_namespaces, NOW.parse().unwrap());
     text.lines().map(str::to_owned).collect()
 }
@@ -119,13 +119,13 @@ fn each_claim_is_a_row() {
 /// Before its first measurement, a volume of the pool would show the usage of the pool.
 #[test]
 fn the_usage_of_the_pool_is_not_that_of_a_volume() {
-    let mut found = found();
-    found.figures = vec![
+    let mut observed = observed();
+    observed.figures = vec![
         json!({"node": {"nodeName": "a", "fs": {"capacityBytes": 40_i64 << 30}},
         "pods": [{"volume": [{"pvcRef": {"name": "data-db-0", "namespace": "shop"},
             "capacityBytes": 1_i64 << 40, "usedBytes": 7_i64 << 30}]}]}),
     ];
-    let claims = list(&found).claims;
+    let claims = list(&observed).claims;
     let text = table(&claims, Columns::Usual, false, NOW.parse().unwrap());
     let row = text.lines().find(|line| line.starts_with("data-db-0"));
     let row = row.unwrap().split_whitespace().collect::<Vec<_>>();
@@ -152,12 +152,12 @@ fn the_wide_table_has_more_columns_and_all_namespaces_have_names() {
 
 #[test]
 fn facts_that_are_not_known_are_left_out() {
-    let mut found = found();
-    found.pods = None;
-    found.snapshots = None;
-    found.figures = Vec::new();
-    found.volumes = Vec::new();
-    let value = json_tree::to_value(list(&found)).unwrap();
+    let mut observed = observed();
+    observed.pods = None;
+    observed.snapshots = None;
+    observed.figures = Vec::new();
+    observed.volumes = Vec::new();
+    let value = json_tree::to_value(list(&observed)).unwrap();
     let expected = json!({"namespace": "shop", "name": "data-db-1", "status": "Bound",
         "class": "local", "volume": "pvc-2", "requested": "64Mi", "requestedBytes": 64 << 20,
         "capacity": "67108864", "volumeMode": "Filesystem", "accessModes": ["ReadWriteOnce"]});
@@ -166,15 +166,15 @@ fn facts_that_are_not_known_are_left_out() {
 
 #[test]
 fn the_nodes_with_the_data_and_with_the_pods_are_asked() {
-    let nodes = model::nodes(&found());
+    let nodes = model::nodes(&observed());
     assert_eq!(nodes.into_iter().collect::<Vec<_>>(), ["a", "b"]);
 }
 
 /// The node may be named in other ways than by its host name.
 #[test]
 fn another_affinity_names_no_node() {
-    let mut found = found();
-    let affinity = found.volumes[0]
+    let mut observed = observed();
+    let affinity = observed.volumes[0]
         .spec
         .as_mut()
         .unwrap()
@@ -187,6 +187,6 @@ fn another_affinity_names_no_node() {
         .unwrap()
         .node_selector_terms;
     terms[0].match_expressions.as_mut().unwrap()[0].key = "topology.kubernetes.io/zone".to_owned();
-    let list = list(&found);
+    let list = list(&observed);
     assert_eq!(list.claims[0].nodes, None);
 }

@@ -26,9 +26,9 @@ pub async fn explain_object(
     };
     let scope = Scope::Object(kind, namespace);
     let read = cluster_objects::read(&server.client, scope, now).await;
-    let found = read.map_err(|error| server.explain(error))?;
+    let observed = read.map_err(|error| server.explain(error))?;
     let not_found = InspectionError::NotFound;
-    let evidence = found.namespaces.first();
+    let evidence = observed.namespaces.first();
     let evidence = evidence.ok_or_else(|| not_found("read the namespace".to_owned()))?;
     let Some(mut answer) = explain(kind, name, evidence) else {
         other_kinds::check_readable(server, kind, name, namespace).await?;
@@ -41,24 +41,24 @@ pub async fn explain_object(
         let text = format!("{kind} {name:?} not found{place}: {others}");
         return Err(not_found(text));
     };
-    answer.notes.extend(found.unread);
+    answer.notes.extend(observed.unread);
     let note = logs::attach(&server.client, std::slice::from_mut(&mut answer)).await;
     answer.notes.extend(note);
     Ok(answer)
 }
 
 /// All waiting objects, out of those that were read.
-pub fn overview(found: &ClusterObjects, reach: &NamespaceScope, now: Timestamp) -> Overview {
+pub fn overview(observed: &ClusterObjects, reach: &NamespaceScope, now: Timestamp) -> Overview {
     let mut all = match reach {
         NamespaceScope::All | NamespaceScope::Readable => {
-            Overview::of_cluster(&found.cluster, &found.namespaces, now)
+            Overview::of_cluster(&observed.cluster, &observed.namespaces, now)
         }
         NamespaceScope::One(_) => Overview::default(),
     };
-    for evidence in &found.namespaces {
+    for evidence in &observed.namespaces {
         all = all.and(Overview::of_namespace(evidence));
     }
-    all.notes.extend(found.unread.iter().cloned());
+    all.notes.extend(observed.unread.iter().cloned());
     all
 }
 
@@ -71,9 +71,9 @@ pub async fn explain_all(
     reach: &NamespaceScope,
     now: Timestamp,
 ) -> Result<Overview, InspectionError> {
-    let found = read_all(server, reach, now).await?;
-    let mut answer = overview(&found, reach, now);
-    let note = logs::attach(&server.client, &mut answer.answers).await;
+    let observed = read_all(server, reach, now).await?;
+    let mut answer = overview(&observed, reach, now);
+    let note = logs::attach(&server.client, &mut answer.explanations).await;
     answer.notes.extend(note);
     Ok(answer)
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::changes::Stored;
 use object_model::ObjectKey;
 
-use super::objects::ObjectPlace;
+use super::objects::ObjectSlot;
 
 type TermsOf = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
 type Unchanged = dyn Fn(&Stored, &Stored) -> bool + Send + Sync;
@@ -28,12 +28,12 @@ pub(super) struct IndexState {
 /// The objects with one term; never empty. Many terms belong to one object only, such as the name of a pod in a label,
 /// and need no map.
 enum Keys {
-    One(ObjectKey, ObjectPlace),
-    Many(BTreeMap<ObjectKey, ObjectPlace>),
+    One(ObjectKey, ObjectSlot),
+    Many(BTreeMap<ObjectKey, ObjectSlot>),
 }
 
 impl Keys {
-    fn insert(&mut self, key: &ObjectKey, slot: ObjectPlace) {
+    fn insert(&mut self, key: &ObjectKey, slot: ObjectSlot) {
         match self {
             Self::One(only, at) if only == key => *at = slot,
             Self::One(only, at) => {
@@ -63,7 +63,7 @@ impl Keys {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&ObjectKey, ObjectPlace)> {
+    fn iter(&self) -> impl Iterator<Item = (&ObjectKey, ObjectSlot)> {
         let (one, many) = match self {
             Self::One(only, slot) => (Some((only, *slot)), None),
             Self::Many(all) => (None, Some(all)),
@@ -82,8 +82,8 @@ impl IndexState {
     }
 
     /// The slots of the objects with the given term, sorted by key.
-    pub fn places(&self, term: &str) -> impl Iterator<Item = ObjectPlace> {
-        self.found(term).map(|(_, slot)| slot)
+    pub fn slots(&self, term: &str) -> impl Iterator<Item = ObjectSlot> {
+        self.entries_of(term).map(|(_, slot)| slot)
     }
 
     /// Whether an object has that term.
@@ -91,20 +91,20 @@ impl IndexState {
         self.entries.contains_key(term)
     }
 
-    fn found(&self, term: &str) -> impl Iterator<Item = (&ObjectKey, ObjectPlace)> {
+    fn entries_of(&self, term: &str) -> impl Iterator<Item = (&ObjectKey, ObjectSlot)> {
         self.entries.get(term).into_iter().flat_map(Keys::iter)
     }
 
     /// The objects that have any term of a set. The set with the fewest objects is used. Sorted by key.
-    pub fn places_of_smallest(&self, sets: &[Vec<String>]) -> impl Iterator<Item = ObjectPlace> {
+    pub fn slots_of_smallest(&self, sets: &[Vec<String>]) -> impl Iterator<Item = ObjectSlot> {
         let size = |terms: &&Vec<String>| -> usize {
             let counts = terms.iter().map(|term| self.count(term));
             counts.sum()
         };
         let smallest = sets.iter().min_by_key(size);
         let terms = smallest.map(Vec::as_slice).unwrap_or_default();
-        let entries = terms.iter().flat_map(|term| self.found(term));
-        let mut entries: Vec<(&ObjectKey, ObjectPlace)> = entries.collect();
+        let entries = terms.iter().flat_map(|term| self.entries_of(term));
+        let mut entries: Vec<(&ObjectKey, ObjectSlot)> = entries.collect();
         if terms.len() > 1 {
             entries.sort_unstable_by_key(|(key, _)| *key);
             entries.dedup_by_key(|(key, _)| *key);
@@ -112,22 +112,22 @@ impl IndexState {
         entries.into_iter().map(|(_, slot)| slot)
     }
 
-    pub fn insert(&mut self, key: &ObjectKey, slot: ObjectPlace, object: &Stored) {
+    pub fn insert(&mut self, key: &ObjectKey, slot: ObjectSlot, object: &Stored) {
         self.add(key, slot, (self.terms.of)(object));
     }
 
     pub fn remove(&mut self, key: &ObjectKey, object: &Stored) {
-        self.take(key, (self.terms.of)(object));
+        self.subtract(key, (self.terms.of)(object));
     }
 
     /// Updates the terms of an object. Most changes of an object do not change its terms.
-    pub fn replace(&mut self, key: &ObjectKey, slot: ObjectPlace, old: &Stored, new: &Stored) {
+    pub fn replace(&mut self, key: &ObjectKey, slot: ObjectSlot, old: &Stored, new: &Stored) {
         if (self.terms.unchanged)(old, new) {
             return;
         }
         let (before, after) = ((self.terms.of)(old), (self.terms.of)(new));
         if before != after {
-            self.take(key, before);
+            self.subtract(key, before);
             self.add(key, slot, after);
         }
     }
@@ -136,7 +136,7 @@ impl IndexState {
         self.entries.get(term).map_or(0, Keys::len)
     }
 
-    fn add(&mut self, key: &ObjectKey, slot: ObjectPlace, terms: Vec<String>) {
+    fn add(&mut self, key: &ObjectKey, slot: ObjectSlot, terms: Vec<String>) {
         for term in terms {
             match self.entries.entry(term) {
                 Entry::Occupied(mut keys) => keys.get_mut().insert(key, slot),
@@ -147,7 +147,7 @@ impl IndexState {
         }
     }
 
-    fn take(&mut self, key: &ObjectKey, terms: Vec<String>) {
+    fn subtract(&mut self, key: &ObjectKey, terms: Vec<String>) {
         for term in terms {
             if let Entry::Occupied(mut keys) = self.entries.entry(term)
                 && keys.get_mut().remove(key)

@@ -1,6 +1,6 @@
 //! A list that a cache receives object by object.
 
-use super::objects::ObjectPlace;
+use super::objects::ObjectSlot;
 use object_model::{ObjectKey, ResourceVersion};
 
 /// The progress of a list. The cache removes no object before the list is complete, so each object keeps its slot.
@@ -17,7 +17,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Adds an object of the list.
-    pub fn add(&mut self, slot: ObjectPlace, version: ResourceVersion) {
+    pub fn add(&mut self, slot: ObjectSlot, version: ResourceVersion) {
         let number = slot.number();
         if self.listed.len() <= number {
             self.listed.resize(number + 1, false);
@@ -34,7 +34,7 @@ impl Listing {
     }
 
     /// Whether the list contains the object in the given slot.
-    pub fn has(&self, slot: ObjectPlace) -> bool {
+    pub fn has(&self, slot: ObjectSlot) -> bool {
         self.listed.get(slot.number()) == Some(&true)
     }
 }

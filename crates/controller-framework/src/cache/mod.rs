@@ -128,7 +128,7 @@ fn is_of_the_watch(error: &WatchError) -> bool {
 /// The receiver of a watch's events. The receiver decodes the objects, so the watch itself knows no kind.
 trait Sink: Send {
     /// Processes an event.
-    fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()>;
+    fn process(&mut self, event: Event<Bytes>) -> serde_json::Result<()>;
     /// Continues the end of a list; see [`Store::sweep`].
     fn sweep(&mut self) -> usize;
     /// Records that the watch has ended.
@@ -146,17 +146,17 @@ impl<F> Sink for Feed<F>
 where
     F: FnMut(&[u8]) -> serde_json::Result<Arc<Stored>> + Send,
 {
-    fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()> {
+    fn process(&mut self, event: Event<Bytes>) -> serde_json::Result<()> {
         // The last state of a deleted object is the state of the event before.
         if let Event::Delete(text) = &event
             && let Some(key) = key_of(text)
         {
-            self.store.take_deleted(&key);
+            self.store.process_deletion(&key);
             return Ok(());
         }
         let event = event.try_map(|text| (self.decode)(&text))?;
-        let taken = self.store.take_event(event, &mut self.listing);
-        taken.map_err(serde_json::Error::custom)
+        let processed = self.store.process_event(event, &mut self.listing);
+        processed.map_err(serde_json::Error::custom)
     }
 
     fn sweep(&mut self) -> usize {
@@ -180,7 +180,7 @@ fn key_of(object: &[u8]) -> Option<ObjectKey> {
 async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<Stored>>>) {
     let mut listing = Listing::default();
     while let Some(event) = events.next().await {
-        if let Err(error) = store.take_event(event, &mut listing) {
+        if let Err(error) = store.process_event(event, &mut listing) {
             tracing::error!(error = %error, "the cache stops");
             break;
         }
@@ -209,10 +209,10 @@ fn bytes_of(event: &Event<Bytes>) -> usize {
 }
 
 /// Processes an event. For a long object, the runtime continues on other threads.
-fn take_event(sink: &mut dyn Sink, event: Event<Bytes>) -> serde_json::Result<()> {
+fn process_event(sink: &mut dyn Sink, event: Event<Bytes>) -> serde_json::Result<()> {
     match bytes_of(&event) > limits::DECODED_BYTES_MAX {
-        true => block_in_place(|| sink.take(event)),
-        false => sink.take(event),
+        true => block_in_place(|| sink.process(event)),
+        false => sink.process(event),
     }
 }
 
@@ -246,7 +246,7 @@ async fn take_until(
             limits::OBJECT_UNITS.max(bytes_of(event) / limits::DECODED_BYTES_PER_UNIT)
         });
         let result = next.and_then(|event| {
-            let result = take_event(&mut *sink, event);
+            let result = process_event(&mut *sink, event);
             result.map_err(|error| watcher.undecodable(error))
         });
         match result {
@@ -390,30 +390,30 @@ impl<K: Send + Sync + 'static> Cache<K> {
         Changes::new(self.store.subscribe(None))
     }
 
-    /// A subscription to the objects for which `is_wanted` holds; see [`subscribe`](Cache::subscribe). Other objects do
-    /// not wake the subscriber. `is_wanted` must depend only on fields that never change after the creation of an object.
+    /// A subscription to the objects for which `is_match` holds; see [`subscribe`](Cache::subscribe). Other objects do
+    /// not wake the subscriber. `is_match` must depend only on fields that never change after the creation of an object.
     pub fn subscribe_to(
         &self,
-        is_wanted: impl Fn(&K) -> bool + Send + Sync + 'static,
+        is_match: impl Fn(&K) -> bool + Send + Sync + 'static,
     ) -> Changes<K> {
         self.subscribe_to_changes(move |old, new| {
-            old.is_some_and(&is_wanted) || new.is_some_and(&is_wanted)
+            old.is_some_and(&is_match) || new.is_some_and(&is_match)
         })
     }
 
-    /// A subscription to the changes for which `is_wanted` holds; see [`subscribe`](Cache::subscribe). Other changes do
-    /// not wake the subscriber. `is_wanted` gets the states of the object before and after the change. The previous state
-    /// in a change can be older than the last state of the cache, if `is_wanted` did not hold for the changes in between.
+    /// A subscription to the changes for which `is_match` holds; see [`subscribe`](Cache::subscribe). Other changes do
+    /// not wake the subscriber. `is_match` gets the states of the object before and after the change. The previous state
+    /// in a change can be older than the last state of the cache, if `is_match` did not hold for the changes in between.
     pub fn subscribe_to_changes(
         &self,
-        is_wanted: impl Fn(Option<&K>, Option<&K>) -> bool + Send + Sync + 'static,
+        is_match: impl Fn(Option<&K>, Option<&K>) -> bool + Send + Sync + 'static,
     ) -> Changes<K> {
         fn typed<K: 'static>(state: Option<&Stored>) -> Option<&K> {
             state.and_then(|state| state.downcast_ref())
         }
-        let is_wanted =
-            move |old: Option<&Stored>, new: Option<&Stored>| is_wanted(typed(old), typed(new));
-        Changes::new(self.store.subscribe(Some(Box::new(is_wanted))))
+        let is_match =
+            move |old: Option<&Stored>, new: Option<&Stored>| is_match(typed(old), typed(new));
+        Changes::new(self.store.subscribe(Some(Box::new(is_match))))
     }
 
     /// Adds an index that finds an object by each of its `terms`.

@@ -10,9 +10,9 @@ use object_model::ObjectKey;
 /// The slot of an object. All states of the object have the same slot, so an index finds the newest state without a
 /// search. After the removal of the object, another object may get the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ObjectPlace(usize);
+pub(super) struct ObjectSlot(usize);
 
-impl ObjectPlace {
+impl ObjectSlot {
     /// The number of the slot. It is less than the number of slots, which is the highest number of objects so far.
     pub fn number(self) -> usize {
         self.0
@@ -21,42 +21,42 @@ impl ObjectPlace {
 
 #[derive(Default)]
 pub(super) struct Objects {
-    places: BTreeMap<ObjectKey, ObjectPlace>,
-    kept: Vec<Option<Arc<Stored>>>,
-    free: Vec<ObjectPlace>,
+    slots: BTreeMap<ObjectKey, ObjectSlot>,
+    stored: Vec<Option<Arc<Stored>>>,
+    free: Vec<ObjectSlot>,
 }
 
 impl Objects {
     pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Stored>> {
-        self.at(*self.places.get(key)?)
+        self.at(*self.slots.get(key)?)
     }
 
     /// The object in a slot.
-    pub fn at(&self, slot: ObjectPlace) -> Option<&Arc<Stored>> {
-        self.kept.get(slot.0)?.as_ref()
+    pub fn at(&self, slot: ObjectSlot) -> Option<&Arc<Stored>> {
+        self.stored.get(slot.0)?.as_ref()
     }
 
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.slots.len()
     }
 
     /// All objects, sorted by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, ObjectPlace, &Arc<Stored>)> {
-        self.found(self.places.iter())
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, ObjectSlot, &Arc<Stored>)> {
+        self.with_objects(self.slots.iter())
     }
 
     /// The objects from the given key on, sorted by key.
     pub fn from(
         &self,
         key: ObjectKey,
-    ) -> impl Iterator<Item = (&ObjectKey, ObjectPlace, &Arc<Stored>)> {
-        self.found(self.places.range(key..))
+    ) -> impl Iterator<Item = (&ObjectKey, ObjectSlot, &Arc<Stored>)> {
+        self.with_objects(self.slots.range(key..))
     }
 
-    fn found<'s>(
+    fn with_objects<'s>(
         &'s self,
-        slots: impl Iterator<Item = (&'s ObjectKey, &'s ObjectPlace)>,
-    ) -> impl Iterator<Item = (&'s ObjectKey, ObjectPlace, &'s Arc<Stored>)> {
+        slots: impl Iterator<Item = (&'s ObjectKey, &'s ObjectSlot)>,
+    ) -> impl Iterator<Item = (&'s ObjectKey, ObjectSlot, &'s Arc<Stored>)> {
         slots.filter_map(|(key, slot)| Some((key, *slot, self.at(*slot)?)))
     }
 
@@ -65,11 +65,11 @@ impl Objects {
         &mut self,
         key: &ObjectKey,
         object: Arc<Stored>,
-    ) -> (ObjectPlace, Option<Arc<Stored>>) {
-        let entry = match self.places.entry(key.clone()) {
+    ) -> (ObjectSlot, Option<Arc<Stored>>) {
+        let entry = match self.slots.entry(key.clone()) {
             Entry::Occupied(occupied) => {
                 let slot = *occupied.get();
-                let stored_object = self.kept.get_mut(slot.0);
+                let stored_object = self.stored.get_mut(slot.0);
                 return (
                     slot,
                     stored_object.and_then(|stored_object| stored_object.replace(object)),
@@ -77,21 +77,21 @@ impl Objects {
             }
             Entry::Vacant(entry) => entry,
         };
-        let slot = self.free.pop().unwrap_or(ObjectPlace(self.kept.len()));
-        match self.kept.get_mut(slot.0) {
+        let slot = self.free.pop().unwrap_or(ObjectSlot(self.stored.len()));
+        match self.stored.get_mut(slot.0) {
             Some(stored_object) => *stored_object = Some(object),
-            None => self.kept.push(Some(object)),
+            None => self.stored.push(Some(object)),
         }
         entry.insert(slot);
         (slot, None)
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Stored>> {
-        let slot = self.places.remove(key)?;
-        let object = self.kept.get_mut(slot.0)?.take();
+        let slot = self.slots.remove(key)?;
+        let object = self.stored.get_mut(slot.0)?.take();
         self.free.push(slot);
-        if self.places.is_empty() {
-            (self.kept, self.free) = (Vec::new(), Vec::new());
+        if self.slots.is_empty() {
+            (self.stored, self.free) = (Vec::new(), Vec::new());
         }
         object
     }
@@ -134,6 +134,6 @@ mod tests {
         assert!(objects.remove(&b).is_none());
         objects.remove(&a);
         objects.remove(&c);
-        assert_eq!((objects.len(), objects.kept.len()), (0, 0));
+        assert_eq!((objects.len(), objects.stored.len()), (0, 0));
     }
 }

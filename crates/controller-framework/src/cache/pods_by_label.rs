@@ -112,7 +112,7 @@ mod tests {
         let metadata = json!({ "namespace": namespace, "name": name, "uid": uid,
             "resourceVersion": version.to_string(), "labels": labels });
         let pod: Pod = json_tree::from_value(json!({ "metadata": metadata })).expect("a pod");
-        pod.into()
+        pod.try_into().expect("a pod")
     }
 
     /// One of six pods in two namespaces, in some state.
@@ -161,7 +161,9 @@ mod tests {
         let mut listing = Listing::default();
         for event in events.into_iter().flatten() {
             let event = event.try_map(|pod| Ok::<_, ()>(stored(pod)));
-            let taken = cache.store.take_event(event.expect("a pod"), &mut listing);
+            let taken = cache
+                .store
+                .process_event(event.expect("a pod"), &mut listing);
             taken.expect("a pod with an identity");
             while cache.store.sweep(&mut listing) > 0 {}
         }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::index::{IndexState, IndexTerms};
 use super::listing::Listing;
-use super::objects::{ObjectPlace, Objects};
+use super::objects::{ObjectSlot, Objects};
 use crate::changes::{HashedKey, Mailbox, ObjectChange, Stored};
 use crate::{Identity, limits};
 use object_model::{IncompleteMetadata, ObjectKey, ResourceVersion};
@@ -48,17 +48,17 @@ pub(super) enum Progress {
 }
 
 /// Decides from the states of an object before and after a change whether the change concerns a subscriber.
-pub(super) type WantedChanges = dyn Fn(Option<&Stored>, Option<&Stored>) -> bool + Send + Sync;
+pub(super) type ChangeFilter = dyn Fn(Option<&Stored>, Option<&Stored>) -> bool + Send + Sync;
 
 struct Subscriber {
     mailbox: Weak<Mailbox<Stored>>,
     /// `None` if all changes concern the subscriber.
-    wanted: Option<Box<WantedChanges>>,
+    filter: Option<Box<ChangeFilter>>,
 }
 
 impl Subscriber {
     fn wants(&self, change: &ObjectChange<Stored>) -> bool {
-        let Some(filter) = &self.wanted else {
+        let Some(filter) = &self.filter else {
             return true;
         };
         match change {
@@ -143,11 +143,11 @@ impl Store {
         self.changed.notified()
     }
 
-    pub(super) fn subscribe(&self, filter: Option<Box<WantedChanges>>) -> Arc<Mailbox<Stored>> {
+    pub(super) fn subscribe(&self, filter: Option<Box<ChangeFilter>>) -> Arc<Mailbox<Stored>> {
         let mailbox = Arc::new(Mailbox::new());
         let subscriber = Subscriber {
             mailbox: Arc::downgrade(&mailbox),
-            wanted: filter,
+            filter,
         };
         let mut state = self.write();
         for (key, _, object) in state.objects.iter() {
@@ -179,7 +179,7 @@ impl Store {
     pub(super) fn find(&self, index: usize, term: &str) -> Vec<Arc<Stored>> {
         let state = self.read();
         let index = state.indexes.get(index);
-        state.objects_of(index.into_iter().flat_map(|index| index.places(term)))
+        state.objects_of(index.into_iter().flat_map(|index| index.slots(term)))
     }
 
     /// Whether any object has the given term of an index.
@@ -193,7 +193,7 @@ impl Store {
     pub(super) fn find_smallest(&self, index: usize, sets: &[Vec<String>]) -> Vec<Arc<Stored>> {
         let state = self.read();
         let index = state.indexes.get(index);
-        let slots = index.map(|index| index.places_of_smallest(sets));
+        let slots = index.map(|index| index.slots_of_smallest(sets));
         state.objects_of(slots.into_iter().flatten())
     }
 
@@ -212,7 +212,7 @@ impl Store {
 
     /// Processes an event. After the end of a list, [`Store::sweep`] must finish before the next event. Fails without a
     /// change of the store if the metadata of the object is incomplete.
-    pub(super) fn take_event(
+    pub(super) fn process_event(
         &self,
         event: Event<Arc<Stored>>,
         listing: &mut Listing,
@@ -268,7 +268,7 @@ impl Store {
     }
 
     /// Processes the deletion of an object by its key.
-    pub(super) fn take_deleted(&self, key: &ObjectKey) {
+    pub(super) fn process_deletion(&self, key: &ObjectKey) {
         self.write().remove(key, None, &*self.identify);
         self.changed.notify_waiters();
     }
@@ -295,7 +295,7 @@ fn taken(objects: impl Iterator<Item = Arc<Stored>>) -> Vec<Arc<Stored>> {
 }
 
 impl State {
-    fn objects_of(&self, slots: impl Iterator<Item = ObjectPlace>) -> Vec<Arc<Stored>> {
+    fn objects_of(&self, slots: impl Iterator<Item = ObjectSlot>) -> Vec<Arc<Stored>> {
         taken(slots.filter_map(|slot| self.objects.at(slot).cloned()))
     }
 
@@ -321,7 +321,7 @@ impl State {
         &mut self,
         object: Arc<Stored>,
         identify: &dyn Identify,
-    ) -> Result<(ObjectPlace, ResourceVersion), IncompleteMetadata> {
+    ) -> Result<(ObjectSlot, ResourceVersion), IncompleteMetadata> {
         let new = identify.identity(object.as_ref())?;
         let version = new.version;
         if *self.namespace != *new.namespace {
@@ -348,9 +348,9 @@ impl State {
             old.is_ok_and(|old| !old.is_of_object(&new))
         };
         if let Some(old) = previous.take_if(is_other) {
-            self.tell(&key, ObjectChange::Deleted(old));
+            self.notify(&key, ObjectChange::Deleted(old));
         }
-        self.tell(&key, ObjectChange::Applied(object, previous));
+        self.notify(&key, ObjectChange::Applied(object, previous));
         Ok((slot, version))
     }
 
@@ -368,10 +368,10 @@ impl State {
                 .and_then(|last| Ok((last, identify.identity(old.as_ref())?)));
             identities.is_ok_and(|(last, old)| last.is_of_object(&old))
         });
-        self.tell(key, ObjectChange::Deleted(last.unwrap_or(old)));
+        self.notify(key, ObjectChange::Deleted(last.unwrap_or(old)));
     }
 
-    fn tell(&mut self, key: &ObjectKey, change: ObjectChange<Stored>) {
+    fn notify(&mut self, key: &ObjectKey, change: ObjectChange<Stored>) {
         // The hash is computed only if needed: few changes concern a subscriber.
         let hashed = LazyCell::new(|| hashed(key, &self.hashes));
         self.subscribers

@@ -253,7 +253,7 @@ async fn an_object_is_decoded_once_per_state() {
     ];
     let mut told = Vec::new();
     for event in events {
-        feed.take(event).unwrap();
+        feed.process(event).unwrap();
         let change = changes.next().now_or_never().flatten();
         told.extend(change.map(describe));
     }
@@ -272,7 +272,7 @@ async fn an_object_with_incomplete_metadata_is_an_error_and_not_an_absent_object
     };
     let text = |object: &ConfigMap| Bytes::from(serde_json::to_vec(object).unwrap());
     let complete = object("a", "1", "1");
-    feed.take(Event::Apply(text(&complete))).unwrap();
+    feed.process(Event::Apply(text(&complete))).unwrap();
     let changes: [fn(&mut ConfigMap); 3] = [
         |object| object.metadata.name = None,
         |object| object.metadata.uid = None,
@@ -281,11 +281,11 @@ async fn an_object_with_incomplete_metadata_is_an_error_and_not_an_absent_object
     for change in changes {
         let mut incomplete = complete.clone();
         change(&mut incomplete);
-        assert!(feed.take(Event::Apply(text(&incomplete))).is_err());
+        assert!(feed.process(Event::Apply(text(&incomplete))).is_err());
         assert_eq!(*cache.get("default", "a").unwrap(), complete);
     }
     let mut nameless = complete.clone();
     nameless.metadata.name = None;
-    assert!(feed.take(Event::Delete(text(&nameless))).is_err());
+    assert!(feed.process(Event::Delete(text(&nameless))).is_err());
     assert_eq!(cache.len(), 1);
 }

@@ -362,7 +362,7 @@ fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Result<Job, In
     let from = spec.job_template.metadata.clone().unwrap_or_default();
     let mut annotations = from.annotations.unwrap_or_default();
     let zone = spec.time_zone.as_deref();
-    annotations.insert(SCHEDULED.to_owned(), shown(due, zone));
+    annotations.insert(SCHEDULED.to_owned(), format_time(due, zone));
     Ok(Job {
         metadata: ObjectMeta {
             name: Some(format!("{}-{}", owner.name, due.as_second() / 60)),
@@ -378,7 +378,7 @@ fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Result<Job, In
 }
 
 /// A time in the given zone, with its UTC offset.
-fn shown(at: Timestamp, zone: Option<&str>) -> String {
+fn format_time(at: Timestamp, zone: Option<&str>) -> String {
     let zone = zone.and_then(|name| TimeZoneDatabase::bundled().get(name).ok());
     match zone {
         Some(zone) => at.display_with_offset(zone.to_offset(at)).to_string(),

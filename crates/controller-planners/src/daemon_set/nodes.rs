@@ -104,7 +104,7 @@ fn update<'w, 'a>(
         return;
     };
     if update.surge > 0 {
-        beside(world, node_pods, &update, create, delete);
+        surge(world, node_pods, &update, create, delete);
     } else {
         in_place(node_pods, &update, delete);
     }
@@ -136,7 +136,7 @@ fn in_place<'w, 'a>(
     delete.extend(candidates.into_iter().take(remaining));
 }
 
-fn beside<'w, 'a>(
+fn surge<'w, 'a>(
     world: &ParsedDaemonSet<'_>,
     node_pods: &[NodePods<'w, 'a>],
     update: &Update,

@@ -90,11 +90,11 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<DaemonSetPlan, Incomp
     if owner.deleting || owner.selector.is_none() {
         return Ok(DaemonSetPlan::default());
     }
-    let sorted = owner.sort(&observed.pods)?;
+    let sorted = owner.sort(&observed.pods);
     let min_ready = SignedDuration::from_secs(spec.min_ready_seconds.unwrap_or_default().into());
     let mut by_node: BTreeMap<String, Vec<PodState<'_>>> = BTreeMap::new();
     for pod in sorted.mine.iter().copied() {
-        let state = pod_set::state(pod, min_ready, now)?;
+        let state = pod_set::state(pod, min_ready, now);
         if let Some(node) = node_of(pod).filter(|_| !(state.ended() && state.terminating)) {
             by_node.entry(node).or_default().push(state);
         }

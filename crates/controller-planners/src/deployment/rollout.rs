@@ -96,7 +96,7 @@ pub(super) fn empty_old(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) -> bo
 fn old_pods_run(world: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
     world.observed.pods.iter().any(|pod| {
         let owner = pod.controller.as_ref();
-        owner.is_some_and(|owner| sets.old.iter().any(|set| set.uid == *owner.uid))
+        owner.is_some_and(|owner| sets.old.iter().any(|set| set.uid == owner.uid))
             && !pod.has_ended()
     })
 }

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, Uid};
+use object_model::{IntOrPercent, LabelSelector, Uid};
 use resource_kinds::pod_view::PodView;
 use thiserror::Error;
 
@@ -105,17 +105,17 @@ pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> V
 }
 
 /// Plans the status of a budget.
-pub fn plan(observed: &Observed, now: Timestamp) -> Result<DisruptionPlan, IncompleteMetadata> {
+pub fn plan(observed: &Observed, now: Timestamp) -> DisruptionPlan {
     let budget = &observed.budget;
     let stored = budget.status.clone().unwrap_or_default();
     if budget.metadata.deletion_timestamp.is_some() {
-        return Ok(DisruptionPlan::default());
+        return DisruptionPlan::default();
     }
     let states: Vec<PodState<'_>> = selected(budget, &observed.pods)
         .into_iter()
         .map(|pod| state(pod, SignedDuration::ZERO, now))
-        .filter(|pod| pod.as_ref().is_ok_and(|pod| !pod.ended()) || pod.is_err())
-        .collect::<Result<_, _>>()?;
+        .filter(|pod| !pod.ended())
+        .collect();
     let (disrupted, wake) = still_disrupted(&stored, &observed.pods, now);
     let healthy = states
         .iter()
@@ -146,12 +146,12 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<DisruptionPlan, Incom
         expected_pods: Some(expected),
         observed_generation: budget.metadata.generation,
     };
-    Ok(DisruptionPlan {
+    DisruptionPlan {
         requeue_after: wake
             .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
         status: (status != stored).then_some(status),
         problem,
-    })
+    }
 }
 
 fn number(count: usize) -> i32 {
@@ -216,8 +216,7 @@ fn desired_pods<'p>(
             let pod = name.to_string();
             return Err(UnknownScale::NoController { pod });
         };
-        let uid = Uid::try_from(owner.uid.clone()).ok();
-        let Some(scale) = uid.and_then(|uid| observed.scales.get(&uid)) else {
+        let Some(scale) = observed.scales.get(&owner.uid) else {
             return Err(UnknownScale::NoScale {
                 kind: owner.kind.to_string(),
                 pod: name.to_string(),

@@ -84,7 +84,7 @@ impl Backend<'_> {
         else {
             return false;
         };
-        uid.as_deref() == Some(&*self.pod.uid)
+        uid.as_deref().is_some_and(|uid| self.pod.uid == *uid)
             && name.as_deref() == Some(&*self.pod.name)
             && namespace.as_deref() == Some(&*self.pod.namespace)
             && kind.as_deref() == Some("Pod")

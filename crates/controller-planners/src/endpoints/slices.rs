@@ -55,7 +55,7 @@ pub(super) fn plan(
                     endpoints: BTreeMap::new(),
                 });
             last = Some((Rc::clone(&backend.ports), key));
-            desired.endpoints.insert(&backend.pod.uid, backend);
+            desired.endpoints.insert(backend.pod.uid.as_str(), backend);
         }
         // A Service without endpoints has one empty slice.
         if !groups.keys().any(|(of, _)| *of == family) {

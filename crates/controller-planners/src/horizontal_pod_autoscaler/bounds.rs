@@ -15,7 +15,7 @@ const UP_LEAST: i32 = 4;
 pub(super) struct DesiredReplicas {
     pub current: i32,
     /// The number of replicas that the metrics demand.
-    pub asked: i32,
+    pub demand: i32,
     pub least: i32,
     pub most: i32,
 }
@@ -77,7 +77,7 @@ pub(super) fn bound(
     };
     Bounded {
         replicas,
-        able: match steady == wish.asked {
+        able: match steady == wish.demand {
             true => READY,
             false => stabilized,
         },
@@ -170,9 +170,7 @@ fn steady(
     now: Timestamp,
 ) -> (i32, (&'static str, &'static str)) {
     let DesiredReplicas {
-        current,
-        asked: demand,
-        ..
+        current, demand, ..
     } = *wish;
     let Some(Rules { up, down }) = rules else {
         let highest = memory.recommended(DOWN_WINDOW, now).fold(demand, i32::max);

@@ -198,7 +198,7 @@ fn of_resource(
     if let Some(average_value) = &target.average_value {
         let average_value = milli(&average_value.0).unwrap_or_default();
         let goal = Goal::Value {
-            wanted: average_value,
+            goal: average_value,
         };
         let result = Pods::group(observed, resource, container, now)
             .and_then(|pods| pods.replicas(&goal, replicas, tolerance))
@@ -224,7 +224,7 @@ fn of_resource(
         .and_then(|pods| {
             let requests = requests(&observed.pods, resource, container)?;
             let goal = Goal::Share {
-                wanted: i64::from(average_value),
+                goal: i64::from(average_value),
                 requests,
             };
             pods.replicas(&goal, replicas, tolerance)
@@ -297,10 +297,10 @@ impl Tolerance {
 /// The goal of a metric.
 enum Goal {
     /// An average value.
-    Value { wanted: i64 },
+    Value { goal: i64 },
     /// A percentage of the requests.
     Share {
-        wanted: i64,
+        goal: i64,
         requests: BTreeMap<String, i64>,
     },
 }
@@ -318,7 +318,7 @@ struct Usage {
 impl Goal {
     fn usage(&self, metrics: &BTreeMap<&str, i64>) -> Result<Usage, String> {
         match self {
-            Self::Value { wanted: goal } => {
+            Self::Value { goal } => {
                 let average = average(metrics.values().copied());
                 Ok(Usage {
                     measure: average,
@@ -326,10 +326,7 @@ impl Goal {
                     ratio: ratio(average, *goal),
                 })
             }
-            Self::Share {
-                wanted: goal,
-                requests,
-            } => {
+            Self::Share { goal, requests } => {
                 let measured = metrics
                     .iter()
                     .filter_map(|(pod, used)| Some((*used, *requests.get(*pod)?)));
@@ -355,11 +352,8 @@ impl Goal {
     /// The assumed usage of an unmeasured pod when the target is scaled down.
     fn assumed(&self, pod: &str) -> i64 {
         match self {
-            Self::Value { wanted: goal } => *goal,
-            Self::Share {
-                wanted: goal,
-                requests,
-            } => {
+            Self::Value { goal } => *goal,
+            Self::Share { goal, requests } => {
                 let request = requests.get(pod).copied().unwrap_or_default();
                 let share = i128::from(request) * i128::from((*goal).max(100)) / 100;
                 i64::try_from(share).unwrap_or(i64::MAX)
@@ -428,7 +422,7 @@ impl<'o> Pods<'o> {
         };
         for pod in &observed.pods {
             let name = pod.name.as_str();
-            if pod.gone {
+            if pod.is_inactive {
                 pods.metrics.remove(name);
             } else if pod.pending {
                 pods.metrics.remove(name);

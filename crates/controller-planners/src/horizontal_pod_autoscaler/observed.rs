@@ -44,7 +44,7 @@ pub struct PodFacts {
     /// Name of the pod.
     pub name: String,
     /// Whether it is being deleted, or has ended.
-    pub gone: bool,
+    pub is_inactive: bool,
     /// Whether some of its containers have not started.
     pub pending: bool,
     /// The time at which its node started the pod.
@@ -63,11 +63,12 @@ impl PodFacts {
         let spec = &pod.spec;
         let ready = pod.condition(pod_condition::READY);
         let inits = spec.init_containers.iter().flatten();
-        let beside = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-        let containers = spec.containers.iter().chain(inits.filter(beside));
+        let is_sidecar =
+            |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+        let containers = spec.containers.iter().chain(inits.filter(is_sidecar));
         Self {
             name: pod.name.to_string(),
-            gone: pod.is_deleting() || pod.has_ended(),
+            is_inactive: pod.is_deleting() || pod.has_ended(),
             pending: matches!(pod.phase, Phase::Unset | Phase::Pending),
             started: pod.started,
             ready: ready.map(|condition| {
@@ -77,7 +78,12 @@ impl PodFacts {
             }),
             requests: requests(spec.resources.as_ref()),
             containers: containers
-                .map(|one| (one.name.clone(), requests(one.resources.as_ref())))
+                .map(|container| {
+                    (
+                        container.name.clone(),
+                        requests(container.resources.as_ref()),
+                    )
+                })
                 .collect(),
         }
     }

@@ -176,7 +176,7 @@ impl Draft {
         );
         let wish = DesiredReplicas {
             current,
-            asked: demand.replicas,
+            demand: demand.replicas,
             least,
             most,
         };
@@ -191,8 +191,8 @@ impl Draft {
             return self.without_rescale();
         }
         let reason = match demand.replicas {
-            asked if asked > current => format!("{metric} above target"),
-            asked if asked < current => "All metrics below target".to_owned(),
+            replicas if replicas > current => format!("{metric} above target"),
+            replicas if replicas < current => "All metrics below target".to_owned(),
             _ => String::new(),
         };
         self.to(current, bounded.replicas, reason)

@@ -42,7 +42,7 @@ impl<'a> ParsedJob<'a> {
         let spec = job.spec.clone().unwrap_or_default();
         let selector = spec.selector.clone().unwrap_or_default();
         let owner = Owner::new(JOB, &job.metadata, &selector)?;
-        let sorted = owner.sort(&observed.pods)?;
+        let sorted = owner.sort(&observed.pods);
         let states = sorted
             .mine
             .iter()
@@ -53,7 +53,7 @@ impl<'a> ParsedJob<'a> {
             owner,
             stored: job.status.clone().unwrap_or_default(),
             now,
-            pods: states.collect::<Result<_, _>>()?,
+            pods: states.collect(),
             sorted,
             indexes: indexed.then_some(count),
             limit_per_index: spec.backoff_limit_per_index.filter(|_| indexed),

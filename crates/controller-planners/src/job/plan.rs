@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use object_model::IncompleteMetadata;
+use object_model::{IncompleteMetadata, Uid};
 use resource_kinds::labels::JOB_NAME;
 use resource_kinds::pod_view::PodView;
 
@@ -55,7 +55,7 @@ impl JobPlan {
 /// Plans the writes for a Job. Any specification gives a plan.
 pub fn plan(observed: &Observed, now: Timestamp) -> Result<JobPlan, IncompleteMetadata> {
     let world = ParsedJob::of(observed, now)?;
-    let counted = tracking::count(&world)?;
+    let counted = tracking::count(&world);
     if world.owner.deleting || world.owner.selector.is_none() {
         return Ok(JobPlan {
             release: counted.release,
@@ -160,7 +160,7 @@ pub fn orphaned(
     let selector = job.and_then(|job| job.spec.as_ref()?.selector.clone());
     let owner = job.map(|job| Owner::new(JOB, &job.metadata, &selector.unwrap_or_default()));
     let owner = owner.transpose()?;
-    let is_of_job = |uid: &str| owner.as_ref().is_some_and(|owner| owner.uid == *uid);
+    let is_of_job = |uid: &Uid| owner.as_ref().is_some_and(|owner| owner.uid == *uid);
     let adoptable = |pod: &PodView| {
         let owner = owner.as_ref().filter(|owner| !owner.deleting);
         !pod.is_deleting() && owner.is_some_and(|owner| owner.selects_pod(pod))
@@ -175,9 +175,8 @@ pub fn orphaned(
             is_orphan
         }
     };
-    let pods = pods.iter().filter(of_nobody);
-    pods.filter_map(|pod| tracking::untrack(pod).transpose())
-        .collect()
+    let orphans = pods.iter().filter(of_nobody);
+    Ok(orphans.filter_map(|pod| tracking::untrack(pod)).collect())
 }
 
 /// The name of the job that counts a pod, whether the job exists or not; empty if the pod does not

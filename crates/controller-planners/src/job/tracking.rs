@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
-use object_model::IncompleteMetadata;
 use resource_kinds::pod_view::PodView;
 
 use super::TRACKING;
@@ -38,7 +37,7 @@ pub(super) struct Counted {
     pub fatal: Option<String>,
 }
 
-pub(super) fn count(world: &ParsedJob<'_>) -> Result<Counted, IncompleteMetadata> {
+pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
     let mut status = world.stored.clone();
     let mut counted = Counted {
         release: Vec::new(),
@@ -57,7 +56,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Result<Counted, IncompleteMetadata
         let uid = pod.pod.uid.to_string();
         if closing {
             if tracked(pod.pod) && (world.owner.deleting || pod.ended() || pod.terminating) {
-                counted.release.extend(untrack(pod.pod)?);
+                counted.release.extend(untrack(pod.pod));
             }
             continue;
         }
@@ -66,7 +65,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Result<Counted, IncompleteMetadata
             continue;
         }
         if good.contains(&uid) || bad.contains(&uid) {
-            counted.release.extend(untrack(pod.pod)?);
+            counted.release.extend(untrack(pod.pod));
             continue;
         }
         if good.len() + bad.len() >= UNCOUNTED_MAX {
@@ -100,7 +99,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Result<Counted, IncompleteMetadata
                 }
             }
         }
-        counted.release.extend(untrack(pod.pod)?);
+        counted.release.extend(untrack(pod.pod));
     }
     if world.indexes.is_some() {
         status.succeeded = Some(number(counted.done.len()));
@@ -120,7 +119,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Result<Counted, IncompleteMetadata
         failed: list(bad),
     });
     counted.status = status;
-    Ok(counted)
+    counted
 }
 
 /// The UIDs that are still uncounted. UIDs whose pods are deleted or have no finalizer are added to the counts.
@@ -131,7 +130,7 @@ fn uncounted(
     let tracked_pods: BTreeMap<&str, bool> = world
         .pods
         .iter()
-        .map(|pod| (&*pod.pod.uid, tracked(pod.pod)))
+        .map(|pod| (pod.pod.uid.as_str(), tracked(pod.pod)))
         .collect();
     let lists = status.uncounted_terminated_pods.take().unwrap_or_default();
     let sort = |uids: Option<Vec<String>>| -> (BTreeSet<String>, i32) {
@@ -154,17 +153,20 @@ fn list(uids: BTreeSet<String>) -> Option<Vec<String>> {
 }
 
 /// Removes the tracking finalizer; `None` if the pod does not have it.
-pub(super) fn untrack(pod: &PodView) -> Result<Option<PodAction>, IncompleteMetadata> {
+pub(super) fn untrack(pod: &PodView) -> Option<PodAction> {
     if !tracked(pod) {
-        return Ok(None);
+        return None;
     }
-    let others = pod.finalizers.iter().filter(|one| ***one != *TRACKING);
-    Ok(Some(PodAction::SetFinalizers {
+    let others = pod
+        .finalizers
+        .iter()
+        .filter(|finalizer| ***finalizer != *TRACKING);
+    Some(PodAction::SetFinalizers {
         name: pod.name.to_string(),
-        uid: pod.object_uid()?,
-        version: pod.object_version()?,
-        finalizers: others.map(|one| one.to_string()).collect(),
-    }))
+        uid: pod.uid.clone(),
+        version: pod.resource_version,
+        finalizers: others.map(|finalizer| finalizer.to_string()).collect(),
+    })
 }
 
 /// The pods that are active: neither ended nor being deleted.

@@ -73,7 +73,7 @@ pub enum ElectionDecision {
 pub struct Candidate {
     identity: String,
     /// The last read state, and when this candidate read its version first; `None` before the first read.
-    seen: Option<(Option<LeaderLease>, ClockReading)>,
+    observed: Option<(Option<LeaderLease>, ClockReading)>,
     leads_until: Option<ClockReading>,
 }
 
@@ -82,7 +82,7 @@ impl Candidate {
     pub fn new(identity: &str) -> Self {
         Self {
             identity: identity.to_owned(),
-            seen: None,
+            observed: None,
             leads_until: None,
         }
     }
@@ -97,12 +97,13 @@ impl Candidate {
         if self.leads_until.is_some() && !self.is_of_self(lease.as_ref()) {
             self.leads_until = None;
         }
-        let version = |lease: &Option<LeaderLease>| lease.as_ref().map(|one| one.version.clone());
-        let since = match &self.seen {
+        let version =
+            |lease: &Option<LeaderLease>| lease.as_ref().map(|lease| lease.version.clone());
+        let since = match &self.observed {
             Some((before, since)) if version(before) == version(&lease) => *since,
             _ => now,
         };
-        self.seen = Some((lease, since));
+        self.observed = Some((lease, since));
     }
 
     /// Records an acknowledged creation, takeover or renewal that was sent at the reading `sent`.
@@ -113,7 +114,7 @@ impl Candidate {
 
     /// The next step; a candidate that has not read the Lease yet reads it at once. Total.
     pub fn decide(&self, now: ClockReading) -> ElectionDecision {
-        let Some((lease, since)) = &self.seen else {
+        let Some((lease, since)) = &self.observed else {
             return ElectionDecision::Wait(SignedDuration::ZERO);
         };
         let Some(lease) = lease else {
@@ -137,7 +138,7 @@ impl Candidate {
 
     /// The Lease as it was last read.
     pub fn lease(&self) -> Option<&LeaderLease> {
-        self.seen.as_ref().and_then(|(lease, _)| lease.as_ref())
+        self.observed.as_ref().and_then(|(lease, _)| lease.as_ref())
     }
 
     /// The reading at which the lead ends without a renewal; `None` without a lead.

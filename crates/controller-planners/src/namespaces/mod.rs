@@ -98,9 +98,9 @@ pub fn conditions(
         .zip([
             None,
             None,
-            said(&failed, failures),
-            said("Some resources are remaining: ", &remaining),
-            said(
+            message(&failed, failures),
+            message("Some resources are remaining: ", &remaining),
+            message(
                 "Some content in the namespace has finalizers remaining: ",
                 &finalizers,
             ),
@@ -109,7 +109,7 @@ pub fn conditions(
         .collect()
 }
 
-fn said(start: &str, parts: &[String]) -> Option<String> {
+fn message(start: &str, parts: &[String]) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{start}{}", parts.join(", ")))
 }
 

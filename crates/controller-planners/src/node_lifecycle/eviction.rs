@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
-use object_model::{IncompleteMetadata, ObjectKey, Uid};
+use object_model::{ObjectKey, Uid};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
@@ -63,24 +63,20 @@ impl TimedTaints {
     }
 }
 
-/// Plans the evictions from a node with these taints. Fails only if a pod has no UID.
-pub fn evictions(
-    taints: &[TimedTaint],
-    pods: &[Arc<PodView>],
-    now: Timestamp,
-) -> Result<Evictions, IncompleteMetadata> {
+/// Plans the evictions from a node with these taints.
+pub fn evictions(taints: &[TimedTaint], pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
     let mut planned = Evictions::default();
     for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
         match deadline(pod, taints) {
             Some(at) if at <= now => planned.now.push(Eviction {
                 pod: ObjectKey::new(&*pod.namespace, &*pod.name),
-                uid: pod.uid.parse()?,
+                uid: pod.uid.clone(),
             }),
             Some(at) => planned.wake_at = Some(planned.wake_at.map_or(at, |other| other.min(at))),
             None => {}
         }
     }
-    Ok(planned)
+    planned
 }
 
 /// The time since which the pod has its node: the toleration of an older taint counts from this time.
@@ -139,10 +135,11 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, tolerations: Value) -> Arc<PodView> {
-        let pod = json!({ "metadata": { "name": name, "namespace": "default", "uid": name },
+        let pod = json!({ "metadata": { "name": name, "namespace": "default", "uid": name,
+                "resourceVersion": "1" },
             "spec": { "containers": [], "tolerations": tolerations } });
         let pod: Pod = json_tree::from_value(pod).unwrap();
-        Arc::new(PodView::from(&pod))
+        Arc::new(PodView::try_from(&pod).unwrap())
     }
 
     /// The timed taints of a node whose first observation is at this second.
@@ -182,12 +179,12 @@ mod tests {
                 .map(|eviction| eviction.pod.name.to_string())
                 .collect()
         };
-        let found = evictions(&taints, &pods, at(100)).unwrap();
-        assert_eq!(names(&found), ["none", "other"]);
-        assert_eq!(found.wake_at, Some(at(400)));
-        let found = evictions(&taints, &pods, at(400)).unwrap();
-        assert_eq!(names(&found), ["none", "other", "some"]);
-        assert_eq!(found.wake_at, None);
+        let planned = evictions(&taints, &pods, at(100));
+        assert_eq!(names(&planned), ["none", "other"]);
+        assert_eq!(planned.wake_at, Some(at(400)));
+        let planned = evictions(&taints, &pods, at(400));
+        assert_eq!(names(&planned), ["none", "other", "some"]);
+        assert_eq!(planned.wake_at, None);
     }
 
     /// <https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/#taint-based-evictions>
@@ -286,12 +283,13 @@ mod tests {
         let toleration = json!([{ "key": "a", "operator": "Exists", "tolerationSeconds": 60 }]);
         let row = |conditions: Value| {
             let pod = json!({
-                "metadata": { "name": "p", "creationTimestamp": "1970-01-01T00:05:00Z" },
+                "metadata": { "name": "p", "uid": "u", "resourceVersion": "1",
+                    "creationTimestamp": "1970-01-01T00:05:00Z" },
                 "spec": { "containers": [], "tolerations": toleration },
                 "status": { "conditions": conditions },
             });
             let pod: Pod = json_tree::from_value(pod).unwrap();
-            deadline(&PodView::from(&pod), &timed(&taints, 0))
+            deadline(&PodView::try_from(&pod).unwrap(), &timed(&taints, 0))
         };
         let scheduled = |status: &str| json!([{ "type": "PodScheduled", "status": status, "lastTransitionTime": "1970-01-01T00:06:40Z" }]);
         assert_eq!(row(json!([])), Some(at(360)));

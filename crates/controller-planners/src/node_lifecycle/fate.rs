@@ -203,13 +203,13 @@ mod tests {
 
     /// A pod with this volume in addition to its claim.
     fn using(ends: bool, volume: Value) -> PodView {
-        let mut pod = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [], "volumes":
+        let mut pod = json!({ "metadata": { "name": "web-0", "uid": "u", "resourceVersion": "1" }, "spec": { "containers": [], "volumes":
             [{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web-0" } }, volume] } });
         if ends {
             pod["metadata"]["annotations"] = json!({ annotations::ENDS_WITH_LEASE: "true" });
         }
         let pod: Pod = json_tree::from_value(pod).unwrap();
-        PodView::from(pod)
+        PodView::try_from(pod).unwrap()
     }
 
     fn volume(spec: Value) -> PersistentVolume {

@@ -206,10 +206,10 @@ mod tests {
     }
 
     fn ready_pod() -> Arc<PodView> {
-        let pod = json!({ "metadata": { "name": "p" },
+        let pod = json!({ "metadata": { "name": "p", "uid": "u", "resourceVersion": "1" },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
         let pod: Pod = json_tree::from_value(pod).unwrap();
-        Arc::new(PodView::from(&pod))
+        Arc::new(PodView::try_from(&pod).unwrap())
     }
 
     fn keys(taints: &[Taint]) -> Vec<String> {

@@ -110,9 +110,9 @@ pub(super) fn plan(
     missing: &OrphanLease,
     pods: &[&Arc<PodView>],
     plan: &mut PodGcPlan,
-) -> Result<(), IncompleteMetadata> {
-    let remove = || -> Result<Vec<Removal>, IncompleteMetadata> {
-        let removals = pods.iter().map(|pod| removal(pod, gone(node)));
+) {
+    let removals = || -> Vec<Removal> {
+        let removals = pods.iter().map(|pod| removal(pod, node_gone(node)));
         removals.collect()
     };
     let lease = missing.lease.as_ref();
@@ -123,7 +123,7 @@ pub(super) fn plan(
             plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
         }
         OrphanDecision::Take { epoch } => {
-            let remove = remove()?;
+            let remove = removals();
             plan.take
                 .extend(stored.map(|(lease, version)| LeaseTakeover {
                     node: node.to_owned(),
@@ -134,7 +134,7 @@ pub(super) fn plan(
                     remove,
                 }))
         }
-        OrphanDecision::Remove => plan.remove.extend(remove()?),
+        OrphanDecision::Remove => plan.remove.extend(removals()),
         // Leases without an owner stay, as with the garbage collector.
         OrphanDecision::Release => {
             plan.release
@@ -149,10 +149,9 @@ pub(super) fn plan(
                 )
         }
     }
-    Ok(())
 }
 
-fn gone(node: &str) -> RemovalCause {
+fn node_gone(node: &str) -> RemovalCause {
     RemovalCause::NodeGone {
         node: node.to_owned(),
     }
@@ -321,10 +320,10 @@ mod tests {
     }
 
     fn pod(node: &str) -> Arc<PodView> {
-        let pod =
-            json!({ "metadata": { "name": "p" }, "spec": { "nodeName": node, "containers": [] } });
+        let pod = json!({ "metadata": { "name": "p", "uid": "u", "resourceVersion": "1" },
+                "spec": { "nodeName": node, "containers": [] } });
         let pod: k8s_openapi::api::core::v1::Pod = json_tree::from_value(pod).unwrap();
-        Arc::new(PodView::from(&pod))
+        Arc::new(PodView::try_from(&pod).unwrap())
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Node;
-use object_model::{IncompleteMetadata, Uid};
+use object_model::Uid;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
@@ -76,7 +76,7 @@ pub struct PodGcPlan {
 }
 
 /// Plans the pods to remove.
-pub fn plan(observed: &Observed) -> Result<PodGcPlan, IncompleteMetadata> {
+pub fn plan(observed: &Observed) -> PodGcPlan {
     let nodes: BTreeMap<&str, &Node> = observed
         .nodes
         .iter()
@@ -99,23 +99,23 @@ pub fn plan(observed: &Observed) -> Result<PodGcPlan, IncompleteMetadata> {
             },
         };
         match cause {
-            Some(cause) => plan.remove.push(removal(pod, cause)?),
+            Some(cause) => plan.remove.push(removal(pod, cause)),
             None if !deleting && pod.has_ended() => ended.push(pod),
             None => {}
         }
     }
     for (node, pods) in missing::by_node(&observed.pods, &observed.missing) {
         if let Some(missing) = observed.missing.get(&node) {
-            missing::plan(&node, missing, &pods, &mut plan)?;
+            missing::plan(&node, missing, &pods, &mut plan);
         }
     }
     // Evicted pods first, then the oldest.
     ended.sort_by_key(|pod| (pod.reason.as_deref() != Some("Evicted"), pod.created));
     let surplus = ended.len().saturating_sub(ENDED_MAX);
     for pod in ended.into_iter().take(surplus) {
-        plan.remove.push(removal(pod, RemovalCause::TooManyEnded)?);
+        plan.remove.push(removal(pod, RemovalCause::TooManyEnded));
     }
-    Ok(plan)
+    plan
 }
 
 /// Whether a node has the out-of-service taint and is not Ready. A Ready node does not count, because a pod may still
@@ -124,13 +124,13 @@ fn out_of_service(node: &Node) -> bool {
     node_conditions::is_out_of_service(node) && !node_conditions::is_ready(node)
 }
 
-fn removal(pod: &PodView, cause: RemovalCause) -> Result<Removal, IncompleteMetadata> {
-    Ok(Removal {
+fn removal(pod: &PodView, cause: RemovalCause) -> Removal {
+    Removal {
         namespace: pod.namespace.to_string(),
         name: pod.name.to_string(),
-        uid: pod.object_uid()?,
+        uid: pod.uid.clone(),
         cause,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +146,8 @@ mod tests {
 
     fn pod(name: &str, node: Option<&str>, deleting: bool, phase: &str) -> Arc<PodView> {
         let mut pod = json!({
-            "metadata": { "name": name, "namespace": "default", "uid": name },
+            "metadata": { "name": name, "namespace": "default", "uid": name,
+                "resourceVersion": "1" },
             "spec": { "nodeName": node, "containers": [] },
             "status": { "phase": phase },
         });
@@ -154,7 +155,7 @@ mod tests {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
         let pod: Pod = json_tree::from_value(pod).unwrap();
-        Arc::new(PodView::from(&pod))
+        Arc::new(PodView::try_from(&pod).unwrap())
     }
 
     fn node(ready: &str, taints: bool) -> Arc<Node> {
@@ -208,7 +209,7 @@ mod tests {
                 nodes: vec![node("True", false)],
                 missing: [("gone".to_owned(), missing)].into(),
             };
-            plan(&observed).unwrap()
+            plan(&observed)
         };
         let cause = || RemovalCause::NodeGone {
             node: "gone".to_owned(),
@@ -235,7 +236,7 @@ mod tests {
                 missing: [("gone".to_owned(), missing)].into(),
                 ..Observed::default()
             };
-            plan(&observed).unwrap()
+            plan(&observed)
         };
         let owned = missing(Some("lapsed"), 50);
         let release = Release {
@@ -266,7 +267,7 @@ mod tests {
                 nodes,
                 ..Observed::default()
             };
-            let plan = plan(&observed).unwrap();
+            let plan = plan(&observed);
             plan.remove
                 .iter()
                 .map(|removal| removal.name.clone())
@@ -292,7 +293,7 @@ mod tests {
             ..Observed::default()
         };
         assert_eq!(
-            causes(&plan(&observed).unwrap()),
+            causes(&plan(&observed)),
             [("77", RemovalCause::TooManyEnded)]
         );
     }

@@ -17,7 +17,7 @@ const PREFIX_BYTES_MAX: usize = 57;
 #[derive(Clone, Debug)]
 pub struct Names {
     prefix: String,
-    taken: BTreeSet<String>,
+    used: BTreeSet<String>,
     state: u64,
 }
 
@@ -33,7 +33,7 @@ impl Names {
         let moment = now.as_nanosecond().to_le_bytes();
         Self {
             prefix: owner[..end].to_owned(),
-            taken: used.into_iter().collect(),
+            used: used.into_iter().collect(),
             state: fnv(
                 14_695_981_039_346_656_037,
                 uid.as_str().bytes().chain(moment),
@@ -46,7 +46,7 @@ impl Names {
         loop {
             self.state = fnv(self.state, [0x5f]);
             let name = format!("{}-{}", self.prefix, suffix(self.state));
-            if self.taken.insert(name.clone()) {
+            if self.used.insert(name.clone()) {
                 return name;
             }
         }

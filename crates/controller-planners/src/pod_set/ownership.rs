@@ -81,7 +81,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Selects this owner's pods, and plans adoptions and releases.
-    pub fn sort<'p>(&self, pods: &'p [Arc<PodView>]) -> Result<Sorted<'p>, IncompleteMetadata> {
+    pub fn sort<'p>(&self, pods: &'p [Arc<PodView>]) -> Sorted<'p> {
         let mut sorted = Sorted::default();
         let mut adopts = false;
         for pod in pods {
@@ -89,10 +89,10 @@ impl<'a> Owner<'a> {
                 continue;
             }
             sorted.names.push(pod.name.to_string());
-            let (name, uid) = (pod.name.to_string(), pod.object_uid()?);
+            let (name, uid) = (pod.name.to_string(), pod.uid.clone());
             let selected = self.selects_pod(pod);
             match &pod.controller {
-                Some(owner) if self.uid == *owner.uid => {
+                Some(owner) if self.uid == owner.uid => {
                     if selected || self.deleting || self.selector.is_none() {
                         sorted.mine.push(pod);
                     } else {
@@ -111,7 +111,7 @@ impl<'a> Owner<'a> {
         if adopts {
             sorted.actions.insert(0, PodAction::ConfirmOwner);
         }
-        Ok(sorted)
+        sorted
     }
 }
 

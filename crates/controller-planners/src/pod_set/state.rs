@@ -1,7 +1,7 @@
 //! The state of a pod.
 
 use jiff::{SignedDuration, Timestamp};
-use object_model::{IncompleteMetadata, Uid};
+use object_model::Uid;
 use resource_kinds::pod_view::{self, PodView};
 
 /// The phase of a pod.
@@ -83,11 +83,7 @@ impl PodState<'_> {
 }
 
 /// The state of a pod that becomes available after being Ready for `min_ready`.
-pub fn state(
-    pod: &PodView,
-    min_ready: SignedDuration,
-    now: Timestamp,
-) -> Result<PodState<'_>, IncompleteMetadata> {
+pub fn state(pod: &PodView, min_ready: SignedDuration, now: Timestamp) -> PodState<'_> {
     let phase = match pod.phase {
         pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
         pod_view::Phase::Running => Phase::Running,
@@ -102,14 +98,14 @@ pub fn state(
     let at = ready_since.map(|since| since.checked_add(min_ready).unwrap_or(Timestamp::MAX));
     // Without `minReadySeconds` a difference between clocks has no effect.
     let available = at.is_some_and(|at| min_ready <= SignedDuration::ZERO || at <= now);
-    Ok(PodState {
+    PodState {
         pod,
-        uid: pod.object_uid()?,
+        uid: pod.uid.clone(),
         phase,
         terminating: pod.is_deleting(),
         assigned: pod.node.is_some(),
         ready_since,
         available,
         available_at: at.filter(|_| !available),
-    })
+    }
 }

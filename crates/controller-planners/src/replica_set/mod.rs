@@ -59,12 +59,12 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<ReplicaSetPlan, Incom
     let spec = set.spec.clone().unwrap_or_default();
     let owner = Owner::new(observed.kind, &set.metadata, &spec.selector)?;
     let min_ready = SignedDuration::from_secs(spec.min_ready_seconds.unwrap_or_default().into());
-    let sorted = owner.sort(&observed.pods)?;
+    let sorted = owner.sort(&observed.pods);
     let states: Vec<PodState<'_>> = sorted
         .mine
         .iter()
         .map(|pod| pod_set::state(pod, min_ready, now))
-        .collect::<Result<_, _>>()?;
+        .collect();
     let active: Vec<&PodState<'_>> = states.iter().filter(|state| state.active()).collect();
     let mut actions = sorted.actions;
     let desired = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();

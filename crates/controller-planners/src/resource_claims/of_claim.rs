@@ -24,14 +24,14 @@ pub enum ClaimStep {
     /// Write the remaining consumers of the claim.
     Release {
         /// The remaining consumers.
-        kept: Vec<ResourceClaimConsumerReference>,
+        consumers: Vec<ResourceClaimConsumerReference>,
         /// Whether the devices are deallocated.
         free: bool,
     },
     /// Remove the finalizer: the claim has no devices.
     Unprotect {
         /// The remaining finalizers.
-        kept: Vec<String>,
+        finalizers: Vec<String>,
     },
     /// Delete the claim: its pod has ended.
     Delete,
@@ -79,7 +79,7 @@ pub fn plan_claim(
     if released || (ends && allocated) {
         cov_mark::hit!(findings_c48);
         steps.push(ClaimStep::Release {
-            kept: remaining,
+            consumers: remaining,
             free: ends,
         });
     }
@@ -88,7 +88,7 @@ pub fn plan_claim(
             .iter()
             .filter(|finalizer| *finalizer != ALLOCATED);
         steps.push(ClaimStep::Unprotect {
-            kept: remaining.cloned().collect(),
+            finalizers: remaining.cloned().collect(),
         });
     }
     let owner = controller(claim.metadata.owner_references.as_deref());

@@ -129,7 +129,7 @@ fn condition(
 fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Progress {
     let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
     if let Some((cause, reason)) = causes.find_map(|cause| Some((cause, cause.hopeless()?))) {
-        return Progress::stuck(reason, cause.told());
+        return Progress::stuck(reason, cause.message_text());
     }
     if let Some(complete) = completion(world, chosen) {
         return complete;
@@ -157,7 +157,7 @@ fn trouble(draft: &Draft) -> Option<(Weight, String)> {
     let causes = || draft.waiting.iter().map(|waiting| &waiting.cause);
     let first = |weight| causes().find(|cause| cause.weight() == weight);
     let most_severe = first(Weight::Trouble).or_else(|| first(Weight::Known))?;
-    Some((most_severe.weight(), most_severe.told()))
+    Some((most_severe.weight(), most_severe.message_text()))
 }
 
 /// The progress of a set that has reached its goal.
@@ -265,7 +265,7 @@ fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<S
         .waiting
         .iter()
         .find_map(|waiting| match &waiting.cause {
-            Cause::ClaimTerminating { .. } if waiting.cause.told() == progress.message => {
+            Cause::ClaimTerminating { .. } if waiting.cause.message_text() == progress.message => {
                 Some((waiting.ordinal?, &waiting.cause))
             }
             _ => None,

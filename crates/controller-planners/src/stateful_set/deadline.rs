@@ -41,7 +41,8 @@ fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
         return world.now;
     }
     let mut revisions = world.observed.revisions.iter();
-    let update = revisions.find(|r| r.metadata.name.as_deref() == Some(&chosen.update));
+    let update = revisions
+        .find(|revision| revision.metadata.name.as_deref() == Some(chosen.update.as_str()));
     let available = conditions::find(stored, kinds::AVAILABLE);
     let times = [
         Some(progressing).filter(|progressing| progressing.status == "True"),

@@ -11,7 +11,8 @@ use super::waiting::{Cause, Waiting};
 pub(super) struct Draft {
     pub prepare: Vec<StatefulSetAction>,
     pub pods: Vec<PodWork>,
-    place: BTreeMap<i64, usize>,
+    /// The offset in `pods` of each ordinal.
+    offsets: BTreeMap<i64, usize>,
     pub notices: Vec<SetEvent>,
     pub waiting: Vec<Waiting>,
     /// The pod that the other pods wait for.
@@ -38,7 +39,7 @@ impl Draft {
             self.claims_written.insert(name.clone());
         }
         let next = self.pods.len();
-        let index = *self.place.entry(ordinal).or_insert(next);
+        let index = *self.offsets.entry(ordinal).or_insert(next);
         if index == next {
             self.pods.push(PodWork {
                 ordinal,
@@ -79,7 +80,7 @@ impl Draft {
 
     /// Whether the pod of that ordinal is created or deleted.
     pub fn changes(&self, ordinal: i64) -> bool {
-        let index = self.place.get(&ordinal);
+        let index = self.offsets.get(&ordinal);
         index.is_some_and(|index| changes_pod(&self.pods[*index]))
     }
 }

@@ -2,10 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use object_model::{IncompleteMetadata, Uid};
+use object_model::Uid;
 use resource_kinds::labels;
 use resource_kinds::pod_view::{self, Condition, PodView};
 use resource_kinds::reasons::pod_condition;
+
+use super::revisions::RevisionName;
 
 /// The phase of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +42,8 @@ pub struct Member<'a> {
     pub available_at: Option<Timestamp>,
     /// Whether the pod has been Ready for `minReadySeconds`.
     pub available: bool,
-    /// Name of its revision (label `controller-revision-hash`).
-    pub revision: &'a str,
+    /// The label `controller-revision-hash`.
+    pub revision: RevisionName,
     /// Whether the pod has the label with its name.
     pub labelled: bool,
 }
@@ -51,9 +53,10 @@ impl<'a> Member<'a> {
     pub(super) fn of(
         pod: &'a PodView,
         ordinal: i64,
+        revision: RevisionName,
         min_ready: SignedDuration,
         now: Timestamp,
-    ) -> Result<Self, IncompleteMetadata> {
+    ) -> Self {
         let phase = match pod.phase {
             pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
             pod_view::Phase::Running => Phase::Running,
@@ -68,9 +71,9 @@ impl<'a> Member<'a> {
         // Without `minReadySeconds` a difference between clocks has no effect.
         let available =
             available_at.is_some_and(|at| min_ready == SignedDuration::ZERO || at <= now);
-        Ok(Self {
+        Self {
             pod,
-            uid: pod.object_uid()?,
+            uid: pod.uid.clone(),
             ordinal,
             phase,
             created: pod.phase != pod_view::Phase::Unset,
@@ -78,11 +81,9 @@ impl<'a> Member<'a> {
             ready_since,
             available_at,
             available,
-            revision: pod
-                .label(labels::CONTROLLER_REVISION_HASH)
-                .unwrap_or_default(),
+            revision,
             labelled: pod.label(labels::POD_NAME) == Some(&pod.name),
-        })
+        }
     }
 
     /// The pod's name.
@@ -164,15 +165,16 @@ impl<'a> Members<'a> {
 
     /// The pods of that ordinal and of higher ones.
     pub fn from(&self, ordinal: i64) -> &[Member<'a>] {
-        &self.0[self.place(ordinal)..]
+        &self.0[self.offset(ordinal)..]
     }
 
     /// The pods of lower ordinals.
     pub fn below(&self, ordinal: i64) -> &[Member<'a>] {
-        &self.0[..self.place(ordinal)]
+        &self.0[..self.offset(ordinal)]
     }
 
-    fn place(&self, ordinal: i64) -> usize {
+    /// The number of pods of lower ordinals.
+    fn offset(&self, ordinal: i64) -> usize {
         self.0.partition_point(|member| member.ordinal < ordinal)
     }
 
@@ -191,17 +193,21 @@ impl<'a> Members<'a> {
 
 #[cfg(test)]
 mod tests {
+    use object_model::{ObjectIdentity, ObjectKey};
+
     use super::*;
 
     #[test]
     fn members_are_found_by_ordinal_with_and_without_gaps() {
-        let pod = PodView {
-            uid: "u".into(),
-            ..PodView::default()
-        };
+        let pod = PodView::new(ObjectIdentity {
+            key: ObjectKey::new("default", "web-0"),
+            uid: "u".parse().unwrap(),
+            version: "1".parse().unwrap(),
+        });
         let member = |ordinal| {
             let now = Timestamp::UNIX_EPOCH;
-            Member::of(&pod, ordinal, SignedDuration::ZERO, now).unwrap()
+            let revision = RevisionName::new("web-a");
+            Member::of(&pod, ordinal, revision, SignedDuration::ZERO, now)
         };
         let of = |ordinals: &[i64]| Members::of(ordinals.iter().copied().map(member).collect());
         for ordinals in [&[][..], &[5], &[7, 5, 6], &[10, 2, 1, 40], &[3, 3, 4]] {

@@ -13,13 +13,14 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent, LabelSelector, ResourceVersion, Uid};
-use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::{MetadataIdentity, labels};
 
 use super::identity;
 use super::member::{Member, Members};
 use super::options::Options;
 use super::plan::ActionTarget;
+use super::revisions::RevisionName;
 
 /// The observed state of one StatefulSet.
 #[derive(Clone, Debug, Default)]
@@ -237,14 +238,14 @@ pub(super) struct ParsedSet<'a> {
     /// Pods to release; they are not members.
     pub strays: Vec<PodIdentity<'a>>,
     /// Pods with a name of the set that belong to another owner, by name.
-    pub taken: BTreeMap<&'a str, &'a PodView>,
+    pub foreign_pods: BTreeMap<&'a str, &'a PodView>,
     /// Claims and their names by ordinal and index of their template. The index is built once, because a search for
     /// 10,000 names would take longer than the rest of the plan.
     pub claims: BTreeMap<(i64, usize), ClaimState<'a>>,
     /// The revisions in the observed order.
     pub stored_revisions: Vec<StoredRevision<'a>>,
     /// Names of the pods' revisions, stored once, so that comparisons are quick.
-    revisions: Vec<&'a str>,
+    revisions: Vec<RevisionName>,
 }
 
 impl<'a> ParsedSet<'a> {
@@ -257,7 +258,7 @@ impl<'a> ParsedSet<'a> {
             condemned: Members::default(),
             orphans: Vec::new(),
             strays: Vec::new(),
-            taken: BTreeMap::new(),
+            foreign_pods: BTreeMap::new(),
             claims: BTreeMap::new(),
             stored_revisions: stored_revisions(observed)?,
             revisions: Vec::new(),
@@ -265,7 +266,7 @@ impl<'a> ParsedSet<'a> {
         world.claims = world.sorted_claims()?;
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
-            if let Some(member) = world.sort_in(pod)? {
+            if let Some(member) = world.sort_in(pod) {
                 let is_desired = world.spec.in_range(member.ordinal);
                 let members_of_kind = if is_desired {
                     &mut members
@@ -281,18 +282,18 @@ impl<'a> ParsedSet<'a> {
     }
 
     /// The member for a pod of the set; pods that are not members are added to the other lists.
-    fn sort_in(&mut self, pod: &'a PodView) -> Result<Option<Member<'a>>, IncompleteMetadata> {
+    fn sort_in(&mut self, pod: &'a PodView) -> Option<Member<'a>> {
         if *pod.namespace != *self.spec.namespace {
-            return Ok(None);
+            return None;
         }
         let identity = PodIdentity {
             name: &pod.name,
-            uid: pod.object_uid()?,
+            uid: pod.uid.clone(),
         };
         let ordinal = identity::ordinal(self.spec.name, &pod.name);
         let ordinal = ordinal.filter(|_| self.spec.selects(|key| pod.label(key)));
         let ours = match &pod.controller {
-            Some(owner) if self.spec.uid == *owner.uid => {
+            Some(owner) if self.spec.uid == owner.uid => {
                 if ordinal.is_none() && !self.spec.deleting && self.spec.selector.is_some() {
                     self.strays.push(identity.clone());
                 }
@@ -308,12 +309,13 @@ impl<'a> ParsedSet<'a> {
             }
         };
         let Some(ordinal) = ordinal.filter(|_| ours) else {
-            self.taken.insert(&pod.name, pod);
-            return Ok(None);
+            self.foreign_pods.insert(&pod.name, pod);
+            return None;
         };
-        let mut member = Member::of(pod, ordinal, self.spec.min_ready, self.now)?;
-        member.revision = self.one_place(member.revision);
-        Ok(Some(member))
+        let revision = pod.label(labels::CONTROLLER_REVISION_HASH);
+        let revision = self.shared_name(revision.unwrap_or_default());
+        let min_ready = self.spec.min_ready;
+        Some(Member::of(pod, ordinal, revision, min_ready, self.now))
     }
 
     fn sorted_claims(&self) -> Result<BTreeMap<(i64, usize), ClaimState<'a>>, IncompleteMetadata> {
@@ -343,18 +345,18 @@ impl<'a> ParsedSet<'a> {
         all.map(|(_, claim)| claim)
     }
 
-    fn one_place(&mut self, revision: &'a str) -> &'a str {
+    /// The name of a revision, which members of equal revisions share.
+    fn shared_name(&mut self, revision: &str) -> RevisionName {
         /// The search through the list must stay quick, and more revisions are unusual.
         const REVISIONS_MAX: usize = 8;
-        let stored = self
-            .revisions
-            .iter()
-            .copied()
-            .find(|stored| *stored == revision);
-        if stored.is_none() && self.revisions.len() < REVISIONS_MAX {
-            self.revisions.push(revision);
+        if let Some(shared) = self.revisions.iter().find(|name| **name == *revision) {
+            return shared.clone();
         }
-        stored.unwrap_or(revision)
+        let name = RevisionName::new(revision);
+        if self.revisions.len() < REVISIONS_MAX {
+            self.revisions.push(name.clone());
+        }
+        name
     }
 
     /// All pods of the set, including condemned pods.

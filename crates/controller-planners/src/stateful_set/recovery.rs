@@ -60,7 +60,7 @@ fn is_stuck(
         // The current revision in the status counts even if the revision has been deleted.
         let status = world.spec.set.status.as_ref();
         let named = status.and_then(|status| status.current_revision.as_deref());
-        return member.revision != chosen.current && named != Some(member.revision);
+        return member.revision != chosen.current && named != Some(member.revision.as_str());
     }
     if member.revision != chosen.current {
         return true;

@@ -137,7 +137,7 @@ fn create(
     draft: &mut Draft,
 ) -> Step {
     let name = identity::pod_name(world.spec.name, ordinal);
-    if let Some(holder) = world.taken.get(name.as_str()) {
+    if let Some(holder) = world.foreign_pods.get(name.as_str()) {
         draft.wait(ordinal, name_taken(world, holder, name));
         return Step::Busy;
     }
@@ -146,7 +146,7 @@ fn create(
         return Step::Busy;
     }
     let Some(pod) = new_pod(world, chosen, ordinal) else {
-        let revision = chosen.current.clone();
+        let revision = chosen.current.to_string();
         draft.wait(ordinal, Cause::RevisionUnreadable { revision });
         return Step::Hopeless;
     };
@@ -162,7 +162,7 @@ fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
         return Cause::PodTerminating { pod };
     }
     let owner = holder.controller.as_deref();
-    let other = owner.filter(|owner| world.spec.uid != *owner.uid);
+    let other = owner.filter(|owner| world.spec.uid != owner.uid);
     match other {
         // The garbage collector will delete the pod, because its owner does not exist any more.
         Some(other) if *other.kind == *identity::KIND && *other.name == *world.spec.name => {
@@ -184,7 +184,7 @@ fn new_pod(world: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Opt
             world.spec.owner_reference(),
             world.spec.template,
             ordinal,
-            &chosen.update,
+            chosen.update.as_str(),
         ));
     }
     let template = chosen.current_template(world)?;
@@ -194,7 +194,7 @@ fn new_pod(world: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Opt
         owner,
         template,
         ordinal,
-        &chosen.current,
+        chosen.current.as_str(),
     ))
 }
 

@@ -5,6 +5,8 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -23,6 +25,33 @@ use super::plan::StatefulSetAction;
 const NAME_PREFIX_BYTES_MAX: usize = 223;
 /// Names to try before giving up until the next plan.
 const COLLISIONS_MAX: i32 = 100;
+
+/// The name of a ControllerRevision. Clones share the text. Empty for a pod without the label
+/// `controller-revision-hash`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RevisionName(Arc<str>);
+
+impl RevisionName {
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for RevisionName {
+    fn eq(&self, name: &str) -> bool {
+        &*self.0 == name
+    }
+}
+
+impl fmt::Display for RevisionName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
 
 /// The template in the form of a revision: `{"spec":{"template":{…,"$patch":"replace"}}}`, with all
 /// keys in order.
@@ -111,10 +140,8 @@ fn sorted(value: Value) -> Value {
 
 /// The revisions for new pods.
 pub(super) struct ChosenRevisions {
-    /// Name of the current revision.
-    pub current: String,
-    /// Name of the update revision.
-    pub update: String,
+    pub current: RevisionName,
+    pub update: RevisionName,
     /// The number of hash collisions.
     pub collisions: Option<i32>,
     /// The template of the current revision, parsed at first use.
@@ -126,7 +153,7 @@ impl ChosenRevisions {
     pub fn current_template(&self, world: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
             let mut revisions = world.stored_revisions.iter();
-            let current = revisions.find(|revision| revision.name == self.current)?;
+            let current = revisions.find(|revision| self.current == *revision.name)?;
             decode(current.data()?)
         };
         self.template.get_or_init(read).as_ref()
@@ -144,28 +171,28 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
     }
     let candidate = unsorted(world.spec.template);
     let update = match pick(&history, &candidate, world.spec.template) {
-        Picked::Newest(revision) => revision.name.to_owned(),
-        Picked::Older(revision) if frozen => revision.name.to_owned(),
+        Picked::Newest(revision) => RevisionName::new(revision.name),
+        Picked::Older(revision) if frozen => RevisionName::new(revision.name),
         Picked::Older(revision) => {
             draft.prepare.push(StatefulSetAction::RenumberRevision {
                 name: revision.name.to_owned(),
                 uid: revision.uid.clone(),
                 revision: next_number(&history),
             });
-            revision.name.to_owned()
+            RevisionName::new(revision.name)
         }
         Picked::None if frozen => {
-            let last = stored.and_then(|status| status.update_revision.clone());
-            last.unwrap_or_default()
+            let last = stored.and_then(|status| status.update_revision.as_deref());
+            RevisionName::new(last.unwrap_or_default())
         }
         Picked::None => create(world, &history, sorted(candidate), &mut collisions, draft),
     };
     let named = stored.and_then(|status| status.current_revision.as_deref());
     let current = named.filter(|named| {
-        frozen || history.iter().any(|revision| revision.name == *named) || *named == update
+        frozen || history.iter().any(|revision| revision.name == *named) || update == **named
     });
     ChosenRevisions {
-        current: current.unwrap_or(&update).to_owned(),
+        current: current.map_or_else(|| update.clone(), RevisionName::new),
         update,
         collisions,
         template: OnceCell::new(),
@@ -252,7 +279,7 @@ fn create(
     data: Value,
     collisions: &mut Option<i32>,
     draft: &mut Draft,
-) -> String {
+) -> RevisionName {
     let bytes = bytes(&data);
     let name_and_hash = |collisions: &Option<i32>| {
         // In a set without a collision the count is zero.
@@ -267,7 +294,9 @@ fn create(
         });
         match existing {
             None => break,
-            Some(revision) if revision.data() == Some(&data) => return full_name,
+            Some(revision) if revision.data() == Some(&data) => {
+                return RevisionName::new(&full_name);
+            }
             Some(_) => {
                 *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
                 (full_name, hash) = name_and_hash(collisions);
@@ -295,7 +324,7 @@ fn create(
                 revision: next_number(history),
             },
         )));
-    full_name
+    RevisionName::new(&full_name)
 }
 
 /// The annotations of the set that are copied to a revision: all annotations except mainstay's options.
@@ -325,7 +354,7 @@ pub(super) fn truncate(
     if history.len() <= limit {
         return;
     }
-    let mut live: BTreeSet<&str> = world.all().map(|member| member.revision).collect();
+    let mut live: BTreeSet<&str> = world.all().map(|member| member.revision.as_str()).collect();
     live.extend([chosen.current.as_str(), chosen.update.as_str()]);
     let past: Vec<_> = history.iter().filter(|r| !live.contains(r.name)).collect();
     let surplus = past.len().saturating_sub(limit);

@@ -60,8 +60,8 @@ fn count(world: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) -> 
         available_replicas: Some(available),
         current_replicas: Some(current - current_less),
         updated_replicas: Some(updated),
-        current_revision: Some(chosen.current.clone()),
-        update_revision: Some(chosen.update.clone()),
+        current_revision: Some(chosen.current.to_string()),
+        update_revision: Some(chosen.update.to_string()),
         ..StatefulSetStatus::default()
     }
 }

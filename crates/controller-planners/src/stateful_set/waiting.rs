@@ -155,7 +155,7 @@ impl Cause {
     }
 
     /// The message for a condition: the pod, a colon, the problem.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn message_text(&self) -> String {
         match self {
             Self::PodNotReady { pod, message, .. } => format!("{pod}: {message}"),
             other => other.to_string(),

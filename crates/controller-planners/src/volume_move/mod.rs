@@ -209,7 +209,7 @@ pub struct Observed<'a> {
     /// The node that the data moves to.
     pub destination: NodePresence,
     /// The responses of the nodes.
-    pub answers: &'a MoveAnswers,
+    pub responses: &'a MoveAnswers,
 }
 
 /// The next step of a move.
@@ -288,7 +288,7 @@ fn measure(observed: &Observed<'_>) -> VolumeMoveStep {
         let reason = format!("node {:?} is not ready", record.to);
         return VolumeMoveStep::Write(record.abandoned(reason));
     }
-    let (source, destination) = match (observed.answers.source, observed.answers.destination) {
+    let (source, destination) = match (observed.responses.source, observed.responses.destination) {
         (None, _) => return call(observed, Call::Inspect(MoveEnd::Source)),
         (_, None) => return call(observed, Call::Inspect(MoveEnd::Destination)),
         (Some(source), Some(destination)) => (source, destination),
@@ -323,7 +323,7 @@ fn measure(observed: &Observed<'_>) -> VolumeMoveStep {
 /// Stage Preparing: a first copy, while pods run.
 fn prepare(observed: &Observed<'_>) -> VolumeMoveStep {
     let record = observed.record;
-    match &observed.answers.copied {
+    match &observed.responses.copied {
         None => copy_to(observed, CopyExtent::First),
         Some(CopyResult::Impossible(reason)) => VolumeMoveStep::Write(record.abandoned(reason)),
         Some(CopyResult::Complete(_)) => {
@@ -355,7 +355,7 @@ fn stop(observed: &Observed<'_>) -> VolumeMoveStep {
 /// Stage Copying: the directory is detached first, in each plan that has no response to the call yet.
 fn copy(observed: &Observed<'_>) -> VolumeMoveStep {
     let record = observed.record;
-    match &observed.answers.detached {
+    match &observed.responses.detached {
         None => return call(observed, Call::Detach),
         Some(Detachment::InUse(by)) => {
             return VolumeMoveStep::Wait(format!("the directory is in use by {by}"));
@@ -383,11 +383,11 @@ fn copy(observed: &Observed<'_>) -> VolumeMoveStep {
             }
         };
     }
-    match &observed.answers.copied {
+    match &observed.responses.copied {
         None => match (
             observed.transfer,
-            observed.answers.source,
-            observed.answers.destination,
+            observed.responses.source,
+            observed.responses.destination,
         ) {
             (DataTransfer::Files, _, _) => copy_to(observed, CopyExtent::Whole),
             (DataTransfer::Streams, None, _) => call(observed, Call::Inspect(MoveEnd::Source)),
@@ -412,10 +412,10 @@ fn copy(observed: &Observed<'_>) -> VolumeMoveStep {
 /// Stage Placed: the copy gets its name, then the old directory is removed, then pods on the wrong node are deleted.
 fn settle(observed: &Observed<'_>) -> VolumeMoveStep {
     let record = observed.record;
-    if !observed.answers.placed {
+    if !observed.responses.placed {
         return call(observed, Call::Place);
     }
-    if !observed.answers.discarded && observed.source != NodePresence::Absent {
+    if !observed.responses.discarded && observed.source != NodePresence::Absent {
         return call(observed, Call::Discard);
     }
     let mut astray = observed
@@ -430,10 +430,10 @@ fn settle(observed: &Observed<'_>) -> VolumeMoveStep {
 
 /// Stage Abandoned: the directory gets its former name back.
 fn restore(observed: &Observed<'_>) -> VolumeMoveStep {
-    if !observed.answers.restored && observed.source != NodePresence::Absent {
+    if !observed.responses.restored && observed.source != NodePresence::Absent {
         return call(observed, Call::Abandon(MoveEnd::Source));
     }
-    if !observed.answers.cleared && observed.destination != NodePresence::Absent {
+    if !observed.responses.cleared && observed.destination != NodePresence::Absent {
         return call(observed, Call::Abandon(MoveEnd::Destination));
     }
     VolumeMoveStep::Write(VolumeMove {

@@ -11,7 +11,7 @@ struct Case {
     users: Vec<User>,
     source: NodePresence,
     destination: NodePresence,
-    answers: MoveAnswers,
+    responses: MoveAnswers,
 }
 
 fn case(stage: MoveStage) -> Case {
@@ -22,7 +22,7 @@ fn case(stage: MoveStage) -> Case {
         users: Vec::new(),
         source: NodePresence::Ready,
         destination: NodePresence::Ready,
-        answers: MoveAnswers::default(),
+        responses: MoveAnswers::default(),
     }
 }
 
@@ -35,7 +35,7 @@ impl Case {
             users: &self.users,
             source: self.source,
             destination: self.destination,
-            answers: &self.answers,
+            responses: &self.responses,
         })
     }
 }
@@ -72,18 +72,18 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
             has_first_copy: false,
         })
     };
-    case.answers.source = answer(Some(1 << 30), 0);
+    case.responses.source = answer(Some(1 << 30), 0);
     assert_eq!(
         case.plan(),
         VolumeMoveStep::Call(Call::Inspect(MoveEnd::Destination))
     );
-    case.answers.destination = answer(None, 1 << 30);
+    case.responses.destination = answer(None, 1 << 30);
     let (stage, message) = stage_and_message(case.plan());
     assert_eq!(stage, MoveStage::Abandoned);
     assert!(message.contains("too little space"), "{message}");
-    case.answers.destination = answer(None, 2 << 30);
+    case.responses.destination = answer(None, 2 << 30);
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Stopping);
-    case.answers.source = answer(None, 0);
+    case.responses.source = answer(None, 0);
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Abandoned);
 }
 
@@ -144,8 +144,8 @@ fn silent_nodes_are_waited_for_and_deleted_ones_are_not() {
 #[test]
 fn a_pod_that_waits_on_the_former_node_is_deleted() {
     let mut case = case(MoveStage::Placed);
-    case.answers.placed = true;
-    case.answers.discarded = true;
+    case.responses.placed = true;
+    case.responses.discarded = true;
     case.users = vec![user("two"), user("one")];
     assert_eq!(case.plan(), VolumeMoveStep::DeletePod(user("one")));
     case.users[1].is_deleted = true;
@@ -159,8 +159,8 @@ fn a_pod_that_waits_on_the_former_node_is_deleted() {
 fn a_failed_move_keeps_its_reason() {
     let mut case = case(MoveStage::Abandoned);
     case.record = record(MoveStage::Copying).abandoned("no room");
-    case.answers.restored = true;
-    case.answers.cleared = true;
+    case.responses.restored = true;
+    case.responses.cleared = true;
     let ended = (MoveStage::Failed, "no room".to_owned());
     assert_eq!(stage_and_message(case.plan()), ended);
 }
@@ -184,12 +184,12 @@ fn inspection(has_first_copy: bool) -> Option<Inspection> {
 #[test]
 fn the_room_for_a_first_copy_is_beside_that_of_the_volume() {
     let mut case = streams(MoveStage::Requested);
-    case.answers.source = inspection(false);
-    case.answers.destination = inspection(false);
+    case.responses.source = inspection(false);
+    case.responses.destination = inspection(false);
     let (stage, message) = stage_and_message(case.plan());
     assert_eq!(stage, MoveStage::Abandoned);
     assert!(message.contains("too little space"), "{message}");
-    let room = case.answers.destination.as_mut().unwrap();
+    let room = case.responses.destination.as_mut().unwrap();
     room.free += RESERVE;
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Preparing);
 }
@@ -204,13 +204,13 @@ fn pods_run_until_the_first_copy_is_there() {
     );
     case.destination = NodePresence::Silent;
     assert!(matches!(case.plan(), VolumeMoveStep::Wait(_)));
-    case.answers.copied = Some(CopyResult::Complete("/p".to_owned()));
+    case.responses.copied = Some(CopyResult::Complete("/p".to_owned()));
     let VolumeMoveStep::Write(next) = case.plan() else {
         panic!("no write");
     };
     // The path belongs to the whole copy, and is not recorded for the first copy.
     assert_eq!((next.stage, next.path), (MoveStage::Stopping, None));
-    case.answers.copied = Some(CopyResult::Impossible("a device".to_owned()));
+    case.responses.copied = Some(CopyResult::Impossible("a device".to_owned()));
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Abandoned);
 }
 
@@ -222,17 +222,17 @@ fn a_difference_is_copied_only_if_both_nodes_have_the_first_copy() {
         (false, true, CopyExtent::Whole),
     ] {
         let mut case = streams(MoveStage::Copying);
-        case.answers.detached = Some(Detachment::Detached);
+        case.responses.detached = Some(Detachment::Detached);
         assert_eq!(
             case.plan(),
             VolumeMoveStep::Call(Call::Inspect(MoveEnd::Source))
         );
-        case.answers.source = inspection(source);
+        case.responses.source = inspection(source);
         assert_eq!(
             case.plan(),
             VolumeMoveStep::Call(Call::Inspect(MoveEnd::Destination))
         );
-        case.answers.destination = inspection(destination);
+        case.responses.destination = inspection(destination);
         assert_eq!(case.plan(), VolumeMoveStep::Call(Call::Copy(extent)));
     }
 }

@@ -147,10 +147,10 @@ mod tests {
     fn pod(node: Option<&str>, phase: &str) -> PodView {
         let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}});
         let spec: Value = json!({"nodeName": node, "containers": [], "volumes": [volume]});
-        let metadata = json!({"name": "web-0"});
+        let metadata = json!({"name": "web-0", "uid": "u", "resourceVersion": "1"});
         let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": phase}});
         let pod: Pod = json_tree::from_value(pod).unwrap();
-        PodView::from(&pod)
+        PodView::try_from(&pod).unwrap()
     }
 
     #[test]

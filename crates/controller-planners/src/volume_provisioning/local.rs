@@ -46,29 +46,31 @@ pub fn provisioning(
     class: Option<&StorageClass>,
     node: &str,
 ) -> Provisioning {
-    let asked = provisioner_of(claim);
-    let maker = asked.and_then(Driver::of_provisioner).map(Maker::Driver);
+    let provisioner = provisioner_of(claim);
+    let maker = provisioner
+        .and_then(Driver::of_provisioner)
+        .map(Maker::Driver);
     let of_nfs = || class.and_then(NfsClass::of).map(|_| Maker::Nfs);
-    let (Some(asked), Some(maker)) = (asked, maker.or_else(of_nfs)) else {
+    let (Some(provisioner), Some(maker)) = (provisioner, maker.or_else(of_nfs)) else {
         return Provisioning::None;
     };
-    let Some(class) = class.filter(|class| class.provisioner == asked) else {
+    let Some(class) = class.filter(|class| class.provisioner == provisioner) else {
         return Provisioning::None;
     };
     if claim.spec.is_none() || !needs_volume(claim) {
         return Provisioning::None;
     }
-    let place = match node_of_claim(claim, class) {
+    let provisioning = match node_of_claim(claim, class) {
         NodeOfClaim::Chosen(selected) if selected == node => Provisioning::Here,
         NodeOfClaim::Chosen(_) | NodeOfClaim::NotChosen => Provisioning::None,
         NodeOfClaim::Any => Provisioning::Anywhere,
     };
-    if place == Provisioning::None {
-        return place;
+    if provisioning == Provisioning::None {
+        return provisioning;
     }
     match unsupported(claim, maker) {
         Some(text) => Provisioning::Unsupported(text),
-        None => place,
+        None => provisioning,
     }
 }
 
@@ -183,7 +185,7 @@ pub fn data_source(claim: &PersistentVolumeClaim) -> DataSource {
     let Some(spec) = &claim.spec else {
         return DataSource::Nothing;
     };
-    let own = claim.metadata.namespace.as_deref();
+    let claim_namespace = claim.metadata.namespace.as_deref();
     let (group, kind, name, namespace) = match (&spec.data_source_ref, &spec.data_source) {
         (Some(source), _) => (
             source.api_group.as_deref(),
@@ -199,7 +201,7 @@ pub fn data_source(claim: &PersistentVolumeClaim) -> DataSource {
         ),
         (None, None) => return DataSource::Nothing,
     };
-    if namespace.is_some() && namespace != own {
+    if namespace.is_some() && namespace != claim_namespace {
         return DataSource::Other("data sources of other namespaces are not supported".to_owned());
     }
     match (group.unwrap_or_default(), kind) {

@@ -136,7 +136,7 @@ pub struct ReplicationAnswers {
     /// The response to [`Call::Copy`].
     pub copied: Option<CopyResult>,
     /// The nodes on which [`Call::Keep`] succeeded.
-    pub kept: BTreeSet<Role>,
+    pub reduced: BTreeSet<Role>,
     /// [`Call::Promote`] succeeded.
     pub promoted: bool,
     /// The nodes on which [`Call::Forget`] succeeded.
@@ -178,7 +178,7 @@ pub struct Observed<'a> {
     /// The time, in milliseconds since 1970.
     pub now: i64,
     /// The responses of the nodes.
-    pub answers: &'a ReplicationAnswers,
+    pub responses: &'a ReplicationAnswers,
 }
 
 /// The next step of the replication of a volume.
@@ -264,11 +264,11 @@ fn call(observed: &Observed<'_>, call: Call) -> ReplicationStep {
 
 /// Stage Replicating: the replica gets a new copy at each interval.
 fn replicate(observed: &Observed<'_>) -> ReplicationStep {
-    let (record, answers) = (observed.record, observed.answers);
-    if let Some(CopyResult::Impossible(reason)) = &answers.copied {
+    let (record, responses) = (observed.record, observed.responses);
+    if let Some(CopyResult::Impossible(reason)) = &responses.copied {
         return choose_another(observed, reason);
     }
-    if let Some(CopyResult::Complete(time)) = answers.copied {
+    if let Some(CopyResult::Complete(time)) = responses.copied {
         let next = match &record.successor {
             Some(node) => record.replaced(Some(node)),
             None => record.clone(),
@@ -289,10 +289,10 @@ fn replicate(observed: &Observed<'_>) -> ReplicationStep {
     {
         return ReplicationStep::Rest(last + interval - observed.now);
     }
-    let Some(replica) = &answers.replica else {
+    let Some(replica) = &responses.replica else {
         return call(observed, Call::Inspect(Role::Replica));
     };
-    let Some(primary) = &answers.primary else {
+    let Some(primary) = &responses.primary else {
         return call(observed, Call::Inspect(Role::Primary));
     };
     // A former primary still has the volume, and steps of earlier epochs are refused only from now on.
@@ -315,13 +315,13 @@ fn replicate(observed: &Observed<'_>) -> ReplicationStep {
     // The copy that the record names stays until another copy is complete and named. A former primary that returns
     // before its successor has a copy continues from the recovery point.
     let point = promoted.filter(|_| record.successor.is_some());
-    let kept: BTreeSet<i64> = base.into_iter().chain(record.last).chain(point).collect();
+    let required: BTreeSet<i64> = base.into_iter().chain(record.last).chain(point).collect();
     for (role, has) in [
         (Role::Replica, &replica.copies),
         (Role::Primary, &primary.sent),
     ] {
-        if !has.is_subset(&kept) && !answers.kept.contains(&role) {
-            return call(observed, Call::Keep(role, kept));
+        if !has.is_subset(&required) && !responses.reduced.contains(&role) {
+            return call(observed, Call::Keep(role, required));
         }
     }
     let promoted = record.recovery.as_ref().map(|recovery| recovery.time);
@@ -417,7 +417,7 @@ fn without(nodes: &[String], node: &str) -> Vec<String> {
 
 /// Removes the copies of a node that had copies and has returned. A failure of that node does not delay the copies.
 fn retire(observed: &Observed<'_>) -> Option<ReplicationStep> {
-    let (record, retired) = (observed.record, &observed.answers.retired);
+    let (record, retired) = (observed.record, &observed.responses.retired);
     let is_done = |node: &&String| matches!(retired.get(*node), Some(Some(_)));
     if let Some(node) = record.former.iter().find(is_done) {
         let holdings = retired.get(node)?.as_ref()?;
@@ -441,13 +441,13 @@ fn newly_diverged(
     node: &str,
     holdings: &VolumeCopies,
 ) -> Option<Vec<Divergence>> {
-    let known: BTreeSet<Divergence> = record.diverged.iter().cloned().collect();
-    let found = holdings.diverged.iter().map(|snapshot| Divergence {
+    let recorded: BTreeSet<Divergence> = record.diverged.iter().cloned().collect();
+    let diverged = holdings.diverged.iter().map(|snapshot| Divergence {
         node: node.to_owned(),
         snapshot: snapshot.clone(),
     });
-    let all: BTreeSet<Divergence> = known.iter().cloned().chain(found).collect();
-    (all != known).then(|| all.into_iter().collect())
+    let all: BTreeSet<Divergence> = recorded.iter().cloned().chain(diverged).collect();
+    (all != recorded).then(|| all.into_iter().collect())
 }
 
 /// Stage Promoting: while the proof is valid, the newest copy is chosen.
@@ -467,7 +467,7 @@ fn promote(observed: &Observed<'_>) -> ReplicationStep {
     let Some(node) = &record.replica else {
         return back("there is no replica");
     };
-    let Some(sealed) = &observed.answers.sealed else {
+    let Some(sealed) = &observed.responses.sealed else {
         return call(observed, Call::Seal);
     };
     match newest_copy(record, sealed) {
@@ -504,7 +504,7 @@ fn newest_copy(record: &VolumeReplication, sealed: &VolumeCopies) -> Option<i64>
 /// Stage Promoted: the copy gets the name of the volume.
 fn settle(observed: &Observed<'_>) -> ReplicationStep {
     let record = observed.record;
-    match (&record.recovery, observed.answers.promoted) {
+    match (&record.recovery, observed.responses.promoted) {
         (Some(recovery), false) => call(
             observed,
             Call::Promote {
@@ -523,7 +523,7 @@ fn forget(observed: &Observed<'_>) -> ReplicationStep {
     let record = observed.record;
     let mut left = record.others().into_iter().filter(|node| {
         presence(observed, node) != NodePresence::Absent
-            && !observed.answers.forgotten.contains(*node)
+            && !observed.responses.forgotten.contains(*node)
     });
     match left.next() {
         Some(node) => call(observed, Call::Forget(node.to_owned())),

@@ -33,7 +33,7 @@ fn nodes(silent: &[&str]) -> &'static BTreeMap<String, NodePresence> {
     Box::leak(Box::new(BTreeMap::from(all)))
 }
 
-fn observed<'a>(record: &'a VolumeReplication, answers: &'a ReplicationAnswers) -> Observed<'a> {
+fn observed<'a>(record: &'a VolumeReplication, responses: &'a ReplicationAnswers) -> Observed<'a> {
     Observed {
         record,
         primary: NodePresence::Ready,
@@ -48,7 +48,7 @@ fn observed<'a>(record: &'a VolumeReplication, answers: &'a ReplicationAnswers) 
         candidate: Some("three"),
         is_released: false,
         now: 61_000,
-        answers,
+        responses,
     }
 }
 
@@ -68,34 +68,34 @@ fn holdings(sent: &[i64], copies: &[i64]) -> VolumeCopies {
 #[test]
 fn the_difference_to_the_last_copy_is_sent_when_the_interval_is_over() {
     let record = record();
-    let mut answers = ReplicationAnswers::default();
-    let mut seen = observed(&record, &answers);
-    seen.now = 55_000;
-    assert_eq!(plan(&seen), ReplicationStep::Rest(5_000));
-    seen.now = 61_000;
+    let mut responses = ReplicationAnswers::default();
+    let mut input = observed(&record, &responses);
+    input.now = 55_000;
+    assert_eq!(plan(&input), ReplicationStep::Rest(5_000));
+    input.now = 61_000;
     assert_eq!(
-        plan(&seen),
+        plan(&input),
         ReplicationStep::Call(Call::Inspect(Role::Replica))
     );
-    answers.replica = Some(holdings(&[], &[40_000, 50_000]));
-    answers.primary = Some(holdings(&[50_000], &[]));
+    responses.replica = Some(holdings(&[], &[40_000, 50_000]));
+    responses.primary = Some(holdings(&[50_000], &[]));
     let kept = BTreeSet::from([50_000]);
     let keep = Call::Keep(Role::Replica, kept);
     assert_eq!(
-        plan(&observed(&record, &answers)),
+        plan(&observed(&record, &responses)),
         ReplicationStep::Call(keep)
     );
-    answers.kept.insert(Role::Replica);
+    responses.reduced.insert(Role::Replica);
     let copy = Call::Copy {
         time: 61_000,
         base: Some(50_000),
     };
     assert_eq!(
-        plan(&observed(&record, &answers)),
+        plan(&observed(&record, &responses)),
         ReplicationStep::Call(copy)
     );
-    answers.copied = Some(CopyResult::Complete(61_000));
-    let ReplicationStep::Write(next) = plan(&observed(&record, &answers)) else {
+    responses.copied = Some(CopyResult::Complete(61_000));
+    let ReplicationStep::Write(next) = plan(&observed(&record, &responses)) else {
         panic!("no write");
     };
     assert_eq!(next.last, Some(61_000));
@@ -107,13 +107,13 @@ fn a_copy_is_whole_where_the_nodes_have_none_in_common() {
         last: None,
         ..record()
     };
-    let answers = ReplicationAnswers {
+    let responses = ReplicationAnswers {
         primary: Some(holdings(&[50_000], &[])),
         replica: Some(VolumeCopies {
             epoch: 1,
             ..VolumeCopies::default()
         }),
-        kept: BTreeSet::from([Role::Primary]),
+        reduced: BTreeSet::from([Role::Primary]),
         ..ReplicationAnswers::default()
     };
     let copy = Call::Copy {
@@ -121,39 +121,39 @@ fn a_copy_is_whole_where_the_nodes_have_none_in_common() {
         base: None,
     };
     assert_eq!(
-        plan(&observed(&record, &answers)),
+        plan(&observed(&record, &responses)),
         ReplicationStep::Call(copy)
     );
 }
 
 #[test]
 fn a_node_is_chosen_where_there_is_none() {
-    let answers = ReplicationAnswers::default();
+    let responses = ReplicationAnswers::default();
     let without = VolumeReplication {
         replica: None,
         last: None,
         ..record()
     };
-    let ReplicationStep::Write(next) = plan(&observed(&without, &answers)) else {
+    let ReplicationStep::Write(next) = plan(&observed(&without, &responses)) else {
         panic!("no write");
     };
     assert_eq!(next.replica.as_deref(), Some("three"));
-    let mut seen = observed(&without, &answers);
-    seen.candidate = None;
-    assert!(matches!(plan(&seen), ReplicationStep::Wait(_)));
+    let mut input = observed(&without, &responses);
+    input.candidate = None;
+    assert!(matches!(plan(&input), ReplicationStep::Wait(_)));
 }
 
 // docs/storage.md: an absent replica stays the replica until another node has a copy.
 #[test]
 fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     let record = record();
-    let mut answers = ReplicationAnswers::default();
+    let mut responses = ReplicationAnswers::default();
     let away = |lost, presence, primary| {
-        let mut seen = observed(&record, &answers);
-        (seen.replica, seen.primary) = (presence, primary);
-        seen.others = nodes(&["two"]);
-        seen.is_replica_lost = lost;
-        plan(&seen)
+        let mut input = observed(&record, &responses);
+        (input.replica, input.primary) = (presence, primary);
+        input.others = nodes(&["two"]);
+        input.is_replica_lost = lost;
+        plan(&input)
     };
     let ReplicationStep::Write(chosen) = away(true, NodePresence::Silent, NodePresence::Ready)
     else {
@@ -175,16 +175,16 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
         ReplicationStep::Write(_)
     ));
     // The successor gets a copy at once, and then becomes the replica.
-    answers.replica = Some(VolumeCopies {
+    responses.replica = Some(VolumeCopies {
         epoch: 1,
         ..VolumeCopies::default()
     });
-    answers.primary = Some(VolumeCopies {
+    responses.primary = Some(VolumeCopies {
         has_volume: true,
         ..holdings(&[50_000], &[])
     });
-    let mut seen = observed(&chosen, &answers);
-    (seen.replica, seen.others, seen.now) = (NodePresence::Silent, nodes(&["two"]), 55_000);
+    let mut input = observed(&chosen, &responses);
+    (input.replica, input.others, input.now) = (NodePresence::Silent, nodes(&["two"]), 55_000);
     let copy = Call::Copy {
         time: 55_000,
         base: None,
@@ -192,11 +192,11 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     assert_eq!(copy.node(&chosen), Some("one"));
     assert_eq!(Call::Demote(None).node(&chosen), Some("three"));
     assert_eq!(Call::Seal.node(&chosen), Some("two"));
-    assert_eq!(plan(&seen), ReplicationStep::Call(copy));
-    answers.copied = Some(CopyResult::Complete(55_000));
-    let mut seen = observed(&chosen, &answers);
-    (seen.replica, seen.others) = (NodePresence::Silent, nodes(&["two"]));
-    let ReplicationStep::Write(replaced) = plan(&seen) else {
+    assert_eq!(plan(&input), ReplicationStep::Call(copy));
+    responses.copied = Some(CopyResult::Complete(55_000));
+    let mut input = observed(&chosen, &responses);
+    (input.replica, input.others) = (NodePresence::Silent, nodes(&["two"]));
+    let ReplicationStep::Write(replaced) = plan(&input) else {
         panic!("not replaced");
     };
     assert_eq!((replaced.epoch, replaced.last), (2, Some(55_000)));
@@ -207,8 +207,8 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     );
     assert!(condition_message(&replaced).contains("node \"two\" removes its former copies"));
     // The former replica returns first.
-    answers.copied = None;
-    let ReplicationStep::Write(kept) = plan(&observed(&chosen, &answers)) else {
+    responses.copied = None;
+    let ReplicationStep::Write(kept) = plan(&observed(&chosen, &responses)) else {
         panic!("not given up");
     };
     assert_eq!(
@@ -229,9 +229,9 @@ fn another_node_is_tried_if_one_has_no_room() {
         ..record()
     };
     let three = |record: &VolumeReplication, replica| {
-        let mut seen = observed(record, &full);
-        (seen.candidate, seen.replica, seen.now) = (Some("three"), replica, 65_000);
-        plan(&seen)
+        let mut input = observed(record, &full);
+        (input.candidate, input.replica, input.now) = (Some("three"), replica, 65_000);
+        plan(&input)
     };
     // A replica without a copy is replaced when another node has a copy.
     let ReplicationStep::Write(next) = three(&new, NodePresence::Ready) else {
@@ -255,12 +255,12 @@ fn another_node_is_tried_if_one_has_no_room() {
         successor: Some("four".to_owned()),
         ..record()
     };
-    let mut seen = observed(&chosen, &full);
-    (seen.replica, seen.others) = (NodePresence::Silent, nodes(&["two"]));
-    seen.candidate = None;
-    assert_eq!(plan(&seen), ReplicationStep::Wait("no room".to_owned()));
-    seen.candidate = Some("three");
-    let ReplicationStep::Write(next) = plan(&seen) else {
+    let mut input = observed(&chosen, &full);
+    (input.replica, input.others) = (NodePresence::Silent, nodes(&["two"]));
+    input.candidate = None;
+    assert_eq!(plan(&input), ReplicationStep::Wait("no room".to_owned()));
+    input.candidate = Some("three");
+    let ReplicationStep::Write(next) = plan(&input) else {
         panic!("not given up");
     };
     assert_eq!((next.successor.as_deref(), next.epoch), (None, 2));
@@ -283,27 +283,27 @@ fn a_node_that_returns_too_late_removes_its_copies() {
         former: vec!["two".to_owned()],
         ..record()
     };
-    let mut answers = ReplicationAnswers::default();
-    let rest = |others, answers: &ReplicationAnswers| {
-        let mut seen = observed(&record, answers);
-        (seen.others, seen.now) = (others, 55_000);
-        plan(&seen)
+    let mut responses = ReplicationAnswers::default();
+    let rest = |others, responses: &ReplicationAnswers| {
+        let mut input = observed(&record, responses);
+        (input.others, input.now) = (others, 55_000);
+        plan(&input)
     };
     assert_eq!(
-        rest(nodes(&["two"]), &answers),
+        rest(nodes(&["two"]), &responses),
         ReplicationStep::Rest(5_000)
     );
     let retire = Call::Retire("two".to_owned());
-    assert_eq!(rest(nodes(&[]), &answers), ReplicationStep::Call(retire));
+    assert_eq!(rest(nodes(&[]), &responses), ReplicationStep::Call(retire));
     // A former primary keeps its state.
     let kept = VolumeCopies {
         diverged: ["diverged-1-v".to_owned()].into(),
         ..VolumeCopies::default()
     };
-    answers.retired.insert("two".to_owned(), None);
-    assert_eq!(rest(nodes(&[]), &answers), ReplicationStep::Rest(5_000));
-    answers.retired.insert("two".to_owned(), Some(kept));
-    let ReplicationStep::Write(next) = rest(nodes(&[]), &answers) else {
+    responses.retired.insert("two".to_owned(), None);
+    assert_eq!(rest(nodes(&[]), &responses), ReplicationStep::Rest(5_000));
+    responses.retired.insert("two".to_owned(), Some(kept));
+    let ReplicationStep::Write(next) = rest(nodes(&[]), &responses) else {
         panic!("no write");
     };
     assert!(next.former.is_empty());
@@ -326,7 +326,7 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
         here: "a".to_owned(),
         there: "b".to_owned(),
     };
-    let mut answers = ReplicationAnswers {
+    let mut responses = ReplicationAnswers {
         primary: Some(VolumeCopies {
             has_volume: true,
             common: Some(common.clone()),
@@ -340,54 +340,54 @@ fn a_former_primary_goes_on_from_the_recovery_point() {
     };
     let demote = Call::Demote(Some(common));
     assert_eq!(
-        plan(&observed(&record, &answers)),
+        plan(&observed(&record, &responses)),
         ReplicationStep::Call(demote)
     );
-    answers.replica = Some(VolumeCopies {
+    responses.replica = Some(VolumeCopies {
         epoch: 2,
         has_volume: false,
         ..holdings(&[], &[50_000])
     });
     let copy = |base| ReplicationStep::Call(Call::Copy { time: 61_000, base });
-    assert_eq!(plan(&observed(&record, &answers)), copy(Some(50_000)));
+    assert_eq!(plan(&observed(&record, &responses)), copy(Some(50_000)));
     // The snapshots were not identical, so the copy is whole.
-    answers.replica = Some(VolumeCopies {
+    responses.replica = Some(VolumeCopies {
         epoch: 2,
         ..VolumeCopies::default()
     });
-    answers.kept = BTreeSet::from([Role::Primary]);
-    assert_eq!(plan(&observed(&record, &answers)), copy(None));
+    responses.reduced = BTreeSet::from([Role::Primary]);
+    assert_eq!(plan(&observed(&record, &responses)), copy(None));
     // If the clock was set back, a copy still does not get the name of the recovery point.
-    let mut seen = observed(&record, &answers);
-    seen.now = 40_000;
+    let mut input = observed(&record, &responses);
+    input.now = 40_000;
     let later = Call::Copy {
         time: 50_001,
         base: None,
     };
-    assert_eq!(plan(&seen), ReplicationStep::Call(later));
+    assert_eq!(plan(&input), ReplicationStep::Call(later));
 }
 
 #[test]
 fn a_replica_is_promoted_only_with_a_proof_and_for_a_pod_that_waits() {
     let record = record();
-    let answers = ReplicationAnswers::default();
+    let responses = ReplicationAnswers::default();
     let lost = |change: &dyn Fn(&mut Observed<'_>)| {
-        let mut seen = observed(&record, &answers);
-        seen.primary = NodePresence::Silent;
-        seen.is_proven_dead = true;
-        seen.users = Users {
+        let mut input = observed(&record, &responses);
+        input.primary = NodePresence::Silent;
+        input.is_proven_dead = true;
+        input.users = Users {
             on_primary: false,
             waiting: true,
         };
-        change(&mut seen);
-        matches!(plan(&seen), ReplicationStep::Write(next) if next.stage == ReplicationStage::Promoting && next.epoch == 2)
+        change(&mut input);
+        matches!(plan(&input), ReplicationStep::Write(next) if next.stage == ReplicationStage::Promoting && next.epoch == 2)
     };
     assert!(lost(&|_| {}));
-    assert!(!lost(&|seen| seen.is_proven_dead = false));
-    assert!(!lost(&|seen| seen.users.on_primary = true));
-    assert!(!lost(&|seen| seen.users.waiting = false));
-    assert!(!lost(&|seen| seen.replica = NodePresence::Silent));
-    assert!(!lost(&|seen| seen.is_released = true));
+    assert!(!lost(&|input| input.is_proven_dead = false));
+    assert!(!lost(&|input| input.users.on_primary = true));
+    assert!(!lost(&|input| input.users.waiting = false));
+    assert!(!lost(&|input| input.replica = NodePresence::Silent));
+    assert!(!lost(&|input| input.is_released = true));
 }
 
 #[test]
@@ -397,17 +397,17 @@ fn the_volume_follows_the_newest_complete_copy() {
         stage: ReplicationStage::Promoting,
         ..record()
     };
-    let mut answers = ReplicationAnswers::default();
-    let dead = |answers: &ReplicationAnswers| {
-        let mut seen = observed(&promoting, answers);
-        seen.primary = NodePresence::Silent;
-        seen.is_proven_dead = true;
-        seen.users.on_primary = false;
-        plan(&seen)
+    let mut responses = ReplicationAnswers::default();
+    let dead = |responses: &ReplicationAnswers| {
+        let mut input = observed(&promoting, responses);
+        input.primary = NodePresence::Silent;
+        input.is_proven_dead = true;
+        input.users.on_primary = false;
+        plan(&input)
     };
-    assert_eq!(dead(&answers), ReplicationStep::Call(Call::Seal));
-    answers.sealed = Some(holdings(&[], &[50_000, 60_000]));
-    let ReplicationStep::Place(next, path) = dead(&answers) else {
+    assert_eq!(dead(&responses), ReplicationStep::Call(Call::Seal));
+    responses.sealed = Some(holdings(&[], &[50_000, 60_000]));
+    let ReplicationStep::Place(next, path) = dead(&responses) else {
         panic!("not placed");
     };
     assert_eq!((next.primary.as_str(), path.as_str()), ("two", "/p"));
@@ -415,14 +415,14 @@ fn the_volume_follows_the_newest_complete_copy() {
     assert_eq!(next.recovery.as_ref().map(|one| one.time), Some(60_000));
     assert!(condition_message(&next).contains("recovery point 1970-01-01T00:01:00Z"));
     // The node that returned still has its volume.
-    let ReplicationStep::Write(back) = plan(&observed(&promoting, &answers)) else {
+    let ReplicationStep::Write(back) = plan(&observed(&promoting, &responses)) else {
         panic!("no write");
     };
     assert_eq!((back.stage, back.epoch), (ReplicationStage::Replicating, 2));
     assert_eq!(back.primary, "one");
     // A copy that is older than the reported copy is never promoted.
-    answers.sealed = Some(holdings(&[], &[40_000]));
-    assert!(matches!(dead(&answers), ReplicationStep::Write(back) if back.last.is_none()));
+    responses.sealed = Some(holdings(&[], &[40_000]));
+    assert!(matches!(dead(&responses), ReplicationStep::Write(back) if back.last.is_none()));
 }
 
 #[test]
@@ -431,24 +431,24 @@ fn copies_go_before_the_volume() {
         former: vec!["three".to_owned()],
         ..record()
     };
-    let mut answers = ReplicationAnswers::default();
-    let released = |answers: &ReplicationAnswers, others: &BTreeMap<String, NodePresence>| {
-        let mut seen = observed(&record, answers);
-        (seen.is_released, seen.others) = (true, others);
-        plan(&seen)
+    let mut responses = ReplicationAnswers::default();
+    let released = |responses: &ReplicationAnswers, others: &BTreeMap<String, NodePresence>| {
+        let mut input = observed(&record, responses);
+        (input.is_released, input.others) = (true, others);
+        plan(&input)
     };
     let forget = |node: &str| ReplicationStep::Call(Call::Forget(node.to_owned()));
-    assert_eq!(released(&answers, nodes(&[])), forget("three"));
+    assert_eq!(released(&responses, nodes(&[])), forget("three"));
     assert!(matches!(
-        released(&answers, nodes(&["three"])),
+        released(&responses, nodes(&["three"])),
         ReplicationStep::Wait(_)
     ));
-    answers.forgotten.insert("three".to_owned());
-    assert_eq!(released(&answers, nodes(&[])), forget("two"));
+    responses.forgotten.insert("three".to_owned());
+    assert_eq!(released(&responses, nodes(&[])), forget("two"));
     let none = BTreeMap::new();
     let is_ended = |step| matches!(step, ReplicationStep::Write(next) if next.stage == ReplicationStage::Ended);
     // Deleted nodes have no copies any more.
-    assert!(is_ended(released(&answers, &none)));
-    answers.forgotten.insert("two".to_owned());
-    assert!(is_ended(released(&answers, nodes(&[]))));
+    assert!(is_ended(released(&responses, &none)));
+    responses.forgotten.insert("two".to_owned());
+    assert!(is_ended(released(&responses, nodes(&[]))));
 }

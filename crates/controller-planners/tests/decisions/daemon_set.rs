@@ -15,7 +15,7 @@ struct World {
     observed: Observed,
     pods: Vec<Pod>,
     now: Timestamp,
-    made: usize,
+    created: usize,
 }
 
 impl World {
@@ -34,7 +34,7 @@ impl World {
             },
             pods: Vec::new(),
             now: Timestamp::UNIX_EPOCH,
-            made: 0,
+            created: 0,
         };
         for node in 0..nodes {
             world.fit(node, true, true);
@@ -57,7 +57,11 @@ impl World {
 
     fn plan(&self) -> DaemonSetPlan {
         let mut observed = self.observed.clone();
-        observed.pods = self.pods.iter().map(|pod| Arc::new(pod.into())).collect();
+        observed.pods = self
+            .pods
+            .iter()
+            .map(|pod| Arc::new(pod.try_into().unwrap()))
+            .collect();
         plan(&observed, self.now).unwrap()
     }
 
@@ -70,9 +74,10 @@ impl World {
         for action in plan.pods {
             match action {
                 PodAction::Create(pod) => {
-                    self.made += 1;
+                    self.created += 1;
                     let mut pod = *pod;
-                    pod.metadata.uid = Some(format!("pod-{}", self.made));
+                    pod.metadata.uid = Some(format!("pod-{}", self.created));
+                    pod.metadata.resource_version = Some(self.created.to_string());
                     pod.metadata.creation_timestamp = Some(Time(self.now));
                     self.pods.push(pod);
                 }

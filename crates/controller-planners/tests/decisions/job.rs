@@ -15,7 +15,7 @@ struct World {
     observed: Observed,
     pods: Vec<Pod>,
     now: Timestamp,
-    made: usize,
+    created: usize,
 }
 
 /// The part of a plan that is executed before the controller is killed.
@@ -47,12 +47,15 @@ impl World {
             },
             pods: Vec::new(),
             now: Timestamp::UNIX_EPOCH,
-            made: 0,
+            created: 0,
         }
     }
 
     fn plan(&self) -> JobPlan {
-        let pods = self.pods.iter().map(|pod| Arc::new(pod.into()));
+        let pods = self
+            .pods
+            .iter()
+            .map(|pod| Arc::new(pod.try_into().unwrap()));
         let observed = Observed {
             job: self.observed.job.clone(),
             pods: pods.collect(),
@@ -80,10 +83,10 @@ impl World {
         let now = self.now;
         match action {
             PodAction::Create(pod) => {
-                self.made += 1;
+                self.created += 1;
                 let mut pod = *pod;
-                pod.metadata.uid = Some(format!("pod-{}", self.made));
-                pod.metadata.resource_version = Some(self.made.to_string());
+                pod.metadata.uid = Some(format!("pod-{}", self.created));
+                pod.metadata.resource_version = Some(self.created.to_string());
                 pod.metadata.creation_timestamp = Some(Time(now));
                 self.pods.push(pod);
             }
@@ -176,7 +179,7 @@ fn pods_run_until_enough_have_succeeded() {
         world.settle();
     }
     assert_eq!(world.counts(), (3, 0));
-    assert_eq!(world.made, 3);
+    assert_eq!(world.created, 3);
     assert_eq!(
         world.condition(),
         [
@@ -232,7 +235,7 @@ fn a_suspended_job_stops_and_starts_its_clock_anew() {
     let mut world = World::new(json!({"suspend": true}));
     world.settle();
     assert_eq!(
-        (world.made, world.condition()),
+        (world.created, world.condition()),
         (0, vec!["Suspended JobSuspended".to_owned()])
     );
     let mut job = (*world.observed.job).clone();
@@ -312,7 +315,10 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
     left_behind.metadata.owner_references = None;
     let labels = left_behind.metadata.labels.get_or_insert_default();
     labels.insert("batch.kubernetes.io/job-name".to_owned(), "pi".to_owned());
-    let pods: Vec<_> = pods.iter().map(|pod| Arc::new(pod.into())).collect();
+    let pods: Vec<_> = pods
+        .iter()
+        .map(|pod| Arc::new(pod.try_into().unwrap()))
+        .collect();
     let job = &world.observed.job;
     assert_eq!(orphaned(&pods, "pi", Some(job)).unwrap().len(), 0);
     assert_eq!(orphaned(&pods, "pi", None).unwrap().len(), 2);
@@ -337,7 +343,7 @@ fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
     label(&mut pod, "batch.kubernetes.io/job-name", "pi");
     let job = world.observed.job.clone();
     let let_go = |pod: &Pod, name: &str| {
-        let pods = [Arc::new(pod.into())];
+        let pods = [Arc::new(pod.try_into().unwrap())];
         let job = (name == "pi").then_some(&*job);
         !orphaned(&pods, name, job).unwrap().is_empty()
     };

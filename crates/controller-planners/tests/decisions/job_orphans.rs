@@ -30,7 +30,7 @@ fn pod(
         metadata["finalizers"] = json!([TRACKING]);
     }
     let pod: Pod = json_tree::from_value(json!({ "metadata": metadata })).expect("a pod");
-    Arc::new(pod.into())
+    Arc::new(pod.try_into().expect("a pod"))
 }
 
 proptest! {

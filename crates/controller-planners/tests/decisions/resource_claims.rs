@@ -183,7 +183,7 @@ fn pods_that_are_over_do_not_keep_a_claim() {
     let steps = plan_claim(&claim, seen);
     let [
         ClaimStep::Release {
-            kept: remaining,
+            consumers: remaining,
             free: false,
         },
     ] = steps.as_slice()
@@ -203,11 +203,11 @@ fn with_its_last_user_a_claim_gives_its_devices_back() {
         plan_claim(&claim, seen),
         [
             ClaimStep::Release {
-                kept: vec![],
+                consumers: vec![],
                 free: true
             },
             ClaimStep::Unprotect {
-                kept: vec!["other".to_owned()]
+                finalizers: vec!["other".to_owned()]
             },
         ]
     );
@@ -216,7 +216,7 @@ fn with_its_last_user_a_claim_gives_its_devices_back() {
     assert_eq!(
         plan_claim(&foreign, seen),
         [ClaimStep::Release {
-            kept: vec![],
+            consumers: vec![],
             free: false
         }]
     );

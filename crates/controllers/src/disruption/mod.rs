@@ -123,7 +123,6 @@ impl controller_framework::Controller for Worker {
             budget: budget.clone(),
         };
         let plan = decide(observed.pods.len(), || plan(&observed, Timestamp::now()));
-        let plan = plan.map_err(incomplete)?;
         let later = |delay: Duration| {
             let delay = plan.requeue_after.map_or(delay, |other| other.min(delay));
             Ok(ReconcileResult::RequeueAfter(delay))

@@ -7,7 +7,7 @@ use controller_planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube_api_client::guarded_writes::{WriteRefusal, found, refusal};
 use kube_api_client::{Api, PostParams};
-use object_model::{IncompleteMetadata, ObjectKey, Uid};
+use object_model::{IncompleteMetadata, ObjectKey};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;
 
@@ -79,7 +79,7 @@ impl controller_framework::Controller for Worker {
         let Some(view) = self.context.caches.pods.get_key(key) else {
             return Ok(ReconcileResult::Done);
         };
-        if !self.lacks_claims(&view, key)? {
+        if !self.lacks_claims(&view, key) {
             return Ok(ReconcileResult::Done);
         }
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
@@ -118,13 +118,12 @@ impl controller_framework::Controller for Worker {
 }
 
 impl Worker {
-    fn lacks_claims(&self, pod: &PodView, key: &ObjectKey) -> Result<bool, IncompleteMetadata> {
-        let uid: Uid = pod.uid.parse()?;
+    fn lacks_claims(&self, pod: &PodView, key: &ObjectKey) -> bool {
         let mut ephemeral = pod.claims.iter().filter(|claim| claim.ephemeral);
         let lacks = |claim: &str| {
             let existing = self.context.caches.claims.get(&key.namespace, claim);
-            existing.is_none_or(|existing| !is_of_pod(&existing, &uid))
+            existing.is_none_or(|existing| !is_of_pod(&existing, &pod.uid))
         };
-        Ok(!pod.is_deleting() && ephemeral.any(|claim| lacks(&claim.name)))
+        !pod.is_deleting() && ephemeral.any(|claim| lacks(&claim.name))
     }
 }

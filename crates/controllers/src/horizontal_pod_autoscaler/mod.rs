@@ -32,12 +32,12 @@ struct Worker {
     context: Context,
     autoscalers: Cache<HorizontalPodAutoscaler>,
     recorder: Recorder,
-    known: Mutex<BTreeMap<ObjectKey, Known>>,
+    memories: Mutex<BTreeMap<ObjectKey, AutoscalerMemory>>,
 }
 
 /// The memory of an autoscaler.
 #[derive(Clone, Default)]
-struct Known {
+struct AutoscalerMemory {
     uid: String,
     memory: Memory,
     /// The last valid selector of its target.
@@ -49,7 +49,7 @@ pub(crate) async fn run(context: Context) {
         autoscalers: context.cache(),
         recorder: context.recorder("horizontal-pod-autoscaler"),
         context: context.clone(),
-        known: Mutex::default(),
+        memories: Mutex::default(),
     };
     context.run("horizontalpodautoscaler", controller).await;
 }
@@ -77,7 +77,7 @@ impl controller_framework::Controller for Worker {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<ReconcileResult, Error> {
         let Some(autoscaler) = self.autoscalers.get_key(key) else {
-            self.with_known(|memories| memories.remove(key));
+            self.with_memories(|memories| memories.remove(key));
             return Ok(ReconcileResult::Done);
         };
         if autoscaler.metadata.deletion_timestamp.is_some() {
@@ -103,13 +103,13 @@ impl controller_framework::Controller for Worker {
                 }
             }
         };
-        self.with_known(|memories| {
+        self.with_memories(|memories| {
             if let Some(memories) = memories.get_mut(key) {
                 memories.memory = conclusion.memory;
             }
         });
         for notice in conclusion.notices {
-            self.tell(&autoscaler, notice);
+            self.report(&autoscaler, notice);
         }
         if let Some(status) = conclusion.status {
             self.write_status(&autoscaler, status).await?;
@@ -119,7 +119,7 @@ impl controller_framework::Controller for Worker {
 }
 
 impl Worker {
-    fn tell(&self, autoscaler: &HorizontalPodAutoscaler, notice: AutoscalerEvent) {
+    fn report(&self, autoscaler: &HorizontalPodAutoscaler, notice: AutoscalerEvent) {
         if notice.warning {
             self.recorder
                 .warning(autoscaler, notice.reason, notice.message);
@@ -148,14 +148,17 @@ impl Worker {
         guarded_writes::found(written).map(drop).map_err(Error)
     }
 
-    fn with_known<T>(&self, use_it: impl FnOnce(&mut BTreeMap<ObjectKey, Known>) -> T) -> T {
-        use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_memories<T>(
+        &self,
+        use_it: impl FnOnce(&mut BTreeMap<ObjectKey, AutoscalerMemory>) -> T,
+    ) -> T {
+        use_it(&mut self.memories.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The memory of this autoscaler; empty for a new autoscaler with a former name.
     fn memory(&self, key: &ObjectKey, autoscaler: &HorizontalPodAutoscaler) -> Memory {
         let uid = autoscaler.uid().unwrap_or_default();
-        self.with_known(|memories| {
+        self.with_memories(|memories| {
             let memories = memories.entry(key.clone()).or_default();
             if memories.uid != uid {
                 memories.memory = Memory::default();

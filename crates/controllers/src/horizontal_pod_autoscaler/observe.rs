@@ -23,7 +23,7 @@ impl Worker {
         key: &ObjectKey,
         autoscaler: &Arc<HorizontalPodAutoscaler>,
     ) -> (Observed, Option<ScaleTarget>) {
-        let (scale, found) = match ScaleTarget::read(&self.context.client, autoscaler).await {
+        let (scale, target) = match ScaleTarget::read(&self.context.client, autoscaler).await {
             Ok(target) => (Ok(scale(&target)), Some(target)),
             Err(error) => (Err(error), None),
         };
@@ -40,7 +40,7 @@ impl Worker {
         let parsed = text
             .as_deref()
             .and_then(|text| LabelSelector::parse(text).ok());
-        self.with_known(|memories| {
+        self.with_memories(|memories| {
             let memories = memories.entry(key.clone()).or_default();
             memories.selector = parsed.clone();
         });
@@ -55,7 +55,7 @@ impl Worker {
                 observed.samples = self.samples(&key.namespace, &text).await;
             }
         }
-        (observed, found)
+        (observed, target)
     }
 
     async fn samples(
@@ -85,7 +85,7 @@ impl Worker {
             let mut pods = pods.iter();
             pods.any(|pod| selector.matches_by(|key| pod.label(key)))
         };
-        self.with_known(|memories| {
+        self.with_memories(|memories| {
             let in_namespace = memories
                 .iter()
                 .filter(|(key, _)| *key.namespace == *namespace);

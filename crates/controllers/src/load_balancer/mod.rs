@@ -83,14 +83,14 @@ struct LoadBalancers {
     observer: Observer,
     recorder: Recorder,
     /// The last event of each Service, so that an equal event is not repeated.
-    told: Mutex<BTreeMap<ObjectKey, LoadBalancerEvent>>,
+    reported: Mutex<BTreeMap<ObjectKey, LoadBalancerEvent>>,
 }
 
 pub(crate) async fn run(context: Context) {
     let controller = LoadBalancers {
         observer: Observer::new(&context.caches, context.config.listening.clone()),
         recorder: context.recorder("service-controller"),
-        told: Mutex::default(),
+        reported: Mutex::default(),
         context: context.clone(),
     };
     context.run("service", controller).await;
@@ -131,7 +131,7 @@ impl controller_framework::Controller for LoadBalancers {
 
     async fn reconcile(&self, _: &AllServices) -> Result<ReconcileResult, Error> {
         let mut failed = 0;
-        let mut telling = BTreeMap::new();
+        let mut reported = BTreeMap::new();
         for decision in plan(&self.observer.observe()) {
             let service = decision.service.as_ref();
             let key = object_key(service);
@@ -142,13 +142,13 @@ impl controller_framework::Controller for LoadBalancers {
                 tracing::warn!(%namespace, %name, %error, "addresses not written");
                 failed += 1;
             } else if let Some(notice) = decision.notice {
-                if self.told().get(&key) != Some(&notice) {
+                if self.reported().get(&key) != Some(&notice) {
                     report(&self.recorder, service, &notice);
                 }
-                telling.insert(key, notice);
+                reported.insert(key, notice);
             }
         }
-        *self.told() = telling;
+        *self.reported() = reported;
         match failed {
             0 => Ok(ReconcileResult::Done),
             services => Err(Error { services }),
@@ -157,8 +157,8 @@ impl controller_framework::Controller for LoadBalancers {
 }
 
 impl LoadBalancers {
-    fn told(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, LoadBalancerEvent>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, LoadBalancerEvent>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

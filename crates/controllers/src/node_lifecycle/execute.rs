@@ -88,7 +88,7 @@ impl Executor {
             "status": "False",
             "lastTransitionTime": Timestamp::from_second(now.as_second()).ok(),
         });
-        let meta = json!({ "uid": &*pod.uid });
+        let meta = json!({ "uid": pod.uid });
         let patch = json!({ "metadata": meta, "status": { "conditions": [condition] } });
         let params = PatchParams::default();
         let written = pods

@@ -214,7 +214,7 @@ impl Fence {
         let owner = owner.filter(|owner| &*owner.kind == "StatefulSet");
         let set = owner.and_then(|owner| {
             let set = self.sets.get(&pod.namespace, &owner.name)?;
-            let is_owner = set.metadata.object_uid().is_ok_and(|uid| uid == *owner.uid);
+            let is_owner = set.metadata.object_uid().is_ok_and(|uid| uid == owner.uid);
             is_owner.then_some(set)
         });
         let volumes: Vec<_> = pod
@@ -274,7 +274,7 @@ impl Fence {
             let text = format!("Node {node} is fenced: the pod has ended with its lease");
             let mut status = disruption_target("NodeFenced", &text);
             status["phase"] = json!("Failed");
-            let patch = json!({ "metadata": { "uid": &*pod.uid }, "status": status });
+            let patch = json!({ "metadata": { "uid": pod.uid }, "status": status });
             let params = PatchParams::default();
             let written = pods
                 .patch_status(&pod.name, &params, &Patch::Strategic(patch))
@@ -288,8 +288,7 @@ impl Fence {
             self.recorder
                 .event(pod.reference(), EventType::Warning, "NodeFenced", text);
         }
-        let uid = pod.uid.parse().map_err(failed("delete pod"))?;
-        let how = Delete::of_uid(uid).at_once();
+        let how = Delete::of_uid(pod.uid.clone()).at_once();
         let deleted = guarded_writes::delete(&pods, &pod.name, how).await;
         deleted.map(drop).map_err(failed("delete pod"))
     }

@@ -28,7 +28,7 @@ use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::api_error::{ApiError, failed};
+use crate::api_error::ApiError;
 use execute::Executor;
 use fence::Fence;
 
@@ -161,8 +161,7 @@ impl NodeLifecycle {
             let taints = memory.taints.update(name, plan.taints_of(&node), now);
             (plan, taints, !memory.disruption.is_total())
         };
-        let evictions =
-            evictions(&taints, &pods, now).map_err(|error| failed("read pods")(error))?;
+        let evictions = evictions(&taints, &pods, now);
         let wake = [plan.wake_at, evictions.wake_at]
             .into_iter()
             .flatten()

@@ -21,13 +21,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The storage in which a server keeps the observed silence of nodes for its next run.
 #[derive(Clone, Debug)]
 pub struct SilencePlace {
-    place: Arc<Place>,
+    storage: Arc<Storage>,
     /// The lock of a write; locked until the disk has responded.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    write_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Storage {
     File(PathBuf),
     Memory(Mutex<Option<Vec<u8>>>),
 }
@@ -91,7 +91,7 @@ fn decode(bytes: &[u8]) -> Option<SilenceRecord> {
 impl Default for SilencePlace {
     /// The memory of the process, for simulated servers.
     fn default() -> Self {
-        Self::of(Place::Memory(Mutex::default()))
+        Self::of(Storage::Memory(Mutex::default()))
     }
 }
 
@@ -101,19 +101,19 @@ impl SilencePlace {
 
     /// A file in this data directory.
     pub fn in_directory(data: &Path) -> Self {
-        Self::of(Place::File(data.join(Self::FILE)))
+        Self::of(Storage::File(data.join(Self::FILE)))
     }
 
-    fn of(storage: Place) -> Self {
+    fn of(storage: Storage) -> Self {
         Self {
-            place: Arc::new(storage),
-            turn: Arc::default(),
+            storage: Arc::new(storage),
+            write_lock: Arc::default(),
         }
     }
 
     /// The record of the former run, if it is valid at `now`. A file that cannot be read gives no record.
     pub(super) async fn read(&self, now: Timestamp) -> Option<SilenceRecord> {
-        let bytes = match self.run(Place::read).await {
+        let bytes = match self.run(Storage::read).await {
             Ok(bytes) => bytes?,
             Err(error) => {
                 tracing::warn!(%error, "the record of silent nodes is not read");
@@ -126,7 +126,7 @@ impl SilencePlace {
     /// Writes the record, and returns whether the record is on disk. A disk that does not respond delays the caller by
     /// a second, but only once: until the disk responds, further records are skipped.
     pub(super) async fn replace(&self, record: &SilenceRecord) -> bool {
-        let Ok(lock) = self.turn.clone().try_lock_owned() else {
+        let Ok(lock) = self.write_lock.clone().try_lock_owned() else {
             return false;
         };
         let bytes = match encode(record) {
@@ -136,8 +136,8 @@ impl SilencePlace {
                 return false;
             }
         };
-        let write = self.run(move |place| {
-            let written = place.replace(bytes);
+        let write = self.run(move |storage| {
+            let written = storage.replace(bytes);
             drop(lock);
             written
         });
@@ -162,23 +162,23 @@ impl SilencePlace {
     ///
     /// The error of the file system.
     pub async fn clear(&self) -> io::Result<()> {
-        self.run(Place::clear).await
+        self.run(Storage::clear).await
     }
 
     /// Runs a file operation on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Place) -> io::Result<T> + Send + 'static,
+        work: impl FnOnce(&Storage) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let storage = self.place.clone();
+        let storage = self.storage.clone();
         match *storage {
-            Place::Memory(_) => work(&storage),
-            Place::File(_) => blocking(move || work(&storage)).await,
+            Storage::Memory(_) => work(&storage),
+            Storage::File(_) => blocking(move || work(&storage)).await,
         }
     }
 }
 
-impl Place {
+impl Storage {
     fn read(&self) -> io::Result<Option<Vec<u8>>> {
         match self {
             Self::File(path) => match std::fs::read(path) {
@@ -277,7 +277,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let storage = SilencePlace::in_directory(directory.path());
         // The lock of a write to which the disk has not responded yet.
-        let lock = storage.turn.clone().try_lock_owned().unwrap();
+        let lock = storage.write_lock.clone().try_lock_owned().unwrap();
         assert!(!storage.replace(&record()).await);
         assert_eq!(storage.read(record().written).await, None);
         drop(lock);

@@ -27,14 +27,14 @@ struct Worker {
     context: Context,
     recorder: Recorder,
     /// The last reported problem of each set; bounded by the number of sets with a problem.
-    told: Mutex<HashMap<ObjectKey, String>>,
+    reported: Mutex<HashMap<ObjectKey, String>>,
 }
 
 pub(crate) async fn run(context: Context) {
     let controller = Worker {
         recorder: context.recorder("ordinal-service-controller"),
         context: context.clone(),
-        told: Mutex::default(),
+        reported: Mutex::default(),
     };
     context.run("ordinal_services", controller).await;
 }
@@ -102,7 +102,7 @@ impl Worker {
     async fn keep(&self, key: &ObjectKey) -> Result<(), Error> {
         let caches = &self.context.caches;
         let Some(set) = caches.stateful_sets.get_key(key) else {
-            self.told().remove(key);
+            self.reported().remove(key);
             return Ok(());
         };
         let services = caches.services.list_in(&key.namespace);
@@ -114,7 +114,7 @@ impl Worker {
         let problem = plan.problem.take();
         let written = self.execute(key, &plan).await;
         let refused = written.as_ref().err().map(guarded_writes::message);
-        self.tell(key, &set, problem.or(refused));
+        self.report(key, &set, problem.or(refused));
         written.map_err(Error)
     }
 
@@ -134,12 +134,12 @@ impl Worker {
         Ok(())
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, String>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, String>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, key: &ObjectKey, set: &StatefulSet, problem: Option<String>) {
-        let mut reported = self.told();
+    fn report(&self, key: &ObjectKey, set: &StatefulSet, problem: Option<String>) {
+        let mut reported = self.reported();
         match problem {
             None => {
                 reported.remove(key);

@@ -87,13 +87,7 @@ impl Collector {
             nodes,
             missing,
         };
-        let plan = match decide(observed.pods.len(), || plan(&observed)) {
-            Ok(plan) => plan,
-            Err(error) => {
-                tracing::error!(error = %error, "pods cannot be collected");
-                return INTERVAL;
-            }
-        };
+        let plan = decide(observed.pods.len(), || plan(&observed));
         self.executor.execute(&plan).await;
         let left = plan
             .wake_after

@@ -66,7 +66,7 @@ pub(super) async fn claim_steps(
     for step in steps {
         match step {
             ClaimStep::Release {
-                kept: remaining,
+                consumers: remaining,
                 free,
             } => {
                 let status = claim.status.get_or_insert_default();
@@ -79,7 +79,9 @@ pub(super) async fn claim_steps(
                 };
                 claim = written;
             }
-            ClaimStep::Unprotect { kept: remaining } => {
+            ClaimStep::Unprotect {
+                finalizers: remaining,
+            } => {
                 let patch = json!({"metadata": {"finalizers": remaining,
                     "resourceVersion": claim.metadata.object_version()?}});
                 let params = PatchParams::default();

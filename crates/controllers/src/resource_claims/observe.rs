@@ -46,11 +46,13 @@ pub(super) async fn observe(
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let mut pods = Pods::new();
     for (name, uid) in named(claim) {
-        let cached = cache.get(namespace, name).filter(|pod| *pod.uid == *uid);
+        let cached = cache.get(namespace, name).filter(|pod| pod.uid == *uid);
         let observed_state = match cached {
             Some(pod) => state(&pod),
-            None => match found(api.get(name).await)?.map(PodView::from) {
-                Some(pod) if *pod.uid == *uid => state(&pod),
+            None => match found(api.get(name).await)? {
+                Some(pod) if pod.metadata.object_uid()? == *uid => {
+                    state(&pod.try_into().map_err(kube_api_client::Error::Json)?)
+                }
                 _ => ConsumerState::Absent,
             },
         };

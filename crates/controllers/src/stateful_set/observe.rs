@@ -54,7 +54,7 @@ impl Observer {
         let [mut pods, with_its_name] = terms.each_ref().map(|term| self.pods_by.get(term));
         let is_owned = |pod: &PodView| {
             let owner = pod.controller.as_ref();
-            owner.is_some_and(|owner| uid == *owner.uid)
+            owner.is_some_and(|owner| uid == owner.uid)
         };
         // Most pods have both terms.
         let owned = pods.len();

@@ -59,7 +59,7 @@ fn is_first_binding(new: &PodView, old: &PodView) -> bool {
             == PodView {
                 node: None,
                 conditions: Box::default(),
-                resource_version: old.resource_version.clone(),
+                resource_version: old.resource_version,
                 ..new.clone()
             }
 }
@@ -72,7 +72,7 @@ fn is_start_of_deletion(new: &PodView, old: &PodView) -> bool {
             == PodView {
                 deletion: None,
                 generation: old.generation,
-                resource_version: old.resource_version.clone(),
+                resource_version: old.resource_version,
                 ..new.clone()
             }
 }
@@ -101,14 +101,15 @@ mod tests {
         let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "2",
             "controller": true});
         let mut pod = json!({
-            "metadata": {"name": "web-0", "namespace": "default", "uid": "1", "labels": {"a": "b"},
+            "metadata": {"name": "web-0", "namespace": "default", "uid": "1", "resourceVersion": "1",
+                "labels": {"a": "b"},
                 "ownerReferences": [owner]},
             "spec": {"containers": [{"name": "c"}]},
             "status": {"phase": "Pending"},
         });
         change(&mut pod);
         let pod: Pod = json_tree::from_value(pod).unwrap();
-        Arc::new(Sharing::default().pod(&pod))
+        Arc::new(Sharing::default().pod(&pod).unwrap())
     }
 
     fn set(pod: &mut Value, path: &str, value: &Value) {

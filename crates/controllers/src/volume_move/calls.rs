@@ -42,13 +42,13 @@ impl Nodes {
         }
     }
 
-    /// Carries out a call, and adds its answer.
+    /// Carries out a call, and adds its response.
     pub(super) async fn carry_out(
         &self,
         volume: &PersistentVolume,
         record: &VolumeMove,
         call: Call,
-        answers: &mut MoveAnswers,
+        responses: &mut MoveAnswers,
         is_current: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Error> {
         let name = volume.metadata.object_name()?;
@@ -65,28 +65,28 @@ impl Nodes {
         };
         match call {
             Call::Inspect(MoveEnd::Source) => {
-                answers.source = Some(self.ask(&to, "inspect").await?)
+                responses.source = Some(self.ask(&to, "inspect").await?)
             }
             Call::Inspect(MoveEnd::Destination) => {
-                answers.destination = Some(self.ask(&to, "inspect").await?);
+                responses.destination = Some(self.ask(&to, "inspect").await?);
             }
-            Call::Detach => answers.detached = Some(self.ask(&to, "detach").await?),
+            Call::Detach => responses.detached = Some(self.ask(&to, "detach").await?),
             Call::Copy(extent) => {
-                answers.copied = Some(self.copy(volume, record, extent, is_current).await?);
+                responses.copied = Some(self.copy(volume, record, extent, is_current).await?);
             }
             Call::Place => {
                 let () = self.ask(&to, "place").await?;
-                answers.placed = true;
+                responses.placed = true;
             }
             Call::Discard => {
                 let () = self.ask(&to, "discard").await?;
-                answers.discarded = true;
+                responses.discarded = true;
             }
             Call::Abandon(side) => {
                 let () = self.ask(&to, "abandon").await?;
                 match side {
-                    MoveEnd::Source => answers.restored = true,
-                    MoveEnd::Destination => answers.cleared = true,
+                    MoveEnd::Source => responses.restored = true,
+                    MoveEnd::Destination => responses.cleared = true,
                 }
             }
         }
@@ -225,7 +225,7 @@ impl Nodes {
             Driver::Local | Driver::LocalCow => STEP_LIMIT,
         };
         match tokio::time::timeout(limit, self.client.bytes(request)).await {
-            Ok(answer) => Ok(answer?),
+            Ok(response) => Ok(response?),
             Err(_) => Err(Error::Cut(format!("node {node:?} does not answer"))),
         }
     }
@@ -263,9 +263,9 @@ mod tests {
     use super::*;
 
     /// Nodes that answer every step with this status.
-    fn nodes(code: u16, answer: &'static str) -> Nodes {
+    fn nodes(code: u16, body: &'static str) -> Nodes {
         let service = tower::service_fn(move |_: Request<kube_api_client::Body>| async move {
-            let response = Response::builder().status(code).body(answer.to_owned());
+            let response = Response::builder().status(code).body(body.to_owned());
             Ok::<_, Infallible>(response.unwrap())
         });
         Nodes::new(kube_api_client::Client::new(service, "default"))
@@ -289,10 +289,13 @@ mod tests {
     async fn a_node_that_has_no_room_makes_a_copy_impossible_in_every_step() {
         cov_mark::check!(findings_2_r29);
         let full = nodes(422, FULL);
-        let answer = full
+        let response = full
             .ask_or_refusal::<()>(&address(), "replica-demote")
             .await;
-        assert_eq!(answer.unwrap().unwrap_err().to_string(), "the disk is full");
+        assert_eq!(
+            response.unwrap().unwrap_err().to_string(),
+            "the disk is full"
+        );
         let steps = ["replica-read", "replica-receive"];
         let (from, to) = (address(), address());
         let copied = full.stream(&from, &to, steps, "copy=1", 1, &|| true);
@@ -301,9 +304,9 @@ mod tests {
         assert_eq!(copied.unwrap(), CopyResult::Impossible(reason));
         // Other errors are no refusal: the step is tried again.
         let away = nodes(503, "{}");
-        let answer = away
+        let response = away
             .ask_or_refusal::<()>(&address(), "replica-demote")
             .await;
-        assert!(answer.is_err());
+        assert!(response.is_err());
     }
 }

@@ -80,7 +80,7 @@ impl controller_framework::Controller for VolumeMoves {
     }
 
     async fn reconcile(&self, name: &String) -> Result<ReconcileResult, Error> {
-        let mut answers = MoveAnswers::default();
+        let mut responses = MoveAnswers::default();
         loop {
             // Fresh reads: a step of a former stage would be a step back.
             let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
@@ -90,7 +90,7 @@ impl controller_framework::Controller for VolumeMoves {
             let Some(record) = VolumeMove::of(&volume) else {
                 return Ok(ReconcileResult::Done);
             };
-            match self.step(&volume, &record, &answers).await? {
+            match self.step(&volume, &record, &responses).await? {
                 VolumeMoveStep::Done => return Ok(ReconcileResult::Done),
                 VolumeMoveStep::Wait(reason) => {
                     self.report(&volume, record, reason).await?;
@@ -99,7 +99,7 @@ impl controller_framework::Controller for VolumeMoves {
                 VolumeMoveStep::Write(next) => {
                     tracing::info!(volume = name, id = next.id, stage = ?next.stage, "volume moves");
                     self.write(&volume, &next).await?;
-                    answers = MoveAnswers::default();
+                    responses = MoveAnswers::default();
                 }
                 // The reason of an earlier attempt does not hold while the files are copied.
                 VolumeMoveStep::Call(Call::Copy(_)) if record.message.is_some() => {
@@ -110,7 +110,7 @@ impl controller_framework::Controller for VolumeMoves {
                     let is_current = || self.is_current(name, &record);
                     let call =
                         self.nodes
-                            .carry_out(&volume, &record, call, &mut answers, &is_current);
+                            .carry_out(&volume, &record, call, &mut responses, &is_current);
                     if let Err(error) = call.await {
                         self.report(&volume, record, chain(&error)).await?;
                         return Err(error);
@@ -135,12 +135,12 @@ impl VolumeMoves {
         &self,
         volume: &PersistentVolume,
         record: &VolumeMove,
-        answers: &MoveAnswers,
+        responses: &MoveAnswers,
     ) -> Result<VolumeMoveStep, Error> {
         let client = &self.context.client;
         let pods = pods_beside(client, volume).await?;
         let claim = claim_of(volume).map_or("", |claim| claim.name);
-        let users = users(pods.into_iter(), claim)?;
+        let users = users(pods.into_iter(), claim);
         let [source, destination] = [&record.from, &record.to].map(|name| read_node(client, name));
         Ok(plan(&Observed {
             record,
@@ -152,7 +152,7 @@ impl VolumeMoves {
             users: &users,
             source: presence(source.await?.as_ref()),
             destination: presence(destination.await?.as_ref()),
-            answers,
+            responses,
         }))
     }
 
@@ -194,11 +194,11 @@ impl VolumeMoves {
         if record.stage == MoveStage::Abandoned || record.message.as_ref() == Some(&reason) {
             return Ok(());
         }
-        let told = VolumeMove {
+        let next = VolumeMove {
             message: Some(reason),
             ..record
         };
-        self.write(volume, &told).await
+        self.write(volume, &next).await
     }
 
     /// Replaces the record, if the volume is as it was read.
@@ -217,10 +217,7 @@ impl VolumeMoves {
     }
 }
 
-fn users(
-    pods: impl Iterator<Item = PodView>,
-    claim: &str,
-) -> Result<Vec<User>, IncompleteMetadata> {
+fn users(pods: impl Iterator<Item = PodView>, claim: &str) -> Vec<User> {
     let mut users = Vec::new();
     for pod in pods.filter(|pod| uses(pod, claim)) {
         let Some(node) = &pod.node else {
@@ -228,13 +225,13 @@ fn users(
         };
         users.push(User {
             name: pod.name.to_string(),
-            uid: pod.uid.parse()?,
+            uid: pod.uid.clone(),
             node: node.to_string(),
             is_controlled: pod.controller.is_some(),
             is_deleted: pod.is_deleting(),
         });
     }
-    Ok(users)
+    users
 }
 
 #[cfg(test)]
@@ -245,7 +242,7 @@ mod tests {
 
     fn pod(name: &str, change: &Value) -> PodView {
         let mut pod = json!({
-            "metadata": {"name": name, "namespace": "d", "uid": name},
+            "metadata": {"name": name, "namespace": "d", "uid": name, "resourceVersion": "1"},
             "spec": {"nodeName": "one", "containers": [],
                 "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data-web-0"}}]},
             "status": {"phase": "Running"},
@@ -253,7 +250,7 @@ mod tests {
         for (key, value) in change.as_object().unwrap() {
             *pod.pointer_mut(key).unwrap() = value.clone();
         }
-        PodView::from(&json_tree::from_value::<Pod>(pod).unwrap())
+        PodView::try_from(&json_tree::from_value::<Pod>(pod).unwrap()).unwrap()
     }
 
     #[test]
@@ -265,7 +262,7 @@ mod tests {
             pod("waiting", &json!({"/spec/nodeName": null})),
             pod("other", &json!({claim: "data-web-1"})),
         ];
-        let users = users(pods.into_iter(), "data-web-0").unwrap();
+        let users = users(pods.into_iter(), "data-web-0");
         let names: Vec<&str> = users.iter().map(|user| user.name.as_str()).collect();
         assert_eq!(names, ["used"]);
         assert!(!users[0].is_controlled && !users[0].is_deleted);

@@ -138,8 +138,11 @@ async fn guard_claim(context: &Context, key: &ObjectKey) -> Result<(), Error> {
         // A pod that is missing in the cache would lose its data, so the pods are read from the API server.
         let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
         let listed = pods.list(&ListParams::default()).await?;
-        let listed: Vec<PodView> = listed.items.iter().map(PodView::from).collect();
-        protection = protect_claim(&claim, &listed)?;
+        let views = listed.items.iter().map(PodView::try_from);
+        let views: Vec<PodView> = views
+            .collect::<Result<_, _>>()
+            .map_err(kube_api_client::Error::Json)?;
+        protection = protect_claim(&claim, &views)?;
     }
     let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
     write(&api, &claim.metadata, PVC_PROTECTION, &protection).await

@@ -124,14 +124,17 @@ impl Provisioner {
         let storage = &self.config.storage;
         let (bytes, mode) = (size_of(claim), claim_mode(claim));
         let path = storage.make(driver, name, bytes, content, mode).await?;
-        let mut made = volume(claim, class, &self.config.node_name, &path)?;
+        let mut persistent_volume = volume(claim, class, &self.config.node_name, &path)?;
         if let Some(parameters) = replicated {
             let record = VolumeReplication::new(&self.config.node_name, parameters);
-            let annotations = made.metadata.annotations.get_or_insert_default();
+            let annotations = persistent_volume
+                .metadata
+                .annotations
+                .get_or_insert_default();
             annotations.insert(VOLUME_REPLICATION.to_owned(), record.to_text());
         }
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        match api.create(&PostParams::default(), &made).await {
+        match api.create(&PostParams::default(), &persistent_volume).await {
             Ok(_) => {
                 let text = format!(
                     "Successfully provisioned volume {name} using {}",

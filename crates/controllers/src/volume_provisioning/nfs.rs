@@ -32,9 +32,9 @@ impl Provisioner {
         let options = class.mount_options.clone().unwrap_or_default();
         let work = ExportWork::Make(directory.clone());
         work_on_export(export_of(nfs), options, name, work).await?;
-        let made = volume(claim, class, nfs, &directory)?;
+        let persistent_volume = volume(claim, class, nfs, &directory)?;
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        match api.create(&PostParams::default(), &made).await {
+        match api.create(&PostParams::default(), &persistent_volume).await {
             Ok(_) => {
                 let by = &class.provisioner;
                 let text = format!("Successfully provisioned volume {name} using {by}");

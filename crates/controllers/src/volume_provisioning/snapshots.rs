@@ -53,8 +53,8 @@ impl Provisioner {
         let source = content.spec.source.volume_handle.as_ref();
         let volume = source.and_then(|name| self.volumes.get("", name));
         let on = volume.as_ref().and_then(|volume| only_node(volume));
-        let known = volume.as_deref().zip(on);
-        plan_on_node(content, known, &self.config.node_name)
+        let source = volume.as_deref().zip(on);
+        plan_on_node(content, source, &self.config.node_name)
     }
 
     async fn take_step(
@@ -67,8 +67,8 @@ impl Provisioner {
             ContentStep::Nothing => Ok(()),
             ContentStep::Protect => {
                 let finalizers = content.metadata.finalizers.iter().flatten();
-                let own = CONTENT_PROTECTION.to_owned();
-                let all: Vec<String> = finalizers.cloned().chain([own]).collect();
+                let protection = CONTENT_PROTECTION.to_owned();
+                let all: Vec<String> = finalizers.cloned().chain([protection]).collect();
                 let api = Api::all(self.client.clone());
                 merge(&api, content, json!({"metadata": {"finalizers": all}})).await?;
                 Ok(())
@@ -141,8 +141,8 @@ impl Provisioner {
             "SnapshotCreationFailed"
         };
         self.recorder.warning(content, reason, text.clone());
-        let known = content.status.as_ref().and_then(|s| s.error.as_ref());
-        if known.is_some_and(|known| known.message.as_ref() == Some(&text)) {
+        let stored = content.status.as_ref().and_then(|s| s.error.as_ref());
+        if stored.is_some_and(|stored| stored.message.as_ref() == Some(&text)) {
             return Ok(());
         }
         let now = Timestamp::now();
@@ -197,10 +197,10 @@ impl Provisioner {
         let holds = status
             .restore_size
             .and_then(|size| u64::try_from(size).ok());
-        let asked = size_of(claim);
-        if let Some(holds) = holds.filter(|holds| asked < *holds) {
+        let requested = size_of(claim);
+        if let Some(holds) = holds.filter(|holds| requested < *holds) {
             return Err(cannot(format!(
-                "requested volume size {asked} is less than the size {holds} for the source \
+                "requested volume size {requested} is less than the size {holds} for the source \
                  snapshot"
             )));
         }

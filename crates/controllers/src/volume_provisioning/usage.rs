@@ -50,7 +50,7 @@ fn level(used: u64, size: u64) -> Level {
 
 /// The last check of a volume.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct VolumeCheck {
     level: Level,
     /// The time of the next walk.
     next: Option<Instant>,
@@ -60,7 +60,7 @@ struct Seen {
 impl Provisioner {
     /// Looks again and again, until it is dropped.
     pub(crate) async fn watch_usage(self: Arc<Self>) {
-        let mut seen: BTreeMap<Arc<str>, Seen> = BTreeMap::new();
+        let mut checks: BTreeMap<Arc<str>, VolumeCheck> = BTreeMap::new();
         loop {
             let volumes = self.volumes.list();
             let ours = volumes.iter().filter(|volume| {
@@ -74,12 +74,12 @@ impl Provisioner {
                     && volume_mode(volume) == VolumeMode::Filesystem
                     && is_ours(volume, &self.config.node_name)
             });
-            let mut now_there = BTreeMap::new();
+            let mut current = BTreeMap::new();
             let mut usages = VolumeUsages::new();
             for volume in ours {
                 let name = object_key(&**volume).name;
-                let before = seen.get(&name).copied().unwrap_or_default();
-                let after = match self.look(volume, before).await {
+                let before = checks.get(&name).copied().unwrap_or_default();
+                let after = match self.check(volume, before).await {
                     Ok(after) => after,
                     Err(error) => {
                         let error = kube_api_client::guarded_writes::chain(&error);
@@ -89,15 +89,19 @@ impl Provisioner {
                 };
                 let path = PathBuf::from(path_of(volume));
                 usages.extend(after.usage.map(|usage| (path, usage)));
-                now_there.insert(name, after);
+                current.insert(name, after);
             }
-            seen = now_there;
+            checks = current;
             self.config.usages.send_replace(usages);
             tokio::time::sleep(self.config.usage_interval).await;
         }
     }
 
-    async fn look(&self, volume: &PersistentVolume, before: Seen) -> Result<Seen, Error> {
+    async fn check(
+        &self,
+        volume: &PersistentVolume,
+        before: VolumeCheck,
+    ) -> Result<VolumeCheck, Error> {
         let due = before.next.is_none_or(|next| next <= Instant::now());
         let Some(driver) = Driver::of_volume(volume).filter(|_| due) else {
             return Ok(before);
@@ -121,7 +125,7 @@ impl Provisioner {
             let (reason, text) = words(level, limit.is_some(), used, size);
             self.recorder.warning(&*claim, reason, text);
         }
-        Ok(Seen {
+        Ok(VolumeCheck {
             level,
             next,
             usage: Some(VolumeUsage { used, limit }),

@@ -17,13 +17,13 @@ use resource_kinds::volume_fit::capacity;
 use super::VolumeReplications;
 use crate::volume_move::{Address, Error};
 
-/// Carries out a call, and adds its answer.
+/// Carries out a call, and adds its response.
 pub(super) async fn carry_out(
     controller: &VolumeReplications,
     volume: &PersistentVolume,
     record: &VolumeReplication,
     call: Call,
-    answers: &mut ReplicationAnswers,
+    responses: &mut ReplicationAnswers,
 ) -> Result<(), Error> {
     let nodes = &controller.nodes;
     let name = volume.metadata.object_name()?;
@@ -42,13 +42,13 @@ pub(super) async fn carry_out(
     };
     match call.clone() {
         Call::Inspect(Role::Primary) => {
-            answers.primary = Some(nodes.ask(&to, "replica-inspect").await?);
+            responses.primary = Some(nodes.ask(&to, "replica-inspect").await?);
         }
         Call::Inspect(Role::Replica) => match nodes.ask_or_refusal(&to, "replica-inspect").await? {
-            Ok(holdings) => answers.replica = Some(holdings),
-            Err(refusal) => answers.copied = Some(refused(refusal.to_string())),
+            Ok(holdings) => responses.replica = Some(holdings),
+            Err(refusal) => responses.copied = Some(refused(refusal.to_string())),
         },
-        Call::Seal => answers.sealed = Some(nodes.ask(&to, "replica-seal").await?),
+        Call::Seal => responses.sealed = Some(nodes.ask(&to, "replica-seal").await?),
         Call::Demote(common) => {
             let step = match common {
                 None => "replica-demote".to_owned(),
@@ -58,9 +58,9 @@ pub(super) async fn carry_out(
             };
             match nodes.ask_or_refusal(&to, &step).await? {
                 // It holds other things now.
-                Ok(()) => answers.replica = None,
+                Ok(()) => responses.replica = None,
                 // Without copies, it makes its pool in this step.
-                Err(refusal) => answers.copied = Some(refused(refusal.to_string())),
+                Err(refusal) => responses.copied = Some(refused(refusal.to_string())),
             }
         }
         Call::Copy { time, base } => {
@@ -72,7 +72,7 @@ pub(super) async fn carry_out(
             let is_current = || controller.is_current(name, record);
             let receiver = address(record.receiver().unwrap_or_default());
             let sent = nodes.stream(&to, &receiver, steps, &copy, bytes, &is_current);
-            answers.copied = Some(match sent.await? {
+            responses.copied = Some(match sent.await? {
                 Sent::Complete(_) => CopyResult::Complete(time),
                 Sent::Impossible(reason) => {
                     controller.refusals.note(name, receiver.node);
@@ -80,27 +80,31 @@ pub(super) async fn carry_out(
                 }
             });
         }
-        Call::Keep(role, kept) => {
-            let step = format!("replica-keep?role={}&keep={}", role_name(role), list(&kept));
+        Call::Keep(role, copies) => {
+            let step = format!(
+                "replica-keep?role={}&keep={}",
+                role_name(role),
+                list(&copies)
+            );
             let () = nodes.ask(&to, &step).await?;
-            answers.kept.insert(role);
+            responses.reduced.insert(role);
         }
         Call::Promote { time } => {
             let step = format!("replica-promote?copy={time}&bytes={bytes}");
             let () = nodes.ask(&to, &step).await?;
-            answers.promoted = true;
+            responses.promoted = true;
         }
         Call::Forget(node) => {
             let () = nodes.ask(&to, "replica-forget").await?;
-            answers.forgotten.insert(node);
+            responses.forgotten.insert(node);
         }
         Call::Retire(node) => {
-            let asked = nodes.ask(&to, "replica-retire").await;
-            let failed = asked.as_ref().err().map(|error| chain(error));
+            let remaining = nodes.ask(&to, "replica-retire").await;
+            let failed = remaining.as_ref().err().map(|error| chain(error));
             if let Some(error) = failed {
                 tracing::warn!(volume = name, node, error, "former copies are not removed");
             }
-            answers.retired.insert(node, asked.ok());
+            responses.retired.insert(node, remaining.ok());
         }
     }
     Ok(())

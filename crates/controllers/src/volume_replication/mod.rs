@@ -114,7 +114,7 @@ impl controller_framework::Controller for VolumeReplications {
     }
 
     async fn reconcile(&self, name: &String) -> Result<ReconcileResult, Error> {
-        let mut answers = ReplicationAnswers::default();
+        let mut responses = ReplicationAnswers::default();
         let mut planned: Option<VolumeReplication> = None;
         loop {
             // Fresh reads, the record first: a proof that was read before the record says nothing.
@@ -123,10 +123,10 @@ impl controller_framework::Controller for VolumeReplications {
             };
             // A copy that is complete on one replica is not one on the next.
             if planned.as_ref().is_some_and(|planned| *planned != record) {
-                answers = ReplicationAnswers::default();
+                responses = ReplicationAnswers::default();
             }
             planned = Some(record.clone());
-            match self.step(&volume, &record, &answers).await? {
+            match self.step(&volume, &record, &responses).await? {
                 ReplicationStep::Rest(milliseconds) => {
                     self.show(&volume, &record).await?;
                     let rest = Duration::from_millis(milliseconds.unsigned_abs());
@@ -139,7 +139,7 @@ impl controller_framework::Controller for VolumeReplications {
                 }
                 ReplicationStep::Done => return Ok(ReconcileResult::Done),
                 ReplicationStep::Wait(reason) => {
-                    self.tell(&volume, record, reason).await?;
+                    self.record_reason(&volume, record, reason).await?;
                     return Ok(ReconcileResult::RequeueAfter(WAIT));
                 }
                 ReplicationStep::Write(next) => {
@@ -147,14 +147,14 @@ impl controller_framework::Controller for VolumeReplications {
                         self.delete_astray(&volume, &record).await?;
                     }
                     self.write(&volume, &record, &next, None).await?;
-                    answers = ReplicationAnswers::default();
+                    responses = ReplicationAnswers::default();
                 }
                 ReplicationStep::Place(next, path) => {
                     self.write(&volume, &record, &next, Some(&path)).await?;
-                    answers = ReplicationAnswers::default();
+                    responses = ReplicationAnswers::default();
                 }
                 ReplicationStep::Call(call) => {
-                    let carried = calls::carry_out(self, &volume, &record, call, &mut answers);
+                    let carried = calls::carry_out(self, &volume, &record, call, &mut responses);
                     let carried = tokio::select! {
                         carried = carried => carried,
                         // A node that is lost does not hold up the promotion.
@@ -162,7 +162,7 @@ impl controller_framework::Controller for VolumeReplications {
                     };
                     // Without a longer and longer back-off: the loss of a node looks like this at first.
                     if let Err(error) = carried {
-                        self.tell(&volume, record, chain(&error)).await?;
+                        self.record_reason(&volume, record, chain(&error)).await?;
                         return Ok(ReconcileResult::RequeueAfter(WAIT));
                     }
                 }
@@ -189,7 +189,7 @@ impl VolumeReplications {
         &self,
         volume: &PersistentVolume,
         record: &VolumeReplication,
-        answers: &ReplicationAnswers,
+        responses: &ReplicationAnswers,
     ) -> Result<ReplicationStep, Error> {
         let (primary, node) = self.presence(&record.primary).await?;
         let now = Timestamp::now().as_millisecond();
@@ -231,7 +231,7 @@ impl VolumeReplications {
             candidate: candidate.as_deref(),
             is_released: is_released(volume),
             now,
-            answers,
+            responses,
         }))
     }
 
@@ -282,8 +282,7 @@ impl VolumeReplications {
         for pod in pods_beside(&self.context.client, volume).await? {
             let is_astray = uses(&pod, claim) && pod.node.as_deref() != Some(&record.primary);
             if is_astray && pod.controller.is_some() && !pod.is_deleting() {
-                let uid = pod.object_uid().map_err(kube_api_client::Error::from)?;
-                delete(&api, &pod.name, Delete::of_uid(uid)).await?;
+                delete(&api, &pod.name, Delete::of_uid(pod.uid)).await?;
             }
         }
         Ok(())
@@ -341,7 +340,7 @@ impl VolumeReplications {
     }
 
     /// Writes the reason why replication waits into the record.
-    async fn tell(
+    async fn record_reason(
         &self,
         volume: &PersistentVolume,
         record: VolumeReplication,
@@ -350,11 +349,11 @@ impl VolumeReplications {
         if record.message.as_ref() == Some(&reason) {
             return self.show(volume, &record).await;
         }
-        let told = VolumeReplication {
+        let next = VolumeReplication {
             message: Some(reason),
             ..record.clone()
         };
-        self.write(volume, &record, &told, None).await
+        self.write(volume, &record, &next, None).await
     }
 
     /// Replaces the record, if the volume is as it was read; with a path, it gives the volume to the primary

@@ -38,14 +38,16 @@ pub struct ConnectionObjects {
 /// The addresses of a node: those of its status, and the first one of the range of its pods, which every node
 /// has on `lo`.
 pub fn addresses_of(node: &Node) -> BTreeSet<Ipv4Addr> {
-    let told = node
+    let reported = node
         .status
         .iter()
         .flat_map(|status| status.addresses.iter().flatten());
-    let told = told.filter_map(|one| one.address.parse().ok());
+    let reported = reported.filter_map(|address| address.address.parse().ok());
     let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
     let range: Option<Cidr> = range.and_then(|range| range.parse().ok());
-    told.chain(range.and_then(|range| range.nth(1))).collect()
+    reported
+        .chain(range.and_then(|range| range.nth(1)))
+        .collect()
 }
 
 /// A connection from a pod to a destination, whose rules are to be explained.
@@ -74,7 +76,7 @@ pub struct ConnectionAnswer {
     /// The address of the Service, if it has one of its own.
     pub cluster_ip: Option<Ipv4Addr>,
     /// The targets: one for a pod, one for each endpoint of a Service.
-    pub ways: Vec<ServerPath>,
+    pub paths: Vec<ServerPath>,
     pub notes: Vec<String>,
 }
 
@@ -161,8 +163,8 @@ impl ServerPath {
 
 impl ConnectionAnswer {
     pub fn verdict(&self) -> ConnectionVerdict {
-        let passing = self.ways.iter().filter(|way| way.passes()).count();
-        match (self.ways.len(), passing) {
+        let passing = self.paths.iter().filter(|path| path.passes()).count();
+        match (self.paths.len(), passing) {
             (0, _) => ConnectionVerdict::Refused,
             (all, some) if all == some => ConnectionVerdict::Passes,
             (_, 0) => ConnectionVerdict::Dropped,
@@ -191,7 +193,7 @@ pub fn decide(
     let client = find_pod(observed, question.client.0, question.client.1)?;
     let source = address_of(client)?;
     let to = question.to;
-    let found = match to.kind {
+    let target = match to.kind {
         ServerKind::Pod => {
             let pod = find_pod(observed, question.namespace, &to.name)?;
             Found::to_pod(pod, to)?
@@ -199,8 +201,8 @@ pub fn decide(
         ServerKind::Service => Found::to_service(observed, client, question)?,
     };
     let decided = Decided::new(observed);
-    let ways = found.servers.iter();
-    let ways = ways.map(|server| decided.way(client, source, *server, to.protocol));
+    let paths = target.servers.iter();
+    let paths = paths.map(|server| decided.path(client, source, *server, to.protocol));
     Ok(ConnectionAnswer {
         client: ObjectName::of(client),
         destination: ObjectName {
@@ -211,11 +213,11 @@ pub fn decide(
             namespace: question.namespace.to_owned(),
             name: to.name.clone(),
         },
-        port: found.port,
+        port: target.port,
         protocol: to.protocol,
-        cluster_ip: found.cluster_ip,
-        ways: ways.collect(),
-        notes: found.notes,
+        cluster_ip: target.cluster_ip,
+        paths: paths.collect(),
+        notes: target.notes,
     })
 }
 
@@ -301,14 +303,14 @@ impl Found {
         question: ConnectionQuestion<'_>,
     ) -> Result<Self, NoAnswer> {
         let to = question.to;
-        let place = format!("svc {:?} in namespace {:?}", to.name, question.namespace);
+        let service_text = format!("svc {:?} in namespace {:?}", to.name, question.namespace);
         let service = observed.service.as_ref();
-        let service = service.ok_or_else(|| NoAnswer(format!("{place} not found")))?;
+        let service = service.ok_or_else(|| NoAnswer(format!("{service_text} not found")))?;
         let spec = service.spec.clone().unwrap_or_default();
         if spec.type_.as_deref() == Some("ExternalName") {
             let name = spec.external_name.unwrap_or_default();
             return Err(NoAnswer(format!(
-                "{place} is another name of {name}: policies decide by the addresses of that name, and \
+                "{service_text} is another name of {name}: policies decide by the addresses of that name, and \
                  the API does not know them"
             )));
         }
@@ -321,7 +323,7 @@ impl Found {
         });
         let number = named.and_then(|port| u16::try_from(port.port).ok());
         if spec.cluster_ip.as_deref() == Some("None") {
-            return Self::headless(observed, to, number, &place);
+            return Self::headless(observed, to, number, &service_text);
         }
         let Some(number) = number else {
             let all = spec.ports.iter().flatten();
@@ -330,7 +332,7 @@ impl Found {
                 format!("{}/{protocol}", port.port)
             });
             return Err(NoAnswer(format!(
-                "{place} has no such port; it has {}",
+                "{service_text} has no such port; it has {}",
                 all.collect::<Vec<_>>().join(", ")
             )));
         };
@@ -339,7 +341,7 @@ impl Found {
         let mut all = all.into_iter();
         let port = all.find(|port| port.protocol == to.protocol && port.port == number);
         let port =
-            port.ok_or_else(|| NoAnswer(format!("{place} has no IPv4 address of its own")))?;
+            port.ok_or_else(|| NoAnswer(format!("{service_text} has no IPv4 address of its own")))?;
         Ok(Self::of_port(port, to, question.namespace, node))
     }
 
@@ -376,14 +378,14 @@ impl Found {
         observed: &ConnectionObjects,
         to: &Destination,
         number: Option<u16>,
-        place: &str,
+        service_text: &str,
     ) -> Result<Self, NoAnswer> {
         let port = match (&to.port, number) {
             (PortWord::Number(number), _) => *number,
             (PortWord::Name(_), Some(number)) => number,
             (PortWord::Name(name), None) => {
                 return Err(NoAnswer(format!(
-                    "{place} has no port of the name {name:?}"
+                    "{service_text} has no port of the name {name:?}"
                 )));
             }
         };
@@ -450,8 +452,8 @@ impl<'o> Decided<'o> {
             let pod_of_node = address_of(pod)
                 .ok()
                 .and_then(|address| PolicyPod::of(pod, Some(address)));
-            if let Some(found) = pod_of_node {
-                state.pods.insert(pod.uid.to_string(), found);
+            if let Some(pod_of_node) = pod_of_node {
+                state.pods.insert(pod.uid.to_string(), pod_of_node);
             }
         }
         let table = filters(&state);
@@ -462,7 +464,7 @@ impl<'o> Decided<'o> {
         }
     }
 
-    fn way(
+    fn path(
         &self,
         client: &PodView,
         source: Ipv4Addr,

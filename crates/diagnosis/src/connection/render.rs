@@ -7,7 +7,7 @@ use super::answer::{
 };
 
 /// Most servers of a Service that are described one by one; more would hide the answer.
-const WAYS_MAX: usize = 8;
+const PATHS_MAX: usize = 8;
 
 impl ConnectionVerdict {
     /// The verdict as the JSON output names it.
@@ -31,7 +31,7 @@ impl ConnectionVerdict {
 }
 
 impl ConnectionAnswer {
-    /// Human-readable text: the answer, each way with the decision at both ends, and a remedy.
+    /// Human-readable text: the answer, each path with the decision at both ends, and a remedy.
     pub fn text(&self) -> String {
         let Self { port, protocol, .. } = self;
         let protocol = protocol.to_string().to_uppercase();
@@ -40,28 +40,28 @@ impl ConnectionAnswer {
             self.called(&self.client),
             self.destination.kind,
             self.destination.name,
-            self.place(&self.destination),
+            self.namespace_suffix(&self.destination),
             self.verdict().text()
         )];
         if let Some(address) = self.cluster_ip {
             lines.push(format!(
                 "  {} has the address {address} and {} for port {port}",
                 self.called(&self.destination),
-                counted(self.ways.len())
+                counted(self.paths.len())
             ));
         }
         // Those that are dropped are the answer to "why".
         let (passing, dropped): (Vec<&ServerPath>, Vec<&ServerPath>) =
-            self.ways.iter().partition(|way| way.passes());
-        let ways: Vec<&ServerPath> = dropped.iter().chain(&passing).copied().collect();
-        for way in ways.iter().take(WAYS_MAX) {
-            self.way_lines(way, &mut lines);
+            self.paths.iter().partition(|path| path.passes());
+        let paths: Vec<&ServerPath> = dropped.iter().chain(&passing).copied().collect();
+        for path in paths.iter().take(PATHS_MAX) {
+            self.path_lines(path, &mut lines);
         }
-        if ways.len() > WAYS_MAX {
-            lines.push(format!("  {} more", ways.len() - WAYS_MAX));
+        if paths.len() > PATHS_MAX {
+            lines.push(format!("  {} more", paths.len() - PATHS_MAX));
         }
-        if let Some(way) = dropped.first() {
-            self.remedy_lines(way, &mut lines);
+        if let Some(path) = dropped.first() {
+            self.remedy_lines(path, &mut lines);
         }
         lines.extend(self.notes.iter().map(|note| format!("Note: {note}")));
         lines.join("\n") + "\n"
@@ -69,44 +69,49 @@ impl ConnectionAnswer {
 
     /// The name of an object; with its namespace if that differs from the client's.
     fn called(&self, object: &ObjectName) -> String {
-        format!("{}/{}{}", object.kind, object.name, self.place(object))
+        format!(
+            "{}/{}{}",
+            object.kind,
+            object.name,
+            self.namespace_suffix(object)
+        )
     }
 
-    fn place(&self, object: &ObjectName) -> String {
+    fn namespace_suffix(&self, object: &ObjectName) -> String {
         match object.namespace == self.client.namespace {
             true => String::new(),
             false => format!(" in namespace {}", object.namespace),
         }
     }
 
-    fn server(&self, way: &ServerPath) -> String {
-        match &way.pod {
+    fn server(&self, path: &ServerPath) -> String {
+        match &path.pod {
             Some(pod) => self.called(pod),
-            None => way.server.ip.to_string(),
+            None => path.server.ip.to_string(),
         }
     }
 
-    fn way_lines(&self, way: &ServerPath, lines: &mut Vec<String>) {
+    fn path_lines(&self, path: &ServerPath, lines: &mut Vec<String>) {
         let indent = match self.destination.kind {
             "pod" => "  ",
             _ => {
-                let verdict = match way.passes() {
+                let verdict = match path.passes() {
                     true => "passes",
                     false => "dropped",
                 };
-                let (server, port) = (self.server(way), way.server.port);
+                let (server, port) = (self.server(path), path.server.port);
                 lines.push(format!("  {server}, port {port}: {verdict}"));
                 "    "
             }
         };
-        match &way.decision {
+        match &path.decision {
             ConnectionDecision::OwnNode => lines.push(format!(
                 "{indent}policies do not apply between a pod and its own node"
             )),
             ConnectionDecision::Policies { egress, ingress } => {
                 let client = self.called(&self.client);
                 lines.push(format!("{indent}egress of {client}: {}", sentence(egress)));
-                let server = self.server(way);
+                let server = self.server(path);
                 lines.push(format!(
                     "{indent}ingress of {server}: {}",
                     sentence(ingress)
@@ -115,8 +120,8 @@ impl ConnectionAnswer {
         }
     }
 
-    fn remedy_lines(&self, way: &ServerPath, lines: &mut Vec<String>) {
-        let ConnectionDecision::Policies { egress, ingress } = &way.decision else {
+    fn remedy_lines(&self, path: &ServerPath, lines: &mut Vec<String>) {
+        let ConnectionDecision::Policies { egress, ingress } = &path.decision else {
             return;
         };
         lines.push(
@@ -124,7 +129,7 @@ impl ConnectionAnswer {
              allows the connection"
                 .to_owned(),
         );
-        let of_server = way.pod.as_ref().unwrap_or(&self.destination);
+        let of_server = path.pod.as_ref().unwrap_or(&self.destination);
         let mut commands = Vec::new();
         for (end, namespace) in [
             (egress, &self.client.namespace),
@@ -144,7 +149,7 @@ impl ConnectionAnswer {
 
     /// The answer as the JSON output of `mainstay why`.
     pub fn json(&self) -> Value {
-        let ways: Vec<Value> = self.ways.iter().map(way_value).collect();
+        let paths: Vec<Value> = self.paths.iter().map(path_value).collect();
         json!({
             "from": object_value(&self.client),
             "to": object_value(&self.destination),
@@ -152,7 +157,7 @@ impl ConnectionAnswer {
             "protocol": self.protocol.to_string().to_uppercase(),
             "clusterIP": self.cluster_ip,
             "verdict": self.verdict().as_str(),
-            "ways": ways,
+            "ways": paths,
             "notes": self.notes,
         })
     }
@@ -192,7 +197,7 @@ fn object_value(object: &ObjectName) -> Value {
     json!({"kind": object.kind, "namespace": object.namespace, "name": object.name})
 }
 
-fn way_value(way: &ServerPath) -> Value {
+fn path_value(path: &ServerPath) -> Value {
     let end = |end: &PolicyDecision| {
         let (verdict, policies) = match end {
             PolicyDecision::Open => ("Open", &[][..]),
@@ -203,12 +208,12 @@ fn way_value(way: &ServerPath) -> Value {
         json!({"verdict": verdict, "policies": policies})
     };
     let mut value = json!({
-        "address": way.server.ip,
-        "port": way.server.port,
-        "pod": way.pod.as_ref().map(object_value),
-        "passes": way.passes(),
+        "address": path.server.ip,
+        "port": path.server.port,
+        "pod": path.pod.as_ref().map(object_value),
+        "passes": path.passes(),
     });
-    if let ConnectionDecision::Policies { egress, ingress } = &way.decision {
+    if let ConnectionDecision::Policies { egress, ingress } = &path.decision {
         value["egress"] = end(egress);
         value["ingress"] = end(ingress);
     }

@@ -35,7 +35,7 @@ fn pod(
 ) {
     let mut object = json!({
         "metadata": {"namespace": namespace, "name": name, "uid": format!("{namespace}-{name}"),
-            "labels": {"app": name}},
+            "resourceVersion": "1", "labels": {"app": name}},
         "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i",
             "ports": [{"name": "sql", "containerPort": 5432}]}]},
         "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
@@ -45,7 +45,7 @@ fn pod(
         object["spec"][key] = value.clone();
     }
     let pod: k8s_openapi::api::core::v1::Pod = json_tree::from_value(object).unwrap();
-    observed.pods.push(pod.into());
+    observed.pods.push(pod.try_into().unwrap());
 }
 
 fn policy(observed: &mut ConnectionObjects, namespace: &str, name: &str, spec: Value) {

@@ -36,7 +36,7 @@ impl Kind {
         }
     }
 
-    fn shown(self) -> &'static str {
+    fn kind_name(self) -> &'static str {
         match self {
             Self::ConfigMap => "ConfigMap",
             Self::Secret => "Secret",
@@ -76,7 +76,7 @@ impl<'m> Missing<'m> {
 
 impl DiagnosedPod<'_> {
     pub(super) fn configuration(&self) -> Option<Remedy> {
-        let message = &self.found.message;
+        let message = &self.diagnosis.message;
         if message.contains("runAsNonRoot") {
             let change = json!({ "securityContext": { "runAsUser": SOME_USER } });
             let text = "say as which user it runs: one that is not root and that the program can \
@@ -110,7 +110,7 @@ impl DiagnosedPod<'_> {
                 let keys = keys.map(|key| format!(" --from-literal={key}=VALUE"));
                 let keys: String = keys.collect();
                 let create = self.kubectl(&format!("{} {name}{keys}", kind.create()));
-                let kind = kind.shown();
+                let kind = kind.kind_name();
                 Remedy::new(format!(
                     "create the {kind}, or correct the reference ({edit})"
                 ))
@@ -123,7 +123,7 @@ impl DiagnosedPod<'_> {
                 };
                 let patch = quoted(&json!({ field: { *key: "VALUE" } }).to_string());
                 let patch = self.kubectl(&format!("patch {what} {name} --type merge -p {patch}"));
-                let kind = kind.shown();
+                let kind = kind.kind_name();
                 Remedy::new(format!(
                     "add the key to the {kind}, or correct the reference ({edit})"
                 ))

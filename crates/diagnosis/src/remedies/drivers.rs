@@ -62,29 +62,29 @@ impl DiagnosedPod<'_> {
         let unbound = self.pod.claims.iter().filter_map(|used| {
             let claim = self.observed.claim(&used.name)?;
             let class = self.observed.class(requested_class(claim)?)?;
-            let rooms = rooms(self.observed, capacities, class);
+            let sizes = sizes(self.observed, capacities, class);
             let size = requested_size(claim);
-            let is_too_large = rooms.iter().all(|(size_of_room, _)| *size_of_room < size);
+            let is_too_large = sizes.iter().all(|(volume_size, _)| *volume_size < size);
             let is_bound = claims::volume_name(claim).is_some();
-            (!is_bound && is_too_large).then_some((claim, class, rooms))
+            (!is_bound && is_too_large).then_some((claim, class, sizes))
         });
-        let (claim, class, rooms) = unbound.max_by_key(|(claim, ..)| requested_size(claim))?;
+        let (claim, class, sizes) = unbound.max_by_key(|(claim, ..)| requested_size(claim))?;
         let (name, driver) = (text::name(&claim.metadata), &class.provisioner);
         let class = text::name(&class.metadata);
-        if rooms.is_empty() {
+        if sizes.is_empty() {
             return Some(Remedy::new(format!(
                 "driver {driver} reports no free storage for class {class} on any node: its \
                  provisioner has to run and to report (--enable-capacity)"
             )));
         }
-        let rooms: Vec<String> = rooms
+        let sizes: Vec<String> = sizes
             .iter()
-            .map(|(size_of_room, nodes)| format!("{size_of_room}{nodes}"))
+            .map(|(volume_size, nodes)| format!("{volume_size}{nodes}"))
             .collect();
         let text = format!(
             "driver {driver} has room for a volume of at most {}, and claim {name} asks for {}: \
              add storage for the driver; or recreate the claim with a smaller size",
-            text::list(rooms.iter().map(String::as_str)),
+            text::list(sizes.iter().map(String::as_str)),
             requested_size(claim),
         );
         let smaller = json!({ "resources": { "requests": { "storage": "SIZE" } } });
@@ -110,7 +110,7 @@ fn driver<'o>(observed: &'o ObservedNamespace, claim: &PersistentVolumeClaim) ->
 /// The node's name, and the maximum number of the driver's volumes on the node.
 fn limit<'n>(node: &'n CSINode, driver: &str) -> Option<(&'n str, i32)> {
     let mut drivers = node.spec.drivers.iter();
-    let limits_of_driver = drivers.find(|one| one.name == driver)?;
+    let limits_of_driver = drivers.find(|entry| entry.name == driver)?;
     Some((
         text::name(&node.metadata),
         limits_of_driver.allocatable.as_ref()?.count?,
@@ -118,17 +118,18 @@ fn limit<'n>(node: &'n CSINode, driver: &str) -> Option<(&'n str, i32)> {
 }
 
 /// The sizes of the largest volumes of the class, each with ` on NODES`; the largest first.
-fn rooms(
+fn sizes(
     observed: &ObservedNamespace,
     capacities: &[Arc<CSIStorageCapacity>],
     class: &StorageClass,
 ) -> Vec<(Quantity, String)> {
-    let of_class = |one: &&Arc<CSIStorageCapacity>| {
-        Some(&one.storage_class_name) == class.metadata.name.as_ref()
+    let of_class = |capacity: &&Arc<CSIStorageCapacity>| {
+        Some(&capacity.storage_class_name) == class.metadata.name.as_ref()
     };
-    let rooms = capacities.iter().filter(of_class).filter_map(|one| {
-        let size = one.maximum_volume_size.as_ref().or(one.capacity.as_ref())?;
-        let topology = LabelSelector::of(&one.node_topology.as_ref())?;
+    let sizes = capacities.iter().filter(of_class).filter_map(|reported| {
+        let maximum = reported.maximum_volume_size.as_ref();
+        let size = maximum.or(reported.capacity.as_ref())?;
+        let topology = LabelSelector::of(&reported.node_topology.as_ref())?;
         let nodes = observed.nodes().iter().filter(|node| {
             let labels = node.metadata.labels.as_ref();
             topology.matches_by(|key| labels?.get(key).map(String::as_str))
@@ -140,8 +141,8 @@ fn rooms(
         };
         Some((size.0.parse().ok()?, location))
     });
-    let mut rooms: Vec<(Quantity, String)> = rooms.collect();
-    rooms
-        .sort_unstable_by(|(a, a_place), (b, b_place)| b.cmp(a).then_with(|| a_place.cmp(b_place)));
-    rooms
+    let mut sizes: Vec<(Quantity, String)> = sizes.collect();
+    sizes
+        .sort_unstable_by(|(a, a_nodes), (b, b_nodes)| b.cmp(a).then_with(|| a_nodes.cmp(b_nodes)));
+    sizes
 }

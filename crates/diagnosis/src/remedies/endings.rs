@@ -14,10 +14,10 @@ const MIB: i64 = 1024 * 1024;
 impl DiagnosedPod<'_> {
     /// The remedy for a container that does not keep running.
     pub(super) fn crash(&self) -> Option<Remedy> {
-        if self.found.message.contains("OOMKilled") {
+        if self.diagnosis.message.contains("OOMKilled") {
             return self.memory();
         }
-        if self.found.message.contains("StartError") {
+        if self.diagnosis.message.contains("StartError") {
             return Some(self.command());
         }
         None
@@ -55,7 +55,7 @@ impl DiagnosedPod<'_> {
         if self.pod.controller.is_some() {
             return None;
         }
-        let text = match (self.pod.phase, self.found.reason) {
+        let text = match (self.pod.phase, self.diagnosis.reason) {
             (Phase::Succeeded, _) => "it has done its work; to clear it away",
             (_, Reason::Evicted) => "no controller recreates it; to delete it",
             _ => "correct the cause, delete it, and create it again",

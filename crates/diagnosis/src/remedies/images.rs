@@ -16,7 +16,7 @@ impl DiagnosedPod<'_> {
     pub(super) fn image(&self) -> Option<Remedy> {
         let container = self.container()?;
         let image = container.image.as_deref().unwrap_or_default();
-        let message = &self.found.message;
+        let message = &self.diagnosis.message;
         if container.image_pull_policy.as_deref() == Some("Always") && self.is_on_a_node(image) {
             let text = "the image is on the node, but imagePullPolicy Always asks the registry each time; to use the present image";
             let change = json!({ "imagePullPolicy": "IfNotPresent" });
@@ -53,7 +53,7 @@ impl DiagnosedPod<'_> {
 
     /// The remedy for a registry that requires credentials.
     fn login(&self, image: &str) -> Remedy {
-        let host = between(&self.found.message, "denied at ", ": ").unwrap_or(host(image));
+        let host = between(&self.diagnosis.message, "denied at ", ": ").unwrap_or(host(image));
         let server = match host {
             DEFAULT_HOST => DEFAULT_LOGIN,
             host => host,

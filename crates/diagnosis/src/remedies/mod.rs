@@ -22,7 +22,7 @@ pub(super) struct DiagnosedPod<'a> {
     pod: &'a PodView,
     /// The pod's specification, if it was read.
     spec: Option<&'a PodSpec>,
-    found: &'a Diagnosis,
+    diagnosis: &'a Diagnosis,
 }
 
 impl<'a> DiagnosedPod<'a> {
@@ -31,13 +31,13 @@ impl<'a> DiagnosedPod<'a> {
             observed,
             pod,
             spec: observed.in_full(pod).and_then(|pod| pod.spec.as_ref()),
-            found: diagnosis,
+            diagnosis,
         }
     }
 
     /// The remedy, if the related objects allow a better remedy than the pod alone.
     pub fn remedy(&self) -> Option<Remedy> {
-        match self.found.reason {
+        match self.diagnosis.reason {
             Reason::ImagePullFailed => self.image(),
             Reason::ContainerConfigError => self.configuration(),
             Reason::ContainerStartError => Some(self.command()),
@@ -48,7 +48,7 @@ impl<'a> DiagnosedPod<'a> {
             Reason::PostStartHook => Some(self.hook()),
             Reason::SchedulingGated => Some(self.gates()),
             Reason::NotScheduled => self.scheduler(),
-            Reason::Unschedulable => self.place(),
+            Reason::Unschedulable => self.unschedulable(),
             Reason::ReadinessGate => Some(self.readiness_gates()),
             Reason::Evicted | Reason::Failed | Reason::Completed => self.end(),
             _ => None,
@@ -66,7 +66,7 @@ impl<'a> DiagnosedPod<'a> {
 
     /// The commands that merge `change` into the diagnosed container.
     fn change_container(&self, change: Value) -> Vec<String> {
-        let name = self.found.container.as_deref().unwrap_or_default();
+        let name = self.diagnosis.container.as_deref().unwrap_or_default();
         self.change_of(name, change)
     }
 
@@ -89,19 +89,19 @@ impl<'a> DiagnosedPod<'a> {
 
     /// The diagnosed container.
     fn container(&self) -> Option<&'a Container> {
-        let name = self.found.container.as_deref()?;
+        let name = self.diagnosis.container.as_deref()?;
         self.containers().find(|container| container.name == name)
     }
 
     fn title(&self) -> String {
         format!(
             "container {}",
-            self.found.container.as_deref().unwrap_or_default()
+            self.diagnosis.container.as_deref().unwrap_or_default()
         )
     }
 
     fn logs(&self) -> String {
-        let container = self.found.container.as_deref().unwrap_or_default();
+        let container = self.diagnosis.container.as_deref().unwrap_or_default();
         self.kubectl(&format!("logs {} -c {container}", self.pod.name))
     }
 

@@ -66,8 +66,8 @@ impl DiagnosedPod<'_> {
     }
 
     /// The remedy for a pod without a feasible node, from the scheduler's message.
-    pub(super) fn place(&self) -> Option<Remedy> {
-        let message = &self.found.message;
+    pub(super) fn unschedulable(&self) -> Option<Remedy> {
+        let message = &self.diagnosis.message;
         let about = |text: &str| message.contains(text);
         if self.pod.nominated.is_some() {
             None
@@ -197,7 +197,7 @@ impl DiagnosedPod<'_> {
         let strict: Vec<_> = constraints
             .filter(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
             .collect();
-        let missing_label = self.found.message.contains("missing required label");
+        let missing_label = self.diagnosis.message.contains("missing required label");
         if let (Some(node), Some(first), true) = (self.a_node(), strict.first(), missing_label) {
             let label = format!("{}=VALUE", first.topology_key);
             let name = text::name(&node.metadata);
@@ -251,7 +251,7 @@ impl DiagnosedPod<'_> {
 
     /// Smaller requests of the resources that nodes lack.
     fn resources(&self) -> Option<Remedy> {
-        let message = &self.found.message;
+        let message = &self.diagnosis.message;
         let (_, rest) = message.split_once("Insufficient ")?;
         let end = rest.find([',', ' ']).unwrap_or(rest.len());
         let resource = rest.get(..end)?.trim_end_matches('.');

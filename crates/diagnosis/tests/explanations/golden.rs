@@ -61,7 +61,10 @@ fn any_part_may_be_missing() {
             let line = rest.remove(left_out);
             let observed = parse(&rest.join("\n"));
             let explanation = question(&situation).ask(&observed);
-            check(&explanation.answers, &format!("{situation}without {line}"));
+            check(
+                &explanation.explanations,
+                &format!("{situation}without {line}"),
+            );
         }
     }
 }
@@ -84,7 +87,7 @@ struct Question<'g> {
 }
 
 struct Answer {
-    answers: Vec<Explanation>,
+    explanations: Vec<Explanation>,
     text: String,
     json: Option<Value>,
 }
@@ -98,7 +101,7 @@ impl Question<'_> {
             return Answer {
                 text: all.text(now()),
                 json: Some(all.json()),
-                answers: all.answers,
+                explanations: all.explanations,
             };
         };
         let explained = explain(kind, name, observed);
@@ -108,7 +111,7 @@ impl Question<'_> {
         Answer {
             text: text.unwrap_or_else(|| "not found\n".to_owned()),
             json: explained.as_ref().map(Explanation::json),
-            answers: explained.into_iter().collect(),
+            explanations: explained.into_iter().collect(),
         }
     }
 }
@@ -140,7 +143,7 @@ fn check(explanations: &[Explanation], given: &str) {
 fn answer(situation: &str) -> String {
     let question = question(situation);
     let response = question.ask(&parse(situation));
-    check(&response.answers, situation);
+    check(&response.explanations, situation);
     match response.json.filter(|_| question.json) {
         Some(json) => {
             let json = serde_json::to_string_pretty(&json).unwrap();

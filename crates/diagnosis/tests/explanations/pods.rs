@@ -6,18 +6,18 @@ use pod_lifecycle::diagnosis::{self, Diagnosis, PodContext};
 use resource_kinds::pod_view::PodView;
 
 fn pod(pod: &Pod) -> Option<Diagnosis> {
-    diagnosis::pod(&pod.into())
+    diagnosis::pod(&pod.try_into().unwrap())
 }
 
 fn pod_in(pod: &Pod, around: &PodContext<'_>) -> Option<Diagnosis> {
-    diagnosis::pod_in(&pod.into(), around)
+    diagnosis::pod_in(&pod.try_into().unwrap(), around)
 }
 
 /// A pod of the set `web` on node `n1`; `change` is merged into it.
 fn web_1(change: Value) -> Pod {
     let mut pod = json!({
         "metadata": {
-            "name": "web-1", "namespace": "default", "uid": "u",
+            "name": "web-1", "namespace": "default", "uid": "u", "resourceVersion": "1",
             "creationTimestamp": "2026-01-01T12:00:00Z",
             "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
                 "uid": "s", "controller": true }],
@@ -494,7 +494,7 @@ fn a_pod_of_a_node_out_of_service_is_being_removed() {
         "deletionGracePeriodSeconds": 30 } }),
     );
     for pod in [unready, going] {
-        let view = PodView::from(&pod);
+        let view = PodView::try_from(&pod).unwrap();
         let owner = view.controller.as_deref();
         let next = match owner {
             Some(owner) => format!("{} {} replaces it", owner.kind, owner.name),

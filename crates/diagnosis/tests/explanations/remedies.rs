@@ -12,7 +12,7 @@ use super::situation::now;
 /// A pod `web` without an owner, in the namespace `shop`.
 fn web(spec: Value, status: Value) -> Value {
     json!({
-        "metadata": { "name": "web", "namespace": "shop", "uid": "u" },
+        "metadata": { "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "1" },
         "spec": spec,
         "status": status,
     })
@@ -64,7 +64,9 @@ fn chain(pods: &[Value], events: &[Value]) -> CauseChain {
     let mut observed = ObservedNamespace::of("shop", now());
     for pod in pods {
         let pod: Pod = json_tree::from_value(pod.clone()).unwrap();
-        observed.pods.push(Arc::new(PodView::from(&pod)));
+        observed
+            .pods
+            .push(Arc::new(PodView::try_from(&pod).unwrap()));
         observed.full_pods.push(Arc::new(pod));
     }
     for event in events {
@@ -412,7 +414,9 @@ fn a_pod_without_the_node_of_its_volume_needs_that_node() {
         ),
     ] {
         let mut observed = ObservedNamespace::of("shop", now());
-        observed.pods.push(Arc::new(PodView::from(&pod)));
+        observed
+            .pods
+            .push(Arc::new(PodView::try_from(&pod).unwrap()));
         observed
             .claims
             .push(json_tree::from_value(claim.clone()).map(Arc::new).unwrap());

@@ -90,7 +90,9 @@ pub fn parse(text: &str) -> ObservedNamespace {
             }
             "pod" => {
                 let pod: Arc<Pod> = object(pod(&line));
-                observed.pods.push(Arc::new(PodView::from(&*pod)));
+                observed
+                    .pods
+                    .push(Arc::new(PodView::try_from(&*pod).unwrap()));
                 observed.full_pods.push(pod);
             }
             "claim" => observed.claims.push(object(claim(&line))),
@@ -122,6 +124,9 @@ fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut Obser
     if meta["uid"].is_null() {
         meta["uid"] = format!("uid-{name}").into();
     }
+    if meta["resourceVersion"].is_null() {
+        meta["resourceVersion"] = "1".into();
+    }
     let kind = kind.as_str().unwrap();
     if !["Node", "PersistentVolume", "Namespace"].contains(&kind) && meta["namespace"].is_null() {
         meta["namespace"] = "default".into();
@@ -135,7 +140,9 @@ fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut Obser
         "CronJob" => observed.cron_jobs.push(object(value)),
         "Pod" => {
             let pod: Arc<Pod> = object(value);
-            observed.pods.push(Arc::new(PodView::from(&*pod)));
+            observed
+                .pods
+                .push(Arc::new(PodView::try_from(&*pod).unwrap()));
             observed.full_pods.push(pod);
         }
         "PersistentVolumeClaim" => observed.claims.push(object(value)),

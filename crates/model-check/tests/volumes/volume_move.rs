@@ -188,7 +188,7 @@ impl World {
             users: &users,
             source: NodePresence::Ready,
             destination: NodePresence::Ready,
-            answers: &self.answers,
+            responses: &self.answers,
         })
     }
 

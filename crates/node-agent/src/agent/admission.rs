@@ -80,7 +80,8 @@ impl Admission {
         // Without the Node object, the agent checks only its own limits: the labels of the node are
         // missing.
         let node = self.nodes.get("", &self.node.config.node_name)?;
-        let view = PodView::from(pod);
+        // The pod has an identity, so it has a view.
+        let view = PodView::try_from(pod).ok()?;
         let others = self.other_pods(&identity.uid);
         let mut failure = misfit(&view, &node, &others);
         if failure == Some(AdmissionFailure::NodeAffinity) {
@@ -114,7 +115,9 @@ impl Admission {
         };
         let pods = self.pods.list();
         let using_pods = pods.iter().filter(uses_resources);
-        using_pods.map(|pod| PodView::from(&**pod)).collect()
+        using_pods
+            .filter_map(|pod| PodView::try_from(&**pod).ok())
+            .collect()
     }
 }
 

@@ -166,7 +166,10 @@ async fn read(
 async fn pods(server: &Server, namespace: &str) -> kube_api_client::Result<Vec<PodView>> {
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), namespace);
     let listed = pods.list(&ListParams::default()).await?;
-    Ok(listed.items.iter().map(PodView::from).collect())
+    let views = listed.items.iter().map(PodView::try_from);
+    views
+        .collect::<Result<_, _>>()
+        .map_err(kube_api_client::Error::Json)
 }
 
 /// The answer to a request.
@@ -412,7 +415,7 @@ async fn read_progress(
 /// Evicts a pod; the answer of a budget that does not allow it now.
 async fn stop(server: &Server, pod: &PodView) -> kube_api_client::Result<Option<String>> {
     let key = ObjectKey::new(&*pod.namespace, &*pod.name);
-    match evict(server, &key, &pod.uid.parse()?).await {
+    match evict(server, &key, &pod.uid).await {
         Ok(_) => Ok(None),
         Err(error) => match error.code() {
             Some(TOO_MANY_REQUESTS) => Ok(Some(message(&error))),

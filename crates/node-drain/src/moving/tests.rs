@@ -32,14 +32,15 @@ fn node(change: Value) -> Value {
 fn objects(volume: Value, node: Value, owner: Value) -> MoveObjects {
     let claim = json!({"metadata": {"name": "data-web-0"}, "status": {"phase": "Bound"}});
     let pod = json!({
-        "metadata": {"name": "web-0", "namespace": "d", "uid": "u", "ownerReferences": owner},
+        "metadata": {"name": "web-0", "namespace": "d", "uid": "u", "resourceVersion": "1",
+            "ownerReferences": owner},
         "spec": {"nodeName": "one", "containers": [],
             "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data-web-0"}}]}});
     let pod: Pod = json_tree::from_value(pod).expect("a pod");
     MoveObjects {
         claim: json_tree::from_value(claim).expect("a claim"),
         volume: Some(json_tree::from_value(volume).expect("a volume")),
-        pods: vec![PodView::from(&pod)],
+        pods: vec![PodView::try_from(&pod).expect("a pod")],
         destination: json_tree::from_value(node).ok(),
         contents: Vec::new(),
     }

@@ -36,7 +36,7 @@ type Alternatives = Vec<Vec<Result<bool, RequestRefusal>>>;
 #[derive(Default)]
 pub(super) struct DeviceOffer {
     devices: Vec<AvailableDevice>,
-    taken: BTreeSet<DeviceId>,
+    allocated: BTreeSet<DeviceId>,
     /// The alternatives of each request of each claim.
     matches: Vec<Vec<Alternatives>>,
 }
@@ -57,7 +57,7 @@ impl DeviceOffer {
         Self {
             matches: wishes.iter().map(of_wish).collect(),
             devices,
-            taken: allocated,
+            allocated,
         }
     }
 }
@@ -226,8 +226,8 @@ impl<'s> Search<'s> {
             return false;
         }
         let has_it = |pick: &&Pick<'_>| pick.device.id == device.id && !pick.demand.admin;
-        let is_free =
-            !self.offer.taken.contains(&device.id) && !self.picks.iter().any(|pick| has_it(&pick));
+        let is_free = !self.offer.allocated.contains(&device.id)
+            && !self.picks.iter().any(|pick| has_it(&pick));
         if !demand.admin && !is_free {
             return false;
         }
@@ -288,7 +288,7 @@ fn result(wish: &ClaimRequests, picks: &[Pick<'_>]) -> AllocationResult {
 fn nodes(picks: &[Pick<'_>]) -> Option<NodeSelector> {
     let mut term = NodeSelectorTerm::default();
     for pick in picks {
-        let (fields, labels) = match &pick.device.place {
+        let (fields, labels) = match &pick.device.nodes {
             DeviceNodes::Everywhere => continue,
             DeviceNodes::On(name) => {
                 let by_name = NodeSelectorRequirement {

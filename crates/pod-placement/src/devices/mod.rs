@@ -85,7 +85,7 @@ impl<'v> Devices<'v> {
                 .as_ref()
                 .and_then(|status| status.reserved_for.as_deref());
             let users = users.unwrap_or_default();
-            let reserved = users.iter().any(|user| user.uid == *pod.uid);
+            let reserved = users.iter().any(|user| pod.uid == *user.uid);
             if !reserved && users.len() >= USERS_MAX {
                 return Err(DeviceRefusal::InUse);
             }
@@ -189,7 +189,7 @@ fn claim_of<'v>(
         .owner_references
         .as_deref()
         .unwrap_or_default();
-    if reference.resource_claim_name.is_none() && !owners.iter().any(|owner| owner.uid == *pod.uid)
+    if reference.resource_claim_name.is_none() && !owners.iter().any(|owner| pod.uid == *owner.uid)
     {
         return Err(DeviceRefusal::OtherOwner(name));
     }

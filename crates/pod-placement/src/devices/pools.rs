@@ -28,7 +28,7 @@ pub(super) struct AvailableDevice {
     pub device: Device,
     /// The device in the form that CEL expressions read.
     pub json: Value,
-    pub place: DeviceNodes,
+    pub nodes: DeviceNodes,
     /// Whether the device's pool is complete; false while the driver rewrites the pool.
     pub pool_is_whole: bool,
 }
@@ -36,7 +36,7 @@ pub(super) struct AvailableDevice {
 impl AvailableDevice {
     /// Whether the device can be reached from a node.
     pub fn is_on(&self, node: &Node) -> bool {
-        match &self.place {
+        match &self.nodes {
             DeviceNodes::Everywhere => true,
             DeviceNodes::On(name) => node.metadata.name.as_ref() == Some(name),
             DeviceNodes::OnNodes(selector) => node_selector_matches(selector, node),
@@ -119,7 +119,7 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Availabl
         ),
         json: json_tree::to_value(device).ok()?,
         device: device.clone(),
-        place: nodes,
+        nodes,
         pool_is_whole: whole,
     })
 }

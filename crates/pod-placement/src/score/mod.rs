@@ -38,7 +38,7 @@ const IMAGES: i64 = 1;
 pub(crate) struct Feasible<'v> {
     pub name: &'v str,
     pub node: &'v Node,
-    pub room: FreeResources<'v>,
+    pub free: FreeResources<'v>,
 }
 
 /// The best of the feasible nodes for the pod.
@@ -54,7 +54,7 @@ pub(crate) fn best<'f, 'v>(
     let scores = scores(pod, requested, nodes, snapshot);
     let ranked = nodes.iter().zip(scores);
     let rank =
-        |(one, score): &(&Feasible<'v>, i64)| (*score, Reverse(one.room.pods()), Reverse(one.name));
+        |(one, score): &(&Feasible<'v>, i64)| (*score, Reverse(one.free.pods()), Reverse(one.name));
     ranked.max_by_key(rank).map(|(best, _)| best)
 }
 
@@ -70,7 +70,7 @@ fn scores<'v>(
     let spread = SpreadPreferences::of(pod, &feasible, snapshot);
     let attraction = AffinityWeights::of(pod, snapshot);
     let images = Images::of(pod, snapshot);
-    let (placed_copy, load) = (snapshot.own(pod), CountedUse::of(pod));
+    let (placed_copy, load) = (snapshot.placed_copy(pod), CountedUse::of(pod));
     let request = CountedUse::by(|name| requested.get(name).copied());
     let rules: [(i64, Vec<i64>); 7] = [
         (TAINTS, few(each(&|one| soft_taints(pod, one.node)))),
@@ -87,7 +87,7 @@ fn scores<'v>(
             ROOM,
             each(&|one| room::free(one, snapshot.load(one.name, placed_copy).plus(load))),
         ),
-        (BALANCE, each(&|one| room::balance(&one.room, request))),
+        (BALANCE, each(&|one| room::balance(&one.free, request))),
         (IMAGES, each(&|one| images.points(one.node))),
     ];
     let mut sums = vec![0; nodes.len()];

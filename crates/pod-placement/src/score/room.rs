@@ -6,7 +6,7 @@ use crate::resources::{CountedUse, FreeResources};
 
 /// The average of the free shares of CPU and memory with that use, in points. Containers without requests count too.
 pub(super) fn free(node: &Feasible<'_>, used: CountedUse) -> i64 {
-    let has = node.room.counted();
+    let has = node.free.counted();
     let both = [(used.cpu, has.cpu), (used.memory, has.memory)];
     let counted = both.into_iter().filter(|(_, has)| *has > 0);
     let points: Vec<i64> = counted.map(|(used, has)| part(has - used, has)).collect();

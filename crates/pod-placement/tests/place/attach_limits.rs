@@ -172,7 +172,7 @@ proptest! {
                             "persistentVolumeClaim": {"claimName": claim}}))
                         .collect();
                     let mut asking = pod(json!({ "volumes": volumes }));
-                    asking.uid = index.to_string().into();
+                    asking.uid = index.to_string().parse().expect("a UID");
                     match place(&asking, &view, None) {
                         // The scheduler reserves the node while the volumes are provisioned.
                         PlacementDecision::Bind { node } | PlacementDecision::Prepare { node, .. } => {

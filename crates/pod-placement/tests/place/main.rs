@@ -52,8 +52,9 @@ fn view(objects: Value) -> ClusterView {
         if pod["metadata"]["namespace"].is_null() {
             pod["metadata"]["namespace"] = "default".into();
         }
+        pod["metadata"]["resourceVersion"] = "1".into();
         let pod: Pod = json_tree::from_value(pod).expect(read);
-        view.pods.push(Arc::new(pod.into()));
+        view.pods.push(Arc::new(pod.try_into().expect(read)));
     }
     for (name, mut claim) in named("claims") {
         claim["metadata"]["namespace"] = "default".into();
@@ -102,11 +103,12 @@ fn pod(spec: Value) -> PodView {
         spec["containers"] = json!([{"name": "a"}]);
     }
     let metadata = json!({
-        "name": "web-0", "namespace": "default", "uid": "pod", "labels": {"app": "web"},
+        "name": "web-0", "namespace": "default", "uid": "pod", "resourceVersion": "1",
+        "labels": {"app": "web"},
     });
     let pod = json!({"metadata": metadata, "spec": spec});
     let pod: Pod = json_tree::from_value(pod).expect("a pod");
-    pod.into()
+    pod.try_into().expect("a pod")
 }
 
 #[track_caller]

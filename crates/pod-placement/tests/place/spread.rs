@@ -161,13 +161,14 @@ fn places(mut objects: Value, count: usize, controller: Option<&str>) -> Vec<Str
             json!([{"apiVersion": "apps/v1", "kind": kind, "name": "c", "uid": "c", "controller": true}])
         });
         let metadata = json!({"name": format!("p{index}"), "namespace": "default",
-            "uid": format!("p{index}"), "labels": {"app": "web"}, "ownerReferences": owners});
+            "uid": format!("p{index}"), "resourceVersion": "1", "labels": {"app": "web"},
+            "ownerReferences": owners});
         // The nodes have many free resources, so that these do not decide.
         let new = json!({"metadata": metadata, "spec": {"containers": [{"name": "a", "resources":
             {"requests": {"cpu": "1m", "memory": "1Mi"}}}]}});
         let typed: k8s_openapi::api::core::v1::Pod =
             json_tree::from_value(new.clone()).expect("a pod");
-        let decision = decide(&typed.into(), &view(objects.clone()));
+        let decision = decide(&typed.try_into().expect("a pod"), &view(objects.clone()));
         let node = decision.strip_prefix("bind ").expect("a place").to_owned();
         let mut placed = new;
         placed["spec"]["nodeName"] = node.clone().into();

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use controller_framework::{Object, ObjectChange, object_key};
-use object_model::ObjectKey;
+use object_model::{ObjectKey, Uid};
 use pod_placement::{ClusterView, PlacementDecision, place};
-use resource_kinds::pod_view::{PodView, Text};
+use resource_kinds::pod_view::PodView;
 
 use super::feeds::CacheChange;
 use super::{Engine, is_running};
@@ -23,7 +23,7 @@ pub(super) struct ClusterState {
     /// The pods without a node that have a nominated node.
     nominated: BTreeSet<ObjectKey>,
     /// The pods that are in the view because of a reservation; by uid, each with its reserved node.
-    reserved: BTreeMap<Text, String>,
+    reserved: BTreeMap<Uid, String>,
 }
 
 impl ClusterState {
@@ -216,7 +216,7 @@ mod tests {
             },
         }))
         .unwrap();
-        Arc::new(pod.into())
+        Arc::new(pod.try_into().unwrap())
     }
 
     fn slice(name: u8, revision: usize) -> Arc<k8s_openapi::api::resource::v1::ResourceSlice> {
@@ -261,7 +261,7 @@ mod tests {
         fn a_view_that_follows_is_a_view_made_anew(steps in prop::collection::vec(step(), 0..60)) {
             let mut world = ClusterState::default();
             let (mut pods, mut slices) = (BTreeMap::new(), BTreeMap::new());
-            for (revision, step) in steps.into_iter().enumerate() {
+            for (revision, step) in (1..).zip(steps) {
                 let mut notify = |change: CacheChange| world.apply(&change);
                 let deleted = |pod| CacheChange::Pod(ObjectChange::Deleted(pod));
                 match step {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ObjectReference, Pod, PodSpec};
-use object_model::{IncompleteMetadata, ObjectKey, Quantity, ResourceVersion, Uid};
+use object_model::{ObjectIdentity, ObjectKey, Quantity, ResourceVersion, Uid};
 
 pub use sharing::Sharing;
 
@@ -39,7 +39,7 @@ pub type Text = Arc<str>;
 /// The parts of a pod that components hold in memory for all pods.
 ///
 /// The fields that every plan reads are first, so that reading thousands of pods touches little memory.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[repr(C)]
 pub struct PodView {
     /// `metadata.name`.
@@ -59,9 +59,9 @@ pub struct PodView {
     /// `metadata.creationTimestamp`.
     pub created: Option<Timestamp>,
     /// `metadata.uid`.
-    pub uid: Text,
+    pub uid: Uid,
     /// `metadata.resourceVersion` of the pod from which the view was created.
-    pub resource_version: Text,
+    pub resource_version: ResourceVersion,
     /// `metadata.generation`.
     pub generation: Option<i64>,
     /// The annotations with the keys in [`ANNOTATIONS`].
@@ -111,7 +111,7 @@ pub struct Controller {
     /// `name` of the owner reference.
     pub name: Text,
     /// `uid` of the owner reference.
-    pub uid: Text,
+    pub uid: Uid,
 }
 
 /// A deletion that has started.
@@ -201,19 +201,41 @@ pub enum RunState {
 }
 
 impl PodView {
+    /// A pod with an empty spec and without a status.
+    pub fn new(identity: ObjectIdentity) -> Self {
+        Self {
+            name: identity.key.name,
+            namespace: identity.key.namespace,
+            labels: Labels::default(),
+            controller: None,
+            conditions: Box::default(),
+            phase: Phase::default(),
+            deletion: None,
+            created: None,
+            uid: identity.uid,
+            resource_version: identity.version,
+            generation: None,
+            annotations: Labels::default(),
+            finalizers: Box::default(),
+            node: None,
+            nominated: None,
+            hostname: None,
+            claims: Box::default(),
+            spec: Arc::default(),
+            reason: None,
+            message: None,
+            started: None,
+            init_containers: Box::default(),
+            containers: Box::default(),
+            addresses: Box::default(),
+            device_claims: None,
+            allocated: None,
+        }
+    }
+
     /// The key of the pod, which shares the texts of the view.
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(self.namespace.clone(), self.name.clone())
-    }
-
-    /// The UID, which shares the text of the view.
-    pub fn object_uid(&self) -> Result<Uid, IncompleteMetadata> {
-        Uid::try_from(self.uid.clone())
-    }
-
-    /// The version of the pod from which the view was created.
-    pub fn object_version(&self) -> Result<ResourceVersion, IncompleteMetadata> {
-        self.resource_version.parse()
     }
 
     /// Whether the pod is being deleted.
@@ -260,21 +282,26 @@ impl PodView {
             kind: Some("Pod".to_owned()),
             namespace: text(&self.namespace),
             name: text(&self.name),
-            uid: text(&self.uid),
-            resource_version: text(&self.resource_version),
+            uid: Some(self.uid.to_string()),
+            resource_version: Some(self.resource_version.to_string()),
             field_path: None,
         }
     }
 }
 
-impl From<Pod> for PodView {
-    fn from(pod: Pod) -> Self {
-        Self::from(&pod)
+impl TryFrom<Pod> for PodView {
+    type Error = serde_json::Error;
+
+    fn try_from(pod: Pod) -> Result<Self, Self::Error> {
+        Self::try_from(&pod)
     }
 }
 
-impl From<&Pod> for PodView {
-    fn from(pod: &Pod) -> Self {
+impl TryFrom<&Pod> for PodView {
+    type Error = serde_json::Error;
+
+    /// Fails if the pod has no complete identity.
+    fn try_from(pod: &Pod) -> Result<Self, Self::Error> {
         Sharing::default().pod(pod)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use object_model::{ObjectIdentity, ObjectKey, Uid};
 use serde::de::Error as _;
 use serde_json::Error;
 
@@ -30,10 +31,10 @@ pub struct Sharing {
     specs: Specs,
 }
 
-/// The specifications of pods, by the UID of the controller.
+/// The specifications of pods, by the UID of the controller; `None` for pods without a controller.
 #[derive(Debug)]
 struct Specs {
-    of_controllers: BTreeMap<Text, Vec<StoredSpec>>,
+    of_controllers: BTreeMap<Option<Uid>, Vec<StoredSpec>>,
     sweep_at: usize,
 }
 
@@ -49,7 +50,7 @@ impl Default for Specs {
 impl Specs {
     /// The specifications of one controller. For a new controller, unused specifications of other controllers may be
     /// removed.
-    fn of_controller(&mut self, uid: Text) -> &mut Vec<StoredSpec> {
+    fn of_controller(&mut self, uid: Option<Uid>) -> &mut Vec<StoredSpec> {
         let all = &mut self.of_controllers;
         if all.len() >= self.sweep_at && !all.contains_key(&uid) {
             all.retain(|_, list| {
@@ -78,28 +79,32 @@ impl StoredSpec {
 
 impl Sharing {
     /// The view of a decoded pod.
-    pub fn pod(&mut self, pod: &Pod) -> PodView {
-        let text = serde_json::to_vec(pod);
-        // The text was encoded from a pod, so it can be decoded.
-        text.and_then(|text| self.read(&text)).unwrap_or_default()
+    ///
+    /// # Errors
+    /// The pod has no complete identity.
+    pub fn pod(&mut self, pod: &Pod) -> serde_json::Result<PodView> {
+        self.read(&serde_json::to_vec(pod)?)
     }
 
     /// The view of a pod, from the JSON text of the pod.
     ///
     /// # Errors
-    /// The text is not a pod.
+    /// The text is not a pod, or the pod has no complete identity.
     pub fn read(&mut self, pod: &[u8]) -> serde_json::Result<PodView> {
         let pod = PodText::read(pod).map_err(Error::custom)?;
         let meta = pod.metadata;
         let name: Text = meta.name.into();
+        let identity = ObjectIdentity {
+            key: ObjectKey::new(self.text(&meta.namespace), name.clone()),
+            uid: uid(meta.uid.into())?,
+            version: meta.resource_version.parse().map_err(Error::custom)?,
+        };
+        let controller = meta.controller.map(|owner| self.controller(&owner));
         let mut view = PodView {
-            namespace: self.text(&meta.namespace),
-            uid: meta.uid.into(),
-            resource_version: meta.resource_version.into(),
             generation: meta.generation,
             labels: self.labels(&meta.labels, &name),
             annotations: self.labels(&meta.annotations, &name),
-            controller: meta.controller.map(|owner| self.controller(&owner)),
+            controller: controller.transpose()?,
             finalizers: meta
                 .finalizers
                 .iter()
@@ -110,8 +115,7 @@ impl Sharing {
                 deadline,
                 grace: meta.grace.unwrap_or_default(),
             }),
-            name,
-            ..PodView::default()
+            ..PodView::new(identity)
         };
         if let Some(text) = pod.spec {
             spec::fill(&mut view, self, text)?;
@@ -146,7 +150,7 @@ impl Sharing {
         controller: Option<&Controller>,
         text: Vec<u8>,
     ) -> serde_json::Result<Arc<PodSpec>> {
-        let uid = controller.map_or_else(Text::default, |controller| controller.uid.clone());
+        let uid = controller.map(|controller| controller.uid.clone());
         let specs = self.specs.of_controller(uid);
         if let Some(existing) = specs.iter().find(|candidate| *candidate.text == *text) {
             return Ok(existing.spec.clone());
@@ -176,15 +180,20 @@ impl Sharing {
         Labels(shared.collect())
     }
 
-    fn controller(&mut self, owner: &OwnerText<'_>) -> Arc<Controller> {
+    fn controller(&mut self, owner: &OwnerText<'_>) -> serde_json::Result<Arc<Controller>> {
         let controller = Controller {
             api_version: self.text(&owner.api_version),
             kind: self.text(&owner.kind),
             name: self.text(&owner.name),
-            uid: self.text(&owner.uid),
+            uid: uid(self.text(&owner.uid))?,
         };
-        self.controllers.share(controller)
+        Ok(self.controllers.share(controller))
     }
+}
+
+/// Fails if the text is empty.
+fn uid(text: Text) -> serde_json::Result<Uid> {
+    text.try_into().map_err(Error::custom)
 }
 
 /// A time; `None` if the text is empty.
@@ -273,10 +282,10 @@ mod tests {
 
     #[test]
     fn a_view_has_what_decisions_are_made_from() {
-        let view = PodView::from(pod(0, Value::Null));
+        let view = PodView::try_from(pod(0, Value::Null)).expect("a pod");
         let at = |text: &str| Some(text.parse().expect("a time"));
         assert_eq!(
-            (&*view.name, &*view.uid, view.generation),
+            (&*view.name, view.uid.as_str(), view.generation),
             ("web-0", "uid-0", Some(2))
         );
         assert_eq!(view.label("app"), Some("web"));
@@ -310,7 +319,7 @@ mod tests {
     fn what_is_equal_is_shared() {
         let mut sharing = Sharing::default();
         let views: Vec<PodView> = (0..3)
-            .map(|ordinal| sharing.pod(&pod(ordinal, Value::Null)))
+            .map(|ordinal| sharing.pod(&pod(ordinal, Value::Null)).expect("a pod"))
             .collect();
         for view in &views {
             assert!(Arc::ptr_eq(&view.spec, &views[0].spec));
@@ -326,14 +335,14 @@ mod tests {
             ));
         }
         let image = json!({"/spec/containers/0/image": "other"});
-        let other = sharing.pod(&pod(0, image));
+        let other = sharing.pod(&pod(0, image)).expect("a pod");
         assert!(!Arc::ptr_eq(&other.spec, &views[0].spec));
         assert_eq!(other.spec.containers[0].image.as_deref(), Some("other"));
     }
 
     #[test]
     fn a_spec_is_reduced_to_what_decisions_read() {
-        let text = br#"{"metadata": null, "status": null, "spec": {
+        let text = br#"{"metadata": {"uid": "u", "resourceVersion": "1"}, "status": null, "spec": {
             "preemptionPolicy": "PreemptLowerPriority", "priority": 7, "tolerations": null,
             "dnsPolicy": "None", "initContainers": [],
             "volumes": [{"name": "a", "emptyDir": {}}, {"hostPath": {"path": "/d"}, "name": "b\u0020"},
@@ -354,17 +363,47 @@ mod tests {
             ("d", false)
         );
         let broken = |text: &[u8]| Sharing::default().read(text).is_err();
-        assert!(broken(br#"{"metadata": {"creationTimestamp": "soon"}}"#));
-        assert!(broken(br#"{"metadata": {"generation": 1.5}}"#));
-        assert!(broken(br#"{"spec": {"priority": "high"}}"#));
-        assert!(broken(br#"{"status": {"phase": 1}}"#) && broken(b"{"));
+        let identity = r#""uid": "u", "resourceVersion": "1""#;
+        let broken_metadata = |member: &str| {
+            broken(format!(r#"{{"metadata": {{{identity}, {member}}}}}"#).as_bytes())
+        };
+        assert!(!broken_metadata(r#""generation": 1"#));
+        assert!(broken_metadata(r#""creationTimestamp": "soon""#));
+        assert!(broken_metadata(r#""generation": 1.5"#));
+        assert!(broken_metadata(
+            r#""ownerReferences": [{"controller": true}]"#
+        ));
+        let broken_part = |member: &str| {
+            broken(format!(r#"{{"metadata": {{{identity}}}, {member}}}"#).as_bytes())
+        };
+        assert!(broken_part(r#""spec": {"priority": "high"}"#));
+        assert!(broken_part(r#""status": {"phase": 1}"#) && broken(b"{"));
+    }
+
+    #[test]
+    fn a_view_needs_a_uid_and_a_version() {
+        for (metadata, error) in [
+            (r#"null"#, "metadata.uid"),
+            (r#"{"resourceVersion": "1"}"#, "metadata.uid"),
+            (r#"{"uid": "u"}"#, "metadata.resourceVersion"),
+            (
+                r#"{"uid": "u", "resourceVersion": "0"}"#,
+                "metadata.resourceVersion",
+            ),
+        ] {
+            let text = format!(r#"{{"metadata": {metadata}}}"#);
+            let read = Sharing::default().read(text.as_bytes());
+            let message = read.expect_err("an incomplete identity").to_string();
+            assert!(message.starts_with(error), "{message}");
+        }
     }
 
     #[test]
     fn a_spec_is_shared_whatever_the_order_of_its_members() {
         let mut sharing = Sharing::default();
         let mut read = |spec: &str| {
-            let text = format!(r#"{{"spec": {spec}}}"#);
+            let identity = r#"{"uid": "u", "resourceVersion": "1"}"#;
+            let text = format!(r#"{{"metadata": {identity}, "spec": {spec}}}"#);
             sharing.read(text.as_bytes()).expect("a pod").spec
         };
         let first = read(r#"{"priority": 1, "subdomain": "s"}"#);
@@ -379,21 +418,21 @@ mod tests {
     #[test]
     fn what_nobody_has_is_forgotten() {
         let mut sharing = Sharing::default();
-        let view = sharing.pod(&pod(0, Value::Null));
+        let view = sharing.pod(&pod(0, Value::Null)).expect("a pod");
         for number in 0..4 * SWEEP_AT_MIN {
             let change = json!({
                 "/metadata/labels/app": format!("app-{number}"),
                 "/metadata/ownerReferences/0/uid": format!("owner-{number}"),
                 "/spec/containers/0/image": format!("image-{number}"),
             });
-            sharing.pod(&pod(1, change));
+            sharing.pod(&pod(1, change)).expect("a pod");
         }
         assert!(sharing.texts.values.len() <= 2 * SWEEP_AT_MIN);
         assert!(sharing.controllers.values.len() <= 2 * SWEEP_AT_MIN);
         assert!(sharing.specs.of_controllers.len() <= 2 * SPECS_SWEEP_AT_MIN);
         assert!(Arc::ptr_eq(
             &view.spec,
-            &sharing.pod(&pod(2, Value::Null)).spec
+            &sharing.pod(&pod(2, Value::Null)).expect("a pod").spec
         ));
     }
 }

@@ -50,7 +50,7 @@ impl Cluster {
         self.local.push(format!("{namespace}/{name}"));
         self.pods.push(json!({
             "metadata": {"namespace": namespace, "name": name, "labels": {"app": name},
-                "uid": format!("uid-{namespace}-{name}")},
+                "uid": format!("uid-{namespace}-{name}"), "resourceVersion": "1"},
             "spec": {"containers": containers},
             "status": {"phase": "Running", "podIPs": [{"ip": address}]},
         }));
@@ -78,7 +78,7 @@ impl Cluster {
         }
         for object in &self.pods {
             let pod: Pod = serde_json::from_value(object.clone()).unwrap();
-            let view = PodView::from(pod);
+            let view = PodView::try_from(pod).unwrap();
             let is_local = self
                 .local
                 .contains(&format!("{}/{}", view.namespace, view.name));

@@ -18,15 +18,15 @@ use crate::ownership::controller;
 use super::member::Member;
 use super::observed::{Observed, ParsedSet, Strategy};
 use super::plan::{StatefulSetAction, StatefulSetPlan};
-use super::revisions;
+use super::revisions::{self, RevisionName};
 use super::waiting::Waiting;
 
 /// The facts that the rules check.
 struct Facts<'f, 'w> {
     world: &'f ParsedSet<'w>,
     plan: &'f StatefulSetPlan,
-    /// Name of the stored revision with the set's template.
-    update: Option<String>,
+    /// The stored revision with the set's template, or the revision that the plan creates.
+    update: Option<RevisionName>,
     created: Vec<&'f Pod>,
     /// The members that the plan deletes.
     deleted: Vec<&'f Member<'w>>,
@@ -47,41 +47,40 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
         created: created(plan),
         deleted: world.all().filter(is_deleted).collect(),
     };
-    let mut found = Vec::new();
-    pods::names_are_free(&facts, &mut found);
-    pods::deletions_are_justified(&facts, &mut found);
-    pods::revisions_are_right(&facts, &mut found);
-    pods::budget_is_kept(&facts, &mut found);
-    order::creations(&facts, &mut found);
-    order::deletions(&facts, &mut found);
-    claims::follow_policy(&world, plan, &mut found);
-    claims::survive_deletions(&world, plan, &mut found);
-    claims::are_given_as_said(&world, plan, &mut found);
-    status::is_sound(&world, plan, &mut found);
+    let mut violations = Vec::new();
+    pods::names_are_free(&facts, &mut violations);
+    pods::deletions_are_justified(&facts, &mut violations);
+    pods::revisions_are_right(&facts, &mut violations);
+    pods::budget_is_kept(&facts, &mut violations);
+    order::creations(&facts, &mut violations);
+    order::deletions(&facts, &mut violations);
+    claims::follow_policy(&world, plan, &mut violations);
+    claims::survive_deletions(&world, plan, &mut violations);
+    claims::are_given_as_said(&world, plan, &mut violations);
+    status::is_sound(&world, plan, &mut violations);
     if world.spec.deleting {
         if plan.actions().next().is_some() {
-            found.push("a set that is being deleted does nothing".to_owned());
+            violations.push("a set that is being deleted does nothing".to_owned());
         }
-        return found;
+        return violations;
     }
-    silence_is_explained(&facts, &mut found);
+    silence_is_explained(&facts, &mut violations);
     let changes = !(facts.created.is_empty() && names.is_empty());
-    if changes && at_goal(&world, facts.update.as_deref()) {
-        found.push("the goal is reached, and pods are created or deleted".to_owned());
+    if changes && at_goal(&world, facts.update.as_ref()) {
+        violations.push("the goal is reached, and pods are created or deleted".to_owned());
     }
-    found
+    violations
 }
 
 /// Whether there is a healthy pod of an allowed revision for each ordinal, and no other pod.
 pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
-    ParsedSet::of(observed, now).is_ok_and(|world| {
-        world.spec.deleting || at_goal(&world, update_revision(&world).as_deref())
-    })
+    ParsedSet::of(observed, now)
+        .is_ok_and(|world| world.spec.deleting || at_goal(&world, update_revision(&world).as_ref()))
 }
 
-fn at_goal(world: &ParsedSet<'_>, update: Option<&str>) -> bool {
-    let as_wanted = |member: &Member<'_>| as_wanted(world, update, member);
-    missing(world) == 0 && world.condemned.is_empty() && world.members.iter().all(as_wanted)
+fn at_goal(world: &ParsedSet<'_>, update: Option<&RevisionName>) -> bool {
+    let is_as_desired = |member: &Member<'_>| is_as_desired(world, update, member);
+    missing(world) == 0 && world.condemned.is_empty() && world.members.iter().all(is_as_desired)
 }
 
 /// The number of missing desired pods.
@@ -90,9 +89,13 @@ fn missing(world: &ParsedSet<'_>) -> i64 {
     ordinals.end - ordinals.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
 }
 
-fn as_wanted(world: &ParsedSet<'_>, update: Option<&str>, member: &Member<'_>) -> bool {
+fn is_as_desired(
+    world: &ParsedSet<'_>,
+    update: Option<&RevisionName>,
+    member: &Member<'_>,
+) -> bool {
     !member.unavailable()
-        && (!is_updatable(world, member.ordinal) || update == Some(member.revision))
+        && (!is_updatable(world, member.ordinal) || update == Some(&member.revision))
 }
 
 /// Whether a rolling update may touch the pod.
@@ -101,7 +104,7 @@ fn is_updatable(world: &ParsedSet<'_>, ordinal: i64) -> bool {
 }
 
 /// The name of the stored revision with the set's template.
-fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
+fn update_revision(world: &ParsedSet<'_>) -> Option<RevisionName> {
     let desired = revisions::encode(world.spec.template);
     let same = |data: &serde_json::Value| {
         let means = || revisions::decode(data).is_some_and(|t| t == *world.spec.template);
@@ -118,16 +121,17 @@ fn update_revision(world: &ParsedSet<'_>) -> Option<String> {
         .filter(|revision| revision.data.as_ref().is_some_and(|data| same(&data.0)))
         .collect();
     revisions.sort_by_key(|revision| revision.revision);
-    revisions
-        .last()
-        .and_then(|revision| revision.metadata.name.clone())
+    let name = revisions.last()?.metadata.name.as_deref();
+    name.map(RevisionName::new)
 }
 
 /// The name of the revision that the plan creates. If the snapshot of revisions is old, pods may have this revision
 /// already.
-fn planned_revision(plan: &StatefulSetPlan) -> Option<String> {
+fn planned_revision(plan: &StatefulSetPlan) -> Option<RevisionName> {
     plan.actions().find_map(|action| match action {
-        StatefulSetAction::CreateRevision(revision) => revision.metadata.name.clone(),
+        StatefulSetAction::CreateRevision(revision) => {
+            revision.metadata.name.as_deref().map(RevisionName::new)
+        }
         _ => None,
     })
 }
@@ -183,7 +187,7 @@ fn silence_is_explained(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let amiss = |ordinal: &i64| match world.members.get(*ordinal) {
         None => true,
         Some(member) if update.is_none() => member.unavailable(),
-        Some(member) => !as_wanted(world, update.as_deref(), member),
+        Some(member) => !is_as_desired(world, update.as_ref(), member),
     };
     let desired = world.spec.ordinals().filter(amiss);
     let all = desired.chain(world.condemned.iter().map(|member| member.ordinal));

@@ -122,7 +122,7 @@ fn wanted_pod(
             is_updatable(world, higher.ordinal)
                 && !higher.terminating
                 && !higher.unavailable()
-                && update.as_deref() != Some(higher.revision)
+                && update.as_ref() != Some(&higher.revision)
                 && deleted
                     .iter()
                     .all(|deleted| deleted.ordinal != higher.ordinal)

@@ -8,8 +8,8 @@ use super::super::identity;
 use super::super::member::{Member, Phase};
 use super::super::observed::Strategy;
 use super::super::options::StuckRollout;
-use super::super::plan::StatefulSetAction;
-use super::{Facts, deleted, is_updatable, missing};
+use super::super::revisions::RevisionName;
+use super::{Facts, deleted, is_updatable, missing, planned_revision};
 
 /// A pod is created only for a desired ordinal, only once, and never while a pod of its name exists, even if that pod
 /// is terminating, ended or foreign.
@@ -56,11 +56,11 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Ve
         if !world.spec.in_range(member.ordinal) || member.phase == Phase::Ended {
             continue;
         }
-        if update.as_deref() == Some(member.revision) {
+        if update.as_ref() == Some(&member.revision) {
             violations.push(format!("{name} is deleted though it is up to date"));
         }
         let below = member.ordinal < world.spec.first_updatable();
-        if below && (current == Some(member.revision) || member.ready_since.is_some()) {
+        if below && (current == Some(member.revision.as_str()) || member.ready_since.is_some()) {
             violations.push(format!(
                 "{name} is deleted though it is below the partition"
             ));
@@ -77,11 +77,8 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Ve
 /// New pods have the update revision from the partition on, and the current revision below the partition.
 pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts { world, .. } = facts;
-    let new = facts.plan.actions().find_map(|action| match action {
-        StatefulSetAction::CreateRevision(revision) => revision.metadata.name.clone(),
-        _ => None,
-    });
-    let update = new.as_ref().or(facts.update.as_ref());
+    let planned = planned_revision(facts.plan);
+    let update = planned.as_ref().or(facts.update.as_ref());
     let status = world.spec.set.status.as_ref();
     let named = status.and_then(|status| status.current_revision.as_deref());
     let mut stored = world.observed.revisions.iter();
@@ -97,11 +94,11 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<St
         let ordinal = identity::ordinal(world.spec.name, name).unwrap_or_default();
         let expected = match world.spec.strategy {
             Strategy::RollingUpdate(Some(_)) if !is_updatable(world, ordinal) => {
-                current.or(update.map(String::as_str))
+                current.or(update.map(RevisionName::as_str))
             }
             // The number of current pods decides which pods keep the current revision (statefulset.md 5.9).
             Strategy::RollingUpdate(None) if Some(label.as_str()) == current => current,
-            _ => update.map(String::as_str),
+            _ => update.map(RevisionName::as_str),
         };
         if expected.is_some_and(|expected| expected != label) {
             violations.push(format!("{name} is created at the wrong revision {label}"));
@@ -142,7 +139,7 @@ pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, violations: &mut Vec<String>
     let update = &facts.update;
     let done = |ordinal: i64| {
         let member = world.members.get(ordinal);
-        member.is_some_and(|m| !m.unavailable() && update.as_deref() == Some(m.revision))
+        member.is_some_and(|m| !m.unavailable() && update.as_ref() == Some(&m.revision))
     };
     if disrupted.len() > 1 || !(lowest + 1..world.spec.ordinals().end).all(done) {
         violations.push(format!(

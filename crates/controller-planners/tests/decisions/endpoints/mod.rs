@@ -37,7 +37,7 @@ fn pod(number: usize, words: &str) -> Arc<PodView> {
     let port = if has("other-port") { 9090 } else { 8080 };
     let mut pod = json!({
         "metadata": { "name": name, "namespace": "default", "uid": format!("uid-{name}"),
-            "labels": { "app": "web" } },
+            "resourceVersion": "1", "labels": { "app": "web" } },
         "spec": { "nodeName": "n1", "hostname": name,
             "containers": [{ "name": "c", "ports": [{ "name": "http", "containerPort": port }] }] },
         "status": { "phase": if has("failed") { "Failed" } else { "Running" },
@@ -58,7 +58,7 @@ fn pod(number: usize, words: &str) -> Arc<PodView> {
         pod["spec"]["subdomain"] = json!("other");
     }
     let pod: Pod = json_tree::from_value(pod).unwrap();
-    Arc::new(PodView::from(&pod))
+    Arc::new(PodView::try_from(&pod).unwrap())
 }
 
 fn observed(service: Arc<Service>, pods: Vec<Arc<PodView>>) -> Observed {

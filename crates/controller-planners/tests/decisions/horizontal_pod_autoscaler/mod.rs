@@ -244,7 +244,7 @@ fn what_a_pod_takes_to_start_does_not_count() {
     assert_eq!(world.replicas(), 6);
     // Pods that are being deleted or have ended do not count.
     let mut world = three(cpu(50), [1000, 1000, 9000]);
-    world.pod_mut("web-2").gone = true;
+    world.pod_mut("web-2").is_inactive = true;
     world.round();
     assert_eq!(world.replicas(), 4);
     let mut world = three(cpu(50), [1000, 1000, 1000]);

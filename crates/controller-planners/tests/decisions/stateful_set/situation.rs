@@ -105,7 +105,9 @@ pub fn parse(text: &str) -> Observed {
         let words = Words(words.collect());
         match kind {
             "set" => observed.set = Arc::new(set(&words)),
-            "pod" => observed.pods.push(Arc::new(PodView::from(&pod(&words)))),
+            "pod" => observed
+                .pods
+                .push(Arc::new(PodView::try_from(&pod(&words)).unwrap())),
             "claim" => {
                 let claim = claim(&words);
                 let name = claim.metadata.name.clone().unwrap();

@@ -53,7 +53,11 @@ impl World {
     pub fn observed(&self) -> Observed {
         Observed {
             set: Arc::new(self.set.clone()),
-            pods: self.pods.values().map(|pod| Arc::new(pod.into())).collect(),
+            pods: self
+                .pods
+                .values()
+                .map(|pod| Arc::new(pod.try_into().unwrap()))
+                .collect(),
             revisions: self.revisions.values().cloned().map(Arc::new).collect(),
             claims: self
                 .claims
@@ -195,6 +199,7 @@ impl World {
 
     fn create_pod(&mut self, mut pod: Pod) {
         pod.metadata.uid = self.uid();
+        pod.metadata.resource_version = Some("1".to_owned());
         pod.metadata.creation_timestamp = Some(Time(self.now));
         pod.status = Some(PodStatus {
             phase: Some("Pending".to_owned()),

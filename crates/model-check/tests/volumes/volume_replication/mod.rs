@@ -186,7 +186,7 @@ impl World {
             candidate: self.candidate(),
             is_released: false,
             now: self.now,
-            answers: &self.answers,
+            responses: &self.answers,
         })
     }
 
@@ -241,7 +241,7 @@ impl World {
                     {
                         node.common = None;
                     }
-                    answers.kept.insert(*role);
+                    answers.reduced.insert(*role);
                 }
             }
             Call::Promote { time } => {
