@@ -9,7 +9,7 @@ use file_archive::ArchiveError;
 use host_kernel::Interrupted;
 use mvcc_store::Revision;
 
-use crate::store::Checksum;
+use crate::checksum::Checksum;
 
 type Cause = Box<dyn Error + Send + Sync>;
 

@@ -1,10 +1,9 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use data_directory::left_pods::{self, LeftPod};
-
-use crate::STOP_TIMEOUT;
 
 type Cause = Box<dyn Error + Send + Sync>;
 
@@ -18,10 +17,14 @@ pub enum RemovalError {
         source: Cause,
     },
     #[error(
-        "process {pid} has not stopped after {:?}; {} left: {}",
-        STOP_TIMEOUT, left_pods::counted(.pods.len()), left_pods::listed(.pods)
+        "process {pid} has not stopped after {waited:?}; {} left: {}",
+        left_pods::counted(.pods.len()), left_pods::listed(.pods)
     )]
-    NotStopped { pid: i32, pods: Vec<LeftPod> },
+    NotStopped {
+        pid: i32,
+        waited: Duration,
+        pods: Vec<LeftPod>,
+    },
     #[error(
         "{} is a mount point inside the data to be deleted; unmount it first",
         .0.display()

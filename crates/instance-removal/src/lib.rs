@@ -57,7 +57,8 @@ pub fn stop(server: Identity, data: &Path) -> Result<()> {
         pods = now;
         if Instant::now() > deadline {
             let pid = server.pid;
-            return Err(RemovalError::NotStopped { pid, pods });
+            let waited = STOP_TIMEOUT;
+            return Err(RemovalError::NotStopped { pid, waited, pods });
         }
         std::thread::sleep(Duration::from_millis(50));
     }

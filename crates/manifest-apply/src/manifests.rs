@@ -158,9 +158,7 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let entries = fs::read_dir(directory).map_err(ReadError::unreadable(name.as_str()))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry
-            .map_err(ReadError::unreadable(name.as_str()))?
-            .path();
+        let path = entry.map_err(ReadError::unreadable(name.as_str()))?.path();
         let generator = path
             .extension()
             .and_then(|extension| extension.to_str())
@@ -199,11 +197,7 @@ fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>, ReadError> {
     Ok(manifests)
 }
 
-fn flatten(
-    origin: &str,
-    document: Value,
-    manifests: &mut Vec<Manifest>,
-) -> Result<(), ReadError> {
+fn flatten(origin: &str, document: Value, manifests: &mut Vec<Manifest>) -> Result<(), ReadError> {
     if document.is_null() {
         return Ok(());
     }

@@ -20,7 +20,8 @@ use jiff::Timestamp;
 use mvcc_store::{KeyValue, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::{Checksum, Contents, StoreLocation, at, connect, into_directory, into_etcd};
+use super::{Contents, StoreLocation, at, connect, into_directory, into_etcd};
+use crate::checksum::Checksum;
 use crate::error::{BackupError, Context, Result};
 use crate::{REVISIONS_LEFT_OUT, require_empty, write_whole};
 
@@ -63,7 +64,7 @@ pub async fn back_up(location: &StoreLocation, file: &Path) -> Result<()> {
         }
     };
     let target = std::path::absolute(file).with_context(|| format!("write {}", file.display()))?;
-    let sum = Checksum::compute(contents.pairs.iter())?;
+    let sum = Checksum::compute(contents.pairs.iter()).context("encode an object")?;
     let header = Header {
         format: FORMAT,
         made_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -165,7 +166,7 @@ fn read(file: &Path) -> Result<(Header, Vec<KeyValue>)> {
         Ok(())
     })?;
     let header: Header = serde_json::from_str(&header).context("read the header")?;
-    let actual = Checksum::compute(objects.iter())?;
+    let actual = Checksum::compute(objects.iter()).context("encode an object")?;
     let stated = Checksum {
         count: header.objects,
         sha256: header.sha256.clone(),

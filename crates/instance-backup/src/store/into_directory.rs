@@ -14,7 +14,8 @@ use host_kernel::block_in_place;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore, import};
 use mvcc_store::{KeyValue, Range, Revision, Store};
 
-use super::{Checksum, Contents, at, connect};
+use super::{Contents, at, connect};
+use crate::checksum::Checksum;
 use crate::error::{BackupError, Context, Result};
 use crate::require_empty;
 
@@ -166,7 +167,7 @@ fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
         .iter()
         .filter(|pair| !records.contains(&pair.key.as_ref()));
     let copied: Vec<&KeyValue> = copied.collect();
-    let expected = Checksum::compute(copied.iter().copied())?;
+    let expected = Checksum::compute(copied.iter().copied()).context("encode an object")?;
     let copies = copied.into_iter().map(|pair| Ok(pair.clone()));
     import(&store_path, contents.revision, copies).context("write the objects")?;
     Ok(expected)
@@ -189,7 +190,7 @@ pub async fn verify(data: &Path, revision: Revision, expected: &Checksum) -> Res
             expected: revision,
         });
     }
-    let actual = Checksum::compute(read.items.iter())?;
+    let actual = Checksum::compute(read.items.iter()).context("encode an object")?;
     if actual != *expected {
         return Err(BackupError::CopyDiffers {
             store: store_path,

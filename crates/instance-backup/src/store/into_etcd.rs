@@ -14,7 +14,8 @@ use etcd_store::copy::{EtcdCopy, PrefixContents, StartedCopy};
 use host_kernel::block_in_place;
 use mvcc_store::{KeyValue, Omittable, Range, Revision};
 
-use super::{Checksum, at, connect};
+use super::{at, connect};
+use crate::checksum::Checksum;
 use crate::error::{BackupError, Context, Result};
 
 /// The name of the store in the data directory after the copy.
@@ -73,13 +74,14 @@ pub async fn fill(
     instance: &str,
     pairs: &[KeyValue],
 ) -> Result<(EtcdCopy, StartedCopy, Checksum)> {
-    let expected = Checksum::compute(pairs.iter())?;
+    let expected = Checksum::compute(pairs.iter()).context("encode an object")?;
     let begun = etcd.begin(instance).await.map_err(at(address))?;
     for pair in pairs {
         etcd.put(&begun, pair).await.map_err(at(address))?;
     }
     let written = etcd.finish(&begun).await.map_err(at(address))?;
-    let actual = Checksum::compute(written.values().map(Arc::as_ref))?;
+    let actual =
+        Checksum::compute(written.values().map(Arc::as_ref)).context("encode an object")?;
     if actual != expected {
         return Err(BackupError::EtcdDiffers { actual, expected });
     }

@@ -10,11 +10,9 @@ mod into_etcd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use control_plane::backup_contents::records;
 use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl, TokenFile};
 use etcd_store::copy::{CopyError, EtcdCopy, LivePairs};
 use mvcc_store::{KeyValue, Revision};
-use sha2::{Digest, Sha256};
 
 use crate::error::{BackupError, Context, Result};
 
@@ -153,37 +151,8 @@ fn contents(pairs: &LivePairs, instance: String) -> Contents {
     }
 }
 
-/// The number of pairs and the SHA-256 of all of them, serialised as in a backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checksum {
-    pub count: usize,
-    pub sha256: String,
-}
-
-impl Checksum {
-    /// The pairs must be in the order of their keys.
-    fn compute<'p>(pairs: impl Iterator<Item = &'p KeyValue>) -> Result<Self> {
-        let (mut digest, mut count, mut frame) = (Sha256::new(), 0, Vec::new());
-        for pair in pairs {
-            frame.clear();
-            records::write(&mut frame, pair).context("encode an object")?;
-            digest.update(&frame);
-            count += 1;
-        }
-        let digits = digest.finalize();
-        let digits = digits.iter().map(|byte| format!("{byte:02x}"));
-        Ok(Self {
-            count,
-            sha256: digits.collect(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use mvcc_store::Omittable;
-
     use super::*;
 
     #[test]
@@ -194,31 +163,5 @@ mod tests {
         assert!(matches!(parse("etcd://a,b"), Ok(StoreSource::Etcd(_))));
         assert!(matches!(parse("etcd+http://a:1"), Ok(StoreSource::Etcd(_))));
         assert!(parse("https://a").is_err() && parse("").is_err());
-    }
-
-    #[test]
-    fn any_difference_changes_the_checksum() {
-        let pair = KeyValue {
-            key: b"/registry/a"[..].into(),
-            value: Bytes::from_static(b"{}"),
-            create_revision: Revision(2),
-            mod_revision: Revision(3),
-            lease: None,
-            omittable: Omittable::UNKNOWN,
-        };
-        let of = |pairs: &[&KeyValue]| Checksum::compute(pairs.iter().copied()).unwrap();
-        let all = of(&[&pair]);
-        assert_eq!(all.count, 1);
-        let newer = KeyValue {
-            mod_revision: Revision(4),
-            ..pair.clone()
-        };
-        let changed = KeyValue {
-            value: Bytes::from_static(b"{ }"),
-            ..pair.clone()
-        };
-        for different in [of(&[]), of(&[&newer]), of(&[&changed]), of(&[&pair, &pair])] {
-            assert_ne!(different, all);
-        }
     }
 }

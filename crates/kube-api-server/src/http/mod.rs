@@ -3,6 +3,7 @@
 pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod connection;
+pub(crate) mod counted_body;
 pub(crate) mod decode;
 pub(crate) mod limits;
 pub(crate) mod negotiate;

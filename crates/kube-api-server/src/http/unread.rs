@@ -8,24 +8,16 @@
 //! nothing meanwhile.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use object_model::{Status, StatusDetails, StatusReason};
 use process_telemetry::prometheus::{Metric, Page};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::body::{BoxBody, BoxError};
-use crate::http::limits::{
-    UNREAD_BYTES_PER_SECOND_MIN, UNREAD_CHECK_INTERVAL, UNREAD_FRAME_BYTES, UNREAD_GRACE,
-    UNREAD_REQUEST_BYTES, UNREAD_TIME_MAX,
-};
+use crate::http::limits::{UNREAD_BYTES_PER_SECOND_MIN, UNREAD_GRACE, UNREAD_TIME_MAX};
 
 const BYTES: Metric = Metric::gauge(
     "mainstay_unread_answer_bytes",
@@ -105,7 +97,7 @@ struct ByConnection {
     close: CancellationToken,
 }
 
-/// What a client has read since it was sent the first of its unread responses.
+/// The bytes that a client has read since the first of its unread responses was sent.
 #[derive(Debug)]
 struct Reading {
     since: Instant,
@@ -190,7 +182,7 @@ impl UnreadResponses {
     }
 
     /// The unread bytes, the number of refused requests, and the number of connections that were closed.
-    fn figures(&self) -> (usize, u64, u64) {
+    pub(crate) fn figures(&self) -> (usize, u64, u64) {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (self.lock().all, count(&self.refused), count(&self.closed))
     }
@@ -308,7 +300,7 @@ impl UnreadAccount {
     }
 
     /// Counts the bytes of a response that exists already.
-    fn count_existing(&self, bytes: usize) -> UnreadBytes {
+    pub(crate) fn count_existing(&self, bytes: usize) -> UnreadBytes {
         let bytes = self.unread.bounds.counted(bytes);
         self.unread.lock().add(self, bytes);
         let account = self.clone();
@@ -317,7 +309,7 @@ impl UnreadAccount {
 
     /// Whether the sender may have that many more bytes. If only other senders prevent that, closes their
     /// connections.
-    fn has_capacity_for(&self, bytes: usize) -> bool {
+    pub(crate) fn has_capacity_for(&self, bytes: usize) -> bool {
         let UnreadResponses { bounds, closed, .. } = &*self.unread;
         let mut state = self.unread.lock();
         let now = Instant::now();
@@ -361,7 +353,7 @@ impl UnreadBytes {
     }
 
     /// Records that the client can read the response now.
-    fn sent(&self) {
+    pub(crate) fn sent(&self) {
         if let Some(connection) = self.account.unread.lock().connection(&self.account) {
             let now = Instant::now();
             connection.reading.get_or_insert(Reading {
@@ -372,12 +364,20 @@ impl UnreadBytes {
     }
 
     /// Records that the client has read the bytes.
-    fn read(&self) {
+    pub(crate) fn read(&self) {
         let mut state = self.account.unread.lock();
         let connection = state.connection(&self.account);
         if let Some(reading) = connection.and_then(|connection| connection.reading.as_mut()) {
             reading.bytes += self.bytes;
         }
+    }
+
+    pub(crate) fn account(&self) -> &UnreadAccount {
+        &self.account
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Splits off a part of the count; all of it if the count is smaller.
@@ -389,7 +389,7 @@ impl UnreadBytes {
     }
 
     /// The count of a frame, split off from this count as far as possible.
-    fn of_frame(&mut self, bytes: usize) -> Self {
+    pub(crate) fn of_frame(&mut self, bytes: usize) -> Self {
         let mut frame = self.part(bytes);
         frame.settle(bytes);
         frame
@@ -404,106 +404,9 @@ impl Drop for UnreadBytes {
     }
 }
 
-/// The data of a frame, counted until the connection drops the data.
-struct CountedFrame {
-    data: Bytes,
-    count: UnreadBytes,
-}
-
-impl Drop for CountedFrame {
-    fn drop(&mut self) {
-        self.count.read();
-    }
-}
-
-impl AsRef<[u8]> for CountedFrame {
-    fn as_ref(&self) -> &[u8] {
-        &self.data
-    }
-}
-
-/// A body whose frames are counted. It produces no frame while its sender has too many unread bytes.
-pub(crate) struct CountedBody {
-    body: BoxBody,
-    count: UnreadBytes,
-    /// Whether all bytes were counted before.
-    is_whole: bool,
-    pause: Option<Pin<Box<Sleep>>>,
-}
-
-impl CountedBody {
-    /// A body that is complete and counted.
-    pub(crate) fn whole(body: BoxBody, count: UnreadBytes) -> Self {
-        count.sent();
-        Self {
-            body,
-            count,
-            is_whole: true,
-            pause: None,
-        }
-    }
-
-    /// A body of unknown length, with the count of its buffered bytes.
-    pub(crate) fn open_ended(body: BoxBody, mut count: UnreadBytes) -> Self {
-        count.settle(count.bytes.saturating_sub(UNREAD_REQUEST_BYTES));
-        Self {
-            body,
-            count,
-            is_whole: false,
-            pause: None,
-        }
-    }
-}
-
-impl Body for CountedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        loop {
-            if let Some(pause) = &mut this.pause {
-                ready!(pause.as_mut().poll(cx));
-                this.pause = None;
-            }
-            if this.is_whole || this.count.account.has_capacity_for(1) {
-                break;
-            }
-            this.pause = Some(Box::pin(sleep(UNREAD_CHECK_INTERVAL)));
-        }
-        let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose()? else {
-            return Poll::Ready(None);
-        };
-        Poll::Ready(Some(Ok(match frame.into_data() {
-            Ok(data) if data.is_empty() => Frame::data(data),
-            Ok(data) => {
-                let bytes = data.len() + UNREAD_FRAME_BYTES;
-                let count = this.count.of_frame(bytes);
-                count.sent();
-                Frame::data(Bytes::from_owner(CountedFrame { data, count }))
-            }
-            Err(other) => other,
-        })))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http_body_util::{BodyExt, Full};
-
     use super::*;
-    use crate::http::body::boxed;
 
     const BOUNDS: UnreadBounds = UnreadBounds {
         all: 100,
@@ -602,31 +505,5 @@ mod tests {
         }
         assert!(endless_closes.is_cancelled());
         assert_eq!(started.elapsed(), UNREAD_TIME_MAX);
-    }
-
-    /// findings-2 S38: frames count until the connection drops them, and a body without room makes none.
-    #[tokio::test(start_paused = true)]
-    async fn a_body_produces_nothing_while_its_sender_has_too_much() {
-        let bounds = UnreadBounds {
-            all: 4 * UNREAD_FRAME_BYTES,
-            per_sender: 2 * UNREAD_FRAME_BYTES,
-        };
-        let unread = Arc::new(UnreadResponses::new(bounds));
-        let (one, _) = account(&unread, "one");
-        let body = |text: &'static str| {
-            let body = boxed(Full::new(Bytes::from_static(text.as_bytes())));
-            CountedBody::open_ended(body, one.count_existing(0))
-        };
-        let first = body("first").frame().await.unwrap().unwrap();
-        let second = body("second").frame().await.unwrap().unwrap();
-        let mut third = body("third");
-        let patience = Duration::from_secs(60);
-        let early = tokio::time::timeout(patience, third.frame()).await;
-        assert!(early.is_err(), "nothing was read");
-        drop(second);
-        let frame = third.frame().await.unwrap().unwrap();
-        assert_eq!(frame.data_ref().unwrap(), "third");
-        drop((first, frame));
-        assert_eq!(unread.figures().0, 0);
     }
 }

@@ -577,14 +577,10 @@ pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
     let params = PostParams::default();
     attachments.create(&params, &attachment).await.unwrap();
     let status = json!({"status": {"attached": true, "attachmentMetadata": {"device": "sdb"}}});
-    attachments
-        .patch_status(
-            &format!("csi-{hash}"),
-            &PatchParams::default(),
-            &Patch::Merge(status),
-        )
-        .await
-        .unwrap();
+    let (merge, name_of_attachment) = (PatchParams::default(), format!("csi-{hash}"));
+    let patch = Patch::Merge(status);
+    let patched = attachments.patch_status(&name_of_attachment, &merge, &patch);
+    patched.await.unwrap();
     let attached = json!({"status": {"volumesAttached": [{"name": name, "devicePath": ""}]}});
     nodes
         .patch_status(NODE, &PatchParams::default(), &Patch::Merge(attached))

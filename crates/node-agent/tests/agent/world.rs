@@ -560,14 +560,9 @@ pub fn is_ready(pod: &Pod) -> bool {
 
 /// `status reason message` of a condition.
 pub fn condition(pod: &Pod, type_: &str) -> String {
-    let conditions = pod
-        .status
-        .iter()
-        .filter_map(|status| status.conditions.as_ref())
-        .flatten();
-    let condition = conditions
-        .into_iter()
-        .find(|condition| condition.type_ == type_);
+    let status = pod.status.iter();
+    let mut conditions = status.flat_map(|status| status.conditions.iter().flatten());
+    let condition = conditions.find(|condition| condition.type_ == type_);
     condition.map_or_else(String::new, |c| {
         let text = [Some(&c.status), c.reason.as_ref(), c.message.as_ref()];
         text.into_iter()
