@@ -587,8 +587,11 @@ fn a_pod_that_nobody_has_begun_with_and_one_that_is_being_prepared_are_told_apar
 /// An empty pod, and a pod with only a node, have a diagnosis too.
 #[test]
 fn any_pod_has_an_answer() {
-    assert!(pod(&Pod::default()).is_some());
-    let bare = json!({ "spec": { "containers": [], "nodeName": "n" },
+    let metadata = json!({ "name": "p", "namespace": "d", "uid": "u", "resourceVersion": "1" });
+    let empty = json!({ "metadata": metadata.clone() });
+    let empty: Pod = json_tree::from_value(empty).unwrap();
+    assert!(pod(&empty).is_some());
+    let bare = json!({ "metadata": metadata, "spec": { "containers": [], "nodeName": "n" },
         "status": { "containerStatuses": [] } });
     let bare: Pod = json_tree::from_value(bare).unwrap();
     assert_eq!(

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use end_to_end::Instance;
+use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
@@ -71,18 +72,19 @@ impl Scene {
         protocol: &str,
         begin: &[u8],
     ) -> Vec<impl Sized + use<>> {
-        self.runtime.block_on(async {
-            let mut connections_open = Vec::new();
-            for address in addresses {
-                for _ in 0..each {
-                    let mut stream = server.connect_from((*address).into(), protocol).await;
-                    // The server may have closed the connection.
-                    stream.write_all(begin).await.ok();
-                    connections_open.push(stream);
-                }
-            }
-            connections_open
-        })
+        let addresses = addresses
+            .iter()
+            .flat_map(|address| std::iter::repeat_n(*address, each));
+        let connections = addresses.map(|address| async move {
+            // Beyond its limits, the server closes connections, those in a handshake first.
+            let mut stream = server.connect_from(address.into(), protocol).await.ok()?;
+            stream.write_all(begin).await.ok();
+            Some(stream)
+        });
+        // Several at once: one after the other, the first would reach the time limit of a header before the last is
+        // open.
+        let connections = futures::stream::iter(connections).buffer_unordered(8);
+        self.runtime.block_on(connections.collect::<Vec<_>>())
     }
 }
 

@@ -92,20 +92,28 @@ impl Server {
     pub async fn connect(&self, protocol: &str) -> TlsStream<TcpStream> {
         let (host, port) = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await.unwrap();
-        self.handshake(protocol, stream).await
+        self.handshake(protocol, stream).await.unwrap()
     }
 
-    /// As [`connect`](Self::connect), from this address.
-    pub async fn connect_from(&self, from: IpAddr, protocol: &str) -> TlsStream<TcpStream> {
+    /// As [`connect`](Self::connect), from this address; the server may close the connection.
+    pub async fn connect_from(
+        &self,
+        from: IpAddr,
+        protocol: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let (host, port) = &self.address;
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
         let to = (host.parse::<IpAddr>().unwrap(), *port);
-        let stream = socket.connect(to.into()).await.unwrap();
+        let stream = socket.connect(to.into()).await?;
         self.handshake(protocol, stream).await
     }
 
-    async fn handshake(&self, protocol: &str, stream: TcpStream) -> TlsStream<TcpStream> {
+    async fn handshake(
+        &self,
+        protocol: &str,
+        stream: TcpStream,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let tls = ClientConfig::builder().with_root_certificates(self.roots.clone());
         let mut tls = match &self.identity {
             Some(identity) => {
@@ -117,7 +125,7 @@ impl Server {
         tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let name = ServerName::try_from(self.name.clone()).unwrap();
         let connector = TlsConnector::from(Arc::new(tls));
-        connector.connect(name, stream).await.unwrap()
+        connector.connect(name, stream).await
     }
 }
 
@@ -159,14 +167,14 @@ impl Tenant {
     /// A web socket whose frames the client does not read.
     pub async fn web_socket(&self, path: &str) -> TlsStream<TcpStream> {
         let stream = self.server.connect("http/1.1").await;
-        self.ask_for_web_socket(stream, path).await
+        self.ask_for_web_socket(stream, path).await.unwrap()
     }
 
-    /// A web socket from an address, if the server accepts it.
+    /// A web socket from an address, if the server accepts it and does not close the connection.
     pub async fn web_socket_from(&self, from: IpAddr, path: &str) -> Option<TlsStream<TcpStream>> {
-        let stream = self.server.connect_from(from, "http/1.1").await;
-        let mut stream = self.ask_for_web_socket(stream, path).await;
-        let response_head = head(&mut stream).await.unwrap();
+        let stream = self.server.connect_from(from, "http/1.1").await.ok()?;
+        let mut stream = self.ask_for_web_socket(stream, path).await.ok()?;
+        let response_head = head(&mut stream).await.ok()?;
         response_head.starts_with("HTTP/1.1 101").then_some(stream)
     }
 
@@ -174,16 +182,16 @@ impl Tenant {
         &self,
         mut stream: TlsStream<TcpStream>,
         path: &str,
-    ) -> TlsStream<TcpStream> {
+    ) -> io::Result<TlsStream<TcpStream>> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
              Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n",
             self.token
         );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        stream.flush().await.unwrap();
-        stream
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
+        Ok(stream)
     }
 
     /// A connection of HTTP/2.

@@ -119,8 +119,8 @@ pub(crate) const UNREAD_ITEM_BYTES: usize = 128;
 /// The memory for a frame of a response, without the frame's bytes.
 pub(crate) const UNREAD_FRAME_BYTES: usize = 512;
 
-/// A connection is not closed for unread responses before this time.
-pub(crate) const UNREAD_GRACE: Duration = Duration::from_secs(1);
+/// A connection whose client reads nothing for this time may be closed for unread responses.
+pub(crate) const UNREAD_GRACE: Duration = Duration::from_secs(2);
 
 /// A connection whose client reads faster is not closed for unread responses before [`UNREAD_TIME_MAX`].
 pub(crate) const UNREAD_BYTES_PER_SECOND_MIN: usize = 256 * 1024;

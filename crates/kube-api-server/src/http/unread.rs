@@ -92,27 +92,30 @@ struct BySender {
 #[derive(Debug)]
 struct ByConnection {
     unread_bytes: usize,
-    /// `None` while the server still builds all the responses that the bytes are reserved for.
-    reading: Option<Reading>,
+    /// The time since which the connection has unread bytes.
+    since: Instant,
+    /// The time until which the client counts as one that reads; `None` while the server still builds all the
+    /// responses that the bytes are reserved for.
+    reads_until: Option<Instant>,
     close: CancellationToken,
 }
 
-/// The bytes that a client has read since the first of its unread responses was sent.
-#[derive(Debug)]
-struct Reading {
-    since: Instant,
-    bytes: usize,
-}
-
 impl ByConnection {
-    /// Whether the client reads more slowly than [`UNREAD_BYTES_PER_SECOND_MIN`] after a first [`UNREAD_GRACE`], or
-    /// has had unread responses for [`UNREAD_TIME_MAX`].
+    /// Whether the client reads more slowly than [`UNREAD_BYTES_PER_SECOND_MIN`], or has had unread responses for
+    /// [`UNREAD_TIME_MAX`].
     fn is_slow(&self, now: Instant) -> bool {
-        self.reading.as_ref().is_some_and(|reading| {
-            let earned = (reading.bytes / UNREAD_BYTES_PER_SECOND_MIN) as u64;
-            let allowed = UNREAD_GRACE.saturating_add(Duration::from_secs(earned));
-            now - reading.since >= allowed.min(UNREAD_TIME_MAX)
-        })
+        let is_idle = self.reads_until.is_some_and(|until| now >= until);
+        is_idle || now - self.since >= UNREAD_TIME_MAX
+    }
+
+    /// Extends the time of the client, which has read these bytes. Buffers of the kernel take much at once from a
+    /// client that then reads nothing, so the time never ends later than [`UNREAD_GRACE`] from now.
+    fn record_read(&mut self, bytes: usize, now: Instant) {
+        if let Some(until) = &mut self.reads_until {
+            let earned = bytes as f64 / UNREAD_BYTES_PER_SECOND_MIN as f64;
+            let extended = (*until).max(now) + Duration::from_secs_f64(earned);
+            *until = extended.min(now + UNREAD_GRACE);
+        }
     }
 }
 
@@ -199,7 +202,7 @@ impl State {
             .map_or(0, |sender| sender.unread_bytes)
     }
 
-    fn add(&mut self, account: &UnreadAccount, bytes: usize) {
+    fn add(&mut self, account: &UnreadAccount, bytes: usize, now: Instant) {
         if bytes == 0 {
             return;
         }
@@ -207,7 +210,8 @@ impl State {
         let connections = sender.connections.entry(account.reader.id);
         let connection = connections.or_insert_with(|| ByConnection {
             unread_bytes: 0,
-            reading: None,
+            since: now,
+            reads_until: None,
             close: account.reader.close.clone(),
         });
         connection.unread_bytes += bytes;
@@ -302,7 +306,7 @@ impl UnreadAccount {
     /// Counts the bytes of a response that exists already.
     pub(crate) fn count_existing(&self, bytes: usize) -> UnreadBytes {
         let bytes = self.unread.bounds.counted(bytes);
-        self.unread.lock().add(self, bytes);
+        self.unread.lock().add(self, bytes, Instant::now());
         let account = self.clone();
         UnreadBytes { account, bytes }
     }
@@ -355,20 +359,15 @@ impl UnreadBytes {
     /// Records that the client can read the response now.
     pub(crate) fn sent(&self) {
         if let Some(connection) = self.account.unread.lock().connection(&self.account) {
-            let now = Instant::now();
-            connection.reading.get_or_insert(Reading {
-                since: now,
-                bytes: 0,
-            });
+            let first = || Instant::now() + UNREAD_GRACE;
+            connection.reads_until.get_or_insert_with(first);
         }
     }
 
     /// Records that the client has read the bytes.
     pub(crate) fn read(&self) {
-        let mut state = self.account.unread.lock();
-        let connection = state.connection(&self.account);
-        if let Some(reading) = connection.and_then(|connection| connection.reading.as_mut()) {
-            reading.bytes += self.bytes;
+        if let Some(connection) = self.account.unread.lock().connection(&self.account) {
+            connection.record_read(self.bytes, Instant::now());
         }
     }
 
@@ -452,7 +451,7 @@ mod tests {
         let unread_responses = [large.reserve(35).unwrap(), small.reserve(20).unwrap()];
         let of_other = other.reserve(40).unwrap();
         let (new, _) = account(&unread, "new");
-        tokio::time::advance(UNREAD_GRACE * 100).await;
+        tokio::time::advance(UNREAD_GRACE * 2).await;
         assert!(new.reserve(50).is_err(), "the responses are not built yet");
         unread_responses.iter().for_each(UnreadBytes::sent);
         of_other.sent();
@@ -498,7 +497,7 @@ mod tests {
         response.sent();
         let started = Instant::now();
         while new.reserve(9 * second).is_err() {
-            let frame = response.part(second);
+            let frame = response.part(second / 2);
             frame.read();
             response = endless.count_existing(9 * second);
             tokio::time::advance(Duration::from_millis(500)).await;
