@@ -588,8 +588,7 @@ fn a_pod_that_nobody_has_begun_with_and_one_that_is_being_prepared_are_told_apar
 #[test]
 fn any_pod_has_an_answer() {
     let metadata = json!({ "name": "p", "namespace": "d", "uid": "u", "resourceVersion": "1" });
-    let empty = json!({ "metadata": metadata.clone() });
-    let empty: Pod = json_tree::from_value(empty).unwrap();
+    let empty: Pod = json_tree::from_value(json!({ "metadata": metadata.clone() })).unwrap();
     assert!(pod(&empty).is_some());
     let bare = json!({ "metadata": metadata, "spec": { "containers": [], "nodeName": "n" },
         "status": { "containerStatuses": [] } });
