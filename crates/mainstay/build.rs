@@ -8,7 +8,7 @@
 //!   own memory instead of 0.28 at a fixed address. Stacks, heaps and shared libraries have random addresses in both
 //!   cases.
 //! - The addresses of functions of the C library are written in any case. They are in the order in which the linker
-//!   first reads the names: scattered over 23 pages, or on four if the names come first. That saves 0.07 MiB, a
+//!   first reads the names: scattered over 23 pages, or on three if the names come first. That saves 0.07 MiB, a
 //!   quarter. A name that is missing in the file costs at most a page; a name that the program does not use costs nothing.
 
 use std::path::Path;
