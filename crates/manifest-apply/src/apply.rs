@@ -69,11 +69,9 @@ pub async fn check(
     kinds: &[KindInfo<'_>],
     manifest: &Manifest,
 ) -> Result<Option<String>> {
-    let object_path = match object_path(kinds, manifest) {
-        Ok(object_path) => object_path,
-        // A custom kind may be defined by another manifest, or by a stored definition.
-        Err(ApplyError::NoSuchKind { .. }) => return Ok(nameless(manifest)),
-        Err(error) => return Ok(Some(error.to_string())),
+    // A custom kind may be defined by another manifest, or by a stored definition.
+    let Ok(object_path) = object_path(kinds, manifest) else {
+        return Ok(nameless(manifest));
     };
     let body = serde_json::to_vec(&manifest.object).map_err(ApplyError::Encode)?;
     let dry = format!("{}{QUERY}&dryRun=All", object_path.path);

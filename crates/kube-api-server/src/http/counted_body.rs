@@ -53,6 +53,7 @@ impl CountedBody {
     /// A body of unknown length, with the count of its buffered bytes.
     pub(crate) fn open_ended(body: BoxBody, mut count: UnreadBytes) -> Self {
         count.settle(count.bytes().saturating_sub(UNREAD_REQUEST_BYTES));
+        count.sent();
         Self {
             body,
             count,
@@ -89,7 +90,6 @@ impl Body for CountedBody {
             Ok(data) => {
                 let bytes = data.len() + UNREAD_FRAME_BYTES;
                 let count = this.count.of_frame(bytes);
-                count.sent();
                 Frame::data(Bytes::from_owner(CountedFrame { data, count }))
             }
             Err(other) => other,

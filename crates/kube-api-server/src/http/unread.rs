@@ -108,6 +108,11 @@ impl ByConnection {
         is_idle || now - self.since >= UNREAD_TIME_MAX
     }
 
+    /// Starts the time of the client, which can read a response now.
+    fn record_sent(&mut self, now: Instant) {
+        self.reads_until.get_or_insert(now + UNREAD_GRACE);
+    }
+
     /// Extends the time of the client, which has read these bytes. Buffers of the kernel take much at once from a
     /// client that then reads nothing, so the time never ends later than [`UNREAD_GRACE`] from now.
     fn record_read(&mut self, bytes: usize, now: Instant) {
@@ -202,7 +207,8 @@ impl State {
             .map_or(0, |sender| sender.unread_bytes)
     }
 
-    fn add(&mut self, account: &UnreadAccount, bytes: usize, now: Instant) {
+    /// Counts bytes; `is_sent` if the client can read them now.
+    fn add(&mut self, account: &UnreadAccount, bytes: usize, is_sent: bool, now: Instant) {
         if bytes == 0 {
             return;
         }
@@ -215,6 +221,9 @@ impl State {
             close: account.reader.close.clone(),
         });
         connection.unread_bytes += bytes;
+        if is_sent {
+            connection.record_sent(now);
+        }
         sender.unread_bytes += bytes;
         self.all += bytes;
     }
@@ -290,7 +299,7 @@ impl UnreadAccount {
     /// *Errors.* 429 if the sender has too many unread bytes.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<UnreadBytes, Status> {
         if self.has_capacity_for(bytes) {
-            return Ok(self.count_existing(bytes));
+            return Ok(self.count(bytes, false));
         }
         self.unread.refused.fetch_add(1, Ordering::Relaxed);
         let text =
@@ -305,8 +314,14 @@ impl UnreadAccount {
 
     /// Counts the bytes of a response that exists already.
     pub(crate) fn count_existing(&self, bytes: usize) -> UnreadBytes {
+        self.count(bytes, true)
+    }
+
+    fn count(&self, bytes: usize, is_sent: bool) -> UnreadBytes {
         let bytes = self.unread.bounds.counted(bytes);
-        self.unread.lock().add(self, bytes, Instant::now());
+        let mut state = self.unread.lock();
+        state.add(self, bytes, is_sent, Instant::now());
+        drop(state);
         let account = self.clone();
         UnreadBytes { account, bytes }
     }
@@ -335,7 +350,7 @@ impl UnreadAccount {
 impl UnreadBytes {
     /// Counts more bytes.
     ///
-    /// *Errors.* As of [`UnreadAccount::take`].
+    /// *Errors.* As of [`UnreadAccount::reserve`].
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
         // A single response that is larger than the limit counts as large as the limit.
         let left = self.account.unread.bounds.per_sender;
@@ -359,16 +374,18 @@ impl UnreadBytes {
     /// Records that the client can read the response now.
     pub(crate) fn sent(&self) {
         if let Some(connection) = self.account.unread.lock().connection(&self.account) {
-            let first = || Instant::now() + UNREAD_GRACE;
-            connection.reads_until.get_or_insert_with(first);
+            connection.record_sent(Instant::now());
         }
     }
 
-    /// Records that the client has read the bytes.
-    pub(crate) fn read(&self) {
-        if let Some(connection) = self.account.unread.lock().connection(&self.account) {
-            connection.record_read(self.bytes, Instant::now());
+    /// Subtracts the bytes, which the client has read.
+    pub(crate) fn read(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut state = self.account.unread.lock();
+        if let Some(connection) = state.connection(&self.account) {
+            connection.record_read(bytes, Instant::now());
         }
+        state.remove(&self.account, bytes);
     }
 
     pub(crate) fn account(&self) -> &UnreadAccount {
@@ -481,9 +498,7 @@ mod tests {
         response.sent();
         for _ in 0..4 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            let frame = response.part(second);
-            frame.read();
-            drop(frame);
+            response.part(second).read();
             assert!(new.reserve(9 * second).is_err());
         }
         assert!(!reader_closes.is_cancelled());
@@ -497,9 +512,9 @@ mod tests {
         response.sent();
         let started = Instant::now();
         while new.reserve(9 * second).is_err() {
-            let frame = response.part(second / 2);
-            frame.read();
+            let mut frame = response.part(second / 2);
             response = endless.count_existing(9 * second);
+            frame.read();
             tokio::time::advance(Duration::from_millis(500)).await;
         }
         assert!(endless_closes.is_cancelled());
