@@ -11,7 +11,7 @@ use crate::published_facts::{self, Row};
 /// name of the definition.
 pub(crate) fn source(
     definitions: &Map<String, Value>,
-    mut kinds: Vec<([&'static str; 3], String)>,
+    mut kinds: Vec<([&'static str; 3], &'static str)>,
 ) -> String {
     let mut writer = Writer {
         source: definitions,
@@ -31,7 +31,7 @@ pub(crate) fn source(
     }
     kinds.sort();
     for (name, definition) in kinds {
-        writer.kind(name, &definition);
+        writer.kind(name, definition);
     }
     writer.finish()
 }

@@ -1,8 +1,7 @@
-//! Reads the schemas of the published types at build time: their graph becomes constants (`published.rs`), and their
-//! definitions, with all descriptions, a compressed document (`definitions.json.deflate`).
+//! Converts the published definitions at build time: their graph becomes constants (`published.rs`), and the definitions,
+//! with all descriptions, a compressed document (`definitions.json.deflate`). `cargo xtask tables` writes the sources.
 
 mod graph;
-mod kinds;
 mod published_facts;
 mod resource_metrics;
 
@@ -13,15 +12,16 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 /// The prefix of references between definitions.
 const REFERENCE_PREFIX: &str = "#/components/schemas/";
 
-/// The type of any JSON value. The Rust types describe it as an object.
-const ANY_JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
+/// The definitions of all kinds and of all types inside of them, sorted by name.
+const DEFINITIONS: &str = include_str!("../data/definitions.json");
+
+/// The kinds: `apiVersion`, kind, definition.
+const KINDS: &str = include_str!("../data/kinds.tsv");
 
 fn main() -> Result<()> {
     println!("cargo::rerun-if-changed=build");
@@ -31,8 +31,11 @@ fn main() -> Result<()> {
         let path = Path::new(&out).join(name);
         fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))
     };
-    let definitions = definitions();
-    let graph = graph::source(&definitions, kinds());
+    let mut definitions: Map<String, Value> =
+        serde_json::from_str(DEFINITIONS).context("definitions.json")?;
+    resource_metrics::add(&mut definitions);
+    definitions.sort_keys();
+    let graph = graph::source(&definitions, kinds()?);
     write("published.rs", graph.as_bytes())?;
     let mut packed = DeflateEncoder::new(Vec::new(), Compression::best());
     packed.write_all(&serde_json::to_vec(&definitions)?)?;
@@ -40,51 +43,15 @@ fn main() -> Result<()> {
 }
 
 /// Group, version and kind of each known kind, and the name of its definition.
-fn kinds() -> Vec<([&'static str; 3], String)> {
-    let of_types = kinds::all().into_iter().map(|entry| {
-        let name = [entry.group, entry.version, entry.kind];
-        (name, entry.definition.into_owned())
-    });
-    let of_metrics = resource_metrics::KINDS.map(|kind| {
-        let name = [resource_metrics::GROUP, resource_metrics::VERSION, kind];
-        (name, resource_metrics::definition_name(kind))
-    });
-    of_types.chain(of_metrics).collect()
-}
-
-/// The definitions of all kinds and of all types inside of them, sorted by name.
-fn definitions() -> Map<String, Value> {
-    let settings = SchemaSettings::openapi3().with(|settings| {
-        settings.definitions_path = "/components/schemas".into();
-        settings.transforms.clear();
-    });
-    let mut generator = settings.into_generator();
-    for kind in kinds::all() {
-        (kind.generate)(&mut generator);
-    }
-    generator.subschema_for::<meta::DeleteOptions>();
-    generator.subschema_for::<meta::ListMeta>();
-    generator.subschema_for::<meta::Status>();
-    let mut definitions = generator.take_definitions(false);
-    correct(&mut definitions);
-    resource_metrics::add(&mut definitions);
-    definitions.sort_keys();
-    definitions
-}
-
-/// Sets the required fields of the definitions to those of the published document, because the Rust types differ.
-fn correct(definitions: &mut Map<String, Value>) {
-    let required = published_facts::required();
-    for (name, definition) in definitions.iter_mut() {
-        let Value::Object(definition) = definition else {
-            continue;
+fn kinds() -> Result<Vec<([&'static str; 3], &'static str)>> {
+    let rows = KINDS.lines().filter(|line| !line.starts_with('#'));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('\t').collect();
+        let [api_version, kind, definition] = cells[..] else {
+            anyhow::bail!("kinds.tsv: a row has not three cells: {row}");
         };
-        match required.get(name.as_str()) {
-            Some(fields) => definition.insert("required".to_owned(), fields.as_slice().into()),
-            None => definition.remove("required"),
-        };
-    }
-    if let Some(Value::Object(any)) = definitions.get_mut(ANY_JSON) {
-        any.remove("type");
-    }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        Ok(([group, version, kind], definition))
+    })
+    .collect()
 }

@@ -1,10 +1,9 @@
-//! Published facts that the Rust types do not contain: how lists and maps merge, which fields are required, and
-//! defaults. `cargo xtask tables` writes them as tables (`data/*.tsv`); this module reads the tables.
+//! Published facts beside the definitions: how lists and maps merge, and defaults. `cargo xtask tables` writes them as
+//! tables (`data/*.tsv`); this module reads the tables.
 
 use std::collections::BTreeMap;
 
 const TABLE: &str = include_str!("../data/merge_facts.tsv");
-const REQUIRED: &str = include_str!("../data/required.tsv");
 const DEFAULTS: &str = include_str!("../data/defaults.tsv");
 
 /// The published facts about one field (or about a whole type); empty if a fact is absent.
@@ -44,12 +43,4 @@ pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
         row.default = next();
     }
     rows
-}
-
-/// The required fields of the published definitions. A definition without a row has no required fields.
-pub(crate) fn required() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let rows = REQUIRED.lines().filter(|line| !line.starts_with('#'));
-    rows.filter_map(|row| row.split_once('\t'))
-        .map(|(definition, fields)| (definition, fields.split(',').collect()))
-        .collect()
 }

@@ -1,14 +1,10 @@
-//! The types of `metrics.k8s.io`, which `k8s-openapi` does not contain: the types of metrics-server under their
+//! The types of `metrics.k8s.io`, which are not in the published document: the types of metrics-server under their
 //! published names. They occur only in responses, and are never stored.
 
 use serde_json::{Map, Value, json};
 
-pub(crate) const GROUP: &str = "metrics.k8s.io";
-pub(crate) const VERSION: &str = "v1beta1";
-pub(crate) const KINDS: [&str; 2] = ["NodeMetrics", "PodMetrics"];
-
 /// The name of a type's definition.
-pub(crate) fn definition_name(name: &str) -> String {
+fn definition_name(name: &str) -> String {
     format!("io.k8s.metrics.pkg.apis.metrics.v1beta1.{name}")
 }
 

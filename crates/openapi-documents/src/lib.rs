@@ -1,6 +1,5 @@
 //! The schema of the API's types: the fields of an object, the merge of its lists, and the OpenAPI documents for
-//! clients. The build script derives both from the types of `k8s-openapi` and from a table of the published merge
-//! facts. Pure: no I/O, no clock.
+//! clients. The build script derives both from the published definitions and from a table of the merge facts. Pure: no I/O, no clock.
 //!
 //! The compact graph is a constant of the program; documents are generated on request.
 

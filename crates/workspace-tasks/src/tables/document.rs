@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-const REFERENCE: &str = "#/definitions/";
+/// The prefix of references between definitions.
+pub const REFERENCE: &str = "#/definitions/";
 
 /// A field that the document requires although clients omit it: the validation of its kind decides.
 const LEFT_OUT: (&str, &str) = ("io.k8s.api.events.v1.Event", "eventTime");
@@ -43,6 +44,20 @@ impl Document {
     /// The names of all definitions.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.definitions.keys().map(String::as_str)
+    }
+
+    /// The schema of a definition.
+    pub fn definition(&self, name: &str) -> Option<&Value> {
+        self.definitions.get(name)
+    }
+
+    /// Whether a definition is that of a kind.
+    pub fn is_of_kind(&self, definition: &str, api_version: &str, kind: &str) -> bool {
+        let kinds = self.definition(definition);
+        let kinds =
+            kinds.and_then(|schema| schema.get("x-kubernetes-group-version-kind")?.as_array());
+        self.api_version(definition).as_deref() == Some(api_version)
+            && kinds.is_some_and(|kinds| kinds.iter().any(|entry| entry["kind"] == kind))
     }
 
     /// How lists and maps merge: definition, field (`-`: the type itself), list type, list map keys, map

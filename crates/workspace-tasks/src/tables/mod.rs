@@ -2,6 +2,7 @@
 //! them: the published API document and the Go types. Neither is in the repository.
 
 mod agreement;
+mod definitions;
 mod document;
 mod facts;
 mod go;
@@ -21,6 +22,10 @@ const TYPES: &str = "crates/resource-kinds/data/types.tsv";
 const MERGE: &str = "crates/openapi-documents/data/merge_facts.tsv";
 const REQUIRED: &str = "crates/openapi-documents/data/required.tsv";
 const DEFAULTS: &str = "crates/openapi-documents/data/defaults.tsv";
+const DEFINITIONS: &str = "crates/openapi-documents/data/definitions.json";
+
+/// The kinds whose definitions are written, a table that is edited by hand.
+const KINDS: &str = "crates/openapi-documents/data/kinds.tsv";
 
 /// The path of the document for `cargo xtask test`, relative to the checkout.
 const PUBLISHED: &str = "../shared/data/kubernetes-openapi-v2.json";
@@ -77,7 +82,8 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         .map(Document::read)
         .transpose()?;
     let structures = options.types.as_deref().map(go::read).transpose()?;
-    let tables = make(document.as_ref(), structures.as_ref());
+    let kinds = read(root, KINDS)?;
+    let tables = make(document.as_ref(), structures.as_ref(), &kinds)?;
     if !options.check {
         for table in &tables {
             let path = root.join(table.path);
@@ -131,24 +137,33 @@ struct Table {
     text: String,
 }
 
-fn make(document: Option<&Document>, structures: Option<&Structures>) -> Vec<Table> {
-    let mut tables = Vec::new();
-    let mut add = |path, head: &str, rows: BTreeSet<String>| {
+fn make(
+    document: Option<&Document>,
+    structures: Option<&Structures>,
+    kinds: &str,
+) -> Result<Vec<Table>> {
+    let of_rows = |path, head: &str, rows: BTreeSet<String>| {
         let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
         let text = format!("{head}{rows}");
-        tables.push(Table { path, text });
+        Table { path, text }
     };
+    let mut tables = Vec::new();
     if let Some(document) = document {
-        add(MERGE, MERGE_HEAD, document.merge_rows());
-        add(REQUIRED, REQUIRED_HEAD, document.required_rows());
+        tables.push(of_rows(MERGE, MERGE_HEAD, document.merge_rows()));
+        tables.push(of_rows(REQUIRED, REQUIRED_HEAD, document.required_rows()));
+        tables.push(Table {
+            path: DEFINITIONS,
+            text: definitions::text(document, kinds)?,
+        });
     }
     if let (Some(document), Some(structures)) = (document, structures) {
-        add(DEFAULTS, DEFAULTS_HEAD, default_rows(document, structures));
+        let rows = default_rows(document, structures);
+        tables.push(of_rows(DEFAULTS, DEFAULTS_HEAD, rows));
         let rows = type_rows(document, structures);
         let text = format!("{TYPES_HEAD}{rows}");
         tables.push(Table { path: TYPES, text });
     }
-    tables
+    Ok(tables)
 }
 
 /// The types with their fields in the order of their numbers. Definitions of custom kinds are omitted:
@@ -263,6 +278,11 @@ impl Texts {
 
 /// The rows that only the table or only its source contains. A field of a type is listed with the type.
 fn differences(table: &Table, present: &str) -> Vec<String> {
+    if table.path == DEFINITIONS {
+        let same = table.text == present;
+        let line = format!("{DEFINITIONS}: differs from its source");
+        return (!same).then_some(line).into_iter().collect();
+    }
     let (wanted, present) = (named_rows(&table.text), named_rows(present));
     let path = table.path;
     let lacking = wanted.difference(&present);
