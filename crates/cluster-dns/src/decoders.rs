@@ -20,11 +20,11 @@ pub fn question(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
 }
 
 /// Parses the response of an upstream server to the query, and returns the response by UDP, with its maximum length.
-pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
+pub fn forwarded(question: &[u8], reply: &[u8]) -> Option<(Vec<u8>, usize)> {
     let ParsedMessage::Request(request) = wire::read(question) else {
         return None;
     };
-    let message = Message::from_vec(answer).ok()?;
+    let message = Message::from_vec(reply).ok()?;
     if !wire::answers(&message, message.metadata.id, &request.query) {
         return None;
     }

@@ -42,7 +42,7 @@ impl CurrentZone {
 /// The response to a query without an upstream server.
 pub(crate) enum LocalAnswer {
     /// The complete response.
-    Answer(Response),
+    Complete(Response),
     /// The query must be forwarded; the response of the upstream server is appended to this response.
     Elsewhere(Box<Query>, Response),
 }
@@ -73,7 +73,7 @@ impl Resolver {
         match local {
             LocalAnswer::Elsewhere(query, mut so_far) if so_far.answers.is_empty() => {
                 match self.forwarder.cached(&query, request.wants_proof()) {
-                    Some(cached) => LocalAnswer::Answer(cached),
+                    Some(cached) => LocalAnswer::Complete(cached),
                     None => {
                         so_far.authoritative = false;
                         LocalAnswer::Elsewhere(query, so_far)
@@ -106,14 +106,14 @@ impl Resolver {
         let kind = kind_of(query.query_type);
         let lower_name = query.name.to_ascii().to_ascii_lowercase();
         if let Some(response) = loopback_response(query, &lower_name, kind) {
-            return LocalAnswer::Answer(response);
+            return LocalAnswer::Complete(response);
         }
         let zone = self.zone.read();
         let Some(zone) = zone.as_ref() else {
             let ours = lower_name.trim_end_matches('.').ends_with(&self.domain);
             let nothing = Response::default();
             return match ours {
-                true => LocalAnswer::Answer(Response::code(ResponseCode::ServFail)),
+                true => LocalAnswer::Complete(Response::code(ResponseCode::ServFail)),
                 false => LocalAnswer::Elsewhere(Box::new(query.clone()), nothing),
             };
         };
@@ -125,7 +125,7 @@ impl Resolver {
         let mut lookup = zone.lookup(&lower_name, kind);
         for _ in 0..limits::ALIASES_MAX {
             let (records, additional) = match lookup {
-                LookupResult::Found {
+                LookupResult::Records {
                     records,
                     additional,
                 } => (records, additional),
@@ -150,7 +150,7 @@ impl Resolver {
             lookup = zone.lookup(&target.to_ascii(), kind);
             owner = target;
         }
-        LocalAnswer::Answer(response)
+        LocalAnswer::Complete(response)
     }
 
     fn add(

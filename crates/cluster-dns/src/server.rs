@@ -146,7 +146,7 @@ impl Server {
         component: impl Into<Component>,
     ) {
         let component = component.into();
-        let own_addresses = self.addresses();
+        let local_addresses = self.addresses();
         let Config {
             domain,
             addresses,
@@ -159,11 +159,11 @@ impl Server {
         } = self.config;
         let clients = Clients {
             pods: clients.into(),
-            local: own_addresses.iter().map(SocketAddr::ip).collect(),
+            local: local_addresses.iter().map(SocketAddr::ip).collect(),
         };
         let source = upstreams.map_or(Source::File(resolv_conf), Source::Fixed);
         let zone = CurrentZone::default();
-        let forwarder = Forwarder::new(Upstreams::new(source, own_addresses));
+        let forwarder = Forwarder::new(Upstreams::new(source, local_addresses));
         let resolver = Resolver::new(&domain, zone.clone(), forwarder);
         let settings = Settings {
             domain,
@@ -266,7 +266,7 @@ async fn serve_udp(
             ParsedMessage::Ignored => continue,
         };
         let response = match resolver.local(&request) {
-            LocalAnswer::Answer(response) => response,
+            LocalAnswer::Complete(response) => response,
             LocalAnswer::Elsewhere(..) if waiting.len() >= limits::FORWARDS_MAX => {
                 Response::code(ResponseCode::ServFail)
             }
@@ -380,7 +380,7 @@ async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
         let bytes = match wire::read(&buffer) {
             ParsedMessage::Request(request) => {
                 let response = match resolver.local(&request) {
-                    LocalAnswer::Answer(response) => response,
+                    LocalAnswer::Complete(response) => response,
                     LocalAnswer::Elsewhere(query, so_far) => {
                         resolver
                             .elsewhere(request.wants_proof(), &query, so_far)

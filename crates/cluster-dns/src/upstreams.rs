@@ -79,11 +79,13 @@ impl Upstreams {
 
     /// Records whether a server responded.
     pub(crate) fn note(&mut self, address: SocketAddr, has_responded: bool, now: Instant) {
-        let known_server = self
+        let recorded_server = self
             .servers
             .iter_mut()
             .find(|server| server.address == address);
-        let Some(server) = known_server else { return };
+        let Some(server) = recorded_server else {
+            return;
+        };
         server.failures = if has_responded {
             0
         } else {

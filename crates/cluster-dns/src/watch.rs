@@ -175,7 +175,7 @@ mod tests {
         let mut exists = false;
         zone.change(|zone| {
             let result = zone.lookup("web.default.svc.cluster.local", Kind::A);
-            exists = matches!(result, LookupResult::Found { .. });
+            exists = matches!(result, LookupResult::Records { .. });
         });
         exists
     }

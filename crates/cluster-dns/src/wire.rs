@@ -81,7 +81,7 @@ pub(crate) fn read(bytes: &[u8]) -> ParsedMessage {
         let mut refusal = Message::response(message.metadata.id, message.metadata.op_code);
         refusal.metadata = Metadata::response_from_request(&message.metadata);
         refusal.metadata.response_code = code;
-        refusal.edns = message.edns.as_ref().map(|_| own_edns());
+        refusal.edns = message.edns.as_ref().map(|_| server_edns());
         refusal.queries = message.queries.into_iter().take(1).collect();
         return refuse(&refusal);
     }
@@ -107,7 +107,7 @@ fn refuse(message: &Message) -> ParsedMessage {
         .map_or(ParsedMessage::Ignored, ParsedMessage::Refused)
 }
 
-fn own_edns() -> Edns {
+fn server_edns() -> Edns {
     let mut edns = Edns::new();
     edns.set_max_payload(u16::try_from(limits::UDP_BYTES_MAX).unwrap_or(u16::MAX));
     edns
@@ -142,7 +142,7 @@ impl Request {
         message.metadata.recursion_available = true;
         message.queries.push(self.query.clone());
         message.edns = self.edns.as_ref().map(|client_edns| {
-            let mut edns = own_edns();
+            let mut edns = server_edns();
             edns.set_dnssec_ok(client_edns.flags().dnssec_ok);
             edns
         });

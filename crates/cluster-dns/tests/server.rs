@@ -45,7 +45,7 @@ fn nginx(count: u8) -> EndpointSlice {
 }
 
 /// A running server, and its input.
-struct World {
+struct Harness {
     address: SocketAddr,
     slices: mpsc::UnboundedSender<Event<EndpointSlice>>,
     shutdown: CancellationToken,
@@ -66,22 +66,22 @@ impl Drop for NoSlowPolls {
     }
 }
 
-impl World {
-    async fn new(upstreams: Vec<SocketAddr>) -> World {
-        let world = World::unsynced(upstreams).await;
+impl Harness {
+    async fn new(upstreams: Vec<SocketAddr>) -> Harness {
+        let harness = Harness::unsynced(upstreams).await;
         for event in [Event::Init, Event::InitApply(nginx(2)), Event::InitDone] {
-            world.slices.unbounded_send(event).unwrap();
+            harness.slices.unbounded_send(event).unwrap();
         }
-        world
+        harness
             .until(
                 "web-0.nginx.default.svc.cluster.local",
                 ResponseCode::NoError,
             )
             .await;
-        world
+        harness
     }
 
-    async fn unsynced(upstreams: Vec<SocketAddr>) -> World {
+    async fn unsynced(upstreams: Vec<SocketAddr>) -> Harness {
         let config = Config {
             domain: "cluster.local".to_owned(),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
@@ -132,7 +132,7 @@ impl World {
             Cache::from_events(receive),
             Health::watched_by(slow_polls.clone()).component("DNS server", shutdown.clone()),
         );
-        World {
+        Harness {
             _slow_polls: NoSlowPolls(slow_polls),
             address,
             slices,
@@ -225,8 +225,8 @@ async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn names_of_the_cluster_are_answered_and_follow_changes() {
-    let world = World::new(vec![]).await;
-    let response = world
+    let harness = Harness::new(vec![]).await;
+    let response = harness
         .ask("WEB-0.nginx.default.svc.Cluster.Local", RecordType::A)
         .await;
     assert_eq!(addresses(&response), ["10.244.0.10"]);
@@ -237,12 +237,12 @@ async fn names_of_the_cluster_are_answered_and_follow_changes() {
         name, "WEB-0.nginx.default.svc.Cluster.Local.",
         "the case is kept"
     );
-    let nothing = world
+    let nothing = harness
         .ask("web-0.nginx.default.svc.cluster.local", RecordType::AAAA)
         .await;
     assert_eq!(nothing.metadata.response_code, ResponseCode::NoError);
     assert_eq!(nothing.authorities[0].record_type(), RecordType::SOA);
-    let missing = world
+    let missing = harness
         .ask("web-7.nginx.default.svc.cluster.local", RecordType::A)
         .await;
     assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
@@ -251,39 +251,44 @@ async fn names_of_the_cluster_are_answered_and_follow_changes() {
         "no one may keep a missing peer for long"
     );
     // kubectl.md 9.5: older clients print the names of addresses.
-    let pointer = world.ask("11.0.244.10.in-addr.arpa", RecordType::PTR).await;
+    let pointer = harness
+        .ask("11.0.244.10.in-addr.arpa", RecordType::PTR)
+        .await;
     assert_eq!(
         addresses(&pointer),
         ["web-1.nginx.default.svc.cluster.local."]
     );
     let started = Instant::now();
-    world.slices.unbounded_send(Event::Apply(nginx(3))).unwrap();
-    world
+    harness
+        .slices
+        .unbounded_send(Event::Apply(nginx(3)))
+        .unwrap();
+    harness
         .until(
             "web-2.nginx.default.svc.cluster.local",
             ResponseCode::NoError,
         )
         .await;
     println!("a new endpoint was in DNS after {:?}", started.elapsed());
-    world
+    harness
         .slices
         .unbounded_send(Event::Delete(nginx(3)))
         .unwrap();
-    world
+    harness
         .until(
             "web-2.nginx.default.svc.cluster.local",
             ResponseCode::NXDomain,
         )
         .await;
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn addresses_of_a_headless_service_come_in_turn() {
-    let world = World::new(vec![]).await;
+    let harness = Harness::new(vec![]).await;
     let mut first = std::collections::BTreeSet::new();
     for _ in 0..4 {
-        let response = world
+        let response = harness
             .ask("nginx.default.svc.cluster.local", RecordType::A)
             .await;
         assert_eq!(response.answers.len(), 2);
@@ -294,8 +299,8 @@ async fn addresses_of_a_headless_service_come_in_turn() {
 
 #[tokio::test]
 async fn before_anything_is_known_no_name_is_denied() {
-    let world = World::unsynced(vec![]).await;
-    let response = world
+    let harness = Harness::unsynced(vec![]).await;
+    let response = harness
         .ask("web.default.svc.cluster.local", RecordType::A)
         .await;
     assert_eq!(response.metadata.response_code, ResponseCode::ServFail);
@@ -304,28 +309,28 @@ async fn before_anything_is_known_no_name_is_denied() {
 #[tokio::test]
 async fn other_names_are_asked_elsewhere_and_kept_a_while() {
     let (address, query_count) = upstream().await;
-    let world = World::new(vec![address]).await;
+    let harness = Harness::new(vec![address]).await;
     for _ in 0..3 {
-        let response = world.ask("Example.com", RecordType::A).await;
+        let response = harness.ask("Example.com", RecordType::A).await;
         assert_eq!(addresses(&response), ["192.0.2.80"]);
         assert!(!response.metadata.authoritative);
         assert!(response.answers[0].ttl <= 60 && response.answers[0].ttl > 0);
     }
     assert_eq!(query_count.load(Ordering::SeqCst), 1);
-    let unknown = world.ask("unknown.example", RecordType::A).await;
+    let unknown = harness.ask("unknown.example", RecordType::A).await;
     assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
-    let alias = world
+    let alias = harness
         .ask("away.default.svc.cluster.local", RecordType::A)
         .await;
     assert_eq!(addresses(&alias), ["example.com.", "192.0.2.80"]);
-    let alias = world
+    let alias = harness
         .ask("near.default.svc.cluster.local", RecordType::A)
         .await;
     assert_eq!(
         addresses(&alias),
         ["web.default.svc.cluster.local.", "10.96.0.5"]
     );
-    let alias = world
+    let alias = harness
         .ask("loop.default.svc.cluster.local", RecordType::A)
         .await;
     assert!(
@@ -336,28 +341,28 @@ async fn other_names_are_asked_elsewhere_and_kept_a_while() {
 
 #[tokio::test]
 async fn without_servers_elsewhere_other_names_do_not_exist() {
-    let world = World::new(vec![]).await;
-    let response = world.ask("example.com", RecordType::A).await;
+    let harness = Harness::new(vec![]).await;
+    let response = harness.ask("example.com", RecordType::A).await;
     assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
-    let local = world.ask("localhost", RecordType::A).await;
+    let local = harness.ask("localhost", RecordType::A).await;
     assert_eq!(addresses(&local), ["127.0.0.1"]);
 }
 
 #[tokio::test]
 async fn a_dead_server_elsewhere_is_left_alone_after_two_failures() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let world = World::new(vec![silent.local_addr().unwrap()]).await;
+    let harness = Harness::new(vec![silent.local_addr().unwrap()]).await;
     let mut begun = Instant::now();
     for is_asked in [true, true, false, false] {
         if is_asked {
             begun = Instant::now();
         }
-        let response = world.ask("example.com", RecordType::A).await;
+        let response = harness.ask("example.com", RecordType::A).await;
         assert_eq!(response.metadata.response_code, ResponseCode::ServFail);
-        let heard = silent.try_recv(&mut [0; 512]).is_ok();
+        let received = silent.try_recv(&mut [0; 512]).is_ok();
         while silent.try_recv(&mut [0; 512]).is_ok() {}
         let may_be_over = begun.elapsed() >= limits::UPSTREAM_PAUSE;
-        assert!(heard == is_asked || may_be_over, "asked: {heard}");
+        assert!(received == is_asked || may_be_over, "asked: {received}");
     }
 }
 
@@ -365,9 +370,9 @@ async fn a_dead_server_elsewhere_is_left_alone_after_two_failures() {
 #[tokio::test]
 async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let world = World::new(vec![silent.local_addr().unwrap()]).await;
+    let harness = Harness::new(vec![silent.local_addr().unwrap()]).await;
     for kind in [RecordType::A, RecordType::AAAA] {
-        let response = world.ask("web-9.nginx", kind).await;
+        let response = harness.ask("web-9.nginx", kind).await;
         assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
     }
     // Each pause ends with a trial. A requester that waited for the end of the trial would get no response before.
@@ -375,7 +380,7 @@ async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
     loop {
         while silent.try_recv(&mut [0; 512]).is_ok() {}
         let begun = Instant::now();
-        let response = world.ask("web-9.nginx", RecordType::A).await;
+        let response = harness.ask("web-9.nginx", RecordType::A).await;
         assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
         if silent.try_recv(&mut [0; 512]).is_ok() {
             if begun.elapsed() < limits::UPSTREAM_TIMEOUT {
@@ -392,9 +397,9 @@ async fn a_dead_server_elsewhere_does_not_delay_names_of_absent_pods() {
 #[tokio::test]
 async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let world = World::new(vec![server.local_addr().unwrap()]).await;
+    let harness = Harness::new(vec![server.local_addr().unwrap()]).await;
     for _ in 0..limits::UPSTREAM_FAILURES_MAX {
-        let lookup = world.ask("example.com", RecordType::A).await;
+        let lookup = harness.ask("example.com", RecordType::A).await;
         assert_eq!(lookup.metadata.response_code, ResponseCode::ServFail);
     }
     while server.try_recv(&mut [0; 512]).is_ok() {}
@@ -413,14 +418,14 @@ async fn a_slow_server_elsewhere_comes_back_after_a_pause() {
             server.send_to(&lookup, client).await.unwrap();
         }
     });
-    world.until("example.com", ResponseCode::NoError).await;
+    harness.until("example.com", ResponseCode::NoError).await;
 }
 
 #[tokio::test]
 async fn a_question_that_comes_back_does_not_go_round() {
     let relay = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-    let world = World::new(vec![relay.local_addr().unwrap()]).await;
-    let (address, query_count) = (world.address, Arc::new(AtomicUsize::new(0)));
+    let harness = Harness::new(vec![relay.local_addr().unwrap()]).await;
+    let (address, query_count) = (harness.address, Arc::new(AtomicUsize::new(0)));
     let counter = query_count.clone();
     tokio::spawn(async move {
         let mut buffer = vec![0; 4096];
@@ -431,26 +436,26 @@ async fn a_question_that_comes_back_does_not_go_round() {
             back.send_to(&buffer[..length], address).await.unwrap();
         }
     });
-    let response = world.ask("example.com", RecordType::A).await;
+    let response = harness.ask("example.com", RecordType::A).await;
     assert_eq!(response.metadata.response_code, ResponseCode::ServFail);
     assert_eq!(query_count.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
 async fn large_answers_are_cut_by_udp_and_whole_by_tcp() {
-    let world = World::new(vec![]).await;
-    world
+    let harness = Harness::new(vec![]).await;
+    harness
         .slices
         .unbounded_send(Event::Apply(nginx(200)))
         .unwrap();
-    world
+    harness
         .until(
             "web-199.nginx.default.svc.cluster.local",
             ResponseCode::NoError,
         )
         .await;
     let name = "nginx.default.svc.cluster.local";
-    let small = world.ask(name, RecordType::A).await;
+    let small = harness.ask(name, RecordType::A).await;
     assert!(
         small.metadata.truncation && small.answers.len() > 20,
         "{}",
@@ -460,10 +465,10 @@ async fn large_answers_are_cut_by_udp_and_whole_by_tcp() {
     let mut edns = Edns::new();
     edns.set_max_payload(4096);
     message.set_edns(edns);
-    let larger = world.send(&message).await;
+    let larger = harness.send(&message).await;
     assert!(larger.metadata.truncation && larger.answers.len() > small.answers.len());
     assert!(larger.edns.is_some());
-    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let mut stream = TcpStream::connect(harness.address).await.unwrap();
     for kind in [RecordType::A, RecordType::SRV] {
         let bytes = question(name, kind).to_vec().unwrap();
         stream
@@ -482,39 +487,39 @@ async fn large_answers_are_cut_by_udp_and_whole_by_tcp() {
 
 #[tokio::test]
 async fn bad_packets_and_idle_connections_do_no_harm() {
-    let world = World::new(vec![]).await;
+    let harness = Harness::new(vec![]).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for length in 0..80 {
         socket
-            .send_to(&vec![0x5a; length], world.address)
+            .send_to(&vec![0x5a; length], harness.address)
             .await
             .unwrap();
         socket
-            .send_to(&vec![0; length], world.address)
+            .send_to(&vec![0; length], harness.address)
             .await
             .unwrap();
     }
     let mut idle = Vec::new();
     for _ in 0..limits::TCP_CONNECTIONS_MAX + 20 {
-        idle.push(TcpStream::connect(world.address).await.unwrap());
+        idle.push(TcpStream::connect(harness.address).await.unwrap());
     }
-    let response = world
+    let response = harness
         .ask("web.default.svc.cluster.local", RecordType::A)
         .await;
     assert_eq!(addresses(&response), ["10.96.0.5"]);
-    world.stop().await;
+    harness.stop().await;
 }
 
 /// findings-2 S40: if a client opens too many connections, only connections of this client are closed.
 #[tokio::test]
 async fn a_client_with_too_many_connections_closes_its_own() {
-    let world = World::new(vec![]).await;
+    let harness = Harness::new(vec![]).await;
     let other = TcpSocket::new_v4().unwrap();
     other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    let mut other = other.connect(world.address).await.unwrap();
+    let mut other = other.connect(harness.address).await.unwrap();
     let mut many = Vec::new();
     for _ in 0..limits::TCP_CONNECTIONS_MAX {
-        many.push(TcpStream::connect(world.address).await.unwrap());
+        many.push(TcpStream::connect(harness.address).await.unwrap());
     }
     let closed = many[0].read(&mut [0]).await.unwrap();
     assert_eq!(closed, 0, "the oldest one is closed");
@@ -527,7 +532,7 @@ async fn a_client_with_too_many_connections_closes_its_own() {
         other.read_u16().await.unwrap() > 0,
         "the other one is answered"
     );
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]

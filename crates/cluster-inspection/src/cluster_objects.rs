@@ -85,10 +85,13 @@ pub async fn read_all(
         Err(kube_api_client::Error::Api(status))
             if status.code == 403 && *reach == NamespaceScope::Readable =>
         {
-            let own = server.namespace();
-            let objects = read(&server.client, Scope::Namespace(own), now).await;
+            let user_namespace = server.namespace();
+            let objects = read(&server.client, Scope::Namespace(user_namespace), now).await;
             objects.map(|mut objects| {
-                let note = format!("this is about namespace {own} alone: {}", status.message);
+                let note = format!(
+                    "this is about namespace {user_namespace} alone: {}",
+                    status.message
+                );
                 objects.unread.push(note);
                 objects
             })
@@ -332,12 +335,12 @@ impl Reader<'_> {
         K: Clone + Debug + DeserializeOwned,
     {
         // Cluster-wide objects are root objects only where the question is about everything.
-        let asked = match (self.scope, need) {
+        let is_requested = match (self.scope, need) {
             (Scope::Object(kind, _), Need::For(other)) => kind == other,
             (Scope::Namespace(_), Need::For(other)) => other.is_namespaced(),
             _ => true,
         };
-        match asked {
+        match is_requested {
             true => {
                 let api = Api::all(self.client.clone());
                 self.listed(api, need, what).await
@@ -361,7 +364,7 @@ impl Reader<'_> {
             Err(kube_api_client::Error::Api(status)) if [403, 404].contains(&status.code) => status,
             Err(error) => return Err(error),
         };
-        let asked_about = match (self.scope, need) {
+        let is_subject = match (self.scope, need) {
             (Scope::Object(kind, _), Need::For(other)) => kind == other,
             (Scope::Object(TargetKind::Pod, _), Need::Always) => what == "pods",
             (Scope::Object(TargetKind::Claim, _), Need::Always) => what == "claims",
@@ -372,16 +375,16 @@ impl Reader<'_> {
             (Scope::All, Need::Always) => what == "pods",
             _ => false,
         };
-        if asked_about && status.code == 403 {
+        if is_subject && status.code == 403 {
             return Err(kube_api_client::Error::Api(status));
         }
-        let told = status.code == 403
+        let is_reported = status.code == 403
             && match (self.scope, need) {
                 (_, Need::Always) => true,
                 (Scope::Object(..), _) | (_, Need::Hint) => false,
                 (_, Need::For(_)) => true,
             };
-        if told {
+        if is_reported {
             let note = format!("nothing was concluded from {what}: {}", status.message);
             let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
             unread.push(note);
@@ -407,8 +410,8 @@ pub fn names(evidence: &ObservedNamespace, kind: TargetKind) -> String {
     match names.len() {
         0 => format!("there is none of its kind{elsewhere}"),
         count if count > NAMES_MAX => {
-            let (shown, more) = (names[..NAMES_MAX].join(", "), count - NAMES_MAX);
-            format!("there are {shown} and {more} more{elsewhere}")
+            let (first, more) = (names[..NAMES_MAX].join(", "), count - NAMES_MAX);
+            format!("there are {first} and {more} more{elsewhere}")
         }
         _ => format!("there are {}{elsewhere}", names.join(", ")),
     }

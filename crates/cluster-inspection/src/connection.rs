@@ -58,7 +58,7 @@ async fn read(
                 && pod.metadata.name.as_deref() == Some(name)
         };
         if let Some(pod) = pods.iter().find(is_client) {
-            observed.own_node = own_node(client, pod).await?;
+            observed.node_addresses = node_of_pod(client, pod).await?;
         }
         for pod in pods {
             observed
@@ -76,15 +76,15 @@ async fn read(
             list::<EndpointSlice>(client, question.namespace),
         )?;
         observed.service = service;
-        let own = Some((question.namespace, to.name.as_str()));
+        let key = Some((question.namespace, to.name.as_str()));
         observed.slices = slices;
-        observed.slices.retain(|slice| service_of(slice) == own);
+        observed.slices.retain(|slice| service_of(slice) == key);
     }
     Ok(observed)
 }
 
 /// The addresses of a pod's node. A user who may not read nodes knows one from the pod.
-async fn own_node(
+async fn node_of_pod(
     client: &Client,
     pod: &Pod,
 ) -> Result<BTreeSet<Ipv4Addr>, kube_api_client::Error> {

@@ -48,8 +48,8 @@ mod tests {
         let later = now + jiff::SignedDuration::from_hours(24 * 400);
         let end = expired(&kubeconfig, later).unwrap();
         assert!(now < end && end < later);
-        let said = remedy("https://127.0.0.1:1", "~/.kube/config", end);
-        assert!(said.contains("mainstay kubeconfig --merge"), "{said}");
+        let advice = remedy("https://127.0.0.1:1", "~/.kube/config", end);
+        assert!(advice.contains("mainstay kubeconfig --merge"), "{advice}");
         let mut other = kubeconfig;
         other.current_context = None;
         assert_eq!(expired(&other, later), None);

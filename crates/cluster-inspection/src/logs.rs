@@ -18,20 +18,20 @@ pub async fn attach(client: &Client, explanations: &mut [Explanation]) -> Option
         .iter_mut()
         .flat_map(|explanation| &mut explanation.chains);
     for link in chains.flat_map(|chain| &mut chain.links) {
-        let Log::Wanted { previous } = link.log else {
+        let Log::Readable { previous } = link.log else {
             continue;
         };
         link.log = match read(client, link, previous).await {
-            Ok(lines) if lines.is_empty() => Log::NotWanted,
+            Ok(lines) if lines.is_empty() => Log::NotNeeded,
             Ok(lines) => Log::Read(lines),
             Err(kube_api_client::Error::Api(status)) if status.code == 403 => {
                 refused = Some(status.message);
-                Log::NotWanted
+                Log::NotNeeded
             }
             // The answer is valid without it: the log may have been removed with its container.
             Err(error) => {
                 tracing::debug!(%error, "log not read");
-                Log::NotWanted
+                Log::NotNeeded
             }
         };
     }
@@ -61,7 +61,7 @@ async fn read(
 
 /// The lines without control characters.
 fn lines(text: &str) -> Vec<String> {
-    let shown = |line: &str| {
+    let printable = |line: &str| {
         let visible = line.chars().map(|c| match c {
             '\t' => ' ',
             c if c.is_control() => '\u{fffd}',
@@ -70,7 +70,10 @@ fn lines(text: &str) -> Vec<String> {
         visible.take(LINE_MAX).collect::<String>()
     };
     let lines = text.lines().map(str::trim_end);
-    lines.filter(|line| !line.is_empty()).map(shown).collect()
+    lines
+        .filter(|line| !line.is_empty())
+        .map(printable)
+        .collect()
 }
 
 #[cfg(test)]

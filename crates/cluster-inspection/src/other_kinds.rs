@@ -25,11 +25,11 @@ pub async fn explain_other_kind(
         return Ok(None);
     };
     let Some(object) = object else {
-        let place = match kind.namespaced {
+        let location = match kind.namespaced {
             true => format!(" in namespace {namespace:?}"),
             false => String::new(),
         };
-        let text = format!("{} {name:?} not found{place}", kind.resource.kind);
+        let text = format!("{} {name:?} not found{location}", kind.resource.kind);
         return Err(InspectionError::NotFound(text));
     };
     let metadata = &object.metadata;

@@ -9,7 +9,7 @@ use resource_kinds::{Cell, Printer, reasons};
 use serde::Serialize;
 
 /// Reasons that the column STATUS shows already, or that are short-lived.
-const TOLD: [Reason; 5] = [
+const PRINTED_REASONS: [Reason; 5] = [
     Reason::Terminating,
     Reason::Completed,
     Reason::NotScheduled,
@@ -118,7 +118,7 @@ impl<'a> PodRows<'a> {
             && !view.is_some_and(PodView::is_deleting);
         let spec = pod.spec.as_ref().filter(|_| self.with_nodes);
         let diagnosis = view.and_then(diagnosis::pod);
-        let diagnosis = diagnosis.filter(|diagnosis| !TOLD.contains(&diagnosis.reason));
+        let diagnosis = diagnosis.filter(|diagnosis| !PRINTED_REASONS.contains(&diagnosis.reason));
         PodRow {
             pod: pod.metadata.name.clone().unwrap_or_default(),
             ready,
@@ -199,8 +199,10 @@ mod tests {
         )
         .unwrap();
         let now = Timestamp::UNIX_EPOCH;
-        for (asked, named) in [(false, None), (true, Some("b"))] {
-            let rows = PodRows::new(kind.as_ref()).unwrap().with_nodes(asked);
+        for (is_requested, named) in [(false, None), (true, Some("b"))] {
+            let rows = PodRows::new(kind.as_ref())
+                .unwrap()
+                .with_nodes(is_requested);
             assert_eq!(rows.of(&pod, now).node.as_deref(), named);
         }
     }

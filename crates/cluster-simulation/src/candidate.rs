@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use controller_planners::leader_election::ClockReading;
+use controller_planners::leader_election::{ClockReading, HolderIdentity};
 use etcd_store::{EtcdOptions, EtcdStore};
 use jiff::SignedDuration;
 use kube_api_server::UserInfo;
@@ -131,7 +131,8 @@ impl Candidate {
             CACHED_CLOCK.set(uptime());
             self.spawn(update_clock()).abort_handle()
         });
-        let election = Election::new(link.client(), &identity, clock);
+        let holder = HolderIdentity::new(&identity).expect("a name is not empty");
+        let election = Election::new(link.client(), holder, clock);
         let (stop, address) = (CancellationToken::new(), self.address.clone());
         let leads = self.leads.clone();
         let is_unguarded = self.traits.is_unguarded;

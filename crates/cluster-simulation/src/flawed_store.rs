@@ -48,8 +48,8 @@ impl StoreLayer for FlawedStore {
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         if self.flaw == StoreFlaw::NoReadIndex {
-            let known_revision = self.store.current_revision();
-            return async move { Ok(known_revision) }.boxed();
+            let local_revision = self.store.current_revision();
+            return async move { Ok(local_revision) }.boxed();
         }
         self.store.newest()
     }
@@ -64,7 +64,7 @@ impl StoreLayer for FlawedStore {
                     let next = Revision(self.store.current_revision().0 + 1);
                     Ok(assumed_success(&txn, next))
                 }
-                Ok(known_revision) => known_revision,
+                Ok(local_revision) => local_revision,
             }
         }
         .boxed()

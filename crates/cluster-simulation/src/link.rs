@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use controllers::SilencePlace;
+use controllers::SilenceStorage;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use http::{Method, Request, Response, StatusCode};
@@ -133,7 +133,7 @@ pub struct Conditions {
     observation_gap: Mutex<Option<SignedDuration>>,
     killed: Notify,
     /// The silence of nodes that one run of the client records for the next run.
-    pub silence: SilencePlace,
+    pub silence: SilenceStorage,
 }
 
 impl Conditions {

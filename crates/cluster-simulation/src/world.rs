@@ -130,7 +130,7 @@ fn machines(
     let hasty = mutation == Some(Mutation::HastyNode);
     let flaw = match mutation {
         Some(Mutation::OutlivedLease) => Some(LeaseFlaw::Outlived),
-        Some(Mutation::AnsweredLease) => Some(LeaseFlaw::FromAnswer),
+        Some(Mutation::AnsweredLease) => Some(LeaseFlaw::FromResponse),
         Some(Mutation::WallClockLease) => Some(LeaseFlaw::WallClock),
         _ => None,
     };

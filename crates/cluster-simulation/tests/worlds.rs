@@ -62,89 +62,89 @@ fn a_seed_gives_the_same_world_again() {
 
 /// At most 150 seeds are needed to detect a mistake. The search begins near a seed that detects it with the present
 /// generator of worlds.
-fn is_found(mutation: &str, from: u64) {
+fn check_mutation(mutation: &str, from: u64) {
     let from = from.to_string();
     simulate(&["--mutation", mutation, "--from", &from, "--seeds", "150"]);
 }
 
 #[test]
 fn a_node_that_says_too_early_that_a_body_has_ended_is_found() {
-    is_found("hasty-node", 46);
+    check_mutation("hasty-node", 46);
 }
 
 #[test]
 fn deleting_without_uid_is_found() {
-    is_found("careless-deletes", 5);
+    check_mutation("careless-deletes", 5);
 }
 
 #[test]
 fn creating_out_of_order_is_found() {
-    is_found("no-order", 0);
+    check_mutation("no-order", 0);
 }
 
 #[test]
 fn an_update_below_the_partition_is_found() {
-    is_found("no-partition", 3);
+    check_mutation("no-partition", 3);
 }
 
 #[test]
 fn a_claim_that_is_deleted_against_the_policy_is_found() {
-    is_found("no-retention", 8);
+    check_mutation("no-retention", 8);
 }
 
 /// findings R2
 #[test]
 fn a_pause_that_is_taken_for_silence_of_the_nodes_is_found() {
-    is_found("deaf-while-paused", 0);
+    check_mutation("deaf-while-paused", 0);
 }
 
 #[test]
 fn a_server_that_takes_the_lead_too_early_is_found() {
-    is_found("fast-clock", 10);
+    check_mutation("fast-clock", 10);
 }
 
 /// Only a server whose process was suspended has an old reading.
 #[test]
 fn a_lead_that_outlives_a_pause_of_its_server_is_found() {
-    is_found("old-clock", 16);
+    check_mutation("old-clock", 16);
 }
 
 #[test]
 fn controllers_that_write_after_the_lead_of_their_server_are_found() {
-    is_found("unguarded-lead", 63);
+    check_mutation("unguarded-lead", 63);
 }
 
 #[test]
 fn a_server_that_reads_without_the_read_index_is_found() {
-    is_found("no-read-index", 4);
+    check_mutation("no-read-index", 4);
 }
 
 #[test]
 fn a_write_without_an_answer_that_is_told_as_done_is_found() {
-    is_found("unknown-is-done", 147);
+    check_mutation("unknown-is-done", 147);
 }
 
 #[test]
 fn a_watch_that_skips_events_when_it_moves_is_found() {
-    is_found("skipped-events", 64);
+    check_mutation("skipped-events", 64);
 }
 
 #[test]
 fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
-    is_found("outlived-lease", 1);
+    check_mutation("outlived-lease", 1);
 }
 
 #[test]
 fn a_deadline_that_counts_from_the_answer_is_found() {
-    is_found("answered-lease", 255);
+    check_mutation("answered-lease", 255);
 }
 
 #[test]
 fn a_deadline_by_a_wall_clock_that_is_set_back_is_found() {
-    is_found("wall-clock-lease", 177);
+    check_mutation("wall-clock-lease", 177);
 }
 
 #[test]
 fn clocks_of_nodes_that_are_slower_than_assumed_are_found() {
-    is_found("slow-node-clock", 11);
+    check_mutation("slow-node-clock", 11);
 }

@@ -11,12 +11,12 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 
 /// As [`plain`], but sequences that only colour text stay, for logs.
 pub(crate) fn plain_but_coloured(text: &str) -> Cow<'_, str> {
-    written_out(text, Colours::Kept)
+    written_out(text, Colours::Retained)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Colours {
-    Kept,
+    Retained,
     WrittenOut,
 }
 
@@ -28,7 +28,7 @@ fn written_out(text: &str, colours: Colours) -> Cow<'_, str> {
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         let colour = match colours {
-            Colours::Kept => colour_length(rest),
+            Colours::Retained => colour_length(rest),
             Colours::WrittenOut => 0,
         };
         let length = match colour {
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn no_character_of_a_text_controls_the_terminal() {
         cov_mark::check!(findings_2_s41);
-        for (text, shown) in [
+        for (text, printed) in [
             ("web-0\tRunning\nü — 日本\n", "web-0\tRunning\nü — 日本\n"),
             ("a line of DOS\r\n", "a line of DOS\n"),
             ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
@@ -94,16 +94,16 @@ mod tests {
             ("\u{9b}2J\u{8}\u{7f}\0", "\\u{9b}2J\\u{8}\\u{7f}\\u{0}"),
             ("user\u{202e}nimda\u{2066}", "user\\u{202e}nimda\\u{2066}"),
         ] {
-            assert_eq!(plain(text), shown);
+            assert_eq!(plain(text), printed);
         }
         for number in 0..0x3000 {
             let Some(character) = char::from_u32(number) else {
                 continue;
             };
             let text = format!("a{character}b");
-            let shown = plain(&text);
+            let printed = plain(&text);
             let is_text = matches!(character, '\n' | '\t') || !character.is_control();
-            assert!(is_text || !shown.contains(character), "{number:x}");
+            assert!(is_text || !printed.contains(character), "{number:x}");
         }
     }
 

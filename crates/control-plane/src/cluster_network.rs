@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use data_directory::store_record;
 use host_kernel::durable_file::{self, Durability};
 use mvcc_store::Store;
-use pod_network::{Cidr, WantedRanges};
+use pod_network::{Cidr, RequestedRanges};
 use resource_kinds::PodRanges;
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +93,7 @@ fn plan(
     stored: Option<ClusterNetwork>,
     services_of_up: Option<Cidr>,
 ) -> Result<ClusterNetwork> {
-    let default = WantedRanges::default();
+    let default = RequestedRanges::default();
     let chosen = stored.unwrap_or(ClusterNetwork {
         pod_cidr: requested.pod_cidr.unwrap_or(all_pods(default.pod)),
         node_cidr_mask_size: requested.node_cidr_mask_size.unwrap_or(NODE_PREFIX),

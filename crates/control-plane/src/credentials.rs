@@ -103,7 +103,7 @@ impl Credentials {
     }
 
     /// Writes these other servers to the administrator's kubeconfig.
-    pub fn other_servers_are(&self, others: Vec<SocketAddr>) -> Result<()> {
+    pub fn set_other_servers(&self, others: Vec<SocketAddr>) -> Result<()> {
         let current = self.other_servers.lock();
         *current.unwrap_or_else(PoisonError::into_inner) = others;
         self.write_kubeconfig(SystemTime::now()).map(drop)
@@ -188,8 +188,8 @@ impl Credentials {
         stop: CancellationToken,
     ) {
         while let Some(Ok(())) = stop.run_until_cancelled(others.changed()).await {
-            let (own, others) = (self.clone(), others.borrow_and_update().clone());
-            if let Err(error) = blocking(move || own.other_servers_are(others)).await {
+            let (credentials, others) = (self.clone(), others.borrow_and_update().clone());
+            if let Err(error) = blocking(move || credentials.set_other_servers(others)).await {
                 tracing::error!("the kubeconfig does not name all servers: {error:#}");
             }
         }
@@ -232,11 +232,11 @@ mod tests {
     /// Credentials whose certificates are shown by a function that fails for the given ones.
     fn credentials(
         directory: &std::path::Path,
-        shown: Arc<Mutex<Vec<&'static str>>>,
+        served: Arc<Mutex<Vec<&'static str>>>,
         fails: &'static [&'static str],
     ) -> Credentials {
         let show = move |name: &'static str| {
-            shown.lock().unwrap().push(name);
+            served.lock().unwrap().push(name);
             anyhow::ensure!(!fails.contains(&name), "{name} cannot be shown");
             Ok(())
         };
@@ -264,8 +264,8 @@ mod tests {
         for fails in [&["server"][..], &["nodes"], &["server", "nodes"], &[]] {
             for file in [true, false] {
                 let temp = tempfile::tempdir().unwrap();
-                let shown: Arc<Mutex<Vec<_>>> = Arc::default();
-                let credentials = credentials(temp.path(), shown.clone(), fails);
+                let served: Arc<Mutex<Vec<_>>> = Arc::default();
+                let credentials = credentials(temp.path(), served.clone(), fails);
                 if !file {
                     // It cannot be replaced by a file.
                     std::fs::create_dir_all(temp.path().join("kubeconfig/x")).unwrap();
@@ -274,7 +274,7 @@ mod tests {
                 let failures: Vec<String> = failures.iter().map(|one| format!("{one:#}")).collect();
                 let expected = fails.len() + usize::from(!file);
                 assert_eq!(failures.len(), expected, "{failures:?}");
-                assert_eq!(*shown.lock().unwrap(), ["server", "nodes"]);
+                assert_eq!(*served.lock().unwrap(), ["server", "nodes"]);
                 assert_eq!(temp.path().join("kubeconfig").is_file(), file);
                 // The next check tries again.
                 if !file {
@@ -300,7 +300,7 @@ mod tests {
             });
             for round in 0..40_u8 {
                 let other = ([192, 0, 2, round], 6443).into();
-                credentials.other_servers_are(vec![other]).unwrap();
+                credentials.set_other_servers(vec![other]).unwrap();
                 let written = std::fs::read_to_string(temp.path().join("kubeconfig")).unwrap();
                 assert!(
                     written.contains(&format!("192.0.2.{round}:6443")),
@@ -317,8 +317,8 @@ mod tests {
         cov_mark::check!(findings_r24);
         let temp = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(&temp.path().join("certificates")).unwrap();
-        let shown = Arc::new(Mutex::new(None));
-        let seen = shown.clone();
+        let served_until = Arc::new(Mutex::new(None));
+        let recorder = served_until.clone();
         let credentials = Credentials {
             authority: Arc::new(authority),
             host_name: "host".to_owned(),
@@ -330,7 +330,7 @@ mod tests {
             other_servers: Mutex::default(),
             kubeconfig: temp.path().join("kubeconfig"),
             show: Box::new(move |identity| {
-                *seen.lock().unwrap() = identity.ends();
+                *recorder.lock().unwrap() = identity.ends();
                 Ok(())
             }),
             dial_nodes: Box::new(|_, _| Ok(())),
@@ -342,7 +342,7 @@ mod tests {
         for days in (0..1100).step_by(10) {
             let now = start + DAY * days;
             assert!(credentials.renew(now).is_empty());
-            let server = shown.lock().unwrap().unwrap();
+            let server = served_until.lock().unwrap().unwrap();
             assert!(server > now + WARN_LEFT, "the server's on day {days}");
             let admin = credentials.write_kubeconfig(now).unwrap();
             assert!(

@@ -95,8 +95,8 @@ impl ControlPlane {
                     credentials.follow_servers(others, stop)
                 });
                 upkeep.keep("endpoints of the servers", |stop| servers.keep(stop));
-                let election =
-                    Election::new(client, &identity.of_this_process(), boot_clock::reading);
+                let holder = identity.of_this_process();
+                let election = Election::new(client, holder, boot_clock::reading);
                 let mut elected = TaskGroup::new(&health, failed);
                 elected.keep("election of the leader", |stop| {
                     election.run(stop, move |term| deciders.start(Some(term)))

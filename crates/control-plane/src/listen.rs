@@ -30,8 +30,8 @@ fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
     let has_port = |directory: &Path| {
         let served = std::fs::read_to_string(directory.join("kubeconfig")).unwrap_or_default();
         // The server's address is first, before those of other servers.
-        let own_server = served.lines().find(|line| line.contains("server: "));
-        let has_port = own_server.is_some_and(|line| line.trim_end().ends_with(&port));
+        let local_server = served.lines().find(|line| line.contains("server: "));
+        let has_port = local_server.is_some_and(|line| line.trim_end().ends_with(&port));
         process::serving(directory).is_some() && has_port
     };
     let other = data_directory::directories(&list)
@@ -63,24 +63,24 @@ mod tests {
     fn another_mainstay_on_the_port_is_recognised() {
         cov_mark::check!(findings_u5);
         let around = tempfile::tempdir().unwrap();
-        let (own, other) = (around.path().join("own"), around.path().join("other"));
+        let (local, other) = (around.path().join("own"), around.path().join("other"));
         std::fs::create_dir_all(other.join("network")).unwrap();
         let list = around.path().join("list");
         std::fs::write(&list, format!("{}/network/ranges.json\n", other.display())).unwrap();
         let address: SocketAddr = "127.0.0.1:6443".parse().unwrap();
-        let foreign = in_use(address, &own, &list);
+        let foreign = in_use(address, &local, &list);
         assert!(foreign.contains("by another program"), "{foreign}");
         process::note(&other).unwrap();
         let line = "    server: https://127.0.0.1:6443\n";
         std::fs::write(other.join("kubeconfig"), line).unwrap();
-        let mainstay = in_use(address, &own, &list);
+        let mainstay = in_use(address, &local, &list);
         assert!(
             mainstay.contains("by another mainstay, that of"),
             "{mainstay}"
         );
-        std::fs::create_dir(&own).unwrap();
-        process::note(&own).unwrap();
-        let itself = in_use(address, &own, &list);
+        std::fs::create_dir(&local).unwrap();
+        process::note(&local).unwrap();
+        let itself = in_use(address, &local, &list);
         assert!(itself.starts_with("mainstay already runs on"), "{itself}");
     }
 }

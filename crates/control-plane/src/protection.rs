@@ -174,8 +174,8 @@ mod tests {
         });
         assert_eq!(settings.files().collect::<Vec<_>>(), [path.as_path()]);
         let error = format!("{:#}", settings.read().unwrap_err());
-        let wanted = "admission.yaml: read quota.yaml, which plugins[0].path names: No such file";
-        assert!(error.contains(wanted), "{error}");
+        let expected = "admission.yaml: read quota.yaml, which plugins[0].path names: No such file";
+        assert!(error.contains(expected), "{error}");
         let quota = "ResourceQuotaConfiguration\nlimitedResources: [{resource: pods}]\n";
         fs::write(folder.path().join("quota.yaml"), format!("{head}{quota}")).unwrap();
         let read = settings.read().unwrap();
@@ -201,9 +201,10 @@ mod tests {
             "{error}"
         );
         let error = refusal(&format!("{head}keys: []\n"));
-        let place = "encryption.yaml: the encryption configuration does not parse: line 3, column ";
+        let position =
+            "encryption.yaml: the encryption configuration does not parse: line 3, column ";
         assert!(
-            error.contains(place) && !error.contains("<input>"),
+            error.contains(position) && !error.contains("<input>"),
             "{error}"
         );
     }

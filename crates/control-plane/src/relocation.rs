@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    fn place(path: &str, host: &str) -> DataLocation {
+    fn location(path: &str, host: &str) -> DataLocation {
         DataLocation {
             path: path.into(),
             host: host.to_owned(),
@@ -199,8 +199,8 @@ mod tests {
     #[track_caller]
     fn check(before: Value, expected: Rewrite, after: Value) {
         let relocation = Relocation {
-            from: place("/old", "a"),
-            to: place("/new/place", "b"),
+            from: location("/old", "a"),
+            to: location("/new/place", "b"),
         };
         let mut object = before;
         assert_eq!(relocation.change(&mut object), expected);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use certificates::{Authority, Identity, SubjectAltName};
 use controller_planners::certificate_signing::Names;
 use controller_planners::node_lifecycle::reach::KubeletPath;
-use controllers::{NodeReach, ServerNames, SilencePlace};
+use controllers::{NodeReach, ServerNames, SilenceStorage};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use host_kernel::{block_in_place, blocking, blocking_value};
@@ -85,7 +85,7 @@ pub struct Server {
     /// The certificate authority of the cluster.
     pub authority: Arc<Authority>,
     /// The location where the observed silence of nodes is stored for the next start.
-    pub(crate) silence: SilencePlace,
+    pub(crate) silence: SilenceStorage,
     credentials: Arc<Credentials>,
     /// The address of the server for the administrator.
     pub address: SocketAddr,
@@ -157,7 +157,7 @@ impl Server {
         let mut default_objects = default_objects.await.context("make the default objects")?;
         let range = resource_kinds::networking::default_range(cluster.service_range);
         default_objects.push(range);
-        let silence = SilencePlace::in_directory(config.data_dir);
+        let silence = SilenceStorage::in_directory(config.data_dir);
         let (store, encryption) = (config.store.shared(), config.protection.encryption);
         let store = open_objects(store, encryption, &config.relocation, &silence).await?;
         token_key.await?;
@@ -367,7 +367,7 @@ fn credentials(
         one => one,
     };
     let (serving, dialling) = (started.clone(), started.clone());
-    let shown_with = authority.clone();
+    let served_with = authority.clone();
     Ok(Credentials {
         authority: authority.clone(),
         host_name: config.host_name.to_owned(),
@@ -382,7 +382,7 @@ fn credentials(
             let Some(api) = serving.get().and_then(Weak::upgrade) else {
                 return Ok(());
             };
-            api.show_certificate(&chain(identity, &shown_with), identity.key_pem())
+            api.show_certificate(&chain(identity, &served_with), identity.key_pem())
                 .context("load the server's certificate")
         }),
         dial_nodes: Box::new(move |identity, ca_pem| {
@@ -400,7 +400,7 @@ async fn open_objects(
     store: Arc<dyn Store>,
     encryption: Option<EncryptionConfig>,
     relocation: &Relocation,
-    silence: &SilencePlace,
+    silence: &SilenceStorage,
 ) -> Result<Arc<dyn Store>> {
     let store = encryption::over(store, encryption)
         .await

@@ -226,7 +226,7 @@ mod tests {
             "etcd_requests_total{operation=\"Range\",group=\"\",resource=\"\"} 1".to_owned(),
             "apiserver_storage_size_bytes{storage_cluster_id=\"etcd-0\"} 4096".to_owned(),
         ] {
-            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+            assert!(text.lines().any(|written_line| written_line == line), "{line}: {text}");
         }
     }
 }

@@ -47,19 +47,19 @@ pub async fn refuse(store: &dyn Store, shared: bool, certificates: &Path) -> Res
     {
         return Ok(());
     }
-    let (shown, missing) = (certificates.display(), missing.join(", "));
+    let (directory, missing) = (certificates.display(), missing.join(", "));
     if accepted(certificates)? {
         warn(&format!(
-            "mainstay: new keys are made in {shown}: every kubeconfig, node and token of the cluster needs \
+            "mainstay: new keys are made in {directory}: every kubeconfig, node and token of the cluster needs \
              to be replaced"
         ));
         return Ok(());
     }
     cov_mark::hit!(findings_2_r31);
     bail!(
-        "the store has a cluster, and its keys are missing: {shown} has no {missing}. Is a disk not mounted? \
+        "the store has a cluster, and its keys are missing: {directory} has no {missing}. Is a disk not mounted? \
          Put the directory back, or take certificates/ out of a backup (`mainstay restore` into another \
-         directory). If the keys are lost, `mkdir -p {shown} && touch {shown}/{ACCEPTED}` lets the next start \
+         directory). If the keys are lost, `mkdir -p {directory} && touch {directory}/{ACCEPTED}` lets the next start \
          make new ones; every kubeconfig, every node's membership and every token is then invalid. Nothing \
          was changed"
     )

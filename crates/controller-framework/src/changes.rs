@@ -65,7 +65,7 @@ impl<K: ?Sized> ObjectChange<K> {
 }
 
 /// The capacity that an empty mailbox keeps, in changes.
-const KEPT_ENTRIES_MAX: usize = 32;
+const RETAINED_ENTRIES_MAX: usize = 32;
 
 /// A key with its hash, which is computed once for the mailboxes of all subscribers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +82,9 @@ impl Hash for HashedKey {
 
 /// A hasher that returns the hash that is stored in the key.
 #[derive(Default)]
-struct KnownHash(u64);
+struct PresetHash(u64);
 
-impl Hasher for KnownHash {
+impl Hasher for PresetHash {
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
@@ -100,7 +100,7 @@ impl Hasher for KnownHash {
     }
 }
 
-type ByKey<T> = HashMap<HashedKey, T, BuildHasherDefault<KnownHash>>;
+type ByKey<T> = HashMap<HashedKey, T, BuildHasherDefault<PresetHash>>;
 
 /// The changes that wait for a subscriber.
 pub(crate) struct Mailbox<K: ?Sized> {
@@ -168,7 +168,7 @@ impl<K: ?Sized> Mailbox<K> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = state.order.pop_front() else {
             // Releases the memory of a burst.
-            if state.pending.capacity() > KEPT_ENTRIES_MAX {
+            if state.pending.capacity() > RETAINED_ENTRIES_MAX {
                 state.pending = ByKey::default();
                 state.order = VecDeque::new();
             }

@@ -142,11 +142,14 @@ mod tests {
         let metrics = QueueMetrics::default();
         let component = Component::from(tokio_util::sync::CancellationToken::new());
         let queue = metrics.queue("job", &component);
-        let has = |wanted: &str| {
+        let has = |expected: &str| {
             let mut page = Page::default();
             metrics.write(&mut page);
             let text = page.text();
-            assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
+            assert!(
+                text.lines().any(|line| line == expected),
+                "{expected}: {text}"
+            );
         };
         queue.add("a");
         queue.add("a");

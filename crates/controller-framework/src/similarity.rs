@@ -339,7 +339,7 @@ mod tests {
         memory.remember(topic, message, "written".to_owned());
     }
 
-    fn is_known(memory: &Memory, topic: &SimilarEvents) -> bool {
+    fn has_topic(memory: &Memory, topic: &SimilarEvents) -> bool {
         memory.topics.contains_key(topic)
     }
 
@@ -350,10 +350,10 @@ mod tests {
             write(&mut memory, &numbered(number), "m", at(1));
         }
         write(&mut memory, &numbered(0), "m", at(2));
-        assert!(is_known(&memory, &numbered(1)));
+        assert!(has_topic(&memory, &numbered(1)));
         write(&mut memory, &numbered(usize::MAX), "m", at(2));
-        assert!(is_known(&memory, &numbered(0)));
-        assert!(!is_known(&memory, &numbered(1)));
+        assert!(has_topic(&memory, &numbered(0)));
+        assert!(!has_topic(&memory, &numbered(1)));
         assert_eq!(memory.topics.len(), memory.by_use.len());
         assert_eq!(memory.messages, limits::EVENTS_REMEMBERED_MAX);
     }

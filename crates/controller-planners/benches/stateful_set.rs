@@ -26,11 +26,11 @@ type Situation = (&'static str, &'static str, fn(i32) -> Observed);
 
 const SITUATIONS: [Situation; 4] = [
     ("all ready, nothing to do", "OrderedReady", all_ready),
-    ("half made", "OrderedReady", half_made),
+    ("half made", "OrderedReady", half_created),
     (
         "half made, half of that starting",
         "Parallel",
-        half_made_at_once,
+        half_created_at_once,
     ),
     ("half updated", "OrderedReady", half_updated),
 ];
@@ -68,7 +68,9 @@ fn measure(observed: &Observed) -> Vec<Duration> {
 }
 
 fn all_ready(replicas: i32) -> Observed {
-    let observed = settled(world("OrderedReady", replicas, replicas, |_| ("a", true)));
+    let observed = settled(observed_set("OrderedReady", replicas, replicas, |_| {
+        ("a", true)
+    }));
     assert!(
         plan(&observed, now()).expect("a plan").is_idle(),
         "there is nothing to do"
@@ -76,15 +78,15 @@ fn all_ready(replicas: i32) -> Observed {
     observed
 }
 
-fn half_made(replicas: i32) -> Observed {
-    settled(world("OrderedReady", replicas, replicas / 2, |_| {
+fn half_created(replicas: i32) -> Observed {
+    settled(observed_set("OrderedReady", replicas, replicas / 2, |_| {
         ("a", true)
     }))
 }
 
-fn half_made_at_once(replicas: i32) -> Observed {
+fn half_created_at_once(replicas: i32) -> Observed {
     let ready = replicas / 4;
-    let observed = world("Parallel", replicas, replicas / 2, |ordinal| {
+    let observed = observed_set("Parallel", replicas, replicas / 2, |ordinal| {
         ("a", ordinal < ready)
     });
     settled(observed)
@@ -92,7 +94,7 @@ fn half_made_at_once(replicas: i32) -> Observed {
 
 fn half_updated(replicas: i32) -> Observed {
     let image = |ordinal| if ordinal < replicas / 2 { "a" } else { "b" };
-    let mut observed = world("OrderedReady", replicas, replicas, |ordinal| {
+    let mut observed = observed_set("OrderedReady", replicas, replicas, |ordinal| {
         (image(ordinal), true)
     });
     let mut set = (*observed.set).clone();
@@ -114,7 +116,7 @@ fn settled(mut observed: Observed) -> Observed {
 }
 
 /// A set and its first pods with their claims; each pod is given by its image and its readiness.
-fn world(
+fn observed_set(
     policy: &str,
     replicas: i32,
     existing: i32,
@@ -129,7 +131,7 @@ fn world(
         let (image, ready) = pod(ordinal);
         pods.push(Arc::new(
             sharing
-                .pod(&made_pod(&set, ordinal, image, ready))
+                .pod(&created_pod(&set, ordinal, image, ready))
                 .expect("a pod"),
         ));
         let name = identity::claim_name("data", "web", i64::from(ordinal));
@@ -198,7 +200,7 @@ fn revision(image: &str, number: i64) -> ControllerRevision {
     revision
 }
 
-fn made_pod(set: &StatefulSet, ordinal: i32, image: &str, ready: bool) -> Pod {
+fn created_pod(set: &StatefulSet, ordinal: i32, image: &str, ready: bool) -> Pod {
     let revision = revision_name(image);
     let mut pod =
         identity::pod(set, &template(image), i64::from(ordinal), &revision).expect("a pod");

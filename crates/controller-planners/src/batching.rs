@@ -43,19 +43,19 @@ pub enum WriteUrgency {
 }
 
 /// The time to wait before a change is written; zero if the write is due. `since_write` is the time since the last
-/// write to the object, if there was a write; `since_seen` is the time since the first unwritten change was observed.
+/// write to the object, if there was a write; `since_observed` is the time since the first unwritten change was observed.
 pub fn delay(
     window: Duration,
     urgency: WriteUrgency,
     since_write: Option<Duration>,
-    since_seen: Duration,
+    since_observed: Duration,
 ) -> Duration {
     let left = |since| window.saturating_sub(since);
     let after_write = since_write.map_or(Duration::ZERO, left);
     match urgency {
         WriteUrgency::Immediate => Duration::ZERO,
         WriteUrgency::Prompt => after_write,
-        WriteUrgency::Minor => after_write.max(left(since_seen)),
+        WriteUrgency::Minor => after_write.max(left(since_observed)),
     }
 }
 

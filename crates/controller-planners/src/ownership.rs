@@ -1,6 +1,7 @@
 //! The owner of an object.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use object_model::Uid;
 
 /// The controlling owner of an object.
 pub fn controller(owners: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
@@ -8,6 +9,6 @@ pub fn controller(owners: Option<&[OwnerReference]>) -> Option<&OwnerReference> 
 }
 
 /// Whether the controlling owner of an object has this UID.
-pub fn is_controlled_by(owners: Option<&[OwnerReference]>, uid: Option<&str>) -> bool {
-    controller(owners).is_some_and(|owner| Some(owner.uid.as_str()) == uid)
+pub fn is_controlled_by(owners: Option<&[OwnerReference]>, uid: &Uid) -> bool {
+    controller(owners).is_some_and(|owner| *uid == *owner.uid.as_str())
 }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::node_lifecycle::SilencePlace;
+use crate::node_lifecycle::SilenceStorage;
 use crate::node_reach::NodeReach;
 use crate::owned;
 
@@ -74,7 +74,7 @@ pub struct Config {
     /// [`controller_planners::node_lifecycle::GAP`].
     pub observation_gap: Option<SignedDuration>,
     /// Storage for the observed silence of nodes, which the next run reads; without it, each run counts from its start.
-    pub silence: Option<SilencePlace>,
+    pub silence: Option<SilenceStorage>,
     /// Caches that other parts of the process read as well; without them the controllers create their own caches.
     pub caches: Option<SharedCaches>,
 }

@@ -3,7 +3,7 @@
 use controller_planners::volume_move::NodePresence;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
-use kube_api_client::guarded_writes::{found, merge};
+use kube_api_client::guarded_writes::{existing_object, merge};
 use kube_api_client::{Api, Client, ListParams};
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -40,12 +40,12 @@ pub(crate) async fn read_node(
     name: &str,
 ) -> kube_api_client::Result<Option<Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
-    found(nodes.get(name).await)
+    existing_object(nodes.get(name).await)
 }
 
 /// The pods in the namespace of a volume's claim, read from the API server, because a pod that is missing in a cache
 /// would lose its files.
-pub(crate) async fn pods_beside(
+pub(crate) async fn pods_in_namespace_of(
     client: &Client,
     volume: &PersistentVolume,
 ) -> kube_api_client::Result<Vec<PodView>> {

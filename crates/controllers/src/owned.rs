@@ -163,7 +163,7 @@ pub(crate) fn key_if_new<K: Object>(change: &ObjectChange<K>) -> Option<ObjectKe
 
 /// The key of an object whose specification changed; changes of the status are ignored, because only its controller
 /// writes the status.
-pub(crate) fn key_if_asked<K: Object>(change: &ObjectChange<K>) -> Option<ObjectKey> {
+pub(crate) fn key_if_spec_changed<K: Object>(change: &ObjectChange<K>) -> Option<ObjectKey> {
     if let ObjectChange::Applied(new, Some(old)) = change {
         let (new, old) = (new.meta(), old.meta());
         let same = new.uid == old.uid

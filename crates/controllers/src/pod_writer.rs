@@ -18,7 +18,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
 
-use crate::own_pod_writes::{OwnPodWrites, PodWrite};
+use crate::recent_pod_writes::{PodWrite, RecentPodWrites};
 
 /// Maximum number of concurrent writes.
 const BATCH_MAX: usize = 500;
@@ -100,12 +100,12 @@ where
             rest = next;
             size = (size * 2).min(BATCH_MAX);
         }
-        let unseen_writes = OwnPodWrites {
+        let unseen_writes = RecentPodWrites {
             pods: self.pods()?,
             cache: self.cache,
             namespace: self.namespace()?,
         };
-        unseen_writes.wait_until_seen(done).await;
+        unseen_writes.wait_until_visible(done).await;
         result
     }
 
@@ -174,7 +174,8 @@ where
         let owners: Api<O> = Api::namespaced(self.client.clone(), self.namespace()?);
         let uid = self.owner.meta().object_uid()?;
         let name = self.owner.meta().object_name()?;
-        let live = guarded_writes::found(owners.get(name).await).map_err(PodError::Owner)?;
+        let live =
+            guarded_writes::existing_object(owners.get(name).await).map_err(PodError::Owner)?;
         let same = live.is_some_and(|live| {
             live.meta().object_uid().as_ref() == Ok(&uid)
                 && live.meta().deletion_timestamp.is_none()
@@ -224,7 +225,7 @@ where
                     .warning(self.owner, reasons::FAILED_DELETE, text);
             }
         }
-        deleted.map(|_| PodWrite::Gone {
+        deleted.map(|_| PodWrite::Deleted {
             name: name.to_owned(),
             uid: uid.clone(),
         })
@@ -236,7 +237,7 @@ where
             .pods()?
             .patch(name, &PatchParams::default(), &patch)
             .await;
-        guarded_writes::found(written).map(|_| PodWrite::Other)
+        guarded_writes::existing_object(written).map(|_| PodWrite::Other)
     }
 }
 

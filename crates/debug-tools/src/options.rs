@@ -147,7 +147,7 @@ impl Options {
 mod tests {
     use super::*;
 
-    const KNOWN: ToolOptions<'_> = ToolOptions {
+    const SUPPORTED: ToolOptions<'_> = ToolOptions {
         flags: "la",
         valued: "n",
         long: &[("all", 'a'), ("number", 'n')],
@@ -156,7 +156,7 @@ mod tests {
 
     fn read(line: &str) -> anyhow::Result<Options> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        Options::read(&words, KNOWN)
+        Options::read(&words, SUPPORTED)
     }
 
     #[test]
@@ -170,14 +170,14 @@ mod tests {
 
     #[test]
     fn mistakes_are_told() {
-        for (line, told) in [
+        for (line, message) in [
             ("-x", "-x"),
             ("--other", "--other"),
             ("-n", "needs a value"),
         ] {
             let error = read(line).unwrap_err();
             assert!(error.is::<UsageError>());
-            assert!(error.to_string().contains(told), "{error}");
+            assert!(error.to_string().contains(message), "{error}");
         }
         assert!(read("-n five").unwrap().number::<u32>('n').is_err());
     }

@@ -76,11 +76,11 @@ fn script_in(directory: &Path, text: &str) -> String {
     let mut shell = command("sh", directory);
     shell.args(["-c", text, "name", "one", "two words"]);
     let output = run(shell, b"input\n");
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     match output.status.code() {
-        Some(0) => shown,
+        Some(0) => printed,
         code => format!(
-            "{shown}[{code:?}]{}",
+            "{printed}[{code:?}]{}",
             String::from_utf8_lossy(&output.stderr)
         ),
     }
@@ -247,7 +247,7 @@ fn scripts_run() {
 /// findings U8: a mistake is told, and nothing hangs or ends in a panic.
 #[test]
 fn mistakes_are_told() {
-    for (text, told) in [
+    for (text, message) in [
         (
             "nothing-like-it",
             "[Some(127)]name: nothing-like-it: not found",
@@ -273,9 +273,9 @@ fn mistakes_are_told() {
         ),
         ("echo ${x!y}", "there is no such"),
     ] {
-        let shown = script(text);
-        assert!(shown.contains(told), "{text}: {shown}");
-        assert!(!shown.contains("panicked"), "{text}: {shown}");
+        let printed = script(text);
+        assert!(printed.contains(message), "{text}: {printed}");
+        assert!(!printed.contains("panicked"), "{text}: {printed}");
     }
     let deep = "$(echo ".repeat(5000);
     assert!(script(&deep).contains("nested too deep"));
@@ -307,13 +307,13 @@ fn archives_keep_what_they_get() {
          readlink to/from/link; sha256sum <from/large >1; sha256sum <to/from/large >2; \
          tr -d - <1 | grep -c \"$(tr -d - <2)\"; tar czf a.tgz from/file; tar tf a.tgz; \
          tar xzf a.tgz -O | wc -c; wc -c <to/from/file; tar -x -f a.tgz -C nowhere";
-    let shown = script_in(directory.path(), text);
+    let printed = script_in(directory.path(), text);
     assert_eq!(
-        shown.split("[Some(1)]").next().unwrap_or_default(),
+        printed.split("[Some(1)]").next().unwrap_or_default(),
         "drwxr-xr-x\n-rwxr-x---\n-rw-r--r--\nlrwxrwxrwx\nfile\n1\nfrom/file\n3\n3\n",
-        "{shown}"
+        "{printed}"
     );
-    assert!(shown.contains("tar: "), "{shown}");
+    assert!(printed.contains("tar: "), "{printed}");
 }
 
 /// An archive must not write outside of the directory that it is unpacked into.
@@ -414,12 +414,12 @@ fn tools_do_their_work() {
 /// findings U8: pages are fetched, and a connection carries what is typed.
 #[test]
 fn the_network_is_within_reach() {
-    let shown = script(
+    let printed = script(
         "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello' | nc -l 127.0.0.1 18431 >asked &\n\
          i=0; until netstat -tln | grep -q 127.0.0.1:18431; do i=$((i+1)); [ $i -lt 200 ] || exit 9; sleep 0.05; done\n\
          curl -s -H 'X-Test: 1' http://127.0.0.1:18431/page; echo; wait; grep -c -i 'x-test: 1' asked; head -1 asked",
     );
-    assert_eq!(shown, "hello\n1\nGET /page HTTP/1.0\r\n");
+    assert_eq!(printed, "hello\n1\nGET /page HTTP/1.0\r\n");
     let refused = script("wget -q -O - http://127.0.0.1:1/");
     assert!(
         refused.contains("wget: connect to 127.0.0.1:1"),
@@ -431,11 +431,11 @@ fn the_network_is_within_reach() {
     );
     assert_eq!(script("curl -s http://127.0.0.1:1/; echo $?"), "7\n");
     for shows in ["", "-sS", "--silent --show-error"] {
-        let shown = script(&format!("curl {shows} http://127.0.0.1:1/ 2>&1; echo $?"));
+        let printed = script(&format!("curl {shows} http://127.0.0.1:1/ 2>&1; echo $?"));
         let message = "curl: connect to 127.0.0.1:1: Connection refused (os error 111)";
-        assert_eq!(shown, format!("{message}\n7\n"), "{shows}");
+        assert_eq!(printed, format!("{message}\n7\n"), "{shows}");
     }
     // Errors of files are no part of the exchange.
-    let shown = script("curl -s --cacert /missing https://127.0.0.1:1/ || echo failed");
-    assert!(shown.ends_with("failed\n"), "{shown}");
+    let printed = script("curl -s --cacert /missing https://127.0.0.1:1/ || echo failed");
+    assert!(printed.ends_with("failed\n"), "{printed}");
 }

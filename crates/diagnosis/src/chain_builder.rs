@@ -54,7 +54,7 @@ impl<'e> ChainBuilder<'e> {
             message: message.into(),
             since,
             series: None,
-            log: Log::NotWanted,
+            log: Log::NotNeeded,
         });
         self
     }
@@ -70,7 +70,7 @@ impl<'e> ChainBuilder<'e> {
     /// Requests the log of the last link's container.
     pub fn wants_log(&mut self, previous: bool) -> &mut Self {
         if let Some(last) = self.links.last_mut() {
-            last.log = Log::Wanted { previous };
+            last.log = Log::Readable { previous };
         }
         self
     }

@@ -166,11 +166,11 @@ fn notes(observed: &ObservedNamespace, claim: &PersistentVolumeClaim) -> Vec<Str
         let list = text::list(users.iter().map(|pod| &*pod.name));
         notes.push(format!("used by {list}"));
     }
-    let made_by = observed
+    let template = observed
         .sets
         .iter()
         .find_map(|set| Some((set, sets::claim_ordinal(set, name)?)));
-    if let Some((set, ordinal)) = made_by {
+    if let Some((set, ordinal)) = template {
         notes.push(retention(set, ordinal));
     }
     notes.extend(replication(observed, claim));

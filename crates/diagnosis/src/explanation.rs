@@ -42,9 +42,9 @@ pub struct Finding {
 pub enum Log {
     /// The log would not help.
     #[default]
-    NotWanted,
+    NotNeeded,
     /// A caller that can read logs may add the lines.
-    Wanted {
+    Readable {
         /// Whether it is the log of the previous run.
         previous: bool,
     },

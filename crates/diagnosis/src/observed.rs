@@ -319,7 +319,7 @@ pub(super) fn event_finding(event: &Event, object: Object) -> Finding {
         message: text::line(event.message.as_deref().unwrap_or_default()),
         since: first.or_else(|| last_seen(event)),
         series: last_seen(event).map(|last| EventSeries { count, last }),
-        log: Log::NotWanted,
+        log: Log::NotNeeded,
     }
 }
 

@@ -312,13 +312,13 @@ impl<'e> View<'e> {
 
     fn waiting(&self, waiting: &Waiting, waiting_pods: &[String]) -> CauseChain {
         let mut builder = ChainBuilder::of(self.observed);
-        let own_name = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+        let pod_name_of_wait = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
         let goal = match &waiting.cause {
             Cause::PodTerminating { .. } => "to be gone",
             Cause::PodNotAvailable { .. } => "to be available",
             _ => "to be Ready",
         };
-        if let (Some(pod), false) = (&own_name, waiting_pods.is_empty()) {
+        if let (Some(pod), false) = (&pod_name_of_wait, waiting_pods.is_empty()) {
             self.head(&mut builder, waiting_pods, pod, goal);
         }
         match &waiting.cause {

@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pod_lifecycle::diagnosis::{Remedy, pod as diagnose, text};
+use resource_kinds::MetadataIdentity;
 use resource_kinds::labels::{CONTROLLER_REVISION_HASH, POD_TEMPLATE_HASH};
 use resource_kinds::pod_view::PodView;
 
@@ -36,14 +37,14 @@ impl PodOwner<'_> {
     /// The causes of the owner's pods, without pods that are being deleted or have ended.
     pub fn pods(&self) -> Vec<CauseChain> {
         let pods = self.observed.controlled(self.meta.uid.as_deref());
-        let pods = pods.into_iter().filter(|pod| is_wanted(pod));
+        let pods = pods.into_iter().filter(|pod| is_desired(pod));
         of_pods(self.observed, pods)
     }
 
     /// The cause why pods are missing.
     pub fn missing(&self) -> Option<CauseChain> {
         let pods = self.observed.controlled(self.meta.uid.as_deref());
-        let there = pods.into_iter().filter(|pod| is_wanted(pod)).count();
+        let there = pods.into_iter().filter(|pod| is_desired(pod)).count();
         let missing = self.desired - i32::try_from(there).unwrap_or(i32::MAX);
         if missing <= 0 {
             return None;
@@ -63,7 +64,7 @@ impl PodOwner<'_> {
 }
 
 /// Whether the pod counts for its owner: it is neither being deleted nor ended.
-fn is_wanted(pod: &PodView) -> bool {
+fn is_desired(pod: &PodView) -> bool {
     !pod.is_deleting() && !pod.has_ended()
 }
 
@@ -98,8 +99,11 @@ pub(super) fn controller(meta: &ObjectMeta) -> Option<(&str, &str)> {
     Some((&owner.kind, &owner.name))
 }
 
-fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
-    ownership::is_controlled_by(meta.owner_references.as_deref(), uid)
+/// Whether the owner controls the object; false for an owner without a UID.
+fn is_controlled_by(meta: &ObjectMeta, owner: &ObjectMeta) -> bool {
+    let owners = meta.owner_references.as_deref();
+    let uid = owner.object_uid();
+    uid.is_ok_and(|uid| ownership::is_controlled_by(owners, &uid))
 }
 
 /// The chain if the pods are Ready, but not for `minReadySeconds` yet.
@@ -147,7 +151,7 @@ pub(super) fn deployment(
     let mut explanation = Explanation::fine(object.clone(), counted(available, desired));
     let template = template_owner(TargetKind::Deployment, meta);
     let sets = observed.replica_sets.iter();
-    let sets = sets.filter(|set| is_controlled_by(&set.metadata, meta.uid.as_deref()));
+    let sets = sets.filter(|set| is_controlled_by(&set.metadata, meta));
     let sets: Vec<&ReplicaSet> = sets.map(AsRef::as_ref).collect();
     let mut chains = Vec::new();
     for set in &sets {
@@ -379,7 +383,7 @@ fn on_delete(
     let mut hashes: Vec<(i64, &str)> = observed
         .revisions
         .iter()
-        .filter(|revision| is_controlled_by(&revision.metadata, set.metadata.uid.as_deref()))
+        .filter(|revision| is_controlled_by(&revision.metadata, &set.metadata))
         .filter_map(|revision| {
             let labels = revision.metadata.labels.as_ref()?;
             let hash = labels.get(CONTROLLER_REVISION_HASH)?;

@@ -80,7 +80,7 @@ pub enum LookupResult {
     /// The name exists, but has no record of that type (NODATA).
     NoData,
     /// Records of the requested name.
-    Found {
+    Records {
         /// The records.
         records: Vec<Data>,
         /// Addresses of servers that the answers name.

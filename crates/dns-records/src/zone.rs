@@ -248,7 +248,7 @@ impl Zone {
                 .collect::<Vec<_>>()
         };
         let additional = targets.into_iter().flat_map(addresses).collect();
-        LookupResult::Found {
+        LookupResult::Records {
             records,
             additional,
         }
@@ -262,7 +262,7 @@ impl Zone {
             return None;
         }
         Some(match kind {
-            Kind::A | Kind::Any => LookupResult::Found {
+            Kind::A | Kind::Any => LookupResult::Records {
                 records: vec![Data::A(address)],
                 additional: Vec::new(),
             },

@@ -149,7 +149,7 @@ fn check(name: &str, kind: Kind, expected: &[&str]) {
         LookupResult::NotOurs => vec!["not ours".to_owned()],
         LookupResult::NoSuchName => vec!["NXDOMAIN".to_owned()],
         LookupResult::NoData => vec!["NODATA".to_owned()],
-        LookupResult::Found {
+        LookupResult::Records {
             records,
             additional,
         } => {
@@ -354,7 +354,7 @@ fn a_dns_service_is_preferred_to_the_invented_name() {
     let expected = Data::Ptr("names.default.svc.cluster.local".to_owned());
     assert_eq!(
         name,
-        LookupResult::Found {
+        LookupResult::Records {
             records: vec![expected],
             additional: Vec::new()
         }

@@ -23,8 +23,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(2);
 
 pub(crate) fn bench() {
-    let world = CsiDriver::start(1, 0, &[]);
-    let api = Api::new(&world.instance);
+    let driver = CsiDriver::start(1, 0, &[]);
+    let api = Api::new(&driver.instance);
     let by_hand = api.block_on(ByHand::start());
     api.create(CLAIMS, &claim("data", json!({})));
     let [mut plain, mut started, mut ended, mut deleted] = [(); 4].map(|()| Sample::new("ms"));

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const OBJECT: &str = "/api/v1/namespaces/default/configmaps/failover";
 /// The time after a fault in which the start of the longest interruption is searched.
-const LOOK: Duration = Duration::from_secs(4);
+const OBSERVATION: Duration = Duration::from_secs(4);
 /// The time limit of requests, and of the silence of a watch.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The time between two checks for the work of controllers.
@@ -179,7 +179,7 @@ impl<'a> Clients<'a> {
                 continue;
             }
             let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}");
-            let (mut heard, mut is_refused) = (false, false);
+            let (mut received, mut is_refused) = (false, false);
             // Each request for the watch has a time limit, so only silence indicates a failure.
             let followed = server.follow(&path, PATIENCE, |event| {
                 match event {
@@ -187,7 +187,7 @@ impl<'a> Clients<'a> {
                     | WatchEvent::Modified(object)
                     | WatchEvent::Deleted(object) => {
                         version = resource_version(&object);
-                        heard = true;
+                        received = true;
                         self.answered(Kind::Watch);
                     }
                     WatchEvent::Bookmark(_) => {}
@@ -198,7 +198,7 @@ impl<'a> Clients<'a> {
             if is_refused {
                 version.clear();
             }
-            if followed.is_err() || !heard {
+            if followed.is_err() || !received {
                 self.go_on_after(current);
             }
         }
@@ -258,7 +258,7 @@ impl<'a> Clients<'a> {
             Fault::LeaderKilled => machines.etcd.kill(leader),
             Fault::LeaderPaused => machines.etcd.pause(leader),
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(OBSERVATION);
         self.go_on();
         let gaps = Kind::ALL.map(|kind| {
             let times = self.answers[kind as usize].lock().expect("the lock");

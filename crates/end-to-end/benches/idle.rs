@@ -68,7 +68,7 @@ fn measure(instance: &Instance, count: usize, span: Duration) {
         let memory = process::memory(*pid);
         resident.push(memory.resident);
         proportional.push(memory.proportional);
-        private.push(memory.own);
+        private.push(memory.private);
         sum += memory.proportional;
     }
     println!("  a shim: resident {resident}, proportional {proportional}, its own {private}");

@@ -40,9 +40,10 @@ fn main() {
     let names = BENCHMARKS.map(|(name, _)| name).join(", ");
     // Cargo adds `--bench`.
     let mut arguments = std::env::args().skip(1);
-    let wanted = arguments.find(|argument| !argument.starts_with('-'));
-    let wanted = wanted.unwrap_or_default();
-    let named = BENCHMARKS.iter().find(|(name, _)| *name == wanted);
-    let (_, bench) = named.unwrap_or_else(|| panic!("no benchmark '{wanted}'; there are: {names}"));
+    let expected = arguments.find(|argument| !argument.starts_with('-'));
+    let expected = expected.unwrap_or_default();
+    let named = BENCHMARKS.iter().find(|(name, _)| *name == expected);
+    let (_, bench) =
+        named.unwrap_or_else(|| panic!("no benchmark '{expected}'; there are: {names}"));
     bench();
 }

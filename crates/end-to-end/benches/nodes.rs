@@ -55,7 +55,7 @@ pub(crate) fn bench() {
     std::thread::sleep(Duration::from_secs(sized(30, 2)));
     println!(
         "the server for each agent without pods: {:.2} MiB of its own",
-        (process::memory(server.pid()).own - alone.own) / nodes.len() as f64
+        (process::memory(server.pid()).private - alone.private) / nodes.len() as f64
     );
     let plain = Plain::on(&mut lan);
     let kubectl = server.kubectl();

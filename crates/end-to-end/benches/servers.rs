@@ -30,7 +30,7 @@ pub(crate) fn bench() {
     settle();
     println!(
         "a store of its own, started with the objects: {:.1} MiB",
-        own(&alone)
+        private(&alone)
     );
     drop(alone);
     let mut machines = ServersOnEtcd::of(&["a", "b", "c"]);
@@ -46,7 +46,7 @@ pub(crate) fn bench() {
     for server in &all[1..] {
         println!(
             "etcd, started with the objects, without the lead: {:.1} MiB",
-            own(server)
+            private(server)
         );
     }
     fan_out("etcd, three servers", &network, &apis);
@@ -66,8 +66,8 @@ fn settle() {
 }
 
 /// The memory of a server that is not shared with another process, in MiB.
-fn own(server: &Role) -> f64 {
-    memory(server.pid()).own
+fn private(server: &Role) -> f64 {
+    memory(server.pid()).private
 }
 
 fn measure(store: &str, network: &Network, servers: &[&Role]) {
@@ -79,7 +79,7 @@ fn measure(store: &str, network: &Network, servers: &[&Role]) {
         .collect();
     network.run(|| apis[0].create_all(OBJECTS, &objects));
     settle();
-    let after = own(servers[0]);
+    let after = private(servers[0]);
     println!("{store}: {after:.1} MiB with {count} ConfigMaps of 2 KB");
     fan_out(store, network, &apis);
 }

@@ -64,10 +64,10 @@ pub(crate) fn bench() {
         println!("{count} Services");
         let used = process::processor_time(instance.pid());
         let started = Instant::now();
-        let made = api.create_all(SERVICES, &new);
+        let built = api.create_all(SERVICES, &new);
         let created = started.elapsed();
-        addresses.extend(made.iter().map(address_of));
-        client.run(|| made.iter().map(address_of).for_each(wait_until_served));
+        addresses.extend(built.iter().map(address_of));
+        client.run(|| built.iter().map(address_of).for_each(wait_until_served));
         println!(
             "  {} more: created in {created:.1?}, all served after {:.1?}",
             new.len(),

@@ -38,7 +38,7 @@ pub(crate) fn bench() {
     }
     println!("median of {rounds} rounds (from to)");
     for (volume_kind, figures) in &samples {
-        let cells = FIGURES.map(|figure| shown(figures, figure));
+        let cells = FIGURES.map(|figure| cell(figures, figure));
         println!("{volume_kind}: {}", cells.join("; "));
     }
 }
@@ -88,7 +88,7 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text.trim()).expect("figures as JSON")
 }
 
-fn shown(figures: &[Value], name: &str) -> String {
+fn cell(figures: &[Value], name: &str) -> String {
     let mut sample = Sample::new("");
     for round in figures {
         sample.push(round[name].as_f64().expect("a figure"));

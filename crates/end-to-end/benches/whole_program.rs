@@ -66,8 +66,10 @@ fn memory_with_three_pods() {
     println!("resident memory of the server with three pods: {server:.1} MiB");
     for pid in process::shims(&instance.data()) {
         let Memory {
-            own, proportional, ..
+            private,
+            proportional,
+            ..
         } = process::memory(pid);
-        println!("shim: {own:.1} MiB of its own, {proportional:.1} MiB proportional");
+        println!("shim: {private:.1} MiB of its own, {proportional:.1} MiB proportional");
     }
 }

@@ -61,13 +61,13 @@ impl Engine {
 
 /// An etcd of one member, which stops when this value is dropped.
 pub(crate) struct OwnEtcd {
-    place: Place,
+    reservation: Reservation,
     _member: Member,
 }
 
 impl OwnEtcd {
     fn start(directory: &Path) -> Self {
-        let reserved = Place::reserve();
+        let reserved = Reservation::reserve();
         let address = reserved.address();
         let [client, peer, _] = PORTS.map(|port| format!("http://{address}:{port}"));
         let mut arguments = of_one_member(&directory.join("etcd"), &client, &peer);
@@ -79,26 +79,30 @@ impl OwnEtcd {
             connected.map(drop).map_err(|error| error.to_string())
         });
         Self {
-            place: reserved,
+            reservation: reserved,
             _member: member,
         }
     }
 
     fn arguments(&self) -> Vec<String> {
         // `mainstay server` accepts only these ranges, as `up` does.
-        let [pods, services] = self.place.ranges();
-        let store = format!("--store=etcd+http://{}:{}", self.place.address(), PORTS[0]);
+        let [pods, services] = self.reservation.ranges();
+        let store = format!(
+            "--store=etcd+http://{}:{}",
+            self.reservation.address(),
+            PORTS[0]
+        );
         vec![store, pods, services]
     }
 }
 
 /// Ranges of addresses that no other test uses at this time, even while no server uses them.
-pub struct ReservedRanges(Place);
+pub struct ReservedRanges(Reservation);
 
 impl ReservedRanges {
     /// Reserves ranges until the value is dropped.
     pub fn reserve() -> Self {
-        Self(Place::reserve())
+        Self(Reservation::reserve())
     }
 
     /// The options `--pod-cidr` and `--service-cidr` of a server.
@@ -112,13 +116,13 @@ const FIRST_RANGE: u8 = 160;
 const PLACES: u8 = 64;
 
 /// A number whose addresses no other test uses at this time.
-struct Place {
+struct Reservation {
     number: u8,
     /// Reserves the number; the kernel releases the port when the process exits.
     _reservation: TcpListener,
 }
 
-impl Place {
+impl Reservation {
     fn reserve() -> Self {
         let mut free = (0..PLACES).filter_map(|number| {
             let address = address(number);

@@ -15,13 +15,13 @@ use crate::{Instance, Machine, Output, example, shell};
 pub struct Pasted<'m> {
     directory: PathBuf,
     replaced: Vec<(String, String)>,
-    place: Place<'m>,
+    location: Location<'m>,
     scripts: AtomicUsize,
 }
 
 /// The place of the shell.
 #[derive(Debug)]
-enum Place<'m> {
+enum Location<'m> {
     /// This machine, with a server with that data directory.
     Beside(PathBuf),
     /// A separate machine.
@@ -59,7 +59,7 @@ impl<'m> Pasted<'m> {
         Self {
             replaced,
             directory,
-            place: Place::Beside(data),
+            location: Location::Beside(data),
             scripts: AtomicUsize::new(0),
         }
     }
@@ -74,7 +74,7 @@ impl<'m> Pasted<'m> {
         Self {
             directory: checkout(&machine.directory().join("newcomer")),
             replaced: Vec::new(),
-            place: Place::On(machine),
+            location: Location::On(machine),
             scripts: AtomicUsize::new(0),
         }
     }
@@ -177,9 +177,9 @@ impl<'m> Pasted<'m> {
 
     fn shell(&self, script: &Path, words: &[&str]) -> Command {
         let (program, arguments) = words.split_first().expect("a program");
-        let mut command = match &self.place {
-            Place::Beside(data) => shell::command(program, &self.directory, data),
-            Place::On(machine) => machine.command(&self.directory, program),
+        let mut command = match &self.location {
+            Location::Beside(data) => shell::command(program, &self.directory, data),
+            Location::On(machine) => machine.command(&self.directory, program),
         };
         command
             .args(arguments)

@@ -59,7 +59,7 @@ pub struct Memory {
     /// Resident memory, in which shared pages are divided among their processes (`Pss`).
     pub proportional: f64,
     /// Pages that are not shared with another process. Pages of the program count while no second process runs it.
-    pub own: f64,
+    pub private: f64,
     /// Pages without a file: allocated memory.
     pub anonymous: f64,
 }
@@ -79,7 +79,7 @@ pub fn memory(pid: i32) -> Memory {
     Memory {
         resident: mib("Rss:"),
         proportional: mib("Pss:"),
-        own: mib("Private_Clean:") + mib("Private_Dirty:"),
+        private: mib("Private_Clean:") + mib("Private_Dirty:"),
         anonymous: mib("Anonymous:"),
     }
 }

@@ -71,7 +71,7 @@ impl Sample {
 
     /// Some percentiles, by the nearest rank: `50 %: 110, 90 %: 114, 95 %: 114, most: 114 ms`.
     pub fn percentiles(&self) -> String {
-        let at = |percent| self.percentile(percent).map_or_else(String::new, shown);
+        let at = |percent| self.percentile(percent).map_or_else(String::new, rounded);
         let [half, most_of_them, nearly_all, all] = [50, 90, 95, 100].map(at);
         format!(
             "50 %: {half}, 90 %: {most_of_them}, 95 %: {nearly_all}, most: {all} {}",
@@ -93,14 +93,14 @@ impl fmt::Display for Sample {
         let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
             return f.write_str("nothing");
         };
-        let [median, least, most] = [self.median(), *least, *most].map(shown);
+        let [median, least, most] = [self.median(), *least, *most].map(rounded);
         let space = if self.unit.is_empty() { "" } else { " " };
         write!(f, "{median}{space}{} ({least}–{most})", self.unit)
     }
 }
 
 /// A number with three significant digits.
-fn shown(value: f64) -> String {
+fn rounded(value: f64) -> String {
     let digits = match value.abs() {
         small if small < 1.0 => 3,
         small if small < 10.0 => 2,

@@ -61,7 +61,7 @@ impl Server for Client {
     }
 }
 
-async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Error> {
+async fn follow(server: &impl Server, result: &Violations) -> Result<(), kube::Error> {
     let mut definitions = definitions(server).await?;
     let (mut followed, mut events) = (BTreeSet::new(), Events::new());
     let mut check = renewed(server, &mut followed, &mut events).await?;
@@ -85,8 +85,8 @@ async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Er
             check = SchemaCheck::new(server.get("/openapi/v2").await?);
             violations = check.violations(&object);
         }
-        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.extend(violations);
+        let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
+        result.extend(violations);
     }
     Ok(())
 }

@@ -96,14 +96,14 @@ fn under_load(instance: &mut Instance, load: &[&str], count: &[&str], pod: &str,
     let folder = tempfile::tempdir().expect("a directory");
     let file = folder.path().join("backup.tar.gz");
     let data = instance.data();
-    let said = ok(&["backup", text(&file), "--data-dir", text(&data)]);
+    let message = ok(&["backup", text(&file), "--data-dir", text(&data)]);
     assert!(
-        said.contains(&format!("of claim default/data-{pod}")),
-        "{said}"
+        message.contains(&format!("of claim default/data-{pod}")),
+        "{message}"
     );
     assert!(
-        said.contains("NOT in it are the volumes of the class local"),
-        "{said}"
+        message.contains("NOT in it are the volumes of the class local"),
+        "{message}"
     );
     let mode = fs::metadata(&file)
         .expect("the backup")
@@ -227,8 +227,8 @@ fn directories_are_copied_and_a_damaged_file_is_refused() {
     kubectl.wait_ready("web", 1);
     let path = kubectl.ok(&["get", "pv", "-o", "jsonpath={.items[0].spec.local.path}"]);
     assert!(path.starts_with(text(&restored.data())), "{path}");
-    let kept = fs::read_to_string(Path::new(&path).join("note"));
-    assert_eq!(kept.expect("the note"), "kept");
+    let retained = fs::read_to_string(Path::new(&path).join("note"));
+    assert_eq!(retained.expect("the note"), "kept");
 }
 
 /// findings U10: volumes of the class local are copied while pods run if an option requests it, and volume snapshots on

@@ -59,14 +59,14 @@ fn the_tutorials_ring() {
         set towns['1']['name'] = 'Ghent';
 ";
     let client = |pod| ["exec", "-i", pod, "--", "cassandra-cli", "-h", "127.0.0.1"];
-    let told = kubectl.ok_with_input(&client("cassandra-0"), statements);
-    assert!(told.contains("Value inserted"), "{told}");
+    let message = kubectl.ok_with_input(&client("cassandra-0"), statements);
+    assert!(message.contains("Value inserted"), "{message}");
 
     // The example's page, with the running ring. A member is drained, stopped, and returns with its data at another
     // address.
     let logs = shell.beside("kubectl logs -f cassandra-1");
-    let shown = Pasted::beside(&instance).page("examples/cassandra/README.md");
-    assert!(shown.stdout.matches("\nUN ").count() >= 3, "{shown:#?}");
+    let printed = Pasted::beside(&instance).page("examples/cassandra/README.md");
+    assert!(printed.stdout.matches("\nUN ").count() >= 3, "{printed:#?}");
     wait_for_text("DRAINED", 30, || logs.output());
     wait_ring(&kubectl, 3);
     let read = wait_for_text("value=Ghent", 60, || {

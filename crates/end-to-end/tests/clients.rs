@@ -13,7 +13,7 @@ fn tour(name: &str) -> PathBuf {
 
 /// Runs the tour until it exits, with its output in that of the test.
 #[track_caller]
-fn take(command: &mut Command) {
+fn run_client(command: &mut Command) {
     let output = command
         .env_remove("KUBECONFIG")
         .stdin(Stdio::null())
@@ -31,7 +31,7 @@ fn the_python_client() {
     let instance = Instance::start(&[]);
     let mut python = Command::new(tool("python").join("bin/python"));
     let kubeconfig = instance.data().join("kubeconfig");
-    take(python.arg(tour("tour.py")).arg(kubeconfig));
+    run_client(python.arg(tour("tour.py")).arg(kubeconfig));
 }
 
 /// The official JavaScript client: typed and custom objects, patches, informer, exec,
@@ -41,7 +41,7 @@ fn the_javascript_client() {
     let instance = Instance::start(&[]);
     let mut node = Command::new("node");
     let kubeconfig = instance.data().join("kubeconfig");
-    take(
+    run_client(
         node.arg(tour("tour.mjs"))
             .arg(kubeconfig)
             .arg(tool("javascript")),

@@ -31,12 +31,12 @@ fn the_demo_has_a_shell_and_tar() {
     let printed = kubectl.ok_with_input(&["exec", "-i", "web-0", "--", "sh"], input);
     assert_eq!(printed, "got from the test\n");
     let typed = "echo sum-$((6*7))\nnslookup web-1.web | grep Name\nexit 4\n";
-    let shown = kubectl.on_terminal(&["exec", "-it", "web-0", "--", "sh"], typed);
-    assert_eq!(shown.code, 4, "{shown:#?}");
-    assert!(shown.stdout.contains("sum-42"), "{shown:#?}");
-    assert!(shown.stdout.contains("/ # "), "{shown:#?}");
+    let reported = kubectl.on_terminal(&["exec", "-it", "web-0", "--", "sh"], typed);
+    assert_eq!(reported.code, 4, "{reported:#?}");
+    assert!(reported.stdout.contains("sum-42"), "{reported:#?}");
+    assert!(reported.stdout.contains("/ # "), "{reported:#?}");
     let name = "Name:      web-1.web.default.svc.cluster.local";
-    assert!(shown.stdout.contains(name), "{shown:#?}");
+    assert!(reported.stdout.contains(name), "{reported:#?}");
     let page = kubectl.ok(&[
         "exec",
         "web-0",

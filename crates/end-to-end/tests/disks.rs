@@ -48,8 +48,8 @@ fn pod(kubectl: &Kubectl) -> (String, String) {
 
 #[test]
 fn a_full_disk_holds_up_what_is_new() {
-    let world = OnADisk::start();
-    let (instance, disk) = (&world.instance, &world.disk);
+    let on_disk = OnADisk::start();
+    let (instance, disk) = (&on_disk.instance, &on_disk.disk);
     let kubectl = instance.kubectl();
     let before = pod(&kubectl);
     kubectl.ok(&["create", "configmap", "old"]);
@@ -111,8 +111,8 @@ fn a_full_disk_holds_up_what_is_new() {
 
 #[test]
 fn a_disk_that_does_not_answer_is_waited_for() {
-    let world = OnADisk::start();
-    let (instance, disk) = (&world.instance, &world.disk);
+    let on_disk = OnADisk::start();
+    let (instance, disk) = (&on_disk.instance, &on_disk.disk);
     // The client stores its discovery cache next to its configuration.
     let cache_dir = tempfile::tempdir().expect("a directory");
     let config = cache_dir.path().join("kubeconfig");
@@ -138,8 +138,8 @@ fn a_disk_that_does_not_answer_is_waited_for() {
 
 #[test]
 fn a_disk_that_cannot_be_written_is_refused_at_start() {
-    let mut world = OnADisk::start();
-    let (instance, disk) = (&mut world.instance, &world.disk);
+    let mut on_disk = OnADisk::start();
+    let (instance, disk) = (&mut on_disk.instance, &on_disk.disk);
     let claim = "jsonpath={.metadata.uid}";
     let claim = ["get", "pvc", "data-web-0", "-o", claim];
     let before = instance.kubectl().ok(&claim);
@@ -156,8 +156,8 @@ fn a_disk_that_cannot_be_written_is_refused_at_start() {
 
 #[test]
 fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
-    let mut world = OnADisk::start();
-    let (instance, disk) = (&mut world.instance, &world.disk);
+    let mut on_disk = OnADisk::start();
+    let (instance, disk) = (&mut on_disk.instance, &on_disk.disk);
     let cache_dir = tempfile::tempdir().expect("a directory");
     let config = cache_dir.path().join("kubeconfig");
     fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
@@ -189,8 +189,8 @@ fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
 /// Findings R13: on a full disk the program starts, so that objects can be deleted.
 #[test]
 fn a_start_on_a_full_disk_lets_things_be_deleted() {
-    let mut world = OnADisk::start();
-    let (instance, disk) = (&mut world.instance, &world.disk);
+    let mut on_disk = OnADisk::start();
+    let (instance, disk) = (&mut on_disk.instance, &on_disk.disk);
     let before = instance.kubectl().pod_uid("web-0");
     instance.kubectl().ok(&["create", "configmap", "old"]);
     instance.kill();

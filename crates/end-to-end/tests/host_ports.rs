@@ -50,9 +50,9 @@ fn refused(kubectl: &Kubectl, name: &str, reason: &str, message: &str) {
     kubectl.wait_phase(name, "Failed");
     let pod = kubectl.pod(name);
     assert_eq!(text(&pod, "/status/reason"), reason);
-    let said = text(&pod, "/status/message");
-    assert!(said.starts_with("Pod was rejected: "), "{said}");
-    assert!(said.contains(message), "{said}");
+    let output = text(&pod, "/status/message");
+    assert!(output.starts_with("Pod was rejected: "), "{output}");
+    assert!(output.contains(message), "{output}");
     let row = kubectl.ok(&["get", "pod", name, "--no-headers"]);
     assert!(row.contains(reason), "{row}");
     wait_for_text(message, 30, || kubectl.ok(&["describe", "pod", name]));

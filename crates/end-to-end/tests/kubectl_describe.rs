@@ -318,9 +318,9 @@ fn drained(kubectl: &Kubectl) {
         "selector": {"matchLabels": {"app": "web"}}}});
     kubectl.apply(&budget.to_string());
     wait_for("the budget to be counted", 60, || {
-        let found = kubectl.get_for_wait(&["pdb", "web"])?;
-        let counted = found["status"]["disruptionsAllowed"] == 1;
-        if counted { Ok(()) } else { Err(found) }
+        let result = kubectl.get_for_wait(&["pdb", "web"])?;
+        let counted = result["status"]["disruptionsAllowed"] == 1;
+        if counted { Ok(()) } else { Err(result) }
     });
     kubectl.ok(&["run", "alone", "--image=mainstay/hello"]);
     let drain = |more: &[&str]| {

@@ -223,10 +223,10 @@ fn tables(kubectl: &Kubectl) {
             "NAME DESIRED AVAILABLE AGE",
         ),
     ] {
-        let found = heads(arguments);
+        let result = heads(arguments);
         // The client has no column for fields that it does not know, such as the secrets of an account.
-        let found = found.replace("NAME SECRETS AGE", "NAME AGE");
-        assert_eq!(found, heading, "{arguments:?}");
+        let result = result.replace("NAME SECRETS AGE", "NAME AGE");
+        assert_eq!(result, heading, "{arguments:?}");
     }
     let sorted = kubectl.ok(&["get", "pods", "--sort-by={.metadata.name}", "--no-headers"]);
     let rows = words(&sorted);

@@ -9,7 +9,7 @@ fn everything_that_charts_touch() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
     served(&kubectl);
-    kept(&kubectl);
+    keeps_objects(&kubectl);
     devices(&kubectl);
     own_groups_are_available(&kubectl);
     policies(&kubectl.in_new_namespace("policies"));
@@ -111,7 +111,7 @@ fn served(kubectl: &Kubectl) {
 }
 
 /// kubectl.md 10.3, 10.4: kinds without a controller are stored unchanged.
-fn kept(kubectl: &Kubectl) {
+fn keeps_objects(kubectl: &Kubectl) {
     let objects = "
 {apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {name: gold},
   driverName: disks.example.com, parameters: {iops: '100'}}

@@ -72,10 +72,10 @@ fn exec(kubectl: &Kubectl, websocket: &str) {
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     let lines = output.stdout.split(|byte| *byte == b'\n').count();
     assert_eq!(lines, 2001);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        told.contains("command terminated with exit code 7"),
-        "{told}"
+        message.contains("command terminated with exit code 7"),
+        "{message}"
     );
 }
 

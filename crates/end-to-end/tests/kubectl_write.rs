@@ -314,8 +314,8 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
         } else {
             "resuming"
         };
-        let wanted = format!("error: statefulsets.apps \"web\" {what} is not supported\n");
-        assert_eq!(message, wanted);
+        let expected = format!("error: statefulsets.apps \"web\" {what} is not supported\n");
+        assert_eq!(message, expected);
     }
     let unknown = rollout(&["undo", "--to-revision=9"]);
     assert_eq!(

@@ -54,8 +54,8 @@ impl Asker {
     /// The lines that `dig` prints of a response, in order.
     #[track_caller]
     fn dig(&self, question: &str) -> Vec<String> {
-        let answer = self.ok(&format!("dig +short {question}"));
-        let mut lines: Vec<String> = answer.lines().map(str::to_owned).collect();
+        let response = self.ok(&format!("dig +short {question}"));
+        let mut lines: Vec<String> = response.lines().map(str::to_owned).collect();
         lines.sort();
         lines
     }

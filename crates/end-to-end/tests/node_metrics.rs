@@ -79,12 +79,12 @@ pub fn monitoring_reads_nodes(kubectl: &Kubectl, nodes: &[(&str, &str)]) {
                 output.stdout + &output.stderr
             });
             let url = format!("https://{address}:10250/{path}");
-            has(&url, texts, || asked(&url, Some(&reader)).1);
-            assert_eq!(asked(&url, Some(&nobody)).0, "403", "{url}");
-            assert_eq!(asked(&url, None).0, "401", "{url}");
+            has(&url, texts, || get_metrics(&url, Some(&reader)).1);
+            assert_eq!(get_metrics(&url, Some(&nobody)).0, "403", "{url}");
+            assert_eq!(get_metrics(&url, None).0, "401", "{url}");
         }
         let url = format!("https://{address}:10250/pods");
-        assert_eq!(asked(&url, Some(&reader)).0, "403", "{url}");
+        assert_eq!(get_metrics(&url, Some(&reader)).0, "403", "{url}");
     }
 }
 
@@ -99,10 +99,10 @@ fn the_node_of_up_serves_its_api_as_others_do() {
     let port = port.expect("a port");
     let url = format!("https://{address}:{port}/metrics");
     has(&url, &["kubelet_running_pods "], || {
-        asked(&url, Some(&reader)).1
+        get_metrics(&url, Some(&reader)).1
     });
-    assert_eq!(asked(&url, Some(&nobody)).0, "403", "{url}");
-    assert_eq!(asked(&url, None).0, "401", "{url}");
+    assert_eq!(get_metrics(&url, Some(&nobody)).0, "403", "{url}");
+    assert_eq!(get_metrics(&url, None).0, "401", "{url}");
     // findings-2 C33: the path through the server gives the node's own API.
     let node = kubectl.node_name();
     let proxied = format!("/api/v1/nodes/{node}:{port}/proxy/healthz");
@@ -166,7 +166,7 @@ fn has(what: &str, texts: &[&str], response: impl Fn() -> String) {
 }
 
 /// Status and body of a response.
-fn asked(url: &str, header: Option<&str>) -> (String, String) {
+fn get_metrics(url: &str, header: Option<&str>) -> (String, String) {
     let mut arguments = vec![
         "--insecure",
         "--max-time",

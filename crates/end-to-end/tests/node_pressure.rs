@@ -56,15 +56,15 @@ fn disk_pressure(kubectl: &Kubectl) -> String {
 #[test]
 fn a_set_whose_pods_are_driven_out_comes_back_with_its_data() {
     // statefulset.md 12.1, 12.16: eviction because of the disk.
-    let world = OnADisk::start();
-    let kubectl = world.instance.kubectl();
+    let on_disk = OnADisk::start();
+    let kubectl = on_disk.instance.kubectl();
     kubectl.apply(&web_with_claims(2).to_string());
     kubectl.wait_ready("web", 2);
     let uids = || ["web-0", "web-1"].map(|name| kubectl.pod_uid(name));
     let claims = || kubectl.ok(&["get", "pvc", "-o", "jsonpath={.items[*].metadata.uid}"]);
     let (before, claims_before) = (uids(), claims());
 
-    world.disk.fill(64);
+    on_disk.disk.fill(64);
     wait_for_text("True", 60, || disk_pressure(&kubectl));
     for name in ["web-0", "web-1"] {
         let object = format!("involvedObject.name={name},reason=Evicted");
@@ -84,7 +84,7 @@ fn a_set_whose_pods_are_driven_out_comes_back_with_its_data() {
         assert!(node.contains(text), "{text}: {node}");
     }
 
-    world.disk.make_room();
+    on_disk.disk.make_room();
     wait_for_text("False", 60, || disk_pressure(&kubectl));
     kubectl.wait_ready("web", 2);
     wait_for("other pods", 60, || {

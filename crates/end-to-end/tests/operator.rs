@@ -105,7 +105,7 @@ async fn greet(
         .as_ref()
         .and_then(|status| status.said.as_ref());
     if before != Some(&message) {
-        tell(greeting, operator, "Greeted", &message).await?;
+        record_event(greeting, operator, "Greeted", &message).await?;
         let status = json!({ "status": { "said": message } });
         let patch = Patch::Merge(&status);
         greetings
@@ -128,11 +128,11 @@ async fn part(greeting: &Greeting, operator: &Operator) -> Result<Action, Troubl
     let by = PatchParams::apply("greeter").force();
     let patch = Patch::Apply(&farewell);
     config_maps.patch("farewells", &by, &patch).await?;
-    tell(greeting, operator, "Parted", "goodbye").await?;
+    record_event(greeting, operator, "Parted", "goodbye").await?;
     Ok(Action::await_change())
 }
 
-async fn tell(
+async fn record_event(
     greeting: &Greeting,
     operator: &Operator,
     reason: &str,

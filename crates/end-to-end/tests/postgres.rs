@@ -16,9 +16,9 @@ fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
         sql,
     ];
     let exec = ["exec", pod, "-c", "postgres", "--"];
-    let answer = kubectl.run(&[&exec[..], &client].concat()).success();
-    let answer = answer.map(|printed| printed.trim_end().to_owned());
-    answer.map_err(|output| output.stderr)
+    let response = kubectl.run(&[&exec[..], &client].concat()).success();
+    let response = response.map(|printed| printed.trim_end().to_owned());
+    response.map_err(|output| output.stderr)
 }
 
 #[track_caller]

@@ -127,14 +127,14 @@ fn the_important_come_first() {
             Err(output)
         }
     });
-    for wanted in [
+    for expected in [
         "scheduler_preemption_victims_sum 1",
         "scheduler_pending_pods{queue=\"unschedulable\"} 1",
         "workqueue_depth{name=\"statefulset\"} 0",
     ] {
-        wait_for(wanted, 60, || {
+        wait_for(expected, 60, || {
             let message = kubectl.ok(&["get", "--raw", "/metrics"]);
-            let is_told = message.lines().any(|line| line == wanted);
+            let is_told = message.lines().any(|line| line == expected);
             if is_told { Ok(()) } else { Err(message) }
         });
     }

@@ -12,9 +12,9 @@ const PATIENCE: u64 = 120;
 fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
     let mut words = vec!["exec", pod, "--", "redis-cli", "--raw"];
     words.extend(command.split(' '));
-    let answer = kubectl.run(&words).success();
-    let answer = answer.map(|printed| printed.replace('\r', "").trim_end().to_owned());
-    answer.map_err(|output| output.stderr)
+    let response = kubectl.run(&words).success();
+    let response = response.map(|printed| printed.replace('\r', "").trim_end().to_owned());
+    response.map_err(|output| output.stderr)
 }
 
 /// The output if it contains this text, or the error.

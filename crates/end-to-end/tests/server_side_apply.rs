@@ -66,29 +66,32 @@ fn kubectl_applies_by_the_server() {
     let hidden = kubectl.ok(&["get", "sts", "web", "-o", "yaml"]);
     assert!(!hidden.contains("managedFields"), "{hidden}");
     let ports = "/spec/template/spec/containers/0/ports";
-    let found = kubectl.json(&["get", "sts", "web"]);
+    let result = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
-        found.pointer(ports).and_then(Value::as_array).map(Vec::len),
+        result
+            .pointer(ports)
+            .and_then(Value::as_array)
+            .map(Vec::len),
         Some(2)
     );
     apply(&kubectl, &[], &set(0, "a:2", ""));
-    let found = kubectl.json(&["get", "sts", "web"]);
+    let result = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
-        text(&found, "/spec/template/spec/containers/0/image"),
+        text(&result, "/spec/template/spec/containers/0/image"),
         "a:2"
     );
-    assert_eq!(found["metadata"].get("labels"), None);
+    assert_eq!(result["metadata"].get("labels"), None);
     // The controller writes the status of the set, which has no pods to wait for.
     end_to_end::wait_for("the status to be written", 30, || {
-        let found = kubectl.get_for_wait(&["sts", "web"])?;
+        let result = kubectl.get_for_wait(&["sts", "web"])?;
         let (spec, status) = (
-            &found["metadata"]["generation"],
-            &found["status"]["observedGeneration"],
+            &result["metadata"]["generation"],
+            &result["status"]["observedGeneration"],
         );
         if spec == status {
             Ok(())
         } else {
-            Err(found.clone())
+            Err(result.clone())
         }
     });
     let before = version(&kubectl, "sts/web");
@@ -114,8 +117,8 @@ fn kubectl_applies_by_the_server() {
     assert_eq!(diff.code, 1, "{diff:?}");
     assert!(diff.stdout.contains("+    by: file"), "{diff:?}");
     apply(&kubectl, &["--force-conflicts"], &one);
-    let found = kubectl.json(&["get", "sts", "web"]);
-    assert_eq!(text(&found, "/metadata/labels/by"), "file");
+    let result = kubectl.json(&["get", "sts", "web"]);
+    assert_eq!(text(&result, "/metadata/labels/by"), "file");
     let diff = kubectl.run_with_input(&["diff", "--server-side", "-f", "-"], &one);
     assert_eq!(diff.code, 0, "{diff:?}");
     // A second manager owns its part, and releases it.
@@ -124,9 +127,9 @@ fn kubectl_applies_by_the_server() {
     apply(&kubectl, &["--field-manager=other"], theirs);
     let theirs = "{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: web}}";
     apply(&kubectl, &["--field-manager=other"], theirs);
-    let found = kubectl.json(&["get", "sts", "web"]);
-    assert_eq!(found["metadata"].get("annotations"), None);
-    assert_eq!(text(&found, "/metadata/labels/by"), "file");
+    let result = kubectl.json(&["get", "sts", "web"]);
+    assert_eq!(result["metadata"].get("annotations"), None);
+    assert_eq!(text(&result, "/metadata/labels/by"), "file");
     // A field that the type does not have.
     let wrong = set(0, "a:2", "").replace("serviceName", "serviceNam");
     let refused = kubectl.run_with_input(&["apply", "--server-side", "-f", "-"], &wrong);
@@ -149,13 +152,13 @@ fn what_the_client_applied_the_server_takes_over_and_gives_back() {
     assert!(all.contains(&client), "{all:?}");
     // No conflict, though the client's manager owned all fields; and fields that are not applied any more are removed.
     apply(&kubectl, &[], &set(0, "a:2", "team: two"));
-    let found = kubectl.json(&["get", "sts", "web"]);
+    let result = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
-        text(&found, "/spec/template/spec/containers/0/image"),
+        text(&result, "/spec/template/spec/containers/0/image"),
         "a:2"
     );
     assert_eq!(
-        found["metadata"]["labels"],
+        result["metadata"]["labels"],
         serde_json::json!({"team": "two"})
     );
     let all = managers(&kubectl, "sts/web");
@@ -166,12 +169,12 @@ fn what_the_client_applied_the_server_takes_over_and_gives_back() {
     );
     // Back to client-side apply: the annotation has been updated.
     kubectl.apply(&set(0, "a:3", ""));
-    let found = kubectl.json(&["get", "sts", "web"]);
+    let result = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
-        text(&found, "/spec/template/spec/containers/0/image"),
+        text(&result, "/spec/template/spec/containers/0/image"),
         "a:3"
     );
-    assert_eq!(found["metadata"].get("labels"), None);
+    assert_eq!(result["metadata"].get("labels"), None);
     // An object that was only applied server-side: the client warns, and continues.
     let map = |value: &str| {
         format!(
@@ -217,13 +220,13 @@ fn up_applies_its_manifests_as_one_manager() {
     write(&set(0, "a:2", "team: one"));
     instance.start_again();
     wait_for_text("statefulset.apps/web configured", 60, || instance.output());
-    let found = kubectl.json(&["get", "sts", "web"]);
+    let result = kubectl.json(&["get", "sts", "web"]);
     assert_eq!(
-        found["metadata"]["labels"],
+        result["metadata"]["labels"],
         serde_json::json!({"by": "hand", "team": "one"})
     );
     assert_eq!(
-        text(&found, "/spec/template/spec/containers/0/image"),
+        text(&result, "/spec/template/spec/containers/0/image"),
         "a:2"
     );
 }

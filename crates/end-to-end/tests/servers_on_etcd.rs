@@ -129,10 +129,10 @@ fn endpoints_are(machines: &ServersOnEtcd, at: usize, live: &[usize]) {
         let output = format!("--output=jsonpath={path}");
         machines.at(at, |kubectl| {
             wait_for(&format!("{kind} {live}"), 60, || {
-                let found = kubectl.run(&["get", kind, "kubernetes", &output]).stdout;
-                match found.trim() == live {
+                let result = kubectl.run(&["get", kind, "kubernetes", &output]).stdout;
+                match result.trim() == live {
                     true => Ok(()),
-                    false => Err(found),
+                    false => Err(result),
                 }
             });
         });
@@ -172,10 +172,10 @@ fn controllers_work(machines: &ServersOnEtcd, at: usize, namespace: &str) {
         let of_namespace = format!("--namespace={namespace}");
         for object in ["serviceaccount/default", "configmap/kube-root-ca.crt"] {
             wait_for(object, 60, || {
-                let found = kubectl.run(&["get", object, &of_namespace]);
-                match found.code {
+                let result = kubectl.run(&["get", object, &of_namespace]);
+                match result.code {
                     0 => Ok(()),
-                    _ => Err(found),
+                    _ => Err(result),
                 }
             });
         }

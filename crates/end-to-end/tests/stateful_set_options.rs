@@ -50,7 +50,7 @@ fn unhealthy_surplus_goes(kubectl: &Kubectl) {
 fn unhealthy_surplus_waits(kubectl: &Kubectl) {
     upper_two_unhealthy(kubectl, json!({"mainstay.dev/scale-down": "WaitForLowest"}));
     kubectl.ok(&["scale", "statefulset", "web", "--replicas=1"]);
-    seen(kubectl);
+    wait_until_observed(kubectl);
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(kubectl.versions(), "0:a 1:a! 2:a!");
     kubectl.ok(&["delete", "pod", "web-2"]);
@@ -72,7 +72,7 @@ fn down_anyway(kubectl: &Kubectl) {
     kubectl.apply(&set.to_string());
     kubectl.wait_versions("0:a!");
     kubectl.patch_web(&version("b"));
-    seen(kubectl);
+    wait_until_observed(kubectl);
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(kubectl.versions(), "0:a!");
     kubectl.ok(&[
@@ -114,13 +114,13 @@ fn unknown_ones_are_refused(kubectl: &Kubectl) {
 }
 
 /// Waits until the controller has observed the present set.
-fn seen(kubectl: &Kubectl) {
+fn wait_until_observed(kubectl: &Kubectl) {
     let path = "jsonpath={.metadata.generation}={.status.observedGeneration}";
     wait_for("the set to be seen", 30, || {
-        let seen = kubectl.ok(&["get", "statefulset", "web", "-o", path]);
-        let same = seen
+        let generations = kubectl.ok(&["get", "statefulset", "web", "-o", path]);
+        let same = generations
             .split_once('=')
-            .is_some_and(|(observed, seen)| observed == seen);
-        if same { Ok(()) } else { Err(seen) }
+            .is_some_and(|(generation, observed)| generation == observed);
+        if same { Ok(()) } else { Err(generations) }
     });
 }

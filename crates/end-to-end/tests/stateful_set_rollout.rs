@@ -35,9 +35,9 @@ fn canary(kubectl: &Kubectl) {
     kubectl.wait_ready("web", 3);
     kubectl.patch_web(&partition(2));
     kubectl.patch_web(&version("b"));
-    let told = rollout_status(kubectl);
+    let message = rollout_status(kubectl);
     let end = "partitioned roll out complete: 1 new pods have been updated...";
-    assert_eq!(told.lines().last(), Some(end), "{told}");
+    assert_eq!(message.lines().last(), Some(end), "{message}");
     kubectl.wait_versions("0:a 1:a 2:b");
     assert_ne!(
         status(kubectl, "currentRevision"),
@@ -61,10 +61,10 @@ fn canary(kubectl: &Kubectl) {
     );
 
     kubectl.patch_web(&partition(0));
-    let told = rollout_status(kubectl);
+    let message = rollout_status(kubectl);
     assert!(
-        told.ends_with("3 new pods have been updated...\n"),
-        "{told}"
+        message.ends_with("3 new pods have been updated...\n"),
+        "{message}"
     );
     kubectl.wait_versions("0:b 1:b 2:b");
     let created = |pod: &str| {
@@ -127,12 +127,12 @@ fn without_a_block(kubectl: &Kubectl) {
     let strategy = ["get", "sts", "web", "-o", "jsonpath={.spec.updateStrategy}"];
     assert_eq!(kubectl.ok(&strategy), r#"{"type":"RollingUpdate"}"#);
     kubectl.patch_web(&version("b"));
-    let told = rollout_status(kubectl);
+    let message = rollout_status(kubectl);
     let end = format!(
         "statefulset rolling update complete 2 pods at revision {}...",
         status(kubectl, "updateRevision")
     );
-    assert_eq!(told.lines().last(), Some(end.as_str()), "{told}");
+    assert_eq!(message.lines().last(), Some(end.as_str()), "{message}");
     kubectl.wait_versions("0:b 1:b");
 }
 

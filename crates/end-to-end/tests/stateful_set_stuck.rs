@@ -119,7 +119,7 @@ fn broken_and_left(kubectl: &Kubectl) {
         let generations = kubectl.ok(&generation);
         let same = generations
             .split_once('=')
-            .is_some_and(|(wanted, generations)| wanted == generations);
+            .is_some_and(|(expected, generations)| expected == generations);
         if same { Ok(()) } else { Err(generations) }
     });
     std::thread::sleep(std::time::Duration::from_secs(2));

@@ -93,10 +93,10 @@ fn claims_are_listed_with_their_volumes() {
         let condition =
             "jsonpath={.status.conditions[?(@.type==\"mainstay.dev/SizeEnforced\")].status}";
         wait_for("the condition of the claim", 60, || {
-            let shown = kubectl.ok(&["get", "pvc", name, "-o", condition]);
-            match shown == if expected { "True" } else { "False" } {
+            let printed = kubectl.ok(&["get", "pvc", name, "-o", condition]);
+            match printed == if expected { "True" } else { "False" } {
                 true => Ok(()),
-                false => Err(shown),
+                false => Err(printed),
             }
         });
     }

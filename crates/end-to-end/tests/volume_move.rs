@@ -350,9 +350,9 @@ fn a_volume_of_local_cow_is_copied_while_its_pod_writes() {
         }
     });
     let output = command.wait_with_output().expect("wait for the command");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let message = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    assert!(said.contains("Moved"), "{said}");
+    assert!(message.contains("Moved"), "{message}");
     let volume = text(&volume(&kubectl), "/metadata/name").to_owned();
     let is_whole_on = |node: &str| {
         wait_running_on(&kubectl, node);

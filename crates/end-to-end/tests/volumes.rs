@@ -289,7 +289,7 @@ fn cloned(kubectl: &Kubectl) {
 /// or from the claim. Copies of copies behave like other volumes, and names may have their full length.
 fn with_other_classes_and_long_names(kubectl: &Kubectl) {
     let long = |start: &str| format!("{start}-{}", "x".repeat(252 - start.len()));
-    let (replicated, kept, again) = (long("replicated"), long("kept"), long("again"));
+    let (replicated, retained, again) = (long("replicated"), long("kept"), long("again"));
     let of_snapshot = |name: &str| json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": name});
     let of_claim = |name: &str| json!({"kind": "PersistentVolumeClaim", "name": name});
     let mut claims = [
@@ -304,23 +304,23 @@ fn with_other_classes_and_long_names(kubectl: &Kubectl) {
         kubectl.wait_pods_ready(&["pod/copier"]);
         assert_eq!(read(kubectl, "copier", "/data/word"), word);
         wait_for("the claim to say that it has no replica yet", 120, || {
-            let found = kubectl.get_for_wait(&["pvc", name])?;
-            let conditions = found["status"]["conditions"].to_string();
+            let existing = kubectl.get_for_wait(&["pvc", name])?;
+            let conditions = existing["status"]["conditions"].to_string();
             match conditions.contains("mainstay.dev/Replicated") {
                 true => Ok(()),
-                false => Err(found),
+                false => Err(existing),
             }
         });
         kubectl.ok(&["delete", "pod", "copier", "--now"]);
     }
     // Back, from a snapshot of the copy of a copy.
-    kubectl.apply(&snapshot(&kept, &replicated).to_string());
-    kubectl.apply(&claim(&again, "local-cow", &of_snapshot(&kept)).to_string());
+    kubectl.apply(&snapshot(&retained, &replicated).to_string());
+    kubectl.apply(&claim(&again, "local-cow", &of_snapshot(&retained)).to_string());
     kubectl.apply(&pod("copier", &again).to_string());
     kubectl.wait_pods_ready(&["pod/copier"]);
     assert_eq!(read(kubectl, "copier", "/data/word"), "own");
     kubectl.ok(&["delete", "pod/copier", "--now"]);
-    kubectl.ok(&["delete", "volumesnapshot", &kept, "--timeout=300s"]);
+    kubectl.ok(&["delete", "volumesnapshot", &retained, "--timeout=300s"]);
     kubectl.ok(&[
         "delete",
         "pvc",

@@ -30,7 +30,7 @@ fn wait_ensemble(kubectl: &Kubectl) {
 }
 
 /// Runs commands of ZooKeeper's own client, against the ensemble.
-fn tell(shell: &Shell, pod: &str, command: &str) -> String {
+fn run_command(shell: &Shell, pod: &str, command: &str) -> String {
     let client = format!("kubectl exec {pod} -- zkCli.sh -server zk-client:2181 {command}");
     wait_for(command, 60, || shell.run(&client).success())
 }
@@ -67,7 +67,7 @@ fn a_quorum_is_rolled_one_by_one() {
     assert!(!log.is_empty(), "nobody was seen to be away");
     assert!(output.lines().any(|line| line == "Ghent"), "{output}");
     wait_ensemble(&kubectl);
-    tell(&shell, "zk-2", "set /town Bruges");
+    run_command(&shell, "zk-2", "set /town Bruges");
 
     drained(&kubectl, &shell, &page, eviction);
     page.finish();
@@ -79,7 +79,7 @@ fn a_quorum_is_rolled_one_by_one() {
     kubectl.ok(&["delete", "pod", leader.expect("a leader")]);
     kubectl.wait_ready("zk", 3);
     wait_ensemble(&kubectl);
-    let read = tell(&shell, "zk-0", "get /town");
+    let read = run_command(&shell, "zk-0", "get /town");
     assert!(read.lines().any(|line| line == "Bruges"), "{read}");
 }
 
@@ -98,7 +98,7 @@ fn drained(kubectl: &Kubectl, shell: &Shell, page: &Page, eviction: &str) {
     let ready = PODS.into_iter().filter(|pod| mode(kubectl, pod).is_ok());
     let ready: Vec<&str> = ready.collect();
     assert_eq!(ready.len(), 2, "{ready:?}");
-    let read = tell(shell, ready[0], "get /town");
+    let read = run_command(shell, ready[0], "get /town");
     assert!(read.lines().any(|line| line == "Bruges"), "{read}");
     let output = page.paste(eviction, None).stdout;
     let is_protected = |line| line == "the budget keeps two members";

@@ -50,7 +50,7 @@ pub(crate) enum MarkState {
     /// Nothing yet.
     Awaited,
     /// It has come, with these changes.
-    Seen(Arc<Commit>),
+    Arrived(Arc<Commit>),
     /// It may have been among the events that were lost to a compaction.
     Missed,
 }
@@ -316,7 +316,7 @@ impl Mirror {
         if let Some(number) = mark
             && let Some(mark) = self.marks().get_mut(&number)
         {
-            *mark = MarkState::Seen(commit);
+            *mark = MarkState::Arrived(commit);
         }
         self.reached.send_replace(revision);
     }

@@ -40,7 +40,7 @@ const REACH_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait of a fresh read, for the newest revision and for the events before it.
 const FRESH_LIMIT: Duration = Duration::from_secs(10);
 /// Interval of the requests for etcd's alarms and size.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A store in an etcd cluster.
 ///
@@ -78,7 +78,7 @@ impl EtcdStore {
                 ReadIndex::new(Arc::clone(&connections), keys.compaction.clone(), origin);
             let following = Arc::clone(&mirror).run(Arc::clone(&connections));
             let size = Arc::default();
-            let looking = look_at_room(
+            let looking = check_free_space(
                 Arc::clone(&connections),
                 Arc::clone(&writer),
                 Arc::clone(&size),
@@ -125,7 +125,11 @@ impl Drop for EtcdStore {
 }
 
 /// Follows the alarm for a full etcd, which somebody clears by hand, and the size of etcd.
-async fn look_at_room(connections: Arc<Connections>, writer: Arc<Writer>, size: Arc<AtomicU64>) {
+async fn check_free_space(
+    connections: Arc<Connections>,
+    writer: Arc<Writer>,
+    size: Arc<AtomicU64>,
+) {
     loop {
         let deadline = Instant::now() + LIMIT;
         let request = AlarmRequest::default();
@@ -145,7 +149,7 @@ async fn look_at_room(connections: Arc<Connections>, writer: Arc<Writer>, size: 
             Ok(status) => size.store(status.db_size.cast_unsigned(), Ordering::Relaxed),
             Err(error) => tracing::debug!(%error, "etcd does not tell its status"),
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(SPACE_CHECK_INTERVAL).await;
     }
 }
 

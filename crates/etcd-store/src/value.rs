@@ -47,8 +47,8 @@ pub(crate) fn copied(stored: &Bytes) -> Option<(Revision, Revision, Bytes)> {
     if *form != COPIED {
         return None;
     }
-    let created = varint::take(&mut rest).ok()?;
-    let modified = varint::take(&mut rest).ok()?;
+    let created = varint::read(&mut rest).ok()?;
+    let modified = varint::read(&mut rest).ok()?;
     let value = stored.slice(stored.len() - rest.len()..);
     Some((Revision(created), Revision(modified), value))
 }
@@ -59,7 +59,7 @@ pub(crate) fn load(stored: &Bytes, revision: Revision) -> Option<Bytes> {
     match *form {
         PLAIN => Some(stored.slice(1..)),
         STAMPED => {
-            let length = usize::try_from(varint::take(&mut rest).ok()?).ok()?;
+            let length = usize::try_from(varint::read(&mut rest).ok()?).ok()?;
             let (before, after) = rest.split_at_checked(length)?;
             Some(
                 [before, revision.0.to_string().as_bytes(), after]

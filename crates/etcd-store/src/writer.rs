@@ -257,7 +257,7 @@ impl Writer {
         }
         match mark() {
             MarkState::Awaited => Attempt::Again,
-            mark @ MarkState::Seen(_) => {
+            mark @ MarkState::Arrived(_) => {
                 observed_result(txn, &mark).map_or_else(unknown, Attempt::Done)
             }
             MarkState::Missed => unknown(),
@@ -332,7 +332,7 @@ impl Writer {
 /// The result of a transaction whose mark was seen.
 fn observed_result(txn: &Txn, mark: &MarkState) -> Option<Result<TxnResult, StoreError>> {
     match mark {
-        MarkState::Seen(commit) => txn::committed(txn, commit).map(Ok),
+        MarkState::Arrived(commit) => txn::committed(txn, commit).map(Ok),
         MarkState::Awaited | MarkState::Missed => None,
     }
 }

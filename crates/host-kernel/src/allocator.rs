@@ -41,7 +41,7 @@ thread_local! {
     /// Whether this thread allocates with mimalloc.
     static IS_BUSY: Cell<bool> = const { Cell::new(false) };
     /// The number of the last call of [`give_back`] after which this thread has released its freed pages.
-    static SEEN: Cell<usize> = const { Cell::new(0) };
+    static LAST_RELEASED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The allocator, which a program selects by `#[global_allocator]`.
@@ -66,7 +66,7 @@ pub fn before_park() {
     }
     IS_BUSY.set(true);
     let given_back = GIVEN_BACK.load(Ordering::Relaxed);
-    if SEEN.replace(given_back) != given_back {
+    if LAST_RELEASED.replace(given_back) != given_back {
         // SAFETY: takes a flag, and frees pages without blocks. They go back to the kernel later.
         unsafe { mimalloc::mi_collect(false) };
     }

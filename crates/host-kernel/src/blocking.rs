@@ -90,9 +90,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn others_go_on_meanwhile() {
         let done = tokio::spawn(async {
-            let (tell, told) = mpsc::channel();
+            let (tell, message) = mpsc::channel();
             tokio::spawn(async move { tell.send(()) });
-            block_in_place(|| told.recv())
+            block_in_place(|| message.recv())
         });
         assert_eq!(done.await.unwrap(), Ok(()));
     }

@@ -241,17 +241,17 @@ mod tests {
             .path()
             .to_owned();
         // No process has the device open now.
-        let found = LoopDevice::find(&backing).unwrap().unwrap();
-        assert_eq!(found.path(), path);
+        let result = LoopDevice::find(&backing).unwrap().unwrap();
+        assert_eq!(result.path(), path);
         file.set_len(2 << 20).unwrap();
-        found.update_size().unwrap();
+        result.update_size().unwrap();
         let sectors = Path::new("/sys/block")
             .join(path.file_name().unwrap())
             .join("size");
         assert_eq!(std::fs::read_to_string(sectors).unwrap().trim(), "4096");
         // The device is detached while it is open, and requested again before it is closed.
         let reader = open(&path).unwrap();
-        found.detach().unwrap();
+        result.detach().unwrap();
         let again = LoopDevice::persistent_over(&backing).unwrap();
         drop(reader);
         assert_eq!(

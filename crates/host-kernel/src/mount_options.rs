@@ -8,7 +8,7 @@ const OPTION_BYTES_MAX: usize = 255;
 const ALL_BYTES_MAX: usize = 4095;
 
 /// Maximum number of characters of a long option in an error.
-const SHOWN_CHARS_MAX: usize = 40;
+const PRINTED_CHARS_MAX: usize = 40;
 
 /// The options that are refused with any value.
 const REFUSED: &[&str] = &[
@@ -98,7 +98,7 @@ pub fn check(options: &[String]) -> Result<(), OptionRefusal> {
 
 fn check_one(option: &str) -> Result<(), OptionRefusal> {
     if option.len() > OPTION_BYTES_MAX {
-        let shortened = option.chars().take(SHOWN_CHARS_MAX).collect::<String>();
+        let shortened = option.chars().take(PRINTED_CHARS_MAX).collect::<String>();
         return Err(OptionRefusal::Long(shortened, option.len()));
     }
     let key = option.split_once('=').map_or(option, |(key, _)| key);
@@ -190,12 +190,12 @@ mod tests {
 
     #[test]
     fn options_that_hide_others_or_are_too_long_are_refused() {
-        for (option, shown) in [
+        for (option, printed) in [
             ("a\nbind", "a\\nbind"),
             ("a\0b", "a\\0b"),
             ("a=\u{1b}[m", "a=\\u{1b}[m"),
         ] {
-            let refused = format!("mount option \"{shown}\" has a control character");
+            let refused = format!("mount option \"{printed}\" has a control character");
             assert_eq!(refusal(&[option]), Some(refused));
         }
         // Joined by commas, the second option would end the quote of the first, and show a third.

@@ -132,8 +132,8 @@ mod tests {
               38 36 98:0 / /data/pods rw - ext4 /dev/b rw\n\
               39 36 98:0 / /data/podsy/z rw - tmpfs tmpfs rw\n",
         );
-        let found = at_or_below(&table, Path::new("/data/pods"));
+        let result = at_or_below(&table, Path::new("/data/pods"));
         let expected = ["/data/pods", "/data/pods/a b/volumes/x"].map(PathBuf::from);
-        assert_eq!(found, expected);
+        assert_eq!(result, expected);
     }
 }

@@ -377,9 +377,9 @@ mod tests {
     use super::*;
 
     /// A temporary directory, which is removed on drop.
-    struct Place(PathBuf);
+    struct TestDirectory(PathBuf);
 
-    impl Place {
+    impl TestDirectory {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("tree-{name}-{}", std::process::id()));
             fs::create_dir_all(&path).unwrap();
@@ -387,7 +387,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for TestDirectory {
         fn drop(&mut self) {
             remove(&self.0).ok();
         }
@@ -410,15 +410,15 @@ mod tests {
 
     fn group_and_mode(path: &Path) -> (u32, u32) {
         use std::os::unix::fs::MetadataExt;
-        let found = fs::symlink_metadata(path).unwrap();
-        (found.gid(), found.mode() & 0o7777)
+        let result = fs::symlink_metadata(path).unwrap();
+        (result.gid(), result.mode() & 0o7777)
     }
 
     /// findings S5
     #[test]
     fn a_directory_that_is_swapped_for_a_link_leads_nowhere() {
-        let place = Place::new("swap");
-        let (volume, outside) = (place.0.join("volume"), place.0.join("outside"));
+        let path = TestDirectory::new("swap");
+        let (volume, outside) = (path.0.join("volume"), path.0.join("outside"));
         fs::create_dir_all(volume.join("dir")).unwrap();
         fs::create_dir(&outside).unwrap();
         for number in 0..20 {
@@ -454,8 +454,8 @@ mod tests {
     #[test]
     fn trees_of_any_depth_are_gone_through_and_removed() {
         const DEPTH: usize = 150;
-        let place = Place::new("deep");
-        let root = place.0.join("root");
+        let path = TestDirectory::new("deep");
+        let root = path.0.join("root");
         fs::create_dir(&root).unwrap();
         let name = "d".repeat(200);
         let mut at = rustix::fs::open(&root, OFlags::PATH, Mode::empty()).unwrap();
@@ -474,8 +474,8 @@ mod tests {
     /// findings S6
     #[test]
     fn a_private_directory_is_made_and_an_open_one_closed() {
-        let place = Place::new("private");
-        let dir = place.0.join("above/dir");
+        let path = TestDirectory::new("private");
+        let dir = path.0.join("above/dir");
         for _ in 0..2 {
             make_private(&dir).unwrap();
             assert_eq!(group_and_mode(&dir).1, 0o700);
@@ -487,19 +487,19 @@ mod tests {
     #[test]
     fn what_links_lead_to_is_not_removed_and_not_read() {
         cov_mark::check!(findings_s5);
-        let place = Place::new("links");
-        let (tree, kept) = (place.0.join("tree"), place.0.join("kept"));
+        let path = TestDirectory::new("links");
+        let (tree, retained) = (path.0.join("tree"), path.0.join("kept"));
         fs::create_dir_all(tree.join("in")).unwrap();
-        fs::create_dir(&kept).unwrap();
-        fs::write(kept.join("file"), "x").unwrap();
-        symlink(&kept, tree.join("in/link")).unwrap();
-        let link = place.0.join("link");
-        symlink(kept.join("file"), &link).unwrap();
+        fs::create_dir(&retained).unwrap();
+        fs::write(retained.join("file"), "x").unwrap();
+        symlink(&retained, tree.join("in/link")).unwrap();
+        let link = path.0.join("link");
+        symlink(retained.join("file"), &link).unwrap();
         assert!(open_file(&link).is_err());
-        assert!(open_file(&kept).is_err());
+        assert!(open_file(&retained).is_err());
         remove(&tree).unwrap();
         remove(&link).unwrap();
-        assert!(!tree.exists() && kept.join("file").exists());
+        assert!(!tree.exists() && retained.join("file").exists());
         assert_eq!(remove(&tree).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -148,9 +148,9 @@ impl ImageStore {
             let alone = diff_id.hex().to_owned();
             // An image may contain a layer twice.
             let is_repeated = diff_ids[..index].contains(diff_id);
-            let is_known = is_above || is_repeated || self.layer_size(&alone).is_some();
+            let is_present = is_above || is_repeated || self.layer_size(&alone).is_some();
             names.push(if is_above { above } else { alone });
-            is_known
+            is_present
         });
         present.collect()
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use certificates::SharedKeys;
+use command_output::failed_step::StepContext;
 use command_output::output::print_line;
 use control_plane::backup_contents::{Objects, Request, Source, Summary};
 use data_directory::{Engine, MARKER_FILE, Marker, left_pods, process};
@@ -14,7 +15,7 @@ use json_tree::Value;
 use mvcc_store::KeyValue;
 use volume_storage::Class;
 
-use crate::error::{BackupError, Context, Result};
+use crate::error::{BackupError, Result};
 use crate::format::{
     FORMAT, FORMAT_WITHOUT_SNAPSHOTS, HEADER, Header, OBJECTS, SnapshotHeader, configuration,
     snapshot_path, volume_path,

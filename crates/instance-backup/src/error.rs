@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use certificates::CertificateError;
+use command_output::failed_step::FailedStep;
 use control_plane::EtcdUrl;
 use file_archive::ArchiveError;
 use host_kernel::Interrupted;
@@ -16,12 +17,8 @@ type Cause = Box<dyn Error + Send + Sync>;
 /// The reason why a backup, a restoration or a copy of a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    #[error("{step}")]
-    Step {
-        /// The failed step, with the path of the file or the URL of the etcd.
-        step: String,
-        source: Cause,
-    },
+    #[error(transparent)]
+    Step(#[from] FailedStep),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -206,13 +203,12 @@ pub(crate) type Result<T, E = BackupError> = std::result::Result<T, E>;
 impl BackupError {
     /// Adds the failed step to an error.
     pub(crate) fn at(self, step: impl Display) -> Self {
-        let step = step.to_string();
         // Callers examine the causes for the error of the kernel, so that error is a cause itself.
         let source = match self {
             Self::Other(source) => source,
             error => Box::new(error),
         };
-        Self::Step { step, source }
+        FailedStep::new(step, source).into()
     }
 }
 
@@ -234,28 +230,10 @@ impl From<Interrupted> for BackupError {
     }
 }
 
-/// Adds the failed step to an error of another part.
-pub(crate) trait Context<T> {
-    fn context(self, step: &str) -> Result<T>;
-
-    fn with_context<S: Display>(self, step: impl FnOnce() -> S) -> Result<T>;
-}
-
-impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
-    fn context(self, step: &str) -> Result<T> {
-        self.with_context(|| step)
-    }
-
-    fn with_context<S: Display>(self, step: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|error| BackupError::Step {
-            step: step().to_string(),
-            source: error.into(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use command_output::failed_step::StepContext;
+
     use super::*;
 
     fn denied() -> io::Error {
@@ -267,7 +245,10 @@ mod tests {
     fn errors_of_the_kernel_stay_causes() {
         let write = || "write /backup".to_owned();
         let errors = [
-            Err::<(), _>(denied()).with_context(write).unwrap_err(),
+            Err::<(), _>(denied())
+                .with_context(write)
+                .unwrap_err()
+                .into(),
             BackupError::from(denied()).at(write()),
             BackupError::from(anyhow::Error::new(denied())).at(write()),
             BackupError::from(anyhow::Error::new(denied()).context(write())),

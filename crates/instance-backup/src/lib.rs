@@ -14,9 +14,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use command_output::failed_step::StepContext;
 use host_kernel::durable_file::{self, Durability};
 
-use error::{Context, Result};
+use error::Result;
 
 pub use backup::{BackupRequest, back_up};
 pub use error::BackupError;

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
+use command_output::failed_step::StepContext;
 use command_output::output::print_line;
 use control_plane::backup_contents::records;
 use file_archive::ArchiveItem;
@@ -15,7 +16,7 @@ use mvcc_store::{Revision, StoreError};
 use tar::EntryType;
 use volume_storage::{Class, Storage};
 
-use crate::error::{BackupError, Context, Result};
+use crate::error::{BackupError, Result};
 use crate::format::{
     CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, snapshot_path, volume_path,
 };
@@ -59,7 +60,7 @@ fn check(file: &Path) -> Result<Header> {
     if parsed["format"].as_u64() > Some(FORMAT.into()) {
         return Err(BackupError::Newer(file.to_owned()));
     }
-    json_tree::from_value(parsed).context("read the header")
+    Ok(json_tree::from_value(parsed).context("read the header")?)
 }
 
 /// Restores all entries; returns the volume snapshots that the file system of the destination does not
@@ -155,7 +156,7 @@ impl Target {
             let pair = records::read(&mut reader);
             pair.map_err(|error| StoreError::Io(format!("read the objects: {error}")))
         });
-        import(&self.unfinished(), revision, pairs).context("write the objects")
+        Ok(import(&self.unfinished(), revision, pairs).context("write the objects")?)
     }
 
     fn put(&mut self, item: ArchiveItem<'_>) -> Result<()> {
@@ -246,7 +247,7 @@ impl Target {
         fs::rename(self.unfinished(), self.data.join("store"))
             .context("move the store into the data directory")?;
         let directory = File::open(&self.data).context("sync the data directory")?;
-        rustix::fs::syncfs(&directory).context("sync the data directory")
+        Ok(rustix::fs::syncfs(&directory).context("sync the data directory")?)
     }
 }
 

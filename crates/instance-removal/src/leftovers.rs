@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use command_output::failed_step::{FailedStep, StepContext};
 use command_output::output::{print_line, warn};
 use container_runtime::{Runtime, RuntimeOptions};
 use data_directory::left_pods::{self, LeftPod};
@@ -20,7 +21,7 @@ use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_storage::Storage;
 
-use crate::error::{Context, RemovalError, Result};
+use crate::error::Result;
 
 /// Subdirectories of the data directory in which all mounts belong to the instance.
 const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];
@@ -42,9 +43,8 @@ pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[LeftPod]) -> Resu
     for node in further_nodes(data) {
         end_node(&node).await?;
     }
-    NodeSwitch::remove(&instance_id, &namespaces)
-        .await
-        .context("remove the switch of the nodes")
+    let removed = NodeSwitch::remove(&instance_id, &namespaces).await;
+    Ok(removed.context("remove the switch of the nodes")?)
 }
 
 /// Stops the pods of a further node. Its network disappears with its network namespace.
@@ -102,17 +102,15 @@ async fn end_pods(data: &Path, instance_id: &str, pods: &[LeftPod]) -> Result<()
                 print_line(&format!("  {name} ended"));
             }
             (name, Err(error)) => {
-                failure = Some(RemovalError::Step {
-                    step: format!("end pod {name}"),
-                    source: Box::new(error),
-                });
+                failure = Some(FailedStep::new(format!("end pod {name}"), error));
             }
         }
     }
     if let Some(failure) = failure {
-        return Err(failure);
+        return Err(failure.into());
     }
-    runtime.close().await.context("remove the control groups")
+    let closed = runtime.close().await;
+    Ok(closed.context("remove the control groups")?)
 }
 
 /// Removes links, addresses, routes and rules.
@@ -135,9 +133,8 @@ async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
     let mut kernel = Kernel::open(instance_id).context("open the packet filter")?;
     kernel.remove().context("remove the rules of Services")?;
     firewalls::close(&mut kernel, &links).context("remove the rules in firewalls")?;
-    pod_network::remove(instance_id, &state_dir)
-        .await
-        .context("remove the pods' network")
+    let removed = pod_network::remove(instance_id, &state_dir).await;
+    Ok(removed.context("remove the pods' network")?)
 }
 
 /// Unmounts everything below a directory, innermost first. A mount that shares events with a peer, such as a

@@ -11,13 +11,14 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use command_output::failed_step::StepContext;
 use command_output::output::print_line;
 use data_directory::process::Identity;
 use data_directory::{Marker, left_pods};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use error::{Context, Result};
+use error::Result;
 
 pub use error::RemovalError;
 pub use leftovers::end as end_leftovers;

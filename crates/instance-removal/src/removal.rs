@@ -5,11 +5,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use command_output::failed_step::{FailedStep, StepContext};
 use data_directory::MARKER_FILE;
 use data_directory::parts::{DirectoryPart, PartOwner};
 use host_kernel::mount_table;
 
-use crate::error::{Context, RemovalError, Result};
+use crate::error::{RemovalError, Result};
 use crate::leftovers;
 
 /// Depth of progress messages below a part of the data, such as an image's layers.
@@ -68,8 +69,8 @@ fn delete_part(path: &Path, name: &str, listener: &mut Listener<'_>) -> Result<(
     let failed = || format!("delete {}", path.display());
     match is_directory(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(failed),
-        Ok(false) => return fs::remove_file(path).with_context(failed),
+        Err(error) => return Err(FailedStep::new(failed(), error).into()),
+        Ok(false) => return Ok(fs::remove_file(path).with_context(failed)?),
         Ok(true) => {}
     }
     (listener.say)(name);
@@ -83,7 +84,7 @@ fn delete_part(path: &Path, name: &str, listener: &mut Listener<'_>) -> Result<(
     empty(path, DEPTH, &mut count).with_context(failed)?;
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
-        result => result.with_context(failed),
+        result => Ok(result.with_context(failed)?),
     }
 }
 

@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn a_value_is_found_among_others() {
         let value = |path: &[&str]| {
-            let found = find(OBJECT.as_bytes(), path).unwrap();
-            found.map(|value| std::str::from_utf8(value).unwrap())
+            let result = find(OBJECT.as_bytes(), path).unwrap();
+            result.map(|value| std::str::from_utf8(value).unwrap())
         };
         assert_eq!(value(&["a"]), Some(r#"{"b":"}\"]{", "c":[1,[2]]}"#));
         assert_eq!(value(&["a", "c"]), Some("[1,[2]]"));

@@ -216,9 +216,9 @@ mod tests {
             &deep,
         ] {
             let expected: Value = serde_json::from_str(text).unwrap();
-            let found = tree(text).unwrap();
-            assert_eq!(found, expected);
-            assert_eq!(found.to_string(), expected.to_string(), "the order");
+            let result = tree(text).unwrap();
+            assert_eq!(result, expected);
+            assert_eq!(result.to_string(), expected.to_string(), "the order");
         }
         let too_deep = "[".repeat(200);
         assert!(partial_tree(&too_deep, &[], &[], None).is_err());
@@ -251,20 +251,20 @@ mod tests {
                 r#"{"f":1,"m":{"x":{"f":1}}}"#,
             ),
         ] {
-            let found = partial_tree(&text, &[], &["m", "f"], None).unwrap();
-            assert_eq!(found.tree.to_string(), expected);
-            let place = found.left_out.clone();
-            assert_eq!(&text[place.clone().unwrap()], list);
+            let result = partial_tree(&text, &[], &["m", "f"], None).unwrap();
+            assert_eq!(result.tree.to_string(), expected);
+            let range = result.left_out.clone();
+            assert_eq!(&text[range.clone().unwrap()], list);
             // A value in a range that the caller passes is not read.
-            assert_eq!(partial_tree(&text, &[], &["m", "f"], place), Ok(found));
+            assert_eq!(partial_tree(&text, &[], &["m", "f"], range), Ok(result));
             let elsewhere = Some(0..text.len());
             let again = partial_tree(&text, &[], &["m", "f"], elsewhere).unwrap();
             assert_eq!(again.tree.to_string(), expected);
         }
         for text in [r#"{"m":{"x":1},"f":2}"#, r#"{"m":[],"f":2}"#, "1"] {
-            let found = partial_tree(text, &[], &["m", "f"], None).unwrap();
-            assert_eq!(found.tree.to_string(), text);
-            assert_eq!(found.left_out, None);
+            let result = partial_tree(text, &[], &["m", "f"], None).unwrap();
+            assert_eq!(result.tree.to_string(), text);
+            assert_eq!(result.left_out, None);
         }
     }
 
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(found.to_string(), expected);
         let parts = part_ranges
             .iter()
-            .map(|(name, place)| (*name, &text[place.clone()]));
+            .map(|(name, range)| (*name, &text[range.clone()]));
         let parts: Vec<_> = parts.collect();
         assert_eq!((parts[0].0, parts[1]), ("spec", ("status", "\"x\"")));
         assert!(parts[0].1.starts_with(r#"{"b":{"a":1}"#) && parts[0].1.ends_with("4]}"));

@@ -159,29 +159,29 @@ proptest! {
     #[test]
     fn a_path_leads_to_the_value_of_the_tree((value, text) in written(), path in path()) {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let wanted = at(&value, &path);
-        let found = find(text.as_bytes(), &path).unwrap();
-        let found: Option<Value> = found.map(|found| serde_json::from_slice(found).unwrap());
-        prop_assert_eq!(found.as_ref(), wanted);
+        let expected = at(&value, &path);
+        let result = find(text.as_bytes(), &path).unwrap();
+        let result: Option<Value> = result.map(|result| serde_json::from_slice(result).unwrap());
+        prop_assert_eq!(result.as_ref(), expected);
         let string = find_string(text.as_bytes(), &path).unwrap();
-        prop_assert_eq!(string.as_deref(), wanted.and_then(Value::as_str));
+        prop_assert_eq!(string.as_deref(), expected.and_then(Value::as_str));
     }
 
     /// The text without a member is the tree without it.
     #[test]
     fn a_member_is_cut_out((value, text) in written(), path in path()) {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let found = find_member(text.as_bytes(), &path).unwrap();
-        prop_assert_eq!(found.is_some(), !path.is_empty() && at(&value, &path).is_some());
-        if let Some(Member { whole, value: place, .. }) = found {
+        let result = find_member(text.as_bytes(), &path).unwrap();
+        prop_assert_eq!(result.is_some(), !path.is_empty() && at(&value, &path).is_some());
+        if let Some(Member { whole, value: place, .. }) = result {
             prop_assert_eq!(Ok(Some(text[place].as_bytes())), find(text.as_bytes(), &path));
             let mut cut = text;
             cut.replace_range(whole, "");
-            let mut wanted = value;
+            let mut expected = value;
             let parent = path[..path.len() - 1].iter();
-            let parent = parent.fold(&mut wanted, |value, name| &mut value[*name]);
+            let parent = parent.fold(&mut expected, |value, name| &mut value[*name]);
             parent.as_object_mut().unwrap().shift_remove(path[path.len() - 1]);
-            prop_assert_eq!(serde_json::from_str::<Value>(&cut).unwrap(), wanted);
+            prop_assert_eq!(serde_json::from_str::<Value>(&cut).unwrap(), expected);
         }
     }
 
@@ -194,11 +194,11 @@ proptest! {
         let error = Cursor::new(cut).skip().unwrap_err();
         prop_assert_eq!(error, SyntaxError::End(cut.len()));
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        if let Ok(found) = find(cut, &path) {
-            prop_assert_eq!(Ok(found), find(text.as_bytes(), &path));
+        if let Ok(result) = find(cut, &path) {
+            prop_assert_eq!(Ok(result), find(text.as_bytes(), &path));
         }
-        if let Ok(Some(found)) = find_member(cut, &path) {
-            prop_assert_eq!(Ok(Some(found)), find_member(text.as_bytes(), &path));
+        if let Ok(Some(result)) = find_member(cut, &path) {
+            prop_assert_eq!(Ok(Some(result)), find_member(text.as_bytes(), &path));
         }
     }
 

@@ -40,7 +40,7 @@ fn name(key: u8) -> String {
 fn expect(list: &mut Vec<(String, u32)>, step: &Step) -> Option<u32> {
     let place_of = |list: &[(String, u32)], key: u8| {
         let name = name(key);
-        list.iter().position(|(known, _)| *known == name)
+        list.iter().position(|(existing, _)| *existing == name)
     };
     match *step {
         Step::Insert(key, value) | Step::Enter(key, value) => match place_of(list, key) {
@@ -126,8 +126,8 @@ proptest! {
             prop_assert!(map.iter().eq(list.iter().map(|(key, value)| (key, value))), "{:?}", step);
             for key in 0..60 {
                 let name = name(key);
-                let known = list.iter().find(|(known, _)| *known == name);
-                prop_assert_eq!(map.get(&name), known.map(|(_, value)| value), "{:?}", step);
+                let existing = list.iter().find(|(existing, _)| *existing == name);
+                prop_assert_eq!(map.get(&name), existing.map(|(_, value)| value), "{:?}", step);
             }
         }
         let mut turned: Map<String, u32> = list.iter().rev().cloned().collect();

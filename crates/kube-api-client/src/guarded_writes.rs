@@ -98,7 +98,7 @@ pub fn message(error: &crate::Error) -> String {
 }
 
 /// The object of a read; `None` if it does not exist.
-pub fn found<T>(result: crate::Result<T>) -> crate::Result<Option<T>> {
+pub fn existing_object<T>(result: crate::Result<T>) -> crate::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if refusal(&error) == WriteRefusal::NotFound => Ok(None),

@@ -28,20 +28,20 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::{Service, ServiceExt};
 
-type Answer = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
+type HttpResponse = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A server, and the paths and chosen headers of the requests that it has read. It stops with the test's runtime.
 struct Server {
     address: SocketAddr,
-    seen: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     async fn new(
         tls: Option<TlsAcceptor>,
-        respond: impl Fn(&Request<Incoming>) -> Answer + Clone + Send + Sync + 'static,
+        respond: impl Fn(&Request<Incoming>) -> HttpResponse + Clone + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,7 +52,7 @@ impl Server {
                 let (all, respond, tls) = (all.clone(), respond.clone(), tls.clone());
                 tokio::spawn(async move {
                     let service = service_fn(|request: Request<Incoming>| {
-                        all.lock().unwrap().push(shown(&request));
+                        all.lock().unwrap().push(line_of(&request));
                         let response = respond(&request);
                         async { Ok::<_, std::convert::Infallible>(response) }
                     });
@@ -71,19 +71,16 @@ impl Server {
                 });
             }
         });
-        Self {
-            address,
-            seen: requests,
-        }
+        Self { address, requests }
     }
 
-    fn seen(&self) -> Vec<String> {
-        std::mem::take(&mut self.seen.lock().unwrap())
+    fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.requests.lock().unwrap())
     }
 }
 
 /// The path of a request, and its credentials.
-fn shown(request: &Request<Incoming>) -> String {
+fn line_of(request: &Request<Incoming>) -> String {
     let mut text = request.uri().to_string();
     for name in ["authorization", "impersonate-user"] {
         for value in request.headers().get_all(name) {
@@ -93,7 +90,7 @@ fn shown(request: &Request<Incoming>) -> String {
     text
 }
 
-fn status(code: StatusCode) -> Answer {
+fn status(code: StatusCode) -> HttpResponse {
     let mut response = Response::new(Empty::new().boxed_unsync());
     *response.status_mut() = code;
     response
@@ -167,12 +164,12 @@ async fn a_client_certificate_is_shown_to_a_server_of_the_authority() {
     let trusting = transport(&url, &named, &user, PATIENCE).await.unwrap();
     let response = get(&trusting, "/api?a=b").await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(server.seen(), ["/prefix/api?a=b jane"]);
+    assert_eq!(server.requests(), ["/prefix/api?a=b jane"]);
 
     let any = "insecure-skip-tls-verify: true";
     let trusting_any = transport(&url, any, &user, PATIENCE).await.unwrap();
     get(&trusting_any, "/api").await.unwrap();
-    assert_eq!(server.seen(), ["/prefix/api jane"]);
+    assert_eq!(server.requests(), ["/prefix/api jane"]);
     for (cluster, user) in [(&*trust, &*user), (&named, ""), ("", &user)] {
         let refused = transport(&url, cluster, user, PATIENCE).await.unwrap();
         let error = get(&refused, "/api").await.unwrap_err();
@@ -188,7 +185,7 @@ async fn a_client_certificate_is_shown_to_a_server_of_the_authority() {
     let absent = format!("certificate-authority: {folder_path}/none");
     let error = transport(&url, &absent, "", PATIENCE).await.err().unwrap();
     assert!(matches!(error, TransportError::Pem { .. }), "{error}");
-    assert_eq!(server.seen(), [""; 0]);
+    assert_eq!(server.requests(), [""; 0]);
 }
 
 #[tokio::test]
@@ -205,7 +202,7 @@ async fn a_file_of_a_token_is_read_again() {
         get(&transport, "/").await.unwrap();
     }
     let expected = ["/ Bearer given", "/ Bearer one", "/ Bearer two"];
-    assert_eq!(server.seen(), expected);
+    assert_eq!(server.requests(), expected);
     fs::write(&token, "").unwrap();
     let error = get(&transport, "/").await.unwrap_err();
     assert!(matches!(error, TransportError::Token), "{error}");
@@ -253,7 +250,7 @@ async fn a_plug_in_runs_again_when_its_credentials_end() {
         "/refuse Bearer t-1",
         "/ Bearer t-2",
     ];
-    assert_eq!(server.seen(), expected);
+    assert_eq!(server.requests(), expected);
     let question = fs::read_to_string(folder.path().join("question")).unwrap();
     let config = format!("\"cluster\":{{\"server\":\"{url}\",\"config\":{{\"a\":1}}}}");
     assert!(question.contains(&config), "{question}");
@@ -263,7 +260,7 @@ async fn a_plug_in_runs_again_when_its_credentials_end() {
     for _ in 0..2 {
         get(&ended, "/").await.unwrap();
     }
-    assert_eq!(server.seen(), ["/ Bearer t-3", "/ Bearer t-4"]);
+    assert_eq!(server.requests(), ["/ Bearer t-3", "/ Bearer t-4"]);
 
     let failed = user.replace("args: ['", "args: ['/absent");
     let failed = transport(&url, "", &failed, PATIENCE).await.unwrap();
@@ -273,7 +270,7 @@ async fn a_plug_in_runs_again_when_its_credentials_end() {
     let absent = transport(&url, "", &absent, PATIENCE).await.unwrap();
     let error = get(&absent, "/").await.unwrap_err().to_string();
     assert!(error.ends_with("; ask an administrator"), "{error}");
-    assert_eq!(server.seen(), [""; 0]);
+    assert_eq!(server.requests(), [""; 0]);
 }
 
 /// A watch sends nothing while nothing changes; a list must respond within the limit.

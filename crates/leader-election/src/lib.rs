@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use controller_framework::{Cache, WatchConfig};
 use controller_planners::leader_election::{
-    Candidate, ElectionDecision, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY,
+    Candidate, ElectionDecision, HolderIdentity, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -46,7 +46,7 @@ pub struct Election {
 
 impl Election {
     /// A candidate with an identity that is unique among all processes; a process uses its identity only once.
-    pub fn new(client: Client, identity: &str, clock: Clock) -> Self {
+    pub fn new(client: Client, identity: HolderIdentity, clock: Clock) -> Self {
         Self {
             leases: Api::namespaced(client, KUBE_SYSTEM),
             clock,
@@ -140,55 +140,55 @@ impl Election {
 
     async fn write(&mut self) -> kube_api_client::Result<()> {
         if !self.candidate.leads((self.clock)()) {
-            self.look().await?;
+            self.read_lease().await?;
         }
         let sent = (self.clock)();
         let params = PostParams::default();
         let written = match self.candidate.decide(sent) {
             ElectionDecision::Wait(_) => return Ok(()),
-            ElectionDecision::Create => self.leases.create(&params, &self.held(0, true)).await,
-            ElectionDecision::Take { transitions } => {
-                let lease = self.held(transitions, true);
+            ElectionDecision::Create => self.leases.create(&params, &self.as_holder(0, true)).await,
+            ElectionDecision::Acquire { transitions } => {
+                let lease = self.as_holder(transitions, true);
                 self.leases.replace(LEASE, &params, &lease).await
             }
             ElectionDecision::Renew => {
                 let transitions = self.candidate.lease().map_or(0, |lease| lease.transitions);
-                let lease = self.held(transitions, false);
+                let lease = self.as_holder(transitions, false);
                 self.leases.replace(LEASE, &params, &lease).await
             }
         };
         match written {
             Ok(lease) => {
+                let written = LeaderLease::try_from(&lease)?;
                 let spec = lease.spec.as_ref();
                 self.acquired = spec.and_then(|spec| Some(spec.acquire_time.as_ref()?.0));
-                self.candidate
-                    .wrote(LeaderLease::from(&lease), sent, (self.clock)());
+                self.candidate.wrote(written, sent, (self.clock)());
                 self.object = lease;
                 Ok(())
             }
             Err(error) => match refusal(&error) {
                 WriteRefusal::NotFound | WriteRefusal::Conflict | WriteRefusal::AlreadyExists => {
-                    self.look().await
+                    self.read_lease().await
                 }
                 _ => Err(error),
             },
         }
     }
 
-    async fn look(&mut self) -> kube_api_client::Result<()> {
+    async fn read_lease(&mut self) -> kube_api_client::Result<()> {
         let read = self.leases.get_opt(LEASE).await?;
-        self.candidate
-            .saw(read.as_ref().map(LeaderLease::from), (self.clock)());
+        let lease = read.as_ref().map(LeaderLease::try_from).transpose()?;
+        self.candidate.saw(lease, (self.clock)());
         self.object = read.unwrap_or_default();
         Ok(())
     }
 
     /// The Lease as a holder writes it, over the observed version.
-    fn held(&self, transitions: i32, anew: bool) -> Lease {
+    fn as_holder(&self, transitions: i32, anew: bool) -> Lease {
         let now = Timestamp::now();
         let acquired = self.acquired.filter(|_| !anew).unwrap_or(now);
         self.with(LeaseSpec {
-            holder_identity: Some(self.candidate.identity().to_owned()),
+            holder_identity: Some(self.candidate.identity().to_string()),
             lease_duration_seconds: i32::try_from(LENGTH.as_secs()).ok(),
             acquire_time: Some(MicroTime(acquired)),
             renew_time: Some(MicroTime(now)),
@@ -220,11 +220,11 @@ impl Election {
     /// Releases the Lease as client-go does: without a holder, for one second. The Lease is read before the write,
     /// because the last write may have had no response.
     async fn give_back(&mut self) -> kube_api_client::Result<()> {
-        self.look().await?;
+        self.read_lease().await?;
         let Some(lease) = self.candidate.lease() else {
             return Ok(());
         };
-        if lease.holder.as_deref() != Some(self.candidate.identity()) {
+        if lease.holder.as_ref() != Some(self.candidate.identity()) {
             return Ok(());
         }
         let now = Some(MicroTime(Timestamp::now()));

@@ -25,27 +25,27 @@ async fn api() -> Client {
 }
 
 /// The events of one candidate, with the term of a lead.
-enum Seen {
+enum LeadEvent {
     Leads(Arc<Term>),
     Ended,
     Aborted,
 }
 
-struct Parts(UnboundedSender<Seen>);
+struct Parts(UnboundedSender<LeadEvent>);
 
 impl Lead for Parts {
     async fn end(self) {
-        self.0.send(Seen::Ended).ok();
+        self.0.send(LeadEvent::Ended).ok();
     }
 
     async fn abort(self) {
-        self.0.send(Seen::Aborted).ok();
+        self.0.send(LeadEvent::Aborted).ok();
     }
 }
 
 struct Server {
     stop: CancellationToken,
-    seen: UnboundedReceiver<Seen>,
+    events: UnboundedReceiver<LeadEvent>,
     task: JoinHandle<()>,
 }
 
@@ -53,21 +53,22 @@ impl Server {
     fn start(client: &Client, identity: &str) -> Self {
         let (sender, receiver) = unbounded_channel();
         let stop = CancellationToken::new();
+        let identity = HolderIdentity::new(identity).unwrap();
         let election = Election::new(client.clone(), identity, reading);
         let task = tokio::spawn(election.run(stop.clone(), move |term| {
-            sender.send(Seen::Leads(Arc::clone(term))).ok();
+            sender.send(LeadEvent::Leads(Arc::clone(term))).ok();
             Parts(sender.clone())
         }));
         Self {
             stop,
-            seen: receiver,
+            events: receiver,
             task,
         }
     }
 
     async fn leads(&mut self) -> Arc<Term> {
-        match self.seen.recv().await {
-            Some(Seen::Leads(term)) => term,
+        match self.events.recv().await {
+            Some(LeadEvent::Leads(term)) => term,
             _ => panic!("it does not lead"),
         }
     }
@@ -100,7 +101,7 @@ async fn a_server_that_stops_hands_over() {
     );
     one.stop.cancel();
     one.task.await.unwrap();
-    assert!(matches!(one.seen.recv().await, Some(Seen::Ended)));
+    assert!(matches!(one.events.recv().await, Some(LeadEvent::Ended)));
     assert!(
         !writes(&during(&term, client.clone()), "b").await,
         "after its lead"
@@ -132,7 +133,7 @@ async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
             break lease;
         }
     };
-    assert!(matches!(one.seen.recv().await, Some(Seen::Aborted)));
+    assert!(matches!(one.events.recv().await, Some(LeadEvent::Aborted)));
     assert!(!writes(&during(&term, client.clone()), "a").await);
     assert_eq!(leases.get(LEASE).await.unwrap(), lease_of_other, "it waits");
     // An administrator removes the Lease of the absent server.

@@ -47,7 +47,7 @@ pub enum ObjectChange<T> {
     /// The object is new, or may have changed.
     Put(T),
     /// The object of that name was deleted.
-    Gone(String),
+    Deleted(String),
 }
 
 /// Follows a collection, starting with its present objects. Returns only with an error.
@@ -140,7 +140,7 @@ impl<S> View<S> {
         let names = list.items.iter().map(|item| item.metadata().name.clone());
         let names: BTreeSet<String> = names.collect();
         for deleted in self.names.difference(&names) {
-            (self.see)(ObjectChange::Gone(deleted.clone()));
+            (self.see)(ObjectChange::Deleted(deleted.clone()));
         }
         self.names = names;
         self.version = list.metadata.resource_version;
@@ -169,7 +169,7 @@ impl<S> View<S> {
             "DELETED" => {
                 let name = metadata.name.clone();
                 self.names.remove(&name);
-                (self.see)(ObjectChange::Gone(name));
+                (self.see)(ObjectChange::Deleted(name));
             }
             _ => return end(line).map(Some),
         }
@@ -247,7 +247,7 @@ mod tests {
             see: |change: ObjectChange<AnyObject>| {
                 changes.push(match change {
                     ObjectChange::Put(object) => format!("+{}", object.metadata.name),
-                    ObjectChange::Gone(name) => format!("-{name}"),
+                    ObjectChange::Deleted(name) => format!("-{name}"),
                 });
             },
         };

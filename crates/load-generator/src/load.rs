@@ -34,7 +34,7 @@ pub async fn send_all(clients: &[Client], calls: Vec<Call>) -> Result<Load> {
     let started = Instant::now();
     let mut running = JoinSet::new();
     for (client, share) in clients.iter().zip(shares) {
-        running.spawn(send_in_turn(client.clone(), share));
+        running.spawn(send_in_order(client.clone(), share));
     }
     let mut total = Load::default();
     while let Some(ended) = running.join_next().await {
@@ -44,7 +44,7 @@ pub async fn send_all(clients: &[Client], calls: Vec<Call>) -> Result<Load> {
     Ok(total)
 }
 
-async fn send_in_turn(client: Client, calls: Vec<Call>) -> Load {
+async fn send_in_order(client: Client, calls: Vec<Call>) -> Load {
     let mut load = Load::default();
     load.latencies.reserve(calls.len());
     for call in calls {

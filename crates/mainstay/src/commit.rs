@@ -107,10 +107,10 @@ mod tests {
         assert_eq!(id(root), ONE);
         put(&git.join("refs/heads/main"), &format!("{TWO}\n"));
         put(&git.join("logs/HEAD"), "");
-        let found = Commit::of_checkout(root);
-        assert_eq!(found.id, TWO);
+        let result = Commit::of_checkout(root);
+        assert_eq!(result.id, TWO);
         let files = ["HEAD", "logs/HEAD", "refs/heads/main"].map(|name| git.join(name));
-        assert_eq!(found.files, files);
+        assert_eq!(result.files, files);
         // A further worktree.
         let tree = root.join("tree");
         put(&tree.join(".git"), "gitdir: ../.git/worktrees/tree\n");

@@ -5,9 +5,10 @@
 //! start again, and two clocks of different rates.
 
 use controller_planners::leader_election::{
-    Candidate, ClockReading, ElectionDecision, LENGTH, LeaderLease,
+    Candidate, ClockReading, ElectionDecision, HolderIdentity, LENGTH, LeaderLease,
 };
 use jiff::SignedDuration;
+use object_model::ResourceVersion;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::fence::Exploration;
@@ -28,7 +29,7 @@ const WRITES: u8 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
     /// A lead counts from the response to the renewal.
-    CountedFromAnswer,
+    CountedFromResponse,
     /// The Lease is written without a comparison of its version.
     WrittenUnconditionally,
     /// A candidate counts the age of a Lease from its own start.
@@ -40,7 +41,7 @@ pub enum Mistake {
 struct InFlight {
     lease: LeaderLease,
     /// The version that the write replaces; `None` if it creates the Lease.
-    over: Option<String>,
+    over: Option<ResourceVersion>,
     sent: ClockReading,
     /// Whether the write was executed; `None` before its arrival.
     stored: Option<bool>,
@@ -74,13 +75,13 @@ pub enum ElectionStep {
     /// Time passes; a clock may count two ticks.
     Tick(Option<usize>),
     /// A server reads the Lease.
-    Look(usize),
+    Read(usize),
     /// A server decides, and sends a write.
     Decide(usize),
     /// A write arrives.
     Store(usize),
     /// The response to a write arrives.
-    Answer(usize),
+    Respond(usize),
     /// A write is lost, or its response.
     GiveUp(usize),
     /// A late write of a server that has stopped arrives.
@@ -107,7 +108,7 @@ impl ElectionModel {
         flight.stored = Some(is_stored);
         if is_stored {
             state.writes += 1;
-            flight.lease.version = state.writes.to_string();
+            flight.lease.version = stored_version(state.writes);
             state.lease = Some(flight.lease.clone());
         }
     }
@@ -122,17 +123,22 @@ impl ElectionModel {
     }
 }
 
-fn identity(number: usize, starts: u8) -> String {
-    format!("{number}-{starts}")
+/// The version after that many writes.
+fn stored_version(writes: u8) -> ResourceVersion {
+    writes.to_string().parse().expect("a positive number")
+}
+
+fn identity(number: usize, starts: u8) -> HolderIdentity {
+    HolderIdentity::of_process(&number.to_string(), starts)
 }
 
 fn start_again(server: &mut Server, number: usize) {
     server.starts += 1;
-    server.candidate = Candidate::new(&identity(number, server.starts));
+    server.candidate = Candidate::new(identity(number, server.starts));
 }
 
-fn version(lease: Option<&LeaderLease>) -> Option<String> {
-    lease.map(|lease| lease.version.clone())
+fn version(lease: Option<&LeaderLease>) -> Option<ResourceVersion> {
+    lease.map(|lease| lease.version)
 }
 
 impl Model for ElectionModel {
@@ -141,7 +147,7 @@ impl Model for ElectionModel {
 
     fn init_states(&self) -> Vec<ElectionState> {
         let server = |number| Server {
-            candidate: Candidate::new(&identity(number, 0)),
+            candidate: Candidate::new(identity(number, 0)),
             starts: 0,
             clock: ClockReading::ZERO,
             flight: None,
@@ -169,7 +175,7 @@ impl Model for ElectionModel {
                 None => {
                     let read_version = version(server.candidate.lease());
                     if read_version != version(state.lease.as_ref()) || read_version.is_none() {
-                        actions.push(ElectionStep::Look(at));
+                        actions.push(ElectionStep::Read(at));
                     }
                     if state.writes < WRITES {
                         actions.push(ElectionStep::Decide(at));
@@ -178,7 +184,7 @@ impl Model for ElectionModel {
                 Some(flight) => {
                     actions.push(match flight.stored {
                         None => ElectionStep::Store(at),
-                        Some(_) => ElectionStep::Answer(at),
+                        Some(_) => ElectionStep::Respond(at),
                     });
                     actions.push(ElectionStep::GiveUp(at));
                 }
@@ -208,7 +214,7 @@ impl Model for ElectionModel {
                     state.servers[fast].clock += TICK;
                 }
             }
-            ElectionStep::Look(at) => {
+            ElectionStep::Read(at) => {
                 let lease = state.lease.clone();
                 self.saw(&mut state.servers[at], lease);
             }
@@ -217,12 +223,12 @@ impl Model for ElectionModel {
                 let read_lease = server.candidate.lease();
                 let transitions = match server.candidate.decide(server.clock) {
                     ElectionDecision::Create => 0,
-                    ElectionDecision::Take { transitions } => transitions,
+                    ElectionDecision::Acquire { transitions } => transitions,
                     ElectionDecision::Renew => read_lease?.transitions,
                     ElectionDecision::Wait(_) => return None,
                 };
                 let over = version(read_lease);
-                let holder = Some(server.candidate.identity().to_owned());
+                let holder = Some(server.candidate.identity().clone());
                 server.flight = Some(write(over, holder, transitions, server.clock));
             }
             ElectionStep::Store(at) => {
@@ -234,10 +240,10 @@ impl Model for ElectionModel {
                 let mut late = state.servers[at].late.take()?;
                 self.store(&mut state, &mut late);
             }
-            ElectionStep::Answer(at) => {
+            ElectionStep::Respond(at) => {
                 let server = &mut state.servers[at];
                 let flight = server.flight.take()?;
-                let sent = match self.has(Mistake::CountedFromAnswer) {
+                let sent = match self.has(Mistake::CountedFromResponse) {
                     true => server.clock,
                     false => flight.sent,
                 };
@@ -289,14 +295,15 @@ impl Model for ElectionModel {
 }
 
 fn write(
-    over: Option<String>,
-    holder: Option<String>,
+    over: Option<ResourceVersion>,
+    holder: Option<HolderIdentity>,
     transitions: i32,
     sent: ClockReading,
 ) -> InFlight {
     InFlight {
         lease: LeaderLease {
-            version: String::new(),
+            // The store replaces the version.
+            version: stored_version(1),
             holder,
             length: LENGTH,
             transitions,

@@ -27,7 +27,7 @@ pub enum Progress {
     /// The lost node returns.
     NodeBack,
     /// A deleted claim is removed.
-    ClaimGone(usize),
+    ClaimDeleted(usize),
     /// The garbage collector processes a claim.
     CollectClaim(usize),
     /// The garbage collector deletes a pod without an owner.
@@ -37,7 +37,7 @@ pub enum Progress {
     /// The garbage collector removes a set from the owners of its dependents, to orphan them.
     ReleaseDependents,
     /// The deleted set is removed, because it has no dependents any more.
-    SetGone,
+    SetDeleted,
     /// Time passes.
     Tick,
 }
@@ -54,7 +54,7 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
         }
         if let Some(claim) = &state.api.claims[at] {
             if claim.terminating && !in_use(state, at) {
-                steps.push(Progress::ClaimGone(at));
+                steps.push(Progress::ClaimDeleted(at));
             }
             if !claim.terminating && dangling(state, at, claim.owners) != Owners::default() {
                 steps.push(Progress::CollectClaim(at));
@@ -75,7 +75,7 @@ pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
     }
     match state.api.set {
         Some(set) if set.deleting.is_some() && !has_dependents(state, set.uid) => {
-            steps.push(Progress::SetGone);
+            steps.push(Progress::SetDeleted);
         }
         Some(set) if set.deleting == Some(Deletion::Orphan) => {
             steps.push(Progress::ReleaseDependents);
@@ -178,7 +178,7 @@ fn dangling(state: &ModelState, at: usize, owners: Owners) -> Owners {
 
 fn ages(world: &World, state: &ModelState) -> bool {
     let young = |pod: &Pod| matches!(pod.health, Health::Ready(age) if age < world.min_ready);
-    let pods = state.api.pods.iter().chain(&state.seen.pods);
+    let pods = state.api.pods.iter().chain(&state.cached.pods);
     pods.flatten().any(young)
 }
 
@@ -203,13 +203,13 @@ pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
         }
         Progress::Evict(at) | Progress::CollectPod(at) => terminate(state, at),
         Progress::NodeBack => state.node_lost = false,
-        Progress::ClaimGone(at) => state.api.claims[at] = None,
+        Progress::ClaimDeleted(at) => state.api.claims[at] = None,
         Progress::CollectClaim(at) => collect_claim(world, state, at),
         Progress::CollectRevision(at) => state.api.revisions[at] = None,
         Progress::ReleaseDependents => release_dependents(state),
-        Progress::SetGone => state.api.set = None,
+        Progress::SetDeleted => state.api.set = None,
         Progress::Tick => {
-            let (api, cached) = (&mut state.api.pods, &mut state.seen.pods);
+            let (api, cached) = (&mut state.api.pods, &mut state.cached.pods);
             for pod in api.iter_mut().chain(cached).flatten() {
                 if let Health::Ready(age) = &mut pod.health {
                     *age = (*age + 1).min(world.min_ready);
@@ -245,7 +245,7 @@ fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
         state.api.claims[at] = Some(claim);
         return;
     }
-    let is_kept = state.fates[at] == ClaimFate::Kept || !world.ever_deletes_when_scaled();
+    let is_kept = state.fates[at] == ClaimFate::Stays || !world.ever_deletes_when_scaled();
     if remaining.pod.is_some() && is_kept {
         state.breaks(format!(
             "the claim data-web-{at} is deleted though it was to be kept"
@@ -303,7 +303,7 @@ fn leave_open(state: &mut ModelState, spec: Spec) {
         let before = state.fates[at];
         state.leave_open(at);
         let settled = match before {
-            ClaimFate::Kept => spec.wants(at),
+            ClaimFate::Stays => spec.wants(at),
             ClaimFate::Open => false,
             ClaimFate::Goes => spec.fate(at) == ClaimFate::Goes,
         };

@@ -80,7 +80,7 @@ pub struct StatefulSetModel {
     pub counters: Counters,
     /// States from which the world is known to become idle as specified.
     pub rest: Rest,
-    found: AtomicBool,
+    is_found: AtomicBool,
 }
 
 impl StatefulSetModel {
@@ -96,7 +96,7 @@ impl StatefulSetModel {
             seeded,
             counters: Counters::default(),
             rest: Rest::default(),
-            found: AtomicBool::new(false),
+            is_found: AtomicBool::new(false),
             world,
         }
     }
@@ -104,7 +104,7 @@ impl StatefulSetModel {
     /// Only the first violating state is reported to the checker, which would otherwise report the
     /// last one before it stops.
     fn unless_first(&self, holds: bool) -> bool {
-        holds || self.found.swap(true, Ordering::Relaxed)
+        holds || self.is_found.swap(true, Ordering::Relaxed)
     }
 
     fn first_state(&self) -> ModelState {
@@ -121,7 +121,7 @@ impl StatefulSetModel {
         for at in 0..ORDINALS {
             let is_desired = self.world.spec.wants(at);
             state.fates[at] = if is_desired {
-                ClaimFate::Kept
+                ClaimFate::Stays
             } else {
                 ClaimFate::Open
             };
@@ -142,14 +142,14 @@ impl StatefulSetModel {
 
     /// Plans for the observed state. `false` if there is nothing to write.
     pub fn plan(&self, state: &mut ModelState) -> bool {
-        if state.seen.set.is_none() {
+        if state.cached.set.is_none() {
             return false;
         }
-        let (planned, ops) = self.plans.of(&state.seen);
+        let (planned, ops) = self.plans.of(&state.cached);
         if let Some(rule) = planned.broken.first() {
             state.breaks(rule.as_str());
         }
-        let fates = self.known_fates(state);
+        let fates = self.decided_fates(state);
         if ops.is_empty() {
             return decide_fates(state, fates) || state.broken.is_some();
         }
@@ -165,7 +165,7 @@ impl StatefulSetModel {
     /// The former leader plans for its caches. `false` if there is nothing to write.
     fn former_plans(&self, state: &mut ModelState) -> bool {
         let Some(cached) = state
-            .former_seen
+            .former_cached
             .as_ref()
             .filter(|cached| cached.set.is_some())
         else {
@@ -189,11 +189,11 @@ impl StatefulSetModel {
 
     /// The steps of two leaders.
     fn steps_of_leaders(&self, state: &ModelState, steps: &mut Vec<ModelStep>) {
-        let alone = state.former.is_none() && state.former_seen.is_none();
+        let alone = state.former.is_none() && state.former_cached.is_none();
         if state.budget.takeovers > 0 && alone {
             steps.push(ModelStep::SecondLeader);
         }
-        if state.former_seen.is_some() {
+        if state.former_cached.is_some() {
             steps.extend([ModelStep::FormerCatchesUp, ModelStep::FormerEnds]);
             if state.former.is_none() {
                 steps.push(ModelStep::FormerPlans);
@@ -203,9 +203,9 @@ impl StatefulSetModel {
 
     /// The fates of claims that the present plan knows, from its view of the claims and their real pods: the plan can
     /// still do what the specification demands. Claims of a former pod or set are about to be deleted already.
-    fn known_fates(&self, state: &ModelState) -> [ClaimFate; ORDINALS] {
+    fn decided_fates(&self, state: &ModelState) -> [ClaimFate; ORDINALS] {
         let mut fates = [ClaimFate::Open; ORDINALS];
-        let (Some(set), Some(cached_set)) = (&state.api.set, &state.seen.set) else {
+        let (Some(set), Some(cached_set)) = (&state.api.set, &state.cached.set) else {
             return fates;
         };
         if (set.uid, set.generation) != (cached_set.uid, cached_set.generation)
@@ -217,12 +217,12 @@ impl StatefulSetModel {
             let (Some(pod), Some(claim)) = (&state.api.pods[at], &state.api.claims[at]) else {
                 continue;
             };
-            let is_seen = state.seen.claims[at].is_some_and(|c| c.version == claim.version)
-                && state.seen.pods[at].is_some_and(|p| p.uid == pod.uid && p.owner == pod.owner);
+            let is_cached = state.cached.claims[at].is_some_and(|c| c.version == claim.version)
+                && state.cached.pods[at].is_some_and(|p| p.uid == pod.uid && p.owner == pod.owner);
             let of_set = pod.owner == Some(set.uid)
                 && claim.owners.set.is_none_or(|owner| owner == set.uid)
                 && claim.owners.pod.is_none_or(|owner| owner == pod.uid);
-            if self.world.claims && is_seen && of_set && !claim.terminating {
+            if self.world.claims && is_cached && of_set && !claim.terminating {
                 *fate = set.spec.fate(at);
             }
         }
@@ -270,7 +270,7 @@ impl StatefulSetModel {
         Some(op)
     }
 
-    fn take(&self, state: &mut ModelState, step: ModelStep) -> bool {
+    fn perform(&self, state: &mut ModelState, step: ModelStep) -> bool {
         match step {
             ModelStep::Lag(watch) => {
                 if state.budget.lags != UNLIMITED {
@@ -301,7 +301,7 @@ impl StatefulSetModel {
             }
             ModelStep::SecondLeader => {
                 state.budget.takeovers -= 1;
-                state.former_seen = Some(state.seen.clone());
+                state.former_cached = Some(state.cached.clone());
                 state.former = state.work.take().map(|work| Work {
                     fates: [ClaimFate::Open; ORDINALS],
                     ..work
@@ -315,7 +315,7 @@ impl StatefulSetModel {
             }
             ModelStep::FormerPlans => self.former_plans(state),
             ModelStep::FormerEnds => {
-                state.former_seen = None;
+                state.former_cached = None;
                 true
             }
             ModelStep::Edit(edit) => {
@@ -424,7 +424,7 @@ impl Model for StatefulSetModel {
 
     fn next_state(&self, last: &ModelState, step: ModelStep) -> Option<ModelState> {
         let mut state = last.clone();
-        self.take(&mut state, step).then(|| state.canonical())
+        self.perform(&mut state, step).then(|| state.canonical())
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

@@ -449,19 +449,19 @@ fn at(second: i64) -> Time {
 /// The statuses that have occurred, by number; without the generation, which is part of the state.
 #[derive(Default)]
 pub struct Statuses {
-    known: RwLock<(HashMap<String, u16>, Vec<StatefulSetStatus>)>,
+    by_number: RwLock<(HashMap<String, u16>, Vec<StatefulSetStatus>)>,
 }
 
 impl Statuses {
     /// The status with that number.
     pub fn get(&self, number: u16) -> StatefulSetStatus {
-        let statuses = self.known.read().expect("no panic");
+        let statuses = self.by_number.read().expect("no panic");
         statuses.1[usize::from(number)].clone()
     }
 
     fn number(&self, status: StatefulSetStatus) -> u16 {
         let text = serde_json::to_string(&status).expect("a status is JSON");
-        let mut statuses = self.known.write().expect("no panic");
+        let mut statuses = self.by_number.write().expect("no panic");
         if let Some(number) = statuses.0.get(&text) {
             return *number;
         }

@@ -37,7 +37,7 @@ pub struct Planned {
 pub struct Plans {
     builder: Builder,
     seeded: Seeded,
-    known: RwLock<HashMap<Objects, Arc<Planned>, Quick>>,
+    planned_states: RwLock<HashMap<Objects, Arc<Planned>, Quick>>,
     shapes: RwLock<BTreeMap<String, Shape>>,
 }
 
@@ -47,14 +47,14 @@ impl Plans {
         Self {
             builder: Builder::new(world),
             seeded,
-            known: RwLock::default(),
+            planned_states: RwLock::default(),
             shapes: RwLock::default(),
         }
     }
 
     /// The number of planned states.
     pub fn count(&self) -> usize {
-        self.known.read().map_or(0, |plans| plans.len())
+        self.planned_states.read().map_or(0, |plans| plans.len())
     }
 
     /// The templates of the current and of the update revision that a status names.
@@ -95,11 +95,11 @@ impl Plans {
     }
 
     fn lookup(&self, situation: &Objects) -> Arc<Planned> {
-        if let Some(planned) = self.known.read().expect("no panic").get(situation) {
+        if let Some(planned) = self.planned_states.read().expect("no panic").get(situation) {
             return planned.clone();
         }
         let planned = Arc::new(self.make(situation));
-        let mut plans = self.known.write().expect("no panic");
+        let mut plans = self.planned_states.write().expect("no panic");
         plans
             .entry(situation.clone())
             .or_insert_with(|| planned.clone())
@@ -109,7 +109,7 @@ impl Plans {
     fn make(&self, situation: &Objects) -> Planned {
         let observed = self.builder.observed(situation);
         let now = now();
-        let input = self.seeded.shown(&observed);
+        let input = self.seeded.planner_input(&observed);
         let mut plan = plan(&input, now).expect("objects of the model have identities");
         self.seeded.alter(&observed, &mut plan);
         let mut broken = if self.seeded.unjudged {

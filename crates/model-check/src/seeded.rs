@@ -51,7 +51,7 @@ impl Default for Seeded {
 
 impl Seeded {
     /// The planner's input.
-    pub fn shown(&self, observed: &Observed) -> Observed {
+    pub fn planner_input(&self, observed: &Observed) -> Observed {
         let mut input = observed.clone();
         if let Some(change) = self.view {
             change(&mut input);

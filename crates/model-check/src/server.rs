@@ -208,7 +208,7 @@ fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>) -> Reply {
     });
     let is_desired = state.api.set.is_some_and(|set| set.spec.wants(index));
     state.fates[index] = if is_desired {
-        ClaimFate::Kept
+        ClaimFate::Stays
     } else {
         ClaimFate::Open
     };
@@ -230,8 +230,8 @@ fn set_owners(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     let Some(claim) = &mut state.api.claims[index] else {
         return Reply::NotFound;
     };
-    let as_seen = (claim.uid, claim.version) == (uid, version);
-    if guards.owners_by_version && !as_seen {
+    let is_current = (claim.uid, claim.version) == (uid, version);
+    if guards.owners_by_version && !is_current {
         return Reply::Conflict;
     }
     if claim.owners == owners {
@@ -241,10 +241,10 @@ fn set_owners(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     claim.owners = owners;
     claim.version = next;
     if taken_back && state.api.set.is_some_and(|set| set.spec.wants(index)) {
-        state.fates[index] = ClaimFate::Kept;
+        state.fates[index] = ClaimFate::Stays;
     }
     // A controller with an old view may still add owners to a claim that must be kept.
-    if as_seen && owners.pod.is_some() {
+    if is_current && owners.pod.is_some() {
         state.leave_open(index);
     }
     Reply::Done

@@ -23,7 +23,7 @@ const ROUNDS_MAX: usize = 100;
 /// States at the start of a round from which the world becomes idle, with the number of rounds.
 #[derive(Default)]
 pub struct Rest {
-    known: RwLock<HashMap<ModelState, usize, Quick>>,
+    rounds_to_idle: RwLock<HashMap<ModelState, usize, Quick>>,
 }
 
 impl StatefulSetModel {
@@ -42,7 +42,13 @@ impl StatefulSetModel {
             if let Some(rule) = &state.broken {
                 return Err(format!("on the way to rest: {rule}"));
             }
-            if let Some(left) = self.rest.known.read().expect("no panic").get(&state) {
+            if let Some(left) = self
+                .rest
+                .rounds_to_idle
+                .read()
+                .expect("no panic")
+                .get(&state)
+            {
                 break *left;
             }
             if visited.len() == ROUNDS_MAX {
@@ -50,7 +56,7 @@ impl StatefulSetModel {
             }
             visited.push(state.clone());
             if !self.round(&mut state) {
-                self.is_as_wanted(&state)?;
+                self.check_idle_state(&state)?;
                 break 0;
             }
             state = state.canonical();
@@ -58,7 +64,11 @@ impl StatefulSetModel {
         self.counters.needed(left + visited.len());
         if !visited.is_empty() {
             let counted = visited.into_iter().rev().zip(left + 1..);
-            self.rest.known.write().expect("no panic").extend(counted);
+            self.rest
+                .rounds_to_idle
+                .write()
+                .expect("no panic")
+                .extend(counted);
         }
         Ok(())
     }
@@ -80,7 +90,7 @@ impl StatefulSetModel {
         let mut state = state.clone();
         state.budget = Budget::default();
         state.lagging = [false; 4];
-        state.former_seen = None;
+        state.former_cached = None;
         self.finish(&mut state, ControllerRole::Former);
         self.finish(&mut state, ControllerRole::Active);
         state
@@ -116,7 +126,7 @@ impl StatefulSetModel {
     }
 
     /// Whether an idle state is as specified, or has a reason.
-    fn is_as_wanted(&self, state: &ModelState) -> Result<(), String> {
+    fn check_idle_state(&self, state: &ModelState) -> Result<(), String> {
         let Some(set) = &state.api.set else {
             // The dependents of the set were deleted or released.
             let owned = state
@@ -133,7 +143,7 @@ impl StatefulSetModel {
         if set.deleting.is_some() {
             return Err("rest, but the set that is being deleted is there".to_owned());
         }
-        let (planned, _) = self.plans.of(&state.seen);
+        let (planned, _) = self.plans.of(&state.cached);
         let Some(status) = &set.status else {
             return Err("rest without a status".to_owned());
         };
@@ -180,7 +190,7 @@ impl StatefulSetModel {
             }
             // A claim in use is kept until the pod is removed, even if the claim is being deleted.
             let claim = state.api.claims[at];
-            let open = state.fates[at] != ClaimFate::Kept;
+            let open = state.fates[at] != ClaimFate::Stays;
             if state.fates[at] == ClaimFate::Goes && claim.is_some_and(|claim| !claim.terminating) {
                 return Err(format!("rest, but data-web-{at} has not gone with its pod"));
             }

@@ -67,7 +67,7 @@ impl Spec {
         if self.delete_when_scaled && !self.wants(ordinal) {
             ClaimFate::Goes
         } else {
-            ClaimFate::Kept
+            ClaimFate::Stays
         }
     }
 
@@ -101,7 +101,7 @@ pub enum Deletion {
 pub enum ClaimFate {
     /// The claim stays: its ordinal is desired or the policy is Retain, and a controller has executed a plan with this
     /// knowledge while the pod existed.
-    Kept,
+    Stays,
     /// The fate is open, because it depends on the order of events.
     #[default]
     Open,
@@ -342,7 +342,7 @@ pub struct ModelState {
     /// The objects of the API server.
     pub api: Objects,
     /// The objects in the controller's caches; equal to the API's for watches that do not lag.
-    pub seen: Objects,
+    pub cached: Objects,
     /// The watches that deliver nothing at present.
     pub lagging: [bool; 4],
     /// The controller's work in progress.
@@ -351,7 +351,7 @@ pub struct ModelState {
     pub former: Option<Work>,
     /// The objects in the caches of a replaced controller that continues to plan: a leader that does not know about the
     /// other leader.
-    pub former_seen: Option<Objects>,
+    pub former_cached: Option<Objects>,
     /// The running instances.
     pub instances: Vec<Instance>,
     /// Whether the first node is disconnected.
@@ -395,7 +395,7 @@ impl ModelState {
     /// Updates the controller's caches, except for lagging watches. The nodes of pods are left out, because the planner
     /// does not use them.
     pub fn deliver(&mut self) {
-        let (api, cached) = (&self.api, &mut self.seen);
+        let (api, cached) = (&self.api, &mut self.cached);
         let [set, pods, claims, revisions] = self.lagging;
         if !set {
             cached.set = api.set;
@@ -421,7 +421,7 @@ impl ModelState {
                 .map(|pod| pod.map(|pod| Pod { node: None, ..pod })),
             ..self.api.clone()
         };
-        self.former_seen = Some(snapshot);
+        self.former_cached = Some(snapshot);
     }
 
     /// The pod of an ordinal, if it has this UID.
@@ -479,8 +479,8 @@ impl Renumbering {
 impl Ids for ModelState {
     fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
         self.api.ids(visit);
-        self.seen.ids(visit);
-        if let Some(cached) = &mut self.former_seen {
+        self.cached.ids(visit);
+        if let Some(cached) = &mut self.former_cached {
             cached.ids(visit);
         }
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {

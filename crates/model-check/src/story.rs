@@ -48,7 +48,7 @@ fn step_in_words(model: &StatefulSetModel, before: &ModelState, step: ModelStep)
             format!("the controller sees {} again", what_is_watched(watch))
         }
         ModelStep::Plan => {
-            let (planned, ops) = model.plans.of(&before.seen);
+            let (planned, ops) = model.plans.of(&before.cached);
             let ops: Vec<String> = ops.iter().map(|(_, op)| op_in_words(model, op)).collect();
             let reasons = planned.reasons.join("; ");
             format!("the controller plans: {} [{reasons}]", ops.join(", "))
@@ -130,12 +130,12 @@ fn progress_in_words(step: Progress) -> String {
         Progress::Reap(_) => "a node ends what no pod stands for".to_owned(),
         Progress::Evict(at) => format!("web-{at} on the lost node is to be deleted"),
         Progress::NodeBack => "node 0 is back".to_owned(),
-        Progress::ClaimGone(at) => format!("data-web-{at} is gone"),
+        Progress::ClaimDeleted(at) => format!("data-web-{at} is gone"),
         Progress::CollectClaim(at) => format!("the collector looks at data-web-{at}"),
         Progress::CollectPod(at) => format!("the collector deletes web-{at}"),
         Progress::CollectRevision(_) => "the collector deletes a revision".to_owned(),
         Progress::ReleaseDependents => "the collector releases what the set owns".to_owned(),
-        Progress::SetGone => "the set is gone".to_owned(),
+        Progress::SetDeleted => "the set is gone".to_owned(),
         Progress::Tick => "time passes".to_owned(),
     }
 }
@@ -194,8 +194,8 @@ fn situation(state: &ModelState) -> String {
     let mut without_lag = state.clone();
     without_lag.lagging = [false; 4];
     without_lag.deliver();
-    if without_lag.seen != state.seen {
-        let _ = write!(text, "\n     seen: {}", objects(&state.seen));
+    if without_lag.cached != state.cached {
+        let _ = write!(text, "\n     seen: {}", objects(&state.cached));
     }
     text
 }

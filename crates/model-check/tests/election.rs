@@ -12,7 +12,7 @@ fn two_servers_never_lead_at_once() {
 #[test]
 fn each_mistake_is_found() {
     for mistake in [
-        Mistake::CountedFromAnswer,
+        Mistake::CountedFromResponse,
         Mistake::WrittenUnconditionally,
         Mistake::CountedFromStart,
     ] {

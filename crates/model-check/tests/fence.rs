@@ -21,7 +21,7 @@ fn a_pod_of_a_lost_node_whose_object_is_deleted_never_has_two_bodies() {
 #[test]
 fn each_mistake_is_found() {
     let everywhere = [
-        Mistake::CountedFromAnswer,
+        Mistake::CountedFromResponse,
         Mistake::BeforeAcknowledgement,
         Mistake::PredecessorsClock,
         Mistake::ContinuedOverRenewal,
@@ -34,7 +34,7 @@ fn each_mistake_is_found() {
     let with_deletions = [
         Mistake::CreatedInServedEpoch,
         Mistake::RemovedWhileRenewed,
-        Mistake::GoneLeaseIsProof,
+        Mistake::DeletedLeaseIsProof,
     ]
     .map(|mistake| (World::DeletedNode, mistake));
     for (world, mistake) in everywhere.into_iter().chain(with_deletions) {

@@ -35,7 +35,7 @@ const KILLS: u64 = 300;
 const KILLS_PER_DIR: u64 = 10;
 const TASKS: u64 = 8;
 /// Each task keeps the pairs of its newest transactions and deletes older ones.
-const KEPT: u64 = 5;
+const RETAINED: u64 = 5;
 
 fn main() {
     match std::env::var_os(DIR_VARIABLE) {
@@ -91,7 +91,7 @@ async fn write(store: Arc<EmbeddedStore>, task: u64) -> StoreError {
             // Across several pages and write calls.
             put(&pair_key(task, number, "b"), number, number * 7919 % 9000),
         ];
-        if let Some(old) = number.checked_sub(KEPT) {
+        if let Some(old) = number.checked_sub(RETAINED) {
             for half in ["a", "b"] {
                 operations.push(Operation::Delete {
                     key: pair_key(task, old, half).into(),
@@ -294,7 +294,7 @@ fn check(store: &EmbeddedStore, newest: &mut Acknowledged, before: Revision) -> 
         );
         assert!(beyond == 1 || counter.mod_revision.0 == revision);
         expected.insert(counter_key(task));
-        for stored_number in (number + 1).saturating_sub(KEPT).max(1)..=number {
+        for stored_number in (number + 1).saturating_sub(RETAINED).max(1)..=number {
             for (half, len) in [("a", 100), ("b", stored_number * 7919 % 9000)] {
                 let key = pair_key(task, stored_number, half);
                 let pair = result

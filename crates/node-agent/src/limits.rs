@@ -119,7 +119,7 @@ pub const LOG_FOLLOW_PERIOD: Duration = Duration::from_millis(100);
 pub const SHIM_SETTLES_MAX: Duration = Duration::from_secs(5);
 
 /// Interval of the checks whether the shim has finished the request.
-pub const SHIM_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub const SHIM_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Maximum number of ConfigMaps and Secrets in the volumes of one pod.
 pub const OBJECTS_PER_POD_MAX: usize = 500;

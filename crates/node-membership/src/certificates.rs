@@ -8,6 +8,7 @@ use command_output::output::warn;
 use host_kernel::blocking;
 use jiff::Timestamp;
 use kube_api_client::Client;
+use kube_api_client::guarded_writes::chain;
 use node_agent::ServingCertificate;
 use node_identity::{CertificateSubject, Error, Identity, Renewal, Servers, request};
 use process_telemetry::backoff;
@@ -51,7 +52,8 @@ impl NodeClient {
                 let identity = renewed.borrow_and_update().clone();
                 let store = Arc::clone(&store);
                 if let Err(error) = blocking(move || store.write_identity(&identity)).await {
-                    tracing::error!("the node's certificate is not stored: {error:#}");
+                    let error = chain(&error);
+                    tracing::error!("the node's certificate is not stored: {error}");
                 }
             }
         };
@@ -60,7 +62,7 @@ impl NodeClient {
         let renewing = async {
             if let Err(error) = renewal.run(Timestamp::now, stop.clone()).await {
                 // The pods continue. The node needs a new token.
-                warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
+                warn(&format!("mainstay: {}", chain(&error)));
             }
         };
         stop.run_until_cancelled(async {
@@ -132,5 +134,5 @@ fn publish(identity: &Identity, published: &watch::Sender<Option<ServingCertific
 }
 
 fn report(error: Error, task: &str) {
-    tracing::warn!("{task}: {:#}", anyhow::Error::new(error));
+    tracing::warn!("{task}: {}", chain(&error));
 }

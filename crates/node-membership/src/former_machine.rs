@@ -8,7 +8,6 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use command_output::output::print_line;
 use controller_planners::node_lifecycle::fence::{NodeLease, wait};
 use jiff::SignedDuration;
@@ -19,6 +18,8 @@ use kube_api_client::{Api, Client};
 use node_agent::MachineInfo;
 use resource_kinds::namespaces::NODE_LEASES;
 use tokio::time::Instant;
+
+use crate::error::{MembershipError, Result};
 
 /// Interval of reading the lease.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -65,13 +66,20 @@ fn renewed(lease: &Lease) -> Option<&MicroTime> {
 /// The former agent runs, or the server does not respond.
 pub async fn wait_until_ended(client: &Client, name: &str, current: &MachineInfo) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let node = nodes.get(name).await.context("read the node")?;
+    let failed = |step: &str| {
+        let step = step.to_owned();
+        move |source| MembershipError::Api { step, source }
+    };
+    let node = nodes.get(name).await.map_err(failed("read the node"))?;
     let former = node.status.and_then(|status| status.node_info);
     let Some(former) = former.filter(|former| !is_on(former, current)) else {
         return Ok(());
     };
     let leases: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
-    let read_lease = async || leases.get_opt(name).await.context("read the node's lease");
+    let read_lease = async || {
+        let read = leases.get_opt(name).await;
+        read.map_err(failed("read the node's lease"))
+    };
     let Some(first) = read_lease().await? else {
         return Ok(());
     };
@@ -84,12 +92,12 @@ pub async fn wait_until_ended(client: &Client, name: &str, current: &MachineInfo
         let lease = read_lease().await?;
         match sign(renewed(&first), lease.as_ref(), began.elapsed()) {
             Sign::Ended => return Ok(()),
-            Sign::Lives => bail!(
-                "the node {name} runs on another machine (machine id {}), which renews its lease: this data \
-                 directory is a copy. Remove it with `mainstay down --all`, and join with a token under \
-                 another name",
-                former.machine_id
-            ),
+            Sign::Lives => {
+                return Err(MembershipError::Copied {
+                    node: name.to_owned(),
+                    machine_id: former.machine_id,
+                });
+            }
             Sign::Unknown => tokio::time::sleep(INTERVAL).await,
         }
     }

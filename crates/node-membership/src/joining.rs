@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use command_output::failed_step::{FailedStep, StepContext};
 use command_output::output::print_line;
 use control_plane::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use host_kernel::block_in_place;
 use http::Uri;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
+use kube_api_client::guarded_writes::chain;
 use kube_api_client::{Api, Client};
 use node_agent::{NewNode, ServingCertificate};
 use node_identity::{Error, Identity, JoinToken, Joined, Servers, Validity, join, renewed_client};
@@ -20,6 +21,7 @@ use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::error::{MembershipError, Result};
 use crate::membership::{Membership, MembershipStore};
 use crate::version;
 
@@ -46,10 +48,13 @@ impl Waiting {
         }
     }
 
-    async fn wait(&mut self, error: &anyhow::Error) {
+    async fn wait(&mut self, error: &MembershipError) {
         if !self.is_reported && self.since.elapsed() >= SILENCE {
             self.is_reported = true;
-            print_line(&format!("mainstay: waiting for the server: {error:#}"));
+            print_line(&format!(
+                "mainstay: waiting for the server: {}",
+                chain(error)
+            ));
         }
         tokio::time::sleep(backoff::jittered(RETRY)).await;
     }
@@ -82,11 +87,10 @@ pub async fn membership(
             if let Some(name) = settings.node_name.as_ref()
                 && *name != membership.node_name
             {
-                bail!(
-                    "--node-name {name}: this data directory belongs to the node {}; another node needs \
-                     a --data-dir of its own",
-                    membership.node_name
-                );
+                return Err(MembershipError::OtherName {
+                    requested: name.clone(),
+                    stored: membership.node_name,
+                });
             }
             match (expired(&identity, now), token) {
                 (None, _) => {
@@ -107,19 +111,13 @@ pub async fn membership(
         (None, Some(token)) => {
             let name = settings.node_name.as_deref().unwrap_or(machine);
             if NodeName::parse(name).is_none() {
-                bail!(
-                    "{name:?} cannot be the name of a node: a name has lower case letters, digits, '-' and \
-                     '.', and starts and ends with a letter or digit. Choose one with --node-name"
-                );
+                return Err(MembershipError::InvalidName(name.to_owned()));
             }
             let servers = settings.servers.iter().map(Uri::to_string).collect();
             let draft = Membership::new(name.to_owned(), servers, String::new());
             store(membership_store, new(&draft, token, name).await?)
         }
-        (None, None) => bail!(
-            "this machine has not joined a cluster yet: give --server and --token. `mainstay token create` \
-             on the server prints a token"
-        ),
+        (None, None) => Err(MembershipError::NotJoined),
     }
 }
 
@@ -150,7 +148,7 @@ fn expired(identity: &Identity, now: Timestamp) -> Option<Error> {
 /// Joins at the first server that responds.
 async fn new(draft: &Membership, token: &JoinToken, name: &str) -> Result<(Membership, Identity)> {
     if draft.servers.is_empty() {
-        bail!("--token needs --server, such as --server https://192.0.2.1:6443");
+        return Err(MembershipError::NoServer);
     }
     let mut waiting = Waiting::begin();
     loop {
@@ -165,12 +163,12 @@ async fn new(draft: &Membership, token: &JoinToken, name: &str) -> Result<(Membe
                     let joined = Membership::new(name.to_owned(), servers, ca_pem);
                     match version::too_new(&client(&joined, &identity)?).await {
                         Ok(None) => return Ok((joined, identity)),
-                        Ok(Some(reason)) => bail!("join the cluster: {reason}"),
-                        Err(error) => last = Some(error.into()),
+                        Ok(Some(reason)) => return Err(MembershipError::ProgramTooNew(reason)),
+                        Err(error) => last = Some(MembershipError::Version(error)),
                     }
                 }
-                Err(error) if is_away(&error) => last = Some(anyhow::Error::new(error)),
-                Err(error) => return Err(error).context("join the cluster"),
+                Err(error) if is_away(&error) => last = Some(error.into()),
+                Err(error) => return Err(FailedStep::new("join the cluster", error).into()),
             }
         }
         if let Some(error) = last {
@@ -180,7 +178,7 @@ async fn new(draft: &Membership, token: &JoinToken, name: &str) -> Result<(Membe
 }
 
 fn client(membership: &Membership, identity: &Identity) -> Result<Client> {
-    let servers = Servers::new(membership.urls()?).context("no server is known")?;
+    let servers = Servers::new(membership.urls()?).ok_or(MembershipError::NoStoredServer)?;
     let identity = watch::Sender::new(identity.clone()).subscribe();
     Ok(renewed_client(&servers, &membership.ca_pem, identity))
 }
@@ -224,9 +222,7 @@ pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
     let mut waiting = Waiting::begin();
     loop {
         match attempt(client, node).await {
-            Err(error) if error.downcast_ref().is_some_and(node_agent::is_away) => {
-                waiting.wait(&error).await;
-            }
+            Err(error) if error.is_temporary() => waiting.wait(&error).await,
             result => return result,
         }
     }
@@ -275,37 +271,27 @@ pub async fn enter(
 pub async fn confirm(client: &Client, node: &NewNode, remembered: Registered) -> Result<()> {
     let registered = register(client, node).await?;
     if registered != remembered {
-        bail!(
-            "the server gives this node the pod range {} of {} and Services {}, and it has started without \
-             the server with {} of {} and {}: start it again",
-            registered.pods,
-            registered.cluster.pods,
-            registered.cluster.services,
-            remembered.pods,
-            remembered.cluster.pods,
-            remembered.cluster.services,
-        );
+        return Err(MembershipError::OtherRanges {
+            assigned: Box::new(registered),
+            used: Box::new(remembered),
+        });
     }
     Ok(())
 }
 
 async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
-    let refused = |error: kube_api_client::Error| match error.code() {
-        Some(401) => anyhow::anyhow!(
-            "the server does not accept the certificate of this node: it is of another cluster. Remove \
-             the data directory with `mainstay down --all`, and join with a token"
-        ),
-        _ => anyhow::Error::new(error),
+    let failed = |step: String| {
+        move |source: kube_api_client::Error| match source.code() {
+            Some(401) => MembershipError::OtherCluster { step },
+            _ => MembershipError::Api { step, source },
+        }
     };
-    let registered = node.register(client).await.map_err(refused);
-    let registered = registered.with_context(|| format!("register the node {}", node.name))?;
+    let registered = node.register(client).await;
+    let registered = registered.map_err(failed(format!("register the node {}", node.name)))?;
     let services: Api<Service> = Api::namespaced(client.clone(), KUBE_SYSTEM);
-    let service = services.get(DNS_SERVICE).await.map_err(refused);
-    let service = service.context("read the ranges of the cluster")?;
-    let cluster = ClusterRanges::of(&service).context(
-        "the cluster is of one machine, served by `mainstay up`: start `mainstay server` on its data \
-         directory",
-    )?;
+    let service = services.get(DNS_SERVICE).await;
+    let service = service.map_err(failed("read the ranges of the cluster".to_owned()))?;
+    let cluster = ClusterRanges::of(&service).ok_or(MembershipError::OneMachine)?;
     let pods = pod_range(&registered, &cluster)?;
     Ok(Registered { pods, cluster })
 }
@@ -317,14 +303,10 @@ async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
 pub fn pod_range(node: &Node, cluster: &ClusterRanges) -> Result<Cidr> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
-    let range = range.with_context(|| {
-        format!(
-            "the node {name} has no range for pods: all ranges of {} were given to other nodes. Delete \
-             the Node objects of machines that are gone, and then this one: `kubectl delete node {name}`",
-            cluster.pods
-        )
+    let range = range.ok_or_else(|| MembershipError::NoPodRange {
+        node: name.to_owned(),
+        cluster: cluster.pods,
     })?;
-    range
-        .parse()
-        .with_context(|| format!("the node's range for pods, {range}"))
+    let parsed = range.parse();
+    Ok(parsed.with_context(|| format!("the node's range for pods, {range}"))?)
 }

@@ -4,6 +4,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod certificates;
+mod error;
 pub mod former_machine;
 pub mod joining;
 mod membership;
@@ -13,6 +14,7 @@ pub mod tunnels;
 pub mod version;
 
 pub use certificates::NodeClient;
+pub use error::MembershipError;
 pub use joining::{ClusterEntry, JoinSettings, Registered, pod_range};
 pub use membership::{Membership, MembershipStore, has_joined};
 pub use ranges::{forget_network, store_ranges};

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use command_output::failed_step::{FailedStep, StepContext};
 use control_plane::cluster_ranges::ClusterRanges;
 use data_directory::process;
 use host_kernel::durable_file::{self, Durability};
@@ -22,6 +22,7 @@ use node_identity::{Identity, Validity};
 use pod_network::Cidr;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{MembershipError, Result};
 use crate::joining::Registered;
 
 /// The format that is written.
@@ -99,12 +100,10 @@ impl Membership {
         let Some(text) = text(&directory.join("membership.json"))? else {
             return Ok(None);
         };
-        let membership: Self = serde_json::from_str(&text).with_context(|| damaged(directory))?;
+        let parsed = serde_json::from_str(&text);
+        let membership: Self = parsed.map_err(|error| damaged(directory, Some(error)))?;
         if membership.format > FORMAT {
-            bail!(
-                "{} was written by a newer version of mainstay; start that version",
-                directory.display()
-            );
+            return Err(MembershipError::Newer(directory.to_owned()));
         }
         Ok(Some(membership))
     }
@@ -115,9 +114,9 @@ impl Membership {
     /// A URL is malformed.
     pub fn urls(&self) -> Result<Vec<Uri>> {
         let all = self.servers.iter().chain(&self.learned);
-        all.map(|url| {
-            url.parse()
-                .with_context(|| format!("parse the server's URL {url}"))
+        all.map(|url| -> Result<Uri> {
+            let parsed = url.parse();
+            Ok(parsed.with_context(|| format!("parse the server's URL {url}"))?)
         })
         .collect()
     }
@@ -140,7 +139,7 @@ impl MembershipStore {
         let created = DirBuilder::new().mode(0o700).create(&directory);
         match created {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(failed);
+                return Err(FailedStep::new(failed(), error).into());
             }
             _ => {}
         }
@@ -156,8 +155,11 @@ impl MembershipStore {
                 directory,
                 _lock: lock,
             }),
-            Err(fs::TryLockError::WouldBlock) => bail!(in_use(data)),
-            Err(fs::TryLockError::Error(error)) => Err(error).with_context(failed),
+            Err(fs::TryLockError::WouldBlock) => Err(MembershipError::InUse {
+                data: data.to_owned(),
+                process: process::serving(data).map(|agent| agent.pid),
+            }),
+            Err(fs::TryLockError::Error(error)) => Err(FailedStep::new(failed(), error).into()),
         }
     }
 
@@ -177,10 +179,8 @@ impl MembershipStore {
         for name in ["membership.json", "client.pem"] {
             let path = self.directory.join(name);
             match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("remove {}", path.display()));
-                }
-                _ => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.with_context(|| format!("remove {}", path.display()))?,
             }
         }
         Ok(())
@@ -203,8 +203,8 @@ impl MembershipStore {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
-        durable_file::replace(&path, bytes, 0o600, Durability::Name)
-            .with_context(|| format!("write {}", path.display()))
+        let written = durable_file::replace(&path, bytes, 0o600, Durability::Name);
+        Ok(written.with_context(|| format!("write {}", path.display()))?)
     }
 }
 
@@ -225,7 +225,8 @@ fn stored(directory: &Path) -> Result<Option<(Membership, Identity)>> {
     let Some(identity) = text(&directory.join("client.pem"))? else {
         return Ok(None);
     };
-    let at = identity.find(KEY).with_context(|| damaged(directory))?;
+    let at = identity.find(KEY);
+    let at = at.ok_or_else(|| damaged(directory, None))?;
     let (certificate_pem, key_pem) = identity.split_at(at);
     let identity = Identity {
         certificate_pem: certificate_pem.to_owned(),
@@ -238,25 +239,15 @@ fn text(path: &Path) -> Result<Option<String>> {
     match durable_file::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        Err(error) => Err(FailedStep::new(format!("read {}", path.display()), error).into()),
     }
 }
 
-fn damaged(directory: &Path) -> String {
-    format!(
-        "{} is damaged: remove it, and join again with a token",
-        directory.display()
-    )
-}
-
-fn in_use(data: &Path) -> String {
-    let displayed = data.display();
-    let process = process::serving(data).map(|server| format!(" (process {})", server.pid));
-    format!(
-        "a node agent already runs on {displayed}{}: `mainstay down --data-dir {displayed}` stops it; another \
-         node needs a --data-dir of its own",
-        process.unwrap_or_default()
-    )
+fn damaged(directory: &Path, source: Option<serde_json::Error>) -> MembershipError {
+    MembershipError::Damaged {
+        directory: directory.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]

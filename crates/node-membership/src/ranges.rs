@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use command_output::failed_step::StepContext;
 use data_directory::left_pods;
 
+use crate::error::{MembershipError, Result};
 use crate::joining::Registered;
 use crate::membership::{Membership, MembershipStore};
 
@@ -26,12 +27,11 @@ pub fn store_ranges(
         .filter(|before| *before != registered.pods)
     {
         if !left_pods::pods(data_dir).is_empty() {
-            bail!(
-                "the server gives this node the pod range {}, and pods with addresses of {before} run \
-                 here: `mainstay down --data-dir {}` ends them",
-                registered.pods,
-                data_dir.display()
-            );
+            return Err(MembershipError::PodsOfOtherRange {
+                assigned: registered.pods,
+                used: before,
+                data: data_dir.to_owned(),
+            });
         }
         forget_network(data_dir)?;
     }
@@ -46,9 +46,8 @@ pub fn store_ranges(
 pub fn forget_network(data_dir: &Path) -> Result<()> {
     let network = data_dir.join("network");
     match std::fs::remove_dir_all(&network) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", network.display()))
-        }
-        _ => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        result => result.with_context(|| format!("remove {}", network.display()))?,
     }
+    Ok(())
 }

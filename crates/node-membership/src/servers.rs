@@ -3,16 +3,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::Result;
 use controller_framework::Cache;
 use host_kernel::blocking;
 use http::Uri;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_api_client::guarded_writes::chain;
 use kube_api_client::{Api, Client, WatchConfig};
 use node_identity::{Error, Servers};
 use process_telemetry::Component;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::Result;
 use crate::membership::{Membership, MembershipStore};
 
 /// The Service of the API servers, and the name of its EndpointSlice.
@@ -53,7 +54,8 @@ pub async fn follow_list(
             if !learned.is_empty() && learned != membership.learned {
                 membership.learned = learned;
                 if let Err(error) = apply(&servers, &store, &membership).await {
-                    tracing::error!("the list of servers is not stored: {error:#}");
+                    let error = chain(&error);
+                    tracing::error!("the list of servers is not stored: {error}");
                 }
             }
             if changes.next().await.is_none() {

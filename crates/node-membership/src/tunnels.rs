@@ -4,10 +4,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
 use http::{Request, StatusCode, Uri};
+use kube_api_client::guarded_writes::chain;
 use node_identity::{Credentials, client};
 use node_tunnel::{PATH, PROTOCOL};
 use process_telemetry::backoff::Backoff;
@@ -22,6 +22,23 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// A tunnel that has lasted for this time resets the delay.
 const LASTING: Duration = Duration::from_secs(60);
+
+/// The reason why a tunnel is not opened, or why it has ended.
+#[derive(Debug, thiserror::Error)]
+enum TunnelError {
+    #[error(transparent)]
+    Connection(#[from] node_identity::Error),
+    #[error(transparent)]
+    Request(#[from] http::Error),
+    #[error(transparent)]
+    Response(#[from] kube_api_client::Error),
+    #[error("the server answers {0}")]
+    Refused(StatusCode),
+    #[error("upgrade the connection to a tunnel")]
+    Upgrade(#[source] hyper::Error),
+    #[error(transparent)]
+    Served(#[from] hyper::Error),
+}
 
 /// Maintains a tunnel to each server until `stop`. The tunnels lead only to this port of this machine.
 pub async fn maintain(node: NodeClient, kubelet_port: u16, stop: CancellationToken) {
@@ -54,7 +71,7 @@ async fn maintain_tunnel(node: NodeClient, server: Uri, kubelet_api: SocketAddr)
         let begun = Instant::now();
         match tunnel(&node, &server, kubelet_api).await {
             Ok(()) => tracing::debug!(%server, "the tunnel has ended"),
-            Err(error) => tracing::debug!(%server, "no tunnel: {error:#}"),
+            Err(error) => tracing::debug!(%server, "no tunnel: {}", chain(&error)),
         }
         if begun.elapsed() >= LASTING {
             backoff.reset();
@@ -64,7 +81,11 @@ async fn maintain_tunnel(node: NodeClient, server: Uri, kubelet_api: SocketAddr)
 }
 
 /// Opens a tunnel with the newest client certificate, and serves it until its connection closes.
-async fn tunnel(node: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Result<()> {
+async fn tunnel(
+    node: &NodeClient,
+    server: &Uri,
+    kubelet_api: SocketAddr,
+) -> Result<(), TunnelError> {
     let identity = node.identity.borrow().clone();
     let client = client(server, &node.ca_pem, &Credentials::Identity(&identity)).await?;
     let request = Request::get(PATH)
@@ -73,10 +94,10 @@ async fn tunnel(node: &NodeClient, server: &Uri, kubelet_api: SocketAddr) -> Res
         .body(Bytes::new())?;
     let mut response = client.send(request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        bail!("the server answers {}", response.status());
+        return Err(TunnelError::Refused(response.status()));
     }
     let upgraded = hyper::upgrade::on(&mut response).await;
-    let upgraded = upgraded.context("upgrade the connection to a tunnel")?;
+    let upgraded = upgraded.map_err(TunnelError::Upgrade)?;
     tracing::debug!(%server, "the tunnel is open");
     Ok(node_tunnel::serve(upgraded, kubelet_api).await?)
 }

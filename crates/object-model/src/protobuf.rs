@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The bytes do not start with a number.
     pub fn varint(&mut self) -> Result<u64, WireError> {
-        Ok(varint::take(&mut self.0)?)
+        Ok(varint::read(&mut self.0)?)
     }
 
     fn take_bytes(&mut self, length: usize) -> Result<&'a [u8], WireError> {

@@ -28,7 +28,7 @@ pub fn put(out: &mut impl Extend<u8>, mut value: u64) {
 ///
 /// # Errors
 /// The bytes do not start with a number.
-pub fn take(bytes: &mut &[u8]) -> Result<u64, VarintError> {
+pub fn read(bytes: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0;
     for index in 0..BYTES_MAX {
         let (first, rest) = bytes.split_first().ok_or(VarintError::Cut)?;
@@ -62,15 +62,15 @@ mod tests {
             assert_eq!(out, written);
             out.push(7);
             let mut rest = &out[..];
-            assert_eq!(take(&mut rest), Ok(value));
+            assert_eq!(read(&mut rest), Ok(value));
             assert_eq!(rest, [7]);
         }
     }
 
     #[test]
     fn bytes_that_are_no_number_are_refused() {
-        assert_eq!(take(&mut &[][..]), Err(VarintError::Cut));
-        assert_eq!(take(&mut &[0x80, 0x80][..]), Err(VarintError::Cut));
-        assert_eq!(take(&mut &[0x80; 11][..]), Err(VarintError::TooLong));
+        assert_eq!(read(&mut &[][..]), Err(VarintError::Cut));
+        assert_eq!(read(&mut &[0x80, 0x80][..]), Err(VarintError::Cut));
+        assert_eq!(read(&mut &[0x80; 11][..]), Err(VarintError::TooLong));
     }
 }

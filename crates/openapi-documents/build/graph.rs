@@ -95,7 +95,7 @@ impl Writer<'_> {
             None => return "Node::Any".to_owned(),
         };
         let element = self.node(element);
-        format!("Node::{form}({})", place(&mut self.nodes, element))
+        format!("Node::{form}({})", index_of(&mut self.nodes, element))
     }
 
     /// A reference to a definition; for a definition without fields, the type of its values.
@@ -132,7 +132,7 @@ impl Writer<'_> {
              default: Cow::Borrowed({:?}) }}",
             row.list_map_keys, row.patch_strategy, row.patch_merge_key, row.default
         );
-        place(&mut self.facts, literal)
+        index_of(&mut self.facts, literal)
     }
 
     /// A range in the common text of all names.
@@ -161,7 +161,7 @@ impl Writer<'_> {
 }
 
 /// The index of a literal in its table; a new literal is added.
-fn place(table: &mut Vec<String>, literal: String) -> usize {
+fn index_of(table: &mut Vec<String>, literal: String) -> usize {
     let index = table.iter().position(|existing| *existing == literal);
     index.unwrap_or_else(|| {
         table.push(literal);

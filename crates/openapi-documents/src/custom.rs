@@ -167,7 +167,7 @@ impl Maker {
                     Node::Map(self.graph.add_element(values))
                 }
                 Some(Value::Bool(true)) => Node::Map(self.graph.add_element(Node::Any)),
-                _ if open && !has_known_fields(schema) => Node::Any,
+                _ if open && !has_declared_fields(schema) => Node::Any,
                 _ => Node::Definition(self.object(schema, false, open)),
             },
             Some("array") => {
@@ -180,7 +180,7 @@ impl Maker {
     }
 }
 
-fn has_known_fields(schema: &Value) -> bool {
+fn has_declared_fields(schema: &Value) -> bool {
     schema["x-kubernetes-embedded-resource"] == true || schema["properties"].is_object()
 }
 

@@ -169,12 +169,12 @@ impl<'a> Source<'a> {
         &self,
         dialect: Dialect,
         kinds: &[KindInfo<'_>],
-        mut take: impl FnMut(&str, &Value),
+        mut visit: impl FnMut(&str, &Value),
     ) {
         let mut all: Vec<Path<'_>> = kinds.iter().flat_map(paths).collect();
         all.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         for path in &all {
-            take(&path.path, &self.path_item(dialect, path));
+            visit(&path.path, &self.path_item(dialect, path));
         }
     }
 
@@ -343,7 +343,7 @@ impl<'a> Source<'a> {
         &self,
         dialect: Dialect,
         kinds: &[KindInfo<'_>],
-        mut take: impl FnMut(&str, &Value),
+        mut visit: impl FnMut(&str, &Value),
     ) {
         let mut names = BTreeSet::new();
         let mut lists = BTreeMap::new();
@@ -381,7 +381,7 @@ impl<'a> Source<'a> {
                 Some(operation) => self.list(dialect, operation),
                 None => self.definition(dialect, name),
             };
-            take(name, &definition);
+            visit(name, &definition);
         }
     }
 

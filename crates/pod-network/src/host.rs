@@ -47,7 +47,7 @@ impl Host {
     pub(crate) async fn used_ranges(&self) -> Result<Vec<UsedRange>, Error> {
         let names = self.link_names().await?;
         let local_addresses: Vec<Ipv4Addr> = self
-            .own_addresses()
+            .host_addresses()
             .await?
             .iter()
             .filter_map(local)
@@ -64,9 +64,9 @@ impl Host {
         }
         for route in self.routes().await? {
             let name = output(&route).and_then(|index| names.get(&index));
-            let is_own = source(&route).is_some_and(|source| local_addresses.contains(&source));
+            let is_local = source(&route).is_some_and(|source| local_addresses.contains(&source));
             let local_table = route.header.table == RT_TABLE_LOCAL;
-            if let Some(range) = destination(&route).filter(|_| !is_own && !local_table) {
+            if let Some(range) = destination(&route).filter(|_| !is_local && !local_table) {
                 let by = name.map_or_else(
                     || "a route".to_owned(),
                     |name| format!("a route via {name}"),
@@ -93,7 +93,7 @@ impl Host {
             range: ranges.service,
         })?;
         let addresses = [node, dns];
-        for stale in self.own_addresses().await? {
+        for stale in self.host_addresses().await? {
             if !local(&stale).is_some_and(|ip| addresses.contains(&ip)) {
                 self.remove_address(stale).await?;
             }
@@ -138,7 +138,7 @@ impl Host {
     /// Removes the addresses of this instance. The kernel also removes the routes with these source
     /// addresses.
     pub(crate) async fn release(&self) -> Result<(), Error> {
-        for address in self.own_addresses().await? {
+        for address in self.host_addresses().await? {
             self.remove_address(address).await?;
         }
         Ok(())
@@ -154,7 +154,7 @@ impl Host {
             .map_err(kernel(doing))
     }
 
-    pub(crate) async fn own_addresses(&self) -> Result<Vec<AddressMessage>, Error> {
+    pub(crate) async fn host_addresses(&self) -> Result<Vec<AddressMessage>, Error> {
         let label = AddressAttribute::Label(names::address_label(&self.instance_id));
         let mut addresses = self.addresses().await?;
         addresses.retain(|address| address.attributes.contains(&label));

@@ -33,7 +33,7 @@ pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};
 pub use object_model::cidr::Cidr;
 pub use peers::{Peer, PeerSettings, PeerTransport, UnreachedPeer};
 pub use ranges::{
-    Ranges, UsedRange, WantedRanges, choose_ranges, dns_address, reserve_cluster_ranges,
+    Ranges, RequestedRanges, UsedRange, choose_ranges, dns_address, reserve_cluster_ranges,
     reserve_ranges,
 };
 pub use switch::{NodeSwitch, SwitchOptions, SwitchedNode};

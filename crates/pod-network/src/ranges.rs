@@ -42,7 +42,7 @@ pub struct UsedRange {
 
 /// The configured ranges, or the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WantedRanges {
+pub struct RequestedRanges {
     /// Range of the pods of this node.
     pub pod: Cidr,
     /// Range of Services (`clusterIP`).
@@ -54,9 +54,9 @@ pub struct WantedRanges {
     pub service_fixed: bool,
 }
 
-impl Default for WantedRanges {
-    fn default() -> WantedRanges {
-        WantedRanges {
+impl Default for RequestedRanges {
+    fn default() -> RequestedRanges {
+        RequestedRanges {
             pod: Cidr::new([10, 244, 0, 0].into(), 24),
             service: Cidr::new([10, 96, 0, 0].into(), 16),
             pod_fixed: false,
@@ -100,7 +100,7 @@ pub fn dns_address(service_range: Cidr) -> Option<Ipv4Addr> {
 pub fn choose_ranges(
     used: &[UsedRange],
     recorded: &[UsedRange],
-    desired: &WantedRanges,
+    desired: &RequestedRanges,
 ) -> Result<Ranges, NoFreeRange> {
     let mut used = used.to_vec();
     let service = choose(
@@ -191,7 +191,7 @@ fn candidates(desired: Cidr) -> impl Iterator<Item = Cidr> + Clone {
 pub async fn reserve_ranges(
     instance_id: &str,
     state_dir: &Path,
-    desired: &WantedRanges,
+    desired: &RequestedRanges,
     instances: &Path,
 ) -> Result<Ranges, Error> {
     let _lock = lock().await?;
@@ -210,7 +210,7 @@ pub async fn reserve_ranges(
                     by,
                 });
             }
-            let desired = WantedRanges {
+            let desired = RequestedRanges {
                 pod: before.pod,
                 service: before.service,
                 ..*desired
@@ -242,7 +242,7 @@ pub async fn reserve_ranges(
 pub async fn reserve_cluster_ranges(
     instance_id: &str,
     path: &Path,
-    desired: &WantedRanges,
+    desired: &RequestedRanges,
     instances: &Path,
 ) -> Result<Ranges, Error> {
     let _lock = lock().await?;
@@ -294,7 +294,7 @@ pub(crate) async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NoFreeRange, UsedRange, WantedRanges, choose_ranges};
+    use super::{NoFreeRange, RequestedRanges, UsedRange, choose_ranges};
 
     fn taken(ranges: &[&str]) -> Vec<UsedRange> {
         let used = |text: &&str| UsedRange {
@@ -306,7 +306,7 @@ mod tests {
 
     #[track_caller]
     fn check(used: &[&str], pod: &str, service: &str) {
-        let ranges = choose_ranges(&taken(used), &[], &WantedRanges::default()).unwrap();
+        let ranges = choose_ranges(&taken(used), &[], &RequestedRanges::default()).unwrap();
         assert_eq!(
             (ranges.pod.to_string(), ranges.service.to_string()),
             (pod.into(), service.into())
@@ -364,13 +364,13 @@ mod tests {
     #[test]
     fn what_a_stopped_instance_had_is_left_alone() {
         let recorded = taken(&["10.96.0.0/16", "10.244.0.0/24", "10.244.1.0/24"]);
-        let ranges = choose_ranges(&[], &recorded, &WantedRanges::default()).unwrap();
+        let ranges = choose_ranges(&[], &recorded, &RequestedRanges::default()).unwrap();
         assert_eq!(ranges.service.to_string(), "10.97.0.0/16");
         assert_eq!(ranges.pod.to_string(), "10.244.2.0/24");
-        let fixed = WantedRanges {
+        let fixed = RequestedRanges {
             pod_fixed: true,
             service_fixed: true,
-            ..WantedRanges::default()
+            ..RequestedRanges::default()
         };
         let ranges = choose_ranges(&[], &recorded, &fixed).unwrap();
         assert_eq!(ranges.service, fixed.service);
@@ -381,15 +381,15 @@ mod tests {
             "192.168.0.0/16",
             "100.64.0.0/10",
         ]);
-        let ranges = choose_ranges(&[], &everything, &WantedRanges::default()).unwrap();
-        assert_eq!(ranges.service, WantedRanges::default().service);
+        let ranges = choose_ranges(&[], &everything, &RequestedRanges::default()).unwrap();
+        assert_eq!(ranges.service, RequestedRanges::default().service);
     }
 
     #[test]
     fn a_fixed_range_is_refused_with_the_name_of_its_user() {
-        let desired = WantedRanges {
+        let desired = RequestedRanges {
             pod_fixed: true,
-            ..WantedRanges::default()
+            ..RequestedRanges::default()
         };
         let error = choose_ranges(&taken(&["10.244.0.0/16"]), &[], &desired).unwrap_err();
         assert_eq!(
@@ -402,7 +402,7 @@ mod tests {
             "192.168.0.0/16",
             "100.64.0.0/10",
         ]);
-        let error = choose_ranges(&all, &[], &WantedRanges::default()).unwrap_err();
+        let error = choose_ranges(&all, &[], &RequestedRanges::default()).unwrap_err();
         assert!(matches!(
             error,
             NoFreeRange {

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use pod_network::{Error, PodAddress, PodNetwork, PodNetworkOptions, WantedRanges, reserve_ranges};
+use pod_network::{
+    Error, PodAddress, PodNetwork, PodNetworkOptions, RequestedRanges, reserve_ranges,
+};
 
 #[allow(dead_code, reason = "other tests share the module and use the rest")]
 mod namespaces;
@@ -216,7 +218,7 @@ fn two_instances_get_ranges_apart_and_keep_them() {
     let reserve = |instance: &'static str, dir: &Path| {
         let (dir, list) = (dir.to_owned(), list.clone());
         host.block_on(|| async move {
-            reserve_ranges(instance, &dir, &WantedRanges::default(), &list).await
+            reserve_ranges(instance, &dir, &RequestedRanges::default(), &list).await
         })
     };
     let first = reserve("111111", dirs[0].path()).unwrap();

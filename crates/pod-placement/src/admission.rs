@@ -171,7 +171,7 @@ mod tests {
         pod
     }
 
-    fn said(pod: PodView, others: &[PodView]) -> Option<(String, String)> {
+    fn refusal(pod: PodView, others: &[PodView]) -> Option<(String, String)> {
         let failure = misfit(&tolerant(pod), &node(), others);
         failure.map(|misfit| (misfit.reason(), misfit.message()))
     }
@@ -179,51 +179,52 @@ mod tests {
     #[test]
     fn resources_are_held_against_what_others_leave() {
         let others = [asks(json!({"cpu": "1500m", "memory": "512Mi"}))];
-        assert_eq!(said(asks(json!({"cpu": "500m"})), &others), None);
+        assert_eq!(refusal(asks(json!({"cpu": "500m"})), &others), None);
         let (reason, message) =
-            said(asks(json!({"cpu": "501m", "memory": "2Gi"})), &others).unwrap();
+            refusal(asks(json!({"cpu": "501m", "memory": "2Gi"})), &others).unwrap();
         assert_eq!(reason, "OutOfcpu");
         assert_eq!(
             message,
             "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
         );
-        let (reason, message) = said(asks(json!({"memory": "600Mi"})), &others).unwrap();
+        let (reason, message) = refusal(asks(json!({"memory": "600Mi"})), &others).unwrap();
         assert_eq!(reason, "OutOfmemory");
         assert!(message.ends_with("requested: 629145600, used: 536870912, capacity: 1073741824"));
-        let (reason, _) = said(asks(json!({"ephemeral-storage": "2Gi"})), &[]).unwrap();
+        let (reason, _) = refusal(asks(json!({"ephemeral-storage": "2Gi"})), &[]).unwrap();
         assert_eq!(reason, "OutOfephemeral-storage");
-        let (reason, _) = said(asks(json!({"hugepages-2Mi": "2Mi"})), &[]).unwrap();
+        let (reason, _) = refusal(asks(json!({"hugepages-2Mi": "2Mi"})), &[]).unwrap();
         assert_eq!(reason, "OutOfhugepages-2Mi");
-        assert_eq!(said(asks(json!({"example.com/gpu": "1"})), &[]), None);
+        assert_eq!(refusal(asks(json!({"example.com/gpu": "1"})), &[]), None);
     }
 
     #[test]
     fn a_node_takes_so_many_pods() {
         let others: Vec<_> = (0..3).map(|_| pod(json!({}))).collect();
-        assert_eq!(said(pod(json!({})), &others[1..]), None);
-        let (reason, message) = said(pod(json!({})), &others).unwrap();
+        assert_eq!(refusal(pod(json!({})), &others[1..]), None);
+        let (reason, message) = refusal(pod(json!({})), &others).unwrap();
         assert_eq!(reason, "OutOfpods");
         assert!(message.ends_with("pods, requested: 1, used: 3, capacity: 3"));
     }
 
     #[test]
     fn labels_ports_and_taints_count() {
-        let (reason, message) = said(pod(json!({"nodeSelector": {"disk": "hdd"}})), &[]).unwrap();
+        let (reason, message) =
+            refusal(pod(json!({"nodeSelector": {"disk": "hdd"}})), &[]).unwrap();
         assert_eq!(reason, "NodeAffinity");
         assert_eq!(
             message,
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
         );
         assert_eq!(
-            said(pod(json!({"nodeSelector": {"disk": "ssd"}})), &[]),
+            refusal(pod(json!({"nodeSelector": {"disk": "ssd"}})), &[]),
             None
         );
         let on = |port: i32| {
             let port = json!([{"containerPort": 80, "hostPort": port}]);
             pod(json!({"containers": [{"name": "c", "ports": port}]}))
         };
-        assert_eq!(said(on(8080), &[on(8081)]), None);
-        let (reason, message) = said(on(8080), &[on(8080)]).unwrap();
+        assert_eq!(refusal(on(8080), &[on(8081)]), None);
+        let (reason, message) = refusal(on(8080), &[on(8080)]).unwrap();
         assert_eq!(reason, "NodePorts");
         assert_eq!(
             message,

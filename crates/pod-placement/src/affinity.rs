@@ -63,9 +63,9 @@ impl<'t> AffinityTerm<'t> {
         let mut equal = not_merged(term.match_label_keys.as_ref(), selector);
         let mut unequal = not_merged(term.mismatch_label_keys.as_ref(), selector);
         let is_same = |key: &String| pod.label(key) == self.owner.label(key);
-        let is_known = |key: &String| self.owner.label(key).is_some();
-        equal.all(|key| !is_known(key) || is_same(key))
-            && unequal.all(|key| !is_known(key) || !is_same(key))
+        let is_present = |key: &String| self.owner.label(key).is_some();
+        equal.all(|key| !is_present(key) || is_same(key))
+            && unequal.all(|key| !is_present(key) || !is_same(key))
     }
 
     /// The domain of a node in the term's topology.

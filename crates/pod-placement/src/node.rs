@@ -45,8 +45,8 @@ pub fn takes(pod: &Pod, node: &Node) -> (bool, bool) {
         .filter(|taint| !tolerates(spec, taint))
         .map(|taint| taint.effect.as_str());
     let evicted = against.clone().any(|effect| effect == "NoExecute");
-    let kept_away = against.any(|effect| effect == "NoSchedule" || effect == "NoExecute");
-    (!kept_away, !evicted)
+    let excluded = against.any(|effect| effect == "NoSchedule" || effect == "NoExecute");
+    (!excluded, !evicted)
 }
 
 fn is_cordoned(node: &Node) -> bool {

@@ -66,7 +66,7 @@ impl PlacedPods {
         let former = self.remove_from_node(&pod.uid);
         // Most changes of a pod affect only its status.
         let before = former.as_ref().map(|former| &former.pod);
-        if before.is_none_or(|before| !is_found_alike(before, &pod)) {
+        if before.is_none_or(|before| !has_equal_index_keys(before, &pod)) {
             if let Some(before) = before {
                 self.forget(before);
             }
@@ -328,7 +328,7 @@ fn controller(pod: &PodView) -> Option<(Text, Uid)> {
 }
 
 /// Whether both states of a pod certainly have equal keys in the indexes.
-fn is_found_alike(old: &PodView, new: &PodView) -> bool {
+fn has_equal_index_keys(old: &PodView, new: &PodView) -> bool {
     Arc::ptr_eq(&old.spec, &new.spec) && old.labels == new.labels && old.claims == new.claims
 }
 

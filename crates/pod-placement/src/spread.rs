@@ -171,9 +171,9 @@ impl SpreadPreferences {
         feasible: &[&'v Node],
         snapshot: &SchedulingSnapshot<'v>,
     ) -> Self {
-        let own_constraints = pod.spec.topology_spread_constraints.as_deref();
+        let pod_constraints = pod.spec.topology_spread_constraints.as_deref();
         let needs_labels =
-            own_constraints.is_some_and(|own_constraints| !own_constraints.is_empty());
+            pod_constraints.is_some_and(|pod_constraints| !pod_constraints.is_empty());
         let constraints = match needs_labels {
             true => {
                 cov_mark::hit!(findings_c21);

@@ -11,7 +11,7 @@ use crate::view::ClusterView;
 
 /// Whether a volume for the claim can be created on the node, as far as the class's driver reports its free storage. A
 /// driver reports if its CSIDriver has `storageCapacity`; other drivers are assumed to have enough storage.
-pub(crate) fn has_room(
+pub(crate) fn has_capacity(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,
     node: &Node,

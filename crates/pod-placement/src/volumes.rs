@@ -19,12 +19,12 @@ use thiserror::Error;
 use crate::labels::node_selector_matches;
 use crate::objection::FilterFailure;
 use crate::snapshot::SchedulingSnapshot;
-use crate::storage_capacity::has_room;
+use crate::storage_capacity::has_capacity;
 use crate::view::{ClaimStep, ClusterView};
 
 const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";
 const WRONG_NODE: &str = "node(s) didn't match PersistentVolume's node affinity";
-const NO_ROOM: &str = "node(s) did not have enough free storage";
+const NO_CAPACITY: &str = "node(s) did not have enough free storage";
 const REFUSED: &str = "node(s) could not make a volume of the pod a moment ago";
 const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and \
@@ -69,7 +69,7 @@ pub(crate) enum ClaimRefusal {
 pub(crate) enum BindingRefusal {
     #[error("{NO_MATCH}")]
     NoMatch,
-    #[error("{NO_ROOM}")]
+    #[error("{NO_CAPACITY}")]
     NoCapacity,
     /// The creation of the volume on the node failed recently.
     #[error("{REFUSED}")]
@@ -390,7 +390,7 @@ fn can_provision(
     let allowed = topologies.is_empty() || topologies.iter().any(|term| allows(term, node));
     match provisions && allowed {
         false => Err(BindingRefusal::NoMatch),
-        true if !has_room(claim, class, node, view) => Err(BindingRefusal::NoCapacity),
+        true if !has_capacity(claim, class, node, view) => Err(BindingRefusal::NoCapacity),
         true if has_refused(claim, node, view) => {
             cov_mark::hit!(findings_2_r30);
             Err(BindingRefusal::Refused)

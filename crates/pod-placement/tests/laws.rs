@@ -9,7 +9,7 @@ use pod_placement::{ClusterView, PlacementDecision, Preemption, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 
-const ROOM_MILLI: i64 = 1000;
+const CAPACITY_MILLI: i64 = 1000;
 
 /// Two budgets, each for half of the pods.
 fn budgets(allowed: [i32; 2]) -> Vec<Arc<PodDisruptionBudget>> {
@@ -44,7 +44,7 @@ fn cluster(nodes: usize) -> ClusterView {
         let name = format!("n{index}");
         let node: Node = json_tree::from_value(json!({
             "metadata": {"name": name},
-            "status": {"allocatable": {"cpu": format!("{ROOM_MILLI}m"), "pods": "110"}},
+            "status": {"allocatable": {"cpu": format!("{CAPACITY_MILLI}m"), "pods": "110"}},
         }))
         .expect("a node");
         view.nodes.insert(name, node.into());
@@ -82,12 +82,12 @@ proptest! {
                 PlacementDecision::Bind { node } => {
                     let number: usize = node[1..].parse().expect("a node's number");
                     used[number] += milli;
-                    prop_assert!(used[number] <= ROOM_MILLI);
+                    prop_assert!(used[number] <= CAPACITY_MILLI);
                     pod.node = Some(node.into());
                     view.pods.push(Arc::new(pod));
                 }
                 PlacementDecision::Unschedulable(_) => {
-                    prop_assert!(used.iter().all(|used| used + milli > ROOM_MILLI));
+                    prop_assert!(used.iter().all(|used| used + milli > CAPACITY_MILLI));
                 }
                 PlacementDecision::Prepare { .. } => prop_assert!(false, "no claims, nothing to prepare"),
                 PlacementDecision::Preempt(_) => prop_assert!(false, "all are equally important"),
@@ -109,7 +109,7 @@ proptest! {
         let mut used = [0i64; 3];
         for (index, (milli, priority, node)) in there.into_iter().enumerate() {
             let mut pod = important(index, milli, priority);
-            if used[node] + milli <= ROOM_MILLI {
+            if used[node] + milli <= CAPACITY_MILLI {
                 used[node] += milli;
                 pod.node = Some(format!("n{node}").into());
                 view.pods.push(Arc::new(pod));

@@ -62,7 +62,7 @@ enum State {
     /// The pod is to be scheduled at that time.
     Delayed(Instant),
     /// The pod was attempted at that time, and waits until the pod itself changes.
-    Held(Instant),
+    ParkedForPod(Instant),
 }
 
 /// The pods without a node.
@@ -94,7 +94,7 @@ impl Order {
         *self.count(pending.state) += 1;
         match pending.due() {
             None => {
-                self.ready.insert(pending.place(key));
+                self.ready.insert(pending.order_key(key));
             }
             Some(due) => {
                 self.due.insert((due, key.clone()));
@@ -110,7 +110,7 @@ impl Order {
 
     fn leave(&mut self, key: &ObjectKey, pending: &Pending) {
         *self.count(pending.state) -= 1;
-        self.ready.remove(&pending.place(key));
+        self.ready.remove(&pending.order_key(key));
         if let Some(due) = pending.due() {
             self.due.remove(&(due, key.clone()));
         }
@@ -127,7 +127,7 @@ impl Order {
             State::Ready => &mut self.counts.active,
             State::Delayed(_) => &mut self.counts.backoff,
             State::Parked(_) => &mut self.counts.unschedulable,
-            State::Held(_) => &mut self.counts.gated,
+            State::ParkedForPod(_) => &mut self.counts.gated,
         }
     }
 
@@ -196,7 +196,7 @@ impl Backlog {
         while self.order.due.first().is_some_and(|(due, _)| *due <= now) {
             let due = self.order.due.pop_first();
             if let Some((key, pending)) = due.and_then(|(_, key)| self.pods.get_key_value(&key)) {
-                self.order.ready.insert(pending.place(key));
+                self.order.ready.insert(pending.order_key(key));
             }
         }
         let (_, _, key) = self.order.ready.first()?;
@@ -232,7 +232,7 @@ impl Backlog {
 
     /// Parks a pod until the pod itself changes.
     pub fn hold(&mut self, key: &ObjectKey, now: Instant) {
-        self.change(key, |pending| pending.state = State::Held(now));
+        self.change(key, |pending| pending.state = State::ParkedForPod(now));
     }
 
     fn change(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Pending)) {
@@ -273,12 +273,14 @@ impl Pending {
     fn due(&self) -> Option<Instant> {
         match self.state {
             State::Ready => None,
-            State::Parked(since) | State::Held(since) => Some(since + limits::FORGOTTEN_AFTER),
+            State::Parked(since) | State::ParkedForPod(since) => {
+                Some(since + limits::FORGOTTEN_AFTER)
+            }
             State::Delayed(until) => Some(until),
         }
     }
 
-    fn place(&self, key: &ObjectKey) -> (Reverse<i32>, Option<Timestamp>, ObjectKey) {
+    fn order_key(&self, key: &ObjectKey) -> (Reverse<i32>, Option<Timestamp>, ObjectKey) {
         (Reverse(self.rank.priority), self.rank.created, key.clone())
     }
 }

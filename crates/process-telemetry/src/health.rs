@@ -324,8 +324,8 @@ mod tests {
             assert!(health.failing(Kind::Watch).is_empty());
         }
         pods.failed(&"gone");
-        let told = ["scheduler: pods (3 failures in a row)"];
-        assert_eq!(health.failing(Kind::Watch), told);
+        let reported = ["scheduler: pods (3 failures in a row)"];
+        assert_eq!(health.failing(Kind::Watch), reported);
         assert!(health.failing(Kind::Work).is_empty());
         let series = "mainstay_failures_in_a_row{kind=\"watch\",part=\"scheduler\",of=\"pods\"} 3";
         let mut page = Page::default();
@@ -347,9 +347,10 @@ mod tests {
         cov_mark::check!(findings_2_r37);
         let (_, component) = component();
         let watches = ["pods", "nodes", "leases"].map(|what| component.follow(Kind::Watch, what));
-        let told = || {
-            let told = watches.iter().filter(|watch| watch.state.row().is_logged);
-            told.map(|watch| watch.state.what.clone())
+        let reported = || {
+            let reported = watches.iter().filter(|watch| watch.state.row().is_logged);
+            reported
+                .map(|watch| watch.state.what.clone())
                 .collect::<Vec<_>>()
         };
         for _ in 0..5 {
@@ -358,13 +359,13 @@ mod tests {
             }
             watches[2].failed(&"forbidden");
         }
-        assert_eq!(told(), ["pods", "leases"]);
+        assert_eq!(reported(), ["pods", "leases"]);
         watches.iter().for_each(FailureStreak::succeeded);
-        assert!(told().is_empty());
+        assert!(reported().is_empty());
         for _ in 0..3 {
             watches[1].failed(&"connection refused");
         }
-        assert_eq!(told(), ["nodes"]);
+        assert_eq!(reported(), ["nodes"]);
     }
 
     /// findings A3: a watch of quiet objects reports nothing when it resumes.

@@ -84,12 +84,12 @@ mod tests {
 
     #[test]
     fn only_what_was_installed_is_removed() {
-        let found = removal(&record(), |path| match path.to_str() {
+        let result = removal(&record(), |path| match path.to_str() {
             Some("/a") => Some("1".to_owned()),
             Some("/b") => Some("changed".to_owned()),
             _ => None,
         });
-        assert_eq!(found.files, [PathBuf::from("/a")]);
-        assert_eq!(found.changed, [PathBuf::from("/b")]);
+        assert_eq!(result.files, [PathBuf::from("/a")]);
+        assert_eq!(result.changed, [PathBuf::from("/b")]);
     }
 }

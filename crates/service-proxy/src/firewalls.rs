@@ -46,7 +46,7 @@ pub struct PodLinks {
 pub fn open(kernel: &mut Kernel, links: &PodLinks) -> Result<usize, KernelError> {
     let mut opened = 0;
     for guard in guards(kernel)? {
-        if !own_rules(kernel, &guard, links)?.is_empty() {
+        if !program_rules(kernel, &guard, links)?.is_empty() {
             continue;
         }
         let mut batch = Batch::new();
@@ -76,7 +76,7 @@ pub fn open(kernel: &mut Kernel, links: &PodLinks) -> Result<usize, KernelError>
 pub fn close(kernel: &mut Kernel, links: &PodLinks) -> Result<(), KernelError> {
     for guard in guards(kernel)? {
         let mut batch = Batch::new();
-        for handle in own_rules(kernel, &guard, links)? {
+        for handle in program_rules(kernel, &guard, links)? {
             batch.message_in(guard.family, DELETE_RULE, 0, |a| {
                 a.text(1, &guard.table);
                 a.text(2, &guard.chain);
@@ -128,7 +128,7 @@ fn guard(family: u8, attributes: &[u8]) -> Option<Guard> {
 }
 
 /// The handles of a chain's rules that contain the instance's links.
-fn own_rules(
+fn program_rules(
     kernel: &mut Kernel,
     guard: &Guard,
     links: &PodLinks,

@@ -33,9 +33,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
-mod world;
+mod harness;
 
-use world::{BOTH, Namespace, World, config, next_version, objects, to};
+use harness::{BOTH, Harness, Namespace, config, next_version, objects, to};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
@@ -221,7 +221,7 @@ fn random_service(numbers: &mut StdRng, number: u8) -> (Service, EndpointSlice) 
 fn random_table(numbers: &mut StdRng) -> Table {
     let objects = (0..numbers.random_range(0..6)).map(|number| random_service(numbers, number));
     let (services, slices): (Vec<Service>, Vec<EndpointSlice>) = objects.collect();
-    let mut whole = table(&ports(&services, &slices, "here"), &World::settings());
+    let mut whole = table(&ports(&services, &slices, "here"), &Harness::settings());
     let everything: Cidr = "0.0.0.0/0".parse().unwrap();
     let ends = (0..count(numbers, 500))
         .map(|_| block(numbers, everything).network())
@@ -246,7 +246,7 @@ fn the_kernel_accepts_the_rules_of_any_objects_and_each_change_of_them() {
     let host = Namespace::new();
     host.run(|| {
         let mut kernel = Kernel::open("a1b2c4").unwrap();
-        let mut before = table(&[], &World::settings());
+        let mut before = table(&[], &Harness::settings());
         kernel.replace(&before).unwrap();
         for seed in 1..=TABLES {
             let after = random_table(&mut StdRng::seed_from_u64(seed));
@@ -257,7 +257,7 @@ fn the_kernel_accepts_the_rules_of_any_objects_and_each_change_of_them() {
             }
             before = after;
         }
-        let none = table(&[], &World::settings());
+        let none = table(&[], &Harness::settings());
         accepted(kernel.change(&changes(&before, &none)), 0, "the removal");
         kernel.remove().unwrap();
     });
@@ -266,8 +266,10 @@ fn the_kernel_accepts_the_rules_of_any_objects_and_each_change_of_them() {
 // findings-2 S36
 #[test]
 fn twenty_thousand_exceptions_are_one_set_that_the_kernel_obeys() {
-    let mut world = World::new();
-    world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
+    let mut harness = Harness::new();
+    harness
+        .outside
+        .ip("route add 10.244.0.0/24 via 198.51.100.1");
     let mut except: Vec<String> = (0..20_000_u32)
         .map(|number| format!("100.{}.{}.1/32", 64 + number / 256, number % 256))
         .collect();
@@ -280,10 +282,10 @@ fn twenty_thousand_exceptions_are_one_set_that_the_kernel_obeys() {
         state.policies.insert("p".to_owned(), policy);
         let pod = PolicyPod::of(&pod("b"), Some(B)).unwrap();
         state.pods.insert("b".to_owned(), pod);
-        let mut whole = table(&[], &World::settings());
+        let mut whole = table(&[], &Harness::settings());
         whole.include(filters(&state));
-        world.apply(whole);
-        world.outside.ask(to(B, 8080)).is_ok()
+        harness.apply(whole);
+        harness.outside.ask(to(B, 8080)).is_ok()
     };
     assert!(allow(&except));
     except.push("198.51.100.2/32".to_owned());
@@ -294,8 +296,8 @@ fn twenty_thousand_exceptions_are_one_set_that_the_kernel_obeys() {
 // findings-2 S45
 #[test]
 fn the_tunnel_takes_packets_of_its_other_ends_alone() {
-    let mut world = World::new();
-    let socket = world
+    let mut harness = Harness::new();
+    let socket = harness
         .host
         .run(|| std::net::UdpSocket::bind("0.0.0.0:8472"))
         .unwrap();
@@ -304,15 +306,15 @@ fn the_tunnel_takes_packets_of_its_other_ends_alone() {
         .unwrap();
     let vxlan = |number: u8| [8, 0, 0, 0, 0, 0, number, 0, 7, 7];
     let mut guarded = |ends: &[&str], numbers: &[u8]| -> Vec<u8> {
-        let mut whole = table(&[], &World::settings());
+        let mut whole = table(&[], &Harness::settings());
         let tunnel = TunnelGuard {
             port: 8472,
             number: 1,
             ends: ends.iter().map(|end| end.parse().unwrap()).collect(),
         };
         guard(&mut whole, Some(&tunnel));
-        world.apply(whole);
-        world.outside.run(|| {
+        harness.apply(whole);
+        harness.outside.run(|| {
             let client = std::net::UdpSocket::bind("198.51.100.2:0").unwrap();
             for number in numbers {
                 client
@@ -337,20 +339,22 @@ fn the_tunnel_takes_packets_of_its_other_ends_alone() {
 // findings-2 S45
 #[test]
 fn a_neighbour_does_not_send_with_the_address_of_a_pod_of_this_node() {
-    let mut world = World::new();
-    world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
-    world.outside.ip("addr add 10.244.0.9/32 dev lo");
+    let mut harness = Harness::new();
+    harness
+        .outside
+        .ip("route add 10.244.0.0/24 via 198.51.100.1");
+    harness.outside.ip("addr add 10.244.0.9/32 dev lo");
     for link in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv4/conf/{link}/rp_filter");
-        world.host.run(|| std::fs::write(&path, "0")).unwrap();
+        harness.host.run(|| std::fs::write(&path, "0")).unwrap();
     }
-    let all = world.host.ip("-br link");
+    let all = harness.host.ip("-br link");
     for link in all.lines().filter_map(|line| line.split(['@', ' ']).next()) {
         let path = format!("/proc/sys/net/ipv4/conf/{link}/rp_filter");
-        world.host.run(|| std::fs::write(&path, "0")).unwrap();
+        harness.host.run(|| std::fs::write(&path, "0")).unwrap();
     }
-    world.apply(table(&[], &World::settings()));
-    let server = world
+    harness.apply(table(&[], &Harness::settings()));
+    let server = harness
         .b
         .run(|| std::net::UdpSocket::bind((B, 9000)))
         .unwrap();
@@ -358,7 +362,7 @@ fn a_neighbour_does_not_send_with_the_address_of_a_pod_of_this_node() {
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     for (source, text) in [("10.244.0.9:0", "forged"), ("198.51.100.2:0", "own")] {
-        world.outside.run(|| {
+        harness.outside.run(|| {
             let client = std::net::UdpSocket::bind(source).unwrap();
             client.send_to(text.as_bytes(), (B, 9000)).unwrap();
         });
@@ -371,19 +375,19 @@ fn a_neighbour_does_not_send_with_the_address_of_a_pod_of_this_node() {
 // findings-2 C26
 #[test]
 fn half_closed_connections_are_known_for_an_hour_or_longer() {
-    let mut world = World::new();
-    world.apply(table(&[], &World::settings()));
+    let mut harness = Harness::new();
+    harness.apply(table(&[], &Harness::settings()));
     let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
     let seconds = || {
-        world
+        harness
             .host
             .run(|| std::fs::read_to_string(path).unwrap().trim().to_owned())
     };
     assert_eq!(seconds(), "60", "the kernel's own");
-    world.host.run(conntrack::keep_half_closed).unwrap();
+    harness.host.run(conntrack::keep_half_closed).unwrap();
     assert_eq!(seconds(), "3600");
-    world.host.run(|| std::fs::write(path, "7200")).unwrap();
-    world.host.run(conntrack::keep_half_closed).unwrap();
+    harness.host.run(|| std::fs::write(path, "7200")).unwrap();
+    harness.host.run(conntrack::keep_half_closed).unwrap();
     assert_eq!(seconds(), "7200");
 }
 
@@ -412,11 +416,16 @@ fn listed<K: Send + 'static>(
 }
 
 /// Tries a connection until the result is as expected.
-async fn until(world: &Arc<World>, from_a: bool, address: (Ipv4Addr, u16), expected: Option<&str>) {
-    let (world, expected) = (world.clone(), expected.map(str::to_owned));
+async fn until(
+    harness: &Arc<Harness>,
+    from_a: bool,
+    address: (Ipv4Addr, u16),
+    expected: Option<&str>,
+) {
+    let (harness, expected) = (harness.clone(), expected.map(str::to_owned));
     let wait = host_kernel::blocking_value(move || {
         let begun = Instant::now();
-        let from = if from_a { &world.a } else { &world.b };
+        let from = if from_a { &harness.a } else { &harness.b };
         loop {
             let responder = from
                 .ask(to(address.0, address.1))
@@ -447,11 +456,11 @@ fn service_of(name: &str, cluster_ip: &str) -> (Service, EndpointSlice) {
 // findings-2 S36
 #[test]
 fn a_refused_service_and_policy_are_left_out_alone() {
-    let world = Arc::new(World::new());
-    let asker = world.clone();
+    let harness = Arc::new(Harness::new());
+    let asker = harness.clone();
     // A chain's name may have at most 255 characters.
     let refused = "x".repeat(300);
-    world.host.block_on(move || async move {
+    harness.host.block_on(move || async move {
         let (bad, bad_slice) = service_of(&refused, "10.96.0.6");
         let (good, good_slice) = service_of("web", "10.96.0.5");
         let (services, service_events) = cache_of(vec![bad.clone(), good]);

@@ -24,11 +24,11 @@ use service_routing::{
 };
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
-mod world;
+mod harness;
 
+use harness::{BOTH, Harness, Namespace, NoSlowPolls, SERVICE, config, next_version, objects, to};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use world::{BOTH, Namespace, NoSlowPolls, SERVICE, World, config, next_version, objects, to};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
@@ -40,10 +40,12 @@ const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 
 /// The host with the pods `a` and `b` (labels `app: a` and `app: b`, port `http` 8080) in the
 /// namespace `default`, and a Service of `b`.
-fn world() -> World {
-    let world = World::new();
-    world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
-    world
+fn harness() -> Harness {
+    let harness = Harness::new();
+    harness
+        .outside
+        .ip("route add 10.244.0.0/24 via 198.51.100.1");
+    harness
 }
 
 fn state(policies: &[Value]) -> PolicyObjects {
@@ -80,10 +82,10 @@ fn pod(name: &str, app: &str) -> PodView {
 
 /// Applies policies of the namespace, with a Service whose endpoint is `b`, and a node port that leads to
 /// `b`.
-fn apply(world: &mut World, policies: &[Value]) -> Table {
+fn apply(harness: &mut Harness, policies: &[Value]) -> Table {
     let spec = json!({"type": "NodePort"});
     let (service, slice) = objects(spec, &BOTH[1..]);
-    let mut whole = table(&ports([&service], [&slice], "here"), &World::settings());
+    let mut whole = table(&ports([&service], [&slice], "here"), &Harness::settings());
     let host_port = PublishedPort {
         pod: B,
         port: "tcp *:8888 8080".parse().unwrap(),
@@ -91,15 +93,15 @@ fn apply(world: &mut World, policies: &[Value]) -> Table {
     publish(&mut whole, &[host_port]);
     let filters = filters(&state(policies));
     whole.include(filters.clone());
-    world.apply(whole);
+    harness.apply(whole);
     filters
 }
 
 /// Removes the connections that the policies deny, and returns their number.
-fn cut(world: &mut World, filters: &Table) -> usize {
-    let local = world.host.run(conntrack::local_addresses);
+fn cut(harness: &mut Harness, filters: &Table) -> usize {
+    let local = harness.host.run(conntrack::local_addresses);
     let choose = |all: &[_]| denied(filters, all, |address| local.contains(&address));
-    conntrack::cut(&mut world.kernel, choose).unwrap()
+    conntrack::cut(&mut harness.kernel, choose).unwrap()
 }
 
 #[track_caller]
@@ -126,126 +128,126 @@ fn from_app(name: &str) -> Value {
 
 #[test]
 fn a_pod_without_allowed_clients_is_reached_by_its_node_alone() {
-    let mut world = world();
-    world.host.serve(9000, "host");
-    apply(&mut world, &[]);
-    passes(&world.a, to(B, 8080), "b");
-    passes(&world.outside, to(B, 8080), "b");
-    apply(&mut world, &[about("b", json!({}))]);
+    let mut harness = harness();
+    harness.host.serve(9000, "host");
+    apply(&mut harness, &[]);
+    passes(&harness.a, to(B, 8080), "b");
+    passes(&harness.outside, to(B, 8080), "b");
+    apply(&mut harness, &[about("b", json!({}))]);
     for (from, address) in [
-        (&world.a, to(B, 8080)),
-        (&world.a, to(SERVICE, 80)),
-        (&world.a, to(GATEWAY, 8888)),
-        (&world.outside, to(B, 8080)),
-        (&world.outside, to(NODE, 30080)),
-        (&world.outside, to(NODE, 8888)),
+        (&harness.a, to(B, 8080)),
+        (&harness.a, to(SERVICE, 80)),
+        (&harness.a, to(GATEWAY, 8888)),
+        (&harness.outside, to(B, 8080)),
+        (&harness.outside, to(NODE, 30080)),
+        (&harness.outside, to(NODE, 8888)),
     ] {
         dropped(from, address);
     }
     // Probes and other connections of the node are allowed, and so are connections of the pod to itself.
-    passes(&world.host, to(B, 8080), "b");
-    passes(&world.host, to(SERVICE, 80), "b");
-    passes(&world.b, to(A, 8080), "a");
-    passes(&world.b, to(OUTSIDE, 8080), "outside");
-    passes(&world.b, to(GATEWAY, 9000), "host");
-    passes(&world.b, to(SERVICE, 80), "b");
-    passes(&world.b, to(B, 8080), "b");
-    passes(&world.outside, to(A, 8080), "a");
-    apply(&mut world, &[]);
-    passes(&world.a, to(B, 8080), "b");
+    passes(&harness.host, to(B, 8080), "b");
+    passes(&harness.host, to(SERVICE, 80), "b");
+    passes(&harness.b, to(A, 8080), "a");
+    passes(&harness.b, to(OUTSIDE, 8080), "outside");
+    passes(&harness.b, to(GATEWAY, 9000), "host");
+    passes(&harness.b, to(SERVICE, 80), "b");
+    passes(&harness.b, to(B, 8080), "b");
+    passes(&harness.outside, to(A, 8080), "a");
+    apply(&mut harness, &[]);
+    passes(&harness.a, to(B, 8080), "b");
 }
 
 #[test]
 fn clients_are_allowed_by_labels_and_by_addresses() {
-    let mut world = world();
+    let mut harness = harness();
     let ingress = |rule: Value| [about("b", json!({"ingress": [rule]}))];
     let blocks = |except: &[&str]| {
         let block = json!({"cidr": "198.51.100.0/24", "except": except});
         ingress(json!({"from": [{"ipBlock": block}]}))
     };
-    apply(&mut world, &ingress(json!({"from": [from_app("a")]})));
+    apply(&mut harness, &ingress(json!({"from": [from_app("a")]})));
     for address in [to(B, 8080), to(SERVICE, 80)] {
-        passes(&world.a, address, "b");
+        passes(&harness.a, address, "b");
     }
-    dropped(&world.outside, to(B, 8080));
+    dropped(&harness.outside, to(B, 8080));
     let others = json!({"namespaceSelector": {"matchLabels": {"kind": "other"}}});
-    apply(&mut world, &ingress(json!({"from": [others]})));
-    dropped(&world.a, to(B, 8080));
+    apply(&mut harness, &ingress(json!({"from": [others]})));
+    dropped(&harness.a, to(B, 8080));
     let same_namespace = json!({"namespaceSelector": {"matchLabels": {"kind": "plain"}}});
-    apply(&mut world, &ingress(json!({"from": [same_namespace]})));
-    passes(&world.a, to(B, 8080), "b");
+    apply(&mut harness, &ingress(json!({"from": [same_namespace]})));
+    passes(&harness.a, to(B, 8080), "b");
     // The address of the client is compared, although it is masqueraded afterwards.
-    apply(&mut world, &blocks(&[]));
-    passes(&world.outside, to(B, 8080), "b");
-    passes(&world.outside, to(NODE, 30080), "b");
-    passes(&world.outside, to(NODE, 8888), "b");
-    dropped(&world.a, to(B, 8080));
-    apply(&mut world, &blocks(&["198.51.100.2/32"]));
-    dropped(&world.outside, to(B, 8080));
-    dropped(&world.outside, to(NODE, 30080));
+    apply(&mut harness, &blocks(&[]));
+    passes(&harness.outside, to(B, 8080), "b");
+    passes(&harness.outside, to(NODE, 30080), "b");
+    passes(&harness.outside, to(NODE, 8888), "b");
+    dropped(&harness.a, to(B, 8080));
+    apply(&mut harness, &blocks(&["198.51.100.2/32"]));
+    dropped(&harness.outside, to(B, 8080));
+    dropped(&harness.outside, to(NODE, 30080));
     // With two policies, a connection is allowed if one of them allows it.
     let [block] = blocks(&[]);
     let [app] = ingress(json!({"from": [from_app("a")]}));
-    apply(&mut world, &[block, app]);
-    passes(&world.a, to(B, 8080), "b");
-    passes(&world.outside, to(B, 8080), "b");
+    apply(&mut harness, &[block, app]);
+    passes(&harness.a, to(B, 8080), "b");
+    passes(&harness.outside, to(B, 8080), "b");
 }
 
 #[test]
 fn ports_are_those_of_the_pod_after_translation() {
-    let mut world = world();
-    world.b.serve(8081, "b2");
+    let mut harness = harness();
+    harness.b.serve(8081, "b2");
     let allowed = |port: Value| [about("b", json!({"ingress": [{"ports": [port]}]}))];
     for port in [
         json!({"port": 8080}),
         json!({"port": "http"}),
         json!({"port": 8000, "endPort": 8080}),
     ] {
-        apply(&mut world, &allowed(port));
-        passes(&world.a, to(B, 8080), "b");
-        passes(&world.a, to(SERVICE, 80), "b");
-        passes(&world.outside, to(NODE, 8888), "b");
-        dropped(&world.a, to(B, 8081));
+        apply(&mut harness, &allowed(port));
+        passes(&harness.a, to(B, 8080), "b");
+        passes(&harness.a, to(SERVICE, 80), "b");
+        passes(&harness.outside, to(NODE, 8888), "b");
+        dropped(&harness.a, to(B, 8081));
     }
-    apply(&mut world, &allowed(json!({"port": 80})));
-    dropped(&world.a, to(SERVICE, 80));
-    apply(&mut world, &allowed(json!({"protocol": "UDP"})));
-    dropped(&world.a, to(B, 8080));
+    apply(&mut harness, &allowed(json!({"port": 80})));
+    dropped(&harness.a, to(SERVICE, 80));
+    apply(&mut harness, &allowed(json!({"protocol": "UDP"})));
+    dropped(&harness.a, to(B, 8080));
 }
 
 #[test]
 fn what_a_pod_may_reach_is_limited_but_for_its_node() {
-    let mut world = world();
+    let mut harness = harness();
     let dns = format!("addr add {DNS}/32 dev lo");
-    if world.host.run(|| TcpListener::bind((DNS, 1))).is_err() {
-        world.host.ip(&dns);
+    if harness.host.run(|| TcpListener::bind((DNS, 1))).is_err() {
+        harness.host.ip(&dns);
     }
-    world.host.serve(53, "dns");
+    harness.host.serve(53, "dns");
     let egress = |rules: Value| about("a", json!({"policyTypes": ["Egress"], "egress": rules}));
-    apply(&mut world, &[egress(json!([]))]);
+    apply(&mut harness, &[egress(json!([]))]);
     for address in [to(B, 8080), to(SERVICE, 80), to(OUTSIDE, 8080)] {
-        dropped(&world.a, address);
+        dropped(&harness.a, address);
     }
-    passes(&world.a, to(GATEWAY, 53), "dns");
-    passes(&world.a, to(DNS, 53), "dns");
-    passes(&world.b, to(A, 8080), "a");
-    passes(&world.outside, to(A, 8080), "a");
-    apply(&mut world, &[egress(json!([{"to": [from_app("b")]}]))]);
-    passes(&world.a, to(SERVICE, 80), "b");
-    dropped(&world.a, to(OUTSIDE, 8080));
+    passes(&harness.a, to(GATEWAY, 53), "dns");
+    passes(&harness.a, to(DNS, 53), "dns");
+    passes(&harness.b, to(A, 8080), "a");
+    passes(&harness.outside, to(A, 8080), "a");
+    apply(&mut harness, &[egress(json!([{"to": [from_app("b")]}]))]);
+    passes(&harness.a, to(SERVICE, 80), "b");
+    dropped(&harness.a, to(OUTSIDE, 8080));
     let block = json!({"ipBlock": {"cidr": "198.51.100.0/24"}});
     let both = json!([{"to": [block], "ports": [{"port": 8080}]}]);
-    apply(&mut world, &[egress(both)]);
-    passes(&world.a, to(OUTSIDE, 8080), "outside");
-    dropped(&world.a, to(B, 8080));
+    apply(&mut harness, &[egress(both)]);
+    passes(&harness.a, to(OUTSIDE, 8080), "outside");
+    dropped(&harness.a, to(B, 8080));
 }
 
 #[test]
 fn datagrams_are_filtered_by_their_first() {
-    let mut world = world();
-    world.serve_udp();
+    let mut harness = harness();
+    harness.serve_udp();
     let bound = || UdpSocket::bind("0.0.0.0:0");
-    let socket = world.a.run(bound).unwrap();
+    let socket = harness.a.run(bound).unwrap();
     let ask_from = |socket: &UdpSocket, limit: Duration| {
         socket.set_read_timeout(Some(limit)).unwrap();
         socket.send_to(b"?", (B, 5353)).unwrap();
@@ -258,25 +260,25 @@ fn datagrams_are_filtered_by_their_first() {
     let short = Duration::from_millis(300);
     let long = Duration::from_secs(240);
     // A busy kernel may drop packets until it has resolved the neighbour.
-    let first = world.a.run(bound).unwrap();
+    let first = harness.a.run(bound).unwrap();
     while ask_from(&first, short).is_err() {}
-    apply(&mut world, &[]);
+    apply(&mut harness, &[]);
     assert_eq!(ask(long).unwrap(), b"b");
     let allowed = |port: Value| about("b", json!({"ingress": [{"ports": [port]}]}));
-    let tcp = apply(&mut world, &[allowed(json!({"protocol": "TCP"}))]);
+    let tcp = apply(&mut harness, &[allowed(json!({"protocol": "TCP"}))]);
     assert_eq!(ask(long).unwrap(), b"b", "the flow is known");
-    assert_eq!(cut(&mut world, &tcp), 1);
+    assert_eq!(cut(&mut harness, &tcp), 1);
     assert!(ask(short).is_err());
     let udp = json!({"protocol": "UDP", "port": 5353});
-    let udp = apply(&mut world, &[allowed(udp)]);
+    let udp = apply(&mut harness, &[allowed(udp)]);
     assert_eq!(ask(long).unwrap(), b"b");
-    assert_eq!(cut(&mut world, &udp), 0);
+    assert_eq!(cut(&mut harness, &udp), 0);
 }
 
 /// An open connection between two pods.
-fn connection(world: &World) -> (TcpStream, TcpStream) {
-    let listener = world.b.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap();
-    let client = world.a.run(|| TcpStream::connect((B, 7000))).unwrap();
+fn connection(harness: &Harness) -> (TcpStream, TcpStream) {
+    let listener = harness.b.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap();
+    let client = harness.a.run(|| TcpStream::connect((B, 7000))).unwrap();
     let (server, _) = listener.accept().unwrap();
     (client, server)
 }
@@ -291,36 +293,36 @@ fn arrives(mut from: &TcpStream, mut to: &TcpStream, limit: Duration) -> bool {
 
 #[test]
 fn an_open_connection_ends_with_the_permission_for_it() {
-    let mut world = world();
+    let mut harness = harness();
     let (short, long) = (Duration::from_millis(300), Duration::from_secs(240));
-    apply(&mut world, &[]);
-    let (client, server) = connection(&world);
+    apply(&mut harness, &[]);
+    let (client, server) = connection(&harness);
     assert!(arrives(&client, &server, long));
     let allowed = about("b", json!({"ingress": [{"from": [from_app("a")]}]}));
-    let filters = apply(&mut world, &[allowed]);
-    assert_eq!(cut(&mut world, &filters), 0);
+    let filters = apply(&mut harness, &[allowed]);
+    assert_eq!(cut(&mut harness, &filters), 0);
     assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
-    let filters = apply(&mut world, &[about("b", json!({}))]);
-    assert!(cut(&mut world, &filters) > 0);
+    let filters = apply(&mut harness, &[about("b", json!({}))]);
+    assert!(cut(&mut harness, &filters) > 0);
     // Traffic of neither end makes the connection work again.
     assert!(!arrives(&server, &client, short));
     assert!(!arrives(&client, &server, short));
-    assert_eq!(cut(&mut world, &filters), 0, "nothing of it is known");
+    assert_eq!(cut(&mut harness, &filters), 0, "nothing of it is known");
     // Both ends retransmit until the packets pass.
-    apply(&mut world, &[]);
+    apply(&mut harness, &[]);
     assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
 }
 
 #[test]
 fn the_nodes_own_connections_stay_open() {
-    let mut world = world();
-    apply(&mut world, &[]);
-    let listener = world.b.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap();
-    let client = world.host.run(|| TcpStream::connect((B, 7000))).unwrap();
+    let mut harness = harness();
+    apply(&mut harness, &[]);
+    let listener = harness.b.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap();
+    let client = harness.host.run(|| TcpStream::connect((B, 7000))).unwrap();
     let (server, _) = listener.accept().unwrap();
     let deny = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
-    let filters = apply(&mut world, &[deny]);
-    assert_eq!(cut(&mut world, &filters), 0);
+    let filters = apply(&mut harness, &[deny]);
+    assert_eq!(cut(&mut harness, &filters), 0);
     let long = Duration::from_secs(240);
     assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
 }
@@ -349,10 +351,10 @@ fn listed<K: Send + 'static>(
     (send, receive.chain(futures::stream::pending()))
 }
 
-type Told = watch::Receiver<Option<PodAddresses>>;
+type ReportedPods = watch::Receiver<Option<PodAddresses>>;
 
 /// Waits until exactly these pods are reported; `None` if pods do not wait.
-async fn reported(guarded: &mut Told, pods: Option<&[&str]>) {
+async fn reported(guarded: &mut ReportedPods, pods: Option<&[&str]>) {
     let holds = |reported: &Option<PodAddresses>| match (reported, pods) {
         (Some(reported), Some(pods)) => reported.keys().eq(pods),
         (reported, pods) => reported.is_none() && pods.is_none(),
@@ -364,9 +366,9 @@ async fn reported(guarded: &mut Told, pods: Option<&[&str]>) {
 
 #[test]
 fn the_proxy_follows_policies_pods_and_labels() {
-    let world = Arc::new(world());
-    let asker = world.clone();
-    world.host.block_on(move || async move {
+    let harness = Arc::new(harness());
+    let asker = harness.clone();
+    harness.host.block_on(move || async move {
         let (services, _services) = cache_of::<Service>(Vec::new());
         let (slices, _slices) = cache_of::<EndpointSlice>(Vec::new());
         let (policies, policy_events) = cache_of::<NetworkPolicy>(Vec::new());
@@ -401,10 +403,10 @@ fn the_proxy_follows_policies_pods_and_labels() {
         // Without a policy no pod waits.
         reported(&mut guarded_pods, None).await;
         let reaches = |expected: bool| {
-            let world = asker.clone();
+            let harness = asker.clone();
             host_kernel::blocking_value(move || {
                 let begun = Instant::now();
-                while world.a.ask(to(B, 8080)).is_ok() != expected {
+                while harness.a.ask(to(B, 8080)).is_ok() != expected {
                     assert!(begun.elapsed() < Duration::from_secs(240), "not {expected}");
                 }
             })

@@ -18,11 +18,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube_api_client::Event;
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
-mod world;
+mod harness;
 
-use world::{
-    BOTH, Namespace, NoSlowPolls, SERVICE, World, config, count, objects, refused, service, slice,
-    to,
+use harness::{
+    BOTH, Harness, Namespace, NoSlowPolls, SERVICE, config, count, objects, refused, service,
+    slice, to,
 };
 
 /// The host's address on the link to the machine outside.
@@ -58,58 +58,58 @@ const ENDED: [bool; 3] = [false, false, true];
 
 #[test]
 fn internal_traffic_stays_on_the_node_or_is_dropped() {
-    let mut world = World::new();
+    let mut harness = Harness::new();
     let spec = || json!({ "internalTrafficPolicy": "Local", "type": "NodePort" });
-    world.program(spec(), &[(A, "here"), (B, "there")]);
-    for from in [&world.b, &world.host] {
+    harness.program(spec(), &[(A, "here"), (B, "there")]);
+    for from in [&harness.b, &harness.host] {
         only(from, to(SERVICE, 80), "a");
     }
-    world.program(spec(), &[(B, "there")]);
-    for from in [&world.a, &world.host] {
+    harness.program(spec(), &[(B, "there")]);
+    for from in [&harness.a, &harness.host] {
         dropped(from, to(SERVICE, 80));
     }
-    only(&world.outside, to(NODE, 30080), "b");
-    world.program(spec(), &[]);
-    refused(&world.a, to(SERVICE, 80));
+    only(&harness.outside, to(NODE, 30080), "b");
+    harness.program(spec(), &[]);
+    refused(&harness.a, to(SERVICE, 80));
 }
 
 #[test]
 fn external_traffic_without_an_endpoint_here_is_dropped_for_those_outside() {
-    let mut world = World::new();
+    let mut harness = Harness::new();
     let spec = || json!({ "externalTrafficPolicy": "Local", "type": "NodePort" });
-    world.program(spec(), &[(A, "here"), (B, "there")]);
-    only(&world.outside, to(NODE, 30080), "a");
-    world.program(spec(), &[(B, "there")]);
-    dropped(&world.outside, to(NODE, 30080));
+    harness.program(spec(), &[(A, "here"), (B, "there")]);
+    only(&harness.outside, to(NODE, 30080), "a");
+    harness.program(spec(), &[(B, "there")]);
+    dropped(&harness.outside, to(NODE, 30080));
     // Connections from inside are treated like those to the cluster IP.
-    for from in [&world.a, &world.host] {
+    for from in [&harness.a, &harness.host] {
         only(from, to(NODE, 30080), "b");
         only(from, to(SERVICE, 80), "b");
     }
-    world.program(spec(), &[]);
-    refused(&world.outside, to(NODE, 30080));
+    harness.program(spec(), &[]);
+    refused(&harness.outside, to(NODE, 30080));
 }
 
 #[test]
 fn endpoints_that_end_are_used_while_they_serve_and_none_is_ready() {
-    let mut world = World::new();
+    let mut harness = Harness::new();
     let cluster = service(json!({ "type": "NodePort" }));
     let local = service(json!({ "type": "NodePort", "externalTrafficPolicy": "Local" }));
     let ending = endpoint(A, "here", ENDING);
     let with = |b: Value| endpoints(&[ending.clone(), b]);
 
-    world.program_objects(&cluster, &with(endpoint(B, "here", ENDED)), &[]);
-    only(&world.host, to(SERVICE, 80), "a");
-    only(&world.outside, to(NODE, 30080), "a");
-    world.program_objects(&cluster, &with(endpoint(B, "here", READY)), &[]);
-    only(&world.host, to(SERVICE, 80), "b");
-    only(&world.outside, to(NODE, 30080), "b");
+    harness.program_objects(&cluster, &with(endpoint(B, "here", ENDED)), &[]);
+    only(&harness.host, to(SERVICE, 80), "a");
+    only(&harness.outside, to(NODE, 30080), "a");
+    harness.program_objects(&cluster, &with(endpoint(B, "here", READY)), &[]);
+    only(&harness.host, to(SERVICE, 80), "b");
+    only(&harness.outside, to(NODE, 30080), "b");
     // Each node decides separately: traffic that arrives at this node uses the best endpoints of this node.
-    world.program_objects(&local, &with(endpoint(B, "there", READY)), &[]);
-    only(&world.host, to(SERVICE, 80), "b");
-    only(&world.outside, to(NODE, 30080), "a");
-    world.program_objects(&cluster, &endpoints(&[endpoint(A, "here", ENDED)]), &[]);
-    refused(&world.host, to(SERVICE, 80));
+    harness.program_objects(&local, &with(endpoint(B, "there", READY)), &[]);
+    only(&harness.host, to(SERVICE, 80), "b");
+    only(&harness.outside, to(NODE, 30080), "a");
+    harness.program_objects(&cluster, &endpoints(&[endpoint(A, "here", ENDED)]), &[]);
+    refused(&harness.host, to(SERVICE, 80));
 }
 
 /// A Service of type LoadBalancer with these addresses, for clients in the ranges.
@@ -124,27 +124,27 @@ fn balanced(addresses: &[&str], ranges: &[&str]) -> Service {
 
 #[test]
 fn only_clients_in_the_source_ranges_use_a_load_balancers_addresses() {
-    let mut world = World::new();
-    world
+    let mut harness = Harness::new();
+    harness
         .outside
         .ip("route add 203.0.113.9/32 via 198.51.100.1");
     let (_, slice) = objects(json!({}), &BOTH[..1]);
     let addresses = ["203.0.113.9", "198.51.100.1"];
     let balancers = [to([203, 0, 113, 9], 80), to(NODE, 80)];
     for allowed in [&[][..], &["192.0.2.0/24", "198.51.100.2/32"]] {
-        world.program_objects(&balanced(&addresses, allowed), &slice, &[]);
+        harness.program_objects(&balanced(&addresses, allowed), &slice, &[]);
         for balancer in balancers {
-            only(&world.outside, balancer, "a");
+            only(&harness.outside, balancer, "a");
         }
     }
-    world.program_objects(&balanced(&addresses, &["192.0.2.0/24"]), &slice, &[]);
+    harness.program_objects(&balanced(&addresses, &["192.0.2.0/24"]), &slice, &[]);
     for balancer in balancers {
-        dropped(&world.outside, balancer);
-        dropped(&world.b, balancer);
+        dropped(&harness.outside, balancer);
+        dropped(&harness.b, balancer);
     }
     // Other addresses and ports of the Service have no source ranges.
-    only(&world.outside, to(NODE, 30080), "a");
-    only(&world.b, to(SERVICE, 80), "a");
+    only(&harness.outside, to(NODE, 30080), "a");
+    only(&harness.b, to(SERVICE, 80), "a");
 }
 
 /// A cache and the sender of its changes.
@@ -161,8 +161,8 @@ fn cache_of<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) 
 
 /// The health check's response at a node port: the status, and the number of endpoints in the header and in
 /// the body.
-fn health(world: &World, port: u16) -> std::io::Result<(u16, String, Value)> {
-    world.outside.run(|| {
+fn health(harness: &Harness, port: u16) -> std::io::Result<(u16, String, Value)> {
+    harness.outside.run(|| {
         let limit = Duration::from_secs(2);
         let mut connection = TcpStream::connect_timeout(&to(NODE, port), limit)?;
         connection.set_read_timeout(Some(limit))?;
@@ -196,9 +196,9 @@ fn endpoints(all: &[Value]) -> EndpointSlice {
 
 #[test]
 fn balancers_outside_learn_which_node_has_ready_endpoints() {
-    let world = Arc::new(World::new());
-    let asker = world.clone();
-    world.host.block_on(move || async move {
+    let harness = Arc::new(Harness::new());
+    let asker = harness.clone();
+    harness.host.block_on(move || async move {
         let (services, service_events) = cache_of(checked_at(32_100, "Local"));
         let (slices, slice_events) = cache_of(endpoints(&[endpoint(A, "here", READY)]));
         let host_ports = tokio::sync::watch::channel(Vec::new());
@@ -209,9 +209,9 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         let proxy = service_proxy::serve(services, slices, config, component);
         let proxy = tokio::spawn(proxy);
         let responds = |port: u16, status: u16, count: usize| {
-            let world = asker.clone();
+            let harness = asker.clone();
             let expected = (status, count.to_string(), body(count));
-            host_kernel::blocking_value(move || eventually(expected, || health(&world, port)))
+            host_kernel::blocking_value(move || eventually(expected, || health(&harness, port)))
         };
         responds(32_100, 200, 1).await.unwrap();
         for (all, status, count) in [
@@ -237,10 +237,14 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         service_events.unbounded_send(moved).unwrap();
         responds(32_101, 200, 1).await.unwrap();
         let silent = |port: u16| {
-            let world = asker.clone();
+            let harness = asker.clone();
             let refused = || Err::<(), _>(ErrorKind::ConnectionRefused);
             host_kernel::blocking_value(move || {
-                let attempt = || Ok(health(&world, port).map(drop).map_err(|error| error.kind()));
+                let attempt = || {
+                    Ok(health(&harness, port)
+                        .map(drop)
+                        .map_err(|error| error.kind()))
+                };
                 eventually(refused(), attempt);
             })
         };

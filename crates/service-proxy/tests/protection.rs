@@ -12,9 +12,9 @@ use object_model::listening::{Listening, ListeningAddress, Transport};
 use service_routing::{PublishedPort, Settings, hold, ports, publish, table};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
-mod world;
+mod harness;
 
-use world::{BOTH, Namespace, World, objects, to};
+use harness::{BOTH, Harness, Namespace, objects, to};
 
 /// The host's address on the link to the machine outside.
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -33,7 +33,7 @@ fn listens(address: Option<Ipv4Addr>, port: u16) -> ListeningAddress {
 // findings S11, S12
 #[test]
 fn where_the_machine_listens_neither_services_nor_pods_are() {
-    let mut world = World::new();
+    let mut harness = Harness::new();
     let spec = json!({
         "type": "LoadBalancer",
         "externalIPs": [NODE.to_string()],
@@ -54,27 +54,27 @@ fn where_the_machine_listens_neither_services_nor_pods_are() {
     .into_iter()
     .collect();
     for port in [9022, 30443, 9053, 6443] {
-        world.host.serve(port, "host");
+        harness.host.serve(port, "host");
     }
     for endpoints in [&BOTH[..], &[]] {
         let (mut service, slice) = objects(spec.clone(), endpoints);
         let balancer = json!({ "loadBalancer": { "ingress": [{ "ip": NODE.to_string() }] } });
         service.status = json_tree::from_value(balancer).unwrap();
-        let mut whole = table(&ports([&service], [&slice], "here"), &World::settings());
+        let mut whole = table(&ports([&service], [&slice], "here"), &Harness::settings());
         publish(&mut whole, &published);
-        world.apply(whole.clone());
+        harness.apply(whole.clone());
         if !endpoints.is_empty() {
-            let responder = world.outside.ask(to(NODE, 9022)).unwrap().0;
+            let responder = harness.outside.ask(to(NODE, 9022)).unwrap().0;
             assert_ne!(responder, "host", "without the guard");
         }
         hold(&mut whole, &listening);
-        world.apply(whole);
+        harness.apply(whole);
         for port in [9022, 30443, 9053] {
             for (from, ip) in [
-                (&world.outside, NODE),
-                (&world.host, NODE),
-                (&world.host, Ipv4Addr::LOCALHOST),
-                (&world.b, GATEWAY),
+                (&harness.outside, NODE),
+                (&harness.host, NODE),
+                (&harness.host, Ipv4Addr::LOCALHOST),
+                (&harness.b, GATEWAY),
             ] {
                 let responder = from.ask(to(ip, port)).map(|(name, _)| name);
                 assert_eq!(responder.ok().as_deref(), Some("host"), "{ip}:{port}");
@@ -82,8 +82,12 @@ fn where_the_machine_listens_neither_services_nor_pods_are() {
         }
     }
     let responder = |from: &Namespace, ip| from.ask(to(ip, 6443)).unwrap().0;
-    assert_eq!(responder(&world.b, GATEWAY), "host", "one address is held");
-    assert_eq!(responder(&world.outside, NODE), "a", "others are not");
+    assert_eq!(
+        responder(&harness.b, GATEWAY),
+        "host",
+        "one address is held"
+    );
+    assert_eq!(responder(&harness.outside, NODE), "a", "others are not");
 }
 
 fn udp(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
@@ -98,25 +102,27 @@ fn udp(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
 #[test]
 fn pods_send_under_their_own_address_alone() {
     for (with_rules, strict) in [(true, false), (false, true)] {
-        let mut world = World::new();
+        let mut harness = Harness::new();
         // The kernel uses the larger value of this setting and the link's setting; 2 is the loose mode.
         let all = if strict { "0" } else { "2" };
         let set = || std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", all);
-        world.host.run(set).unwrap();
+        harness.host.run(set).unwrap();
         if with_rules {
-            world.program(json!({}), &BOTH);
+            harness.program(json!({}), &BOTH);
         } else {
             // Without the rules, the pods' addresses are not masqueraded.
-            world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
+            harness
+                .outside
+                .ip("route add 10.244.0.0/24 via 198.51.100.1");
         }
-        let receiver = udp(&world.outside, OUTSIDE);
-        let sender = |address| udp(&world.a, address);
+        let receiver = udp(&harness.outside, OUTSIDE);
+        let sender = |address| udp(&harness.a, address);
         for foreign in [
             Ipv4Addr::new(10, 244, 0, 3),
             Ipv4Addr::new(10, 9, 9, 9),
             Ipv4Addr::new(198, 51, 100, 77),
         ] {
-            world.a.ip(&format!("addr add {foreign}/32 dev lo"));
+            harness.a.ip(&format!("addr add {foreign}/32 dev lo"));
             sender(foreign).send_to(b"false", (OUTSIDE, 5000)).unwrap();
         }
         let assigned = sender(Ipv4Addr::new(10, 244, 0, 2));
@@ -135,31 +141,31 @@ fn pods_send_under_their_own_address_alone() {
 // findings S25
 #[test]
 fn neighbours_do_not_reach_what_is_there_for_pods() {
-    let mut world = World::new();
-    world.host.serve(6443, "host");
+    let mut harness = Harness::new();
+    harness.host.serve(6443, "host");
     for address in [GATEWAY, DNS] {
-        world
+        harness
             .outside
             .ip(&format!("route add {address}/32 via {NODE}"));
-        let reached = world.outside.ask(to(address, 6443)).unwrap().0;
+        let reached = harness.outside.ask(to(address, 6443)).unwrap().0;
         assert_eq!(reached, "host", "without the rules");
     }
-    world.program(json!({}), &BOTH);
+    harness.program(json!({}), &BOTH);
     for address in [GATEWAY, DNS] {
-        let response = world.outside.ask(to(address, 6443));
+        let response = harness.outside.ask(to(address, 6443));
         assert_eq!(
             response.unwrap_err().kind(),
             ErrorKind::TimedOut,
             "{address}"
         );
-        for from in [&world.a, &world.host] {
+        for from in [&harness.a, &harness.host] {
             assert_eq!(from.ask(to(address, 6443)).unwrap().0, "host", "{address}");
         }
     }
     let at_node: SocketAddr = to(NODE, 6443);
-    assert_eq!(world.outside.ask(at_node).unwrap().0, "host");
+    assert_eq!(harness.outside.ask(at_node).unwrap().0, "host");
     // Replies to the node's own connections from that address are accepted.
-    let response = world.a.ask(to(OUTSIDE, 8080)).unwrap();
+    let response = harness.a.ask(to(OUTSIDE, 8080)).unwrap();
     assert_eq!(response, ("outside".to_owned(), NODE.to_string()));
 }
 
@@ -167,15 +173,19 @@ fn neighbours_do_not_reach_what_is_there_for_pods() {
 /// addresses of pods, only through the encrypted link. Node ports stay open.
 #[test]
 fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
-    let mut world = World::new();
+    let mut harness = Harness::new();
     let other_pod = Ipv4Addr::new(10, 244, 1, 9);
-    world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
-    world.outside.ip(&format!("addr add {other_pod}/32 dev lo"));
-    world.host.ip("route add 10.244.1.0/24 via 198.51.100.2");
+    harness
+        .outside
+        .ip("route add 10.244.0.0/24 via 198.51.100.1");
+    harness
+        .outside
+        .ip(&format!("addr add {other_pod}/32 dev lo"));
+    harness.host.ip("route add 10.244.1.0/24 via 198.51.100.2");
     let pod = to(Ipv4Addr::new(10, 244, 0, 2), 8080);
-    let receiver = udp(&world.host, NODE);
-    let sends = |world: &World, from, text: &str| {
-        let sent = udp(&world.outside, from).send_to(text.as_bytes(), (NODE, 5000));
+    let receiver = udp(&harness.host, NODE);
+    let sends = |harness: &Harness, from, text: &str| {
+        let sent = udp(&harness.outside, from).send_to(text.as_bytes(), (NODE, 5000));
         sent.unwrap();
     };
     let received = || {
@@ -191,35 +201,35 @@ fn a_node_that_encrypts_takes_no_plain_packets_of_pods() {
     ] {
         let settings = Settings {
             encrypted_link: link.map(str::to_owned),
-            ..World::settings()
+            ..Harness::settings()
         };
-        world.apply(table(&ports([&service], [&slice], "here"), &settings));
-        let responder = world.outside.ask(pod).map(|(name, _)| name);
+        harness.apply(table(&ports([&service], [&slice], "here"), &settings));
+        let responder = harness.outside.ask(pod).map(|(name, _)| name);
         assert_eq!(responder.ok().as_deref(), passes.then_some("a"), "{link:?}");
-        sends(&world, other_pod, "pod");
-        sends(&world, OUTSIDE, "outside");
+        sends(&harness, other_pod, "pod");
+        sends(&harness, OUTSIDE, "outside");
         if passes {
             assert_eq!(received(), "pod", "{link:?}");
         }
         assert_eq!(received(), "outside", "{link:?}");
-        assert_eq!(world.outside.ask(to(NODE, 30080)).unwrap().0, "a");
-        assert_eq!(world.host.ask(pod).unwrap().0, "a");
-        assert_eq!(world.b.ask(pod).unwrap().0, "a");
-        assert_eq!(world.a.ask(to(OUTSIDE, 8080)).unwrap().0, "outside");
+        assert_eq!(harness.outside.ask(to(NODE, 30080)).unwrap().0, "a");
+        assert_eq!(harness.host.ask(pod).unwrap().0, "a");
+        assert_eq!(harness.b.ask(pod).unwrap().0, "a");
+        assert_eq!(harness.a.ask(to(OUTSIDE, 8080)).unwrap().0, "outside");
     }
 }
 
 // findings U13
 #[test]
 fn the_node_has_its_own_address_towards_pods_beside_other_instances() {
-    let mut world = World::on(|host| {
+    let mut harness = Harness::on(|host| {
         host.ip("addr add 10.245.0.1/32 dev lo");
     });
-    world.program(json!({ "type": "NodePort" }), &BOTH[..1]);
+    harness.program(json!({ "type": "NodePort" }), &BOTH[..1]);
     for (from, ip) in [
-        (&world.outside, NODE),
-        (&world.host, NODE),
-        (&world.host, Ipv4Addr::LOCALHOST),
+        (&harness.outside, NODE),
+        (&harness.host, NODE),
+        (&harness.host, Ipv4Addr::LOCALHOST),
     ] {
         let (_, client) = from.ask(to(ip, 30080)).unwrap();
         assert_eq!(client, GATEWAY.to_string(), "{ip}");

@@ -3,11 +3,11 @@
 use http_body_util::BodyExt;
 use json_tree::{Value, json};
 
-use crate::harness::{Answer, Api, CONFIG_MAPS, PODS, config_map, pod};
+use crate::harness::{Api, ApiResponse, CONFIG_MAPS, PODS, config_map, pod};
 
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-async fn get(api: &Api, path: &str, accept: &str) -> Answer {
+async fn get(api: &Api, path: &str, accept: &str) -> ApiResponse {
     let response = api.raw("GET", path, &[("accept", accept)], "").await;
     assert_eq!(response.code, 200, "{path}");
     response

@@ -2,7 +2,7 @@
 
 use json_tree::{Value, json};
 
-use crate::harness::{Answer, Api, CONFIG_MAPS as MAPS, PODS, SETS, pod, stateful_set};
+use crate::harness::{Api, ApiResponse, CONFIG_MAPS as MAPS, PODS, SETS, pod, stateful_set};
 use crate::hook::{GROUP, Hook, MUTATING, VALIDATING, make, patch};
 
 fn map(name: &str, data: Value) -> Value {
@@ -10,7 +10,7 @@ fn map(name: &str, data: Value) -> Value {
 }
 
 /// The whole response to the creation of a ConfigMap.
-async fn post(api: &Api, object: Value) -> Answer {
+async fn post(api: &Api, object: Value) -> ApiResponse {
     let headers = [("content-type", "application/json")];
     api.raw("POST", MAPS, &headers, object.to_string()).await
 }

@@ -21,13 +21,13 @@ use crate::published;
 
 /// The response to a request.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     pub code: u16,
     pub headers: HeaderMap,
     pub bytes: Bytes,
 }
 
-impl Answer {
+impl ApiResponse {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
@@ -236,7 +236,7 @@ impl Api {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Answer {
+    ) -> ApiResponse {
         let response = self.respond(method, path, headers, body).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -246,7 +246,7 @@ impl Api {
         if is_object && let Ok(object) = serde_json::from_slice(&bytes) {
             self.check(&object, &format!("{method} {path}")).await;
         }
-        Answer {
+        ApiResponse {
             code: parts.status.as_u16(),
             headers: parts.headers,
             bytes,

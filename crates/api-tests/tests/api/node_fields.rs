@@ -123,7 +123,7 @@ const FIELDS: &[Row] = &[
 ];
 
 /// The objects of the node `n1`, as the administrator created them.
-async fn world(api: &Api) {
+async fn create_objects(api: &Api) {
     let named = json!({"metadata": {"name": "n1"}});
     api.create(
         "/api/v1/nodes",
@@ -174,7 +174,7 @@ fn of_page() -> BTreeMap<(String, String), bool> {
 #[tokio::test]
 async fn a_node_writes_the_fields_that_the_page_says() {
     let api = Api::new().await;
-    world(&api).await;
+    create_objects(&api).await;
     let node = api.as_user("system:node:n1", &["system:nodes", "system:authenticated"]);
     let mut wrong = Vec::new();
     for (kind, field, may, path, patch) in FIELDS {

@@ -58,7 +58,7 @@ enum Bound {
 
 const READ: &[&str] = &["get", "list", "watch"];
 const UPDATE: &[&str] = &["update", "patch"];
-const OWN: &[&str] = &["get", "create", "update", "patch", "delete"];
+const OWNED: &[&str] = &["get", "create", "update", "patch", "delete"];
 
 /// Group, resource, subresource, whether it is namespaced, and the restriction in the table.
 const TABLE: &[(&str, &str, &str, bool, Bound)] = &[
@@ -140,7 +140,7 @@ const TABLE: &[(&str, &str, &str, bool, Bound)] = &[
         "leases",
         "",
         true,
-        Bound::OfItsName(OWN),
+        Bound::OfItsName(OWNED),
     ),
     ("node.k8s.io", "runtimeclasses", "", false, Bound::Any(READ)),
     (
@@ -177,7 +177,7 @@ const TABLE: &[(&str, &str, &str, bool, Bound)] = &[
         "resourceslices",
         "",
         false,
-        Bound::OfItsName(OWN),
+        Bound::OfItsName(OWNED),
     ),
     (
         "snapshot.storage.k8s.io",
@@ -192,7 +192,7 @@ const TABLE: &[(&str, &str, &str, bool, Bound)] = &[
         "csinodes",
         "",
         false,
-        Bound::OfItsName(OWN),
+        Bound::OfItsName(OWNED),
     ),
     ("storage.k8s.io", "storageclasses", "", false, Bound::None),
     (

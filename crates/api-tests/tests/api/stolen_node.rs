@@ -87,7 +87,7 @@ struct Names {
 }
 
 /// Two nodes, each with a pod that uses a Secret, a ConfigMap, an account and a claim.
-async fn world(api: &Api) -> Names {
+async fn create_objects(api: &Api) -> Names {
     let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap().to_owned();
     let (mut nodes, mut pods) = (Vec::new(), Vec::new());
     let (mut volumes, mut claims) = (Vec::new(), Vec::new());
@@ -428,7 +428,7 @@ fn volumes(names: &Names) -> Vec<Row> {
 #[tokio::test]
 async fn a_stolen_certificate_reaches_what_the_table_says() {
     let api = Api::new().await;
-    let names = world(&api).await;
+    let names = create_objects(&api).await;
     let mut waiting = request("jane", "people", "kubernetes.io/kube-apiserver-client");
     waiting["metadata"]["name"] = "waits".into();
     api.create(CSRS, waiting).await;
@@ -486,7 +486,7 @@ async fn a_stolen_certificate_reaches_what_the_table_says() {
 #[tokio::test]
 async fn a_member_of_the_group_that_is_no_node_has_no_right_of_nodes() {
     let api = Api::new().await;
-    world(&api).await;
+    create_objects(&api).await;
     let groups = ["system:nodes", "system:authenticated"];
     for name in ["system:node:", "system:node:VM-3", "system:node", "own"] {
         let user = api.as_user(name, &groups);
@@ -517,7 +517,7 @@ async fn a_member_of_the_group_that_is_no_node_has_no_right_of_nodes() {
 #[tokio::test]
 async fn the_tokens_of_a_node_end_with_its_object() {
     let api = Api::new().await;
-    let names = world(&api).await;
+    let names = create_objects(&api).await;
     let node = as_node(&api);
     let mut tokens = Vec::new();
     for account in NodeAccount::ALL {

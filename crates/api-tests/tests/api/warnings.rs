@@ -2,12 +2,12 @@
 
 use json_tree::{Value, json};
 
-use crate::harness::{Answer, Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
+use crate::harness::{Api, ApiResponse, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set};
 use crate::hook::{Hook, VALIDATING, make};
 
 const NAMESPACE: &str = "/api/v1/namespaces/default";
 
-async fn send(api: &Api, method: &str, path: &str, body: Value) -> Answer {
+async fn send(api: &Api, method: &str, path: &str, body: Value) -> ApiResponse {
     let media = match method {
         "PATCH" => "application/merge-patch+json",
         _ => "application/json",

@@ -150,16 +150,19 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    fn of(answer: &Explanation) -> Self {
-        let links = answer.chains.first().map(|chain| chain.links.as_slice());
+    fn of(explanation: &Explanation) -> Self {
+        let links = explanation
+            .chains
+            .first()
+            .map(|chain| chain.links.as_slice());
         let cause = match links.unwrap_or_default() {
-            [] => answer.summary.clone(),
+            [] => explanation.summary.clone(),
             [only] => only.message.clone(),
             [first, .., last] => format!("{} ← {}", first.message, last.message),
         };
         Self {
-            object: answer.object.short(),
-            namespace: answer.object.namespace.clone(),
+            object: explanation.object.short(),
+            namespace: explanation.object.namespace.clone(),
             cause,
         }
     }
@@ -229,11 +232,11 @@ fn set(
         .and_then(|spec| spec.ordinals.as_ref()?.start)
         .unwrap_or(0);
     let start = i64::from(start);
-    let is_own = |view: &PodView| {
+    let is_of_set = |view: &PodView| {
         let controller = view.controller.as_ref();
         controller.is_some_and(|owner| Some(owner.uid.as_str()) == object.metadata.uid.as_deref())
     };
-    let pods = evidence.viewed_pods().filter(|(view, _)| is_own(view));
+    let pods = evidence.viewed_pods().filter(|(view, _)| is_of_set(view));
     let pods = pods.filter_map(|(view, pod)| Some((identity::ordinal(name, &view.name)?, pod)));
     let pods: Vec<(i64, &Pod)> = pods.collect();
     let desired = start..start.saturating_add(i64::from(replicas));

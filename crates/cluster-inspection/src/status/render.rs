@@ -60,7 +60,9 @@ pub fn lines(status: &ClusterStatus, call: &Call, width: Option<usize>) -> Vec<S
 fn server(server: &ServerStatus) -> String {
     let ServerStatus { url, version, .. } = server;
     match version.split_once("+mainstay.") {
-        Some((kubernetes, own)) => format!("mainstay {own} (Kubernetes {kubernetes}) at {url}"),
+        Some((kubernetes, program)) => {
+            format!("mainstay {program} (Kubernetes {kubernetes}) at {url}")
+        }
         None => format!("Kubernetes {version} at {url}"),
     }
 }

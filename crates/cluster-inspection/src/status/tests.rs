@@ -52,23 +52,23 @@ fn observed() -> StatusObjects {
         json!({"name": "data", "pvcRef": {"name": claim, "namespace": "default"},
             "capacityBytes": capacity, "usedBytes": 3 << 20})
     };
-    let mut own = ObservedNamespace::of("default", NOW.parse().unwrap());
-    own.sets = vec![decoded(json!({
+    let mut namespace = ObservedNamespace::of("default", NOW.parse().unwrap());
+    namespace.sets = vec![decoded(json!({
         "metadata": {"name": "web", "namespace": "default", "uid": "w", "resourceVersion": "1"},
         "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
             "template": {"metadata": {"labels": {"app": "web"}}}, "serviceName": "web",
             "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}))];
-    own.full_pods = vec![
+    namespace.full_pods = vec![
         decoded(pod("web-0", true, running())),
         decoded(pod("web-1", false, without_image())),
     ];
-    own.view_pods().unwrap();
-    own.claims = vec![
+    namespace.view_pods().unwrap();
+    namespace.claims = vec![
         decoded(claim("data-web-0", "local-cow")),
         decoded(claim("data-web-1", "local")),
         decoded(claim("mine", "local")),
     ];
-    own.jobs = vec![decoded(json!({
+    namespace.jobs = vec![decoded(json!({
         "metadata": {"name": "move", "namespace": "default"},
         "spec": {"template": {}},
         "status": {"conditions": [{"type": "Failed", "status": "True",
@@ -97,13 +97,13 @@ fn observed() -> StatusObjects {
                 {"volume": [volume("data-web-1", 40 << 30)]}]})],
         objects: ClusterObjects {
             cluster: Arc::new(cluster),
-            namespaces: vec![own, shop],
+            namespaces: vec![namespace, shop],
             ..ClusterObjects::default()
         },
     }
 }
 
-fn shown(observed: &StatusObjects, width: Option<usize>) -> Vec<String> {
+fn printed(observed: &StatusObjects, width: Option<usize>) -> Vec<String> {
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
     let nodes = observed.objects.cluster.nodes.iter().flatten().count();
@@ -127,7 +127,7 @@ fn shown(observed: &StatusObjects, width: Option<usize>) -> Vec<String> {
 /// Findings U11: sets, ordinals, volumes and what waits, on one screen.
 #[test]
 fn one_screen_shows_what_there_is() {
-    let lines = shown(&observed(), None);
+    let lines = printed(&observed(), None);
     let expected = [
         "mainstay 0.1.0 (Kubernetes v1.36.0) at https://127.0.0.1:6443",
         "data /var/lib/mainstay",
@@ -164,7 +164,7 @@ fn several_nodes_are_named_with_the_pods() {
     let cluster = Arc::get_mut(&mut observed.objects.cluster).unwrap();
     let other = decoded(json!({"metadata": {"name": "there"}}));
     cluster.nodes.as_mut().unwrap().push(other);
-    let lines = shown(&observed, None);
+    let lines = printed(&observed, None);
     let row = "  web-0  1/1    Running               0         30m  10.244.0.2  here";
     assert!(lines.contains(&row.to_owned()), "{lines:#?}");
 }
@@ -172,7 +172,7 @@ fn several_nodes_are_named_with_the_pods() {
 #[test]
 fn lines_fit_into_the_terminal() {
     for width in [1, 20, 80] {
-        let lines = shown(&observed(), Some(width));
+        let lines = printed(&observed(), Some(width));
         let mut clipped = lines.iter().rev().skip(1);
         let wide = clipped.find(|line| line.chars().count() > width);
         assert_eq!(wide, None, "{width}");
@@ -183,7 +183,7 @@ fn lines_fit_into_the_terminal() {
 
 #[test]
 fn an_empty_server_says_what_to_do() {
-    let lines = shown(&StatusObjects::default(), None);
+    let lines = printed(&StatusObjects::default(), None);
     assert_eq!(
         lines.last().unwrap(),
         "No workload exists yet: kubectl apply -f FILE"

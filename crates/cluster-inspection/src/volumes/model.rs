@@ -7,7 +7,7 @@ use object_model::quantity::Quantity;
 use resource_kinds::labels::HOSTNAME;
 use resource_kinds::pod_references::claim_of;
 use resource_kinds::snapshot::VolumeSnapshot;
-use resource_kinds::storage::volume_replication::{VolumeReplication, shown as replicated};
+use resource_kinds::storage::volume_replication::{VolumeReplication, time_text as replicated};
 use resource_kinds::storage::volume_size;
 use serde::Serialize;
 

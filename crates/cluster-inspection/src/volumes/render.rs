@@ -75,7 +75,7 @@ fn head() -> Vec<String> {
 }
 
 fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
-    let known = |text: Option<String>| match text {
+    let or_dash = |text: Option<String>| match text {
         Some(text) if !text.is_empty() => text.replace(char::is_control, " "),
         _ => UNKNOWN.to_owned(),
     };
@@ -86,27 +86,27 @@ fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
         claim.namespace.clone(),
         claim.name.clone(),
         claim.status.clone(),
-        known(claim.class.clone()),
-        known(claim.volume.clone()),
-        known(claim.nodes.as_ref().map(|nodes| match nodes.is_empty() {
+        or_dash(claim.class.clone()),
+        or_dash(claim.volume.clone()),
+        or_dash(claim.nodes.as_ref().map(|nodes| match nodes.is_empty() {
             true => "<any>".to_owned(),
             false => nodes.join(","),
         })),
-        known(Some(size(&claim.requested))),
-        known(claim.used_bytes.map(bytes)),
-        known(claim.size_enforced.map(|enforced| match enforced {
+        or_dash(Some(size(&claim.requested))),
+        or_dash(claim.used_bytes.map(bytes)),
+        or_dash(claim.size_enforced.map(|enforced| match enforced {
             true => "yes".to_owned(),
             false => "no".to_owned(),
         })),
-        known(claim.snapshots.map(|count| count.to_string())),
-        known(newest.map(|newest| age(Some(newest), now))),
-        known(claim.pods.as_ref().map(|pods| match pods.is_empty() {
+        or_dash(claim.snapshots.map(|count| count.to_string())),
+        or_dash(newest.map(|newest| age(Some(newest), now))),
+        or_dash(claim.pods.as_ref().map(|pods| match pods.is_empty() {
             true => "<none>".to_owned(),
             false => pods.join(","),
         })),
-        known(claim.capacity.as_deref().map(size)),
+        or_dash(claim.capacity.as_deref().map(size)),
         claim.volume_mode.clone(),
-        known(Some(
+        or_dash(Some(
             claim
                 .access_modes
                 .iter()
@@ -114,10 +114,10 @@ fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
                 .collect::<Vec<_>>()
                 .join(","),
         )),
-        known(claim.reclaim_policy.clone()),
-        known(replication.and_then(|record| record.replica.clone())),
-        known(copied.map(|time| age(Some(time), now))),
-        known(replication.map(|record| record.diverged.join(","))),
+        or_dash(claim.reclaim_policy.clone()),
+        or_dash(replication.and_then(|record| record.replica.clone())),
+        or_dash(copied.map(|time| age(Some(time), now))),
+        or_dash(replication.map(|record| record.diverged.join(","))),
     ]
 }
 

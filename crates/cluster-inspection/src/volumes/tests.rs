@@ -95,7 +95,7 @@ fn observed() -> VolumeObjects {
     }
 }
 
-fn shown(columns: Columns, with_namespaces: bool) -> Vec<String> {
+fn printed(columns: Columns, with_namespaces: bool) -> Vec<String> {
     let list = list(&observed());
     let text = table(&list.claims, columns, with_namespaces, NOW.parse().unwrap());
     text.lines().map(str::to_owned).collect()
@@ -113,7 +113,7 @@ fn each_claim_is_a_row() {
         "shared        Bound     nfs         pvc-4    <any>   64Mi      7.0Gi   no         0           -        web-0,web-1",
         "tmp-scratch   Pending   local       -        -       64Mi      -       -          0           -        tmp",
     ];
-    assert_eq!(shown(Columns::Usual, false), expected);
+    assert_eq!(printed(Columns::Usual, false), expected);
 }
 
 /// Before its first measurement, a volume of the pool would show the usage of the pool.
@@ -134,7 +134,7 @@ fn the_usage_of_the_pool_is_not_that_of_a_volume() {
 
 #[test]
 fn the_wide_table_has_more_columns_and_all_namespaces_have_names() {
-    let lines = shown(Columns::Wide, true);
+    let lines = printed(Columns::Wide, true);
     assert!(lines[0].starts_with("NAMESPACE   NAME "), "{lines:#?}");
     assert!(
         lines[0]

@@ -30,21 +30,21 @@ pub async fn explain_object(
     let not_found = InspectionError::NotFound;
     let evidence = observed.namespaces.first();
     let evidence = evidence.ok_or_else(|| not_found("read the namespace".to_owned()))?;
-    let Some(mut answer) = explain(kind, name, evidence) else {
+    let Some(mut explanation) = explain(kind, name, evidence) else {
         other_kinds::check_readable(server, kind, name, namespace).await?;
         let others = cluster_objects::names(evidence, kind);
-        let place = match kind.is_namespaced() {
+        let location = match kind.is_namespaced() {
             true => format!(" in namespace {namespace:?}"),
             false => String::new(),
         };
         let kind = kind.kind();
-        let text = format!("{kind} {name:?} not found{place}: {others}");
+        let text = format!("{kind} {name:?} not found{location}: {others}");
         return Err(not_found(text));
     };
-    answer.notes.extend(observed.unread);
-    let note = logs::attach(&server.client, std::slice::from_mut(&mut answer)).await;
-    answer.notes.extend(note);
-    Ok(answer)
+    explanation.notes.extend(observed.unread);
+    let note = logs::attach(&server.client, std::slice::from_mut(&mut explanation)).await;
+    explanation.notes.extend(note);
+    Ok(explanation)
 }
 
 /// All waiting objects, out of those that were read.
@@ -72,10 +72,10 @@ pub async fn explain_all(
     now: Timestamp,
 ) -> Result<Overview, InspectionError> {
     let observed = read_all(server, reach, now).await?;
-    let mut answer = overview(&observed, reach, now);
-    let note = logs::attach(&server.client, &mut answer.explanations).await;
-    answer.notes.extend(note);
-    Ok(answer)
+    let mut all = overview(&observed, reach, now);
+    let note = logs::attach(&server.client, &mut all.explanations).await;
+    all.notes.extend(note);
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ async fn once_allowed(client: &Client, object: &str) -> Explanation {
             Err(error) if error.to_string().contains("is forbidden") => {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
-            answer => return answer.unwrap(),
+            explanation => return explanation.unwrap(),
         }
     }
     panic!("still forbidden");
@@ -108,9 +108,9 @@ async fn the_chain_goes_from_the_set_to_the_image() {
     let client = client(&server, "admin", "system:masters");
     let set: StatefulSet = create(&client, set(2)).await;
     stuck_pod(&client, &set).await;
-    let answer = ask_for(&client, "sts/web").await.unwrap();
-    assert_eq!(answer.state(), WaitState::Waiting);
-    let links: Vec<_> = answer.chains[0]
+    let explanation = ask_for(&client, "sts/web").await.unwrap();
+    assert_eq!(explanation.state(), WaitState::Waiting);
+    let links: Vec<_> = explanation.chains[0]
         .links
         .iter()
         .map(|link| &link.message)
@@ -123,7 +123,7 @@ async fn the_chain_goes_from_the_set_to_the_image() {
         ]
     );
     assert_eq!(
-        answer.json()["chains"][0]["links"][1]["reason"],
+        explanation.json()["chains"][0]["links"][1]["reason"],
         "ImagePullFailed"
     );
     let missing = ask_for(&client, "pod/web-1").await.unwrap();
@@ -131,7 +131,7 @@ async fn the_chain_goes_from_the_set_to_the_image() {
         missing.summary.contains("does not exist yet"),
         "{missing:?}"
     );
-    assert_eq!(missing.chains, answer.chains);
+    assert_eq!(missing.chains, explanation.chains);
 }
 
 #[tokio::test]
@@ -171,9 +171,9 @@ async fn who_may_not_see_nodes_is_told_so_and_gets_the_rest() {
         "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann" }],
     });
     let _: RoleBinding = create(&admin, binding).await;
-    let answer = once_allowed(&stranger, "sts/web").await;
-    assert_eq!(answer.state(), WaitState::Fine);
-    let notes = answer.notes.join("\n");
+    let explanation = once_allowed(&stranger, "sts/web").await;
+    assert_eq!(explanation.state(), WaitState::Fine);
+    let notes = explanation.notes.join("\n");
     for kind in ["volumes", "storage classes", "nodes"] {
         assert!(
             notes.contains(&format!("nothing was concluded from {kind}: ")),
@@ -210,13 +210,13 @@ async fn who_may_not_read_logs_is_told_so() {
     });
     let _: RoleBinding = create(&admin, binding).await;
     let stranger = client(&server, "ann", "people");
-    let answer = once_allowed(&stranger, "pod/web-0").await;
-    let last = answer.chains[0].links.last().unwrap();
+    let explanation = once_allowed(&stranger, "pod/web-0").await;
+    let last = explanation.chains[0].links.last().unwrap();
     assert_eq!(
         last.message,
         "container main does not keep running: exit code 3 (Error)"
     );
-    let notes = answer.notes.join("\n");
+    let notes = explanation.notes.join("\n");
     assert!(
         notes.contains("the last lines of the log were not read: pods \"web-0\" is forbidden"),
         "{notes}"
@@ -240,8 +240,8 @@ async fn an_object_of_any_kind_is_explained_by_its_metadata() {
         "ConfigMap/even",
         "configmaps.v1./even",
     ] {
-        let answer = ask(object).await.unwrap().unwrap();
-        assert_eq!(answer.state(), WaitState::Fine);
+        let explanation = ask(object).await.unwrap().unwrap();
+        assert_eq!(explanation.state(), WaitState::Fine);
     }
     let error = ask("cm/none").await.unwrap_err().to_string();
     assert_eq!(

@@ -23,7 +23,7 @@ pub(super) struct PodRecord {
     pub ready_since: Option<Instant>,
     pub ended: bool,
     pub deleting: bool,
-    pub seen_at: Instant,
+    pub observed_at: Instant,
 }
 
 impl PodRecord {
@@ -49,7 +49,7 @@ impl PodRecord {
             ready_since: ready.then(|| since.unwrap_or(now)),
             ended: matches!(status["phase"].as_str(), Some("Failed" | "Succeeded")),
             deleting: !meta["deletionTimestamp"].is_null(),
-            seen_at: before.map_or(now, |before| before.seen_at),
+            observed_at: before.map_or(now, |before| before.observed_at),
         }
     }
 }

@@ -262,7 +262,7 @@ impl State {
     }
 
     fn settled(&self, pod: &PodRecord) -> bool {
-        pod.seen_at + self.staleness < Instant::now()
+        pod.observed_at + self.staleness < Instant::now()
     }
 
     /// A healthy pod is deleted for an update only if all higher pods are healthy.

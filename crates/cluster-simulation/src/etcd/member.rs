@@ -46,7 +46,7 @@ const DATA: &[u8] = b"/mainstay/data/";
 const NOTICED_MILLIS: (u64, u64) = (500, 3_000);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
-type Answer = Result<Vec<u8>, Refusal>;
+type MemberResult = Result<Vec<u8>, Refusal>;
 
 /// The link between a server and the members.
 #[derive(Default)]
@@ -136,7 +136,7 @@ impl Cluster {
     async fn serve(self: Arc<Self>, member: usize, link: Arc<StoreLink>, stream: DuplexStream) {
         let service = service_fn(move |request| {
             let (cluster, link) = (self.clone(), link.clone());
-            async move { Ok::<_, Infallible>(cluster.answer(member, link, request).await) }
+            async move { Ok::<_, Infallible>(cluster.respond(member, link, request).await) }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service);
@@ -144,7 +144,7 @@ impl Cluster {
         let _ended = connection.await;
     }
 
-    async fn answer(
+    async fn respond(
         self: Arc<Self>,
         member: usize,
         link: Arc<StoreLink>,
@@ -172,7 +172,7 @@ impl Cluster {
         whole(reply.unwrap_or_else(|_| Err(Refusal::new(Code::INTERNAL, "a panic"))))
     }
 
-    async fn handle(&self, member: usize, path: &str, message: &[u8]) -> Answer {
+    async fn handle(&self, member: usize, path: &str, message: &[u8]) -> MemberResult {
         const RANGE: &str = kv::RANGE.path();
         const PUT: &str = kv::PUT.path();
         const TXN: &str = kv::TXN.path();
@@ -185,8 +185,8 @@ impl Cluster {
         match path {
             RANGE => {
                 let range = Range::from(RangeRequest::decode(message)?);
-                let known = self.read_index(member).await?;
-                lock(&self.keys).range(&range, known)
+                let newest_revision = self.read_index(member).await?;
+                lock(&self.keys).range(&range, newest_revision)
             }
             PUT => {
                 let txn = Txn {
@@ -221,7 +221,7 @@ impl Cluster {
                     .await
             }
             STATUS => Ok(messages::status_response(
-                *self.members[member].known.borrow(),
+                *self.members[member].newest_revision.borrow(),
             )),
             ALARM => Ok(messages::header_response(*self.newest.borrow())),
             _ => Err(Refusal::new(Code::UNIMPLEMENTED, "unknown")),
@@ -244,16 +244,16 @@ impl Cluster {
         let Ok(WatchRequest::Create { span, from }) = WatchRequest::read(&first) else {
             return;
         };
-        let mut known_revision = self.members[member].known.subscribe();
+        let mut member_revision = self.members[member].newest_revision.subscribe();
         let mut next = match from {
-            0 => *known_revision.borrow() + 1,
+            0 => *member_revision.borrow() + 1,
             from => from,
         };
-        if !send(messages::watch_state(*known_revision.borrow(), true)) {
+        if !send(messages::watch_state(*member_revision.borrow(), true)) {
             return;
         }
         loop {
-            let newest = *known_revision.borrow_and_update();
+            let newest = *member_revision.borrow_and_update();
             match self.pending(&span, next, newest) {
                 Pending::Compacted(at) => {
                     send(messages::watch_compacted(newest, at));
@@ -271,7 +271,7 @@ impl Cluster {
             }
             tokio::select! {
                 biased;
-                changed = known_revision.changed() => if changed.is_err() { return },
+                changed = member_revision.changed() => if changed.is_err() { return },
                 request = requests.next() => {
                     if request.is_none() {
                         return;
@@ -284,7 +284,7 @@ impl Cluster {
                 }
                 () = self.is_without_leader(member) => {
                     let refusal = super::no_leader();
-                    let _gone = sending.unbounded_send(Frame::trailers(status(&refusal)));
+                    let _closed = sending.unbounded_send(Frame::trailers(status(&refusal)));
                     return;
                 }
             }
@@ -368,7 +368,7 @@ fn status(refusal: &Refusal) -> HeaderMap {
     trailers
 }
 
-fn whole(reply: Answer) -> Response<Body> {
+fn whole(reply: MemberResult) -> Response<Body> {
     let (sending, receiving) = unbounded();
     let frames = match reply {
         Ok(message) => [
@@ -416,7 +416,7 @@ fn store_event(change: &Change) -> Option<Event> {
 fn store_pair(key: &[u8], pair: &Pair) -> KeyValue {
     let stamped = || {
         let mut rest = pair.value.strip_prefix(b"s")?;
-        let length = usize::try_from(varint::take(&mut rest).ok()?).ok()?;
+        let length = usize::try_from(varint::read(&mut rest).ok()?).ok()?;
         let (before, after) = rest.split_at_checked(length)?;
         let revision = pair.modified.to_string();
         Some(Bytes::from([before, revision.as_bytes(), after].concat()))

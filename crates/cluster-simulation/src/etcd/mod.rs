@@ -66,7 +66,7 @@ impl Rule {
 
 struct Member {
     /// The newest revision that the member knows.
-    known: watch::Sender<u64>,
+    newest_revision: watch::Sender<u64>,
     /// Maximum time until the member knows the writes of other members, in milliseconds.
     behind_millis: Mutex<u64>,
     /// Cancelled when the member is killed.
@@ -89,7 +89,7 @@ impl Cluster {
                 ..Rule::default()
             }),
             members: std::array::from_fn(|_| Member {
-                known: watch::Sender::new(1),
+                newest_revision: watch::Sender::new(1),
                 behind_millis: Mutex::new(WELL_MILLIS),
                 life: Mutex::default(),
             }),
@@ -113,9 +113,9 @@ impl Cluster {
     /// Updates the known revision of a member.
     async fn follow(self: Arc<Self>, member: usize) {
         let mut newest = self.newest.subscribe();
-        let known_revision = &self.members[member].known;
+        let member_revision = &self.members[member].newest_revision;
         loop {
-            let behind = *known_revision.borrow();
+            let behind = *member_revision.borrow();
             if newest.wait_for(|newest| *newest > behind).await.is_err() {
                 return;
             }
@@ -124,7 +124,7 @@ impl Cluster {
             while !self.rule().reaches(member) || self.rule().leader.is_none() {
                 sleep(POLL_INTERVAL).await;
             }
-            known_revision.send_replace(*newest.borrow());
+            member_revision.send_replace(*newest.borrow());
         }
     }
 
@@ -194,7 +194,7 @@ impl Cluster {
         // A replaced leader gets no confirmation that it still leads.
         self.has_leader(member).await?;
         self.know(member, newest).await?;
-        Ok(*self.members[member].known.borrow())
+        Ok(*self.members[member].newest_revision.borrow())
     }
 
     /// Fails if a member does not reach the leader; the member detects this after a while.
@@ -211,8 +211,8 @@ impl Cluster {
     }
 
     async fn know(&self, member: usize, revision: u64) -> Result<(), Refusal> {
-        let mut known_revision = self.members[member].known.subscribe();
-        let arrival = known_revision.wait_for(|known_revision| *known_revision >= revision);
+        let mut member_revision = self.members[member].newest_revision.subscribe();
+        let arrival = member_revision.wait_for(|member_revision| *member_revision >= revision);
         match tokio::time::timeout(REQUEST_TIMEOUT, arrival).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(given_up()),

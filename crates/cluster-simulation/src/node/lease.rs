@@ -50,7 +50,7 @@ pub enum LeaseFlaw {
     /// Instances do not end at the deadline.
     Outlived,
     /// The deadline counts from the response to a renewal, not from its request.
-    FromAnswer,
+    FromResponse,
     /// The deadline is a reading of the wall clock.
     WallClock,
 }
@@ -198,7 +198,7 @@ impl LeasedMachine for Machine {
         let now = self.now();
         let mut state = self.lease.state();
         state.deadline = Some(match state.flaw {
-            Some(LeaseFlaw::FromAnswer) => now + LeaseLength::DEFAULT.duration(),
+            Some(LeaseFlaw::FromResponse) => now + LeaseLength::DEFAULT.duration(),
             _ => deadline,
         });
         Ok(())

@@ -120,10 +120,10 @@ pub async fn run(
 ) {
     let (client, provisioner) = (clients.agent, clients.provisioner);
     let on_node = WatchConfig::default().fields(&format!("spec.nodeName={}", settings.name));
-    let own_node = WatchConfig::default().fields(&format!("metadata.name={}", settings.name));
+    let this_node = WatchConfig::default().fields(&format!("metadata.name={}", settings.name));
     let node = settings.lease.as_ref().map(|_| {
         let nodes = Api::all(client.clone());
-        Cache::spawn(nodes, own_node, shutdown.clone())
+        Cache::spawn(nodes, this_node, shutdown.clone())
     });
     let agent = Arc::new(Agent {
         node,
@@ -209,7 +209,7 @@ impl Agent {
         node.metadata.labels = Some(labels);
         match nodes.create(&PostParams::default(), &node).await {
             Err(error) if refusal(&error) != WriteRefusal::AlreadyExists => Err(error),
-            _made => Ok(()),
+            _created => Ok(()),
         }
     }
 

@@ -45,19 +45,19 @@ mod tests {
     // findings-2 S36
     #[test]
     fn a_group_that_cannot_be_made_is_told_in_words() {
-        let told = |number| {
+        let message = |number| {
             let error = io::Error::from_raw_os_error(number);
             creation_error(Path::new("/c/pod1"), &error).to_string()
         };
         let full = "make the control group /c/pod1: the kernel takes no more control groups here: No space left";
         assert!(
-            told(libc::ENOSPC).starts_with(full),
+            message(libc::ENOSPC).starts_with(full),
             "{}",
-            told(libc::ENOSPC)
+            message(libc::ENOSPC)
         );
-        assert!(told(libc::EROFS).contains("mounted read-only: Read-only file system"));
+        assert!(message(libc::EROFS).contains("mounted read-only: Read-only file system"));
         assert!(
-            told(libc::EPERM)
+            message(libc::EPERM)
                 .starts_with("make the control group /c/pod1: Operation not permitted")
         );
         let has = |names: &'static [&str]| move |name: &str| names.contains(&name);

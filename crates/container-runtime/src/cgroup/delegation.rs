@@ -142,13 +142,13 @@ mod tests {
 
     #[test]
     fn groups_outside_of_the_namespace_are_told_apart() {
-        let seen = |root: &str, options: &str| {
+        let observed = |root: &str, options: &str| {
             let line = format!("41 31 0:38 {root} /c rw shared:1 - cgroup2 cgroup2 {options}\n");
             is_foreign(&mount_table::parse(line.as_bytes()), Path::new("/c"))
         };
-        assert!(seen("/../..", "rw,nsdelegate,memory_recursiveprot"));
-        assert!(!seen("/../..", "rw"));
-        assert!(!seen("/", "rw,nsdelegate"));
-        assert!(!seen("/system.slice", "rw,nsdelegate"));
+        assert!(observed("/../..", "rw,nsdelegate,memory_recursiveprot"));
+        assert!(!observed("/../..", "rw"));
+        assert!(!observed("/", "rw,nsdelegate"));
+        assert!(!observed("/system.slice", "rw,nsdelegate"));
     }
 }

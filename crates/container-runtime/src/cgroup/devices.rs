@@ -111,7 +111,7 @@ const JUMP_UNLESS_EQUAL: u8 = 0x55;
 const EXIT: u8 = 0x95;
 
 // Registers. The kernel passes the request in the second register, and reads the result from the first.
-const ANSWER: u8 = 0;
+const RESULT: u8 = 0;
 const QUESTION: u8 = 1;
 const KIND: u8 = 2;
 const ACCESS: u8 = 3;
@@ -142,7 +142,7 @@ fn copy(from: u8, to: u8) -> Instruction {
 }
 
 fn verdict(is_allowed: bool) -> [Instruction; 2] {
-    [with(SET, ANSWER, i32::from(is_allowed)), with(EXIT, 0, 0)]
+    [with(SET, RESULT, i32::from(is_allowed)), with(EXIT, 0, 0)]
 }
 
 /// The program that allows the devices of the rules and the default devices; pure.

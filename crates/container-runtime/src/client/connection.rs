@@ -18,7 +18,7 @@ use crate::protocol::{
 use crate::spec::FEWER_VARIABLES;
 
 /// Maximum time for a response that needs no work of the shim. A stopped shim must not block the agent.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const RESPONSE_MAX: Duration = Duration::from_secs(30);
 
 /// The address of a shim.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl Peer<'_> {
             stream.write_all(&frame).await?;
             read_json::<Reply>(&mut stream).await
         };
-        let response = tokio::time::timeout(ANSWER_MAX, exchange).await;
+        let response = tokio::time::timeout(RESPONSE_MAX, exchange).await;
         match response {
             Ok(Ok(Some(Reply::Failed(failure)))) => Err(self.failure(failure, &request.call)),
             Ok(Ok(Some(reply))) => Ok((stream, reply)),
@@ -104,7 +104,7 @@ impl Peer<'_> {
     fn silent(&self) -> RuntimeError {
         RuntimeError::ShimSilent {
             id: self.id.to_owned(),
-            seconds: ANSWER_MAX.as_secs(),
+            seconds: RESPONSE_MAX.as_secs(),
         }
     }
 

@@ -13,38 +13,39 @@ use container_runtime::spec::{
 };
 use serde_json::{Value, json};
 
-use crate::world::{World, layer, logged, run, sandbox_spec};
+use crate::harness::{Harness, layer, logged, run, sandbox_spec};
 
 /// Layers with names as in an image store; each layer has a different file.
-fn many_layers(world: &World, count: u32) -> Vec<PathBuf> {
-    let made = (0..count).map(|number| {
+fn many_layers(harness: &Harness, count: u32) -> Vec<PathBuf> {
+    let created = (0..count).map(|number| {
         let digits = number.wrapping_mul(2_654_435_761);
         let name = format!("images/layers/{digits:08x}{:056x}/fs", 0);
-        let layer = world.dir.join(name);
+        let layer = harness.dir.join(name);
         fs::create_dir_all(layer.join("own")).unwrap();
         fs::write(layer.join("own").join(number.to_string()), "").unwrap();
         layer
     });
-    made.collect()
+    created.collect()
 }
 
 /// findings-2 I1
 #[tokio::test]
 async fn images_of_five_hundred_layers_start() {
-    let world = World::new("manylayers");
-    let layers = many_layers(&world, 500);
+    let harness = Harness::new("manylayers");
+    let layers = many_layers(&harness, 500);
     let own_users = SandboxSpec {
         own_users: true,
         ..sandbox_spec("p2")
     };
     let sandboxes = [
-        world.sandbox("p1").await,
-        world.runtime.create_sandbox(own_users).await.unwrap(),
+        harness.sandbox("p1").await,
+        harness.runtime.create_sandbox(own_users).await.unwrap(),
     ];
     for sandbox in &sandboxes {
         for count in [39, 60, 130, 499] {
             let id = format!("a{count}");
-            let mut spec = world.shell(&id, "ls /own | wc -l; ls /v/own | wc -l; touch /own/made");
+            let mut spec =
+                harness.shell(&id, "ls /own | wc -l; ls /v/own | wc -l; touch /own/made");
             spec.rootfs.lowerdirs.extend_from_slice(&layers[..count]);
             spec.mounts = vec![Mount {
                 destination: "/v".into(),
@@ -77,7 +78,7 @@ async fn images_of_five_hundred_layers_start() {
             sandbox.remove(&id).await.unwrap();
         }
     }
-    let mut more = world.shell("more", "true");
+    let mut more = harness.shell("more", "true");
     more.rootfs.lowerdirs.extend(layers);
     let refused = sandboxes[0]
         .create_container(more)
@@ -88,20 +89,20 @@ async fn images_of_five_hundred_layers_start() {
         refused.contains("501 layers") && refused.contains("500 at most"),
         "{refused}"
     );
-    world.end().await;
+    harness.end().await;
 }
 
 /// An image without layers has no command, but it is not rejected for having no layers.
 #[tokio::test]
 async fn an_image_may_have_no_layer() {
-    let world = World::new("nolayer");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.container("a", &["/app"]);
+    let harness = Harness::new("nolayer");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.container("a", &["/app"]);
     spec.rootfs.lowerdirs.clear();
     sandbox.create_container(spec).await.unwrap();
     let refused = sandbox.start("a").await.unwrap_err().to_string();
     assert!(refused.contains("stat /app: no such file"), "{refused}");
-    world.end().await;
+    harness.end().await;
 }
 
 /// A container of runc with the layers and a separate upper directory.
@@ -179,13 +180,13 @@ async fn ours(sandbox: &Sandbox, spec: &ContainerSpec) -> Result<Vec<String>, St
     created.map_err(|error| error.to_string())?;
     let started = sandbox.start(&spec.id).await;
     started.map_err(|error| error.to_string())?;
-    crate::world::exit_of(sandbox, &spec.id).await;
+    crate::harness::exit_of(sandbox, &spec.id).await;
     Ok(logged(spec))
 }
 
 /// The files below a directory: their owners, and the modes of directories.
 fn files(root: &Path) -> BTreeMap<PathBuf, (u32, Option<u32>)> {
-    let mut found = BTreeMap::new();
+    let mut result = BTreeMap::new();
     let mut unread = vec![root.to_owned()];
     while let Some(dir) = unread.pop() {
         for entry in fs::read_dir(dir).unwrap() {
@@ -195,10 +196,10 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (u32, Option<u32>)> {
                 unread.push(entry.path());
             }
             let path = entry.path().strip_prefix(root).unwrap().to_owned();
-            found.insert(path, (facts.uid(), facts.is_dir().then(|| facts.mode())));
+            result.insert(path, (facts.uid(), facts.is_dir().then(|| facts.mode())));
         }
     }
-    found
+    result
 }
 
 /// The links of an image: their paths and their targets.
@@ -228,10 +229,10 @@ fn shapes(path: &'static str) -> Vec<Links> {
 }
 
 fn image_with(links: &Links, dir: &Path) {
-    for (place, target) in links {
-        let place = dir.join(&place[1..]);
-        fs::create_dir_all(place.parent().unwrap()).unwrap();
-        symlink(target, place).unwrap();
+    for (directory, target) in links {
+        let directory = dir.join(&directory[1..]);
+        fs::create_dir_all(directory.parent().unwrap()).unwrap();
+        symlink(target, directory).unwrap();
     }
     fs::create_dir_all(dir).unwrap();
 }
@@ -239,9 +240,9 @@ fn image_with(links: &Links, dir: &Path) {
 /// findings-2 I2
 #[tokio::test]
 async fn mounts_go_where_the_links_of_the_image_lead() {
-    let world = World::new("danglinglinks");
-    let sandbox = world.sandbox("p1").await;
-    let (file, directory) = (world.dir.join("file"), world.dir.join("directory"));
+    let harness = Harness::new("danglinglinks");
+    let sandbox = harness.sandbox("p1").await;
+    let (file, directory) = (harness.dir.join("file"), harness.dir.join("directory"));
     fs::write(&file, "mounted\n").unwrap();
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("f"), "mounted\n").unwrap();
@@ -254,13 +255,13 @@ async fn mounts_go_where_the_links_of_the_image_lead() {
     ] {
         for links in shapes(path) {
             number += 1;
-            let image = world.dir.join(format!("image-{number}"));
+            let image = harness.dir.join(format!("image-{number}"));
             image_with(&links, &image);
             let read = match source == &file {
                 true => format!("cat {path}"),
                 false => format!("cat {path}/f"),
             };
-            let mut spec = world.shell(&format!("c{number}"), &read);
+            let mut spec = harness.shell(&format!("c{number}"), &read);
             spec.rootfs.lowerdirs.push(image);
             spec.mounts = vec![Mount {
                 destination: path.into(),
@@ -272,8 +273,10 @@ async fn mounts_go_where_the_links_of_the_image_lead() {
                 },
                 read_only: false,
             }];
-            let mut bundle =
-                Bundle::new(world.dir.join(format!("b{number}")), &spec.rootfs.lowerdirs);
+            let mut bundle = Bundle::new(
+                harness.dir.join(format!("b{number}")),
+                &spec.rootfs.lowerdirs,
+            );
             bundle.config["process"]["args"] = json!(spec.args);
             let mounts = bundle.config["mounts"].as_array_mut().unwrap();
             mounts.push(
@@ -296,16 +299,16 @@ async fn mounts_go_where_the_links_of_the_image_lead() {
             if ours.is_ok() {
                 assert_eq!(ours, Ok(vec!["mounted".to_owned()]), "{links:?} {path}");
                 assert_eq!(theirs, ours, "{links:?} {path}");
-                let (made, their) = (
+                let (created, their) = (
                     files(&spec.rootfs.upper_dir),
                     files(&bundle.dir.join("upper")),
                 );
-                assert_eq!(made, their, "{links:?} {path}");
+                assert_eq!(created, their, "{links:?} {path}");
             }
             sandbox.remove(&spec.id).await.ok();
         }
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// A configuration of an image, as options of umoci.
@@ -383,12 +386,12 @@ fn configs() -> Vec<Config> {
 
 #[tokio::test]
 async fn configurations_mean_the_same_to_another_implementation() {
-    let world = World::new("configs");
-    let sandbox = world.sandbox("p1").await;
-    let links = world.dir.join("links");
+    let harness = Harness::new("configs");
+    let sandbox = harness.sandbox("p1").await;
+    let links = harness.dir.join("links");
     image_with(&vec![("/dangling", "/run/made")], &links);
     let layers = vec![layer().to_owned(), links];
-    let store = world.dir.join("layout");
+    let store = harness.dir.join("layout");
     output(Command::new("umoci").args(["init", "--layout"]).arg(&store));
     for (number, config) in configs().into_iter().enumerate() {
         let image = format!("{}:i{number}", store.display());
@@ -404,17 +407,17 @@ async fn configurations_mean_the_same_to_another_implementation() {
             command.args(values.iter().flat_map(|value| [flag, *value]));
         }
         output(&mut command);
-        let mut bundle = Bundle::new(world.dir.join(format!("b{number}")), &layers);
-        let made = bundle.dir.join("umoci.json");
+        let mut bundle = Bundle::new(harness.dir.join(format!("b{number}")), &layers);
+        let created = bundle.dir.join("umoci.json");
         let described = Command::new("umoci")
             .args(["raw", "runtime-config", "--image", &image, "--rootfs"])
-            .args([bundle.dir.join("rootfs"), made.clone()])
+            .args([bundle.dir.join("rootfs"), created.clone()])
             .output()
             .unwrap();
         let theirs = match described.status.success() {
             false => Err(String::from_utf8_lossy(&described.stderr).into_owned()),
             true => {
-                let text = fs::read_to_string(&made).unwrap();
+                let text = fs::read_to_string(&created).unwrap();
                 let described: Value = serde_json::from_str(&text).unwrap();
                 for part in ["args", "env", "cwd", "user"] {
                     bundle.config["process"][part] = described["process"][part].clone();
@@ -423,7 +426,7 @@ async fn configurations_mean_the_same_to_another_implementation() {
             }
         };
         let args = [config.entrypoint, config.command].concat();
-        let mut spec = world.container(&format!("c{number}"), &args);
+        let mut spec = harness.container(&format!("c{number}"), &args);
         spec.rootfs.lowerdirs = layers.clone();
         spec.user.name = config.user.to_owned();
         spec.cwd = config.directory.to_owned();
@@ -437,14 +440,14 @@ async fn configurations_mean_the_same_to_another_implementation() {
         });
         spec.env = variables.collect();
         let (mut ours, mut theirs) = (ours(&sandbox, &spec).await, theirs);
-        for shown in [&mut ours, &mut theirs].into_iter().flatten() {
+        for printed in [&mut ours, &mut theirs].into_iter().flatten() {
             if config.user.contains(':') {
                 // With a named group, containerd adds the other groups of the user, too; umoci does not.
-                shown.remove(2);
+                printed.remove(2);
             }
             if config.variables.contains(&"HOME=/elsewhere") {
                 // The image decides, as with containerd; umoci uses the user's home directory.
-                shown.remove(4);
+                printed.remove(4);
             }
         }
         let what = (config.user, config.directory, args, config.variables);
@@ -456,5 +459,5 @@ async fn configurations_mean_the_same_to_another_implementation() {
         }
         sandbox.remove(&spec.id).await.ok();
     }
-    world.end().await;
+    harness.end().await;
 }

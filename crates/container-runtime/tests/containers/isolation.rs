@@ -7,12 +7,14 @@ use container_runtime::spec::{
     Device, EnvVar, Mount, MountSource, Resources, SandboxSpec, Seccomp, StartErrorKind, UserSpec,
 };
 
-use crate::world::{World, cgroup_file, command, exec, exit_of, logged, run, sandbox_spec, start};
+use crate::harness::{
+    Harness, cgroup_file, command, exec, exit_of, logged, run, sandbox_spec, start,
+};
 
 #[tokio::test]
 async fn the_usual_file_systems_are_there_and_guarded() {
-    let world = World::new("guarded");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("guarded");
+    let sandbox = harness.sandbox("p1").await;
     let script = "echo $$; ls /proc/self/fd | wc -l; \
          head -c 4 /proc/kcore 2>/dev/null | wc -c; \
          (echo 1 > /proc/sys/kernel/printk) 2>/dev/null || echo ro-sys; \
@@ -25,7 +27,7 @@ async fn the_usual_file_systems_are_there_and_guarded() {
              (echo 7 > $f) 2>/dev/null && echo raised; done; \
          mknod /tmp/sda b 254 0 2>/dev/null; head -c 1 /tmp/sda >/dev/null 2>&1 || echo no-disk; \
          ls / | grep -c old";
-    let spec = world.shell("a", script);
+    let spec = harness.shell("a", script);
     assert_eq!(run(&sandbox, &spec).await.code, 1);
     // Three standard streams, and the directory that `ls` reads.
     assert_eq!(
@@ -34,15 +36,15 @@ async fn the_usual_file_systems_are_there_and_guarded() {
             "1", "4", "0", "ro-sys", "ro-sysfs", "shm", "null", "own-null", "1", "no-disk", "0"
         ]
     );
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn capabilities_are_the_default_set_with_drops_and_additions() {
-    let world = World::new("caps");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("caps");
+    let sandbox = harness.sandbox("p1").await;
     let script = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp:' /proc/self/status";
-    let default = world.shell("default", script);
+    let default = harness.shell("default", script);
     run(&sandbox, &default).await;
     let customary = "00000000a80425fb";
     let none = "0000000000000000";
@@ -61,7 +63,7 @@ async fn capabilities_are_the_default_set_with_drops_and_additions() {
         logged(&default),
         lines(none, customary, customary, customary, "0", "0")
     );
-    let mut tight = world.shell("tight", script);
+    let mut tight = harness.shell("tight", script);
     tight.security.capabilities_drop = vec!["ALL".into()];
     tight.security.capabilities_add = vec!["NET_BIND_SERVICE".into()];
     tight.security.no_new_privileges = true;
@@ -70,32 +72,32 @@ async fn capabilities_are_the_default_set_with_drops_and_additions() {
     let bind = "0000000000000400";
     assert_eq!(logged(&tight), lines(none, bind, bind, bind, "1", "2"));
     // A filter without no-new-privileges, for a user that loses its capabilities.
-    let mut user = world.shell("user", script);
+    let mut user = harness.shell("user", script);
     user.security.seccomp = Seccomp::RuntimeDefault;
     user.user.uid = Some(1000);
     run(&sandbox, &user).await;
     assert_eq!(logged(&user), lines(none, none, none, customary, "0", "2"));
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn seccomp_default_refuses_what_containers_do_not_need() {
-    let world = World::new("seccomp");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.shell(
+    let harness = Harness::new("seccomp");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.shell(
         "a",
         "unshare -n true 2>&1 | grep -c 'not permitted'; echo alive",
     );
     spec.security.seccomp = Seccomp::RuntimeDefault;
     assert_eq!(run(&sandbox, &spec).await.code, 0);
     assert_eq!(logged(&spec), ["1", "alive"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_file_stays_in_its_project() {
-    let world = World::new("project");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("project");
+    let sandbox = harness.sandbox("p1").await;
     let script = "mkdir /d; chattr +d /d 2>&1 && echo set; chattr -p 7 /d 2>&1; lsattr -d /d";
     // The test uses programs of the machine, because busybox does not have them.
     let programs = [
@@ -113,66 +115,66 @@ async fn a_file_stays_in_its_project() {
         },
         read_only: true,
     });
-    let mut free = world.shell("free", script);
+    let mut free = harness.shell("free", script);
     free.mounts.extend(mounts.clone());
-    let mut kept = world.shell("kept", script);
-    kept.mounts.extend(mounts);
-    kept.security.keeps_projects = true;
+    let mut retained = harness.shell("kept", script);
+    retained.mounts.extend(mounts);
+    retained.security.keeps_projects = true;
     run(&sandbox, &free).await;
     assert_eq!(logged(&free).first().map(String::as_str), Some("set"));
-    run(&sandbox, &kept).await;
-    let said = logged(&kept);
-    assert_eq!(said.len(), 3, "{said:?}");
-    for line in &said[..2] {
-        assert!(line.contains("Operation not supported"), "{said:?}");
+    run(&sandbox, &retained).await;
+    let output = logged(&retained);
+    assert_eq!(output.len(), 3, "{output:?}");
+    for line in &output[..2] {
+        assert!(line.contains("Operation not supported"), "{output:?}");
     }
     assert!(
-        said[2].ends_with("/d") && !said[2].contains("d-"),
-        "{said:?}"
+        output[2].ends_with("/d") && !output[2].contains("d-"),
+        "{output:?}"
     );
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_profile_of_the_node_decides_about_calls() {
-    let world = World::new("profile");
-    let sandbox = world.sandbox("p1").await;
-    let file = world.dir.join("no-directories.json");
+    let harness = Harness::new("profile");
+    let sandbox = harness.sandbox("p1").await;
+    let file = harness.dir.join("no-directories.json");
     let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
     fs::write(&file, profile).unwrap();
-    let mut spec = world.shell("a", "mkdir /x 2>&1 | grep -c 'No space left'; echo alive");
+    let mut spec = harness.shell("a", "mkdir /x 2>&1 | grep -c 'No space left'; echo alive");
     spec.security.seccomp = Seccomp::Localhost(file);
     run(&sandbox, &spec).await;
     assert_eq!(logged(&spec), ["1", "alive"]);
-    let mut missing = world.container("b", &["true"]);
+    let mut missing = harness.container("b", &["true"]);
     missing.security.seccomp = Seccomp::Localhost("/no/such/profile".into());
     let error = sandbox.create_container(missing).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("cannot load seccomp profile"), "{text}");
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn privileged_containers_have_everything() {
-    let world = World::new("privileged");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.shell(
+    let harness = Harness::new("privileged");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.shell(
         "a",
         "mount -t tmpfs none /tmp && echo mounted; [ -c /dev/kmsg ] && echo kmsg",
     );
     spec.security.privileged = true;
     assert_eq!(run(&sandbox, &spec).await.code, 0);
     assert_eq!(logged(&spec), ["mounted", "kmsg"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn the_root_can_be_read_only() {
-    let world = World::new("readonly");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("readonly");
+    let sandbox = harness.sandbox("p1").await;
     let script = "touch /x 2>/dev/null || echo refused; touch /scratch/x && echo scratch";
-    let mut spec = world.shell("a", script);
+    let mut spec = harness.shell("a", script);
     spec.rootfs.read_only = true;
     spec.mounts = vec![Mount {
         destination: "/scratch".into(),
@@ -184,13 +186,13 @@ async fn the_root_can_be_read_only() {
     }];
     run(&sandbox, &spec).await;
     assert_eq!(logged(&spec), ["refused", "scratch"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn volumes_are_mounted_as_asked() {
-    let world = World::new("volumes");
-    let volume = world.dir.join("volume");
+    let harness = Harness::new("volumes");
+    let volume = harness.dir.join("volume");
     fs::create_dir_all(volume.join("deep")).unwrap();
     fs::write(volume.join("file"), "from the node\n").unwrap();
     let bind = |to: &str, sub_path: Option<&str>, read_only| Mount {
@@ -203,10 +205,10 @@ async fn volumes_are_mounted_as_asked() {
         },
         read_only,
     };
-    let sandbox = world.sandbox("p1").await;
+    let sandbox = harness.sandbox("p1").await;
     let script = "echo written > /data/new; cat /etc/one-file; \
          touch /ro/x 2>/dev/null || echo refused; touch /sub/here; pwd";
-    let mut spec = world.shell("a", script);
+    let mut spec = harness.shell("a", script);
     spec.cwd = "/srv/dir".into();
     spec.mounts = vec![
         bind("/data", None, false),
@@ -223,7 +225,7 @@ async fn volumes_are_mounted_as_asked() {
         volume.join("file").exists(),
         "removal must not reach into volumes"
     );
-    let mut missing = world.container("b", &["true"]);
+    let mut missing = harness.container("b", &["true"]);
     missing.mounts = vec![Mount {
         destination: "/x".into(),
         source: MountSource::Bind {
@@ -240,14 +242,14 @@ async fn volumes_are_mounted_as_asked() {
     };
     assert_eq!(error.kind, StartErrorKind::Mount);
     assert!(sandbox.state().await.unwrap().containers.len() == 1 - 1);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_container_runs_as_the_user_asked_for() {
-    let world = World::new("users");
-    let sandbox = world.sandbox("p1").await;
-    let mut named = world.shell(
+    let harness = Harness::new("users");
+    let sandbox = harness.sandbox("p1").await;
+    let mut named = harness.shell(
         "named",
         "id -u; id -g; id -G; env | grep HOME; echo x > /dev/stdout",
     );
@@ -265,28 +267,28 @@ async fn a_container_runs_as_the_user_asked_for() {
         .user
         .clone();
     assert_eq!((user.uid, user.gid), (1000, 1001));
-    let mut number = world.shell(
+    let mut number = harness.shell(
         "number",
         "id -u; id -g; touch /x 2>/dev/null || echo refused",
     );
     number.user.uid = Some(4321);
     run(&sandbox, &number).await;
     assert_eq!(logged(&number), ["4321", "0", "refused"]);
-    let mut unknown = world.container("unknown", &["true"]);
+    let mut unknown = harness.container("unknown", &["true"]);
     unknown.user.name = "nobody-here".into();
     let error = sandbox.create_container(unknown).await.unwrap_err();
     let RuntimeError::Start(error) = error else {
         panic!("{error:?}")
     };
     assert_eq!(error.kind, StartErrorKind::UserNotFound);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn the_environment_is_as_given() {
-    let world = World::new("env");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.container("a", &["env"]);
+    let harness = Harness::new("env");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.container("a", &["env"]);
     let var = |name: &str, value: &str| EnvVar {
         name: name.into(),
         value: value.into(),
@@ -298,19 +300,19 @@ async fn the_environment_is_as_given() {
         logged(&spec),
         ["PATH=/usr/bin:/bin", "A=3", "B=two words", "HOME=/root"]
     );
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn limits_are_set_and_can_be_changed() {
-    let world = World::new("limits");
+    let harness = Harness::new("limits");
     let mut pod = sandbox_spec("p1");
     pod.resources = Resources {
         memory_bytes: Some(256 << 20),
         ..Resources::default()
     };
-    let sandbox = world.runtime.create_sandbox(pod).await.unwrap();
-    let mut spec = world.container("a", &["sleep", "1000"]);
+    let sandbox = harness.runtime.create_sandbox(pod).await.unwrap();
+    let mut spec = harness.container("a", &["sleep", "1000"]);
     spec.resources = Resources {
         cpu_shares: Some(512),
         cpu_quota_us: Some(50_000),
@@ -350,37 +352,37 @@ async fn limits_are_set_and_can_be_changed() {
         usage.pids == 1 && usage.working_set_bytes < 64 << 20,
         "{usage:?}"
     );
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn what_runs_in_a_container_may_divide_its_control_group() {
-    let world = World::new("divided");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("divided");
+    let sandbox = harness.sandbox("p1").await;
     // As a container engine or a service manager inside a container does. In version 1, there are no
     // controllers to delegate.
     let script = "cd /sys/fs/cgroup; mkdir own; echo 0 > own/cgroup.procs; \
          echo +memory > cgroup.subtree_control; echo \"has $(cat cgroup.subtree_control)\"; \
          exec sleep 1000";
-    let mut spec = world.shell("a", &format!("({script}) 2>/dev/null"));
+    let mut spec = harness.shell("a", &format!("({script}) 2>/dev/null"));
     spec.security.privileged = true;
     start(&sandbox, &spec).await;
-    crate::world::until("it is done", || !logged(&spec).is_empty()).await;
+    crate::harness::until("it is done", || !logged(&spec).is_empty()).await;
     if fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap() {
         assert_eq!(logged(&spec), ["has memory"]);
     }
     let (out, err, code) = exec(&sandbox, command("a", &["echo", "in"]), b"").await;
     assert_eq!((out.as_str(), code), ("in\n", Some(0)), "{err}");
-    world.end().await;
+    harness.end().await;
 }
 
 /// Needs a kernel that counts huge pages. On other kernels, a container with a limit of huge pages starts,
 /// too.
 #[tokio::test]
 async fn huge_pages_are_limited() {
-    let world = World::new("hugepages");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.container("a", &["sleep", "1000"]);
+    let harness = Harness::new("hugepages");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.container("a", &["sleep", "1000"]);
     spec.resources.huge_pages = [("2MB".to_owned(), 4 << 20)].into();
     start(&sandbox, &spec).await;
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
@@ -390,14 +392,14 @@ async fn huge_pages_are_limited() {
     let limit =
         counted.then(|| cgroup_file(&group, &["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"]));
     assert_eq!(limit, counted.then(|| (4 << 20).to_string()));
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn out_of_memory_is_told_apart_from_a_kill() {
-    let world = World::new("oom");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.shell(
+    let harness = Harness::new("oom");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.shell(
         "a",
         "head -c 100000000 /dev/zero | tail -c 90000000 | wc -c",
     );
@@ -413,53 +415,53 @@ async fn out_of_memory_is_told_apart_from_a_kill() {
         (exit.code, exit.signal, exit.oom_killed),
         (137, Some(9), true)
     );
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn containers_of_a_pod_share_what_a_pod_shares() {
-    let world = World::new("shared");
+    let harness = Harness::new("shared");
     let spec = SandboxSpec {
         share_process_namespace: true,
         sysctls: [("net.core.somaxconn".to_owned(), "321".to_owned())].into(),
         ..sandbox_spec("p1")
     };
-    let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
-    let a = world.shell("a", "echo there > /dev/shm/x; echo up; exec sleep 1000");
+    let sandbox = harness.runtime.create_sandbox(spec).await.unwrap();
+    let a = harness.shell("a", "echo there > /dev/shm/x; echo up; exec sleep 1000");
     start(&sandbox, &a).await;
-    crate::world::until("the file is there", || logged(&a) == ["up"]).await;
+    crate::harness::until("the file is there", || logged(&a) == ["up"]).await;
     let script = "cat /dev/shm/x /proc/sys/net/core/somaxconn; ps | grep -c '[s]leep 100'; \
          readlink /proc/1/exe | wc -l; hostname; ip -o link | wc -l";
-    let b = world.shell("b", script);
+    let b = harness.shell("b", script);
     run(&sandbox, &b).await;
     assert_eq!(logged(&b), ["there", "321", "1", "0", "web-0", "1"]);
     // The removal of one container does not affect the other, but kills the processes that the removed
     // container has started.
     let (out, _, _) = exec(&sandbox, command("a", &["echo", "alive"]), b"").await;
     assert_eq!(out, "alive\n");
-    let own = world.sandbox("p2").await;
-    let c = world.shell("c", "ls /dev/shm | wc -l; cat /proc/sys/net/core/somaxconn");
-    run(&own, &c).await;
+    let other_pod = harness.sandbox("p2").await;
+    let c = harness.shell("c", "ls /dev/shm | wc -l; cat /proc/sys/net/core/somaxconn");
+    run(&other_pod, &c).await;
     assert_ne!(logged(&c)[1], "321");
     assert_eq!(logged(&c)[0], "0");
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn who_holds_the_pods_processes_is_nobody() {
-    let world = World::new("nobody");
+    let harness = Harness::new("nobody");
     for (id, own_users) in [("p1", false), ("p2", true)] {
         let spec = SandboxSpec {
             share_process_namespace: true,
             own_users,
             ..sandbox_spec(id)
         };
-        let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+        let sandbox = harness.runtime.create_sandbox(spec).await.unwrap();
         // Even a container that can inspect all processes finds no files and no rights of the node in the
         // pause process.
         let script = "cat /proc/1/comm; ls -A /proc/1/root/ 2>/dev/null | wc -l; \
              grep -E 'Uid|Cap(Prm|Bnd)|NoNewPrivs' /proc/1/status";
-        let mut spec = world.shell("a", script);
+        let mut spec = harness.shell("a", script);
         spec.security.capabilities_add = vec!["SYS_PTRACE".into()];
         run(&sandbox, &spec).await;
         assert_eq!(
@@ -474,17 +476,17 @@ async fn who_holds_the_pods_processes_is_nobody() {
             ]
         );
     }
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn the_network_namespace_is_the_pods_own_unless_asked() {
-    let world = World::new("netns");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("netns");
+    let sandbox = harness.sandbox("p1").await;
     let path = sandbox.netns_path().unwrap().unwrap();
     let node = fs::read_link("/proc/self/ns/net").unwrap();
     assert_ne!(fs::read_link(&path).unwrap(), node);
-    let spec = world.shell(
+    let spec = harness.shell(
         "a",
         "readlink /proc/self/ns/net; ip -o addr show lo | wc -l",
     );
@@ -499,33 +501,33 @@ async fn the_network_namespace_is_the_pods_own_unless_asked() {
         host_pid: true,
         ..sandbox_spec("p2")
     };
-    let host = world.runtime.create_sandbox(host).await.unwrap();
+    let host = harness.runtime.create_sandbox(host).await.unwrap();
     assert_eq!(host.netns_path().unwrap(), None);
-    let spec = world.shell(
+    let spec = harness.shell(
         "a",
         "readlink /proc/self/ns/net; (sleep 300 &) ; exec sleep 300",
     );
     start(&host, &spec).await;
-    crate::world::until("it is written", || !logged(&spec).is_empty()).await;
+    crate::harness::until("it is written", || !logged(&spec).is_empty()).await;
     assert_eq!(logged(&spec)[0], node.to_str().unwrap());
     // Processes that the container has left on the node are killed with it.
     host.signal("a", 9).await.unwrap();
-    crate::world::exit_of(&host, "a").await;
+    crate::harness::exit_of(&host, "a").await;
     let bad = SandboxSpec {
         sysctls: [("vm.swappiness".to_owned(), "1".to_owned())].into(),
         ..sandbox_spec("p3")
     };
-    let error = world.runtime.create_sandbox(bad).await.unwrap_err();
+    let error = harness.runtime.create_sandbox(bad).await.unwrap_err();
     assert!(error.to_string().contains("vm.swappiness"), "{error}");
-    assert!(world.runtime.sandbox("p3").await.unwrap().is_none());
-    world.end().await;
+    assert!(harness.runtime.sandbox("p3").await.unwrap().is_none());
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn devices_are_given_as_asked() {
-    let world = World::new("devices");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.shell("a", "echo hello > /dev/mine && echo written");
+    let harness = Harness::new("devices");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.shell("a", "echo hello > /dev/mine && echo written");
     spec.devices = vec![Device {
         host_path: "/dev/kmsg".into(),
         container_path: "/dev/mine".into(),
@@ -534,7 +536,7 @@ async fn devices_are_given_as_asked() {
     }];
     let exit = run(&sandbox, &spec).await;
     assert_eq!(exit.code, 1, "{:?}", logged(&spec));
-    let mut spec = world.shell("b", "[ -c /dev/mine ] && echo there");
+    let mut spec = harness.shell("b", "[ -c /dev/mine ] && echo there");
     spec.devices = vec![Device {
         host_path: "/dev/null".into(),
         container_path: "/dev/mine".into(),
@@ -543,39 +545,39 @@ async fn devices_are_given_as_asked() {
     }];
     run(&sandbox, &spec).await;
     assert_eq!(logged(&spec), ["there"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_container_can_join_the_processes_of_another() {
     // kubectl.md 5.8
-    let world = World::new("target");
-    let sandbox = world.sandbox("p1").await;
-    let app = world.shell("app", "echo up; exec sleep 1000");
+    let harness = Harness::new("target");
+    let sandbox = harness.sandbox("p1").await;
+    let app = harness.shell("app", "echo up; exec sleep 1000");
     start(&sandbox, &app).await;
-    let seen = "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root >/dev/null && echo root";
-    let alone = world.shell("alone", seen);
+    let script = "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root >/dev/null && echo root";
+    let alone = harness.shell("alone", script);
     assert_eq!(run(&sandbox, &alone).await.code, 0);
     assert!(
         logged(&alone)[0].starts_with("sh -c"),
         "{:?}",
         logged(&alone)
     );
-    let mut debugger = world.shell("debugger", seen);
+    let mut debugger = harness.shell("debugger", script);
     debugger.process_target = Some("app".into());
     debugger.security.capabilities_add = vec!["SYS_PTRACE".into()];
     assert_eq!(run(&sandbox, &debugger).await.code, 0);
     assert_eq!(logged(&debugger), ["sleep 1000 ", "root"]);
     // The container stops with its target container. If the target does not run, the start fails.
-    let mut waiting = world.shell("waiting", "exec sleep 1000");
+    let mut waiting = harness.shell("waiting", "exec sleep 1000");
     waiting.process_target = Some("app".into());
     start(&sandbox, &waiting).await;
     sandbox.signal("app", 9).await.unwrap();
     assert_eq!(exit_of(&sandbox, "waiting").await.signal, Some(9));
-    let mut late = world.shell("late", "true");
+    let mut late = harness.shell("late", "true");
     late.process_target = Some("app".into());
     sandbox.create_container(late).await.unwrap();
     let refused = sandbox.start("late").await.unwrap_err();
     assert!(refused.to_string().contains("app"), "{refused}");
-    world.end().await;
+    harness.end().await;
 }

@@ -1,15 +1,15 @@
 //! Containers from creation to removal. Needs root and Debian's busybox.
 
-use crate::world::{World, exit_of, logged, run, start};
+use crate::harness::{Harness, exit_of, logged, run, start};
 use container_runtime::RuntimeError;
 use container_runtime::spec::{ContainerStatus, EnvVar, SandboxEvent, StartErrorKind};
 
 #[tokio::test]
 async fn a_container_runs_logs_and_ends() {
-    let world = World::new("runs");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("runs");
+    let sandbox = harness.sandbox("p1").await;
     let mut events = sandbox.events().await.unwrap();
-    let spec = world.shell("a", "echo one; echo two >&2; hostname; exit 7");
+    let spec = harness.shell("a", "echo one; echo two >&2; hostname; exit 7");
     let exit = run(&sandbox, &spec).await;
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (7, None, false));
     assert!(exit.started_at.unwrap() <= exit.finished_at);
@@ -31,24 +31,24 @@ async fn a_container_runs_logs_and_ends() {
     sandbox.destroy().await.unwrap();
     assert_eq!(events.next().await, Some(SandboxEvent::Gone));
     assert_eq!(events.next().await, None);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn signals_reach_the_first_process() {
-    let world = World::new("signals");
-    let sandbox = world.sandbox("p1").await;
-    let spec = world.shell(
+    let harness = Harness::new("signals");
+    let sandbox = harness.sandbox("p1").await;
+    let spec = harness.shell(
         "term",
         "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done",
     );
     start(&sandbox, &spec).await;
-    crate::world::until("trap is set", || logged(&spec) == ["up"]).await;
+    crate::harness::until("trap is set", || logged(&spec) == ["up"]).await;
     sandbox.signal("term", 15).await.unwrap();
     let exit = exit_of(&sandbox, "term").await;
     assert_eq!((exit.code, exit.signal), (3, None));
     assert_eq!(logged(&spec), ["up", "bye"]);
-    let spec = world.container("kill", &["sleep", "1000"]);
+    let spec = harness.container("kill", &["sleep", "1000"]);
     start(&sandbox, &spec).await;
     // The first process of a process namespace ignores signals without a handler.
     sandbox.signal("kill", 9).await.unwrap();
@@ -56,13 +56,13 @@ async fn signals_reach_the_first_process() {
     assert_eq!((exit.code, exit.signal), (137, Some(9)));
     // A repeated signal is no error.
     sandbox.signal("kill", 9).await.unwrap();
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_command_that_cannot_run_is_a_start_error() {
-    let world = World::new("badcmd");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("badcmd");
+    let sandbox = harness.sandbox("p1").await;
     let rows: &[(&str, &str, StartErrorKind, &str)] = &[
         (
             "a",
@@ -91,7 +91,7 @@ async fn a_command_that_cannot_run_is_a_start_error() {
     ];
     for (id, name, kind, text) in rows {
         sandbox
-            .create_container(world.container(id, &[name, "x"]))
+            .create_container(harness.container(id, &[name, "x"]))
             .await
             .unwrap();
         let error = sandbox.start(id).await.unwrap_err();
@@ -106,15 +106,15 @@ async fn a_command_that_cannot_run_is_a_start_error() {
         let exit = exit_of(&sandbox, id).await;
         assert_eq!((exit.code, exit.start_error), (128, Some(error)));
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// Thousands of Services in a namespace create such an environment. The kernel accepts at most 6 MiB
 /// (execve(2)), and much larger environments do not even reach the kernel.
 #[tokio::test]
 async fn an_environment_that_is_too_large_is_told_as_such() {
-    let world = World::new("large");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("large");
+    let sandbox = harness.sandbox("p1").await;
     let variables = |count: usize| {
         let variable = |number| EnvVar {
             name: format!("SERVICE_{number}_PORT_80_TCP"),
@@ -122,10 +122,10 @@ async fn an_environment_that_is_too_large_is_told_as_such() {
         };
         (0..count).map(variable).collect::<Vec<_>>()
     };
-    let mut spec = world.container("fits", &["true"]);
+    let mut spec = harness.container("fits", &["true"]);
     spec.env = variables(10_000);
     assert_eq!(run(&sandbox, &spec).await.code, 0);
-    let mut spec = world.container("refused", &["true"]);
+    let mut spec = harness.container("refused", &["true"]);
     spec.env = variables(100_000);
     sandbox.create_container(spec).await.unwrap();
     let error = sandbox.start("refused").await.unwrap_err().to_string();
@@ -134,7 +134,7 @@ async fn an_environment_that_is_too_large_is_told_as_such() {
         "{error}"
     );
     assert!(error.contains("enableServiceLinks: false"), "{error}");
-    let mut spec = world.container("larger", &["true"]);
+    let mut spec = harness.container("larger", &["true"]);
     spec.env = variables(300_000);
     let error = sandbox.create_container(spec).await.unwrap_err();
     assert!(matches!(error, RuntimeError::Invalid { .. }), "{error:?}");
@@ -144,19 +144,19 @@ async fn an_environment_that_is_too_large_is_told_as_such() {
     );
     // The sandbox still works.
     assert_eq!(
-        run(&sandbox, &world.container("next", &["true"]))
+        run(&sandbox, &harness.container("next", &["true"]))
             .await
             .code,
         0
     );
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn calls_in_the_wrong_state_are_refused() {
-    let world = World::new("state");
-    let sandbox = world.sandbox("p1").await;
-    let spec = world.container("a", &["sleep", "1000"]);
+    let harness = Harness::new("state");
+    let sandbox = harness.sandbox("p1").await;
+    let spec = harness.container("a", &["sleep", "1000"]);
     assert!(matches!(
         sandbox.start("a").await,
         Err(RuntimeError::NoSuchContainer { .. })
@@ -173,7 +173,7 @@ async fn calls_in_the_wrong_state_are_refused() {
         sandbox.start("a").await,
         Err(RuntimeError::WrongState { .. })
     ));
-    let other = world.container("a", &["true"]);
+    let other = harness.container("a", &["true"]);
     assert!(matches!(
         sandbox.create_container(other).await,
         Err(RuntimeError::WrongState { .. })
@@ -186,10 +186,10 @@ async fn calls_in_the_wrong_state_are_refused() {
     // The removal kills the container.
     sandbox.remove("a").await.unwrap();
     sandbox.remove("a").await.unwrap();
-    let bad = world.container("../x", &["true"]);
+    let bad = harness.container("../x", &["true"]);
     assert!(matches!(
         sandbox.create_container(bad).await,
         Err(RuntimeError::Invalid { .. })
     ));
-    world.end().await;
+    harness.end().await;
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod devices;
+mod harness;
 mod host;
 mod images;
 mod isolation;
@@ -13,4 +14,3 @@ mod odd_images;
 mod recovery;
 mod sessions;
 mod user_namespaces;
-mod world;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use container_runtime::spec::{Mount, MountSource, Propagation};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::world::{World, command, exec, logged, run, start};
+use crate::harness::{Harness, command, exec, logged, run, start};
 
 fn bind(path: &Path, to: &str) -> Mount {
     Mount {
@@ -66,9 +66,9 @@ impl Drop for Mounted {
 
 #[tokio::test]
 async fn later_mounts_travel_as_far_as_is_asked() {
-    let world = World::new("propagation");
-    let sandbox = world.sandbox("p1").await;
-    let volume = Mounted::memory(world.dir.join("volume")).shared();
+    let harness = Harness::new("propagation");
+    let sandbox = harness.sandbox("p1").await;
+    let volume = Mounted::memory(harness.dir.join("volume")).shared();
     for sub in ["node", "container"] {
         fs::create_dir_all(volume.0.join(sub)).unwrap();
     }
@@ -85,7 +85,7 @@ async fn later_mounts_travel_as_far_as_is_asked() {
         ("in", Propagation::HostToContainer),
         ("both", Propagation::Bidirectional),
     ] {
-        let mut spec = world.container(id, &["sleep", "1000"]);
+        let mut spec = harness.container(id, &["sleep", "1000"]);
         spec.security.privileged = true;
         spec.mounts = vec![with(propagation), bind(&volume.0, "/own")];
         start(&sandbox, &spec).await;
@@ -93,23 +93,23 @@ async fn later_mounts_travel_as_far_as_is_asked() {
     }
     let later = Mounted::memory(volume.0.join("node"));
     fs::write(later.0.join("later"), "").unwrap();
-    for (id, place, expected) in [
+    for (id, directory, expected) in [
         ("none", "/v", "0\n"),
         ("in", "/v", "1\n"),
         ("both", "/v", "1\n"),
         // The propagation of one mount does not affect the other mounts.
         ("both", "/own", "0\n"),
     ] {
-        let script = format!("ls {place}/node | wc -l");
-        let seen = exec(&sandbox, command(id, &["sh", "-c", &script]), b"").await;
-        assert_eq!(seen.0, expected, "{id} {place}: {seen:?}");
+        let script = format!("ls {directory}/node | wc -l");
+        let output = exec(&sandbox, command(id, &["sh", "-c", &script]), b"").await;
+        assert_eq!(output.0, expected, "{id} {directory}: {output:?}");
     }
-    let made = "mount -t tmpfs none /v/container && touch /v/container/made";
+    let mount_script = "mount -t tmpfs none /v/container && touch /v/container/made";
     for id in ["none", "in"] {
-        exec(&sandbox, command(id, &["sh", "-c", made]), b"").await;
+        exec(&sandbox, command(id, &["sh", "-c", mount_script]), b"").await;
         assert!(!volume.0.join("container/made").exists(), "{id}");
     }
-    exec(&sandbox, command("both", &["sh", "-c", made]), b"").await;
+    exec(&sandbox, command("both", &["sh", "-c", mount_script]), b"").await;
     assert!(volume.0.join("container/made").exists());
     for id in containers {
         sandbox.remove(id).await.unwrap();
@@ -117,19 +117,19 @@ async fn later_mounts_travel_as_far_as_is_asked() {
     umount2(&volume.0.join("container"), MntFlags::MNT_DETACH).unwrap();
     drop(later);
     drop(volume);
-    world.end().await;
+    harness.end().await;
 }
 
 /// A privileged pod may mount the node's `/dev`. The container's devices and links are covered by it then,
 /// and masked paths stay masked.
 #[tokio::test]
 async fn a_volume_may_be_mounted_over_dev() {
-    let world = World::new("over-dev");
-    let sandbox = world.sandbox("p1").await;
-    let volume = world.dir.join("volume");
+    let harness = Harness::new("over-dev");
+    let sandbox = harness.sandbox("p1").await;
+    let volume = harness.dir.join("volume");
     fs::create_dir_all(&volume).unwrap();
     fs::write(volume.join("stdin"), "a file\n").unwrap();
-    let mut spec = world.shell(
+    let mut spec = harness.shell(
         "a",
         "ls /dev; cat /dev/stdin; [ -s /proc/kcore ] || echo masked",
     );
@@ -137,14 +137,14 @@ async fn a_volume_may_be_mounted_over_dev() {
     run(&sandbox, &spec).await;
     assert_eq!(logged(&spec), ["stdin", "a file", "masked"]);
     assert_eq!(fs::read_dir(&volume).unwrap().count(), 1);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn read_only_goes_as_deep_as_is_asked() {
-    let world = World::new("recursive");
-    let sandbox = world.sandbox("p1").await;
-    let outer = Mounted::memory(world.dir.join("outer"));
+    let harness = Harness::new("recursive");
+    let sandbox = harness.sandbox("p1").await;
+    let outer = Mounted::memory(harness.dir.join("outer"));
     let inner = Mounted::memory(outer.0.join("inner"));
     let with = |to: &str, recursive| {
         let mut mount = bind(&outer.0, to);
@@ -160,25 +160,25 @@ async fn read_only_goes_as_deep_as_is_asked() {
     };
     let script = "for d in /flat /flat/inner /deep /deep/inner; do \
          touch $d/x 2>/dev/null && echo $d written; done; true";
-    let mut spec = world.shell("a", script);
+    let mut spec = harness.shell("a", script);
     spec.mounts = vec![with("/flat", false), with("/deep", true)];
     run(&sandbox, &spec).await;
     assert_eq!(logged(&spec), ["/flat/inner written"]);
     sandbox.remove("a").await.unwrap();
     drop(inner);
     drop(outer);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_directory_made_for_a_sub_path_belongs_to_those_of_the_volume() {
-    let world = World::new("subdir");
-    let sandbox = world.sandbox("p1").await;
-    let volume = world.dir.join("volume");
+    let harness = Harness::new("subdir");
+    let sandbox = harness.sandbox("p1").await;
+    let volume = harness.dir.join("volume");
     fs::create_dir_all(&volume).unwrap();
     std::os::unix::fs::chown(&volume, None, Some(3000)).unwrap();
     fs::set_permissions(&volume, fs::Permissions::from_mode(0o2770)).unwrap();
-    let mut spec = world.shell("a", "touch /data/file && echo written");
+    let mut spec = harness.shell("a", "touch /data/file && echo written");
     spec.user.uid = Some(1000);
     spec.user.supplementary_groups = vec![3000];
     let mut mount = bind(&volume, "/data");
@@ -190,14 +190,14 @@ async fn a_directory_made_for_a_sub_path_belongs_to_those_of_the_volume() {
     assert_eq!(logged(&spec), ["written"]);
     let file = fs::metadata(volume.join("pg/main/file")).unwrap();
     assert_eq!((file.uid(), file.gid()), (1000, 3000));
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn the_files_of_an_image_are_there_to_read() {
-    let world = World::new("layers");
-    let sandbox = world.sandbox("p1").await;
-    let layers = ["base", "top"].map(|name| world.dir.join(name));
+    let harness = Harness::new("layers");
+    let sandbox = harness.sandbox("p1").await;
+    let layers = ["base", "top"].map(|name| harness.dir.join(name));
     for (layer, files) in layers.iter().zip([["a", "b"], ["b", "c"]]) {
         fs::create_dir_all(layer.join("sub")).unwrap();
         for file in files {
@@ -217,7 +217,7 @@ async fn the_files_of_an_image_are_there_to_read() {
     };
     let script = "ls /whole/sub; ls /one/sub; tail -n 1 /part/b | grep -c top; \
          touch /whole/x 2>/dev/null || echo read-only; /part/a 2>/dev/null || echo not executed";
-    let mut spec = world.shell("a", script);
+    let mut spec = harness.shell("a", script);
     spec.mounts = vec![
         mount(&layers, "/whole", None),
         mount(&layers[..1], "/one", None),
@@ -226,9 +226,9 @@ async fn the_files_of_an_image_are_there_to_read() {
     run(&sandbox, &spec).await;
     let expected = ["a", "b", "c", "a", "b", "1", "read-only", "not executed"];
     assert_eq!(logged(&spec), expected);
-    let mut missing = world.container("b", &["true"]);
+    let mut missing = harness.container("b", &["true"]);
     missing.mounts = vec![mount(&layers, "/part", Some("none"))];
     assert!(sandbox.create_container(missing).await.is_err());
     sandbox.remove("a").await.unwrap();
-    world.end().await;
+    harness.end().await;
 }

@@ -9,7 +9,7 @@ use container_runtime::RuntimeError;
 use container_runtime::spec::{ContainerStatus, SandboxEvent, SandboxSpec, SandboxStatus};
 use nix::sys::signal::Signal;
 
-use crate::world::{World, cgroup_dirs, command, exec, logged, sandbox_spec, start, until};
+use crate::harness::{Harness, cgroup_dirs, command, exec, logged, sandbox_spec, start, until};
 
 /// Whether the process runs. A process that is about to become a zombie has left its control group already
 /// and runs no more code.
@@ -38,18 +38,18 @@ fn running_pid(status: &ContainerStatus) -> i32 {
 
 #[tokio::test]
 async fn a_new_agent_finds_running_containers_and_past_exits() {
-    let world = World::new("newagent");
-    let sandbox = world.sandbox("p1").await;
-    let a = world.container("a", &["sleep", "1000"]);
+    let harness = Harness::new("newagent");
+    let sandbox = harness.sandbox("p1").await;
+    let a = harness.container("a", &["sleep", "1000"]);
     start(&sandbox, &a).await;
-    crate::world::run(&sandbox, &world.shell("b", "exit 3")).await;
+    crate::harness::run(&sandbox, &harness.shell("b", "exit 3")).await;
     let before = sandbox.state().await.unwrap();
     drop(sandbox);
 
-    let runtime = world.reopened();
-    let found = runtime.sandboxes().await.unwrap();
-    assert_eq!(found.len(), 1);
-    let state = found[0].state().await.unwrap();
+    let runtime = harness.reopened();
+    let sandboxes = runtime.sandboxes().await.unwrap();
+    assert_eq!(sandboxes.len(), 1);
+    let state = sandboxes[0].state().await.unwrap();
     assert_eq!(state, before);
     assert_eq!(state.status, SandboxStatus::Ready);
     assert!(matches!(&state.containers["b"].status, ContainerStatus::Exited(e) if e.code == 3));
@@ -66,7 +66,7 @@ async fn a_new_agent_finds_running_containers_and_past_exits() {
     assert!(matches!(error, RuntimeError::SandboxExists { .. }));
     let (out, _, code) = exec(&again, command("a", &["echo", "hi"]), b"").await;
     assert_eq!((out.as_str(), code), ("hi\n", Some(0)));
-    world.end().await;
+    harness.end().await;
 }
 
 /// Deletes all files of a sandbox's directory that can be deleted while its containers run.
@@ -86,14 +86,14 @@ fn lose_records(dir: &std::path::Path) {
 /// findings R3
 #[tokio::test]
 async fn bodies_whose_records_are_lost_end_before_others_begin() {
-    let world = World::new("lost");
-    let dir = world.dir.join("run/sandboxes/p1");
+    let harness = Harness::new("lost");
+    let dir = harness.dir.join("run/sandboxes/p1");
     let mut bodies = Vec::new();
     // Three cases: a new agent lists the sandboxes, creates the sandbox at once, or has the records of a
     // backup.
     for (round, way) in ["looks", "makes", "restored"].into_iter().enumerate() {
-        let sandbox = world.sandbox("p1").await;
-        let container = world.container("a", &["sleep", "1000"]);
+        let sandbox = harness.sandbox("p1").await;
+        let container = harness.container("a", &["sleep", "1000"]);
         start(&sandbox, &container).await;
         let state = sandbox.state().await.unwrap();
         let body = [state.pid, running_pid(&state.containers["a"].status)];
@@ -101,26 +101,26 @@ async fn bodies_whose_records_are_lost_end_before_others_begin() {
         bodies.push(body);
         let record = fs::read(dir.join("sandbox.json")).unwrap();
         lose_records(&dir);
-        let runtime = world.reopened();
+        let runtime = harness.reopened();
         match way {
             "looks" => assert!(runtime.sandboxes().await.unwrap().is_empty()),
             "makes" => drop(runtime.create_sandbox(sandbox_spec("p1")).await.unwrap()),
             _ => {
                 fs::write(dir.join("sandbox.json"), record).unwrap();
-                let found = runtime.sandboxes().await.unwrap();
-                found[0].destroy().await.unwrap();
+                let sandboxes = runtime.sandboxes().await.unwrap();
+                sandboxes[0].destroy().await.unwrap();
             }
         }
         assert!(!bodies[round].iter().any(|pid| alive(*pid)), "{way}");
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// Two agents that clean up concurrently can leave such a shim.
 #[tokio::test]
 async fn a_shim_without_record_and_control_group_is_ended() {
-    let world = World::new("alone");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("alone");
+    let sandbox = harness.sandbox("p1").await;
     let shim = sandbox.state().await.unwrap().pid;
     // The shim is stopped, so that it does not exit with its pod.
     send(shim, Signal::SIGSTOP);
@@ -136,18 +136,18 @@ async fn a_shim_without_record_and_control_group_is_ended() {
     for dir in dirs {
         until("the control group is gone", || fs::remove_dir(&dir).is_ok()).await;
     }
-    lose_records(&world.dir.join("run/sandboxes/p1"));
-    let runtime = world.reopened();
+    lose_records(&harness.dir.join("run/sandboxes/p1"));
+    let runtime = harness.reopened();
     assert!(runtime.sandboxes().await.unwrap().is_empty());
     assert!(!alive(shim));
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_killed_shim_is_noticed_and_cleaned_up() {
-    let world = World::new("shimdead");
-    let sandbox = world.sandbox("p1").await;
-    let a = world.shell("a", "sleep 101 & sleep 102 & wait");
+    let harness = Harness::new("shimdead");
+    let sandbox = harness.sandbox("p1").await;
+    let a = harness.shell("a", "sleep 101 & sleep 102 & wait");
     start(&sandbox, &a).await;
     let mut events = sandbox.events().await.unwrap();
     let state = sandbox.state().await.unwrap();
@@ -169,7 +169,7 @@ async fn a_killed_shim_is_noticed_and_cleaned_up() {
     ));
     assert!(alive(pid), "containers live on without their shim");
     // A sandbox with this id is created only after the old sandbox has left no process.
-    let fresh = world
+    let fresh = harness
         .runtime
         .create_sandbox(sandbox_spec("p1"))
         .await
@@ -178,34 +178,37 @@ async fn a_killed_shim_is_noticed_and_cleaned_up() {
     let fresh_state = fresh.state().await.unwrap();
     assert_ne!(fresh_state.pid, state.pid);
     assert!(fresh_state.containers.is_empty());
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn half_made_sandboxes_are_cleaned_up() {
-    let world = World::new("halfmade");
-    let root = world.dir.join("run/sandboxes");
+    let harness = Harness::new("halfmade");
+    let root = harness.dir.join("run/sandboxes");
     // The agent was killed before it had written the specification, and after.
     fs::create_dir_all(root.join("empty")).unwrap();
-    let sandbox = world.sandbox("p1").await;
+    let sandbox = harness.sandbox("p1").await;
     let file = fs::read(root.join("p1/sandbox.json")).unwrap();
     sandbox.destroy().await.unwrap();
     sandbox.destroy().await.unwrap();
     assert!(!root.join("p1").exists());
     fs::create_dir_all(root.join("p1")).unwrap();
     fs::write(root.join("p1/sandbox.json"), file).unwrap();
-    let found = world.runtime.sandboxes().await.unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].state().await.unwrap().status, SandboxStatus::Dead);
+    let sandboxes = harness.runtime.sandboxes().await.unwrap();
+    assert_eq!(sandboxes.len(), 1);
+    assert_eq!(
+        sandboxes[0].state().await.unwrap().status,
+        SandboxStatus::Dead
+    );
     assert!(!root.join("empty").exists());
-    found[0].destroy().await.unwrap();
-    world.end().await;
+    sandboxes[0].destroy().await.unwrap();
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn there_are_never_two_shims_for_one_sandbox() {
-    let world = World::new("twoshims");
-    let agents: Vec<_> = (0..4).map(|_| world.reopened()).collect();
+    let harness = Harness::new("twoshims");
+    let agents: Vec<_> = (0..4).map(|_| harness.reopened()).collect();
     let creations = agents
         .iter()
         .map(|agent| agent.create_sandbox(sandbox_spec("p1")));
@@ -216,20 +219,20 @@ async fn there_are_never_two_shims_for_one_sandbox() {
             pids.insert(state.pid);
         }
     }
-    let shims = shims_of(&world.dir.join("run/sandboxes/p1"));
+    let shims = shims_of(&harness.dir.join("run/sandboxes/p1"));
     assert!(shims.len() <= 1, "{shims:?}, {pids:?}");
-    world.end().await;
+    harness.end().await;
 }
 
 /// Processes whose working directory is the sandbox's directory: its shims.
 fn shims_of(dir: &std::path::Path) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut sandboxes = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         if fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == dir) {
-            found.push(entry.file_name().to_string_lossy().into_owned());
+            sandboxes.push(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    found
+    sandboxes
 }
 
 async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
@@ -259,11 +262,11 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
 
 #[tokio::test]
 async fn twenty_sandboxes_live_side_by_side() {
-    let world = World::new("twenty");
+    let harness = Harness::new("twenty");
     let begun = Instant::now();
     let one = async |number: u32| {
-        let sandbox = world.sandbox(&format!("pod-{number}")).await;
-        let spec = world.shell("main", &format!("echo {number}; exec sleep 1000"));
+        let sandbox = harness.sandbox(&format!("pod-{number}")).await;
+        let spec = harness.shell("main", &format!("echo {number}; exec sleep 1000"));
         start(&sandbox, &spec).await;
         (sandbox, spec)
     };
@@ -287,19 +290,19 @@ async fn twenty_sandboxes_live_side_by_side() {
     // An idle shim uses no processor time.
     comes_to_rest(&pids, 0).await;
     join_all(pods.iter().map(|(sandbox, _)| sandbox.destroy())).await;
-    assert!(world.runtime.sandboxes().await.unwrap().is_empty());
-    world.end().await;
+    assert!(harness.runtime.sandboxes().await.unwrap().is_empty());
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn sandboxes_start_one_after_the_other() {
-    let world = World::new("latency");
+    let harness = Harness::new("latency");
     let (mut created, mut started, mut executed) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..15 {
         let begun = Instant::now();
-        let sandbox = world.sandbox(&format!("p{number}")).await;
+        let sandbox = harness.sandbox(&format!("p{number}")).await;
         created.push(begun.elapsed());
-        let spec = world.container("a", &["sleep", "1000"]);
+        let spec = harness.container("a", &["sleep", "1000"]);
         let begun = Instant::now();
         start(&sandbox, &spec).await;
         started.push(begun.elapsed());
@@ -319,7 +322,7 @@ async fn sandboxes_start_one_after_the_other() {
             times[0], times[7], times[14]
         );
     }
-    world.end().await;
+    harness.end().await;
 }
 
 pub fn private_kib(pid: i32) -> u64 {
@@ -370,10 +373,10 @@ fn send(pid: i32, signal: Signal) {
 
 #[tokio::test]
 async fn a_sandbox_whose_agent_died_before_it_was_ready_leaves_nothing() {
-    let world = World::new("unheard");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("unheard");
+    let sandbox = harness.sandbox("p1").await;
     let group = sandbox.cgroup().trim_start_matches('/').to_owned();
-    let dir = world.dir.join("run/sandboxes/p1");
+    let dir = harness.dir.join("run/sandboxes/p1");
     let file = fs::read(dir.join("sandbox.json")).unwrap();
     sandbox.destroy().await.unwrap();
     fs::create_dir_all(&dir).unwrap();
@@ -391,28 +394,38 @@ async fn a_sandbox_whose_agent_died_before_it_was_ready_leaves_nothing() {
     until("it has ended", || shims_of(&dir).is_empty()).await;
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(dir.to_str().unwrap()), "{mounts}");
-    assert!(crate::world::cgroup_dirs(&group).is_empty());
-    world.end().await;
+    assert!(crate::harness::cgroup_dirs(&group).is_empty());
+    harness.end().await;
 }
 
 /// findings R12
 #[tokio::test]
 async fn a_shim_that_does_not_answer_keeps_nothing_alive() {
-    let world = World::new("silent");
+    let harness = Harness::new("silent");
     for destroys in [false, true] {
-        let sandbox = world.sandbox(&format!("p-{destroys}")).await;
-        start(&sandbox, &world.shell("a", "sleep 103 & sleep 104 & wait")).await;
+        let sandbox = harness.sandbox(&format!("p-{destroys}")).await;
+        start(
+            &sandbox,
+            &harness.shell("a", "sleep 103 & sleep 104 & wait"),
+        )
+        .await;
         let state = sandbox.state().await.unwrap();
         let pid = running_pid(&state.containers["a"].status);
         let shim = nix::unistd::Pid::from_raw(state.pid);
         nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGSTOP).unwrap();
         // The paused clock ends all time limits at once.
         tokio::time::pause();
-        let said = sandbox.state().await.unwrap_err();
-        assert!(matches!(said, RuntimeError::ShimSilent { .. }), "{said:?}");
-        assert!(said.to_string().contains("does not answer"), "{said}");
-        let said = sandbox.signal("a", 15).await.unwrap_err();
-        assert!(matches!(said, RuntimeError::ShimSilent { .. }), "{said:?}");
+        let failure = sandbox.state().await.unwrap_err();
+        assert!(
+            matches!(failure, RuntimeError::ShimSilent { .. }),
+            "{failure:?}"
+        );
+        assert!(failure.to_string().contains("does not answer"), "{failure}");
+        let failure = sandbox.signal("a", 15).await.unwrap_err();
+        assert!(
+            matches!(failure, RuntimeError::ShimSilent { .. }),
+            "{failure:?}"
+        );
         assert!(alive(pid) && alive(state.pid));
         match destroys {
             true => sandbox.destroy().await.unwrap(),
@@ -421,11 +434,11 @@ async fn a_shim_that_does_not_answer_keeps_nothing_alive() {
         tokio::time::resume();
         // A process leaves its control group shortly before it becomes a zombie.
         until("all have ended", || !alive(pid) && !alive(state.pid)).await;
-        let gone = sandbox.state().await.unwrap();
-        assert_eq!(gone.status, SandboxStatus::Dead);
+        let dead = sandbox.state().await.unwrap();
+        assert_eq!(dead.status, SandboxStatus::Dead);
         sandbox.destroy().await.unwrap();
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// The control group that can freeze a process, the file that freezes it, and the text to write.
@@ -449,9 +462,9 @@ fn freezer(pid: i32) -> (PathBuf, &'static str, &'static str) {
 /// `SIGKILL`.
 #[tokio::test]
 async fn frozen_processes_are_thawed_to_be_killed() {
-    let world = World::new("frozen");
-    let sandbox = world.sandbox("p1").await;
-    start(&sandbox, &world.container("a", &["sleep", "105"])).await;
+    let harness = Harness::new("frozen");
+    let sandbox = harness.sandbox("p1").await;
+    start(&sandbox, &harness.container("a", &["sleep", "105"])).await;
     let state = sandbox.state().await.unwrap();
     let pid = running_pid(&state.containers["a"].status);
     let (group, file, frozen) = freezer(pid);
@@ -469,26 +482,26 @@ async fn frozen_processes_are_thawed_to_be_killed() {
     assert!(alive(pid));
     sandbox.destroy().await.unwrap();
     assert!(!alive(pid));
-    world.end().await;
+    harness.end().await;
 }
 
 /// findings R15
 #[tokio::test]
 async fn a_directory_that_cannot_be_removed_keeps_no_sandbox_from_being_found() {
-    let world = World::new("stuck");
-    let _sandbox = world.sandbox("p1").await;
-    let sandboxes = world.dir.join("run/sandboxes");
+    let harness = Harness::new("stuck");
+    let _sandbox = harness.sandbox("p1").await;
+    let sandboxes = harness.dir.join("run/sandboxes");
     let stuck = crate::mounts::Mounted::memory(sandboxes.join("stuck/mounted"));
     fs::create_dir(sandboxes.join("odd name")).unwrap();
     fs::create_dir(sandboxes.join("unreadable")).unwrap();
     fs::write(sandboxes.join("unreadable/sandbox.json"), "{").unwrap();
-    let found = world.reopened().sandboxes().await.unwrap();
-    let ids: Vec<_> = found
+    let existing = harness.reopened().sandboxes().await.unwrap();
+    let ids: Vec<_> = existing
         .iter()
         .map(|sandbox| sandbox.id().to_owned())
         .collect();
     assert_eq!(ids, ["p1"]);
     assert!(stuck.path().exists());
     drop(stuck);
-    world.end().await;
+    harness.end().await;
 }

@@ -6,13 +6,13 @@ use container_runtime::spec::{AttachSpec, ExecSpec, StartErrorKind, TerminalSize
 use container_runtime::{RuntimeError, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::world::{World, command, exec, exit_of, logged, start};
+use crate::harness::{Harness, command, exec, exit_of, logged, start};
 
-async fn read_until(session: &mut Session, wanted: &str) -> String {
+async fn read_until(session: &mut Session, expected: &str) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];
     let reading = async {
-        while !text.contains(wanted) {
+        while !text.contains(expected) {
             let count = session.stdout.read(&mut buffer).await.unwrap();
             assert_ne!(count, 0, "ended after {text:?}");
             text.push_str(&String::from_utf8_lossy(&buffer[..count]));
@@ -22,16 +22,16 @@ async fn read_until(session: &mut Session, wanted: &str) -> String {
         .await
         .is_err()
     {
-        panic!("no {wanted:?} in {text:?}");
+        panic!("no {expected:?} in {text:?}");
     }
     text
 }
 
 #[tokio::test]
 async fn commands_run_with_separate_streams_and_their_own_exit_code() {
-    let world = World::new("exec");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.container("a", &["sleep", "1000"]);
+    let harness = Harness::new("exec");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.container("a", &["sleep", "1000"]);
     spec.user.uid = Some(1000);
     start(&sandbox, &spec).await;
     let script = "echo out; echo err >&2; id -u; pwd; env | grep -c HOME; exit 5";
@@ -66,14 +66,14 @@ async fn commands_run_with_separate_streams_and_their_own_exit_code() {
     // Killed by a signal: the code is that of a shell.
     let killed = exec(&sandbox, command("a", &["sh", "-c", "kill -9 $$"]), b"").await;
     assert_eq!(killed.2, Some(137));
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn commands_can_have_a_terminal() {
-    let world = World::new("exectty");
-    let sandbox = world.sandbox("p1").await;
-    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
+    let harness = Harness::new("exectty");
+    let sandbox = harness.sandbox("p1").await;
+    start(&sandbox, &harness.container("a", &["sleep", "1000"])).await;
     let spec = ExecSpec {
         tty: true,
         stdin: true,
@@ -106,14 +106,14 @@ async fn commands_can_have_a_terminal() {
     assert!(text.contains("40 100"));
     stdin.write_all(b"exit 9\n").await.unwrap();
     assert_eq!(session.control.wait().await, Some(9));
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_dropped_probe_is_killed_and_a_dropped_shell_hangs_up() {
-    let world = World::new("drop");
-    let sandbox = world.sandbox("p1").await;
-    let spec = world.container("a", &["sleep", "1000"]);
+    let harness = Harness::new("drop");
+    let sandbox = harness.sandbox("p1").await;
+    let spec = harness.container("a", &["sleep", "1000"]);
     start(&sandbox, &spec).await;
     for (kill_on_drop, tty, seconds) in [(true, false, "111"), (false, true, "222")] {
         let spec = ExecSpec {
@@ -127,14 +127,14 @@ async fn a_dropped_probe_is_killed_and_a_dropped_shell_hangs_up() {
         let (out, _, _) = exec(&sandbox, command("a", &["sh", "-c", &script]), b"").await;
         assert_eq!(out, "gone\n");
     }
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn clients_attach_to_a_container() {
-    let world = World::new("attach");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.shell("a", "while read line; do echo got $line; done; exit 4");
+    let harness = Harness::new("attach");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.shell("a", "while read line; do echo got $line; done; exit 4");
     spec.stdin = true;
     spec.stdin_once = true;
     start(&sandbox, &spec).await;
@@ -154,14 +154,14 @@ async fn clients_attach_to_a_container() {
     assert_eq!(watching.control.wait().await, Some(4));
     assert_eq!(exit_of(&sandbox, "a").await.code, 4);
     assert_eq!(logged(&spec), ["got hello"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_container_can_have_a_terminal() {
-    let world = World::new("tty");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.container("a", &["sh"]);
+    let harness = Harness::new("tty");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.container("a", &["sh"]);
     spec.tty = true;
     spec.stdin = true;
     start(&sandbox, &spec).await;
@@ -201,17 +201,17 @@ async fn a_container_can_have_a_terminal() {
         .await
         .unwrap();
     assert_eq!(session.control.wait().await, Some(6));
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn logs_are_rotated_and_complete() {
-    let world = World::new("logs");
-    let sandbox = world.sandbox("p1").await;
-    let mut spec = world.shell("a", "seq 1 2000; printf unfinished");
+    let harness = Harness::new("logs");
+    let sandbox = harness.sandbox("p1").await;
+    let mut spec = harness.shell("a", "seq 1 2000; printf unfinished");
     spec.log.file_bytes_max = 20_000;
     spec.log.files_max = 100;
-    crate::world::run(&sandbox, &spec).await;
+    crate::harness::run(&sandbox, &spec).await;
     let path = spec.log.path.clone().unwrap();
     let mut text = String::new();
     for number in (1..100).rev() {
@@ -229,14 +229,14 @@ async fn logs_are_rotated_and_complete() {
         ("1", "2000", "unfinished")
     );
     assert!(std::fs::metadata(&path).unwrap().len() <= 20_000);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_much_input_behind_costs_nothing() {
-    let world = World::new("leftinput");
-    let sandbox = world.sandbox("p1").await;
-    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
+    let harness = Harness::new("leftinput");
+    let sandbox = harness.sandbox("p1").await;
+    start(&sandbox, &harness.container("a", &["sleep", "1000"])).await;
     let spec = ExecSpec {
         stdin: true,
         ..command("a", &["sleep", "50"])
@@ -254,16 +254,16 @@ async fn a_client_that_leaves_much_input_behind_costs_nothing() {
     drop(session);
     let pid = sandbox.state().await.unwrap().pid;
     crate::recovery::comes_to_rest(&[pid], 1).await;
-    world.end().await;
+    harness.end().await;
 }
 
 /// findings-2 K1: a command that reads late receives the data that its client has sent before it
 /// disconnected, and then the end of the input.
 #[tokio::test]
 async fn input_of_a_client_that_has_left_is_delivered() {
-    let world = World::new("lateinput");
-    let sandbox = world.sandbox("p1").await;
-    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
+    let harness = Harness::new("lateinput");
+    let sandbox = harness.sandbox("p1").await;
+    start(&sandbox, &harness.container("a", &["sleep", "1000"])).await;
     // More than the shim's queue and the pipe can hold: the rest waits in the socket.
     const MUCH: usize = 140_000;
     let script = "until [ -e /tmp/go ]; do sleep 0.01; done; cat > /tmp/got; echo end > /tmp/end";
@@ -280,5 +280,5 @@ async fn input_of_a_client_that_has_left_is_delivered() {
     let script = "touch /tmp/go; until [ -e /tmp/end ]; do sleep 0.01; done; wc -c < /tmp/got";
     let (out, _, _) = exec(&sandbox, command("a", &["sh", "-c", script]), b"").await;
     assert_eq!(out, format!("{MUCH}\n"));
-    world.end().await;
+    harness.end().await;
 }

@@ -9,8 +9,8 @@ use container_runtime::spec::{
 };
 use container_runtime::{RuntimeError, Sandbox};
 
+use crate::harness::{Harness, command, exec, logged, run, sandbox_spec, start};
 use crate::mounts::Mounted;
-use crate::world::{World, command, exec, logged, run, sandbox_spec, start};
 
 fn own_users(id: &str) -> SandboxSpec {
     SandboxSpec {
@@ -19,8 +19,8 @@ fn own_users(id: &str) -> SandboxSpec {
     }
 }
 
-async fn sandbox(world: &World, id: &str) -> Sandbox {
-    world.runtime.create_sandbox(own_users(id)).await.unwrap()
+async fn sandbox(harness: &Harness, id: &str) -> Sandbox {
+    harness.runtime.create_sandbox(own_users(id)).await.unwrap()
 }
 
 fn bind(path: &Path, to: &str, sub_path: Option<&str>) -> Mount {
@@ -54,15 +54,15 @@ fn closed(dir: PathBuf) -> PathBuf {
 #[tokio::test]
 async fn each_pod_has_ids_of_its_own_and_its_containers_share_them() {
     // statefulset.md 12.16
-    let world = World::new("userids");
-    let (one, two) = (sandbox(&world, "p1").await, sandbox(&world, "p2").await);
+    let harness = Harness::new("userids");
+    let (one, two) = (sandbox(&harness, "p1").await, sandbox(&harness, "p2").await);
     let show =
         "cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/user; exec sleep 1000";
     let mut maps = Vec::new();
     for (sandbox, id) in [(&one, "a"), (&one, "b"), (&two, "c")] {
-        let spec = world.shell(id, show);
+        let spec = harness.shell(id, show);
         start(sandbox, &spec).await;
-        crate::world::until("it is written", || logged(&spec).len() == 3).await;
+        crate::harness::until("it is written", || logged(&spec).len() == 3).await;
         maps.push(logged(&spec));
     }
     assert_eq!(maps[0], maps[1]);
@@ -80,29 +80,29 @@ async fn each_pod_has_ids_of_its_own_and_its_containers_share_them() {
     let on_node = fs::metadata(format!("/proc/{}", pid_of(&one, "a").await)).unwrap();
     assert_eq!((on_node.uid(), on_node.gid()), (first[1], first[1]));
     // A new agent reads the ids of all pods; the ids of a removed pod can be assigned again.
-    let runtime = world.reopened();
+    let runtime = harness.reopened();
     let three = runtime.create_sandbox(own_users("p3")).await.unwrap();
-    let spec = world.container("d", &["cat", "/proc/self/uid_map"]);
+    let spec = harness.container("d", &["cat", "/proc/self/uid_map"]);
     run(&three, &spec).await;
     assert!(!maps.iter().any(|map| map[0] == logged(&spec)[0]));
     one.destroy().await.unwrap();
     let four = runtime.create_sandbox(own_users("p4")).await.unwrap();
-    let spec = world.container("e", &["cat", "/proc/self/uid_map"]);
+    let spec = harness.container("e", &["cat", "/proc/self/uid_map"]);
     run(&four, &spec).await;
     assert_eq!(logged(&spec)[0], maps[0][0]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn files_belong_to_whom_they_belong_on_disk() {
-    let world = World::new("userfiles");
-    let sandbox = sandbox(&world, "p1").await;
+    let harness = Harness::new("userfiles");
+    let sandbox = sandbox(&harness, "p1").await;
     // The pod's users have no access to the parent directories of the volumes and of the root.
-    let volume = closed(world.dir.join("closed")).join("volume");
+    let volume = closed(harness.dir.join("closed")).join("volume");
     fs::create_dir_all(volume.join("sub")).unwrap();
     fs::write(volume.join("file"), "").unwrap();
-    fs::write(world.dir.join("hosts"), "the pod's hosts\n").unwrap();
-    fs::set_permissions(&world.dir, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(harness.dir.join("hosts"), "the pod's hosts\n").unwrap();
+    fs::set_permissions(&harness.dir, fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(volume.join("file"), Some(1000), Some(1001)).unwrap();
     std::os::unix::fs::chown(volume.join("sub"), None, Some(3000)).unwrap();
     fs::set_permissions(volume.join("sub"), fs::Permissions::from_mode(0o2770)).unwrap();
@@ -110,10 +110,10 @@ async fn files_belong_to_whom_they_belong_on_disk() {
          touch /data/made /own; busybox chown 7:8 /own; busybox stat -c '%u:%g' /data/made /own; \
          cat /etc/hosts; touch /dev/shm/x && echo shared memory; \
          echo ok > /dev/null && echo null; echo out > /dev/stdout; busybox id";
-    let mut spec = world.shell("a", script);
+    let mut spec = harness.shell("a", script);
     spec.mounts = vec![
         bind(&volume, "/data", None),
-        bind(&world.dir.join("hosts"), "/etc/hosts", None),
+        bind(&harness.dir.join("hosts"), "/etc/hosts", None),
     ];
     assert_eq!(run(&sandbox, &spec).await.code, 0, "{:?}", logged(&spec));
     let expected = [
@@ -132,12 +132,12 @@ async fn files_belong_to_whom_they_belong_on_disk() {
     ];
     assert_eq!(logged(&spec), expected);
     let owner = |path: PathBuf| {
-        let found = fs::metadata(path).unwrap();
-        (found.uid(), found.gid())
+        let result = fs::metadata(path).unwrap();
+        (result.uid(), result.gid())
     };
     assert_eq!(owner(volume.join("made")), (0, 0));
     // A user with a group of the volume.
-    let mut user = world.shell(
+    let mut user = harness.shell(
         "b",
         "touch /sub/made && busybox stat -c '%u:%g' /sub/made; echo again > /dev/stdout; busybox id -G",
     );
@@ -149,18 +149,18 @@ async fn files_belong_to_whom_they_belong_on_disk() {
     assert_eq!(owner(volume.join("sub/made")), (1000, 3000));
     let state = sandbox.state().await.unwrap();
     assert_eq!(state.containers["b"].user.uid, 1000);
-    let mut beyond = world.shell("c", "true");
+    let mut beyond = harness.shell("c", "true");
     beyond.user.uid = Some(70_000);
     let refused = sandbox.create_container(beyond).await.unwrap_err();
     assert!(refused.to_string().contains("70000"), "{refused}");
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn the_files_of_an_image_volume_belong_to_the_pods_root() {
-    let world = World::new("userlayers");
-    let sandbox = sandbox(&world, "p1").await;
-    let layers = ["base", "top"].map(|name| world.dir.join(name));
+    let harness = Harness::new("userlayers");
+    let sandbox = sandbox(&harness, "p1").await;
+    let layers = ["base", "top"].map(|name| harness.dir.join(name));
     for layer in &layers {
         fs::create_dir_all(layer.join("sub")).unwrap();
         let name = layer.file_name().unwrap();
@@ -174,19 +174,19 @@ async fn the_files_of_an_image_volume_belong_to_the_pods_root() {
         },
         read_only: true,
     };
-    let mut spec = world.shell("a", "busybox stat -c '%u %n' /whole/sub/base /part/top");
+    let mut spec = harness.shell("a", "busybox stat -c '%u %n' /whole/sub/base /part/top");
     spec.mounts = vec![mount("/whole", None), mount("/part", Some("sub"))];
     run(&sandbox, &spec).await;
     assert_eq!(logged(&spec), ["0 /whole/sub/base", "0 /part/top"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn capabilities_count_in_the_pod_alone() {
-    let world = World::new("usercaps");
-    let sandbox = sandbox(&world, "p1").await;
-    fs::write(world.dir.join("secret"), "of the node\n").unwrap();
-    let secret = world.dir.join("secret");
+    let harness = Harness::new("usercaps");
+    let sandbox = sandbox(&harness, "p1").await;
+    fs::write(harness.dir.join("secret"), "of the node\n").unwrap();
+    let secret = harness.dir.join("secret");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     // A user with all capabilities, which are limited to the user namespace.
     let script = "grep CapEff /proc/self/status; hostname; \
@@ -197,7 +197,7 @@ async fn capabilities_count_in_the_pod_alone() {
          hostname renamed && hostname; ip link add d type dummy 2>/dev/null; ip link set lo mtu 1400 \
              && echo own network; \
          busybox chroot /tmp true 2>/dev/null; ls /dev/shm | wc -l";
-    let mut spec = world.shell("a", script);
+    let mut spec = harness.shell("a", script);
     spec.security.privileged = true;
     run(&sandbox, &spec).await;
     let all = "CapEff:\t000001ffffffffff";
@@ -220,19 +220,19 @@ async fn capabilities_count_in_the_pod_alone() {
         "renamed\n"
     );
     // A process that escaped from its root would still have no rights on the node.
-    let a = world.shell("b", "exec sleep 1000");
+    let a = harness.shell("b", "exec sleep 1000");
     start(&sandbox, &a).await;
     let pid = pid_of(&sandbox, "b").await;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(!status.contains("Uid:\t0"), "{status}");
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn commands_and_terminals_are_the_pods_too() {
-    let world = World::new("userexec");
-    let sandbox = sandbox(&world, "p1").await;
-    let mut spec = world.shell("a", "exec sleep 1000");
+    let harness = Harness::new("userexec");
+    let sandbox = sandbox(&harness, "p1").await;
+    let mut spec = harness.shell("a", "exec sleep 1000");
     spec.cwd = "/made/for/it".into();
     start(&sandbox, &spec).await;
     let show = "readlink /proc/self/ns/user; readlink /proc/1/ns/user; busybox id -u; \
@@ -264,22 +264,22 @@ async fn commands_and_terminals_are_the_pods_too() {
         (out.as_str(), code),
         ("/dev/pts/0\r\n31 91\r\nx\r\n", Some(0))
     );
-    let mut with_terminal = world.shell("t", "busybox tty; busybox stat -c %u $(busybox tty)");
+    let mut with_terminal = harness.shell("t", "busybox tty; busybox stat -c %u $(busybox tty)");
     with_terminal.tty = true;
     with_terminal.user.uid = Some(1000);
     run(&sandbox, &with_terminal).await;
     assert_eq!(logged(&with_terminal), ["/dev/pts/0", "1000"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn containers_share_processes_and_look_into_each_other() {
     // kubectl.md 5.8
-    let world = World::new("userpids");
-    let alone = sandbox(&world, "p1").await;
-    start(&alone, &world.shell("app", "exec sleep 1000")).await;
-    let seen = "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root >/dev/null && echo root";
-    let mut debugger = world.shell("debugger", seen);
+    let harness = Harness::new("userpids");
+    let alone = sandbox(&harness, "p1").await;
+    start(&alone, &harness.shell("app", "exec sleep 1000")).await;
+    let observed = "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root >/dev/null && echo root";
+    let mut debugger = harness.shell("debugger", observed);
     debugger.process_target = Some("app".into());
     debugger.security.capabilities_add = vec!["SYS_PTRACE".into()];
     assert_eq!(run(&alone, &debugger).await.code, 0);
@@ -296,24 +296,24 @@ async fn containers_share_processes_and_look_into_each_other() {
         .into(),
         ..own_users("p2")
     };
-    let shared = world.runtime.create_sandbox(shared).await.unwrap();
+    let shared = harness.runtime.create_sandbox(shared).await.unwrap();
     start(
         &shared,
-        &world.shell("a", "echo there > /dev/shm/x; exec sleep 1000"),
+        &harness.shell("a", "echo there > /dev/shm/x; exec sleep 1000"),
     )
     .await;
     let script = "ps | grep -c '[s]leep 100'; cat /proc/1/comm; \
          cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax";
-    let b = world.shell("b", script);
+    let b = harness.shell("b", script);
     run(&shared, &b).await;
     assert_eq!(logged(&b), ["1", "pause", "321", "4242"]);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
-    let world = World::new("usertravel");
-    let volume = Mounted::itself(closed(world.dir.join("closed")).join("volume")).shared();
+    let harness = Harness::new("usertravel");
+    let volume = Mounted::itself(closed(harness.dir.join("closed")).join("volume")).shared();
     fs::create_dir_all(volume.path().join("sub/node")).unwrap();
     let kinds = [
         ("none", Propagation::Private, "0\n"),
@@ -324,9 +324,9 @@ async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
             own_users,
             ..sandbox_spec("p1")
         };
-        let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+        let sandbox = harness.runtime.create_sandbox(spec).await.unwrap();
         for (id, propagation, _) in kinds {
-            let mut spec = world.container(id, &["sleep", "1000"]);
+            let mut spec = harness.container(id, &["sleep", "1000"]);
             spec.mounts = vec![bind(volume.path(), "/v", Some("sub"))];
             if let MountSource::Bind { propagation: p, .. } = &mut spec.mounts[0].source {
                 *p = propagation;
@@ -337,8 +337,8 @@ async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
         fs::write(later.path().join("later"), "").unwrap();
         for (id, _, expected) in kinds {
             let count = command(id, &["sh", "-c", "ls /v/node | wc -l"]);
-            let seen = exec(&sandbox, count, b"").await.0;
-            assert_eq!(seen, expected, "{id}, users of its own: {own_users}");
+            let observed = exec(&sandbox, count, b"").await.0;
+            assert_eq!(observed, expected, "{id}, users of its own: {own_users}");
             sandbox.remove(id).await.unwrap();
             assert!(
                 later.path().join("later").exists(),
@@ -349,15 +349,15 @@ async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
         drop(later);
     }
     drop(volume);
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_mapped_is_refused() {
-    let world = World::new("userrefused");
-    let sandbox = sandbox(&world, "p1").await;
+    let harness = Harness::new("userrefused");
+    let sandbox = sandbox(&harness, "p1").await;
     // The process file system does not support mapped mounts, which the error reports.
-    let mut spec = world.container("a", &["true"]);
+    let mut spec = harness.container("a", &["true"]);
     spec.mounts = vec![bind(Path::new("/proc"), "/node", None)];
     let refused = sandbox
         .create_container(spec)
@@ -366,9 +366,9 @@ async fn what_cannot_be_mapped_is_refused() {
         .to_string();
     assert!(refused.starts_with("mount /proc to /node: "), "{refused}");
     assert!(refused.contains("cannot show the ids"), "{refused}");
-    let mut spec = world.container("b", &["true"]);
+    let mut spec = harness.container("b", &["true"]);
     spec.security.privileged = true;
-    let mut both_ways = bind(&world.dir, "/node", None);
+    let mut both_ways = bind(&harness.dir, "/node", None);
     if let MountSource::Bind { propagation, .. } = &mut both_ways.source {
         *propagation = Propagation::Bidirectional;
     }
@@ -383,26 +383,26 @@ async fn what_cannot_be_mapped_is_refused() {
         host_network: true,
         ..own_users("p2")
     };
-    let refused = world.runtime.create_sandbox(spec).await.unwrap_err();
+    let refused = harness.runtime.create_sandbox(spec).await.unwrap_err();
     assert!(matches!(refused, RuntimeError::Invalid { .. }), "{refused}");
-    world.end().await;
+    harness.end().await;
 }
 
 #[tokio::test]
 async fn an_unmasked_process_file_system_can_be_mounted_again() {
-    let world = World::new("userproc");
-    let sandbox = sandbox(&world, "p1").await;
+    let harness = Harness::new("userproc");
+    let sandbox = sandbox(&harness, "p1").await;
     // A process that creates a nested namespace cannot access paths that are hidden outside.
     let script = "unshare -U -r -m -p -f mount -t proc proc /tmp 2>/dev/null && echo mounted; \
          (echo 1 > /proc/sys/net/ipv4/ip_unprivileged_port_start) 2>/dev/null && echo written; true";
-    let mut masked = world.shell("masked", script);
+    let mut masked = harness.shell("masked", script);
     masked.security.capabilities_add = vec!["NET_ADMIN".into()];
     run(&sandbox, &masked).await;
     assert!(logged(&masked).is_empty(), "{:?}", logged(&masked));
-    let mut unmasked = world.shell("unmasked", script);
+    let mut unmasked = harness.shell("unmasked", script);
     unmasked.security.capabilities_add = vec!["NET_ADMIN".into()];
     unmasked.security.unmasked_proc = true;
     run(&sandbox, &unmasked).await;
     assert_eq!(logged(&unmasked), ["mounted", "written"]);
-    world.end().await;
+    harness.end().await;
 }

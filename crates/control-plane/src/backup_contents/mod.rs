@@ -156,11 +156,11 @@ pub async fn collect(
             .collect(),
         snapshots: snapshots
             .into_iter()
-            .map(|held| UserSnapshot {
-                class: held.class,
-                name: held.name,
-                path: held.path,
-                bytes: held.bytes,
+            .map(|snapshot| UserSnapshot {
+                class: snapshot.class,
+                name: snapshot.name,
+                path: snapshot.path,
+                bytes: snapshot.bytes,
             })
             .collect(),
         configured_by: Vec::new(),

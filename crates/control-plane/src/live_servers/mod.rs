@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use controller_planners::leader_election::HolderIdentity;
 use controller_planners::live_servers::{
     ADDRESS, IDENTITY_LABEL, LENGTH, LiveServersPlan, NAMESPACE, RENEW, SERVICE, ServerLease, plan,
     slices, subsets,
@@ -53,8 +54,8 @@ impl ServerIdentity {
     }
 
     /// An identity that no other process has, not even on the same host.
-    pub fn of_this_process(&self) -> String {
-        format!("{}_{}", self.host_name, uuid::Uuid::new_v4())
+    pub fn of_this_process(&self) -> HolderIdentity {
+        HolderIdentity::of_process(&self.host_name, uuid::Uuid::new_v4())
     }
 }
 
@@ -157,9 +158,9 @@ impl LiveServers {
         let mut others = live.to_vec();
         others.retain(|address| *address != self.identity.address);
         others.sort_unstable();
-        self.others.send_if_modified(|known| {
-            let is_changed = *known != others;
-            *known = others;
+        self.others.send_if_modified(|published| {
+            let is_changed = *published != others;
+            *published = others;
             is_changed
         });
     }

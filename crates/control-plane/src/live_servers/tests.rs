@@ -13,11 +13,11 @@ async fn api() -> Client {
 }
 
 fn server(client: &Client, address: &str) -> LiveServers {
-    let own = ServerIdentity {
+    let identity = ServerIdentity {
         host_name: "host".to_owned(),
         address: address.parse().unwrap(),
     };
-    LiveServers::new(client.clone(), &own)
+    LiveServers::new(client.clone(), &identity)
 }
 
 /// The addresses in Endpoints and slices, which are the same.
@@ -48,16 +48,16 @@ async fn endpoints_name_the_servers_that_run() {
     let client = api().await;
     let mut one = server(&client, "192.0.2.1:6443");
     let mut two = server(&client, "192.0.2.2:6443");
-    let mut beside = server(&client, "192.0.2.1:7443");
+    let mut second = server(&client, "192.0.2.1:7443");
     one.round().await.unwrap();
     assert_eq!(published(&client).await, ["192.0.2.1:6443"]);
     two.round().await.unwrap();
-    beside.round().await.unwrap();
+    second.round().await.unwrap();
     one.round().await.unwrap();
     let all = ["192.0.2.1:6443", "192.0.2.1:7443", "192.0.2.2:6443"];
     assert_eq!(published(&client).await, all);
     assert_eq!(addresses(&client).await.unwrap().len(), 3);
-    beside.leave().await.unwrap();
+    second.leave().await.unwrap();
     assert_eq!(
         published(&client).await,
         ["192.0.2.1:6443", "192.0.2.2:6443"]
@@ -100,11 +100,11 @@ async fn a_dead_server_is_taken_out() {
 #[test]
 fn a_lease_is_named_as_that_of_kube_apiserver() {
     let named = |host: &str, address: &str| {
-        let own = ServerIdentity {
+        let identity = ServerIdentity {
             host_name: host.to_owned(),
             address: address.parse().unwrap(),
         };
-        own.lease_name()
+        identity.lease_name()
     };
     let name = named("a", "192.0.2.1:6443");
     assert_eq!(name.len(), "apiserver-".len() + 26);

@@ -177,7 +177,7 @@ fn key_of(object: &[u8]) -> Option<ObjectKey> {
 }
 
 /// Processes events until their stream ends, or contains an object whose metadata is incomplete.
-async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<Stored>>>) {
+async fn process_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<Stored>>>) {
     let mut listing = Listing::default();
     while let Some(event) = events.next().await {
         if let Err(error) = store.process_event(event, &mut listing) {
@@ -305,7 +305,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
             let Ok(event) = event.try_map(|object| Ok::<_, Infallible>(stored(object)));
             event
         });
-        tokio::spawn(take_all(cache.store.clone(), events.boxed()));
+        tokio::spawn(process_all(cache.store.clone(), events.boxed()));
         cache
     }
 

@@ -17,19 +17,19 @@ async fn after(events: Vec<Event<ConfigMap>>) -> (Cache<ConfigMap>, Vec<String>)
     let (sender, receiver) = futures::channel::mpsc::unbounded();
     let cache = Cache::from_events(receiver);
     let mut changes = cache.subscribe();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for event in events {
         let quiet = matches!(event, Event::Init | Event::InitDone);
         sender.unbounded_send(event).unwrap();
         if !quiet {
-            told.push(describe(changes.next().await.unwrap()));
+            reported.push(describe(changes.next().await.unwrap()));
         }
     }
     drop(sender);
     while let Some(change) = changes.next().await {
-        told.push(describe(change));
+        reported.push(describe(change));
     }
-    (cache, told)
+    (cache, reported)
 }
 
 fn describe(change: ObjectChange<ConfigMap>) -> String {
@@ -251,14 +251,14 @@ async fn an_object_is_decoded_once_per_state() {
         Event::Delete(text("unknown", "1", "4")),
         Event::Apply(text("a", "2", "5")),
     ];
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for event in events {
         feed.process(event).unwrap();
         let change = changes.next().now_or_never().flatten();
-        told.extend(change.map(describe));
+        reported.extend(change.map(describe));
     }
     drop(feed);
-    assert_eq!(told, ["+a1", "~a1", "-a1", "+a2"]);
+    assert_eq!(reported, ["+a1", "~a1", "-a1", "+a2"]);
     assert_eq!(decoded, 3);
 }
 

@@ -40,7 +40,7 @@ pub struct Attachment {
     pub uid: Uid,
     pub version: ResourceVersion,
     /// Whether this controller has created or claimed the attachment since it leads.
-    pub is_own: bool,
+    pub is_claimed: bool,
     /// Name of the node.
     pub node: String,
     /// Name of the PersistentVolume.
@@ -63,7 +63,7 @@ pub struct Node {
     /// The names in `status.volumesAttached`.
     pub attached: BTreeSet<String>,
     /// This leader has written the Node, and the write was acknowledged.
-    pub is_own: bool,
+    pub is_claimed: bool,
 }
 
 /// The reason why nothing that used a volume on the node can be alive.
@@ -179,7 +179,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         name.is_some_and(|name| attached.contains(name) && !node.attached.contains(name))
     };
     let new = view.attachments.iter().filter(stays).filter(is_new);
-    let unclaimed: Vec<AttachDetachAction> = new.filter(|one| !one.is_own).map(claim).collect();
+    let unclaimed: Vec<AttachDetachAction> = new.filter(|one| !one.is_claimed).map(claim).collect();
     if !unclaimed.is_empty() {
         return unclaimed;
     }
@@ -190,7 +190,7 @@ pub fn plan(view: &ObservedNode) -> Vec<AttachDetachAction> {
         .filter(|attachment| view.proof.is_some() || !is_in_use(node, attachment))
         .map(detach)
         .collect();
-    if !actions.is_empty() && !node.is_own {
+    if !actions.is_empty() && !node.is_claimed {
         return vec![AttachDetachAction::ClaimNode];
     }
     let present: BTreeMap<&str, &Attachment> = view

@@ -14,7 +14,7 @@ fn attachment(is_attached: bool) -> Attachment {
         name: "csi-1".to_owned(),
         uid: "u".parse().unwrap(),
         version: "7".parse().unwrap(),
-        is_own: true,
+        is_claimed: true,
         node: "n".to_owned(),
         volume: "pv".to_owned(),
         unique_name: Some(volume().unique_name),
@@ -33,7 +33,7 @@ fn view(needed: bool, in_use: bool, attached: bool) -> ObservedNode {
         node: Some(Node {
             in_use: names(in_use),
             attached: names(attached),
-            is_own: true,
+            is_claimed: true,
         }),
         desired: needed
             .then(|| ("csi-1".to_owned(), volume()))
@@ -92,13 +92,13 @@ fn a_volume_is_attached_told_and_detached_in_order() {
 fn a_leader_writes_the_node_before_it_detaches() {
     let mut free = with(view(false, false, false), attachment(true));
     let node = free.node.as_mut().unwrap();
-    node.is_own = false;
+    node.is_claimed = false;
     assert_eq!(plan(&free), [AttachDetachAction::ClaimNode]);
     free.proof = Some(DetachProof::Fenced);
     assert_eq!(plan(&free), [AttachDetachAction::ClaimNode]);
     // A plan that only waits for attachments needs no write of the Node.
     let mut waits = view(true, false, false);
-    waits.node.as_mut().unwrap().is_own = false;
+    waits.node.as_mut().unwrap().is_claimed = false;
     assert!(matches!(
         plan(&waits)[..],
         [AttachDetachAction::Attach { .. }]
@@ -129,7 +129,7 @@ fn a_proof_stands_for_the_node_that_cannot_say_any_more_what_it_uses() {
 #[test]
 fn an_attachment_of_a_former_leader_is_claimed_before_a_pod_may_use_it() {
     let former = Attachment {
-        is_own: false,
+        is_claimed: false,
         ..attachment(true)
     };
     let claims = [claim(&former)];
@@ -207,7 +207,7 @@ fn no_situation_takes_a_volume_from_a_pod() {
         let mut view = view(bit(0), bit(1), bit(2));
         if bit(3) {
             view.attachments.push(Attachment {
-                is_own: bit(6),
+                is_claimed: bit(6),
                 ..attachment(bit(4))
             });
         }

@@ -66,13 +66,13 @@ impl NodeCertificateContext<'_> {
         if ready.status == "Unknown" {
             return None;
         }
-        let heard = ready.last_heartbeat_time.as_ref().map(|time| time.0);
-        let heard = self.heartbeat.or(heard);
-        let heard = heard.map_or_else(String::new, |at| {
+        let heartbeat = ready.last_heartbeat_time.as_ref().map(|time| time.0);
+        let heartbeat = self.heartbeat.or(heartbeat);
+        let heartbeat = heartbeat.map_or_else(String::new, |at| {
             format!("; its last heartbeat was at {at}")
         });
         Some(format!(
-            "a node of the name {name} is alive{heard}. Delete the Node if its machine is gone, or \
+            "a node of the name {name} is alive{heartbeat}. Delete the Node if its machine is gone, or \
              choose another name"
         ))
     }
@@ -92,7 +92,7 @@ impl NodeCertificateContext<'_> {
             .iter()
             .filter(|other| other.metadata.name != node.metadata.name);
         let others: BTreeSet<IpAddr> = others.flat_map(|other| addresses(other)).collect();
-        let is_own = |address: &IpAddr| {
+        let is_address_of_node = |address: &IpAddr| {
             node_addresses.contains(address)
                 && !address.is_loopback()
                 && !others.contains(address)
@@ -100,7 +100,7 @@ impl NodeCertificateContext<'_> {
         };
         request.dns.iter().all(|dns| dns == name.as_str())
             && self.name_of_server(request).is_none()
-            && request.addresses.iter().all(is_own)
+            && request.addresses.iter().all(is_address_of_node)
     }
 
     /// The first DNS name of a request that covers a name of the API server; a wildcard may cover a name as well.
@@ -111,8 +111,8 @@ impl NodeCertificateContext<'_> {
             let parent = dns.strip_prefix("*.");
             let mut server = self.server.dns.iter();
             server.any(|server_name| {
-                let own_parent = server_name.split_once('.').map(|(_, parent)| parent);
-                *server_name == dns || (parent.is_some() && own_parent == parent)
+                let parent_domain = server_name.split_once('.').map(|(_, parent)| parent);
+                *server_name == dns || (parent.is_some() && parent_domain == parent)
             })
         });
         names.next()

@@ -216,7 +216,7 @@ mod tests {
         definition
     }
 
-    fn told(status: &CustomResourceDefinitionStatus) -> Vec<String> {
+    fn condition_texts(status: &CustomResourceDefinitionStatus) -> Vec<String> {
         let conditions = status.conditions.iter().flatten();
         conditions
             .map(|c| {
@@ -240,12 +240,15 @@ mod tests {
             "NamesAccepted=True NoConflicts",
             "Established=False Installing",
         ];
-        assert_eq!(told(&status), expected);
+        assert_eq!(condition_texts(&status), expected);
         boats.status = Some(status);
         let status = plan(&boats, [&boats.clone()], Timestamp::UNIX_EPOCH)
             .status
             .unwrap();
-        assert_eq!(told(&status)[1], "Established=True InitialNamesAccepted");
+        assert_eq!(
+            condition_texts(&status)[1],
+            "Established=True InitialNamesAccepted"
+        );
         boats.status = Some(status);
         let again = plan(&boats, [&boats.clone()], Timestamp::MAX);
         assert_eq!(again, CrdNamesPlan::default(), "nothing more to do");
@@ -263,14 +266,17 @@ mod tests {
             "NamesAccepted=False KindConflict",
             "Established=False NotAccepted",
         ];
-        assert_eq!(told(&status), expected);
+        assert_eq!(condition_texts(&status), expected);
         // Names in another group do not conflict.
         let mut elsewhere = definition("boats", "boats", "Boat");
         elsewhere.spec.group = "example.com".to_owned();
         let status = plan(&elsewhere, [&boats], Timestamp::UNIX_EPOCH)
             .status
             .unwrap();
-        assert_eq!(told(&status)[0], "NamesAccepted=True NoConflicts");
+        assert_eq!(
+            condition_texts(&status)[0],
+            "NamesAccepted=True NoConflicts"
+        );
     }
 
     // findings-2 R27
@@ -304,7 +310,7 @@ mod tests {
         let plan = plan(&boats, [], Timestamp::UNIX_EPOCH);
         assert!(plan.clean_up);
         assert_eq!(
-            told(&plan.status.unwrap()),
+            condition_texts(&plan.status.unwrap()),
             ["Terminating=True InstanceDeletionInProgress"]
         );
     }

@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IncompleteMetadata, IntOrPercent};
-use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
+use super::history::RevisionHash;
 use super::plan::{ParsedDaemonSet, pod_for};
 use crate::pod_set::{BURST_MAX, Names, PodAction, PodState};
 
@@ -27,21 +27,21 @@ struct NodePods<'w, 'a> {
 }
 
 pub(super) fn decide(
-    world: &ParsedDaemonSet<'_>,
-    hash: &str,
+    parsed: &ParsedDaemonSet<'_>,
+    hash: &RevisionHash,
 ) -> Result<(Vec<PodAction>, Option<Timestamp>), IncompleteMetadata> {
     let (mut delete, mut wake): (Vec<&PodState<'_>>, Option<Timestamp>) = (Vec::new(), None);
     let mut create: Vec<&str> = Vec::new();
     let mut node_pods = Vec::new();
-    for (name, fit) in &world.observed.nodes {
-        let pods = world.by_node.get(name).map_or(&[][..], Vec::as_slice);
+    for (name, fit) in &parsed.observed.nodes {
+        let pods = parsed.by_node.get(name).map_or(&[][..], Vec::as_slice);
         if !fit.stays {
             delete.extend(pods.iter().filter(|pod| !pod.terminating));
             continue;
         }
         for pod in pods.iter().filter(|pod| pod.ended()) {
             let at = pod.created().and_then(|at| at.checked_add(ENDED_FOR).ok());
-            match at.filter(|at| *at > world.now) {
+            match at.filter(|at| *at > parsed.now) {
                 Some(at) => wake = Some(wake.map_or(at, |other| other.min(at))),
                 None => delete.push(pod),
             }
@@ -59,7 +59,7 @@ pub(super) fn decide(
             continue;
         }
         let mut active = pods.iter().filter(|pod| pod.active());
-        let is_new = |pod: &&PodState<'_>| pod.label(CONTROLLER_REVISION_HASH) == Some(hash);
+        let is_new = |pod: &&PodState<'_>| hash.is_of(pod);
         let (new, old): (Vec<_>, Vec<_>) = active.by_ref().partition(is_new);
         // The oldest pod of each revision stays. If a node has a current and an outdated pod, the update decides.
         delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
@@ -69,17 +69,17 @@ pub(super) fn decide(
             old: old.first().copied(),
         });
     }
-    update(world, &node_pods, &mut create, &mut delete);
+    update(parsed, &node_pods, &mut create, &mut delete);
     let mut names = Names::new(
-        world.owner.name,
-        &world.owner.uid,
-        world.now,
-        world.names.iter().cloned(),
+        parsed.owner.name,
+        &parsed.owner.uid,
+        parsed.now,
+        parsed.names.iter().cloned(),
     );
     let deletions = delete.into_iter().map(PodAction::delete);
     let mut actions: Vec<PodAction> = deletions.collect();
     for node in create.into_iter().take(BURST_MAX) {
-        let mut pod = pod_for(&world.observed.set, node, hash)?;
+        let mut pod = pod_for(&parsed.observed.set, node, hash)?;
         pod.metadata.name = Some(names.draw());
         actions.push(PodAction::Create(Box::new(pod)));
     }
@@ -88,14 +88,14 @@ pub(super) fn decide(
 
 /// Replaces old pods, with `maxUnavailable` or with `maxSurge`.
 fn update<'w, 'a>(
-    world: &ParsedDaemonSet<'_>,
+    parsed: &ParsedDaemonSet<'_>,
     node_pods: &[NodePods<'w, 'a>],
     create: &mut Vec<&'w str>,
     delete: &mut Vec<&'w PodState<'a>>,
 ) {
-    let nodes = world.observed.nodes.values();
+    let nodes = parsed.observed.nodes.values();
     let eligible = nodes.filter(|fit| fit.starts).count();
-    let Some(update) = strategy(world, eligible) else {
+    let Some(update) = strategy(parsed, eligible) else {
         // With `OnDelete` only duplicates are deleted.
         let both = node_pods
             .iter()
@@ -104,7 +104,7 @@ fn update<'w, 'a>(
         return;
     };
     if update.surge > 0 {
-        surge(world, node_pods, &update, create, delete);
+        surge(parsed, node_pods, &update, create, delete);
     } else {
         in_place(node_pods, &update, delete);
     }
@@ -137,7 +137,7 @@ fn in_place<'w, 'a>(
 }
 
 fn surge<'w, 'a>(
-    world: &ParsedDaemonSet<'_>,
+    parsed: &ParsedDaemonSet<'_>,
     node_pods: &[NodePods<'w, 'a>],
     update: &Update,
     create: &mut Vec<&'w str>,
@@ -150,7 +150,7 @@ fn surge<'w, 'a>(
             (Some(new), Some(old)) if new.available || !old.available => delete.push(old),
             (Some(_), Some(_)) => surging += 1,
             (None, Some(old)) => {
-                let fit = world.observed.nodes.get(pods_of_node.name);
+                let fit = parsed.observed.nodes.get(pods_of_node.name);
                 if !old.available {
                     delete.push(old);
                 } else if fit.is_some_and(|fit| fit.starts) {
@@ -165,8 +165,8 @@ fn surge<'w, 'a>(
 }
 
 /// The update strategy for that number of eligible nodes; `None` for `OnDelete`.
-fn strategy(world: &ParsedDaemonSet<'_>, eligible: usize) -> Option<Update> {
-    let strategy = world.spec.update_strategy.as_ref();
+fn strategy(parsed: &ParsedDaemonSet<'_>, eligible: usize) -> Option<Update> {
+    let strategy = parsed.spec.update_strategy.as_ref();
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
         return None;
     }

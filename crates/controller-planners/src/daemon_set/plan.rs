@@ -14,7 +14,7 @@ use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
 
-use super::history::{self, RevisionAction};
+use super::history::{self, RevisionAction, RevisionHash};
 use super::{nodes, status};
 use crate::pod_set::{self, Owner, OwnerKind, PodAction, PodState, pod_of};
 
@@ -102,7 +102,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<DaemonSetPlan, Incomp
     for pods in by_node.values_mut() {
         pods.sort_unstable_by_key(|pod| (pod.created(), pod.name().to_owned()));
     }
-    let world = ParsedDaemonSet {
+    let parsed = ParsedDaemonSet {
         observed,
         owner,
         spec,
@@ -110,9 +110,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<DaemonSetPlan, Incomp
         by_node,
         names: sorted.names,
     };
-    let chosen = history::choose(&world)?;
-    let (actions, wake) = nodes::decide(&world, &chosen.hash)?;
-    let available = world.by_node.values().flatten();
+    let chosen = history::choose(&parsed)?;
+    let (actions, wake) = nodes::decide(&parsed, &chosen.hash)?;
+    let available = parsed.by_node.values().flatten();
     let wake = available
         .filter_map(|pod| pod.available_at)
         .chain(wake)
@@ -120,8 +120,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<DaemonSetPlan, Incomp
     let mut pods = sorted.actions;
     pods.extend(actions);
     Ok(DaemonSetPlan {
-        status: status::next(&world, &chosen),
-        cleanup: history::surplus(&world, &chosen.hash)?,
+        status: status::next(&parsed, &chosen),
+        cleanup: history::surplus(&parsed, &chosen.hash)?,
         revisions: chosen.actions,
         pods,
         requeue_after: wake
@@ -164,10 +164,17 @@ pub fn daemon_pod(set: &DaemonSet) -> Result<Pod, IncompleteMetadata> {
 }
 
 /// The pod of the set for a node.
-pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Result<Pod, IncompleteMetadata> {
+pub(super) fn pod_for(
+    set: &DaemonSet,
+    node: &str,
+    hash: &RevisionHash,
+) -> Result<Pod, IncompleteMetadata> {
     let mut pod = daemon_pod(set)?;
     let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert(CONTROLLER_REVISION_HASH.to_owned(), hash.to_owned());
+    labels.insert(
+        CONTROLLER_REVISION_HASH.to_owned(),
+        hash.as_str().to_owned(),
+    );
     let by_name = NodeSelectorRequirement {
         key: "metadata.name".to_owned(),
         operator: "In".to_owned(),

@@ -1,18 +1,17 @@
 //! The status: counted anew for each plan.
 
 use k8s_openapi::api::apps::v1::DaemonSetStatus;
-use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 
 use super::history::ChosenRevision;
 use super::plan::ParsedDaemonSet;
 
 /// The status to write; `None` if the stored one is equal.
 pub(super) fn next(
-    world: &ParsedDaemonSet<'_>,
+    parsed: &ParsedDaemonSet<'_>,
     chosen: &ChosenRevision,
 ) -> Option<DaemonSetStatus> {
-    let stored = world.observed.set.status.clone().unwrap_or_default();
-    let generation = world.observed.set.metadata.generation;
+    let stored = parsed.observed.set.status.clone().unwrap_or_default();
+    let generation = parsed.observed.set.metadata.generation;
     let (mut updated, mut available) = (0, 0);
     let mut status = DaemonSetStatus {
         observed_generation: generation.max(stored.observed_generation),
@@ -20,8 +19,8 @@ pub(super) fn next(
         conditions: stored.conditions.clone(),
         ..DaemonSetStatus::default()
     };
-    for (name, fit) in &world.observed.nodes {
-        let pods = world.by_node.get(name).map_or(&[][..], Vec::as_slice);
+    for (name, fit) in &parsed.observed.nodes {
+        let pods = parsed.by_node.get(name).map_or(&[][..], Vec::as_slice);
         if !fit.starts {
             status.number_misscheduled += i32::from(!pods.is_empty());
             continue;
@@ -31,7 +30,7 @@ pub(super) fn next(
         let active = || pods.iter().filter(|pod| !pod.terminating);
         status.number_ready += i32::from(active().any(|pod| pod.ready()));
         available += i32::from(active().any(|pod| pod.available));
-        let is_new = active().any(|pod| pod.label(CONTROLLER_REVISION_HASH) == Some(&chosen.hash));
+        let is_new = active().any(|pod| chosen.hash.is_of(pod));
         updated += i32::from(is_new);
     }
     let some = |count: i32| (count != 0).then_some(count);

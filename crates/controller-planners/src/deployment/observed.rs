@@ -104,10 +104,10 @@ impl<'a> Set<'a> {
     }
 
     /// Sets the number of replicas, and records the Deployment's own number in an annotation.
-    pub fn scale(&mut self, target: i32, world: &ParsedDeployment<'_>) {
+    pub fn scale(&mut self, target: i32, parsed: &ParsedDeployment<'_>) {
         self.target = target.max(0);
-        self.annotate(DESIRED_REPLICAS, world.replicas.to_string());
-        self.annotate(MAX_REPLICAS, (world.replicas + world.surge).to_string());
+        self.annotate(DESIRED_REPLICAS, parsed.replicas.to_string());
+        self.annotate(MAX_REPLICAS, (parsed.replicas + parsed.surge).to_string());
     }
 }
 

@@ -78,50 +78,50 @@ impl DeploymentPlan {
 
 /// Plans the writes for a Deployment. Any specification gives a plan.
 pub fn plan(observed: &Observed, now: Timestamp) -> Result<DeploymentPlan, IncompleteMetadata> {
-    let world = ParsedDeployment::of(observed, now)?;
-    let (mut sets, mut actions) = sets::sort(&world)?;
-    let mut collisions = stored(&world).and_then(|status| status.collision_count);
+    let parsed = ParsedDeployment::of(observed, now)?;
+    let (mut sets, mut actions) = sets::sort(&parsed)?;
+    let mut collisions = stored(&parsed).and_then(|status| status.collision_count);
     let mut progress = Progress::Judge;
-    if world.owner.deleting || world.owner.selector.is_none() {
+    if parsed.owner.deleting || parsed.owner.selector.is_none() {
         progress = Progress::Leave;
-    } else if world.paused || scale::is_due(&world, &sets) {
-        sets.number(&world);
-        scale::share_out(&world, &mut sets);
+    } else if parsed.paused || scale::is_due(&parsed, &sets) {
+        sets.number(&parsed);
+        scale::share_out(&parsed, &mut sets);
         progress = Progress::Leave;
     } else {
-        let make = match world.strategy {
+        let make = match parsed.strategy {
             Strategy::Rolling => true,
-            Strategy::Recreate => rollout::empty_old(&world, &mut sets),
+            Strategy::Recreate => rollout::empty_old(&parsed, &mut sets),
         };
-        sets.number(&world);
+        sets.number(&parsed);
         if sets.new.is_some() {
-            match world.strategy {
-                Strategy::Rolling => rollout::roll(&world, &mut sets),
-                Strategy::Recreate if make => rollout::fill_new(&world, &mut sets),
+            match parsed.strategy {
+                Strategy::Rolling => rollout::roll(&parsed, &mut sets),
+                Strategy::Recreate if make => rollout::fill_new(&parsed, &mut sets),
                 Strategy::Recreate => {}
             }
         } else if make {
-            let set = sets::create(&world, &sets, &mut collisions);
+            let set = sets::create(&parsed, &sets, &mut collisions);
             progress = Progress::Created(set.metadata.name.clone().unwrap_or_default());
             actions.push(DeploymentAction::CreateSet(Box::new(set)));
         }
     }
     actions.extend(updates(&sets));
-    let (status, requeue_after) = status::next(&world, &sets, collisions, &progress);
-    let done = world.paused || status::is_complete(&world, &status);
-    if done && !world.owner.deleting && world.owner.selector.is_some() {
-        actions.extend(sets.surplus(&world));
+    let (status, requeue_after) = status::next(&parsed, &sets, collisions, &progress);
+    let done = parsed.paused || status::is_complete(&parsed, &status);
+    if done && !parsed.owner.deleting && parsed.owner.selector.is_some() {
+        actions.extend(sets.surplus(&parsed));
     }
     Ok(DeploymentPlan {
         actions,
-        revision: sets.revision_to_note(&world),
-        status: (stored(&world) != Some(&status)).then_some(status),
+        revision: sets.revision_to_note(&parsed),
+        status: (stored(&parsed) != Some(&status)).then_some(status),
         requeue_after,
     })
 }
 
-pub(super) fn stored<'a>(world: &ParsedDeployment<'a>) -> Option<&'a DeploymentStatus> {
-    world.deployment.status.as_ref()
+pub(super) fn stored<'a>(parsed: &ParsedDeployment<'a>) -> Option<&'a DeploymentStatus> {
+    parsed.deployment.status.as_ref()
 }
 
 fn updates(sets: &Sets<'_>) -> impl Iterator<Item = DeploymentAction> {

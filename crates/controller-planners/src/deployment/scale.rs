@@ -9,33 +9,33 @@ use super::plan::stored;
 use super::sets::Sets;
 
 /// Whether the Deployment was scaled after its ReplicaSets.
-pub(super) fn is_due(world: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
+pub(super) fn is_due(parsed: &ParsedDeployment<'_>, sets: &Sets<'_>) -> bool {
     let mut active = sets.all().filter(|set| set.target > 0);
     active.any(|set| {
         let desired = set.number(DESIRED_REPLICAS);
-        desired.is_some_and(|desired| desired != i64::from(world.replicas))
+        desired.is_some_and(|desired| desired != i64::from(parsed.replicas))
     })
 }
 
 /// Assigns the replicas to the only set that has replicas, or distributes the replicas in proportion to the sets'
 /// sizes.
-pub(super) fn share_out(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
+pub(super) fn share_out(parsed: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     if let Some(only) = only_one(sets) {
         // The call is needed also if the number is right: the annotations must contain the Deployment's current number.
-        only.scale(world.replicas, world);
+        only.scale(parsed.replicas, parsed);
         return;
     }
     let saturated = sets.new.as_ref().is_some_and(|new| {
-        new.target == world.replicas
-            && new.number(DESIRED_REPLICAS) == Some(world.replicas.into())
-            && new.available() == world.replicas
+        new.target == parsed.replicas
+            && new.number(DESIRED_REPLICAS) == Some(parsed.replicas.into())
+            && new.available() == parsed.replicas
     });
     if saturated {
         for old in sets.old.iter_mut().filter(|set| set.target > 0) {
-            old.scale(0, world);
+            old.scale(0, parsed);
         }
-    } else if world.strategy == Strategy::Rolling {
-        in_proportion(world, sets);
+    } else if parsed.strategy == Strategy::Rolling {
+        in_proportion(parsed, sets);
     }
 }
 
@@ -57,10 +57,10 @@ fn only_one<'s, 'a>(sets: &'s mut Sets<'a>) -> Option<&'s mut Set<'a>> {
 /// Distributes the added or removed replicas in proportion to the sets' sizes; the first set gets the remainder. The
 /// largest set is first. Of equal sets the newer set is first when replicas are added, and the older set when replicas
 /// are removed.
-fn in_proportion(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
-    let allowed = match world.replicas {
+fn in_proportion(parsed: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
+    let allowed = match parsed.replicas {
         0 => 0,
-        replicas => replicas + world.surge,
+        replicas => replicas + parsed.surge,
     };
     let total = allowed - sets.replicas();
     let mut active: Vec<(usize, &mut Set<'_>)> = sets
@@ -77,7 +77,7 @@ fn in_proportion(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
     let mut added = 0;
     let mut sizes = Vec::new();
     for (_, set) in &active {
-        let share = share(world, set, total, added);
+        let share = share(parsed, set, total, added);
         added += share;
         sizes.push(set.target.saturating_add(share));
     }
@@ -85,16 +85,16 @@ fn in_proportion(world: &ParsedDeployment<'_>, sets: &mut Sets<'_>) {
         *first = first.saturating_add(total - added);
     }
     for ((_, set), size) in active.into_iter().zip(sizes) {
-        set.scale(size, world);
+        set.scale(size, parsed);
     }
 }
 
-fn share(world: &ParsedDeployment<'_>, set: &Set<'_>, total: i32, added: i32) -> i32 {
+fn share(parsed: &ParsedDeployment<'_>, set: &Set<'_>, total: i32, added: i32) -> i32 {
     if total == 0 || total == added {
         return 0;
     }
     let rest = total - added;
-    let fraction = fraction(world, set);
+    let fraction = fraction(parsed, set);
     if total > 0 {
         fraction.min(rest)
     } else {
@@ -103,17 +103,17 @@ fn share(world: &ParsedDeployment<'_>, set: &Set<'_>, total: i32, added: i32) ->
 }
 
 /// The number of replicas to add to (or remove from) a set to keep its share.
-fn fraction(world: &ParsedDeployment<'_>, set: &Set<'_>) -> i32 {
-    if world.replicas == 0 {
+fn fraction(parsed: &ParsedDeployment<'_>, set: &Set<'_>) -> i32 {
+    if parsed.replicas == 0 {
         return -set.target;
     }
-    let current = || stored(world).and_then(|status| status.replicas);
+    let current = || stored(parsed).and_then(|status| status.replicas);
     let before = set.number(MAX_REPLICAS).filter(|number| *number > 0);
     let before = before.unwrap_or_else(|| current().unwrap_or_default().into());
     if before <= 0 {
         return 0;
     }
-    let most = i64::from(world.replicas + world.surge);
+    let most = i64::from(parsed.replicas + parsed.surge);
     let size = i64::from(set.target);
     let doubled = size.saturating_mul(most).saturating_mul(2);
     let rounded = doubled.saturating_add(before) / before.saturating_mul(2);

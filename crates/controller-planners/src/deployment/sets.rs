@@ -23,7 +23,7 @@ const COLLISIONS_MAX: i32 = 100;
 /// Maximum length of the list of former revisions, in characters.
 const HISTORY_CHARS_MAX: usize = 2000;
 /// Annotations of the Deployment that are not copied to its ReplicaSets.
-const OWN: &[&str] = &[
+const NOT_COPIED: &[&str] = &[
     LAST_APPLIED,
     REVISION,
     REVISION_HISTORY,
@@ -42,20 +42,20 @@ pub(super) struct Sets<'a> {
 
 /// Finds the ReplicaSets of the Deployment, and plans adoptions and releases.
 pub(super) fn sort<'a>(
-    world: &ParsedDeployment<'a>,
+    parsed: &ParsedDeployment<'a>,
 ) -> Result<(Sets<'a>, Vec<DeploymentAction>), IncompleteMetadata> {
     let (mut mine, mut actions, mut adopts) = (Vec::new(), Vec::new(), false);
-    for set in &world.observed.sets {
+    for set in &parsed.observed.sets {
         let meta = &set.metadata;
         let (name, uid) = (meta.object_name()?.to_owned(), meta.object_uid()?);
-        if world.owner.owns(meta) {
-            let stays = world.owner.selects(meta.labels.as_ref());
-            if stays || world.owner.deleting || world.owner.selector.is_none() {
+        if parsed.owner.owns(meta) {
+            let stays = parsed.owner.selects(meta.labels.as_ref());
+            if stays || parsed.owner.deleting || parsed.owner.selector.is_none() {
                 mine.push(set);
             } else {
                 actions.push(DeploymentAction::ReleaseSet { name, uid });
             }
-        } else if world.owner.claims(meta) {
+        } else if parsed.owner.claims(meta) {
             adopts = true;
             mine.push(set);
             actions.push(DeploymentAction::AdoptSet { name, uid });
@@ -71,7 +71,7 @@ pub(super) fn sort<'a>(
     // Of several sets with an equal template the oldest is the new set.
     let is_new = |set: &Arc<ReplicaSet>| {
         let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-        template.is_some_and(|template| same_template(template, world.template))
+        template.is_some_and(|template| same_template(template, parsed.template))
     };
     let new = mine.iter().position(|set| is_new(set));
     let new = new.map(|at| Set::of(mine.remove(at))).transpose()?;
@@ -98,7 +98,7 @@ impl<'a> Sets<'a> {
     }
 
     /// Writes the revision number and the Deployment's annotations into the new set.
-    pub fn number(&mut self, world: &ParsedDeployment<'_>) {
+    pub fn number(&mut self, parsed: &ParsedDeployment<'_>) {
         let next = self.next_revision();
         let Some(new) = &mut self.new else {
             return;
@@ -111,30 +111,30 @@ impl<'a> Sets<'a> {
             }
             new.annotate(REVISION, next.to_string());
         }
-        for (key, value) in inherited(world) {
+        for (key, value) in inherited(parsed) {
             new.annotate(key, value.clone());
         }
         let stored = new.set.spec.as_ref().and_then(|s| s.min_ready_seconds);
-        let desired = world.min_ready.unwrap_or_default();
+        let desired = parsed.min_ready.unwrap_or_default();
         if stored.unwrap_or_default() != desired {
             new.min_ready = Some(desired);
         }
     }
 
     /// The revision of the new set, if the Deployment's annotation differs.
-    pub fn revision_to_note(&self, world: &ParsedDeployment<'_>) -> Option<String> {
+    pub fn revision_to_note(&self, parsed: &ParsedDeployment<'_>) -> Option<String> {
         let revision = match &self.new {
             Some(new) => new.annotation(REVISION)?.to_owned(),
             None => return None,
         };
-        let annotations = world.deployment.metadata.annotations.as_ref();
+        let annotations = parsed.deployment.metadata.annotations.as_ref();
         let noted = annotations.and_then(|all| all.get(REVISION));
-        (noted != Some(&revision) && !world.owner.deleting).then_some(revision)
+        (noted != Some(&revision) && !parsed.owner.deleting).then_some(revision)
     }
 
     /// Deletes old sets beyond `revisionHistoryLimit`, if they are empty.
-    pub fn surplus(&self, world: &ParsedDeployment<'_>) -> Vec<DeploymentAction> {
-        let Some(limit) = world.history_limit else {
+    pub fn surplus(&self, parsed: &ParsedDeployment<'_>) -> Vec<DeploymentAction> {
+        let Some(limit) = parsed.history_limit else {
             return Vec::new();
         };
         let alive = |set: &&Set<'_>| set.set.metadata.deletion_timestamp.is_none();
@@ -161,12 +161,12 @@ impl<'a> Sets<'a> {
 
 /// The annotations that a ReplicaSet inherits from its Deployment.
 fn inherited<'a>(
-    world: &ParsedDeployment<'a>,
+    parsed: &ParsedDeployment<'a>,
 ) -> impl Iterator<Item = (&'a str, &'a String)> + use<'a> {
-    let annotations = world.deployment.metadata.annotations.iter().flatten();
+    let annotations = parsed.deployment.metadata.annotations.iter().flatten();
     annotations
         .map(|(key, value)| (key.as_str(), value))
-        .filter(|(key, _)| !OWN.contains(key))
+        .filter(|(key, _)| !NOT_COPIED.contains(key))
 }
 
 /// The list of former revisions with one revision added; the oldest revisions are dropped beyond the maximum length.
@@ -182,49 +182,49 @@ fn with_former(history: &str, former: i64) -> String {
 
 /// Creates the ReplicaSet of the current template under the first free name.
 pub(super) fn create(
-    world: &ParsedDeployment<'_>,
+    parsed: &ParsedDeployment<'_>,
     sets: &Sets<'_>,
     collisions: &mut Option<i32>,
 ) -> ReplicaSet {
-    let mut hash = hash(world.template, *collisions);
+    let mut hash = hash(parsed.template, *collisions);
     for _ in 0..COLLISIONS_MAX {
-        let name = name(world, &hash);
+        let name = name(parsed, &hash);
         let has_name = |set: &Arc<ReplicaSet>| set.metadata.name.as_ref() == Some(&name);
-        if !world.observed.sets.iter().any(has_name) {
+        if !parsed.observed.sets.iter().any(has_name) {
             break;
         }
         *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
-        hash = self::hash(world.template, *collisions);
+        hash = self::hash(parsed.template, *collisions);
     }
-    let mut template = world.template.clone();
+    let mut template = parsed.template.clone();
     let meta = template.metadata.get_or_insert_default();
     let labels = meta.labels.get_or_insert_default();
     labels.insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
     let labels = labels.clone();
-    let spec = world.deployment.spec.as_ref();
+    let spec = parsed.deployment.spec.as_ref();
     let mut selector = spec.map(|spec| spec.selector.clone()).unwrap_or_default();
     let matched = selector.match_labels.get_or_insert_default();
     matched.insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
-    let replicas = rollout::replicas_of_new(world, sets, 0);
+    let replicas = rollout::replicas_of_new(parsed, sets, 0);
     let computed = [
         (REVISION, sets.next_revision().to_string()),
-        (DESIRED_REPLICAS, world.replicas.to_string()),
-        (MAX_REPLICAS, (world.replicas + world.surge).to_string()),
+        (DESIRED_REPLICAS, parsed.replicas.to_string()),
+        (MAX_REPLICAS, (parsed.replicas + parsed.surge).to_string()),
     ];
-    let annotations = inherited(world)
+    let annotations = inherited(parsed)
         .map(|(key, value)| (key.to_owned(), value.clone()))
         .chain(computed.map(|(key, value)| (key.to_owned(), value)));
     ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(name(world, &hash)),
-            namespace: Some(world.owner.namespace.to_owned()),
+            name: Some(name(parsed, &hash)),
+            namespace: Some(parsed.owner.namespace.to_owned()),
             labels: Some(labels),
             annotations: Some(annotations.collect()),
-            owner_references: Some(vec![owner_reference(&world.owner)]),
+            owner_references: Some(vec![owner_reference(&parsed.owner)]),
             ..ObjectMeta::default()
         },
         spec: Some(ReplicaSetSpec {
-            min_ready_seconds: world.min_ready,
+            min_ready_seconds: parsed.min_ready,
             replicas: Some(replicas),
             selector,
             template: Some(template),
@@ -233,8 +233,8 @@ pub(super) fn create(
     }
 }
 
-fn name(world: &ParsedDeployment<'_>, hash: &str) -> String {
-    format!("{}-{hash}", world.owner.name)
+fn name(parsed: &ParsedDeployment<'_>, hash: &str) -> String {
+    format!("{}-{hash}", parsed.owner.name)
 }
 
 /// The hash of a template, computed from the bytes that a ControllerRevision would store.

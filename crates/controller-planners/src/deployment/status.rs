@@ -28,20 +28,20 @@ pub(super) enum Progress {
 
 /// The new status, and the time of the next check.
 pub(super) fn next(
-    world: &ParsedDeployment<'_>,
+    parsed: &ParsedDeployment<'_>,
     sets: &Sets<'_>,
     collisions: Option<i32>,
     progress: &Progress,
 ) -> (DeploymentStatus, Option<Duration>) {
-    let mut status = count(world, sets, collisions);
+    let mut status = count(parsed, sets, collisions);
     let mut conditions = Conditions {
-        world,
+        parsed,
         all: status.conditions.take().unwrap_or_default(),
     };
     conditions.pause();
     let available = status.available_replicas.unwrap_or_default();
-    conditions.availability(available >= world.replicas - world.unavailable);
-    if world.deadline.is_none() {
+    conditions.availability(available >= parsed.replicas - parsed.unavailable);
+    if parsed.deadline.is_none() {
         conditions.remove(PROGRESSING);
     } else {
         match progress {
@@ -68,11 +68,11 @@ fn sum<'a>(sets: &Sets<'a>, of: impl Fn(&Set<'a>) -> i32) -> i32 {
 }
 
 fn count(
-    world: &ParsedDeployment<'_>,
+    parsed: &ParsedDeployment<'_>,
     sets: &Sets<'_>,
     collisions: Option<i32>,
 ) -> DeploymentStatus {
-    let before = stored(world).cloned().unwrap_or_default();
+    let before = stored(parsed).cloned().unwrap_or_default();
     let available = sum(sets, Set::available);
     let unavailable = (sum(sets, |set| set.target) - available).max(0);
     let some = |number: i32| (number != 0).then_some(number);
@@ -87,7 +87,7 @@ fn count(
         available_replicas: some(available),
         unavailable_replicas: some(unavailable),
         terminating_replicas: Some(terminating.flatten().fold(0, i32::saturating_add)),
-        observed_generation: world
+        observed_generation: parsed
             .deployment
             .metadata
             .generation
@@ -98,16 +98,16 @@ fn count(
 }
 
 /// Whether all pods exist and have the current template, and no other pods exist.
-pub(super) fn is_complete(world: &ParsedDeployment<'_>, status: &DeploymentStatus) -> bool {
-    let all = |count: Option<i32>| count.unwrap_or_default() == world.replicas;
+pub(super) fn is_complete(parsed: &ParsedDeployment<'_>, status: &DeploymentStatus) -> bool {
+    let all = |count: Option<i32>| count.unwrap_or_default() == parsed.replicas;
     all(status.updated_replicas)
         && all(status.replicas)
         && all(status.available_replicas)
-        && status.observed_generation >= world.deployment.metadata.generation
+        && status.observed_generation >= parsed.deployment.metadata.generation
 }
 
 struct Conditions<'w, 'a> {
-    world: &'w ParsedDeployment<'a>,
+    parsed: &'w ParsedDeployment<'a>,
     all: Vec<DeploymentCondition>,
 }
 
@@ -136,7 +136,7 @@ impl Conditions<'_, '_> {
 
     /// Sets a condition with the present time. Its transition time changes only with its status.
     fn renew(&mut self, kind: &str, status: &str, reason: &str, message: String) {
-        let now = Time(self.world.now);
+        let now = Time(self.parsed.now);
         let before = self.get(kind).filter(|current| current.status == status);
         let since = before.and_then(|current| current.last_transition_time.clone());
         let condition = DeploymentCondition {
@@ -152,14 +152,14 @@ impl Conditions<'_, '_> {
     }
 
     fn pause(&mut self) {
-        if self.world.deadline.is_none() || self.progress_reason() == Some(TIMED_OUT) {
+        if self.parsed.deadline.is_none() || self.progress_reason() == Some(TIMED_OUT) {
             return;
         }
         let noted = self.progress_reason() == Some(PAUSED);
-        if self.world.paused && !noted {
+        if self.parsed.paused && !noted {
             let text = "Deployment is paused".to_owned();
             self.set(PROGRESSING, "Unknown", PAUSED, text);
-        } else if !self.world.paused && noted {
+        } else if !self.parsed.paused && noted {
             let text = "Deployment is resumed".to_owned();
             self.set(PROGRESSING, "Unknown", "DeploymentResumed", text);
         }
@@ -178,7 +178,7 @@ impl Conditions<'_, '_> {
     fn judge(&mut self, sets: &Sets<'_>, status: &DeploymentStatus) {
         let name = match &sets.new {
             Some(new) => format!("ReplicaSet \"{}\"", new.name),
-            None => format!("Deployment \"{}\"", self.world.owner.name),
+            None => format!("Deployment \"{}\"", self.parsed.owner.name),
         };
         if let (None, Some(new)) = (self.get(PROGRESSING), &sets.new) {
             let text = format!("Found new replica set \"{}\"", new.name);
@@ -190,7 +190,7 @@ impl Conditions<'_, '_> {
         if was_complete {
             return;
         }
-        if is_complete(self.world, status) {
+        if is_complete(self.parsed, status) {
             let text = format!("{name} has successfully progressed.");
             self.set(PROGRESSING, "True", NEW_SET_AVAILABLE, text);
         } else if self.gets_on(status) {
@@ -204,7 +204,7 @@ impl Conditions<'_, '_> {
 
     /// Whether there are more new or fewer old pods than in the stored status.
     fn gets_on(&self, status: &DeploymentStatus) -> bool {
-        let before = stored(self.world).cloned().unwrap_or_default();
+        let before = stored(self.parsed).cloned().unwrap_or_default();
         let number = |count: Option<i32>| count.unwrap_or_default();
         let old = |status: &DeploymentStatus| {
             number(status.replicas).saturating_sub(number(status.updated_replicas))
@@ -226,8 +226,8 @@ impl Conditions<'_, '_> {
     /// The seconds until the progress deadline, counted from the last progress.
     fn seconds_left(&self) -> Option<i64> {
         let since = self.get(PROGRESSING)?.last_update_time.as_ref()?;
-        let until = since.0.checked_add(self.world.deadline?).ok()?;
-        Some(until.as_second() - self.world.now.as_second())
+        let until = since.0.checked_add(self.parsed.deadline?).ok()?;
+        Some(until.as_second() - self.parsed.now.as_second())
     }
 
     /// The time until the progress deadline.
@@ -236,7 +236,7 @@ impl Conditions<'_, '_> {
             self.progress_reason(),
             None | Some(NEW_SET_AVAILABLE | TIMED_OUT | PAUSED)
         );
-        if judged || is_complete(self.world, status) {
+        if judged || is_complete(self.parsed, status) {
             return None;
         }
         let seconds = self.seconds_left()?.max(0);

@@ -62,9 +62,9 @@ pub(super) fn plan(
             groups.insert((family, ports_key(&[])), DesiredSlices::default());
         }
     }
-    let uid = service.metadata.uid.as_deref();
+    let uid = service.metadata.object_uid()?;
     let owned = |slice: &&Arc<EndpointSlice>| {
-        is_controlled_by(slice.metadata.owner_references.as_deref(), uid)
+        is_controlled_by(slice.metadata.owner_references.as_deref(), &uid)
     };
     let (owned_slices, former): (Vec<_>, Vec<_>) = observed.slices.iter().partition(owned);
     // Slices of a former Service of this name: the garbage collector is about to delete them.

@@ -28,10 +28,10 @@ impl JobResult {
 }
 
 /// The result of the job, decided now or before; `None` while the job continues.
-pub(super) fn judge(world: &ParsedJob<'_>, counted: &Counted) -> Option<JobResult> {
+pub(super) fn judge(parsed: &ParsedJob<'_>, counted: &Counted) -> Option<JobResult> {
     // A result in the stored status is final.
     for (kind, well) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {
-        let mut conditions = world.stored.conditions.iter().flatten();
+        let mut conditions = parsed.stored.conditions.iter().flatten();
         if let Some(met) = conditions.find(|c| c.type_ == kind && c.status == "True") {
             return Some(JobResult {
                 well,
@@ -43,50 +43,50 @@ pub(super) fn judge(world: &ParsedJob<'_>, counted: &Counted) -> Option<JobResul
     if let Some(why) = &counted.fatal {
         return Some(JobResult::bad("PodFailurePolicy", why));
     }
-    if is_past_limit(world, counted) {
+    if is_past_limit(parsed, counted) {
         let text = "Job has reached the specified backoff limit";
         return Some(JobResult::bad("BackoffLimitExceeded", text));
     }
-    if let Some((reason, text)) = too_many_failed_indexes(world, counted) {
+    if let Some((reason, text)) = too_many_failed_indexes(parsed, counted) {
         return Some(JobResult::bad(reason, text));
     }
-    if deadline(world).is_some_and(|at| at <= world.now) {
+    if deadline(parsed).is_some_and(|at| at <= parsed.now) {
         let text = "Job was active longer than specified deadline";
         return Some(JobResult::bad("DeadlineExceeded", text));
     }
-    if let Some(message) = success_policy::met(&world.spec, &counted.done) {
+    if let Some(message) = success_policy::met(&parsed.spec, &counted.done) {
         return Some(JobResult {
             well: true,
             reason: "SuccessPolicy".to_owned(),
             message,
         });
     }
-    is_done(world, counted).then(|| JobResult {
+    is_done(parsed, counted).then(|| JobResult {
         well: true,
         reason: "CompletionsReached".to_owned(),
         message: "Reached expected number of succeeded pods".to_owned(),
     })
 }
 
-fn is_done(world: &ParsedJob<'_>, counted: &Counted) -> bool {
-    match world.spec.completions {
+fn is_done(parsed: &ParsedJob<'_>, counted: &Counted) -> bool {
+    match parsed.spec.completions {
         Some(completions) => {
-            counted.succeeded >= completions && !(completions > 0 && world.suspended())
+            counted.succeeded >= completions && !(completions > 0 && parsed.suspended())
         }
         // A work queue is empty when one pod has succeeded and all pods have ended.
-        None => counted.succeeded > 0 && active(world).next().is_none(),
+        None => counted.succeeded > 0 && active(parsed).next().is_none(),
     }
 }
 
 /// The message if failed indexes end the job: there are more than `maxFailedIndexes`, or all other indexes are
 /// complete.
 fn too_many_failed_indexes(
-    world: &ParsedJob<'_>,
+    parsed: &ParsedJob<'_>,
     counted: &Counted,
 ) -> Option<(&'static str, &'static str)> {
-    world.limit_per_index?;
+    parsed.limit_per_index?;
     let lost = number(counted.lost.len());
-    if world
+    if parsed
         .spec
         .max_failed_indexes
         .is_some_and(|most| lost > most)
@@ -94,20 +94,20 @@ fn too_many_failed_indexes(
         let text = "Job has exceeded the specified maximal number of failed indexes";
         return Some(("MaxFailedIndexesExceeded", text));
     }
-    let all = number(counted.done.len()).saturating_add(lost) >= world.spec.completions?;
+    let all = number(counted.done.len()).saturating_add(lost) >= parsed.spec.completions?;
     (lost > 0 && all).then_some(("FailedIndexes", "Job has failed indexes"))
 }
 
-fn is_past_limit(world: &ParsedJob<'_>, counted: &Counted) -> bool {
-    let limit = world.spec.backoff_limit.unwrap_or(6);
+fn is_past_limit(parsed: &ParsedJob<'_>, counted: &Counted) -> bool {
+    let limit = parsed.spec.backoff_limit.unwrap_or(6);
     if counted.failed > limit {
         return true;
     }
-    let template = world.spec.template.spec.as_ref();
+    let template = parsed.spec.template.spec.as_ref();
     if template.and_then(|spec| spec.restart_policy.as_deref()) != Some("OnFailure") {
         return false;
     }
-    let restarts: i32 = active(world).map(|pod| pod.restarts()).sum();
+    let restarts: i32 = active(parsed).map(|pod| pod.restarts()).sum();
     match limit {
         0 => restarts > 0,
         limit => restarts >= limit,
@@ -115,18 +115,18 @@ fn is_past_limit(world: &ParsedJob<'_>, counted: &Counted) -> bool {
 }
 
 /// The time at which `activeDeadlineSeconds` ends; `None` for a suspended job and for a job that has not started.
-pub(super) fn deadline(world: &ParsedJob<'_>) -> Option<Timestamp> {
-    let seconds = world.spec.active_deadline_seconds?;
-    let start = world.stored.start_time.as_ref()?;
-    let running = !world.suspended();
+pub(super) fn deadline(parsed: &ParsedJob<'_>) -> Option<Timestamp> {
+    let seconds = parsed.spec.active_deadline_seconds?;
+    let start = parsed.stored.start_time.as_ref()?;
+    let running = !parsed.suspended();
     let at = start.0.checked_add(SignedDuration::from_secs(seconds));
     at.ok().filter(|_| running)
 }
 
 /// The time at which an ended job is deleted (`ttlSecondsAfterFinished`).
-pub(super) fn expiry(world: &ParsedJob<'_>) -> Option<Timestamp> {
-    let seconds = world.spec.ttl_seconds_after_finished?;
-    let mut conditions = world.stored.conditions.iter().flatten();
+pub(super) fn expiry(parsed: &ParsedJob<'_>) -> Option<Timestamp> {
+    let seconds = parsed.spec.ttl_seconds_after_finished?;
+    let mut conditions = parsed.stored.conditions.iter().flatten();
     let ended = conditions
         .find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
     let since = ended.last_transition_time.as_ref()?;
@@ -169,20 +169,20 @@ pub(super) fn write(
 }
 
 /// Sets the condition `Suspended` in `status`, and returns the event if the condition has changed.
-pub(super) fn suspend(world: &ParsedJob<'_>, status: &mut JobStatus) -> Option<JobEvent> {
+pub(super) fn suspend(parsed: &ParsedJob<'_>, status: &mut JobStatus) -> Option<JobEvent> {
     let noted = holds(status, "Suspended");
-    let (reason, message) = match (world.suspended(), noted) {
+    let (reason, message) = match (parsed.suspended(), noted) {
         (true, false) => ("JobSuspended", "Job suspended"),
         (false, true) => ("JobResumed", "Job resumed"),
         _ => {
-            if !world.suspended() && status.start_time.is_none() {
-                status.start_time = Some(Time(world.now));
+            if !parsed.suspended() && status.start_time.is_none() {
+                status.start_time = Some(Time(parsed.now));
             }
             return None;
         }
     };
-    set(status, "Suspended", !noted, reason, message, world.now);
-    status.start_time = noted.then_some(Time(world.now));
+    set(status, "Suspended", !noted, reason, message, parsed.now);
+    status.start_time = noted.then_some(Time(parsed.now));
     let reason = if noted { "Resumed" } else { "Suspended" };
     Some(JobEvent {
         warning: false,

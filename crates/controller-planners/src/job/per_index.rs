@@ -24,21 +24,21 @@ pub(super) enum Failure {
 }
 
 pub(super) fn failure(
-    world: &ParsedJob<'_>,
+    parsed: &ParsedJob<'_>,
     pod: &PodState<'_>,
     index: Option<u32>,
     verdict: &FailureEffect,
 ) -> Failure {
-    let Some(limit) = world.limit_per_index else {
+    let Some(limit) = parsed.limit_per_index else {
         return Failure::Pod;
     };
-    let is_valid = world
+    let is_valid = parsed
         .indexes
         .is_some_and(|end| index.is_some_and(|index| index < end));
     let exhausted = *verdict == FailureEffect::Count && failures(pod) >= i64::from(limit);
     match verdict {
         // Pods that were stopped because the job ends have not failed.
-        _ if !is_valid || world.is_ending() => Failure::Pod,
+        _ if !is_valid || parsed.is_ending() => Failure::Pod,
         FailureEffect::FailIndex => Failure::Index,
         _ if exhausted => Failure::Index,
         FailureEffect::FailJob(_) => Failure::Pod,
@@ -47,8 +47,8 @@ pub(super) fn failure(
 }
 
 /// Whether there is a newer pod of the pod's index.
-pub(super) fn is_replaced(world: &ParsedJob<'_>, pod: &PodState<'_>) -> bool {
-    let mut others = world.pods.iter();
+pub(super) fn is_replaced(parsed: &ParsedJob<'_>, pod: &PodState<'_>) -> bool {
+    let mut others = parsed.pods.iter();
     others.any(|other| index(other) == index(pod) && age(other) > age(pod))
 }
 
@@ -61,9 +61,9 @@ pub(super) struct History {
 }
 
 /// The failure history for the next pod of an index; `None` without `backoffLimitPerIndex`.
-pub(super) fn history(world: &ParsedJob<'_>, ordinal: u32) -> Option<History> {
-    world.limit_per_index?;
-    let failed = world.pods.iter().filter(|pod| world.failed(pod));
+pub(super) fn history(parsed: &ParsedJob<'_>, ordinal: u32) -> Option<History> {
+    parsed.limit_per_index?;
+    let failed = parsed.pods.iter().filter(|pod| parsed.failed(pod));
     let last = failed
         .filter(|pod| index(pod) == Some(ordinal))
         .max_by_key(|pod| age(pod));
@@ -75,7 +75,7 @@ pub(super) fn history(world: &ParsedJob<'_>, ordinal: u32) -> Option<History> {
         });
     };
     let (mut failures, mut ignored) = (failures(last), ignored(last));
-    match failure_policy::verdict(&world.spec, last) {
+    match failure_policy::verdict(&parsed.spec, last) {
         FailureEffect::Ignore => ignored += 1,
         _ => failures += 1,
     }

@@ -54,68 +54,68 @@ impl JobPlan {
 
 /// Plans the writes for a Job. Any specification gives a plan.
 pub fn plan(observed: &Observed, now: Timestamp) -> Result<JobPlan, IncompleteMetadata> {
-    let world = ParsedJob::of(observed, now)?;
-    let counted = tracking::count(&world);
-    if world.owner.deleting || world.owner.selector.is_none() {
+    let parsed = ParsedJob::of(observed, now)?;
+    let counted = tracking::count(&parsed);
+    if parsed.owner.deleting || parsed.owner.selector.is_none() {
         return Ok(JobPlan {
             release: counted.release,
             ..JobPlan::default()
         });
     }
-    if world.ended() {
-        return Ok(after_the_end(&world, counted));
+    if parsed.ended() {
+        return Ok(after_the_end(&parsed, counted));
     }
-    Ok(go_on(world, counted))
+    Ok(go_on(parsed, counted))
 }
 
-fn after_the_end(world: &ParsedJob<'_>, counted: Counted) -> JobPlan {
-    let expiry = outcome::expiry(world);
-    let expired = expiry.is_some_and(|at| at <= world.now);
+fn after_the_end(parsed: &ParsedJob<'_>, counted: Counted) -> JobPlan {
+    let expiry = outcome::expiry(parsed);
+    let expired = expiry.is_some_and(|at| at <= parsed.now);
     JobPlan {
         release: counted.release,
-        pods: pods::stop_all(world),
+        pods: pods::stop_all(parsed),
         expired,
-        requeue_after: wait(expiry.filter(|_| !expired), world.now),
+        requeue_after: wait(expiry.filter(|_| !expired), parsed.now),
         ..JobPlan::default()
     }
 }
 
-fn go_on(world: ParsedJob<'_>, counted: Counted) -> JobPlan {
+fn go_on(parsed: ParsedJob<'_>, counted: Counted) -> JobPlan {
     let mut status = counted.status.clone();
     let mut notices = Vec::new();
-    let decided = outcome::judge(&world, &counted);
+    let decided = outcome::judge(&parsed, &counted);
     let (mut actions, mut wake) = (Vec::new(), None);
     match &decided {
         Some(decided) => {
-            actions.extend(pods::stop_all(&world));
-            let nothing_runs = world.pods.iter().all(|pod| pod.ended());
+            actions.extend(pods::stop_all(&parsed));
+            let nothing_runs = parsed.pods.iter().all(|pod| pod.ended());
             let all_counted = is_settled(&status);
             let over = nothing_runs && all_counted && !counted.delayed;
-            notices.extend(outcome::write(&mut status, decided, over, world.now));
+            notices.extend(outcome::write(&mut status, decided, over, parsed.now));
         }
         None => {
-            notices.extend(outcome::suspend(&world, &mut status));
-            if world.suspended() {
-                actions.extend(pods::stop_all(&world));
+            notices.extend(outcome::suspend(&parsed, &mut status));
+            if parsed.suspended() {
+                actions.extend(pods::stop_all(&parsed));
             } else {
-                (actions, wake) = pods::adjust(&world, &counted);
+                (actions, wake) = pods::adjust(&parsed, &counted);
             }
         }
     }
-    fill_counts(&world, &mut status);
+    fill_counts(&parsed, &mut status);
     let deadline = match &decided {
-        None if status.start_time == world.stored.start_time => outcome::deadline(&world),
+        None if status.start_time == parsed.stored.start_time => outcome::deadline(&parsed),
         _ => None,
     };
     let wake = [wake, deadline].into_iter().flatten().min();
     JobPlan {
-        status: (status != with_zeros(&world.stored)).then_some(status),
+        status: (status != with_zeros(&parsed.stored)).then_some(status),
         release: counted.release,
         pods: actions,
         notices,
-        requeue_after: wait(wake, world.now),
+        requeue_after: wait(wake, parsed.now),
         expired: false,
-        prepare: world.sorted.actions,
+        prepare: parsed.sorted.actions,
     }
 }
 
@@ -125,10 +125,10 @@ fn is_settled(status: &JobStatus) -> bool {
     lists.is_none_or(|lists| lists.succeeded.is_none() && lists.failed.is_none())
 }
 
-fn fill_counts(world: &ParsedJob<'_>, status: &mut JobStatus) {
-    status.active = Some(number(active(world).count()));
-    status.ready = Some(number(active(world).filter(|pod| pod.ready()).count()));
-    let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
+fn fill_counts(parsed: &ParsedJob<'_>, status: &mut JobStatus) {
+    status.active = Some(number(active(parsed).count()));
+    status.ready = Some(number(active(parsed).filter(|pod| pod.ready()).count()));
+    let leaving = parsed.pods.iter().filter(|p| p.terminating && !p.ended());
     status.terminating = Some(number(leaving.count()));
 }
 

@@ -17,18 +17,18 @@ const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
 /// Deletes all pods that are active: neither ended nor being deleted.
-pub(super) fn stop_all(world: &ParsedJob<'_>) -> Vec<PodAction> {
-    active(world).map(|pod| PodAction::delete(pod)).collect()
+pub(super) fn stop_all(parsed: &ParsedJob<'_>) -> Vec<PodAction> {
+    active(parsed).map(|pod| PodAction::delete(pod)).collect()
 }
 
 /// The pods to create and delete, and the time of the next check.
 pub(super) fn adjust(
-    world: &ParsedJob<'_>,
+    parsed: &ParsedJob<'_>,
     counted: &Counted,
 ) -> (Vec<PodAction>, Option<Timestamp>) {
-    let running: Vec<&PodState<'_>> = active(world).collect();
-    let parallelism = world.spec.parallelism.unwrap_or(1).max(0);
-    let desired = match world.spec.completions {
+    let running: Vec<&PodState<'_>> = active(parsed).collect();
+    let parallelism = parsed.spec.parallelism.unwrap_or(1).max(0);
+    let desired = match parsed.spec.completions {
         Some(completions) => {
             let lost = number(counted.lost.len());
             let left = completions.saturating_sub(counted.succeeded);
@@ -39,7 +39,7 @@ pub(super) fn adjust(
         None => parallelism,
     };
     let desired = usize::try_from(desired).unwrap_or_default();
-    let (keep, surplus) = sort_out(world, counted, running);
+    let (keep, surplus) = sort_out(parsed, counted, running);
     let mut stop: Vec<PodAction> = surplus.iter().map(|pod| PodAction::delete(pod)).collect();
     if keep.len() > desired {
         let mut ranked = keep.clone();
@@ -48,29 +48,29 @@ pub(super) fn adjust(
         stop.extend(victims.map(|pod| PodAction::delete(pod)));
         return (stop, None);
     }
-    let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
-    let occupied = if world.patient { leaving.count() } else { 0 };
+    let leaving = parsed.pods.iter().filter(|p| p.terminating && !p.ended());
+    let occupied = if parsed.patient { leaving.count() } else { 0 };
     let missing = desired.saturating_sub(keep.len() + occupied).min(BURST_MAX);
     if missing == 0 {
         return (stop, None);
     }
     // With a limit for each index, a failing index does not delay the other indexes.
-    let together = world.limit_per_index.is_none();
-    if together && let Some(at) = not_before(world).filter(|at| *at > world.now) {
+    let together = parsed.limit_per_index.is_none();
+    if together && let Some(at) = not_before(parsed).filter(|at| *at > parsed.now) {
         return (stop, Some(at));
     }
-    let (started, wake) = start(world, counted, &keep, missing);
+    let (started, wake) = start(parsed, counted, &keep, missing);
     stop.extend(started);
     (stop, wake)
 }
 
 /// Keeps the first pod of each incomplete index of an Indexed job; the other pods are surplus.
 fn sort_out<'w, 'a>(
-    world: &ParsedJob<'a>,
+    parsed: &ParsedJob<'a>,
     counted: &Counted,
     running: Vec<&'w PodState<'a>>,
 ) -> (Vec<&'w PodState<'a>>, Vec<&'w PodState<'a>>) {
-    let Some(end) = world.indexes else {
+    let Some(end) = parsed.indexes else {
         return (running, Vec::new());
     };
     let mut covered = counted.done.clone().with(&counted.lost);
@@ -81,23 +81,23 @@ fn sort_out<'w, 'a>(
 }
 
 fn start(
-    world: &ParsedJob<'_>,
+    parsed: &ParsedJob<'_>,
     counted: &Counted,
     running: &[&PodState<'_>],
     missing: usize,
 ) -> (Vec<PodAction>, Option<Timestamp>) {
-    let used_names = world.sorted.names.iter().cloned();
-    let Some(end) = world.indexes else {
-        let mut names = Names::new(world.owner.name, &world.owner.uid, world.now, used_names);
-        let pods = std::iter::repeat_with(|| create(new_pod(world), names.draw()));
+    let used_names = parsed.sorted.names.iter().cloned();
+    let Some(end) = parsed.indexes else {
+        let mut names = Names::new(parsed.owner.name, &parsed.owner.uid, parsed.now, used_names);
+        let pods = std::iter::repeat_with(|| create(new_pod(parsed), names.draw()));
         return (pods.take(missing).collect(), None);
     };
     let mut busy = counted.done.clone().with(&counted.lost);
     for index in running.iter().filter_map(|pod| index(pod)) {
         busy.insert(index);
     }
-    if world.patient {
-        let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
+    if parsed.patient {
+        let leaving = parsed.pods.iter().filter(|p| p.terminating && !p.ended());
         for index in leaving.filter_map(index) {
             busy.insert(index);
         }
@@ -108,15 +108,15 @@ fn start(
         if started.len() == missing {
             break;
         }
-        let before = per_index::history(world, index);
+        let before = per_index::history(parsed, index);
         let waits = before.as_ref().and_then(|before| before.not_before);
-        if let Some(at) = waits.filter(|at| *at > world.now) {
+        if let Some(at) = waits.filter(|at| *at > parsed.now) {
             wake = Some(wake.map_or(at, |other| other.min(at)));
             continue;
         }
-        let prefix = format!("{}-{index}", world.owner.name);
-        let mut names = Names::new(&prefix, &world.owner.uid, world.now, used_names.clone());
-        let mut pod = indexed_pod(world, index);
+        let prefix = format!("{}-{index}", parsed.owner.name);
+        let mut names = Names::new(&prefix, &parsed.owner.uid, parsed.now, used_names.clone());
+        let mut pod = indexed_pod(parsed, index);
         if let Some(before) = before {
             before.note(&mut pod);
         }
@@ -130,8 +130,8 @@ fn create(mut pod: Pod, name: String) -> PodAction {
     PodAction::Create(Box::new(pod))
 }
 
-fn new_pod(world: &ParsedJob<'_>) -> Pod {
-    let mut pod = pod_of(&world.owner, &world.spec.template);
+fn new_pod(parsed: &ParsedJob<'_>) -> Pod {
+    let mut pod = pod_of(&parsed.owner, &parsed.spec.template);
     let finalizers = pod.metadata.finalizers.get_or_insert_default();
     if !finalizers.iter().any(|finalizer| finalizer == TRACKING) {
         finalizers.push(TRACKING.to_owned());
@@ -139,26 +139,26 @@ fn new_pod(world: &ParsedJob<'_>) -> Pod {
     pod
 }
 
-fn indexed_pod(world: &ParsedJob<'_>, index: u32) -> Pod {
-    let mut pod = new_pod(world);
+fn indexed_pod(parsed: &ParsedJob<'_>, index: u32) -> Pod {
+    let mut pod = new_pod(parsed);
     let meta = &mut pod.metadata;
-    meta.generate_name = Some(format!("{}-{index}-", world.owner.name));
+    meta.generate_name = Some(format!("{}-{index}-", parsed.owner.name));
     for map in [&mut meta.labels, &mut meta.annotations] {
         let map = map.get_or_insert_default();
         map.insert(JOB_COMPLETION_INDEX.to_owned(), index.to_string());
     }
     if let Some(spec) = &mut pod.spec {
-        let host = format!("{}-{index}", world.owner.name);
+        let host = format!("{}-{index}", parsed.owner.name);
         spec.hostname.get_or_insert(host);
         let init = spec.init_containers.iter_mut().flatten();
         for container in init.chain(&mut spec.containers) {
-            tell_index(container);
+            set_index_variables(container);
         }
     }
     pod
 }
 
-fn tell_index(container: &mut Container) {
+fn set_index_variables(container: &mut Container) {
     let env = container.env.get_or_insert_default();
     if env.iter().any(|variable| variable.name == INDEX_VARIABLE) {
         return;
@@ -179,9 +179,9 @@ fn tell_index(container: &mut Container) {
 
 /// The earliest time to start a pod after failures, by the number of failures since the last
 /// success.
-fn not_before(world: &ParsedJob<'_>) -> Option<Timestamp> {
+fn not_before(parsed: &ParsedJob<'_>) -> Option<Timestamp> {
     let of = |phase: Phase| {
-        let pods = world.pods.iter().filter(move |pod| pod.phase == phase);
+        let pods = parsed.pods.iter().filter(move |pod| pod.phase == phase);
         pods.filter_map(ended_at)
     };
     let success = of(Phase::Succeeded).max();

@@ -37,31 +37,31 @@ pub(super) struct Counted {
     pub fatal: Option<String>,
 }
 
-pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
-    let mut status = world.stored.clone();
+pub(super) fn count(parsed: &ParsedJob<'_>) -> Counted {
+    let mut status = parsed.stored.clone();
     let mut counted = Counted {
         release: Vec::new(),
         succeeded: 0,
         failed: 0,
-        done: world.done_indexes(),
-        lost: world.failed_indexes(),
+        done: parsed.done_indexes(),
+        lost: parsed.failed_indexes(),
         delayed: false,
         fatal: None,
         status: JobStatus::default(),
     };
-    let (mut good, mut bad) = uncounted(&mut status, world);
+    let (mut good, mut bad) = uncounted(&mut status, parsed);
     // The job is being deleted or has ended: no further pod is counted.
-    let closing = world.owner.deleting || world.ended();
-    for pod in &world.pods {
+    let closing = parsed.owner.deleting || parsed.ended();
+    for pod in &parsed.pods {
         let uid = pod.pod.uid.to_string();
         if closing {
-            if tracked(pod.pod) && (world.owner.deleting || pod.ended() || pod.terminating) {
+            if tracked(pod.pod) && (parsed.owner.deleting || pod.ended() || pod.terminating) {
                 counted.release.extend(untrack(pod.pod));
             }
             continue;
         }
         let ended_well = pod.phase == Phase::Succeeded;
-        if !(ended_well || world.failed(pod)) || !tracked(pod.pod) {
+        if !(ended_well || parsed.failed(pod)) || !tracked(pod.pod) {
             continue;
         }
         if good.contains(&uid) || bad.contains(&uid) {
@@ -71,7 +71,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
         if good.len() + bad.len() >= UNCOUNTED_MAX {
             continue;
         }
-        match (ended_well, index(pod), world.indexes) {
+        match (ended_well, index(pod), parsed.indexes) {
             (true, Some(index), Some(end)) => {
                 if index < end {
                     counted.done.insert(index);
@@ -81,9 +81,9 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
                 good.insert(uid);
             }
             (false, index, _) => {
-                let verdict = failure_policy::verdict(&world.spec, pod);
-                let failed = per_index::failure(world, pod, index, &verdict);
-                if failed == Failure::IndexSoFar && !per_index::is_replaced(world, pod) {
+                let verdict = failure_policy::verdict(&parsed.spec, pod);
+                let failed = per_index::failure(parsed, pod, index, &verdict);
+                if failed == Failure::IndexSoFar && !per_index::is_replaced(parsed, pod) {
                     // The replacement of the pod reads the failure count from this pod.
                     counted.delayed = true;
                     continue;
@@ -101,7 +101,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
         }
         counted.release.extend(untrack(pod.pod));
     }
-    if world.indexes.is_some() {
+    if parsed.indexes.is_some() {
         status.succeeded = Some(number(counted.done.len()));
         let text = counted.done.write();
         status.completed_indexes = (!text.is_empty()).then_some(text);
@@ -111,7 +111,7 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
         counted.lost = lost;
     }
     let sum =
-        |known: Option<i32>, more: usize| known.unwrap_or_default().saturating_add(number(more));
+        |total: Option<i32>, more: usize| total.unwrap_or_default().saturating_add(number(more));
     counted.succeeded = sum(status.succeeded, good.len());
     counted.failed = sum(status.failed, bad.len());
     status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
@@ -125,9 +125,9 @@ pub(super) fn count(world: &ParsedJob<'_>) -> Counted {
 /// The UIDs that are still uncounted. UIDs whose pods are deleted or have no finalizer are added to the counts.
 fn uncounted(
     status: &mut JobStatus,
-    world: &ParsedJob<'_>,
+    parsed: &ParsedJob<'_>,
 ) -> (BTreeSet<String>, BTreeSet<String>) {
-    let tracked_pods: BTreeMap<&str, bool> = world
+    let tracked_pods: BTreeMap<&str, bool> = parsed
         .pods
         .iter()
         .map(|pod| (pod.pod.uid.as_str(), tracked(pod.pod)))
@@ -170,8 +170,8 @@ pub(super) fn untrack(pod: &PodView) -> Option<PodAction> {
 }
 
 /// The pods that are active: neither ended nor being deleted.
-pub(super) fn active<'w, 'a>(world: &'w ParsedJob<'a>) -> impl Iterator<Item = &'w PodState<'a>> {
-    world.pods.iter().filter(|pod| pod.active())
+pub(super) fn active<'w, 'a>(parsed: &'w ParsedJob<'a>) -> impl Iterator<Item = &'w PodState<'a>> {
+    parsed.pods.iter().filter(|pod| pod.active())
 }
 
 pub(super) fn number(count: usize) -> i32 {

@@ -12,8 +12,13 @@
 //! client-go: controllers continue within 15 seconds after the death of their server, including the time of their
 //! start.
 
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
+use object_model::{IncompleteMetadata, ResourceVersion};
+use resource_kinds::MetadataIdentity;
 
 /// The length of the Lease.
 pub const LENGTH: SignedDuration = SignedDuration::from_secs(14);
@@ -25,30 +30,58 @@ pub const RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// A reading of the candidate's local monotonic clock.
 pub type ClockReading = SignedDuration;
 
+/// The `holderIdentity` of one process. It is not empty: an empty holder is a released Lease. Clones share the text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HolderIdentity(Arc<str>);
+
+impl HolderIdentity {
+    /// The identity of a process on a host. `unique` differs for each process, also on the same host.
+    pub fn of_process(host: &str, unique: impl Display) -> Self {
+        Self(format!("{host}_{unique}").into())
+    }
+
+    /// `None` for an empty text.
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for HolderIdentity {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 /// The parts of the Lease that the decision depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaderLease {
     /// The resourceVersion at the read.
-    pub version: String,
+    pub version: ResourceVersion,
     /// The leader; `None` after a release.
-    pub holder: Option<String>,
+    pub holder: Option<HolderIdentity>,
     /// The length that its holder has promised.
     pub length: SignedDuration,
     /// The number of changes of the leader.
     pub transitions: i32,
 }
 
-impl From<&Lease> for LeaderLease {
-    fn from(lease: &Lease) -> Self {
+impl TryFrom<&Lease> for LeaderLease {
+    type Error = IncompleteMetadata;
+
+    fn try_from(lease: &Lease) -> Result<Self, IncompleteMetadata> {
         let spec = lease.spec.as_ref();
-        let holder = spec.and_then(|spec| spec.holder_identity.clone());
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
         let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
-        Self {
-            version: lease.metadata.resource_version.clone().unwrap_or_default(),
-            holder: holder.filter(|holder| !holder.is_empty()),
+        Ok(Self {
+            version: lease.metadata.object_version()?,
+            holder: holder.and_then(HolderIdentity::new),
             length: seconds.map_or(LENGTH, |seconds| SignedDuration::from_secs(seconds.into())),
             transitions: spec.and_then(|spec| spec.lease_transitions).unwrap_or(0),
-        }
+        })
     }
 }
 
@@ -58,7 +91,7 @@ pub enum ElectionDecision {
     /// There is no Lease: create the Lease with this candidate as its holder.
     Create,
     /// Write the Lease over the observed version, with this candidate as the new holder.
-    Take {
+    Acquire {
         /// The number of changes of the leader, including this change.
         transitions: i32,
     },
@@ -71,7 +104,7 @@ pub enum ElectionDecision {
 /// One server in the election: the Lease that it has read, and the end of its lead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
-    identity: String,
+    identity: HolderIdentity,
     /// The last read state, and when this candidate read its version first; `None` before the first read.
     observed: Option<(Option<LeaderLease>, ClockReading)>,
     leads_until: Option<ClockReading>,
@@ -79,16 +112,16 @@ pub struct Candidate {
 
 impl Candidate {
     /// A candidate that has read nothing. Each start of a process has a new identity.
-    pub fn new(identity: &str) -> Self {
+    pub fn new(identity: HolderIdentity) -> Self {
         Self {
-            identity: identity.to_owned(),
+            identity,
             observed: None,
             leads_until: None,
         }
     }
 
     /// The `holderIdentity` in Leases of this candidate.
-    pub fn identity(&self) -> &str {
+    pub fn identity(&self) -> &HolderIdentity {
         &self.identity
     }
 
@@ -97,8 +130,7 @@ impl Candidate {
         if self.leads_until.is_some() && !self.is_of_self(lease.as_ref()) {
             self.leads_until = None;
         }
-        let version =
-            |lease: &Option<LeaderLease>| lease.as_ref().map(|lease| lease.version.clone());
+        let version = |lease: &Option<LeaderLease>| lease.as_ref().map(|lease| lease.version);
         let since = match &self.observed {
             Some((before, since)) if version(before) == version(&lease) => *since,
             _ => now,
@@ -120,7 +152,7 @@ impl Candidate {
         let Some(lease) = lease else {
             return ElectionDecision::Create;
         };
-        let acquire = ElectionDecision::Take {
+        let acquire = ElectionDecision::Acquire {
             transitions: lease.transitions.saturating_add(1),
         };
         match &lease.holder {
@@ -152,7 +184,7 @@ impl Candidate {
     }
 
     fn is_of_self(&self, lease: Option<&LeaderLease>) -> bool {
-        lease.and_then(|lease| lease.holder.as_deref()) == Some(self.identity.as_str())
+        lease.and_then(|lease| lease.holder.as_ref()) == Some(&self.identity)
     }
 }
 

@@ -6,10 +6,14 @@ const fn seconds(count: i64) -> SignedDuration {
     SignedDuration::from_secs(count)
 }
 
+fn named(name: &str) -> HolderIdentity {
+    HolderIdentity::new(name).unwrap()
+}
+
 fn lease(version: &str, holder: Option<&str>) -> LeaderLease {
     LeaderLease {
-        version: version.to_owned(),
-        holder: holder.map(str::to_owned),
+        version: version.parse().unwrap(),
+        holder: holder.map(named),
         length: LENGTH,
         transitions: 3,
     }
@@ -17,7 +21,7 @@ fn lease(version: &str, holder: Option<&str>) -> LeaderLease {
 
 #[test]
 fn the_first_candidate_creates_the_lease() {
-    let mut a = Candidate::new("a");
+    let mut a = Candidate::new(named("a"));
     assert_eq!(
         a.decide(seconds(5)),
         ElectionDecision::Wait(SignedDuration::ZERO)
@@ -33,7 +37,7 @@ fn the_first_candidate_creates_the_lease() {
 
 #[test]
 fn a_lease_is_taken_after_its_length_by_the_own_clock() {
-    let mut b = Candidate::new("b");
+    let mut b = Candidate::new(named("b"));
     b.saw(Some(lease("1", Some("a"))), seconds(1000));
     assert_eq!(b.decide(seconds(1000)), ElectionDecision::Wait(RETRY));
     b.saw(Some(lease("2", Some("a"))), seconds(1010));
@@ -41,28 +45,28 @@ fn a_lease_is_taken_after_its_length_by_the_own_clock() {
     b.saw(Some(lease("2", Some("a"))), seconds(1023));
     assert_eq!(
         b.decide(seconds(1024)),
-        ElectionDecision::Take { transitions: 4 },
+        ElectionDecision::Acquire { transitions: 4 },
         "an unchanged version is counted from its first sight"
     );
 }
 
 #[test]
 fn a_released_lease_is_taken_at_once() {
-    let mut b = Candidate::new("b");
+    let mut b = Candidate::new(named("b"));
     b.saw(Some(lease("1", None)), seconds(0));
     assert_eq!(
         b.decide(seconds(0)),
-        ElectionDecision::Take { transitions: 4 }
+        ElectionDecision::Acquire { transitions: 4 }
     );
 }
 
 #[test]
 fn a_leader_that_sees_another_holder_leads_no_more() {
-    let mut a = Candidate::new("a");
+    let mut a = Candidate::new(named("a"));
     a.wrote(lease("1", Some("a")), seconds(0), seconds(0));
     a.saw(Some(lease("2", Some("b"))), seconds(1));
     assert!(!a.leads(seconds(1)));
-    let mut c = Candidate::new("c");
+    let mut c = Candidate::new(named("c"));
     c.wrote(lease("1", Some("c")), seconds(0), seconds(0));
     c.saw(None, seconds(1));
     assert!(!c.leads(seconds(1)), "the Lease was deleted");
@@ -70,7 +74,7 @@ fn a_leader_that_sees_another_holder_leads_no_more() {
 
 #[test]
 fn a_write_whose_answer_was_lost_is_recognised() {
-    let mut a = Candidate::new("a");
+    let mut a = Candidate::new(named("a"));
     a.saw(Some(lease("1", Some("a"))), seconds(0));
     assert!(!a.leads(seconds(0)), "nothing was acknowledged");
     assert_eq!(a.decide(seconds(0)), ElectionDecision::Renew);
@@ -87,16 +91,24 @@ fn the_lease_is_read_as_client_go_writes_it() {
         length: seconds(1),
         ..lease("7", None)
     };
-    assert_eq!(LeaderLease::from(&object), released);
-    let bare = LeaderLease::from(&Lease::default());
+    assert_eq!(LeaderLease::try_from(&object), Ok(released));
+    let bare = LeaderLease::try_from(&Lease {
+        spec: None,
+        ..object
+    });
+    let bare = bare.unwrap();
     assert_eq!((bare.holder, bare.length), (None, LENGTH));
+    assert!(
+        LeaderLease::try_from(&Lease::default()).is_err(),
+        "no version"
+    );
 }
 
 /// A write of the Lease that has not arrived at the store.
 #[derive(Clone, Debug)]
 struct Sent {
     by: usize,
-    over: Option<String>,
+    over: Option<ResourceVersion>,
     lease: LeaderLease,
     at: ClockReading,
 }
@@ -113,7 +125,7 @@ enum Step {
     /// A write arrives at the store, in any order.
     Arrive(usize),
     /// A response arrives.
-    Answer(usize),
+    Response(usize),
     /// A response is lost.
     Lose(usize),
 }
@@ -124,7 +136,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..3usize).prop_map(Step::Read),
         4 => (0..3usize).prop_map(Step::Send),
         4 => (0..8usize).prop_map(Step::Arrive),
-        4 => (0..8usize).prop_map(Step::Answer),
+        4 => (0..8usize).prop_map(Step::Response),
         1 => (0..8usize).prop_map(Step::Lose),
     ]
 }
@@ -147,7 +159,9 @@ impl Cluster {
         Self {
             time: 0,
             clocks,
-            candidates: ["a", "b", "c"].map(Candidate::new).to_vec(),
+            candidates: ["a", "b", "c"]
+                .map(|name| Candidate::new(named(name)))
+                .to_vec(),
             stored: None,
             version: 0,
             sent: Vec::new(),
@@ -163,17 +177,18 @@ impl Cluster {
     fn send(&mut self, by: usize) {
         let now = self.reading(by);
         let candidate = &self.candidates[by];
-        let over = candidate.lease().map(|lease| lease.version.clone());
+        let over = candidate.lease().map(|lease| lease.version);
         let last_transitions = candidate.lease().map_or(0, |lease| lease.transitions);
         let transitions = match candidate.decide(now) {
             ElectionDecision::Wait(_) => return,
             ElectionDecision::Create => 0,
-            ElectionDecision::Take { transitions } => transitions,
+            ElectionDecision::Acquire { transitions } => transitions,
             ElectionDecision::Renew => last_transitions,
         };
         let lease = LeaderLease {
-            version: String::new(),
-            holder: Some(candidate.identity().to_owned()),
+            // The store replaces the version.
+            version: "1".parse().unwrap(),
+            holder: Some(candidate.identity().clone()),
             length: LENGTH,
             transitions,
         };
@@ -185,7 +200,7 @@ impl Cluster {
         });
     }
 
-    fn take(&mut self, step: &Step) {
+    fn perform(&mut self, step: &Step) {
         match *step {
             Step::Pass(tenths) => self.time += i64::from(tenths),
             Step::Read(of) => {
@@ -195,15 +210,15 @@ impl Cluster {
             Step::Send(by) => self.send(by),
             Step::Arrive(which) if which < self.sent.len() => {
                 let mut write = self.sent.swap_remove(which);
-                let stored = self.stored.as_ref().map(|lease| lease.version.clone());
+                let stored = self.stored.as_ref().map(|lease| lease.version);
                 if stored == write.over {
                     self.version += 1;
-                    write.lease.version = self.version.to_string();
+                    write.lease.version = self.version.to_string().parse().unwrap();
                     self.stored = Some(write.lease.clone());
                     self.answers.push(write);
                 }
             }
-            Step::Answer(which) if which < self.answers.len() => {
+            Step::Response(which) if which < self.answers.len() => {
                 let response = self.answers.swap_remove(which);
                 let now = self.reading(response.by);
                 self.candidates[response.by].wrote(response.lease, response.at, now);
@@ -211,14 +226,16 @@ impl Cluster {
             Step::Lose(which) if which < self.answers.len() => {
                 self.answers.swap_remove(which);
             }
-            Step::Arrive(_) | Step::Answer(_) | Step::Lose(_) => {}
+            Step::Arrive(_) | Step::Response(_) | Step::Lose(_) => {}
         }
     }
 
     fn leaders(&self) -> Vec<&str> {
         let all = self.candidates.iter().enumerate();
         let leading = all.filter(|(of, candidate)| candidate.leads(self.reading(*of)));
-        leading.map(|(_, candidate)| candidate.identity()).collect()
+        leading
+            .map(|(_, candidate)| candidate.identity().as_str())
+            .collect()
     }
 }
 
@@ -238,7 +255,7 @@ proptest! {
         let mut cluster = Cluster::new(clocks);
         for step in &steps {
             let before = cluster.stored.as_ref().map_or(-1, |lease| lease.transitions);
-            cluster.take(step);
+            cluster.perform(step);
             let leaders = cluster.leaders();
             prop_assert!(leaders.len() <= 1, "{:?} after {:?}", leaders, step);
             let after = cluster.stored.as_ref().map_or(-1, |lease| lease.transitions);
@@ -255,7 +272,7 @@ proptest! {
     ) {
         let mut cluster = Cluster::new(clocks);
         for step in &steps {
-            cluster.take(step);
+            cluster.perform(step);
         }
         cluster.sent.clear();
         cluster.answers.clear();
@@ -263,10 +280,10 @@ proptest! {
         for tenths in 0..600 {
             if tenths % 20 == 0 {
                 for of in 0..3 {
-                    cluster.take(&Step::Read(of));
-                    cluster.take(&Step::Send(of));
-                    cluster.take(&Step::Arrive(0));
-                    cluster.take(&Step::Answer(0));
+                    cluster.perform(&Step::Read(of));
+                    cluster.perform(&Step::Send(of));
+                    cluster.perform(&Step::Arrive(0));
+                    cluster.perform(&Step::Response(0));
                 }
             }
             if tenths > 230 {
@@ -274,7 +291,7 @@ proptest! {
                 let now = cluster.stored.as_ref().map(|lease| lease.transitions);
                 prop_assert_eq!(*transitions.get_or_insert(now), now);
             }
-            cluster.take(&Step::Pass(1));
+            cluster.perform(&Step::Pass(1));
         }
     }
 }

@@ -75,18 +75,18 @@ pub struct LiveServersPlan {
 
 /// Divides the servers into live and dead by the time for which this observer has read each Lease unchanged. Total.
 pub fn plan(
-    own_name: &str,
-    own_address: SocketAddr,
+    local_name: &str,
+    local_address: SocketAddr,
     leases: impl IntoIterator<Item = (ServerLease, SignedDuration)>,
 ) -> LiveServersPlan {
-    let mut live = vec![own_address];
+    let mut live = vec![local_address];
     let mut dead = Vec::new();
     for (lease, unchanged_for) in leases {
         // The Lease was created by another program and does not belong to a server of mainstay.
         let Some(address) = lease.address else {
             continue;
         };
-        if lease.name == own_name {
+        if lease.name == local_name {
             continue;
         }
         if unchanged_for < lease.length {

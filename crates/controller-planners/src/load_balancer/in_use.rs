@@ -18,7 +18,12 @@ pub(super) fn asks_for_the_machine(service: &Service) -> bool {
 }
 
 /// Whether a process of the machine listens on the port of that address.
-pub(super) fn is_held(listening: &Listening, address: IpAddr, protocol: &str, port: i32) -> bool {
+pub(super) fn is_occupied(
+    listening: &Listening,
+    address: IpAddr,
+    protocol: &str,
+    port: i32,
+) -> bool {
     let (Some(transport), Ok(port), IpAddr::V4(address)) = (
         Transport::of(protocol),
         u16::try_from(port),

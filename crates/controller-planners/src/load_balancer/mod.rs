@@ -73,7 +73,7 @@ pub struct LoadBalancerEvent {
 pub const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
 /// An address, a protocol and a port.
-type Place = (IpAddr, String, i32);
+type AddressPort = (IpAddr, String, i32);
 
 /// Plans the status of all Services of the type `LoadBalancer`, and of Services that had the type before.
 pub fn plan(observed: &Observed) -> Vec<LoadBalancerDecision> {
@@ -117,7 +117,7 @@ fn decide(
     service: &Arc<Service>,
     key: &ObjectKey,
     observed: &Observed,
-    assigned: &mut BTreeMap<Place, String>,
+    assigned: &mut BTreeMap<AddressPort, String>,
 ) -> Option<LoadBalancerDecision> {
     let (chosen, mut problems) = match kind(service) {
         Kind::Balanced => choose(service, key, observed, assigned),
@@ -184,7 +184,7 @@ fn choose(
     service: &Service,
     key: &ObjectKey,
     observed: &Observed,
-    assigned: &mut BTreeMap<Place, String>,
+    assigned: &mut BTreeMap<AddressPort, String>,
 ) -> (BTreeSet<IpAddr>, Vec<String>) {
     let mut problems = Vec::new();
     let Some(spec) = service.spec.as_ref() else {
@@ -208,7 +208,7 @@ fn choose(
             let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
             (address, protocol, port.port)
         });
-        let keys: Vec<Place> = keys.collect();
+        let keys: Vec<AddressPort> = keys.collect();
         match keys.iter().find_map(|key| Some((key, assigned.get(key)?))) {
             Some(((address, protocol, port), by)) => {
                 problems.push(format!(
@@ -216,7 +216,7 @@ fn choose(
                 ));
             }
             None if let Some((_, protocol, port)) = keys.iter().find(|(_, protocol, port)| {
-                in_use::is_held(&observed.listening, address, protocol, *port)
+                in_use::is_occupied(&observed.listening, address, protocol, *port)
             }) =>
             {
                 cov_mark::hit!(findings_s11);
@@ -305,7 +305,7 @@ fn holders<'a>(service: &ObjectKey, slices: &'a [Arc<EndpointSlice>]) -> BTreeSe
 }
 
 /// The addresses and ports of the API server; they are reserved.
-fn reserved(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Place, String> {
+fn reserved(slices: &[Arc<EndpointSlice>]) -> BTreeMap<AddressPort, String> {
     let mut reserved = BTreeMap::new();
     for slice in slices {
         let of_api = service_of(slice) == Some(API_SERVER);

@@ -40,13 +40,13 @@ impl TimedTaints {
     /// Replaces the taints of the node, and returns those with the effect `NoExecute`.
     pub fn update(&mut self, node: &str, taints: &[Taint], now: Timestamp) -> Vec<TimedTaint> {
         let before = self.nodes.remove(node).unwrap_or_default();
-        let first_seen = |taint: &Taint| {
+        let first_observed = |taint: &Taint| {
             let same = before.iter().find(|(recorded, _)| recorded == taint);
             same.map_or(now, |(_, since)| *since)
         };
         let timed = |taint: &Taint| {
             let added = taint.time_added.as_ref().map(|time| time.0);
-            let since = added.unwrap_or_else(|| first_seen(taint));
+            let since = added.unwrap_or_else(|| first_observed(taint));
             (taint.clone(), since)
         };
         let taints = taints.iter().filter(|taint| taint.effect == "NoExecute");
@@ -172,8 +172,8 @@ mod tests {
             pod("for-ever", tolerate(Value::Null)),
             pod("all", json!([{ "operator": "Exists" }])),
         ];
-        let names = |found: &Evictions| -> Vec<String> {
-            found
+        let names = |result: &Evictions| -> Vec<String> {
+            result
                 .now
                 .iter()
                 .map(|eviction| eviction.pod.name.to_string())

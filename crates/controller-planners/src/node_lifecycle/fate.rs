@@ -19,7 +19,7 @@ use crate::stateful_set::{NodeFailure, Options};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StayReason {
     /// Its set does not have the annotation value `Failover`.
-    NotAsked,
+    NotRequested,
     /// The pod was created before its set got the annotation, or uses the node's process namespace: the pod does not
     /// end with the lease.
     NotEnded,
@@ -36,7 +36,7 @@ pub enum StayReason {
 impl std::fmt::Display for StayReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotAsked => write!(
+            Self::NotRequested => write!(
                 f,
                 "its set does not say {}: Failover",
                 annotations::NODE_FAILURE
@@ -96,7 +96,7 @@ pub fn fate<'a>(
     volume_of: impl Fn(&str) -> ClaimVolume<'a>,
 ) -> PodFate {
     let Some(set) = set.filter(|set| asks_for_failover(set)) else {
-        return PodFate::StayReason(StayReason::NotAsked);
+        return PodFate::StayReason(StayReason::NotRequested);
     };
     if !pod.ends_with_lease() {
         return PodFate::StayReason(StayReason::NotEnded);
@@ -113,7 +113,9 @@ pub fn fate<'a>(
             // The claim was given up a moment ago.
             ClaimVolume::Missing if give_up_after.is_some() => continue,
             ClaimVolume::Bound(volume) if !lives_on_a_node(volume) => continue,
-            ClaimVolume::Bound(_) if give_up_after.is_some() && is_made(set, pod, &claim.name) => {
+            ClaimVolume::Bound(_)
+                if give_up_after.is_some() && is_created_from_template(set, pod, &claim.name) =>
+            {
                 given_up.push(claim.name.to_string());
                 continue;
             }
@@ -133,7 +135,7 @@ pub fn fate<'a>(
 }
 
 /// Whether a pod's claim was created from a template of its set.
-fn is_made(set: &StatefulSet, pod: &PodView, claim: &str) -> bool {
+fn is_created_from_template(set: &StatefulSet, pod: &PodView, claim: &str) -> bool {
     let spec = set.spec.as_ref();
     let mut templates = spec
         .into_iter()
@@ -229,7 +231,7 @@ mod tests {
         for set in [None, Some(set(None)), Some(set(Some("Wait")))] {
             assert_eq!(
                 fate(&pod(true), set.as_ref(), unbound),
-                PodFate::StayReason(StayReason::NotAsked)
+                PodFate::StayReason(StayReason::NotRequested)
             );
         }
         assert_eq!(

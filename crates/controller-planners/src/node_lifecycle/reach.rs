@@ -68,12 +68,12 @@ pub fn condition(
     };
     let of_type = |one: &&NodeCondition| one.type_ == KUBELET_REACHABLE;
     let before = present.iter().find(of_type);
-    let is_said = before.is_some_and(|before| {
+    let is_reported = before.is_some_and(|before| {
         before.status == status
             && before.reason.as_deref() == Some(reason)
             && before.message.as_deref() == Some(message.as_str())
     });
-    if is_said {
+    if is_reported {
         return None;
     }
     let changed = before.and_then(|before| before.last_transition_time.as_ref());
@@ -100,7 +100,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn place() -> String {
+    fn node_address() -> String {
         "10.0.0.1:10250".to_owned()
     }
 
@@ -108,8 +108,8 @@ mod tests {
     #[test]
     fn each_way_has_its_reason() {
         let cases = [
-            (KubeletPath::AtAddress(place()), "True", "Address"),
-            (KubeletPath::ThroughTunnel(place()), "True", "Tunnel"),
+            (KubeletPath::AtAddress(node_address()), "True", "Address"),
+            (KubeletPath::ThroughTunnel(node_address()), "True", "Tunnel"),
             (
                 KubeletPath::Not("no answer in time".to_owned()),
                 "False",
@@ -128,14 +128,15 @@ mod tests {
 
     #[test]
     fn the_transition_time_is_that_of_the_status() {
-        let first = condition(&[], &KubeletPath::AtAddress(place()), at(5)).unwrap();
-        let second = condition(&[first], &KubeletPath::ThroughTunnel(place()), at(7)).unwrap();
+        let first = condition(&[], &KubeletPath::AtAddress(node_address()), at(5)).unwrap();
+        let second =
+            condition(&[first], &KubeletPath::ThroughTunnel(node_address()), at(7)).unwrap();
         assert_eq!(second.last_transition_time, Some(Time(at(5))));
         let cause = KubeletPath::Not("refused".to_owned());
         let third = condition(&[second], &cause, at(9)).unwrap();
         assert_eq!(third.last_transition_time, Some(Time(at(9))));
         // The clock of the next writer is behind.
-        let fourth = condition(&[third], &KubeletPath::AtAddress(place()), at(3)).unwrap();
+        let fourth = condition(&[third], &KubeletPath::AtAddress(node_address()), at(3)).unwrap();
         assert_eq!(fourth.last_transition_time, Some(Time(at(9))));
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn desired_taints(
         Permission::Revoked => false,
     };
     desired.retain(|(_, effect)| may_drive_away || *effect != "NoExecute");
-    let is_wanted = |taint: &Taint| {
+    let is_desired = |taint: &Taint| {
         desired
             .iter()
             .any(|(key, effect)| taint.key == *key && taint.effect == *effect)
@@ -53,7 +53,7 @@ pub(super) fn desired_taints(
     };
     let mut taints: Vec<Taint> = present
         .iter()
-        .filter(|taint| !is_ours(taint) || is_wanted(taint))
+        .filter(|taint| !is_ours(taint) || is_desired(taint))
         .cloned()
         .collect();
     for (key, effect) in desired {

@@ -268,7 +268,7 @@ mod tests {
     }
 
     /// `web-0:3306→db@30100`: name, port, target and node port of each Service's first port.
-    fn shown(plan: &OrdinalServicesPlan) -> Vec<String> {
+    fn port_texts(plan: &OrdinalServicesPlan) -> Vec<String> {
         let first = |(name, service): &(String, Value)| {
             let port = &service["spec"]["ports"][0];
             let target = port["targetPort"].to_string();
@@ -290,7 +290,7 @@ mod tests {
         };
         let first = plan(&observed).unwrap();
         assert_eq!(
-            shown(&first),
+            port_texts(&first),
             ["web-0:3306→db@30100", "web-1:3306→db@30101"]
         );
         assert_eq!(
@@ -313,7 +313,7 @@ mod tests {
             set: ordinals,
             services: Vec::new(),
         });
-        assert_eq!(shown(&plan), ["web-0:6379→6379@30100"]);
+        assert_eq!(port_texts(&plan), ["web-0:6379→6379@30100"]);
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
             set: set(moved),
             services: services.clone(),
         });
-        assert_eq!(shown(&moved), ["web-0:6379→6379@30200"]);
+        assert_eq!(port_texts(&moved), ["web-0:6379→6379@30200"]);
         let deletion = ServiceDeletion {
             name: "web-1".to_owned(),
             uid: "uid-web-1".parse().unwrap(),
@@ -351,7 +351,7 @@ mod tests {
             set: set(json!({})),
             services,
         });
-        assert_eq!(shown(&plan), ["web-0:6379→6379@30100"]);
+        assert_eq!(port_texts(&plan), ["web-0:6379→6379@30100"]);
         let problem = "Service web-1 already exists and does not belong to this set";
         assert_eq!(plan.problem.as_deref(), Some(problem));
         assert_eq!(plan.delete, []);
@@ -370,7 +370,7 @@ mod tests {
             set: set(high),
             services: vec![],
         });
-        assert_eq!(shown(&high), ["web-0:6379→6379@65535"]);
+        assert_eq!(port_texts(&high), ["web-0:6379→6379@65535"]);
         assert_eq!(
             high.problem.as_deref(),
             Some("there is no port 65536 for ordinal 1")

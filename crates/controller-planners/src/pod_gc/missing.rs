@@ -73,7 +73,7 @@ pub enum OrphanDecision {
     Wait(SignedDuration),
     /// The lease is taken over: write the lease over the observed version, with this epoch and no holder. Then the pods
     /// of the node are removed.
-    Take { epoch: i32 },
+    Fence { epoch: i32 },
 }
 
 /// Decides about a node without a Node object, whose lease this observer has read unchanged, or absent, for
@@ -92,7 +92,7 @@ pub fn decide(
     }
     match lease {
         Some(_) if !has_pods => OrphanDecision::Release,
-        Some(lease) if !lease.fenced => OrphanDecision::Take {
+        Some(lease) if !lease.fenced => OrphanDecision::Fence {
             epoch: lease.epoch.saturating_add(1),
         },
         _ => OrphanDecision::Remove,
@@ -112,7 +112,7 @@ pub(super) fn plan(
     plan: &mut PodGcPlan,
 ) {
     let removals = || -> Vec<Removal> {
-        let removals = pods.iter().map(|pod| removal(pod, node_gone(node)));
+        let removals = pods.iter().map(|pod| removal(pod, node_missing(node)));
         removals.collect()
     };
     let lease = missing.lease.as_ref();
@@ -122,9 +122,9 @@ pub(super) fn plan(
         OrphanDecision::Wait(left) => {
             plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
         }
-        OrphanDecision::Take { epoch } => {
+        OrphanDecision::Fence { epoch } => {
             let remove = removals();
-            plan.take
+            plan.takeovers
                 .extend(stored.map(|(lease, version)| LeaseTakeover {
                     node: node.to_owned(),
                     lease: lease.clone(),
@@ -151,8 +151,8 @@ pub(super) fn plan(
     }
 }
 
-fn node_gone(node: &str) -> RemovalCause {
-    RemovalCause::NodeGone {
+fn node_missing(node: &str) -> RemovalCause {
+    RemovalCause::NodeMissing {
         node: node.to_owned(),
     }
 }
@@ -270,7 +270,7 @@ mod tests {
         json_tree::from_value(lease).unwrap()
     }
 
-    fn held(version: &str) -> Lease {
+    fn agent_lease(version: &str) -> Lease {
         let marks = json!({ annotations::ENDS_PODS: "true" });
         stored(version, Some("n"), marks)
     }
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_lease_is_taken_before_pods_go_and_deleted_after_them() {
-        let leased = NodeLease::from(&held("7"));
+        let leased = NodeLease::from(&agent_lease("7"));
         let fenced = fenced();
         let foreign = NodeLease {
             ends_pods: false,
@@ -291,10 +291,10 @@ mod tests {
         for (lease, unchanged, has_pods, expected) in [
             (Some(&leased), 0, true, OrphanDecision::Wait(secs(50))),
             (Some(&leased), 49, true, OrphanDecision::Wait(secs(1))),
-            (Some(&leased), 50, true, OrphanDecision::Take { epoch: 3 }),
+            (Some(&leased), 50, true, OrphanDecision::Fence { epoch: 3 }),
             (Some(&leased), 49, false, OrphanDecision::Wait(secs(1))),
             (Some(&leased), 50, false, OrphanDecision::Release),
-            (Some(&foreign), 50, true, OrphanDecision::Take { epoch: 3 }),
+            (Some(&foreign), 50, true, OrphanDecision::Fence { epoch: 3 }),
             (Some(&fenced), 49, true, OrphanDecision::Wait(secs(1))),
             (Some(&fenced), 50, true, OrphanDecision::Remove),
             (Some(&fenced), 50, false, OrphanDecision::Release),
@@ -336,11 +336,11 @@ mod tests {
             assert!(missing.contains("n"));
             memory.saw("n", lease, secs(at)).unwrap().unchanged_for
         };
-        assert_eq!(observe(0, Some(&held("1"))), secs(0));
-        assert_eq!(observe(20, Some(&held("1"))), secs(20));
+        assert_eq!(observe(0, Some(&agent_lease("1"))), secs(0));
+        assert_eq!(observe(20, Some(&agent_lease("1"))), secs(20));
         // The agent is alive, although it cannot register the node.
-        assert_eq!(observe(40, Some(&held("2"))), secs(0));
-        assert_eq!(observe(60, Some(&held("2"))), secs(20));
+        assert_eq!(observe(40, Some(&agent_lease("2"))), secs(0));
+        assert_eq!(observe(60, Some(&agent_lease("2"))), secs(20));
         // A user deletes the lease.
         assert_eq!(observe(80, None), secs(0));
         assert_eq!(observe(100, None), secs(20));
@@ -363,13 +363,13 @@ mod tests {
         memory.add("b".to_owned());
         let pods = [pod("a"), pod("c")];
         assert_eq!(observe(&mut memory, &pods, &[node("c")], 0), "a b");
-        memory.saw("a", Some(&held("1")), secs(0)).unwrap();
+        memory.saw("a", Some(&agent_lease("1")), secs(0)).unwrap();
         memory.saw("b", None, secs(0)).unwrap();
         // The node has left no lease.
         assert_eq!(observe(&mut memory, &[], &[node("c")], 60), "a");
         assert_eq!(
             memory
-                .saw("a", Some(&held("1")), secs(60))
+                .saw("a", Some(&agent_lease("1")), secs(60))
                 .unwrap()
                 .unchanged_for,
             secs(60)
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(observe(&mut memory, &pods, &[node("c")], 90), "a");
         assert_eq!(
             memory
-                .saw("a", Some(&held("1")), secs(90))
+                .saw("a", Some(&agent_lease("1")), secs(90))
                 .unwrap()
                 .unchanged_for,
             secs(0)
@@ -402,7 +402,7 @@ mod tests {
                 OrphanDecision::Wait(left) => {
                     prop_assert_eq!(secs(unchanged).saturating_add(left), wait(lease));
                 }
-                OrphanDecision::Take { .. } => prop_assert!(is_over && exists && !is_fenced && has_pods),
+                OrphanDecision::Fence { .. } => prop_assert!(is_over && exists && !is_fenced && has_pods),
                 OrphanDecision::Remove => prop_assert!(is_over && (is_fenced || !exists) && has_pods),
                 OrphanDecision::Release => prop_assert!(is_over && exists && !has_pods),
             }

@@ -50,7 +50,7 @@ pub struct Removal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RemovalCause {
     /// The pod's node has no Node object; the executor confirms the absence with the API server before the deletion.
-    NodeGone {
+    NodeMissing {
         /// Name of the node.
         node: String,
     },
@@ -68,7 +68,7 @@ pub struct PodGcPlan {
     /// Pods to remove, in order.
     pub remove: Vec<Removal>,
     /// The Leases to take over; their nodes have no Node object.
-    pub take: Vec<LeaseTakeover>,
+    pub takeovers: Vec<LeaseTakeover>,
     /// The Leases to delete; their nodes have no Node object.
     pub release: Vec<Release>,
     /// The time until the next step for a node without a Node object.
@@ -211,7 +211,7 @@ mod tests {
             };
             plan(&observed)
         };
-        let cause = || RemovalCause::NodeGone {
+        let cause = || RemovalCause::NodeMissing {
             node: "gone".to_owned(),
         };
         let both = [("a", cause()), ("b", cause())];
@@ -220,12 +220,15 @@ mod tests {
         assert_eq!((causes(&renewed), renewed.wake_after), (vec![], Some(left)));
         let lapsed = plan_with(missing(Some("lapsed"), 50));
         assert!(lapsed.remove.is_empty());
-        let [takeover] = &lapsed.take[..] else {
+        let [takeover] = &lapsed.takeovers[..] else {
             panic!("{lapsed:?}");
         };
         assert_eq!((takeover.epoch, takeover.remove.len()), (3, 2));
         let fenced = plan_with(missing(Some(annotations::FENCED), 50));
-        assert_eq!((causes(&fenced), fenced.take.len()), (both.to_vec(), 0));
+        assert_eq!(
+            (causes(&fenced), fenced.takeovers.len()),
+            (both.to_vec(), 0)
+        );
         assert_eq!(causes(&plan_with(missing(None, 50))), both);
     }
 

@@ -323,8 +323,11 @@ mod tests {
             json!({"selector": {}}),
             json!({"dataSource": {"kind": "PersistentVolumeClaim", "name": "x"}}),
         ] {
-            let found = provisioning(&claim(spec), &class);
-            assert!(matches!(found, Provisioning::Unsupported(_)), "{found:?}");
+            let decision = provisioning(&claim(spec), &class);
+            assert!(
+                matches!(decision, Provisioning::Unsupported(_)),
+                "{decision:?}"
+            );
         }
     }
 
@@ -335,14 +338,14 @@ mod tests {
         else {
             panic!("no image");
         };
-        let made = json_tree::to_value(&creation.volume).unwrap();
+        let encoded = json_tree::to_value(&creation.volume).unwrap();
         assert_eq!(
             (creation.image.as_str(), creation.mebibytes),
             ("kubernetes-dynamic-pvc-c1", 2)
         );
-        assert_eq!(made["spec"]["capacity"]["storage"], "2Mi");
+        assert_eq!(encoded["spec"]["capacity"]["storage"], "2Mi");
         assert_eq!(
-            made["spec"]["rbd"],
+            encoded["spec"]["rbd"],
             json!({"fsType": "ext4", "image": "kubernetes-dynamic-pvc-c1", "pool": "kube",
                 "monitors": ["10.16.153.105:6789", "10.16.153.106:6789"], "user": "kube",
                 "secretRef": {"name": "ceph-secret-user"}})
@@ -358,11 +361,14 @@ mod tests {
             reclaim_action(&json_tree::from_value(volume).unwrap())
         };
         let image = json!({"rbd": {"monitors": ["m"], "image": "i"}});
-        let own = json!({PROVISIONED_BY: PROVISIONER});
-        assert_eq!(with(own.clone(), image.clone()), ReclaimAction::Remove);
+        let provisioned_by = json!({PROVISIONED_BY: PROVISIONER});
+        assert_eq!(
+            with(provisioned_by.clone(), image.clone()),
+            ReclaimAction::Remove
+        );
         assert_eq!(with(json!({}), image), ReclaimAction::Keep);
         let directory = json!({"local": {"path": "/x"}});
-        assert_eq!(with(own, directory), ReclaimAction::Keep);
+        assert_eq!(with(provisioned_by, directory), ReclaimAction::Keep);
     }
 
     #[test]

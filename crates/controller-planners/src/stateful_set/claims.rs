@@ -30,22 +30,22 @@ pub(super) fn names(spec: &Spec<'_>, ordinal: i64) -> Vec<String> {
 }
 
 /// The reason why the pod of that ordinal cannot be created now.
-pub(super) fn obstacle(world: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
-    for claim_name in names(&world.spec, ordinal) {
-        let Some(claim) = world.observed.claims.get(&claim_name) else {
+pub(super) fn obstacle(parsed: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
+    for claim_name in names(&parsed.spec, ordinal) {
+        let Some(claim) = parsed.observed.claims.get(&claim_name) else {
             continue;
         };
         // The claim will be deleted with the former pod, even if the policy has changed since then: a new pod must not
         // use the claim.
-        let pod = identity::pod_name(world.spec.name, ordinal);
+        let pod = identity::pod_name(parsed.spec.name, ordinal);
         let of_former_pod = references_other(claim, "v1", "Pod", &pod, None);
         // A claim of a former set of this name will be deleted as well; kube-controller-manager does not check this.
         let of_former_set = references_other(
             claim,
             identity::API_VERSION,
             identity::KIND,
-            world.spec.name,
-            Some(&world.spec.uid),
+            parsed.spec.name,
+            Some(&parsed.spec.uid),
         );
         if of_former_pod || of_former_set {
             return Some(Cause::ClaimStale { claim: claim_name });
@@ -62,20 +62,20 @@ pub(super) fn obstacle(world: &ParsedSet<'_>, ordinal: i64) -> Option<Cause> {
 /// The claims of a surplus pod are deleted with the pod. After a scale-up the cache of this controller may not contain
 /// the controller's own write to these claims yet, and the new pod would use a claim that is about to be deleted. The
 /// API server then refuses the write of the desired owners (statefulset.md 2.12), because the resourceVersion is old.
-pub(super) fn confirm_present(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
-    if world.spec.when_scaled != Retention::Delete {
+pub(super) fn confirm_present(parsed: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
+    if parsed.spec.when_scaled != Retention::Delete {
         return;
     }
-    for claim in world.claims_of(ordinal) {
+    for claim in parsed.claims_of(ordinal) {
         if !draft.writes_claim(claim.name) {
-            let owners = owners_of_wanted(&world.spec, claim.claim);
+            let owners = owners_of_desired(&parsed.spec, claim.claim);
             draft.act(ordinal, set_owners(claim, owners));
         }
     }
 }
 
 /// The owners of a claim whose pod is desired and does not exist.
-fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<OwnerReference> {
+fn owners_of_desired(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<OwnerReference> {
     let present = claim.metadata.owner_references.as_deref();
     let present = present.unwrap_or_default();
     let others = present.iter().filter(|owner| !spec.is_owner(owner));
@@ -91,13 +91,13 @@ fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<Owner
 }
 
 /// Creates the missing claims of an ordinal.
-pub(super) fn create_missing(world: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
-    let spec = &world.spec;
+pub(super) fn create_missing(parsed: &ParsedSet<'_>, ordinal: i64, draft: &mut Draft) {
+    let spec = &parsed.spec;
     for (index, template) in spec.claim_templates.iter().enumerate() {
         let Some(template_name) = template.metadata.name.as_deref() else {
             continue;
         };
-        if !world.claims.contains_key(&(ordinal, index)) {
+        if !parsed.claims.contains_key(&(ordinal, index)) {
             let name = identity::claim_name(template_name, spec.name, ordinal);
             draft.act(
                 ordinal,
@@ -136,24 +136,24 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
 /// A terminating pod is not an exception. The garbage collector reads the owners when the pod is deleted, so the owners
 /// must be correct by then, even if the ordinal was scaled down or up again, or the policy changed, after the deletion
 /// began. Therefore a pod that blocks other pods does not block the writes of owners.
-pub(super) fn settle_owners(world: &ParsedSet<'_>, draft: &mut Draft) {
+pub(super) fn settle_owners(parsed: &ParsedSet<'_>, draft: &mut Draft) {
     // The order is that of the later work on the pods.
-    let members = world.members.iter();
-    for member in members.chain(world.condemned.iter().rev()) {
-        settle_owners_of_member(world, member, draft);
+    let members = parsed.members.iter();
+    for member in members.chain(parsed.condemned.iter().rev()) {
+        settle_owners_of_member(parsed, member, draft);
     }
-    if world.spec.when_deleted == Retention::Retain {
-        take_back_absent(world, draft);
+    if parsed.spec.when_deleted == Retention::Retain {
+        reclaim_absent(parsed, draft);
     }
 }
 
-fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
-    for claim in world.claims_of(member.ordinal) {
-        let desired = wanted_owners(&world.spec, member, claim.claim);
+fn settle_owners_of_member(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
+    for claim in parsed.claims_of(member.ordinal) {
+        let desired = desired_owners(&parsed.spec, member, claim.claim);
         if matches!(desired, Owners::Foreign(_)) {
             draft.notices.push(conflicting(claim.name));
         }
-        if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = desired {
+        if let Owners::Foreign(Some(owners)) | Owners::Desired(owners) = desired {
             if member.terminating {
                 cov_mark::hit!(findings_r1);
             }
@@ -163,15 +163,15 @@ fn settle_owners_of_member(world: &ParsedSet<'_>, member: &Member<'_>, draft: &m
 }
 
 /// Removes the set's owner reference from claims of ordinals that have no pod.
-fn take_back_absent(world: &ParsedSet<'_>, draft: &mut Draft) {
-    for ((ordinal, _), claim) in &world.claims {
-        if world.members.contains(*ordinal) || world.condemned.contains(*ordinal) {
+fn reclaim_absent(parsed: &ParsedSet<'_>, draft: &mut Draft) {
+    for ((ordinal, _), claim) in &parsed.claims {
+        if parsed.members.contains(*ordinal) || parsed.condemned.contains(*ordinal) {
             continue;
         }
         let present = claim.claim.metadata.owner_references.iter().flatten();
         let (ours, others): (Vec<_>, Vec<_>) = present
             .cloned()
-            .partition(|owner| world.spec.is_owner(owner));
+            .partition(|owner| parsed.spec.is_owner(owner));
         if !ours.is_empty() {
             draft.act(*ordinal, set_owners(claim, others));
         }
@@ -199,19 +199,19 @@ fn conflicting(claim: &str) -> SetEvent {
 }
 
 enum Owners {
-    AsWanted,
-    Wanted(Vec<OwnerReference>),
+    AsDesired,
+    Desired(Vec<OwnerReference>),
     /// Another controller manages the claim; references to this set, if there are any, are removed.
     Foreign(Option<Vec<OwnerReference>>),
 }
 
-fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeClaim) -> Owners {
+fn desired_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeClaim) -> Owners {
     let (api, kind) = (identity::API_VERSION, identity::KIND);
     // A reference to a predecessor means that the claim is about to be deleted: the claim is not changed.
     if references_other(claim, api, kind, spec.name, Some(&spec.uid))
         || references_other(claim, "v1", "Pod", member.name(), Some(&member.uid))
     {
-        return Owners::AsWanted;
+        return Owners::AsDesired;
     }
     let present = claim
         .metadata
@@ -237,9 +237,9 @@ fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeC
         owners.push(pod_reference(member));
     }
     if same(&owners, present) {
-        Owners::AsWanted
+        Owners::AsDesired
     } else {
-        Owners::Wanted(owners)
+        Owners::Desired(owners)
     }
 }
 

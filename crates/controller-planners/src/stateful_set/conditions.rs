@@ -54,22 +54,22 @@ impl Progress {
 
 /// The conditions to store; adds their events to the draft.
 pub(super) fn next(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<Vec<StatefulSetCondition>> {
-    let stored = stored(world);
-    if world.spec.deleting {
+    let stored = stored(parsed);
+    if parsed.spec.deleting {
         return (!stored.is_empty()).then(|| stored.to_vec());
     }
-    let progress = progress(world, chosen, draft);
-    let notice = notice(world, &progress, draft);
+    let progress = progress(parsed, chosen, draft);
+    let notice = notice(parsed, &progress, draft);
     draft.notices.extend(notice);
     let stalled = match progress.stalled {
         true => ("True", progress.reason, progress.message.as_str()),
         false => ("False", reasons::NOT_STALLED, ""),
     };
-    let (available, why, counted) = availability(world, &progress);
+    let (available, why, counted) = availability(parsed, &progress);
     let computed = [
         (kinds::AVAILABLE, available, why, counted.as_str()),
         (
@@ -83,7 +83,7 @@ pub(super) fn next(
     let mut conditions: Vec<_> = computed
         .into_iter()
         .map(|(kind, status, reason, message)| {
-            condition(stored, world.now, kind, status, reason, message)
+            condition(stored, parsed.now, kind, status, reason, message)
         })
         .collect();
     let others = stored
@@ -93,8 +93,8 @@ pub(super) fn next(
     Some(conditions)
 }
 
-pub(super) fn stored<'w>(world: &ParsedSet<'w>) -> &'w [StatefulSetCondition] {
-    let status = world.spec.set.status.as_ref();
+pub(super) fn stored<'w>(parsed: &ParsedSet<'w>) -> &'w [StatefulSetCondition] {
+    let status = parsed.spec.set.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());
     conditions.unwrap_or_default()
 }
@@ -126,15 +126,15 @@ fn condition(
     }
 }
 
-fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Progress {
+fn progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Progress {
     let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
     if let Some((cause, reason)) = causes.find_map(|cause| Some((cause, cause.hopeless()?))) {
         return Progress::stuck(reason, cause.message_text());
     }
-    if let Some(complete) = completion(world, chosen) {
+    if let Some(complete) = completion(parsed, chosen) {
         return complete;
     }
-    let (mut reason, plain) = stage(world, chosen, draft);
+    let (mut reason, plain) = stage(parsed, chosen, draft);
     if draft.waiting.iter().any(|w| w.cause.is_failed_create()) {
         reason = reasons::FAILED_CREATE;
     }
@@ -142,7 +142,7 @@ fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) 
     let message = trouble
         .as_ref()
         .map_or(plain, |(_, problem)| problem.clone());
-    if let Some(seconds) = deadline::exceeded(world, chosen, draft) {
+    if let Some(seconds) = deadline::exceeded(parsed, chosen, draft) {
         let message = format!("no progress for {seconds} seconds: {message}");
         return Progress::stuck(reasons::PROGRESS_DEADLINE_EXCEEDED, message);
     }
@@ -156,21 +156,21 @@ fn progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) 
 fn trouble(draft: &Draft) -> Option<(Weight, String)> {
     let causes = || draft.waiting.iter().map(|waiting| &waiting.cause);
     let first = |weight| causes().find(|cause| cause.weight() == weight);
-    let most_severe = first(Weight::Trouble).or_else(|| first(Weight::Known))?;
+    let most_severe = first(Weight::Trouble).or_else(|| first(Weight::Reported))?;
     Some((most_severe.weight(), most_severe.message_text()))
 }
 
 /// The progress of a set that has reached its goal.
-fn completion(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progress> {
-    let (available, desired) = available(world);
+fn completion(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progress> {
+    let (available, desired) = available(parsed);
     let outdated = |member: &&_| rollout::outdated(member, chosen);
-    let awaits = |member| rollout::awaits_update(world, chosen, member);
-    if available < desired || !world.condemned.is_empty() || world.members.iter().any(awaits) {
+    let awaits = |member| rollout::awaits_update(parsed, chosen, member);
+    if available < desired || !parsed.condemned.is_empty() || parsed.members.iter().any(awaits) {
         return None;
     }
-    let left = world.members.iter().filter(outdated).count();
+    let left = parsed.members.iter().filter(outdated).count();
     let update = &chosen.update;
-    Some(match (left, world.spec.strategy) {
+    Some(match (left, parsed.spec.strategy) {
         (0, _) => Progress::fine(
             reasons::ROLLOUT_COMPLETE,
             format!("{desired} of {desired} pods are available at revision {update}"),
@@ -189,16 +189,21 @@ fn completion(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Option<Progres
 }
 
 /// The current stage of the set, and the pod that it waits for.
-fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'static str, String) {
-    let (available, desired) = available(world);
-    let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(world));
-    let updatable = world.spec.first_updatable().max(world.spec.start)..world.spec.ordinals().end;
+fn stage(
+    parsed: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    draft: &Draft,
+) -> (&'static str, String) {
+    let (available, desired) = available(parsed);
+    let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(parsed));
+    let updatable =
+        parsed.spec.first_updatable().max(parsed.spec.start)..parsed.spec.ordinals().end;
     let updated = |ordinal: i64| {
-        let member = world.members.get(ordinal);
+        let member = parsed.members.get(ordinal);
         member.is_some_and(|member| !rollout::outdated(member, chosen) && !member.unavailable())
     };
-    let rolling = matches!(world.spec.strategy, Strategy::RollingUpdate(_));
-    if available == desired && !world.condemned.is_empty() {
+    let rolling = matches!(parsed.spec.strategy, Strategy::RollingUpdate(_));
+    if available == desired && !parsed.condemned.is_empty() {
         let message = format!("waiting for pod {} to be gone", subject());
         (reasons::SCALING_DOWN, message)
     } else if rolling && chosen.current != chosen.update && !updatable.clone().all(updated) {
@@ -212,20 +217,20 @@ fn stage(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'s
 }
 
 /// The lowest desired pod that is not available, or the highest surplus pod.
-fn first_amiss(world: &ParsedSet<'_>) -> String {
+fn first_amiss(parsed: &ParsedSet<'_>) -> String {
     let amiss = |ordinal: &i64| {
-        let member = world.members.get(*ordinal);
+        let member = parsed.members.get(*ordinal);
         member.is_none_or(Member::unavailable)
     };
-    let desired = world.spec.ordinals().find(amiss);
-    let ordinal = desired.or_else(|| world.condemned.last().map(|member| member.ordinal));
-    identity::pod_name(world.spec.name, ordinal.unwrap_or(world.spec.start))
+    let desired = parsed.spec.ordinals().find(amiss);
+    let ordinal = desired.or_else(|| parsed.condemned.last().map(|member| member.ordinal));
+    identity::pod_name(parsed.spec.name, ordinal.unwrap_or(parsed.spec.start))
 }
 
 /// The numbers of available and of desired pods.
-fn available(world: &ParsedSet<'_>) -> (usize, usize) {
-    let available = world.members.iter().filter(|member| !member.unavailable());
-    let ordinals = world.spec.ordinals();
+fn available(parsed: &ParsedSet<'_>) -> (usize, usize) {
+    let available = parsed.members.iter().filter(|member| !member.unavailable());
+    let ordinals = parsed.spec.ordinals();
     (
         available.count(),
         usize::try_from(ordinals.end - ordinals.start).unwrap_or_default(),
@@ -233,10 +238,10 @@ fn available(world: &ParsedSet<'_>) -> (usize, usize) {
 }
 
 fn availability(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     progress: &Progress,
 ) -> (&'static str, &'static str, String) {
-    let (available, desired) = available(world);
+    let (available, desired) = available(parsed);
     if available == desired {
         let message = format!("{desired} of {desired} pods are available");
         return ("True", reasons::ALL_REPLICAS_AVAILABLE, message);
@@ -250,8 +255,8 @@ fn availability(
 }
 
 /// The event for a new problem, or for a new stage.
-fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<SetEvent> {
-    let before = find(stored(world), kinds::PROGRESSING);
+fn notice(parsed: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<SetEvent> {
+    let before = find(stored(parsed), kinds::PROGRESSING);
     let same_reason = before.is_some_and(|b| b.reason.as_deref() == Some(progress.reason));
     let same_text = before.is_some_and(|b| b.message.as_deref() == Some(&progress.message));
     if same_reason && (same_text || !progress.warning) || before.is_none() && !progress.warning {
@@ -273,8 +278,8 @@ fn notice(world: &ParsedSet<'_>, progress: &Progress, draft: &Draft) -> Option<S
     // The event is that of kube-controller-manager (statefulset.md 2.5).
     if let Some((ordinal, cause)) = dying {
         let (set, pod) = (
-            world.spec.name,
-            identity::pod_name(world.spec.name, ordinal),
+            parsed.spec.name,
+            identity::pod_name(parsed.spec.name, ordinal),
         );
         return Some(SetEvent {
             warning: true,

@@ -16,31 +16,31 @@ use super::revisions::ChosenRevisions;
 
 /// The set's deadline in seconds, if the deadline has passed. Otherwise schedules a plan at the deadline.
 pub(super) fn exceeded(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<i64> {
-    let deadline = world.spec.options.progress_deadline?;
-    let last = last_progress(world, chosen);
+    let deadline = parsed.spec.options.progress_deadline?;
+    let last = last_progress(parsed, chosen);
     let due = last.checked_add(deadline).unwrap_or(Timestamp::MAX);
-    if due <= world.now {
+    if due <= parsed.now {
         return Some(deadline.as_secs());
     }
     draft.wake(due);
     None
 }
 
-fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
-    let status = world.spec.set.status.as_ref();
+fn last_progress(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
+    let status = parsed.spec.set.status.as_ref();
     let observed_generation = status.and_then(|status| status.observed_generation);
-    let stored = conditions::stored(world);
+    let stored = conditions::stored(parsed);
     let Some(progressing) = conditions::find(stored, kinds::PROGRESSING) else {
-        return world.now;
+        return parsed.now;
     };
-    if observed_generation != world.spec.set.metadata.generation {
-        return world.now;
+    if observed_generation != parsed.spec.set.metadata.generation {
+        return parsed.now;
     }
-    let mut revisions = world.observed.revisions.iter();
+    let mut revisions = parsed.observed.revisions.iter();
     let update = revisions
         .find(|revision| revision.metadata.name.as_deref() == Some(chosen.update.as_str()));
     let available = conditions::find(stored, kinds::AVAILABLE);
@@ -52,8 +52,8 @@ fn last_progress(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> Timestamp {
     let times = times.filter_map(|condition| condition.last_transition_time.as_ref());
     let created = update.and_then(|revision| revision.metadata.creation_timestamp.as_ref());
     let update_times = times.chain(created).map(|time| time.0);
-    let all = update_times.chain(world.all().map(last_change));
-    all.max().unwrap_or(world.now)
+    let all = update_times.chain(parsed.all().map(last_change));
+    all.max().unwrap_or(parsed.now)
 }
 
 /// The time of the pod's last progress; a time in the future, if the pod only has to wait until then.

@@ -250,7 +250,7 @@ pub(super) struct ParsedSet<'a> {
 
 impl<'a> ParsedSet<'a> {
     pub fn of(observed: &'a Observed, now: Timestamp) -> Result<Self, IncompleteMetadata> {
-        let mut world = Self {
+        let mut parsed = Self {
             spec: Spec::of(&observed.set)?,
             observed,
             now,
@@ -263,11 +263,11 @@ impl<'a> ParsedSet<'a> {
             stored_revisions: stored_revisions(observed)?,
             revisions: Vec::new(),
         };
-        world.claims = world.sorted_claims()?;
+        parsed.claims = parsed.sorted_claims()?;
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
-            if let Some(member) = world.sort_in(pod) {
-                let is_desired = world.spec.in_range(member.ordinal);
+            if let Some(member) = parsed.sort_in(pod) {
+                let is_desired = parsed.spec.in_range(member.ordinal);
                 let members_of_kind = if is_desired {
                     &mut members
                 } else {
@@ -276,9 +276,9 @@ impl<'a> ParsedSet<'a> {
                 members_of_kind.push(member);
             }
         }
-        world.members = Members::of(members);
-        world.condemned = Members::of(condemned);
-        Ok(world)
+        parsed.members = Members::of(members);
+        parsed.condemned = Members::of(condemned);
+        Ok(parsed)
     }
 
     /// The member for a pod of the set; pods that are not members are added to the other lists.

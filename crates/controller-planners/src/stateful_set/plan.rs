@@ -14,7 +14,7 @@ use super::draft::{Draft, PlanFlow};
 use super::observed::{Observed, ParsedSet, Strategy};
 use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
-use super::{claims, held_back, recovery, refused, replica, revisions, rollout, scale, status};
+use super::{claims, delayed_pods, recovery, refused, replica, revisions, rollout, scale, status};
 
 /// A write of the plan. Each write names its object by UID, or creates a new object. The server therefore refuses a
 /// plan that was computed from an outdated snapshot.
@@ -232,28 +232,28 @@ impl StatefulSetPlan {
 /// Plans the writes for a set. Any specification and any status give a plan; an object without a complete identity is an
 /// error.
 pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, IncompleteMetadata> {
-    let world = ParsedSet::of(observed, now)?;
+    let parsed = ParsedSet::of(observed, now)?;
     let mut draft = Draft::default();
-    let chosen = revisions::choose(&world, &mut draft);
-    adopt_and_release(&world, &mut draft);
-    if world.spec.deleting {
+    let chosen = revisions::choose(&parsed, &mut draft);
+    adopt_and_release(&parsed, &mut draft);
+    if parsed.spec.deleting {
         draft.wait(None, Cause::SetDeleting);
-    } else if world.spec.selector.is_none() {
+    } else if parsed.spec.selector.is_none() {
         draft.wait(None, Cause::Selector);
     } else {
-        decide(&world, &chosen, &mut draft);
+        decide(&parsed, &chosen, &mut draft);
     }
     let mut cleanup = Vec::new();
-    if !world.spec.deleting && world.spec.selector.is_some() {
-        revisions::truncate(&world, &chosen, &mut cleanup);
+    if !parsed.spec.deleting && parsed.spec.selector.is_some() {
+        revisions::truncate(&parsed, &chosen, &mut cleanup);
     }
-    wake_when_available(&world, &mut draft);
-    let status = status::next(&world, &chosen, &mut draft);
+    wake_when_available(&parsed, &mut draft);
+    let status = status::next(&parsed, &chosen, &mut draft);
     let wait = draft.wake_at.map(|at| at.duration_since(now));
     Ok(StatefulSetPlan {
         prepare: draft.prepare,
         pods: draft.pods,
-        pod_management: if world.spec.ordered {
+        pod_management: if parsed.spec.ordered {
             PodManagement::OneByOne
         } else {
             PodManagement::Batches
@@ -267,37 +267,37 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Result<StatefulSetPlan, Inco
 }
 
 /// The order of decisions: owners of claims, desired pods, surplus pods, outdated pods, and stuck pods.
-fn decide(world: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
-    claims::settle_owners(world, draft);
-    let mut flow = replica::walk(world, chosen, draft);
-    if flow == PlanFlow::Go || !world.spec.ordered {
-        flow = scale::remove_condemned(world, draft);
+fn decide(parsed: &ParsedSet<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
+    claims::settle_owners(parsed, draft);
+    let mut flow = replica::walk(parsed, chosen, draft);
+    if flow == PlanFlow::Go || !parsed.spec.ordered {
+        flow = scale::remove_condemned(parsed, draft);
     }
-    match world.spec.strategy {
-        Strategy::OnDelete => rollout::mention_outdated(world, chosen, draft),
+    match parsed.spec.strategy {
+        Strategy::OnDelete => rollout::mention_outdated(parsed, chosen, draft),
         Strategy::RollingUpdate(_) => {
             if flow == PlanFlow::Go {
-                rollout::replace_outdated(world, chosen, draft);
+                rollout::replace_outdated(parsed, chosen, draft);
             }
-            if world.spec.options.stuck_rollout == StuckRollout::Replace && !draft.changes_pods() {
-                recovery::replace_stuck(world, chosen, draft);
+            if parsed.spec.options.stuck_rollout == StuckRollout::Replace && !draft.changes_pods() {
+                recovery::replace_stuck(parsed, chosen, draft);
             }
         }
     }
-    refused::explain(world, draft);
-    held_back::explain(world, chosen, draft);
+    refused::explain(parsed, draft);
+    delayed_pods::explain(parsed, chosen, draft);
 }
 
 /// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the garbage collector
 /// released.
-fn adopt_and_release(world: &ParsedSet<'_>, draft: &mut Draft) {
-    for pod in &world.strays {
+fn adopt_and_release(parsed: &ParsedSet<'_>, draft: &mut Draft) {
+    for pod in &parsed.strays {
         draft.prepare.push(StatefulSetAction::ReleasePod {
             name: pod.name.to_owned(),
             uid: pod.uid.clone(),
         });
     }
-    for pod in &world.orphans {
+    for pod in &parsed.orphans {
         draft.prepare.push(StatefulSetAction::AdoptPod {
             name: pod.name.to_owned(),
             uid: pod.uid.clone(),
@@ -315,8 +315,8 @@ fn adopt_and_release(world: &ParsedSet<'_>, draft: &mut Draft) {
 }
 
 /// A pod becomes available without an event, so the plan needs a wake-up time.
-fn wake_when_available(world: &ParsedSet<'_>, draft: &mut Draft) {
-    for member in world.all().filter(|member| !member.available) {
+fn wake_when_available(parsed: &ParsedSet<'_>, draft: &mut Draft) {
+    for member in parsed.all().filter(|member| !member.available) {
         if let Some(at) = member.available_at {
             draft.wake(at);
         }

@@ -18,17 +18,17 @@ use super::plan::SetEvent;
 use super::revisions::ChosenRevisions;
 use super::rollout;
 
-pub(super) fn replace_stuck(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+pub(super) fn replace_stuck(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     // One pod at a time: the previous pod must be deleted before the next deletion.
-    if world.all().any(|member| member.terminating) {
+    if parsed.all().any(|member| member.terminating) {
         return;
     }
-    let stays = stay_current(world, chosen);
-    let stuck = world
+    let stays = stay_current(parsed, chosen);
+    let stuck = parsed
         .members
         .iter()
         .rev()
-        .find(|member| is_stuck(world, chosen, stays, member));
+        .find(|member| is_stuck(parsed, chosen, stays, member));
     if let Some(member) = stuck {
         draft.notices.push(SetEvent {
             warning: false,
@@ -45,7 +45,7 @@ pub(super) fn replace_stuck(world: &ParsedSet<'_>, chosen: &ChosenRevisions, dra
 }
 
 fn is_stuck(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     stays: i64,
     member: &Member<'_>,
@@ -56,9 +56,9 @@ fn is_stuck(
     if member.revision == chosen.update {
         return false;
     }
-    if member.ordinal < world.spec.first_updatable() {
+    if member.ordinal < parsed.spec.first_updatable() {
         // The current revision in the status counts even if the revision has been deleted.
-        let status = world.spec.set.status.as_ref();
+        let status = parsed.spec.set.status.as_ref();
         let named = status.and_then(|status| status.current_revision.as_deref());
         return member.revision != chosen.current && named != Some(member.revision.as_str());
     }
@@ -70,15 +70,15 @@ fn is_stuck(
 }
 
 /// The ordinal below which a pod of the current revision would be recreated at that revision.
-fn stay_current(world: &ParsedSet<'_>, chosen: &ChosenRevisions) -> i64 {
-    if !matches!(world.spec.strategy, Strategy::RollingUpdate(None)) {
+fn stay_current(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions) -> i64 {
+    if !matches!(parsed.spec.strategy, Strategy::RollingUpdate(None)) {
         return i64::MIN;
     }
     // Without `rollingUpdate` the number of current pods in the status decides how many pods keep the current revision.
-    let current = world
+    let current = parsed
         .all()
         .filter(|member| member.revision == chosen.current)
         .count();
     let left = i64::try_from(current).unwrap_or(i64::MAX) - 1;
-    world.spec.start + left
+    parsed.spec.start + left
 }

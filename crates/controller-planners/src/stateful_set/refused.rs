@@ -7,8 +7,8 @@ use super::plan::StatefulSetAction;
 use super::waiting::Cause;
 
 /// Sets the API server's message as the reason for each planned action that the API server refused.
-pub(super) fn explain(world: &ParsedSet<'_>, draft: &mut Draft) {
-    let refused = &world.observed.refused;
+pub(super) fn explain(parsed: &ParsedSet<'_>, draft: &mut Draft) {
+    let refused = &parsed.observed.refused;
     if refused.is_empty() {
         return;
     }

@@ -20,22 +20,26 @@ use super::waiting::Cause;
 /// largest batch.
 const CREATIONS_MAX: usize = 500;
 
-pub(super) fn walk(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> PlanFlow {
+pub(super) fn walk(
+    parsed: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    draft: &mut Draft,
+) -> PlanFlow {
     let mut created = 0;
-    for ordinal in world.spec.ordinals() {
-        let step = match world.members.get(ordinal) {
-            Some(member) => keep(world, member, draft),
-            None => create(world, chosen, ordinal, draft),
+    for ordinal in parsed.spec.ordinals() {
+        let step = match parsed.members.get(ordinal) {
+            Some(member) => keep(parsed, member, draft),
+            None => create(parsed, chosen, ordinal, draft),
         };
         created += usize::from(step == Step::Created);
         let batch_full = created >= CREATIONS_MAX;
         if batch_full {
-            draft.wake(world.now);
+            draft.wake(parsed.now);
         }
         // In `Parallel` no pod blocks another.
-        let holds_up = step == Step::Hopeless || (world.spec.ordered && step != Step::Fine);
+        let holds_up = step == Step::Hopeless || (parsed.spec.ordered && step != Step::Fine);
         if batch_full || holds_up {
-            draft.block(&identity::pod_name(world.spec.name, ordinal));
+            draft.block(&identity::pod_name(parsed.spec.name, ordinal));
             return PlanFlow::Stop;
         }
     }
@@ -51,7 +55,7 @@ enum Step {
     Hopeless,
 }
 
-fn keep(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
+fn keep(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
     if member.phase == Phase::Ended {
         if member.terminating {
             draft.wait(
@@ -66,11 +70,11 @@ fn keep(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
         return Step::Busy;
     }
     if member.phase == Phase::Pending && !member.terminating {
-        restore_claims(world, member, draft);
+        restore_claims(parsed, member, draft);
     }
     if let Some(cause) = unhealthy(member) {
         draft.wait(member.ordinal, cause);
-        if world.spec.ordered {
+        if parsed.spec.ordered {
             return Step::Busy;
         }
     }
@@ -105,8 +109,8 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
 }
 
 /// Creates a deleted claim that a pod waits for again.
-fn restore_claims(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
-    let terminating = world
+fn restore_claims(parsed: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let terminating = parsed
         .claims_of(member.ordinal)
         .find(|claim| claim.claim.metadata.deletion_timestamp.is_some());
     if let Some(claim) = terminating {
@@ -114,7 +118,7 @@ fn restore_claims(world: &ParsedSet<'_>, member: &Member<'_>, draft: &mut Draft)
         draft.wait(member.ordinal, Cause::ClaimTerminating { claim });
         return;
     }
-    claims::create_missing(world, member.ordinal, draft);
+    claims::create_missing(parsed, member.ordinal, draft);
 }
 
 fn repair(member: &Member<'_>, draft: &mut Draft) {
@@ -131,41 +135,41 @@ fn repair(member: &Member<'_>, draft: &mut Draft) {
 }
 
 fn create(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     ordinal: i64,
     draft: &mut Draft,
 ) -> Step {
-    let name = identity::pod_name(world.spec.name, ordinal);
-    if let Some(holder) = world.foreign_pods.get(name.as_str()) {
-        draft.wait(ordinal, name_taken(world, holder, name));
+    let name = identity::pod_name(parsed.spec.name, ordinal);
+    if let Some(holder) = parsed.foreign_pods.get(name.as_str()) {
+        draft.wait(ordinal, name_taken(parsed, holder, name));
         return Step::Busy;
     }
-    if let Some(cause) = claims::obstacle(world, ordinal) {
+    if let Some(cause) = claims::obstacle(parsed, ordinal) {
         draft.wait(ordinal, cause);
         return Step::Busy;
     }
-    let Some(pod) = new_pod(world, chosen, ordinal) else {
+    let Some(pod) = new_pod(parsed, chosen, ordinal) else {
         let revision = chosen.current.to_string();
         draft.wait(ordinal, Cause::RevisionUnreadable { revision });
         return Step::Hopeless;
     };
-    claims::confirm_present(world, ordinal, draft);
-    claims::create_missing(world, ordinal, draft);
+    claims::confirm_present(parsed, ordinal, draft);
+    claims::create_missing(parsed, ordinal, draft);
     draft.act(ordinal, StatefulSetAction::CreatePod(Box::new(pod)));
     Step::Created
 }
 
 /// The reason if another pod has the name: whether that pod will be deleted automatically or not.
-fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
+fn name_taken(parsed: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
     if holder.is_deleting() {
         return Cause::PodTerminating { pod };
     }
     let owner = holder.controller.as_deref();
-    let other = owner.filter(|owner| world.spec.uid != owner.uid);
+    let other = owner.filter(|owner| parsed.spec.uid != owner.uid);
     match other {
         // The garbage collector will delete the pod, because its owner does not exist any more.
-        Some(other) if *other.kind == *identity::KIND && *other.name == *world.spec.name => {
+        Some(other) if *other.kind == *identity::KIND && *other.name == *parsed.spec.name => {
             Cause::FormerPod { pod }
         }
         _ => Cause::NameTaken {
@@ -176,19 +180,19 @@ fn name_taken(world: &ParsedSet<'_>, holder: &PodView, pod: String) -> Cause {
 }
 
 /// The pod of an ordinal at its desired revision; `None` if the revision cannot be parsed.
-fn new_pod(world: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
-    let set = world.spec.set;
-    if !needs_current(world, ordinal) || chosen.current == chosen.update {
+fn new_pod(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
+    let set = parsed.spec.set;
+    if !needs_current(parsed, ordinal) || chosen.current == chosen.update {
         return Some(identity::pod_of(
             set,
-            world.spec.owner_reference(),
-            world.spec.template,
+            parsed.spec.owner_reference(),
+            parsed.spec.template,
             ordinal,
             chosen.update.as_str(),
         ));
     }
-    let template = chosen.current_template(world)?;
-    let owner = world.spec.owner_reference();
+    let template = chosen.current_template(parsed)?;
+    let owner = parsed.spec.owner_reference();
     Some(identity::pod_of(
         set,
         owner,
@@ -199,16 +203,16 @@ fn new_pod(world: &ParsedSet<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Opt
 }
 
 /// Whether a new pod of that ordinal gets the current revision instead of the update revision.
-fn needs_current(world: &ParsedSet<'_>, ordinal: i64) -> bool {
-    match world.spec.strategy {
+fn needs_current(parsed: &ParsedSet<'_>, ordinal: i64) -> bool {
+    match parsed.spec.strategy {
         Strategy::OnDelete => false,
-        Strategy::RollingUpdate(Some(_)) => ordinal < world.spec.first_updatable(),
+        Strategy::RollingUpdate(Some(_)) => ordinal < parsed.spec.first_updatable(),
         Strategy::RollingUpdate(None) => {
-            let status = world.spec.set.status.as_ref();
+            let status = parsed.spec.set.status.as_ref();
             let current = status
                 .and_then(|status| status.current_replicas)
                 .unwrap_or_default();
-            ordinal < world.spec.start + i64::from(current)
+            ordinal < parsed.spec.start + i64::from(current)
         }
     }
 }

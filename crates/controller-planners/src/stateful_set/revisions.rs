@@ -150,9 +150,9 @@ pub(super) struct ChosenRevisions {
 
 impl ChosenRevisions {
     /// The template of the current revision, if it can be parsed.
-    pub fn current_template(&self, world: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
+    pub fn current_template(&self, parsed: &ParsedSet<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
-            let mut revisions = world.stored_revisions.iter();
+            let mut revisions = parsed.stored_revisions.iter();
             let current = revisions.find(|revision| self.current == *revision.name)?;
             decode(current.data()?)
         };
@@ -161,16 +161,16 @@ impl ChosenRevisions {
 }
 
 /// Selects, renumbers or creates the revision of the template, and selects the current revision.
-pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevisions {
-    let history = history(world);
-    let stored = world.spec.set.status.as_ref();
+pub(super) fn choose(parsed: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevisions {
+    let history = history(parsed);
+    let stored = parsed.spec.set.status.as_ref();
     let mut collisions = stored.and_then(|status| status.collision_count);
-    let frozen = world.spec.deleting || world.spec.selector.is_none();
+    let frozen = parsed.spec.deleting || parsed.spec.selector.is_none();
     if !frozen {
         adopt(&history, draft);
     }
-    let candidate = unsorted(world.spec.template);
-    let update = match pick(&history, &candidate, world.spec.template) {
+    let candidate = unsorted(parsed.spec.template);
+    let update = match pick(&history, &candidate, parsed.spec.template) {
         Picked::Newest(revision) => RevisionName::new(revision.name),
         Picked::Older(revision) if frozen => RevisionName::new(revision.name),
         Picked::Older(revision) => {
@@ -185,7 +185,7 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
             let last = stored.and_then(|status| status.update_revision.as_deref());
             RevisionName::new(last.unwrap_or_default())
         }
-        Picked::None => create(world, &history, sorted(candidate), &mut collisions, draft),
+        Picked::None => create(parsed, &history, sorted(candidate), &mut collisions, draft),
     };
     let named = stored.and_then(|status| status.current_revision.as_deref());
     let current = named.filter(|named| {
@@ -200,17 +200,17 @@ pub(super) fn choose(world: &ParsedSet<'_>, draft: &mut Draft) -> ChosenRevision
 }
 
 /// The revisions of the set, oldest first.
-fn history<'w>(world: &'w ParsedSet<'_>) -> Vec<&'w StoredRevision<'w>> {
-    let mut history: Vec<&StoredRevision<'_>> = world
+fn history<'w>(parsed: &'w ParsedSet<'_>) -> Vec<&'w StoredRevision<'w>> {
+    let mut history: Vec<&StoredRevision<'_>> = parsed
         .stored_revisions
         .iter()
         .filter(|revision| {
             let meta = &revision.object.metadata;
-            meta.namespace.as_deref() == Some(world.spec.namespace)
+            meta.namespace.as_deref() == Some(parsed.spec.namespace)
                 && match controller(meta.owner_references.as_deref()) {
-                    Some(owner) => world.spec.is_owner(owner),
+                    Some(owner) => parsed.spec.is_owner(owner),
                     None => {
-                        world
+                        parsed
                             .spec
                             .selects(|key| Some(meta.labels.as_ref()?.get(key)?.as_str()))
                             && meta.deletion_timestamp.is_none()
@@ -274,7 +274,7 @@ fn pick<'a>(
 
 /// Creates a revision with the first free name, or uses the existing revision of that name if its data is equal.
 fn create(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     history: &[&StoredRevision<'_>],
     data: Value,
     collisions: &mut Option<i32>,
@@ -284,13 +284,13 @@ fn create(
     let name_and_hash = |collisions: &Option<i32>| {
         // In a set without a collision the count is zero.
         let hash = hash(&bytes, Some(collisions.unwrap_or_default()));
-        (name(world.spec.name, &hash), hash)
+        (name(parsed.spec.name, &hash), hash)
     };
     let (mut full_name, mut hash) = name_and_hash(collisions);
     for _ in 0..COLLISIONS_MAX {
-        let existing = world.stored_revisions.iter().find(|revision| {
+        let existing = parsed.stored_revisions.iter().find(|revision| {
             revision.name == full_name
-                && revision.object.metadata.namespace.as_deref() == Some(world.spec.namespace)
+                && revision.object.metadata.namespace.as_deref() == Some(parsed.spec.namespace)
         });
         match existing {
             None => break,
@@ -303,7 +303,7 @@ fn create(
             }
         }
     }
-    let meta = world.spec.template.metadata.as_ref();
+    let meta = parsed.spec.template.metadata.as_ref();
     let mut all_labels = meta
         .and_then(|meta| meta.labels.clone())
         .unwrap_or_default();
@@ -314,10 +314,10 @@ fn create(
             ControllerRevision {
                 metadata: ObjectMeta {
                     name: Some(full_name.clone()),
-                    namespace: Some(world.spec.namespace.to_owned()),
+                    namespace: Some(parsed.spec.namespace.to_owned()),
                     labels: Some(all_labels),
-                    annotations: noted(world.spec.set.metadata.annotations.as_ref()),
-                    owner_references: Some(vec![world.spec.owner_reference()]),
+                    annotations: noted(parsed.spec.set.metadata.annotations.as_ref()),
+                    owner_references: Some(vec![parsed.spec.owner_reference()]),
                     ..ObjectMeta::default()
                 },
                 data: Some(RawExtension(data)),
@@ -343,18 +343,21 @@ fn next_number(history: &[&StoredRevision<'_>]) -> i64 {
 
 /// Deletes the oldest unused revisions beyond the limit.
 pub(super) fn truncate(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     cleanup: &mut Vec<StatefulSetAction>,
 ) {
-    let Some(limit) = world.spec.history_limit else {
+    let Some(limit) = parsed.spec.history_limit else {
         return;
     };
-    let history = history(world);
+    let history = history(parsed);
     if history.len() <= limit {
         return;
     }
-    let mut live: BTreeSet<&str> = world.all().map(|member| member.revision.as_str()).collect();
+    let mut live: BTreeSet<&str> = parsed
+        .all()
+        .map(|member| member.revision.as_str())
+        .collect();
     live.extend([chosen.current.as_str(), chosen.update.as_str()]);
     let past: Vec<_> = history.iter().filter(|r| !live.contains(r.name)).collect();
     let surplus = past.len().saturating_sub(limit);

@@ -9,24 +9,28 @@ use super::replica;
 use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
 
-pub(super) fn replace_outdated(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
-    match world.spec.budget() {
-        None => one_at_a_time(world, chosen, draft),
-        Some(max) => within_budget(world, chosen, max, draft),
+pub(super) fn replace_outdated(
+    parsed: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    draft: &mut Draft,
+) {
+    match parsed.spec.budget() {
+        None => one_at_a_time(parsed, chosen, draft),
+        Some(max) => within_budget(parsed, chosen, max, draft),
     }
 }
 
 /// The ordinals that may be updated, highest first.
-fn updatable(world: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
-    (world.spec.first_updatable()..world.spec.ordinals().end).rev()
+fn updatable(parsed: &ParsedSet<'_>) -> impl Iterator<Item = i64> + use<> {
+    (parsed.spec.first_updatable()..parsed.spec.ordinals().end).rev()
 }
 
 /// Deletes the highest outdated pod, if all higher pods are available.
-fn one_at_a_time(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
-    for ordinal in updatable(world) {
+fn one_at_a_time(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+    for ordinal in updatable(parsed) {
         // The plan already creates the missing pod.
-        let Some(member) = world.members.get(ordinal) else {
-            return draft.block(&identity::pod_name(world.spec.name, ordinal));
+        let Some(member) = parsed.members.get(ordinal) else {
+            return draft.block(&identity::pod_name(parsed.spec.name, ordinal));
         };
         if outdated(member, chosen) && !member.terminating {
             draft.block(member.name());
@@ -41,23 +45,23 @@ fn one_at_a_time(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Dr
 
 /// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel` unavailable pods use
 /// no budget and are deleted at once (statefulset.md 3.45), except with the option for the original algorithm (3.43).
-fn within_budget(world: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
-    let available = world
+fn within_budget(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
+    let available = parsed
         .members
         .iter()
         .filter(|member| !member.unavailable())
         .count();
-    let mut unavailable = world.spec.replicas - i64::try_from(available).unwrap_or(i64::MAX);
+    let mut unavailable = parsed.spec.replicas - i64::try_from(available).unwrap_or(i64::MAX);
     let candidates = || {
-        let members = world
+        let members = parsed
             .members
-            .from(world.spec.first_updatable())
+            .from(parsed.spec.first_updatable())
             .iter()
             .rev();
         members.filter(|member| outdated(member, chosen) && !member.terminating)
     };
-    let corrected = world.spec.options.max_unavailable == MaxUnavailable::Corrected;
-    let free = corrected && !world.spec.ordered;
+    let corrected = parsed.spec.options.max_unavailable == MaxUnavailable::Corrected;
+    let free = corrected && !parsed.spec.ordered;
     if free {
         for member in candidates().filter(|member| member.unavailable()) {
             replace(member, chosen, draft);
@@ -74,8 +78,12 @@ fn within_budget(world: &ParsedSet<'_>, chosen: &ChosenRevisions, max: i64, draf
 }
 
 /// Reports outdated pods: with `OnDelete` the user deletes them.
-pub(super) fn mention_outdated(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
-    let outdated = world
+pub(super) fn mention_outdated(
+    parsed: &ParsedSet<'_>,
+    chosen: &ChosenRevisions,
+    draft: &mut Draft,
+) {
+    let outdated = parsed
         .members
         .iter()
         .filter(|member| outdated(member, chosen))
@@ -91,12 +99,12 @@ pub(super) fn outdated(member: &Member<'_>, chosen: &ChosenRevisions) -> bool {
 
 /// Whether a rolling update will replace the pod.
 pub(super) fn awaits_update(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     member: &Member<'_>,
 ) -> bool {
-    matches!(world.spec.strategy, Strategy::RollingUpdate(_))
-        && member.ordinal >= world.spec.first_updatable()
+    matches!(parsed.spec.strategy, Strategy::RollingUpdate(_))
+        && member.ordinal >= parsed.spec.first_updatable()
         && outdated(member, chosen)
 }
 

@@ -13,16 +13,16 @@ use super::options::{MOMENT, ScaleDown};
 use super::replica;
 use super::waiting::Cause;
 
-pub(super) fn remove_condemned(world: &ParsedSet<'_>, draft: &mut Draft) -> PlanFlow {
+pub(super) fn remove_condemned(parsed: &ParsedSet<'_>, draft: &mut Draft) -> PlanFlow {
     let mut flow = PlanFlow::Go;
-    for member in world.condemned.iter().rev() {
+    for member in parsed.condemned.iter().rev() {
         if flow == PlanFlow::Stop {
             continue;
         }
         if member.terminating {
             let pod = member.name().to_owned();
             draft.wait(member.ordinal, Cause::PodTerminating { pod });
-        } else if let Some((lower, until)) = waits_for(world, member) {
+        } else if let Some((lower, until)) = waits_for(parsed, member) {
             let (pod, lower) = (member.name().to_owned(), lower.name().to_owned());
             draft.wait(member.ordinal, Cause::LowerUnhealthy { pod, lower, until });
             if let Some(until) = until {
@@ -31,7 +31,7 @@ pub(super) fn remove_condemned(world: &ParsedSet<'_>, draft: &mut Draft) -> Plan
         } else {
             replica::delete(member, draft);
         }
-        if world.spec.ordered {
+        if parsed.spec.ordered {
             draft.block(member.name());
             flow = PlanFlow::Stop;
         }
@@ -42,24 +42,24 @@ pub(super) fn remove_condemned(world: &ParsedSet<'_>, draft: &mut Draft) -> Plan
 /// The lower surplus pod that an unhealthy pod waits for, and the end of the wait, if there is an end (statefulset.md
 /// 3.13, 3.14). All desired pods are healthy at this point.
 fn waits_for<'w>(
-    world: &'w ParsedSet<'_>,
+    parsed: &'w ParsedSet<'_>,
     member: &Member<'_>,
 ) -> Option<(&'w Member<'w>, Option<Timestamp>)> {
-    if !world.spec.ordered || !member.unavailable() {
+    if !parsed.spec.ordered || !member.unavailable() {
         return None;
     }
-    let until = match world.spec.options.scale_down {
+    let until = match parsed.spec.options.scale_down {
         ScaleDown::WaitForLowest => None,
         ScaleDown::HighestFirst => return None,
-        ScaleDown::WaitAMoment => Some(end_of_moment(world, member)?),
+        ScaleDown::WaitAMoment => Some(end_of_moment(parsed, member)?),
     };
-    let mut lower = world.condemned.below(member.ordinal).iter();
+    let mut lower = parsed.condemned.below(member.ordinal).iter();
     let lower = lower.find(|lower| lower.unavailable())?;
     Some((lower, until))
 }
 
 /// The end of a pod's time to recover, if the pod was healthy and the time has not passed.
-pub(super) fn end_of_moment(world: &ParsedSet<'_>, member: &Member<'_>) -> Option<Timestamp> {
+pub(super) fn end_of_moment(parsed: &ParsedSet<'_>, member: &Member<'_>) -> Option<Timestamp> {
     if member.never_ready() {
         return None;
     }
@@ -67,5 +67,5 @@ pub(super) fn end_of_moment(world: &ParsedSet<'_>, member: &Member<'_>) -> Optio
     let until = since.checked_add(MOMENT).ok()?;
     // A Ready pod that is not yet available gets the time as well. A transition in the future counts if the clock is
     // ahead by at most the time to recover.
-    (world.now < until && since <= world.now + MOMENT).then_some(until)
+    (parsed.now < until && since <= parsed.now + MOMENT).then_some(until)
 }

@@ -9,23 +9,23 @@ use super::revisions::ChosenRevisions;
 
 /// The status to write; `None` if the stored one is equal.
 pub(super) fn next(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<StatefulSetStatus> {
-    let stored = world.spec.set.status.clone().unwrap_or_default();
-    let generation = world.spec.set.metadata.generation.unwrap_or_default();
-    let mut status = if world.spec.selector.is_some() {
-        count(world, chosen, draft.current_less)
+    let stored = parsed.spec.set.status.clone().unwrap_or_default();
+    let generation = parsed.spec.set.metadata.generation.unwrap_or_default();
+    let mut status = if parsed.spec.selector.is_some() {
+        count(parsed, chosen, draft.current_less)
     } else {
         // Without a selector the pods to count are unknown.
         stored.clone()
     };
     status.observed_generation =
         Some(generation.max(stored.observed_generation.unwrap_or_default()));
-    status.conditions = conditions::next(world, chosen, draft);
+    status.conditions = conditions::next(parsed, chosen, draft);
     status.collision_count = chosen.collisions.max(stored.collision_count);
-    complete(world, &mut status);
+    complete(parsed, &mut status);
     // A change of the collision count alone is written with the next status.
     let differs = stored.replicas != status.replicas
         || number(stored.ready_replicas) != number(status.ready_replicas)
@@ -36,16 +36,16 @@ pub(super) fn next(
         || stored.update_revision != status.update_revision
         || stored.observed_generation != status.observed_generation
         || stored.conditions != status.conditions;
-    (differs || world.spec.set.status.is_none()).then_some(status)
+    (differs || parsed.spec.set.status.is_none()).then_some(status)
 }
 
 fn number(value: Option<i32>) -> i32 {
     value.unwrap_or_default()
 }
 
-fn count(world: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) -> StatefulSetStatus {
+fn count(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) -> StatefulSetStatus {
     let (mut replicas, mut ready, mut available, mut current, mut updated) = (0, 0, 0, 0, 0);
-    for member in world.all() {
+    for member in parsed.all() {
         ready += i32::from(member.ready_since.is_some());
         available += i32::from(member.available);
         if member.created {
@@ -67,14 +67,14 @@ fn count(world: &ParsedSet<'_>, chosen: &ChosenRevisions, current_less: i32) -> 
 }
 
 /// Makes the update revision the current revision when all pods are Ready at the update revision.
-fn complete(world: &ParsedSet<'_>, status: &mut StatefulSetStatus) {
+fn complete(parsed: &ParsedSet<'_>, status: &mut StatefulSetStatus) {
     let all = status.replicas;
-    let done = world.spec.selector.is_some()
-        && matches!(world.spec.strategy, Strategy::RollingUpdate(_))
-        && i64::from(all) == world.spec.replicas
+    let done = parsed.spec.selector.is_some()
+        && matches!(parsed.spec.strategy, Strategy::RollingUpdate(_))
+        && i64::from(all) == parsed.spec.replicas
         && status.updated_replicas == Some(all)
         && status.ready_replicas == Some(all);
-    if done && !world.spec.deleting {
+    if done && !parsed.spec.deleting {
         status.current_revision.clone_from(&status.update_revision);
         status.current_replicas = status.updated_replicas;
     }

@@ -113,7 +113,7 @@ pub(super) enum Weight {
     /// A wait that is part of every start and end of a pod.
     Ordinary,
     /// A wait that is reported.
-    Known,
+    Reported,
     /// A problem.
     Trouble,
 }
@@ -144,7 +144,7 @@ impl Cause {
             | Self::After { .. }
             | Self::LowerUnhealthy { until: Some(_), .. }
             | Self::OnDelete { .. } => Weight::Ordinary,
-            Self::FormerPod { .. } | Self::ClaimStale { .. } => Weight::Known,
+            Self::FormerPod { .. } | Self::ClaimStale { .. } => Weight::Reported,
             Self::Selector
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
@@ -177,7 +177,7 @@ fn weight(reason: Reason) -> Weight {
         | Reason::ReadinessProbe
         | Reason::ReadinessGate
         | Reason::Completed
-        | Reason::Unknown => Weight::Known,
+        | Reason::Unknown => Weight::Reported,
         _ => Weight::Trouble,
     }
 }

@@ -64,7 +64,7 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
         case.plan(),
         VolumeMoveStep::Call(Call::Inspect(MoveEnd::Source))
     );
-    let answer = |used, free| {
+    let inspected = |used, free| {
         Some(Inspection {
             used,
             free,
@@ -72,18 +72,18 @@ fn the_room_is_looked_at_before_a_pod_has_to_end() {
             has_first_copy: false,
         })
     };
-    case.responses.source = answer(Some(1 << 30), 0);
+    case.responses.source = inspected(Some(1 << 30), 0);
     assert_eq!(
         case.plan(),
         VolumeMoveStep::Call(Call::Inspect(MoveEnd::Destination))
     );
-    case.responses.destination = answer(None, 1 << 30);
+    case.responses.destination = inspected(None, 1 << 30);
     let (stage, message) = stage_and_message(case.plan());
     assert_eq!(stage, MoveStage::Abandoned);
     assert!(message.contains("too little space"), "{message}");
-    case.responses.destination = answer(None, 2 << 30);
+    case.responses.destination = inspected(None, 2 << 30);
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Stopping);
-    case.responses.source = answer(None, 0);
+    case.responses.source = inspected(None, 0);
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Abandoned);
 }
 
@@ -189,8 +189,8 @@ fn the_room_for_a_first_copy_is_beside_that_of_the_volume() {
     let (stage, message) = stage_and_message(case.plan());
     assert_eq!(stage, MoveStage::Abandoned);
     assert!(message.contains("too little space"), "{message}");
-    let room = case.responses.destination.as_mut().unwrap();
-    room.free += RESERVE;
+    let destination = case.responses.destination.as_mut().unwrap();
+    destination.free += RESERVE;
     assert_eq!(stage_and_message(case.plan()).0, MoveStage::Preparing);
 }
 

@@ -358,16 +358,19 @@ mod tests {
         .unwrap()
     }
 
-    fn asked(change: Value, mode: &str) -> Provisioning {
+    fn provisioning_for(change: Value, mode: &str) -> Provisioning {
         provisioning(&claim(change), Some(&class(mode)), "n")
     }
 
     #[test]
     fn a_claim_is_served_on_the_selected_node() {
         let late = "WaitForFirstConsumer";
-        assert_eq!(asked(json!({}), late), Provisioning::Here);
+        assert_eq!(provisioning_for(json!({}), late), Provisioning::Here);
         let select = |node: Value| json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
-        assert_eq!(asked(select("other".into()), late), Provisioning::None);
+        assert_eq!(
+            provisioning_for(select("other".into()), late),
+            Provisioning::None
+        );
         let mut unselected = claim(json!({}));
         unselected
             .metadata
@@ -388,9 +391,9 @@ mod tests {
     #[test]
     fn others_claims_and_bound_ones_are_none_of_ours() {
         let by = json!({"metadata": {"annotations": {STORAGE_PROVISIONER: "example.org/nfs"}}});
-        assert_eq!(asked(by, "Immediate"), Provisioning::None);
+        assert_eq!(provisioning_for(by, "Immediate"), Provisioning::None);
         assert_eq!(
-            asked(json!({"spec": {"volumeName": "v"}}), "Immediate"),
+            provisioning_for(json!({"spec": {"volumeName": "v"}}), "Immediate"),
             Provisioning::None
         );
         assert_eq!(
@@ -405,21 +408,21 @@ mod tests {
             "provisioner": "mainstay.dev/nfs", "parameters": {"server": "s", "path": "/srv"}}))
         .unwrap();
         let annotations = json!({STORAGE_PROVISIONER: "mainstay.dev/nfs"});
-        let mut asked = claim(json!({"metadata": {"annotations": annotations}}));
-        asked
+        let mut nfs_claim = claim(json!({"metadata": {"annotations": annotations}}));
+        nfs_claim
             .metadata
             .annotations
             .as_mut()
             .unwrap()
             .remove(SELECTED_NODE);
         assert_eq!(
-            provisioning(&asked, Some(&nfs), "n"),
+            provisioning(&nfs_claim, Some(&nfs), "n"),
             Provisioning::Anywhere
         );
-        let spec = asked.spec.as_mut().unwrap();
+        let spec = nfs_claim.spec.as_mut().unwrap();
         spec.volume_mode = Some("Block".to_owned());
         assert!(matches!(
-            provisioning(&asked, Some(&nfs), "n"),
+            provisioning(&nfs_claim, Some(&nfs), "n"),
             Provisioning::Unsupported(_)
         ));
     }
@@ -439,14 +442,14 @@ mod tests {
             json_tree::from_value(volume).unwrap()
         };
         let external = class(json!({"archiveOnDelete": "false"}));
-        let own = class(json!({"server": "s", "path": "/srv"}));
-        let made = volume(&external.provisioner, &["kubernetes.io/pv-protection"]);
-        assert!(is_of_other_provisioner(&made, Some(&external)));
-        assert!(is_of_other_provisioner(&made, None));
+        let local_class = class(json!({"server": "s", "path": "/srv"}));
+        let created = volume(&external.provisioner, &["kubernetes.io/pv-protection"]);
+        assert!(is_of_other_provisioner(&created, Some(&external)));
+        assert!(is_of_other_provisioner(&created, None));
         // What a killed program left without its finalizer.
-        assert!(!is_of_other_provisioner(&made, Some(&own)));
-        let kept = volume(&external.provisioner, &[REMOVAL_FINALIZER]);
-        assert!(!is_of_other_provisioner(&kept, Some(&external)));
+        assert!(!is_of_other_provisioner(&created, Some(&local_class)));
+        let protected = volume(&external.provisioner, &[REMOVAL_FINALIZER]);
+        assert!(!is_of_other_provisioner(&protected, Some(&external)));
         let named = volume(NFS_PROVISIONER, &[]);
         assert!(!is_of_other_provisioner(&named, None));
     }
@@ -454,7 +457,10 @@ mod tests {
     #[test]
     fn what_cannot_be_made_is_refused() {
         let block = json!({"spec": {"volumeMode": "Block"}});
-        assert_eq!(asked(block.clone(), "Immediate"), Provisioning::Here);
+        assert_eq!(
+            provisioning_for(block.clone(), "Immediate"),
+            Provisioning::Here
+        );
         let mut of_pool = class("Immediate");
         of_pool.provisioner = "mainstay.dev/local-cow".to_owned();
         let mut block = claim(block);
@@ -466,7 +472,7 @@ mod tests {
         ));
         let selector = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}});
         assert!(matches!(
-            asked(selector, "Immediate"),
+            provisioning_for(selector, "Immediate"),
             Provisioning::Unsupported(_)
         ));
     }
@@ -474,24 +480,24 @@ mod tests {
     /// statefulset.md §11.7.
     #[test]
     fn the_volume_is_named_for_the_claim_and_tied_to_the_node() {
-        let made = volume(
+        let created = volume(
             &claim(json!({})),
             &class("Immediate"),
             "n",
             Path::new("/v/pvc-c1"),
         )
         .unwrap();
-        let made = json_tree::to_value(made).unwrap();
-        assert_eq!(made["metadata"]["name"], "pvc-c1");
+        let created = json_tree::to_value(created).unwrap();
+        assert_eq!(created["metadata"]["name"], "pvc-c1");
         assert_eq!(
-            made["metadata"]["annotations"][PROVISIONED_BY],
+            created["metadata"]["annotations"][PROVISIONED_BY],
             "mainstay.dev/local"
         );
-        assert_eq!(made["spec"]["local"]["path"], "/v/pvc-c1");
-        assert_eq!(made["spec"]["persistentVolumeReclaimPolicy"], "Delete");
-        assert_eq!(made["spec"]["claimRef"]["uid"], "c1");
-        assert_eq!(made["spec"]["capacity"]["storage"], "1Gi");
-        let term = &made["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0];
+        assert_eq!(created["spec"]["local"]["path"], "/v/pvc-c1");
+        assert_eq!(created["spec"]["persistentVolumeReclaimPolicy"], "Delete");
+        assert_eq!(created["spec"]["claimRef"]["uid"], "c1");
+        assert_eq!(created["spec"]["capacity"]["storage"], "1Gi");
+        let term = &created["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0];
         assert_eq!(term["matchExpressions"][0]["values"], json!(["n"]));
     }
 
@@ -499,7 +505,7 @@ mod tests {
     fn a_block_device_is_made_of_its_like_only() {
         let files = claim(json!({}));
         let block = claim(json!({"spec": {"volumeMode": "Block"}}));
-        let made = volume(
+        let created = volume(
             &block,
             &class("Immediate"),
             "n",
@@ -507,10 +513,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            made.spec.as_ref().unwrap().volume_mode.as_deref(),
+            created.spec.as_ref().unwrap().volume_mode.as_deref(),
             Some("Block")
         );
-        assert_eq!(volume_mode(&made), VolumeMode::Block);
+        assert_eq!(volume_mode(&created), VolumeMode::Block);
         assert_eq!(other_mode(&block, Some("Block")), None);
         assert_eq!(other_mode(&files, None), None);
         assert!(other_mode(&block, Some("Filesystem")).is_some());
@@ -520,7 +526,7 @@ mod tests {
     /// statefulset.md §11.8.
     #[test]
     fn only_released_volumes_with_policy_delete_are_removed() {
-        let made = volume(
+        let created = volume(
             &claim(json!({})),
             &class("Immediate"),
             "n",
@@ -528,19 +534,19 @@ mod tests {
         )
         .unwrap();
         let with = |phase: &str, policy: &str| {
-            let mut made = json_tree::to_value(&made).unwrap();
-            made["status"]["phase"] = phase.into();
-            made["spec"]["persistentVolumeReclaimPolicy"] = policy.into();
-            reclaim_action(&json_tree::from_value(made).unwrap(), "n")
+            let mut created = json_tree::to_value(&created).unwrap();
+            created["status"]["phase"] = phase.into();
+            created["spec"]["persistentVolumeReclaimPolicy"] = policy.into();
+            reclaim_action(&json_tree::from_value(created).unwrap(), "n")
         };
         assert_eq!(with("Bound", "Delete"), ReclaimAction::Keep);
         assert_eq!(with("Released", "Retain"), ReclaimAction::Keep);
         assert_eq!(with("Released", "Delete"), ReclaimAction::Remove);
-        let mut foreign = made.clone();
+        let mut foreign = created.clone();
         foreign.metadata.annotations = None;
         foreign.status.get_or_insert_default().phase = Some("Released".to_owned());
         assert_eq!(reclaim_action(&foreign, "n"), ReclaimAction::Keep);
-        let mut elsewhere = made;
+        let mut elsewhere = created;
         elsewhere.status.get_or_insert_default().phase = Some("Released".to_owned());
         assert_eq!(reclaim_action(&elsewhere, "other"), ReclaimAction::Keep);
     }

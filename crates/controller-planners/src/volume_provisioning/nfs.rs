@@ -78,17 +78,17 @@ mod tests {
             "parameters": {"server": "files", "path": "/srv"}}))
         .unwrap();
         let nfs = NfsClass::of(&class).unwrap().unwrap();
-        let made = volume(&claim, &class, &nfs, Path::new("shop-data-pvc-c1")).unwrap();
-        let shown = json_tree::to_value(&made).unwrap();
+        let on_server = volume(&claim, &class, &nfs, Path::new("shop-data-pvc-c1")).unwrap();
+        let encoded = json_tree::to_value(&on_server).unwrap();
         assert_eq!(
-            shown["spec"],
+            encoded["spec"],
             json!({"accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"},
-                "claimRef": shown["spec"]["claimRef"], "mountOptions": ["nfsvers=4.1"],
+                "claimRef": encoded["spec"]["claimRef"], "mountOptions": ["nfsvers=4.1"],
                 "nfs": {"path": "/srv/shop-data-pvc-c1", "server": "files"},
                 "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "nfs",
                 "volumeMode": "Filesystem"})
         );
-        let (directory, above) = archived_by_itself(&made.spec.unwrap()).unwrap();
+        let (directory, above) = archived_by_itself(&on_server.spec.unwrap()).unwrap();
         assert_eq!(directory, Path::new("shop-data-pvc-c1"));
         assert_eq!(
             (above.path.as_str(), above.on_delete),

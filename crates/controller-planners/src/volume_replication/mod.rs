@@ -17,7 +17,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use resource_kinds::storage::volume_replication::{
-    Divergence, Recovery, ReplicationStage, VolumeReplication, shown,
+    Divergence, Recovery, ReplicationStage, VolumeReplication, time_text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +193,7 @@ pub enum ReplicationStep {
     /// Replace the record.
     Write(VolumeReplication),
     /// Replace the record, together with the affinity and path of the volume.
-    Place(VolumeReplication, String),
+    Relocate(VolumeReplication, String),
     /// Call a node, and plan again with its response.
     Call(Call),
 }
@@ -222,9 +222,9 @@ pub fn plan(observed: &Observed<'_>) -> ReplicationStep {
 /// Whether the replica has to be promoted: the primary is dead, and a pod waits for its volume.
 fn is_lost(observed: &Observed<'_>) -> bool {
     let users = observed.users;
-    let is_wanted = users.waiting && !users.on_primary;
+    let is_needed = users.waiting && !users.on_primary;
     observed.is_proven_dead
-        && is_wanted
+        && is_needed
         && observed.replica == NodePresence::Ready
         && observed.record.can_be_promoted()
 }
@@ -490,7 +490,7 @@ fn promote(observed: &Observed<'_>) -> ReplicationStep {
                 message: None,
                 ..record.clone()
             };
-            ReplicationStep::Place(placed, sealed.path.clone())
+            ReplicationStep::Relocate(placed, sealed.path.clone())
         }
     }
 }
@@ -553,7 +553,7 @@ pub fn condition_message(record: &VolumeReplication) -> String {
         )),
         (Some(node), Some(last)) => parts.push(format!(
             "replica on node {node:?}; last complete copy of {}, one every {} s",
-            shown(last),
+            time_text(last),
             record.interval_seconds
         )),
         (Some(node), None) => parts.push(format!("replica on node {node:?}: no complete copy yet")),
@@ -579,7 +579,7 @@ pub fn condition_message(record: &VolumeReplication) -> String {
             "promoted on node {:?} after the loss of node {:?}; recovery point {}",
             record.primary,
             recovery.from,
-            shown(recovery.time)
+            time_text(recovery.time)
         ));
     }
     for one in &record.diverged {

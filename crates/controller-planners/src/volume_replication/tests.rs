@@ -79,8 +79,8 @@ fn the_difference_to_the_last_copy_is_sent_when_the_interval_is_over() {
     );
     responses.replica = Some(holdings(&[], &[40_000, 50_000]));
     responses.primary = Some(holdings(&[50_000], &[]));
-    let kept = BTreeSet::from([50_000]);
-    let keep = Call::Keep(Role::Replica, kept);
+    let snapshots = BTreeSet::from([50_000]);
+    let keep = Call::Keep(Role::Replica, snapshots);
     assert_eq!(
         plan(&observed(&record, &responses)),
         ReplicationStep::Call(keep)
@@ -208,14 +208,17 @@ fn a_replica_that_stays_away_keeps_its_place_until_another_node_has_a_copy() {
     assert!(condition_message(&replaced).contains("node \"two\" removes its former copies"));
     // The former replica returns first.
     responses.copied = None;
-    let ReplicationStep::Write(kept) = plan(&observed(&chosen, &responses)) else {
+    let ReplicationStep::Write(unchanged) = plan(&observed(&chosen, &responses)) else {
         panic!("not given up");
     };
     assert_eq!(
-        (kept.replica.as_deref(), kept.last),
+        (unchanged.replica.as_deref(), unchanged.last),
         (Some("two"), Some(50_000))
     );
-    assert_eq!((kept.epoch, &*kept.former), (2, &["three".to_owned()][..]));
+    assert_eq!(
+        (unchanged.epoch, &*unchanged.former),
+        (2, &["three".to_owned()][..])
+    );
 }
 
 #[test]
@@ -296,13 +299,13 @@ fn a_node_that_returns_too_late_removes_its_copies() {
     let retire = Call::Retire("two".to_owned());
     assert_eq!(rest(nodes(&[]), &responses), ReplicationStep::Call(retire));
     // A former primary keeps its state.
-    let kept = VolumeCopies {
+    let copies = VolumeCopies {
         diverged: ["diverged-1-v".to_owned()].into(),
         ..VolumeCopies::default()
     };
     responses.retired.insert("two".to_owned(), None);
     assert_eq!(rest(nodes(&[]), &responses), ReplicationStep::Rest(5_000));
-    responses.retired.insert("two".to_owned(), Some(kept));
+    responses.retired.insert("two".to_owned(), Some(copies));
     let ReplicationStep::Write(next) = rest(nodes(&[]), &responses) else {
         panic!("no write");
     };
@@ -407,7 +410,7 @@ fn the_volume_follows_the_newest_complete_copy() {
     };
     assert_eq!(dead(&responses), ReplicationStep::Call(Call::Seal));
     responses.sealed = Some(holdings(&[], &[50_000, 60_000]));
-    let ReplicationStep::Place(next, path) = dead(&responses) else {
+    let ReplicationStep::Relocate(next, path) = dead(&responses) else {
         panic!("not placed");
     };
     assert_eq!((next.primary.as_str(), path.as_str()), ("two", "/p"));

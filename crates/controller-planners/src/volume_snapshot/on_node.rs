@@ -44,7 +44,7 @@ pub enum ContentStep {
     /// user created has no finalizer.
     Protect,
     /// Take a snapshot of a volume.
-    Take {
+    Create {
         driver: Driver,
         volume: String,
         /// The handle for the snapshot.
@@ -110,7 +110,7 @@ pub fn plan_on_node(
         return ContentStep::Nothing;
     }
     match (&source.volume_handle, volume) {
-        (Some(name), Some((volume, _))) => ContentStep::Take {
+        (Some(name), Some((volume, _))) => ContentStep::Create {
             driver,
             volume: name.clone(),
             handle,

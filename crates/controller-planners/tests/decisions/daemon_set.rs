@@ -1,5 +1,6 @@
 //! DaemonSets: one pod for each eligible node, replaced within the limits.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use controller_planners::daemon_set::{DaemonSetPlan, NodeFit, Observed, RevisionAction, plan};
@@ -11,14 +12,14 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
-struct World {
+struct Cluster {
     observed: Observed,
     pods: Vec<Pod>,
     now: Timestamp,
     created: usize,
 }
 
-impl World {
+impl Cluster {
     fn new(nodes: usize, strategy: Value) -> Self {
         let set = json!({"metadata": {"name": "agent", "namespace": "d", "uid": "u",
                 "generation": 1},
@@ -27,7 +28,7 @@ impl World {
                 "template": {"metadata": {"labels": {"app": "a"}},
                     "spec": {"containers": [{"name": "c", "image": "a"}]}}}});
         let set: DaemonSet = json_tree::from_value(set).unwrap();
-        let mut world = Self {
+        let mut cluster = Self {
             observed: Observed {
                 set: Arc::new(set),
                 ..Observed::default()
@@ -37,9 +38,9 @@ impl World {
             created: 0,
         };
         for node in 0..nodes {
-            world.fit(node, true, true);
+            cluster.fit(node, true, true);
         }
-        world
+        cluster
     }
 
     fn fit(&mut self, node: usize, starts: bool, stays: bool) {
@@ -175,22 +176,22 @@ impl World {
 
 #[test]
 fn each_node_that_takes_one_has_a_pod() {
-    let mut world = World::new(2, json!({}));
-    world.fit(2, false, true);
-    world.settle();
-    assert_eq!(world.shows(), "n0:a n1:a");
-    let pod = &world.pods[0];
+    let mut cluster = Cluster::new(2, json!({}));
+    cluster.fit(2, false, true);
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:a n1:a");
+    let pod = &cluster.pods[0];
     let tolerations = pod.spec.as_ref().unwrap().tolerations.clone().unwrap();
     assert!(
         tolerations
             .iter()
             .any(|t| t.key.as_deref() == Some("node.kubernetes.io/not-ready"))
     );
-    world.fit(0, false, true);
-    world.fit(1, false, false);
-    world.settle();
-    assert_eq!(world.shows(), "n0:a");
-    let status = world.observed.set.status.clone().unwrap();
+    cluster.fit(0, false, true);
+    cluster.fit(1, false, false);
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:a");
+    let status = cluster.observed.set.status.clone().unwrap();
     assert_eq!(
         (status.desired_number_scheduled, status.number_misscheduled),
         (0, 1)
@@ -199,46 +200,46 @@ fn each_node_that_takes_one_has_a_pod() {
 
 #[test]
 fn an_update_takes_one_away_at_a_time() {
-    let mut world = World::new(3, json!({}));
-    world.settle();
-    world.set_image("b");
-    world.step();
-    assert_eq!(world.shows(), "n1:a n2:a");
-    world.settle();
-    assert_eq!(world.shows(), "n0:b n1:b n2:b");
-    let status = world.observed.set.status.clone().unwrap();
+    let mut cluster = Cluster::new(3, json!({}));
+    cluster.settle();
+    cluster.set_image("b");
+    cluster.step();
+    assert_eq!(cluster.shows(), "n1:a n2:a");
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:b n1:b n2:b");
+    let status = cluster.observed.set.status.clone().unwrap();
     assert_eq!(status.updated_number_scheduled, Some(3));
-    assert_eq!(world.observed.revisions.len(), 2);
+    assert_eq!(cluster.observed.revisions.len(), 2);
 }
 
 /// A tainted node counts neither as unavailable nor in a percentage.
 #[test]
 fn nodes_that_take_no_pod_do_not_hold_up_an_update() {
     for limit in [json!(1), json!("34%")] {
-        let mut world = World::new(3, json!({"rollingUpdate": {"maxUnavailable": limit}}));
+        let mut cluster = Cluster::new(3, json!({"rollingUpdate": {"maxUnavailable": limit}}));
         for tainted in 3..6 {
-            world.fit(tainted, false, true);
+            cluster.fit(tainted, false, true);
         }
-        world.settle();
-        world.set_image("b");
-        world.step();
-        assert_eq!(world.available(), if limit == 1 { 2 } else { 1 });
-        world.settle();
-        assert_eq!(world.shows(), "n0:b n1:b n2:b");
+        cluster.settle();
+        cluster.set_image("b");
+        cluster.step();
+        assert_eq!(cluster.available(), if limit == 1 { 2 } else { 1 });
+        cluster.settle();
+        assert_eq!(cluster.shows(), "n0:b n1:b n2:b");
     }
 }
 
 #[test]
 fn a_bad_template_stops_at_the_limit_and_is_put_right() {
-    let mut world = World::new(3, json!({"rollingUpdate": {"maxUnavailable": 1}}));
-    world.settle();
-    world.set_image("bad");
-    world.settle();
-    assert_eq!(world.shows(), "n0:bad n1:a n2:a");
-    world.set_image("a");
-    world.settle();
-    assert_eq!(world.shows(), "n0:a n1:a n2:a");
-    let numbers: Vec<i64> = world
+    let mut cluster = Cluster::new(3, json!({"rollingUpdate": {"maxUnavailable": 1}}));
+    cluster.settle();
+    cluster.set_image("bad");
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:bad n1:a n2:a");
+    cluster.set_image("a");
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:a n1:a n2:a");
+    let numbers: Vec<i64> = cluster
         .observed
         .revisions
         .iter()
@@ -248,27 +249,49 @@ fn a_bad_template_stops_at_the_limit_and_is_put_right() {
 }
 
 #[test]
+fn a_revision_without_a_hash_is_not_used() {
+    let hash = |labels: &Option<BTreeMap<String, String>>| -> String {
+        labels.as_ref().unwrap()["controller-revision-hash"].clone()
+    };
+    let empty = [("controller-revision-hash".to_owned(), String::new())];
+    let mut cluster = Cluster::new(1, json!({"rollingUpdate": {"maxUnavailable": 1}}));
+    cluster.settle();
+    for labels in [None, Some(BTreeMap::from(empty))] {
+        for revision in &mut cluster.observed.revisions {
+            Arc::make_mut(revision).metadata.labels.clone_from(&labels);
+        }
+        cluster.settle();
+        let revisions = cluster.observed.revisions.iter();
+        let newest = revisions.max_by_key(|one| one.revision).unwrap();
+        let newest = hash(&newest.metadata.labels);
+        assert_ne!(newest, "");
+        assert_eq!(hash(&cluster.pods[0].metadata.labels), newest);
+        assert_eq!(cluster.shows(), "n0:a");
+    }
+}
+
+#[test]
 fn with_a_surge_nothing_is_missing() {
     let strategy = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
-    let mut world = World::new(2, strategy);
-    world.settle();
-    world.set_image("b");
-    world.step();
-    assert_eq!(world.shows(), "n0:a n0:b n1:a");
-    world.settle();
-    assert_eq!(world.shows(), "n0:b n1:b");
+    let mut cluster = Cluster::new(2, strategy);
+    cluster.settle();
+    cluster.set_image("b");
+    cluster.step();
+    assert_eq!(cluster.shows(), "n0:a n0:b n1:a");
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:b n1:b");
 }
 
 #[test]
 fn on_delete_somebody_else_deletes() {
-    let mut world = World::new(2, json!({"type": "OnDelete"}));
-    world.settle();
-    world.set_image("b");
-    world.settle();
-    assert_eq!(world.shows(), "n0:a n1:a");
-    world.pods.remove(0);
-    world.settle();
-    assert_eq!(world.shows(), "n0:b n1:a");
+    let mut cluster = Cluster::new(2, json!({"type": "OnDelete"}));
+    cluster.settle();
+    cluster.set_image("b");
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:a n1:a");
+    cluster.pods.remove(0);
+    cluster.settle();
+    assert_eq!(cluster.shows(), "n0:b n1:a");
 }
 
 proptest! {
@@ -280,19 +303,19 @@ proptest! {
         limit in 1_usize..4,
         steps in proptest::collection::vec((0..4_u8, prop_oneof![Just("b"), Just("c")]), 0..30)
     ) {
-        let mut world = World::new(5, json!({"rollingUpdate": {"maxUnavailable": limit}}));
-        world.settle();
+        let mut cluster = Cluster::new(5, json!({"rollingUpdate": {"maxUnavailable": limit}}));
+        cluster.settle();
         for (step, image) in steps {
             match step {
-                0 => world.set_image(image),
-                1 => world.start_pods(),
-                _ => world.step(),
+                0 => cluster.set_image(image),
+                1 => cluster.start_pods(),
+                _ => cluster.step(),
             }
-            prop_assert!(world.available() + limit >= 5, "{}", world.shows());
+            prop_assert!(cluster.available() + limit >= 5, "{}", cluster.shows());
         }
-        world.set_image("z");
-        world.start_pods();
-        world.settle();
-        prop_assert_eq!(world.shows(), "n0:z n1:z n2:z n3:z n4:z");
+        cluster.set_image("z");
+        cluster.start_pods();
+        cluster.settle();
+        prop_assert_eq!(cluster.shows(), "n0:z n1:z n2:z n3:z n4:z");
     }
 }

@@ -342,14 +342,14 @@ fn budgets_and_nodes_are_planned_with_any_number() {
             }
         }
     }
-    for heard in [Timestamp::MIN, Timestamp::UNIX_EPOCH, now(), Timestamp::MAX] {
+    for heartbeat in [Timestamp::MIN, Timestamp::UNIX_EPOCH, now(), Timestamp::MAX] {
         let node = json!({"metadata": {"name": "n"}, "spec": {"taints": [
             {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute",
                 "timeAdded": "2026-01-01T00:00:00Z"}]}});
         let observed = node_lifecycle::Observed {
             name: "n".into(),
             node: Arc::new(typed(node)),
-            silent_for: heard.duration_since(Timestamp::UNIX_EPOCH),
+            silent_for: heartbeat.duration_since(Timestamp::UNIX_EPOCH),
             grace: node_lifecycle::GRACE,
             is_fenced: false,
             pods: pods("apps/v1", "ReplicaSet"),

@@ -17,11 +17,11 @@ struct Object {
 }
 
 #[derive(Clone, Debug, Default)]
-struct World {
+struct Cluster {
     objects: BTreeMap<usize, Object>,
 }
 
-impl World {
+impl Cluster {
     fn waits(&self, id: usize) -> bool {
         let object = self.objects.get(&id);
         object.is_some_and(|object| object.deleting && object.finalizers.contains(FOREGROUND))
@@ -144,7 +144,7 @@ impl World {
     }
 }
 
-fn graph() -> impl Strategy<Value = World> {
+fn graph() -> impl Strategy<Value = Cluster> {
     let owners = prop::collection::btree_map(0_usize..9, any::<bool>(), 0..3);
     prop::collection::vec(owners, 8).prop_map(|all| {
         let objects = all.into_iter().enumerate().map(|(id, mut owners)| {
@@ -157,7 +157,7 @@ fn graph() -> impl Strategy<Value = World> {
                 },
             )
         });
-        World {
+        Cluster {
             objects: objects.collect(),
         }
     })
@@ -182,34 +182,34 @@ proptest! {
     /// absent owners.
     #[test]
     fn deletions_come_to_an_end(
-        mut world in graph(),
+        mut cluster in graph(),
         deletions in prop::collection::vec((0_usize..8, propagation()), 1..4),
     ) {
-        world.settle();
+        cluster.settle();
         for (id, propagation) in deletions {
-            world.delete(id, propagation);
-            world.settle();
+            cluster.delete(id, propagation);
+            cluster.settle();
         }
-        for (id, object) in &world.objects {
-            prop_assert!(!object.deleting, "{id} is not gone: {world:?}");
-            prop_assert!(object.owners.keys().all(|owner| world.objects.contains_key(owner)));
+        for (id, object) in &cluster.objects {
+            prop_assert!(!object.deleting, "{id} is not gone: {cluster:?}");
+            prop_assert!(object.owners.keys().all(|owner| cluster.objects.contains_key(owner)));
         }
     }
 
     /// An object with an owner that stays is never deleted, and an object without an owner is never deleted either.
     #[test]
-    fn what_has_an_owner_stays(mut world in graph(), id in 0_usize..8, how in propagation()) {
-        world.settle();
-        let before = world.clone();
-        world.delete(id, how);
-        world.settle();
+    fn what_has_an_owner_stays(mut cluster in graph(), id in 0_usize..8, how in propagation()) {
+        cluster.settle();
+        let before = cluster.clone();
+        cluster.delete(id, how);
+        cluster.settle();
         for (other, object) in &before.objects {
-            let is_deleted = !world.objects.contains_key(other);
+            let is_deleted = !cluster.objects.contains_key(other);
             if *other == id || !is_deleted {
                 continue;
             }
             prop_assert!(how != Propagation::Orphan, "{other} went with an orphaning owner");
-            let owner_left = object.owners.keys().any(|owner| world.objects.contains_key(owner));
+            let owner_left = object.owners.keys().any(|owner| cluster.objects.contains_key(owner));
             prop_assert!(!owner_left && !object.owners.is_empty(), "{other} went: {before:?}");
         }
     }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
-struct World {
+struct Cluster {
     observed: Observed,
     pods: Vec<Pod>,
     now: Timestamp,
@@ -27,7 +27,7 @@ enum Upto {
     All,
 }
 
-impl World {
+impl Cluster {
     fn new(more: Value) -> Self {
         let mut spec = json!({
             "parallelism": 1, "backoffLimit": 6,
@@ -170,46 +170,46 @@ impl World {
 
 #[test]
 fn pods_run_until_enough_have_succeeded() {
-    let mut world = World::new(json!({"completions": 3, "parallelism": 2}));
-    world.step();
-    assert_eq!(world.running().len(), 2);
+    let mut cluster = Cluster::new(json!({"completions": 3, "parallelism": 2}));
+    cluster.step();
+    assert_eq!(cluster.running().len(), 2);
     for _ in 0..3 {
-        let first = world.running()[0].clone();
-        world.end(&first, true, 0);
-        world.settle();
+        let first = cluster.running()[0].clone();
+        cluster.end(&first, true, 0);
+        cluster.settle();
     }
-    assert_eq!(world.counts(), (3, 0));
-    assert_eq!(world.created, 3);
+    assert_eq!(cluster.counts(), (3, 0));
+    assert_eq!(cluster.created, 3);
     assert_eq!(
-        world.condition(),
+        cluster.condition(),
         [
             "SuccessCriteriaMet CompletionsReached",
             "Complete CompletionsReached"
         ]
     );
-    let status = world.observed.job.status.clone().unwrap();
+    let status = cluster.observed.job.status.clone().unwrap();
     assert!(status.completion_time.is_some() && status.start_time.is_some());
 }
 
 #[test]
 fn failures_are_tried_again_later_each_time_and_not_for_ever() {
-    let mut world = World::new(json!({"backoffLimit": 2}));
+    let mut cluster = Cluster::new(json!({"backoffLimit": 2}));
     for wait in [10, 20] {
-        world.settle();
-        let first = world.running()[0].clone();
-        world.end(&first, false, 1);
-        world.settle();
-        assert!(world.running().is_empty());
-        assert_eq!(world.plan().requeue_after.unwrap().as_secs(), wait);
-        world.now += SignedDuration::from_secs(i64::try_from(wait).unwrap());
+        cluster.settle();
+        let first = cluster.running()[0].clone();
+        cluster.end(&first, false, 1);
+        cluster.settle();
+        assert!(cluster.running().is_empty());
+        assert_eq!(cluster.plan().requeue_after.unwrap().as_secs(), wait);
+        cluster.now += SignedDuration::from_secs(i64::try_from(wait).unwrap());
     }
-    world.settle();
-    let last = world.running()[0].clone();
-    world.end(&last, false, 1);
-    world.settle();
-    assert_eq!(world.counts(), (0, 3));
+    cluster.settle();
+    let last = cluster.running()[0].clone();
+    cluster.end(&last, false, 1);
+    cluster.settle();
+    assert_eq!(cluster.counts(), (0, 3));
     assert_eq!(
-        world.condition(),
+        cluster.condition(),
         [
             "FailureTarget BackoffLimitExceeded",
             "Failed BackoffLimitExceeded"
@@ -219,32 +219,33 @@ fn failures_are_tried_again_later_each_time_and_not_for_ever() {
 
 #[test]
 fn a_job_has_a_deadline_and_an_end_of_its_own() {
-    let mut world = World::new(json!({"activeDeadlineSeconds": 30, "ttlSecondsAfterFinished": 5}));
-    world.settle();
-    assert_eq!(world.plan().requeue_after.unwrap().as_secs(), 30);
-    world.now += SignedDuration::from_secs(30);
-    world.settle();
-    assert_eq!(world.condition()[1], "Failed DeadlineExceeded");
-    assert_eq!(world.plan().requeue_after.unwrap().as_secs(), 5);
-    world.now += SignedDuration::from_secs(5);
-    assert!(world.plan().expired);
+    let mut cluster =
+        Cluster::new(json!({"activeDeadlineSeconds": 30, "ttlSecondsAfterFinished": 5}));
+    cluster.settle();
+    assert_eq!(cluster.plan().requeue_after.unwrap().as_secs(), 30);
+    cluster.now += SignedDuration::from_secs(30);
+    cluster.settle();
+    assert_eq!(cluster.condition()[1], "Failed DeadlineExceeded");
+    assert_eq!(cluster.plan().requeue_after.unwrap().as_secs(), 5);
+    cluster.now += SignedDuration::from_secs(5);
+    assert!(cluster.plan().expired);
 }
 
 #[test]
 fn a_suspended_job_stops_and_starts_its_clock_anew() {
-    let mut world = World::new(json!({"suspend": true}));
-    world.settle();
+    let mut cluster = Cluster::new(json!({"suspend": true}));
+    cluster.settle();
     assert_eq!(
-        (world.created, world.condition()),
+        (cluster.created, cluster.condition()),
         (0, vec!["Suspended JobSuspended".to_owned()])
     );
-    let mut job = (*world.observed.job).clone();
+    let mut job = (*cluster.observed.job).clone();
     job.spec.as_mut().unwrap().suspend = Some(false);
-    world.observed.job = Arc::new(job);
-    world.settle();
-    assert_eq!(world.running().len(), 1);
+    cluster.observed.job = Arc::new(job);
+    cluster.settle();
+    assert_eq!(cluster.running().len(), 1);
     assert!(
-        world
+        cluster
             .observed
             .job
             .status
@@ -258,9 +259,9 @@ fn a_suspended_job_stops_and_starts_its_clock_anew() {
 #[test]
 fn each_index_has_one_pod() {
     let more = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed"});
-    let mut world = World::new(more);
-    world.settle();
-    let pods = world.pods.clone();
+    let mut cluster = Cluster::new(more);
+    cluster.settle();
+    let pods = cluster.pods.clone();
     let index = |pod: &Pod| {
         pod.metadata.labels.as_ref().unwrap()["batch.kubernetes.io/job-completion-index"].clone()
     };
@@ -272,18 +273,18 @@ fn each_index_has_one_pod() {
         .clone()
         .unwrap();
     assert_eq!(variable[0].name, "JOB_COMPLETION_INDEX");
-    world.end("pod-1", true, 0);
-    world.end("pod-2", false, 1);
-    world.settle();
-    world.now += SignedDuration::from_secs(10);
-    world.settle();
-    assert_eq!(index(world.pods.last().unwrap()), "1");
-    world.end("pod-3", true, 0);
-    world.end("pod-4", true, 0);
-    world.settle();
-    let status = world.observed.job.status.clone().unwrap();
+    cluster.end("pod-1", true, 0);
+    cluster.end("pod-2", false, 1);
+    cluster.settle();
+    cluster.now += SignedDuration::from_secs(10);
+    cluster.settle();
+    assert_eq!(index(cluster.pods.last().unwrap()), "1");
+    cluster.end("pod-3", true, 0);
+    cluster.end("pod-4", true, 0);
+    cluster.settle();
+    let status = cluster.observed.job.status.clone().unwrap();
     assert_eq!(status.completed_indexes.as_deref(), Some("0-2"));
-    assert_eq!(world.counts(), (3, 1));
+    assert_eq!(cluster.counts(), (3, 1));
 }
 
 #[test]
@@ -292,25 +293,25 @@ fn an_exit_code_can_end_the_job_or_not_count() {
         json!({"podFailurePolicy": {"rules": [{"action": action,
             "onExitCodes": {"operator": "In", "values": [code]}}]}})
     };
-    let mut world = World::new(rule("FailJob", 42));
-    world.settle();
-    world.end("pod-1", false, 42);
-    world.settle();
-    assert_eq!(world.condition()[1], "Failed PodFailurePolicy");
-    let mut world = World::new(rule("Ignore", 42));
-    world.settle();
-    world.end("pod-1", false, 42);
-    world.settle();
-    assert_eq!(world.counts(), (0, 0));
-    assert!(world.condition().is_empty());
+    let mut cluster = Cluster::new(rule("FailJob", 42));
+    cluster.settle();
+    cluster.end("pod-1", false, 42);
+    cluster.settle();
+    assert_eq!(cluster.condition()[1], "Failed PodFailurePolicy");
+    let mut cluster = Cluster::new(rule("Ignore", 42));
+    cluster.settle();
+    cluster.end("pod-1", false, 42);
+    cluster.settle();
+    assert_eq!(cluster.counts(), (0, 0));
+    assert!(cluster.condition().is_empty());
 }
 
 /// The job is deleted with its pods, or its pods stay: in both cases the finalizers are removed.
 #[test]
 fn pods_of_a_job_that_is_gone_are_let_go() {
-    let mut world = World::new(json!({"parallelism": 2}));
-    world.settle();
-    let mut pods = world.pods.clone();
+    let mut cluster = Cluster::new(json!({"parallelism": 2}));
+    cluster.settle();
+    let mut pods = cluster.pods.clone();
     let left_behind = &mut pods[0];
     left_behind.metadata.owner_references = None;
     let labels = left_behind.metadata.labels.get_or_insert_default();
@@ -319,7 +320,7 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
         .iter()
         .map(|pod| Arc::new(pod.try_into().unwrap()))
         .collect();
-    let job = &world.observed.job;
+    let job = &cluster.observed.job;
     assert_eq!(orphaned(&pods, "pi", Some(job)).unwrap().len(), 0);
     assert_eq!(orphaned(&pods, "pi", None).unwrap().len(), 2);
     let mut another = (**job).clone();
@@ -332,16 +333,16 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
 #[test]
 fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
     cov_mark::check!(findings_c14);
-    let mut world = World::new(json!({"parallelism": 1}));
-    world.settle();
-    let mut pod = world.pods[0].clone();
+    let mut cluster = Cluster::new(json!({"parallelism": 1}));
+    cluster.settle();
+    let mut pod = cluster.pods[0].clone();
     pod.metadata.owner_references = None;
     let label = |pod: &mut Pod, key: &str, value: &str| {
         let labels = pod.metadata.labels.get_or_insert_default();
         labels.insert(key.to_owned(), value.to_owned());
     };
     label(&mut pod, "batch.kubernetes.io/job-name", "pi");
-    let job = world.observed.job.clone();
+    let job = cluster.observed.job.clone();
     let let_go = |pod: &Pod, name: &str| {
         let pods = [Arc::new(pod.try_into().unwrap())];
         let job = (name == "pi").then_some(&*job);
@@ -349,7 +350,7 @@ fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
     };
     assert!(!let_go(&pod, "pi"), "it is adopted again");
     let mut deleted = pod.clone();
-    deleted.metadata.deletion_timestamp = Some(Time(world.now));
+    deleted.metadata.deletion_timestamp = Some(Time(cluster.now));
     assert!(let_go(&deleted, "pi"));
     label(&mut pod, "job", "of nobody");
     assert!(let_go(&pod, "pi"));
@@ -358,9 +359,9 @@ fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
 }
 
 /// The UID of the running pod of an index.
-fn of_index(world: &World, index: u32) -> Option<String> {
-    let running = world.running();
-    let mut pods = world.pods.iter();
+fn of_index(cluster: &Cluster, index: u32) -> Option<String> {
+    let running = cluster.running();
+    let mut pods = cluster.pods.iter();
     let pod_of_index = pods.find(|pod| {
         let notes = pod.metadata.annotations.clone().unwrap_or_default();
         notes.get("batch.kubernetes.io/job-completion-index") == Some(&index.to_string())
@@ -370,164 +371,175 @@ fn of_index(world: &World, index: u32) -> Option<String> {
 }
 
 /// Ends the pod of an index, and lets the next pod start.
-fn end_index(world: &mut World, index: u32, code: i32) {
-    let uid = of_index(world, index).unwrap();
-    world.end(&uid, code == 0, code);
-    world.settle();
-    world.now += SignedDuration::from_secs(700);
-    world.settle();
+fn end_index(cluster: &mut Cluster, index: u32, code: i32) {
+    let uid = of_index(cluster, index).unwrap();
+    cluster.end(&uid, code == 0, code);
+    cluster.settle();
+    cluster.now += SignedDuration::from_secs(700);
+    cluster.settle();
 }
 
-fn indexes(world: &World) -> (String, String) {
-    let status = world.observed.job.status.clone().unwrap_or_default();
+fn indexes(cluster: &Cluster) -> (String, String) {
+    let status = cluster.observed.job.status.clone().unwrap_or_default();
     (
         status.completed_indexes.unwrap_or_default(),
         status.failed_indexes.unwrap_or_default(),
     )
 }
 
-fn indexed(more: Value) -> World {
+fn indexed(more: Value) -> Cluster {
     let mut spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3,
         "backoffLimit": i32::MAX});
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
     }
-    let mut world = World::new(spec);
-    world.settle();
-    world
+    let mut cluster = Cluster::new(spec);
+    cluster.settle();
+    cluster
 }
 
 #[test]
 fn an_index_that_fails_too_often_does_not_hold_up_the_others() {
-    let mut world = indexed(json!({"backoffLimitPerIndex": 1}));
-    let uid = of_index(&world, 1).unwrap();
-    world.end(&uid, false, 1);
-    world.settle();
+    let mut cluster = indexed(json!({"backoffLimitPerIndex": 1}));
+    let uid = of_index(&cluster, 1).unwrap();
+    cluster.end(&uid, false, 1);
+    cluster.settle();
     // The failed pod waits, uncounted, for its replacement; the other pods continue.
-    assert_eq!((world.counts(), of_index(&world, 1)), ((0, 0), None));
-    assert_eq!(world.running().len(), 2);
-    let plan = world.plan();
+    assert_eq!((cluster.counts(), of_index(&cluster, 1)), ((0, 0), None));
+    assert_eq!(cluster.running().len(), 2);
+    let plan = cluster.plan();
     assert_eq!(plan.requeue_after.map(|wait| wait.as_secs()), Some(10));
-    world.now += SignedDuration::from_secs(10);
-    world.settle();
-    assert_eq!(world.counts(), (0, 1));
-    let next = of_index(&world, 1).unwrap();
-    let notes = world.pod(&next).metadata.annotations.clone().unwrap();
+    cluster.now += SignedDuration::from_secs(10);
+    cluster.settle();
+    assert_eq!(cluster.counts(), (0, 1));
+    let next = of_index(&cluster, 1).unwrap();
+    let notes = cluster.pod(&next).metadata.annotations.clone().unwrap();
     assert_eq!(notes["batch.kubernetes.io/job-index-failure-count"], "1");
-    end_index(&mut world, 1, 1);
-    assert_eq!(indexes(&world), (String::new(), "1".to_owned()));
-    assert_eq!((world.counts(), of_index(&world, 1)), ((0, 2), None));
-    assert!(world.condition().is_empty());
-    end_index(&mut world, 0, 0);
-    end_index(&mut world, 2, 0);
-    assert_eq!(indexes(&world), ("0,2".to_owned(), "1".to_owned()));
+    end_index(&mut cluster, 1, 1);
+    assert_eq!(indexes(&cluster), (String::new(), "1".to_owned()));
+    assert_eq!((cluster.counts(), of_index(&cluster, 1)), ((0, 2), None));
+    assert!(cluster.condition().is_empty());
+    end_index(&mut cluster, 0, 0);
+    end_index(&mut cluster, 2, 0);
+    assert_eq!(indexes(&cluster), ("0,2".to_owned(), "1".to_owned()));
     assert_eq!(
-        world.condition(),
+        cluster.condition(),
         ["FailureTarget FailedIndexes", "Failed FailedIndexes"]
     );
-    assert_eq!(world.counts(), (2, 2));
+    assert_eq!(cluster.counts(), (2, 2));
 }
 
 #[test]
 fn a_job_bears_so_many_failed_indexes() {
-    let mut world = indexed(json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 1}));
-    end_index(&mut world, 0, 1);
-    assert!(world.condition().is_empty());
-    end_index(&mut world, 2, 1);
+    let mut cluster = indexed(json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 1}));
+    end_index(&mut cluster, 0, 1);
+    assert!(cluster.condition().is_empty());
+    end_index(&mut cluster, 2, 1);
     assert_eq!(
-        world.condition(),
+        cluster.condition(),
         [
             "FailureTarget MaxFailedIndexesExceeded",
             "Failed MaxFailedIndexesExceeded"
         ]
     );
-    assert!(world.running().is_empty());
-    assert_eq!(indexes(&world).1, "0,2");
+    assert!(cluster.running().is_empty());
+    assert_eq!(indexes(&cluster).1, "0,2");
 }
 
 #[test]
 fn a_rule_fails_an_index_at_once_and_another_forgives() {
     let rule = |action: &str, code: i32| json!({"action": action, "onExitCodes": {"operator": "In", "values": [code]}});
     let rules = json!([rule("FailIndex", 42), rule("Ignore", 7)]);
-    let mut world =
+    let mut cluster =
         indexed(json!({"backoffLimitPerIndex": 0, "podFailurePolicy": {"rules": rules}}));
     for _ in 0..3 {
-        end_index(&mut world, 0, 7);
+        end_index(&mut cluster, 0, 7);
     }
-    assert_eq!((world.counts(), indexes(&world).1.as_str()), ((0, 0), ""));
-    let mut world =
+    assert_eq!(
+        (cluster.counts(), indexes(&cluster).1.as_str()),
+        ((0, 0), "")
+    );
+    let mut cluster =
         indexed(json!({"backoffLimitPerIndex": 5, "podFailurePolicy": {"rules": rules}}));
-    end_index(&mut world, 0, 42);
-    assert_eq!((world.counts(), indexes(&world).1.as_str()), ((0, 1), "0"));
+    end_index(&mut cluster, 0, 42);
+    assert_eq!(
+        (cluster.counts(), indexes(&cluster).1.as_str()),
+        ((0, 1), "0")
+    );
 }
 
 #[test]
 fn a_job_may_be_done_before_all_indexes_are() {
     let rules = json!([{"succeededIndexes": "0,2", "succeededCount": 2}, {"succeededCount": 3}]);
-    let mut world = indexed(json!({"successPolicy": {"rules": rules}}));
-    end_index(&mut world, 0, 0);
-    assert!(world.condition().is_empty());
-    end_index(&mut world, 2, 0);
+    let mut cluster = indexed(json!({"successPolicy": {"rules": rules}}));
+    end_index(&mut cluster, 0, 0);
+    assert!(cluster.condition().is_empty());
+    end_index(&mut cluster, 2, 0);
     assert_eq!(
-        world.condition(),
+        cluster.condition(),
         ["SuccessCriteriaMet SuccessPolicy", "Complete SuccessPolicy"]
     );
-    assert!(world.running().is_empty());
-    let status = world.observed.job.status.clone().unwrap();
+    assert!(cluster.running().is_empty());
+    let status = cluster.observed.job.status.clone().unwrap();
     let message = status.conditions.unwrap()[0].message.clone().unwrap();
     assert_eq!(message, "Matched rules at index 0");
     let any = json!([{"succeededIndexes": "0-1"}, {"succeededCount": 1}]);
-    let mut world = indexed(json!({"successPolicy": {"rules": any}}));
-    end_index(&mut world, 2, 0);
-    assert_eq!(world.condition()[0], "SuccessCriteriaMet SuccessPolicy");
+    let mut cluster = indexed(json!({"successPolicy": {"rules": any}}));
+    end_index(&mut cluster, 2, 0);
+    assert_eq!(cluster.condition()[0], "SuccessCriteriaMet SuccessPolicy");
 }
 
 type Events = Vec<(u8, prop::sample::Index)>;
 
 /// The controller may be killed between any two writes, and users may delete pods: each pod is counted once, and the
 /// number of running pods stays within the limit.
-fn counted_once(mut world: World, events: Events) -> Result<(), TestCaseError> {
+fn counted_once(mut cluster: Cluster, events: Events) -> Result<(), TestCaseError> {
     let (mut good, mut bad) = (0, 0);
     for (event, which) in events {
-        let running = world.running();
+        let running = cluster.running();
         match event {
             0 if !running.is_empty() => {
                 let uid = running[which.index(running.len())].clone();
                 let well = which.index(2) == 0;
-                world.end(&uid, well, i32::from(!well));
+                cluster.end(&uid, well, i32::from(!well));
                 if well { good += 1 } else { bad += 1 }
             }
             1 if !running.is_empty() => {
                 let uid = running[which.index(running.len())].clone();
-                let now = world.now;
-                world.pod(&uid).metadata.deletion_timestamp = Some(Time(now));
+                let now = cluster.now;
+                cluster.pod(&uid).metadata.deletion_timestamp = Some(Time(now));
                 bad += 1;
-                world.collect();
+                cluster.collect();
             }
-            2 => world.now += SignedDuration::from_secs(700),
+            2 => cluster.now += SignedDuration::from_secs(700),
             3 | 4 => {
                 let upto = [Upto::Nothing, Upto::Status, Upto::Release][which.index(3)];
-                let plan = world.plan();
-                world.carry_out(plan, upto);
+                let plan = cluster.plan();
+                cluster.carry_out(plan, upto);
             }
-            _ => world.step(),
+            _ => cluster.step(),
         }
-        prop_assert!(world.running().len() <= 2);
+        prop_assert!(cluster.running().len() <= 2);
     }
-    let stopped_early = !world.condition().is_empty();
-    world.now += SignedDuration::from_secs(7000);
+    let stopped_early = !cluster.condition().is_empty();
+    cluster.now += SignedDuration::from_secs(7000);
     for _ in 0..50 {
-        world.settle();
-        let Some(uid) = world.running().first().cloned() else {
+        cluster.settle();
+        let Some(uid) = cluster.running().first().cloned() else {
             break;
         };
-        world.end(&uid, true, 0);
+        cluster.end(&uid, true, 0);
         good += 1;
     }
-    prop_assert!(world.condition().iter().any(|c| c.starts_with("Complete")));
-    prop_assert!(world.counts().0 >= 4);
+    prop_assert!(
+        cluster
+            .condition()
+            .iter()
+            .any(|c| c.starts_with("Complete"))
+    );
+    prop_assert!(cluster.counts().0 >= 4);
     if !stopped_early {
-        prop_assert_eq!(world.counts(), (good, bad));
+        prop_assert_eq!(cluster.counts(), (good, bad));
     }
     Ok(())
 }
@@ -540,7 +552,7 @@ proptest! {
         events in proptest::collection::vec((0..6_u8, any::<prop::sample::Index>()), 0..60)
     ) {
         let spec = json!({"completions": 4, "parallelism": 2, "backoffLimit": 100});
-        counted_once(World::new(spec), events)?;
+        counted_once(Cluster::new(spec), events)?;
     }
 
     #[test]
@@ -549,6 +561,6 @@ proptest! {
     ) {
         let spec = json!({"completions": 4, "parallelism": 2, "completionMode": "Indexed",
             "backoffLimit": i32::MAX, "backoffLimitPerIndex": 100});
-        counted_once(World::new(spec), events)?;
+        counted_once(Cluster::new(spec), events)?;
     }
 }

@@ -56,7 +56,7 @@ fn steps(pod: &Pod, claims: &[Arc<ResourceClaim>], with_template: bool) -> Vec<P
     plan_pod(pod, find, |_| with_template.then(template)).unwrap()
 }
 
-fn made(pod: &Pod) -> ResourceClaim {
+fn created_claim(pod: &Pod) -> ResourceClaim {
     let steps = steps(pod, &[], true);
     let [PodStep::Create(claim), PodStep::Note(_)] = steps.as_slice() else {
         panic!("not one claim: {steps:?}");
@@ -68,7 +68,7 @@ fn made(pod: &Pod) -> ResourceClaim {
 #[test]
 fn a_pod_gets_a_claim_of_its_template() {
     let pod = pod(json!({}));
-    let claim = json!(made(&pod));
+    let claim = json!(created_claim(&pod));
     let metadata = &claim["metadata"];
     assert_eq!(metadata["labels"]["a"], "b");
     let annotations = json!({"c": "d", "resource.kubernetes.io/pod-claim-name": "gpu"});
@@ -91,8 +91,8 @@ fn a_pod_gets_a_claim_of_its_template() {
 #[test]
 fn a_claim_that_is_there_is_only_noted_and_then_nothing_is_left_to_do() {
     let plain = pod(json!({}));
-    let claim = Arc::new(made(&plain));
-    assert_eq!(json!(made(&plain)), json!(claim));
+    let claim = Arc::new(created_claim(&plain));
+    assert_eq!(json!(created_claim(&plain)), json!(claim));
     let name = claim.metadata.name.clone().unwrap();
     let claims = [claim];
     assert_eq!(
@@ -111,7 +111,7 @@ fn a_pod_waits_for_its_template_and_takes_nobodys_claim() {
     let wait = "PodResourceClaim gpu: resource claim template \"t\": \
                 resourceclaimtemplate.resource.k8s.io \"t\" not found";
     assert_eq!(steps(&pod, &[], false), [PodStep::Wait(wait.to_owned())]);
-    let name = made(&pod).metadata.name.unwrap();
+    let name = created_claim(&pod).metadata.name.unwrap();
     let foreign = claim(json!({"metadata": {"name": name}}));
     let steps = steps(&pod, &[foreign], true);
     assert!(
@@ -167,7 +167,7 @@ fn reserved(finalizers: Value, users: &[&str]) -> Arc<ResourceClaim> {
         "status": {"allocation": {}, "reservedFor": users}}))
 }
 
-fn seen(name: &str, _: &str) -> ConsumerState {
+fn observed_consumer(name: &str, _: &str) -> ConsumerState {
     match name.split('-').next() {
         Some("lives") => ConsumerState::Living,
         Some("over") => ConsumerState::Ended,
@@ -180,7 +180,7 @@ fn seen(name: &str, _: &str) -> ConsumerState {
 #[test]
 fn pods_that_are_over_do_not_keep_a_claim() {
     let claim = reserved(json!([PROTECTION]), &["lives-1", "over-1", "gone-1", "x"]);
-    let steps = plan_claim(&claim, seen);
+    let steps = plan_claim(&claim, observed_consumer);
     let [
         ClaimStep::Release {
             consumers: remaining,
@@ -200,7 +200,7 @@ fn with_its_last_user_a_claim_gives_its_devices_back() {
     cov_mark::check!(findings_c48);
     let claim = reserved(json!(["other", PROTECTION]), &["over-1"]);
     assert_eq!(
-        plan_claim(&claim, seen),
+        plan_claim(&claim, observed_consumer),
         [
             ClaimStep::Release {
                 consumers: vec![],
@@ -214,14 +214,17 @@ fn with_its_last_user_a_claim_gives_its_devices_back() {
     // The claim was allocated by another allocator, which has to deallocate it.
     let foreign = reserved(json!([]), &["over-1"]);
     assert_eq!(
-        plan_claim(&foreign, seen),
+        plan_claim(&foreign, observed_consumer),
         [ClaimStep::Release {
             consumers: vec![],
             free: false
         }]
     );
     // The claim is allocated, and may get a consumer soon.
-    assert_eq!(plan_claim(&reserved(json!([PROTECTION]), &[]), seen), []);
+    assert_eq!(
+        plan_claim(&reserved(json!([PROTECTION]), &[]), observed_consumer),
+        []
+    );
 }
 
 /// findings C48
@@ -237,7 +240,7 @@ fn a_claim_that_is_deleted_goes_when_nobody_uses_it() {
         })
         .unwrap();
         claim = stamped;
-        plan_claim(&claim, seen)
+        plan_claim(&claim, observed_consumer)
     };
     assert_eq!(going(&["lives-1"]), []);
     assert!(matches!(
@@ -259,15 +262,15 @@ fn the_claim_of_a_pod_that_is_over_is_deleted() {
         )
     };
     assert_eq!(
-        plan_claim(&owned("over-1", json!([])), seen),
+        plan_claim(&owned("over-1", json!([])), observed_consumer),
         [ClaimStep::Delete]
     );
     // The garbage collector deletes the claims of a pod that does not exist.
     for pod in ["lives-1", "gone-1", "x"] {
-        assert_eq!(plan_claim(&owned(pod, json!([])), seen), []);
+        assert_eq!(plan_claim(&owned(pod, json!([])), observed_consumer), []);
     }
     let used = json!([{"resource": "pods", "name": "lives-2", "uid": "v"}]);
-    assert_eq!(plan_claim(&owned("over-1", used), seen), []);
+    assert_eq!(plan_claim(&owned("over-1", used), observed_consumer), []);
 }
 
 proptest! {
@@ -292,7 +295,7 @@ proptest! {
     ) {
         let names: Vec<&str> = users.iter().map(String::as_str).collect();
         let finalizers = if protected { json!([PROTECTION]) } else { json!([]) };
-        let steps = plan_claim(&reserved(finalizers, &names), seen);
+        let steps = plan_claim(&reserved(finalizers, &names), observed_consumer);
         let living = names.iter().any(|name| name.starts_with("lives") || name.starts_with('x'));
         for step in &steps {
             match step {

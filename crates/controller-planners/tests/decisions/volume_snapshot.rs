@@ -17,7 +17,7 @@ fn typed<T: k8s_openapi::serde::de::DeserializeOwned>(value: &Value) -> T {
 }
 
 /// A cluster in which the claim `data` is bound and its snapshot `s` has its finalizers.
-struct World {
+struct Cluster {
     snapshot: Value,
     content: Option<Value>,
     claim: Option<Value>,
@@ -26,7 +26,7 @@ struct World {
     restoring: Option<&'static str>,
 }
 
-impl World {
+impl Cluster {
     fn new() -> Self {
         Self {
             snapshot: json!({
@@ -70,7 +70,7 @@ impl World {
     }
 
     /// The content that a plan creates.
-    fn made(&self) -> Value {
+    fn created_content(&self) -> Value {
         match &self.plan().actions[..] {
             [SnapshotAction::CreateContent(content)] => json!(content),
             other => panic!("{other:?}"),
@@ -98,31 +98,35 @@ fn step(content: &Value, volume: Option<&Value>, node: &str) -> ContentStep {
 
 #[test]
 fn finalizers_come_first() {
-    let mut world = World::new();
-    world.snapshot["metadata"]["finalizers"] = json!(["other"]);
+    let mut cluster = Cluster::new();
+    cluster.snapshot["metadata"]["finalizers"] = json!(["other"]);
     let expected = ["other", SOURCE_PROTECTION, BOUND_PROTECTION].map(str::to_owned);
     assert_eq!(
-        world.plan().actions,
+        cluster.plan().actions,
         [SnapshotAction::SetFinalizers(expected.to_vec())]
     );
 }
 
 #[test]
 fn the_default_class_of_the_volumes_driver_is_taken() {
-    let mut world = World::new();
-    world.snapshot["spec"]["volumeSnapshotClassName"] = Value::Null;
+    let mut cluster = Cluster::new();
+    cluster.snapshot["spec"]["volumeSnapshotClassName"] = Value::Null;
     let assign = SnapshotAction::AssignClass("local-cow".to_owned());
-    assert_eq!(world.plan().actions, [assign]);
-    world.classes = json!([]);
-    assert!(world.error().contains("cannot find default snapshot class"));
-    world.snapshot["spec"]["volumeSnapshotClassName"] = "other".into();
-    assert!(world.error().contains("\"other\" not found"));
+    assert_eq!(cluster.plan().actions, [assign]);
+    cluster.classes = json!([]);
+    assert!(
+        cluster
+            .error()
+            .contains("cannot find default snapshot class")
+    );
+    cluster.snapshot["spec"]["volumeSnapshotClassName"] = "other".into();
+    assert!(cluster.error().contains("\"other\" not found"));
 }
 
 #[test]
 fn a_snapshot_becomes_ready_with_its_content() {
-    let mut world = World::new();
-    let content = world.made();
+    let mut cluster = Cluster::new();
+    let content = cluster.created_content();
     assert_eq!(content["metadata"]["name"], "snapcontent-u1");
     assert_eq!(content["spec"]["source"]["volumeHandle"], "pvc-1");
     assert_eq!(content["spec"]["deletionPolicy"], "Delete");
@@ -130,37 +134,37 @@ fn a_snapshot_becomes_ready_with_its_content() {
         node: "n1".to_owned(),
         name: "snapshot-u1".to_owned(),
     };
-    let take_snapshot = ContentStep::Take {
+    let create_snapshot = ContentStep::Create {
         driver: Driver::LocalCow,
         volume: "pvc-1".to_owned(),
         handle,
         bytes: 1 << 30,
     };
-    assert_eq!(step(&content, Some(&world.volume), "n1"), take_snapshot);
+    assert_eq!(step(&content, Some(&cluster.volume), "n1"), create_snapshot);
     assert_eq!(
-        step(&content, Some(&world.volume), "n2"),
+        step(&content, Some(&cluster.volume), "n2"),
         ContentStep::Nothing
     );
 
     // Bound, but not ready yet.
-    world.content = Some(content.clone());
-    let plan = world.plan();
+    cluster.content = Some(content.clone());
+    let plan = cluster.plan();
     let [SnapshotAction::SetStatus(status)] = &plan.actions[..] else {
         panic!("{plan:?}");
     };
     assert_eq!(status.ready_to_use, Some(false));
-    world.snapshot["status"] = json!(status);
-    assert_eq!(world.plan().actions, []);
+    cluster.snapshot["status"] = json!(status);
+    assert_eq!(cluster.plan().actions, []);
 
     let mut ready = content;
     ready["status"] = json!({"snapshotHandle": "n1/snapshot-u1", "readyToUse": true,
         "restoreSize": 1_u64 << 30, "creationTime": 1_500_000_000_i64});
     assert_eq!(
-        step(&ready, Some(&world.volume), "n1"),
+        step(&ready, Some(&cluster.volume), "n1"),
         ContentStep::Nothing
     );
-    world.content = Some(ready);
-    let plan = world.plan();
+    cluster.content = Some(ready);
+    let plan = cluster.plan();
     let [SnapshotAction::SetStatus(status)] = &plan.actions[..] else {
         panic!("{plan:?}");
     };
@@ -169,57 +173,57 @@ fn a_snapshot_becomes_ready_with_its_content() {
     assert_eq!(status["restoreSize"], "1Gi");
     assert_eq!(status["creationTime"], "1970-01-01T00:00:01Z");
     assert_eq!(plan.notes[0].reason, "SnapshotReady");
-    world.snapshot["status"] = status;
-    assert_eq!(world.plan(), SnapshotPlan::default());
+    cluster.snapshot["status"] = status;
+    assert_eq!(cluster.plan(), SnapshotPlan::default());
 }
 
 #[test]
 fn what_cannot_be_is_said_once() {
-    let mut world = World::new();
-    world.claim = None;
-    let plan = world.plan();
+    let mut cluster = Cluster::new();
+    cluster.claim = None;
+    let plan = cluster.plan();
     assert_eq!(plan.notes[0].reason, "SnapshotContentCreationFailed");
     let [SnapshotAction::SetStatus(status)] = &plan.actions[..] else {
         panic!("{plan:?}");
     };
-    world.snapshot["status"] = json!(status);
-    let again = world.plan();
+    cluster.snapshot["status"] = json!(status);
+    let again = cluster.plan();
     assert_eq!((again.actions, again.notes), (vec![], vec![]));
     assert!(again.waiting_on.is_some());
 
-    let mut unbound = World::new();
+    let mut unbound = Cluster::new();
     unbound.claim.as_mut().unwrap()["status"]["phase"] = "Pending".into();
     assert!(unbound.error().contains("not yet bound to a PV"));
-    let mut by_hand = World::new();
+    let mut by_hand = Cluster::new();
     by_hand.volume["metadata"]["annotations"] = Value::Null;
     assert!(by_hand.error().contains("was not made by a provisioner"));
-    let mut mixed = World::new();
+    let mut mixed = Cluster::new();
     mixed.snapshot["spec"]["volumeSnapshotClassName"] = "other".into();
     assert!(mixed.error().contains("the class is of driver example.org"));
 }
 
 #[test]
 fn a_lost_content_is_not_made_anew() {
-    let mut world = World::new();
-    world.snapshot["status"] = json!({"boundVolumeSnapshotContentName": "snapcontent-u1",
+    let mut cluster = Cluster::new();
+    cluster.snapshot["status"] = json!({"boundVolumeSnapshotContentName": "snapcontent-u1",
         "readyToUse": true});
-    assert_eq!(world.error(), "VolumeSnapshotContent is missing");
+    assert_eq!(cluster.error(), "VolumeSnapshotContent is missing");
 }
 
 #[test]
 fn a_content_that_was_there_first_is_bound_to_the_snapshot_that_it_names() {
-    let mut world = World::new();
-    world.snapshot["spec"]["source"] = json!({"volumeSnapshotContentName": "old"});
-    assert!(world.error().contains("VolumeSnapshotContent is missing"));
+    let mut cluster = Cluster::new();
+    cluster.snapshot["spec"]["source"] = json!({"volumeSnapshotContentName": "old"});
+    assert!(cluster.error().contains("VolumeSnapshotContent is missing"));
     let content = json!({"metadata": {"name": "old", "finalizers": [CONTENT_PROTECTION]},
         "spec": {"driver": "mainstay.dev/local-cow", "deletionPolicy": "Retain",
             "source": {"snapshotHandle": "n1/snapshot-u0"},
             "volumeSnapshotRef": {"namespace": "d", "name": "s"}}});
-    world.content = Some(content.clone());
+    cluster.content = Some(content.clone());
     let bind = SnapshotAction::BindContent {
         uid: "u1".parse().unwrap(),
     };
-    assert_eq!(world.plan().actions, [bind]);
+    assert_eq!(cluster.plan().actions, [bind]);
     let find = ContentStep::Find {
         driver: Driver::LocalCow,
         handle: Handle::parse("n1/snapshot-u0").unwrap(),
@@ -229,30 +233,30 @@ fn a_content_that_was_there_first_is_bound_to_the_snapshot_that_it_names() {
     unprotected["metadata"]["finalizers"] = Value::Null;
     assert_eq!(step(&unprotected, None, "n1"), ContentStep::Protect);
     assert_eq!(step(&unprotected, None, "n2"), ContentStep::Nothing);
-    world.content.as_mut().unwrap()["spec"]["volumeSnapshotRef"]["name"] = "another".into();
-    assert!(world.error().contains("is bound to another snapshot"));
+    cluster.content.as_mut().unwrap()["spec"]["volumeSnapshotRef"]["name"] = "another".into();
+    assert!(cluster.error().contains("is bound to another snapshot"));
 }
 
 #[test]
 fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
-    let mut world = World::new();
-    let mut content = world.made();
+    let mut cluster = Cluster::new();
+    let mut content = cluster.created_content();
     content["status"] = json!({"snapshotHandle": "n1/snapshot-u1", "readyToUse": true});
     content["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     // A content that a user deletes while its snapshot exists waits.
     assert_eq!(
-        step(&content, Some(&world.volume), "n1"),
+        step(&content, Some(&cluster.volume), "n1"),
         ContentStep::Nothing
     );
     content["metadata"]["deletionTimestamp"] = Value::Null;
 
-    world.content = Some(content.clone());
-    world.snapshot["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-    world.restoring = Some("copy");
-    assert_eq!(world.plan().notes[0].reason, "SnapshotDeletePending");
-    assert_eq!(world.plan().actions, []);
-    world.restoring = None;
-    assert_eq!(world.plan().actions, [SnapshotAction::DeleteContent]);
+    cluster.content = Some(content.clone());
+    cluster.snapshot["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    cluster.restoring = Some("copy");
+    assert_eq!(cluster.plan().notes[0].reason, "SnapshotDeletePending");
+    assert_eq!(cluster.plan().actions, []);
+    cluster.restoring = None;
+    assert_eq!(cluster.plan().actions, [SnapshotAction::DeleteContent]);
 
     content["metadata"]["annotations"] = json!({BEING_DELETED: "yes"});
     content["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
@@ -261,19 +265,19 @@ fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
         handle: Handle::parse("n1/snapshot-u1").unwrap(),
     };
     assert_eq!(step(&content, None, "n1"), remove);
-    world.content = Some(content.clone());
-    assert_eq!(world.plan().actions, []);
-    world.content = None;
+    cluster.content = Some(content.clone());
+    assert_eq!(cluster.plan().actions, []);
+    cluster.content = None;
     assert_eq!(
-        world.plan().actions,
+        cluster.plan().actions,
         [SnapshotAction::SetFinalizers(vec![])]
     );
 
     content["spec"]["deletionPolicy"] = "Retain".into();
     assert_eq!(step(&content, None, "n1"), ContentStep::LetGo);
-    world.content = Some(content);
+    cluster.content = Some(content);
     assert_eq!(
-        world.plan().actions,
+        cluster.plan().actions,
         [SnapshotAction::SetFinalizers(vec![])]
     );
 }
@@ -291,19 +295,19 @@ fn handles_are_a_node_and_a_name() {
 /// names.
 #[test]
 fn a_content_of_another_driver_has_its_handle_and_its_secret() {
-    let mut world = World::new();
-    world.snapshot["spec"]["volumeSnapshotClassName"] = "other".into();
-    world.volume["spec"]["csi"] = json!({"driver": "example.org", "volumeHandle": "disk-7"});
-    let content = world.made();
+    let mut cluster = Cluster::new();
+    cluster.snapshot["spec"]["volumeSnapshotClassName"] = "other".into();
+    cluster.volume["spec"]["csi"] = json!({"driver": "example.org", "volumeHandle": "disk-7"});
+    let content = cluster.created_content();
     assert_eq!(content["spec"]["source"]["volumeHandle"], "disk-7");
     assert!(content["metadata"]["annotations"].is_null());
     let (name, namespace) = (
         "csi.storage.k8s.io/snapshotter-secret-name",
         "csi.storage.k8s.io/snapshotter-secret-namespace",
     );
-    world.classes[1]["parameters"] =
+    cluster.classes[1]["parameters"] =
         json!({name: "key-of-${volumesnapshot.name}", namespace: "${volumesnapshot.namespace}"});
-    let annotations = world.made()["metadata"]["annotations"].clone();
+    let annotations = cluster.created_content()["metadata"]["annotations"].clone();
     assert_eq!(
         annotations,
         json!({"snapshot.storage.kubernetes.io/deletion-secret-name": "key-of-s",
@@ -321,7 +325,7 @@ fn a_content_of_another_driver_has_its_handle_and_its_secret() {
         ),
         (json!({name: "Key", namespace: "d"}), "valid secret name"),
     ] {
-        world.classes[1]["parameters"] = parameters;
-        assert!(world.error().contains(expected), "{}", world.error());
+        cluster.classes[1]["parameters"] = parameters;
+        assert!(cluster.error().contains(expected), "{}", cluster.error());
     }
 }

@@ -48,7 +48,7 @@ fn state(node: &Node, written: &BTreeSet<Uid>) -> Result<NodeState, IncompleteMe
     Ok(NodeState {
         in_use: in_use.into_iter().flatten().cloned().collect(),
         attached: attached.map(|volume| volume.name.clone()).collect(),
-        is_own: written.contains(&node.metadata.object_uid()?),
+        is_claimed: written.contains(&node.metadata.object_uid()?),
     })
 }
 
@@ -95,7 +95,7 @@ impl AttachDetach {
             attachments.push(Attachment {
                 name: meta.object_name()?.to_owned(),
                 version: meta.object_version()?,
-                is_own: self.executor.written().contains(&uid),
+                is_claimed: self.executor.written().contains(&uid),
                 uid,
                 node: name.to_owned(),
                 volume: volume.clone(),

@@ -70,7 +70,7 @@ impl controller_framework::Controller for CrdNames {
     }
 
     async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
-        look_after(&self.definitions, self.client.clone(), key).await
+        reconcile_definition(&self.definitions, self.client.clone(), key).await
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn changed(
     while let Ok(Some(_)) = tokio::time::timeout(QUIET, changes.next()).await {}
 }
 
-async fn look_after(
+async fn reconcile_definition(
     cache: &Cache<CustomResourceDefinition>,
     client: kube_api_client::Client,
     name: &str,

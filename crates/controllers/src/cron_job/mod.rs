@@ -13,7 +13,7 @@ use resource_kinds::MetadataIdentity;
 
 use crate::Context;
 use crate::api_error::{ApiError, failed};
-use crate::owned::{key_if_asked, owned_by, owners_of, terms};
+use crate::owned::{key_if_spec_changed, owned_by, owners_of, terms};
 
 struct Worker {
     context: Context,
@@ -52,7 +52,7 @@ impl controller_framework::Controller for Worker {
         let mut jobs = self.jobs.subscribe();
         loop {
             let keys: Vec<ObjectKey> = tokio::select! {
-                Some(change) = cron_jobs.next() => key_if_asked(&change).into_iter().collect(),
+                Some(change) = cron_jobs.next() => key_if_spec_changed(&change).into_iter().collect(),
                 Some(change) = jobs.next() => owners_of(&change, &self.cron_jobs, CRON_JOB.kind),
                 else => return,
             };
@@ -69,7 +69,7 @@ impl controller_framework::Controller for Worker {
         let uid = cron_job.metadata.object_uid();
         let uid = uid.map_err(failed("identity of a cron job"))?;
         let mut jobs = self.jobs_by.get(&owned_by(uid.as_str()));
-        jobs.extend(self.not_seen_yet(&cron_job, &jobs).await?);
+        jobs.extend(self.jobs_not_cached(&cron_job, &jobs).await?);
         let observed = Observed {
             jobs,
             cron_job: cron_job.clone(),
@@ -84,7 +84,7 @@ impl controller_framework::Controller for Worker {
 
 impl Worker {
     /// Active jobs that exist on the API server but not in the cache yet.
-    async fn not_seen_yet(
+    async fn jobs_not_cached(
         &self,
         cron_job: &CronJob,
         cached: &[Arc<Job>],
@@ -100,7 +100,8 @@ impl Worker {
                 continue;
             }
             let name = job.name.as_deref().unwrap_or_default();
-            let live = guarded_writes::found(api.get(name).await).map_err(failed("read a job"))?;
+            let live = guarded_writes::existing_object(api.get(name).await)
+                .map_err(failed("read a job"))?;
             missing.extend(
                 live.filter(|live| live.metadata.uid == job.uid)
                     .map(Arc::new),
@@ -171,7 +172,7 @@ impl Worker {
         let params = PostParams::default();
         let name = cron_job.name_any();
         let written = api.replace_status(&name, &params, &object).await;
-        guarded_writes::found(written)
+        guarded_writes::existing_object(written)
             .map(drop)
             .map_err(failed("write the status of a cron job"))
     }

@@ -105,7 +105,7 @@ impl Executor {
         let name = set.metadata.object_name()?;
         let params = PostParams::default();
         let written = sets.replace_status(name, &params, &object).await;
-        Ok(guarded_writes::found(written)
+        Ok(guarded_writes::existing_object(written)
             .map(drop)
             .map_err(failed("write status"))?)
     }

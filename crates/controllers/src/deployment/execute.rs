@@ -131,7 +131,7 @@ impl Executor {
         let name = deployment.metadata.object_name()?;
         let uid = deployment.metadata.object_uid()?;
         let live = self.deployments(deployment)?.get(name).await;
-        let live = guarded_writes::found(live).map_err(failed("read deployment"))?;
+        let live = guarded_writes::existing_object(live).map_err(failed("read deployment"))?;
         let same = live.is_some_and(|live| {
             live.metadata.object_uid().as_ref() == Ok(&uid)
                 && live.metadata.deletion_timestamp.is_none()
@@ -179,7 +179,7 @@ impl Executor {
         let deployments = self.deployments(deployment)?;
         let params = PostParams::default();
         let written = deployments.replace_status(name, &params, &object).await;
-        Ok(guarded_writes::found(written)
+        Ok(guarded_writes::existing_object(written)
             .map(drop)
             .map_err(failed("write status"))?)
     }

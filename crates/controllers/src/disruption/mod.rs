@@ -25,7 +25,7 @@ use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::{Controller, OwnedObject, key_if_asked};
+use crate::owned::{Controller, OwnedObject, key_if_spec_changed};
 use crate::pacing::Pacing;
 
 #[derive(Debug, thiserror::Error)]
@@ -91,16 +91,16 @@ impl controller_framework::Controller for Worker {
                     let evicted = matches!(&change, ObjectChange::Applied(new, Some(old))
                         if new.status != old.status);
                     let key = evicted.then(|| object_key(change.object().as_ref()));
-                    key.or_else(|| key_if_asked(&change)).into_iter().collect()
+                    key.or_else(|| key_if_spec_changed(&change)).into_iter().collect()
                 }
                 Some(change) = pods.next() => self.budgets_of(&change),
-                Some(change) = deployments.next() => key_if_asked(&change)
+                Some(change) = deployments.next() => key_if_spec_changed(&change)
                     .map(|key| self.in_namespace(&key.namespace))
                     .unwrap_or_default(),
-                Some(change) = stateful_sets.next() => key_if_asked(&change)
+                Some(change) = stateful_sets.next() => key_if_spec_changed(&change)
                     .map(|key| self.in_namespace(&key.namespace))
                     .unwrap_or_default(),
-                Some(change) = replica_sets.next() => key_if_asked(&change)
+                Some(change) = replica_sets.next() => key_if_spec_changed(&change)
                     .map(|key| self.in_namespace(&key.namespace))
                     .unwrap_or_default(),
                 else => return,
@@ -250,7 +250,9 @@ impl Worker {
         };
         let params = PostParams::default();
         let written = api.replace_status(&key.name, &params, &object).await;
-        guarded_writes::found(written).map(drop).map_err(Error)
+        guarded_writes::existing_object(written)
+            .map(drop)
+            .map_err(Error)
     }
 
     fn in_namespace(&self, namespace: &str) -> Vec<ObjectKey> {

@@ -16,7 +16,7 @@ use super::observe::Observer;
 use crate::Context;
 
 /// Maximum time until a write of this controller must be visible in the caches; then the caches are trusted.
-const SEEN_WITHIN: Duration = Duration::from_secs(5);
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -29,17 +29,17 @@ pub(super) enum Error {
 pub(super) struct Executor {
     client: Client,
     /// Writes of this controller that may not be visible yet, with their time. Bounded by the number of writes within
-    /// [`SEEN_WITHIN`].
-    unseen: Mutex<HashMap<ObjectKey, Vec<(OwnWrite, Instant)>>>,
+    /// [`VISIBLE_WITHIN`].
+    unseen: Mutex<HashMap<ObjectKey, Vec<(RecentWrite, Instant)>>>,
 }
 
 /// A write that will be visible in the caches, with its resourceVersion.
-enum OwnWrite {
+enum RecentWrite {
     Slice(ResourceVersion),
     Endpoints(ResourceVersion),
 }
 
-impl OwnWrite {
+impl RecentWrite {
     /// Whether the write is visible in the caches. A deleted object counts as visible: the garbage collector may have
     /// deleted it with a former Service of that name.
     fn is_visible(&self, observer: &Observer) -> bool {
@@ -58,14 +58,14 @@ impl Executor {
         }
     }
 
-    fn unseen(&self) -> MutexGuard<'_, HashMap<ObjectKey, Vec<(OwnWrite, Instant)>>> {
+    fn unseen(&self) -> MutexGuard<'_, HashMap<ObjectKey, Vec<(RecentWrite, Instant)>>> {
         self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn expect(
         &self,
         key: &ObjectKey,
-        kind: fn(ResourceVersion) -> OwnWrite,
+        kind: fn(ResourceVersion) -> RecentWrite,
         written: &Written,
     ) -> kube_api_client::Result<()> {
         let entry = (kind(written.version()?), Instant::now());
@@ -74,15 +74,15 @@ impl Executor {
     }
 
     /// The time to wait until this controller's recent writes for the Service are visible; `None` if they are visible.
-    pub fn not_seen_yet(&self, key: &ObjectKey, observer: &Observer) -> Option<Duration> {
+    pub fn time_until_visible(&self, key: &ObjectKey, observer: &Observer) -> Option<Duration> {
         let mut unseen = self.unseen();
         let waiting = unseen.get_mut(key)?;
-        waiting.retain(|(write, at)| at.elapsed() < SEEN_WITHIN && !write.is_visible(observer));
+        waiting.retain(|(write, at)| at.elapsed() < VISIBLE_WITHIN && !write.is_visible(observer));
         let oldest = waiting.iter().map(|(_, at)| *at).min();
         if oldest.is_none() {
             unseen.remove(key);
         }
-        oldest.map(|at| SEEN_WITHIN.saturating_sub(at.elapsed()))
+        oldest.map(|at| VISIBLE_WITHIN.saturating_sub(at.elapsed()))
     }
 
     pub async fn execute(&self, key: &ObjectKey, plan: EndpointsPlan) -> Result<(), Error> {
@@ -108,12 +108,12 @@ impl Executor {
     ) -> kube_api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create_written(params, slice).await?;
-            self.expect(key, OwnWrite::Slice, &created)?;
+            self.expect(key, RecentWrite::Slice, &created)?;
         }
         for slice in &plan.update {
             let name = slice.name_any();
             let replaced = slices.replace_written(&name, params, slice);
-            self.expect(key, OwnWrite::Slice, &replaced.await?)?;
+            self.expect(key, RecentWrite::Slice, &replaced.await?)?;
         }
         for deleted in &plan.delete {
             let how = Delete::of_uid(deleted.uid.clone());
@@ -132,11 +132,11 @@ impl Executor {
         match write {
             EndpointsWrite::Create(endpoints) => {
                 let created = api.create_written(params, &endpoints).await?;
-                self.expect(key, OwnWrite::Endpoints, &created)
+                self.expect(key, RecentWrite::Endpoints, &created)
             }
             EndpointsWrite::Update(endpoints) => {
                 let replaced = api.replace_written(&key.name, params, &endpoints);
-                self.expect(key, OwnWrite::Endpoints, &replaced.await?)
+                self.expect(key, RecentWrite::Endpoints, &replaced.await?)
             }
             EndpointsWrite::Delete(deleted) => {
                 let how = Delete::of_uid(deleted.uid.clone());

@@ -93,7 +93,7 @@ impl controller_framework::Controller for Endpoints {
         // A plan from a snapshot without this controller's last writes would create slices twice, because their names
         // are generated, and its other writes would be refused. The arrival of these writes in the cache queues the
         // Service again.
-        if let Some(wait) = self.executor.not_seen_yet(key, &self.observer) {
+        if let Some(wait) = self.executor.time_until_visible(key, &self.observer) {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
         let observed = self.observer.observe(key);

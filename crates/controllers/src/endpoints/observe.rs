@@ -32,8 +32,8 @@ impl Observer {
     pub fn new(context: &Context) -> Self {
         let caches = context.caches.clone();
         Self {
-            slices_by_service: caches.slices.index(|slice| kept_by(MANAGER, slice)),
-            mirrored_by_service: caches.slices.index(|slice| kept_by(MIRROR, slice)),
+            slices_by_service: caches.slices.index(|slice| managed_by(MANAGER, slice)),
+            mirrored_by_service: caches.slices.index(|slice| managed_by(MIRROR, slice)),
             services_by_label: caches.services.index(first_label),
             services: caches.services,
             pods: caches.pods,
@@ -124,7 +124,7 @@ pub(super) fn zone(node: &Node) -> Option<&str> {
 }
 
 /// The Service of a slice with this manager.
-fn kept_by(manager_name: &str, slice: &EndpointSlice) -> Vec<String> {
+fn managed_by(manager_name: &str, slice: &EndpointSlice) -> Vec<String> {
     let labels = slice.metadata.labels.as_ref();
     let manager = labels.and_then(|labels| labels.get(labels::SLICE_MANAGED_BY));
     if manager.map(String::as_str) != Some(manager_name) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use controller_framework::{Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube_api_client::guarded_writes::{WriteRefusal, found, refusal};
+use kube_api_client::guarded_writes::{WriteRefusal, existing_object, refusal};
 use kube_api_client::{Api, PostParams};
 use object_model::{IncompleteMetadata, ObjectKey};
 use resource_kinds::pod_view::PodView;
@@ -83,7 +83,7 @@ impl controller_framework::Controller for Worker {
             return Ok(ReconcileResult::Done);
         }
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        let Some(pod) = found(pods.get(&key.name).await)? else {
+        let Some(pod) = existing_object(pods.get(&key.name).await)? else {
             return Ok(ReconcileResult::Done);
         };
         let claims = &self.context.caches.claims;

@@ -131,7 +131,7 @@ impl Executor {
             .api(item)
             .patch(&object.name, &PatchParams::default(), &patch)
             .await;
-        Ok(guarded_writes::found(written)
+        Ok(guarded_writes::existing_object(written)
             .map(drop)
             .map_err(failed(what))?)
     }

@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use controller_framework::{Cache, Queue, ReconcileResult, Recorder};
+use controller_framework::{Cache, Queue, ReconcileResult, Recorder, object_key};
 use controller_planners::horizontal_pod_autoscaler::{AutoscalerEvent, Memory, plan};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use kube_api_client::guarded_writes::{self, WriteRefusal, refusal};
-use kube_api_client::{Api, PostParams, ResourceExt};
-use object_model::LabelSelector;
-use object_model::ObjectKey;
+use kube_api_client::{Api, PostParams};
+use object_model::{LabelSelector, ObjectKey, Uid};
+use resource_kinds::MetadataIdentity;
 
 use crate::Context;
-use crate::owned::key_if_asked;
+use crate::owned::key_if_spec_changed;
 
 /// Time between evaluations (kube-controller-manager's default).
 const PERIOD: Duration = Duration::from_secs(15);
@@ -36,12 +36,22 @@ struct Worker {
 }
 
 /// The memory of an autoscaler.
-#[derive(Clone, Default)]
 struct AutoscalerMemory {
-    uid: String,
+    uid: Uid,
     memory: Memory,
     /// The last valid selector of its target.
     selector: Option<LabelSelector>,
+}
+
+impl AutoscalerMemory {
+    /// The memory of a new autoscaler.
+    fn new(uid: &Uid) -> Self {
+        Self {
+            uid: uid.clone(),
+            memory: Memory::default(),
+            selector: None,
+        }
+    }
 }
 
 pub(crate) async fn run(context: Context) {
@@ -69,7 +79,7 @@ impl controller_framework::Controller for Worker {
     async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut autoscalers = self.autoscalers.subscribe();
         while let Some(change) = autoscalers.next().await {
-            if let Some(key) = key_if_asked(&change) {
+            if let Some(key) = key_if_spec_changed(&change) {
                 queue.add(key);
             }
         }
@@ -83,10 +93,12 @@ impl controller_framework::Controller for Worker {
         if autoscaler.metadata.deletion_timestamp.is_some() {
             return Ok(ReconcileResult::Done);
         }
+        let uid = autoscaler.metadata.object_uid();
+        let uid = uid.map_err(|error| Error(error.into()))?;
         let mut conflicts = 0;
         let conclusion = loop {
-            let (observed, target) = self.observe(key, &autoscaler).await;
-            let memory = self.memory(key, &autoscaler);
+            let (observed, target) = self.observe(key, &uid, &autoscaler).await;
+            let memory = self.with_memory(key, &uid, |of_uid| of_uid.memory.clone());
             let plan = plan(&observed, &memory, Timestamp::now());
             let outcome = match (&plan.rescale, target) {
                 (Some(rescale), Some(target)) => target.rescale(rescale.to).await,
@@ -134,18 +146,19 @@ impl Worker {
         autoscaler: &HorizontalPodAutoscaler,
         status: HorizontalPodAutoscalerStatus,
     ) -> Result<(), Error> {
-        let namespace = autoscaler.namespace().unwrap_or_default();
+        let key = object_key(autoscaler);
         let api: Api<HorizontalPodAutoscaler> =
-            Api::namespaced(self.context.client.clone(), &namespace);
+            Api::namespaced(self.context.client.clone(), &key.namespace);
         let object = HorizontalPodAutoscaler {
             status: Some(status),
             ..autoscaler.clone()
         };
-        let name = autoscaler.name_any();
         let written = api
-            .replace_status(&name, &PostParams::default(), &object)
+            .replace_status(&key.name, &PostParams::default(), &object)
             .await;
-        guarded_writes::found(written).map(drop).map_err(Error)
+        guarded_writes::existing_object(written)
+            .map(drop)
+            .map_err(Error)
     }
 
     fn with_memories<T>(
@@ -155,16 +168,20 @@ impl Worker {
         use_it(&mut self.memories.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The memory of this autoscaler; empty for a new autoscaler with a former name.
-    fn memory(&self, key: &ObjectKey, autoscaler: &HorizontalPodAutoscaler) -> Memory {
-        let uid = autoscaler.uid().unwrap_or_default();
+    /// Uses the memory of this autoscaler, which is empty for a new autoscaler with a former name.
+    fn with_memory<T>(
+        &self,
+        key: &ObjectKey,
+        uid: &Uid,
+        use_it: impl FnOnce(&mut AutoscalerMemory) -> T,
+    ) -> T {
         self.with_memories(|memories| {
-            let memories = memories.entry(key.clone()).or_default();
-            if memories.uid != uid {
-                memories.memory = Memory::default();
-                memories.uid = uid;
+            let memory = memories.entry(key.clone());
+            let memory = memory.or_insert_with(|| AutoscalerMemory::new(uid));
+            if memory.uid != *uid {
+                *memory = AutoscalerMemory::new(uid);
             }
-            memories.memory.clone()
+            use_it(memory)
         })
     }
 }

@@ -10,8 +10,7 @@ use json_tree::json;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
 use kube_api_client::guarded_writes::{self, WriteRefusal, refusal};
 use kube_api_client::{Api, ApiResource, DynamicObject, ListParams};
-use object_model::LabelSelector;
-use object_model::ObjectKey;
+use object_model::{LabelSelector, ObjectKey, Uid};
 use resource_kinds::pod_view::PodView;
 
 use super::Worker;
@@ -21,6 +20,7 @@ impl Worker {
     pub(super) async fn observe(
         &self,
         key: &ObjectKey,
+        uid: &Uid,
         autoscaler: &Arc<HorizontalPodAutoscaler>,
     ) -> (Observed, Option<ScaleTarget>) {
         let (scale, target) = match ScaleTarget::read(&self.context.client, autoscaler).await {
@@ -40,10 +40,7 @@ impl Worker {
         let parsed = text
             .as_deref()
             .and_then(|text| LabelSelector::parse(text).ok());
-        self.with_memories(|memories| {
-            let memories = memories.entry(key.clone()).or_default();
-            memories.selector = parsed.clone();
-        });
+        self.with_memory(key, uid, |memory| memory.selector.clone_from(&parsed));
         if let (Some(text), Some(selector)) = (text, parsed) {
             let pods = self
                 .context

@@ -17,12 +17,12 @@ use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use crate::api_error::{ApiError, failed};
-use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod, pods_for_owners};
+use crate::owned::{key_if_spec_changed, orphan_in, owned_by, owners_of_pod, pods_for_owners};
 use crate::plan_size::plan_size;
 use crate::pod_writer::{PodError, PodWriter};
 
 /// Time until the controller logs that the status is missing in the cache, and reads it from the API server.
-const SEEN_WITHIN: Duration = Duration::from_secs(5);
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -166,29 +166,30 @@ impl Worker {
         let params = PostParams::default();
         let jobs = self.api(job.metadata.object_namespace()?);
         let written = jobs.replace_status(name, &params, &object).await;
-        let written =
-            guarded_writes::found(written).map_err(failed("write the status of a job"))?;
+        let written = guarded_writes::existing_object(written)
+            .map_err(failed("write the status of a job"))?;
         if let Some(new) = written
             && new.metadata.object_version()? != before
         {
-            self.wait_until_seen(&object_key(job), before).await;
+            self.wait_until_visible(&object_key(job), before).await;
         }
         Ok(())
     }
 
     /// Waits until the job's written status, or a newer status, is visible: a deleted pod must not be missing from the
     /// counts of the next plan.
-    async fn wait_until_seen(&self, key: &ObjectKey, before: ResourceVersion) {
+    async fn wait_until_visible(&self, key: &ObjectKey, before: ResourceVersion) {
         let is_old = |job: &Job| job.metadata.object_version() == Ok(before);
         loop {
-            let is_seen = || self.jobs.get_key(key).is_none_or(|cached| !is_old(&cached));
-            let wait = self.jobs.wait_until(is_seen);
-            let cached = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            let is_visible = || self.jobs.get_key(key).is_none_or(|cached| !is_old(&cached));
+            let wait = self.jobs.wait_until(is_visible);
+            let cached = tokio::time::timeout(VISIBLE_WITHIN, wait).await.is_ok();
             if cached || self.jobs.is_stopped() {
                 return;
             }
             tracing::warn!(key = %key, "own status is not seen yet");
-            let live = guarded_writes::found(self.api(&key.namespace).get(&key.name).await);
+            let live =
+                guarded_writes::existing_object(self.api(&key.namespace).get(&key.name).await);
             if live.is_ok_and(|live| live.is_none_or(|live| is_old(&live))) {
                 return;
             }
@@ -226,7 +227,7 @@ fn key_of(change: &ObjectChange<Job>) -> Option<ObjectKey> {
         ObjectChange::Applied(new, Some(old)) if new.status != old.status => {
             Some(object_key(new.as_ref()))
         }
-        other => key_if_asked(other),
+        other => key_if_spec_changed(other),
     }
 }
 

@@ -39,11 +39,11 @@ struct Observer {
 
 impl Observer {
     fn new(caches: &Caches, listening: Option<watch::Receiver<Listening>>) -> Self {
-        let found_as = |service: &Service| concerned(service).then(|| CONCERNED.to_owned());
+        let index_key = |service: &Service| concerned(service).then(|| CONCERNED.to_owned());
         Self {
             services: caches
                 .services
-                .index(move |service| found_as(service).into_iter().collect()),
+                .index(move |service| index_key(service).into_iter().collect()),
             slices: caches
                 .slices
                 .index(|slice| service_of(slice).iter().map(term).collect()),

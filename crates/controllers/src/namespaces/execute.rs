@@ -50,7 +50,8 @@ impl Executor {
         let mut contents = Vec::new();
         for (number, resource) in self.namespaced() {
             let counted = self.count(number, resource, namespace).await;
-            let counted = guarded_writes::found(counted).map_err(failed("list contents"))?;
+            let counted =
+                guarded_writes::existing_object(counted).map_err(failed("list contents"))?;
             contents.extend(counted);
         }
         Ok(contents)
@@ -103,7 +104,7 @@ impl Executor {
             let how = DeleteParams::background();
             let mut page = Some(ListParams::default().limit(PAGE));
             while let Some(next) = page {
-                let deleted = guarded_writes::found(api.delete_page(&how, next).await)?;
+                let deleted = guarded_writes::existing_object(api.delete_page(&how, next).await)?;
                 page = deleted.flatten();
             }
             return Ok(());
@@ -151,7 +152,8 @@ impl Executor {
     pub async fn finish(&self, namespace: &Namespace) -> Result<(), Error> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let name = namespace.name_any();
-        let live = guarded_writes::found(api.get(&name).await).map_err(failed("read namespace"))?;
+        let live = guarded_writes::existing_object(api.get(&name).await)
+            .map_err(failed("read namespace"))?;
         let Some(mut live) = live.filter(|live| live.metadata.uid == namespace.metadata.uid) else {
             return Ok(());
         };
@@ -162,7 +164,7 @@ impl Executor {
         let written = api
             .replace_subresource("finalize", &name, &params, &live)
             .await;
-        Ok(guarded_writes::found(written)
+        Ok(guarded_writes::existing_object(written)
             .map(drop)
             .map_err(failed("finalize namespace"))?)
     }

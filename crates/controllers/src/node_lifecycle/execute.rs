@@ -59,7 +59,7 @@ impl Executor {
                 &patch,
             )
             .await;
-        guarded_writes::found(written).map(drop)
+        guarded_writes::existing_object(written).map(drop)
     }
 
     async fn write_conditions(
@@ -75,7 +75,7 @@ impl Executor {
         let written = nodes
             .patch_status(name, &PatchParams::default(), &patch)
             .await;
-        guarded_writes::found(written).map(drop)
+        guarded_writes::existing_object(written).map(drop)
     }
 
     async fn mark_not_ready(&self, pod: &PodView) -> kube_api_client::Result<()> {

@@ -32,7 +32,7 @@ use crate::api_error::ApiError;
 use execute::Executor;
 use fence::Fence;
 
-pub use record::SilencePlace;
+pub use record::SilenceStorage;
 
 struct Observer {
     nodes: Cache<Node>,
@@ -57,7 +57,7 @@ struct NodeLifecycle {
     executor: Executor,
     pods: Cache<PodView>,
     /// The storage of the record for the next run.
-    silence: Option<SilencePlace>,
+    silence: Option<SilenceStorage>,
     /// The queue of nodes; all nodes are queued when the mode of evictions changes.
     nodes: Queue<ObjectKey>,
 }

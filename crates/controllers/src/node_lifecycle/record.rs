@@ -20,7 +20,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The storage in which a server keeps the observed silence of nodes for its next run.
 #[derive(Clone, Debug)]
-pub struct SilencePlace {
+pub struct SilenceStorage {
     storage: Arc<Storage>,
     /// The lock of a write; locked until the disk has responded.
     write_lock: Arc<tokio::sync::Mutex<()>>,
@@ -88,14 +88,14 @@ fn decode(bytes: &[u8]) -> Option<SilenceRecord> {
     })
 }
 
-impl Default for SilencePlace {
+impl Default for SilenceStorage {
     /// The memory of the process, for simulated servers.
     fn default() -> Self {
         Self::of(Storage::Memory(Mutex::default()))
     }
 }
 
-impl SilencePlace {
+impl SilenceStorage {
     /// The name of the file in a data directory.
     pub const FILE: &str = "node-silence.json";
 
@@ -237,8 +237,8 @@ mod tests {
     async fn a_record_is_read_as_it_was_written() {
         let directory = tempfile::tempdir().unwrap();
         for storage in [
-            SilencePlace::default(),
-            SilencePlace::in_directory(directory.path()),
+            SilenceStorage::default(),
+            SilenceStorage::in_directory(directory.path()),
         ] {
             let record = record();
             assert_eq!(storage.read(record.written).await, None);
@@ -256,8 +256,8 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_cannot_be_read_counts_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        let storage = SilencePlace::in_directory(directory.path());
-        let file = directory.path().join(SilencePlace::FILE);
+        let storage = SilenceStorage::in_directory(directory.path());
+        let file = directory.path().join(SilenceStorage::FILE);
         let whole = String::from_utf8(encode(&record()).unwrap()).unwrap();
         let half = whole.split_at(whole.len() / 2).0;
         let other = whole.replace("\"format\":1", "\"format\":2");
@@ -275,7 +275,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_does_not_answer_holds_nobody_up_twice() {
         let directory = tempfile::tempdir().unwrap();
-        let storage = SilencePlace::in_directory(directory.path());
+        let storage = SilenceStorage::in_directory(directory.path());
         // The lock of a write to which the disk has not responded yet.
         let lock = storage.write_lock.clone().try_lock_owned().unwrap();
         assert!(!storage.replace(&record()).await);

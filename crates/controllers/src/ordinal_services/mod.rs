@@ -14,7 +14,7 @@ use object_model::ObjectKey;
 use resource_kinds::reasons::service as reasons;
 
 use crate::Context;
-use crate::owned::key_if_asked;
+use crate::owned::key_if_spec_changed;
 
 /// The field manager of the Services.
 const FIELD_MANAGER: &str = "mainstay-ordinal-services";
@@ -60,7 +60,7 @@ impl controller_framework::Controller for Worker {
         loop {
             tokio::select! {
                 Some(change) = sets.next() => {
-                    if let Some(key) = key_if_asked(&change) {
+                    if let Some(key) = key_if_spec_changed(&change) {
                         queue.add(key);
                     }
                 }

@@ -33,9 +33,9 @@ impl Executor {
         for removal in &plan.remove {
             self.remove(removal).await;
         }
-        for due in &plan.take {
+        for due in &plan.takeovers {
             let node = &due.node;
-            match self.take(due).await {
+            match self.take_over(due).await {
                 Ok(true) => {
                     for removal in &due.remove {
                         self.remove(removal).await;
@@ -63,7 +63,7 @@ impl Executor {
         Ok(nodes.get_metadata_opt(name).await?.is_some())
     }
 
-    async fn take(&self, due: &LeaseTakeover) -> kube_api_client::Result<bool> {
+    async fn take_over(&self, due: &LeaseTakeover) -> kube_api_client::Result<bool> {
         let node = &due.node;
         if self.has_node(node).await? {
             return Ok(false);
@@ -105,7 +105,7 @@ impl Executor {
 
     /// Marks the pod as Failed, so that it is not reported as running; then deletes the pod.
     async fn try_remove(&self, removal: &Removal) -> kube_api_client::Result<()> {
-        if let RemovalCause::NodeGone { node } = &removal.cause
+        if let RemovalCause::NodeMissing { node } = &removal.cause
             && self.has_node(node).await?
         {
             return Ok(());
@@ -133,7 +133,7 @@ impl Executor {
 
 fn failed_status(cause: &RemovalCause) -> Value {
     let message = match cause {
-        RemovalCause::NodeGone { .. } => "PodGC: node no longer exists",
+        RemovalCause::NodeMissing { .. } => "PodGC: node no longer exists",
         RemovalCause::OutOfService => "PodGC: node is out-of-service",
         RemovalCause::NeverScheduled => "PodGC: pod was never scheduled",
         RemovalCause::TooManyEnded => "PodGC: too many terminated pods",

@@ -81,7 +81,7 @@ impl Collector {
         let caches = &self.context.caches;
         // The pods are read before the leases, so a pod that is bound after its node has returned is not among them.
         let (pods, nodes) = (caches.pods.list(), caches.nodes.list());
-        let missing = self.look(&pods, &nodes).await;
+        let missing = self.observe_missing(&pods, &nodes).await;
         let observed = Observed {
             pods,
             nodes,
@@ -112,7 +112,7 @@ impl Collector {
     }
 
     /// The nodes without a Node object, with their leases, which are read from the API server now.
-    async fn look(
+    async fn observe_missing(
         &mut self,
         pods: &[Arc<PodView>],
         nodes: &[Arc<Node>],

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::Api;
-use kube_api_client::guarded_writes::{chain, found, merge, merge_status};
+use kube_api_client::guarded_writes::{chain, existing_object, merge, merge_status};
 use object_model::ObjectKey;
 use resource_kinds::MetadataIdentity;
 use resource_kinds::reasons::volume as reasons;
@@ -41,7 +41,7 @@ impl RbdProvisioner {
         }
         // The cache of volumes may be behind that of claims.
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        let Some(volume) = found(api.get(name.unwrap_or_default()).await)? else {
+        let Some(volume) = existing_object(api.get(name.unwrap_or_default()).await)? else {
             return Ok(ReconcileResult::Done);
         };
         match self

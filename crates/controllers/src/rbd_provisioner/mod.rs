@@ -17,7 +17,7 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube_api_client::guarded_writes::{
-    Delete, WriteRefusal, chain, delete, found, merge, merge_status, refusal,
+    Delete, WriteRefusal, chain, delete, existing_object, merge, merge_status, refusal,
 };
 use kube_api_client::{Api, PostParams};
 use object_model::{IncompleteMetadata, ObjectKey};
@@ -224,7 +224,7 @@ impl RbdProvisioner {
             secret: key.clone(),
             why,
         };
-        let secret = found(secrets.get(&key.name).await)?;
+        let secret = existing_object(secrets.get(&key.name).await)?;
         let secret = secret.ok_or_else(|| no_key(KeyError::NoSecret))?;
         if secret.type_.as_deref() != Some(PROVISIONER) {
             return Err(no_key(KeyError::OtherType));
@@ -242,7 +242,7 @@ impl RbdProvisioner {
     /// The API server confirms the cached state before an image goes.
     async fn reclaim(&self, name: &str) -> Result<(), Error> {
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        let Some(volume) = found(api.get(name).await)? else {
+        let Some(volume) = existing_object(api.get(name).await)? else {
             return Ok(());
         };
         match reclaim_action(&volume) {
@@ -289,7 +289,7 @@ impl RbdProvisioner {
             return Ok(false);
         };
         let api = Api::namespaced(self.context.client.clone(), namespace);
-        let claim = found(api.get(name).await)?;
+        let claim = existing_object(api.get(name).await)?;
         match claim {
             Some(claim) => Ok(is_claimed_by(volume, &claim)?),
             None => Ok(false),

@@ -214,7 +214,7 @@ impl<K: Replicated> Worker<K> {
         let object = set.with_status(status);
         let params = PostParams::default();
         let written = api.replace_status(name, &params, &object).await;
-        guarded_writes::found(written)
+        guarded_writes::existing_object(written)
             .map(drop)
             .map_err(Error::Status)
     }

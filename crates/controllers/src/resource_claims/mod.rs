@@ -11,7 +11,7 @@ use controller_planners::resource_claims::{PodStep, plan_claim, plan_pod};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use kube_api_client::Api;
-use kube_api_client::guarded_writes::found;
+use kube_api_client::guarded_writes::existing_object;
 use object_model::{IncompleteMetadata, ObjectKey};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::devices::FAILED_CREATION;
@@ -116,7 +116,7 @@ impl Worker {
             return Ok(ReconcileResult::Done);
         }
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
-        let Some(pod) = found(pods.get(&key.name).await)? else {
+        let Some(pod) = existing_object(pods.get(&key.name).await)? else {
             return Ok(ReconcileResult::Done);
         };
         let claim = |name: &str| self.claims.get(&key.namespace, name);

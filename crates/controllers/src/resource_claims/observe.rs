@@ -6,7 +6,7 @@ use controller_framework::Cache;
 use controller_planners::resource_claims::{ConsumerState, consumers};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube_api_client::guarded_writes::found;
+use kube_api_client::guarded_writes::existing_object;
 use kube_api_client::{Api, Client};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
@@ -49,7 +49,7 @@ pub(super) async fn observe(
         let cached = cache.get(namespace, name).filter(|pod| pod.uid == *uid);
         let observed_state = match cached {
             Some(pod) => state(&pod),
-            None => match found(api.get(name).await)? {
+            None => match existing_object(api.get(name).await)? {
                 Some(pod) if pod.metadata.object_uid()? == *uid => {
                     state(&pod.try_into().map_err(kube_api_client::Error::Json)?)
                 }

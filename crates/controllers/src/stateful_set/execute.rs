@@ -24,10 +24,10 @@ use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
 
-use super::own_writes::OwnWrites;
+use super::recent_writes::RecentWrites;
 use crate::api_error::{ApiError, failed};
-use crate::own_pod_writes::{OwnPodWrites, PodWrite, SEEN_WITHIN};
 use crate::pacing::Pacing;
+use crate::recent_pod_writes::{PodWrite, RecentPodWrites, VISIBLE_WITHIN};
 
 /// The reason why a plan was not executed; the set is planned again.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub(super) struct Executor {
     pub revisions: Cache<ControllerRevision>,
     pub recorder: Recorder,
     pub refusals: Arc<Refusals>,
-    pub statuses: Arc<OwnWrites>,
+    pub statuses: Arc<RecentWrites>,
     pub pacing: Arc<Pacing>,
 }
 
@@ -190,21 +190,21 @@ impl<'a> Run<'a> {
             };
             schedule.ended(plan, position, outcome);
         }
-        let unseen_writes = OwnPodWrites {
+        let unseen_writes = RecentPodWrites {
             pods: self.pods.clone(),
             cache: &self.executor.cache,
             namespace: &self.namespace,
         };
-        unseen_writes.wait_until_seen(pods).await;
+        unseen_writes.wait_until_visible(pods).await;
         if result.is_ok() {
-            self.see_revisions(plan).await;
+            self.wait_for_revisions(plan).await;
         }
         (result, refusals)
     }
 
     /// Waits until the created revisions are visible in the cache: otherwise the next plan would create them again, and
     /// the API server would refuse the write.
-    async fn see_revisions(&self, plan: &StatefulSetPlan) {
+    async fn wait_for_revisions(&self, plan: &StatefulSetPlan) {
         let created = plan.actions().filter_map(|action| match action {
             StatefulSetAction::CreateRevision(revision) => revision.metadata.name.as_deref(),
             _ => None,
@@ -212,7 +212,10 @@ impl<'a> Run<'a> {
         let cache = &self.executor.revisions;
         for name in created {
             let is_cached = cache.wait_until(|| cache.get(&self.namespace, name).is_some());
-            if tokio::time::timeout(SEEN_WITHIN, is_cached).await.is_err() {
+            if tokio::time::timeout(VISIBLE_WITHIN, is_cached)
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -286,7 +289,7 @@ impl<'a> Run<'a> {
             StatefulSetAction::LabelPod { name, uid, labels } => {
                 let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
                 let done = patched(&self.pods, name, Patch::Merge(patch), "label pod").await;
-                self.tell_pod(
+                self.report_pod_write(
                     "update",
                     reasons::SUCCESSFUL_UPDATE,
                     reasons::FAILED_UPDATE,
@@ -300,8 +303,8 @@ impl<'a> Run<'a> {
     }
 
     async fn confirm(&self) -> Result<(), Error> {
-        let live =
-            guarded_writes::found(self.sets.get(&self.name).await).map_err(failed("read set"))?;
+        let live = guarded_writes::existing_object(self.sets.get(&self.name).await)
+            .map_err(failed("read set"))?;
         let same = live.is_some_and(|live| {
             live.metadata.object_uid().as_ref() == Ok(&self.uid)
                 && live.metadata.deletion_timestamp.is_none()
@@ -373,7 +376,7 @@ impl<'a> Run<'a> {
             })
             .map_err(|error| failed("create pod")(error).into());
         let (good, bad) = (reasons::SUCCESSFUL_CREATE, reasons::FAILED_CREATE);
-        self.tell_pod("create", good, bad, name, done)
+        self.report_pod_write("create", good, bad, name, done)
     }
 
     async fn delete_pod(&self, name: &str, uid: &Uid) -> Result<PodWrite, Error> {
@@ -381,14 +384,14 @@ impl<'a> Run<'a> {
         let done = match deleted {
             // Another writer has changed the claim first.
             Ok(false) => return Ok(PodWrite::Other),
-            Ok(true) => Ok(PodWrite::Gone {
+            Ok(true) => Ok(PodWrite::Deleted {
                 name: name.to_owned(),
                 uid: uid.clone(),
             }),
             Err(error) => Err(failed("delete pod")(error).into()),
         };
         let (good, bad) = (reasons::SUCCESSFUL_DELETE, reasons::FAILED_DELETE);
-        self.tell_pod("delete", good, bad, name, done)
+        self.report_pod_write("delete", good, bad, name, done)
     }
 
     async fn write_status(&self, status: &StatefulSetStatus) -> Result<(), Error> {
@@ -399,7 +402,9 @@ impl<'a> Run<'a> {
         let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
         let params = PatchParams::default();
         let written = self.sets.patch_status(&self.name, &params, &patch).await;
-        if let Some(set) = guarded_writes::found(written).map_err(failed("write status"))? {
+        if let Some(set) =
+            guarded_writes::existing_object(written).map_err(failed("write status"))?
+        {
             let key = object_key(self.set);
             self.executor.statuses.record(&key, self.set, set)?;
             let replicas = usize::try_from(status.replicas).unwrap_or_default();
@@ -409,7 +414,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reports the result of a write to a pod, in kube-controller-manager's words.
-    fn tell_pod<T>(
+    fn report_pod_write<T>(
         &self,
         verb: &str,
         good: &str,

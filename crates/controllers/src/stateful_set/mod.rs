@@ -6,8 +6,8 @@
 
 mod execute;
 mod observe;
-mod own_writes;
 mod pod_change;
+mod recent_writes;
 
 use std::sync::Arc;
 

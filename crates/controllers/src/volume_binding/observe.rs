@@ -8,7 +8,7 @@ use controller_planners::volume_binding::ClaimView;
 use controller_planners::volume_protection::names;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass};
-use kube_api_client::guarded_writes::found;
+use kube_api_client::guarded_writes::existing_object;
 use kube_api_client::{Api, Client};
 use object_model::ObjectKey;
 use resource_kinds::annotations::BIND_COMPLETED;
@@ -81,7 +81,7 @@ impl Observer {
             && self.volumes.get("", &name).is_none()
         {
             let api: Api<PersistentVolume> = Api::all(self.client.clone());
-            volumes.extend(found(api.get(&name).await)?.map(Arc::new));
+            volumes.extend(existing_object(api.get(&name).await)?.map(Arc::new));
         }
         let unscheduled_pods = if is_unbound(&claim) {
             self.unscheduled_pods(key)
@@ -112,7 +112,7 @@ impl Observer {
     }
 
     /// A volume and the claim of its `claimRef`; `None` if the volume was deleted.
-    pub async fn volume(&self, name: &str) -> Result<Option<SeenVolume>, Error> {
+    pub async fn volume(&self, name: &str) -> Result<Option<ObservedVolume>, Error> {
         let Some(volume) = self.volumes.get("", name) else {
             return Ok(None);
         };
@@ -131,7 +131,7 @@ impl Observer {
             None => {
                 let api: Api<PersistentVolumeClaim> =
                     Api::namespaced(self.client.clone(), &key.namespace);
-                found(api.get(&key.name).await)?
+                existing_object(api.get(&key.name).await)?
                     .map(Arc::new)
                     .filter(is_meant)
             }
@@ -175,7 +175,7 @@ impl Observer {
 }
 
 /// A volume with the claim that it is reserved for.
-type SeenVolume = (Arc<PersistentVolume>, Option<Arc<PersistentVolumeClaim>>);
+type ObservedVolume = (Arc<PersistentVolume>, Option<Arc<PersistentVolumeClaim>>);
 
 /// The claim of a volume's `claimRef`.
 pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<ObjectKey> {

@@ -11,7 +11,7 @@ use controller_planners::volume_move::{
 use json_tree::json;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube_api_client::Api;
-use kube_api_client::guarded_writes::{Delete, chain, delete, found};
+use kube_api_client::guarded_writes::{Delete, chain, delete, existing_object};
 use object_model::IncompleteMetadata;
 use resource_kinds::annotations::VOLUME_MOVE;
 use resource_kinds::pod_view::PodView;
@@ -19,7 +19,9 @@ use resource_kinds::storage::Driver;
 use resource_kinds::storage::volume_move::{MoveStage, VolumeMove, affinity_to};
 
 use crate::Context;
-use crate::node_volumes::{ClaimName, claim_of, pods_beside, presence, read_node, write_record};
+use crate::node_volumes::{
+    ClaimName, claim_of, pods_in_namespace_of, presence, read_node, write_record,
+};
 pub(crate) use calls::{Address, Nodes};
 
 /// Time until something that a move waits for is checked again.
@@ -84,7 +86,7 @@ impl controller_framework::Controller for VolumeMoves {
         loop {
             // Fresh reads: a step of a former stage would be a step back.
             let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
-            let Some(volume) = found(volumes.get(name).await)? else {
+            let Some(volume) = existing_object(volumes.get(name).await)? else {
                 return Ok(ReconcileResult::Done);
             };
             let Some(record) = VolumeMove::of(&volume) else {
@@ -138,7 +140,7 @@ impl VolumeMoves {
         responses: &MoveAnswers,
     ) -> Result<VolumeMoveStep, Error> {
         let client = &self.context.client;
-        let pods = pods_beside(client, volume).await?;
+        let pods = pods_in_namespace_of(client, volume).await?;
         let claim = claim_of(volume).map_or("", |claim| claim.name);
         let users = users(pods.into_iter(), claim);
         let [source, destination] = [&record.from, &record.to].map(|name| read_node(client, name));
@@ -175,7 +177,7 @@ impl VolumeMoves {
         };
         let client = self.context.client.clone();
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client, namespace);
-        let claim = found(claims.get(name).await)?;
+        let claim = existing_object(claims.get(name).await)?;
         Ok(claim.is_some_and(|claim| {
             let spec = claim.spec.as_ref();
             claim.metadata.deletion_timestamp.is_none()

@@ -12,7 +12,9 @@ use controller_planners::volume_provisioning::{
 use json_tree::json;
 use k8s_openapi::api::core::v1::PersistentVolume;
 use kube_api_client::Api;
-use kube_api_client::guarded_writes::{Delete, chain, delete, found, merge, merge_status};
+use kube_api_client::guarded_writes::{
+    Delete, chain, delete, existing_object, merge, merge_status,
+};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
@@ -57,7 +59,7 @@ impl Provisioner {
     async fn remove_here(&self, name: &str) -> Result<(), Error> {
         let node = &self.config.node_name;
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        let Some(volume) = found(api.get(name).await)? else {
+        let Some(volume) = existing_object(api.get(name).await)? else {
             return Ok(());
         };
         match reclaim_action(&volume, node) {
@@ -88,7 +90,7 @@ impl Provisioner {
             return Ok(false);
         };
         let api = Api::namespaced(self.client.clone(), namespace);
-        let claim = found(api.get(name).await)?;
+        let claim = existing_object(api.get(name).await)?;
         match claim {
             Some(claim) => Ok(is_claimed_by(volume, &claim)?),
             None => Ok(false),

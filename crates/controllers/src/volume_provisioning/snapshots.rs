@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube_api_client::Api;
-use kube_api_client::guarded_writes::{chain, found, merge, merge_status};
+use kube_api_client::guarded_writes::{chain, existing_object, merge, merge_status};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
@@ -35,7 +35,7 @@ impl Provisioner {
         if let Some(delay) = self.waits(&uid) {
             return Ok(ReconcileResult::RequeueAfter(delay));
         }
-        match self.take_step(&content, step).await {
+        match self.perform_step(&content, step).await {
             Ok(()) => {
                 self.forget_setbacks(&uid);
                 Ok(ReconcileResult::Done)
@@ -57,7 +57,7 @@ impl Provisioner {
         plan_on_node(content, source, &self.config.node_name)
     }
 
-    async fn take_step(
+    async fn perform_step(
         &self,
         content: &VolumeSnapshotContent,
         step: ContentStep,
@@ -73,7 +73,7 @@ impl Provisioner {
                 merge(&api, content, json!({"metadata": {"finalizers": all}})).await?;
                 Ok(())
             }
-            ContentStep::Take {
+            ContentStep::Create {
                 driver,
                 volume,
                 handle,
@@ -163,7 +163,7 @@ impl Provisioner {
             |why: String| Error::Source(format!("cannot restore snapshot {name:?}: {why}"));
         let namespace = claim.metadata.object_namespace()?;
         let snapshots: Api<VolumeSnapshot> = Api::namespaced(self.client.clone(), namespace);
-        let snapshot = found(snapshots.get(name).await)?;
+        let snapshot = existing_object(snapshots.get(name).await)?;
         let snapshot = snapshot.ok_or_else(|| cannot("it does not exist".to_owned()))?;
         if snapshot.metadata.deletion_timestamp.is_some() {
             return Err(cannot("it is being deleted".to_owned()));
@@ -174,7 +174,7 @@ impl Provisioner {
             return Err(cannot("it is not ready to use".to_owned()));
         };
         let contents: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-        let content = found(contents.get(&bound).await)?;
+        let content = existing_object(contents.get(&bound).await)?;
         let content = content.ok_or_else(|| cannot("its content is gone".to_owned()))?;
         let uid = snapshot.metadata.object_uid()?;
         let of_content = content.spec.volume_snapshot_ref.uid.as_deref();

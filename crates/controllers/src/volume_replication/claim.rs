@@ -8,7 +8,7 @@ use kube_api_client::guarded_writes::unless_outrun;
 use kube_api_client::{Api, Patch, PatchParams};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::storage::volume_replication::{
-    CONDITION, ReplicationStage, VolumeReplication, shown,
+    CONDITION, ReplicationStage, VolumeReplication, time_text,
 };
 
 use super::VolumeReplications;
@@ -99,7 +99,7 @@ impl VolumeReplications {
                 "Node {} is lost: the volume is promoted on node {}, with what was there at {}",
                 recovery.from,
                 next.primary,
-                shown(recovery.time)
+                time_text(recovery.time)
             );
             self.recorder.warning(&*claim, "VolumePromoted", text);
         }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use json_tree::json;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use kube_api_client::Api;
-use kube_api_client::guarded_writes::{Delete, chain, delete, found};
+use kube_api_client::guarded_writes::{Delete, chain, delete, existing_object};
 use resource_kinds::annotations::VOLUME_REPLICATION;
 use resource_kinds::node_conditions;
 use resource_kinds::pod_view::PodView;
@@ -25,7 +25,9 @@ use resource_kinds::storage::volume_replication::{ReplicationStage, VolumeReplic
 
 use crate::Context;
 use crate::node_proof::proof;
-use crate::node_volumes::{ClaimName, claim_of, pods_beside, presence, read_node, write_record};
+use crate::node_volumes::{
+    ClaimName, claim_of, pods_in_namespace_of, presence, read_node, write_record,
+};
 use crate::volume_move::{Error, Nodes};
 
 /// Time until something that replication waits for is checked again.
@@ -149,7 +151,7 @@ impl controller_framework::Controller for VolumeReplications {
                     self.write(&volume, &record, &next, None).await?;
                     responses = ReplicationAnswers::default();
                 }
-                ReplicationStep::Place(next, path) => {
+                ReplicationStep::Relocate(next, path) => {
                     self.write(&volume, &record, &next, Some(&path)).await?;
                     responses = ReplicationAnswers::default();
                 }
@@ -178,7 +180,7 @@ impl VolumeReplications {
         name: &str,
     ) -> Result<Option<(PersistentVolume, VolumeReplication)>, Error> {
         let volumes: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        let volume = found(volumes.get(name).await)?;
+        let volume = existing_object(volumes.get(name).await)?;
         Ok(volume.and_then(|volume| {
             let record = VolumeReplication::of(&volume)?;
             Some((volume, record))
@@ -252,7 +254,7 @@ impl VolumeReplications {
         let Some(ClaimName { name: claim, .. }) = claim_of(volume) else {
             return Ok(Users::default());
         };
-        let pods = pods_beside(&self.context.client, volume).await?;
+        let pods = pods_in_namespace_of(&self.context.client, volume).await?;
         let names = |pod: &PodView| pod.claims.iter().any(|used| *used.name == *claim);
         Ok(Users {
             on_primary: pods
@@ -279,7 +281,7 @@ impl VolumeReplications {
             return Ok(());
         };
         let api: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-        for pod in pods_beside(&self.context.client, volume).await? {
+        for pod in pods_in_namespace_of(&self.context.client, volume).await? {
             let is_astray = uses(&pod, claim) && pod.node.as_deref() != Some(&record.primary);
             if is_astray && pod.controller.is_some() && !pod.is_deleting() {
                 delete(&api, &pod.name, Delete::of_uid(pod.uid)).await?;

@@ -10,7 +10,7 @@ use controller_framework::{Cache, Queue, ReconcileResult, object_key};
 use controller_planners::volume_snapshot::{ObservedSnapshot, plan_snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube_api_client::guarded_writes::found;
+use kube_api_client::guarded_writes::existing_object;
 use kube_api_client::{Api, Client};
 use object_model::ObjectKey;
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
@@ -119,7 +119,7 @@ impl Observer {
             // The absence decides about data, so the object is read from the API server.
             None => {
                 let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-                found(api.get(&content_name).await)?.map(Arc::new)
+                existing_object(api.get(&content_name).await)?.map(Arc::new)
             }
         };
         let claim = snapshot.spec.source.persistent_volume_claim_name.as_ref();

@@ -94,7 +94,7 @@ async fn volume(cluster: &Cluster) {
 }
 
 /// Whether the node's status lists the volume as attached.
-async fn told(cluster: &Cluster, node: &str) -> bool {
+async fn is_attached_in_status(cluster: &Cluster, node: &str) -> bool {
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let status = nodes.get(node).await.unwrap().status.unwrap_or_default();
     let attached = status.volumes_attached.unwrap_or_default();
@@ -129,7 +129,7 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || attached_to(&cluster).await == ["n1"]).await;
 
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let is_attached = async |node: &str| told(&cluster, node).await;
+    let is_attached = async |node: &str| is_attached_in_status(&cluster, node).await;
     set_status(&cluster, "n1", json!({ "volumesInUse": [NAME] })).await;
     assert!(!is_attached("n1").await);
     attach(&cluster).await;
@@ -166,7 +166,7 @@ async fn a_deleted_node_keeps_its_volume_until_its_pods_are_known_to_be_dead() {
     eventually(async || attached_to(&cluster).await == ["n1"]).await;
     set_status(&cluster, "n1", json!({ "volumesInUse": [NAME] })).await;
     attach(&cluster).await;
-    eventually(async || told(&cluster, "n1").await).await;
+    eventually(async || is_attached_in_status(&cluster, "n1").await).await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     nodes.delete("n1", &DeleteParams::default()).await.unwrap();
     ended(&cluster, "first").await;
@@ -211,7 +211,7 @@ async fn a_late_deletion_of_a_former_leader_finds_another_version() {
     let attachment = attachments(&cluster).await.remove(0);
 
     cluster.start_controllers(&cluster.shutdown);
-    eventually(async || told(&cluster, "n1").await).await;
+    eventually(async || is_attached_in_status(&cluster, "n1").await).await;
     let late = DeleteParams {
         preconditions: Some(Preconditions {
             uid: attachment.uid(),

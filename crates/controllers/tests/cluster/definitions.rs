@@ -30,7 +30,7 @@ async fn define(cluster: &Cluster, name: &str, kind: &str) -> Api<CustomResource
 /// Defines boats and waits until their names are accepted.
 async fn define_boats(cluster: &Cluster) -> Api<CustomResourceDefinition> {
     let api = define(cluster, "boats", "Boat").await;
-    wait_told(&api, "boats.example.org", ACCEPTED).await;
+    wait_for_conditions(&api, "boats.example.org", ACCEPTED).await;
     api
 }
 
@@ -47,7 +47,7 @@ async fn define_in(
     api
 }
 
-fn told(definition: &CustomResourceDefinition) -> String {
+fn condition_texts(definition: &CustomResourceDefinition) -> String {
     let conditions = definition
         .status
         .iter()
@@ -58,10 +58,10 @@ fn told(definition: &CustomResourceDefinition) -> String {
         .join(" ")
 }
 
-async fn wait_told(api: &Api<CustomResourceDefinition>, name: &str, expected: &str) {
+async fn wait_for_conditions(api: &Api<CustomResourceDefinition>, name: &str, expected: &str) {
     for _ in 0..12_000 {
         let definition = api.get_opt(name).await.unwrap();
-        if definition.as_ref().map(told).unwrap_or_default() == expected {
+        if definition.as_ref().map(condition_texts).unwrap_or_default() == expected {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -90,7 +90,7 @@ async fn names_are_accepted_unless_another_has_them() {
     let api = define_boats(&cluster).await;
     boat(&cluster, "a").await;
     define(&cluster, "ships", "Boat").await;
-    wait_told(
+    wait_for_conditions(
         &api,
         "ships.example.org",
         "NamesAccepted=False Established=False",
@@ -100,8 +100,8 @@ async fn names_are_accepted_unless_another_has_them() {
     api.delete("boats.example.org", &DeleteParams::default())
         .await
         .unwrap();
-    wait_told(&api, "boats.example.org", "").await;
-    wait_told(&api, "ships.example.org", ACCEPTED).await;
+    wait_for_conditions(&api, "boats.example.org", "").await;
+    wait_for_conditions(&api, "ships.example.org", ACCEPTED).await;
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_kind_outside_of_the_preferred_version_is_collected() {
     let cluster = Cluster::without_node().await;
     let api = define_boats(&cluster).await;
     define_in(&cluster, "rafts", "Raft", "v1beta1").await;
-    wait_told(&api, "rafts.example.org", ACCEPTED).await;
+    wait_for_conditions(&api, "rafts.example.org", ACCEPTED).await;
     let owner = boat(&cluster, "a").await;
     let raft = json!({"metadata": {"name": "r", "ownerReferences": [{
         "apiVersion": "example.org/v1", "kind": "Boat", "name": "a", "uid": owner.uid()}]}});
@@ -159,7 +159,7 @@ async fn a_definition_goes_after_its_objects() {
     api.delete("boats.example.org", &DeleteParams::default())
         .await
         .unwrap();
-    wait_told(&api, "boats.example.org", "").await;
+    wait_for_conditions(&api, "boats.example.org", "").await;
     // The deletion of the definition may be visible a moment before the removal of its kind.
     for _ in 0..12_000 {
         if boats(&cluster).list(&Default::default()).await.is_err() {
@@ -170,7 +170,7 @@ async fn a_definition_goes_after_its_objects() {
     let listed = boats(&cluster).list(&Default::default()).await;
     assert!(listed.is_err(), "not served any more");
     define(&cluster, "boats", "Boat").await;
-    wait_told(&api, "boats.example.org", ACCEPTED).await;
+    wait_for_conditions(&api, "boats.example.org", ACCEPTED).await;
     assert!(
         boats(&cluster)
             .list(&Default::default())
@@ -218,7 +218,7 @@ async fn objects_of_a_definition_without_a_served_version_go_with_it() {
     boats(&cluster).patch("a", &params, &free).await.unwrap();
     eventually(async || api.get_opt("boats.example.org").await.unwrap().is_none()).await;
     define(&cluster, "boats", "Boat").await;
-    wait_told(&api, "boats.example.org", ACCEPTED).await;
+    wait_for_conditions(&api, "boats.example.org", ACCEPTED).await;
     let again = boats(&cluster).get_opt("a").await.unwrap();
     assert!(again.is_none(), "{:?} came back", blocked.uid());
 }

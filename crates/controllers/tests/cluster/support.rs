@@ -229,7 +229,7 @@ pub async fn play_node(client: Client, shutdown: CancellationToken) {
         let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap());
         let name = pod.name_any();
         if pod.metadata.deletion_timestamp.is_some() {
-            let _gone = api
+            let _deleted = api
                 .delete(&name, &DeleteParams::default().grace_period(0))
                 .await;
         } else if pod.spec.as_ref().unwrap().node_name.is_none() {

@@ -5,8 +5,8 @@ use super::*;
 // csi.md 1.1
 #[tokio::test(flavor = "multi_thread")]
 async fn each_required_field_is_missed() {
-    let world = World::new();
-    let stage = world.attached("v", 7).await;
+    let cluster = Cluster::new();
+    let stage = cluster.attached("v", 7).await;
     let id = &stage["volume_id"];
     let publish = publication(&stage, "pod");
     let whole: &[(&str, Value, &[&str])] = &[
@@ -90,17 +90,19 @@ async fn each_required_field_is_missed() {
     for (method, request, fields) in whole {
         for field in *fields {
             let without = with(request, field, Value::Null);
-            world.check(method, without, INVALID_ARGUMENT).await;
+            cluster.check(method, without, INVALID_ARGUMENT).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_all_calls() {
-    let world = World::new();
+    let cluster = Cluster::new();
     // csi.md 1.2
     let unknown = with(&create("v", 7), "parameters", json!({"colour": "blue"}));
-    world.check("CreateVolume", unknown, INVALID_ARGUMENT).await;
+    cluster
+        .check("CreateVolume", unknown, INVALID_ARGUMENT)
+        .await;
     let bad = [
         json!({"access_mode": {"mode": 7}}),
         json!({"mount": {}}),
@@ -110,15 +112,17 @@ async fn rules_of_all_calls() {
     ];
     for capability in bad {
         let request = with(&create("v", 7), "volume_capabilities", json!([capability]));
-        world.check("CreateVolume", request, INVALID_ARGUMENT).await;
+        cluster
+            .check("CreateVolume", request, INVALID_ARGUMENT)
+            .await;
     }
-    let listed = world.check("ListVolumes", json!({}), OK).await;
+    let listed = cluster.check("ListVolumes", json!({}), OK).await;
     assert_eq!(listed["entries"], Value::Null, "nothing was made");
 
     // csi.md 1.3
     let name = "n".repeat(128);
-    world.check("CreateVolume", create(&name, 7), OK).await;
-    world
+    cluster.check("CreateVolume", create(&name, 7), OK).await;
+    cluster
         .check(
             "CreateVolume",
             create(&format!("{name}n"), 7),
@@ -126,7 +130,7 @@ async fn rules_of_all_calls() {
         )
         .await;
     let large = with(&create("v", 7), "secrets", json!({"k": "v".repeat(4096)}));
-    world.check("CreateVolume", large, INVALID_ARGUMENT).await;
+    cluster.check("CreateVolume", large, INVALID_ARGUMENT).await;
     for (flags, code) in [(vec!["x"; 4095], OK), (vec!["x"; 4096], INVALID_ARGUMENT)] {
         let capability = json!({"mount": {"mount_flags": flags}, "access_mode": {"mode": 7}});
         let request = with(
@@ -134,20 +138,20 @@ async fn rules_of_all_calls() {
             "volume_capabilities",
             json!([capability]),
         );
-        world.check("CreateVolume", request, code).await;
+        cluster.check("CreateVolume", request, code).await;
     }
 
     // csi.md 1.4
-    let id = world.volume("v", 7).await;
-    world.fail("ControllerPublishVolume", "before", "slow-2000");
+    let id = cluster.volume("v", 7).await;
+    cluster.fail("ControllerPublishVolume", "before", "slow-2000");
     let (slow, second) = tokio::join!(
-        world.try_to("ControllerPublishVolume", attach(&id, "n1", 7)),
+        cluster.try_to("ControllerPublishVolume", attach(&id, "n1", 7)),
         async {
             // The first call has taken the order when it is in progress.
-            while world.state().join("faults/fault.json").exists() {
+            while cluster.state().join("faults/fault.json").exists() {
                 tokio::task::yield_now().await;
             }
-            world
+            cluster
                 .try_to("ControllerPublishVolume", attach(&id, "n1", 7))
                 .await
         }
@@ -155,10 +159,10 @@ async fn rules_of_all_calls() {
     assert_eq!((slow.0, second.0), (OK, ABORTED), "{second:?}");
 
     // csi.md 1.5
-    world
+    cluster
         .check("ControllerGetSnapshot", json!({}), UNIMPLEMENTED)
         .await;
-    let elsewhere = world.nodes[0]
+    let elsewhere = cluster.nodes[0]
         .call("Controller/ListVolumes", &json!({}))
         .await;
     assert_eq!(
@@ -172,8 +176,8 @@ async fn rules_of_all_calls() {
         "secrets",
         json!({"password": "open sesame"}),
     );
-    world.check("CreateVolume", secret, OK).await;
-    let lines = journal(&world.state()).expect("the journal");
+    cluster.check("CreateVolume", secret, OK).await;
+    let lines = journal(&cluster.state()).expect("the journal");
     let all = json!(lines).to_string();
     assert!(all.contains("password") && !all.contains("sesame"), "{all}");
 }
@@ -181,19 +185,19 @@ async fn rules_of_all_calls() {
 /// csi.md 1.6: each call of a volume's life dies at each instant, and is repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_in_which_every_call_dies_at_every_instant() {
-    let world = World::new();
-    let id = world.volume("v", 7).await;
-    let attachment = world
+    let cluster = Cluster::new();
+    let id = cluster.volume("v", 7).await;
+    let attachment = cluster
         .check("ControllerPublishVolume", attach(&id, "n1", 7), OK)
         .await;
-    world
+    cluster
         .check(
             "ControllerUnpublishVolume",
             json!({"volume_id": id, "node_id": "n1"}),
             OK,
         )
         .await;
-    world
+    cluster
         .check("DeleteVolume", json!({"volume_id": id}), OK)
         .await;
     let stage = json!({"volume_id": id, "staging_target_path": "/kubelet/stage",
@@ -235,12 +239,12 @@ async fn a_life_in_which_every_call_dies_at_every_instant() {
         ),
         ("DeleteVolume", json!({"volume_id": id})),
     ];
-    let before = world.events("mounted");
+    let before = cluster.events("mounted");
     for (method, request) in &life {
         for at in ["before", "middle", "after"] {
-            world.fail(method, at, "die");
-            let (code, words) = world.try_to(method, request.clone()).await;
-            let happened = !world.state().join("faults/fault.json").exists();
+            cluster.fail(method, at, "die");
+            let (code, words) = cluster.try_to(method, request.clone()).await;
+            let happened = !cluster.state().join("faults/fault.json").exists();
             // A repetition may have nothing left to do between its steps.
             assert_eq!(
                 code,
@@ -249,18 +253,18 @@ async fn a_life_in_which_every_call_dies_at_every_instant() {
             );
         }
         drop(std::fs::remove_file(
-            world.state().join("faults/fault.json"),
+            cluster.state().join("faults/fault.json"),
         ));
-        world.fail(method, "before", "repeat");
-        world.check(method, request.clone(), OK).await;
+        cluster.fail(method, "before", "repeat");
+        cluster.check(method, request.clone(), OK).await;
     }
     assert_eq!(
-        world.events("mounted") - before,
+        cluster.events("mounted") - before,
         2,
         "one mount to stage, one to publish"
     );
-    assert_eq!(world.events("mounted"), world.events("unmounted"));
-    let uses = std::fs::read_dir(world.state().join("uses"))
+    assert_eq!(cluster.events("mounted"), cluster.events("unmounted"));
+    let uses = std::fs::read_dir(cluster.state().join("uses"))
         .expect("the uses")
         .count();
     assert_eq!(uses, 0);
@@ -268,15 +272,15 @@ async fn a_life_in_which_every_call_dies_at_every_instant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_identity() {
-    let world = World::new();
+    let cluster = Cluster::new();
     // csi.md 2.1
-    let info = world.check("GetPluginInfo", json!({}), OK).await;
+    let info = cluster.check("GetPluginInfo", json!({}), OK).await;
     assert_eq!(
         (&info["name"], &info["vendor_version"]),
         (&json!(NAME), &json!("1.0"))
     );
     // csi.md 2.2
-    let capabilities = world
+    let capabilities = cluster
         .check("GetPluginCapabilities", json!({}), OK)
         .await
         .to_string();
@@ -288,6 +292,6 @@ async fn rules_of_identity() {
         assert!(capabilities.contains(capability), "{capabilities}");
     }
     // csi.md 2.3
-    let ready = world.check("Probe", json!({}), OK).await;
+    let ready = cluster.check("Probe", json!({}), OK).await;
     assert_eq!(ready["ready"], true);
 }

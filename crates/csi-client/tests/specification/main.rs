@@ -29,14 +29,14 @@ const ZONE: &str = "topology.disks.test.example.com/zone";
 const MIB: i64 = 1 << 20;
 
 /// A controller and two nodes, in the zones `a` and `b`, over one state.
-struct World {
+struct Cluster {
     controller: Caller,
     nodes: [Caller; 2],
     _serving: Vec<TestDriver>,
     dir: TempDir,
 }
 
-impl World {
+impl Cluster {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let state = dir.path().join("state");

@@ -4,10 +4,10 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_new_volumes() {
-    let world = World::new();
+    let cluster = Cluster::new();
     // csi.md 3.1
-    let id = world.volume("v", 7).await;
-    assert_eq!(world.volume("v", 7).await, id);
+    let id = cluster.volume("v", 7).await;
+    assert_eq!(cluster.volume("v", 7).await, id);
     // csi.md 3.2
     let conflicting = [
         create("v", 5),
@@ -29,7 +29,7 @@ async fn rules_of_new_volumes() {
         ),
     ];
     for request in conflicting {
-        world.check("CreateVolume", request, ALREADY_EXISTS).await;
+        cluster.check("CreateVolume", request, ALREADY_EXISTS).await;
     }
     // csi.md 3.3, 3.4
     let range = |range: Value| with(&create("r", 7), "capacity_range", range);
@@ -38,22 +38,26 @@ async fn rules_of_new_volumes() {
         json!({"required_bytes": 2, "limit_bytes": 1}),
         json!({}),
     ] {
-        world
+        cluster
             .check("CreateVolume", range(bad), INVALID_ARGUMENT)
             .await;
     }
     let exact = json!({"required_bytes": 3 * MIB, "limit_bytes": 3 * MIB});
-    let created = world.check("CreateVolume", range(exact), OK).await;
+    let created = cluster.check("CreateVolume", range(exact), OK).await;
     assert_eq!(created["volume"]["capacity_bytes"], 3 * MIB);
     for impossible in [
         json!({"required_bytes": i64::MAX}),
         json!({"required_bytes": 5, "limit_bytes": 6}),
     ] {
         let request = with(&create("x", 7), "capacity_range", impossible);
-        world.check("CreateVolume", request, OUT_OF_RANGE).await;
+        cluster.check("CreateVolume", request, OUT_OF_RANGE).await;
     }
     // csi.md 3.5 to 3.7
-    std::fs::write(world.state().join("data").join(&id).join("file"), "content").expect("write");
+    std::fs::write(
+        cluster.state().join("data").join(&id).join("file"),
+        "content",
+    )
+    .expect("write");
     let of = |name: &str, id: &str| {
         with(
             &create(name, 7),
@@ -61,33 +65,35 @@ async fn rules_of_new_volumes() {
             json!({"volume": {"volume_id": id}}),
         )
     };
-    let clone = world.check("CreateVolume", of("clone", &id), OK).await;
+    let clone = cluster.check("CreateVolume", of("clone", &id), OK).await;
     assert_eq!(clone["volume"]["content_source"]["volume"]["volume_id"], id);
     let copy = clone["volume"]["volume_id"].as_str().expect("an id");
-    let file = world.state().join("data").join(copy).join("file");
+    let file = cluster.state().join("data").join(copy).join("file");
     assert_eq!(std::fs::read_to_string(file).expect("the copy"), "content");
-    world
+    cluster
         .check("CreateVolume", of("lost", "vol-none"), NOT_FOUND)
         .await;
     let snapshot = json!({"snapshot": {"snapshot_id": "../../volumes/x"}});
     let request = with(&create("lost", 7), "volume_content_source", snapshot);
-    world.check("CreateVolume", request, NOT_FOUND).await;
+    cluster.check("CreateVolume", request, NOT_FOUND).await;
     let small = with(
         &of("small", &id),
         "capacity_range",
         json!({"required_bytes": 4096}),
     );
-    world.check("CreateVolume", small, OUT_OF_RANGE).await;
+    cluster.check("CreateVolume", small, OUT_OF_RANGE).await;
     let device = with(&of("device", &id), "volume_capabilities", json!([block()]));
-    world.check("CreateVolume", device, INVALID_ARGUMENT).await;
+    cluster
+        .check("CreateVolume", device, INVALID_ARGUMENT)
+        .await;
 }
 
 // csi.md 3.8, 3.13
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_places() {
-    let world = World::new();
+    let cluster = Cluster::new();
     let limits = json!({"a": 2 * MIB, "b": 4 * MIB}).to_string();
-    std::fs::write(world.state().join("capacity.json"), limits).expect("write");
+    std::fs::write(cluster.state().join("capacity.json"), limits).expect("write");
     let topology = |zone: &str| json!({"segments": {ZONE: zone}});
     let zoned = |name: &str, requirement: Value| {
         let request = with(&create(name, 7), "parameters", json!({"zoned": "true"}));
@@ -100,13 +106,13 @@ async fn rules_of_places() {
     };
     let free = async |zone: &str| {
         let of = json!({"accessible_topology": topology(zone), "parameters": {"zoned": "true"}});
-        let response = world.check("GetCapacity", of, OK).await;
+        let response = cluster.check("GetCapacity", of, OK).await;
         response["available_capacity"].as_i64().unwrap_or(0)
     };
     assert_eq!((free("a").await, free("b").await), (2 * MIB, 4 * MIB));
     let both = json!({"requisite": [topology("a"), topology("b")], "preferred": [topology("a"), topology("b")]});
     let of = async |name: &str| {
-        let created = world
+        let created = cluster
             .check("CreateVolume", zoned(name, both.clone()), OK)
             .await;
         created["volume"]["accessible_topology"].clone()
@@ -114,7 +120,7 @@ async fn rules_of_places() {
     assert_eq!(of("one").await, json!([topology("a")]));
     assert_eq!(of("two").await, json!([topology("b")]));
     let only = json!({"requisite": [topology("a")]});
-    world
+    cluster
         .check("CreateVolume", zoned("full", only), RESOURCE_EXHAUSTED)
         .await;
     assert_eq!((free("a").await, free("b").await), (0, 2 * MIB));
@@ -122,24 +128,24 @@ async fn rules_of_places() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_known_volumes() {
-    let world = World::new();
-    let id = world.volume("v", 7).await;
-    check_deletion(&world, &id).await;
-    check_validation(&world, &id).await;
-    check_list_and_get(&world, &id).await;
-    check_expansion(&world, &id).await;
-    check_modification(&world, &id).await;
+    let cluster = Cluster::new();
+    let id = cluster.volume("v", 7).await;
+    check_deletion(&cluster, &id).await;
+    check_validation(&cluster, &id).await;
+    check_list_and_get(&cluster, &id).await;
+    check_expansion(&cluster, &id).await;
+    check_modification(&cluster, &id).await;
 }
 
 /// csi.md 3.9, 3.10
-async fn check_deletion(world: &World, id: &str) {
-    world
+async fn check_deletion(cluster: &Cluster, id: &str) {
+    cluster
         .check("DeleteVolume", json!({"volume_id": "vol-none"}), OK)
         .await;
-    world
+    cluster
         .check("ControllerPublishVolume", attach(id, "n1", 7), OK)
         .await;
-    world
+    cluster
         .check(
             "DeleteVolume",
             json!({"volume_id": id}),
@@ -149,41 +155,41 @@ async fn check_deletion(world: &World, id: &str) {
 }
 
 /// csi.md 3.11
-async fn check_validation(world: &World, id: &str) {
+async fn check_validation(cluster: &Cluster, id: &str) {
     let validate =
         |id: &str, capability: Value| json!({"volume_id": id, "volume_capabilities": [capability]});
     let method = "ValidateVolumeCapabilities";
-    let response = world.check(method, validate(id, capability(7)), OK).await;
+    let response = cluster.check(method, validate(id, capability(7)), OK).await;
     assert!(response["confirmed"].is_object());
-    let response = world.check(method, validate(id, block()), OK).await;
+    let response = cluster.check(method, validate(id, block()), OK).await;
     assert!(response["confirmed"].is_null(), "{response}");
-    world
+    cluster
         .check(method, validate("vol-none", capability(7)), NOT_FOUND)
         .await;
 }
 
 /// csi.md 3.12, 3.14
-async fn check_list_and_get(world: &World, id: &str) {
-    world.volume("w", 7).await;
-    let first = world
+async fn check_list_and_get(cluster: &Cluster, id: &str) {
+    cluster.volume("w", 7).await;
+    let first = cluster
         .check("ListVolumes", json!({"max_entries": 1}), OK)
         .await;
     let token = &first["next_token"];
     let next = json!({"max_entries": 1, "starting_token": token});
-    let second = world.check("ListVolumes", next, OK).await;
+    let second = cluster.check("ListVolumes", next, OK).await;
     assert_ne!(first["entries"], second["entries"]);
     assert!(second["next_token"].is_null());
-    world
+    cluster
         .check("ListVolumes", json!({"starting_token": "x"}), ABORTED)
         .await;
-    world
+    cluster
         .check("ListVolumes", json!({"max_entries": -1}), INVALID_ARGUMENT)
         .await;
-    let volume = world
+    let volume = cluster
         .check("ControllerGetVolume", json!({"volume_id": id}), OK)
         .await;
     assert_eq!(volume["status"]["published_node_ids"], json!(["n1"]));
-    world
+    cluster
         .check(
             "ControllerGetVolume",
             json!({"volume_id": "vol-none"}),
@@ -193,17 +199,17 @@ async fn check_list_and_get(world: &World, id: &str) {
 }
 
 /// csi.md 3.15, 3.16
-async fn check_expansion(world: &World, id: &str) {
+async fn check_expansion(cluster: &Cluster, id: &str) {
     let expand = |id: &str, bytes: i64| json!({"volume_id": id, "capacity_range": {"required_bytes": bytes}});
     let method = "ControllerExpandVolume";
     for bytes in [3 * MIB, 3 * MIB, MIB] {
-        let response = world.check(method, expand(id, bytes), OK).await;
+        let response = cluster.check(method, expand(id, bytes), OK).await;
         assert_eq!(response["capacity_bytes"], 3 * MIB);
     }
-    world
+    cluster
         .check(method, expand("vol-none", MIB), NOT_FOUND)
         .await;
-    world
+    cluster
         .check(method, expand(id, i64::MAX), OUT_OF_RANGE)
         .await;
     let offline = with(
@@ -211,92 +217,96 @@ async fn check_expansion(world: &World, id: &str) {
         "parameters",
         json!({"expansion": "offline"}),
     );
-    let offline = world.check("CreateVolume", offline, OK).await;
+    let offline = cluster.check("CreateVolume", offline, OK).await;
     let offline = offline["volume"]["volume_id"].as_str().expect("an id");
-    world
+    cluster
         .check("ControllerPublishVolume", attach(offline, "n1", 7), OK)
         .await;
-    world
+    cluster
         .check(method, expand(offline, 3 * MIB), FAILED_PRECONDITION)
         .await;
-    world
+    cluster
         .check(
             "ControllerUnpublishVolume",
             json!({"volume_id": offline}),
             OK,
         )
         .await;
-    world.check(method, expand(offline, 3 * MIB), OK).await;
+    cluster.check(method, expand(offline, 3 * MIB), OK).await;
 }
 
 /// csi.md 3.17
-async fn check_modification(world: &World, id: &str) {
+async fn check_modification(cluster: &Cluster, id: &str) {
     let modify =
         |id: &str, parameters: Value| json!({"volume_id": id, "mutable_parameters": parameters});
     let method = "ControllerModifyVolume";
     for _ in 0..2 {
-        world
+        cluster
             .check(method, modify(id, json!({"iops": "7"})), OK)
             .await;
     }
     let bad = json!({"iops": "8", "colour": "blue"});
-    world.check(method, modify(id, bad), INVALID_ARGUMENT).await;
-    world
+    cluster
+        .check(method, modify(id, bad), INVALID_ARGUMENT)
+        .await;
+    cluster
         .check(method, modify("vol-none", json!({})), NOT_FOUND)
         .await;
-    let record = std::fs::read_to_string(world.state().join(format!("volumes/{id}.json")));
+    let record = std::fs::read_to_string(cluster.state().join(format!("volumes/{id}.json")));
     let record: Value = serde_json::from_str(&record.expect("the record")).expect("JSON");
     assert_eq!(record["mutable"], json!({"iops": "7"}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_attachments() {
-    let world = World::new();
+    let cluster = Cluster::new();
     let method = "ControllerPublishVolume";
-    let id = world.volume("v", 7).await;
+    let id = cluster.volume("v", 7).await;
     // csi.md 4.1
-    let first = world.check(method, attach(&id, "n1", 7), OK).await;
-    assert_eq!(world.check(method, attach(&id, "n1", 7), OK).await, first);
+    let first = cluster.check(method, attach(&id, "n1", 7), OK).await;
+    assert_eq!(cluster.check(method, attach(&id, "n1", 7), OK).await, first);
     // csi.md 4.2
-    world
+    cluster
         .check(method, attach(&id, "n1", 5), ALREADY_EXISTS)
         .await;
     let read_only = with(&attach(&id, "n1", 7), "readonly", json!(true));
-    world.check(method, read_only, ALREADY_EXISTS).await;
+    cluster.check(method, read_only, ALREADY_EXISTS).await;
     // csi.md 4.3
     for mode in [1, 5, 6, 7] {
-        world
+        cluster
             .check(method, attach(&id, "n2", mode), FAILED_PRECONDITION)
             .await;
     }
     // csi.md 4.4
-    let shared = world.volume("shared", 5).await;
+    let shared = cluster.volume("shared", 5).await;
     for node in ["n1", "n2"] {
-        world.check(method, attach(&shared, node, 5), OK).await;
+        cluster.check(method, attach(&shared, node, 5), OK).await;
     }
     // csi.md 4.5
-    world
+    cluster
         .check(method, attach("vol-none", "n1", 7), NOT_FOUND)
         .await;
-    world.check(method, attach(&id, "n3", 7), NOT_FOUND).await;
+    cluster.check(method, attach(&id, "n3", 7), NOT_FOUND).await;
     // csi.md 4.6
-    let third = world.volume("third", 7).await;
-    world
+    let third = cluster.volume("third", 7).await;
+    cluster
         .check(method, attach(&third, "n1", 7), RESOURCE_EXHAUSTED)
         .await;
     // csi.md 4.7
     let detach = |id: &str, node: &str| json!({"volume_id": id, "node_id": node});
     let method = "ControllerUnpublishVolume";
     for _ in 0..2 {
-        world.check(method, detach(&id, "n1"), OK).await;
+        cluster.check(method, detach(&id, "n1"), OK).await;
     }
-    world.check(method, detach("vol-none", "n1"), OK).await;
-    world
+    cluster.check(method, detach("vol-none", "n1"), OK).await;
+    cluster
         .check("ControllerPublishVolume", attach(&id, "n2", 7), OK)
         .await;
     // csi.md 4.8
-    world.check(method, json!({"volume_id": shared}), OK).await;
-    let volume = world
+    cluster
+        .check(method, json!({"volume_id": shared}), OK)
+        .await;
+    let volume = cluster
         .check("ControllerGetVolume", json!({"volume_id": shared}), OK)
         .await;
     assert!(volume["status"]["published_node_ids"].is_null(), "{volume}");
@@ -304,17 +314,17 @@ async fn rules_of_attachments() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_snapshots() {
-    let world = World::new();
+    let cluster = Cluster::new();
     let slow = with(&create("v", 7), "parameters", json!({"ready-after": "2"}));
-    let created = world.check("CreateVolume", slow, OK).await;
+    let created = cluster.check("CreateVolume", slow, OK).await;
     let id = created["volume"]["volume_id"].as_str().expect("an id");
-    let second = world.volume("w", 7).await;
+    let second = cluster.volume("w", 7).await;
     let snapshot = |name: &str, of: &str| json!({"name": name, "source_volume_id": of});
     // csi.md 5.1
     let mut ready = Vec::new();
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let response = world.check("CreateSnapshot", snapshot("s", id), OK).await;
+        let response = cluster.check("CreateSnapshot", snapshot("s", id), OK).await;
         ready.push(response["snapshot"]["ready_to_use"] == true);
         ids.push(response["snapshot"]["snapshot_id"].clone());
     }
@@ -322,18 +332,18 @@ async fn rules_of_snapshots() {
     ids.dedup();
     assert_eq!(ids.len(), 1);
     // csi.md 5.2, 5.3
-    world
+    cluster
         .check("CreateSnapshot", snapshot("s", &second), ALREADY_EXISTS)
         .await;
-    world
+    cluster
         .check("CreateSnapshot", snapshot("t", "vol-none"), NOT_FOUND)
         .await;
     // csi.md 5.5
-    world
+    cluster
         .check("CreateSnapshot", snapshot("t", &second), OK)
         .await;
     let count = async |request: Value| {
-        let response = world.check("ListSnapshots", request, OK).await;
+        let response = cluster.check("ListSnapshots", request, OK).await;
         response["entries"].as_array().map_or(0, Vec::len)
     };
     assert_eq!(count(json!({})).await, 2);
@@ -341,19 +351,19 @@ async fn rules_of_snapshots() {
     assert_eq!(count(json!({"snapshot_id": ids[0]})).await, 1);
     assert_eq!(count(json!({"snapshot_id": "snap-none"})).await, 0);
     assert_eq!(count(json!({"max_entries": 1})).await, 1);
-    world
+    cluster
         .check("ListSnapshots", json!({"starting_token": "9"}), ABORTED)
         .await;
     // csi.md 5.6
-    world
+    cluster
         .check("DeleteVolume", json!({"volume_id": id}), OK)
         .await;
     let source = json!({"snapshot": {"snapshot_id": ids[0]}});
     let restored = with(&create("restored", 7), "volume_content_source", source);
-    world.check("CreateVolume", restored, OK).await;
+    cluster.check("CreateVolume", restored, OK).await;
     // csi.md 5.4
     for _ in 0..2 {
-        world
+        cluster
             .check("DeleteSnapshot", json!({"snapshot_id": ids[0]}), OK)
             .await;
     }

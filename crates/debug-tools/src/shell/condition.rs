@@ -144,8 +144,8 @@ mod tests {
             ("-n = -n", true),
         ] {
             let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            let found = command("test", &words, Path::new("/"));
-            assert_eq!(found, Ok(expected), "{line}");
+            let result = command("test", &words, Path::new("/"));
+            assert_eq!(result, Ok(expected), "{line}");
         }
         for line in ["1 -lt x", "-k /", "a b c d"] {
             let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();

@@ -13,7 +13,7 @@ use crate::options::{Options, ToolOptions, misuse};
 use crate::report::{ToolResult, complain};
 use crate::shell::pattern::is_described;
 
-const KNOWN: ToolOptions<'_> = ToolOptions {
+const SUPPORTED: ToolOptions<'_> = ToolOptions {
     flags: "cxtzvmhpoPkO",
     valued: "fCX",
     long: &[
@@ -37,7 +37,7 @@ const KNOWN: ToolOptions<'_> = ToolOptions {
 };
 
 pub fn tar(arguments: &[String], out: &mut dyn Write) -> ToolResult {
-    let options = Options::read(&dashed(arguments), KNOWN)?;
+    let options = Options::read(&dashed(arguments), SUPPORTED)?;
     let directory = PathBuf::from(options.value('C').unwrap_or("."));
     match (options.has('c'), options.has('x'), options.has('t')) {
         (true, false, false) => create(&options, &directory, out),
@@ -59,7 +59,7 @@ fn dashed(arguments: &[String]) -> Vec<String> {
     let mut words = Vec::new();
     for letter in first.chars() {
         words.push(format!("-{letter}"));
-        if KNOWN.valued.contains(letter) {
+        if SUPPORTED.valued.contains(letter) {
             words.extend(rest.next());
         }
     }

@@ -246,10 +246,10 @@ fn page(text: &str) -> Result<Url> {
         false => format!("http://{text}"),
     };
     let url = Url::parse(&whole).with_context(|| format!("{text:?} is no address of a page"))?;
-    with_known_scheme(url)
+    with_supported_scheme(url)
 }
 
-fn with_known_scheme(url: Url) -> Result<Url> {
+fn with_supported_scheme(url: Url) -> Result<Url> {
     match url.scheme() {
         "http" | "https" => Ok(url),
         scheme => bail!("there is no {scheme} here, only http and https"),
@@ -266,7 +266,7 @@ fn get(url: &str, mut request: Request, follows: bool) -> Result<(Head, Box<dyn 
             return Ok((head, body));
         };
         let next = redirect::target(&url, location).with_context(|| location.to_owned())?;
-        let next = with_known_scheme(next)?;
+        let next = with_supported_scheme(next)?;
         if next.origin() != url.origin() {
             // The user's headers are not sent to another host.
             request.headers.clear();
@@ -409,9 +409,9 @@ mod tests {
         assert_eq!(path(&plain), "/");
         let six = page("http://[::1]:8080").unwrap();
         assert_eq!((six.host_str(), six.port()), (Some("[::1]"), Some(8080)));
-        let beside = |location: &str| redirect::target(&url, location).unwrap();
-        assert_eq!(path(&beside("x")), "/a/x");
-        assert_eq!(beside("http://other/").host_str(), Some("other"));
+        let adjacent = |location: &str| redirect::target(&url, location).unwrap();
+        assert_eq!(path(&adjacent("x")), "/a/x");
+        assert_eq!(adjacent("http://other/").host_str(), Some("other"));
         for wrong in ["ftp://a", "http://", "http://a:x/", "http://a b/"] {
             assert!(page(wrong).is_err(), "{wrong}");
         }

@@ -109,7 +109,7 @@ pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     }
     let mut code = ResponseCode::NXDomain;
     for full in resolver.names(name) {
-        let mut is_found = false;
+        let mut has_address = false;
         for kind in [RecordType::A, RecordType::AAAA] {
             let entry = ask(server, &format!("{full}."), kind)?;
             if entry.code != ResponseCode::NXDomain {
@@ -126,10 +126,10 @@ pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
                     _ => continue,
                 };
                 writeln!(out, "Name:      {full}\nAddress:   {address}")?;
-                is_found = true;
+                has_address = true;
             }
         }
-        if is_found {
+        if has_address {
             return Ok(0);
         }
     }

@@ -12,7 +12,7 @@ use crate::report::{ToolResult, complain, complain_as_tool};
 use crate::shell::pattern::is_described;
 
 /// The exit statuses of `grep`.
-const FOUND: u8 = 0;
+const MATCH: u8 = 0;
 const NOT_FOUND: u8 = 1;
 const TROUBLE: u8 = 2;
 
@@ -100,10 +100,10 @@ pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
             has_trouble = true;
         }
         if count > 0 {
-            status = FOUND;
+            status = MATCH;
         }
-        if options.has('q') && status == FOUND {
-            return Ok(FOUND);
+        if options.has('q') && status == MATCH {
+            return Ok(MATCH);
         }
         match (options.has('l'), options.has('c'), shows_names) {
             (true, ..) if count > 0 => writeln!(out, "{name}")?,

@@ -32,7 +32,7 @@ pub struct ConnectionObjects {
     /// The EndpointSlices of the Service.
     pub slices: Vec<EndpointSlice>,
     /// The addresses of the client's node.
-    pub own_node: BTreeSet<Ipv4Addr>,
+    pub node_addresses: BTreeSet<Ipv4Addr>,
 }
 
 /// The addresses of a node: those of its status, and the first one of the range of its pods, which every node
@@ -196,9 +196,9 @@ pub fn decide(
     let target = match to.kind {
         ServerKind::Pod => {
             let pod = find_pod(observed, question.namespace, &to.name)?;
-            Found::to_pod(pod, to)?
+            DestinationServers::to_pod(pod, to)?
         }
-        ServerKind::Service => Found::to_service(observed, client, question)?,
+        ServerKind::Service => DestinationServers::to_service(observed, client, question)?,
     };
     let decided = Decided::new(observed);
     let paths = target.servers.iter();
@@ -251,14 +251,14 @@ fn address_of(pod: &PodView) -> Result<Ipv4Addr, NoAnswer> {
 }
 
 /// The servers of a destination.
-struct Found {
+struct DestinationServers {
     port: u16,
     cluster_ip: Option<Ipv4Addr>,
     servers: Vec<Endpoint>,
     notes: Vec<String>,
 }
 
-impl Found {
+impl DestinationServers {
     fn to_pod(pod: &PodView, to: &Destination) -> Result<Self, NoAnswer> {
         let declared = declared_ports(pod, to.protocol);
         let port = match &to.port {
@@ -510,7 +510,7 @@ impl<'o> Decided<'o> {
                 let is_same = client.node.is_some() && client.node == server.node;
                 uses_host_network(client) && is_same
             }
-            None => self.observed.own_node.contains(&address),
+            None => self.observed.node_addresses.contains(&address),
         }
     }
 }

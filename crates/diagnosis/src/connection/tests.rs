@@ -91,9 +91,9 @@ fn ask(
         to: &to,
         namespace: "shop",
     };
-    let answer = decide(observed, question).map_err(|error| error.to_string())?;
-    assert_eq!(answer.json()["verdict"], answer.verdict().as_str());
-    Ok((answer.verdict(), answer.text()))
+    let response = decide(observed, question).map_err(|error| error.to_string())?;
+    assert_eq!(response.json()["verdict"], response.verdict().as_str());
+    Ok((response.verdict(), response.text()))
 }
 
 const WEB: (&str, &str) = ("shop", "web");
@@ -260,7 +260,7 @@ fn policies_do_not_apply_between_a_pod_and_its_node() {
     let node = json!({"metadata": {"name": "n2"}, "spec": {"podCIDR": "10.0.1.0/24"},
         "status": {"addresses": [{"type": "Hostname", "address": "n2"},
             {"type": "InternalIP", "address": "192.0.2.2"}]}});
-    observed.own_node = addresses_of(&json_tree::from_value(node).unwrap());
+    observed.node_addresses = addresses_of(&json_tree::from_value(node).unwrap());
     let both = json!(["Ingress", "Egress"]);
     let deny = json!({"podSelector": {}, "policyTypes": both});
     policy(&mut observed, "shop", "deny", deny);
@@ -291,7 +291,7 @@ fn policies_do_not_apply_between_a_pod_and_its_node() {
 fn a_node_answers_its_own_pods_at_each_of_its_addresses() {
     let mut observed = cluster();
     let node = json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.0.0.0/24"}});
-    observed.own_node = addresses_of(&json_tree::from_value(node).unwrap());
+    observed.node_addresses = addresses_of(&json_tree::from_value(node).unwrap());
     let deny = json!({"podSelector": {}, "policyTypes": ["Egress"]});
     policy(&mut observed, "shop", "deny", deny);
     service(&mut observed, "10.96.0.1", &["10.0.0.1"], &json!({}));
@@ -317,8 +317,8 @@ fn a_question_without_an_answer_says_why() {
         (WEB, "pod/new:1", "pod new has no address yet"),
         (("shop", "new"), "pod/db:1", "pod new has no address yet"),
     ] {
-        let said = ask(&observed, client, to).unwrap_err();
-        assert!(said.contains(reason), "{said}");
+        let message = ask(&observed, client, to).unwrap_err();
+        assert!(message.contains(reason), "{message}");
     }
     service(
         &mut observed,
@@ -326,6 +326,6 @@ fn a_question_without_an_answer_says_why() {
         &[],
         &json!({"type": "ExternalName", "externalName": "db.test"}),
     );
-    let said = ask(&observed, WEB, "svc/db:1").unwrap_err();
-    assert!(said.contains("is another name of db.test"), "{said}");
+    let message = ask(&observed, WEB, "svc/db:1").unwrap_err();
+    assert!(message.contains("is another name of db.test"), "{message}");
 }

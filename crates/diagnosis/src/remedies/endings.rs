@@ -43,7 +43,7 @@ impl DiagnosedPod<'_> {
     /// The remedy for a pod that has ended.
     pub(super) fn end(&self) -> Option<Remedy> {
         let message = self.pod.message.as_deref().unwrap_or_default();
-        if let Some(change) = self.more_room(message) {
+        if let Some(change) = self.higher_limit(message) {
             let text = "a program that writes less, or a higher limit";
             return Some(self.by(text, self.change(change)));
         }
@@ -64,7 +64,7 @@ impl DiagnosedPod<'_> {
     }
 
     /// A higher storage limit for a pod that wrote more than its limit.
-    fn more_room(&self, message: &str) -> Option<Value> {
+    fn higher_limit(&self, message: &str) -> Option<Value> {
         if let Some(volume) = between(message, "Usage of EmptyDir volume \"", "\"") {
             let volume = json!({ "name": volume, "emptyDir": { "sizeLimit": "SIZE" } });
             return Some(json!({ "volumes": [volume] }));

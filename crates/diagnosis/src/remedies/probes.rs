@@ -43,7 +43,7 @@ impl DiagnosedPod<'_> {
         let text = format!(
             "the program has to answer the probe (its output: {logs}); or correct the probe"
         );
-        let change = json!({ field: asked_otherwise(probe) });
+        let change = json!({ field: corrected_request(probe) });
         Some(self.by(text, self.change_container(change)))
     }
 
@@ -59,7 +59,7 @@ impl DiagnosedPod<'_> {
 }
 
 /// A probe of the given type with placeholders.
-fn asked_otherwise(probe: &Probe) -> Value {
+fn corrected_request(probe: &Probe) -> Value {
     if probe.http_get.is_some() {
         json!({ "httpGet": { "path": "/PATH", "port": "PORT" } })
     } else if probe.tcp_socket.is_some() {

@@ -21,7 +21,7 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let (situation, expected) = text.split_once("---\n").unwrap_or((&text, ""));
-        let explained = answer(situation);
+        let explained = answer_of(situation);
         if std::env::var_os("UPDATE_GOLDENS").is_some() {
             std::fs::write(&file, format!("{situation}---\n{explained}")).unwrap();
         } else if explained != expected {
@@ -86,19 +86,19 @@ struct Question<'g> {
     json: bool,
 }
 
-struct Answer {
+struct Explained {
     explanations: Vec<Explanation>,
     text: String,
     json: Option<Value>,
 }
 
 impl Question<'_> {
-    fn ask(&self, observed: &ObservedNamespace) -> Answer {
+    fn ask(&self, observed: &ObservedNamespace) -> Explained {
         let Some((kind, name)) = self.about else {
             let namespaces = std::slice::from_ref(observed);
             let all = Overview::of_cluster(&observed.cluster, namespaces, observed.now)
                 .and(Overview::of_namespace(observed));
-            return Answer {
+            return Explained {
                 text: all.text(now()),
                 json: Some(all.json()),
                 explanations: all.explanations,
@@ -108,7 +108,7 @@ impl Question<'_> {
         let text = explained
             .as_ref()
             .map(|explanation| explanation.text(now()));
-        Answer {
+        Explained {
             text: text.unwrap_or_else(|| "not found\n".to_owned()),
             json: explained.as_ref().map(Explanation::json),
             explanations: explained.into_iter().collect(),
@@ -131,7 +131,7 @@ fn question(situation: &str) -> Question<'_> {
 }
 
 fn check(explanations: &[Explanation], given: &str) {
-    for chain in explanations.iter().flat_map(|answer| &answer.chains) {
+    for chain in explanations.iter().flat_map(|answer_of| &answer_of.chains) {
         assert!(!chain.links.is_empty(), "a chain without links: {given}");
         assert!(
             !chain.remedy.text.is_empty(),
@@ -140,7 +140,7 @@ fn check(explanations: &[Explanation], given: &str) {
     }
 }
 
-fn answer(situation: &str) -> String {
+fn answer_of(situation: &str) -> String {
     let question = question(situation);
     let response = question.ask(&parse(situation));
     check(&response.explanations, situation);

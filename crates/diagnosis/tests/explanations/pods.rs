@@ -63,11 +63,11 @@ fn ended(exit_code: i32, reason: &str, message: &str) -> Value {
 }
 
 #[track_caller]
-fn check(diagnosis: Option<Diagnosis>, wanted: [&str; 3]) {
+fn check(diagnosis: Option<Diagnosis>, expected: [&str; 3]) {
     let diagnosis = diagnosis.expect("something is the matter");
     let reason = diagnosis.reason.to_string();
     let remedy = diagnosis.remedy.to_string();
-    assert_eq!([reason.as_str(), &diagnosis.message, &remedy], wanted);
+    assert_eq!([reason.as_str(), &diagnosis.message, &remedy], expected);
     assert!(!diagnosis.message.contains('\n') && !remedy.contains('\n'));
 }
 

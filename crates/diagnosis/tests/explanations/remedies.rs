@@ -218,7 +218,10 @@ fn who_is_killed_for_a_probe_is_told_so() {
         ]
     );
     assert_eq!(chain_of_kill.links[0].reason, "LivenessProbe");
-    assert_eq!(chain_of_kill.links[0].log, Log::Wanted { previous: false });
+    assert_eq!(
+        chain_of_kill.links[0].log,
+        Log::Readable { previous: false }
+    );
     let patch = &chain_of_kill.remedy.commands[0];
     let probe_patch = r#""livenessProbe":{"httpGet":{"path":"/PATH","port":PORT}}"#;
     assert!(patch.contains(probe_patch), "{patch}");
@@ -351,7 +354,7 @@ fn a_pod_that_failed_says_how_and_wants_its_log() {
         explained.links[0].message,
         "failed: container main: exit code 7 (Error)"
     );
-    assert_eq!(explained.links[0].log, Log::Wanted { previous: false });
+    assert_eq!(explained.links[0].log, Log::Readable { previous: false });
     assert_eq!(
         explained.remedy.commands,
         ["kubectl -n shop delete pod web"]

@@ -72,7 +72,7 @@ impl HollowNode {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let upgrade = hyper::upgrade::on(&mut request);
             let (acceptor, connections) = (acceptor.clone(), connections.clone());
-            tokio::spawn(answer(upgrade, acceptor, manner, connections));
+            tokio::spawn(serve(upgrade, acceptor, manner, connections));
             async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
         });
         let (reader, writer) = io::split(stream);
@@ -91,7 +91,7 @@ impl HollowNode {
 }
 
 /// Responds to the request of one connection.
-async fn answer(
+async fn serve(
     upgrade: OnUpgrade,
     acceptor: TlsAcceptor,
     manner: Manner,

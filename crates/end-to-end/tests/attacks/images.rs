@@ -26,7 +26,7 @@ const CONFIG_BYTES: usize = (8 << 20) - 4096;
 /// A response of the registry, by the name of the repository, with a part of the reason in the status of its pods.
 struct Hostile {
     repository: &'static str,
-    answer: fn(&Request, &mut TcpStream) -> std::io::Result<()>,
+    respond: fn(&Request, &mut TcpStream) -> std::io::Result<()>,
     reason: &'static str,
 }
 
@@ -39,17 +39,17 @@ struct Request {
 const HOSTILE: &[Hostile] = &[
     Hostile {
         repository: "endless-manifest",
-        answer: |_, stream| endless(stream, "HTTP/1.1 200 OK\r\n\r\n"),
+        respond: |_, stream| endless(stream, "HTTP/1.1 200 OK\r\n\r\n"),
         reason: "its manifest is longer than the limit",
     },
     Hostile {
         repository: "endless-head",
-        answer: |_, stream| endless(stream, "HTTP/1.1 200 OK\r\nx: "),
+        respond: |_, stream| endless(stream, "HTTP/1.1 200 OK\r\nx: "),
         reason: "cannot be reached",
     },
     Hostile {
         repository: "endless-token",
-        answer: |request, stream| match request.path.starts_with("/token") {
+        respond: |request, stream| match request.path.starts_with("/token") {
             true => endless(stream, "HTTP/1.1 200 OK\r\n\r\n"),
             false => ask_for_token(request, stream),
         },
@@ -57,7 +57,7 @@ const HOSTILE: &[Hostile] = &[
     },
     Hostile {
         repository: "lists-for-a-token",
-        answer: |request, stream| match request.path.starts_with("/token") {
+        respond: |request, stream| match request.path.starts_with("/token") {
             true => send(stream, &of_values(r#"{"token":"#, "[]", "}", 256 << 10)),
             false => ask_for_token(request, stream),
         },
@@ -65,17 +65,17 @@ const HOSTILE: &[Hostile] = &[
     },
     Hostile {
         repository: "index-of-nothing",
-        answer: |_, stream| send_manifest(stream, r#""manifests":"#, "{}"),
+        respond: |_, stream| send_manifest(stream, r#""manifests":"#, "{}"),
         reason: "more than",
     },
     Hostile {
         repository: "layers-of-nothing",
-        answer: |_, stream| send_manifest(stream, r#""config":{},"layers":"#, "{}"),
+        respond: |_, stream| send_manifest(stream, r#""config":{},"layers":"#, "{}"),
         reason: "more than",
     },
     Hostile {
         repository: "annotations",
-        answer: |_, stream| {
+        respond: |_, stream| {
             let mut text = r#"{"schemaVersion":2,"manifests":[{"annotations":{"#.to_owned();
             for number in 0..MANIFEST_BYTES / 12 {
                 text += &format!(r#""{number}":"","#);
@@ -86,7 +86,7 @@ const HOSTILE: &[Hostile] = &[
     },
     Hostile {
         repository: "platforms",
-        answer: |_, stream| {
+        respond: |_, stream| {
             let name = "x".repeat(MANIFEST_BYTES / 4);
             let one = json!({"platform": {"os": "linux", "architecture": name}});
             let index = json!({"schemaVersion": 2, "manifests": [one, one, one]});
@@ -96,7 +96,7 @@ const HOSTILE: &[Hostile] = &[
     },
     Hostile {
         repository: "endless-configuration",
-        answer: |request, stream| match request.path.starts_with("/manifests") {
+        respond: |request, stream| match request.path.starts_with("/manifests") {
             true => send(stream, &manifest_of(&"0".repeat(64), CONFIG_BYTES)),
             false => endless(stream, "HTTP/1.1 200 OK\r\n\r\n"),
         },
@@ -104,12 +104,12 @@ const HOSTILE: &[Hostile] = &[
     },
     Hostile {
         repository: "variables",
-        answer: |request, stream| send_configuration(request, stream, r#""Env":"#, r#""""#, ""),
+        respond: |request, stream| send_configuration(request, stream, r#""Env":"#, r#""""#, ""),
         reason: "more than",
     },
     Hostile {
         repository: "volumes",
-        answer: |request, stream| {
+        respond: |request, stream| {
             send_configuration(request, stream, r#""Volumes":{"a":"#, "[]", "}")
         },
         reason: "disagree on the layers",
@@ -187,16 +187,16 @@ fn serve(mut stream: TcpStream, address: SocketAddr) -> std::io::Result<()> {
     while reader.read_line(&mut line)? > 2 {
         line.clear();
     }
-    let asked = first.split(' ').nth(1).unwrap_or_default();
+    let requests = first.split(' ').nth(1).unwrap_or_default();
     // A request for a token contains the name of the repository, too.
-    let hostile = HOSTILE.iter().find(|one| asked.contains(one.repository));
+    let hostile = HOSTILE.iter().find(|one| requests.contains(one.repository));
     let Some(hostile) = hostile else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     };
     let parts = ["/token", "/manifests/", "/blobs/"];
-    let begin = parts.iter().find_map(|part| asked.find(part));
-    let path = asked[begin.unwrap_or_default()..].to_owned();
-    (hostile.answer)(&Request { path, address }, &mut stream)
+    let begin = parts.iter().find_map(|part| requests.find(part));
+    let path = requests[begin.unwrap_or_default()..].to_owned();
+    (hostile.respond)(&Request { path, address }, &mut stream)
 }
 
 /// A registry with good images as docker.io, and a hostile registry for each of the names.

@@ -241,7 +241,7 @@ impl Connection {
         let response = self.sender.send_request(request);
         open.spawn(async move {
             let _needed = needed;
-            let _answer = response.await;
+            let _response = response.await;
             std::future::pending::<()>().await;
         });
     }

@@ -14,7 +14,7 @@ use end_to_end::lan::{Lan, Role};
 use end_to_end::{Kubectl, Network, text, wait_for};
 use serde_json::Value;
 
-use packets::Answer;
+use packets::EchoReply;
 
 /// Ports that pods serve by TCP.
 const TCP: [u16; 4] = [8080, 8085, 8086, 9090];
@@ -24,22 +24,22 @@ const UDP: u16 = 5353;
 const SCTP: u16 = 9899;
 
 /// A server, two nodes, and a machine outside of the cluster, on one link.
-struct World {
+struct Cluster {
     kubectl: Kubectl,
     server: Role,
     nodes: [Role; 2],
-    outside: Place,
+    outside: Machine,
     _lan: Lan,
     _directory: tempfile::TempDir,
 }
 
 /// A network with its address.
-struct Place {
+struct Machine {
     network: Network,
     ip: Ipv4Addr,
 }
 
-impl World {
+impl Cluster {
     /// Starts the machines, with that transport between the nodes.
     fn start(transport: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("mainstay-test-").tempdir();
@@ -59,7 +59,7 @@ impl World {
             kubectl: server.kubectl(),
             server,
             nodes,
-            outside: Place {
+            outside: Machine {
                 network,
                 ip: address.parse().expect("an address"),
             },
@@ -74,7 +74,7 @@ impl World {
         kubectl: &Kubectl,
         manifest: &str,
         names: [&str; N],
-    ) -> [Place; N] {
+    ) -> [Machine; N] {
         self.on_server(|| {
             kubectl.apply(manifest);
             let pods = names.map(|name| format!("pod/{name}"));
@@ -82,7 +82,7 @@ impl World {
             names.map(|name| {
                 let network = Network::of_pod(kubectl, name, "sleep");
                 let ip = kubectl.pod_ip(name).parse().expect("an address");
-                Place { network, ip }
+                Machine { network, ip }
             })
         })
     }
@@ -135,7 +135,7 @@ spec:
     )
 }
 
-impl Place {
+impl Machine {
     /// Serves all ports: each response contains the name and the address of the client.
     fn serve(&self, name: &str) {
         for port in TCP {
@@ -173,7 +173,7 @@ impl Place {
 
     /// Waits until exactly these servers respond.
     #[track_caller]
-    fn is_answered_by(&self, to: SocketAddr, names: &[&str]) -> Vec<Answer> {
+    fn is_answered_by(&self, to: SocketAddr, names: &[&str]) -> Vec<EchoReply> {
         self.asks_many(&format!("TCP {to}"), names, || {
             packets::ask_tcp(&self.network, to)
         })
@@ -184,12 +184,12 @@ impl Place {
         &self,
         what: &str,
         names: &[&str],
-        ask: impl Fn() -> std::io::Result<Answer>,
-    ) -> Vec<Answer> {
+        ask: impl Fn() -> std::io::Result<EchoReply>,
+    ) -> Vec<EchoReply> {
         let expected: BTreeSet<&str> = names.iter().copied().collect();
         wait_for(&format!("{expected:?} at {what}"), 60, || {
             // Ten requests miss one of two servers in one of a thousand rounds.
-            let replies: Result<Vec<Answer>, _> = (0..10).map(|_| ask()).collect();
+            let replies: Result<Vec<EchoReply>, _> = (0..10).map(|_| ask()).collect();
             let replies = replies.map_err(|error| error.to_string())?;
             let names_of_replies: BTreeSet<&str> =
                 replies.iter().map(|reply| &*reply.name).collect();

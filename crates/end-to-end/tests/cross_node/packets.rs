@@ -14,14 +14,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The answer of a server.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct EchoReply {
     /// The server's name.
     pub(super) name: String,
     /// The address of the client, as the server received it.
     pub(super) client: IpAddr,
 }
 
-impl Answer {
+impl EchoReply {
     fn read(text: &str) -> io::Result<Self> {
         let parts = text.split_once(' ');
         let parsed = parts.and_then(|(name, client)| {
@@ -54,13 +54,13 @@ pub(super) fn serve_tcp(network: &Network, port: u16, name: &str) {
     });
 }
 
-pub(super) fn ask_tcp(network: &Network, to: SocketAddr) -> io::Result<Answer> {
+pub(super) fn ask_tcp(network: &Network, to: SocketAddr) -> io::Result<EchoReply> {
     network.run(|| {
         let mut connection = TcpStream::connect_timeout(&to, SILENCE)?;
         connection.set_read_timeout(Some(PATIENCE))?;
         let mut reply = String::new();
         connection.read_to_string(&mut reply)?;
-        Answer::read(&reply)
+        EchoReply::read(&reply)
     })
 }
 
@@ -96,20 +96,20 @@ pub(super) fn serve_udp(network: &Network, port: u16, name: &str) {
     });
 }
 
-pub(super) fn ask_udp(network: &Network, to: SocketAddr) -> io::Result<Answer> {
+pub(super) fn ask_udp(network: &Network, to: SocketAddr) -> io::Result<EchoReply> {
     send_udp(network, to, 1)
 }
 
 /// Sends a datagram of that length, which may not be fragmented: Linux sets DF on datagrams of sockets that discover
 /// the MTU of the path, which is the default.
-pub(super) fn send_udp(network: &Network, to: SocketAddr, length: usize) -> io::Result<Answer> {
+pub(super) fn send_udp(network: &Network, to: SocketAddr, length: usize) -> io::Result<EchoReply> {
     let socket = network.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(SILENCE))?;
     socket.send(&vec![7; length])?;
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer)?;
-    Answer::read(&String::from_utf8_lossy(&buffer[..length]))
+    EchoReply::read(&String::from_utf8_lossy(&buffer[..length]))
 }
 
 /// A raw socket for SCTP.
@@ -191,14 +191,14 @@ pub(super) fn serve_sctp(network: &Network, port: u16, name: &str) {
 }
 
 /// Sends an INIT, and waits for the INIT ACK from that address and port.
-pub(super) fn ask_sctp(network: &Network, to: SocketAddr, from: u16) -> io::Result<Answer> {
+pub(super) fn ask_sctp(network: &Network, to: SocketAddr, from: u16) -> io::Result<EchoReply> {
     let socket = sctp(network)?;
     socket.set_read_timeout(Some(SILENCE))?;
     socket.send_to(&packet(from, to.port(), 0, INIT, &[]), (to.ip(), 0))?;
     loop {
         match received(&socket)? {
             (peer, ports, INIT_ACK, reply) if peer == to.ip() && ports == [to.port(), from] => {
-                return Answer::read(&String::from_utf8_lossy(&reply));
+                return EchoReply::read(&String::from_utf8_lossy(&reply));
             }
             _ => {}
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use end_to_end::{Network, wait_for};
 use serde_json::{Value, json};
 
-use super::{Place, World, at, packets, pod};
+use super::{Cluster, Machine, at, packets, pod};
 
 /// `both` has a pod on each node. The other Services select pods with `far: "yes"`, at first only the pod on the second
 /// node.
@@ -70,7 +70,7 @@ spec:
 
 #[test]
 fn services_lead_to_pods_of_each_node() {
-    let world = World::start("auto");
+    let cluster = Cluster::start("auto");
     let manifest = [
         pod("server-1", "n1", "app: server", 8080),
         pod("server-2", "n2", "app: server, far: 'yes'", 8080),
@@ -80,23 +80,23 @@ fn services_lead_to_pods_of_each_node() {
     ];
     let names = ["server-1", "server-2", "client-1", "client-2"];
     let [server_1, server_2, client_1, client_2] =
-        world.pods(&world.kubectl, &manifest.concat(), names);
+        cluster.pods(&cluster.kubectl, &manifest.concat(), names);
     server_1.serve("server-1");
     server_2.serve("server-2");
     let clients = [&client_1, &client_2];
-    cluster_ips_and_node_ports(&world, clients);
-    clients_stay_with_their_pod(&world, &client_1);
-    local_endpoints_alone(&world, clients);
-    endpoints_of_the_clients_zone_first(&world, clients);
-    endpoints_of_the_clients_node_first(&world, clients);
-    world.end();
+    cluster_ips_and_node_ports(&cluster, clients);
+    clients_stay_with_their_pod(&cluster, &client_1);
+    local_endpoints_alone(&cluster, clients);
+    endpoints_of_the_clients_zone_first(&cluster, clients);
+    endpoints_of_the_clients_node_first(&cluster, clients);
+    cluster.end();
 }
 
 const BOTH: [&str; 2] = ["server-1", "server-2"];
 
 /// Each pod of the Service responds to each client, by each protocol. A pod receives the address of another pod.
-fn cluster_ips_and_node_ports(world: &World, clients: [&Place; 2]) {
-    let ip = world.cluster_ip("both");
+fn cluster_ips_and_node_ports(cluster: &Cluster, clients: [&Machine; 2]) {
+    let ip = cluster.cluster_ip("both");
     for client in clients {
         for reply in client.is_answered_by(at(ip, 80), &BOTH) {
             assert_eq!(reply.client, client.ip, "{reply:?}");
@@ -109,29 +109,29 @@ fn cluster_ips_and_node_ports(world: &World, clients: [&Place; 2]) {
         }
     }
     for number in [1, 2] {
-        let node = at(world.node_ip(number), 31080);
-        for client in [&world.outside, clients[0]] {
+        let node = at(cluster.node_ip(number), 31080);
+        for client in [&cluster.outside, clients[0]] {
             client.is_answered_by(node, &BOTH);
             asks_udp(client, node);
             asks_sctp(client, node);
         }
-        let node_place = Place {
-            network: Network::at(world.nodes[number - 1].network.path().as_ref()),
-            ip: world.node_ip(number),
+        let node_place = Machine {
+            network: Network::at(cluster.nodes[number - 1].network.path().as_ref()),
+            ip: cluster.node_ip(number),
         };
         node_place.is_answered_by(at(ip, 80), &BOTH);
     }
 }
 
 #[track_caller]
-fn asks_udp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
+fn asks_udp(from: &Machine, to: SocketAddr) -> Vec<packets::EchoReply> {
     let what = format!("UDP {to}");
     from.asks_many(&what, &BOTH, || packets::ask_udp(&from.network, to))
 }
 
 /// Each association has a separate port.
 #[track_caller]
-fn asks_sctp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
+fn asks_sctp(from: &Machine, to: SocketAddr) -> Vec<packets::EchoReply> {
     let port = Cell::new(40_000);
     from.asks_many(&format!("SCTP {to}"), &BOTH, || {
         port.set(port.get() + 1);
@@ -140,10 +140,10 @@ fn asks_sctp(from: &Place, to: SocketAddr) -> Vec<packets::Answer> {
 }
 
 /// `sessionAffinity: ClientIP`: ten connections to one node reach one pod.
-fn clients_stay_with_their_pod(world: &World, client: &Place) {
-    let by_node = at(world.node_ip(1), 31081);
-    let by_ip = at(world.cluster_ip("sticky"), 80);
-    for (from, to) in [(client, by_ip), (&world.outside, by_node)] {
+fn clients_stay_with_their_pod(cluster: &Cluster, client: &Machine) {
+    let by_node = at(cluster.node_ip(1), 31081);
+    let by_ip = at(cluster.cluster_ip("sticky"), 80);
+    for (from, to) in [(client, by_ip), (&cluster.outside, by_node)] {
         let ask = || packets::ask_tcp(&from.network, to);
         let first = wait_for("an answer", 60, ask).name;
         for _ in 0..10 {
@@ -154,45 +154,45 @@ fn clients_stay_with_their_pod(world: &World, client: &Place) {
 
 /// `externalTrafficPolicy: Local` and `internalTrafficPolicy: Local`: only the node's own pods, which receive the
 /// address of the client outside. The health check port of each node reports whether the node has pods.
-fn local_endpoints_alone(world: &World, [client_1, client_2]: [&Place; 2]) {
-    let [one, two] = [1, 2].map(|number| world.node_ip(number));
-    let outside = &world.outside;
+fn local_endpoints_alone(cluster: &Cluster, [client_1, client_2]: [&Machine; 2]) {
+    let [one, two] = [1, 2].map(|number| cluster.node_ip(number));
+    let outside = &cluster.outside;
     for port in [31082, 18480] {
         assert_eq!(outside.reaches(at(two, port), "server-2"), outside.ip);
     }
     outside.is_dropped(at(one, 31082));
     // A client in the cluster may use any endpoint.
     client_1.reaches(at(one, 31082), "server-2");
-    let inside = at(world.cluster_ip("inside"), 80);
+    let inside = at(cluster.cluster_ip("inside"), 80);
     client_2.reaches(inside, "server-2");
     client_1.is_dropped(inside);
-    let port = world.service("shown")["spec"]["healthCheckNodePort"].as_u64();
+    let port = cluster.service("shown")["spec"]["healthCheckNodePort"].as_u64();
     let port = port.and_then(|port| u16::try_from(port).ok());
     let port = port.expect("a health check port");
-    health(world, one, port, 503, 0);
-    health(world, two, port, 200, 1);
+    health(cluster, one, port, 503, 0);
+    health(cluster, two, port, 200, 1);
 
     // A pod on the first node joins.
     let label = |label: &str| {
-        world.on_server(|| world.kubectl.ok(&["label", "pod", "server-1", label]));
+        cluster.on_server(|| cluster.kubectl.ok(&["label", "pod", "server-1", label]));
     };
     label("far=yes");
-    health(world, one, port, 200, 1);
+    health(cluster, one, port, 200, 1);
     for port in [31082, 18480] {
         assert_eq!(outside.reaches(at(one, port), "server-1"), outside.ip);
     }
     client_1.is_answered_by(inside, &["server-1"]);
     label("far-");
-    health(world, one, port, 503, 0);
+    health(cluster, one, port, 503, 0);
     outside.is_dropped(at(one, 31082));
 }
 
 /// Waits for the response of a node's health check port.
 #[track_caller]
-fn health(world: &World, node: Ipv4Addr, port: u16, status: u16, endpoints: u64) {
+fn health(cluster: &Cluster, node: Ipv4Addr, port: u16, status: u16, endpoints: u64) {
     let expected = (status.to_string(), json!(endpoints));
     wait_for(&format!("{expected:?} of {node}"), 60, || {
-        let result = world.outside.network.run(|| read_backend(at(node, port)));
+        let result = cluster.outside.network.run(|| read_backend(at(node, port)));
         match result {
             Ok(result) if result == expected => Ok(()),
             other => Err(format!("{other:?}")),
@@ -214,12 +214,12 @@ fn read_backend(at: SocketAddr) -> std::io::Result<(String, Value)> {
 }
 
 /// `trafficDistribution: PreferSameZone`: the pods of the client's zone, by the labels of the nodes.
-fn endpoints_of_the_clients_zone_first(world: &World, [client_1, client_2]: [&Place; 2]) {
-    let zonal = at(world.cluster_ip("zonal"), 80);
+fn endpoints_of_the_clients_zone_first(cluster: &Cluster, [client_1, client_2]: [&Machine; 2]) {
+    let zonal = at(cluster.cluster_ip("zonal"), 80);
     let label = |node: &str, zone: &str| {
         let zone = format!("topology.kubernetes.io/zone={zone}");
-        world.on_server(|| {
-            world
+        cluster.on_server(|| {
+            cluster
                 .kubectl
                 .ok(&["label", "node", node, &zone, "--overwrite"])
         });
@@ -235,10 +235,10 @@ fn endpoints_of_the_clients_zone_first(world: &World, [client_1, client_2]: [&Pl
 }
 
 /// `trafficDistribution: PreferSameNode`: the pod on the client's node, and the other pods if the node has none.
-fn endpoints_of_the_clients_node_first(world: &World, [client_1, client_2]: [&Place; 2]) {
-    let near = at(world.cluster_ip("near"), 80);
+fn endpoints_of_the_clients_node_first(cluster: &Cluster, [client_1, client_2]: [&Machine; 2]) {
+    let near = at(cluster.cluster_ip("near"), 80);
     client_1.is_answered_by(near, &["server-1"]);
     client_2.is_answered_by(near, &["server-2"]);
-    world.on_server(|| world.kubectl.ok(&["label", "pod", "server-1", "app-"]));
+    cluster.on_server(|| cluster.kubectl.ok(&["label", "pod", "server-1", "app-"]));
     client_1.is_answered_by(near, &["server-2"]);
 }

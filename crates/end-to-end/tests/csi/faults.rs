@@ -6,7 +6,7 @@ use end_to_end::csi::{claim, entries, pod, set};
 use end_to_end::{text, wait_for, wait_for_text};
 use serde_json::json;
 
-use super::World;
+use super::Harness;
 
 /// Every call in the life of a volume.
 const METHODS: [&str; 13] = [
@@ -36,22 +36,22 @@ const FAILURES: [(&str, &str); 5] = [
 
 #[test]
 fn a_volume_s_life_with_a_driver_that_fails_in_every_call() {
-    let world = World::start(1, 0);
+    let harness = Harness::start(1, 0);
     for method in METHODS {
         for (number, (at, kind)) in FAILURES.iter().enumerate() {
             let name = format!("{method}-{number}");
-            world.order(&name, &json!({"method": method, "at": at, "kind": kind}));
+            harness.order(&name, &json!({"method": method, "at": at, "kind": kind}));
         }
     }
     // The driver's containers exit once each, before the other failures between two steps.
     for method in ["CreateVolume", "NodePublishVolume"] {
         let name = format!("{method}--dies");
-        world.order(
+        harness.order(
             &name,
             &json!({"method": method, "at": "middle", "kind": "die"}),
         );
     }
-    let kubectl = &world.kubectl;
+    let kubectl = &harness.kubectl;
     kubectl.apply(&set("db", 1, "disks", json!({})).to_string());
     kubectl.wait_ready("db", 1);
     let keep = "echo kept >/data/file && sync";
@@ -84,10 +84,10 @@ fn a_volume_s_life_with_a_driver_that_fails_in_every_call() {
     kubectl.ok(&["delete", "volumesnapshot", "one", "--timeout=480s"]);
     kubectl.ok(&["delete", "statefulset", "db", "--timeout=480s"]);
     kubectl.ok(&["delete", "pvc", "data-db-0", "--timeout=480s"]);
-    world.wait_gone();
+    harness.wait_gone();
     // The last failure is in a call whose work was done.
     wait_for("all failures to have happened", 60, || {
-        let mut left = entries(&world.state.join("faults"));
+        let mut left = entries(&harness.state.join("faults"));
         left.retain(|name| name.ends_with(".json"));
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
@@ -96,8 +96,8 @@ fn a_volume_s_life_with_a_driver_that_fails_in_every_call() {
 /// Each of these is reported by an event or a condition, and can be repaired.
 #[test]
 fn objects_that_do_not_fit_are_told() {
-    let world = World::start(1, 0);
-    let kubectl = &world.kubectl;
+    let harness = Harness::start(1, 0);
+    let kubectl = &harness.kubectl;
     let class = |name: &str, more: serde_json::Value| {
         let mut class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
             "metadata": {"name": name}, "provisioner": end_to_end::csi::DRIVER,
@@ -134,7 +134,7 @@ fn objects_that_do_not_fit_are_told() {
         ]);
     }
     kubectl.wait_pods_ready(&["pod/secret", "pod/staged"]);
-    let journal = fs::read_to_string(world.state.join("journal")).expect("the journal");
+    let journal = fs::read_to_string(harness.state.join("journal")).expect("the journal");
     assert!(journal.contains("password") && !journal.contains("sesame"));
     // The driver decides about mount options, which reach the driver unchanged.
     class("flags", json!({"mountOptions": ["o".repeat(4096)]}));
@@ -149,10 +149,12 @@ fn objects_that_do_not_fit_are_told() {
     ]);
     class("odd", json!({"mountOptions": odd}));
     kubectl.wait_pods_ready(&["pod/odd"]);
-    let uses = entries(&world.state.join("uses")).into_iter().map(|name| {
-        let text = fs::read_to_string(world.state.join("uses").join(name)).expect("a use");
-        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
-    });
+    let uses = entries(&harness.state.join("uses"))
+        .into_iter()
+        .map(|name| {
+            let text = fs::read_to_string(harness.state.join("uses").join(name)).expect("a use");
+            serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+        });
     let flags =
         |used: &serde_json::Value| used["staged"]["capability"]["mount"]["mount_flags"] == odd;
     assert_eq!(uses.filter(flags).count(), 1);
@@ -174,5 +176,5 @@ fn objects_that_do_not_fit_are_told() {
     assert_eq!(text(&bound, "/status/phase"), "Bound");
     kubectl.ok(&["delete", "pod", "--all", "--timeout=240s"]);
     kubectl.ok(&["delete", "pvc", "--all", "--timeout=240s"]);
-    world.wait_gone();
+    harness.wait_gone();
 }

@@ -7,14 +7,14 @@ use end_to_end::program::ok;
 use end_to_end::{text, wait_for};
 use serde_json::{Value, json};
 
-use super::World;
+use super::Harness;
 
 /// Free bytes of a full volume: less than a page.
 const FREE_BYTES_MAX: f64 = 4096.0;
 
 /// Runs concurrently with the set `db`, whose pods continue.
-pub fn a_volume_fills_and_grows(world: &World) {
-    let kubectl = &world.kubectl;
+pub fn a_volume_fills_and_grows(harness: &Harness) {
+    let kubectl = &harness.kubectl;
     let mut full = set("full", 1, "disks-limited", json!({}));
     // The image with `dd`.
     full["spec"]["template"]["spec"]["containers"][0]["image"] = json!("csi-test-driver:1");
@@ -38,31 +38,31 @@ pub fn a_volume_fills_and_grows(world: &World) {
     let name = text(&pod, "/spec/nodeName");
     let node = kubectl.json(&["get", "node", name]);
     assert!(is_ready(&node) && has_no_disk_pressure(&node), "{node}");
-    world.write("db-0", "db-0");
+    harness.write("db-0", "db-0");
 
     let figures = wait_for("the figures of the full volume", 180, || {
-        let figures = Figures::read(world, name)?;
+        let figures = Figures::read(harness, name)?;
         match figures.is_full() {
             true => Ok(figures),
             false => Err(format!("{figures:?}")),
         }
     });
     assert_eq!(figures.capacity, 1048576.0, "{figures:?}");
-    let data = world.instance.data().display().to_string();
+    let data = harness.instance.data().display().to_string();
     let listed = ok(&["volume", "ls", "--data-dir", &data]);
     let line = listed.lines().find(|line| line.starts_with("data-full-0"));
     let line = line.unwrap_or_else(|| panic!("{listed}"));
     assert_eq!(line.matches(" 1.0Mi ").count(), 1, "{listed}");
 
-    world.grow("data-full-0", "2Mi");
-    world.wait_size("data-full-0", &["2Mi", "2097152"]);
+    harness.grow("data-full-0", "2Mi");
+    harness.wait_size("data-full-0", &["2Mi", "2097152"]);
     let written = write("more", 512);
     assert_eq!(written.code, 0, "{written:?}");
     assert_eq!(
         kubectl.pod("full-0")["metadata"]["uid"],
         pod["metadata"]["uid"]
     );
-    world.remove_set("full");
+    harness.remove_set("full");
 }
 
 fn has_no_disk_pressure(node: &Value) -> bool {
@@ -80,10 +80,10 @@ struct Figures {
 }
 
 impl Figures {
-    fn read(world: &World, node: &str) -> Result<Self, String> {
+    fn read(harness: &Harness, node: &str) -> Result<Self, String> {
         let raw = |path: &str| {
             let path = format!("/api/v1/nodes/{node}/proxy/{path}");
-            world.kubectl.read(&path)
+            harness.kubectl.read(&path)
         };
         let metrics = raw("metrics")?;
         let of = |name: &str| {

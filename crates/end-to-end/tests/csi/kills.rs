@@ -5,7 +5,7 @@ use end_to_end::csi::set;
 use end_to_end::{text, wait_for_or_report};
 use serde_json::json;
 
-use super::World;
+use super::Harness;
 
 /// The calls of a volume's attachment, of its removal, and of its expansion.
 const STEPS: [&str; 7] = [
@@ -20,36 +20,38 @@ const STEPS: [&str; 7] = [
 
 #[test]
 fn a_kill_at_any_step_neither_leaks_nor_mounts_twice() {
-    let mut world = World::start(1, 0);
-    world
+    let mut harness = Harness::start(1, 0);
+    harness
         .kubectl
         .apply(&set("db", 1, "disks", json!({})).to_string());
-    world.kubectl.wait_ready("db", 1);
+    harness.kubectl.wait_ready("db", 1);
     let keep = "echo kept >/data/file && sync";
-    world.kubectl.ok(&["exec", "db-0", "--", "sh", "-c", keep]);
+    harness
+        .kubectl
+        .ok(&["exec", "db-0", "--", "sh", "-c", keep]);
     let mut size = 1;
     for step in STEPS {
         for at in ["before", "after"] {
             if step == "NodeExpandVolume" {
                 size += 1;
             }
-            world.killed_at((step, at, "slow-3000"), size);
+            harness.killed_at((step, at, "slow-3000"), size);
         }
     }
     // The driver exits first, once for each of its halves, because a container that exits often is restarted late.
     for step in ["ControllerPublishVolume", "NodeStageVolume"] {
-        world.killed_at((step, "after", "die"), size);
+        harness.killed_at((step, "after", "die"), size);
     }
-    world
+    harness
         .kubectl
         .ok(&["delete", "statefulset", "db", "--timeout=240s"]);
-    world
+    harness
         .kubectl
         .ok(&["delete", "pvc", "data-db-0", "--timeout=240s"]);
-    world.wait_gone();
+    harness.wait_gone();
 }
 
-impl World {
+impl Harness {
     /// The server is killed during a call, or just after the driver exited in it, and all work completes nevertheless.
     fn killed_at(&mut self, (step, at, fault): (&str, &str, &str), size: u32) {
         let order = json!({"method": step, "at": at, "kind": fault});

@@ -17,9 +17,9 @@ use end_to_end::wait_for_or_report;
 use serde_json::Value;
 
 /// An instance with the driver.
-struct World(CsiDriver);
+struct Harness(CsiDriver);
 
-impl Deref for World {
+impl Deref for Harness {
     type Target = CsiDriver;
 
     fn deref(&self) -> &CsiDriver {
@@ -27,13 +27,13 @@ impl Deref for World {
     }
 }
 
-impl DerefMut for World {
+impl DerefMut for Harness {
     fn deref_mut(&mut self) -> &mut CsiDriver {
         &mut self.0
     }
 }
 
-impl World {
+impl Harness {
     /// Starts the nodes, and the driver, with this limit of volumes on each node.
     #[track_caller]
     fn start(nodes: usize, limit: u32) -> Self {

@@ -5,9 +5,9 @@ use end_to_end::program::ok;
 use end_to_end::{text, wait_for, wait_for_text};
 use serde_json::{Value, json};
 
-use super::{World, full};
+use super::{Harness, full};
 
-impl World {
+impl Harness {
     fn apply(&self, object: &Value) {
         self.kubectl.apply(&object.to_string());
     }
@@ -109,50 +109,50 @@ const TWO_MIB: &[&str] = &["2Mi", "2097152"];
 
 #[test]
 fn sets_use_a_driver_s_volumes() {
-    let world = World::start(2, 6);
-    claims_of_a_set(&world);
-    figures(&world);
-    full::a_volume_fills_and_grows(&world);
-    growth_in_use_and_at_rest(&world);
-    snapshots_and_clones(&world);
-    other_attributes(&world);
-    world.remove_set("db");
-    blocks(&world);
-    inline_volumes(&world);
-    another_node_and_another_group(&world);
-    one_pod_only(&world);
-    places_with_room(&world);
-    world.wait_gone();
-    the_limit_of_a_node(&world);
-    world.wait_gone();
+    let harness = Harness::start(2, 6);
+    claims_of_a_set(&harness);
+    figures(&harness);
+    full::a_volume_fills_and_grows(&harness);
+    growth_in_use_and_at_rest(&harness);
+    snapshots_and_clones(&harness);
+    other_attributes(&harness);
+    harness.remove_set("db");
+    blocks(&harness);
+    inline_volumes(&harness);
+    another_node_and_another_group(&harness);
+    one_pod_only(&harness);
+    places_with_room(&harness);
+    harness.wait_gone();
+    the_limit_of_a_node(&harness);
+    harness.wait_gone();
 }
 
-fn claims_of_a_set(world: &World) {
+fn claims_of_a_set(harness: &Harness) {
     let spread = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
         "labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": "kubernetes.io/hostname"}]}});
     let more = json!({"spec": {"template": {"spec": {"affinity": spread}}}});
-    world.apply(&set("db", 2, "disks", more));
-    world.kubectl.wait_ready("db", 2);
-    assert_ne!(world.node_of("db-0"), world.node_of("db-1"));
+    harness.apply(&set("db", 2, "disks", more));
+    harness.kubectl.wait_ready("db", 2);
+    assert_ne!(harness.node_of("db-0"), harness.node_of("db-1"));
     for pod in ["db-0", "db-1"] {
-        world.write(pod, pod);
-        world.kubectl.ok(&["delete", "pod", pod]);
+        harness.write(pod, pod);
+        harness.kubectl.ok(&["delete", "pod", pod]);
     }
-    world.kubectl.wait_ready("db", 2);
+    harness.kubectl.wait_ready("db", 2);
     for pod in ["db-0", "db-1"] {
-        assert_eq!(world.read(pod), pod);
+        assert_eq!(harness.read(pod), pod);
     }
-    let (volume, _) = world.volume_of("data-db-0");
+    let (volume, _) = harness.volume_of("data-db-0");
     let finalizers = volume["metadata"]["finalizers"].to_string();
     assert!(finalizers.contains("external-attacher"), "{finalizers}");
 }
 
 /// The volume in the figures of its node, and in the list of volumes.
-fn figures(world: &World) {
-    let node = world.node_of("db-0");
+fn figures(harness: &Harness) {
+    let node = harness.node_of("db-0");
     let summary = format!("/api/v1/nodes/{node}/proxy/stats/summary");
     wait_for("the volume's figures", 60, || {
-        let text = world.kubectl.read(&summary)?;
+        let text = harness.kubectl.read(&summary)?;
         let summary: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         let pods = summary["pods"].as_array().cloned().unwrap_or_default();
         let volumes = pods.iter().filter_map(|pod| pod["volume"].as_array());
@@ -164,66 +164,66 @@ fn figures(world: &World) {
             other => Err(format!("{other:?}")),
         }
     });
-    let data = world.instance.data().display().to_string();
+    let data = harness.instance.data().display().to_string();
     let listed = ok(&["volume", "ls", "--data-dir", &data]);
     assert!(listed.contains("data-db-0"), "{listed}");
 }
 
 /// A pod starts on another node with its volume, whose files belong to the pod's group.
-fn another_node_and_another_group(world: &World) {
+fn another_node_and_another_group(harness: &Harness) {
     let more = json!({"spec": {"template": {"spec": {"securityContext": {"fsGroup": 4321}}}}});
-    world.apply(&set("goes", 1, "disks", more));
-    world.kubectl.wait_ready("goes", 1);
-    world.write("goes-0", "first");
-    let listed = world
+    harness.apply(&set("goes", 1, "disks", more));
+    harness.kubectl.wait_ready("goes", 1);
+    harness.write("goes-0", "first");
+    let listed = harness
         .kubectl
         .ok(&["exec", "goes-0", "--", "ls", "-ln", "/data/file"]);
     assert!(listed.contains(" 4321 "), "{listed}");
-    let node = world.node_of("goes-0");
-    world.kubectl.ok(&["cordon", &node]);
-    world.kubectl.ok(&["delete", "pod", "goes-0"]);
-    world.kubectl.wait_ready("goes", 1);
-    world.kubectl.ok(&["uncordon", &node]);
-    assert_ne!(world.node_of("goes-0"), node);
-    assert_eq!(world.read("goes-0"), "first");
-    world.remove_set("goes");
+    let node = harness.node_of("goes-0");
+    harness.kubectl.ok(&["cordon", &node]);
+    harness.kubectl.ok(&["delete", "pod", "goes-0"]);
+    harness.kubectl.wait_ready("goes", 1);
+    harness.kubectl.ok(&["uncordon", &node]);
+    assert_ne!(harness.node_of("goes-0"), node);
+    assert_eq!(harness.read("goes-0"), "first");
+    harness.remove_set("goes");
 }
 
-fn growth_in_use_and_at_rest(world: &World) {
-    world.grow("data-db-0", "2Mi");
-    world.wait_size("data-db-0", TWO_MIB);
-    assert_eq!(world.volume_of("data-db-0").1["capacity"], 2 << 20);
-    world.apply(&set("cold", 1, "disks-offline", json!({})));
-    world.kubectl.wait_ready("cold", 1);
-    world.grow("data-cold-0", "2Mi");
-    world.wait_event("data-cold-0", "is attached");
-    world.scale("cold", 0);
+fn growth_in_use_and_at_rest(harness: &Harness) {
+    harness.grow("data-db-0", "2Mi");
+    harness.wait_size("data-db-0", TWO_MIB);
+    assert_eq!(harness.volume_of("data-db-0").1["capacity"], 2 << 20);
+    harness.apply(&set("cold", 1, "disks-offline", json!({})));
+    harness.kubectl.wait_ready("cold", 1);
+    harness.grow("data-cold-0", "2Mi");
+    harness.wait_event("data-cold-0", "is attached");
+    harness.scale("cold", 0);
     wait_for("the storage to grow", 60, || {
-        let (volume, record) = world.volume_of("data-cold-0");
+        let (volume, record) = harness.volume_of("data-cold-0");
         match record["capacity"] == 2 << 20 {
             true => Ok(()),
             false => Err(format!("{volume} {record}")),
         }
     });
-    world.scale("cold", 1);
-    world.wait_size("data-cold-0", TWO_MIB);
-    world.remove_set("cold");
+    harness.scale("cold", 1);
+    harness.wait_size("data-cold-0", TWO_MIB);
+    harness.remove_set("cold");
 }
 
-fn snapshots_and_clones(world: &World) {
-    world.apply(
+fn snapshots_and_clones(harness: &Harness) {
+    harness.apply(
         &json!({"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
         "metadata": {"name": "before"}, "spec": {"volumeSnapshotClassName": "disks",
             "source": {"persistentVolumeClaimName": "data-db-0"}}}),
     );
     wait_for("the snapshot", 60, || {
-        let snapshot = world.kubectl.get(&["volumesnapshot", "before"])?;
+        let snapshot = harness.kubectl.get(&["volumesnapshot", "before"])?;
         match snapshot["status"]["readyToUse"] == true {
             true => Ok(()),
             false => Err(snapshot.to_string()),
         }
     });
-    world.write("db-0", "later");
+    harness.write("db-0", "later");
     let copy = |name: &str, kind: &str, source: &str, content: &str| {
         let mut of = json!({"kind": kind, "name": source});
         if kind == "VolumeSnapshot" {
@@ -231,18 +231,18 @@ fn snapshots_and_clones(world: &World) {
         }
         let more =
             json!({"spec": {"dataSource": of, "resources": {"requests": {"storage": "2Mi"}}}});
-        world.apply(&claim(name, more));
-        world.apply(&pod(name, name));
-        world.kubectl.wait_pods_ready(&[&format!("pod/{name}")]);
-        assert_eq!(world.read(name), content);
+        harness.apply(&claim(name, more));
+        harness.apply(&pod(name, name));
+        harness.kubectl.wait_pods_ready(&[&format!("pod/{name}")]);
+        assert_eq!(harness.read(name), content);
     };
     copy("restored", "VolumeSnapshot", "before", "db-0");
     copy("cloned", "PersistentVolumeClaim", "data-db-0", "later");
     copy("cloned-again", "PersistentVolumeClaim", "cloned", "later");
-    world
+    harness
         .kubectl
         .ok(&["delete", "volumesnapshot", "before", "--timeout=240s"]);
-    world.kubectl.ok(&[
+    harness.kubectl.ok(&[
         "delete",
         "pod",
         "restored",
@@ -250,7 +250,7 @@ fn snapshots_and_clones(world: &World) {
         "cloned-again",
         "--timeout=240s",
     ]);
-    world.kubectl.ok(&[
+    harness.kubectl.ok(&[
         "delete",
         "pvc",
         "restored",
@@ -260,92 +260,96 @@ fn snapshots_and_clones(world: &World) {
     ]);
 }
 
-fn other_attributes(world: &World) {
+fn other_attributes(harness: &Harness) {
     let patch = json!({"spec": {"volumeAttributesClassName": "gold"}}).to_string();
-    world
+    harness
         .kubectl
         .ok(&["patch", "pvc", "data-db-0", "-p", &patch]);
     wait_for("the attributes", 60, || {
-        let claim = world.kubectl.get(&["pvc", "data-db-0"])?;
+        let claim = harness.kubectl.get(&["pvc", "data-db-0"])?;
         match claim["status"]["currentVolumeAttributesClassName"] == "gold" {
             true => Ok(()),
             false => Err(claim["status"].to_string()),
         }
     });
-    let (volume, record) = world.volume_of("data-db-0");
+    let (volume, record) = harness.volume_of("data-db-0");
     assert_eq!(volume["spec"]["volumeAttributesClassName"], "gold");
     assert_eq!(record["mutable"]["iops"], "1000");
 }
 
-fn blocks(world: &World) {
+fn blocks(harness: &Harness) {
     let mut raw = set("raw", 1, "disks", json!({}));
     raw["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"] = json!("Block");
     let container = &mut raw["spec"]["template"]["spec"]["containers"][0];
     container["image"] = json!("csi-test-driver:1");
     container["volumeMounts"] = json!([]);
     container["volumeDevices"] = json!([{"name": "data", "devicePath": "/dev/raw"}]);
-    world.apply(&raw);
-    world.kubectl.wait_ready("raw", 1);
+    harness.apply(&raw);
+    harness.kubectl.wait_ready("raw", 1);
     let write = "echo kept | dd of=/dev/raw bs=512 conv=sync,fsync 2>/dev/null";
-    world
+    harness
         .kubectl
         .ok(&["exec", "raw-0", "--", "sh", "-c", write]);
-    world.kubectl.ok(&["delete", "pod", "raw-0"]);
-    world.kubectl.wait_ready("raw", 1);
+    harness.kubectl.ok(&["delete", "pod", "raw-0"]);
+    harness.kubectl.wait_ready("raw", 1);
     let read = "dd if=/dev/raw bs=4 count=1 2>/dev/null";
-    let content = world.kubectl.ok(&["exec", "raw-0", "--", "sh", "-c", read]);
+    let content = harness
+        .kubectl
+        .ok(&["exec", "raw-0", "--", "sh", "-c", read]);
     assert_eq!(content, "kept");
-    world.grow("data-raw-0", "2Mi");
-    world.wait_size("data-raw-0", TWO_MIB);
-    world.remove_set("raw");
+    harness.grow("data-raw-0", "2Mi");
+    harness.wait_size("data-raw-0", TWO_MIB);
+    harness.remove_set("raw");
 }
 
-fn inline_volumes(world: &World) {
+fn inline_volumes(harness: &Harness) {
     let mut spec = pod_spec();
     spec["volumes"] = json!([{"name": "data", "csi": {"driver": DRIVER}}]);
-    world.apply(
+    harness.apply(
         &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "inline"},
         "spec": spec}),
     );
-    world.kubectl.wait_pods_ready(&["pod/inline"]);
-    world.write("inline", "short-lived");
-    assert_eq!(world.read("inline"), "short-lived");
-    world
+    harness.kubectl.wait_pods_ready(&["pod/inline"]);
+    harness.write("inline", "short-lived");
+    assert_eq!(harness.read("inline"), "short-lived");
+    harness
         .kubectl
         .ok(&["delete", "pod", "inline", "--timeout=240s"]);
 }
 
-fn one_pod_only(world: &World) {
-    world.apply(&claim(
+fn one_pod_only(harness: &Harness) {
+    harness.apply(&claim(
         "single",
         json!({"spec": {"accessModes": ["ReadWriteOncePod"]}}),
     ));
-    world.apply(&pod("first", "single"));
-    world.kubectl.wait_pods_ready(&["pod/first"]);
-    world.apply(&pod("second", "single"));
-    world.wait_unschedulable("second", "ReadWriteOncePod");
-    world
+    harness.apply(&pod("first", "single"));
+    harness.kubectl.wait_pods_ready(&["pod/first"]);
+    harness.apply(&pod("second", "single"));
+    harness.wait_unschedulable("second", "ReadWriteOncePod");
+    harness
         .kubectl
         .ok(&["delete", "pod", "first", "--timeout=240s"]);
-    world.kubectl.wait_pods_ready(&["pod/second"]);
-    world
+    harness.kubectl.wait_pods_ready(&["pod/second"]);
+    harness
         .kubectl
         .ok(&["delete", "pod", "second", "--timeout=240s"]);
-    world
+    harness
         .kubectl
         .ok(&["delete", "pvc", "single", "--timeout=240s"]);
 }
 
 /// Volumes that belong to a node, and a node without free storage for them.
-fn places_with_room(world: &World) {
-    let list = world.kubectl.json(&["get", "nodes"]);
+fn places_with_room(harness: &Harness) {
+    let list = harness.kubectl.json(&["get", "nodes"]);
     let nodes = list["items"].as_array().expect("nodes").iter();
     let nodes: Vec<&str> = nodes.map(|node| text(node, "/metadata/name")).collect();
     let limits = json!({nodes[0]: 0, nodes[1]: 10 << 20});
-    let file = world.state.join("capacity.json");
+    let file = harness.state.join("capacity.json");
     std::fs::write(&file, limits.to_string()).expect("write the limits");
     wait_for("the free storage", 60, || {
-        let list = world.kubectl.get(&["csistoragecapacities", "-n", "csi"])?;
+        let list = harness
+            .kubectl
+            .get(&["csistoragecapacities", "-n", "csi"])?;
         let items = list["items"].as_array().into_iter().flatten();
         let mut of_class = items.filter(|one| one["storageClassName"] == "disks-zoned");
         match of_class.any(|one| one["capacity"] == "0") {
@@ -353,34 +357,34 @@ fn places_with_room(world: &World) {
             false => Err(list.to_string()),
         }
     });
-    world.apply(&set("zoned", 2, "disks-zoned", json!({})));
-    world.kubectl.wait_ready("zoned", 2);
+    harness.apply(&set("zoned", 2, "disks-zoned", json!({})));
+    harness.kubectl.wait_ready("zoned", 2);
     for pod in ["zoned-0", "zoned-1"] {
-        assert_eq!(world.node_of(pod), nodes[1]);
+        assert_eq!(harness.node_of(pod), nodes[1]);
     }
-    let (volume, _) = world.volume_of("data-zoned-0");
+    let (volume, _) = harness.volume_of("data-zoned-0");
     let affinity = volume["spec"]["nodeAffinity"].to_string();
     assert!(
         affinity.contains(&format!("topology.{DRIVER}/zone")),
         "{affinity}"
     );
     std::fs::remove_file(&file).expect("remove the limits");
-    world.kubectl.ok(&["delete", "pod", "zoned-0"]);
-    world.kubectl.wait_ready("zoned", 2);
-    assert_eq!(world.node_of("zoned-0"), nodes[1], "its volume is there");
-    world.remove_set("zoned");
+    harness.kubectl.ok(&["delete", "pod", "zoned-0"]);
+    harness.kubectl.wait_ready("zoned", 2);
+    assert_eq!(harness.node_of("zoned-0"), nodes[1], "its volume is there");
+    harness.remove_set("zoned");
 }
 
 /// A pod beyond the limit waits until a volume is detached.
-fn the_limit_of_a_node(world: &World) {
-    let list = world.kubectl.json(&["get", "nodes"]);
+fn the_limit_of_a_node(harness: &Harness) {
+    let list = harness.kubectl.json(&["get", "nodes"]);
     let node = text(&list["items"][0], "/metadata/name").to_owned();
     let mut more = json!({"spec": {"template": {"spec": {}}}});
     let here = json!({"nodeSelector": {"kubernetes.io/hostname": node}});
     merge(&mut more["spec"]["template"]["spec"], &here);
-    world.apply(&set("many", 7, "disks", more));
+    harness.apply(&set("many", 7, "disks", more));
     wait_for("six pods of seven", 180, || {
-        let pods = world.kubectl.get(&["pods", "-l", "app=many"])?;
+        let pods = harness.kubectl.get(&["pods", "-l", "app=many"])?;
         let pods = pods["items"].as_array().cloned().unwrap_or_default();
         let ready = pods
             .iter()
@@ -400,6 +404,6 @@ fn the_limit_of_a_node(world: &World) {
             Err(format!("{ready} ready, {full} wait"))
         }
     });
-    world.scale("many", 6);
-    world.remove_set("many");
+    harness.scale("many", 6);
+    harness.remove_set("many");
 }

@@ -9,7 +9,7 @@ use http::Method;
 use kube::core::WatchEvent;
 use serde_json::Value;
 
-use super::changes::{Changes, Pairs, Seen, Truth};
+use super::changes::{Changes, Pairs, Truth, WatchEntry};
 use super::history::Random;
 use super::{Clients, PATH, PATIENCE, version};
 
@@ -29,7 +29,7 @@ pub struct Watcher<'a> {
     random: Random,
     at: Option<u64>,
     /// All received events, in order.
-    pub seen: Vec<Seen>,
+    pub seen: Vec<WatchEntry>,
     /// The types of the events by resource version.
     pub types: Vec<(u64, Type)>,
     /// The number of started watches.
@@ -80,7 +80,7 @@ impl<'a> Watcher<'a> {
             let result = server.ask_within(PATIENCE, (Method::GET, PATH), None);
             let list = result.ok_or(None)?.map_err(|error| code(&error))?;
             let (revision, pairs) = listed(&list);
-            self.see(revision, Seen::Listed(revision, pairs));
+            self.see(revision, WatchEntry::Listed(revision, pairs));
             return Ok(());
         };
         self.moves += 1;
@@ -95,7 +95,7 @@ impl<'a> Watcher<'a> {
                 WatchEvent::Bookmark(bookmark) => {
                     let revision = bookmark.metadata.resource_version.parse();
                     let revision = revision.expect("a resource version");
-                    self.see(revision, Seen::Progress(revision));
+                    self.see(revision, WatchEntry::Progress(revision));
                 }
                 WatchEvent::Error(status) => refused = Some(status.code),
             }
@@ -113,10 +113,10 @@ impl<'a> Watcher<'a> {
         let value = (kind != Type::Deleted).then(|| value(object));
         let changes = Changes::from([(name.to_owned(), value)]);
         self.types.push((revision, kind));
-        self.see(revision, Seen::Changed(revision, changes));
+        self.see(revision, WatchEntry::Changed(revision, changes));
     }
 
-    fn see(&mut self, revision: u64, event: Seen) {
+    fn see(&mut self, revision: u64, event: WatchEntry) {
         self.seen.push(event);
         self.at = Some(revision);
     }

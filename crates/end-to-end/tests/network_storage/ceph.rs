@@ -134,8 +134,8 @@ fn wait_for_capacity(kubectl: &Kubectl, claim: &str, size: &str) {
 fn a_file_system_grows(kubectl: &Kubectl) {
     let blocks = "df -k /data | tail -n 1 | awk '{print $2}'";
     let size = || -> u64 {
-        let shown = exec(kubectl, "notes-0", blocks);
-        shown.trim().parse().expect("a number of blocks")
+        let printed = exec(kubectl, "notes-0", blocks);
+        printed.trim().parse().expect("a number of blocks")
     };
     let before = size();
     grow(kubectl, "data-notes-0", "160Mi");

@@ -221,7 +221,7 @@ fn what_is_kept(kubectl: &Kubectl, address: &str) {
             fs::read_to_string(&file).expect("read the export"),
             "kept\n"
         );
-        let owner = |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid()));
+        let owner = |path: &Path| fs::metadata(path).map(|result| (result.uid(), result.gid()));
         assert_eq!(owner(&file).expect("look at the file"), (1234, 1234));
         assert_eq!(owner(&directory).expect("look at the directory"), (0, 0));
         fs::remove_dir_all(&directory).expect("remove the directory");

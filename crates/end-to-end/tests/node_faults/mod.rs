@@ -231,8 +231,8 @@ fn a_rollout_over_two_nodes_completes_while_packets_are_lost() {
         let mut running_pods = RunningPods::default();
         let stays = |pods: Vec<Value>| {
             let all = pods.into_iter();
-            let own = all.filter(|pod| text(pod, "/metadata/name").starts_with("stays"));
-            let ids = own.map(|pod| {
+            let local = all.filter(|pod| text(pod, "/metadata/name").starts_with("stays"));
+            let ids = local.map(|pod| {
                 let container = pod["status"]["containerStatuses"][0]["containerID"].clone();
                 (pod["metadata"]["uid"].clone(), container)
             });

@@ -149,10 +149,10 @@ impl Cluster {
             name.strip_prefix('n')
                 .is_some_and(|n| n.parse::<u8>().is_ok())
         };
-        let own = names.find(|name| !is_joined(name));
-        let own = own.expect("the server's node");
-        kubectl.ok(&["taint", "node", own, "writer=only:NoSchedule"]);
-        kubectl.ok(&["label", "node", own, "role=writer"]);
+        let node = names.find(|name| !is_joined(name));
+        let node = node.expect("the server's node");
+        kubectl.ok(&["taint", "node", node, "writer=only:NoSchedule"]);
+        kubectl.ok(&["label", "node", node, "role=writer"]);
     }
 
     fn start_node(&mut self, number: usize, more: &[&str]) {

@@ -192,16 +192,16 @@ fn a_node_without_room() {
         disk = Some(Disk::mount(data, 4096));
     });
     // The server is stopped before its disk is removed.
-    let world = (instance, disk);
-    let kubectl = world.0.kubectl();
+    let started = (instance, disk);
+    let kubectl = started.0.kubectl();
     let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
     let words = [("NODE", node.clone())];
-    resolve_with(&world.0, &words, room::DISK);
-    resolve_with(&world.0, &words, room::DRAIN);
+    resolve_with(&started.0, &words, room::DISK);
+    resolve_with(&started.0, &words, room::DRAIN);
     kubectl.ok(&["drain", &node, "--pod-selector=app=web", "--timeout=300s"]);
     kubectl.ok(&["uncordon", &node]);
-    resolve_with(&world.0, &words, room::PRESSURE);
-    resolve_with(&world.0, &words, room::STORE);
+    resolve_with(&started.0, &words, room::PRESSURE);
+    resolve_with(&started.0, &words, room::STORE);
 }
 
 /// findings U34

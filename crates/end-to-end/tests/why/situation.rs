@@ -93,9 +93,9 @@ pub fn resolve_with(instance: &Instance, words: &[(&str, String)], situations: &
     let words: Vec<(&str, String)> = words.iter().cloned().chain(standard).collect();
     let walks = situations.iter();
     let walks: Vec<Walk<'_>> = walks.map(|it| Walk::of(instance, &words, it)).collect();
-    let made = in_parallel(&walks, Walk::make);
+    let created = in_parallel(&walks, Walk::make);
     let resolved = in_parallel(&walks, Walk::resolve);
-    let failures: Vec<String> = made.into_iter().chain(resolved).collect();
+    let failures: Vec<String> = created.into_iter().chain(resolved).collect();
     let (failed, all) = (failures.len(), situations.len());
     assert!(
         failures.is_empty(),

@@ -22,10 +22,10 @@ fn create(key: &str) -> Txn {
 }
 
 /// The answer of a transaction and the key that is stored afterwards agree.
-async fn agree(store: &dyn Store, key: &str, answer: Result<TxnResult, StoreError>) {
+async fn agree(store: &dyn Store, key: &str, response: Result<TxnResult, StoreError>) {
     while let Err(StoreError::Unavailable(_)) = store.newest().await {}
     let stored = get(store, key).await.map(|pair| pair.mod_revision);
-    match answer {
+    match response {
         Ok(TxnResult::Committed { revision, .. }) => assert_eq!(stored, Some(revision)),
         Err(StoreError::Unavailable(_)) => assert_eq!(stored, None),
         Err(StoreError::OutcomeUnknown(_)) => {}
@@ -52,10 +52,10 @@ async fn each_reader_has_a_time_of_its_own() {
     // Each waits for 10 s. With the time of those before them, the last two would end together.
     let [first, second, third] = [reader(0), reader(4), reader(9)];
     for waiting in [first, second] {
-        let answer = waiting.await.unwrap();
+        let response = waiting.await.unwrap();
         assert!(
-            matches!(answer, Err(StoreError::Unavailable(_))),
-            "{answer:?}"
+            matches!(response, Err(StoreError::Unavailable(_))),
+            "{response:?}"
         );
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -74,14 +74,14 @@ async fn a_write_is_answered_in_its_time_while_the_leader_stands_still() {
         let before = commit(&*store, vec![put("before", "x")]).await;
         let leader = own_keys::leader(&cluster).await.unwrap();
         cluster.members[leader].pause();
-        let answer = tokio::time::timeout(WRITE_LIMIT, store.txn(create("k"))).await;
+        let response = tokio::time::timeout(WRITE_LIMIT, store.txn(create("k"))).await;
         cluster.members[leader].resume();
-        let answer = answer.expect("an answer in time");
-        eprintln!("{members} members: {answer:?}");
-        assert!(answer.is_err() || members > 1, "{answer:?}");
-        agree(&*store, "k", answer).await;
-        let kept = get(&*store, "before").await.unwrap();
-        assert_eq!(kept.mod_revision, before);
+        let response = response.expect("an answer in time");
+        eprintln!("{members} members: {response:?}");
+        assert!(response.is_err() || members > 1, "{response:?}");
+        agree(&*store, "k", response).await;
+        let retained = get(&*store, "before").await.unwrap();
+        assert_eq!(retained.mod_revision, before);
     }
 }
 

@@ -10,7 +10,7 @@ pub type Changes = BTreeMap<String, Option<String>>;
 
 /// A thing that a watcher has seen.
 #[derive(Clone, Debug)]
-pub enum Seen {
+pub enum WatchEntry {
     /// A list, which a watch begins with.
     Listed(u64, Pairs),
     /// The changes of a revision, which are one event.
@@ -29,8 +29,8 @@ impl Truth {
         let mut before = &Pairs::new();
         let mut all = BTreeMap::new();
         for (revision, now) in &self.0 {
-            let gone = before.keys().filter(|key| !now.contains_key(*key));
-            let mut changes: Changes = gone.map(|key| (key.clone(), None)).collect();
+            let deleted = before.keys().filter(|key| !now.contains_key(*key));
+            let mut changes: Changes = deleted.map(|key| (key.clone(), None)).collect();
             for (key, value) in now {
                 if before.get(key) != Some(value) {
                     changes.insert(key.clone(), Some(value.clone()));
@@ -47,23 +47,24 @@ impl Truth {
     /// Checks that a watcher has seen all changes up to a revision, each once, in order.
     ///
     /// *Errors.* The first difference.
-    pub fn check(&self, seen: &[Seen], end: u64) -> Result<(), String> {
+    pub fn check(&self, observed: &[WatchEntry], end: u64) -> Result<(), String> {
         let changes = self.changes();
         let mut at = 0;
-        for (number, one) in seen.iter().enumerate() {
+        for (number, one) in observed.iter().enumerate() {
             let next = changes.range(at + 1..).next();
             let is_right = match one {
-                Seen::Listed(revision, pairs) => {
+                WatchEntry::Listed(revision, pairs) => {
                     let state = self.0.range(..=revision).next_back();
                     *revision >= at && state.map(|(_, state)| state) == Some(pairs)
                 }
-                Seen::Changed(revision, changes) => next == Some((revision, changes)),
-                Seen::Progress(revision) => {
+                WatchEntry::Changed(revision, changes) => next == Some((revision, changes)),
+                WatchEntry::Progress(revision) => {
                     *revision >= at && next.is_none_or(|(next, _)| next > revision)
                 }
             };
-            let (Seen::Listed(revision, _) | Seen::Changed(revision, _) | Seen::Progress(revision)) =
-                one;
+            let (WatchEntry::Listed(revision, _)
+            | WatchEntry::Changed(revision, _)
+            | WatchEntry::Progress(revision)) = one;
             if !is_right {
                 return Err(format!(
                     "number {number} is {one:?} after revision {at}, and the next change is {next:?}"

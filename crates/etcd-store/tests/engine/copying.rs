@@ -113,8 +113,8 @@ async fn copied_pairs_keep_their_revisions_and_new_ones_are_above() {
     assert!(matches!(again, TxnResult::Committed { .. }), "{again:?}");
     // A deleted pair does not come back by its former revision.
     commit(&*one, vec![delete("k008")]).await;
-    let gone = other.txn(replace("k008", Revision(1008))).await.unwrap();
-    assert!(matches!(gone, TxnResult::Refused { .. }), "{gone:?}");
+    let deleted = other.txn(replace("k008", Revision(1008))).await.unwrap();
+    assert!(matches!(deleted, TxnResult::Refused { .. }), "{deleted:?}");
     // A later server sees the same.
     let later = connect(&options).await;
     assert_eq!(get(&*later, "k009").await.unwrap(), pair(9));
@@ -281,8 +281,8 @@ async fn data_that_was_copied_elsewhere_is_left() {
     );
     // Into another engine, as it is.
     let directory = tempfile::tempdir().unwrap();
-    let kept = pairs.live.values().map(|pair| Ok(KeyValue::clone(pair)));
-    mvcc_store::embedded::import(directory.path(), pairs.revision, kept).unwrap();
+    let retained = pairs.live.values().map(|pair| Ok(KeyValue::clone(pair)));
+    mvcc_store::embedded::import(directory.path(), pairs.revision, retained).unwrap();
     let options = mvcc_store::embedded::EmbeddedOptions::new(directory.path());
     let embedded = EmbeddedStore::open(options).unwrap();
     assert_eq!(get(&*embedded, "k003").await.unwrap(), pair(3));

@@ -165,11 +165,11 @@ async fn a_transaction_whose_answer_is_lost_is_found() {
         };
         assert_eq!(results, [mvcc_store::OperationResult::Delete(Some(stored))]);
     }
-    let mut seen = 0;
-    while seen < 80 {
+    let mut observed = 0;
+    while observed < 80 {
         if let WatchEvents::Events(events) = watch.next().await.unwrap().unwrap() {
             assert_eq!(events.len(), 1);
-            seen += 1;
+            observed += 1;
         }
     }
     assert_eq!(get(&*store, "k0").await, None);
@@ -298,13 +298,13 @@ impl Load {
 /// The revisions of the changes of the number, until it is `last`.
 async fn follow(store: Arc<EtcdStore>) -> Vec<u64> {
     let mut watch = store.watch(b"number".to_vec(), Revision(3)).unwrap();
-    let mut seen = Vec::new();
+    let mut observed = Vec::new();
     while let Some(item) = watch.next().await {
         if let WatchEvents::Events(events) = item.unwrap() {
             let mvcc_store::EventKind::Put(pair) = &events[0].kind else {
-                return seen;
+                return observed;
             };
-            seen.push(std::str::from_utf8(&pair.value).unwrap().parse().unwrap());
+            observed.push(std::str::from_utf8(&pair.value).unwrap().parse().unwrap());
         }
     }
     panic!("the watch ended")
@@ -390,9 +390,9 @@ async fn killed_members_lose_and_repeat_nothing() {
 }
 
 /// Waits until the count is reached.
-pub async fn progress(count: &AtomicU64, wanted: u64) {
+pub async fn progress(count: &AtomicU64, expected: u64) {
     let reached = async {
-        while count.load(Ordering::SeqCst) < wanted {
+        while count.load(Ordering::SeqCst) < expected {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

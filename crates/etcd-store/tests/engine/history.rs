@@ -86,7 +86,7 @@ impl Ret {
 /// The revision of a key's newest write.
 #[derive(Clone, Copy, Debug)]
 enum At {
-    Known(u64),
+    Exactly(u64),
     /// A write without an answer: above this one, and not known before somebody reads it.
     Above(u64),
 }
@@ -104,21 +104,21 @@ impl Sequential {
     /// who had an answer before, so no condition names it.
     fn is_at(&self, key: Key, revision: u64) -> bool {
         let stored = self.pairs.get(&key);
-        stored.is_some_and(|(_, at)| matches!(at, At::Known(known) if *known == revision))
+        stored.is_some_and(|(_, at)| matches!(at, At::Exactly(revisions) if *revisions == revision))
     }
 
     /// Whether a read may find this.
-    fn has(&mut self, key: Key, found: Option<Pair>) -> bool {
-        let (Some((value, at)), Some(found)) = (self.pairs.get_mut(&key), found) else {
-            return self.pairs.contains_key(&key) == found.is_some();
+    fn has(&mut self, key: Key, pair: Option<Pair>) -> bool {
+        let (Some((value, at)), Some(pair)) = (self.pairs.get_mut(&key), pair) else {
+            return self.pairs.contains_key(&key) == pair.is_some();
         };
         let fits = match *at {
-            At::Known(revision) => revision == found.revision,
-            At::Above(revision) => found.revision > revision,
+            At::Exactly(revision) => revision == pair.revision,
+            At::Above(revision) => pair.revision > revision,
         };
-        *at = At::Known(found.revision);
-        self.newest = self.newest.max(found.revision);
-        fits && *value == found.value
+        *at = At::Exactly(pair.revision);
+        self.newest = self.newest.max(pair.revision);
+        fits && *value == pair.value
     }
 
     fn may_refuse(&mut self, key: Key, present: Present) -> bool {
@@ -134,7 +134,7 @@ impl Sequential {
         if self.is_refused(op) || revision.is_some_and(|revision| revision <= self.newest) {
             return false;
         }
-        let at = revision.map_or(At::Above(self.newest), At::Known);
+        let at = revision.map_or(At::Above(self.newest), At::Exactly);
         self.newest = revision.unwrap_or(self.newest);
         match op {
             Op::Create(key, value) | Op::Update(key, value, _) => {
@@ -170,7 +170,7 @@ impl SequentialSpec for Sequential {
     fn is_valid_step(&mut self, op: &Op, ret: &Ret) -> bool {
         match (*op, ret) {
             (_, Ret::Nothing) => true,
-            (Op::Get(key), Ret::Got(found)) => self.has(key, *found),
+            (Op::Get(key), Ret::Got(pair)) => self.has(key, *pair),
             (Op::List, Ret::Listed { revision, pairs }) => {
                 let is_later = *revision >= self.newest;
                 self.newest = self.newest.max(*revision);
@@ -263,9 +263,9 @@ impl Random {
     }
 
     /// An operation that writes `value` if it writes; conditions are on revisions that are known.
-    pub fn operation(&mut self, value: u64, known: &BTreeMap<Key, u64>) -> Op {
+    pub fn operation(&mut self, value: u64, revisions: &BTreeMap<Key, u64>) -> Op {
         let key = self.place(KEYS.len());
-        match (self.below(8), known.get(&key)) {
+        match (self.below(8), revisions.get(&key)) {
             (0, _) => Op::List,
             (1 | 2, _) => Op::Get(key),
             (3 | 4, None) | (3, _) => Op::Create(key, value),

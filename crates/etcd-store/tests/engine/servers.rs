@@ -48,11 +48,11 @@ async fn keys_outside_of_the_prefix_only_move_the_revision() {
     let theirs = commit(&*strangers, vec![put("a", "theirs")]).await;
     assert_eq!(store.newest().await.unwrap(), theirs);
     assert_eq!(get(&*store, "a").await, None);
-    let own = commit(&*store, vec![put("a", "own")]).await;
-    assert_eq!(own, Revision(theirs.0 + 1));
-    let seen = next_events(&mut watch).await;
-    assert_eq!(describe(&seen[0]), "3 a: nothing -> own");
-    assert_eq!(strangers.newest().await.unwrap(), own);
+    let local = commit(&*store, vec![put("a", "own")]).await;
+    assert_eq!(local, Revision(theirs.0 + 1));
+    let observed = next_events(&mut watch).await;
+    assert_eq!(describe(&observed[0]), "3 a: nothing -> own");
+    assert_eq!(strangers.newest().await.unwrap(), local);
     assert_eq!(&get(&*strangers, "a").await.unwrap().value[..], b"theirs");
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    changes::{Pairs, Seen, Truth},
+    changes::{Pairs, Truth, WatchEntry},
     etcd::Cluster,
     own_keys::Raw,
 };
@@ -60,37 +60,42 @@ fn truth() -> Truth {
 fn a_lost_a_repeated_and_a_reordered_change_are_found() {
     let truth = truth();
     let changes = truth.changes();
-    let changed = |revision: u64| Seen::Changed(revision, changes[&revision].clone());
-    let listed = |revision: u64| Seen::Listed(revision, truth.0[&revision].clone());
+    let changed = |revision: u64| WatchEntry::Changed(revision, changes[&revision].clone());
+    let listed = |revision: u64| WatchEntry::Listed(revision, truth.0[&revision].clone());
     let right = [
         vec![changed(2), changed(4), changed(5), changed(6)],
         vec![
             listed(3),
             changed(4),
-            Seen::Progress(4),
+            WatchEntry::Progress(4),
             changed(5),
             changed(6),
         ],
         vec![
             changed(2),
-            Seen::Progress(3),
+            WatchEntry::Progress(3),
             listed(5),
             changed(6),
-            Seen::Progress(9),
+            WatchEntry::Progress(9),
         ],
     ];
-    for seen in right {
-        truth.check(&seen, 6).unwrap();
+    for observed in right {
+        truth.check(&observed, 6).unwrap();
     }
-    let stale = Seen::Listed(6, truth.0[&5].clone());
+    let stale = WatchEntry::Listed(6, truth.0[&5].clone());
     let mut half = changes[&4].clone();
     half.remove("b");
     let wrong = [
         // Lost: in the middle, at the end, of a revision with two, before a mark, behind a list.
         vec![changed(2), changed(5), changed(6)],
         vec![changed(2), changed(4), changed(5)],
-        vec![changed(2), Seen::Changed(4, half), changed(5), changed(6)],
-        vec![changed(2), Seen::Progress(4), changed(5), changed(6)],
+        vec![
+            changed(2),
+            WatchEntry::Changed(4, half),
+            changed(5),
+            changed(6),
+        ],
+        vec![changed(2), WatchEntry::Progress(4), changed(5), changed(6)],
         vec![stale],
         // Repeated, also after a move to another server.
         vec![changed(2), changed(2), changed(4), changed(5), changed(6)],
@@ -110,15 +115,15 @@ fn a_lost_a_repeated_and_a_reordered_change_are_found() {
             changed(2),
             changed(4),
             changed(5),
-            Seen::Changed(6, changes[&2].clone()),
+            WatchEntry::Changed(6, changes[&2].clone()),
         ],
         vec![
             changed(2),
-            Seen::Changed(3, changes[&2].clone()),
+            WatchEntry::Changed(3, changes[&2].clone()),
             changed(4),
         ],
     ];
-    for seen in wrong {
-        assert!(truth.check(&seen, 6).is_err(), "{seen:?}");
+    for observed in wrong {
+        assert!(truth.check(&observed, 6).is_err(), "{observed:?}");
     }
 }

@@ -7,6 +7,7 @@
 use std::io::BufReader;
 use std::path::Path;
 
+use command_output::failed_step::StepContext;
 use command_output::output::print_line;
 use control_plane::backup_contents::{Objects, Request, Source, records};
 use control_plane::host::Host;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Contents, StoreLocation, at, connect, into_directory, into_etcd};
 use crate::checksum::Checksum;
-use crate::error::{BackupError, Context, Result};
+use crate::error::{BackupError, Result};
 use crate::{REVISIONS_LEFT_OUT, require_empty, write_whole};
 
 const HEADER: &str = "store-backup.json";

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use command_output::failed_step::{FailedStep, StepContext};
 use command_output::output::print_line;
 use control_plane::host::Host;
 use control_plane::{ClusterNetwork, EtcdAddress, NETWORK_RECORD, TokenFile, shared_keys};
@@ -16,7 +17,7 @@ use mvcc_store::{KeyValue, Range, Revision, Store};
 
 use super::{Contents, at, connect};
 use crate::checksum::Checksum;
-use crate::error::{BackupError, Context, Result};
+use crate::error::{BackupError, Result};
 use crate::require_empty;
 
 /// The wait that shows that no server runs: each server writes its Lease every five seconds.
@@ -157,7 +158,8 @@ fn fill(data: &Path, contents: &Contents) -> Result<Checksum> {
     let store_path = data.join(UNFINISHED);
     match fs::remove_dir_all(&store_path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", store_path.display()));
+            let step = format!("remove {}", store_path.display());
+            return Err(FailedStep::new(step, error).into());
         }
         _ => {}
     }
@@ -206,5 +208,5 @@ fn finish(data: &Path, mut marker: Marker) -> Result<()> {
     marker.engine = Engine::Embedded;
     marker.write(data)?;
     let directory = fs::File::open(data).context("sync the data directory")?;
-    rustix::fs::syncfs(&directory).context("sync the data directory")
+    Ok(rustix::fs::syncfs(&directory).context("sync the data directory")?)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use command_output::failed_step::StepContext;
 use command_output::output::print_line;
 use control_plane::{EtcdAddress, RequestedNetwork, TokenFile, shared_keys, store};
 use data_directory::process;
@@ -16,7 +17,7 @@ use mvcc_store::{KeyValue, Omittable, Range, Revision};
 
 use super::{at, connect};
 use crate::checksum::Checksum;
-use crate::error::{BackupError, Context, Result};
+use crate::error::{BackupError, Result};
 
 /// The name of the store in the data directory after the copy.
 const FORMER: &str = "store.copied-to-etcd";

@@ -10,11 +10,12 @@ mod into_etcd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use command_output::failed_step::{FailedStep, StepContext};
 use control_plane::{EtcdAddress, EtcdSettings, EtcdUrl, TokenFile};
 use etcd_store::copy::{CopyError, EtcdCopy, LivePairs};
 use mvcc_store::{KeyValue, Revision};
 
-use crate::error::{BackupError, Context, Result};
+use crate::error::{BackupError, Result};
 
 pub use file::{back_up, restore};
 
@@ -115,10 +116,7 @@ async fn connect(address: &EtcdAddress) -> Result<EtcdCopy> {
 /// Adds the address to an error.
 fn at(address: &EtcdAddress) -> impl Fn(CopyError) -> BackupError {
     let step = format!("copy {} below {}", address.url, address.prefix);
-    move |error| BackupError::Step {
-        step: step.clone(),
-        source: Box::new(error),
-    }
+    move |error| FailedStep::new(&step, error).into()
 }
 
 /// The error for an etcd without a cluster below its prefix.

@@ -393,34 +393,34 @@ struct Objects {
     metadata_only: bool,
 }
 
-type Answer = BoxFuture<'static, Result<Bytes>>;
+type ResponseFuture = BoxFuture<'static, Result<Bytes>>;
 
 impl Objects {
-    fn send(&self, request: Result<Request<Bytes>>) -> Answer {
+    fn send(&self, request: Result<Request<Bytes>>) -> ResponseFuture {
         match request {
             Ok(request) => self.client.bytes(request),
             Err(error) => Box::pin(async { Err(error) }),
         }
     }
 
-    fn get(&self, name: &str, metadata_only: bool) -> Answer {
+    fn get(&self, name: &str, metadata_only: bool) -> ResponseFuture {
         let accept = metadata_only.then_some(METADATA);
         let path = object_path(&self.path, name, "");
         self.send(path.and_then(|path| request::get_as(path, accept)))
     }
 
-    fn get_subresource(&self, subresource: &str, name: &str) -> Answer {
+    fn get_subresource(&self, subresource: &str, name: &str) -> ResponseFuture {
         let path = object_path(&self.path, name, subresource);
         self.send(path.and_then(request::get))
     }
 
-    fn list(&self, params: &ListParams, metadata_only: bool) -> Answer {
+    fn list(&self, params: &ListParams, metadata_only: bool) -> ResponseFuture {
         let uri = uri(&self.path, |query| params.add(query));
         let accept = metadata_only.then_some(METADATA_LIST);
         self.send(request::get_as(uri, accept))
     }
 
-    fn create(&self, params: &PostParams, body: Vec<u8>) -> Answer {
+    fn create(&self, params: &PostParams, body: Vec<u8>) -> ResponseFuture {
         let uri = uri(&self.path, |query| params.add(query));
         self.send(request::write(Method::POST, uri, body))
     }
@@ -431,14 +431,20 @@ impl Objects {
         name: &str,
         params: &PostParams,
         body: Vec<u8>,
-    ) -> Answer {
+    ) -> ResponseFuture {
         self.send(object_path(&self.path, name, subresource).and_then(|path| {
             let uri = uri(&path, |query| params.add(query));
             request::write(Method::POST, uri, body)
         }))
     }
 
-    fn replace(&self, subresource: &str, name: &str, params: &PostParams, body: Vec<u8>) -> Answer {
+    fn replace(
+        &self,
+        subresource: &str,
+        name: &str,
+        params: &PostParams,
+        body: Vec<u8>,
+    ) -> ResponseFuture {
         self.send(object_path(&self.path, name, subresource).and_then(|path| {
             let uri = uri(&path, |query| params.add(query));
             request::write(Method::PUT, uri, body)
@@ -451,7 +457,7 @@ impl Objects {
         name: &str,
         params: &PatchParams,
         (content_type, patch): (&str, Vec<u8>),
-    ) -> Answer {
+    ) -> ResponseFuture {
         let accept = self.metadata_only.then_some(METADATA);
         self.send(object_path(&self.path, name, subresource).and_then(|path| {
             let uri = uri(&path, |query| params.add(query));
@@ -465,7 +471,7 @@ impl Objects {
         self.send(request).await.map(drop)
     }
 
-    fn delete_page(&self, page: &ListParams, params: Vec<u8>) -> Answer {
+    fn delete_page(&self, page: &ListParams, params: Vec<u8>) -> ResponseFuture {
         let uri = uri(&self.path, |query| page.add(query));
         self.send(request::write(Method::DELETE, uri, params))
     }

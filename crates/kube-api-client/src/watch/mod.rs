@@ -135,7 +135,7 @@ enum Outcome {
 }
 
 /// The code of a refusal if the version has been compacted.
-const GONE: u16 = 410;
+const EXPIRED: u16 = 410;
 
 impl Next {
     /// Decides on the request after an outcome.
@@ -148,13 +148,13 @@ impl Next {
                 Self::Watch(version)
             }
             (Self::Watch(version), Outcome::Started) => Self::Read(version),
-            (Self::Watch(version), Outcome::NotStarted(code)) if code != Some(GONE) => {
+            (Self::Watch(version), Outcome::NotStarted(code)) if code != Some(EXPIRED) => {
                 Self::Watch(version)
             }
             (Self::Read(_), Outcome::Reached(version)) if !version.is_empty() => {
                 Self::Read(version)
             }
-            (Self::Read(version), Outcome::Over(code)) if code != Some(GONE) => {
+            (Self::Read(version), Outcome::Over(code)) if code != Some(EXPIRED) => {
                 Self::Watch(version)
             }
             _ => Self::List,

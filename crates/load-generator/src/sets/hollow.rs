@@ -71,7 +71,7 @@ impl Kubelet {
             self.views.see_pod(&change);
             let pod = match change {
                 ObjectChange::Put(pod) => pod,
-                ObjectChange::Gone(name) => {
+                ObjectChange::Deleted(name) => {
                     responses.remove(&name);
                     return;
                 }

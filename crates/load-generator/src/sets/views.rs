@@ -13,14 +13,14 @@ use crate::nodes::Heartbeats;
 
 /// The fields of a pod that the measurement reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct ShownPod {
+struct ReportedPod {
     image: String,
     ready: bool,
 }
 
 #[derive(Default)]
 struct Observed {
-    pods: BTreeMap<String, ShownPod>,
+    pods: BTreeMap<String, ReportedPod>,
     /// The number of ready pods with each image.
     ready: BTreeMap<String, usize>,
     sets: BTreeSet<String>,
@@ -29,7 +29,7 @@ struct Observed {
 
 impl Observed {
     /// Replaces a pod. The counts are updated with it, because the end of a step is checked at each event.
-    fn put(&mut self, name: &str, pod: Option<ShownPod>) {
+    fn put(&mut self, name: &str, pod: Option<ReportedPod>) {
         if let Some(pod) = pod.as_ref().filter(|pod| pod.ready) {
             *self.ready.entry(pod.image.clone()).or_default() += 1;
         }
@@ -107,13 +107,13 @@ impl Views {
     pub fn see_pod(&self, change: &ObjectChange<Pod>) {
         match change {
             ObjectChange::Put(pod) => {
-                let pod_state = ShownPod {
+                let pod_state = ReportedPod {
                     image: pod.image().to_owned(),
                     ready: pod.is_ready() && pod.metadata.deletion_timestamp.is_none(),
                 };
                 self.observed().put(&pod.metadata.name, Some(pod_state));
             }
-            ObjectChange::Gone(name) => self.observed().put(name, None),
+            ObjectChange::Deleted(name) => self.observed().put(name, None),
         }
         self.changed.notify_one();
     }
@@ -123,7 +123,7 @@ impl Views {
         let mut state = self.observed();
         match change {
             ObjectChange::Put(set) => state.sets.insert(set.metadata.name),
-            ObjectChange::Gone(name) => state.sets.remove(&name),
+            ObjectChange::Deleted(name) => state.sets.remove(&name),
         };
         drop(state);
         self.changed.notify_one();
@@ -163,7 +163,7 @@ mod tests {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         put(&pod);
         assert_eq!((views.pods(), views.ready("i")), (1, 0));
-        views.see_pod(&ObjectChange::Gone("a-0".to_owned()));
+        views.see_pod(&ObjectChange::Deleted("a-0".to_owned()));
         assert_eq!(views.pods(), 0);
     }
 

@@ -46,10 +46,10 @@ struct Options {
 
 /// Prints the completions of the last word, one per line.
 pub async fn run(arguments: &CompleteArguments, program: &Command) {
-    let Some((wanted, options)) = read(&arguments.words, program) else {
+    let Some((completion, options)) = read(&arguments.words, program) else {
         return;
     };
-    match wanted {
+    match completion {
         Completion::Kind(kinds) => kinds
             .iter()
             .for_each(|kind| print_line(&format!("{kind}/"))),
@@ -163,11 +163,11 @@ mod tests {
 
     use super::*;
 
-    fn wanted(line: &str) -> Option<Completion> {
+    fn completion_of(line: &str) -> Option<Completion> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let mut program = crate::CommandLine::command();
         program.build();
-        read(&words, &program).map(|(wanted, _)| wanted)
+        read(&words, &program).map(|(completion, _)| completion)
     }
 
     fn name(kind: TargetKind, before: &str) -> Option<Completion> {
@@ -207,9 +207,9 @@ mod tests {
             ("nothing ", None),
             ("", None),
         ] {
-            assert_eq!(wanted(line), expected, "{line:?}");
+            assert_eq!(completion_of(line), expected, "{line:?}");
         }
-        let Some(Completion::Kind(kinds)) = wanted("logs ") else {
+        let Some(Completion::Kind(kinds)) = completion_of("logs ") else {
             panic!("no kinds");
         };
         assert_eq!(kinds, ["pod", "sts", "deploy", "ds", "rs", "job"]);

@@ -88,7 +88,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
             if !names.contains(&name) {
                 names.push(name.clone());
             }
-            let number = names.iter().position(|known| *known == name).unwrap_or(0);
+            let number = names.iter().position(|other| *other == name).unwrap_or(0);
             let prefix = format!("{name:width$} | ");
             let colour = COLOURS[number % COLOURS.len()];
             let parameters = LogParams {

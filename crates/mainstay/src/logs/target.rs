@@ -38,9 +38,9 @@ impl LogTarget {
                 "{name:?} is not a valid name; give KIND/NAME"
             )));
         }
-        let known_kind = TargetKind::called(kind).filter(|kind| KINDS.contains(kind));
+        let supported_kind = TargetKind::called(kind).filter(|kind| KINDS.contains(kind));
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.short()).collect();
-        let kind = known_kind.ok_or_else(|| {
+        let kind = supported_kind.ok_or_else(|| {
             mistake(format!(
                 "{kind:?} has no pods; allowed: {}",
                 kinds.join(", ")

@@ -10,7 +10,7 @@ use data_directory::process;
 use host_kernel::block_in_place;
 use k8s_openapi::api::core::v1::Node;
 use kube_api_client::Api;
-use kube_api_client::guarded_writes::{Delete, delete, found};
+use kube_api_client::guarded_writes::{Delete, delete, existing_object};
 use node_drain::PodDrain;
 use node_membership::{Membership, MembershipStore, forget_network};
 use resource_kinds::MetadataIdentity;
@@ -60,7 +60,7 @@ pub async fn run(arguments: &LeaveArguments, data: &Path) -> Result<()> {
         server.url()
     );
     let nodes: Api<Node> = Api::all(server.client.clone());
-    let node = found(nodes.get(name).await).map_err(|error| server.explain(error))?;
+    let node = existing_object(nodes.get(name).await).map_err(|error| server.explain(error))?;
     if let Some(node) = &node {
         let drain = PodDrain {
             node: name,
@@ -112,5 +112,5 @@ fn stop_agent(data: &Path) -> Result<()> {
 fn forget(data: &Path) -> Result<()> {
     data_directory::make(data)?;
     MembershipStore::open(data)?.forget()?;
-    forget_network(data)
+    Ok(forget_network(data)?)
 }

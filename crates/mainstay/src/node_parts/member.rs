@@ -9,7 +9,7 @@ use control_plane::cluster_ranges::ClusterRanges;
 use host_kernel::{block_in_place, blocking};
 use image_store::ImageStore;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
-use pod_network::{Cidr, EncryptionOptions, PodNetwork, WantedRanges};
+use pod_network::{Cidr, EncryptionOptions, PodNetwork, RequestedRanges};
 use process_telemetry::Health;
 use service_proxy::SwitchLink;
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ impl Member<'_> {
         let images = self.images;
         let for_builtin = images.clone();
         let builtin = blocking(move || builtin_images::put(&for_builtin));
-        let ranges_wanted = WantedRanges {
+        let requested_ranges = RequestedRanges {
             pod: pods,
             service: self.cluster.services,
             pod_fixed: true,
@@ -67,7 +67,7 @@ impl Member<'_> {
         };
         let encrypts = self.machine.pods.encrypts();
         let encryption = encrypts.then(|| EncryptionOptions::new(self.cluster.pods));
-        let ranges = network::reserve(self.data_dir, self.instance_id, &ranges_wanted).await?;
+        let ranges = network::reserve(self.data_dir, self.instance_id, &requested_ranges).await?;
         let network = network::open(self.data_dir, self.instance_id, &ranges, encryption).await?;
         builtin.await.context("make the built-in images")?;
         let settings = Settings {

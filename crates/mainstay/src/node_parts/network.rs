@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use command_output::output::warn;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pod_network::{Cidr, EncryptionOptions, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
+use pod_network::{
+    Cidr, EncryptionOptions, PodNetwork, PodNetworkOptions, Ranges, RequestedRanges,
+};
 
 use data_directory::left_pods;
 
@@ -16,7 +18,7 @@ use data_directory::left_pods;
 pub async fn reserve(
     data_dir: &Path,
     instance_id: &str,
-    requested: &WantedRanges,
+    requested: &RequestedRanges,
 ) -> Result<Ranges> {
     let instances = Path::new(pod_network::INSTANCES);
     let state_dir = data_dir.join("network");

@@ -1,7 +1,7 @@
 //! `mainstay up`: everything in one process.
 
 mod further_nodes;
-mod progress;
+mod hints;
 pub mod settings;
 mod several;
 
@@ -26,7 +26,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::{Api, ListParams, PartialObjectMeta};
 use manifest_apply::Manifest;
 use node_agent::OnShutdown;
-use pod_network::{PodNetwork, Ranges, WantedRanges};
+use pod_network::{PodNetwork, Ranges, RequestedRanges};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -39,9 +39,9 @@ use crate::stop::Shutdown;
 use cluster_inspection::pod_row::PodRows;
 use data_directory::left_pods;
 use further_nodes::FurtherNodes;
-use progress::{WatchedSet, hints};
 use settings::Settings;
 pub use settings::{ConfigurationFile, UpArguments};
+use stateful_set_progress::WatchedSet;
 
 /// The port of the API server on the node address that pods use.
 const POD_FACING_PORT: u16 = 6443;
@@ -149,8 +149,8 @@ impl Cluster {
         let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
         let service = restored.map(|network| network.service_cidr);
         let service = service.or(settings.service_cidr);
-        let default = WantedRanges::default();
-        let requested = WantedRanges {
+        let default = RequestedRanges::default();
+        let requested = RequestedRanges {
             pod: settings.pod_cidr.unwrap_or(default.pod),
             service: service.unwrap_or(default.service),
             pod_fixed: settings.pod_cidr.is_some(),
@@ -414,7 +414,7 @@ impl Cluster {
             .client("mainstay-admin", &["system:masters"]);
         let hints = |urls: &[String]| hints::text(&program(), kubeconfig, urls);
         let progress_result = tokio::select! {
-            () = progress::show(client, sets, &rows, interrupted, hints) => Ok(()),
+            () = stateful_set_progress::show(client, sets, &rows, interrupted, hints) => Ok(()),
             () = self.failed.cancelled() => Err(anyhow!("a component of the program has failed")),
         };
         leave_foot();

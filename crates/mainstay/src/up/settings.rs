@@ -360,15 +360,18 @@ mod tests {
                 Err(error) => error.to_string(),
             }
         };
-        let said = refused(&["--image-gc-high-threshold=80"], "{}");
+        let message = refused(&["--image-gc-high-threshold=80"], "{}");
         assert!(
-            said.contains("--image-gc-low-threshold 80 has to be less"),
-            "{said}"
+            message.contains("--image-gc-low-threshold 80 has to be less"),
+            "{message}"
         );
-        let said = refused(&[], "pods: {imageGcHighThreshold: 101}");
-        assert!(said.contains("from 0 to 100"), "{said}");
-        let said = refused(&["--eviction-hard=memory<1Gi"], "{}");
-        assert!(said.contains("the signals are memory.available"), "{said}");
+        let message = refused(&[], "pods: {imageGcHighThreshold: 101}");
+        assert!(message.contains("from 0 to 100"), "{message}");
+        let message = refused(&["--eviction-hard=memory<1Gi"], "{}");
+        assert!(
+            message.contains("the signals are memory.available"),
+            "{message}"
+        );
     }
 
     /// findings S26: how much is stored is set by flag or file.

@@ -15,7 +15,7 @@ use control_plane::{
 };
 use data_directory::NAMESPACES;
 use host_kernel::block_in_place;
-use pod_network::{Cidr, NodeSwitch, SwitchOptions, WantedRanges};
+use pod_network::{Cidr, NodeSwitch, RequestedRanges, SwitchOptions};
 use service_proxy::SwitchLink;
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +85,7 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
     let alone = data_dir.join("network/ranges.json");
     let alone = block_in_place(|| pod_network::ranges::read(&alone))?;
     let restored = block_in_place(|| control_plane::stored_network(data_dir))?;
-    let default = WantedRanges::default();
+    let default = RequestedRanges::default();
     // A cluster that had one node before, or was restored, retains the addresses of its pods and Services.
     let service = alone.map(|alone| alone.service);
     let service = service.or(restored.map(|network| network.service_cidr));
@@ -93,7 +93,7 @@ async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwor
     let pods = restored.map(|network| network.pod_cidr);
     let pods = pods.or(settings.pod_cidr);
     let of_node = alone.map_or(default.pod, |alone| alone.pod);
-    let requested = WantedRanges {
+    let requested = RequestedRanges {
         pod: pods.unwrap_or(control_plane::all_pods(of_node)),
         service: service.unwrap_or(default.service),
         pod_fixed: pods.is_some(),

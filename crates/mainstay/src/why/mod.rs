@@ -90,8 +90,9 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
                 Some(kind) => explain_object(&server, kind, &target.name, &namespace, now).await?,
                 None => {
                     let (kind, name) = (&target.kind, &target.name);
-                    let answer = explain_other_kind(&server, kind, name, &namespace, now).await?;
-                    answer.ok_or_else(|| target.unknown_kind())?
+                    let explanation =
+                        explain_other_kind(&server, kind, name, &namespace, now).await?;
+                    explanation.ok_or_else(|| target.unknown_kind())?
                 }
             };
             (diagnosis_result.text(now), diagnosis_result.json())

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_answered_with_what_is_allowed() {
-        for (words, said) in [
+        for (words, message) in [
             (&["web"][..], "for example: mainstay why sts/web"),
             (
                 &["secret/web"],
@@ -105,7 +105,7 @@ mod tests {
             (&["sts", "a/b"], "give KIND/NAME or KIND NAME"),
         ] {
             let error = target(words).unwrap_err();
-            assert!(error.to_string().contains(said), "{words:?}: {error}");
+            assert!(error.to_string().contains(message), "{words:?}: {error}");
             assert_eq!(error.exit_code(), 2);
         }
     }

@@ -13,17 +13,17 @@ impl FenceModel {
         let pod = state.pod;
         let stored = state.lease;
         let observer = &mut state.observers[at];
-        let Some(lease) = seen(observer) else {
+        let Some(lease) = observed(observer) else {
             return;
         };
         match decide(&lease, elapsed(observer.since), pod) {
             FenceDecision::Nothing | FenceDecision::Wait(_) => {}
             FenceDecision::Fence { epoch } => {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
-                observer.take = Some((observer.seen.version, epoch));
+                observer.fencing = Some((observer.observed.version, epoch));
             }
             // The executor reads the lease before the deletion.
-            FenceDecision::Delete => observer.delete = stored.exists && !stored.held,
+            FenceDecision::Delete => observer.delete = stored.exists && !stored.has_holder,
         }
     }
 
@@ -31,33 +31,33 @@ impl FenceModel {
     pub(super) fn collect(&self, state: &mut FenceState, at: usize) {
         let stored = state.lease;
         let observer = &mut state.observers[at];
-        let lease = seen(observer);
+        let lease = observed(observer);
         let mut unchanged_for = elapsed(observer.since);
         if self.has(Mistake::RemovedWhileRenewed) {
             observer.delete = true;
             return;
         }
-        if self.has(Mistake::GoneLeaseIsProof) && lease.is_none() {
+        if self.has(Mistake::DeletedLeaseIsProof) && lease.is_none() {
             unchanged_for = missing::wait(None);
         }
         match missing::decide(lease.as_ref(), unchanged_for, state.pod) {
             missing::OrphanDecision::Nothing | missing::OrphanDecision::Wait(_) => {}
-            missing::OrphanDecision::Take { epoch } => {
+            missing::OrphanDecision::Fence { epoch } => {
                 let epoch = u8::try_from(epoch).unwrap_or(u8::MAX);
-                observer.take = Some((observer.seen.version, epoch));
+                observer.fencing = Some((observer.observed.version, epoch));
             }
             missing::OrphanDecision::Remove => {
-                observer.delete = !stored.exists || !stored.held;
+                observer.delete = !stored.exists || !stored.has_holder;
             }
-            missing::OrphanDecision::Release if observer.seen.version == stored.version => {
+            missing::OrphanDecision::Release if observer.observed.version == stored.version => {
                 state.delete_lease();
             }
             missing::OrphanDecision::Release => {}
         }
     }
 
-    pub(super) fn take(&self, state: &mut FenceState, at: usize) {
-        let Some((version, epoch)) = state.observers[at].take.take() else {
+    pub(super) fn fence(&self, state: &mut FenceState, at: usize) {
+        let Some((version, epoch)) = state.observers[at].fencing.take() else {
             return;
         };
         let fits = version == state.lease.version || self.has(Mistake::TakenUnconditionally);
@@ -66,7 +66,7 @@ impl FenceModel {
                 version: state.lease.version + 1,
                 epoch,
                 exists: true,
-                held: false,
+                has_holder: false,
             };
             state.observers[at].delete = true;
         }
@@ -75,28 +75,28 @@ impl FenceModel {
     pub(super) fn take_over(&self, state: &mut FenceState, continues: bool) {
         let [former, next] = &mut state.observers;
         next.leads = true;
-        next.seen = state.lease;
+        next.observed = state.lease;
         if self.has(Mistake::PredecessorsClock) {
             next.since = (former.since + CLOCKS_APART).min(COUNTED);
         }
         // As `controller_planners::node_lifecycle::silence`: the count is valid for the observed version, and without the time to
         // reconnect.
-        let is_same = former.seen == state.lease || self.has(Mistake::ContinuedOverRenewal);
+        let is_same = former.observed == state.lease || self.has(Mistake::ContinuedOverRenewal);
         if continues && is_same {
             next.since = former.since.min(WAIT).saturating_sub(LENGTH / 4);
         }
         // Only its pending writes remain.
         former.leads = false;
-        former.seen = next.seen;
+        former.observed = next.observed;
         former.since = 0;
     }
 }
 
 /// The lease as the observer read it last.
-fn seen(observer: &Observer) -> Option<NodeLease> {
-    observer.seen.exists.then(|| NodeLease {
-        epoch: observer.seen.epoch.into(),
-        fenced: !observer.seen.held,
+fn observed(observer: &Observer) -> Option<NodeLease> {
+    observer.observed.exists.then(|| NodeLease {
+        epoch: observer.observed.epoch.into(),
+        fenced: !observer.observed.has_holder,
         length: elapsed(LENGTH),
         ends_pods: true,
     })

@@ -84,7 +84,7 @@ impl World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
     /// The time of a renewal counts from its response.
-    CountedFromAnswer,
+    CountedFromResponse,
     /// The deadline is written when a renewal is sent.
     BeforeAcknowledgement,
     /// A new leader uses the clock reading of its predecessor.
@@ -104,7 +104,7 @@ pub enum Mistake {
     /// Pods of a node without a Node object are removed although its lease is renewed.
     RemovedWhileRenewed,
     /// A deleted lease counts as a proof at once.
-    GoneLeaseIsProof,
+    DeletedLeaseIsProof,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +113,7 @@ struct StoredLease {
     version: u8,
     epoch: u8,
     exists: bool,
-    held: bool,
+    has_holder: bool,
 }
 
 /// A renewal that was sent and has no response yet.
@@ -153,10 +153,10 @@ struct Node {
 struct Observer {
     leads: bool,
     /// The last version that the observer read, and the ticks of its clock since then.
-    seen: StoredLease,
+    observed: StoredLease,
     since: u8,
     /// A pending write that fences the lease.
-    take: Option<(u8, u8)>,
+    fencing: Option<(u8, u8)>,
     /// Whether a deletion of the pod is pending.
     delete: bool,
 }
@@ -180,7 +180,7 @@ pub struct FenceState {
     /// The Node object exists.
     registered: bool,
     /// Whether the Node object that owned the lease was deleted.
-    owner_gone: bool,
+    owner_deleted: bool,
     pod: bool,
     node: Node,
     observers: [Observer; 2],
@@ -203,7 +203,7 @@ pub enum FenceStep {
     /// The renewal reaches the store.
     Store,
     /// The response reaches the agent.
-    Answer,
+    Respond,
     /// The renewal or its response is lost, and the agent stops waiting.
     Lose,
     /// The link of the node is broken, or repaired.
@@ -222,7 +222,7 @@ pub enum FenceStep {
     /// An observer decides about the node without a Node object.
     Collect(usize),
     /// The observer's write reaches the store.
-    Take(usize),
+    Fence(usize),
     /// The observer's deletion reaches the store.
     Delete(usize),
     /// The other control plane takes over.
@@ -254,7 +254,7 @@ impl FenceState {
     fn delete_lease(&mut self) {
         self.lease.version += 1;
         self.lease.exists = false;
-        self.lease.held = false;
+        self.lease.has_holder = false;
     }
 }
 
@@ -271,19 +271,19 @@ impl Model for FenceModel {
             version: 0,
             epoch: 0,
             exists: true,
-            held: true,
+            has_holder: true,
         };
         let observer = |leads| Observer {
             leads,
-            seen: lease,
+            observed: lease,
             since: 0,
-            take: None,
+            fencing: None,
             delete: false,
         };
         vec![FenceState {
             lease,
             registered: true,
-            owner_gone: false,
+            owner_deleted: false,
             pod: true,
             node: Node {
                 linked: true,
@@ -335,7 +335,7 @@ impl Model for FenceModel {
                 match renewal.stored {
                     // A sent renewal may arrive although the link is broken since then.
                     None => actions.push(FenceStep::Store),
-                    Some(_) if node.agent && node.linked => actions.push(FenceStep::Answer),
+                    Some(_) if node.agent && node.linked => actions.push(FenceStep::Respond),
                     Some(_) => {}
                 }
                 if renewal.age > BETWEEN || !node.agent {
@@ -376,7 +376,7 @@ impl Model for FenceModel {
         if node.agent && node.linked && !state.registered {
             actions.push(FenceStep::Register);
         }
-        if state.owner_gone && state.lease.exists {
+        if state.owner_deleted && state.lease.exists {
             actions.push(FenceStep::DeleteLease);
         }
     }
@@ -407,7 +407,7 @@ impl Model for FenceModel {
                 }
             }
             FenceStep::Store => self.store(&mut state),
-            FenceStep::Answer => self.answer(&mut state),
+            FenceStep::Respond => self.respond(&mut state),
             FenceStep::Lose => {
                 node.flight = None;
                 node.version = None;
@@ -438,12 +438,12 @@ impl Model for FenceModel {
                 end(node);
             }
             FenceStep::Watch(at) => {
-                state.observers[at].seen = state.lease;
+                state.observers[at].observed = state.lease;
                 state.observers[at].since = 0;
             }
             FenceStep::Decide(at) => self.decide(&mut state, at),
             FenceStep::Collect(at) => self.collect(&mut state, at),
-            FenceStep::Take(at) => self.take(&mut state, at),
+            FenceStep::Fence(at) => self.fence(&mut state, at),
             FenceStep::Delete(at) => {
                 state.observers[at].delete = false;
                 state.pod = false;
@@ -455,11 +455,11 @@ impl Model for FenceModel {
             FenceStep::DeleteNode => {
                 budget.deletions -= 1;
                 state.registered = false;
-                state.owner_gone = true;
+                state.owner_deleted = true;
             }
             FenceStep::Register => state.registered = true,
             FenceStep::DeleteLease => {
-                state.owner_gone = false;
+                state.owner_deleted = false;
                 state.delete_lease();
             }
         }
@@ -473,7 +473,7 @@ impl Model for FenceModel {
                 |_: &Self, state: &FenceState| state.pod || !state.node.instance,
             ),
             Property::sometimes("the pod is replaced", |_: &Self, state: &FenceState| {
-                !state.pod && !state.lease.held
+                !state.pod && !state.lease.has_holder
             }),
             Property::sometimes("the node is back", |_: &Self, state: &FenceState| {
                 state.node.served > 0 && state.node.left > 0
@@ -529,17 +529,17 @@ pub fn explore(world: World, mistake: Option<Mistake>, threads: usize) -> Explor
 
 fn observer_steps(state: &FenceState, actions: &mut Vec<FenceStep>) {
     for (at, observer) in state.observers.iter().enumerate() {
-        if observer.leads && observer.seen != state.lease {
+        if observer.leads && observer.observed != state.lease {
             actions.push(FenceStep::Watch(at));
         }
-        if observer.leads && observer.take.is_none() && !observer.delete {
+        if observer.leads && observer.fencing.is_none() && !observer.delete {
             actions.push(FenceStep::Decide(at));
             if !state.registered {
                 actions.push(FenceStep::Collect(at));
             }
         }
-        if observer.take.is_some() {
-            actions.push(FenceStep::Take(at));
+        if observer.fencing.is_some() {
+            actions.push(FenceStep::Fence(at));
         }
         if observer.delete {
             actions.push(FenceStep::Delete(at));

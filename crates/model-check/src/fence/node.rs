@@ -21,7 +21,7 @@ impl FenceModel {
             return Some(renewal);
         }
         let lease = state.lease.exists.then(|| LeaseSpec {
-            holder_identity: state.lease.held.then(|| "node".to_owned()),
+            holder_identity: state.lease.has_holder.then(|| "node".to_owned()),
             lease_transitions: Some(state.lease.epoch.into()),
             ..LeaseSpec::default()
         });
@@ -52,7 +52,7 @@ impl FenceModel {
         if fits {
             lease.version += 1;
             lease.exists = true;
-            lease.held = true;
+            lease.has_holder = true;
             if !unguarded {
                 lease.epoch = renewal.epoch;
             }
@@ -62,7 +62,7 @@ impl FenceModel {
         }
     }
 
-    pub(super) fn answer(&self, state: &mut FenceState) {
+    pub(super) fn respond(&self, state: &mut FenceState) {
         let node = &mut state.node;
         let Some(InFlight {
             stored: Some(stored),
@@ -84,7 +84,7 @@ impl FenceModel {
             state.pod = false;
             node.knows_pod = false;
         }
-        let age = if self.has(Mistake::CountedFromAnswer) {
+        let age = if self.has(Mistake::CountedFromResponse) {
             0
         } else {
             age

@@ -65,8 +65,8 @@ struct Machine {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Write {
-    SetAttached { seen: u8, attached: bool },
-    ClaimNode { seen: u8 },
+    SetAttached { precondition: u8, attached: bool },
+    ClaimNode { precondition: u8 },
     Attach,
     Claim { uid: u8, version: u8 },
     Detach { uid: u8, version: u8 },
@@ -82,9 +82,9 @@ struct World {
     /// The leader's cache of the Nodes.
     cached: [Option<ApiNode>; 2],
     /// The attachments that the leader has created or claimed.
-    own: BTreeSet<u8>,
+    claimed: BTreeSet<u8>,
     /// The Nodes that the leader has written.
-    own_nodes: [bool; 2],
+    claimed_nodes: [bool; 2],
     /// The leader's pending write.
     pending: Option<(usize, Write)>,
     /// A write of a former leader, or a write without a response.
@@ -115,8 +115,8 @@ impl World {
             fenced: [false; 2],
             machines: [Machine::default(); 2],
             cached: nodes,
-            own: BTreeSet::new(),
-            own_nodes: [false; 2],
+            claimed: BTreeSet::new(),
+            claimed_nodes: [false; 2],
             pending: None,
             late: None,
             revision: 2,
@@ -143,8 +143,8 @@ impl World {
         let order: Vec<u8> = all.into_iter().collect();
         let rank = |version: u8| order.binary_search(&version).map_or(0, |at| at as u8 + 1);
         self.each_version(|version| *version = rank(*version));
-        self.own = self.own.iter().map(|uid| rank(*uid)).collect();
-        self.own.remove(&0);
+        self.claimed = self.claimed.iter().map(|uid| rank(*uid)).collect();
+        self.claimed.remove(&0);
         self.revision = order.len() as u8;
         self
     }
@@ -159,9 +159,13 @@ impl World {
         }
         for (_, write) in self.pending.iter_mut().chain(&mut self.late) {
             match write {
-                Write::SetAttached { seen: observed, .. } | Write::ClaimNode { seen: observed } => {
-                    visit(observed)
+                Write::SetAttached {
+                    precondition: observed,
+                    ..
                 }
+                | Write::ClaimNode {
+                    precondition: observed,
+                } => visit(observed),
                 Write::Attach => {}
                 Write::Claim { uid, version } | Write::Detach { uid, version } => {
                     visit(uid);
@@ -183,7 +187,7 @@ impl World {
             name: "csi".to_owned(),
             uid: one.uid.to_string().parse().unwrap(),
             version: one.version.to_string().parse().unwrap(),
-            is_own: self.own.contains(&one.uid) || !guards.claim,
+            is_claimed: self.claimed.contains(&one.uid) || !guards.claim,
             node: at.to_string(),
             volume: "pv".to_owned(),
             unique_name: Some(NAME.to_owned()),
@@ -198,7 +202,7 @@ impl World {
             node: node.map(|node| Node {
                 in_use: names(node.in_use),
                 attached: names(node.attached),
-                is_own: self.own_nodes[at] || !guards.claim_node,
+                is_claimed: self.claimed_nodes[at] || !guards.claim_node,
             }),
             desired: self.pods[at]
                 .then(|| ("csi".to_owned(), volume))
@@ -222,11 +226,11 @@ impl World {
         let number = |text: &str| text.parse().unwrap();
         match actions.first()? {
             AttachDetachAction::SetAttached(names) => Some(Write::SetAttached {
-                seen: node?.version,
+                precondition: node?.version,
                 attached: !names.is_empty(),
             }),
             AttachDetachAction::ClaimNode => Some(Write::ClaimNode {
-                seen: node?.version,
+                precondition: node?.version,
             }),
             AttachDetachAction::Attach { .. } => Some(Write::Attach),
             AttachDetachAction::Claim { uid, version, .. } => Some(Write::Claim {
@@ -245,7 +249,7 @@ impl World {
     fn arrive(&mut self, at: usize, write: Write, is_awaited: bool, guards: Guards) {
         match write {
             Write::SetAttached {
-                seen: observed,
+                precondition: observed,
                 attached,
             } => {
                 let revision = self.next_revision();
@@ -254,17 +258,19 @@ impl World {
                     .filter(|node| node.version == observed)
                 {
                     (node.attached, node.version) = (attached, revision);
-                    self.own_nodes[at] |= is_awaited;
+                    self.claimed_nodes[at] |= is_awaited;
                 }
             }
-            Write::ClaimNode { seen: observed } => {
+            Write::ClaimNode {
+                precondition: observed,
+            } => {
                 let revision = self.next_revision();
                 if let Some(node) = self.nodes[at]
                     .as_mut()
                     .filter(|node| node.version == observed)
                 {
                     node.version = revision;
-                    self.own_nodes[at] |= is_awaited;
+                    self.claimed_nodes[at] |= is_awaited;
                 }
             }
             Write::Attach => {
@@ -277,7 +283,7 @@ impl World {
                         is_attached: false,
                     });
                     if is_awaited {
-                        self.own.insert(uid);
+                        self.claimed.insert(uid);
                     }
                 }
             }
@@ -288,7 +294,7 @@ impl World {
                 if let Some(attachment_slot) = attachment_slot.filter(same) {
                     attachment_slot.version = revision;
                     if is_awaited {
-                        self.own.insert(uid);
+                        self.claimed.insert(uid);
                     }
                 }
             }
@@ -319,8 +325,8 @@ impl World {
             add(&|next| {
                 next.leaders_left -= 1;
                 next.late = next.pending.take();
-                next.own.clear();
-                next.own_nodes = [false; 2];
+                next.claimed.clear();
+                next.claimed_nodes = [false; 2];
                 next.cached = next.nodes;
             });
         }
@@ -343,10 +349,10 @@ impl World {
                         add(&|next| {
                             match write {
                                 Write::Detach { uid, .. } => {
-                                    next.own.remove(&uid);
+                                    next.claimed.remove(&uid);
                                 }
                                 Write::SetAttached { .. } | Write::ClaimNode { .. } => {
-                                    next.own_nodes[at] = false;
+                                    next.claimed_nodes[at] = false;
                                 }
                                 Write::Attach | Write::Claim { .. } => {}
                             }
@@ -375,8 +381,8 @@ impl World {
         };
         let is_lonely = self.pods == [false, false];
         // The second node matters only if the first node is lost.
-        let is_place = at == 0 || self.has_losses;
-        let is_bound = is_place && is_lonely && self.pods_left > 0 && node.is_some();
+        let is_schedulable = at == 0 || self.has_losses;
+        let is_bound = is_schedulable && is_lonely && self.pods_left > 0 && node.is_some();
         when(is_bound, &|next| {
             next.pods_left -= 1;
             next.pods[at] = true;
@@ -396,8 +402,8 @@ impl World {
                 (node.in_use, node.version) = (in_use, revision);
             }
         });
-        let is_told = node.is_some_and(|node| node.in_use && node.attached);
-        let reads = machine.pod && !machine.mounted && !machine.ready && is_told;
+        let is_attached = node.is_some_and(|node| node.in_use && node.attached);
+        let reads = machine.pod && !machine.mounted && !machine.ready && is_attached;
         when(reads, &|next| next.machines[at].ready = true);
         when(machine.ready, &|next| {
             let attachment = next.attachments[at];
@@ -411,7 +417,7 @@ impl World {
             &|next| {
                 next.deletions_left -= 1;
                 next.nodes[at] = None;
-                next.own_nodes[at] = false;
+                next.claimed_nodes[at] = false;
             },
         );
         when(node.is_none() && !machine.lapsed, &|next| {

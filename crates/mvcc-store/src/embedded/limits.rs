@@ -33,7 +33,7 @@ pub(crate) const BALLAST_FREE_BYTES_MIN: u64 = 2 * FREE_BYTES_MIN;
 pub(crate) const WORKING_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Interval between two checks of the free disk space while nothing is written.
-pub(crate) const ROOM_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const SPACE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Free bytes on the disk below which no new keys are stored. The rest lasts for hours of changes and deletions, and
 /// for the compactions of the engine.

@@ -194,10 +194,10 @@ mod tests {
             let mut read = pin!(snapshot.range(&range));
             let mut cx = Context::from_waker(Waker::noop());
             for polls in 1.. {
-                if let Poll::Ready(found) = read.as_mut().poll(&mut cx) {
-                    assert!(found.items.is_sorted_by(|a, b| a.key < b.key));
-                    assert_eq!(found.items.len(), limit.unwrap_or(all).min(all));
-                    assert_eq!(found.count, all);
+                if let Poll::Ready(result) = read.as_mut().poll(&mut cx) {
+                    assert!(result.items.is_sorted_by(|a, b| a.key < b.key));
+                    assert_eq!(result.items.len(), limit.unwrap_or(all).min(all));
+                    assert_eq!(result.count, all);
                     return polls;
                 }
             }

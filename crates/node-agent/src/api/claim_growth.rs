@@ -3,7 +3,7 @@
 use controller_framework::reference;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use pod_lifecycle::node::volume_expansion::{KnownVolume, VolumeExpansion, conclusion, failure};
+use pod_lifecycle::node::volume_expansion::{RecordedVolume, VolumeExpansion, conclusion, failure};
 use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
 
 use crate::api::events::PodEvents;
@@ -68,7 +68,7 @@ impl ClaimGrowth<'_> {
     pub async fn failed(
         &self,
         claim: &PersistentVolumeClaim,
-        recorded: KnownVolume,
+        recorded: RecordedVolume,
         error: &str,
         is_infeasible: bool,
     ) -> Result<(), ApiObjectError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::node::volume_expansion::{KnownVolume, plan, status_capacity};
+use pod_lifecycle::node::volume_expansion::{RecordedVolume, plan, status_capacity};
 use resource_kinds::MetadataIdentity;
 
 use super::drivers::RegisteredDriver;
@@ -18,18 +18,18 @@ use crate::api::objects::{ApiObjects, BoundClaim};
 /// The recorded capacities of volumes in use. The capacities are not stored on disk: after a restart, an
 /// expansion that the claim does not report yet is repeated.
 #[derive(Debug, Default)]
-pub struct RecordedCapacities(Mutex<BTreeMap<VolumeId, KnownVolume>>);
+pub struct RecordedCapacities(Mutex<BTreeMap<VolumeId, RecordedVolume>>);
 
 impl RecordedCapacities {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<VolumeId, KnownVolume>> {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<VolumeId, RecordedVolume>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn get(&self, id: &VolumeId) -> KnownVolume {
+    pub fn get(&self, id: &VolumeId) -> RecordedVolume {
         self.all().get(id).copied().unwrap_or_default()
     }
 
-    fn set(&self, id: &VolumeId, recorded: KnownVolume) {
+    fn set(&self, id: &VolumeId, recorded: RecordedVolume) {
         self.all().insert(id.clone(), recorded);
     }
 
@@ -98,7 +98,7 @@ impl CsiVolumes {
                 return Err(CsiVolumeError::Expand(event));
             }
             let is_refused = error.is_of_state();
-            let failed_state = KnownVolume {
+            let failed_state = RecordedVolume {
                 has_failed: true,
                 is_refused,
                 ..recorded
@@ -113,9 +113,9 @@ impl CsiVolumes {
                 false => Err(CsiVolumeError::Expand(event)),
             };
         }
-        let expanded = KnownVolume {
+        let expanded = RecordedVolume {
             capacity: Some(capacity),
-            ..KnownVolume::default()
+            ..RecordedVolume::default()
         };
         self.sizes().set(&volume.id, expanded);
         Ok(growing.succeeded(&claim).await?)

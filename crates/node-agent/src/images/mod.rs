@@ -42,7 +42,7 @@ pub struct Puller {
     monitor: Arc<Monitor>,
     limiter: PullLimiter,
     /// Notified when a pull needs more disk space than is free.
-    pub disk_space_wanted: Notify,
+    pub disk_space_needed: Notify,
     /// Read-locked during lookups and mounts of images, so that no image is removed meanwhile.
     pub lookups: RwLock<()>,
 }
@@ -78,7 +78,7 @@ impl Puller {
             api_objects,
             monitor,
             limiter: PullLimiter::default(),
-            disk_space_wanted: Notify::new(),
+            disk_space_needed: Notify::new(),
             lookups: RwLock::default(),
         }
     }
@@ -190,7 +190,7 @@ impl Puller {
             }
             Err(error) => {
                 if error.out_of_space().is_some() {
-                    self.disk_space_wanted.notify_one();
+                    self.disk_space_needed.notify_one();
                 }
                 let text = chain(&error);
                 events.warning("Failed", messages::pull_failed(name, &text));

@@ -75,7 +75,7 @@ impl ImageCollector {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => {}
-                () = self.puller.disk_space_wanted.notified() => {
+                () = self.puller.disk_space_needed.notified() => {
                     // The next attempt at the pull may remove more images.
                     if let Err(error) = self.remove_unused().await {
                         tracing::warn!(error, "no space was freed for a pull");

@@ -25,13 +25,12 @@ use super::lease::{LeaseError, NodeLease};
 use super::new_node::NewNode;
 use super::node_status::{ExtendedResources, address_of, conditions, extended, part_of_node};
 use crate::api::is_away;
+use crate::api::objects::in_time;
 use crate::api::stored_status::StoredStatus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
-use crate::limits::{
-    NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REGISTRATION_PATIENCE, REQUEST_TIMEOUT,
-};
+use crate::limits::{NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REGISTRATION_PATIENCE};
 use crate::machine::machine_info::{MachineInfo, architecture};
 use crate::machine::pressure::Monitor;
 
@@ -234,6 +233,7 @@ impl NodeKeeper {
                 Some(_) = changes.next() => {}
             }
             retry = None;
+            // Requests have a time limit: a request without a response must not delay the renewals of the Lease.
             let node = nodes.get("", &self.config.node_name);
             if let Some(node) = node.as_ref().filter(|_| self.is_registered) {
                 self.record_uid(node);
@@ -274,7 +274,7 @@ impl NodeKeeper {
                     block_in_place(|| self.store_clock());
                 }
                 Err(error) => {
-                    tracing::warn!(error, "node status not written");
+                    tracing::warn!(%error, "node status not written");
                     retry = Some(Instant::now() + backoff::jittered(NODE_RETRY));
                 }
             }
@@ -486,17 +486,6 @@ impl NodeKeeper {
             let error = chain(&error);
             tracing::warn!(error, "node lease not renewed");
         }
-    }
-}
-
-/// Limits the time of a request, so that a request without a response does not delay the renewals of the
-/// Lease.
-async fn in_time(
-    request: impl Future<Output = Result<(), kube_api_client::Error>>,
-) -> Result<(), String> {
-    match timeout(REQUEST_TIMEOUT, request).await {
-        Ok(result) => result.map_err(|error| chain(&error)),
-        Err(_) => Err("the API server did not answer in time".to_owned()),
     }
 }
 

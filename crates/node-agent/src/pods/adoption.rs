@@ -9,7 +9,7 @@ use pod_lifecycle::{Moment, PodIdentity, PodRecord};
 
 use super::recovery::StoredPod;
 use crate::containers::instance::{exit_of, public_id, termination_message, user_of};
-use crate::limits::{SHIM_LOOK_INTERVAL, SHIM_SETTLES_MAX};
+use crate::limits::{SHIM_CHECK_INTERVAL, SHIM_SETTLES_MAX};
 use crate::paths::{PodDir, runtime_id};
 
 /// The state of a sandbox, and a subscription to its events; a dead sandbox has no events. A start that the
@@ -42,7 +42,7 @@ async fn settled(sandbox: &Sandbox) -> container_runtime::Result<SandboxState> {
         if !busy || tokio::time::Instant::now() >= deadline {
             return Ok(state);
         }
-        tokio::time::sleep(SHIM_LOOK_INTERVAL).await;
+        tokio::time::sleep(SHIM_CHECK_INTERVAL).await;
     }
 }
 

@@ -11,23 +11,23 @@ use kube_api_client::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
 use tokio_util::sync::CancellationToken;
 
+use crate::harness::{Harness, NODE, PATIENCE, phase};
 use crate::pods::SLEEP;
-use crate::world::{NODE, PATIENCE, World, phase};
 
-async fn refused(world: &World, name: &str, spec: Value) -> (String, String) {
-    world.pod(name, spec).await;
-    let ended = world
+async fn refused(harness: &Harness, name: &str, spec: Value) -> (String, String) {
+    harness.pod(name, spec).await;
+    let ended = harness
         .until(name, "refused", |pod| phase(pod) == "Failed")
         .await;
     let status = ended.status.unwrap();
     let (reason, message) = (status.reason.unwrap(), status.message.unwrap());
     let event = message.strip_prefix("Pod was rejected: ").unwrap();
-    world
+    harness
         .event(name, &format!("Warning {reason} {event}"))
         .await;
     assert!(status.container_statuses.is_none(), "nothing was started");
-    world.delete(name).await;
-    world.wait_deleted(name).await;
+    harness.delete(name).await;
+    harness.wait_deleted(name).await;
     (reason, message)
 }
 
@@ -36,10 +36,10 @@ fn sleeps() -> Value {
 }
 
 pub async fn what_does_not_fit_is_refused_once() {
-    let mut world = World::started("admission").await;
+    let mut harness = Harness::started("admission").await;
     let mut greedy = sleeps();
     greedy["resources"] = json!({"requests": {"cpu": "1k"}});
-    let (reason, message) = refused(&world, "greedy", json!({"containers": [greedy]})).await;
+    let (reason, message) = refused(&harness, "greedy", json!({"containers": [greedy]})).await;
     assert_eq!(reason, "OutOfcpu");
     assert!(
         message.starts_with(
@@ -52,32 +52,32 @@ pub async fn what_does_not_fit_is_refused_once() {
         json!({"terminationGracePeriodSeconds": 1, "nodeSelector": {"disk": "ssd"},
             "containers": [sleeps()]})
     };
-    let (reason, message) = refused(&world, "picky", picky()).await;
+    let (reason, message) = refused(&harness, "picky", picky()).await;
     assert_eq!(reason, "NodeAffinity");
     assert!(message.ends_with("node(s) didn't match Pod's node affinity/selector"));
-    let nodes: Api<Node> = Api::all(world.client.clone());
+    let nodes: Api<Node> = Api::all(harness.client.clone());
     let label = |value: Value| Patch::Merge(json!({"metadata": {"labels": {"disk": value}}}));
     let params = PatchParams::default();
     nodes
         .patch(NODE, &params, &label(json!("ssd")))
         .await
         .unwrap();
-    world.pod("at-home", picky()).await;
-    world.ready("at-home").await;
+    harness.pod("at-home", picky()).await;
+    harness.ready("at-home").await;
     // An admitted pod stays, even if the node's labels change or the agent restarts.
     nodes
         .patch(NODE, &params, &label(Value::Null))
         .await
         .unwrap();
-    world.stop().await;
-    world.start(OnShutdown::StopPods).await;
-    let again = world
+    harness.stop().await;
+    harness.start(OnShutdown::StopPods).await;
+    let again = harness
         .until("at-home", "back", |pod| restarts(pod) == 1)
         .await;
     assert_ne!(phase(&again), "Failed");
-    world.delete("at-home").await;
-    world.wait_deleted("at-home").await;
-    world.end().await;
+    harness.delete("at-home").await;
+    harness.wait_deleted("at-home").await;
+    harness.end().await;
 }
 
 fn restarts(pod: &Pod) -> i32 {
@@ -89,12 +89,12 @@ fn restarts(pod: &Pod) -> i32 {
 }
 
 pub async fn ports_of_the_node_are_one_pods() {
-    let mut world = World::new("hostports").await;
-    world.start(OnShutdown::LeavePods).await;
+    let mut harness = Harness::new("hostports").await;
+    harness.start(OnShutdown::LeavePods).await;
     let stop = CancellationToken::new();
     let proxy = tokio::spawn(service_proxy::run(
-        world.client.clone(),
-        world.proxy_config(),
+        harness.client.clone(),
+        harness.proxy_config(),
         stop.clone().into(),
     ));
     // The port is free now. Another process of this machine could still bind it before the pod.
@@ -109,22 +109,22 @@ pub async fn ports_of_the_node_are_one_pods() {
         container["ports"] = json!([{"containerPort": 80, "hostPort": port}]);
         json!({"terminationGracePeriodSeconds": 1, "containers": [container]})
     };
-    world.pod("first", spec()).await;
-    world.ready("first").await;
+    harness.pod("first", spec()).await;
+    harness.ready("first").await;
     answers(port).await;
-    let (reason, _) = refused(&world, "second", spec()).await;
+    let (reason, _) = refused(&harness, "second", spec()).await;
     assert_eq!(reason, "NodePorts");
-    world.stop().await;
+    harness.stop().await;
     answers(port).await;
-    world.start(OnShutdown::StopPods).await;
-    assert_eq!(restarts(&world.ready("first").await), 0);
+    harness.start(OnShutdown::StopPods).await;
+    assert_eq!(restarts(&harness.ready("first").await), 0);
     answers(port).await;
-    world.delete("first").await;
-    world.wait_deleted("first").await;
+    harness.delete("first").await;
+    harness.wait_deleted("first").await;
     until(|| !says_hello(port)).await;
     stop.cancel();
     proxy.await.unwrap().unwrap();
-    world.end().await;
+    harness.end().await;
 }
 
 async fn answers(port: u16) {

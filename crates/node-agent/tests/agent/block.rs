@@ -11,10 +11,10 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube_api_client::{Api, Patch, PatchParams, PostParams};
 use node_agent::OnShutdown;
 
+use crate::harness::{Harness, is_ready, phase, state};
 use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::trace::holds;
-use crate::world::{World, is_ready, phase, state};
 
 /// A loop device that belongs to the test.
 pub struct Disk(Option<LoopDevice>);
@@ -37,21 +37,27 @@ impl Drop for Disk {
     }
 }
 
-pub fn image(world: &World, name: &str) -> PathBuf {
-    let path = world.dir.join(name);
+pub fn image(harness: &Harness, name: &str) -> PathBuf {
+    let path = harness.dir.join(name);
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     path
 }
 
 /// A claim that is bound to a volume at `path`, with the volume mode `mode`; with or without a provisioner.
-pub async fn claim(world: &World, name: &str, path: &Path, mode: &str, provisioner: Option<&str>) {
-    let claim = ask(world, name, mode).await;
-    bind(world, &claim, path, mode, provisioner).await;
+pub async fn claim(
+    harness: &Harness,
+    name: &str,
+    path: &Path,
+    mode: &str,
+    provisioner: Option<&str>,
+) {
+    let claim = ask(harness, name, mode).await;
+    bind(harness, &claim, path, mode, provisioner).await;
 }
 
 /// A claim with the volume mode `mode`.
-pub async fn ask(world: &World, name: &str, mode: &str) -> PersistentVolumeClaim {
-    world
+pub async fn ask(harness: &Harness, name: &str, mode: &str) -> PersistentVolumeClaim {
+    harness
         .create(
             json!({"metadata": {"name": name}, "spec": {"volumeName": format!("pv-{name}"),
             "storageClassName": "", "accessModes": ["ReadWriteOnce"], "volumeMode": mode,
@@ -62,7 +68,7 @@ pub async fn ask(world: &World, name: &str, mode: &str) -> PersistentVolumeClaim
 
 /// Creates the volume for a claim, and binds both.
 pub async fn bind(
-    world: &World,
+    harness: &Harness,
     claim: &PersistentVolumeClaim,
     path: &Path,
     mode: &str,
@@ -81,13 +87,13 @@ pub async fn bind(
         "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-a"]}]}]}}}});
     let volume: PersistentVolume = json_tree::from_value(volume).unwrap();
-    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(harness.client.clone());
     volumes
         .create(&PostParams::default(), &volume)
         .await
         .unwrap();
     let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
-    world
+    harness
         .api::<PersistentVolumeClaim>()
         .patch_status(name, &PatchParams::default(), &bound)
         .await
@@ -107,34 +113,38 @@ pub fn with_device(claim: &str, read_only: bool, script: &str) -> Value {
 pub const WRITE: &str = "echo mark | busybox dd of=/dev/raw conv=fsync 2>/dev/null && \
     head -c 4 /dev/raw && echo && busybox stat -c '%u %g' /dev/raw";
 
-async fn end(world: &World, pod: &str) {
-    world.delete(pod).await;
-    world.wait_deleted(pod).await;
+async fn end(harness: &Harness, pod: &str) {
+    harness.delete(pod).await;
+    harness.wait_deleted(pod).await;
 }
 
 pub async fn a_device_of_the_node_is_one_of_the_pods() {
-    let world = World::started("block").await;
-    let (image, path) = (image(&world, "image"), world.dir.join("disk"));
+    let harness = Harness::started("block").await;
+    let (image, path) = (image(&harness, "image"), harness.dir.join("disk"));
     std::fs::write(&path, "").unwrap();
-    claim(&world, "raw", &path, "Block", None).await;
-    world.pod("writer", with_device("raw", false, WRITE)).await;
+    claim(&harness, "raw", &path, "Block", None).await;
+    harness
+        .pod("writer", with_device("raw", false, WRITE))
+        .await;
     let refused = "Warning FailedMapVolume MapVolume.MapBlockVolume failed for volume \"raw\" : ";
-    world.event("writer", refused).await;
-    world.event("writer", "is not a block device").await;
+    harness.event("writer", refused).await;
+    harness.event("writer", "is not a block device").await;
     let disk = Disk::over(&image);
     std::fs::remove_file(&path).unwrap();
     symlink(disk.path(), &path).unwrap();
-    world.ready("writer").await;
-    let log = world.logged("writer", "c", "2000").await;
+    harness.ready("writer").await;
+    let log = harness.logged("writer", "c", "2000").await;
     assert_eq!(log, "mark\n1000 2000\n");
-    end(&world, "writer").await;
+    end(&harness, "writer").await;
 
     let script = "head -c 4 /dev/raw; echo; echo lost > /dev/raw || echo refused";
-    world.pod("reader", with_device("raw", true, script)).await;
-    world.ready("reader").await;
-    let log = world.logged("reader", "c", "refused").await;
+    harness
+        .pod("reader", with_device("raw", true, script))
+        .await;
+    harness.ready("reader").await;
+    let log = harness.logged("reader", "c", "refused").await;
     assert!(log.contains("mark\n"), "{log}");
-    end(&world, "reader").await;
+    end(&harness, "reader").await;
     assert_eq!(
         LoopDevice::find(&image).unwrap().unwrap().path(),
         disk.path(),
@@ -144,50 +154,52 @@ pub async fn a_device_of_the_node_is_one_of_the_pods() {
     let mut mounted = with_device("raw", false, "true");
     mounted["containers"][0]["volumeDevices"] = json!([]);
     mounted["containers"][0]["volumeMounts"] = json!([{"name": "raw", "mountPath": "/raw"}]);
-    world.pod("mounted", mounted).await;
+    harness.pod("mounted", mounted).await;
     let text = "volume raw has volumeMode Block, but is specified in volumeMounts";
-    world.event("mounted", text).await;
-    end(&world, "mounted").await;
-    world.end().await;
+    harness.event("mounted", text).await;
+    end(&harness, "mounted").await;
+    harness.end().await;
 }
 
 pub async fn an_image_is_a_device_while_pods_use_it() {
-    let mut world = World::new("image").await;
-    world.start(OnShutdown::LeavePods).await;
-    let image = image(&world, "device.img");
-    claim(&world, "raw", &image, "Block", Some("mainstay.dev/local")).await;
+    let mut harness = Harness::new("image").await;
+    harness.start(OnShutdown::LeavePods).await;
+    let image = image(&harness, "device.img");
+    claim(&harness, "raw", &image, "Block", Some("mainstay.dev/local")).await;
     let device = || LoopDevice::find(&image).unwrap();
-    world.pod("first", with_device("raw", false, WRITE)).await;
-    world.ready("first").await;
-    world.logged("first", "c", "mark").await;
+    harness.pod("first", with_device("raw", false, WRITE)).await;
+    harness.ready("first").await;
+    harness.logged("first", "c", "mark").await;
     let script = "head -c 4 /dev/raw; echo";
-    world.pod("second", with_device("raw", false, script)).await;
-    world.ready("second").await;
-    world.logged("second", "c", "mark").await;
-    end(&world, "second").await;
+    harness
+        .pod("second", with_device("raw", false, script))
+        .await;
+    harness.ready("second").await;
+    harness.logged("second", "c", "mark").await;
+    end(&harness, "second").await;
     assert!(device().is_some(), "the other still uses it");
 
     // As after a reboot: no processes and no devices are left.
-    world.stop().await;
-    for sandbox in world.runtime.sandboxes().await.unwrap() {
+    harness.stop().await;
+    for sandbox in harness.runtime.sandboxes().await.unwrap() {
         sandbox.destroy().await.unwrap();
     }
     device().unwrap().detach().unwrap();
     holds("it is detached", || device().is_none()).await;
-    world.start(OnShutdown::StopPods).await;
+    harness.start(OnShutdown::StopPods).await;
     let again = |pod: &_| is_ready(pod) && state(pod, "c").1 == 1;
-    world.until("first", "back", again).await;
-    world.logged("first", "c", "mark").await;
+    harness.until("first", "back", again).await;
+    harness.logged("first", "c", "mark").await;
     assert!(device().is_some());
-    end(&world, "first").await;
+    end(&harness, "first").await;
     holds("nobody uses it", || device().is_none()).await;
     assert!(std::fs::read(&image).unwrap().starts_with(b"mark"));
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn the_built_in_runtime_is_the_only_one() {
-    let world = World::started("runtimes").await;
-    let classes: Api<RuntimeClass> = Api::all(world.client.clone());
+    let harness = Harness::started("runtimes").await;
+    let classes: Api<RuntimeClass> = Api::all(harness.client.clone());
     for (name, handler) in [("plain", "runc"), ("other", "vm")] {
         let class = json!({"metadata": {"name": name}, "handler": handler,
             "overhead": {"podFixed": {"memory": "1Mi"}}});
@@ -201,18 +213,18 @@ pub async fn the_built_in_runtime_is_the_only_one() {
         json!({"runtimeClassName": class,
             "containers": [{"name": "c", "command": shell(SLEEP)}]})
     };
-    world.pod("plain", spec("plain")).await;
-    let plain = world.ready("plain").await.spec.unwrap();
+    harness.pod("plain", spec("plain")).await;
+    let plain = harness.ready("plain").await.spec.unwrap();
     assert_eq!(plain.overhead.unwrap()["memory"].0, "1Mi");
-    world.pod("other", spec("other")).await;
+    harness.pod("other", spec("other")).await;
     let text = "Warning FailedCreatePodSandBox Failed to create pod sandbox: failed to get \
                 sandbox runtime: no runtime for \"vm\" is configured";
-    world.event("other", text).await;
+    harness.event("other", text).await;
     let waits = |pod: &_| state(pod, "c").0 == "ContainerCreating";
-    let other = world.until("other", "waiting", waits).await;
+    let other = harness.until("other", "waiting", waits).await;
     assert_eq!(phase(&other), "Pending");
     for pod in ["plain", "other"] {
-        end(&world, pod).await;
+        end(&harness, pod).await;
     }
-    world.end().await;
+    harness.end().await;
 }

@@ -13,23 +13,23 @@ use node_agent::OnShutdown;
 use sha2::{Digest, Sha256};
 
 use crate::ephemeral::get_text;
+use crate::harness::{Harness, NODE};
 use crate::pods::SLEEP;
 use crate::spec::shell;
-use crate::world::{NODE, World};
 
 pub const DRIVER: &str = "test.csi.example.com";
-pub const TOLD: &str = "/var/lib/kubelet";
+pub const CONFIGURED: &str = "/var/lib/kubelet";
 
 /// The agent has only the rights of a node.
 pub fn node_user() -> UserInfo {
     UserInfo::new(format!("system:node:{NODE}"), ["system:nodes"])
 }
 
-pub async fn started(name: &str) -> World {
-    let mut world = World::new(name).await;
-    world.user = node_user();
-    world.start(OnShutdown::StopPods).await;
-    world
+pub async fn started(name: &str) -> Harness {
+    let mut harness = Harness::new(name).await;
+    harness.user = node_user();
+    harness.start(OnShutdown::StopPods).await;
+    harness
 }
 
 /// A CSI driver, registered or not.
@@ -41,13 +41,13 @@ pub struct Disks {
 }
 
 impl Disks {
-    pub fn new(world: &World) -> Self {
-        Self::with_volumes_max(world, 7)
+    pub fn new(harness: &Harness) -> Self {
+        Self::with_volumes_max(harness, 7)
     }
 
     /// A driver that supports `volumes_max` volumes on the node.
-    pub fn with_volumes_max(world: &World, volumes_max: u64) -> Self {
-        let (kubelet, volumes) = (world.dir.join("kubelet"), world.dir.join("disks"));
+    pub fn with_volumes_max(harness: &Harness, volumes_max: u64) -> Self {
+        let (kubelet, volumes) = (harness.dir.join("kubelet"), harness.dir.join("disks"));
         for dir in ["plugins/t", "plugins_registry"] {
             std::fs::create_dir_all(kubelet.join(dir)).unwrap();
         }
@@ -61,7 +61,7 @@ impl Disks {
             volumes_max,
             topology: topology.into(),
             volumes: volumes.clone(),
-            root: (PathBuf::from(TOLD), kubelet.clone()),
+            root: (PathBuf::from(CONFIGURED), kubelet.clone()),
         };
         Self {
             node: Arc::new(NodeDriver::new(settings)),
@@ -72,18 +72,18 @@ impl Disks {
     }
 
     /// A registered driver with a CSIDriver object, and a volume for the claim `v`.
-    pub async fn with_claim(world: &World, spec: Value) -> Self {
-        let mut disks = Self::new(world);
-        key(world).await;
-        disks.driver_object(world, spec).await;
-        disks.claim(world, "v").await;
+    pub async fn with_claim(harness: &Harness, spec: Value) -> Self {
+        let mut disks = Self::new(harness);
+        key(harness).await;
+        disks.driver_object(harness, spec).await;
+        disks.claim(harness, "v").await;
         disks.start();
         disks
     }
 
     pub fn start(&mut self) {
         let socket = self.kubelet.join("plugins/t/csi.sock");
-        let endpoint = Path::new(TOLD).join("plugins/t/csi.sock");
+        let endpoint = Path::new(CONFIGURED).join("plugins/t/csi.sock");
         let register = self.kubelet.join("plugins_registry/t-reg.sock");
         self.serving = vec![
             TestDriver::serve(&socket, self.node.clone()).unwrap(),
@@ -98,7 +98,7 @@ impl Disks {
 
     /// Stops the driver and ends the test. The driver stops first, because an open socket in the kubelet's
     /// directory keeps the mount busy. A driver in a pod also stops before the unmount.
-    pub async fn end(mut self, world: World) {
+    pub async fn end(mut self, harness: Harness) {
         self.stop();
         let directory = self.kubelet.display().to_string();
         until("the sockets are closed", || async {
@@ -106,7 +106,7 @@ impl Disks {
             (!sockets.contains(&directory)).then_some(())
         })
         .await;
-        world.end().await;
+        harness.end().await;
     }
 
     /// The method names of a volume's calls, without their services.
@@ -128,23 +128,23 @@ impl Disks {
         .await;
     }
 
-    pub async fn driver_object(&self, world: &World, spec: Value) {
+    pub async fn driver_object(&self, harness: &Harness, spec: Value) {
         let object = json!({"metadata": {"name": DRIVER}, "spec": spec});
-        let api: Api<CSIDriver> = Api::all(world.client.clone());
+        let api: Api<CSIDriver> = Api::all(harness.client.clone());
         let object = json_tree::from_value(object).unwrap();
         api.create(&PostParams::default(), &object).await.unwrap();
     }
 
     /// A claim that is bound to a volume of the driver.
-    pub async fn claim(&self, world: &World, name: &str) {
+    pub async fn claim(&self, harness: &Harness, name: &str) {
         std::fs::create_dir_all(self.volumes.join(name)).unwrap();
         let modes = ("Filesystem", "ReadWriteOnce");
-        self.claim_of(world, name, modes).await;
+        self.claim_of(harness, name, modes).await;
     }
 
     /// A claim with a volume mode and an access mode, and its volume.
-    pub async fn claim_of(&self, world: &World, name: &str, (mode, access): (&str, &str)) {
-        let claim: PersistentVolumeClaim = world
+    pub async fn claim_of(&self, harness: &Harness, name: &str, (mode, access): (&str, &str)) {
+        let claim: PersistentVolumeClaim = harness
             .create(
                 json!({"metadata": {"name": name}, "spec": {"volumeName": format!("pv-{name}"),
                 "storageClassName": "", "accessModes": [access], "volumeMode": mode,
@@ -158,19 +158,19 @@ impl Disks {
                 "volumeAttributes": {"pool": "p"},
                 "nodeStageSecretRef": {"namespace": "default", "name": "key"},
                 "nodeExpandSecretRef": {"namespace": "default", "name": "key"}}}});
-        let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+        let volumes: Api<PersistentVolume> = Api::all(harness.client.clone());
         let volume = json_tree::from_value(volume).unwrap();
         volumes
             .create(&PostParams::default(), &volume)
             .await
             .unwrap();
         let bound = json!({"phase": "Bound", "capacity": {"storage": "1Mi"}});
-        claim_status(world, name, bound).await;
+        claim_status(harness, name, bound).await;
     }
 
     /// Does the resizer's part of an expansion: the storage has grown.
-    pub async fn grown(&self, world: &World, name: &str, size: &str) {
-        let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    pub async fn grown(&self, harness: &Harness, name: &str, size: &str) {
+        let volumes: Api<PersistentVolume> = Api::all(harness.client.clone());
         let capacity = json!({"spec": {"capacity": {"storage": size}}});
         let (params, patch) = (PatchParams::default(), Patch::Merge(capacity));
         let volume = format!("pv-{name}");
@@ -179,13 +179,13 @@ impl Disks {
             "allocatedResources": {"storage": size},
             "allocatedResourceStatuses": {"storage": "NodeResizePending"},
             "conditions": [{"type": "FileSystemResizePending", "status": "True"}]});
-        claim_status(world, name, status).await;
+        claim_status(harness, name, status).await;
     }
 }
 
-async fn claim_status(world: &World, name: &str, status: Value) {
+async fn claim_status(harness: &Harness, name: &str, status: Value) {
     let patch = Patch::Merge(json!({ "status": status }));
-    world
+    harness
         .api::<PersistentVolumeClaim>()
         .patch_status(name, &PatchParams::default(), &patch)
         .await
@@ -193,8 +193,8 @@ async fn claim_status(world: &World, name: &str, status: Value) {
 }
 
 /// Waits until the claim has this capacity, and no field about the expansion is left.
-pub async fn has_grown(world: &World, name: &str, size: &str) {
-    let claims = world.api::<PersistentVolumeClaim>();
+pub async fn has_grown(harness: &Harness, name: &str, size: &str) {
+    let claims = harness.api::<PersistentVolumeClaim>();
     until("the claim has grown", || async {
         let status = claims.get(name).await.unwrap().status.unwrap();
         let capacity = &status.capacity.unwrap()["storage"];
@@ -215,9 +215,9 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, read: impl Fn()
     panic!("not seen: {what}");
 }
 
-pub async fn key(world: &World) {
+pub async fn key(harness: &Harness) {
     let secret = json!({"metadata": {"name": "key"}, "stringData": {"user": "u"}});
-    world.create::<Secret>(secret).await;
+    harness.create::<Secret>(secret).await;
 }
 
 pub fn with(source: Value, script: &str) -> Value {
@@ -234,34 +234,34 @@ pub fn claim(name: &str) -> Value {
 }
 
 pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
-    let world = started("csi").await;
-    let mut disks = Disks::new(&world);
-    key(&world).await;
+    let harness = started("csi").await;
+    let mut disks = Disks::new(&harness);
+    key(&harness).await;
     let spec = json!({"attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File"});
-    disks.driver_object(&world, spec).await;
-    disks.claim(&world, "v").await;
-    world
+    disks.driver_object(&harness, spec).await;
+    disks.claim(&harness, "v").await;
+    harness
         .pod("first", with(claim("v"), "echo kept > /data/file"))
         .await;
     let unknown = "not found in the list of registered CSI drivers";
-    world.event("first", unknown).await;
+    harness.event("first", unknown).await;
     // The driver does the work but sends no response, and the next attempt fails with another error.
     disks.node.fail_next("NodeStageVolume", Failure::DiesAfter);
     disks
         .node
         .fail_next("NodePublishVolume", Failure::After(13));
     disks.start();
-    world.ready("first").await;
+    harness.ready("first").await;
     assert_eq!(
         disks.calls("v"),
         ["Stage", "Stage", "Publish", "Stage", "Publish"]
     );
-    let nodes: Api<CSINode> = Api::all(world.client.clone());
+    let nodes: Api<CSINode> = Api::all(harness.client.clone());
     let listed = nodes.get(NODE).await.unwrap().spec.drivers;
     assert_eq!((listed.len(), listed[0].node_id.as_str()), (1, "id-of-a"));
     let count = listed[0].allocatable.as_ref().and_then(|all| all.count);
     assert_eq!(count, Some(7));
-    let nodes: Api<Node> = Api::all(world.client.clone());
+    let nodes: Api<Node> = Api::all(harness.client.clone());
     let labels = nodes.get(NODE).await.unwrap().metadata.labels.unwrap();
     assert_eq!(labels["topology.example.com/zone"], "z");
     let calls = disks.node.calls();
@@ -269,24 +269,24 @@ pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
     assert_eq!(calls[2].context["pool"], "p");
     assert_eq!(calls[2].context["csi.storage.k8s.io/pod.name"], "first");
 
-    world
+    harness
         .pod(
             "second",
             with(claim("v"), "cat /data/file; busybox stat -c %g /data/file"),
         )
         .await;
-    world.ready("second").await;
-    world.logged("second", "c", "kept\n3000").await;
+    harness.ready("second").await;
+    harness.logged("second", "c", "kept\n3000").await;
     assert_eq!(disks.node.mounts_of("v"), 3);
-    world.delete("first").await;
-    world.wait_deleted("first").await;
+    harness.delete("first").await;
+    harness.wait_deleted("first").await;
     assert_eq!(disks.node.mounts_of("v"), 2);
     // A call to a busy driver is repeated.
     disks
         .node
         .fail_next("NodeUnpublishVolume", Failure::Before(10));
-    world.delete("second").await;
-    world.wait_deleted("second").await;
+    harness.delete("second").await;
+    harness.wait_deleted("second").await;
     disks.free("v").await;
     let last = disks.calls("v").split_off(7);
     assert_eq!(last, ["Unpublish", "Unpublish", "Unstage"]);
@@ -295,29 +295,29 @@ pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
 
     // The driver's socket is deleted, so the driver is unregistered.
     disks.stop();
-    let nodes: Api<CSINode> = Api::all(world.client.clone());
+    let nodes: Api<CSINode> = Api::all(harness.client.clone());
     until("no driver is listed", || async {
         let listed = nodes.get(NODE).await.unwrap().spec.drivers;
         listed.is_empty().then_some(())
     })
     .await;
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_directory() {
-    let world = started("csi-inline").await;
-    let mut disks = Disks::new(&world);
+    let harness = started("csi-inline").await;
+    let mut disks = Disks::new(&harness);
     let modes = json!({"volumeLifecycleModes": ["Ephemeral"], "podInfoOnMount": true});
-    disks.driver_object(&world, modes).await;
+    disks.driver_object(&harness, modes).await;
     disks.start();
     let source = json!({"csi": {"driver": DRIVER, "volumeAttributes": {"size": "1"}}});
-    world
+    harness
         .pod(
             "inline",
             with(source, "echo x > /data/file && cat /data/file"),
         )
         .await;
-    world.ready("inline").await;
+    harness.ready("inline").await;
     let volumes: Vec<_> = disks.volumes.read_dir().unwrap().collect();
     let handle = volumes[0]
         .as_ref()
@@ -327,40 +327,40 @@ pub async fn a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_dire
         .unwrap();
     assert_eq!(disks.calls(&handle), ["Publish"]);
     let path = json!({"hostPath": {"path": "/var/lib/kubelet/plugins", "type": "Directory"}});
-    world.pod("driver", with(path, "ls /data/t")).await;
-    world.logged("driver", "c", "csi.sock").await;
+    harness.pod("driver", with(path, "ls /data/t")).await;
+    harness.logged("driver", "c", "csi.sock").await;
     for pod in ["inline", "driver"] {
-        world.delete(pod).await;
-        world.wait_deleted(pod).await;
+        harness.delete(pod).await;
+        harness.wait_deleted(pod).await;
     }
     assert_eq!(disks.calls(&handle), ["Publish", "Unpublish"]);
     assert_eq!(disks.node.mounts_of(&handle), 0);
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn an_agent_and_a_driver_that_were_away_leave_nothing_mounted() {
-    let mut world = World::new("csi-away").await;
-    world.user = node_user();
-    let mut disks = Disks::new(&world);
-    key(&world).await;
+    let mut harness = Harness::new("csi-away").await;
+    harness.user = node_user();
+    let mut disks = Disks::new(&harness);
+    key(&harness).await;
     let spec = json!({"attachRequired": false});
-    disks.driver_object(&world, spec).await;
-    disks.claim(&world, "v").await;
+    disks.driver_object(&harness, spec).await;
+    disks.claim(&harness, "v").await;
     disks.start();
-    world.start(OnShutdown::LeavePods).await;
-    world.pod("p", with(claim("v"), "true")).await;
-    world.ready("p").await;
-    world.stop().await;
+    harness.start(OnShutdown::LeavePods).await;
+    harness.pod("p", with(claim("v"), "true")).await;
+    harness.ready("p").await;
+    harness.stop().await;
     disks.stop();
     assert_eq!(disks.node.mounts_of("v"), 2);
     let now = DeleteParams {
         grace_period_seconds: Some(0),
         ..DeleteParams::default()
     };
-    world.api::<Pod>().delete("p", &now).await.unwrap();
-    world.start(OnShutdown::StopPods).await;
+    harness.api::<Pod>().delete("p", &now).await.unwrap();
+    harness.start(OnShutdown::StopPods).await;
     until("the sandbox is gone", || async {
-        world
+        harness
             .runtime
             .sandboxes()
             .await
@@ -372,20 +372,20 @@ pub async fn an_agent_and_a_driver_that_were_away_leave_nothing_mounted() {
     assert_eq!(disks.node.mounts_of("v"), 2);
     disks.start();
     disks.free("v").await;
-    disks.end(world).await;
+    disks.end(harness).await;
 }
 
 pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
-    let world = started("csi-grow").await;
-    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
-    world.pod("p", with(claim("v"), "true")).await;
-    world.ready("p").await;
+    let harness = started("csi-grow").await;
+    let disks = Disks::with_claim(&harness, json!({"attachRequired": false})).await;
+    harness.pod("p", with(claim("v"), "true")).await;
+    harness.ready("p").await;
     assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
 
     // The volume is in use. The driver does the work but sends no response, and the call is repeated.
     disks.node.fail_next("NodeExpandVolume", Failure::DiesAfter);
-    disks.grown(&world, "v", "2Mi").await;
-    has_grown(&world, "v", "2Mi").await;
+    disks.grown(&harness, "v", "2Mi").await;
+    has_grown(&harness, "v", "2Mi").await;
     assert_eq!(disks.node.size_of("v"), 2 << 20);
     assert_eq!(disks.calls("v")[2..], ["Expand", "Expand"]);
     let calls = disks.node.calls();
@@ -393,19 +393,19 @@ pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
     assert_eq!(last.secrets["user"], "u");
     assert!(last.path.ends_with("/pv-v/mount"), "{}", last.path);
     let failed = "Warning VolumeResizeFailed NodeExpandVolume.NodeExpandVolume failed";
-    world.event("p", failed).await;
+    harness.event("p", failed).await;
     for object in ["p", "v"] {
         let done = "Normal FileSystemResizeSuccessful MountVolume.NodeExpandVolume succeeded \
             for volume \"pv-v\" node-a";
-        world.event(object, done).await;
+        harness.event(object, done).await;
     }
 
     // The expansion is infeasible: the node reports it for the resizer, and does not retry.
     disks
         .node
         .fail_next("NodeExpandVolume", Failure::Before(11));
-    disks.grown(&world, "v", "3Mi").await;
-    let claims = world.api::<PersistentVolumeClaim>();
+    disks.grown(&harness, "v", "3Mi").await;
+    let claims = harness.api::<PersistentVolumeClaim>();
     let status = until("the expansion is infeasible", || async {
         let status = claims.get("v").await.unwrap().status.unwrap();
         let states = status.allocated_resource_statuses.clone();
@@ -420,33 +420,33 @@ pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
     assert_eq!(status.capacity.unwrap()["storage"].0, "2Mi");
 
     // The volume grows at the next mount.
-    world.delete("p").await;
-    world.wait_deleted("p").await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
     disks.free("v").await;
     let before = disks.calls("v").len();
-    disks.grown(&world, "v", "4Mi").await;
-    world.pod("next", with(claim("v"), "true")).await;
-    world.ready("next").await;
-    has_grown(&world, "v", "4Mi").await;
+    disks.grown(&harness, "v", "4Mi").await;
+    harness.pod("next", with(claim("v"), "true")).await;
+    harness.ready("next").await;
+    has_grown(&harness, "v", "4Mi").await;
     assert_eq!(disks.calls("v")[before..], ["Stage", "Publish", "Expand"]);
     assert_eq!(disks.node.size_of("v"), 4 << 20);
-    world.delete("next").await;
-    world.wait_deleted("next").await;
+    harness.delete("next").await;
+    harness.wait_deleted("next").await;
     disks.free("v").await;
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
-    let world = started("csi-care").await;
+    let harness = started("csi-care").await;
     let tokens = json!([{"audience": "vault"}]);
     let spec = json!({"attachRequired": false, "requiresRepublish": true, "tokenRequests": tokens});
-    let disks = Disks::with_claim(&world, spec).await;
-    world.pod("p", with(claim("v"), "true")).await;
-    world.ready("p").await;
+    let disks = Disks::with_claim(&harness, spec).await;
+    harness.pod("p", with(claim("v"), "true")).await;
+    harness.ready("p").await;
     std::fs::write(disks.volumes.join("v/broken"), "").unwrap();
     let of_claim = "{namespace=\"default\",persistentvolumeclaim=\"v\"}";
     let metrics = until("the volume has figures", || async {
-        let text = get_text(&world, "/metrics").await;
+        let text = get_text(&harness, "/metrics").await;
         text.contains(of_claim).then_some(text)
     })
     .await;
@@ -461,7 +461,7 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
     }
     let volume = until("the summary has the volume's figures", || async {
         let summary: Value =
-            serde_json::from_str(&get_text(&world, "/stats/summary").await).unwrap();
+            serde_json::from_str(&get_text(&harness, "/stats/summary").await).unwrap();
         let volumes = summary["pods"][0]["volume"].as_array().cloned();
         let mut volumes = volumes.unwrap_or_default().into_iter();
         volumes.find(|volume| volume["pvcRef"]["name"] == "v")
@@ -477,7 +477,7 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
         .node
         .fail_next("NodePublishVolume", Failure::Before(13));
     let failed = "Warning FailedMount MountVolume.SetUp failed for volume \"pv-v\"";
-    world.event("p", failed).await;
+    harness.event("p", failed).await;
     let publications = |calls: Vec<String>| calls.iter().filter(|call| *call == "Publish").count();
     let before = publications(disks.calls("v"));
     until("the volume is published again", || async {
@@ -492,14 +492,14 @@ pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
     let tokens: Value = serde_json::from_str(tokens).unwrap();
     assert!(tokens["vault"]["token"].is_string(), "{tokens}");
     assert_eq!(disks.node.mounts_of("v"), 2);
-    world.delete("p").await;
-    world.wait_deleted("p").await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
     disks.free("v").await;
-    world.end().await;
+    harness.end().await;
 }
 
 /// For each of the methods, kills the agent during a call that does not return, and starts the agent again.
-async fn killed_in(world: &mut World, disks: &Disks, methods: &[&str], failure: Failure) {
+async fn killed_in(harness: &mut Harness, disks: &Disks, methods: &[&str], failure: Failure) {
     for method in methods {
         disks.node.fail_next(method, failure);
     }
@@ -509,32 +509,32 @@ async fn killed_in(world: &mut World, disks: &Disks, methods: &[&str], failure: 
             (disks.node.hanging() > before + number).then_some(())
         })
         .await;
-        world.stop().await;
-        world.start(OnShutdown::LeavePods).await;
+        harness.stop().await;
+        harness.start(OnShutdown::LeavePods).await;
     }
 }
 
 pub async fn an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_nothing() {
-    let mut world = World::new("csi-kill").await;
-    world.user = node_user();
-    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
-    world.start(OnShutdown::LeavePods).await;
+    let mut harness = Harness::new("csi-kill").await;
+    harness.user = node_user();
+    let disks = Disks::with_claim(&harness, json!({"attachRequired": false})).await;
+    harness.start(OnShutdown::LeavePods).await;
     for (failure, size) in [(Failure::HangsBefore, "2Mi"), (Failure::HangsAfter, "3Mi")] {
-        world
+        harness
             .pod("p", with(claim("v"), "echo kept >> /data/file"))
             .await;
         let steps = ["NodeStageVolume", "NodePublishVolume"];
-        killed_in(&mut world, &disks, &steps, failure).await;
-        world.ready("p").await;
+        killed_in(&mut harness, &disks, &steps, failure).await;
+        harness.ready("p").await;
         assert_eq!(disks.node.mounts_of("v"), 2);
-        disks.grown(&world, "v", size).await;
-        killed_in(&mut world, &disks, &["NodeExpandVolume"], failure).await;
-        has_grown(&world, "v", size).await;
+        disks.grown(&harness, "v", size).await;
+        killed_in(&mut harness, &disks, &["NodeExpandVolume"], failure).await;
+        has_grown(&harness, "v", size).await;
         assert_eq!(disks.node.mounts_of("v"), 2);
-        world.delete("p").await;
+        harness.delete("p").await;
         let steps = ["NodeUnpublishVolume", "NodeUnstageVolume"];
-        killed_in(&mut world, &disks, &steps, failure).await;
-        world.wait_deleted("p").await;
+        killed_in(&mut harness, &disks, &steps, failure).await;
+        harness.wait_deleted("p").await;
         disks.free("v").await;
         assert!(!disks.kubelet.join("pods").read_dir().unwrap().any(|_| true));
     }
@@ -542,22 +542,22 @@ pub async fn an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_
     assert_eq!(content, "kept\nkept\n");
     assert_eq!(disks.node.size_of("v"), 3 << 20);
     // Only an agent that stops its pods removes the mount of the directory.
-    world.stop().await;
-    world.start(OnShutdown::StopPods).await;
-    disks.end(world).await;
+    harness.stop().await;
+    harness.start(OnShutdown::StopPods).await;
+    disks.end(harness).await;
 }
 
 pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
-    let world = started("csi-attach").await;
-    let mut disks = Disks::new(&world);
-    key(&world).await;
+    let harness = started("csi-attach").await;
+    let mut disks = Disks::new(&harness);
+    key(&harness).await;
     disks
-        .driver_object(&world, json!({"attachRequired": true}))
+        .driver_object(&harness, json!({"attachRequired": true}))
         .await;
-    disks.claim(&world, "v").await;
+    disks.claim(&harness, "v").await;
     disks.start();
-    world.pod("p", with(claim("v"), "true")).await;
-    let nodes: Api<Node> = Api::all(world.client.clone());
+    harness.pod("p", with(claim("v"), "true")).await;
+    let nodes: Api<Node> = Api::all(harness.client.clone());
     let name = format!("kubernetes.io/csi/{DRIVER}^v");
     let in_use = || async {
         let status = nodes.get(NODE).await.unwrap().status.unwrap();
@@ -572,7 +572,7 @@ pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
     let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let attachment = json!({"metadata": {"name": format!("csi-{hash}")}, "spec": {
         "attacher": DRIVER, "nodeName": NODE, "source": {"persistentVolumeName": "pv-v"}}});
-    let attachments: Api<VolumeAttachment> = Api::all(world.client.clone());
+    let attachments: Api<VolumeAttachment> = Api::all(harness.client.clone());
     let attachment: VolumeAttachment = json_tree::from_value(attachment).unwrap();
     let params = PostParams::default();
     attachments.create(&params, &attachment).await.unwrap();
@@ -586,14 +586,14 @@ pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
         .patch_status(NODE, &PatchParams::default(), &Patch::Merge(attached))
         .await
         .unwrap();
-    world.ready("p").await;
+    harness.ready("p").await;
     assert_eq!(disks.node.calls()[0].publish_context["device"], "sdb");
-    world.delete("p").await;
-    world.wait_deleted("p").await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
     disks.free("v").await;
     until("the volume is no longer in use", || async {
         in_use().await.is_empty().then_some(())
     })
     .await;
-    world.end().await;
+    harness.end().await;
 }

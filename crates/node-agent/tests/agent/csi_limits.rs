@@ -8,22 +8,22 @@ use kube_api_server::UserInfo;
 use tokio_util::sync::CancellationToken;
 
 use crate::csi::{Disks, claim, key, started, until, with};
-use crate::world::{NODE, World};
+use crate::harness::{Harness, NODE};
 
 /// Removes the taint, so that the scheduler uses the node. No controller runs in this test.
-async fn admit_pods(world: &World) {
-    let nodes: Api<Node> = Api::all(world.client.clone());
+async fn admit_pods(harness: &Harness) {
+    let nodes: Api<Node> = Api::all(harness.client.clone());
     let patch = Patch::Merge(json!({"spec": {"taints": null}}));
     let params = PatchParams::default();
     nodes.patch(NODE, &params, &patch).await.unwrap();
 }
 
 /// A claim with a bound volume.
-async fn bound_claim(world: &World, disks: &Disks, name: &str) {
-    disks.claim(world, name).await;
+async fn bound_claim(harness: &Harness, disks: &Disks, name: &str) {
+    disks.claim(harness, name).await;
     let annotations = json!({"pv.kubernetes.io/bind-completed": "yes"});
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-    let claims = world.api::<PersistentVolumeClaim>();
+    let claims = harness.api::<PersistentVolumeClaim>();
     let params = PatchParams::default();
     claims.patch(name, &params, &patch).await.unwrap();
 }
@@ -36,27 +36,27 @@ fn unscheduled(pod: &Pod) -> Option<&str> {
 }
 
 pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
-    let world = started("csi-limit").await;
-    let mut disks = Disks::with_volumes_max(&world, 2);
-    key(&world).await;
+    let harness = started("csi-limit").await;
+    let mut disks = Disks::with_volumes_max(&harness, 2);
+    key(&harness).await;
     let spec = json!({"attachRequired": false});
-    disks.driver_object(&world, spec).await;
+    disks.driver_object(&harness, spec).await;
     for name in ["v1", "v2", "v3"] {
-        bound_claim(&world, &disks, name).await;
+        bound_claim(&harness, &disks, name).await;
     }
     disks.start();
-    let drivers: Api<CSINode> = Api::all(world.client.clone());
+    let drivers: Api<CSINode> = Api::all(harness.client.clone());
     until("the limit is known", || async {
         let node = drivers.get_opt(NODE).await.unwrap()?;
         let limit = node.spec.drivers.first()?.allocatable.as_ref()?.count;
         (limit == Some(2)).then_some(())
     })
     .await;
-    admit_pods(&world).await;
+    admit_pods(&harness).await;
     let stop = CancellationToken::new();
     let _end = stop.clone().drop_guard();
     let user = UserInfo::new("system:kube-scheduler", ["system:authenticated"]);
-    let client = kube_api_client::Client::new(world.server.local(user), "default");
+    let client = kube_api_client::Client::new(harness.server.local(user), "default");
     tokio::spawn(pod_scheduler::run(
         client,
         pod_scheduler::Config::default(),
@@ -64,24 +64,30 @@ pub async fn a_pod_waits_until_the_driver_takes_its_volume_too() {
     ));
 
     for (pod, volume) in [("first", "v1"), ("second", "v2")] {
-        world.unplaced_pod(pod, with(claim(volume), "true")).await;
-        world.ready(pod).await;
+        harness.unplaced_pod(pod, with(claim(volume), "true")).await;
+        harness.ready(pod).await;
     }
-    world.unplaced_pod("third", with(claim("v3"), "true")).await;
+    harness
+        .unplaced_pod("third", with(claim("v3"), "true"))
+        .await;
     let message = "0/1 nodes are available: 1 node(s) exceed max volume count.";
     let is_limited = |pod: &Pod| unscheduled(pod).is_some_and(|text| text.starts_with(message));
-    world.until("third", "told of the limit", is_limited).await;
+    harness
+        .until("third", "told of the limit", is_limited)
+        .await;
     // A pod whose volume is on the node already does not count.
-    world.unplaced_pod("again", with(claim("v1"), "true")).await;
-    world.ready("again").await;
-    world.delete("second").await;
-    world.ready("third").await;
+    harness
+        .unplaced_pod("again", with(claim("v1"), "true"))
+        .await;
+    harness.ready("again").await;
+    harness.delete("second").await;
+    harness.ready("third").await;
     for pod in ["first", "again", "third"] {
-        world.delete(pod).await;
-        world.wait_deleted(pod).await;
+        harness.delete(pod).await;
+        harness.wait_deleted(pod).await;
     }
     for volume in ["v1", "v2", "v3"] {
         disks.free(volume).await;
     }
-    disks.end(world).await;
+    disks.end(harness).await;
 }

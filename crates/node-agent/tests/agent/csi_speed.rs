@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use csi_client::{AccessMode, AccessType, Driver, PublishRequest, StageRequest, VolumeCapability};
 use json_tree::json;
 
-use crate::csi::{DRIVER, Disks, TOLD, claim, key, started, with};
-use crate::world::World;
+use crate::csi::{CONFIGURED, DRIVER, Disks, claim, key, started, with};
+use crate::harness::Harness;
 
 /// Number of pods of each kind.
 const ROUNDS: usize = 5;
@@ -32,26 +32,26 @@ impl Times {
 }
 
 pub async fn a_pod_costs_the_calls_that_a_hand_would_make() {
-    let world = started("csi-speed").await;
-    let mut disks = Disks::new(&world);
-    key(&world).await;
+    let harness = started("csi-speed").await;
+    let mut disks = Disks::new(&harness);
+    key(&harness).await;
     let spec = json!({"attachRequired": false});
-    disks.driver_object(&world, spec).await;
-    disks.claim(&world, "v").await;
+    disks.driver_object(&harness, spec).await;
+    disks.claim(&harness, "v").await;
     std::fs::create_dir_all(disks.volumes.join("h")).unwrap();
     disks.start();
     let (mut by_hand, mut plain, mut claimed) = <(Times, Times, Times)>::default();
     for round in 0..ROUNDS {
         hand(&disks, &mut by_hand).await;
         live(
-            &world,
+            &harness,
             &format!("plain-{round}"),
             json!({"emptyDir": {}}),
             &mut plain,
         )
         .await;
         let before = disks.calls("v").len();
-        live(&world, &format!("disk-{round}"), claim("v"), &mut claimed).await;
+        live(&harness, &format!("disk-{round}"), claim("v"), &mut claimed).await;
         let begun = Instant::now();
         disks.free("v").await;
         *claimed.ends.last_mut().unwrap() += begun.elapsed();
@@ -66,18 +66,18 @@ pub async fn a_pod_costs_the_calls_that_a_hand_would_make() {
     by_hand.show("by hand: stage and publish, unpublish and unstage");
     plain.show("pod without the volume");
     claimed.show("pod with the volume");
-    disks.end(world).await;
+    disks.end(harness).await;
 }
 
 /// Creates a pod with a volume, and deletes it again.
-async fn live(world: &World, name: &str, volume: json_tree::Value, times: &mut Times) {
+async fn live(harness: &Harness, name: &str, volume: json_tree::Value, times: &mut Times) {
     let begun = Instant::now();
-    world.pod(name, with(volume, "true")).await;
-    world.ready(name).await;
+    harness.pod(name, with(volume, "true")).await;
+    harness.ready(name).await;
     times.starts.push(begun.elapsed());
     let begun = Instant::now();
-    world.delete(name).await;
-    world.wait_deleted(name).await;
+    harness.delete(name).await;
+    harness.wait_deleted(name).await;
     times.ends.push(begun.elapsed());
 }
 
@@ -100,13 +100,13 @@ async fn hand(disks: &Disks, times: &mut Times) {
     let stage = StageRequest {
         volume_id: "h".to_owned(),
         publish_context: BTreeMap::new(),
-        staging_path: format!("{TOLD}/hand"),
+        staging_path: format!("{CONFIGURED}/hand"),
         capability: capability.clone(),
         secrets: BTreeMap::new(),
         volume_context: BTreeMap::new(),
     };
     driver.stage(&stage).await.unwrap();
-    let target = format!("{TOLD}/hand-mount");
+    let target = format!("{CONFIGURED}/hand-mount");
     let publication = PublishRequest {
         volume_id: "h".to_owned(),
         publish_context: BTreeMap::new(),

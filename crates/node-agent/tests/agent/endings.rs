@@ -9,10 +9,10 @@ use spdy::Frame;
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::{Harness, PATIENCE};
 use crate::pods::SLEEP;
 use crate::spdy_client::{open, send, upgraded};
 use crate::terminal::{Client, connect, dial, exec, finish};
-use crate::world::{PATIENCE, World};
 
 /// Bytes per message.
 const CHUNK: usize = 10_000;
@@ -59,11 +59,11 @@ fn message(protocol: &str, channel: u8, content: &[u8]) -> Message {
 }
 
 async fn type_over_websocket(
-    world: &World,
+    harness: &Harness,
     path: &str,
     (protocol, chunks, leaving): (&'static str, usize, Leaving),
 ) {
-    let mut socket = dial(world.node(), path, protocol).await;
+    let mut socket = dial(harness.node(), path, protocol).await;
     for _ in 0..chunks {
         let chunk = message(protocol, 0, &[b'x'; CHUNK]);
         socket.send(chunk).await.unwrap();
@@ -71,8 +71,8 @@ async fn type_over_websocket(
     leave(socket, leaving).await;
 }
 
-async fn type_over_spdy(world: &World, path: &str, chunks: usize) {
-    let mut client = upgraded(world, path).await;
+async fn type_over_spdy(harness: &Harness, path: &str, chunks: usize) {
+    let mut client = upgraded(harness, path).await;
     let kinds = ["error", "stdin", "stdout"].map(|kind| [("streamtype", kind)]);
     let kinds: Vec<&[(&str, &str)]> = kinds.iter().map(|kind| &kind[..]).collect();
     open(&mut client, &kinds).await;
@@ -89,14 +89,14 @@ async fn type_over_spdy(world: &World, path: &str, chunks: usize) {
 }
 
 /// The size of a file in the container, after the command that writes the file has exited `ends` times.
-async fn written(world: &World, file: &str, ends: usize) -> usize {
+async fn written(harness: &Harness, file: &str, ends: usize) -> usize {
     let script = format!(
         "until [ \"$(busybox wc -l < {file}.ends 2>/dev/null)\" = {ends} ]; do busybox usleep 10000; done; \
          busybox wc -c < {file}"
     );
     let asking = async {
         let command = exec(&["sh", "-c", &script], "stdout=true&stderr=true");
-        finish(connect(world.node(), &command).await).await
+        finish(connect(harness.node(), &command).await).await
     };
     let (out, err, _) = tokio::time::timeout(PATIENCE, asking).await.unwrap();
     out.trim().parse().unwrap_or_else(|_| panic!("{out}{err}"))
@@ -104,11 +104,11 @@ async fn written(world: &World, file: &str, ends: usize) -> usize {
 
 // findings-2 K1
 pub async fn a_command_gets_all_that_was_sent_and_then_its_end() {
-    let world = World::started("end-exec").await;
+    let harness = Harness::started("end-exec").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", SLEEP]}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let mut number = 0;
     let mut next = || {
         number += 1;
@@ -121,76 +121,76 @@ pub async fn a_command_gets_all_that_was_sent_and_then_its_end() {
         for leaving in LEAVINGS {
             for protocol in PROTOCOLS {
                 let (file, path) = next();
-                type_over_websocket(&world, &path, (protocol, chunks, leaving)).await;
-                let got = written(&world, &file, 1).await;
+                type_over_websocket(&harness, &path, (protocol, chunks, leaving)).await;
+                let got = written(&harness, &file, 1).await;
                 assert_eq!(got, chunks * CHUNK, "{protocol} {leaving:?}");
             }
         }
         let (file, path) = next();
-        type_over_spdy(&world, &path, chunks).await;
-        assert_eq!(written(&world, &file, 1).await, chunks * CHUNK, "SPDY");
+        type_over_spdy(&harness, &path, chunks).await;
+        assert_eq!(written(&harness, &file, 1).await, chunks * CHUNK, "SPDY");
     }
-    world.end().await;
+    harness.end().await;
 }
 
 // findings-2 K1
 pub async fn a_container_gets_all_that_who_was_attached_has_sent() {
-    let world = World::started("end-attach").await;
+    let harness = Harness::started("end-attach").await;
     // One container keeps its input open for the next client, the other closes its input after the first
     // client.
     let keeps = format!("busybox tee /tmp/all; {SLEEP}");
     let once = "busybox wc -c; echo over";
-    world
+    harness
         .pod(
             "p",
             json!({"terminationGracePeriodSeconds": 1, "containers": [
                 {"name": "c", "command": ["sh", "-c", keeps], "stdin": true}]}),
         )
         .await;
-    world.ready("p").await;
+    harness.ready("p").await;
     let path = "/attach/default/p/c?stdin=true&stdout=true";
     let mut sent = 0;
     for chunks in POINTS {
         for leaving in LEAVINGS {
             for protocol in PROTOCOLS {
-                type_over_websocket(&world, path, (protocol, chunks, leaving)).await;
+                type_over_websocket(&harness, path, (protocol, chunks, leaving)).await;
                 sent += chunks * CHUNK;
             }
         }
-        type_over_spdy(&world, path, chunks).await;
+        type_over_spdy(&harness, path, chunks).await;
         sent += chunks * CHUNK;
     }
     let script = format!(
         "until [ \"$(busybox wc -c < /tmp/all)\" = {sent} ]; do busybox usleep 10000; done; echo all"
     );
     let command = exec(&["sh", "-c", &script], "stdout=true");
-    let socket = connect(world.node(), &command).await;
+    let socket = connect(harness.node(), &command).await;
     let asking = tokio::time::timeout(PATIENCE, finish(socket));
     assert_eq!(asking.await.unwrap().0, "all\n");
     for (name, leaving) in [("q", Leaving::Close), ("r", Leaving::Vanish)] {
         let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
             "containers": [{"name": "c", "command": ["sh", "-c", once],
                 "stdin": true, "stdinOnce": true}]});
-        world.pod(name, spec).await;
-        world.ready(name).await;
+        harness.pod(name, spec).await;
+        harness.ready(name).await;
         let path = format!("/attach/default/{name}/c?stdin=true&stdout=true");
         let variant = ("v5.channel.k8s.io", 30, leaving);
-        type_over_websocket(&world, &path, variant).await;
+        type_over_websocket(&harness, &path, variant).await;
         let expected = format!("{}\nover\n", 30 * CHUNK);
-        world.logged(name, "c", &expected).await;
+        harness.logged(name, "c", &expected).await;
     }
-    world.end().await;
+    harness.end().await;
 }
 
 // findings-2 K1
 pub async fn a_port_gets_all_that_was_forwarded() {
-    let world = World::started("end-forward").await;
+    let harness = Harness::started("end-forward").await;
     let script = "cat >> /tmp/all; echo end >> /tmp/all.ends";
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["nc", "-ll", "-p", "80", "-e", "sh", "-c", script],
          "startupProbe": {"exec": {"command": ["sh", "-c", "busybox netstat -ltn | busybox grep -q :80"]}}}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let (mut sent, mut ends) = (0, 0);
     let pair =
         ["error", "data"].map(|kind| [("streamtype", kind), ("port", "80"), ("requestid", "0")]);
@@ -204,7 +204,7 @@ pub async fn a_port_gets_all_that_was_forwarded() {
         for leaving in LEAVINGS {
             // SPDY inside a WebSocket.
             let protocol = "SPDY/3.1+portforward.k8s.io";
-            let mut socket = dial(world.node(), "/portForward/default/p", protocol).await;
+            let mut socket = dial(harness.node(), "/portForward/default/p", protocol).await;
             let mut frames = Vec::new();
             open(&mut frames, &pair).await;
             for _ in 0..chunks {
@@ -215,17 +215,26 @@ pub async fn a_port_gets_all_that_was_forwarded() {
             }
             leave(socket, leaving).await;
             (sent, ends) = (sent + chunks * CHUNK, ends + 1);
-            assert_eq!(written(&world, "/tmp/all", ends).await, sent, "{leaving:?}");
+            assert_eq!(
+                written(&harness, "/tmp/all", ends).await,
+                sent,
+                "{leaving:?}"
+            );
             // The WebSocket protocol with channels.
             let path = "/portForward/default/p?ports=80";
             let protocol = "v4.channel.k8s.io";
-            type_over_websocket(&world, path, (protocol, chunks, leaving)).await;
+            type_over_websocket(&harness, path, (protocol, chunks, leaving)).await;
             (sent, ends) = (sent + chunks * CHUNK, ends + 1);
-            assert_eq!(written(&world, "/tmp/all", ends).await, sent, "{leaving:?}");
+            assert_eq!(
+                written(&harness, "/tmp/all", ends).await,
+                sent,
+                "{leaving:?}"
+            );
         }
         // SPDY on the connection itself.
         let path = "/portForward/default/p";
-        let mut client = crate::spdy_client::upgraded_to(&world, path, "portforward.k8s.io").await;
+        let mut client =
+            crate::spdy_client::upgraded_to(&harness, path, "portforward.k8s.io").await;
         open(&mut client, &pair).await;
         for _ in 0..chunks {
             send(&mut client, &data(3)).await;
@@ -233,23 +242,23 @@ pub async fn a_port_gets_all_that_was_forwarded() {
         client.flush().await.unwrap();
         drop(client);
         (sent, ends) = (sent + chunks * CHUNK, ends + 1);
-        assert_eq!(written(&world, "/tmp/all", ends).await, sent, "SPDY");
+        assert_eq!(written(&harness, "/tmp/all", ends).await, sent, "SPDY");
     }
-    world.end().await;
+    harness.end().await;
 }
 
 // findings-2 K1: the opposite direction. The client still sends when the command exits, and receives all
 // output of the command.
 pub async fn a_client_that_still_sends_gets_all_output_and_the_status() {
-    let world = World::started("end-output").await;
+    let harness = Harness::started("end-output").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", SLEEP]}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let script = "head -c 1 > /tmp/byte; head -c 300000 /dev/zero; exit 3";
     let path = exec(&["sh", "-c", script], "stdin=true&stdout=true");
     for _ in 0..5 {
-        let socket = connect(world.node(), &path).await;
+        let socket = connect(harness.node(), &path).await;
         let (mut sink, messages) = futures::StreamExt::split(socket);
         let sending = tokio::spawn(async move {
             let chunk = || message("v5.channel.k8s.io", 0, &[b'x'; CHUNK]);
@@ -261,5 +270,5 @@ pub async fn a_client_that_still_sends_gets_all_output_and_the_status() {
         assert_eq!(status["details"]["causes"][0]["message"], "3");
         sending.abort();
     }
-    world.end().await;
+    harness.end().await;
 }

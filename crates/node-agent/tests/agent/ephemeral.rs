@@ -9,13 +9,13 @@ use node_agent::OnShutdown;
 use tokio_tungstenite::tungstenite::Message;
 use tower::ServiceExt;
 
+use crate::harness::{Harness, IMAGE};
 use crate::pods::SLEEP;
 use crate::terminal::dial;
-use crate::world::{IMAGE, World};
 
-async fn add(world: &World, pod: &str, container: Value) {
+async fn add(harness: &Harness, pod: &str, container: Value) {
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container]}}));
-    let pods = world.api::<Pod>();
+    let pods = harness.api::<Pod>();
     pods.patch_subresource("ephemeralcontainers", pod, &PatchParams::default(), &patch)
         .await
         .unwrap();
@@ -37,85 +37,91 @@ fn exit_code(pod: &Pod, name: &str) -> Option<i32> {
 }
 
 pub async fn a_running_pod_is_looked_into() {
-    let mut world = World::new("ephemeral").await;
-    world.start(OnShutdown::LeavePods).await;
+    let mut harness = Harness::new("ephemeral").await;
+    harness.start(OnShutdown::LeavePods).await;
     let command = format!("echo up; {SLEEP}");
     let spec = json!({"containers": [{"name": "c", "command": ["sh", "-c", command]}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let shell = json!({"name": "debug", "image": IMAGE, "command": ["sh"], "stdin": true,
         "targetContainerName": "c", 
         "securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}});
-    add(&world, "p", shell).await;
-    world.until("p", "debugged", |pod| runs(pod, "debug")).await;
-    world.event("p", "Normal Started").await;
+    add(&harness, "p", shell).await;
+    harness
+        .until("p", "debugged", |pod| runs(pod, "debug"))
+        .await;
+    harness.event("p", "Normal Started").await;
 
     // The debug container shares the processes of its target, and continues to run without the agent.
     let attach = "/attach/default/p/debug?stdin=true&stdout=true";
-    let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
+    let mut attached = dial(harness.node(), attach, "v5.channel.k8s.io").await;
     let ask = b"\0tr '\\0' ' ' < /proc/1/cmdline; echo\n".to_vec();
     attached.send(Message::binary(ask)).await.unwrap();
     let output = attached.next().await.unwrap().unwrap().into_data();
     let output = String::from_utf8_lossy(&output).into_owned();
     assert!(output.contains("sh -c echo up"), "{output:?}");
     attached.close(None).await.unwrap();
-    world.stop().await;
-    world.start(OnShutdown::StopPods).await;
+    harness.stop().await;
+    harness.start(OnShutdown::StopPods).await;
     // The status in the API is older than the agent, so the test waits until the new agent has adopted the
     // container.
-    while !get_text(&world, "/pods").await.contains("\"debug\"") {
+    while !get_text(&harness, "/pods").await.contains("\"debug\"") {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let before = world.until("p", "debugged", |pod| runs(pod, "debug")).await;
+    let before = harness
+        .until("p", "debugged", |pod| runs(pod, "debug"))
+        .await;
     let id = |pod: &Pod| status(pod, "debug").unwrap().container_id.clone();
 
     // The exit of the debug container does not affect other containers.
-    let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
+    let mut attached = dial(harness.node(), attach, "v5.channel.k8s.io").await;
     attached
         .send(Message::binary(b"\0exit 7\n".to_vec()))
         .await
         .unwrap();
     let ended = |pod: &Pod| exit_code(pod, "debug") == Some(7);
-    let after = world.until("p", "its end", ended).await;
+    let after = harness.until("p", "its end", ended).await;
     assert_eq!(id(&after), id(&before));
     let main = after.status.as_ref().unwrap().container_statuses.as_ref();
     assert_eq!(main.unwrap()[0].restart_count, 0);
-    let logs = world.logs("p", "debug").await;
+    let logs = harness.logs("p", "debug").await;
     assert!(logs.contains("echo up"), "{logs:?}");
 
     // If the target does not run, the debug container waits for it.
     let second = json!({"name": "again", "image": IMAGE, "command": ["sh", "-c", SLEEP],
     });
-    add(&world, "p", second).await;
-    world.until("p", "debugged", |pod| runs(pod, "again")).await;
-    world.delete("p").await;
-    world.wait_deleted("p").await;
-    world.end().await;
+    add(&harness, "p", second).await;
+    harness
+        .until("p", "debugged", |pod| runs(pod, "again"))
+        .await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
+    harness.end().await;
 }
 
 /// The response of the kubelet API.
-pub async fn get_text(world: &World, path: &'static str) -> String {
+pub async fn get_text(harness: &Harness, path: &'static str) -> String {
     let body = http_body_util::Empty::new()
         .map_err(|never| match never {})
         .boxed_unsync();
     let mut request = http::Request::new(body);
     *request.uri_mut() = http::Uri::from_static(path);
-    let response = world.node().oneshot(request).await.unwrap();
+    let response = harness.node().oneshot(request).await.unwrap();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 pub async fn what_runs_has_figures() {
-    let world = World::started("figures").await;
+    let harness = Harness::started("figures").await;
     let busy = "while true; do :; done";
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", busy],
             "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}}}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let (pod, container) = loop {
         let summary: Value =
-            serde_json::from_str(&get_text(&world, "/stats/summary").await).unwrap();
+            serde_json::from_str(&get_text(&harness, "/stats/summary").await).unwrap();
         assert!(summary["node"]["nodeName"].is_string(), "{summary}");
         let pod = summary["pods"][0].clone();
         let container = pod["containers"][0].clone();
@@ -130,7 +136,7 @@ pub async fn what_runs_has_figures() {
     assert!((1_000_000..400_000_000).contains(&cores), "{container}");
     let bytes = container["memory"]["workingSetBytes"].as_u64().unwrap();
     assert!((1..=64 << 20).contains(&bytes), "{container}");
-    let metrics = get_text(&world, "/metrics/resource").await;
+    let metrics = get_text(&harness, "/metrics/resource").await;
     let line = "container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"p\"}";
     assert!(metrics.contains(line), "{metrics}");
     // findings C8
@@ -185,8 +191,8 @@ pub async fn what_runs_has_figures() {
         ("/metrics/cadvisor", "machine_cpu_cores{boot_id="),
         ("/configz", "\"maxPods\":110"),
     ] {
-        let response = get_text(&world, path).await;
+        let response = get_text(&harness, path).await;
         assert!(response.contains(text), "{path}: {response}");
     }
-    world.end().await;
+    harness.end().await;
 }

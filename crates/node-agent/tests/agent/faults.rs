@@ -8,14 +8,14 @@ use kube_api_client::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::harness::{Harness, NODE, phase, state};
 use crate::node::until_some;
 use crate::pods::SLEEP;
 use crate::spec::shell;
-use crate::world::{NODE, World, phase, state};
 
 pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     // statefulset.md 12.9
-    let world = World::started("registries").await;
+    let harness = Harness::started("registries").await;
     // A server that accepts connections and never responds.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let image = |port: u16| format!("127.0.0.1:{port}/app:1");
@@ -23,55 +23,57 @@ pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let of = |image: String| json!({"containers": [{"name": "c", "image": image}]});
-    world
+    harness
         .pod("down", of(image(closed.local_addr().unwrap().port())))
         .await;
     let port = silent.local_addr().unwrap().port();
-    world.pod("silent", of(image(port))).await;
-    world.event("silent", "Normal Pulling Pulling image").await;
+    harness.pod("silent", of(image(port))).await;
+    harness
+        .event("silent", "Normal Pulling Pulling image")
+        .await;
     let failed = |pod: &_| state(pod, "c").0 == "ErrImagePull";
-    world.until("down", "told", failed).await;
-    world
+    harness.until("down", "told", failed).await;
+    harness
         .event("down", "Warning Failed Failed to pull image")
         .await;
     let waits = |pod: &_| state(pod, "c").0 == "ImagePullBackOff";
-    world.until("down", "backing off", waits).await;
-    world
+    harness.until("down", "backing off", waits).await;
+    harness
         .event("down", "Normal BackOff Back-off pulling image")
         .await;
     let quiet = json!({"containers": [{"name": "c", "command": shell(SLEEP)}]});
-    world.pod("quiet", quiet).await;
-    world.ready("quiet").await;
+    harness.pod("quiet", quiet).await;
+    harness.ready("quiet").await;
     // The deletion does not wait for the response that never arrives.
-    world.delete("silent").await;
-    world.wait_deleted("silent").await;
+    harness.delete("silent").await;
+    harness.wait_deleted("silent").await;
     drop(silent);
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     // statefulset.md 12.16
-    let world = World::started("faults").await;
+    let harness = Harness::started("faults").await;
     let quiet = json!({"containers": [{"name": "c", "command": shell(SLEEP)}]});
-    world.pod("quiet", quiet).await;
-    world.ready("quiet").await;
+    harness.pod("quiet", quiet).await;
+    harness.ready("quiet").await;
 
     // More processes than the pod may have: the next fork fails.
     let forks = "while sleep 1000 & do :; done";
     let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
         "containers": [{"name": "c", "command": shell(forks)}]});
-    world.pod("forks", spec).await;
+    harness.pod("forks", spec).await;
     let ended = |pod: &_| phase(pod) == "Failed";
-    let failed = world.until("forks", "at its limit", ended).await;
+    let failed = harness.until("forks", "at its limit", ended).await;
     assert_eq!(state(&failed, "c").0, "Error 2");
-    world.logged("forks", "c", "can't fork").await;
+    harness.logged("forks", "c", "can't fork").await;
 
     // More memory than the container may have: the kernel kills it.
     let eats = json!({"restartPolicy": "Never", "containers": [{"name": "c",
         "command": ["busybox", "tail", "-c", "90000000", "/dev/zero"],
         "resources": {"limits": {"memory": "16Mi"}}}]});
-    world.pod("eats", eats).await;
-    let pod = world.until("eats", "killed", ended).await;
+    harness.pod("eats", eats).await;
+    let pod = harness.until("eats", "killed", ended).await;
     assert_eq!(state(&pod, "c").0, "OOMKilled 137");
 
     // More output than is stored: the oldest output is deleted.
@@ -79,49 +81,49 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     let talks = format!("trap '' TERM; while true; do echo {line}; done");
     let spec = json!({"terminationGracePeriodSeconds": 1,
         "containers": [{"name": "c", "command": shell(&talks)}]});
-    let pod = world.pod("talks", spec).await;
-    world.ready("talks").await;
+    let pod = harness.pod("talks", spec).await;
+    harness.ready("talks").await;
     let uid = pod.metadata.uid.unwrap();
-    let logs = world.dir.join(format!("pods/default_talks_{uid}/c"));
+    let logs = harness.dir.join(format!("pods/default_talks_{uid}/c"));
     let rotated = || std::fs::read_dir(&logs).unwrap().count();
     while rotated() < 3 {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    world.logged("talks", "c", "xxx").await;
+    harness.logged("talks", "c", "xxx").await;
     // The container ignores the termination signal.
-    world.delete("talks").await;
-    world.wait_deleted("talks").await;
+    harness.delete("talks").await;
+    harness.wait_deleted("talks").await;
     while logs.exists() {
         // The processes end shortly after their pod.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 
-    let quiet = world.ready("quiet").await;
+    let quiet = harness.ready("quiet").await;
     assert_eq!(state(&quiet, "c"), ("running".to_owned(), 0));
-    world.end().await;
+    harness.end().await;
 }
 
 /// findings R12, U3
 pub async fn a_shim_that_is_stopped_is_named_and_keeps_nothing_alive() {
-    let world = World::started("stoppedshim").await;
+    let harness = Harness::started("stoppedshim").await;
     let spec = json!({"terminationGracePeriodSeconds": 1,
         "containers": [{"name": "c", "command": shell(SLEEP)}]});
-    let pod = world.pod("p", spec).await;
-    world.ready("p").await;
+    let pod = harness.pod("p", spec).await;
+    harness.ready("p").await;
     let shim = shim_of(&pod.metadata.uid.unwrap());
     kill(shim, Signal::SIGSTOP).unwrap();
-    world.delete("p").await;
+    harness.delete("p").await;
     // Requests to the stopped shim end at their timeout, so the test waits a little longer than the
     // timeout.
     tokio::time::sleep(Duration::from_secs(10)).await;
-    world
+    harness
         .event(
             "p",
             "Warning FailedKillPod error killing container \"c\": the shim of sandbox",
         )
         .await;
-    world.wait_deleted("p").await;
-    world.end().await;
+    harness.wait_deleted("p").await;
+    harness.end().await;
 }
 
 /// The shim of the pod with this UID.
@@ -140,53 +142,53 @@ fn shim_of(uid: &str) -> Pid {
 /// and no work of the pod starts. The node reports the fault, and continues when the disk works again.
 // findings-2 R34
 pub async fn a_pod_whose_record_cannot_be_stored_waits_and_the_node_is_not_ready() {
-    let world = World::started("records").await;
+    let harness = Harness::started("records").await;
     let spec = json!({"terminationGracePeriodSeconds": 1,
         "containers": [{"name": "c", "command": shell(SLEEP)}]});
-    world.pod("before", spec.clone()).await;
-    let before = world.ready("before").await;
-    let pods = world.dir.join("pods");
+    harness.pod("before", spec.clone()).await;
+    let before = harness.ready("before").await;
+    let pods = harness.dir.join("pods");
     let pods = pods.to_str().unwrap();
     run("mount", &["--bind", pods, pods]);
     run("mount", &["-o", "remount,bind,ro", pods]);
-    let waiting = world.pod("waits", spec).await;
+    let waiting = harness.pod("waits", spec).await;
     let text = "Warning FailedStorePodRecord The node cannot store the record of the pod";
-    world.event("waits", text).await;
-    let message = until_node(&world, "False").await;
+    harness.event("waits", text).await;
+    let message = until_node(&harness, "False").await;
     assert!(
         message.starts_with("the disk of the node takes no records: Read-only"),
         "{message}"
     );
     // The pod neither fails nor starts, so its StatefulSet does not replace it.
-    let now = world.until("waits", "there", |_| true).await;
+    let now = harness.until("waits", "there", |_| true).await;
     assert_eq!(
         (now.metadata.uid.clone(), phase(&now)),
         (waiting.metadata.uid, "Pending")
     );
-    let sandboxes = world.runtime.sandboxes().await.unwrap();
+    let sandboxes = harness.runtime.sandboxes().await.unwrap();
     assert_eq!(sandboxes.len(), 1, "the other pod's only");
     // A pod can end without its record.
-    world
+    harness
         .pod(
             "ends",
             json!({"containers": [{"name": "c", "command": shell(SLEEP)}]}),
         )
         .await;
-    world.event("ends", text).await;
-    world.delete("ends").await;
-    world.wait_deleted("ends").await;
+    harness.event("ends", text).await;
+    harness.delete("ends").await;
+    harness.wait_deleted("ends").await;
     run("umount", &[pods]);
-    world.ready("waits").await;
-    until_node(&world, "True").await;
-    let after = world.ready("before").await;
+    harness.ready("waits").await;
+    until_node(&harness, "True").await;
+    let after = harness.ready("before").await;
     assert_eq!(after.metadata.uid, before.metadata.uid);
     assert_eq!(state(&after, "c"), state(&before, "c"));
-    world.end().await;
+    harness.end().await;
 }
 
 /// Waits until the condition `Ready` of the node has a status. Returns the message of the condition.
-pub async fn until_node(world: &World, status: &str) -> String {
-    let nodes: Api<Node> = Api::all(world.client.clone());
+pub async fn until_node(harness: &Harness, status: &str) -> String {
+    let nodes: Api<Node> = Api::all(harness.client.clone());
     let message = until_some("the node's readiness", async || {
         let conditions = nodes.get(NODE).await.unwrap().status?.conditions?;
         let ready = conditions

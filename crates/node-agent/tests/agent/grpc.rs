@@ -15,9 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use image_store::ImageConfig;
 use json_tree::json;
 
+use crate::harness::{Harness, is_ready, libraries};
 use crate::images::{self, layer_with};
 use crate::trace::Trace;
-use crate::world::{World, is_ready, libraries};
 
 /// The first argument that makes this program a server.
 pub const SERVE: &str = "serve-health";
@@ -67,8 +67,8 @@ async fn check(request: Request<Incoming>) -> Result<Response<StreamBody<Frames>
 
 pub async fn a_server_in_a_container_is_asked() {
     // statefulset.md 12.5
-    let world = World::started("grpc").await;
-    let trace = Trace::new(&world);
+    let harness = Harness::started("grpc").await;
+    let trace = Trace::new(&harness);
     let program = std::env::current_exe().unwrap();
     let libraries: Vec<(String, Vec<u8>)> = libraries(&program)
         .into_iter()
@@ -84,7 +84,7 @@ pub async fn a_server_in_a_container_is_asked() {
         .map(|(path, bytes)| (path.as_str(), bytes.clone()))
         .collect();
     let image = "test/health:1";
-    images::put(&world, image, &layer_with(&files), ImageConfig::default());
+    images::put(&harness, image, &layer_with(&files), ImageConfig::default());
     let of = |service: &str| {
         json!({"terminationGracePeriodSeconds": 1,
             "containers": [{"name": "c", "image": image, "command": ["/server", SERVE],
@@ -94,19 +94,19 @@ pub async fn a_server_in_a_container_is_asked() {
             "volumes": [trace.volume(),
                 {"name": "program", "hostPath": {"path": program, "type": "File"}}]})
     };
-    world.pod("db", of("db")).await;
-    world.pod("other", of("other")).await;
+    harness.pod("db", of("db")).await;
+    harness.pod("other", of("other")).await;
     let unwell = "Warning Unhealthy Readiness probe failed: service unhealthy (responded with \
         \"NOT_SERVING\")";
-    world.event("db", unwell).await;
-    world
+    harness.event("db", unwell).await;
+    harness
         .event("other", "Warning Unhealthy Readiness probe failed: ")
         .await;
     trace.make("well");
-    world.ready("db").await;
-    let other = world.api::<k8s_openapi::api::core::v1::Pod>();
+    harness.ready("db").await;
+    let other = harness.api::<k8s_openapi::api::core::v1::Pod>();
     assert!(!is_ready(&other.get("other").await.unwrap()));
     std::fs::remove_file(trace.0.join("well")).unwrap();
-    world.until("db", "unwell", |pod| !is_ready(pod)).await;
-    world.end().await;
+    harness.until("db", "unwell", |pod| !is_ready(pod)).await;
+    harness.end().await;
 }

@@ -14,11 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::harness::{Harness, IMAGE, layer, phase, state};
 use crate::pods::SLEEP;
 use crate::pressure::Disk;
 use crate::registry::request_head;
 use crate::trace::holds;
-use crate::world::{IMAGE, World, layer, phase, state};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -240,7 +240,7 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
         Image::fine("one"),
     ])
     .await;
-    let world = World::started("hostile").await;
+    let harness = Harness::started("hostile").await;
     let by_digest = format!("manifest@{another}");
     let lies = "sent data that does not match its digest sha256:";
     let messages = [
@@ -269,36 +269,36 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
         ),
     ];
     for (name, image, _) in &messages {
-        world.pod(name, pod(registry.name(image), "exit 0")).await;
+        harness.pod(name, pod(registry.name(image), "exit 0")).await;
     }
-    world.pod("fine", pod(registry.name("fine"), SLEEP)).await;
+    harness.pod("fine", pod(registry.name("fine"), SLEEP)).await;
     let read = "head -c 1 /memory && echo was read; exit 0";
-    world
+    harness
         .pod("device", pod(registry.name("device"), read))
         .await;
     for (name, image, text) in &messages {
         let refused = |pod: &_| matches!(&*state(pod, "c").0, "ErrImagePull" | "ImagePullBackOff");
-        world.until(name, "refused", refused).await;
+        harness.until(name, "refused", refused).await;
         let failed = format!(
             "Warning Failed Failed to pull image \"{}\"",
             registry.name(image)
         );
-        world.event(name, &failed).await;
-        world.event(name, text).await;
-        world
+        harness.event(name, &failed).await;
+        harness.event(name, text).await;
+        harness
             .event(name, "Warning Failed Error: ErrImagePull")
             .await;
     }
-    world.ready("fine").await;
+    harness.ready("fine").await;
     // A layer may contain a device; the container cannot use it.
     let ended = |pod: &_| phase(pod) == "Succeeded";
-    world.until("device", "done", ended).await;
-    let log = world.logs("device", "c").await;
+    harness.until("device", "done", ended).await;
+    let log = harness.logs("device", "c").await;
     assert!(log.contains("ermi") && !log.contains("was read"), "{log}");
     assert!(!Path::new("/evil").exists());
     // Each pull is retried after a delay. No files are left between the attempts.
-    no_pull_is_left(world.images.directory()).await;
-    world.end().await;
+    no_pull_is_left(harness.images.directory()).await;
+    harness.end().await;
 }
 
 /// Waits until no temporary directory of a pull is left.
@@ -315,30 +315,30 @@ pub async fn a_slow_registry_leaves_turns_to_others() {
     let layer = entry(EntryType::Regular, "slow", "", 0, (0, 0));
     let slow = Hostile::start([Image::new("slow", layer).lying(Lie::Nothing)]).await;
     let fine = Hostile::start([Image::fine("two")]).await;
-    let world = World::started("slow").await;
+    let harness = Harness::started("slow").await;
     let image = |number: usize| {
         json!({"containers": [{"name": "c", "image": format!("{}/slow:1", slow.host),
         "imagePullPolicy": if number.is_multiple_of(2) { "Always" } else { "IfNotPresent" }}]})
     };
     for number in 0..8 {
-        world.pod(&format!("slow-{number}"), image(number)).await;
+        harness.pod(&format!("slow-{number}"), image(number)).await;
     }
     // One pull sends a request, the other pulls wait for its result or for a permit.
     let asks = || slow.waiting.load(Ordering::Relaxed) > 0;
     holds("one of them asks", asks).await;
-    world.pod("fine", pod(fine.name("fine"), SLEEP)).await;
-    world.ready("fine").await;
+    harness.pod("fine", pod(fine.name("fine"), SLEEP)).await;
+    harness.ready("fine").await;
     assert!(slow.waiting.load(Ordering::Relaxed) > 0);
     for number in 0..8 {
-        world.delete(&format!("slow-{number}")).await;
+        harness.delete(&format!("slow-{number}")).await;
     }
     for number in 0..8 {
-        world.wait_deleted(&format!("slow-{number}")).await;
+        harness.wait_deleted(&format!("slow-{number}")).await;
     }
     // A cancelled pull leaves no files. A directory that was being created when its pod was deleted is
     // removed shortly after.
-    no_pull_is_left(world.images.directory()).await;
-    world.end().await;
+    no_pull_is_left(harness.images.directory()).await;
+    harness.end().await;
 }
 
 pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
@@ -348,8 +348,8 @@ pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
     data.resize(data.len() + (2 << 20), 0);
     app.layers.push(data);
     let registry = Hostile::start([app]).await;
-    let mut world = World::new("fulldisk").await;
-    let disk = Disk::new(world.dir.join("images"), "size=64m");
+    let mut harness = Harness::new("fulldisk").await;
+    let disk = Disk::new(harness.dir.join("images"), "size=64m");
     let store = ImageStore::open(&disk.0).unwrap();
     let config = ImageConfig {
         env: vec!["PATH=/bin".to_owned()],
@@ -367,27 +367,27 @@ pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
         vec![1; usize::try_from(free() - (4 << 20)).unwrap()],
     )
     .unwrap();
-    world.images = store.clone();
-    world.start(OnShutdown::StopPods).await;
+    harness.images = store.clone();
+    harness.start(OnShutdown::StopPods).await;
     // A pod with a present image runs.
     let present =
         json!({"containers": [{"name": "c", "command": ["/bin/busybox", "sh", "-c", SLEEP]}]});
-    world.pod("present", present).await;
-    world.pod("wants", pod(registry.name("app"), SLEEP)).await;
+    harness.pod("present", present).await;
+    harness.pod("wants", pod(registry.name("app"), SLEEP)).await;
     let refused = |pod: &_| state(pod, "c").0 == "ErrImagePull";
-    world.until("wants", "refused", refused).await;
-    world
+    harness.until("wants", "refused", refused).await;
+    harness
         .event("wants", "not enough room on the disk of ")
         .await;
-    world.event("wants", "3.2 MiB have to stay free").await;
+    harness.event("wants", "3.2 MiB have to stay free").await;
     no_pull_is_left(&disk.0).await;
     let before = free();
     assert_eq!(store.layers().unwrap().len(), 1);
     assert!(before >= 3 << 20, "{before}");
-    world.ready("present").await;
+    harness.ready("present").await;
     std::fs::remove_file(&others).unwrap();
-    world.ready("wants").await;
-    world.stop().await;
+    harness.ready("wants").await;
+    harness.stop().await;
     drop(disk);
-    world.end().await;
+    harness.end().await;
 }

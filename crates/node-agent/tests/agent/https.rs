@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use crate::harness::{Harness, NODE, PATIENCE};
 use crate::pods::SLEEP;
 use crate::terminal::{exec, finish};
-use crate::world::{NODE, PATIENCE, World};
 
 /// The server certificate of the node, in the form of the signer `kubernetes.io/kubelet-serving`.
 fn serving(authority: &Authority) -> ServingCertificate {
@@ -38,24 +38,24 @@ fn serving(authority: &Authority) -> ServingCertificate {
 }
 
 pub async fn commands_and_logs_go_over_the_network() {
-    let mut world = World::new("https").await;
+    let mut harness = Harness::new("https").await;
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::open_or_create(dir.path()).unwrap();
-    world.kubelet_api = Some(KubeletApi {
+    harness.kubelet_api = Some(KubeletApi {
         listen: ([127, 0, 0, 1], 0).into(),
         client_ca_pem: authority.ca_pem().to_owned(),
         certificate: watch::Sender::new(Some(serving(&authority))).subscribe(),
         is_needed: true,
     });
-    world.start(OnShutdown::StopPods).await;
+    harness.start(OnShutdown::StopPods).await;
     let script = format!("echo begin; {SLEEP}");
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", script]}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
 
     // The API server cannot reach the node without the network.
-    world.forget_service();
+    harness.forget_service();
     let client_certificate = authority
         .client("kube-apiserver-kubelet-client", &[])
         .unwrap();
@@ -63,13 +63,13 @@ pub async fn commands_and_logs_go_over_the_network() {
         client_certificate.certificate_pem(),
         client_certificate.key_pem(),
     );
-    let dialled = world
+    let dialled = harness
         .server
         .dial_nodes_with(certificate, key, authority.ca_pem());
     dialled.unwrap();
-    world.logged("p", "c", "begin").await;
+    harness.logged("p", "c", "begin").await;
 
-    let nodes: kube_api_client::Api<Node> = kube_api_client::Api::all(world.client.clone());
+    let nodes: kube_api_client::Api<Node> = kube_api_client::Api::all(harness.client.clone());
     let status = nodes.get(NODE).await.unwrap().status.unwrap();
     let endpoint = status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap();
     let port = u16::try_from(endpoint.port).unwrap();
@@ -100,5 +100,5 @@ pub async fn commands_and_logs_go_over_the_network() {
         Err(Error::Http(refused)) => assert_eq!(refused.status(), 403),
         other => panic!("{:?}", other.map(|_| "a session")),
     }
-    world.end().await;
+    harness.end().await;
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image_store::ImageConfig;
 
-use crate::world::{World, layer};
+use crate::harness::{Harness, layer};
 
 /// The layer of all tests with additional files, which are readable and executable.
 pub fn layer_with(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -26,13 +26,13 @@ pub fn layer_with(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Adds an image to the node: its layer and its configuration.
-pub fn put(world: &World, image: &str, layer: &[u8], config: ImageConfig) {
+pub fn put(harness: &Harness, image: &str, layer: &[u8], config: ImageConfig) {
     let fingerprint = format!("{config:?}");
     let config = ImageConfig {
         env: vec!["PATH=/bin".to_owned()],
         ..config
     };
-    world
+    harness
         .images
         .put_builtin(image, layer, &config, &fingerprint)
         .unwrap();

@@ -4,15 +4,15 @@ use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::Pod;
 use kube_api_client::{Patch, PatchParams};
 
+use crate::harness::{Harness, condition, is_ready, phase, state};
 use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::trace::{Trace, holds, traced};
-use crate::world::{World, condition, is_ready, phase, state};
 
 pub async fn sidecars_end_last_and_in_reverse() {
     // statefulset.md 12.3, T51
-    let world = World::started("sidecars").await;
-    let trace = Trace::new(&world);
+    let harness = Harness::started("sidecars").await;
+    let trace = Trace::new(&harness);
     let of = |name: &str, command: Value, sidecar: bool, hook: Option<&str>| {
         let lifecycle = hook.map(|script| json!({"preStop": {"exec": {"command": shell(script)}}}));
         json!({"name": name, "command": command, "volumeMounts": [Trace::mount()],
@@ -28,7 +28,7 @@ pub async fn sidecars_end_last_and_in_reverse() {
     let main = "trap 'until busybox grep -q hook /trace/order; do sleep 0.05; done; sleep 0.3; \
         echo main ends >> /trace/order; exit 0' TERM; touch /trace/main; \
         while true; do sleep 0.05; done";
-    world
+    harness
         .pod(
             "deleted",
             json!({"initContainers": sidecars(Some("echo hook of a >> /trace/order")),
@@ -37,15 +37,15 @@ pub async fn sidecars_end_last_and_in_reverse() {
                 "volumes": [trace.volume()]}),
         )
         .await;
-    world.ready("deleted").await;
+    harness.ready("deleted").await;
     let all_hear = || {
         ["a", "b", "main"]
             .iter()
             .all(|name| trace.0.join(name).exists())
     };
     holds("all hear signals", all_hear).await;
-    world.delete("deleted").await;
-    world.wait_deleted("deleted").await;
+    harness.delete("deleted").await;
+    harness.wait_deleted("deleted").await;
     assert_eq!(
         trace.written("order"),
         "hook of a\nmain ends\nb ends\na ends\n"
@@ -56,7 +56,7 @@ pub async fn sidecars_end_last_and_in_reverse() {
     }
     let main = "until test -e /trace/a -a -e /trace/b; do sleep 0.05; done; \
         echo main ends >> /trace/order";
-    world
+    harness
         .pod(
             "done",
             json!({"restartPolicy": "Never", "initContainers": sidecars(None),
@@ -65,33 +65,33 @@ pub async fn sidecars_end_last_and_in_reverse() {
         )
         .await;
     let done = |pod: &Pod| phase(pod) == "Succeeded";
-    let pod = world.until("done", "done", done).await;
+    let pod = harness.until("done", "done", done).await;
     assert_eq!(trace.written("order"), "main ends\nb ends\na ends\n");
     for name in ["a", "b", "main"] {
         assert_eq!(state(&pod, name), ("Completed 0".to_owned(), 0), "{name}");
     }
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn time_is_limited_and_readiness_may_need_others() {
     // statefulset.md 12.1, 12.10
-    let world = World::started("deadline").await;
-    let trace = Trace::new(&world);
+    let harness = Harness::started("deadline").await;
+    let trace = Trace::new(&harness);
     let late = json!({"volumes": [trace.volume()], "containers": [
         {"name": "c", "command": traced("late"), "volumeMounts": [Trace::mount()]}]});
-    let late = world.pod("late", late).await;
+    let late = harness.pod("late", late).await;
     holds("it hears signals", || trace.0.join("late").exists()).await;
     let deadline = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 2}}));
-    let pods = world.api::<Pod>();
+    let pods = harness.api::<Pod>();
     let params = PatchParams::default();
     pods.patch("late", &params, &deadline).await.unwrap();
     let gate = "example.org/checked";
     let gated = json!({"readinessGates": [{"conditionType": gate}],
         "containers": [{"name": "c", "command": shell(SLEEP)}]});
-    world.pod("gated", gated).await;
+    harness.pod("gated", gated).await;
 
     let containers_are = |pod: &Pod| condition(pod, "ContainersReady") == "True";
-    let pod = world
+    let pod = harness
         .until("gated", "up but for its gate", containers_are)
         .await;
     let message = format!("corresponding condition of pod readiness gate \"{gate}\"");
@@ -100,14 +100,14 @@ pub async fn time_is_limited_and_readiness_may_need_others() {
     let say = async |status: &str| {
         let conditions = json!([{"type": gate, "status": status}]);
         let patch = Patch::Strategic(json!({"status": {"conditions": conditions}}));
-        let pods = world.api::<Pod>();
+        let pods = harness.api::<Pod>();
         let params = PatchParams::default();
         pods.patch_status("gated", &params, &patch).await.unwrap();
     };
     say("True").await;
-    world.ready("gated").await;
+    harness.ready("gated").await;
     say("False").await;
-    let pod = world
+    let pod = harness
         .until("gated", "held back", |pod| !is_ready(pod))
         .await;
     // The text is kubelet's.
@@ -119,26 +119,26 @@ pub async fn time_is_limited_and_readiness_may_need_others() {
     );
 
     let over = |pod: &Pod| phase(pod) == "Failed";
-    let pod = world.until("late", "over", over).await;
+    let pod = harness.until("late", "over", over).await;
     assert_eq!(state(&pod, "c").0, "Completed 0");
     let status = pod.status.unwrap();
     assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
     let message = "Pod was active on the node longer than the specified deadline";
     assert_eq!(status.message.as_deref(), Some(message));
     assert_eq!(trace.written("order"), "late ends\n");
-    world
+    harness
         .event("late", "Normal DeadlineExceeded Pod was active")
         .await;
     let uid = late.metadata.uid.unwrap();
-    while world.runtime.sandbox(&uid).await.unwrap().is_some() {
+    while harness.runtime.sandbox(&uid).await.unwrap().is_some() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn last_words_are_kept() {
     // statefulset.md 12.1
-    let world = World::started("words").await;
+    let harness = Harness::started("words").await;
     let of = |name: &str, script: &str, more: Value| {
         let mut container = json!({"name": name, "command": shell(script)});
         for (field, value) in more.as_object().unwrap() {
@@ -157,8 +157,10 @@ pub async fn last_words_are_kept() {
         of("fine", "echo noise", fallback.clone()),
         of("both", "echo noise; echo word > /dev/termination-log; exit 5", fallback),
         of("long", long, json!({}))]});
-    world.pod("p", spec).await;
-    let pod = world.until("p", "over", |pod| phase(pod) == "Failed").await;
+    harness.pod("p", spec).await;
+    let pod = harness
+        .until("p", "over", |pod| phase(pod) == "Failed")
+        .await;
     let statuses = pod.status.unwrap().container_statuses.unwrap();
     let ended = |name: &str| {
         let status = statuses.iter().find(|status| status.name == name).unwrap();
@@ -180,5 +182,5 @@ pub async fn last_words_are_kept() {
     let message = message.unwrap();
     assert_eq!(message.len(), 4096);
     assert!(message.ends_with("line 998\nline 999\n"), "{message}");
-    world.end().await;
+    harness.end().await;
 }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use json_tree::json;
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::harness::{Harness, condition, phase};
 use crate::pods::SLEEP;
 use crate::spec::shell;
-use crate::world::{World, condition, phase};
 
 pub async fn pods_that_write_more_than_they_may_are_driven_out() {
     // statefulset.md 12.14
-    let world = World::started("fills").await;
+    let harness = Harness::started("fills").await;
     let of = |name: &str, script: &str, limit: &str| {
         json!({"name": name, "command": shell(&format!("{script}; {SLEEP}")),
             "resources": {"limits": {"ephemeral-storage": limit}}})
@@ -23,9 +23,9 @@ pub async fn pods_that_write_more_than_they_may_are_driven_out() {
     let layer = json!({"containers": [of("writes", writes, "1Mi"), of("idle", "true", "64Mi")]});
     let talks = "busybox yes 0123456789abcdef | head -c 3000000";
     let log = json!({"containers": [of("talks", talks, "1Mi")]});
-    world.pod("layer", layer).await;
-    world.pod("log", log).await;
-    world
+    harness.pod("layer", layer).await;
+    harness.pod("log", log).await;
+    harness
         .pod("modest", json!({"containers": [of("c", writes, "16Mi")]}))
         .await;
     let volume = |limit: &str| {
@@ -35,8 +35,8 @@ pub async fn pods_that_write_more_than_they_may_are_driven_out() {
                 "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
             "volumes": [{"name": "v", "emptyDir": {"sizeLimit": limit}}]})
     };
-    world.pod("volume", volume("64Ki")).await;
-    world.pod("roomy", volume("4Mi")).await;
+    harness.pod("volume", volume("64Ki")).await;
+    harness.pod("roomy", volume("4Mi")).await;
     for (name, message) in [
         (
             "layer",
@@ -52,7 +52,7 @@ pub async fn pods_that_write_more_than_they_may_are_driven_out() {
         ),
     ] {
         let driven = |pod: &Pod| phase(pod) == "Failed";
-        let pod = world.until(name, "evicted", driven).await;
+        let pod = harness.until(name, "evicted", driven).await;
         assert_eq!(
             condition(&pod, "DisruptionTarget"),
             format!("True TerminationByKubelet {message}")
@@ -60,14 +60,14 @@ pub async fn pods_that_write_more_than_they_may_are_driven_out() {
         let status = pod.status.unwrap();
         assert_eq!(status.reason.as_deref(), Some("Evicted"));
         assert_eq!(status.message.as_deref(), Some(message));
-        world
+        harness
             .event(name, &format!("Warning Evicted {message}"))
             .await;
     }
     for name in ["modest", "roomy"] {
-        world.ready(name).await;
+        harness.ready(name).await;
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// The size of each file of a container's log, by name.
@@ -82,18 +82,18 @@ fn sizes(dir: &Path) -> BTreeMap<PathBuf, fs::Metadata> {
 
 pub async fn a_log_never_takes_more_than_its_room() {
     // statefulset.md 12.16
-    let world = World::started("floods").await;
+    let harness = Harness::started("floods").await;
     let of = |name: &str, script: &str| json!({"name": name, "command": ["sh", "-c", script]});
     let line = "x".repeat(3000);
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         of("lines", &format!("busybox yes {line}")),
         of("endless", "busybox tr '\\0' x < /dev/zero")]});
-    let uid = world.pod("p", spec).await.metadata.uid.unwrap();
-    world.ready("p").await;
+    let uid = harness.pod("p", spec).await.metadata.uid.unwrap();
+    harness.ready("p").await;
     // The limits of the agent in these tests. A file may exceed its limit by one entry.
     let (files_max, file_bytes_max) = (3, (1 << 20) + (16 << 10) + 64);
     for name in ["lines", "endless"] {
-        let dir = world.dir.join(format!("pods/default_p_{uid}/{name}"));
+        let dir = harness.dir.join(format!("pods/default_p_{uid}/{name}"));
         let (mut begun, mut current) = (0, 0);
         while begun < 12 {
             let files = sizes(&dir);
@@ -110,9 +110,9 @@ pub async fn a_log_never_takes_more_than_its_room() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     }
-    world.delete("p").await;
-    world.wait_deleted("p").await;
-    world.end().await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
+    harness.end().await;
 }
 
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -151,7 +151,7 @@ impl Drop for Pages {
 pub async fn huge_pages_are_limited_or_refused_where_there_are_none() {
     // statefulset.md 12.16
     let pages = Pages::reserve(16);
-    let world = World::started("huge").await;
+    let harness = Harness::started("huge").await;
     let script = "busybox fallocate -l 4194304 /huge/file && echo fits; \
         busybox fallocate -l 12582912 /huge/file || echo no more";
     let spec = json!({"terminationGracePeriodSeconds": 1,
@@ -159,20 +159,20 @@ pub async fn huge_pages_are_limited_or_refused_where_there_are_none() {
             "volumeMounts": [{"name": "huge", "mountPath": "/huge"}],
             "resources": {"limits": {"hugepages-2Mi": "8Mi", "memory": "64Mi", "cpu": "100m"}}}],
         "volumes": [{"name": "huge", "emptyDir": {"medium": "HugePages"}}]});
-    world.pod("p", spec).await;
+    harness.pod("p", spec).await;
     if pages.is_some() {
-        world.ready("p").await;
-        let log = world.logged("p", "c", "no more").await;
+        harness.ready("p").await;
+        let log = harness.logged("p", "c", "no more").await;
         assert!(log.contains("fits\n"), "{log}");
     } else {
-        let refused = world
+        let refused = harness
             .until("p", "the refusal", |pod| phase(pod) == "Failed")
             .await;
         let status = refused.status.unwrap();
         assert_eq!(status.reason.as_deref(), Some("OutOfhugepages-2Mi"));
     }
-    world.delete("p").await;
-    world.wait_deleted("p").await;
-    world.end().await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
+    harness.end().await;
     drop(pages);
 }

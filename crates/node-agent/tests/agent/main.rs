@@ -20,6 +20,7 @@ mod endings;
 mod ephemeral;
 mod faults;
 mod grpc;
+mod harness;
 mod hooks;
 mod hostile_images;
 mod https;
@@ -45,7 +46,6 @@ mod terminal;
 mod trace;
 mod updates;
 mod volumes;
-mod world;
 
 use std::future::Future;
 use std::io::{Read, Seek};
@@ -222,7 +222,7 @@ fn main() -> ExitCode {
         );
         failed += usize::from(!passed);
     }
-    world::remove_shared();
+    harness::remove_shared();
     if failed == 0 {
         ExitCode::SUCCESS
     } else {

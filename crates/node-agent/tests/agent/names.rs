@@ -2,9 +2,9 @@
 
 use json_tree::{Value, json};
 
+use crate::harness::Harness;
 use crate::pods::SLEEP;
 use crate::spec::shell;
-use crate::world::World;
 
 /// The parts of a container's output: its host names, and its files for name resolution.
 struct NameOutput {
@@ -13,7 +13,7 @@ struct NameOutput {
     hosts: String,
 }
 
-async fn output(world: &World, name: &str, fields: Value) -> NameOutput {
+async fn output(harness: &Harness, name: &str, fields: Value) -> NameOutput {
     let script = format!(
         "hostname; cat /etc/hostname; echo $HOSTNAME; echo ==; cat /etc/resolv.conf; echo ==; \
          cat /etc/hosts; echo ==; {SLEEP}"
@@ -23,10 +23,10 @@ async fn output(world: &World, name: &str, fields: Value) -> NameOutput {
     for (field, value) in fields.as_object().unwrap() {
         spec[field] = value.clone();
     }
-    world.pod(name, spec).await;
-    world.ready(name).await;
+    harness.pod(name, spec).await;
+    harness.ready(name).await;
     let log = loop {
-        let log = world.logged(name, "c", "==").await;
+        let log = harness.logged(name, "c", "==").await;
         if log.matches("==\n").count() == 3 {
             break log;
         }
@@ -54,18 +54,18 @@ fn lines(text: &str, word: &str) -> Vec<String> {
 
 pub async fn names_and_resolvers_are_as_asked() {
     // statefulset.md 10.12, 10.13
-    let world = World::started("names").await;
-    check_fqdn_and_limits(&world).await;
-    check_policies_without_cluster(&world).await;
-    check_host_network(&world).await;
-    check_long_fqdn(&world).await;
-    world.end().await;
+    let harness = Harness::started("names").await;
+    check_fqdn_and_limits(&harness).await;
+    check_policies_without_cluster(&harness).await;
+    check_host_network(&harness).await;
+    check_long_fqdn(&harness).await;
+    harness.end().await;
 }
 
-async fn check_fqdn_and_limits(world: &World) {
+async fn check_fqdn_and_limits(harness: &Harness) {
     let search = "default.svc.cluster.local svc.cluster.local cluster.local";
     let first = output(
-        world,
+        harness,
         "first",
         json!({"hostname": "db-0", "subdomain": "db", "setHostnameAsFQDN": true,
             "dnsPolicy": "ClusterFirst",
@@ -82,7 +82,7 @@ async fn check_fqdn_and_limits(world: &World) {
     let servers = ["10.96.0.10", "192.0.2.7", "192.0.2.8"].map(|ip| format!("nameserver {ip}"));
     assert_eq!(lines(&first.resolver, "nameserver"), servers);
     let omitted = "Warning DNSConfigForming Nameserver limits were exceeded";
-    world.event("first", omitted).await;
+    harness.event("first", omitted).await;
     let searches = lines(&first.resolver, "search").remove(0);
     assert!(
         searches.starts_with(&format!("search {search}")),
@@ -100,9 +100,9 @@ async fn check_fqdn_and_limits(world: &World) {
 }
 
 /// The DNS policies `None` and `Default`.
-async fn check_policies_without_cluster(world: &World) {
+async fn check_policies_without_cluster(harness: &Harness) {
     let none = output(
-        world,
+        harness,
         "none",
         json!({"subdomain": "db", "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["192.0.2.7"], "searches": ["a.example", "b.example"]}}),
@@ -119,7 +119,7 @@ async fn check_policies_without_cluster(world: &World) {
             .contains("\tnone.db.default.svc.cluster.local\tnone\n")
     );
 
-    let usual = output(world, "usual", json!({"dnsPolicy": "Default"})).await;
+    let usual = output(harness, "usual", json!({"dnsPolicy": "Default"})).await;
     for word in ["nameserver", "search", "options"] {
         assert_eq!(lines(&usual.resolver, word), node_resolver(word));
     }
@@ -127,12 +127,12 @@ async fn check_policies_without_cluster(world: &World) {
 }
 
 /// On the host network, the host name is the node's, even if the pod requests another name.
-async fn check_host_network(world: &World) {
+async fn check_host_network(harness: &Harness) {
     let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let alias = json!([{"ip": "192.0.2.1", "hostnames": ["one"]}]);
     let both = json!({"hostNetwork": true, "hostname": "db-0", "hostAliases": alias,
         "dnsPolicy": "ClusterFirstWithHostNet"});
-    let host = output(world, "host", both).await;
+    let host = output(harness, "host", both).await;
     assert_eq!(host.names, node.repeat(3));
     assert_eq!(
         lines(&host.resolver, "nameserver"),
@@ -146,17 +146,17 @@ async fn check_host_network(world: &World) {
     );
     assert_eq!(host.hosts, expected);
     let first = json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"});
-    let first = output(world, "host-first", first).await;
+    let first = output(harness, "host-first", first).await;
     assert_eq!(
         lines(&first.resolver, "nameserver"),
         node_resolver("nameserver")
     );
 }
 
-async fn check_long_fqdn(world: &World) {
+async fn check_long_fqdn(harness: &Harness) {
     let long = json!({"hostname": "d".repeat(40), "subdomain": "b", "setHostnameAsFQDN": true,
         "containers": [{"name": "c", "command": shell(SLEEP)}]});
-    world.pod("long", long).await;
+    harness.pod("long", long).await;
     let name = format!("{}.b.default.svc.cluster.local", "d".repeat(40));
     let message = format!(
         "Warning FailedCreatePodSandBox Failed to create pod sandbox: failed to construct FQDN \
@@ -164,5 +164,5 @@ async fn check_long_fqdn(world: &World) {
          {} characters requested)",
         name.len()
     );
-    world.event("long", &message).await;
+    harness.event("long", &message).await;
 }

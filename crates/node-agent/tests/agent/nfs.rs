@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube_api_client::{Api, Patch, PatchParams, PostParams};
 use node_agent::OnShutdown;
 
+use crate::harness::Harness;
 use crate::pods::SLEEP;
 use crate::spec::shell;
-use crate::world::World;
 
 /// The kernel's NFS server with one export.
 struct Server {
@@ -87,8 +87,8 @@ fn spec(script: &str, mount: Value, volume: Value) -> Value {
 }
 
 /// Creates a claim that is bound to a volume of the export.
-async fn bound(world: &World, name: &str, source: Value, options: &[&str]) {
-    let claim: PersistentVolumeClaim = world
+async fn bound(harness: &Harness, name: &str, source: Value, options: &[&str]) {
+    let claim: PersistentVolumeClaim = harness
         .create(
             json!({"metadata": {"name": name}, "spec": {"volumeName": name,
             "storageClassName": "", "accessModes": ["ReadWriteMany"],
@@ -100,18 +100,18 @@ async fn bound(world: &World, name: &str, source: Value, options: &[&str]) {
         "mountOptions": options,
         "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid}}});
     let volume: PersistentVolume = json_tree::from_value(volume).unwrap();
-    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(harness.client.clone());
     let how = PostParams::default();
     volumes.create(&how, &volume).await.unwrap();
     let phase = Patch::Merge(json!({"status": {"phase": "Bound"}}));
-    let claims = world.api::<PersistentVolumeClaim>();
+    let claims = harness.api::<PersistentVolumeClaim>();
     let how = PatchParams::default();
     claims.patch_status(name, &how, &phase).await.unwrap();
 }
 
 /// The options of the NFS mounts of all pods. The runtime has an additional mount for each subPath.
-fn mounts(world: &World) -> Vec<String> {
-    let (table, pods) = (mount_table::read().unwrap(), world.dir.join("pods"));
+fn mounts(harness: &Harness) -> Vec<String> {
+    let (table, pods) = (mount_table::read().unwrap(), harness.dir.join("pods"));
     let ours = table
         .into_iter()
         .filter(|mount| mount.path.starts_with(&pods) && mount.file_system.starts_with("nfs"));
@@ -119,55 +119,55 @@ fn mounts(world: &World) -> Vec<String> {
 }
 
 pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
-    let mut world = World::new("nfs").await;
-    world.start(OnShutdown::LeavePods).await;
-    let export = world.dir.join("export");
-    options_that_escape_are_refused(&world, &export).await;
+    let mut harness = Harness::new("nfs").await;
+    harness.start(OnShutdown::LeavePods).await;
+    let export = harness.dir.join("export");
+    options_that_escape_are_refused(&harness, &export).await;
     let Some(server) = Server::start(export.clone()) else {
-        check_kernel_without_nfs(&world, &export).await;
-        world.end().await;
+        check_kernel_without_nfs(&harness, &export).await;
+        harness.end().await;
         return;
     };
     let of_pod = json!({"nfs": volume(Path::new("/"), json!({}))});
-    share_export(&world, &export, &of_pod).await;
-    refuse_writes_and_missing_directories(&world, &export).await;
+    share_export(&harness, &export, &of_pod).await;
+    refuse_writes_and_missing_directories(&harness, &export).await;
     // Three mounts exist, which a restarted agent adopts.
-    assert_eq!(mounts(&world).len(), 3);
-    world.stop().await;
-    world.start(OnShutdown::LeavePods).await;
-    world.delete("third").await;
-    world.wait_deleted("third").await;
-    assert_eq!(mounts(&world).len(), 2);
-    stop_and_start_server(&world, &server, of_pod).await;
+    assert_eq!(mounts(&harness).len(), 3);
+    harness.stop().await;
+    harness.start(OnShutdown::LeavePods).await;
+    harness.delete("third").await;
+    harness.wait_deleted("third").await;
+    assert_eq!(mounts(&harness).len(), 2);
+    stop_and_start_server(&harness, &server, of_pod).await;
     server.serve(false);
     run("exportfs", &["-ua"]);
-    world.end().await;
+    harness.end().await;
 }
 
-async fn check_kernel_without_nfs(world: &World, export: &Path) {
+async fn check_kernel_without_nfs(harness: &Harness, export: &Path) {
     let volume = json!({"nfs": volume(export, json!({}))});
     let pod = spec("true", json!({"mountPath": "/files"}), volume);
-    world.pod("first", pod).await;
+    harness.pod("first", pod).await;
     let text = "Warning FailedMount MountVolume.SetUp failed for volume \"files\" : the kernel of \
         this node has no file system \"nfs\"";
-    world.event("first", text).await;
-    world.delete("first").await;
-    world.wait_deleted("first").await;
+    harness.event("first", text).await;
+    harness.delete("first").await;
+    harness.wait_deleted("first").await;
 }
 
 /// A pod with an inline volume and a pod with a claim share the files.
-async fn share_export(world: &World, export: &Path, of_pod: &Value) {
+async fn share_export(harness: &Harness, export: &Path, of_pod: &Value) {
     let files = json!({"mountPath": "/files"});
     let script = "echo one > /files/sub/a; until cat /files/sub/b; do sleep 0.1; done";
-    world
+    harness
         .pod("first", spec(script, files, of_pod.clone()))
         .await;
-    world.ready("first").await;
-    let options = mounts(world);
+    harness.ready("first").await;
+    let options = mounts(harness);
     assert!(options[0].contains("vers=4.2"), "{options:?}");
     let source = volume(export, json!({}));
     bound(
-        world,
+        harness,
         "old",
         source,
         &["nfsvers=3", "nolock,soft", "timeo=20"],
@@ -176,54 +176,54 @@ async fn share_export(world: &World, export: &Path, of_pod: &Value) {
     let claim = json!({"persistentVolumeClaim": {"claimName": "old"}});
     let script = "cat /files/a; echo two > /files/b";
     let below = json!({"mountPath": "/files", "subPath": "sub"});
-    world.pod("second", spec(script, below, claim)).await;
-    world.ready("second").await;
-    world.logged("second", "c", "one").await;
-    world.logged("first", "c", "two").await;
+    harness.pod("second", spec(script, below, claim)).await;
+    harness.ready("second").await;
+    harness.logged("second", "c", "one").await;
+    harness.logged("first", "c", "two").await;
     let old = |options: &String| options.contains("vers=3") && options.contains("soft");
-    assert!(mounts(world).iter().any(old), "{:?}", mounts(world));
+    assert!(mounts(harness).iter().any(old), "{:?}", mounts(harness));
 }
 
-async fn refuse_writes_and_missing_directories(world: &World, export: &Path) {
+async fn refuse_writes_and_missing_directories(harness: &Harness, export: &Path) {
     let files = json!({"mountPath": "/files"});
     let read_only = json!({"nfs": volume(Path::new("/"), json!({"readOnly": true}))});
     let script = "echo no > /files/sub/c || echo refused";
-    world
+    harness
         .pod("third", spec(script, files.clone(), read_only))
         .await;
-    world.ready("third").await;
-    world.logged("third", "c", "refused").await;
+    harness.ready("third").await;
+    harness.logged("third", "c", "refused").await;
     // An fsGroup does not change the group of the files, because others use them, too (as kubelet, for NFS
     // volumes).
     let group = std::os::unix::fs::MetadataExt::gid(&fs::metadata(export).unwrap());
     assert_eq!(group, 0);
 
     let missing = json!({"nfs": volume(&export.join("none"), json!({}))});
-    world.pod("lost", spec("true", files, missing)).await;
-    world.event("lost", "no such directory").await;
-    world.delete("lost").await;
-    world.wait_deleted("lost").await;
+    harness.pod("lost", spec("true", files, missing)).await;
+    harness.event("lost", "no such directory").await;
+    harness.delete("lost").await;
+    harness.wait_deleted("lost").await;
 }
 
-async fn stop_and_start_server(world: &World, server: &Server, of_pod: Value) {
+async fn stop_and_start_server(harness: &Harness, server: &Server, of_pod: Value) {
     let files = json!({"mountPath": "/files"});
     server.serve(false);
-    world
+    harness
         .pod("late", spec("cat /files/sub/b", files, of_pod))
         .await;
-    world.event("late", "does not answer on port 2049").await;
+    harness.event("late", "does not answer on port 2049").await;
     // A volume can be released while its server does not respond.
-    world.delete("second").await;
-    world.wait_deleted("second").await;
-    assert_eq!(mounts(world).len(), 1);
+    harness.delete("second").await;
+    harness.wait_deleted("second").await;
+    assert_eq!(mounts(harness).len(), 1);
     server.serve(true);
-    world.ready("late").await;
-    world.logged("late", "c", "two").await;
+    harness.ready("late").await;
+    harness.logged("late", "c", "two").await;
     for pod in ["late", "first"] {
-        world.delete(pod).await;
-        world.wait_deleted(pod).await;
+        harness.delete(pod).await;
+        harness.wait_deleted(pod).await;
     }
-    assert_eq!(mounts(world), Vec::<String>::new());
+    assert_eq!(mounts(harness), Vec::<String>::new());
     assert_eq!(
         fs::read_to_string(server.export.join("sub/b")).unwrap(),
         "two\n"
@@ -232,7 +232,7 @@ async fn stop_and_start_server(world: &World, server: &Server, of_pod: Value) {
 
 /// These options are rejected before the mount, so the test runs on every kernel. The table of options is
 /// in `host_kernel::mount_options`.
-async fn options_that_escape_are_refused(world: &World, export: &Path) {
+async fn options_that_escape_are_refused(harness: &Harness, export: &Path) {
     let long = "o".repeat(300);
     let rows = [
         (
@@ -249,15 +249,15 @@ async fn options_that_escape_are_refused(world: &World, export: &Path) {
     ];
     for (name, option, words) in rows {
         let source = volume(export, json!({}));
-        bound(world, name, source, &[option]).await;
+        bound(harness, name, source, &[option]).await;
         let claim = json!({"persistentVolumeClaim": {"claimName": name}});
         let pod = spec("true", json!({"mountPath": "/files"}), claim);
-        world.pod(name, pod).await;
-        world.event(name, words).await;
+        harness.pod(name, pod).await;
+        harness.event(name, words).await;
     }
     for (name, ..) in rows {
-        world.delete(name).await;
-        world.wait_deleted(name).await;
+        harness.delete(name).await;
+        harness.wait_deleted(name).await;
     }
-    assert_eq!(mounts(world), Vec::<String>::new());
+    assert_eq!(mounts(harness), Vec::<String>::new());
 }

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube_api_client::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
 
+use crate::harness::{Harness, IMAGE, NODE, state};
 use crate::pods::SLEEP;
-use crate::world::{IMAGE, NODE, World, state};
 
 /// Whether the kernel supports idmapped mounts of tmpfs: from Linux 6.3 on.
 fn memory_shows_ids() -> bool {
@@ -23,40 +23,40 @@ fn memory_shows_ids() -> bool {
 
 pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
     // statefulset.md 12.16
-    let mut world = World::new("ownusers").await;
-    world.start(OnShutdown::LeavePods).await;
-    let nodes: Api<Node> = Api::all(world.client.clone());
+    let mut harness = Harness::new("ownusers").await;
+    harness.start(OnShutdown::LeavePods).await;
+    let nodes: Api<Node> = Api::all(harness.client.clone());
     let features = nodes.get(NODE).await.unwrap().status.unwrap();
     let features = features.runtime_handlers.unwrap()[0].features.clone();
     assert_eq!(features.unwrap().user_namespaces, Some(true));
-    world
+    harness
         .create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"a": "1"}}))
         .await;
-    world
+    harness
         .create::<Secret>(json!({"metadata": {"name": "s"}, "stringData": {"p": "pw"}}))
         .await;
-    let host = world.dir.join("host");
-    world.pod("p", spec_with_all_volumes(&host)).await;
-    let pod = world.ready("p").await;
-    let map = check_ids_in_container(&world, &pod).await;
-    check_owners_on_disk(&world, &pod, &host);
+    let host = harness.dir.join("host");
+    harness.pod("p", spec_with_all_volumes(&host)).await;
+    let pod = harness.ready("p").await;
+    let map = check_ids_in_container(&harness, &pod).await;
+    check_owners_on_disk(&harness, &pod, &host);
     // A new agent, and commands of `exec`, use the user namespace of the pod.
-    world.stop().await;
-    world.start(OnShutdown::StopPods).await;
-    check_debug_container(&world, &map).await;
+    harness.stop().await;
+    harness.start(OnShutdown::StopPods).await;
+    check_debug_container(&harness, &map).await;
     // Another pod has other ids.
     let other = json!({"hostUsers": false, "containers": [{"name": "c",
         "command": ["sh", "-c", format!("cat /proc/self/uid_map; echo ran; {SLEEP}")]}]});
-    world.pod("other", other).await;
-    world.ready("other").await;
-    assert!(!world.logged("other", "c", "ran").await.contains(&map));
+    harness.pod("other", other).await;
+    harness.ready("other").await;
+    assert!(!harness.logged("other", "c", "ran").await.contains(&map));
     for name in ["p", "other"] {
-        world.delete(name).await;
-        world.wait_deleted(name).await;
+        harness.delete(name).await;
+        harness.wait_deleted(name).await;
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
-    world.end().await;
+    assert!(!mounts.contains(harness.dir.to_str().unwrap()), "{mounts}");
+    harness.end().await;
 }
 
 /// A pod with each type of volume, which logs the owners of its files.
@@ -95,8 +95,8 @@ fn spec_with_all_volumes(host: &Path) -> Value {
 }
 
 /// Returns the line of `uid_map`.
-async fn check_ids_in_container(world: &World, pod: &Pod) -> String {
-    let log = world.logged("p", "c", "ran").await;
+async fn check_ids_in_container(harness: &Harness, pod: &Pod) -> String {
+    let log = harness.logged("p", "c", "ran").await;
     let map = log.lines().next().unwrap().to_owned();
     let numbers: Vec<u32> = map
         .split_whitespace()
@@ -125,10 +125,10 @@ async fn check_ids_in_container(world: &World, pod: &Pod) -> String {
 }
 
 /// On disk, the owners of the files are those of a pod without a user namespace.
-fn check_owners_on_disk(world: &World, pod: &Pod, host: &Path) {
+fn check_owners_on_disk(harness: &Harness, pod: &Pod, host: &Path) {
     let uid = pod.metadata.uid.clone().unwrap();
     let volumes = format!("default_p_{uid}/.state/volumes/cache");
-    let cache = world.dir.join("pods").join(volumes);
+    let cache = harness.dir.join("pods").join(volumes);
     for (path, owner) in [
         (cache.join("early"), (1000, 2000)),
         (cache.join("late"), (0, 2000)),
@@ -141,12 +141,12 @@ fn check_owners_on_disk(world: &World, pod: &Pod, host: &Path) {
     }
 }
 
-async fn check_debug_container(world: &World, map: &str) {
+async fn check_debug_container(harness: &Harness, map: &str) {
     let debugger = json!({"name": "debug", "image": IMAGE, "targetContainerName": "c",
         "command": ["sh", "-c", "cat /proc/1/uid_map; busybox readlink /proc/1/ns/user; \
             busybox readlink /proc/self/ns/user"]});
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [debugger]}}));
-    let pods = world.api::<Pod>();
+    let pods = harness.api::<Pod>();
     pods.patch_subresource("ephemeralcontainers", "p", &PatchParams::default(), &patch)
         .await
         .unwrap();
@@ -156,26 +156,26 @@ async fn check_debug_container(world: &World, map: &str) {
         let mut states = ephemeral.into_iter().filter_map(|status| status.state);
         states.any(|state| state.terminated.is_some())
     };
-    world.until("p", "looked into", has_ended).await;
-    let log = world.logged("p", "debug", "user:[").await;
+    harness.until("p", "looked into", has_ended).await;
+    let log = harness.logged("p", "debug", "user:[").await;
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!((lines[0], lines[1]), (map, lines[2]));
 }
 
 pub async fn what_cannot_be_shown_with_its_users_is_refused() {
     // statefulset.md 12.16
-    let world = World::started("ownusersno").await;
+    let harness = Harness::started("ownusersno").await;
     let spec = json!({"hostUsers": false, "containers": [
             {"name": "c", "command": ["sh", "-c", SLEEP],
                 "volumeMounts": [{"name": "node", "mountPath": "/node"}]}],
         "volumes": [{"name": "node", "hostPath": {"path": "/proc"}}]});
-    world.pod("p", spec).await;
+    harness.pod("p", spec).await;
     let refused = |pod: &Pod| state(pod, "c").0 == "CreateContainerError";
-    world.until("p", "refused", refused).await;
-    world
+    harness.until("p", "refused", refused).await;
+    harness
         .event("p", "cannot show the ids of the pod's user namespace")
         .await;
-    world.delete("p").await;
-    world.wait_deleted("p").await;
-    world.end().await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
+    harness.end().await;
 }

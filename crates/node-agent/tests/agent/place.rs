@@ -6,11 +6,11 @@ use std::process::Command;
 use image_store::ImageConfig;
 use json_tree::{Value, json};
 
+use crate::harness::Harness;
 use crate::images::{self, layer_with};
 use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::trace::{Trace, holds};
-use crate::world::World;
 
 fn linked(kind: &str) -> String {
     let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
@@ -39,7 +39,7 @@ fn lowest_score() -> i64 {
 
 pub async fn namespaces_and_the_order_of_killing_are_as_asked() {
     // statefulset.md 12.16
-    let world = World::started("place").await;
+    let harness = Harness::started("place").await;
     let kinds = ["ipc", "pid", "net", "uts", "mnt"];
     let script = format!(
         "for kind in {}; do busybox readlink /proc/self/ns/$kind; done; \
@@ -82,9 +82,9 @@ pub async fn namespaces_and_the_order_of_killing_are_as_asked() {
             1000,
         ),
     ] {
-        world.pod(name, spec(pod_fields, resources)).await;
-        world.ready(name).await;
-        let log = world.logged(name, "c", "seen").await;
+        harness.pod(name, spec(pod_fields, resources)).await;
+        harness.ready(name).await;
+        let log = harness.logged(name, "c", "seen").await;
         let lines: Vec<&str> = log.lines().collect();
         let shared = kinds.iter().zip(&lines);
         let shared = shared.filter(|(kind, line)| linked(kind) == **line);
@@ -92,18 +92,18 @@ pub async fn namespaces_and_the_order_of_killing_are_as_asked() {
         assert_eq!(shared, nodes, "{name}");
         assert_eq!(lines[kinds.len()], score.to_string(), "{name}");
     }
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn groups_and_process_files_are_as_asked() {
     // statefulset.md 12.16
-    let world = World::started("groups").await;
+    let harness = Harness::started("groups").await;
     let image = "test/groups:1";
     let users = [
         ("etc/passwd", b"app:x:1000:1000::/:/bin/sh\n".to_vec()),
         ("etc/group", b"app:x:1000:\nextra:x:50000:app\n".to_vec()),
     ];
-    images::put(&world, image, &layer_with(&users), ImageConfig::default());
+    images::put(&harness, image, &layer_with(&users), ImageConfig::default());
     let script = format!("busybox id -G; {SLEEP}");
     for (name, policy, expected) in [
         ("merge", json!("Merge"), vec![2000, 3000, 4000, 50000]),
@@ -114,9 +114,9 @@ pub async fn groups_and_process_files_are_as_asked() {
             "securityContext": {"runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000,
                 "supplementalGroups": [4000], "supplementalGroupsPolicy": policy},
             "containers": [{"name": "c", "image": image, "command": shell(&script)}]});
-        world.pod(name, spec).await;
-        let pod = world.ready(name).await;
-        let log = world.logged(name, "c", "\n").await;
+        harness.pod(name, spec).await;
+        let pod = harness.ready(name).await;
+        let log = harness.logged(name, "c", "\n").await;
         let mut groups: Vec<i64> = log
             .split_whitespace()
             .map(|id| id.parse().unwrap())
@@ -143,11 +143,11 @@ pub async fn groups_and_process_files_are_as_asked() {
     let of = |name: &str, mount: &str| json!({"name": name, "command": shell(&script), "securityContext": {"procMount": mount}});
     let spec = json!({"hostUsers": false, "terminationGracePeriodSeconds": 1,
         "containers": [of("usual", "Default"), of("bare", "Unmasked")]});
-    world.pod("proc", spec).await;
-    world.ready("proc").await;
-    assert_ne!(world.logged("proc", "usual", "\n").await, "0\n");
-    assert_eq!(world.logged("proc", "bare", "\n").await, "0\n");
-    world.end().await;
+    harness.pod("proc", spec).await;
+    harness.ready("proc").await;
+    assert_ne!(harness.logged("proc", "usual", "\n").await, "0\n");
+    assert_eq!(harness.logged("proc", "bare", "\n").await, "0\n");
+    harness.end().await;
 }
 
 /// A shared mount point, which is unmounted when the value is dropped.
@@ -181,9 +181,9 @@ fn mount(args: &[&str], at: &Path) {
 
 pub async fn later_mounts_travel_as_far_as_the_pod_says() {
     // statefulset.md 12.14
-    let world = World::started("travel").await;
-    let trace = Trace::new(&world);
-    let volume = Shared::new(world.dir.join("shared"));
+    let harness = Harness::started("travel").await;
+    let trace = Trace::new(&harness);
+    let volume = Shared::new(harness.dir.join("shared"));
     for sub in ["node", "container"] {
         std::fs::create_dir(volume.0.join(sub)).unwrap();
     }
@@ -208,8 +208,8 @@ pub async fn later_mounts_travel_as_far_as_the_pod_says() {
         of("in", json!("HostToContainer"), false, ""),
         of("both", json!("Bidirectional"), true, mounts)],
         "volumes": [trace.volume(), {"name": "v", "hostPath": {"path": volume.0}}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     mount(&["-t", "tmpfs", "none"], &volume.0.join("node"));
     std::fs::write(volume.0.join("node/later"), "").unwrap();
     trace.make("mounted");
@@ -224,8 +224,8 @@ pub async fn later_mounts_travel_as_far_as_the_pod_says() {
     }
     holds("it has mounted", || trace.0.join("made").exists()).await;
     assert!(volume.0.join("container/made").exists());
-    world.delete("p").await;
-    world.wait_deleted("p").await;
+    harness.delete("p").await;
+    harness.wait_deleted("p").await;
     drop(volume);
-    world.end().await;
+    harness.end().await;
 }

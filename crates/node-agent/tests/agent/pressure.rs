@@ -11,10 +11,10 @@ use kube_api_client::Api;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::{ImageGcPolicy, OnShutdown};
 
+use crate::harness::{Harness, IMAGE, NODE, PATIENCE, condition, is_ready, layer, phase};
 use crate::pods::SLEEP;
 use crate::registry::Registry;
 use crate::spec::shell;
-use crate::world::{IMAGE, NODE, PATIENCE, World, condition, is_ready, layer, phase};
 
 fn evicted(pod: &Pod) -> bool {
     phase(pod) == "Failed"
@@ -36,15 +36,15 @@ fn ended_at(pod: &Pod) -> jiff::Timestamp {
     state.terminated.unwrap().finished_at.unwrap().0
 }
 
-async fn node(world: &World) -> Node {
-    let nodes: Api<Node> = Api::all(world.client.clone());
+async fn node(harness: &Harness) -> Node {
+    let nodes: Api<Node> = Api::all(harness.client.clone());
     nodes.get(NODE).await.unwrap()
 }
 
-async fn node_until(world: &World, what: &str, condition: impl Fn(&Node) -> bool) -> Node {
+async fn node_until(harness: &Harness, what: &str, condition: impl Fn(&Node) -> bool) -> Node {
     let begun = Instant::now();
     loop {
-        let node = node(world).await;
+        let node = node(harness).await;
         if condition(&node) {
             return node;
         }
@@ -65,8 +65,8 @@ fn has(node: &Node, type_: &str) -> bool {
 
 pub async fn who_uses_most_over_its_request_goes_first() {
     // statefulset.md 12.1, 12.16
-    let mut world = World::new("memory").await;
-    world.start(OnShutdown::LeavePods).await;
+    let mut harness = Harness::new("memory").await;
+    harness.start(OnShutdown::LeavePods).await;
     let resources =
         |requests: Value, limits: Value| json!({"requests": requests, "limits": limits});
     let spec = |script: &str, resources: Value| {
@@ -81,26 +81,26 @@ pub async fn who_uses_most_over_its_request_goes_first() {
     let burstable = spec("", resources(json!({"memory": "4Ki"}), json!({})));
     let mut critical = spec(write, json!({}));
     critical["priorityClassName"] = json!("system-cluster-critical");
-    world.pod("guaranteed", guaranteed).await;
-    world.pod("burstable", burstable.clone()).await;
-    world.pod("best-effort", spec(write, json!({}))).await;
-    world.pod("critical", critical).await;
+    harness.pod("guaranteed", guaranteed).await;
+    harness.pod("burstable", burstable.clone()).await;
+    harness.pod("best-effort", spec(write, json!({}))).await;
+    harness.pod("critical", critical).await;
     for name in ["guaranteed", "burstable", "best-effort", "critical"] {
-        world.ready(name).await;
+        harness.ready(name).await;
     }
-    world.logged("best-effort", "c", "wrote").await;
-    world.stop().await;
+    harness.logged("best-effort", "c", "wrote").await;
+    harness.stop().await;
 
     // No machine has that much memory, so every pod that may be evicted is evicted, one after another.
-    world.eviction.thresholds = "memory.available<8Ei".parse().unwrap();
-    world.start(OnShutdown::StopPods).await;
+    harness.eviction.thresholds = "memory.available<8Ei".parse().unwrap();
+    harness.start(OnShutdown::StopPods).await;
     let mut ends = Vec::new();
     for (name, request) in [
         ("best-effort", "0"),
         ("burstable", "4Ki"),
         ("guaranteed", ""),
     ] {
-        let pod = world.until(name, "evicted", evicted).await;
+        let pod = harness.until(name, "evicted", evicted).await;
         let (reason, message) = why(&pod);
         assert_eq!(reason, "Evicted");
         let low = "The node was low on resource: memory. Threshold quantity: ";
@@ -111,7 +111,7 @@ pub async fn who_uses_most_over_its_request_goes_first() {
             condition(&pod, "DisruptionTarget"),
             format!("True TerminationByKubelet {message}")
         );
-        world
+        harness
             .event(
                 name,
                 "Warning Evicted The node was low on resource: memory. ",
@@ -121,22 +121,27 @@ pub async fn who_uses_most_over_its_request_goes_first() {
     }
     assert!(ends.is_sorted(), "{ends:?}");
 
-    let node = node_until(&world, "under pressure", |node| has(node, "MemoryPressure")).await;
+    let node = node_until(&harness, "under pressure", |node| {
+        has(node, "MemoryPressure")
+    })
+    .await;
     assert!(!has(&node, "DiskPressure"));
-    world
+    harness
         .event(
             NODE,
             "Warning EvictionThresholdMet Attempting to reclaim memory",
         )
         .await;
-    world.event(NODE, "Normal NodeHasInsufficientMemory").await;
-    let refused = world.pod("late", spec("", json!({}))).await;
+    harness
+        .event(NODE, "Normal NodeHasInsufficientMemory")
+        .await;
+    let refused = harness.pod("late", spec("", json!({}))).await;
     let refused = refused.metadata.name.unwrap();
-    let pod = world.until(&refused, "refused", evicted).await;
+    let pod = harness.until(&refused, "refused", evicted).await;
     let message = "Pod was rejected: The node had condition: [MemoryPressure]. ";
     assert_eq!(why(&pod), ("Evicted".to_owned(), message.to_owned()));
-    assert!(is_ready(&world.ready("critical").await));
-    world.end().await;
+    assert!(is_ready(&harness.ready("critical").await));
+    harness.end().await;
 }
 
 /// A separate file system, which is unmounted when the value is dropped.
@@ -159,18 +164,18 @@ impl Drop for Disk {
 
 pub async fn a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most() {
     // statefulset.md 12.1, 12.14, 12.16
-    let mut world = World::new("disk").await;
-    let disk = Disk::new(world.dir.join("pods"), "size=64m");
-    world.eviction.thresholds = "nodefs.available<50%".parse().unwrap();
-    world.start(OnShutdown::StopPods).await;
+    let mut harness = Harness::new("disk").await;
+    let disk = Disk::new(harness.dir.join("pods"), "size=64m");
+    harness.eviction.thresholds = "nodefs.available<50%".parse().unwrap();
+    harness.start(OnShutdown::StopPods).await;
     let spec = |script: &str| {
         json!({"restartPolicy": "Never",
             "containers": [{"name": "c", "command": shell(script),
                 "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
             "volumes": [{"name": "v", "emptyDir": {}}]})
     };
-    let done = world.pod("done", spec("echo done")).await;
-    world
+    let done = harness.pod("done", spec("echo done")).await;
+    harness
         .until("done", "done", |pod| phase(pod) == "Succeeded")
         .await;
     let logs = |pod: &Pod| {
@@ -180,18 +185,18 @@ pub async fn a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most()
     };
     assert!(logs(&done).exists());
     let write = |bytes: u64| format!("head -c {bytes} /dev/zero > /v/file; echo wrote; {SLEEP}");
-    let modest = world.pod("modest", spec(&write(1_000_000))).await;
-    world.ready("modest").await;
-    world.pod("greedy", spec(&write(40_000_000))).await;
+    let modest = harness.pod("modest", spec(&write(1_000_000))).await;
+    harness.ready("modest").await;
+    harness.pod("greedy", spec(&write(40_000_000))).await;
 
-    let pod = world.until("greedy", "evicted", evicted).await;
+    let pod = harness.until("greedy", "evicted", evicted).await;
     let (reason, message) = why(&pod);
     assert_eq!(reason, "Evicted");
     let low = "The node was low on resource: ephemeral-storage. Threshold quantity: 32Mi, \
                available: ";
     assert!(message.starts_with(low), "{message}");
     assert!(!logs(&done).exists(), "what has ended gives its logs");
-    world
+    harness
         .event(
             NODE,
             "EvictionThresholdMet Attempting to reclaim ephemeral-storage",
@@ -210,16 +215,16 @@ pub async fn a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most()
         assert!(begun.elapsed() < PATIENCE, "{}", free());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    node_until(&world, "under pressure", |node| has(node, "DiskPressure")).await;
-    world.pod("late", spec(SLEEP)).await;
-    let late = world.until("late", "refused", evicted).await;
+    node_until(&harness, "under pressure", |node| has(node, "DiskPressure")).await;
+    harness.pod("late", spec(SLEEP)).await;
+    let late = harness.until("late", "refused", evicted).await;
     let message = "Pod was rejected: The node had condition: [DiskPressure]. ";
     assert_eq!(why(&late), ("Evicted".to_owned(), message.to_owned()));
-    assert!(is_ready(&world.ready("modest").await));
+    assert!(is_ready(&harness.ready("modest").await));
     assert!(logs(&modest).exists());
-    world.stop().await;
+    harness.stop().await;
     drop(disk);
-    world.end().await;
+    harness.end().await;
 }
 
 fn images_of(node: &Node) -> Vec<String> {
@@ -238,55 +243,55 @@ pub async fn images_that_nobody_uses_make_room() {
         ("unused", vec![layer(), file("unused by pods")]),
     ])
     .await;
-    let mut world = World::new("imagegc").await;
-    let store = ImageStore::open(world.dir.join("images")).unwrap();
+    let mut harness = Harness::new("imagegc").await;
+    let store = ImageStore::open(harness.dir.join("images")).unwrap();
     let config = ImageConfig::default();
     store
         .put_builtin(IMAGE, &file("own"), &config, "1")
         .unwrap();
-    world.images = store.clone();
-    world.start(OnShutdown::LeavePods).await;
+    harness.images = store.clone();
+    harness.start(OnShutdown::LeavePods).await;
     let spec = |image: &str, script: &str| {
         json!({"restartPolicy": "Never", "containers": [{"name": "c",
             "image": registry.name(image), "imagePullPolicy": "IfNotPresent",
             "command": ["/bin/busybox", "sh", "-c", script]}]})
     };
-    world
+    harness
         .pod("runs", spec("used", &SLEEP.replace("sleep", "/bin/sleep")))
         .await;
-    world.pod("done", spec("unused", "exit 0")).await;
+    harness.pod("done", spec("unused", "exit 0")).await;
     let mut mapped = spec("mapped", &SLEEP.replace("sleep", "/bin/sleep"));
     mapped["hostUsers"] = json!(false);
-    world.pod("mapped", mapped).await;
+    harness.pod("mapped", mapped).await;
     for name in ["runs", "mapped"] {
-        world.ready(name).await;
+        harness.ready(name).await;
     }
-    world
+    harness
         .until("done", "done", |pod| phase(pod) == "Succeeded")
         .await;
     let named = |name: &str| {
         let name = registry.name(name);
         move |node: &Node| images_of(node).contains(&name)
     };
-    node_until(&world, "told of the image", named("unused")).await;
+    node_until(&harness, "told of the image", named("unused")).await;
     // The image store also rejects the removal of images whose layers are mounted, even if an idmapped
     // mount shows another owner.
     for name in ["used", "mapped"] {
         let refused = store.remove(&registry.name(name)).unwrap_err();
         assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
     }
-    world.stop().await;
+    harness.stop().await;
 
     // With these limits, every disk is too full. Images from before the agent's start count as old.
-    world.image_gc = ImageGcPolicy {
+    harness.image_gc = ImageGcPolicy {
         high_percent: 0,
         low_percent: 0,
         minimum_age: SignedDuration::from_mins(2),
         maximum_age: None,
     };
-    world.start(OnShutdown::StopPods).await;
+    harness.start(OnShutdown::StopPods).await;
     let lists_unused = named("unused");
-    let node = node_until(&world, "rid of the image", |node| !lists_unused(node)).await;
+    let node = node_until(&harness, "rid of the image", |node| !lists_unused(node)).await;
     assert_eq!(store.get(&registry.name("unused")).unwrap(), None);
     let image = store.get(&registry.name("used")).unwrap().unwrap();
     let by_digest = format!("{}@{}", registry.repository("used"), image.digest);
@@ -300,7 +305,7 @@ pub async fn images_that_nobody_uses_make_room() {
     }
     assert!(image.layers.iter().all(|layer| layer.is_dir()));
     assert_eq!(store.layers().unwrap().len(), 4);
-    world
+    harness
         .event(
             NODE,
             "Warning FreeDiskSpaceFailed Failed to garbage collect required amount of images. ",
@@ -308,15 +313,15 @@ pub async fn images_that_nobody_uses_make_room() {
         .await;
 
     // A pod that needs the image pulls it again. The running container was not restarted.
-    world.pod("again", spec("unused", "exit 0")).await;
-    world
+    harness.pod("again", spec("unused", "exit 0")).await;
+    harness
         .until("again", "done", |pod| phase(pod) == "Succeeded")
         .await;
-    world.event("again", "Successfully pulled image").await;
+    harness.event("again", "Successfully pulled image").await;
     for name in ["runs", "mapped"] {
-        assert!(is_ready(&world.ready(name).await));
+        assert!(is_ready(&harness.ready(name).await));
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// A layer with one file.

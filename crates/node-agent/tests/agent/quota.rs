@@ -15,9 +15,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio_util::sync::CancellationToken;
 use volume_storage::Storage;
 
+use crate::harness::Harness;
 use crate::pods::SLEEP;
 use crate::spec::shell;
-use crate::world::World;
 
 const CLASS: &str = "quota";
 const DRIVER: &str = "mainstay.dev/local";
@@ -32,8 +32,11 @@ struct FileSystem {
 
 impl FileSystem {
     /// `more` are formatting options for projects.
-    fn make(world: &World, kind: &'static str, format: &[&str], more: &[&str]) -> Self {
-        let (image, root) = (world.dir.join(format!("{kind}.img")), world.dir.join(kind));
+    fn make(harness: &Harness, kind: &'static str, format: &[&str], more: &[&str]) -> Self {
+        let (image, root) = (
+            harness.dir.join(format!("{kind}.img")),
+            harness.dir.join(kind),
+        );
         std::fs::create_dir(&root).unwrap();
         let mounted = |more: &[&str], options: Option<&str>| {
             let file = std::fs::File::create(&image).unwrap();
@@ -64,7 +67,7 @@ impl Drop for FileSystem {
 
 /// A world with a provisioner.
 struct Disks<'a> {
-    world: &'a World,
+    harness: &'a Harness,
     volumes: Api<PersistentVolume>,
     claims: Api<PersistentVolumeClaim>,
 }
@@ -93,7 +96,7 @@ impl Disks<'_> {
     /// Does the work of the scheduler and the binder. Returns the name and the directory of the volume.
     async fn bound_claim(&self, name: &str, size: &str) -> (String, PathBuf) {
         let claim: PersistentVolumeClaim = self
-            .world
+            .harness
             .create(json!({"metadata": {"name": name, "annotations": {
                 "volume.kubernetes.io/selected-node": "node-a",
                 "volume.kubernetes.io/storage-provisioner": DRIVER}},
@@ -163,7 +166,7 @@ const SCRIPT: &str = "exec 2>&1; export PATH=/bin:/usr/bin; cd /data; mkdir sub;
     chattr +d sub/f && echo flagged; chattr -p 0 sub/f && echo left; \
     chattr -P sub; busybox rm sub/big; echo done";
 
-async fn on(world: &World, file_system: FileSystem) {
+async fn on(harness: &Harness, file_system: FileSystem) {
     let kind = file_system.kind;
     let data = file_system.root.join("data");
     std::fs::create_dir(&data).unwrap();
@@ -171,14 +174,14 @@ async fn on(world: &World, file_system: FileSystem) {
     let storage = Storage::open(&data).await.unwrap();
     let config = ProvisionerConfig::new("node-a", storage);
     let provisioner = tokio::spawn(volume_provisioning::run(
-        world.client.clone(),
+        harness.client.clone(),
         config,
         end.clone().into(),
     ));
     let disks = Disks {
-        world,
-        volumes: Api::all(world.client.clone()),
-        claims: world.api(),
+        harness,
+        volumes: Api::all(harness.client.clone()),
+        claims: harness.api(),
     };
     let (claim, other) = (format!("data-{kind}"), format!("other-{kind}"));
     let (volume, path) = disks.bound_claim(&claim, "64Mi").await;
@@ -186,9 +189,9 @@ async fn on(world: &World, file_system: FileSystem) {
     let project = |path: &Path| project_quota::project(path).unwrap();
     let projects = (project(&path), project(&other_path));
 
-    world.pod(kind, with_claim(&claim, SCRIPT)).await;
-    world.ready(kind).await;
-    let log = world.logged(kind, "c", "done").await;
+    harness.pod(kind, with_claim(&claim, SCRIPT)).await;
+    harness.ready(kind).await;
+    let log = harness.logged(kind, "c", "done").await;
     if file_system.counts {
         assert!(projects.0.is_some() && projects.0 != projects.1);
         assert!(
@@ -225,8 +228,8 @@ async fn on(world: &World, file_system: FileSystem) {
     .await;
     let grown = std::fs::write(path.join("more"), vec![7; 80 << 20]);
     grown.unwrap();
-    world.delete(kind).await;
-    world.wait_deleted(kind).await;
+    harness.delete(kind).await;
+    harness.wait_deleted(kind).await;
 
     // The project of a removed volume can be used again.
     disks.delete_claim(&claim).await;
@@ -248,20 +251,24 @@ async fn on(world: &World, file_system: FileSystem) {
 }
 
 pub async fn a_volume_with_a_project_is_limited_and_stays_in_it() {
-    let world = World::started("quota").await;
+    let harness = Harness::started("quota").await;
     let class: StorageClass = json_tree::from_value(json!({"metadata": {"name": CLASS},
         "provisioner": DRIVER, "volumeBindingMode": "WaitForFirstConsumer",
         "allowVolumeExpansion": true}))
     .unwrap();
-    let classes: Api<StorageClass> = Api::all(world.client.clone());
+    let classes: Api<StorageClass> = Api::all(harness.client.clone());
     classes
         .create(&PostParams::default(), &class)
         .await
         .unwrap();
     let ext4 = ["/usr/sbin/mke2fs", "-q", "-t", "ext4"];
     let projects = ["-O", "quota,project", "-E", "quotatype=prjquota"];
-    on(&world, FileSystem::make(&world, "ext4", &ext4, &projects)).await;
+    on(
+        &harness,
+        FileSystem::make(&harness, "ext4", &ext4, &projects),
+    )
+    .await;
     let xfs = ["/usr/sbin/mkfs.xfs", "-q"];
-    on(&world, FileSystem::make(&world, "xfs", &xfs, &[])).await;
-    world.end().await;
+    on(&harness, FileSystem::make(&harness, "xfs", &xfs, &[])).await;
+    harness.end().await;
 }

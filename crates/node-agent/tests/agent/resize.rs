@@ -7,8 +7,8 @@ use json_tree::{Value, json};
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use kube_api_client::{Patch, PatchParams};
 
+use crate::harness::{Harness, condition, state};
 use crate::pods::SLEEP;
-use crate::world::{World, condition, state};
 
 /// A limit of the container or of the pod, read from the control group. `v1` and `v2` are the file names in
 /// both versions of control groups.
@@ -37,13 +37,13 @@ fn quota(sandbox: &Sandbox, container: Option<&str>) -> String {
     limit(sandbox, container, ("cpu", "cpu.cfs_quota_us"), "cpu.max")
 }
 
-async fn resize(world: &World, container: Value) {
-    resize_with(world, json!({"containers": [container]})).await;
+async fn resize(harness: &Harness, container: Value) {
+    resize_with(harness, json!({"containers": [container]})).await;
 }
 
-async fn resize_with(world: &World, spec: Value) {
+async fn resize_with(harness: &Harness, spec: Value) {
     let patch = Patch::Strategic(json!({"spec": spec}));
-    let pods = world.api::<Pod>();
+    let pods = harness.api::<Pod>();
     pods.patch_subresource("resize", "p", &PatchParams::default(), &patch)
         .await
         .unwrap();
@@ -67,53 +67,53 @@ fn has(pod: &Pod, resources: Option<&ResourceRequirements>, cpu: &str) -> bool {
 }
 
 pub async fn limits_follow_what_is_asked_for() {
-    let world = World::started("resize").await;
+    let harness = Harness::started("resize").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", SLEEP], "resources": asking("100m", "64Mi"),
             "resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"},
                 {"resourceName": "cpu", "restartPolicy": "NotRequired"}]}]});
-    let pod = world.pod("p", spec).await;
-    world.ready("p").await;
+    let pod = harness.pod("p", spec).await;
+    harness.ready("p").await;
     let uid = pod.metadata.uid.unwrap();
-    let sandbox = world.runtime.sandbox(&uid).await.unwrap().unwrap();
+    let sandbox = harness.runtime.sandbox(&uid).await.unwrap().unwrap();
     assert_eq!(quota(&sandbox, Some("c-0")), "10000");
 
     resize(
-        &world,
+        &harness,
         json!({"name": "c", "resources": asking("300m", "64Mi")}),
     )
     .await;
     let larger = |pod: &Pod| applied(pod, "300m");
-    let pod = world.until("p", "more processor time", larger).await;
+    let pod = harness.until("p", "more processor time", larger).await;
     assert_eq!(quota(&sandbox, Some("c-0")), "30000");
     assert_eq!(quota(&sandbox, None), "30000");
     assert_eq!(state(&pod, "c"), ("running".to_owned(), 0));
-    world.event("p", "Normal ResizeStarted").await;
-    world.event("p", "Normal ResizeCompleted").await;
+    harness.event("p", "Normal ResizeStarted").await;
+    harness.event("p", "Normal ResizeCompleted").await;
     resize(
-        &world,
+        &harness,
         json!({"name": "c", "resources": asking("50m", "64Mi")}),
     )
     .await;
     let smaller = |pod: &Pod| applied(pod, "50m");
-    world.until("p", "less processor time", smaller).await;
+    harness.until("p", "less processor time", smaller).await;
     assert_eq!(quota(&sandbox, Some("c-0")), "5000");
     assert_eq!(quota(&sandbox, None), "5000");
 
     // The container's resize policy applies a new memory limit only at a restart.
     resize(
-        &world,
+        &harness,
         json!({"name": "c", "resources": asking("50m", "96Mi")}),
     )
     .await;
     let restarted = |pod: &Pod| state(pod, "c") == ("running".to_owned(), 1);
-    world.until("p", "more memory", restarted).await;
+    harness.until("p", "more memory", restarted).await;
     assert_eq!(memory(&sandbox, Some("c-1")), (96 << 20).to_string());
     assert_eq!(memory(&sandbox, None), (96 << 20).to_string());
-    world.until("p", "the end of it", smaller).await;
+    harness.until("p", "the end of it", smaller).await;
 
     resize(
-        &world,
+        &harness,
         json!({"name": "c", "resources": asking("5000", "96Mi")}),
     )
     .await;
@@ -122,31 +122,31 @@ pub async fn limits_follow_what_is_asked_for() {
         let mut conditions = conditions.unwrap().iter();
         conditions.any(|c| c.type_ == "PodResizePending")
     };
-    let pod = world.until("p", "a refusal", refused).await;
+    let pod = harness.until("p", "a refusal", refused).await;
     let reported = condition(&pod, "PodResizePending");
     assert!(reported.contains("Infeasible"), "{reported}");
-    world.event("p", "Warning ResizeInfeasible").await;
+    harness.event("p", "Warning ResizeInfeasible").await;
     resize(
-        &world,
+        &harness,
         json!({"name": "c", "resources": asking("50m", "96Mi")}),
     )
     .await;
-    world.until("p", "what it has", smaller).await;
-    world.end().await;
+    harness.until("p", "what it has", smaller).await;
+    harness.end().await;
 }
 
 /// KEP-5419: the limits of the pod follow its requested resources.
 pub async fn limits_of_the_pod_follow_what_is_asked_for() {
-    let world = World::started("resize-pod").await;
+    let harness = Harness::started("resize-pod").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "resources": asking("400m", "64Mi"),
         "containers": [
             {"name": "c", "command": ["sh", "-c", SLEEP], "resources": asking("100m", "32Mi")},
             {"name": "rest", "command": ["sh", "-c", SLEEP], "resizePolicy": [
                 {"resourceName": "memory", "restartPolicy": "RestartContainer"}]}]});
-    let pod = world.pod("p", spec).await;
-    let before = world.ready("p").await;
+    let pod = harness.pod("p", spec).await;
+    let before = harness.ready("p").await;
     let uid = pod.metadata.uid.unwrap();
-    let sandbox = world.runtime.sandbox(&uid).await.unwrap().unwrap();
+    let sandbox = harness.runtime.sandbox(&uid).await.unwrap().unwrap();
     let of_pod = || (quota(&sandbox, None), memory(&sandbox, None));
     let mi = |amount: u64| (amount << 20).to_string();
     assert_eq!(of_pod(), ("40000".to_owned(), mi(64)));
@@ -165,12 +165,12 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     };
     let until = async |cpu: &str| {
         let applied = |pod: &Pod| has(pod, pod.status.as_ref().unwrap().resources.as_ref(), cpu);
-        world.until("p", "other limits of the pod", applied).await
+        harness.until("p", "other limits of the pod", applied).await
     };
     // Both limits grow at once; a container never has more than its pod.
     let c = json!({"name": "c", "resources": asking("500m", "32Mi")});
     resize_with(
-        &world,
+        &harness,
         json!({"resources": asking("600m", "64Mi"), "containers": [c]}),
     )
     .await;
@@ -178,11 +178,11 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     assert_eq!(of_pod(), ("60000".to_owned(), mi(64)));
     assert_eq!(quota(&sandbox, Some("c-0")), "50000");
     assert_eq!(instances(&pod), instances(&before));
-    world.event("p", "Normal ResizeCompleted").await;
+    harness.event("p", "Normal ResizeCompleted").await;
     // Both limits shrink.
     let c = json!({"name": "c", "resources": asking("200m", "32Mi")});
     resize_with(
-        &world,
+        &harness,
         json!({"resources": asking("300m", "64Mi"), "containers": [c]}),
     )
     .await;
@@ -192,11 +192,11 @@ pub async fn limits_of_the_pod_follow_what_is_asked_for() {
     assert_eq!(instances(&pod), instances(&before));
 
     // One container has a memory limit, the other container has the limit of the pod, from its start.
-    resize_with(&world, json!({"resources": asking("350m", "96Mi")})).await;
+    resize_with(&harness, json!({"resources": asking("350m", "96Mi")})).await;
     let pod = until("350m").await;
     assert_eq!(of_pod(), ("35000".to_owned(), mi(96)));
     assert_eq!(state(&pod, "c"), ("running".to_owned(), 0));
     assert_eq!(state(&pod, "rest"), ("running".to_owned(), 1));
     assert_eq!(instances(&pod)[0], instances(&before)[0]);
-    world.end().await;
+    harness.end().await;
 }

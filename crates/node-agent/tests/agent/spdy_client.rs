@@ -9,8 +9,8 @@ use spdy::{Frame, Header, block, encode, parse_head, read_control};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::harness::Harness;
 use crate::terminal::{dial, exec, serve, start_reader};
-use crate::world::World;
 
 /// Opens streams with their headers. The stream ids are 1, 3, 5, …
 pub async fn open<C: AsyncWrite + Unpin>(client: &mut C, streams: &[&[(&str, &str)]]) {
@@ -65,13 +65,13 @@ async fn collect<C: AsyncRead + Unpin>(client: &mut C, until: &[u32]) -> BTreeMa
 }
 
 /// A SPDY connection to the kubelet API.
-pub async fn upgraded(world: &World, path: &str) -> DuplexStream {
-    upgraded_to(world, path, "v4.channel.k8s.io").await
+pub async fn upgraded(harness: &Harness, path: &str) -> DuplexStream {
+    upgraded_to(harness, path, "v4.channel.k8s.io").await
 }
 
 /// As [`upgraded`], with `newest` as the newest offered protocol.
-pub async fn upgraded_to(world: &World, path: &str, newest: &str) -> DuplexStream {
-    let mut client = serve(world.node());
+pub async fn upgraded_to(harness: &Harness, path: &str, newest: &str) -> DuplexStream {
+    let mut client = serve(harness.node());
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
          X-Stream-Protocol-Version: {newest}\r\n\
@@ -100,16 +100,16 @@ async fn open_kinds(client: &mut DuplexStream, kinds: &[&str]) {
 
 pub async fn older_clients_run_commands() {
     // kubectl.md 5.1, 5.2
-    let world = World::started("spdy").await;
+    let harness = Harness::started("spdy").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", crate::pods::SLEEP]}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let command = exec(
         &["sh", "-c", "cat; echo err >&2; exit 4"],
         "stdin=true&stdout=true&stderr=true",
     );
-    let mut client = upgraded(&world, &command).await;
+    let mut client = upgraded(&harness, &command).await;
     open_kinds(&mut client, &["error", "stdin", "stdout", "stderr"]).await;
     send(&mut client, &data(3, false, "typed\n")).await;
     send(&mut client, &data(3, true, "")).await;
@@ -120,14 +120,14 @@ pub async fn older_clients_run_commands() {
     );
     let status: Value = serde_json::from_str(&texts[&1]).unwrap();
     assert_eq!(status["details"]["causes"][0]["message"], "4");
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn older_clients_attach_and_hear_the_end_without_an_error() {
-    let world = World::started("spdy-attach").await;
-    let path = start_reader(&world).await;
+    let harness = Harness::started("spdy-attach").await;
+    let path = start_reader(&harness).await;
     // findings C3: the end of the client's input ends the session, and the container continues.
-    let mut first = upgraded(&world, path).await;
+    let mut first = upgraded(&harness, path).await;
     open_kinds(&mut first, &["error", "stdin", "stdout"]).await;
     send(&mut first, &data(3, false, "one\n")).await;
     send(&mut first, &data(3, true, "")).await;
@@ -135,8 +135,8 @@ pub async fn older_clients_attach_and_hear_the_end_without_an_error() {
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["status"], "Success", "{status}");
     // findings C2: the exit of the container is no error of the attach, even with a nonzero code.
-    world.logged("p", "c", "got one\n").await;
-    let mut second = upgraded(&world, path).await;
+    harness.logged("p", "c", "got one\n").await;
+    let mut second = upgraded(&harness, path).await;
     open_kinds(&mut second, &["error", "stdin", "stdout"]).await;
     send(&mut second, &data(3, false, "two\n")).await;
     let texts = collect(&mut second, &[1, 5]).await;
@@ -145,19 +145,19 @@ pub async fn older_clients_attach_and_hear_the_end_without_an_error() {
         (texts[&5].as_str(), &status["status"]),
         ("got two\n", &json!("Success"))
     );
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn ports_of_a_pod_are_forwarded() {
     // kubectl.md 5.6
-    let world = World::started("forward").await;
+    let harness = Harness::started("forward").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["nc", "-ll", "-p", "80", "-e", "echo", "hello"],
          "readinessProbe": {"tcpSocket": {"port": 80}}}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let socket = dial(
-        world.node(),
+        harness.node(),
         "/portForward/default/p",
         "SPDY/3.1+portforward.k8s.io",
     );
@@ -197,7 +197,7 @@ pub async fn ports_of_a_pod_are_forwarded() {
 
     // Clients without SPDY use channels instead.
     let path = "/portForward/default/p?ports=80,81";
-    let mut socket = dial(world.node(), path, "v4.channel.k8s.io").await;
+    let mut socket = dial(harness.node(), path, "v4.channel.k8s.io").await;
     let mut channels: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
     while let Some(Ok(Message::Binary(bytes))) = socket.next().await {
         let channel = channels.entry(bytes[0]).or_default();
@@ -211,5 +211,5 @@ pub async fn ports_of_a_pod_are_forwarded() {
         channels[&3].starts_with(b"\x51\0error forwarding port 81"),
         "{channels:?}"
     );
-    world.end().await;
+    harness.end().await;
 }

@@ -4,8 +4,8 @@ use json_tree::json;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube_api_client::{Patch, PatchParams};
 
+use crate::harness::{Harness, phase};
 use crate::pods::SLEEP;
-use crate::world::{World, phase};
 
 /// A command that runs a script.
 pub fn shell(script: &str) -> json_tree::Value {
@@ -14,25 +14,25 @@ pub fn shell(script: &str) -> json_tree::Value {
 
 pub async fn kernel_parameters_are_the_pods_own_or_refused() {
     // statefulset.md 12.16
-    let world = World::started("sysctls").await;
+    let harness = Harness::started("sysctls").await;
     let serves = "nc -l -p 80 & sleep 0.3; kill -0 $! && echo serving as $(busybox id -u)";
     let script = format!("cat /proc/sys/net/ipv4/tcp_keepalive_time; {serves}; {SLEEP}");
     let spec = json!({
         "securityContext": {"runAsUser": 1000, "sysctls": [
             {"name": "net.ipv4.tcp_keepalive_time", "value": "77"}]},
         "containers": [{"name": "c", "command": shell(&script)}]});
-    world.pod("safe", spec).await;
-    let status = world.ready("safe").await.status.unwrap();
-    let log = world.logged("safe", "c", "serving").await;
+    harness.pod("safe", spec).await;
+    let status = harness.ready("safe").await.status.unwrap();
+    let log = harness.logged("safe", "c", "serving").await;
     assert_eq!(log, "77\nserving as 1000\n");
     let user = status.container_statuses.unwrap()[0].user.clone().unwrap();
     assert_eq!(user.linux.unwrap().uid, 1000);
     let spec = json!({
         "securityContext": {"sysctls": [{"name": "kernel.shmmax", "value": "1"}]},
         "containers": [{"name": "c", "command": shell(SLEEP)}]});
-    world.pod("unsafe", spec).await;
+    harness.pod("unsafe", spec).await;
     let refused = |pod: &_| phase(pod) == "Failed";
-    let status = world
+    let status = harness
         .until("unsafe", "refused", refused)
         .await
         .status
@@ -40,18 +40,18 @@ pub async fn kernel_parameters_are_the_pods_own_or_refused() {
     assert_eq!(status.reason.as_deref(), Some("SysctlForbidden"));
     let message = "Pod was rejected: forbidden sysctl: \"kernel.shmmax\" not allowlisted";
     assert_eq!(status.message.as_deref(), Some(message));
-    world
+    harness
         .event("unsafe", "Warning SysctlForbidden forbidden sysctl")
         .await;
-    world.delete("unsafe").await;
-    world.wait_deleted("unsafe").await;
-    world.end().await;
+    harness.delete("unsafe").await;
+    harness.wait_deleted("unsafe").await;
+    harness.end().await;
 }
 
 pub async fn images_are_volumes_and_files_of_the_node_are_profiles() {
     // statefulset.md 12.14, 12.16
-    let world = World::started("imagevolume").await;
-    let profiles = world.dir.join("seccomp/db");
+    let harness = Harness::started("imagevolume").await;
+    let profiles = harness.dir.join("seccomp/db");
     std::fs::create_dir_all(&profiles).unwrap();
     let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}"#;
@@ -65,11 +65,11 @@ pub async fn images_are_volumes_and_files_of_the_node_are_profiles() {
                 {"type": "Localhost", "localhostProfile": "db/strict.json"}},
             "volumeMounts": [{"name": "i", "mountPath": "/whole"},
                 {"name": "i", "mountPath": "/part", "subPath": "bin"}]}],
-        "volumes": [{"name": "i", "image": {"reference": crate::world::IMAGE,
+        "volumes": [{"name": "i", "image": {"reference": crate::harness::IMAGE,
             "pullPolicy": "IfNotPresent"}}]});
-    world.pod("i", spec).await;
-    world.ready("i").await;
-    let log = world.logged("i", "c", "no directory").await;
+    harness.pod("i", spec).await;
+    harness.ready("i").await;
+    let log = harness.logged("i", "c", "no directory").await;
     for line in ["1\n", "read-only\n", "not executed\n"] {
         assert!(log.contains(line), "{line}: {log}");
     }
@@ -77,18 +77,18 @@ pub async fn images_are_volumes_and_files_of_the_node_are_profiles() {
         "containers": [{"name": "c", "command": shell(SLEEP),
             "volumeMounts": [{"name": "i", "mountPath": "/whole"}]}],
         "volumes": [{"name": "i", "image": {"reference": "test/none:1", "pullPolicy": "Never"}}]});
-    world.pod("missing", missing).await;
-    world
+    harness.pod("missing", missing).await;
+    harness
         .event("missing", "MountVolume.SetUp failed for volume \"i\"")
         .await;
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn files_of_objects_change_at_once_but_not_those_mounted_alone() {
     // statefulset.md 12.13
-    let world = World::started("swap").await;
+    let harness = Harness::started("swap").await;
     let config = json!({"metadata": {"name": "m"}, "data": {"a": "1", "b": "1"}});
-    world.create::<ConfigMap>(config).await;
+    harness.create::<ConfigMap>(config).await;
     // The script reads both files through one open directory, so the files have one state, or are deleted.
     let script = format!(
         "while true; do cd /m/..data && s=$(cat a b 2>/dev/null); cd /; \
@@ -100,21 +100,21 @@ pub async fn files_of_objects_change_at_once_but_not_those_mounted_alone() {
             {"name": "m", "mountPath": "/m"},
             {"name": "m", "mountPath": "/one", "subPath": "a"}]}],
         "volumes": [{"name": "m", "configMap": {"name": "m"}}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let patch = Patch::Merge(json!({"data": {"a": "2", "b": "2"}}));
-    let maps = world.api::<ConfigMap>();
+    let maps = harness.api::<ConfigMap>();
     maps.patch("m", &PatchParams::default(), &patch)
         .await
         .unwrap();
-    let log = world.logged("p", "c", "now").await;
+    let log = harness.logged("p", "c", "now").await;
     assert_eq!(log, "now 2 alone 1\n");
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn an_init_container_may_write_the_environment() {
     // statefulset.md 12.12
-    let world = World::started("envfile").await;
+    let harness = Harness::started("envfile").await;
     let write = "printf \"# made here\\nHOST='db-0'\\n\" > /conf/made.env";
     let reference = |key: &str, optional: bool| {
         json!({"fileKeyRef": {"volumeName": "conf", "path": "made.env", "key": key,
@@ -128,9 +128,9 @@ pub async fn an_init_container_may_write_the_environment() {
             {"name": "HOST", "valueFrom": reference("HOST", false)},
             {"name": "PORT", "valueFrom": reference("PORT", true)}]}],
         "volumes": [{"name": "conf", "emptyDir": {}}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
-    let log = world.logged("p", "c", "host").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
+    let log = harness.logged("p", "c", "host").await;
     assert_eq!(log, "host db-0 port unset\n");
-    world.end().await;
+    harness.end().await;
 }

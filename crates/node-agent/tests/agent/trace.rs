@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use json_tree::{Value, json};
 
-use crate::world::{PATIENCE, World};
+use crate::harness::{Harness, PATIENCE};
 
 /// The directory, which containers mount at `/trace`.
 pub struct Trace(pub PathBuf);
 
 impl Trace {
-    pub fn new(world: &World) -> Self {
-        let dir = world.dir.join("trace");
+    pub fn new(harness: &Harness) -> Self {
+        let dir = harness.dir.join("trace");
         fs::create_dir_all(&dir).unwrap();
         Self(dir)
     }

@@ -6,17 +6,17 @@ use kube_api_client::{Patch, PatchParams};
 use std::os::unix::fs::{MetadataExt, chown};
 
 use crate::block;
+use crate::harness::{Harness, phase, state};
 use crate::images::layer_with;
 use crate::pods::SLEEP;
 use crate::registry::Registry;
 use crate::spec::shell;
-use crate::world::{World, phase, state};
 
 pub async fn secrets_and_labels_reach_a_running_pod() {
     // statefulset.md 12.11, 12.13
-    let world = World::started("follow").await;
+    let harness = Harness::started("follow").await;
     let secret = json!({"metadata": {"name": "s"}, "stringData": {"p": "old"}});
-    world.create::<Secret>(secret).await;
+    harness.create::<Secret>(secret).await;
     let script = format!(
         "until test $(cat /s/p) = new; do sleep 0.05; done; echo secret $(cat /s/p); \
          until busybox grep -q blue /d/labels; do sleep 0.05; done; cat /d/labels; echo; \
@@ -30,31 +30,31 @@ pub async fn secrets_and_labels_reach_a_running_pod() {
         "volumes": [
             {"name": "s", "secret": {"secretName": "s"}},
             {"name": "d", "downwardAPI": {"items": [field("labels"), field("annotations")]}}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
+    harness.pod("p", spec).await;
+    harness.ready("p").await;
     let params = PatchParams::default();
     let patch = Patch::Merge(json!({"stringData": {"p": "new"}}));
-    let secrets = world.api::<Secret>();
+    let secrets = harness.api::<Secret>();
     secrets.patch("s", &params, &patch).await.unwrap();
-    world.logged("p", "c", "secret new").await;
+    harness.logged("p", "c", "secret new").await;
     let say = async |metadata: Value| {
         let patch = Patch::Merge(json!({"metadata": metadata}));
-        world
+        harness
             .api::<Pod>()
             .patch("p", &params, &patch)
             .await
             .unwrap();
     };
     say(json!({"labels": {"colour": "blue"}})).await;
-    world.logged("p", "c", "app=\"x\"\ncolour=\"blue\"").await;
+    harness.logged("p", "c", "app=\"x\"\ncolour=\"blue\"").await;
     say(json!({"annotations": {"way": "far"}})).await;
-    world.logged("p", "c", "annotated").await;
-    world.end().await;
+    harness.logged("p", "c", "annotated").await;
+    harness.end().await;
 }
 
 pub async fn a_tag_that_has_moved_is_followed_as_the_policy_says() {
     // statefulset.md 12.9
-    let world = World::started("moved").await;
+    let harness = Harness::started("moved").await;
     let version = |text: &str| vec![layer_with(&[("version", text.as_bytes().to_vec())])];
     let registry = Registry::start(&[("app", version("first"))]).await;
     let image = registry.name("app");
@@ -64,35 +64,35 @@ pub async fn a_tag_that_has_moved_is_followed_as_the_policy_says() {
                 "command": shell(&format!("cat /version; echo; {SLEEP}"))}]})
     };
     let says = async |name: &str, policy: &str, version: &str| {
-        world.pod(name, of(policy)).await;
-        world.ready(name).await;
-        world.logged(name, "c", version).await;
+        harness.pod(name, of(policy)).await;
+        harness.ready(name).await;
+        harness.logged(name, "c", version).await;
     };
     says("before", "Always", "first").await;
     registry.put("app", &version("second"));
     says("present", "IfNotPresent", "first").await;
     says("moved", "Always", "second").await;
     // The next instance of a container uses the present image of the tag.
-    let uid = world.ready("before").await.metadata.uid.unwrap();
-    let sandbox = world.runtime.sandbox(&uid).await.unwrap().unwrap();
+    let uid = harness.ready("before").await.metadata.uid.unwrap();
+    let sandbox = harness.runtime.sandbox(&uid).await.unwrap().unwrap();
     sandbox.signal("c-0", 9).await.unwrap();
     let again = |pod: &_| state(pod, "c") == ("running".to_owned(), 1);
-    world.until("before", "running again", again).await;
-    world.logged("before", "c", "second").await;
+    harness.until("before", "running again", again).await;
+    harness.logged("before", "c", "second").await;
 
     // Without the registry, the present image is used if the pull policy allows it.
     drop(registry);
-    world.pod("asks", of("Always")).await;
+    harness.pod("asks", of("Always")).await;
     let failed = |pod: &_| state(pod, "c").0 == "ErrImagePull";
-    world.until("asks", "refused", failed).await;
+    harness.until("asks", "refused", failed).await;
     says("takes", "IfNotPresent", "second").await;
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
     // statefulset.md 12.16
-    let world = World::started("owners").await;
-    let path = world.dir.join("volume-of-node");
+    let harness = Harness::started("owners").await;
+    let path = harness.dir.join("volume-of-node");
     std::fs::create_dir(&path).unwrap();
     let create_file = |name: &str| {
         let file = path.join(name);
@@ -100,7 +100,7 @@ pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
         chown(&file, Some(0), Some(0)).unwrap();
         file
     };
-    block::claim(&world, "data", &path, "Filesystem", None).await;
+    block::claim(&harness, "data", &path, "Filesystem", None).await;
     let run = async |name: &str, policy: Option<&str>| {
         let spec = json!({"restartPolicy": "Never",
             "securityContext": {"fsGroup": 3000, "fsGroupChangePolicy": policy},
@@ -109,11 +109,11 @@ pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
                 "volumeMounts": [{"name": "data", "mountPath": "/data"},
                     {"name": "data", "mountPath": "/own", "subPathExpr": "of/$(NAME)"}]}],
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
-        world.pod(name, spec).await;
+        harness.pod(name, spec).await;
         let done = |pod: &Pod| phase(pod) == "Succeeded";
-        world.until(name, "done", done).await;
-        world.delete(name).await;
-        world.wait_deleted(name).await;
+        harness.until(name, "done", done).await;
+        harness.delete(name).await;
+        harness.wait_deleted(name).await;
     };
     let group = |file: &std::path::Path| std::fs::metadata(file).unwrap().gid();
     let early = create_file("early");
@@ -131,5 +131,5 @@ pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
     let last = create_file("last");
     run("fourth", None).await;
     assert_eq!(group(&last), 3000);
-    world.end().await;
+    harness.end().await;
 }

@@ -5,19 +5,19 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, Secret};
 use kube_api_client::{Api, Patch, PatchParams};
 
 use crate::block;
+use crate::harness::Harness;
 use crate::pods::SLEEP;
-use crate::world::World;
 
 pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
     // statefulset.md 12.11–12.15
-    let world = World::started("volumes").await;
-    world
+    let harness = Harness::started("volumes").await;
+    harness
         .create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"a": "1", "b": "2"}}))
         .await;
-    world
+    harness
         .create::<Secret>(json!({"metadata": {"name": "s"}, "stringData": {"p": "pw"}}))
         .await;
-    let host = world.dir.join("host");
+    let host = harness.dir.join("host");
     let script = format!(
         "cat /m/a /s/p /d/labels /sub/one; echo; head -c 3 /t/token; echo; \
          echo $A $P $N $K; touch /mem/x; echo kept > /host/file; ls -lL /s/p; \
@@ -49,10 +49,10 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
                 {"configMap": {"name": "m"}}]}},
             {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
             {"name": "host", "hostPath": {"path": host, "type": "DirectoryOrCreate"}}]});
-    world.pod("v", spec).await;
-    let pod = world.ready("v").await;
+    harness.pod("v", spec).await;
+    let pod = harness.ready("v").await;
     let ip = pod.status.unwrap().pod_ip.unwrap();
-    let log = world.logged("v", "c", "/s/p").await;
+    let log = harness.logged("v", "c", "/s/p").await;
     assert!(log.starts_with("1pwapp=\"x\"2\neyJ\n"), "{log}");
     assert!(log.contains(&format!("{ip} 2$(P)")), "{log}");
     assert!(log.contains("-r--r-----"), "{log}");
@@ -60,32 +60,32 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept\n");
 
     let patch = json!({"data": {"a": "7"}});
-    world
+    harness
         .api::<ConfigMap>()
         .patch("m", &PatchParams::default(), &Patch::Merge(patch))
         .await
         .unwrap();
-    world.logged("v", "c", "now 7").await;
+    harness.logged("v", "c", "now 7").await;
     // One change after another, some of them while the files are being built.
     for value in 8..=40 {
         let patch = Patch::Merge(json!({"data": {"a": value.to_string()}}));
-        let maps = world.api::<ConfigMap>();
+        let maps = harness.api::<ConfigMap>();
         let patched = maps.patch("m", &PatchParams::default(), &patch).await;
         patched.unwrap();
     }
-    world.logged("v", "c", "last").await;
-    world.delete("v").await;
-    world.wait_deleted("v").await;
+    harness.logged("v", "c", "last").await;
+    harness.delete("v").await;
+    harness.wait_deleted("v").await;
     assert!(file.exists(), "hostPath data is nobody's to delete");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
-    world.end().await;
+    assert!(!mounts.contains(harness.dir.to_str().unwrap()), "{mounts}");
+    harness.end().await;
 }
 
 pub async fn a_token_is_for_the_user_that_the_pod_has() {
     // statefulset.md 12.13
-    let world = World::started("tokens").await;
-    world
+    let harness = Harness::started("tokens").await;
+    harness
         .create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"a": "1"}}))
         .await;
     let ids = "busybox stat -L -c '%u:%g %a' /t/token /t/a";
@@ -106,17 +106,17 @@ pub async fn a_token_is_for_the_user_that_the_pod_has() {
     };
     let user = json!({"runAsUser": 1000, "runAsGroup": 3000});
     let group = json!({"runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000});
-    world.pod("user", spec(user.clone(), true)).await;
-    world.pod("group", spec(group, true)).await;
-    world.pod("own", spec(user, false)).await;
-    world.pod("any", spec(json!({}), true)).await;
+    harness.pod("user", spec(user.clone(), true)).await;
+    harness.pod("group", spec(group, true)).await;
+    harness.pod("own", spec(user, false)).await;
+    harness.pod("any", spec(json!({}), true)).await;
     for name in ["user", "group", "own", "any"] {
-        world.ready(name).await;
-        world.logged(name, "c", "read").await;
+        harness.ready(name).await;
+        harness.logged(name, "c", "read").await;
     }
     // All files of a volume are rebuilt together, with a new token.
     let patch = Patch::Merge(json!({"data": {"a": "2"}}));
-    let maps = world.api::<ConfigMap>();
+    let maps = harness.api::<ConfigMap>();
     maps.patch("m", &PatchParams::default(), &patch)
         .await
         .unwrap();
@@ -126,21 +126,21 @@ pub async fn a_token_is_for_the_user_that_the_pod_has() {
         ("own", "1000:0 600", "0:0 644"),
         ("any", "0:0 644", "0:0 644"),
     ] {
-        let log = world.logged(name, "c", "end").await;
+        let log = harness.logged(name, "c", "end").await;
         let lines: Vec<&str> = log.lines().collect();
         assert_eq!(lines, [token, file, "read", token, file, "end"], "{name}");
     }
     for name in ["user", "group", "own", "any"] {
-        world.delete(name).await;
-        world.wait_deleted(name).await;
+        harness.delete(name).await;
+        harness.wait_deleted(name).await;
     }
-    world.end().await;
+    harness.end().await;
 }
 
 pub async fn a_claim_keeps_what_a_pod_wrote() {
     // statefulset.md 12.7, 12.13
-    let world = World::started("claim").await;
-    let path = world.dir.join("volumes-of-node");
+    let harness = Harness::started("claim").await;
+    let path = harness.dir.join("volumes-of-node");
     let sleep = |script: &str| json!(["sh", "-c", format!("{script}; {SLEEP}")]);
     let spec = |script: &str| {
         json!({"securityContext": {"fsGroup": 3000}, "containers": [
@@ -148,33 +148,35 @@ pub async fn a_claim_keeps_what_a_pod_wrote() {
                 "volumeMounts": [{"name": "data", "mountPath": "/data", "subPath": "a/b"}]}],
             "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]})
     };
-    world.pod("first", spec("echo kept > /data/file")).await;
-    world
+    harness.pod("first", spec("echo kept > /data/file")).await;
+    harness
         .event("first", "persistentvolumeclaim \"data\" not found")
         .await;
-    let claim = block::ask(&world, "data", "Filesystem").await;
-    world.event("first", "PVC default/data is not bound").await;
-    block::bind(&world, &claim, &path, "Filesystem", None).await;
-    world.event("first", "does not exist").await;
+    let claim = block::ask(&harness, "data", "Filesystem").await;
+    harness
+        .event("first", "PVC default/data is not bound")
+        .await;
+    block::bind(&harness, &claim, &path, "Filesystem", None).await;
+    harness.event("first", "does not exist").await;
     // A directory is not mounted, so mount options have no effect.
     let options = json!({"spec": {"mountOptions": ["bind", "noexec", "a\0b"]}});
-    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(harness.client.clone());
     let (params, patch) = (PatchParams::default(), Patch::Merge(options));
     volumes.patch("pv-data", &params, &patch).await.unwrap();
     std::fs::create_dir_all(&path).unwrap();
-    world.ready("first").await;
+    harness.ready("first").await;
     let ignored = "Warning UnsupportedMountOption The mount options of volume \"pv-data\" have no effect: it is a \
         directory of the node (bind,noexec,a\\0b)";
-    world.event("first", ignored).await;
+    harness.event("first", ignored).await;
     let file = path.join("a/b/file");
-    world.delete("first").await;
-    world.wait_deleted("first").await;
+    harness.delete("first").await;
+    harness.wait_deleted("first").await;
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept\n");
-    world.pod("second", spec("cat /data/file")).await;
-    world.ready("second").await;
-    world.logged("second", "c", "kept").await;
-    world.delete("second").await;
-    world.wait_deleted("second").await;
+    harness.pod("second", spec("cat /data/file")).await;
+    harness.ready("second").await;
+    harness.logged("second", "c", "kept").await;
+    harness.delete("second").await;
+    harness.wait_deleted("second").await;
     assert!(file.exists(), "a claim's data is nobody's to delete");
-    world.end().await;
+    harness.end().await;
 }

@@ -108,7 +108,7 @@ impl<'a> Wire<'a> {
 }
 
 fn varint(bytes: &mut &[u8]) -> u64 {
-    object_model::varint::take(bytes).unwrap()
+    object_model::varint::read(bytes).unwrap()
 }
 
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Wire<'_>)> {

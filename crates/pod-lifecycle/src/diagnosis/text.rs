@@ -61,15 +61,15 @@ pub fn then(separator: &str, text: &str) -> String {
 
 /// `web-1`, `web-1 and web-2`, `web-1, web-2, web-3 and 4 more`.
 pub fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
-    const SHOWN_MAX: usize = 3;
+    const PRINTED_MAX: usize = 3;
     let names: Vec<&str> = names.collect();
     match names.as_slice() {
         [] => String::new(),
         [one] => (*one).to_owned(),
-        many if many.len() > SHOWN_MAX => format!(
+        many if many.len() > PRINTED_MAX => format!(
             "{} and {} more",
-            many[..SHOWN_MAX].join(", "),
-            many.len() - SHOWN_MAX
+            many[..PRINTED_MAX].join(", "),
+            many.len() - PRINTED_MAX
         ),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }

@@ -39,7 +39,7 @@ pub struct VolumeExpansion {
 
 /// The recorded state of a volume on this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KnownVolume {
+pub struct RecordedVolume {
     /// The volume's capacity on this node; `None` before the first check.
     pub capacity: Option<Quantity>,
     /// Whether an expansion has failed with a final error.
@@ -55,7 +55,7 @@ pub fn status_capacity(claim: &PersistentVolumeClaim) -> Option<Quantity> {
 
 /// Whether the volume of a claim may need an expansion on the node. The check uses only the claim, which
 /// avoids a read of the volume.
-pub fn may_grow(claim: &PersistentVolumeClaim, recorded: KnownVolume) -> bool {
+pub fn may_grow(claim: &PersistentVolumeClaim, recorded: RecordedVolume) -> bool {
     let (observed, desired) = (status_capacity(claim), requested(claim));
     state(claim).is_some()
         || desired > observed
@@ -66,7 +66,7 @@ pub fn may_grow(claim: &PersistentVolumeClaim, recorded: KnownVolume) -> bool {
 pub fn plan(
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
-    recorded: KnownVolume,
+    recorded: RecordedVolume,
 ) -> Option<VolumeExpansion> {
     let spec = volume.spec.as_ref()?;
     let bound = claim.spec.as_ref()?.volume_name.as_deref();
@@ -121,7 +121,7 @@ fn no_state(claim: &PersistentVolumeClaim) -> Value {
 pub fn failure(
     claim: &PersistentVolumeClaim,
     growth: &VolumeExpansion,
-    recorded: KnownVolume,
+    recorded: RecordedVolume,
     message: &str,
     is_infeasible: bool,
     now: Timestamp,
@@ -196,10 +196,10 @@ mod tests {
         json_tree::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
     }
 
-    fn at(capacity: &str) -> KnownVolume {
-        KnownVolume {
+    fn at(capacity: &str) -> RecordedVolume {
+        RecordedVolume {
             capacity: capacity.parse().ok(),
-            ..KnownVolume::default()
+            ..RecordedVolume::default()
         }
     }
 
@@ -207,21 +207,21 @@ mod tests {
         size: &str,
         state: Option<&str>,
         capacity: &str,
-        recorded: KnownVolume,
+        recorded: RecordedVolume,
     ) -> Option<VolumeExpansion> {
         plan(&claim(size, state), &volume("v", capacity), recorded)
     }
 
     #[test]
     fn a_claim_says_that_the_node_works_before_the_driver_is_called() {
-        let first = planned("1Gi", Some(PENDING), "2Gi", KnownVolume::default()).unwrap();
+        let first = planned("1Gi", Some(PENDING), "2Gi", RecordedVolume::default()).unwrap();
         let announced = first.announcement.clone().unwrap();
         assert_eq!(announced["metadata"]["resourceVersion"], "7");
         assert_eq!(
             announced["status"]["allocatedResourceStatuses"]["storage"],
             IN_PROGRESS
         );
-        let again = planned("1Gi", Some(IN_PROGRESS), "2Gi", KnownVolume::default()).unwrap();
+        let again = planned("1Gi", Some(IN_PROGRESS), "2Gi", RecordedVolume::default()).unwrap();
         assert_eq!(again.announcement, None);
         let end = conclusion(&claim("1Gi", Some(IN_PROGRESS)), &again).unwrap();
         let status = &end["status"];
@@ -239,17 +239,21 @@ mod tests {
             INFEASIBLE,
         ] {
             assert_eq!(
-                planned("1Gi", Some(state), "2Gi", KnownVolume::default()),
+                planned("1Gi", Some(state), "2Gi", RecordedVolume::default()),
                 None
             );
             assert_eq!(planned("2Gi", Some(state), "2Gi", at("1Gi")), None);
         }
-        let old = planned("1Gi", None, "2Gi", KnownVolume::default()).unwrap();
+        let old = planned("1Gi", None, "2Gi", RecordedVolume::default()).unwrap();
         assert!(old.announcement.is_none() && old.conclusion.is_some());
-        assert_eq!(planned("2Gi", None, "2Gi", KnownVolume::default()), None);
+        assert_eq!(planned("2Gi", None, "2Gi", RecordedVolume::default()), None);
         let other = volume("other", "2Gi");
         assert_eq!(
-            plan(&claim("1Gi", Some(PENDING)), &other, KnownVolume::default()),
+            plan(
+                &claim("1Gi", Some(PENDING)),
+                &other,
+                RecordedVolume::default()
+            ),
             None
         );
     }
@@ -259,7 +263,7 @@ mod tests {
         let here = planned("2Gi", None, "2Gi", at("1Gi")).unwrap();
         assert!(here.announcement.is_none() && here.conclusion.is_none());
         assert_eq!(planned("2Gi", None, "2Gi", at("2Gi")), None);
-        let refused = KnownVolume {
+        let refused = RecordedVolume {
             is_refused: true,
             ..at("1Gi")
         };
@@ -268,24 +272,24 @@ mod tests {
 
     #[test]
     fn the_volume_is_looked_at_only_if_it_may_have_grown() {
-        assert!(may_grow(&claim("1Gi", None), KnownVolume::default()));
+        assert!(may_grow(&claim("1Gi", None), RecordedVolume::default()));
         assert!(may_grow(
             &claim("2Gi", Some(PENDING)),
-            KnownVolume::default()
+            RecordedVolume::default()
         ));
         assert!(may_grow(&claim("2Gi", None), at("1Gi")));
         assert!(!may_grow(&claim("2Gi", None), at("2Gi")));
-        assert!(!may_grow(&claim("2Gi", None), KnownVolume::default()));
+        assert!(!may_grow(&claim("2Gi", None), RecordedVolume::default()));
     }
 
     #[test]
     fn an_infeasible_expansion_goes_back_to_the_resizer() {
         let claim = claim("1Gi", Some(IN_PROGRESS));
         let failure_status = |capacity: &str, has_failed, is_infeasible| {
-            let growth = plan(&claim, &volume("v", capacity), KnownVolume::default()).unwrap();
-            let recorded = KnownVolume {
+            let growth = plan(&claim, &volume("v", capacity), RecordedVolume::default()).unwrap();
+            let recorded = RecordedVolume {
                 has_failed,
-                ..KnownVolume::default()
+                ..RecordedVolume::default()
             };
             let now = Timestamp::UNIX_EPOCH;
             failure(&claim, &growth, recorded, "no room", is_infeasible, now)["status"].clone()

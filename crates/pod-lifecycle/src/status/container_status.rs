@@ -105,7 +105,7 @@ fn current_status(view: &StatusInput<'_>, kind: Kind, container: &Container) -> 
             status.ready =
                 matches!(kind, Kind::Sidecar | Kind::Main) && is_ready(running, container);
             identify(&mut status, &running.id, &running.image, &running.image_id);
-            status.user = running.user.as_ref().map(shown_user);
+            status.user = running.user.as_ref().map(user_status);
             status.volume_mounts = volume_mounts(container);
         }
         _ => {
@@ -152,7 +152,7 @@ fn set_resources(
     status.allocated_resources = allocated.requests.clone();
 }
 
-fn shown_user(user: &User) -> ContainerUser {
+fn user_status(user: &User) -> ContainerUser {
     ContainerUser {
         linux: Some(LinuxContainerUser {
             uid: user.uid.into(),

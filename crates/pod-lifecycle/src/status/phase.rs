@@ -140,9 +140,9 @@ pub(crate) fn phase(facts: &PhaseInput<'_>) -> &'static str {
     count.phase(facts.terminal)
 }
 
-type Seen<'a> = (&'a ContainerState, Option<&'a ContainerState>, bool);
+type ObservedState<'a> = (&'a ContainerState, Option<&'a ContainerState>, bool);
 
-fn state_of<'a>(statuses: &'a [ContainerStatus], name: &str) -> Option<Seen<'a>> {
+fn state_of<'a>(statuses: &'a [ContainerStatus], name: &str) -> Option<ObservedState<'a>> {
     let status = statuses.iter().find(|status| status.name == name)?;
     let started = status.started == Some(true);
     status
@@ -173,7 +173,7 @@ fn init_progress(
     spec: &PodSpec,
     kind: Kind,
     container: &Container,
-    state: Option<Seen<'_>>,
+    state: Option<ObservedState<'_>>,
 ) -> InitProgress {
     let Some((state, last, _)) = state else {
         return InitProgress::Pending;

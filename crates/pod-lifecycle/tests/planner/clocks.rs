@@ -6,31 +6,31 @@ use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 use proptest::prelude::*;
 
-use crate::world::World;
+use crate::harness::Harness;
 
 /// The events of a pod with failing probes, a crashing container, and a container that ignores its stop
 /// signal. Between the parts of its life, the wall clock is changed by `hours`.
 fn life(hours: [i64; 5]) -> Vec<String> {
-    let mut world = World::new(json!({
+    let mut harness = Harness::new(json!({
         "terminationGracePeriodSeconds": 20, "activeDeadlineSeconds": 400,
         "containers": [
             {"name": "crashes", "image": "x"},
             {"name": "bad", "image": "missing"},
             {"name": "hangs", "image": "x", "livenessProbe": {"periodSeconds": 7}}]}));
     let failures = std::iter::repeat_n(ProbeOutcome::Failure(String::new()), 9);
-    let probes = &mut world.behaviour.probes;
+    let probes = &mut harness.behaviour.probes;
     probes.insert(("hangs", ProbeKind::Liveness), failures.collect());
-    world.behaviour.deaf.push("hangs");
+    harness.behaviour.deaf.push("hangs");
     let trouble = ("ErrImagePull", "no");
-    world.behaviour.bad_images.insert("bad", trouble);
+    harness.behaviour.bad_images.insert("bad", trouble);
     for step in hours {
-        world.set_wall_clock(SignedDuration::from_hours(step));
-        world.pass(35);
-        world.set_wall_clock(SignedDuration::from_hours(-step / 2));
-        world.exit("crashes", 1);
-        world.pass(60);
+        harness.set_wall_clock(SignedDuration::from_hours(step));
+        harness.pass(35);
+        harness.set_wall_clock(SignedDuration::from_hours(-step / 2));
+        harness.exit("crashes", 1);
+        harness.pass(60);
     }
-    world.lines()
+    harness.lines()
 }
 
 proptest! {

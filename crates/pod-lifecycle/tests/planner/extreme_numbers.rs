@@ -4,7 +4,7 @@ use json_tree::{Value, json};
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 
-use crate::world::World;
+use crate::harness::Harness;
 
 const NUMBERS: [i64; 8] = [
     i64::MAX,
@@ -39,7 +39,7 @@ fn pods_live_and_end_with_any_number() {
     for number in NUMBERS {
         for amount in AMOUNTS {
             for grace in [number, 30, 0] {
-                let mut world = World::new(spec(number, amount));
+                let mut harness = Harness::new(spec(number, amount));
                 for (container, kind) in [
                     ("s", ProbeKind::Startup),
                     ("c", ProbeKind::Liveness),
@@ -47,14 +47,14 @@ fn pods_live_and_end_with_any_number() {
                 ] {
                     let failed = ProbeOutcome::Failure("no".to_owned());
                     let each = [ProbeOutcome::Success, failed].into();
-                    world.behaviour.probes.insert((container, kind), each);
+                    harness.behaviour.probes.insert((container, kind), each);
                 }
-                world.behaviour.deaf.push("c");
-                world.pass(20);
-                world.exit("c", 1);
-                world.pass(20);
-                world.delete(grace);
-                world.pass(60);
+                harness.behaviour.deaf.push("c");
+                harness.pass(20);
+                harness.exit("c", 1);
+                harness.pass(20);
+                harness.delete(grace);
+                harness.pass(60);
             }
         }
     }

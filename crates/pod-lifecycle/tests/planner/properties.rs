@@ -1,7 +1,7 @@
 //! Properties for any pod and any order of events: a container never runs twice, no container runs in a pod
 //! that has ended, the planner finishes its actions, and a deleted pod is removed.
 
-use crate::world::World;
+use crate::harness::Harness;
 use json_tree::{Value, json};
 use pod_lifecycle::PodConfirmation;
 use pod_lifecycle::record::Sandbox;
@@ -72,8 +72,11 @@ fn pod() -> impl Strategy<Value = Value> {
     })
 }
 
-fn ended(world: &World) -> bool {
-    matches!(world.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+fn ended(harness: &Harness) -> bool {
+    matches!(
+        harness.status.phase.as_deref(),
+        Some("Succeeded" | "Failed")
+    )
 }
 
 fn config() -> ProptestConfig {
@@ -93,46 +96,46 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..25),
     ) {
         let names = ["i0", "i1", "c0", "c1"];
-        let mut world = World::new(spec);
-        world.settle();
+        let mut harness = Harness::new(spec);
+        harness.settle();
         let mut final_phase = None;
         for step in steps {
             match step {
-                Step::Exit(index, code) => world.exit(names[index], code),
-                Step::Pass(seconds) => world.pass(seconds),
-                Step::LoseSandbox if world.record.sandbox != Sandbox::None => {
-                    let now = world.now;
-                    world.record.sandbox_lost(now);
+                Step::Exit(index, code) => harness.exit(names[index], code),
+                Step::Pass(seconds) => harness.pass(seconds),
+                Step::LoseSandbox if harness.record.sandbox != Sandbox::None => {
+                    let now = harness.now;
+                    harness.record.sandbox_lost(now);
                 }
                 Step::LoseSandbox => {}
-                Step::Restart => world.record = world.record.clone().without_work_in_flight(),
+                Step::Restart => harness.record = harness.record.clone().without_work_in_flight(),
                 Step::RestartAlone => {
-                    world.record = world.record.clone().without_work_in_flight();
-                    world.confirmation = PodConfirmation::Unconfirmed;
+                    harness.record = harness.record.clone().without_work_in_flight();
+                    harness.confirmation = PodConfirmation::Unconfirmed;
                 }
-                Step::Confirm => world.confirmation = PodConfirmation::Bound,
-                Step::Delete(grace) => world.delete(grace),
+                Step::Confirm => harness.confirmation = PodConfirmation::Bound,
+                Step::Delete(grace) => harness.delete(grace),
             }
-            let sandboxes_before = world.record.sandboxes_made;
-            world.settle();
+            let sandboxes_before = harness.record.sandboxes_made;
+            harness.settle();
             // An unconfirmed pod gets no new sandbox.
-            let is_confirmed = world.confirmation == PodConfirmation::Bound;
-            prop_assert!(is_confirmed || world.record.sandboxes_made == sandboxes_before);
+            let is_confirmed = harness.confirmation == PodConfirmation::Bound;
+            prop_assert!(is_confirmed || harness.record.sandboxes_made == sandboxes_before);
             if let Some(phase) = &final_phase {
-                prop_assert_eq!(phase, &world.status.phase);
-            } else if ended(&world) {
-                final_phase = Some(world.status.phase.clone());
+                prop_assert_eq!(phase, &harness.status.phase);
+            } else if ended(&harness) {
+                final_phase = Some(harness.status.phase.clone());
             }
-            if ended(&world) {
-                world.pass(60);
-                prop_assert!(!world.record.anything_runs());
+            if ended(&harness) {
+                harness.pass(60);
+                prop_assert!(!harness.record.anything_runs());
             }
         }
-        world.delete(5);
-        world.pass(60);
-        prop_assert!(world.plan.finished, "{:?}", world.plan);
-        prop_assert!(ended(&world));
-        let replanned = world.plan();
+        harness.delete(5);
+        harness.pass(60);
+        prop_assert!(harness.plan.finished, "{:?}", harness.plan);
+        prop_assert!(ended(&harness));
+        let replanned = harness.plan();
         prop_assert_eq!(&replanned.actions, &vec![]);
     }
 }

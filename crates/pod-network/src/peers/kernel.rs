@@ -168,7 +168,7 @@ pub(crate) async fn forbid_plain(
 
 /// Removes the unreachable routes. The kernel does not remove them with their source address.
 pub(crate) async fn remove_unreachable(host: &Host) -> Result<(), Error> {
-    let addresses = host.own_addresses().await?;
+    let addresses = host.host_addresses().await?;
     let addresses: Vec<Ipv4Addr> = addresses.iter().filter_map(local).collect();
     for (existing, range) in local_routes(host, &addresses).await? {
         if existing.header.kind == RouteType::Unreachable {

@@ -118,7 +118,7 @@ impl<'s> Search<'s> {
             let at = (wish, request);
             let is_fulfilled = match demand.count {
                 Count::Exactly(count) => self.choose(at, demand, &candidates, count)?,
-                Count::All => self.take_all(at, demand, &candidates)?,
+                Count::All => self.pick_all(at, demand, &candidates)?,
             };
             if is_fulfilled {
                 return Ok(true);
@@ -179,7 +179,7 @@ impl<'s> Search<'s> {
     }
 
     /// Chooses all candidates, or no candidate.
-    fn take_all(
+    fn pick_all(
         &mut self,
         at: (usize, usize),
         demand: &'s RequestAlternative,

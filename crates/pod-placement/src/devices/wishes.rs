@@ -193,10 +193,10 @@ impl Parts<'_> {
             return Err(refusal(RequestFault::NoClass(self.class.to_owned())));
         };
         let of_class = class.spec.selectors.as_deref().unwrap_or_default();
-        let own_selectors = self.selectors.unwrap_or_default();
+        let request_selectors = self.selectors.unwrap_or_default();
         let sources = of_class
             .iter()
-            .chain(own_selectors)
+            .chain(request_selectors)
             .filter_map(|one| one.cel.as_ref());
         let selectors = sources.map(|one| {
             DeviceSelector::compile(&one.expression)

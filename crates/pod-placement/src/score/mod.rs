@@ -6,7 +6,7 @@
 
 mod images;
 mod neighbours;
-mod room;
+mod node_resources;
 
 use std::cmp::Reverse;
 
@@ -30,7 +30,7 @@ const TAINTS: i64 = 3;
 const NODE_AFFINITY: i64 = 2;
 const POD_AFFINITY: i64 = 2;
 const SPREAD: i64 = 2;
-const ROOM: i64 = 1;
+const FREE_RESOURCES: i64 = 1;
 const BALANCE: i64 = 1;
 const IMAGES: i64 = 1;
 
@@ -84,10 +84,13 @@ fn scores<'v>(
         ),
         (SPREAD, spread_points(&spread, nodes.len())),
         (
-            ROOM,
-            each(&|one| room::free(one, snapshot.load(one.name, placed_copy).plus(load))),
+            FREE_RESOURCES,
+            each(&|one| node_resources::free(one, snapshot.load(one.name, placed_copy).plus(load))),
         ),
-        (BALANCE, each(&|one| room::balance(&one.free, request))),
+        (
+            BALANCE,
+            each(&|one| node_resources::balance(&one.free, request)),
+        ),
         (IMAGES, each(&|one| images.points(one.node))),
     ];
     let mut sums = vec![0; nodes.len()];

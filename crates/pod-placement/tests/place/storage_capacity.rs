@@ -5,7 +5,7 @@ use json_tree::{Value, json};
 use super::check;
 use super::claims::{claiming, unbound, volume};
 
-const NO_ROOM: &str = "0/1 nodes are available: 1 node(s) did not have enough free storage.";
+const NO_CAPACITY: &str = "0/1 nodes are available: 1 node(s) did not have enough free storage.";
 
 /// Free storage of the class `disks` in a zone.
 fn free(zone: &str, capacity: &str) -> Value {
@@ -26,45 +26,49 @@ fn cluster(capacities: Value) -> Value {
 }
 
 #[track_caller]
-fn has_room(capacities: Value, expected: bool) {
-    let decision = if expected { "prepare a c=new" } else { NO_ROOM };
+fn check_capacity(capacities: Value, expected: bool) {
+    let decision = if expected {
+        "prepare a c=new"
+    } else {
+        NO_CAPACITY
+    };
     check(cluster(capacities), claiming("c"), decision);
 }
 
 #[test]
 fn a_volume_is_made_where_there_is_room_for_it() {
-    has_room(json!({"x": free("z", "5Gi")}), true);
-    has_room(json!({"x": free("z", "4Gi")}), false);
+    check_capacity(json!({"x": free("z", "5Gi")}), true);
+    check_capacity(json!({"x": free("z", "4Gi")}), false);
     // The free storage is in another zone, or of another class.
-    has_room(json!({"x": free("y", "9Gi")}), false);
+    check_capacity(json!({"x": free("y", "9Gi")}), false);
     let mut other = free("z", "9Gi");
     other["storageClassName"] = "slow".into();
-    has_room(json!({"x": other}), false);
-    has_room(json!({}), false);
+    check_capacity(json!({"x": other}), false);
+    check_capacity(json!({}), false);
     // One object with enough free storage is enough.
-    has_room(json!({"x": free("z", "1Gi"), "y": free("z", "6Gi")}), true);
+    check_capacity(json!({"x": free("z", "1Gi"), "y": free("z", "6Gi")}), true);
 }
 
 #[test]
 fn one_volume_may_be_limited_further() {
     let mut limited = free("z", "9Gi");
     limited["maximumVolumeSize"] = "4Gi".into();
-    has_room(json!({"x": limited}), false);
+    check_capacity(json!({"x": limited}), false);
     limited["maximumVolumeSize"] = "5Gi".into();
-    has_room(json!({"x": limited}), true);
+    check_capacity(json!({"x": limited}), true);
     limited["capacity"] = Value::Null;
-    has_room(json!({"x": limited}), true);
+    check_capacity(json!({"x": limited}), true);
     limited["maximumVolumeSize"] = Value::Null;
-    has_room(json!({"x": limited}), false);
+    check_capacity(json!({"x": limited}), false);
 }
 
 #[test]
 fn an_empty_topology_is_everywhere_and_none_is_nowhere() {
     let mut anywhere = free("z", "5Gi");
     anywhere["nodeTopology"] = json!({});
-    has_room(json!({"x": anywhere}), true);
+    check_capacity(json!({"x": anywhere}), true);
     anywhere["nodeTopology"] = Value::Null;
-    has_room(json!({"x": anywhere}), false);
+    check_capacity(json!({"x": anywhere}), false);
 }
 
 #[test]

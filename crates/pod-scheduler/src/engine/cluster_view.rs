@@ -118,8 +118,8 @@ impl Engine {
         reserved: Option<&str>,
     ) -> PlacementDecision {
         let nominated = self.nominated_pods();
-        self.world.reserve(self.reservations.of_others(key));
-        let view = &mut self.world.view;
+        self.cluster.reserve(self.reservations.of_others(key));
+        let view = &mut self.cluster.view;
         view.nominated = nominated;
         let overlay = self.reservations.overlay(view);
         let decision = place(pod, view, reserved);
@@ -130,10 +130,10 @@ impl Engine {
 
     /// The nominated pods, as if they were on their nominated nodes.
     fn nominated_pods(&self) -> Vec<Arc<PodView>> {
-        let nominated = self.world.nominated.iter();
+        let nominated = self.cluster.nominated.iter();
         let keys: BTreeSet<&ObjectKey> = nominated.chain(self.nominations.keys()).collect();
         let pods = keys.into_iter().filter_map(|key| {
-            let pod = self.world.unplaced.get(key)?;
+            let pod = self.cluster.unplaced.get(key)?;
             let mut there = (**pod).clone();
             there.node = Some(self.nominated(pod)?.into());
             Some(Arc::new(there))
@@ -259,10 +259,10 @@ mod tests {
         /// A view that follows all changes equals a view of the last state.
         #[test]
         fn a_view_that_follows_is_a_view_made_anew(steps in prop::collection::vec(step(), 0..60)) {
-            let mut world = ClusterState::default();
+            let mut cluster = ClusterState::default();
             let (mut pods, mut slices) = (BTreeMap::new(), BTreeMap::new());
             for (revision, step) in (1..).zip(steps) {
-                let mut notify = |change: CacheChange| world.apply(&change);
+                let mut notify = |change: CacheChange| cluster.apply(&change);
                 let deleted = |pod| CacheChange::Pod(ObjectChange::Deleted(pod));
                 match step {
                     Step::Apply(name, spec) => {
@@ -296,9 +296,9 @@ mod tests {
                             steps: Vec::new(),
                             stage: ReservationStage::Binding,
                         });
-                        world.reserve(reserved.iter());
+                        cluster.reserve(reserved.iter());
                         if let Some(Reservation { pod, node, .. }) = &reserved {
-                            let there = world.view.pods.get(&pod.uid);
+                            let there = cluster.view.pods.get(&pod.uid);
                             let node_name = if is_running(pod) { pod.node.as_deref() } else { Some(&**node) };
                             prop_assert_eq!(there.and_then(|pod| pod.node.as_deref()), node_name);
                         }
@@ -317,8 +317,8 @@ mod tests {
             for slice in slices.into_values() {
                 anew.apply(&CacheChange::DeviceSlice(ObjectChange::Applied(slice, None)));
             }
-            world.reserve(std::iter::empty());
-            prop_assert_eq!(world, anew);
+            cluster.reserve(std::iter::empty());
+            prop_assert_eq!(cluster, anew);
         }
     }
 }

@@ -87,7 +87,7 @@ pub(crate) struct Engine {
     config: Config,
     shutdown: CancellationToken,
     caches: Caches,
-    world: ClusterState,
+    cluster: ClusterState,
     recorder: Recorder,
     backlog: Backlog,
     reservations: Reservations,
@@ -127,7 +127,7 @@ impl Engine {
             config,
             shutdown,
             caches,
-            world: ClusterState::default(),
+            cluster: ClusterState::default(),
             recorder,
             backlog: Backlog::default(),
             reservations: Reservations::default(),
@@ -167,7 +167,7 @@ impl Engine {
                     Err(_) if shutdown.is_cancelled() => break,
                     Err(stopped) => return Err(Error::WatchStopped { kind: stopped.kind }),
                 },
-                () = tokio::time::sleep_until(due.into()), if self.has_room() => {}
+                () = tokio::time::sleep_until(due.into()), if self.has_capacity() => {}
             }
         }
         self.writes.shutdown().await;
@@ -192,18 +192,18 @@ impl Engine {
         self.caches.device_classes.wait_synced().await;
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         self.writes.len() < limits::WRITES_MAX
     }
 
     fn changed(&mut self, change: CacheChange) {
-        self.world.apply(&change);
+        self.cluster.apply(&change);
         match change {
             CacheChange::Pod(change) => self.pod_changed(change),
             CacheChange::Node(change) => self.node_changed(&change),
             CacheChange::Claim(change) => {
                 self.refusals.observe(&change, Instant::now());
-                self.world.refused(self.refusals.nodes());
+                self.cluster.refused(self.refusals.nodes());
                 let claim = object_key(&**change.object());
                 self.backlog.wake(AffectedPods::ClaimsIn(&claim.namespace));
             }
@@ -229,10 +229,10 @@ impl Engine {
     /// Decides about the ready pods while further writes are allowed.
     async fn schedule_ready(&mut self, feeds: &mut CacheSubscriptions) {
         for namespace in self.refusals.expire(Instant::now()) {
-            self.world.refused(self.refusals.nodes());
+            self.cluster.refused(self.refusals.nodes());
             self.backlog.wake(AffectedPods::ClaimsIn(&namespace));
         }
-        while self.has_room()
+        while self.has_capacity()
             && let Some(key) = self.backlog.next(Instant::now())
         {
             // All delivered changes are processed first, because a reservation ends when the caches show its result.
@@ -241,7 +241,7 @@ impl Engine {
                 spend(1).await;
             }
             self.schedule(key);
-            spend(1 + self.world.nodes() / limits::NODES_PER_UNIT).await;
+            spend(1 + self.cluster.nodes() / limits::NODES_PER_UNIT).await;
         }
     }
 
@@ -427,7 +427,7 @@ impl Engine {
                     let claims = &self.caches.claims;
                     self.refusals
                         .chose(&pod.namespace, &reservation.node, &steps, claims);
-                    self.world.refused(self.refusals.nodes());
+                    self.cluster.refused(self.refusals.nodes());
                     reservation.stage = ReservationStage::Waiting(Instant::now());
                     reservation.steps = steps;
                 }

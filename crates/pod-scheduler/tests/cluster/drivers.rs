@@ -73,17 +73,17 @@ async fn a_pod_waits_for_a_place_among_the_driver_s_volumes() {
         cluster.driver_volume(name, true).await;
     }
     cluster.create_pod("a", claiming("a")).await;
-    eventually("n1".to_owned(), || cluster.place_of("a")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("a")).await;
     cluster.create_pod("b", claiming("b")).await;
-    eventually(FULL.to_owned(), || cluster.place_of("b")).await;
+    eventually(FULL.to_owned(), || cluster.node_or_reason("b")).await;
     // The driver takes more.
     cluster.limit("n1", 2).await;
-    eventually("n1".to_owned(), || cluster.place_of("b")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("b")).await;
     cluster.create_pod("c", claiming("c")).await;
-    eventually(FULL.to_owned(), || cluster.place_of("c")).await;
+    eventually(FULL.to_owned(), || cluster.node_or_reason("c")).await;
     let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete("a", &now).await.unwrap();
-    eventually("n1".to_owned(), || cluster.place_of("c")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("c")).await;
 }
 
 #[tokio::test]
@@ -100,15 +100,15 @@ async fn a_pod_waits_until_the_driver_has_detached_another_volume() {
     let attachments = cluster.attachments();
     attachments.create(&params, &attachment).await.unwrap();
     cluster.create_pod("new", claiming("new")).await;
-    eventually(FULL.to_owned(), || cluster.place_of("new")).await;
+    eventually(FULL.to_owned(), || cluster.node_or_reason("new")).await;
     // The attacher has done its work.
     let params = DeleteParams::default();
     attachments.delete("old", &params).await.unwrap();
-    eventually(FULL.to_owned(), || cluster.place_of("new")).await;
+    eventually(FULL.to_owned(), || cluster.node_or_reason("new")).await;
     let detached = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     let params = PatchParams::default();
     attachments.patch("old", &params, &detached).await.unwrap();
-    eventually("n1".to_owned(), || cluster.place_of("new")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("new")).await;
 }
 
 /// Of two decisions soon after each other, the reason of the last one stays.
@@ -118,14 +118,14 @@ async fn a_reason_that_another_write_has_replaced_is_written_again() {
     cluster.limit("n1", 0).await;
     cluster.driver_volume("data", true).await;
     cluster.create_pod("web-0", claiming("data")).await;
-    eventually(FULL.to_owned(), || cluster.place_of("web-0")).await;
+    eventually(FULL.to_owned(), || cluster.node_or_reason("web-0")).await;
     let late = Patch::Strategic(json!({"status": {"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
         "message": "pod has unbound immediate PersistentVolumeClaims"}]}}));
     let params = PatchParams::default();
     let pods = cluster.pods();
     pods.patch_status("web-0", &params, &late).await.unwrap();
-    eventually(FULL.to_owned(), || cluster.place_of("web-0")).await;
+    eventually(FULL.to_owned(), || cluster.node_or_reason("web-0")).await;
 }
 
 /// KEP-1472.
@@ -146,7 +146,7 @@ async fn a_volume_is_made_where_its_driver_has_room() {
     cluster.create_pod("web-0", claiming("data")).await;
     let full = "0/2 nodes are available: 2 node(s) did not have enough free storage. preemption: \
         0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
-    eventually(full.to_owned(), || cluster.place_of("web-0")).await;
+    eventually(full.to_owned(), || cluster.node_or_reason("web-0")).await;
     let more = Patch::Merge(json!({"capacity": "2Gi"}));
     let params = PatchParams::default();
     capacities.patch("n2", &params, &more).await.unwrap();

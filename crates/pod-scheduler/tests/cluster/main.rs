@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// The pod's node, or the reason why it has none.
-    async fn place_of(&self, pod: &str) -> String {
+    async fn node_or_reason(&self, pod: &str) -> String {
         let pod = self.pods().get(pod).await.unwrap();
         let node = pod.spec.as_ref().unwrap().node_name.clone();
         let conditions = pod
@@ -211,7 +211,7 @@ fn phase_of(claim: &PersistentVolumeClaim) -> String {
 async fn a_pod_is_bound_and_told_so() {
     let cluster = Cluster::new(&["n1"]).await;
     cluster.create_pod("web-0", json!({})).await;
-    eventually("n1".to_owned(), || cluster.place_of("web-0")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("web-0")).await;
     let event = "Normal Scheduled: Successfully assigned default/web-0 to n1";
     eventually(event.to_owned(), || cluster.events("web-0")).await;
 }
@@ -220,23 +220,23 @@ async fn a_pod_is_bound_and_told_so() {
 async fn a_pod_that_fits_nowhere_is_placed_when_there_is_room() {
     let cluster = Cluster::new(&["n1"]).await;
     cluster.create_pod("large", asking("1500m")).await;
-    eventually("n1".to_owned(), || cluster.place_of("large")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("large")).await;
     cluster.create_pod("second", asking("1")).await;
     let nobody = "preemption: 0/1 nodes are available:";
     let full = format!(
         "0/1 nodes are available: 1 Insufficient cpu. {nobody} \
          1 No preemption victims found for incoming pod."
     );
-    eventually(full.clone(), || cluster.place_of("second")).await;
+    eventually(full.clone(), || cluster.node_or_reason("second")).await;
     let event = format!("Warning FailedScheduling: {full}");
     eventually(event, || cluster.events("second")).await;
     let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete("large", &now).await.unwrap();
-    eventually("n1".to_owned(), || cluster.place_of("second")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("second")).await;
     cluster.create_pod("third", asking("2")).await;
-    eventually(full, || cluster.place_of("third")).await;
+    eventually(full, || cluster.node_or_reason("third")).await;
     cluster.add_node("n2").await;
-    eventually("n2".to_owned(), || cluster.place_of("third")).await;
+    eventually("n2".to_owned(), || cluster.node_or_reason("third")).await;
 }
 
 /// statefulset.md §11.6, 11.15: the claim comes after the pod, its volume after both.
@@ -248,7 +248,7 @@ async fn a_pod_waits_for_its_volume_and_is_bound_where_it_is() {
     cluster.create_pod("web-0", spec).await;
     let missing = "0/2 nodes are available: persistentvolumeclaim \"data\" not found. preemption: \
         0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
-    eventually(missing.to_owned(), || cluster.place_of("web-0")).await;
+    eventually(missing.to_owned(), || cluster.node_or_reason("web-0")).await;
     cluster.create_claim("data", "local").await;
     let annotation = |key: &'static str| {
         let claims = cluster.claims();
@@ -284,7 +284,7 @@ async fn a_pod_waits_for_its_volume_and_is_bound_where_it_is() {
         .create(&PostParams::default(), &volume)
         .await
         .unwrap();
-    eventually("n2".to_owned(), || cluster.place_of("web-0")).await;
+    eventually("n2".to_owned(), || cluster.node_or_reason("web-0")).await;
     let bound = || async { phase_of(&cluster.claims().get("data").await.unwrap()) };
     eventually("Bound".to_owned(), bound).await;
 }
@@ -315,7 +315,10 @@ async fn two_pods_share_out_the_volumes_that_are_there() {
         cluster.create_pod(name, claiming(name)).await;
     }
     let nodes = || async {
-        let mut nodes = [cluster.place_of("a").await, cluster.place_of("b").await];
+        let mut nodes = [
+            cluster.node_or_reason("a").await,
+            cluster.node_or_reason("b").await,
+        ];
         nodes.sort();
         nodes
     };
@@ -323,7 +326,7 @@ async fn two_pods_share_out_the_volumes_that_are_there() {
     for name in ["a", "b"] {
         let claim = cluster.claims().get(name).await.unwrap();
         let volume = claim.spec.unwrap().volume_name.unwrap();
-        assert_eq!(volume, format!("on-{}", cluster.place_of(name).await));
+        assert_eq!(volume, format!("on-{}", cluster.node_or_reason(name).await));
     }
 }
 
@@ -347,7 +350,7 @@ async fn claims_and_volumes_are_bound_protected_and_released() {
     let capacity = bound.status.unwrap().capacity.unwrap();
     assert_eq!(capacity["storage"].0, "2Gi");
     cluster.create_pod("user", claiming("data")).await;
-    eventually("n1".to_owned(), || cluster.place_of("user")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("user")).await;
 
     cluster
         .claims()
@@ -401,7 +404,7 @@ async fn a_hundred_pods_are_bound_promptly() {
         .await
         .unwrap();
     cluster.create_pod("first", json!({})).await;
-    eventually("n1".to_owned(), || cluster.place_of("first")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("first")).await;
     let start = Instant::now();
     for index in 0..100 {
         cluster.create_pod(&format!("p{index}"), json!({})).await;

@@ -25,7 +25,7 @@ impl Cluster {
         cluster.create_class("content", 1000, "Never").await;
         for name in lows {
             cluster.create_of("low", name, "1").await;
-            eventually("n1".to_owned(), || cluster.place_of(name)).await;
+            eventually("n1".to_owned(), || cluster.node_or_reason(name)).await;
         }
         cluster
     }
@@ -77,7 +77,7 @@ async fn one_goes_and_says_why() {
 
     let on = Some("n1".to_owned());
     eventually(on, || cluster.nominated("important")).await;
-    eventually(FULL.to_owned(), || cluster.place_of("important")).await;
+    eventually(FULL.to_owned(), || cluster.node_or_reason("important")).await;
     let event = format!("Warning FailedScheduling: {FULL}");
     eventually(event, || cluster.events("important")).await;
     let uid = cluster.pods().get("important").await.unwrap().metadata.uid;
@@ -94,11 +94,11 @@ async fn one_goes_and_says_why() {
     let none = format!(
         "{FULL} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
-    eventually(none.clone(), || cluster.place_of("late")).await;
+    eventually(none.clone(), || cluster.node_or_reason("late")).await;
     cluster.end(&victim).await;
-    eventually("n1".to_owned(), || cluster.place_of("important")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("important")).await;
     eventually(None, || cluster.nominated("important")).await;
-    assert_eq!(cluster.place_of("late").await, none);
+    assert_eq!(cluster.node_or_reason("late").await, none);
     assert!(cluster.ending().await.is_empty(), "one was enough");
 }
 
@@ -107,7 +107,7 @@ async fn who_is_waited_for_is_not_followed_by_others() {
     let cluster = Cluster::full(&["a", "b"]).await;
     // Another pod, whose end wakes the scheduler.
     cluster.create_of("low", "other", "0").await;
-    eventually("n1".to_owned(), || cluster.place_of("other")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("other")).await;
     cluster.create_of("high", "important", "1").await;
     eventually(1, || async { cluster.ending().await.len() }).await;
     let on = Some("n1".to_owned());
@@ -115,7 +115,7 @@ async fn who_is_waited_for_is_not_followed_by_others() {
     cluster.end("other").await;
     let waits =
         format!("{FULL} preemption: not eligible due to a terminating pod on the nominated node.");
-    eventually(waits, || cluster.place_of("important")).await;
+    eventually(waits, || cluster.node_or_reason("important")).await;
     assert_eq!(cluster.nominated("important").await, on);
 
     // A pod of equal priority gets a node of its own.
@@ -125,8 +125,8 @@ async fn who_is_waited_for_is_not_followed_by_others() {
     for pod in cluster.ending().await {
         cluster.end(&name_of(&pod)).await;
     }
-    eventually("n1".to_owned(), || cluster.place_of("important")).await;
-    eventually("n1".to_owned(), || cluster.place_of("equal")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("important")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("equal")).await;
 }
 
 #[tokio::test]
@@ -145,11 +145,11 @@ async fn a_more_important_pod_takes_the_place_over() {
     for pod in cluster.ending().await {
         cluster.end(&name_of(&pod)).await;
     }
-    eventually("n1".to_owned(), || cluster.place_of("most")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("most")).await;
     let none = format!(
         "{FULL} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
-    eventually(none, || cluster.place_of("important")).await;
+    eventually(none, || cluster.node_or_reason("important")).await;
 }
 
 #[tokio::test]
@@ -157,10 +157,10 @@ async fn a_class_may_be_content_to_wait() {
     let cluster = Cluster::full(&["a", "b"]).await;
     cluster.create_of("content", "patient", "1").await;
     let waits = format!("{FULL} preemption: not eligible due to preemptionPolicy=Never.");
-    eventually(waits, || cluster.place_of("patient")).await;
+    eventually(waits, || cluster.node_or_reason("patient")).await;
     assert!(cluster.ending().await.is_empty());
     cluster.end("a").await;
-    eventually("n1".to_owned(), || cluster.place_of("patient")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("patient")).await;
 }
 
 /// The nomination of a deleted pod blocks no pod.
@@ -173,12 +173,12 @@ async fn a_place_is_free_again_when_its_pod_is_gone() {
     eventually(on, || cluster.nominated("important")).await;
     let victim = name_of(&cluster.ending().await[0]);
     cluster.create_of("low", "late", "1").await;
-    let waits = || async { cluster.place_of("late").await.starts_with(FULL) };
+    let waits = || async { cluster.node_or_reason("late").await.starts_with(FULL) };
     eventually(true, waits).await;
     cluster.end(&victim).await;
-    eventually("n1".to_owned(), || cluster.place_of("important")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("important")).await;
     cluster.end("important").await;
-    eventually("n1".to_owned(), || cluster.place_of("late")).await;
+    eventually("n1".to_owned(), || cluster.node_or_reason("late")).await;
 }
 
 /// KEP-2485: of the pods on a node, the one that uses the claim for one pod (`ReadWriteOncePod`) is preempted.
@@ -208,7 +208,7 @@ async fn the_user_of_a_claim_for_one_pod_makes_room() {
         spec["priorityClassName"] = class.into();
         cluster.create_pod(name, spec).await;
         if name == "user" {
-            eventually("n1".to_owned(), || cluster.place_of(name)).await;
+            eventually("n1".to_owned(), || cluster.node_or_reason(name)).await;
         }
     }
     let ending = || async {
@@ -222,9 +222,9 @@ async fn the_user_of_a_claim_for_one_pod_makes_room() {
     eventually(vec!["user".to_owned()], ending).await;
     let in_use = "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and \
         ReadWriteOncePod access mode.";
-    eventually(in_use.to_owned(), || cluster.place_of("important")).await;
+    eventually(in_use.to_owned(), || cluster.node_or_reason("important")).await;
     cluster.end("user").await;
-    eventually("n1".to_owned(), || cluster.place_of("important")).await;
-    assert_eq!(cluster.place_of("a").await, "n1");
+    eventually("n1".to_owned(), || cluster.node_or_reason("important")).await;
+    assert_eq!(cluster.node_or_reason("a").await, "n1");
     assert!(cluster.ending().await.is_empty(), "one was enough");
 }

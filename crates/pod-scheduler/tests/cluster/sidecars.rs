@@ -170,7 +170,7 @@ impl Cluster {
         volumes.create(&params, &typed(volume)).await.unwrap();
         let bound = || async { phase_of(&claims.get("data").await.unwrap()) };
         eventually("Bound".to_owned(), bound).await;
-        eventually("n1".to_owned(), || self.place_of("user")).await;
+        eventually("n1".to_owned(), || self.node_or_reason("user")).await;
         name
     }
 

@@ -25,6 +25,6 @@ async fn pods_of_a_service_without_a_controller_are_spread() {
             "spec": {"containers": [{"name": "a", "image": "a", "resources": resources}]}}));
         let pods = cluster.pods();
         pods.create(&PostParams::default(), &pod).await.unwrap();
-        eventually(node.to_owned(), || cluster.place_of(&name)).await;
+        eventually(node.to_owned(), || cluster.node_or_reason(&name)).await;
     }
 }

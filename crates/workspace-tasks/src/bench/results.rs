@@ -173,9 +173,9 @@ mod tests {
     fn values_have_the_names_of_their_lines() {
         let mut values = Values::of("b");
         let mut read = |line: &str| {
-            let found = values.read(line).into_iter();
-            let found = found.map(|(name, value)| format!("{name} = {value:.6}"));
-            found.collect::<Vec<_>>()
+            let values_text = values.read(line).into_iter();
+            let values_text = values_text.map(|(name, value)| format!("{name} = {value:.6}"));
+            values_text.collect::<Vec<_>>()
         };
         assert_eq!(
             read("create a pod: 190.5µs, p99 2.0ms"),

@@ -234,11 +234,11 @@ fn document_facts(types: &Types<'_>, document: &Document) -> Vec<String> {
         let definition = definitions.get(*name);
         let version = definition.and_then(|definition| document.api_version(definition));
         if row.api_version != version.as_deref() {
-            let shown = |version: Option<&str>| version.unwrap_or("none").to_owned();
+            let or_none = |version: Option<&str>| version.unwrap_or("none").to_owned();
             wrong.push(format!(
                 "types: {name} has the apiVersion {}, and the document has {}",
-                shown(row.api_version),
-                shown(version.as_deref()),
+                or_none(row.api_version),
+                or_none(version.as_deref()),
             ));
         }
         let owners = types.owners(name);
@@ -281,31 +281,31 @@ mod tests {
     #[test]
     fn contradictions_are_found() {
         assert_eq!(between(GOOD), [""; 0]);
-        let found = |tables: Tables<'_>| between(tables).join("; ");
+        let findings = |tables: Tables<'_>| between(tables).join("; ");
         let merge = "io.k8s.api.core.v1.BoatSpec\tports\tmap\tnumber\t-\t-\t-";
         assert_eq!(
-            found(Tables { merge, ..GOOD }),
+            findings(Tables { merge, ..GOOD }),
             "merge facts: elements of io.k8s.api.core.v1.BoatSpec ports have no key number"
         );
         let merge = "io.k8s.api.core.v1.Port\tname\tset\t-\t-\t-\t-";
         assert_eq!(
-            found(Tables { merge, ..GOOD }),
+            findings(Tables { merge, ..GOOD }),
             "merge facts: io.k8s.api.core.v1.Port name is no list"
         );
         let required = "io.k8s.api.core.v1.Boat\tmast";
         assert_eq!(
-            found(Tables { required, ..GOOD }),
+            findings(Tables { required, ..GOOD }),
             "required: io.k8s.api.core.v1.Boat has no field mast"
         );
         // A type that is no object has `kind` only as a field of its own.
         let required = "io.k8s.api.core.v1.Port\tkind";
         assert_eq!(
-            found(Tables { required, ..GOOD }),
+            findings(Tables { required, ..GOOD }),
             "required: io.k8s.api.core.v1.Port has no field kind"
         );
         let defaults = "io.k8s.api.core.v1.Boat\tengine\t{}";
         assert_eq!(
-            found(Tables { defaults, ..GOOD }),
+            findings(Tables { defaults, ..GOOD }),
             "defaults: core/v1.Boat engine is not always there by its type; \
              defaults: core/v1.Boat spec is always there by its type"
         );
@@ -327,38 +327,38 @@ mod tests {
             \t3\t\tcore/v1.Inner\ncore/v1.Inner\n\t1\tengine!\tstring\ncore/v1.Port\n\
             \t1\tname?\tstring\ncore/v1beta1.Raft\n\t1\tlogs!\tstring\n";
         assert_eq!(with_document(good, &document), [""; 0]);
-        let found = |old: &str, new: &str| {
+        let findings = |old: &str, new: &str| {
             let types = good.replace(old, new);
             assert_ne!(types, good);
             with_document(&types, &document).join("; ")
         };
         assert_eq!(
-            found("spec!", "spec"),
+            findings("spec!", "spec"),
             "types: core/v1.Boat spec lacks the mark !, and the document requires it"
         );
         assert_eq!(
-            found("metadata?!", "metadata?"),
+            findings("metadata?!", "metadata?"),
             "types: core/v1.Boat metadata lacks the mark !, and the document requires it"
         );
         assert_eq!(
-            found("name?", "name?!"),
+            findings("name?", "name?!"),
             "types: core/v1.Port name has the mark !, and the document does not require it"
         );
         // A definition has the fields of the types that it embeds.
         assert_eq!(
-            found("engine!", "engine"),
+            findings("engine!", "engine"),
             "types: core/v1.Inner engine lacks the mark !, and the document requires it"
         );
         assert_eq!(
-            found("logs!", "logs"),
+            findings("logs!", "logs"),
             "types: core/v1beta1.Raft logs lacks the mark !, and the document requires it"
         );
         assert_eq!(
-            found("Boat\tv1", "Boat\tv2"),
+            findings("Boat\tv1", "Boat\tv2"),
             "types: core/v1.Boat has the apiVersion v2, and the document has v1"
         );
         assert_eq!(
-            found("core/v1.Port\n", "core/v1.Port\tv1\n"),
+            findings("core/v1.Port\n", "core/v1.Port\tv1\n"),
             "types: core/v1.Port has the apiVersion v1, and the document has none"
         );
     }

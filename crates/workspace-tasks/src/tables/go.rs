@@ -251,10 +251,10 @@ impl Source {
     /// The structures that are objects of the API, and the roots.
     fn objects(&self) -> Vec<TypeName> {
         let is_object = |fields: &[SourceField], package: &str| {
-            let has = |wanted: &str| {
+            let has = |type_name: &str| {
                 let mut fields = fields.iter();
                 fields.any(|field| {
-                    field.go_type.trim_start_matches("metav1.") == wanted
+                    field.go_type.trim_start_matches("metav1.") == type_name
                         && (package == META || field.go_type.starts_with("metav1."))
                 })
             };
@@ -336,7 +336,7 @@ impl Source {
         };
         let own_form = SPECIAL_FORMS
             .iter()
-            .find(|(package, own, _)| *package == folder && *own == name);
+            .find(|(package, declared, _)| *package == folder && *declared == name);
         if let Some((_, _, form)) = own_form {
             return Ok(Kind::Plain((*form).to_owned()));
         }

@@ -283,11 +283,11 @@ fn differences(table: &Table, present: &str) -> Vec<String> {
         let line = format!("{DEFINITIONS}: differs from its source");
         return (!same).then_some(line).into_iter().collect();
     }
-    let (wanted, present) = (named_rows(&table.text), named_rows(present));
+    let (expected, present) = (named_rows(&table.text), named_rows(present));
     let path = table.path;
-    let lacking = wanted.difference(&present);
+    let lacking = expected.difference(&present);
     let lacking = lacking.map(|row| format!("{path}: is missing: {row}"));
-    let surplus = present.difference(&wanted);
+    let surplus = present.difference(&expected);
     let surplus = surplus.map(|row| format!("{path}: is not in the source: {row}"));
     lacking.chain(surplus).collect()
 }

@@ -144,7 +144,7 @@ fn compare_crates(rows: &[CrateRow<'_>], crates: &BTreeSet<&str>) -> Vec<String>
 
 /// Dependencies of a crate on one of a higher layer of the table.
 fn compare_dependencies(rows: &[CrateRow<'_>], files: &[SourceFile]) -> Vec<String> {
-    let height = |layer: &str| LAYERS.iter().position(|known| *known == layer);
+    let height = |layer: &str| LAYERS.iter().position(|existing| *existing == layer);
     let layers: BTreeMap<&str, Option<usize>> = rows
         .iter()
         .map(|row| (row.name, height(row.layer)))
@@ -378,8 +378,11 @@ mod tests {
     fn commands_are_compared_with_the_command_line() {
         let source = "enum A {}\n\nenum Chore {\n    /// Text\n    VirtualTest(A),\n    Bench {\n        \
                       Other: b,\n    },\n    #[command(hide = true)]\n    Hidden,\n}\n\nenum B {\n    No,\n}\n";
-        let found = commands(source, "\nenum Chore {");
-        assert_eq!(found, ["bench", "virtual-test"].map(str::to_owned).into());
+        let findings = commands(source, "\nenum Chore {");
+        assert_eq!(
+            findings,
+            ["bench", "virtual-test"].map(str::to_owned).into()
+        );
         let file = SourceFile::new("crates/workspace-tasks/src/main.rs", source);
         let differences = |row: &str| {
             let rows = crate_rows(row);
@@ -416,11 +419,11 @@ mod tests {
     fn the_crates_of_an_invariant_are_compared_with_its_check() {
         let scope: Scope = ("open the store", || ["a".to_owned()].into());
         let crates = ["a", "b"].into();
-        let found = |text: &str| compare_scope(scope, text, &crates).is_some();
-        assert!(!found("Only `a` may open the store of `other`."));
-        assert!(found("Only `a` and `b` open the store."));
-        assert!(found("Nobody opens it."));
-        assert!(found("`a`: open the store\n`a`: open the store"));
+        let findings = |text: &str| compare_scope(scope, text, &crates).is_some();
+        assert!(!findings("Only `a` may open the store of `other`."));
+        assert!(findings("Only `a` and `b` open the store."));
+        assert!(findings("Nobody opens it."));
+        assert!(findings("`a`: open the store\n`a`: open the store"));
     }
 
     #[test]
@@ -430,17 +433,23 @@ mod tests {
             SourceFile::new("crates/controllers/src/b/mod.rs", ""),
             SourceFile::new("crates/controller-planners/src/a/mod.rs", ""),
         ];
-        let found = |text: &str| compare_controllers(text, &files).len();
-        assert_eq!(found("Controllers without a planner of their own: `b`."), 0);
-        assert_eq!(found("Controllers without a planner of their own: `a`."), 1);
-        assert_eq!(found(""), 1);
+        let findings = |text: &str| compare_controllers(text, &files).len();
+        assert_eq!(
+            findings("Controllers without a planner of their own: `b`."),
+            0
+        );
+        assert_eq!(
+            findings("Controllers without a planner of their own: `a`."),
+            1
+        );
+        assert_eq!(findings(""), 1);
     }
 
     #[test]
     fn unknown_words_with_hyphens_are_findings() {
         let crates = ["json-text"].into();
-        let found = |text: &str| unknown_hyphenated(text, &crates, &[]);
-        assert!(found("`json-text`, `local-cow`, `--flag`, `a b-c`").is_empty());
-        assert_eq!(found("`xml-text`").len(), 1);
+        let findings = |text: &str| unknown_hyphenated(text, &crates, &[]);
+        assert!(findings("`json-text`, `local-cow`, `--flag`, `a b-c`").is_empty());
+        assert_eq!(findings("`xml-text`").len(), 1);
     }
 }

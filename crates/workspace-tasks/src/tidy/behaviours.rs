@@ -68,7 +68,10 @@ mod tests {
             SourceFile::new(PAGE, page),
             SourceFile::new("crates/a/src/b.rs", ""),
         ]);
-        let texts: Vec<&str> = findings.iter().map(|found| found.text.as_str()).collect();
+        let texts: Vec<&str> = findings
+            .iter()
+            .map(|finding| finding.text.as_str())
+            .collect();
         assert_eq!(texts.len(), 3, "{texts:?}");
         assert!(texts[0].contains("c.rs") && texts[1].contains("two rows"));
         assert!(texts[2].contains("exactly one path"));

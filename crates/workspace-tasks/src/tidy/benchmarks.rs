@@ -56,7 +56,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
 /// The fault of a command that names a benchmark or an option that does not exist.
 fn fault(command: &str, sources: &[&str]) -> Option<String> {
     if let Some(name) = command.strip_prefix("cargo xtask bench ") {
-        let exists = bench::names().any(|known| known.contains(name));
+        let exists = bench::names().any(|bench_name| bench_name.contains(name));
         return (!exists).then(|| format!("`{command}` names no benchmark"));
     }
     let (_, arguments) = command.split_once("mainstay-bench")?;
@@ -83,7 +83,7 @@ mod tests {
             SourceFile::new(PAGE, page),
             SourceFile::new("crates/load-generator/src/main.rs", "pub server_pid: u32,"),
         ]);
-        findings.into_iter().map(|found| found.text).collect()
+        findings.into_iter().map(|finding| finding.text).collect()
     }
 
     #[test]

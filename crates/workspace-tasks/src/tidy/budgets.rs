@@ -45,7 +45,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         return Vec::new();
     };
     let mut findings = Vec::new();
-    let mut found = |file: &str, text: String| {
+    let mut report = |file: &str, text: String| {
         findings.push(Finding {
             file: file.to_owned(),
             text,
@@ -59,13 +59,13 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             .any(|row| row.files().any(|path| path == file.path));
         if !is_listed && !exceptions.allow(&file.path) {
             let text = format!("listens, and has no row in {PAGE}");
-            found(&file.path, text);
+            report(&file.path, text);
         }
     }
     for row in &rows {
         let thing = row.cells[0];
         if row.cells.len() != COLUMNS || row.cells.iter().any(|cell| cell.is_empty()) {
-            found(
+            report(
                 PAGE,
                 format!("{thing}: the row has not {COLUMNS} filled cells"),
             );
@@ -73,12 +73,12 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         }
         for path in row.files() {
             if !files.iter().any(|file| file.path == path && listens(file)) {
-                found(PAGE, format!("{thing}: {path} does not listen"));
+                report(PAGE, format!("{thing}: {path} does not listen"));
             }
         }
         let tests: Vec<&str> = quoted(row.cells[COLUMNS - 1]).collect();
         if tests.is_empty() {
-            found(PAGE, format!("{thing}: no test sends more"));
+            report(PAGE, format!("{thing}: no test sends more"));
         }
         for test in tests {
             let is_there = test.split_once("::").is_some_and(|(path, name)| {
@@ -86,7 +86,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
                 file.is_some_and(|file| file.text.contains(&format!("fn {name}(")))
             });
             if !is_there {
-                found(PAGE, format!("{thing}: the test {test} does not exist"));
+                report(PAGE, format!("{thing}: the test {test} does not exist"));
             }
         }
     }
@@ -136,7 +136,7 @@ mod tests {
 
     const HEAD: &str = "| listener | per sender | in all | at the bound | metric | test |\n";
 
-    fn found_in(row: &str, source: &str) -> Vec<String> {
+    fn findings_of(row: &str, source: &str) -> Vec<String> {
         let files = [
             SourceFile::new(PAGE, format!("{HEAD}|---|---|---|---|---|---|\n{row}\n")),
             SourceFile::new("crates/a/src/b.rs", source),
@@ -153,19 +153,19 @@ mod tests {
     fn a_listener_has_a_row_with_bounds_and_a_test() {
         let row = "| door `crates/a/src/b.rs` | 4 | 8 | closed | – | `crates/a/tests/c.rs::more_is_refused` |";
         let source = "let door = TcpListener::bind(address);";
-        assert!(found_in(row, source).is_empty());
-        assert_eq!(found_in("", source).len(), 1, "a listener without a row");
-        assert_eq!(found_in(row, "").len(), 1, "a row without a listener");
+        assert!(findings_of(row, source).is_empty());
+        assert_eq!(findings_of("", source).len(), 1, "a listener without a row");
+        assert_eq!(findings_of(row, "").len(), 1, "a row without a listener");
         assert_eq!(
-            found_in(&row.replace(" 4 ", "  "), source).len(),
+            findings_of(&row.replace(" 4 ", "  "), source).len(),
             1,
             "no bound"
         );
         assert_eq!(
-            found_in(&row.replace("more_is", "less_is"), source).len(),
+            findings_of(&row.replace("more_is", "less_is"), source).len(),
             1
         );
         let in_a_test = format!("#[cfg(test)]\nmod tests {{ fn a() {{ {source} }} }}");
-        assert!(found_in("", &in_a_test).is_empty());
+        assert!(findings_of("", &in_a_test).is_empty());
     }
 }

@@ -252,7 +252,7 @@ impl Contract {
 
     /// The items that a text cites.
     fn cited_in(&self, text: &str) -> Vec<Item> {
-        let mut found = Vec::new();
+        let mut results = Vec::new();
         let (first, rest) = self.name.split_at(1);
         let in_sentence = text.split(self.name).skip(1);
         let capital = format!("{}{rest}", first.to_uppercase());
@@ -277,7 +277,7 @@ impl Contract {
                     Some(before) if run && before.prefix == item.prefix => before.number + 1,
                     _ => item.number,
                 };
-                found.extend((first..=item.number).map(|number| Item {
+                results.extend((first..=item.number).map(|number| Item {
                     prefix: item.prefix.clone(),
                     number,
                 }));
@@ -285,7 +285,7 @@ impl Contract {
                 run = false;
             }
         }
-        found
+        results
     }
 
     /// `3.14` as (`3.`, 14), `T6` as (`T`, 6).
@@ -414,8 +414,11 @@ mod tests {
             ),
             SourceFile::new("crates/a/tests/b.rs", "// statefulset.md 1.1, 1.7"),
         ];
-        let found = contract("statefulset.md").check(&files);
-        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        let results = contract("statefulset.md").check(&files);
+        let texts: Vec<&str> = results
+            .iter()
+            .map(|finding| finding.text.as_str())
+            .collect();
         assert_eq!(
             texts,
             [
@@ -435,8 +438,11 @@ mod tests {
             ),
             SourceFile::new("crates/a/tests/b.rs", "// findings R9"),
         ];
-        let found = contract("findings").check(&files);
-        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        let results = contract("findings").check(&files);
+        let texts: Vec<&str> = results
+            .iter()
+            .map(|finding| finding.text.as_str())
+            .collect();
         assert_eq!(texts, ["no test cites findings S1"]);
     }
 }

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn durations_by_the_wall_clock_are_found() {
         let counts = "let due = Timestamp::now() + delay;";
-        let found = check(&[
+        let findings = check(&[
             SourceFile::new("crates/node-agent/src/worker/mod.rs", counts),
             SourceFile::new("crates/node-agent/src/clock.rs", counts),
             SourceFile::new("crates/kube-api-server/src/lib.rs", counts),
@@ -115,7 +115,10 @@ mod tests {
                 format!("#[cfg(test)]\nmod tests {{ {counts} }}"),
             ),
         ]);
-        let files: Vec<_> = found.iter().map(|finding| finding.file.as_str()).collect();
+        let files: Vec<_> = findings
+            .iter()
+            .map(|finding| finding.file.as_str())
+            .collect();
         assert_eq!(files, ["crates/node-agent/src/worker/mod.rs"]);
     }
 }

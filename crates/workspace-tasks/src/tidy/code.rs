@@ -24,28 +24,28 @@ pub fn masked(text: &str) -> String {
 /// The byte ranges of the items that are compiled only for tests, with their attributes. `code` is masked.
 pub fn test_items(code: &str) -> Vec<Range<usize>> {
     let bytes = code.as_bytes();
-    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
     for (at, start) in code.match_indices("#[cfg(") {
         let inside = at + start.len();
         let Some(end) = code[inside..].find(")]").map(|length| inside + length) else {
             continue;
         };
-        let is_inside = found.last().is_some_and(|last| at < last.end);
+        let is_inside = ranges.last().is_some_and(|last| at < last.end);
         if is_for_tests(&code[inside..end]) && !is_inside {
-            found.push(at..item_end(bytes, end + ")]".len()));
+            ranges.push(at..item_end(bytes, end + ")]".len()));
         }
     }
     match code.contains("#![cfg(test)]") {
         true => std::iter::once(0..code.len()).collect(),
-        false => found,
+        false => ranges,
     }
 }
 
 /// The text with blanks in the given byte ranges.
 pub fn without(text: &str, places: &[Range<usize>]) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    for place in places {
-        blank(&mut bytes, place.clone());
+    for range in places {
+        blank(&mut bytes, range.clone());
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -67,19 +67,19 @@ pub fn modules(code: &str) -> Vec<&str> {
 /// The bodies of the inline modules, each with its offset. A module inside another module is a part of that module's
 /// body.
 pub fn inner_modules(code: &str) -> Vec<(usize, &str)> {
-    let mut found: Vec<(usize, &str)> = Vec::new();
+    let mut modules: Vec<(usize, &str)> = Vec::new();
     for (at, word) in code.match_indices("mod ") {
         let before = code[..at].bytes().next_back();
-        let last_end = found.last().map_or(0, |(at, body)| at + body.len());
+        let last_end = modules.last().map_or(0, |(at, body)| at + body.len());
         let start = word_end(code.as_bytes(), at + word.len());
         let is_body = code[start..].trim_start().starts_with('{');
         if before.is_some_and(is_word) || at < last_end || !is_body {
             continue;
         }
         let end = item_end(code.as_bytes(), at);
-        found.push((start, &code[start..end]));
+        modules.push((start, &code[start..end]));
     }
-    found
+    modules
 }
 
 /// Whether the condition of an attribute is true only in tests.
@@ -88,10 +88,10 @@ fn is_for_tests(condition: &str) -> bool {
     condition == "test" || all.split([',', ')']).any(|part| part.trim() == "test")
 }
 
-fn blank(bytes: &mut [u8], place: Range<usize>) {
-    let place = bytes.get_mut(place).unwrap_or_default();
-    let shown = place.iter_mut().filter(|byte| **byte != b'\n');
-    shown.for_each(|byte| *byte = b' ');
+fn blank(bytes: &mut [u8], range: Range<usize>) {
+    let range = bytes.get_mut(range).unwrap_or_default();
+    let visible = range.iter_mut().filter(|byte| **byte != b'\n');
+    visible.for_each(|byte| *byte = b' ');
 }
 
 /// Whether the byte is part of a word.

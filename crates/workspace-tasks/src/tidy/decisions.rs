@@ -85,7 +85,10 @@ mod tests {
     const RECORD: &str = "# A title\n\nDate: 2026-11-20\n\n## Context\n\na\n\n## Decision\n\nb\n\n## Consequence\n\nc\n";
 
     fn texts(files: &[SourceFile]) -> Vec<String> {
-        check(files).into_iter().map(|found| found.text).collect()
+        check(files)
+            .into_iter()
+            .map(|finding| finding.text)
+            .collect()
     }
 
     #[test]

@@ -54,37 +54,39 @@ const MARKS: &[&str] = &[
 ];
 
 /// The source of a file's input.
-enum Said {
+enum InputSource {
     /// Strangers; these targets feed it.
     ByStrangers(&'static [&'static str]),
     /// Trusted input, with the reason.
     ByOurs(&'static str),
 }
 
-use Said::{ByOurs, ByStrangers};
+use InputSource::{ByOurs, ByStrangers};
 
-const ADMINISTRATOR: Said = ByOurs("a file or flag of the administrator");
-const OWN_FILE: Said = ByOurs("a file in the data directory, which only the program writes");
-const KUBECONFIG: Said =
+const ADMINISTRATOR: InputSource = ByOurs("a file or flag of the administrator");
+const PRIVATE_FILE: InputSource =
+    ByOurs("a file in the data directory, which only the program writes");
+const KUBECONFIG: InputSource =
     ByOurs("a kubeconfig of the user, or the output of a program that it names");
-const ISSUED: Said = ByOurs("a certificate that the cluster issued to the node, and its key");
-const STORED: Said = ByOurs("what the program itself has stored");
-const TREES: Said = ByOurs("members of trees, which other files decode");
-const SHIM: Said = ByOurs("messages between the program and its shims");
+const ISSUED: InputSource =
+    ByOurs("a certificate that the cluster issued to the node, and its key");
+const STORED: InputSource = ByOurs("what the program itself has stored");
+const TREES: InputSource = ByOurs("members of trees, which other files decode");
+const SHIM: InputSource = ByOurs("messages between the program and its shims");
 
-const SERVER: Said =
+const SERVER: InputSource =
     ByOurs("answers of the API server, whose text is checked as JSON when it is decoded");
 
-const RBD: Said = ByOurs("answers of the program rbd, which the administrator installed");
+const RBD: InputSource = ByOurs("answers of the program rbd, which the administrator installed");
 
-const TABLE: &[(&str, Said)] = &[
+const TABLE: &[(&str, InputSource)] = &[
     ("kube-api-client/src/client.rs", SERVER),
     ("kube-api-client/src/error.rs", SERVER),
     ("kube-api-client/src/list.rs", SERVER),
     ("kube-api-client/src/watch/mod.rs", SERVER),
     ("controller-framework/src/cache/mod.rs", SERVER),
     ("controllers/src/inventory.rs", SERVER),
-    ("controllers/src/node_lifecycle/record.rs", OWN_FILE),
+    ("controllers/src/node_lifecycle/record.rs", PRIVATE_FILE),
     ("resource-kinds/src/pod_view/sharing.rs", SERVER),
     ("object-decoders/src/lib.rs", SERVER),
     ("controller-planners/src/stateful_set/revisions.rs", TREES),
@@ -185,8 +187,8 @@ const TABLE: &[(&str, Said)] = &[
         "kube-api-server/src/handlers/verbs/list.rs",
         ByStrangers(&["request"]),
     ),
-    ("certificates/src/authority.rs", OWN_FILE),
-    ("certificates/src/identity.rs", OWN_FILE),
+    ("certificates/src/authority.rs", PRIVATE_FILE),
+    ("certificates/src/identity.rs", PRIVATE_FILE),
     (
         "certificates/src/inspect.rs",
         ByStrangers(&["certificate-request"]),
@@ -200,7 +202,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["client-certificate"]),
     ),
     ("certificates/src/shared/seal.rs", STORED),
-    ("certificates/src/token_keys.rs", OWN_FILE),
+    ("certificates/src/token_keys.rs", PRIVATE_FILE),
     ("certificates/src/tokens.rs", ByStrangers(&["token"])),
     ("container-runtime/src/client/connection.rs", SHIM),
     ("container-runtime/src/client/session.rs", SHIM),
@@ -215,7 +217,7 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("container-runtime/src/shim/sandbox/supervisor.rs", SHIM),
     ("container-runtime/src/shim/container/worker.rs", SHIM),
-    ("container-runtime/src/state_dir.rs", OWN_FILE),
+    ("container-runtime/src/state_dir.rs", PRIVATE_FILE),
     ("custom-resources/src/cel_library.rs", ByStrangers(&["cel"])),
     ("custom-resources/src/expression.rs", ByStrangers(&["cel"])),
     (
@@ -235,7 +237,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["image-manifest"]),
     ),
     ("image-store/src/import.rs", ByStrangers(&["image-archive"])),
-    ("image-store/src/index.rs", OWN_FILE),
+    ("image-store/src/index.rs", PRIVATE_FILE),
     (
         "image-store/src/manifest.rs",
         ByStrangers(&["image-manifest"]),
@@ -249,7 +251,7 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["image-reference"]),
     ),
     ("image-store/src/registries.rs", ADMINISTRATOR),
-    ("image-store/src/unpack/parents.rs", OWN_FILE),
+    ("image-store/src/unpack/parents.rs", PRIVATE_FILE),
     (
         "image-store/src/unpack/entry.rs",
         ByStrangers(&["pax", "tar-header"]),
@@ -266,16 +268,16 @@ const TABLE: &[(&str, Said)] = &[
         "load-generator/src/follow.rs",
         ByOurs("the watch events of the server that is measured"),
     ),
-    ("control-plane/src/cluster_network.rs", OWN_FILE),
+    ("control-plane/src/cluster_network.rs", PRIVATE_FILE),
     ("control-plane/src/relocation.rs", STORED),
-    ("data-directory/src/marker.rs", OWN_FILE),
+    ("data-directory/src/marker.rs", PRIVATE_FILE),
     (
         "builtin-images/src/hello/peers.rs",
         ByOurs("a program for trying out, in a container of its own"),
     ),
     ("program-installation/src/record.rs", ADMINISTRATOR),
     ("mainstay/src/kubeconfig.rs", ADMINISTRATOR),
-    ("node-membership/src/membership.rs", OWN_FILE),
+    ("node-membership/src/membership.rs", PRIVATE_FILE),
     (
         "data-directory/src/process.rs",
         ByOurs("the kernel's words about a process"),
@@ -288,10 +290,13 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("manifest-apply/src/manifests.rs", ADMINISTRATOR),
     ("mainstay/src/up/settings.rs", ADMINISTRATOR),
-    ("mvcc-store/src/embedded/record.rs", OWN_FILE),
-    ("cluster-dns/src/zone_file.rs", OWN_FILE),
-    ("node-agent/src/clock.rs", OWN_FILE),
-    ("node-agent/src/containers/service_variables.rs", OWN_FILE),
+    ("mvcc-store/src/embedded/record.rs", PRIVATE_FILE),
+    ("cluster-dns/src/zone_file.rs", PRIVATE_FILE),
+    ("node-agent/src/clock.rs", PRIVATE_FILE),
+    (
+        "node-agent/src/containers/service_variables.rs",
+        PRIVATE_FILE,
+    ),
     ("node-agent/src/config.rs", ISSUED),
     (
         "node-agent/src/images/mod.rs",
@@ -346,10 +351,10 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("part of the program"),
     ),
     ("node-agent/src/csi_volumes/csi_node.rs", SERVER),
-    ("node-agent/src/csi_volumes/records.rs", OWN_FILE),
-    ("node-agent/src/volumes/rbd/mod.rs", OWN_FILE),
+    ("node-agent/src/csi_volumes/records.rs", PRIVATE_FILE),
+    ("node-agent/src/volumes/rbd/mod.rs", PRIVATE_FILE),
     ("rbd-images/src/program.rs", RBD),
-    ("node-agent/src/pods/recovery.rs", OWN_FILE),
+    ("node-agent/src/pods/recovery.rs", PRIVATE_FILE),
     ("object-model/src/semver.rs", ByStrangers(&["cel"])),
     ("object-model/src/cron.rs", ByStrangers(&["schedule"])),
     (
@@ -372,7 +377,7 @@ const TABLE: &[(&str, Said)] = &[
         "pod-lifecycle/src/environment/resolv_conf.rs",
         ADMINISTRATOR,
     ),
-    ("pod-network/src/ranges.rs", OWN_FILE),
+    ("pod-network/src/ranges.rs", PRIVATE_FILE),
     (
         "resource-kinds/src/groups/autoscaling/horizontal_pod_autoscaler/v1.rs",
         ByStrangers(&["annotations"]),
@@ -442,7 +447,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     for file in files.iter().filter(|file| decodes(file)) {
         let path = file.path.trim_start_matches("crates/");
         decoding.insert(path);
-        if !TABLE.iter().any(|(known, _)| *known == path) {
+        if !TABLE.iter().any(|(listed, _)| *listed == path) {
             findings.push(Finding {
                 file: file.path.clone(),
                 text: "it decodes something: name the targets of the fuzzer that feed it, or say \
@@ -455,7 +460,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     if targets.is_empty() {
         return findings;
     }
-    for (path, said) in TABLE {
+    for (path, source) in TABLE {
         let broken = |text: String| Finding {
             file: "crates/workspace-tasks/src/tidy/decoders.rs".to_owned(),
             text,
@@ -463,7 +468,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         if !decoding.contains(path) {
             findings.push(broken(format!("{path} decodes nothing: take it out")));
         }
-        match said {
+        match source {
             ByOurs("") => {
                 findings.push(broken(format!("{path}: say why nobody else says it")));
             }
@@ -484,11 +489,11 @@ fn decodes(file: &SourceFile) -> bool {
     let Some(rest) = file.path.strip_prefix("crates/") else {
         return false;
     };
-    let Some((part, place)) = rest.split_once('/') else {
+    let Some((part, path)) = rest.split_once('/') else {
         return false;
     };
     let is_outside = AROUND.contains(&part) || part == IN_CONTAINERS;
-    if is_outside || !place.starts_with("src/") {
+    if is_outside || !path.starts_with("src/") {
         return false;
     }
     MARKS.iter().any(|mark| file.code.contains(mark))
@@ -496,27 +501,27 @@ fn decodes(file: &SourceFile) -> bool {
 
 /// The names of all targets that the fuzzer runs.
 fn targets(files: &[SourceFile]) -> BTreeSet<&str> {
-    let own = "crates/fuzzing/src/targets/";
+    let folder = "crates/fuzzing/src/targets/";
     let list = files
         .iter()
-        .find(|file| file.path == format!("{own}mod.rs"))
+        .find(|file| file.path == format!("{folder}mod.rs"))
         .map_or("", |file| file.text.as_str());
-    let mut found = BTreeSet::new();
-    for file in files.iter().filter(|file| file.path.starts_with(own)) {
-        let module = file.path.trim_start_matches(own).trim_end_matches(".rs");
+    let mut names = BTreeSet::new();
+    for file in files.iter().filter(|file| file.path.starts_with(folder)) {
+        let module = file.path.trim_start_matches(folder).trim_end_matches(".rs");
         for part in file.text.split("pub const ").skip(1) {
             let Some((name, rest)) = part.split_once(": Target = Target {") else {
                 continue;
             };
             let is_run = list.contains(&format!("{module}::{name},"));
             let text = rest.split("name: \"").nth(1);
-            found.extend(
+            names.extend(
                 text.and_then(|text| text.split('"').next())
                     .filter(|_| is_run),
             );
         }
     }
-    found
+    names
 }
 
 #[cfg(test)]
@@ -526,17 +531,17 @@ mod tests {
     /// findings A6
     #[test]
     fn a_decoder_that_nobody_feeds_is_found() {
-        let found = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
+        let names = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
         let decoder = "let value: Value = serde_json::from_slice(&bytes)?;";
-        assert_eq!(found("crates/kube-api-server/src/new.rs", decoder), 1);
+        assert_eq!(names("crates/kube-api-server/src/new.rs", decoder), 1);
         assert_eq!(
-            found("crates/kube-api-server/src/http/decode/mod.rs", decoder),
+            names("crates/kube-api-server/src/http/decode/mod.rs", decoder),
             0
         );
-        assert_eq!(found("crates/api-tests/tests/api/new.rs", decoder), 0);
-        assert_eq!(found("crates/end-to-end/src/new.rs", decoder), 0);
+        assert_eq!(names("crates/api-tests/tests/api/new.rs", decoder), 0);
+        assert_eq!(names("crates/end-to-end/src/new.rs", decoder), 0);
         let in_tests = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{ {decoder} }}");
-        assert_eq!(found("crates/kube-api-server/src/new.rs", &in_tests), 0);
+        assert_eq!(names("crates/kube-api-server/src/new.rs", &in_tests), 0);
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl<'t> Sources<'t> {
 
     /// Whether any crate declares the name.
     fn declare_anywhere(&self, name: &str) -> bool {
-        self.declared.iter().any(|(_, known)| *known == name)
+        self.declared.iter().any(|(_, existing)| *existing == name)
             || self.files.iter().any(|file| is_module(&file.path, name))
     }
 
@@ -231,7 +231,7 @@ mod tests {
             ),
             SourceFile::new("crates/disk-store/src/pages.rs", "pub fn split() {}\n"),
         ]);
-        findings.into_iter().map(|found| found.text).collect()
+        findings.into_iter().map(|finding| finding.text).collect()
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut with_sources = Exceptions::new("documents.rs", WITH_SOURCES.iter().copied());
     for file in files.iter().filter(|file| file.path.ends_with(".md")) {
-        let mut found = |text: String| {
+        let mut results = |text: String| {
             findings.push(Finding {
                 file: file.path.clone(),
                 text,
@@ -21,19 +21,19 @@ pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
         let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
         for name in named_paths(&file.text) {
             if !root.join(name).exists() {
-                found(format!("names `{name}`, which does not exist"));
+                results(format!("names `{name}`, which does not exist"));
             } else if is_for_users(&file.path)
                 && name.starts_with("crates/")
                 && !with_sources.allow_below(&file.path)
             {
-                found(format!(
+                results(format!(
                     "names `{name}` to users; docs/contributing is the place"
                 ));
             }
         }
         for link in linked_pages(&file.text) {
             if !root.join(folder).join(link).exists() {
-                found(format!("links to {link}, which does not exist"));
+                results(format!("links to {link}, which does not exist"));
             }
         }
     }
@@ -104,8 +104,8 @@ fn lost_anchors(files: &[SourceFile]) -> Vec<Finding> {
                 continue;
             };
             let page = resolved(&file.path, page);
-            let known = anchors.get(page.as_str());
-            if known.is_some_and(|known| !known.contains(anchor)) {
+            let existing = anchors.get(page.as_str());
+            if existing.is_some_and(|existing| !existing.contains(anchor)) {
                 findings.push(Finding {
                     file: file.path.clone(),
                     text: format!("links to #{anchor}, a heading that {page} does not have"),
@@ -146,12 +146,12 @@ fn anchors(page: &str) -> BTreeSet<String> {
             continue;
         }
         let letters = heading.trim().to_lowercase();
-        let kept = letters.chars().filter_map(|letter| match letter {
+        let retained = letters.chars().filter_map(|letter| match letter {
             ' ' => Some('-'),
             '-' | '_' => Some(letter),
             letter => letter.is_alphanumeric().then_some(letter),
         });
-        anchors.insert(kept.collect());
+        anchors.insert(retained.collect());
     }
     anchors
 }

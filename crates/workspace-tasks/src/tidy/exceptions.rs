@@ -25,11 +25,11 @@ impl Exceptions {
 
     /// Whether the finding with this key is excepted. Called for findings alone.
     pub fn allow(&mut self, key: &str) -> bool {
-        let is_known = self.keys.contains(key);
-        if is_known {
+        let is_listed = self.keys.contains(key);
+        if is_listed {
             self.needed.insert(key.to_owned());
         }
-        is_known
+        is_listed
     }
 
     /// Whether a finding in this file is excepted by its folder.
@@ -68,13 +68,13 @@ pub fn without_files<'p>(
     places: impl IntoIterator<Item = &'p str>,
     files: &[SourceFile],
 ) -> Vec<Finding> {
-    let is_empty = |place: &&str| !files.iter().any(|file| file.path.starts_with(*place));
+    let is_empty = |scope: &&str| !files.iter().any(|file| file.path.starts_with(*scope));
     let empty = places
         .into_iter()
-        .filter(|place| is_whole(files) && is_empty(place));
-    let finding = |place: &str| Finding {
+        .filter(|scope| is_whole(files) && is_empty(scope));
+    let finding = |scope: &str| Finding {
         file: format!("crates/workspace-tasks/src/tidy/{list}"),
-        text: format!("nothing is checked in `{place}`, which has no files: take it out"),
+        text: format!("nothing is checked in `{scope}`, which has no files: take it out"),
     };
     empty.map(finding).collect()
 }
@@ -88,8 +88,8 @@ mod tests {
         let mut exceptions = Exceptions::new("a.rs", ["b.rs", "c.rs", "d/"]);
         assert!(exceptions.allow("b.rs") && exceptions.allow_below("d/e.rs"));
         assert!(!exceptions.allow("e.rs") && !exceptions.allow_below("e/f.rs"));
-        let found = exceptions.unneeded(&[SourceFile::new("Cargo.toml", "")]);
-        assert_eq!(found, [unneeded_finding("a.rs", "c.rs")]);
+        let findings = exceptions.unneeded(&[SourceFile::new("Cargo.toml", "")]);
+        assert_eq!(findings, [unneeded_finding("a.rs", "c.rs")]);
         assert!(exceptions.unneeded(&[]).is_empty(), "not a whole checkout");
     }
 
@@ -99,8 +99,8 @@ mod tests {
             SourceFile::new("Cargo.toml", ""),
             SourceFile::new("a/b.rs", ""),
         ];
-        let found = without_files("x.rs", ["a/", "c/"], &files);
-        assert_eq!(found.len(), 1);
-        assert!(found[0].text.contains("`c/`"));
+        let findings = without_files("x.rs", ["a/", "c/"], &files);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].text.contains("`c/`"));
     }
 }

@@ -32,7 +32,7 @@ pub fn source(file: &SourceFile) -> Option<(&str, &str)> {
 }
 
 /// A module in text.
-pub fn shown(path: &ModulePath) -> String {
+pub fn module_text(path: &ModulePath) -> String {
     match path.is_empty() {
         true => "the crate's root".to_owned(),
         false => path.join("/"),
@@ -42,7 +42,7 @@ pub fn shown(path: &ModulePath) -> String {
 impl<'a> Imports<'a> {
     /// The imports in a crate.
     pub fn of(name: &str, files: &'a [SourceFile]) -> Self {
-        let own: Vec<(&str, &SourceFile)> = files
+        let sources: Vec<(&str, &SourceFile)> = files
             .iter()
             .filter_map(|file| {
                 let (of, inside) = source(file)?;
@@ -50,14 +50,15 @@ impl<'a> Imports<'a> {
                 (of == name && is_product).then_some((inside, file))
             })
             .collect();
-        let has_library = own.iter().any(|(inside, _)| *inside == "lib.rs");
+        let has_library = sources.iter().any(|(inside, _)| *inside == "lib.rs");
         // The program is a crate of its own where there is a library.
-        let own = own
+        let sources = sources
             .into_iter()
             .filter(|(inside, _)| *inside != "main.rs" || !has_library);
-        let own: BTreeMap<ModulePath, &SourceFile> =
-            own.map(|(inside, file)| (module(inside), file)).collect();
-        let codes: Vec<(&ModulePath, String)> = own
+        let sources: BTreeMap<ModulePath, &SourceFile> = sources
+            .map(|(inside, file)| (module(inside), file))
+            .collect();
+        let codes: Vec<(&ModulePath, String)> = sources
             .iter()
             .map(|(path, file)| (path, without_inner_scopes(&file.code)))
             .collect();
@@ -66,16 +67,16 @@ impl<'a> Imports<'a> {
             .map(|(path, code)| ((*path).clone(), Module::of(code)));
         let modules = Modules(modules.collect());
         let imported = modules.0.iter().map(|(path, module)| {
-            let mut found: BTreeSet<ModulePath> = module
+            let mut imports: BTreeSet<ModulePath> = module
                 .named()
                 .filter_map(|named| modules.definer(path, &named))
                 .collect();
-            found.remove(path);
-            (path.clone(), found)
+            imports.remove(path);
+            (path.clone(), imports)
         });
         Self {
             imported: imported.collect(),
-            files: own
+            files: sources
                 .iter()
                 .map(|(path, file)| (path.clone(), file.path.as_str()))
                 .collect(),
@@ -249,15 +250,15 @@ impl Modules<'_> {
         let all = module.uses.iter().filter(|used| used.name.is_none());
         let in_all = all.filter_map(|used| match on(from, used.words.strip_suffix(&["*"])?)? {
             Led::To(other) if other != *from => {
-                let known = self.0.get(&other)?;
-                let has = known.defined.contains(first) || known.use_of(first).is_some();
+                let existing = self.0.get(&other)?;
+                let has = existing.defined.contains(first) || existing.use_of(first).is_some();
                 has.then(|| on(&other, path)).flatten()
             }
             _ => None,
         });
-        let found = in_all.into_iter().next();
+        let imports = in_all.into_iter().next();
         // A name of a macro's making, or of a module in the same file.
-        found.or_else(|| (hops > 0).then(|| Led::Into(from.clone())))
+        imports.or_else(|| (hops > 0).then(|| Led::Into(from.clone())))
     }
 }
 
@@ -273,7 +274,7 @@ pub fn imported_names<'a>(code: &'a str, others: &[&str]) -> Vec<&'a str> {
 
 /// The paths in all `use`s of a code, and the code between them.
 fn uses(code: &str) -> (Vec<Use<'_>>, Vec<&str>) {
-    let (mut found, mut rest) = (Vec::new(), Vec::new());
+    let (mut imports, mut rest) = (Vec::new(), Vec::new());
     let mut from = 0;
     for (at, word) in code.match_indices("use ") {
         let before = &code[..at];
@@ -291,7 +292,7 @@ fn uses(code: &str) -> (Vec<Use<'_>>, Vec<&str>) {
         let is_public = declaration.trim_start().starts_with("pub");
         let mut paths = Vec::new();
         tree(&code[at + word.len()..end], &[], &mut paths);
-        found.extend(paths.into_iter().map(|(words, name)| Use {
+        imports.extend(paths.into_iter().map(|(words, name)| Use {
             words,
             name,
             is_public,
@@ -300,26 +301,26 @@ fn uses(code: &str) -> (Vec<Use<'_>>, Vec<&str>) {
         from = (end + 1).min(code.len());
     }
     rest.push(&code[from..]);
-    (found, rest)
+    (imports, rest)
 }
 
 /// A path with the name that it gives.
 type Named<'t> = (Vec<&'t str>, Option<&'t str>);
 
 /// Parses a path, or a list of paths in braces; returns the rest.
-fn tree<'t>(text: &'t str, before: &[&'t str], found: &mut Vec<Named<'t>>) -> &'t str {
+fn tree<'t>(text: &'t str, before: &[&'t str], imports: &mut Vec<Named<'t>>) -> &'t str {
     let text = text.trim_start().trim_start_matches("::");
     if let Some(list) = text.strip_prefix('{') {
         let mut rest = list.trim_start();
         while !rest.is_empty() && !rest.starts_with('}') {
-            rest = tree(rest, before, found).trim_start();
+            rest = tree(rest, before, imports).trim_start();
             rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
         }
         return rest.strip_prefix('}').unwrap_or(rest);
     }
     if let Some(rest) = text.strip_prefix('*') {
         let words = before.iter().copied().chain(["*"]).collect();
-        found.push((words, None));
+        imports.push((words, None));
         return rest;
     }
     let (word, rest) = word(text);
@@ -330,7 +331,7 @@ fn tree<'t>(text: &'t str, before: &[&'t str], found: &mut Vec<Named<'t>>) -> &'
     let path: Vec<&str> = before.iter().copied().chain([word]).collect();
     let rest = rest.trim_start();
     if let Some(rest) = rest.strip_prefix("::") {
-        return tree(rest, &path, found);
+        return tree(rest, &path, imports);
     }
     let (name, rest) = match rest.strip_prefix("as ") {
         Some(alias) => self::word(alias.trim_start()),
@@ -340,9 +341,9 @@ fn tree<'t>(text: &'t str, before: &[&'t str], found: &mut Vec<Named<'t>>) -> &'
         // `a::{self}` names `a`.
         ("self", Some(last)) => {
             let name = if name == "self" { *last } else { name };
-            found.push((before.to_vec(), Some(name)));
+            imports.push((before.to_vec(), Some(name)));
         }
-        _ => found.push((path, Some(name))),
+        _ => imports.push((path, Some(name))),
     }
     rest
 }
@@ -354,7 +355,7 @@ fn word(text: &str) -> (&str, &str) {
 
 /// The words of a code, those of one path together.
 fn paths_in(code: &str) -> Vec<Vec<&str>> {
-    let mut found: Vec<Vec<&str>> = Vec::new();
+    let mut imports: Vec<Vec<&str>> = Vec::new();
     let mut rest = code;
     while !rest.is_empty() {
         let (first, after) = word(rest);
@@ -373,9 +374,9 @@ fn paths_in(code: &str) -> Vec<Vec<&str>> {
             path.push(next);
             rest = after;
         }
-        found.push(path);
+        imports.push(path);
     }
-    found
+    imports
 }
 
 #[cfg(test)]
@@ -390,7 +391,7 @@ mod tests {
         let imports = Imports::of("a", &files);
         let pairs = imports.imported.iter().flat_map(|(from, all)| {
             let all = all.iter();
-            all.map(|to| format!("{} -> {}", shown(from), shown(to)))
+            all.map(|to| format!("{} -> {}", module_text(from), module_text(to)))
         });
         pairs.collect()
     }
@@ -398,8 +399,8 @@ mod tests {
     #[test]
     fn uses_are_read_with_lists_aliases_and_visibility() {
         let code = "use crate::{a, b::{self as x, c::D}};\npub(crate) use super::e::*;\nfn f() {}";
-        let (found, rest) = uses(code);
-        let found: Vec<String> = found
+        let (imports, rest) = uses(code);
+        let imports: Vec<String> = imports
             .iter()
             .map(|used| {
                 let name = used.name.unwrap_or("all");
@@ -412,13 +413,13 @@ mod tests {
             "crate::b::c::D D false",
             "super::e::* all true",
         ];
-        assert_eq!(found, expected);
+        assert_eq!(imports, expected);
         assert!(rest.concat().contains("fn f() {}"));
     }
 
     #[test]
     fn a_re_export_is_followed_to_the_definition() {
-        let found = imported(&[
+        let imports = imported(&[
             (
                 "lib.rs",
                 "mod b;\nmod c;\npub use b::B;\npub use c::*;\npub struct R;",
@@ -426,12 +427,12 @@ mod tests {
             ("b.rs", "use crate::C;\npub struct B;"),
             ("c.rs", "pub struct C(crate::B, super::R);"),
         ]);
-        assert_eq!(found, ["b -> c", "c -> the crate's root", "c -> b"]);
+        assert_eq!(imports, ["b -> c", "c -> the crate's root", "c -> b"]);
     }
 
     #[test]
     fn a_parent_imports_the_children_that_its_code_names() {
-        let found = imported(&[
+        let imports = imported(&[
             (
                 "lib.rs",
                 "mod b;\nmod c;\nmod d;\npub use d::D;\nuse b::B;\nfn f(d: D) { c::g(); }",
@@ -442,7 +443,7 @@ mod tests {
         ]);
         let root = "the crate's root";
         assert_eq!(
-            found,
+            imports,
             [
                 format!("{root} -> b"),
                 format!("{root} -> c"),
@@ -454,17 +455,17 @@ mod tests {
     #[test]
     fn a_module_inside_a_file_is_part_of_it() {
         let inside = "mod b;\npub struct A;\nmod x { use super::A; use super::b::B; }";
-        let found = imported(&[
+        let imports = imported(&[
             ("c/mod.rs", inside),
             ("c/b.rs", "pub struct B;"),
             ("lib.rs", ""),
         ]);
-        assert_eq!(found, ["c -> c/b"]);
+        assert_eq!(imports, ["c -> c/b"]);
     }
 
     #[test]
     fn the_name_of_a_module_imports_no_item() {
-        let found = imported(&[
+        let imports = imported(&[
             ("lib.rs", "mod b;\nmod e;"),
             ("b/mod.rs", "mod c;\npub use c::C;"),
             ("b/c.rs", "pub struct C;"),
@@ -473,6 +474,6 @@ mod tests {
                 "use crate::b;\nuse std::fmt;\nfn f(c: b::C, d: fmt::Result) {}",
             ),
         ]);
-        assert_eq!(found, ["e -> b/c"]);
+        assert_eq!(imports, ["e -> b/c"]);
     }
 }

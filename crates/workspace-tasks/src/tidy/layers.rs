@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::checkout::{Finding, SourceFile};
 use super::exceptions::{Exceptions, without_files};
-use super::imports::{Imports, ModulePath, shown, source};
+use super::imports::{Imports, ModulePath, module_text, source};
 
 /// The file of these lists.
 const LIST: &str = "layers.rs";
@@ -212,8 +212,8 @@ impl Graph<'_> {
     fn upward(&self, layers: &[&str]) -> Vec<Finding> {
         let level = |path: &ModulePath| {
             let folder = path.first().map_or("", String::as_str);
-            let place = layers.iter().position(|layer| *layer == folder);
-            place.unwrap_or(layers.len())
+            let position = layers.iter().position(|layer| *layer == folder);
+            position.unwrap_or(layers.len())
         };
         let pairs = self.0.imported.iter().flat_map(|(path, imports)| {
             let above = imports.iter().filter(|other| level(other) > level(path));
@@ -223,7 +223,7 @@ impl Graph<'_> {
             format!(
                 "imports {}, which is in a layer above its own (tidy/layers.rs): take what both need \
                  as a parameter, or move it down",
-                shown(other)
+                module_text(other)
             )
         };
         pairs
@@ -239,7 +239,7 @@ impl Graph<'_> {
             if circle.len() <= CIRCLE_MAX || concepts.allow(&format!("{name}: {folder}")) {
                 continue;
             }
-            let names: Vec<String> = circle.iter().map(shown).collect();
+            let names: Vec<String> = circle.iter().map(module_text).collect();
             let text = format!(
                 "{} modules import each other in a circle: {}. Let one of them take what it needs as \
                  a parameter, or move what both need to a module below",
@@ -300,14 +300,14 @@ impl Graph<'_> {
     /// All modules that one imports, directly or indirectly.
     fn reach(&self, from: &ModulePath) -> BTreeSet<&ModulePath> {
         let imported = |path: &ModulePath| self.0.imported.get(path).into_iter().flatten();
-        let mut found = BTreeSet::new();
+        let mut texts = BTreeSet::new();
         let mut open: Vec<&ModulePath> = imported(from).collect();
         while let Some(path) = open.pop() {
-            if found.insert(path) {
+            if texts.insert(path) {
                 open.extend(imported(path));
             }
         }
-        found
+        texts
     }
 }
 
@@ -315,10 +315,10 @@ impl Graph<'_> {
 mod tests {
     use super::*;
 
-    fn found(files: &[SourceFile]) -> Vec<String> {
-        let found = check(files).into_iter();
-        found
-            .map(|found| format!("{}: {}", found.file, found.text))
+    fn texts(files: &[SourceFile]) -> Vec<String> {
+        let texts = check(files).into_iter();
+        texts
+            .map(|texts| format!("{}: {}", texts.file, texts.text))
             .collect()
     }
 
@@ -344,14 +344,14 @@ mod tests {
         let files = files.map(|(path, text)| {
             SourceFile::new(format!("crates/kube-api-server/src/{path}"), text)
         });
-        let found = found(&files);
-        assert_eq!(found.len(), 2, "{found:?}");
+        let texts = texts(&files);
+        assert_eq!(texts.len(), 2, "{texts:?}");
         assert!(
-            found[0]
+            texts[0]
                 .starts_with("crates/kube-api-server/src/http/body.rs: imports objects/storage,")
         );
         assert!(
-            found[1]
+            texts[1]
                 .starts_with("crates/kube-api-server/src/objects/storage/mod.rs: imports server,")
         );
     }
@@ -381,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_circle_behind_re_exports_is_found() {
-        let text = |own: &str, name: &str| format!("use crate::{name};\npub fn {}() {{}}", own);
+        let text = |local: &str, name: &str| format!("use crate::{name};\npub fn {}() {{}}", local);
         let files = [
             SourceFile::new(
                 "crates/a/src/lib.rs",
@@ -392,10 +392,10 @@ mod tests {
             SourceFile::new("crates/a/src/d.rs", text("d", "e")),
             SourceFile::new("crates/a/src/e.rs", text("e", "b")),
         ];
-        let found = found(&files);
+        let texts = texts(&files);
         assert!(
-            found.len() == 1 && found[0].contains("4 modules"),
-            "{found:?}"
+            texts.len() == 1 && texts[0].contains("4 modules"),
+            "{texts:?}"
         );
     }
 }

@@ -28,7 +28,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut exceptions = Exceptions::new("leaks.rs", ALLOWED.iter().map(|(path, _)| *path));
     for file in ruled {
-        let mut found = |what: &str| {
+        let mut report = |what: &str| {
             if exceptions.allow(&file.path) {
                 return;
             }
@@ -41,10 +41,10 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             });
         };
         for word in LEAKS.iter().filter(|word| file.code.contains(**word)) {
-            found(&format!("{word}…)"));
+            report(&format!("{word}…)"));
         }
         for line in file.code.lines().filter(|line| is_growing_static(line)) {
-            found(line.trim());
+            report(line.trim());
         }
     }
     findings.extend(exceptions.unneeded(files));

@@ -47,7 +47,10 @@ mod tests {
             SourceFile::new("docs/decisions/README.md", words(251)),
             SourceFile::new("docs/storage.md", words(9000)),
         ]);
-        let files: Vec<&str> = findings.iter().map(|found| found.file.as_str()).collect();
+        let files: Vec<&str> = findings
+            .iter()
+            .map(|finding| finding.file.as_str())
+            .collect();
         assert_eq!(files, ["ARCHITECTURE.md", "docs/decisions/001-a.md"]);
     }
 }

@@ -289,15 +289,15 @@ mod tests {
     fn a_finding_needs_a_mark_and_a_mark_a_finding() {
         let guard = "fn a() { cov_mark::hit!(findings_s99); }";
         let test = "fn t() { cov_mark::check!(findings_s99); }";
-        let found = texts(&[
+        let findings = texts(&[
             DOCUMENT,
             ("crates/a/src/a.rs", guard),
             ("crates/a/tests/a.rs", test),
         ]);
-        assert_eq!(found.len(), 3, "{found:?}");
-        assert!(found[0].contains("findings_s99 does not begin with an item"));
-        assert!(found[1].starts_with("no guard of findings S1 has a mark"));
-        assert!(found[2].starts_with("no guard of findings S4 has a mark"));
+        assert_eq!(findings.len(), 3, "{findings:?}");
+        assert!(findings[0].contains("findings_s99 does not begin with an item"));
+        assert!(findings[1].starts_with("no guard of findings S1 has a mark"));
+        assert!(findings[2].starts_with("no guard of findings S4 has a mark"));
     }
 
     #[test]

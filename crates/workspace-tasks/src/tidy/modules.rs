@@ -12,11 +12,11 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         manifest.is_some_and(|file| file.text.contains("autotests = false"))
     };
     let forgotten = rust().filter(|file| {
-        let Some(place) = Place::of(&file.path) else {
+        let Some(module) = ModuleFile::of(&file.path) else {
             return false;
         };
-        let root = place.is_root(one_program(place.package));
-        !root && !rust().any(|other| place.is_named_by(other))
+        let root = module.is_root(one_program(module.package));
+        !root && !rust().any(|other| module.is_named_by(other))
     });
     let finding = |file: &SourceFile, text: &str| Finding {
         file: file.path.clone(),
@@ -25,16 +25,17 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let forgotten =
         forgotten.map(|file| finding(file, "no module names this file: it is not built"));
     // The other style of Rust, a file beside a folder of its name.
-    let beside = rust().filter(|file| {
+    let adjacent = rust().filter(|file| {
         let folder = format!("{}/", file.path.trim_end_matches(".rs"));
         rust().any(|other| other.path.starts_with(&folder))
     });
-    let beside = beside.map(|file| finding(file, "has a folder beside it: name it NAME/mod.rs"));
-    forgotten.chain(beside).collect()
+    let adjacent =
+        adjacent.map(|file| finding(file, "has a folder beside it: name it NAME/mod.rs"));
+    forgotten.chain(adjacent).collect()
 }
 
 /// The position of a file in its package.
-struct Place<'a> {
+struct ModuleFile<'a> {
     /// `crates/NAME`.
     package: &'a str,
     /// Directory in the package.
@@ -43,7 +44,7 @@ struct Place<'a> {
     name: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ModuleFile<'a> {
     fn of(path: &'a str) -> Option<Self> {
         let inside = path.strip_prefix("crates/")?;
         let package = &path[.."crates/".len() + inside.find('/')?];
@@ -95,19 +96,22 @@ impl<'a> Place<'a> {
 mod tests {
     use super::*;
 
-    fn found(files: &[(&str, &str)]) -> Vec<String> {
+    fn unbuilt(files: &[(&str, &str)]) -> Vec<String> {
         let files: Vec<SourceFile> = files
             .iter()
             .map(|(path, text)| SourceFile::new(*path, *text))
             .collect();
-        check(&files).into_iter().map(|found| found.file).collect()
+        check(&files)
+            .into_iter()
+            .map(|unbuilt| unbuilt.file)
+            .collect()
     }
 
     #[test]
     fn what_a_module_names_is_built() {
         let none: Vec<String> = Vec::new();
         assert_eq!(
-            found(&[
+            unbuilt(&[
                 ("crates/a/build.rs", ""),
                 ("crates/b/build/main.rs", "mod kinds;"),
                 ("crates/b/build/kinds.rs", ""),
@@ -140,7 +144,7 @@ mod tests {
             ("crates/b/tests/g.rs", ""),
         ];
         assert_eq!(
-            found(&forgotten),
+            unbuilt(&forgotten),
             [
                 "crates/a/src/b.rs",
                 "crates/a/src/d/mod.rs",
@@ -152,13 +156,13 @@ mod tests {
 
     #[test]
     fn a_module_with_submodules_has_one_style() {
-        let found = found(&[
+        let unbuilt = unbuilt(&[
             ("crates/a/src/lib.rs", "mod b;\nmod c;"),
             ("crates/a/src/b.rs", "mod d;"),
             ("crates/a/src/b/d.rs", ""),
             ("crates/a/src/c/mod.rs", "mod e;"),
             ("crates/a/src/c/e.rs", ""),
         ]);
-        assert_eq!(found, ["crates/a/src/b.rs"]);
+        assert_eq!(unbuilt, ["crates/a/src/b.rs"]);
     }
 }

@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn types_without_a_noun_are_found_where_others_see_them() {
-        let found = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
+        let findings = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
         let path = "crates/a/src/b.rs";
         for (text, times) in [
             ("pub struct Plan { a: B }", 1),
@@ -85,10 +85,10 @@ mod tests {
             ("impl A for B { type State = u8; }", 0),
             ("#[cfg(test)]\nmod tests { pub struct Plan; }", 0),
         ] {
-            assert_eq!(found(path, text), times, "{text}");
+            assert_eq!(findings(path, text), times, "{text}");
         }
         assert_eq!(
-            found("crates/cluster-simulation/src/b.rs", "pub struct Plan;"),
+            findings("crates/cluster-simulation/src/b.rs", "pub struct Plan;"),
             0
         );
     }

@@ -172,7 +172,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut exceptions = Exceptions::new("pages.rs", keys);
     for page in pages {
         for block in blocks(&page.text) {
-            let known = match block.language {
+            let existing = match block.language {
                 "" => pasted.iter().any(|call| covers(call, page, &block)),
                 "sh" => NOT_PASTED
                     .iter()
@@ -180,7 +180,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
                     .any(|(of, first, _)| exceptions.allow(&key(of, first))),
                 _ => true,
             };
-            if !known {
+            if !existing {
                 let text = format!(
                     "no test pastes the commands from `{}` on; have {TESTS}guides.rs do it, or say \
                      `sh` and give the reason in tidy/pages.rs",
@@ -205,8 +205,8 @@ fn key(page: &str, first: &str) -> String {
 fn blocks(page: &str) -> Vec<Block<'_>> {
     let mut blocks = Vec::new();
     let mut at = 0;
-    for (place, part) in page.split("```").enumerate() {
-        if place % 2 == 1 {
+    for (position, part) in page.split("```").enumerate() {
+        if position % 2 == 1 {
             let (language, body) = part.split_once('\n').unwrap_or((part, ""));
             blocks.push(Block {
                 at,
@@ -271,22 +271,25 @@ mod tests {
         let page =
             "# A\n```\nfirst\n```\n## B\n```\nsecond\n```\n```yaml\na: 1\n```\n```sh\nthird\n```\n";
         let test = "pasted.part(\"docs/a.md\", \"# A\", Some(\"## B\"));";
-        let found = check(&[
+        let findings = check(&[
             SourceFile::new("docs/a.md", page),
             SourceFile::new("docs/benchmarks.md", page),
             SourceFile::new("crates/end-to-end/tests/a.rs", test),
         ]);
-        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        let texts: Vec<&str> = findings
+            .iter()
+            .map(|finding| finding.text.as_str())
+            .collect();
         assert_eq!(texts.len(), 2, "{texts:?}");
         assert!(
             texts[0].contains("`second`") && texts[1].contains("`third`"),
             "{texts:?}"
         );
         let whole = "let page = Page::open(&instance, \"docs/a.md\");";
-        let found = check(&[
+        let findings = check(&[
             SourceFile::new("docs/a.md", page),
             SourceFile::new("crates/end-to-end/tests/a.rs", whole),
         ]);
-        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(findings.len(), 1, "{findings:?}");
     }
 }

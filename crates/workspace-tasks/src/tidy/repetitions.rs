@@ -106,13 +106,13 @@ fn are_exempt(one: &str, other: &str) -> bool {
 /// The lines that count.
 fn lines(text: &str) -> Vec<Line<'_>> {
     let (mut in_import, mut in_head) = (false, false);
-    let mut found = Vec::new();
+    let mut findings = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let text = line.trim();
         let number = index + 1;
         if in_head || is_head(text) {
             if !in_head {
-                found.push(Line { number, text: HEAD });
+                findings.push(Line { number, text: HEAD });
             }
             in_head = !text.ends_with(['{', '}', ';']);
             continue;
@@ -124,10 +124,10 @@ fn lines(text: &str) -> Vec<Line<'_>> {
         }
         let says = text.contains(|letter: char| letter.is_alphanumeric());
         if says && !text.starts_with("//") {
-            found.push(Line { number, text });
+            findings.push(Line { number, text });
         }
     }
-    found
+    findings
 }
 
 /// Whether the head of a function begins in this line.
@@ -154,8 +154,11 @@ mod tests {
         );
         let moved = format!("use x::{{\n    y,\n}};\nfn two() {{\n  {}}}\n", body(20));
         let second = SourceFile::new("crates/c/src/d.rs", moved);
-        let found = check(&[first, second]);
-        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        let findings = check(&[first, second]);
+        let texts: Vec<&str> = findings
+            .iter()
+            .map(|finding| finding.text.as_str())
+            .collect();
         assert_eq!(
             texts,
             ["line 5: 6 lines or more are the same as in crates/a/src/b.rs:2; make one of two"]

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn missing_rows_are_found() {
         let file = |path: &str, text: &str| SourceFile::new(path, text);
-        let found = check(&[
+        let findings = check(&[
             file(
                 CONTROLLERS,
                 "fn all() {\n    vec![(\"job\", run()), (\"pod-gc\", run())]\n}\n\"other\"",
@@ -108,7 +108,10 @@ mod tests {
                 "| - | - |\n| Sets grow | `crates/a.rs` |\n",
             ),
         ]);
-        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        let texts: Vec<&str> = findings
+            .iter()
+            .map(|finding| finding.text.as_str())
+            .collect();
         assert_eq!(texts.len(), 3, "{texts:?}");
         assert!(texts[0].contains("pod-gc") && texts[1].contains("`nfs`"));
         assert!(texts[2].contains("\"A pod waits\""));

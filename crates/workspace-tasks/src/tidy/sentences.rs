@@ -33,8 +33,8 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         }));
         let in_first = |word: &str| is_source && QUESTION_WORDS.contains(&word);
         let in_all = |word: &str| WORDS.contains(&word);
-        let found = clauses(&first, in_first).into_iter();
-        for sentence in found.chain(texts.iter().flat_map(|text| clauses(text, in_all))) {
+        let clauses_of = clauses(&first, in_first).into_iter();
+        for sentence in clauses_of.chain(texts.iter().flat_map(|text| clauses(text, in_all))) {
             let start: String = sentence.chars().take(60).collect();
             findings.push(Finding {
                 file: file.path.clone(),
@@ -49,7 +49,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
 
 /// The documentation of public items that refers to the item before it.
 fn references(file: &SourceFile) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut clauses_of = Vec::new();
     let mut first: Option<&str> = None;
     for line in file.text.lines().map(str::trim_start) {
         if let Some(text) = line.strip_prefix("/// ") {
@@ -62,12 +62,12 @@ fn references(file: &SourceFile) -> Vec<String> {
         let text = first.take().unwrap_or_default();
         let is_reference = REFERENCES.iter().any(|words| text.starts_with(words));
         if is_reference && is_item(line) {
-            found.push(format!(
+            clauses_of.push(format!(
                 "documentation starts with \"{text}\"; say what the item is, without the one before it"
             ));
         }
     }
-    found
+    clauses_of
 }
 
 /// Whether a public function, type or constant is declared in this line.
@@ -168,7 +168,7 @@ fn end_of_sentence(text: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn found(document: &str) -> Vec<String> {
+    fn clauses_of(document: &str) -> Vec<String> {
         let file = SourceFile::new("docs/a.md", document);
         check(&[file]).into_iter().map(|f| f.text).collect()
     }
@@ -186,10 +186,10 @@ mod tests {
             "## What is needed",
         ] {
             assert_eq!(
-                found(document).len(),
+                clauses_of(document).len(),
                 1,
                 "{document}: {:?}",
-                found(document)
+                clauses_of(document)
             );
         }
     }
@@ -203,7 +203,7 @@ mod tests {
             "Whole sets are measured.",
             "Version 1.2. The rest.",
         ] {
-            assert_eq!(found(document), Vec::<String>::new(), "{document}");
+            assert_eq!(clauses_of(document), Vec::<String>::new(), "{document}");
         }
     }
 

@@ -207,11 +207,11 @@ mod tests {
 
     #[test]
     fn a_planner_may_not_read_the_clock() {
-        let found = texts(
+        let findings = texts(
             "crates/controller-planners/src/x.rs",
             "let now = Timestamp::now();",
         );
-        assert!(found[0].contains("take `now` as an argument"));
+        assert!(findings[0].contains("take `now` as an argument"));
     }
 
     #[test]
@@ -234,13 +234,13 @@ mod tests {
             SourceFile::new("crates/kube-api-server/src/handlers/verbs/pod.rs", ""),
             SourceFile::new("crates/kube-api-server/src/handlers/verbs/names.rs", ""),
         ];
-        let found = check(&files);
-        assert_eq!(found.len(), 1);
+        let findings = check(&files);
+        assert_eq!(findings.len(), 1);
         assert_eq!(
-            found[0].file,
+            findings[0].file,
             "crates/kube-api-server/src/handlers/verbs/pod.rs"
         );
-        assert!(found[0].text.contains("generic"));
+        assert!(findings[0].text.contains("generic"));
     }
 
     #[test]

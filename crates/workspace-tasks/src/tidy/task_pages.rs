@@ -53,13 +53,16 @@ mod tests {
         let list = "# Documentation\n\n| task | page |\n|---|---|\n| a | [A](a.md) |\n| b | [B](b.md) |\n\n\
                     | reference | content |\n|---|---|\n| [C](c.md) | c |\n";
         let whole = "**Goal:** a.\n\n## Prerequisites\n\nRoot.\n\n## Expected output\n\n## Troubleshooting\n";
-        let found = check(&[
+        let findings = check(&[
             SourceFile::new(LIST, list),
             SourceFile::new("docs/a.md", whole),
             SourceFile::new("docs/b.md", whole.replace("## Prerequisites", "## Before")),
             SourceFile::new("docs/c.md", "# C\n"),
         ]);
-        let found: Vec<&str> = found.iter().map(|finding| finding.file.as_str()).collect();
-        assert_eq!(found, ["docs/b.md"]);
+        let findings: Vec<&str> = findings
+            .iter()
+            .map(|finding| finding.file.as_str())
+            .collect();
+        assert_eq!(findings, ["docs/b.md"]);
     }
 }

@@ -280,15 +280,15 @@ mod tests {
     /// findings S5
     #[test]
     fn a_walk_by_path_is_found() {
-        let found = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
+        let findings = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
         let walk = "for entry in fs::read_dir(path)? {}";
-        assert_eq!(found("crates/node-agent/src/x.rs", walk), 1);
+        assert_eq!(findings("crates/node-agent/src/x.rs", walk), 1);
         assert_eq!(
-            found("crates/node-agent/src/machine/machine_info.rs", walk),
+            findings("crates/node-agent/src/machine/machine_info.rs", walk),
             0
         );
-        assert_eq!(found("crates/cluster-dns/src/x.rs", walk), 0);
+        assert_eq!(findings("crates/cluster-dns/src/x.rs", walk), 0);
         let in_tests = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{ {walk} }}");
-        assert_eq!(found("crates/node-agent/src/x.rs", &in_tests), 0);
+        assert_eq!(findings("crates/node-agent/src/x.rs", &in_tests), 0);
     }
 }

@@ -223,14 +223,14 @@ mod tests {
         };
         let walks = ("storage".to_owned(), PathBuf::from("/t/walks"));
         let programs = [(name, path), walks].into();
-        let shown = |words: &[String]| script(&image, &programs, words);
-        let all = shown(&[]);
+        let printed = |words: &[String]| script(&image, &programs, words);
+        let all = printed(&[]);
         assert!(all.starts_with("KERNEL='/k'\nSCRATCH='/t/tmp'\n"), "{all}");
         let end = "as_service agent '/t/it'\\''s'\nas_service storage '/t/walks' \
             'network_storage::' '--test-threads=1'\n\
             /run/busybox poweroff -f\n";
         assert!(all.ends_with(end), "{all}");
-        let one = shown(&["a b".to_owned()]);
+        let one = printed(&["a b".to_owned()]);
         let end = "as_service agent '/t/it'\\''s' 'a b'\nas_service storage '/t/walks' 'a b'\n\
             /run/busybox poweroff -f\n";
         assert!(one.ends_with(end), "{one}");

@@ -7,7 +7,7 @@ use std::path::Path;
 use json_tree::Value;
 use serde::Deserialize;
 
-use super::{Ask, Chapter, Deed, Kept, Row};
+use super::{Ask, Chapter, Deed, Row, StoredValues};
 
 const INTRODUCTION: &str = "\
 # Requests and replies
@@ -44,7 +44,7 @@ pub fn compare(chapters: &[Chapter]) {
 fn page(chapters: &[Chapter]) -> String {
     let sources: BTreeMap<String, Source> =
         serde_saphyr::from_str(include_str!("sources.yaml")).unwrap();
-    let names = Kept::new();
+    let names = StoredValues::new();
     let mut page = INTRODUCTION.to_owned();
     for chapter in chapters {
         write!(page, "\n## {}\n\n", chapter.title).unwrap();
@@ -73,7 +73,7 @@ fn page(chapters: &[Chapter]) -> String {
     page
 }
 
-fn request(request: &Ask, names: &Kept) -> String {
+fn request(request: &Ask, names: &StoredValues) -> String {
     let mut lines = vec![code(
         &names.fill(&request.ask).replace(&"x".repeat(129), "xxx…"),
     )];

@@ -18,7 +18,7 @@ use json_tree::Value;
 use mvcc_store::Store;
 use serde::Deserialize;
 
-use crate::harness::{Answer, Api};
+use crate::harness::{Api, ApiResponse};
 use fits::{fits, fits_text};
 
 const FILES: [&str; 2] = [include_str!("reading.yaml"), include_str!("writing.yaml")];
@@ -105,9 +105,9 @@ fn chapters() -> Vec<Chapter> {
 }
 
 /// Stored values to which rows refer by name.
-struct Kept(BTreeMap<String, String>);
+struct StoredValues(BTreeMap<String, String>);
 
-impl Kept {
+impl StoredValues {
     fn new() -> Self {
         let mut all: BTreeMap<String, String> = NAMES
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -138,7 +138,7 @@ impl Kept {
     }
 
     /// Stores a header (`head etag`) or a field (`metadata.continue`; slashes are parts of names).
-    fn keep(&mut self, name: &str, field_path: &str, response: &Answer) -> Result<(), String> {
+    fn keep(&mut self, name: &str, field_path: &str, response: &ApiResponse) -> Result<(), String> {
         let value = match field_path.strip_prefix("head ") {
             Some(header) => response
                 .headers
@@ -160,7 +160,7 @@ impl Kept {
 }
 
 impl Ask {
-    async fn answered(&self, api: &Api, stored_values: &Kept) -> Answer {
+    async fn answered(&self, api: &Api, stored_values: &StoredValues) -> ApiResponse {
         let (method, path) = self.ask.split_once(' ').unwrap();
         let named = [
             ("accept", &self.accept),
@@ -189,7 +189,7 @@ impl Ask {
     }
 
     /// The differences of the response.
-    fn check(&self, response: &Answer, stored_values: &Kept) -> Vec<String> {
+    fn check(&self, response: &ApiResponse, stored_values: &StoredValues) -> Vec<String> {
         let mut wrong = Vec::new();
         if response.code != self.code {
             wrong.push(format!("code {} instead of {}", response.code, self.code));
@@ -246,7 +246,7 @@ impl Ask {
 async fn run(chapter: &Chapter) -> Vec<String> {
     let api = Api::new().await;
     api.with_account().await;
-    let mut stored_values = Kept::new();
+    let mut stored_values = StoredValues::new();
     let mut wrong = Vec::new();
     for setup in &chapter.given {
         let words: Vec<&str> = setup.splitn(3, ' ').collect();

@@ -84,8 +84,8 @@ mod tests {
     #[test]
     fn a_files_project_cannot_be_set_and_all_else_can() {
         let refused = libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32;
-        let own: Vec<_> = IOCTL.iter().map(|number| (AUDIT_ARCH, *number)).collect();
-        for (arch, ioctl) in own.into_iter().chain([(OTHER_ARCH, IOCTL_32)]) {
+        let local: Vec<_> = IOCTL.iter().map(|number| (AUDIT_ARCH, *number)).collect();
+        for (arch, ioctl) in local.into_iter().chain([(OTHER_ARCH, IOCTL_32)]) {
             for request in REQUESTS {
                 assert_eq!(says(arch, ioctl, request.into()), refused);
                 // The kernel ignores the upper half.

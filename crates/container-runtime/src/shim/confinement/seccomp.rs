@@ -348,8 +348,8 @@ mod tests {
         assert_eq!(call(9999, 0), refused(libc::ENOSYS));
         // findings S28
         for family in [libc::AF_UNIX, libc::AF_INET, 37, 39, 41, 45] {
-            let said = call(libc::SYS_socket, family as u64);
-            assert_eq!(said, libc::SECCOMP_RET_ALLOW, "{family}");
+            let verdict = call(libc::SYS_socket, family as u64);
+            assert_eq!(verdict, libc::SECCOMP_RET_ALLOW, "{family}");
         }
         // The kernel ignores the upper half.
         for family in [38, 40, 1 << 32 | 38, 1 << 32 | 40] {
@@ -359,8 +359,11 @@ mod tests {
                 "{family}"
             );
         }
-        for known in [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
-            assert_eq!(call(libc::SYS_personality, known), libc::SECCOMP_RET_ALLOW);
+        for persona in [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+            assert_eq!(
+                call(libc::SYS_personality, persona),
+                libc::SECCOMP_RET_ALLOW
+            );
         }
         // ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC, MMAP_PAGE_ZERO, PER_SVR4.
         for other in [0x4_0000, 0x40_0000, 0x10_0000, 1, 0x4_0008] {
@@ -430,7 +433,7 @@ mod tests {
             let code = of(&held);
             for number in 0..=NUMBER_MAX + 10 {
                 let lifts = PUBLISHED.iter().find(|(_, calls)| calls.contains(&number));
-                let wanted = match lifts {
+                let expected = match lifts {
                     _ if number > NUMBER_MAX => refused(libc::ENOSYS),
                     Some((lifts, _)) if !lifts.iter().any(|lift| held.contains(lift)) => {
                         match i64::from(number) {
@@ -440,8 +443,8 @@ mod tests {
                     }
                     _ => libc::SECCOMP_RET_ALLOW,
                 };
-                let said = run(&code, AUDIT_ARCH, number, first(0));
-                assert_eq!(said, wanted, "call {number} with {held:?}");
+                let verdict = run(&code, AUDIT_ARCH, number, first(0));
+                assert_eq!(verdict, expected, "call {number} with {held:?}");
             }
         }
     }

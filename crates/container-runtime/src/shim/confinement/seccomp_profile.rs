@@ -272,7 +272,7 @@ fn comparison(condition: &Condition) -> Vec<Step> {
             },
         ],
         Comparison::MaskedEq => {
-            let (high_wanted, low_wanted) = split(condition.value_two);
+            let (high_expected, low_expected) = split(condition.value_two);
             let masked = |bits| {
                 let and = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
                 Step::Plain(statement(and, bits))
@@ -280,10 +280,10 @@ fn comparison(condition: &Condition) -> Vec<Step> {
             vec![
                 half(low_at + 4),
                 masked(high),
-                compare(BPF_JEQ, high_wanted, NextStep::On, NextStep::Out),
+                compare(BPF_JEQ, high_expected, NextStep::On, NextStep::Out),
                 half(low_at),
                 masked(low),
-                compare(BPF_JEQ, low_wanted, NextStep::On, NextStep::Out),
+                compare(BPF_JEQ, low_expected, NextStep::On, NextStep::Out),
             ]
         }
     }

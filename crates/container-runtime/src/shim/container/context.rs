@@ -33,7 +33,7 @@ pub(crate) struct ContainerContext {
 /// The process namespace of a container.
 #[derive(Debug)]
 pub(crate) enum PidNamespace {
-    Own,
+    Private,
     /// A new namespace below the open namespace. The new namespace ends with its parent.
     Nested(File),
     Node,

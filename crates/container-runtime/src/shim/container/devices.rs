@@ -46,7 +46,7 @@ const USUAL: [(&str, u32, u32); 6] = [
 pub(crate) const NULL: &str = "/dev/null";
 
 /// Names in `/dev` that the runtime creates in every container.
-const OWN: [&str; 9] = [
+const RUNTIME_DEVICES: [&str; 9] = [
     "pts", "shm", "fd", "mqueue", "ptmx", "console", "stdin", "stdout", "stderr",
 ];
 
@@ -104,7 +104,8 @@ fn collect(dir: &Path, paths: &mut Vec<PathBuf>) {
         let Ok(kind) = entry.file_type() else {
             continue;
         };
-        if OWN.iter().any(|excluded| name == *excluded) || name.as_encoded_bytes().starts_with(b".")
+        if RUNTIME_DEVICES.iter().any(|excluded| name == *excluded)
+            || name.as_encoded_bytes().starts_with(b".")
         {
             continue;
         }

@@ -109,7 +109,7 @@ fn enter_namespaces(around: &ContainerContext) -> io::Result<()> {
         users.enter()?;
     }
     match &around.pid_namespace {
-        PidNamespace::Own | PidNamespace::Nested(_) => unshare(CloneFlags::CLONE_NEWPID)?,
+        PidNamespace::Private | PidNamespace::Nested(_) => unshare(CloneFlags::CLONE_NEWPID)?,
         PidNamespace::Shared(namespace) => setns(namespace.as_fd(), CloneFlags::CLONE_NEWPID)?,
         PidNamespace::Node => {}
     }

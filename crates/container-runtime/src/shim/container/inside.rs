@@ -173,24 +173,24 @@ mod tests {
         symlink("../../../../..", path.join("up")).unwrap();
         symlink("/nowhere", path.join("dangling")).unwrap();
         let root = root(path);
-        let made =
+        let created =
             |path: &str| directory(&root, Path::new(path), SymlinkPolicy::Followed).map(drop);
-        made("/var/app/x").unwrap();
+        created("/var/app/x").unwrap();
         assert!(path.join("run/app/x").is_dir());
-        made("/up/up/y").unwrap();
+        created("/up/up/y").unwrap();
         assert!(path.join("y").is_dir());
-        made("/new/../z").unwrap();
+        created("/new/../z").unwrap();
         assert!(path.join("z").is_dir());
         // Below this root, there is no `/proc`.
-        made("/magic/etc").unwrap();
+        created("/magic/etc").unwrap();
         assert!(path.join("proc/self/root/etc").is_dir());
-        made("/dangling").unwrap();
+        created("/dangling").unwrap();
         assert!(path.join("nowhere").is_dir());
         let file =
             |path: &str| super::file(&root, Path::new(path), SymlinkPolicy::Followed).map(drop);
         file("/var/app/etc/hosts").unwrap();
         assert!(path.join("run/app/etc/hosts").is_file());
-        assert!(made("/run/app/etc/hosts").is_err());
+        assert!(created("/run/app/etc/hosts").is_err());
     }
 
     /// findings-2 I2
@@ -227,18 +227,19 @@ mod tests {
                 for (link, target) in *links {
                     symlink(target, inner.join(link)).unwrap();
                 }
-                let made = match end {
+                let created = match end {
                     FileType::Directory => directory(root(&inner), Path::new(path), FOLLOWED),
                     _ => super::file(root(&inner), Path::new(path), FOLLOWED),
                 };
-                let found = made
+                let result = created
                     .as_ref()
-                    .map(|found| rustix::fs::fstat(found).unwrap().st_ino);
-                let there = expected.map(|place| fs::symlink_metadata(inner.join(place)).unwrap());
+                    .map(|result| rustix::fs::fstat(result).unwrap().st_ino);
+                let there =
+                    expected.map(|position| fs::symlink_metadata(inner.join(position)).unwrap());
                 assert_eq!(
-                    found.ok(),
+                    result.ok(),
                     there.as_ref().map(std::os::unix::fs::MetadataExt::ino),
-                    "{links:?} {path} {made:?}"
+                    "{links:?} {path} {created:?}"
                 );
                 assert!(there.is_none_or(|there| there.is_dir() == (end == FileType::Directory)));
                 assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1, "{links:?}");

@@ -272,7 +272,7 @@ impl LaunchInput {
         }
         let path = self.env.iter().rev().find(|(key, _)| key == "PATH");
         let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
-        let mut found_forbidden = false;
+        let mut is_forbidden = false;
         for dir in path
             .split(':')
             .map(|dir| if dir.is_empty() { "." } else { dir })
@@ -280,11 +280,11 @@ impl LaunchInput {
             let candidate = Path::new(dir).join(name);
             match executable(&candidate) {
                 Ok(()) => return Ok(candidate),
-                Err(nix::Error::EACCES) => found_forbidden = true,
+                Err(nix::Error::EACCES) => is_forbidden = true,
                 Err(_) => {}
             }
         }
-        Err(match found_forbidden {
+        Err(match is_forbidden {
             true => StartError {
                 kind: StartErrorKind::CommandNotExecutable,
                 message: format!("exec: {name:?}: permission denied"),

@@ -297,7 +297,7 @@ mod tests {
             root: "/node/root".into(),
             cgroup: "/pod/c".to_owned(),
             shm: "/node/shm".into(),
-            pid_namespace: PidNamespace::Own,
+            pid_namespace: PidNamespace::Private,
             staged: "/node/staged".into(),
             users: None,
             unified: true,
@@ -378,8 +378,8 @@ mod tests {
     #[test]
     fn devices_are_mounted_where_nodes_cannot_be_made() {
         let mut around = around();
-        let made = plan(&ContainerSpec::default(), &around, vec![null()]);
-        assert_eq!(made.devices, [null()]);
+        let created = plan(&ContainerSpec::default(), &around, vec![null()]);
+        assert_eq!(created.devices, [null()]);
         around.can_make_nodes = false;
         let mounted = plan(&ContainerSpec::default(), &around, vec![null()]);
         assert!(mounted.devices.is_empty());

@@ -210,8 +210,8 @@ mod tests {
         assert!(dir.join("in/made/deep").is_dir());
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o2770)).unwrap();
         open_beneath(&dir, Path::new("for-group")).unwrap();
-        let made = fs::metadata(dir.join("for-group")).unwrap();
-        assert_eq!(made.permissions().mode() & 0o7777, 0o2770);
+        let created = fs::metadata(dir.join("for-group")).unwrap();
+        assert_eq!(created.permissions().mode() & 0o7777, 0o2770);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

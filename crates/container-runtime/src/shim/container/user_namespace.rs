@@ -19,7 +19,7 @@ use crate::id_range::IdRange;
 
 /// The child's message after it has created the namespaces, and again after it has set them up. Any other
 /// message is an error.
-const MADE: &str = "made";
+const CREATED: &str = "made";
 const SET_UP: &str = "set up";
 
 /// An open user namespace.
@@ -50,11 +50,11 @@ impl UserNamespace {
         };
         drop(theirs);
         let joined = (|| {
-            expect(&mut ours, MADE)?;
+            expect(&mut ours, CREATED)?;
             for map in ["uid_map", "gid_map"] {
                 fs::write(format!("/proc/{child}/{map}"), ids.map())?;
             }
-            say(&mut ours, MADE)?;
+            say(&mut ours, CREATED)?;
             expect(&mut ours, SET_UP)?;
             let handle = File::open(format!("/proc/{child}/ns/user"))?;
             let process = Pid::from_raw(child.as_raw())
@@ -93,8 +93,8 @@ pub(crate) fn become_root() -> io::Result<()> {
 fn make(mut parent: UnixStream, kinds: CloneFlags, set_up: impl FnOnce() -> io::Result<()>) {
     let result = (|| {
         unshare(CloneFlags::CLONE_NEWUSER | kinds)?;
-        say(&mut parent, MADE)?;
-        expect(&mut parent, MADE)?;
+        say(&mut parent, CREATED)?;
+        expect(&mut parent, CREATED)?;
         become_root()?;
         set_up()
     })();

@@ -22,7 +22,7 @@ use crate::spec::{
 };
 use crate::state_dir;
 
-type Answer = Result<(), Failure>;
+type CallResult = Result<(), Failure>;
 
 impl Supervisor {
     /// Decodes the request of a connection and starts its work.
@@ -103,7 +103,7 @@ impl Supervisor {
         }
     }
 
-    fn create(&mut self, connection: u64, spec: ContainerSpec) -> Answer {
+    fn create(&mut self, connection: u64, spec: ContainerSpec) -> CallResult {
         check(&spec)?;
         let id = spec.id.clone();
         let paths = self.container_paths(&id);
@@ -154,7 +154,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn start(&mut self, connection: u64, id: &str) -> Answer {
+    fn start(&mut self, connection: u64, id: &str) -> CallResult {
         let paths = self.container_paths(id);
         let container = self.container(id)?;
         if container.busy || container.state.status != ContainerStatus::Created {
@@ -213,7 +213,7 @@ impl Supervisor {
         let Some(target) = target else {
             return match self.warden {
                 Some(pid) => open(pid).map(PidNamespace::Nested),
-                None => Ok(PidNamespace::Own),
+                None => Ok(PidNamespace::Private),
             };
         };
         match self.containers.get(target).map(|c| &c.state.status) {
@@ -224,7 +224,7 @@ impl Supervisor {
         }
     }
 
-    fn signal(&mut self, connection: u64, id: &str, signal: i32) -> Answer {
+    fn signal(&mut self, connection: u64, id: &str, signal: i32) -> CallResult {
         let group = self.container_paths(id).cgroup;
         if !(1..=64).contains(&signal) {
             let reason = format!("{signal} is none");
@@ -255,7 +255,7 @@ impl Supervisor {
         connection: u64,
         container: Option<String>,
         resources: Resources,
-    ) -> Answer {
+    ) -> CallResult {
         let (group, holder) = match container {
             Some(id) => {
                 self.container(&id)?;
@@ -273,14 +273,14 @@ impl Supervisor {
         Ok(())
     }
 
-    fn remove(&mut self, connection: u64, id: &str) -> Answer {
+    fn remove(&mut self, connection: u64, id: &str) -> CallResult {
         let container = self.container(id)?;
         container.removal.push(connection);
         self.continue_removal(id);
         Ok(())
     }
 
-    fn reopen_log(&mut self, connection: u64, id: &str) -> Answer {
+    fn reopen_log(&mut self, connection: u64, id: &str) -> CallResult {
         let process = self.container(id)?.process;
         if let Some(log) = process
             .and_then(|id| self.processes.get_mut(&id))
@@ -292,7 +292,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn exec(&mut self, connection: u64, spec: ExecSpec) -> Answer {
+    fn exec(&mut self, connection: u64, spec: ExecSpec) -> CallResult {
         let paths = self.container_paths(&spec.container);
         let container = self.container(&spec.container)?;
         let ContainerStatus::Running { pid, .. } = container.state.status else {
@@ -322,7 +322,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn attach(&mut self, connection: u64, spec: &AttachSpec) -> Answer {
+    fn attach(&mut self, connection: u64, spec: &AttachSpec) -> CallResult {
         let container = self.container(&spec.container)?;
         let Some(process_id) = container.process else {
             return Err(Failure::WrongState(describe(container).to_owned()));
@@ -400,7 +400,7 @@ fn describe(container: &Container) -> &'static str {
     }
 }
 
-fn check(spec: &ContainerSpec) -> Answer {
+fn check(spec: &ContainerSpec) -> CallResult {
     let invalid = |what: &str, reason: String| {
         Err(Failure::Invalid {
             what: what.to_owned(),

@@ -186,10 +186,10 @@ impl Supervisor {
         }
         for (id, process) in &self.processes {
             let full = |id: &u64| self.connections.get(id).is_some_and(Connection::is_full);
-            let held_up = process.sessions.iter().any(full);
+            let is_delayed = process.sessions.iter().any(full);
             for stream in [Stream::Stdout, Stream::Stderr] {
                 if let Some(fd) = &process.ends.outputs[stream as usize]
-                    && !held_up
+                    && !is_delayed
                 {
                     add(Source::Output(*id, stream), fd.as_fd(), PollFlags::POLLIN);
                 }

@@ -1,7 +1,7 @@
 //! System calls that administer the machine.
 
 use super::{Rights, attack, refused};
-use crate::world::World;
+use crate::harness::Harness;
 
 /// Attempts a call. The arguments are zero, so the call changes nothing if it is allowed.
 fn attempt(name: &str, number: libc::c_long, arguments: &str) -> String {
@@ -12,7 +12,7 @@ fn attempt(name: &str, number: libc::c_long, arguments: &str) -> String {
 /// pod's user namespace are valid only in the pod's namespaces.
 #[tokio::test]
 async fn administration_needs_rights_that_no_container_has() {
-    let world = World::new("administration");
+    let harness = Harness::new("administration");
     let table: &[(&str, libc::c_long, &str)] = &[
         ("mount", libc::SYS_mount, "'none', '/tmp', 'tmpfs', 0, 0"),
         ("umount", libc::SYS_umount2, "'/proc/sys', 2"),
@@ -41,23 +41,23 @@ async fn administration_needs_rights_that_no_container_has() {
         .map(|(name, number, arguments)| attempt(name, *number, arguments))
         .collect();
     for rights in Rights::ALL {
-        let said = attack(&world, rights, &script).await;
+        let output = attack(&harness, rights, &script).await;
         // Not every kernel has modules, `kexec` and accounting.
         let errors = [
             "Operation not permitted",
             "Permission denied",
             "Function not implemented",
         ];
-        refused(&said, table.len(), &errors);
+        refused(&output, table.len(), &errors);
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// Protected only by the filter `RuntimeDefault`, because the kernel lets any user make these calls;
 /// findings S28.
 #[tokio::test]
 async fn the_default_filter_keeps_calls_with_a_history_from_anybody() {
-    let world = World::new("filter");
+    let harness = Harness::new("filter");
     let table: &[(&str, libc::c_long, &str)] = &[
         ("new users", libc::SYS_unshare, "0x10000000"),
         (
@@ -86,24 +86,24 @@ async fn the_default_filter_keeps_calls_with_a_history_from_anybody() {
         .iter()
         .map(|(name, number, arguments)| attempt(name, *number, arguments))
         .collect();
-    let said = attack(&world, Rights::Restricted, &script).await;
-    refused(&said, table.len(), &["Operation not permitted"]);
+    let output = attack(&harness, Rights::Restricted, &script).await;
+    refused(&output, table.len(), &["Operation not permitted"]);
     let open_tree_attr = attempt("open_tree_attr", 467, "-100, '/', 1, 0, 0");
-    let said = attack(&world, Rights::Restricted, &open_tree_attr).await;
-    refused(&said, 1, &["Function not implemented"]);
-    world.end().await;
+    let output = attack(&harness, Rights::Restricted, &open_tree_attr).await;
+    refused(&output, 1, &["Function not implemented"]);
+    harness.end().await;
 }
 
 /// Protected by `drop: [ALL]`: raw sockets can read and forge the traffic of other pods.
 #[tokio::test]
 async fn raw_sockets_go_with_their_capability() {
-    let world = World::new("raw");
+    let harness = Harness::new("raw");
     let raw = libc::SYS_socket;
     let script = format!(
         "try 'raw', call({raw}, 2, 3, 1); try 'packet', call({raw}, 17, 3, 0x300); \
          try 'raw 6', call({raw}, 10, 3, 58);"
     );
-    let said = attack(&world, Rights::Restricted, &script).await;
-    refused(&said, 3, &["Operation not permitted"]);
-    world.end().await;
+    let output = attack(&harness, Rights::Restricted, &script).await;
+    refused(&output, 3, &["Operation not permitted"]);
+    harness.end().await;
 }

@@ -5,28 +5,28 @@ use std::fs::{self, File};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::{Rights, refusal};
-use crate::world::{World, command, exec, start};
+use crate::harness::{Harness, command, exec, start};
 
 /// Links in `/proc` to directories: links of descriptors, and the links that every process has.
 fn links() -> Vec<String> {
     let descriptors = (0..40).map(|number| format!("/proc/self/fd/{number}"));
-    let own = [
+    let pid = [
         "/proc/self/cwd",
         "/proc/self/root",
         "/proc/1/cwd",
         "/proc/1/root/etc",
     ];
-    descriptors.chain(own.map(str::to_owned)).collect()
+    descriptors.chain(pid.map(str::to_owned)).collect()
 }
 
 /// Protected by `openat2` without magic links for the working directory; findings S16.
 #[tokio::test]
 async fn no_working_directory_is_reached_by_a_descriptor() {
-    let world = World::new("fd-cwd");
+    let harness = Harness::new("fd-cwd");
     for rights in Rights::ALL {
-        let sandbox = rights.sandbox(&world).await;
+        let sandbox = rights.sandbox(&harness).await;
         for link in ["/proc/self/fd/7", "/proc/self/cwd", "/proc/self/root/etc"] {
-            let mut spec = rights.give(world.container("a", &["pwd"]));
+            let mut spec = rights.give(harness.container("a", &["pwd"]));
             spec.cwd = link.into();
             let error = refusal(&sandbox, spec).await.to_string();
             assert!(
@@ -36,7 +36,7 @@ async fn no_working_directory_is_reached_by_a_descriptor() {
         }
         start(
             &sandbox,
-            &rights.give(world.container("b", &["sleep", "1000"])),
+            &rights.give(harness.container("b", &["sleep", "1000"])),
         )
         .await;
         for link in links() {
@@ -50,27 +50,27 @@ async fn no_working_directory_is_reached_by_a_descriptor() {
         }
         sandbox.destroy().await.unwrap();
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// Protected by `close_inherited` in the shim; findings S16.
 #[tokio::test]
 async fn what_was_left_open_for_the_program_reaches_no_shim_and_no_container() {
-    let world = World::new("left-open");
-    let secret = world.dir.join("left-open-by-who-started-it");
+    let harness = Harness::new("left-open");
+    let secret = harness.dir.join("left-open-by-who-started-it");
     fs::create_dir(&secret).unwrap();
     let left_open = File::open(&secret).unwrap();
     fcntl(&left_open, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-    let sandbox = world.sandbox("p1").await;
+    let sandbox = harness.sandbox("p1").await;
     let shim = sandbox.state().await.unwrap().pid;
     let open: Vec<_> = fs::read_dir(format!("/proc/{shim}/fd"))
         .unwrap()
         .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
         .collect();
     assert!(!open.is_empty() && !open.contains(&secret), "{open:?}");
-    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
+    start(&sandbox, &harness.container("a", &["sleep", "1000"])).await;
     // Three standard streams, and the directory that `ls` reads.
     let (out, _, _) = exec(&sandbox, command("a", &["ls", "/proc/self/fd"]), b"").await;
     assert_eq!(out.lines().count(), 4, "{out}");
-    world.end().await;
+    harness.end().await;
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use container_runtime::spec::{Mount, MountSource, Propagation};
 
 use super::{Rights, attack, perl, refusal, refused};
-use crate::world::{World, logged, run};
+use crate::harness::{Harness, logged, run};
 
 /// Masked paths: the default list of runc (the reference implementation of the runtime specification) and
 /// the list of containerd.
@@ -58,7 +58,7 @@ fn quoted(paths: &[&str]) -> String {
 /// system or by the null device of the container's `/dev`.
 #[tokio::test]
 async fn what_is_masked_shows_nothing() {
-    let world = World::new("masked");
+    let harness = Harness::new("masked");
     let script = format!(
         r#"
         for my $path ({}) {{
@@ -78,23 +78,24 @@ async fn what_is_masked_shows_nothing() {
         quoted(MASKED)
     );
     for rights in Rights::ALL {
-        let said = attack(&world, rights, &script).await;
-        assert!(said.len() >= 3, "{said:?}");
+        let output = attack(&harness, rights, &script).await;
+        assert!(output.len() >= 3, "{output:?}");
         // A restricted user has no write permission in a directory anyway. The null device as a mask
         // returns the original error.
-        for line in said {
-            let shown = line.contains(" has ") || line.contains(" says ") || line.ends_with("done");
-            assert!(!shown, "{rights:?}: {line}");
+        for line in output {
+            let is_printed =
+                line.contains(" has ") || line.contains(" says ") || line.ends_with("done");
+            assert!(!is_printed, "{rights:?}: {line}");
         }
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// Protected by the read-only mounts over parts of `/proc`, and by the read-only mounts of `/sys` and the
 /// control groups: a root user of the node passes all permission checks.
 #[tokio::test]
 async fn no_switch_of_the_kernel_can_be_turned() {
-    let world = World::new("switches");
+    let harness = Harness::new("switches");
     let script = format!(
         r#"
         for my $path (grep {{ -e }} {}) {{
@@ -106,8 +107,8 @@ async fn no_switch_of_the_kernel_can_be_turned() {
         quoted(READ_ONLY)
     );
     for rights in Rights::ALL {
-        let said = attack(&world, rights, &script).await;
-        assert!(said.len() >= 6, "{said:?}");
+        let output = attack(&harness, rights, &script).await;
+        assert!(output.len() >= 6, "{output:?}");
         let errors: &[&str] = match rights {
             Rights::Default => &["Read-only file system"],
             _ => &[
@@ -116,17 +117,17 @@ async fn no_switch_of_the_kernel_can_be_turned() {
                 "Operation not permitted",
             ],
         };
-        refused(&said, said.len(), errors);
+        refused(&output, output.len(), errors);
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// Protected by the missing `CAP_SYS_ADMIN`. In an attacker's namespaces, protected by the kernel: a
 /// process with a masked `/proc` cannot mount a complete one, and inherited mounts stay locked together.
 #[tokio::test]
 async fn masks_cannot_be_taken_off() {
-    let world = World::new("masks");
-    let sandbox = world.sandbox("p1").await;
+    let harness = Harness::new("masks");
+    let sandbox = harness.sandbox("p1").await;
     // The attempt only opens the file for writing, so it changes nothing if it succeeds.
     let script = "(umount /proc/kcore; umount /proc/sys; mount -o remount,rw /proc/sys; \
          mount -t proc none /tmp; mount -t sysfs none /tmp; mount -t cgroup -o memory none /tmp; \
@@ -136,21 +137,24 @@ async fn masks_cannot_be_taken_off() {
          [ -e /tmp/kcore ] && echo proc; [ -e /tmp/kernel/uevent_seqnum ] && echo sys; \
          [ -e /tmp/release_agent ] && echo agent; \
          (: >> /tmp/kernel/core_pattern) 2>/dev/null && echo bound; echo over";
-    let plain = world.shell("plain", script);
+    let plain = harness.shell("plain", script);
     run(&sandbox, &plain).await;
     assert_eq!(logged(&plain), ["over"]);
     // If the node allows unprivileged user namespaces, root in such a namespace has no more rights.
-    let inside = world.container("inside", &["unshare", "-Urmpf", "sh", "-c", script]);
+    let inside = harness.container("inside", &["unshare", "-Urmpf", "sh", "-c", script]);
     run(&sandbox, &inside).await;
-    let said = logged(&inside);
-    assert!(said == ["over"] || said[0].contains("unshare"), "{said:?}");
-    world.end().await;
+    let output = logged(&inside);
+    assert!(
+        output == ["over"] || output[0].contains("unshare"),
+        "{output:?}"
+    );
+    harness.end().await;
 }
 
 /// Protected by the device rules of the control group; in a pod with a user namespace, by the kernel.
 #[tokio::test]
 async fn devices_of_the_node_are_out_of_reach() {
-    let world = World::new("nodes-devices");
+    let harness = Harness::new("nodes-devices");
     let mut devices = vec![
         ("c", "1:1".to_owned()),
         ("c", "1:2".to_owned()),
@@ -176,10 +180,10 @@ async fn devices_of_the_node_are_out_of_reach() {
         .collect();
     let tries = tries.replace("my $made", "$made");
     for rights in Rights::ALL {
-        let said = attack(&world, rights, &tries).await;
-        refused(&said, devices.len(), &["Operation not permitted"]);
+        let output = attack(&harness, rights, &tries).await;
+        refused(&output, devices.len(), &["Operation not permitted"]);
     }
-    world.end().await;
+    harness.end().await;
 }
 
 fn volume(path: PathBuf, to: &str) -> Mount {
@@ -199,14 +203,14 @@ fn volume(path: PathBuf, to: &str) -> Mount {
 /// volume or of the image lead to `/proc`; findings S31.
 #[tokio::test]
 async fn no_volume_covers_proc() {
-    let world = World::new("over-proc");
-    let content = world.dir.join("volume");
+    let harness = Harness::new("over-proc");
+    let content = harness.dir.join("volume");
     fs::create_dir_all(content.join("attr")).unwrap();
     symlink("/proc", content.join("proc")).unwrap();
     symlink("/proc/self", content.join("self")).unwrap();
     symlink("../proc/sys/kernel", content.join("kernel")).unwrap();
     for rights in Rights::ALL {
-        let sandbox = rights.sandbox(&world).await;
+        let sandbox = rights.sandbox(&harness).await;
         for to in [
             "/proc",
             "/proc/sys",
@@ -216,7 +220,7 @@ async fn no_volume_covers_proc() {
             "/data/kernel",
             "/data/proc/sys/vm",
         ] {
-            let mut spec = rights.give(world.container("a", &["true"]));
+            let mut spec = rights.give(harness.container("a", &["true"]));
             spec.mounts = vec![
                 volume(content.clone(), "/data"),
                 volume(content.clone(), to),
@@ -228,7 +232,7 @@ async fn no_volume_covers_proc() {
         }
         sandbox.destroy().await.unwrap();
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// An image can contain links at the paths where the runtime mounts the kernel's file systems, and files
@@ -240,8 +244,8 @@ async fn no_volume_covers_proc() {
 /// used.
 #[tokio::test]
 async fn links_of_an_image_lead_no_mount_astray() {
-    let world = World::new("astray");
-    let layer = world.dir.join("layer");
+    let harness = Harness::new("astray");
+    let layer = harness.dir.join("layer");
     for (name, to) in [("proc", "/tmp"), ("sys", "/tmp"), ("dev", "/proc")] {
         let layer = layer.join(name);
         fs::create_dir_all(&layer).unwrap();
@@ -258,27 +262,33 @@ async fn links_of_an_image_lead_no_mount_astray() {
         try "console", !-e "/dev/console" || -c "/dev/console";
     "#;
     for rights in Rights::ALL {
-        let sandbox = rights.sandbox(&world).await;
+        let sandbox = rights.sandbox(&harness).await;
         for name in ["proc", "sys", "dev"] {
-            let mut spec = rights.give(world.container("a", &["true"]));
+            let mut spec = rights.give(harness.container("a", &["true"]));
             spec.rootfs.lowerdirs.push(layer.join(name));
             let error = refusal(&sandbox, spec).await.to_string();
             assert!(!error.is_empty());
         }
-        let mut spec = rights.give(perl(&world, "b", masks));
+        let mut spec = rights.give(perl(&harness, "b", masks));
         spec.rootfs.lowerdirs.push(layer.join("null"));
         spec.tty = true;
         run(&sandbox, &spec).await;
-        let said = logged(&spec);
-        assert!(!said.iter().any(|line| line.contains("sysrq")), "{said:#?}");
-        for wanted in ["kcore: ", "null: done", "console: done"] {
+        let output = logged(&spec);
+        assert!(
+            !output.iter().any(|line| line.contains("sysrq")),
+            "{output:#?}"
+        );
+        for expected in ["kcore: ", "null: done", "console: done"] {
             assert!(
-                said.iter().any(|line| line.starts_with(wanted)),
-                "{said:#?}"
+                output.iter().any(|line| line.starts_with(expected)),
+                "{output:#?}"
             );
         }
-        assert!(!said.iter().any(|line| line == "kcore: done"), "{said:#?}");
+        assert!(
+            !output.iter().any(|line| line == "kcore: done"),
+            "{output:#?}"
+        );
         sandbox.destroy().await.unwrap();
     }
-    world.end().await;
+    harness.end().await;
 }

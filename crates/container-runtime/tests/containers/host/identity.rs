@@ -4,13 +4,13 @@ use container_runtime::RuntimeError;
 use container_runtime::spec::{StartErrorKind, UserSpec};
 
 use super::{Rights, refusal};
-use crate::world::World;
+use crate::harness::Harness;
 
 /// Protected by the bound of every id in `users` and `calls`, and by the check after the change of the
 /// user; findings S1.
 #[tokio::test]
 async fn nobody_becomes_root_by_an_id_that_is_none() {
-    let world = World::new("none");
+    let harness = Harness::new("none");
     let none = u32::MAX;
     let named = |name: &str| UserSpec {
         name: name.into(),
@@ -38,9 +38,9 @@ async fn nobody_becomes_root_by_an_id_that_is_none() {
         "1000:none",
     ];
     for rights in [Rights::Default, Rights::OwnUsers] {
-        let sandbox = rights.sandbox(&world).await;
+        let sandbox = rights.sandbox(&harness).await;
         for user in of_the_pod.clone() {
-            let mut spec = world.container("a", &["id"]);
+            let mut spec = harness.container("a", &["id"]);
             spec.user = user;
             let error = refusal(&sandbox, spec).await;
             assert!(
@@ -49,7 +49,7 @@ async fn nobody_becomes_root_by_an_id_that_is_none() {
             );
         }
         for name in of_the_image {
-            let mut spec = world.container("a", &["id"]);
+            let mut spec = harness.container("a", &["id"]);
             spec.user = named(name);
             match refusal(&sandbox, spec).await {
                 RuntimeError::Start(error) => {
@@ -60,5 +60,5 @@ async fn nobody_becomes_root_by_an_id_that_is_none() {
         }
         sandbox.destroy().await.unwrap();
     }
-    world.end().await;
+    harness.end().await;
 }

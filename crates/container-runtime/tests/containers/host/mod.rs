@@ -15,7 +15,7 @@ mod program;
 use container_runtime::spec::{ContainerSpec, SandboxSpec, Seccomp};
 use container_runtime::{RuntimeError, Sandbox};
 
-use crate::world::{World, logged, run, sandbox_spec};
+use crate::harness::{Harness, logged, run, sandbox_spec};
 
 /// The rights of the attacker's pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +31,12 @@ enum Rights {
 impl Rights {
     const ALL: [Rights; 3] = [Rights::Default, Rights::Restricted, Rights::OwnUsers];
 
-    async fn sandbox(self, world: &World) -> Sandbox {
+    async fn sandbox(self, harness: &Harness) -> Sandbox {
         let spec = SandboxSpec {
             own_users: self == Rights::OwnUsers,
             ..sandbox_spec(&format!("{self:?}"))
         };
-        world.runtime.create_sandbox(spec).await.unwrap()
+        harness.runtime.create_sandbox(spec).await.unwrap()
     }
 
     fn give(self, mut spec: ContainerSpec) -> ContainerSpec {
@@ -60,25 +60,25 @@ const PRELUDE: &str = r#"
 "#;
 
 /// A container that runs a perl script.
-fn perl(world: &World, id: &str, script: &str) -> ContainerSpec {
-    world.container(id, &["perl", "-e", &format!("{PRELUDE}{script}")])
+fn perl(harness: &Harness, id: &str, script: &str) -> ContainerSpec {
+    harness.container(id, &["perl", "-e", &format!("{PRELUDE}{script}")])
 }
 
 /// The lines that a perl script prints in a container with these rights.
-async fn attack(world: &World, rights: Rights, script: &str) -> Vec<String> {
-    let sandbox = rights.sandbox(world).await;
-    let spec = rights.give(perl(world, "attacker", script));
+async fn attack(harness: &Harness, rights: Rights, script: &str) -> Vec<String> {
+    let sandbox = rights.sandbox(harness).await;
+    let spec = rights.give(perl(harness, "attacker", script));
     let exit = run(&sandbox, &spec).await;
-    let said = logged(&spec);
-    assert_eq!(exit.code, 0, "{rights:?}: {said:?}");
+    let output = logged(&spec);
+    assert_eq!(exit.code, 0, "{rights:?}: {output:?}");
     sandbox.destroy().await.unwrap();
-    said
+    output
 }
 
 /// Checks that each attempt of a script was rejected with one of these errors.
-fn refused(said: &[String], attempts: usize, errors: &[&str]) {
-    assert_eq!(said.len(), attempts, "{said:#?}");
-    for line in said {
+fn refused(output: &[String], attempts: usize, errors: &[&str]) {
+    assert_eq!(output.len(), attempts, "{output:#?}");
+    for line in output {
         let (_, error) = line.split_once(": ").unwrap();
         assert!(errors.contains(&error), "{line}");
     }

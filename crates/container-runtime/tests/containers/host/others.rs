@@ -3,22 +3,22 @@
 use container_runtime::spec::SandboxSpec;
 
 use super::{Rights, attack, perl};
-use crate::world::{World, logged, run, sandbox_spec, start};
+use crate::harness::{Harness, logged, run, sandbox_spec, start};
 
 /// Protected by the process namespace of each container, and by the kernel's check of the right to trace.
 #[tokio::test]
 async fn processes_of_others_are_neither_seen_nor_traced() {
-    let world = World::new("others");
-    let victim = world.sandbox("victim").await;
-    start(&victim, &world.container("v", &["sleep", "1000"])).await;
+    let harness = Harness::new("others");
+    let victim = harness.sandbox("victim").await;
+    start(&victim, &harness.container("v", &["sleep", "1000"])).await;
     let shim = victim.state().await.unwrap().pid;
-    let own = std::process::id();
+    let pid = std::process::id();
     // PTRACE_ATTACH, PTRACE_SEIZE, process_vm_readv, pidfd_open.
     let script = format!(
         r#"
         my @seen = grep $_ != $$, processes;
         print "sees @seen\n" if @seen;
-        for my $pid ({shim}, {own}) {{
+        for my $pid ({shim}, {pid}) {{
             try "kill", kill(0, $pid);
             try "attach", call({ptrace}, 16, $pid, 0, 0);
             try "seize", call({ptrace}, 0x4206, $pid, 0, 0);
@@ -31,14 +31,14 @@ async fn processes_of_others_are_neither_seen_nor_traced() {
         pidfd_open = libc::SYS_pidfd_open,
     );
     for rights in Rights::ALL {
-        for line in attack(&world, rights, &script).await {
+        for line in attack(&harness, rights, &script).await {
             let absent = line.ends_with(": No such process")
                 || line.ends_with(": No such file or directory")
                 || line.ends_with(": Operation not permitted");
             assert!(absent, "{rights:?}: {line}");
         }
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// A container with the node's processes (`hostPID`) still cannot inspect the shims, because it lacks their
@@ -48,14 +48,14 @@ async fn processes_of_others_are_neither_seen_nor_traced() {
 /// shim's, and so are the capabilities in a pod's user namespace.
 #[tokio::test]
 async fn who_sees_the_nodes_processes_does_not_get_into_them() {
-    let world = World::new("host-pid");
-    let victim = world.sandbox("victim").await;
+    let harness = Harness::new("host-pid");
+    let victim = harness.sandbox("victim").await;
     let shim = victim.state().await.unwrap().pid;
     let spec = SandboxSpec {
         host_pid: true,
         ..sandbox_spec("p1")
     };
-    let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+    let sandbox = harness.runtime.create_sandbox(spec).await.unwrap();
     let script = format!(
         r#"
         try "seen", -d "/proc/{shim}";
@@ -68,14 +68,14 @@ async fn who_sees_the_nodes_processes_does_not_get_into_them() {
         "#,
         ptrace = libc::SYS_ptrace,
     );
-    let spec = perl(&world, "a", &script);
+    let spec = perl(&harness, "a", &script);
     run(&sandbox, &spec).await;
-    let said = logged(&spec);
-    assert_eq!(said.len(), 7, "{said:#?}");
-    assert_eq!(said[0], "seen: done");
+    let output = logged(&spec);
+    assert_eq!(output.len(), 7, "{output:#?}");
+    assert_eq!(output[0], "seen: done");
     assert!(
-        said[1..].iter().all(|line| !line.ends_with("done")),
-        "{said:#?}"
+        output[1..].iter().all(|line| !line.ends_with("done")),
+        "{output:#?}"
     );
-    world.end().await;
+    harness.end().await;
 }

@@ -8,15 +8,15 @@ use container_runtime::RuntimeError;
 use container_runtime::spec::{EnvVar, StartErrorKind};
 
 use super::{Rights, perl, refusal};
-use crate::world::{SHIM, World, command, logged, start, until};
+use crate::harness::{Harness, SHIM, command, logged, start, until};
 
 /// Protected by the comparison of the command with the shim's program; findings S2.
 #[tokio::test]
 async fn the_runtimes_program_is_no_command() {
-    let world = World::new("own-program");
+    let harness = Harness::new("own-program");
     for rights in Rights::ALL {
-        let sandbox = rights.sandbox(&world).await;
-        let spec = rights.give(world.container("a", &["/proc/self/exe"]));
+        let sandbox = rights.sandbox(&harness).await;
+        let spec = rights.give(harness.container("a", &["/proc/self/exe"]));
         let error = refusal(&sandbox, spec).await;
         let is_refused = |error: &RuntimeError| {
             matches!(error, RuntimeError::Start(error)
@@ -24,7 +24,7 @@ async fn the_runtimes_program_is_no_command() {
                     && error.message.contains("own program"))
         };
         assert!(is_refused(&error), "{rights:?}: {error}");
-        let waits = rights.give(world.container("b", &["sleep", "1000"]));
+        let waits = rights.give(harness.container("b", &["sleep", "1000"]));
         start(&sandbox, &waits).await;
         for path in [
             "/proc/self/exe",
@@ -35,7 +35,7 @@ async fn the_runtimes_program_is_no_command() {
             assert!(is_refused(&error), "{rights:?}: {path}: {error}");
         }
     }
-    world.end().await;
+    harness.end().await;
 }
 
 /// A script with the interpreter `/proc/self/exe` runs the shim's program with the dynamic linker of the
@@ -45,7 +45,7 @@ async fn the_runtimes_program_is_no_command() {
 /// Protected by the read-only mount from which shims are executed; findings S2.
 #[tokio::test]
 async fn the_nodes_file_of_the_program_cannot_be_changed() {
-    let world = World::new("program-file");
+    let harness = Harness::new("program-file");
     let facts = || {
         let facts = fs::metadata(SHIM).unwrap();
         (
@@ -85,8 +85,8 @@ async fn the_nodes_file_of_the_program_cannot_be_changed() {
         setxattr = libc::SYS_fsetxattr,
     );
     for rights in Rights::ALL {
-        let sandbox = rights.sandbox(&world).await;
-        let spec = rights.give(perl(&world, "attacker", &script));
+        let sandbox = rights.sandbox(&harness).await;
+        let spec = rights.give(perl(&harness, "attacker", &script));
         start(&sandbox, &spec).await;
         until("the pipe is there", || !logged(&spec).is_empty()).await;
         let mut victim = command("attacker", &["/script"]);
@@ -98,20 +98,20 @@ async fn the_nodes_file_of_the_program_cannot_be_changed() {
         let session = sandbox.exec(victim).await.unwrap();
         until("it has tried all", || logged(&spec).len() == 8).await;
         drop(session);
-        let said = logged(&spec);
-        assert_eq!(said[..2], ["pipe: done", "read: done"], "{rights:?}");
+        let output = logged(&spec);
+        assert_eq!(output[..2], ["pipe: done", "read: done"], "{rights:?}");
         assert!(
-            said[2..4].iter().all(|line| !line.ends_with("done")),
-            "{said:#?}"
+            output[2..4].iter().all(|line| !line.ends_with("done")),
+            "{output:#?}"
         );
-        for line in &said[4..] {
+        for line in &output[4..] {
             assert!(
                 line.ends_with(": Read-only file system"),
-                "{rights:?}: {said:#?}"
+                "{rights:?}: {output:#?}"
             );
         }
         assert_eq!(facts(), before, "{rights:?}");
         sandbox.destroy().await.unwrap();
     }
-    world.end().await;
+    harness.end().await;
 }

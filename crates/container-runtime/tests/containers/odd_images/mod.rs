@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use description::Described;
 use sight::{NOBODY, Sight};
 
-use crate::world::{World, copy_libraries, sandbox_spec, until};
+use crate::harness::{Harness, copy_libraries, sandbox_spec, until};
 
 /// If fewer containers start, the test is broken.
 const STARTED_MIN: usize = 340;
@@ -63,7 +63,7 @@ fn reason(fact: &str, ours: &str, theirs: &str) -> Option<&'static str> {
         // umoci requests no attributes for the kernel's file systems.
         _ if fact.starts_with("mount /proc") || fact == "mount /sys/firmware" => {
             let (ours, theirs) = (ours.split_once(' ')?, theirs.split_once(' ')?);
-            let has = |option| ours.1.split(',').any(|found| found == option);
+            let has = |option| ours.1.split(',').any(|difference| difference == option);
             let is_stricter = theirs
                 .1
                 .split(',')
@@ -172,8 +172,8 @@ fn output(command: &mut Command) -> Output {
 }
 
 /// Starts the image in a container of runc.
-fn theirs(layout: &Path, place: &Path, given: &Given, begun: i64) -> Result<Sight, String> {
-    let bundle = place.join("bundle");
+fn theirs(layout: &Path, directory: &Path, given: &Given, begun: i64) -> Result<Sight, String> {
+    let bundle = directory.join("bundle");
     let image = format!("{}:image", layout.display());
     let mut unpack = Command::new("umoci");
     let unpacked = output(unpack.args(["unpack", "--image", &image]).arg(&bundle));
@@ -192,18 +192,23 @@ fn theirs(layout: &Path, place: &Path, given: &Given, begun: i64) -> Result<Sigh
         json!({"destination": to, "source": from, "type": "bind", "options": ["rbind", "ro"]})
     }));
     fs::write(&file, config.to_string()).unwrap();
-    let name = place.file_name().unwrap().display();
+    let name = directory.file_name().unwrap().display();
     let id = format!("mainstay-{}-{name}", std::process::id());
     let runc = || {
         let mut runc = Command::new("runc");
-        runc.arg("--root").arg(place.join("state"));
+        runc.arg("--root").arg(directory.join("state"));
         runc
     };
-    let said = place.join("said");
-    let log = || fs::File::options().append(true).create(true).open(&said);
+    let log_path = directory.join("said");
+    let log = || {
+        fs::File::options()
+            .append(true)
+            .create(true)
+            .open(&log_path)
+    };
     let ran = runc()
         .args(["run", "--detach", "--pid-file"])
-        .arg(place.join("pid"))
+        .arg(directory.join("pid"))
         .arg("--bundle")
         .arg(&bundle)
         .arg(&id)
@@ -212,12 +217,12 @@ fn theirs(layout: &Path, place: &Path, given: &Given, begun: i64) -> Result<Sigh
         .stderr(log().unwrap())
         .status();
     if !ran.expect("runc runs").success() {
-        return Err(fs::read_to_string(said).unwrap());
+        return Err(fs::read_to_string(log_path).unwrap());
     }
-    while !fs::read_to_string(&said).unwrap().contains("runs\n") {
+    while !fs::read_to_string(&log_path).unwrap().contains("runs\n") {
         std::thread::sleep(Duration::from_millis(2));
     }
-    let pid = fs::read_to_string(place.join("pid")).unwrap();
+    let pid = fs::read_to_string(directory.join("pid")).unwrap();
     let sight = Sight::of(pid.parse().unwrap(), begun);
     output(runc().args(["delete", "--force", &id]));
     Ok(sight)
@@ -225,13 +230,13 @@ fn theirs(layout: &Path, place: &Path, given: &Given, begun: i64) -> Result<Sigh
 
 /// Starts the image in a container of this runtime.
 async fn ours(
-    world: &World,
+    harness: &Harness,
     sandbox: &Sandbox,
     layers: Vec<PathBuf>,
     given: &Given,
     begun: i64,
 ) -> Result<Sight, String> {
-    let mut spec = world.container("a", &[]);
+    let mut spec = harness.container("a", &[]);
     spec.id = spec.log.path.as_ref().unwrap().display().to_string();
     spec.id = spec.id.rsplit('/').next().unwrap().replace(".log", "");
     spec.args = given.command.clone();
@@ -261,7 +266,7 @@ async fn look(sandbox: &Sandbox, spec: &ContainerSpec, begun: i64) -> Result<Sig
     let started = sandbox.start(&spec.id).await;
     started.map_err(|error| error.to_string())?;
     until("the program says that it runs", || {
-        crate::world::logged(spec) == ["runs"]
+        crate::harness::logged(spec) == ["runs"]
     })
     .await;
     let state = sandbox.state().await.unwrap();
@@ -292,14 +297,14 @@ fn differences(
     theirs: &Sight,
     has_own_users: bool,
 ) -> Vec<String> {
-    let is_wanted = |found: &tree::Difference| {
-        reasons::reason(image, found).is_some()
-            || reason_of_file(found).is_some()
-            || (has_own_users && reason_with_own_users(found).is_some())
+    let is_wanted = |existing: &tree::Difference| {
+        reasons::reason(image, existing).is_some()
+            || reason_of_file(existing).is_some()
+            || (has_own_users && reason_with_own_users(existing).is_some())
     };
     let files = tree::compare(&ours.files, &theirs.files);
-    let files = files.iter().filter(|found| !is_wanted(found));
-    let files = files.map(|found| format!("{found:?}"));
+    let files = files.iter().filter(|existing| !is_wanted(existing));
+    let files = files.map(|existing| format!("{existing:?}"));
     let (ours, theirs) = (ours.other_facts(), theirs.other_facts());
     let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
     let others = names.into_iter().filter_map(|name| {
@@ -321,29 +326,29 @@ fn differences(
 /// Starts an image in both runtimes and compares the results. Then starts it in a pod with a user
 /// namespace, where only ids may differ.
 async fn try_image(
-    world: &World,
+    harness: &Harness,
     [plain, own_users]: [&Sandbox; 2],
     image: &Described,
     given: &Given,
     results: &Results,
 ) {
-    let place = world.dir.join(&image.name);
-    let layout = place.join("layout");
+    let directory = harness.dir.join(&image.name);
+    let layout = directory.join("layout");
     image.write(&layout);
     let begun = fs::metadata(&layout).unwrap().mtime();
-    let theirs = theirs(&layout, &place, given, begun);
-    let store = ImageStore::open(place.join("store")).unwrap();
+    let theirs = theirs(&layout, &directory, given, begun);
+    let store = ImageStore::open(directory.join("store")).unwrap();
     let layers = store.import(&layout).map_err(|error| chain(&error));
     let layers = layers.map(|names| store.get(&names[0]).unwrap().unwrap().layers);
     for sandbox in [plain, own_users] {
         let has_own_users = std::ptr::eq(sandbox, own_users);
         let ours = match layers.clone() {
             Err(error) => Err(error),
-            Ok(layers) => ours(world, sandbox, layers, given, begun).await,
+            Ok(layers) => ours(harness, sandbox, layers, given, begun).await,
         };
         let started = &results.started[usize::from(has_own_users)];
         started.fetch_add(usize::from(ours.is_ok()), Ordering::Relaxed);
-        let found = match (&ours, &theirs) {
+        let difference = match (&ours, &theirs) {
             (Ok(ours), Ok(theirs)) => {
                 results.compared.fetch_add(1, Ordering::Relaxed);
                 differences(image, ours, theirs, has_own_users)
@@ -359,14 +364,14 @@ async fn try_image(
                 Vec::new()
             }
         };
-        if !found.is_empty() {
-            let found = found.join("\n    ");
+        if !difference.is_empty() {
+            let difference = difference.join("\n    ");
             let of = if has_own_users { "own users" } else { "" };
-            let text = format!("{} {of}: {:?}\n    {found}", image.name, image.layers);
+            let text = format!("{} {of}: {:?}\n    {difference}", image.name, image.layers);
             results.faults.lock().unwrap().push(text);
         }
     }
-    fs::remove_dir_all(place).unwrap();
+    fs::remove_dir_all(directory).unwrap();
 }
 
 /// findings-2 I2, I3, I5
@@ -382,24 +387,24 @@ fn odd_images_start_as_in_another_implementation() {
                     .enable_all()
                     .build();
                 executor.unwrap().block_on(async {
-                    let world = World::new(&format!("oddimages{number}"));
-                    let given = Given::new(world.dir.join("given"));
+                    let harness = Harness::new(&format!("oddimages{number}"));
+                    let given = Given::new(harness.dir.join("given"));
                     let spec = SandboxSpec {
                         hostname: "odd".to_owned(),
                         ..sandbox_spec("p1")
                     };
-                    let plain = world.runtime.create_sandbox(spec.clone()).await.unwrap();
+                    let plain = harness.runtime.create_sandbox(spec.clone()).await.unwrap();
                     let own_users = SandboxSpec {
                         id: "p2".to_owned(),
                         own_users: true,
                         ..spec
                     };
-                    let own_users = world.runtime.create_sandbox(own_users).await.unwrap();
+                    let own_users = harness.runtime.create_sandbox(own_users).await.unwrap();
                     while let Some(image) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let sandboxes = [&plain, &own_users];
-                        try_image(&world, sandboxes, image, &given, results).await;
+                        try_image(&harness, sandboxes, image, &given, results).await;
                     }
-                    world.end().await;
+                    harness.end().await;
                 });
             });
         }

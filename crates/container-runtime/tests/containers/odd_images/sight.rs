@@ -34,7 +34,7 @@ impl Sight {
         let mut process = BTreeMap::new();
         for name in ["Uid", "Gid", "Groups"] {
             let mut lines = status.lines().filter_map(|line| line.split_once(':'));
-            let line = lines.find(|(found, _)| *found == name).unwrap();
+            let line = lines.find(|(difference, _)| *difference == name).unwrap();
             let ids = line.1.split_whitespace();
             let ids = ids.map(|id| id_inside(id.parse().unwrap(), first_id).to_string());
             process.insert(name, ids.collect::<Vec<_>>().join(" "));
@@ -119,14 +119,16 @@ pub const NOBODY: u32 = 65534;
 fn mounts(table: &str) -> BTreeMap<PathBuf, String> {
     let lines = table.lines().map(|line| {
         let mut words = line.split(' ');
-        let place = words.nth(4).unwrap().replace("\\040", " ");
+        let directory = words.nth(4).unwrap().replace("\\040", " ");
         let options = words.next().unwrap();
         let kind = line.split(" - ").nth(1).unwrap();
         let kind = kind.split(' ').next().unwrap();
-        let known = ["ro", "nosuid", "nodev", "noexec"];
-        let options = options.split(',').filter(|option| known.contains(option));
+        let compared = ["ro", "nosuid", "nodev", "noexec"];
+        let options = options
+            .split(',')
+            .filter(|option| compared.contains(option));
         let options: Vec<_> = options.collect();
-        (place.into(), format!("{kind} {}", options.join(",")))
+        (directory.into(), format!("{kind} {}", options.join(",")))
     });
     lines.collect()
 }

@@ -38,7 +38,7 @@ impl Observer {
         self.renewals.continue_from(former.collect());
     }
 
-    fn look(&mut self, lease: &Lease, now: SignedDuration) -> SignedDuration {
+    fn observe(&mut self, lease: &Lease, now: SignedDuration) -> SignedDuration {
         self.renewals
             .unchanged_for("n", &LeaseState::of(lease).unwrap(), now)
     }
@@ -61,21 +61,21 @@ fn a_run_continues_the_count_of_the_former_one_except_for_a_quarter_of_the_lease
     cov_mark::check!(findings_2_r36);
     let mut observer = Observer::default();
     observer.start();
-    assert_eq!(observer.look(&lease(1), secs(0)), secs(0));
+    assert_eq!(observer.observe(&lease(1), secs(0)), secs(0));
     observer.save(&lease(1), secs(30), true);
     observer.start();
-    assert_eq!(observer.look(&lease(1), secs(2)), secs(20));
-    assert_eq!(observer.look(&lease(1), secs(32)), secs(50));
+    assert_eq!(observer.observe(&lease(1), secs(2)), secs(20));
+    assert_eq!(observer.observe(&lease(1), secs(32)), secs(50));
     // A run that is too short to add time to the count also removes no time.
     observer.start();
-    assert_eq!(observer.look(&lease(1), secs(0)), secs(20));
+    assert_eq!(observer.observe(&lease(1), secs(0)), secs(20));
     observer.save(&lease(1), secs(3), true);
     observer.start();
-    assert_eq!(observer.look(&lease(1), secs(0)), secs(20));
+    assert_eq!(observer.observe(&lease(1), secs(0)), secs(20));
     // Even after a long silence the node has time to reconnect.
     observer.save(&lease(1), secs(3600), true);
     observer.start();
-    assert_eq!(observer.look(&lease(1), secs(0)), secs(40));
+    assert_eq!(observer.observe(&lease(1), secs(0)), secs(40));
 }
 
 // findings-2 R36
@@ -83,22 +83,22 @@ fn a_run_continues_the_count_of_the_former_one_except_for_a_quarter_of_the_lease
 fn a_renewed_lease_counts_from_the_start_of_the_run() {
     let mut observer = Observer::default();
     observer.start();
-    observer.look(&lease(1), secs(0));
+    observer.observe(&lease(1), secs(0));
     observer.save(&lease(1), secs(45), true);
     observer.start();
-    assert_eq!(observer.look(&lease(2), secs(0)), secs(0));
+    assert_eq!(observer.observe(&lease(2), secs(0)), secs(0));
     // The result is zero also if the store was restored and has the former version again.
-    assert_eq!(observer.look(&lease(1), secs(5)), secs(0));
+    assert_eq!(observer.observe(&lease(1), secs(5)), secs(0));
     // The version is unchanged, but the renewal time differs.
     observer.save(&lease(1), secs(45), true);
     let mut other = lease(1);
     other.spec.as_mut().unwrap().renew_time = lease(7).spec.unwrap().renew_time;
     observer.start();
-    assert_eq!(observer.look(&other, secs(0)), secs(0));
+    assert_eq!(observer.observe(&other, secs(0)), secs(0));
     // The observer received no heartbeats.
     observer.start();
     observer.renewals.restart_all();
-    assert_eq!(observer.look(&lease(1), secs(0)), secs(0));
+    assert_eq!(observer.observe(&lease(1), secs(0)), secs(0));
     observer.save(&lease(1), secs(0), true);
     assert_eq!(observer.record, None);
 }
@@ -152,7 +152,7 @@ proptest! {
         let mut observer = Observer::default();
         observer.start();
         let (mut now, mut renewed, mut began, mut version) = (0, 0, 0, 1);
-        observer.look(&lease(version), secs(0));
+        observer.observe(&lease(version), secs(0));
         for (step, time) in steps {
             now += time;
             let reading = millis(now - began);
@@ -172,7 +172,7 @@ proptest! {
                     observer.start();
                 }
                 _ => {
-                    let counted = observer.look(&lease(version), reading);
+                    let counted = observer.observe(&lease(version), reading);
                     prop_assert!(counted <= millis(now - renewed), "{counted:?}");
                 }
             }
@@ -192,9 +192,9 @@ proptest! {
         for run in runs {
             number += 1;
             observer.start();
-            observer.look(&lease(1), secs(0));
+            observer.observe(&lease(1), secs(0));
             for at in (0..=run).step_by(5000) {
-                if observer.look(&lease(1), millis(at)) >= wait(secs(40)) {
+                if observer.observe(&lease(1), millis(at)) >= wait(secs(40)) {
                     // Each run adds its length without the reconnection time and the time since the last record.
                     prop_assert!(number <= 8, "{number}");
                     prop_assert!(served + at <= 50_000 + number * 17_000, "{served} {number}");

@@ -13,33 +13,33 @@ use super::super::plan::{StatefulSetAction, StatefulSetPlan};
 /// Claims are created once, with names of desired pods, and are owned only if the policy demands their deletion;
 /// foreign owners stay.
 pub(super) fn follow_policy(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
     violations: &mut Vec<String>,
 ) {
     let mut created = BTreeSet::new();
     for work in &plan.pods {
-        let names = claims::names(&world.spec, work.ordinal);
+        let names = claims::names(&parsed.spec, work.ordinal);
         for action in &work.actions {
             match action {
                 StatefulSetAction::CreateClaim(claim) => {
                     let name = claim.metadata.name.clone().unwrap_or_default();
-                    if world.observed.claims.contains_key(&name) || !created.insert(name.clone()) {
+                    if parsed.observed.claims.contains_key(&name) || !created.insert(name.clone()) {
                         violations.push(format!("claim {name} is created while it exists"));
                     }
-                    if !world.spec.in_range(work.ordinal) || !names.contains(&name) {
+                    if !parsed.spec.in_range(work.ordinal) || !names.contains(&name) {
                         violations.push(format!("claim {name} is created and not wanted"));
                     }
                     let owners = claim.metadata.owner_references.as_deref();
-                    owners_are_allowed(world, work.ordinal, &name, owners, violations);
+                    owners_are_allowed(parsed, work.ordinal, &name, owners, violations);
                 }
                 StatefulSetAction::SetClaimOwners { name, owners, .. } => {
                     if !names.contains(name) {
                         violations.push(format!("claim {name} is not of ordinal {}", work.ordinal));
                     }
-                    owners_are_allowed(world, work.ordinal, name, Some(owners), violations);
-                    let before = foreign(world, work.ordinal, owners_of(world, name));
-                    if before != foreign(world, work.ordinal, owners) {
+                    owners_are_allowed(parsed, work.ordinal, name, Some(owners), violations);
+                    let before = foreign(parsed, work.ordinal, owners_of(parsed, name));
+                    if before != foreign(parsed, work.ordinal, owners) {
                         violations.push(format!("claim {name} loses or gains owners of others"));
                     }
                 }
@@ -49,51 +49,51 @@ pub(super) fn follow_policy(
     }
 }
 
-fn owners_of<'w>(world: &ParsedSet<'w>, claim: &str) -> &'w [OwnerReference] {
-    let claim = world.observed.claims.get(claim);
+fn owners_of<'w>(parsed: &ParsedSet<'w>, claim: &str) -> &'w [OwnerReference] {
+    let claim = parsed.observed.claims.get(claim);
     let owners = claim.and_then(|claim| claim.metadata.owner_references.as_deref());
     owners.unwrap_or_default()
 }
 
-fn member<'m, 'w>(world: &'m ParsedSet<'w>, ordinal: i64) -> Option<&'m Member<'w>> {
-    let desired = world.members.get(ordinal);
-    desired.or_else(|| world.condemned.get(ordinal))
+fn member<'m, 'w>(parsed: &'m ParsedSet<'w>, ordinal: i64) -> Option<&'m Member<'w>> {
+    let desired = parsed.members.get(ordinal);
+    desired.or_else(|| parsed.condemned.get(ordinal))
 }
 
 /// The owners other than the set and its pod.
 fn foreign<'o>(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     ordinal: i64,
     owners: &'o [OwnerReference],
 ) -> Vec<&'o OwnerReference> {
-    let pod = member(world, ordinal);
+    let pod = member(parsed, ordinal);
     let is_pod = |owner: &OwnerReference| pod.is_some_and(|pod| pod.is_owner(owner));
     let others = owners
         .iter()
-        .filter(|owner| !world.spec.is_owner(owner) && !is_pod(owner));
+        .filter(|owner| !parsed.spec.is_owner(owner) && !is_pod(owner));
     others.collect()
 }
 
 /// The set owns a claim if claims are deleted with the set; a pod owns a claim only if the pod is surplus and the
 /// policy deletes such claims.
 fn owners_are_allowed(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     ordinal: i64,
     claim: &str,
     owners: Option<&[OwnerReference]>,
     violations: &mut Vec<String>,
 ) {
-    let pod = member(world, ordinal);
+    let pod = member(parsed, ordinal);
     for owner in owners.unwrap_or_default() {
-        let surplus = !world.spec.in_range(ordinal);
+        let surplus = !parsed.spec.in_range(ordinal);
         let allowed = match owner.kind.as_str() {
             "Pod" if pod.is_some_and(|pod| pod.is_owner(owner)) => {
-                surplus && world.spec.when_scaled == Retention::Delete
+                surplus && parsed.spec.when_scaled == Retention::Delete
             }
-            identity::KIND if world.spec.is_owner(owner) => {
-                world.spec.when_deleted == Retention::Delete
+            identity::KIND if parsed.spec.is_owner(owner) => {
+                parsed.spec.when_deleted == Retention::Delete
             }
-            _ => owners_of(world, claim).contains(owner),
+            _ => owners_of(parsed, claim).contains(owner),
         };
         if !allowed {
             violations.push(format!("claim {claim} is given away against the policy"));
@@ -103,7 +103,7 @@ fn owners_are_allowed(
 
 /// The deletion of a pod deletes a claim only if the pod is surplus and the policy demands the deletion.
 pub(super) fn survive_deletions(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
     violations: &mut Vec<String>,
 ) {
@@ -113,14 +113,14 @@ pub(super) fn survive_deletions(
         let Some(at) = work.actions.iter().position(deletes) else {
             continue;
         };
-        let Some(member) = member(world, work.ordinal) else {
+        let Some(member) = member(parsed, work.ordinal) else {
             continue;
         };
-        let surplus = !world.spec.in_range(work.ordinal);
-        if surplus && world.spec.when_scaled == Retention::Delete {
+        let surplus = !parsed.spec.in_range(work.ordinal);
+        if surplus && parsed.spec.when_scaled == Retention::Delete {
             continue;
         }
-        for name in claims::names(&world.spec, work.ordinal) {
+        for name in claims::names(&parsed.spec, work.ordinal) {
             let corrected = work.actions[..at]
                 .iter()
                 .rev()
@@ -130,13 +130,13 @@ pub(super) fn survive_deletions(
                     } if *of == name => Some(&owners[..]),
                     _ => None,
                 });
-            let owners = corrected.unwrap_or_else(|| owners_of(world, &name));
+            let owners = corrected.unwrap_or_else(|| owners_of(parsed, &name));
             // A claim of a predecessor is about to be deleted and is not changed (2.16).
             let stale = owners.iter().any(|owner| {
                 (owner.kind == "Pod" && !member.is_owner(owner) && owner.name == member.name())
                     || (owner.kind == identity::KIND
-                        && !world.spec.is_owner(owner)
-                        && owner.name == world.spec.name)
+                        && !parsed.spec.is_owner(owner)
+                        && owner.name == parsed.spec.name)
             });
             if !stale && owners.iter().any(|owner| member.is_owner(owner)) {
                 violations.push(format!("claim {name} would go with pod {}", member.name()));
@@ -147,33 +147,33 @@ pub(super) fn survive_deletions(
 
 /// After the plan the owners of each claim follow the policy, also for a terminating pod: the garbage collector reads
 /// the owners when the pod is deleted (2.11 to 2.13).
-pub(super) fn are_given_as_said(
-    world: &ParsedSet<'_>,
+pub(super) fn follow_the_policy(
+    parsed: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
     violations: &mut Vec<String>,
 ) {
-    if world.spec.deleting || world.spec.selector.is_none() {
+    if parsed.spec.deleting || parsed.spec.selector.is_none() {
         return;
     }
-    let when_deleted = world.spec.when_deleted == Retention::Delete;
-    let when_scaled = world.spec.when_scaled == Retention::Delete;
-    for ((ordinal, _), ClaimState { name, .. }) in &world.claims {
-        let owners = owners_afterwards(world, plan, name);
-        let pod = member(world, *ordinal);
-        let ours = |owner: &OwnerReference| world.spec.is_owner(owner);
+    let when_deleted = parsed.spec.when_deleted == Retention::Delete;
+    let when_scaled = parsed.spec.when_scaled == Retention::Delete;
+    for ((ordinal, _), ClaimState { name, .. }) in &parsed.claims {
+        let owners = owners_afterwards(parsed, plan, name);
+        let pod = member(parsed, *ordinal);
+        let ours = |owner: &OwnerReference| parsed.spec.is_owner(owner);
         let of_pod = |owner: &OwnerReference| pod.is_some_and(|pod| pod.is_owner(owner));
         let other = |owner: &&OwnerReference| !ours(owner) && !of_pod(owner);
         // A claim of a predecessor (2.16) or of another controller is not changed.
-        let pod_name = identity::pod_name(world.spec.name, *ordinal);
+        let pod_name = identity::pod_name(parsed.spec.name, *ordinal);
         let is_left_alone = |owner: &OwnerReference| {
             owner.controller == Some(true)
                 || (owner.kind == "Pod" && owner.name == pod_name)
-                || (owner.kind == identity::KIND && owner.name == world.spec.name)
+                || (owner.kind == identity::KIND && owner.name == parsed.spec.name)
         };
         if owners.iter().filter(other).any(is_left_alone) {
             continue;
         }
-        let surplus = !world.spec.in_range(*ordinal);
+        let surplus = !parsed.spec.in_range(*ordinal);
         let goes_with_pod = pod.is_some() && surplus && when_scaled;
         let goes_with_set = when_deleted && !goes_with_pod;
         let has_set = owners.iter().any(ours);
@@ -187,7 +187,7 @@ pub(super) fn are_given_as_said(
 
 /// The owners of a claim after the plan.
 fn owners_afterwards<'p>(
-    world: &'p ParsedSet<'_>,
+    parsed: &'p ParsedSet<'_>,
     plan: &'p StatefulSetPlan,
     claim: &str,
 ) -> &'p [OwnerReference] {
@@ -197,5 +197,5 @@ fn owners_afterwards<'p>(
         }
         _ => None,
     });
-    written.last().unwrap_or_else(|| owners_of(world, claim))
+    written.last().unwrap_or_else(|| owners_of(parsed, claim))
 }

@@ -23,7 +23,7 @@ use super::waiting::Waiting;
 
 /// The facts that the rules check.
 struct Facts<'f, 'w> {
-    world: &'f ParsedSet<'w>,
+    parsed: &'f ParsedSet<'w>,
     plan: &'f StatefulSetPlan,
     /// The stored revision with the set's template, or the revision that the plan creates.
     update: Option<RevisionName>,
@@ -34,31 +34,31 @@ struct Facts<'f, 'w> {
 
 /// The rules that a plan violates; empty if the plan violates no rule.
 pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -> Vec<String> {
-    let world = match ParsedSet::of(observed, now) {
-        Ok(world) => world,
+    let parsed = match ParsedSet::of(observed, now) {
+        Ok(parsed) => parsed,
         Err(error) => return vec![error.to_string()],
     };
     let names = deleted(plan);
     let is_deleted = |member: &&Member<'_>| names.iter().any(|(name, _)| *name == member.name());
     let facts = Facts {
-        world: &world,
+        parsed: &parsed,
         plan,
-        update: update_revision(&world).or_else(|| planned_revision(plan)),
+        update: update_revision(&parsed).or_else(|| planned_revision(plan)),
         created: created(plan),
-        deleted: world.all().filter(is_deleted).collect(),
+        deleted: parsed.all().filter(is_deleted).collect(),
     };
     let mut violations = Vec::new();
     pods::names_are_free(&facts, &mut violations);
     pods::deletions_are_justified(&facts, &mut violations);
     pods::revisions_are_right(&facts, &mut violations);
-    pods::budget_is_kept(&facts, &mut violations);
+    pods::budget_is_respected(&facts, &mut violations);
     order::creations(&facts, &mut violations);
     order::deletions(&facts, &mut violations);
-    claims::follow_policy(&world, plan, &mut violations);
-    claims::survive_deletions(&world, plan, &mut violations);
-    claims::are_given_as_said(&world, plan, &mut violations);
-    status::is_sound(&world, plan, &mut violations);
-    if world.spec.deleting {
+    claims::follow_policy(&parsed, plan, &mut violations);
+    claims::survive_deletions(&parsed, plan, &mut violations);
+    claims::follow_the_policy(&parsed, plan, &mut violations);
+    status::is_sound(&parsed, plan, &mut violations);
+    if parsed.spec.deleting {
         if plan.actions().next().is_some() {
             violations.push("a set that is being deleted does nothing".to_owned());
         }
@@ -66,7 +66,7 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
     }
     silence_is_explained(&facts, &mut violations);
     let changes = !(facts.created.is_empty() && names.is_empty());
-    if changes && at_goal(&world, facts.update.as_ref()) {
+    if changes && at_goal(&parsed, facts.update.as_ref()) {
         violations.push("the goal is reached, and pods are created or deleted".to_owned());
     }
     violations
@@ -74,49 +74,50 @@ pub fn violations(observed: &Observed, plan: &StatefulSetPlan, now: Timestamp) -
 
 /// Whether there is a healthy pod of an allowed revision for each ordinal, and no other pod.
 pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
-    ParsedSet::of(observed, now)
-        .is_ok_and(|world| world.spec.deleting || at_goal(&world, update_revision(&world).as_ref()))
+    ParsedSet::of(observed, now).is_ok_and(|parsed| {
+        parsed.spec.deleting || at_goal(&parsed, update_revision(&parsed).as_ref())
+    })
 }
 
-fn at_goal(world: &ParsedSet<'_>, update: Option<&RevisionName>) -> bool {
-    let is_as_desired = |member: &Member<'_>| is_as_desired(world, update, member);
-    missing(world) == 0 && world.condemned.is_empty() && world.members.iter().all(is_as_desired)
+fn at_goal(parsed: &ParsedSet<'_>, update: Option<&RevisionName>) -> bool {
+    let is_as_desired = |member: &Member<'_>| is_as_desired(parsed, update, member);
+    missing(parsed) == 0 && parsed.condemned.is_empty() && parsed.members.iter().all(is_as_desired)
 }
 
 /// The number of missing desired pods.
-fn missing(world: &ParsedSet<'_>) -> i64 {
-    let ordinals = world.spec.ordinals();
-    ordinals.end - ordinals.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
+fn missing(parsed: &ParsedSet<'_>) -> i64 {
+    let ordinals = parsed.spec.ordinals();
+    ordinals.end - ordinals.start - i64::try_from(parsed.members.len()).unwrap_or(i64::MAX)
 }
 
 fn is_as_desired(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     update: Option<&RevisionName>,
     member: &Member<'_>,
 ) -> bool {
     !member.unavailable()
-        && (!is_updatable(world, member.ordinal) || update == Some(&member.revision))
+        && (!is_updatable(parsed, member.ordinal) || update == Some(&member.revision))
 }
 
 /// Whether a rolling update may touch the pod.
-fn is_updatable(world: &ParsedSet<'_>, ordinal: i64) -> bool {
-    world.spec.strategy != Strategy::OnDelete && ordinal >= world.spec.first_updatable()
+fn is_updatable(parsed: &ParsedSet<'_>, ordinal: i64) -> bool {
+    parsed.spec.strategy != Strategy::OnDelete && ordinal >= parsed.spec.first_updatable()
 }
 
 /// The name of the stored revision with the set's template.
-fn update_revision(world: &ParsedSet<'_>) -> Option<RevisionName> {
-    let desired = revisions::encode(world.spec.template);
+fn update_revision(parsed: &ParsedSet<'_>) -> Option<RevisionName> {
+    let desired = revisions::encode(parsed.spec.template);
     let same = |data: &serde_json::Value| {
-        let means = || revisions::decode(data).is_some_and(|t| t == *world.spec.template);
+        let means = || revisions::decode(data).is_some_and(|t| t == *parsed.spec.template);
         *data == desired || means()
     };
-    let mut revisions: Vec<_> = world
+    let mut revisions: Vec<_> = parsed
         .observed
         .revisions
         .iter()
         .filter(|revision| {
             let owner = controller(revision.metadata.owner_references.as_deref());
-            owner.is_none_or(|owner| world.spec.is_owner(owner))
+            owner.is_none_or(|owner| parsed.spec.is_owner(owner))
         })
         .filter(|revision| revision.data.as_ref().is_some_and(|data| same(&data.0)))
         .collect();
@@ -159,7 +160,7 @@ fn deleted(plan: &StatefulSetPlan) -> Vec<(&str, &Uid)> {
 /// Each pod that is not in its desired state is changed, or there is a reason why it is not changed.
 fn silence_is_explained(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts {
-        world,
+        parsed,
         plan,
         update,
         ..
@@ -184,13 +185,13 @@ fn silence_is_explained(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
             })
     };
     // Before the revision is stored every pod has another revision; this fact alone needs no reason.
-    let amiss = |ordinal: &i64| match world.members.get(*ordinal) {
+    let amiss = |ordinal: &i64| match parsed.members.get(*ordinal) {
         None => true,
         Some(member) if update.is_none() => member.unavailable(),
-        Some(member) => !is_as_desired(world, update.as_ref(), member),
+        Some(member) => !is_as_desired(parsed, update.as_ref(), member),
     };
-    let desired = world.spec.ordinals().filter(amiss);
-    let all = desired.chain(world.condemned.iter().map(|member| member.ordinal));
+    let desired = parsed.spec.ordinals().filter(amiss);
+    let all = desired.chain(parsed.condemned.iter().map(|member| member.ordinal));
     if let Some(ordinal) = all.into_iter().find(|ordinal| !explained(*ordinal)) {
         violations.push(format!(
             "nothing is done about ordinal {ordinal}, and nobody says why"

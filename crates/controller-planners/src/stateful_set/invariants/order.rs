@@ -11,15 +11,15 @@ use super::{Facts, is_updatable, missing};
 /// A pod is created only when all lower pods are available, and pods are created one at a time.
 pub(super) fn creations(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     let Facts {
-        world,
+        parsed,
         created,
         deleted,
         ..
     } = facts;
-    if !world.spec.ordered {
+    if !parsed.spec.ordered {
         return;
     }
-    let rolling = match world.spec.strategy {
+    let rolling = match parsed.spec.strategy {
         Strategy::RollingUpdate(Some(rolling)) => rolling.max_unavailable.is_some(),
         _ => false,
     };
@@ -28,9 +28,9 @@ pub(super) fn creations(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
     }
     for pod in created {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let ordinal = identity::ordinal(world.spec.name, name).unwrap_or_default();
-        for lower in world.spec.start..ordinal {
-            if is_down(world, lower) {
+        let ordinal = identity::ordinal(parsed.spec.name, name).unwrap_or_default();
+        for lower in parsed.spec.start..ordinal {
+            if is_down(parsed, lower) {
                 violations.push(format!("{name} is created before {lower} is available"));
             }
         }
@@ -40,14 +40,16 @@ pub(super) fn creations(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
 /// Surplus pods are deleted from the highest, each after the end of the previous pod and while all desired pods are
 /// available. Desired pods are deleted for an update from the highest, when there are no surplus pods.
 pub(super) fn deletions(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
-    let Facts { world, deleted, .. } = facts;
-    let above = |ordinal: i64| world.condemned.from(ordinal + 1).first();
-    let mut desired = world.spec.ordinals();
-    let all_up = missing(world) == 0 && !desired.any(|ordinal| is_down(world, ordinal));
+    let Facts {
+        parsed, deleted, ..
+    } = facts;
+    let above = |ordinal: i64| parsed.condemned.from(ordinal + 1).first();
+    let mut desired = parsed.spec.ordinals();
+    let all_up = missing(parsed) == 0 && !desired.any(|ordinal| is_down(parsed, ordinal));
     for member in deleted {
         let (name, ordinal) = (member.name(), member.ordinal);
-        if !world.spec.in_range(ordinal) {
-            if !world.spec.ordered {
+        if !parsed.spec.in_range(ordinal) {
+            if !parsed.spec.ordered {
                 continue;
             }
             if let Some(higher) = above(ordinal) {
@@ -61,65 +63,65 @@ pub(super) fn deletions(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
                     "{name} is deleted before all wanted pods are available"
                 ));
             }
-            let patient = match world.spec.options.scale_down {
+            let patient = match parsed.spec.options.scale_down {
                 ScaleDown::WaitForLowest => true,
                 ScaleDown::HighestFirst => false,
-                ScaleDown::WaitAMoment => end_of_moment(world, member).is_some(),
+                ScaleDown::WaitAMoment => end_of_moment(parsed, member).is_some(),
             };
-            let mut lower = world.condemned.below(ordinal).iter();
+            let mut lower = parsed.condemned.below(ordinal).iter();
             if patient && member.unavailable() && lower.any(|lower| lower.unavailable()) {
                 violations.push(format!(
                     "{name} is deleted though a lower one is unhealthy too"
                 ));
             }
         } else if member.phase == Phase::Ended {
-            let lower = (world.spec.start..ordinal).find(|lower| is_down(world, *lower));
-            if let Some(lower) = lower.filter(|_| world.spec.ordered) {
+            let lower = (parsed.spec.start..ordinal).find(|lower| is_down(parsed, *lower));
+            if let Some(lower) = lower.filter(|_| parsed.spec.ordered) {
                 violations.push(format!("{name} is replaced before {lower} is available"));
             }
         } else {
-            wanted_pod(facts, member, all_up, violations);
+            desired_pod(facts, member, all_up, violations);
         }
     }
 }
 
-fn wanted_pod(
+fn desired_pod(
     facts: &Facts<'_, '_>,
     member: &Member<'_>,
     all_up: bool,
     violations: &mut Vec<String>,
 ) {
     let Facts {
-        world,
+        parsed,
         deleted,
         update,
         ..
     } = facts;
     let name = member.name();
-    let recovers = world.spec.options.stuck_rollout == StuckRollout::Replace;
-    if world.spec.ordered && !all_up {
+    let recovers = parsed.spec.options.stuck_rollout == StuckRollout::Replace;
+    if parsed.spec.ordered && !all_up {
         // Only a stuck pod may be deleted now.
         if !recovers || member.ready_since.is_some() {
             violations.push(format!(
                 "{name} is updated while a wanted pod is not available"
             ));
         }
-        if world.all().any(|other| other.terminating) {
+        if parsed.all().any(|other| other.terminating) {
             violations.push(format!(
                 "{name} is freed while another pod is being deleted"
             ));
         }
         return;
     }
-    if world.spec.ordered && !world.condemned.is_empty() {
+    if parsed.spec.ordered && !parsed.condemned.is_empty() {
         violations.push(format!("{name} is updated before surplus pods are gone"));
     }
-    let left = world
+    let left = parsed
         .members
         .from(member.ordinal + 1)
         .iter()
         .find(|higher| {
-            is_updatable(world, higher.ordinal)
+            is_updatable(parsed, higher.ordinal)
                 && !higher.terminating
                 && !higher.unavailable()
                 && update.as_ref() != Some(&higher.revision)
@@ -132,6 +134,6 @@ fn wanted_pod(
     }
 }
 
-fn is_down(world: &ParsedSet<'_>, ordinal: i64) -> bool {
-    world.members.get(ordinal).is_none_or(Member::unavailable)
+fn is_down(parsed: &ParsedSet<'_>, ordinal: i64) -> bool {
+    parsed.members.get(ordinal).is_none_or(Member::unavailable)
 }

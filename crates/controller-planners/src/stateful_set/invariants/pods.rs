@@ -14,10 +14,10 @@ use super::{Facts, deleted, is_updatable, missing, planned_revision};
 /// A pod is created only for a desired ordinal, only once, and never while a pod of its name exists, even if that pod
 /// is terminating, ended or foreign.
 pub(super) fn names_are_free(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
-    let Facts { world, .. } = facts;
+    let Facts { parsed, .. } = facts;
     let mut created = BTreeSet::new();
-    let namespace = world.spec.namespace;
-    let present: BTreeSet<&str> = world
+    let namespace = parsed.spec.namespace;
+    let present: BTreeSet<&str> = parsed
         .observed
         .pods
         .iter()
@@ -32,8 +32,8 @@ pub(super) fn names_are_free(facts: &Facts<'_, '_>, violations: &mut Vec<String>
         if !created.insert(name) {
             violations.push(format!("{name} is created twice"));
         }
-        let ordinal = identity::ordinal(world.spec.name, name);
-        if !ordinal.is_some_and(|ordinal| world.spec.in_range(ordinal)) {
+        let ordinal = identity::ordinal(parsed.spec.name, name);
+        if !ordinal.is_some_and(|ordinal| parsed.spec.in_range(ordinal)) {
             violations.push(format!("{name} is created and not wanted"));
         }
     }
@@ -41,34 +41,34 @@ pub(super) fn names_are_free(facts: &Facts<'_, '_>, violations: &mut Vec<String>
 
 /// A desired pod is deleted only if it has ended or is outdated, and by its UID.
 pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
-    let Facts { world, .. } = facts;
-    let status = world.spec.set.status.as_ref();
+    let Facts { parsed, .. } = facts;
+    let status = parsed.spec.set.status.as_ref();
     let current = status.and_then(|status| status.current_revision.as_deref());
     let update = &facts.update;
     for (name, uid) in deleted(facts.plan) {
-        let Some(member) = world.all().find(|member| member.name() == name) else {
+        let Some(member) = parsed.all().find(|member| member.name() == name) else {
             violations.push(format!("{name} is deleted and is not of the set"));
             continue;
         };
         if member.uid != *uid || member.terminating {
             violations.push(format!("{name} is deleted twice or under another uid"));
         }
-        if !world.spec.in_range(member.ordinal) || member.phase == Phase::Ended {
+        if !parsed.spec.in_range(member.ordinal) || member.phase == Phase::Ended {
             continue;
         }
         if update.as_ref() == Some(&member.revision) {
             violations.push(format!("{name} is deleted though it is up to date"));
         }
-        let below = member.ordinal < world.spec.first_updatable();
+        let below = member.ordinal < parsed.spec.first_updatable();
         if below && (current == Some(member.revision.as_str()) || member.ready_since.is_some()) {
             violations.push(format!(
                 "{name} is deleted though it is below the partition"
             ));
         }
-        if world.spec.strategy == Strategy::OnDelete {
+        if parsed.spec.strategy == Strategy::OnDelete {
             violations.push(format!("{name} is deleted in spite of OnDelete"));
         }
-        if below && world.spec.options.stuck_rollout == StuckRollout::Wait {
+        if below && parsed.spec.options.stuck_rollout == StuckRollout::Wait {
             violations.push(format!("{name} is deleted though it is to be waited for"));
         }
     }
@@ -76,12 +76,12 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, violations: &mut Ve
 
 /// New pods have the update revision from the partition on, and the current revision below the partition.
 pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
-    let Facts { world, .. } = facts;
+    let Facts { parsed, .. } = facts;
     let planned = planned_revision(facts.plan);
     let update = planned.as_ref().or(facts.update.as_ref());
-    let status = world.spec.set.status.as_ref();
+    let status = parsed.spec.set.status.as_ref();
     let named = status.and_then(|status| status.current_revision.as_deref());
-    let mut stored = world.observed.revisions.iter();
+    let mut stored = parsed.observed.revisions.iter();
     let current = named.filter(|named| stored.any(|r| r.metadata.name.as_deref() == Some(*named)));
     for pod in &facts.created {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -91,9 +91,9 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<St
             violations.push(format!("{name} is created without a revision"));
             continue;
         };
-        let ordinal = identity::ordinal(world.spec.name, name).unwrap_or_default();
-        let expected = match world.spec.strategy {
-            Strategy::RollingUpdate(Some(_)) if !is_updatable(world, ordinal) => {
+        let ordinal = identity::ordinal(parsed.spec.name, name).unwrap_or_default();
+        let expected = match parsed.spec.strategy {
+            Strategy::RollingUpdate(Some(_)) if !is_updatable(parsed, ordinal) => {
                 current.or(update.map(RevisionName::as_str))
             }
             // The number of current pods decides which pods keep the current revision (statefulset.md 5.9).
@@ -108,26 +108,26 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, violations: &mut Vec<St
 
 /// An update makes healthy pods unavailable only within the budget: `maxUnavailable`, or one pod, and that pod only
 /// when all higher pods are updated and healthy.
-pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
-    let Facts { world, .. } = facts;
+pub(super) fn budget_is_respected(facts: &Facts<'_, '_>, violations: &mut Vec<String>) {
+    let Facts { parsed, .. } = facts;
     let disrupted: Vec<&Member<'_>> = facts
         .deleted
         .iter()
         .copied()
-        .filter(|member| world.spec.in_range(member.ordinal) && !member.unavailable())
+        .filter(|member| parsed.spec.in_range(member.ordinal) && !member.unavailable())
         .collect();
     let Some(lowest) = disrupted.iter().map(|member| member.ordinal).min() else {
         return;
     };
-    let down = world.members.iter().filter(|member| member.unavailable());
-    let down = missing(world) + i64::try_from(down.count()).unwrap_or(i64::MAX);
+    let down = parsed.members.iter().filter(|member| member.unavailable());
+    let down = missing(parsed) + i64::try_from(down.count()).unwrap_or(i64::MAX);
     let all = down + i64::try_from(disrupted.len()).unwrap_or(i64::MAX);
-    let max = match world.spec.strategy {
+    let max = match parsed.spec.strategy {
         Strategy::RollingUpdate(Some(rolling)) => rolling.max_unavailable,
         _ => None,
     };
     if let Some(max) = max {
-        let replicas = i32::try_from(world.spec.replicas).unwrap_or(i32::MAX);
+        let replicas = i32::try_from(parsed.spec.replicas).unwrap_or(i32::MAX);
         let max = i64::from(max.of(replicas, false).max(1));
         if all > max {
             violations.push(format!(
@@ -138,10 +138,10 @@ pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, violations: &mut Vec<String>
     }
     let update = &facts.update;
     let done = |ordinal: i64| {
-        let member = world.members.get(ordinal);
+        let member = parsed.members.get(ordinal);
         member.is_some_and(|m| !m.unavailable() && update.as_ref() == Some(&m.revision))
     };
-    if disrupted.len() > 1 || !(lowest + 1..world.spec.ordinals().end).all(done) {
+    if disrupted.len() > 1 || !(lowest + 1..parsed.spec.ordinals().end).all(done) {
         violations.push(format!(
             "pod {lowest} is updated before those above it work"
         ));

@@ -9,27 +9,27 @@ use super::super::plan::StatefulSetPlan;
 /// The counters are consistent, the generation is the observed generation, and each condition occurs once, has the time
 /// of its last transition, and does not contradict another condition.
 pub(super) fn is_sound(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     plan: &StatefulSetPlan,
     violations: &mut Vec<String>,
 ) {
     let Some(status) = &plan.status else {
         return;
     };
-    let selected = world.spec.selector.is_some();
+    let selected = parsed.spec.selector.is_some();
     if selected {
         counters_fit(status, violations);
     }
-    let stored = world.spec.set.status.as_ref();
+    let stored = parsed.spec.set.status.as_ref();
     let collisions = stored.and_then(|stored| stored.collision_count);
     if status.collision_count.unwrap_or_default() < collisions.unwrap_or_default() {
         violations.push("the count of collisions falls".to_owned());
     }
-    if status.observed_generation < world.spec.set.metadata.generation {
+    if status.observed_generation < parsed.spec.set.metadata.generation {
         violations.push("an old generation is called observed".to_owned());
     }
-    if !world.spec.deleting {
-        conditions_agree(world, status, violations);
+    if !parsed.spec.deleting {
+        conditions_agree(parsed, status, violations);
     }
 }
 
@@ -48,12 +48,12 @@ fn counters_fit(status: &StatefulSetStatus, violations: &mut Vec<String>) {
 }
 
 fn conditions_agree(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     status: &StatefulSetStatus,
     violations: &mut Vec<String>,
 ) {
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    let stored = world.spec.set.status.as_ref();
+    let stored = parsed.spec.set.status.as_ref();
     let stored = stored.and_then(|status| status.conditions.as_deref());
     let find = |all: &[StatefulSetCondition], kind: &str| {
         let mut of_kind = all
@@ -72,7 +72,7 @@ fn conditions_agree(
         let same = old.as_ref().filter(|old| old.status == new.status);
         let stored_time = same.and_then(|old| old.last_transition_time.as_ref());
         let at = new.last_transition_time.as_ref().map(|time| time.0);
-        if at != Some(stored_time.map_or(world.now, |time| time.0)) {
+        if at != Some(stored_time.map_or(parsed.now, |time| time.0)) {
             violations.push(format!(
                 "condition {kind} does not date from its last change"
             ));

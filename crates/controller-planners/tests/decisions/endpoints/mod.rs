@@ -430,19 +430,19 @@ fn endpoints_made_by_hand_are_mirrored_to_slices() {
             "endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z",
         },
     });
-    let mut world = observed(without.clone(), Vec::new());
-    world.endpoints = Some(by_hand(metadata, two_subsets()));
-    let mut world = settled(world);
+    let mut cluster = observed(without.clone(), Vec::new());
+    cluster.endpoints = Some(by_hand(metadata, two_subsets()));
+    let mut cluster = settled(cluster);
     assert_eq!(
-        mirrored(&world),
+        mirrored(&cluster),
         [
             "IPv4 10.9.0.1 10.9.0.2! on sql:5432",
             "IPv4 10.9.0.3 on sql:5433",
             "IPv6 2001:db8::1 on sql:5432",
         ]
     );
-    assert!(world.slices.is_empty());
-    let slice = &world.mirrored[0];
+    assert!(cluster.slices.is_empty());
+    let slice = &cluster.mirrored[0];
     let labels = slice.metadata.labels.clone().unwrap();
     let expected = [
         (
@@ -474,12 +474,12 @@ fn endpoints_made_by_hand_are_mirrored_to_slices() {
     // A change of the addresses changes only the slice of these addresses.
     let mut subsets = two_subsets();
     subsets[1]["addresses"] = json!([{ "ip": "10.9.0.4" }]);
-    world.endpoints = Some(by_hand(json!({}), subsets));
-    let mut world = settled(world);
-    assert_eq!(mirrored(&world)[1], "IPv4 10.9.0.4 on sql:5433");
+    cluster.endpoints = Some(by_hand(json!({}), subsets));
+    let mut cluster = settled(cluster);
+    assert_eq!(mirrored(&cluster)[1], "IPv4 10.9.0.4 on sql:5433");
     // A slice of deleted Endpoints is deleted.
-    world.endpoints = None;
-    assert!(mirrored(&settled(world)).is_empty());
+    cluster.endpoints = None;
+    assert!(mirrored(&settled(cluster)).is_empty());
 }
 
 // findings C20
@@ -487,26 +487,28 @@ fn endpoints_made_by_hand_are_mirrored_to_slices() {
 fn endpoints_are_not_mirrored_for_everybody() {
     let without = || service(json!({ "selector": Value::Null }));
     let with_all = || {
-        let mut world = observed(without(), Vec::new());
-        world.endpoints = Some(by_hand(json!({}), two_subsets()));
-        settled(world)
+        let mut cluster = observed(without(), Vec::new());
+        cluster.endpoints = Some(by_hand(json!({}), two_subsets()));
+        settled(cluster)
     };
     let count = |change: &dyn Fn(&mut Observed)| {
-        let mut world = with_all();
-        change(&mut world);
-        settled(world).mirrored.len()
+        let mut cluster = with_all();
+        change(&mut cluster);
+        settled(cluster).mirrored.len()
     };
     assert_eq!(count(&|_| {}), 3);
-    assert_eq!(count(&|world| world.service = None), 0, "no Service");
+    assert_eq!(count(&|cluster| cluster.service = None), 0, "no Service");
     assert_eq!(
-        count(&|world| world.service = Some(service(json!({})))),
+        count(&|cluster| cluster.service = Some(service(json!({})))),
         0,
         "a selector"
     );
     let skip =
         |value: &str| json!({ "labels": { "endpointslice.kubernetes.io/skip-mirror": value } });
     let put = |metadata: Value| {
-        move |world: &mut Observed| world.endpoints = Some(by_hand(metadata.clone(), two_subsets()))
+        move |cluster: &mut Observed| {
+            cluster.endpoints = Some(by_hand(metadata.clone(), two_subsets()))
+        }
     };
     assert_eq!(count(&put(skip("true"))), 0);
     assert_eq!(count(&put(skip("no"))), 3);

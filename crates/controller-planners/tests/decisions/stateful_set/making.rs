@@ -7,8 +7,8 @@ use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
+use super::cluster::Cluster;
 use super::situation::{SET_UID, describe, revision_name, template};
-use super::world::World;
 
 fn pods(plan: &StatefulSetPlan) -> Vec<&Pod> {
     let created = plan.actions().filter_map(|action| match action {
@@ -47,13 +47,13 @@ fn owner() -> Value {
 /// template.
 #[test]
 fn a_pod_has_an_identity_and_the_template_for_the_rest() {
-    let mut world = World::new("set replicas=1 start=3 new");
-    world.edit(|spec| {
+    let mut cluster = Cluster::new("set replicas=1 start=3 new");
+    cluster.edit(|spec| {
         let meta = spec.template.metadata.get_or_insert_default();
         meta.annotations = Some(BTreeMap::from([("note".to_owned(), "n".to_owned())]));
         meta.finalizers = Some(vec!["example.com/hold".to_owned()]);
     });
-    let plan = world.step();
+    let plan = cluster.step();
     let revision = revisions(&plan)[0].metadata.name.clone().unwrap();
     let pod = value(pods(&plan)[0]);
     assert_eq!(
@@ -79,9 +79,9 @@ fn a_pod_has_an_identity_and_the_template_for_the_rest() {
 #[test]
 fn a_pod_without_a_service_has_no_subdomain() {
     for name in [None, Some(String::new())] {
-        let mut world = World::new("set replicas=1 new");
-        world.edit(|spec| spec.service_name = name);
-        let plan = world.step();
+        let mut cluster = Cluster::new("set replicas=1 new");
+        cluster.edit(|spec| spec.service_name = name);
+        let plan = cluster.step();
         let spec = pods(&plan)[0].spec.as_ref().unwrap();
         assert_eq!(spec.subdomain, None);
         assert_eq!(spec.hostname.as_deref(), Some("web-0"));
@@ -91,8 +91,8 @@ fn a_pod_without_a_service_has_no_subdomain() {
 /// statefulset.md 2.1, 2.2: the labels of the selector override those of the template; a claim has no owner.
 #[test]
 fn a_claim_is_its_template_with_the_labels_of_the_selector() {
-    let mut world = World::new("set replicas=1 start=2 new claims=www");
-    world.edit(|spec| {
+    let mut cluster = Cluster::new("set replicas=1 start=2 new claims=www");
+    cluster.edit(|spec| {
         let claim = json!({
             "metadata": { "name": "www", "labels": { "app": "mine", "kind": "data" },
                 "annotations": { "note": "n" } },
@@ -104,7 +104,7 @@ fn a_claim_is_its_template_with_the_labels_of_the_selector() {
         let more = json!([{ "key": "extra", "operator": "DoesNotExist" }]);
         spec.selector.match_expressions = Some(json_tree::from_value(more).unwrap());
     });
-    let plan = world.step();
+    let plan = cluster.step();
     assert_eq!(
         value(claims(&plan)[0]),
         json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -118,14 +118,14 @@ fn a_claim_is_its_template_with_the_labels_of_the_selector() {
 /// statefulset.md 4.2, 4.4, 4.5: the first revision of a set.
 #[test]
 fn a_revision_has_the_labels_of_its_template_and_the_notes_of_its_set() {
-    let mut world = World::new("set replicas=1 new");
+    let mut cluster = Cluster::new("set replicas=1 new");
     let notes = [
         ("kubernetes.io/change-cause", "because"),
         ("mainstay.dev/stuck-rollout", "Wait"),
     ];
     let notes = notes.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    world.set.metadata.annotations = Some(BTreeMap::from(notes));
-    let plan = world.step();
+    cluster.set.metadata.annotations = Some(BTreeMap::from(notes));
+    let plan = cluster.step();
     let name = revision_name("a");
     let hash = name.strip_prefix("web-").unwrap();
     let mut revision = value(revisions(&plan)[0]);
@@ -145,20 +145,20 @@ fn a_revision_has_the_labels_of_its_template_and_the_notes_of_its_set() {
 #[test]
 fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
     for (age_of_a, expected) in [("2026-01-01T10:00:00Z", "b"), ("2026-01-01T11:30:00Z", "a")] {
-        let mut world = World::new(
+        let mut cluster = Cluster::new(
             "set replicas=1 template=a current=a
              revisions a=1 b=1
              pod 0 ready a",
         );
         for (image, created) in [("a", age_of_a), ("b", "2026-01-01T11:00:00Z")] {
-            let meta = &mut world
+            let meta = &mut cluster
                 .revisions
                 .get_mut(&revision_name(image))
                 .unwrap()
                 .metadata;
             meta.creation_timestamp = Some(json_tree::from_value(json!(created)).unwrap());
         }
-        let plan = describe(&world.step());
+        let plan = describe(&cluster.step());
         // An existing revision that is not the newest gets the next number.
         let renumbered = plan.contains("renumber revision a to 2");
         assert_eq!(renumbered, expected == "b", "{age_of_a}: {plan}");
@@ -168,24 +168,24 @@ fn the_newest_of_two_revisions_of_one_number_is_the_younger() {
 /// statefulset.md 4.7: the data of a revision decides, not its label.
 #[test]
 fn a_revision_is_known_by_its_data() {
-    let mut world = World::new("set replicas=1 new");
-    world.settle();
-    for revision in world.revisions.values_mut() {
+    let mut cluster = Cluster::new("set replicas=1 new");
+    cluster.settle();
+    for revision in cluster.revisions.values_mut() {
         let labels = revision.metadata.labels.get_or_insert_default();
         labels.insert(
             "controller.kubernetes.io/hash".to_owned(),
             "other".to_owned(),
         );
     }
-    assert!(world.step().is_idle());
+    assert!(cluster.step().is_idle());
 }
 
 /// statefulset.md 2.8, 4.1, T19: only the template makes a revision.
 #[test]
 fn nothing_but_the_template_makes_a_revision() {
-    let mut world = World::new("set replicas=1 new claims=www");
-    world.settle();
-    world.edit(|spec| {
+    let mut cluster = Cluster::new("set replicas=1 new claims=www");
+    cluster.settle();
+    cluster.edit(|spec| {
         spec.replicas = Some(2);
         spec.min_ready_seconds = Some(1);
         spec.revision_history_limit = Some(3);
@@ -195,17 +195,17 @@ fn nothing_but_the_template_makes_a_revision() {
             .name = Some("log".to_owned());
         spec.update_strategy.as_mut().unwrap().type_ = Some("OnDelete".to_owned());
     });
-    world.settle();
-    assert_eq!(world.revisions.len(), 1);
+    cluster.settle();
+    assert_eq!(cluster.revisions.len(), 1);
 }
 
 /// statefulset.md 5.8: an annotation in the template restarts the set, as with `kubectl rollout restart`.
 #[test]
 fn a_note_in_the_template_restarts_the_set() {
-    let mut world = World::new("set replicas=2 new");
-    world.settle();
-    world.log.clear();
-    world.edit(|spec| {
+    let mut cluster = Cluster::new("set replicas=2 new");
+    cluster.settle();
+    cluster.log.clear();
+    cluster.edit(|spec| {
         let meta = spec.template.metadata.get_or_insert_default();
         let at = (
             "kubectl.kubernetes.io/restartedAt".to_owned(),
@@ -213,38 +213,38 @@ fn a_note_in_the_template_restarts_the_set() {
         );
         meta.annotations = Some(BTreeMap::from([at]));
     });
-    world.settle();
-    assert_eq!(world.log, ["-web-1", "+web-1:a", "-web-0", "+web-0:a"]);
-    assert_eq!(world.revisions.len(), 2);
+    cluster.settle();
+    assert_eq!(cluster.log, ["-web-1", "+web-1:a", "-web-0", "+web-0:a"]);
+    assert_eq!(cluster.revisions.len(), 2);
 }
 
 /// statefulset.md 5.6: a change that a user makes in a pod stays.
 #[test]
 fn a_pod_that_was_edited_is_left_alone() {
-    let mut world = World::new("set replicas=1 new");
-    world.settle();
-    let pod = world.pods.get_mut("web-0").unwrap();
+    let mut cluster = Cluster::new("set replicas=1 new");
+    cluster.settle();
+    let pod = cluster.pods.get_mut("web-0").unwrap();
     pod.spec.as_mut().unwrap().containers[0].image = Some("edited".to_owned());
     pod.metadata
         .labels
         .get_or_insert_default()
         .insert("more".to_owned(), "x".to_owned());
-    assert!(world.step().is_idle());
+    assert!(cluster.step().is_idle());
 }
 
 /// statefulset.md 5.11, 3.5: the old template with the other fields of the present set.
 #[test]
 fn an_old_template_is_used_with_the_claims_of_the_set() {
-    let mut world = World::new("set replicas=2 new claims=www partition=2");
-    world.settle();
-    world.edit(|spec| {
+    let mut cluster = Cluster::new("set replicas=2 new claims=www partition=2");
+    cluster.settle();
+    cluster.edit(|spec| {
         spec.template = template("b");
         spec.service_name = Some("other".to_owned());
     });
-    world.settle();
-    world.delete_pod("web-0");
-    world.kubelet();
-    let plan = world.step();
+    cluster.settle();
+    cluster.delete_pod("web-0");
+    cluster.kubelet();
+    let plan = cluster.step();
     let pod = value(pods(&plan)[0]);
     assert_eq!(pod["spec"]["containers"][0]["image"], "a");
     assert_eq!(pod["spec"]["subdomain"], "other");
@@ -259,22 +259,22 @@ fn an_old_template_is_used_with_the_claims_of_the_set() {
 /// statefulset.md 4.9, 5.15: a status without a change is not written.
 #[test]
 fn a_status_is_written_only_if_a_number_or_a_name_differs() {
-    let mut world = World::new("set replicas=1 new");
-    world.settle();
-    let pod = world.pods.get_mut("web-0").unwrap();
+    let mut cluster = Cluster::new("set replicas=1 new");
+    cluster.settle();
+    let pod = cluster.pods.get_mut("web-0").unwrap();
     pod.metadata.annotations = Some(BTreeMap::from([("note".to_owned(), "n".to_owned())]));
-    assert_eq!(world.step().status, None);
+    assert_eq!(cluster.step().status, None);
     // A different count of collisions alone is not written either: here the template's first name is used by another
     // revision, and the second name exists already.
-    let mut world = World::new("set replicas=0 new\ncollision a");
-    let first = world.step().status.expect("the first status");
+    let mut cluster = Cluster::new("set replicas=0 new\ncollision a");
+    let first = cluster.step().status.expect("the first status");
     assert_eq!(first.collision_count, Some(1));
-    world.set.status.as_mut().unwrap().collision_count = None;
-    world
+    cluster.set.status.as_mut().unwrap().collision_count = None;
+    cluster
         .revisions
         .retain(|name, _| *name == revision_name("a"));
-    world.set.status.as_mut().unwrap().update_revision = first.update_revision.clone();
-    let again = world.step();
+    cluster.set.status.as_mut().unwrap().update_revision = first.update_revision.clone();
+    let again = cluster.step();
     assert_eq!(
         revisions(&again).len(),
         1,
@@ -286,20 +286,20 @@ fn a_status_is_written_only_if_a_number_or_a_name_differs() {
 /// statefulset.md 3.33: an annotation that stopped old versions has no effect any more.
 #[test]
 fn the_annotation_initialized_is_of_the_past() {
-    let mut world = World::new("set replicas=2\nrevisions a=1\npod 0 ready a");
+    let mut cluster = Cluster::new("set replicas=2\nrevisions a=1\npod 0 ready a");
     let note = (
         "pod.alpha.kubernetes.io/initialized".to_owned(),
         "false".to_owned(),
     );
-    let pod = world.pods.get_mut("web-0").unwrap();
+    let pod = cluster.pods.get_mut("web-0").unwrap();
     pod.metadata.annotations = Some(BTreeMap::from([note]));
-    assert_eq!(pods(&world.step()).len(), 1);
+    assert_eq!(pods(&cluster.step()).len(), 1);
 }
 
 /// statefulset.md 8.5: a pod of an unknown revision is outdated.
 #[test]
 fn an_adopted_pod_of_another_revision_is_replaced() {
-    let mut world = World::new("set replicas=1 new\npod 0 ready f orphan");
-    world.settle();
-    assert_eq!(world.log, ["-web-0", "+web-0:a"]);
+    let mut cluster = Cluster::new("set replicas=1 new\npod 0 ready f orphan");
+    cluster.settle();
+    assert_eq!(cluster.log, ["-web-0", "+web-0:a"]);
 }

@@ -3,6 +3,7 @@
 //! `golden/` contains one situation per file: the observed state, and the plan. `scenarios` run several rounds;
 //! `properties` check any input.
 
+mod cluster;
 mod explained;
 mod golden;
 mod making;
@@ -12,4 +13,3 @@ mod rules;
 mod scenarios;
 mod situation;
 mod trouble;
-mod world;

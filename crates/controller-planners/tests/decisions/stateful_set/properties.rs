@@ -6,8 +6,8 @@ use controller_planners::stateful_set::{invariants, plan};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
+use super::cluster::Cluster;
 use super::situation::{describe, now, parse};
-use super::world::World;
 
 fn flags() -> impl Strategy<Value = String> {
     let words = [
@@ -156,22 +156,22 @@ proptest! {
     /// every step.
     #[test]
     fn from_anywhere_it_comes_to_rest_at_the_goal(text in situation()) {
-        let mut world = World::new(&text);
+        let mut cluster = Cluster::new(&text);
         // The planner does not control foreign pods and claims that are being deleted.
-        world.pods.retain(|_, pod| {
+        cluster.pods.retain(|_, pod| {
             let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
             owners.first().is_none_or(|owner| owner.uid == super::situation::SET_UID)
         });
-        world.claims.retain(|_, claim| claim.metadata.deletion_timestamp.is_none());
-        world.settle();
+        cluster.claims.retain(|_, claim| claim.metadata.deletion_timestamp.is_none());
+        cluster.settle();
         // A released pod keeps its name until a user deletes the pod.
-        world.pods.retain(|_, pod| pod.metadata.owner_references.as_ref().is_some_and(|owners| {
+        cluster.pods.retain(|_, pod| pod.metadata.owner_references.as_ref().is_some_and(|owners| {
             !owners.is_empty()
         }));
-        world.settle();
-        let observed = world.observed();
-        prop_assert!(invariants::goal_reached(&observed, world.now), "{}", world.shows());
-        prop_assert!(world.step().is_idle());
+        cluster.settle();
+        let observed = cluster.observed();
+        prop_assert!(invariants::goal_reached(&observed, cluster.now), "{}", cluster.shows());
+        prop_assert!(cluster.step().is_idle());
     }
 
     /// Extreme numbers cause no panic.

@@ -13,9 +13,9 @@ fn spoilt(situation: &str, spoil: impl FnOnce(&mut StatefulSetPlan)) -> String {
     let before = invariants::violations(&observed, &plan, now());
     assert!(before.is_empty(), "{before:?}");
     spoil(&mut plan);
-    let found = invariants::violations(&observed, &plan, now());
-    assert!(!found.is_empty(), "{situation}\n{}", describe(&plan));
-    found.join("; ")
+    let violations = invariants::violations(&observed, &plan, now());
+    assert!(!violations.is_empty(), "{situation}\n{}", describe(&plan));
+    violations.join("; ")
 }
 
 /// Replaces the plan by a plan with only these actions for one pod.

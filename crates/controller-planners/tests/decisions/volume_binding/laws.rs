@@ -3,7 +3,7 @@
 use json_tree::{Value, json};
 use proptest::prelude::*;
 
-use super::world::{World, claim, class, volume};
+use super::cluster::{Cluster, claim, class, volume};
 
 fn any_volume(index: usize) -> impl Strategy<Value = Value> {
     let phase = prop::sample::select(vec!["", "Available", "Bound", "Released", "Failed"]);
@@ -32,7 +32,7 @@ fn any_volume(index: usize) -> impl Strategy<Value = Value> {
     )
 }
 
-fn any_world() -> impl Strategy<Value = World> {
+fn any_world() -> impl Strategy<Value = Cluster> {
     let class_name =
         prop::sample::select(vec![None, Some(""), Some("local"), Some("now"), Some("x")]);
     let named = prop::sample::select(vec!["", "v0", "v1", "v9"]);
@@ -59,11 +59,11 @@ fn any_world() -> impl Strategy<Value = World> {
                 ),
                 class("now", "Immediate", "mainstay.dev/local", false),
             ];
-            let mut world = World::new(claim, &[volumes.0, volumes.1, volumes.2], &classes);
+            let mut cluster = Cluster::new(claim, &[volumes.0, volumes.1, volumes.2], &classes);
             if !there {
-                world.claim = None;
+                cluster.claim = None;
             }
-            world
+            cluster
         },
     )
 }
@@ -75,10 +75,10 @@ proptest! {
     #[test]
     fn every_world_comes_to_rest(start in any_world()) {
         let is_bound = |volume: &Value| volume["status"]["phase"] == "Bound";
-        let mut world = start.clone();
-        world.settle();
-        let named = world.claim.as_ref().map(|claim| &claim["spec"]["volumeName"]);
-        let volumes = world.volumes.iter().zip(&start.volumes);
+        let mut cluster = start.clone();
+        cluster.settle();
+        let named = cluster.claim.as_ref().map(|claim| &claim["spec"]["volumeName"]);
+        let volumes = cluster.volumes.iter().zip(&start.volumes);
         let bound: Vec<&Value> = volumes
             .filter(|(volume, before)| {
                 let by_claim = named == Some(&volume["metadata"]["name"]);
@@ -86,9 +86,9 @@ proptest! {
             })
             .map(|(volume, _)| volume)
             .collect();
-        prop_assert!(bound.len() <= 1, "{world:#?}");
-        if let Some(claim) = &world.claim {
-            let plan = world.claim_plan();
+        prop_assert!(bound.len() <= 1, "{cluster:#?}");
+        if let Some(claim) = &cluster.claim {
+            let plan = cluster.claim_plan();
             if claim["status"]["phase"] == "Bound" {
                 prop_assert_eq!(bound.len(), 1);
                 prop_assert_eq!(&bound[0]["metadata"]["name"], &claim["spec"]["volumeName"]);
@@ -104,9 +104,9 @@ proptest! {
     fn released_volumes_are_not_reused(start in any_world()) {
         let theirs: Vec<bool> =
             start.volumes.iter().map(|volume| volume["spec"]["claimRef"]["uid"] == "c0").collect();
-        let mut world = start;
-        world.settle();
-        for (volume, theirs) in world.volumes.iter().zip(theirs) {
+        let mut cluster = start;
+        cluster.settle();
+        for (volume, theirs) in cluster.volumes.iter().zip(theirs) {
             if theirs {
                 prop_assert_eq!(&volume["spec"]["claimRef"]["uid"], "c0");
                 prop_assert_ne!(&volume["status"]["phase"], "Available");

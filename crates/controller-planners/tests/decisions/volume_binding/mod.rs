@@ -1,15 +1,15 @@
 //! Claims and volumes, situation by situation (statefulset.md §11, scenarios T46-T52), and properties of every plan.
 
+mod cluster;
 mod laws;
-mod world;
 
 use controller_planners::volume_binding::{BindingObject, NoteType, VolumeBindingPlan};
 use json_tree::{Value, json};
 
-use world::{World, claim, class, merge, volume, with};
+use cluster::{Cluster, claim, class, merge, volume, with};
 
 /// A plan as short texts.
-fn shown(plan: &VolumeBindingPlan) -> Vec<String> {
+fn action_texts(plan: &VolumeBindingPlan) -> Vec<String> {
     let mut lines: Vec<String> = plan
         .actions
         .iter()
@@ -51,8 +51,8 @@ fn shown(plan: &VolumeBindingPlan) -> Vec<String> {
 }
 
 #[track_caller]
-fn check(world: &World, expected: &[&str]) {
-    assert_eq!(shown(&world.claim_plan()), expected);
+fn check(cluster: &Cluster, expected: &[&str]) {
+    assert_eq!(action_texts(&cluster.claim_plan()), expected);
 }
 
 fn binding(volume: &str) -> Vec<String> {
@@ -72,10 +72,10 @@ fn the_smallest_fitting_volume_is_taken_in_four_writes() {
         volume("v1", "1Gi", ""),
         volume("v2", "2Gi", ""),
     ];
-    let world = World::new(claim(Some(""), "1Gi"), &volumes, &[]);
-    assert_eq!(shown(&world.claim_plan()), binding("v1"));
-    let world = World::new(claim(Some(""), "1500Mi"), &volumes, &[]);
-    assert_eq!(shown(&world.claim_plan()), binding("v2"));
+    let cluster = Cluster::new(claim(Some(""), "1Gi"), &volumes, &[]);
+    assert_eq!(action_texts(&cluster.claim_plan()), binding("v1"));
+    let cluster = Cluster::new(claim(Some(""), "1500Mi"), &volumes, &[]);
+    assert_eq!(action_texts(&cluster.claim_plan()), binding("v2"));
 }
 
 /// T46: a selector matches only volumes with its labels.
@@ -89,8 +89,8 @@ fn a_selector_takes_only_matching_labels() {
         volume("big", "9Gi", ""),
         json!({"metadata": {"labels": {"d": "s"}}}),
     );
-    let world = World::new(selecting, &[volume("v1", "1Gi", ""), labelled], &[]);
-    assert_eq!(shown(&world.claim_plan()), binding("big"));
+    let cluster = Cluster::new(selecting, &[volume("v1", "1Gi", ""), labelled], &[]);
+    assert_eq!(action_texts(&cluster.claim_plan()), binding("big"));
 }
 
 /// T46: a volume that the user reserved for the claim has precedence over class, labels and size.
@@ -100,13 +100,13 @@ fn a_volume_that_names_the_claim_beats_all_others() {
         volume("kept", "9Gi", "other"),
         json!({"spec": {"claimRef": {"name": "data", "namespace": "default"}}}),
     );
-    let world = World::new(
+    let cluster = Cluster::new(
         claim(Some(""), "1Gi"),
         &[volume("v1", "1Gi", ""), reserved],
         &[],
     );
-    let plan = world.claim_plan();
-    assert_eq!(shown(&plan), binding("kept"));
+    let plan = cluster.claim_plan();
+    assert_eq!(action_texts(&plan), binding("kept"));
     let written = plan.actions[0].write().patch;
     assert!(
         written["metadata"].is_null(),
@@ -120,12 +120,12 @@ fn the_fewest_modes_to_spare_are_taken_first() {
         volume("wide", "1Gi", ""),
         json!({"spec": {"accessModes": ["ReadWriteOnce", "ReadWriteMany"]}}),
     );
-    let world = World::new(
+    let cluster = Cluster::new(
         claim(Some(""), "1Gi"),
         &[wide, volume("v5", "5Gi", "")],
         &[],
     );
-    assert_eq!(shown(&world.claim_plan()), binding("v5"));
+    assert_eq!(action_texts(&cluster.claim_plan()), binding("v5"));
 }
 
 /// §11.3: volumes that are never bound.
@@ -153,7 +153,10 @@ fn volumes_that_do_not_fit_are_left_alone() {
     ];
     let text = "FailedBinding: no persistent volumes available for this claim and no storage \
         class is set";
-    check(&World::new(claim(Some(""), "1Gi"), &volumes, &[]), &[text]);
+    check(
+        &Cluster::new(claim(Some(""), "1Gi"), &volumes, &[]),
+        &[text],
+    );
 }
 
 /// T47: a volume that the claim names must be free and must fit.
@@ -176,20 +179,20 @@ fn a_named_volume_must_be_free_and_fit() {
     ];
     let refused = |name: &str, why: &str| {
         let text = format!("!VolumeMismatch: Cannot bind to requested volume {name:?}: {why}");
-        check(&World::new(naming(name), &volumes, &[]), &[&text]);
+        check(&Cluster::new(naming(name), &volumes, &[]), &[&text]);
     };
     refused("small", "requested PV is too small");
     refused("classy", "storageClassName does not match");
     check(
-        &World::new(naming("taken"), &volumes, &[]),
+        &Cluster::new(naming("taken"), &volumes, &[]),
         &["!FailedBinding: volume \"taken\" already bound to a different claim."],
     );
-    check(&World::new(naming("absent"), &volumes, &[]), &[]);
-    let mut world = World::new(naming("fit"), &volumes, &[]);
-    assert_eq!(shown(&world.claim_plan()), binding("fit"));
-    world.settle();
-    assert_eq!(world.claim_phase(), "Bound");
-    let annotations = &world.claim.as_ref().expect("a claim")["metadata"]["annotations"];
+    check(&Cluster::new(naming("absent"), &volumes, &[]), &[]);
+    let mut cluster = Cluster::new(naming("fit"), &volumes, &[]);
+    assert_eq!(action_texts(&cluster.claim_plan()), binding("fit"));
+    cluster.settle();
+    assert_eq!(cluster.claim_phase(), "Bound");
+    let annotations = &cluster.claim.as_ref().expect("a claim")["metadata"]["annotations"];
     assert!(
         annotations["pv.kubernetes.io/bound-by-controller"].is_null(),
         "{annotations}"
@@ -201,31 +204,31 @@ fn a_named_volume_must_be_free_and_fit() {
 fn a_claim_may_wait_for_its_first_consumer() {
     let local = class("local", "WaitForFirstConsumer", "mainstay.dev/local", false);
     let volumes = [volume("v", "1Gi", "local")];
-    let mut world = World::new(claim(Some("local"), "1Gi"), &volumes, &[local]);
+    let mut cluster = Cluster::new(claim(Some("local"), "1Gi"), &volumes, &[local]);
     check(
-        &world,
+        &cluster,
         &["WaitForFirstConsumer: waiting for first consumer to be created before binding"],
     );
-    world.pods = vec!["web-0".to_owned()];
+    cluster.pods = vec!["web-0".to_owned()];
     check(
-        &world,
+        &cluster,
         &["WaitForPodScheduled: waiting for pod web-0 to be scheduled"],
     );
     let selected = json!({"metadata": {"annotations":
         {"volume.kubernetes.io/selected-node": "n"}}});
-    world.claim = world.claim.map(|claim| with(claim, selected));
-    let plan = world.claim_plan();
+    cluster.claim = cluster.claim.map(|claim| with(claim, selected));
+    let plan = cluster.claim_plan();
     assert_eq!(
-        shown(&plan)[1].split(':').next(),
+        action_texts(&plan)[1].split(':').next(),
         Some("ExternalProvisioning")
     );
-    world.apply(&plan, 1);
-    let annotations = &world.claim.as_ref().expect("a claim")["metadata"]["annotations"];
+    cluster.apply(&plan, 1);
+    let annotations = &cluster.claim.as_ref().expect("a claim")["metadata"]["annotations"];
     assert_eq!(
         annotations["volume.kubernetes.io/storage-provisioner"],
         "mainstay.dev/local"
     );
-    assert!(world.claim_plan().actions.is_empty());
+    assert!(cluster.claim_plan().actions.is_empty());
 }
 
 /// §11.6: the scheduler reserves a volume for the claim; the binder does the other writes.
@@ -236,20 +239,20 @@ fn a_volume_that_the_scheduler_keeps_is_bound() {
         volume("v", "1Gi", "local"),
         json!({"spec": {"claimRef": {"name": "data", "namespace": "default", "uid": "c1"}}}),
     );
-    let world = World::new(claim(Some("local"), "1Gi"), &[reserved], &[local]);
-    assert_eq!(shown(&world.claim_plan()), binding("v")[1..]);
+    let cluster = Cluster::new(claim(Some("local"), "1Gi"), &[reserved], &[local]);
+    assert_eq!(action_texts(&cluster.claim_plan()), binding("v")[1..]);
 }
 
 /// §11.7: the reason names a class that cannot provision.
 #[test]
 fn classes_that_cannot_provision_are_named() {
     check(
-        &World::new(claim(Some("x"), "1Gi"), &[], &[]),
+        &Cluster::new(claim(Some("x"), "1Gi"), &[], &[]),
         &["!ProvisioningFailed: storageclass.storage.k8s.io \"x\" not found"],
     );
     let none = class("x", "Immediate", "kubernetes.io/no-provisioner", false);
     check(
-        &World::new(claim(Some("x"), "1Gi"), &[], &[none]),
+        &Cluster::new(claim(Some("x"), "1Gi"), &[], &[none]),
         &["!ProvisioningFailed: no volume plugin matched name: kubernetes.io/no-provisioner"],
     );
 }
@@ -265,31 +268,43 @@ fn the_default_class_is_assigned_later_but_never_to_the_empty_class() {
     );
     let classes = [default, newer];
     let assigned = "claim {\"spec\":{\"storageClassName\":\"newer\"}}";
-    check(&World::new(claim(None, "1Gi"), &[], &classes), &[assigned]);
+    check(
+        &Cluster::new(claim(None, "1Gi"), &[], &classes),
+        &[assigned],
+    );
     let text = "FailedBinding: no persistent volumes available for this claim and no storage \
         class is set";
-    check(&World::new(claim(Some(""), "1Gi"), &[], &classes), &[text]);
-    let world = World::new(claim(None, "1Gi"), &[volume("v", "1Gi", "")], &classes);
-    assert_eq!(shown(&world.claim_plan()), binding("v"));
+    check(
+        &Cluster::new(claim(Some(""), "1Gi"), &[], &classes),
+        &[text],
+    );
+    let cluster = Cluster::new(claim(None, "1Gi"), &[volume("v", "1Gi", "")], &classes);
+    assert_eq!(action_texts(&cluster.claim_plan()), binding("v"));
 }
 
 /// T48: a released volume waits for an administrator.
 #[test]
 fn a_released_volume_waits_for_an_administrator() {
     let volumes = [volume("v", "1Gi", "")];
-    let mut world = World::new(claim(Some(""), "1Gi"), &volumes, &[]);
-    world.settle();
-    world.claim = None;
-    world.settle();
-    assert_eq!(world.volume_phases(), ["v Released"]);
+    let mut cluster = Cluster::new(claim(Some(""), "1Gi"), &volumes, &[]);
+    cluster.settle();
+    cluster.claim = None;
+    cluster.settle();
+    assert_eq!(cluster.volume_phases(), ["v Released"]);
     let second = with(claim(Some(""), "1Gi"), json!({"metadata": {"uid": "c2"}}));
-    world.claim = Some(second);
-    world.settle();
-    assert_eq!((world.claim_phase(), world.bound_to()), ("Pending", None));
-    merge(&mut world.volumes[0], &json!({"spec": {"claimRef": null}}));
-    world.settle();
+    cluster.claim = Some(second);
+    cluster.settle();
     assert_eq!(
-        (world.claim_phase(), world.bound_to()),
+        (cluster.claim_phase(), cluster.bound_to()),
+        ("Pending", None)
+    );
+    merge(
+        &mut cluster.volumes[0],
+        &json!({"spec": {"claimRef": null}}),
+    );
+    cluster.settle();
+    assert_eq!(
+        (cluster.claim_phase(), cluster.bound_to()),
         ("Bound", Some("v"))
     );
 }
@@ -297,24 +312,24 @@ fn a_released_volume_waits_for_an_administrator() {
 /// T50 and §11.9: a claim whose volume was deleted is Lost until the volume exists again.
 #[test]
 fn a_claim_whose_volume_is_gone_is_lost_until_it_comes_back() {
-    let mut world = World::new(claim(Some(""), "1Gi"), &[volume("v", "1Gi", "")], &[]);
-    world.settle();
-    world.volumes.clear();
+    let mut cluster = Cluster::new(claim(Some(""), "1Gi"), &[volume("v", "1Gi", "")], &[]);
+    cluster.settle();
+    cluster.volumes.clear();
     let text = "!ClaimLost: Bound claim has lost its PersistentVolume. Data on the volume is lost!";
-    check(&world, &["claim is Lost", text]);
-    world.settle();
-    check(&world, &[]);
-    world.volumes.push(volume("v", "1Gi", ""));
-    world.settle();
+    check(&cluster, &["claim is Lost", text]);
+    cluster.settle();
+    check(&cluster, &[]);
+    cluster.volumes.push(volume("v", "1Gi", ""));
+    cluster.settle();
     assert_eq!(
-        (world.claim_phase(), world.bound_to()),
+        (cluster.claim_phase(), cluster.bound_to()),
         ("Bound", Some("v"))
     );
     let rebound = json!({"spec": {"claimRef": {"uid": "c9"}}});
-    merge(&mut world.volumes[0], &rebound);
+    merge(&mut cluster.volumes[0], &rebound);
     let text = "!ClaimMisbound: Two claims are bound to the same volume, this one is bound \
         incorrectly";
-    check(&world, &["claim is Lost", text]);
+    check(&cluster, &["claim is Lost", text]);
 }
 
 /// §11.8: the reclaim policy decides about a released volume.
@@ -331,10 +346,10 @@ fn what_becomes_of_a_released_volume_is_its_policys_business() {
                 {"pv.kubernetes.io/provisioned-by": "mainstay.dev/local"}}});
             merge(&mut volume, &by);
         }
-        let mut world = World::new(claim(Some(""), "1Gi"), &[volume], &[]);
-        world.claim = None;
-        world.settle();
-        world.volume_phases()
+        let mut cluster = Cluster::new(claim(Some(""), "1Gi"), &[volume], &[]);
+        cluster.claim = None;
+        cluster.settle();
+        cluster.volume_phases()
     };
     assert_eq!(released("Retain", true), ["v Released"]);
     assert_eq!(released("Delete", true), ["v Released"]);
@@ -355,14 +370,14 @@ fn a_volume_whose_claim_is_bound_elsewhere_is_given_back() {
     let by_us = json!({"metadata": {"annotations":
         {"pv.kubernetes.io/bound-by-controller": "yes"}}});
     let reserved = with(volume("v", "1Gi", ""), reference);
-    let mut world = World::new(elsewhere.clone(), &[with(reserved.clone(), by_us)], &[]);
-    let plan = world.volume_plan(0);
-    world.apply(&plan, usize::MAX);
-    assert!(world.volumes[0]["spec"]["claimRef"].is_null());
-    let mut world = World::new(elsewhere, &[reserved], &[]);
-    let plan = world.volume_plan(0);
-    world.apply(&plan, usize::MAX);
-    let reference = &world.volumes[0]["spec"]["claimRef"];
+    let mut cluster = Cluster::new(elsewhere.clone(), &[with(reserved.clone(), by_us)], &[]);
+    let plan = cluster.volume_plan(0);
+    cluster.apply(&plan, usize::MAX);
+    assert!(cluster.volumes[0]["spec"]["claimRef"].is_null());
+    let mut cluster = Cluster::new(elsewhere, &[reserved], &[]);
+    let plan = cluster.volume_plan(0);
+    cluster.apply(&plan, usize::MAX);
+    let reference = &cluster.volumes[0]["spec"]["claimRef"];
     assert_eq!(
         (&reference["name"], &reference["uid"]),
         (&json!("data"), &Value::Null)
@@ -374,17 +389,17 @@ fn a_volume_whose_claim_is_bound_elsewhere_is_given_back() {
 fn a_binding_that_is_cut_off_anywhere_is_completed() {
     for writes in 0..=4 {
         let volumes = [volume("v1", "1Gi", ""), volume("v2", "1Gi", "")];
-        let mut world = World::new(claim(Some(""), "1Gi"), &volumes, &[]);
-        let plan = world.claim_plan();
-        world.apply(&plan, writes);
-        world.settle();
+        let mut cluster = Cluster::new(claim(Some(""), "1Gi"), &volumes, &[]);
+        let plan = cluster.claim_plan();
+        cluster.apply(&plan, writes);
+        cluster.settle();
         assert_eq!(
-            (world.claim_phase(), world.bound_to()),
+            (cluster.claim_phase(), cluster.bound_to()),
             ("Bound", Some("v1")),
             "{writes}"
         );
         assert_eq!(
-            world.volume_phases(),
+            cluster.volume_phases(),
             ["v1 Bound", "v2 Available"],
             "{writes}"
         );
@@ -394,14 +409,14 @@ fn a_binding_that_is_cut_off_anywhere_is_completed() {
 /// §11.5: the capacity is copied when the claim becomes Bound, not later.
 #[test]
 fn a_volume_that_grew_later_does_not_change_the_claims_capacity() {
-    let mut world = World::new(claim(Some(""), "1Gi"), &[volume("v", "1Gi", "")], &[]);
-    world.settle();
+    let mut cluster = Cluster::new(claim(Some(""), "1Gi"), &[volume("v", "1Gi", "")], &[]);
+    cluster.settle();
     merge(
-        &mut world.volumes[0],
+        &mut cluster.volumes[0],
         &json!({"spec": {"capacity": {"storage": "2Gi"}}}),
     );
-    world.settle();
-    let claim = world.claim.as_ref().expect("a claim");
+    cluster.settle();
+    let claim = cluster.claim.as_ref().expect("a claim");
     assert_eq!(claim["status"]["capacity"]["storage"], "1Gi");
 }
 
@@ -411,30 +426,30 @@ fn a_volume_that_grew_later_does_not_change_the_claims_capacity() {
 fn a_class_of_attributes_is_refused_for_volumes_without_a_driver() {
     let volumes = [volume("v", "1Gi", "c")];
     let classes = [class("c", "Immediate", "d", false)];
-    let mut world = World::new(claim(Some("c"), "1Gi"), &volumes, &classes);
-    world.settle();
-    assert_eq!(world.claim_phase(), "Bound");
-    let named = |world: &mut World, name: Value| {
-        let claim = world.claim.as_mut().unwrap();
+    let mut cluster = Cluster::new(claim(Some("c"), "1Gi"), &volumes, &classes);
+    cluster.settle();
+    assert_eq!(cluster.claim_phase(), "Bound");
+    let named = |cluster: &mut Cluster, name: Value| {
+        let claim = cluster.claim.as_mut().unwrap();
         merge(claim, &json!({"spec": {"volumeAttributesClassName": name}}));
-        let reasons: Vec<&str> = world
+        let reasons: Vec<&str> = cluster
             .claim_plan()
             .notes
             .iter()
             .map(|note| note.reason)
             .collect();
-        world.settle();
+        cluster.settle();
         reasons
     };
-    assert_eq!(named(&mut world, json!("gold")), ["VolumeModifyFailed"]);
-    let status = world.claim.as_ref().unwrap()["status"].clone();
+    assert_eq!(named(&mut cluster, json!("gold")), ["VolumeModifyFailed"]);
+    let status = cluster.claim.as_ref().unwrap()["status"].clone();
     assert_eq!(
         status["modifyVolumeStatus"],
         json!({"status": "Infeasible", "targetVolumeAttributesClassName": "gold"})
     );
     assert_eq!(status["conditions"][0]["type"], "ModifyVolumeError");
-    assert_eq!(named(&mut world, Value::Null), [""; 0]);
-    let status = world.claim.as_ref().unwrap()["status"].clone();
+    assert_eq!(named(&mut cluster, Value::Null), [""; 0]);
+    let status = cluster.claim.as_ref().unwrap()["status"].clone();
     assert!(status["modifyVolumeStatus"].is_null(), "{status}");
     assert_eq!(status["conditions"], json!([]));
 }
@@ -446,9 +461,9 @@ fn a_bound_claim_shows_the_class_of_attributes_of_its_volume() {
     let of_driver = json!({"spec": {"csi": {"driver": "d", "volumeHandle": "h"}}});
     let claim = with(claim(Some("c"), "1Gi"), gold.clone());
     let volume = with(with(volume("v", "1Gi", "c"), gold), of_driver);
-    let mut world = World::new(claim, &[volume], &[class("c", "Immediate", "d", false)]);
-    world.settle();
-    let status = &world.claim.as_ref().unwrap()["status"];
+    let mut cluster = Cluster::new(claim, &[volume], &[class("c", "Immediate", "d", false)]);
+    cluster.settle();
+    let status = &cluster.claim.as_ref().unwrap()["status"];
     assert_eq!(status["currentVolumeAttributesClassName"], "gold");
     assert!(status["modifyVolumeStatus"].is_null(), "{status}");
 }
@@ -456,16 +471,19 @@ fn a_bound_claim_shows_the_class_of_attributes_of_its_volume() {
 #[test]
 fn a_driver_that_runs_on_no_node_is_told() {
     let classes = [class("c", "Immediate", "csi.example.com", false)];
-    let mut world = World::new(claim(Some("c"), "1Gi"), &[], &classes);
-    let reasons = |world: &World| -> Vec<&str> {
-        world
+    let mut cluster = Cluster::new(claim(Some("c"), "1Gi"), &[], &classes);
+    let reasons = |cluster: &Cluster| -> Vec<&str> {
+        cluster
             .claim_plan()
             .notes
             .iter()
             .map(|note| note.reason)
             .collect()
     };
-    assert_eq!(reasons(&world), ["ExternalProvisioning"]);
-    world.is_driver_absent = true;
-    assert_eq!(reasons(&world), ["ExternalProvisioning", "DriverNotOnNode"]);
+    assert_eq!(reasons(&cluster), ["ExternalProvisioning"]);
+    cluster.is_driver_absent = true;
+    assert_eq!(
+        reasons(&cluster),
+        ["ExternalProvisioning", "DriverNotOnNode"]
+    );
 }

@@ -12,7 +12,7 @@ use mvcc_store::Store as _;
 
 use super::{ALL, Clients, Reads, Server, Watcher, perform};
 use crate::{
-    changes::Seen,
+    changes::WatchEntry,
     etcd::Cluster,
     history::{self, History, Op, Random, Ret},
     suite::{commit, put},
@@ -37,13 +37,13 @@ async fn a_server_that_answers_from_its_copy_is_found() {
         ] {
             history.called(0, op);
             let store = server.store();
-            let answer = perform(&store, &prefix, op, reads);
+            let response = perform(&store, &prefix, op, reads);
             // A read without an answer says nothing wrong.
-            let answer = tokio::time::timeout(Duration::from_secs(2), answer).await;
-            history.answered(0, answer.unwrap_or(None).unwrap_or(Ret::Nothing));
+            let response = tokio::time::timeout(Duration::from_secs(2), response).await;
+            history.answered(0, response.unwrap_or(None).unwrap_or(Ret::Nothing));
         }
-        let found = history.check();
-        assert_eq!(found.is_err(), is_found, "{reads:?}: {found:?}");
+        let result = history.check();
+        assert_eq!(result.is_err(), is_found, "{reads:?}: {result:?}");
     }
 }
 
@@ -65,18 +65,18 @@ async fn an_acknowledged_write_that_is_lost_is_found() {
             };
             for op in [write, Op::Get(0), Op::List] {
                 history.called(0, op);
-                let answer = match number == lost && op == write {
+                let response = match number == lost && op == write {
                     true => Ret::Done(Some(store.current_revision().0 + 1)),
                     false => perform(&store, &prefix, op, Reads::Fresh).await.unwrap(),
                 };
-                if let Ret::Done(Some(at)) = answer {
+                if let Ret::Done(Some(at)) = response {
                     revision = at;
                 }
-                history.answered(0, answer);
+                history.answered(0, response);
             }
         }
-        let found = history.check();
-        assert_eq!(found.is_err(), lost < writes, "{lost}: {found:?}");
+        let result = history.check();
+        assert_eq!(result.is_err(), lost < writes, "{lost}: {result:?}");
     }
 }
 
@@ -107,26 +107,27 @@ async fn a_mistake_in_a_watch_is_found() {
     end.store(last.0, Ordering::SeqCst);
     // A watch that has seen the last revision already looks at the end again.
     let after = commit(&*store, vec![put(&format!("{ALL}after"), "x")]).await;
-    let (seen, _) = watcher.await.unwrap();
+    let (observed, _) = watcher.await.unwrap();
     let truth = watched::read(&cluster, after.0).await;
-    truth.check(&seen, last.0).unwrap();
-    let places = (0..seen.len()).filter(|place| matches!(seen[*place], Seen::Changed(..)));
+    truth.check(&observed, last.0).unwrap();
+    let places =
+        (0..observed.len()).filter(|index| matches!(observed[*index], WatchEntry::Changed(..)));
     let places: Vec<usize> = places.collect();
-    assert!(places.len() > 5, "{seen:?}");
+    assert!(places.len() > 5, "{observed:?}");
     for pair in places.windows(2) {
-        let [place, next] = [pair[0], pair[1]];
-        let mut lost = seen.clone();
-        lost.remove(place);
-        let mut repeated = seen.clone();
-        repeated.insert(next, seen[place].clone());
-        let mut reordered = seen.clone();
-        reordered.swap(place, next);
-        let mut changed = seen.clone();
-        if let Seen::Changed(_, changes) = &mut changed[place] {
+        let [index, next] = [pair[0], pair[1]];
+        let mut lost = observed.clone();
+        lost.remove(index);
+        let mut repeated = observed.clone();
+        repeated.insert(next, observed[index].clone());
+        let mut reordered = observed.clone();
+        reordered.swap(index, next);
+        let mut changed = observed.clone();
+        if let WatchEntry::Changed(_, changes) = &mut changed[index] {
             changes.pop_first();
         }
         for wrong in [lost, repeated, reordered, changed] {
-            assert!(truth.check(&wrong, last.0).is_err(), "{place}: {wrong:?}");
+            assert!(truth.check(&wrong, last.0).is_err(), "{index}: {wrong:?}");
         }
     }
 }

@@ -21,7 +21,7 @@ use mvcc_store::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    changes::{Changes, Seen},
+    changes::{Changes, WatchEntry},
     etcd::{Cluster, connect, limits},
     faults::{Relay, progress},
     history::{self, History, KEYS, Key, Op, Pair, Present, Random, Ret},
@@ -132,10 +132,10 @@ impl Clients {
     /// Several clients send operations on the keys below a prefix, which no round had before.
     async fn round(&self, prefix: &str, random: &mut Random) -> History {
         let history = History::default();
-        let known = Mutex::new(BTreeMap::new());
+        let revisions = Mutex::new(BTreeMap::new());
         let clients = (0..CLIENTS).map(|client| {
             let random = random.part();
-            self.client(client, prefix, &history, &known, random)
+            self.client(client, prefix, &history, &revisions, random)
         });
         join_all(clients).await;
         self.rounds.fetch_add(1, Ordering::SeqCst);
@@ -147,35 +147,35 @@ impl Clients {
         client: usize,
         prefix: &str,
         history: &History,
-        known: &Mutex<BTreeMap<Key, u64>>,
+        revisions: &Mutex<BTreeMap<Key, u64>>,
         mut random: Random,
     ) {
         for number in 0..OPERATIONS {
-            let place = random.place(self.servers.len());
-            let server = &self.servers[place];
+            let index = random.place(self.servers.len());
+            let server = &self.servers[index];
             let Some(process) = server.process() else {
                 continue;
             };
             let value = client as u64 * OPERATIONS + number;
             let op = {
-                let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                random.operation(value, &known)
+                let revisions = revisions.lock().unwrap_or_else(PoisonError::into_inner);
+                random.operation(value, &revisions)
             };
             history.called(client, op);
             server.waiting.fetch_add(1, Ordering::SeqCst);
-            let answer = tokio::select! {
-                answer = perform(&process.store, prefix, op, self.reads) => answer,
+            let response = tokio::select! {
+                response = perform(&process.store, prefix, op, self.reads) => response,
                 () = process.killed.cancelled() => None,
             };
             server.waiting.fetch_sub(1, Ordering::SeqCst);
-            let Some(answer) = answer else {
+            let Some(response) = response else {
                 self.unknown.fetch_add(1, Ordering::SeqCst);
                 return;
             };
-            let tells = answer.tells(op);
-            history.answered(client, answer);
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.extend(tells);
+            let tells = response.tells(op);
+            history.answered(client, response);
+            let mut revisions = revisions.lock().unwrap_or_else(PoisonError::into_inner);
+            revisions.extend(tells);
             self.answers.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -205,8 +205,8 @@ impl Clients {
             operations: operations.into(),
         };
         loop {
-            let place = random.place(self.servers.len());
-            if let Some(process) = self.servers[place].process() {
+            let index = random.place(self.servers.len());
+            if let Some(process) = self.servers[index].process() {
                 tokio::select! {
                     done = process.store.txn(txn.clone()) => if done.is_ok() { return },
                     () = process.killed.cancelled() => {}
@@ -242,12 +242,12 @@ async fn read(store: &EtcdStore, prefix: &str, op: Op, reads: Reads) -> Result<R
         },
         _ => below(prefix),
     };
-    let found = store.range(range).await?;
+    let result = store.range(range).await?;
     Ok(match op {
-        Op::Get(_) => Ret::Got(found.items.first().map(pair)),
+        Op::Get(_) => Ret::Got(result.items.first().map(pair)),
         _ => Ret::Listed {
-            revision: found.revision.0,
-            pairs: found
+            revision: result.revision.0,
+            pairs: result
                 .items
                 .iter()
                 .map(|one| (key_of(one), pair(one)))
@@ -257,15 +257,15 @@ async fn read(store: &EtcdStore, prefix: &str, op: Op, reads: Reads) -> Result<R
 }
 
 async fn write(store: &EtcdStore, prefix: &str, op: Op) -> Result<Ret, StoreError> {
-    let (key, value, seen) = match op {
+    let (key, value, observed) = match op {
         Op::Create(key, value) => (key, Some(value), None),
-        Op::Update(key, value, seen) => (key, Some(value), Some(seen)),
-        Op::Delete(key, seen) => (key, None, Some(seen)),
+        Op::Update(key, value, observed) => (key, Some(value), Some(observed)),
+        Op::Delete(key, observed) => (key, None, Some(observed)),
         Op::Get(_) | Op::List => panic!("{op:?} writes nothing"),
     };
     let key = name(prefix, key);
-    let compare = match seen {
-        Some(seen) => Compare::ModRevision(key.clone(), Revision(seen)),
+    let compare = match observed {
+        Some(observed) => Compare::ModRevision(key.clone(), Revision(observed)),
         None => Compare::Absent(key.clone()),
     };
     let operation = match value {
@@ -287,7 +287,7 @@ async fn write(store: &EtcdStore, prefix: &str, op: Op) -> Result<Ret, StoreErro
     Ok(match store.txn(txn).await? {
         TxnResult::Committed { revision, .. } => Ret::Done(Some(revision.0)),
         TxnResult::Refused { present, .. } => Ret::Refused(match &present[0] {
-            Some(found) => Present::Pair(pair(found)),
+            Some(result) => Present::Pair(pair(result)),
             None => Present::Nothing,
         }),
     })
@@ -305,10 +305,10 @@ fn below(prefix: &str) -> Range {
     }
 }
 
-fn key_of(found: &KeyValue) -> Key {
+fn key_of(result: &KeyValue) -> Key {
     let key = KEYS
         .iter()
-        .position(|key| found.key.ends_with(key.as_bytes()));
+        .position(|key| result.key.ends_with(key.as_bytes()));
     key.unwrap()
 }
 
@@ -317,13 +317,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The value and the revision of a pair, whose value contains both.
-fn pair(found: &KeyValue) -> Pair {
-    let stored = text(&found.value);
+fn pair(result: &KeyValue) -> Pair {
+    let stored = text(&result.value);
     let (value, revision) = stored.split_once('@').unwrap();
-    assert_eq!(revision, found.mod_revision.0.to_string());
+    assert_eq!(revision, result.mod_revision.0.to_string());
     Pair {
         value: value.parse().unwrap(),
-        revision: found.mod_revision.0,
+        revision: result.mod_revision.0,
     }
 }
 
@@ -332,21 +332,21 @@ struct Watcher {
     clients: Arc<Clients>,
     random: Random,
     end: Arc<AtomicU64>,
-    seen: Vec<Seen>,
+    seen: Vec<WatchEntry>,
     at: Option<u64>,
     /// The moves that went on with the last revision.
     moves: usize,
 }
 
 impl Watcher {
-    async fn follow(mut self) -> (Vec<Seen>, usize) {
+    async fn follow(mut self) -> (Vec<WatchEntry>, usize) {
         let mut refused = 0;
         while self
             .at
             .is_none_or(|at| at < self.end.load(Ordering::SeqCst))
         {
-            let place = self.random.place(SERVERS);
-            let Some(process) = self.clients.servers[place].process() else {
+            let index = self.random.place(SERVERS);
+            let Some(process) = self.clients.servers[index].process() else {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             };
@@ -389,10 +389,10 @@ impl Watcher {
                         };
                         changes.insert(text(&event.key), value);
                     }
-                    self.see(revision, Seen::Changed(revision, changes));
+                    self.see(revision, WatchEntry::Changed(revision, changes));
                 }
                 Some(Ok(WatchEvents::Progress(revision))) => {
-                    self.see(revision.0, Seen::Progress(revision.0));
+                    self.see(revision.0, WatchEntry::Progress(revision.0));
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
@@ -406,18 +406,18 @@ impl Watcher {
 
     async fn list(&mut self, store: &EtcdStore) -> Result<u64, StoreError> {
         store.newest().await?;
-        let found = store.range(below(ALL)).await?;
-        let pairs = found
+        let result = store.range(below(ALL)).await?;
+        let pairs = result
             .items
             .iter()
             .map(|one| (text(&one.key), text(&one.value)));
-        let revision = found.revision.0;
-        self.see(revision, Seen::Listed(revision, pairs.collect()));
+        let revision = result.revision.0;
+        self.see(revision, WatchEntry::Listed(revision, pairs.collect()));
         Ok(revision)
     }
 
-    fn see(&mut self, revision: u64, seen: Seen) {
-        self.seen.push(seen);
+    fn see(&mut self, revision: u64, observed: WatchEntry) {
+        self.seen.push(observed);
         self.at = Some(revision);
     }
 }
@@ -446,13 +446,13 @@ const KINDS: [Fault; 7] = [
 
 async fn inject(fault: Fault, cluster: &mut Cluster, clients: &Clients, random: &mut Random) {
     let pause = Duration::from_millis(200 + random.below(3000));
-    let place = random.place(SERVERS);
-    let server = &clients.servers[place];
+    let index = random.place(SERVERS);
+    let server = &clients.servers[index];
     let member = match fault {
         Fault::LeaderKilled | Fault::LeaderPaused => {
-            own_keys::leader(cluster).await.unwrap_or(place)
+            own_keys::leader(cluster).await.unwrap_or(index)
         }
-        _ => place,
+        _ => index,
     };
     match fault {
         Fault::MemberKilled | Fault::LeaderKilled => {
@@ -543,21 +543,21 @@ async fn operations_are_linearizable_and_watches_complete_under_faults() {
     end.store(last.0, Ordering::SeqCst);
     // Watchers that have seen the last revision already look at the end again.
     let after = commit(&*store, vec![put(&format!("{ALL}after"), "x")]).await;
-    let (mut moves, mut seen) = (0, Vec::new());
+    let (mut moves, mut observed) = (0, Vec::new());
     for watcher in watchers {
         let waiting = tokio::time::timeout(Duration::from_secs(240), watcher);
         let (its, moved) = waiting.await.expect("the watcher gets there").unwrap();
-        seen.push(its);
+        observed.push(its);
         moves += moved;
     }
     let truth = watched::read(&cluster, after.0).await;
-    for seen in &seen {
-        truth.check(seen, last.0).unwrap();
+    for observed in &observed {
+        truth.check(observed, last.0).unwrap();
     }
-    let lists = seen
+    let lists = observed
         .iter()
         .flatten()
-        .filter(|seen| matches!(seen, Seen::Listed(..)))
+        .filter(|observed| matches!(observed, WatchEntry::Listed(..)))
         .count();
     eprintln!(
         "{} rounds, {} answers, {} operations without one; {last:?}; {moves} moves of watches, {lists} lists",

@@ -219,7 +219,7 @@ fn machine_flags(settings: &Settings) -> Vec<OsString> {
 async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -> Result<bool> {
     let objects: Api<Node> = Api::all(client.clone());
     let started = Instant::now();
-    let mut is_told = false;
+    let mut is_reported = false;
     for node in nodes {
         loop {
             let object = objects.get_opt(&node.name).await;
@@ -238,8 +238,8 @@ async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -
                 ));
                 return Ok(false);
             }
-            if started.elapsed() > SILENCE && !is_told {
-                is_told = true;
+            if started.elapsed() > SILENCE && !is_reported {
+                is_reported = true;
                 print_line(&format!(
                     "mainstay: waiting for node {}; the logs of the nodes are {}/*/log",
                     node.name,

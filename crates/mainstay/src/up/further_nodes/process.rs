@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn wait_for(log: &std::path::Path, text: &str) {
-        while !std::fs::read_to_string(log).is_ok_and(|found| found.contains(text)) {
+        while !std::fs::read_to_string(log).is_ok_and(|result| result.contains(text)) {
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -66,7 +66,7 @@ struct World {
     answers: ReplicationAnswers,
     nodes: Vec<Node>,
     /// The contents of each reported copy.
-    shown: BTreeMap<i64, History>,
+    reported: BTreeMap<i64, History>,
     writes: u8,
     now: i64,
     /// A call that arrives at any later time, with the epoch and the nodes of its record.
@@ -82,8 +82,8 @@ struct World {
 }
 
 fn index(name: &str) -> usize {
-    let found = NODES.iter().position(|node| *node == name);
-    found.expect("a node of the world")
+    let position = NODES.iter().position(|node| *node == name);
+    position.expect("a node of the world")
 }
 
 impl World {
@@ -104,7 +104,7 @@ impl World {
             },
             answers: ReplicationAnswers::default(),
             nodes,
-            shown: BTreeMap::new(),
+            reported: BTreeMap::new(),
             writes: 0,
             now: 1,
             late: None,
@@ -227,17 +227,17 @@ impl World {
                     answers = ReplicationAnswers::default();
                 }
             }
-            Call::Keep(role, kept) => {
+            Call::Keep(role, retained) => {
                 if node.admit(mistake, epoch, *role) {
                     let all = match role {
                         Role::Primary => &mut node.sent,
                         Role::Replica => &mut node.copies,
                     };
-                    all.retain(|time, _| kept.contains(time));
+                    all.retain(|time, _| retained.contains(time));
                     if node
                         .common
                         .as_ref()
-                        .is_some_and(|(time, _)| !kept.contains(time))
+                        .is_some_and(|(time, _)| !retained.contains(time))
                     {
                         node.common = None;
                     }
@@ -304,18 +304,18 @@ impl World {
             && let Some(replica) = &record.replica
         {
             let copy = self.nodes[index(replica)].copies.get(&last).cloned();
-            self.shown.insert(last, copy.unwrap_or_default());
+            self.reported.insert(last, copy.unwrap_or_default());
         }
         if record.replica != self.record.replica && record.primary == self.record.primary {
             self.replaced = Some(self.record.clone());
         }
-        let kept = match self.mistake {
+        let read_time = match self.mistake {
             // The planner reads another time than the reported time.
             Mistake::AnyCopy if record.last == Some(0) => self.record.last,
             _ => record.last,
         };
         self.record = VolumeReplication {
-            last: kept,
+            last: read_time,
             ..record.clone()
         };
         self.answers = ReplicationAnswers::default();
@@ -339,7 +339,7 @@ impl World {
                     out.push(next);
                 }
             }
-            ReplicationStep::Place(record, _) => {
+            ReplicationStep::Relocate(record, _) => {
                 next.saw_proof = false;
                 next.write(&record);
                 next.check_recovery();
@@ -514,9 +514,9 @@ impl World {
             .time;
         let new = &self.nodes[index(&self.record.primary)];
         let copy = &new.copies[&time];
-        let newest = self.shown.last_key_value();
-        if let Some((_, shown)) = newest {
-            assert!(copy.starts_with(shown), "older than shown: {self:#?}");
+        let newest = self.reported.last_key_value();
+        if let Some((_, reported)) = newest {
+            assert!(copy.starts_with(reported), "older than shown: {self:#?}");
         }
     }
 
@@ -532,8 +532,9 @@ impl World {
         // Each write is in a volume, or in a retained state.
         for write in 1..=self.writes {
             let has = |node: &Node| {
-                let kept = node.diverged.iter();
-                kept.chain(&node.volume)
+                let diverged = node.diverged.iter();
+                diverged
+                    .chain(&node.volume)
                     .any(|history| history.contains(&write))
             };
             assert!(self.nodes.iter().any(has), "lost write {write}: {self:#?}");
@@ -569,7 +570,7 @@ impl World {
                         break;
                     }
                 }
-                ReplicationStep::Place(record, _) => self.write(&record),
+                ReplicationStep::Relocate(record, _) => self.write(&record),
                 ReplicationStep::Call(call) => {
                     let record = self.record.clone();
                     self.carry_out(&record, &call, false);

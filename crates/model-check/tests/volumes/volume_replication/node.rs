@@ -27,7 +27,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn admits(&self, mistake: Mistake, epoch: u32, role: Role) -> bool {
         let is_primary = role == Role::Primary;
-        let same_role = self.role.is_none_or(|known| known == is_primary);
+        let same_role = self.role.is_none_or(|recorded| recorded == is_primary);
         mistake == Mistake::AnyEpoch || epoch > self.epoch || (epoch == self.epoch && same_role)
     }
 
@@ -64,12 +64,13 @@ impl Node {
         let mut skipped = 0;
         if let Some((time, base)) = &stream.base {
             // The identity of the base is that of the sender's snapshot.
-            let is_same = |own: &&History| mistake == Mistake::OtherBase || *own == base;
-            let Some(own) = self.copies.get(time).filter(is_same) else {
+            let is_same =
+                |base_copy: &&History| mistake == Mistake::OtherBase || *base_copy == base;
+            let Some(base_copy) = self.copies.get(time).filter(is_same) else {
                 self.copies.remove(time);
                 return;
             };
-            (history, skipped) = (own.clone(), base.len());
+            (history, skipped) = (base_copy.clone(), base.len());
         }
         history.extend(&stream.writes[skipped..]);
         assert_eq!(history, stream.writes, "not a copy: {stream:?}");
@@ -86,14 +87,14 @@ impl Node {
             return;
         };
         let base = common.and_then(|common| {
-            let own = match mistake {
+            let sent = match mistake {
                 Mistake::OtherBase => Some(&history),
                 _ => self.sent.get(&common.time),
             };
-            let is_same = |own: &&History| {
-                mistake == Mistake::OtherBase || format!("{own:?}") == common.there
+            let is_same = |sent: &&History| {
+                mistake == Mistake::OtherBase || format!("{sent:?}") == common.there
             };
-            Some((common.time, own.filter(is_same)?.clone()))
+            Some((common.time, sent.filter(is_same)?.clone()))
         });
         if mistake != Mistake::NoDivergence {
             self.diverged.insert(history);

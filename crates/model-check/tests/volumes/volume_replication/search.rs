@@ -7,24 +7,25 @@ use super::{Mistake, World};
 /// Explores all worlds of two nodes, up to a number.
 fn explore(mistake: Mistake, limit: usize) -> usize {
     let start = World::start(mistake, 2);
-    let mut seen = BTreeSet::from([start.clone()]);
+    let mut visited = BTreeSet::from([start.clone()]);
     let mut level = vec![start];
     while !level.is_empty() {
         let mut deeper = Vec::new();
         for world in level {
             world.check();
             let next = world.next().into_iter();
-            deeper.extend(next.filter(|next| seen.len() < limit && seen.insert(next.clone())));
+            deeper
+                .extend(next.filter(|next| visited.len() < limit && visited.insert(next.clone())));
             world.finish();
         }
         level = deeper;
     }
-    seen.len()
+    visited.len()
 }
 
 /// The events that occurred in the walks.
 #[derive(Debug, Default)]
-struct Found {
+struct WalkEvents {
     /// A replica was replaced.
     replaced: usize,
     /// A successor was abandoned.
@@ -38,8 +39,8 @@ struct Found {
 const STEPS: usize = 200;
 
 /// Random walks through worlds of three nodes; the walks are equal in each run.
-fn walk(mistake: Mistake, walks: u64) -> Found {
-    let mut found = Found::default();
+fn walk(mistake: Mistake, walks: u64) -> WalkEvents {
+    let mut events = WalkEvents::default();
     for walk in 1..=walks {
         let mut state = walk.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut world = World::start(mistake, 3);
@@ -60,16 +61,16 @@ fn walk(mistake: Mistake, walks: u64) -> Found {
                 break;
             }
             let next = next.swap_remove((state % count) as usize);
-            found.add(&world, &next);
+            events.add(&world, &next);
             world = next;
             world.check();
         }
         world.finish();
     }
-    found
+    events
 }
 
-impl Found {
+impl WalkEvents {
     fn add(&mut self, before: &World, after: &World) {
         let (old, new) = (&before.record, &after.record);
         self.replaced += usize::from(old.successor.is_some() && new.replica == old.successor);
@@ -104,33 +105,33 @@ fn mistakes_are_found() {
         Mistake::AnyCopy,
         Mistake::OtherBase,
     ] {
-        let found = std::panic::catch_unwind(|| explore(mistake, 80_000));
-        assert!(found.is_err(), "{mistake:?} was not found");
+        let result = std::panic::catch_unwind(|| explore(mistake, 80_000));
+        assert!(result.is_err(), "{mistake:?} was not found");
     }
 }
 
 /// The second pod starts when the promoted copy is the volume.
 #[test]
 fn agents_with_an_earlier_record_are_found() {
-    let found = std::panic::catch_unwind(|| walk(Mistake::StaleAgents, 3000));
-    assert!(found.is_err());
+    let result = std::panic::catch_unwind(|| walk(Mistake::StaleAgents, 3000));
+    assert!(result.is_err());
 }
 
 // docs/storage.md: a replica whose node stays away is replaced.
 #[test]
 fn a_third_node_takes_the_place_of_a_replica() {
-    let found = walk(Mistake::None, 600);
+    let events = walk(Mistake::None, 600);
     let all = [
-        found.replaced,
-        found.given_up,
-        found.went_on,
-        found.promoted,
+        events.replaced,
+        events.given_up,
+        events.went_on,
+        events.promoted,
     ];
-    assert!(all.iter().all(|count| *count > 3), "{found:?}");
+    assert!(all.iter().all(|count| *count > 3), "{events:?}");
 }
 
 #[test]
 fn a_promotion_by_an_earlier_record_is_found() {
-    let found = std::panic::catch_unwind(|| walk(Mistake::PromoteStaleReplica, 3000));
-    assert!(found.is_err());
+    let result = std::panic::catch_unwind(|| walk(Mistake::PromoteStaleReplica, 3000));
+    assert!(result.is_err());
 }

@@ -19,7 +19,7 @@ use super::{
     apply::GroupDraft,
     disk::{Counters, GroupStorage},
     leases::Leases,
-    limits::{FULL_RETRY_INTERVAL, ROOM_LOOK_INTERVAL},
+    limits::{FULL_RETRY_INTERVAL, SPACE_CHECK_INTERVAL},
     queue::{Gathering, Queue, QueuedWork, Reply, Request},
     space::Space,
 };
@@ -84,7 +84,7 @@ pub(crate) struct Committer {
     /// The time of the next progress mark for idle watchers.
     progress_due: Option<Instant>,
     /// The time of the next check of free disk space; `None` without a disk.
-    look_due: Option<Instant>,
+    space_check_due: Option<Instant>,
     /// The wait for the requests of the next group.
     gathering: Gathering,
     failure: Option<Failure>,
@@ -127,12 +127,12 @@ impl Committer {
             counters,
             progress_interval,
             progress_due: None,
-            look_due: None,
+            space_check_due: None,
             gathering: Gathering::NONE,
             failure: None,
         };
         if committer.read_free_bytes() < u64::MAX {
-            committer.look_due = Some(Instant::now() + ROOM_LOOK_INTERVAL);
+            committer.space_check_due = Some(Instant::now() + SPACE_CHECK_INTERVAL);
         }
         committer
     }
@@ -307,8 +307,8 @@ impl Committer {
             self.progress_due = None;
             self.shared.published.mark_progress();
         }
-        if self.look_due.is_some_and(|due| due <= now) {
-            self.look_due = Some(now + ROOM_LOOK_INTERVAL);
+        if self.space_check_due.is_some_and(|due| due <= now) {
+            self.space_check_due = Some(now + SPACE_CHECK_INTERVAL);
             self.read_free_bytes();
             if self.failure.is_none() {
                 self.disk.keep_ballast();
@@ -352,7 +352,7 @@ impl Committer {
         let soon = Instant::now() + Duration::from_secs(1);
         let trim = self.shared.published.next_expiry();
         let trim = trim.map(|expiry| expiry.max(soon));
-        [leases, retry, self.progress_due, self.look_due, trim]
+        [leases, retry, self.progress_due, self.space_check_due, trim]
             .into_iter()
             .flatten()
             .min()

@@ -74,17 +74,17 @@ async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
 
 /// A disk with space for one write, until the store is opened again.
 struct FullOnce {
-    room: usize,
+    free_writes: usize,
     durable: Loaded,
     /// Whether the failed write was stored on the disk.
-    kept: bool,
+    stores_failed: bool,
 }
 
 impl GroupStorage for FullOnce {
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError> {
-        let full = self.room == 0;
-        self.room = self.room.saturating_sub(1);
-        if !full || self.kept {
+        let full = self.free_writes == 0;
+        self.free_writes = self.free_writes.saturating_sub(1);
+        if !full || self.stores_failed {
             self.durable.counters = counters;
             for (lease, ttl) in &writes.leases {
                 let ttl = ttl.unwrap();
@@ -98,16 +98,16 @@ impl GroupStorage for FullOnce {
     }
 
     fn reopen(&mut self) -> Result<Loaded, StoreError> {
-        self.room = 100;
+        self.free_writes = 100;
         Ok(std::mem::take(&mut self.durable))
     }
 }
 
 fn full_once(is_durable: bool) -> Arc<EmbeddedStore> {
     let disk = FullOnce {
-        room: 1,
+        free_writes: 1,
         durable: Loaded::default(),
-        kept: is_durable,
+        stores_failed: is_durable,
     };
     EmbeddedStore::start(Box::new(disk), Loaded::default(), &Limits::default()).unwrap()
 }

@@ -13,7 +13,7 @@ use host_kernel::{TimedCallError, blocking, call_with_timeout};
 use k8s_openapi::api::core::v1::Pod;
 use object_model::IncompleteMetadata;
 use pod_lifecycle::PodIdentity;
-use pod_lifecycle::node::volume_expansion::{KnownVolume, may_grow, plan};
+use pod_lifecycle::node::volume_expansion::{RecordedVolume, may_grow, plan};
 use rbd_images::{Bus, Image, device_path, exclusively};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::pod_references::claim_of;
@@ -104,7 +104,7 @@ async fn grow(
         return Ok(());
     };
     let claim = objects.claim(namespace, &name).await?;
-    let Some(claim) = claim.filter(|claim| may_grow(claim, KnownVolume::default())) else {
+    let Some(claim) = claim.filter(|claim| may_grow(claim, RecordedVolume::default())) else {
         return Ok(());
     };
     let persistent = objects.volume_of(&claim).await?;
@@ -112,7 +112,7 @@ async fn grow(
     let source = spec.and_then(|spec| spec.rbd.as_ref());
     let is_block = spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block");
     let is_read_only = source.is_none_or(|source| source.read_only == Some(true));
-    let growth = plan(&claim, &persistent, KnownVolume::default());
+    let growth = plan(&claim, &persistent, RecordedVolume::default());
     let Some(growth) = growth.filter(|_| !is_block && !is_read_only) else {
         return Ok(());
     };
@@ -134,7 +134,7 @@ async fn grow(
         Err(error) => {
             let message = error.to_string();
             let event = growing.warn(&message);
-            let recorded = KnownVolume::default();
+            let recorded = RecordedVolume::default();
             growing.failed(&claim, recorded, &message, false).await?;
             Err(GrowthError::Reported(event))
         }

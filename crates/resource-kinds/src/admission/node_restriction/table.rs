@@ -13,7 +13,7 @@ const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Update, Operat
 #[derive(Clone, Copy)]
 enum May {
     /// These operations are allowed on the node's own objects.
-    Own(&'static [Operation]),
+    OnOwned(&'static [Operation]),
     /// The plug-in allows the kind; the roles of the node decide.
     Unknown,
 }
@@ -22,39 +22,45 @@ use Operation::{Create, Delete, Update};
 
 /// Group, resource, subresource, namespace.
 const TABLE: &[(&str, &str, &str, &str, May)] = &[
-    ("", "pods", "", "d", May::Own(&[Delete])),
-    ("", "pods", "status", "d", May::Own(&[Update])),
+    ("", "pods", "", "d", May::OnOwned(&[Delete])),
+    ("", "pods", "status", "d", May::OnOwned(&[Update])),
     // For plug-ins, an eviction is a deletion.
-    ("", "pods", "eviction", "d", May::Own(&OPERATIONS)),
-    ("", "pods", "binding", "d", May::Own(&[])),
-    ("", "pods", "ephemeralcontainers", "d", May::Own(&[])),
-    ("", "pods", "resize", "d", May::Own(&[])),
-    ("", "nodes", "", "", May::Own(&OPERATIONS)),
-    ("", "nodes", "status", "", May::Own(&OPERATIONS)),
-    ("", "persistentvolumeclaims", "", "d", May::Own(&[])),
+    ("", "pods", "eviction", "d", May::OnOwned(&OPERATIONS)),
+    ("", "pods", "binding", "d", May::OnOwned(&[])),
+    ("", "pods", "ephemeralcontainers", "d", May::OnOwned(&[])),
+    ("", "pods", "resize", "d", May::OnOwned(&[])),
+    ("", "nodes", "", "", May::OnOwned(&OPERATIONS)),
+    ("", "nodes", "status", "", May::OnOwned(&OPERATIONS)),
+    ("", "persistentvolumeclaims", "", "d", May::OnOwned(&[])),
     (
         "",
         "persistentvolumeclaims",
         "status",
         "d",
-        May::Own(&[Update]),
+        May::OnOwned(&[Update]),
     ),
     (
         "coordination.k8s.io",
         "leases",
         "",
         "kube-node-lease",
-        May::Own(&OPERATIONS),
+        May::OnOwned(&OPERATIONS),
     ),
-    ("coordination.k8s.io", "leases", "", "d", May::Own(&[])),
-    ("storage.k8s.io", "csinodes", "", "", May::Own(&OPERATIONS)),
+    ("coordination.k8s.io", "leases", "", "d", May::OnOwned(&[])),
+    (
+        "storage.k8s.io",
+        "csinodes",
+        "",
+        "",
+        May::OnOwned(&OPERATIONS),
+    ),
     // The authoriser decides which objects a node may change.
     (
         "resource.k8s.io",
         "resourceslices",
         "",
         "",
-        May::Own(&OPERATIONS),
+        May::OnOwned(&OPERATIONS),
     ),
     ("", "configmaps", "", "d", May::Unknown),
     ("apps", "statefulsets", "", "d", May::Unknown),
@@ -115,7 +121,7 @@ fn a_node_writes_what_the_table_says() {
                     || (resource == "resourceslices" && operation == Update);
                 let is_owner = node == "n1" || by_authoriser;
                 let expected = match may {
-                    May::Own(operations) => is_owner && operations.contains(&operation),
+                    May::OnOwned(operations) => is_owner && operations.contains(&operation),
                     May::Unknown => true,
                 };
                 let admitted = is_admitted(group, resource, part, namespace, operation, node);

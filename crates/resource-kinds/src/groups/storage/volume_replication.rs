@@ -215,7 +215,7 @@ impl VolumeReplication {
 }
 
 /// A time of a record in the format for users.
-pub fn shown(milliseconds: i64) -> String {
+pub fn time_text(milliseconds: i64) -> String {
     let time = Timestamp::from_millisecond(milliseconds).unwrap_or_default();
     time.to_string()
 }

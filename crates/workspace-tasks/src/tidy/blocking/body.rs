@@ -13,7 +13,7 @@ use super::wrappers::{CONTAINERS, INNER_TYPE, POINTERS, SAME_TYPE, inner, pointe
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Callee {
     /// By its number in the index.
-    Known(usize),
+    Indexed(usize),
     /// A call that waits, by its path.
     Primitive(String),
 }
@@ -295,7 +295,7 @@ impl Walk<'_> {
     fn add_path(&mut self, path: &str) -> Option<usize> {
         let number = self.index.function(path);
         match number {
-            Some(number) => self.add(Callee::Known(number)),
+            Some(number) => self.add(Callee::Indexed(number)),
             None if primitives::waits(path) => self.add(Callee::Primitive(path.to_owned())),
             None => {}
         }
@@ -401,7 +401,7 @@ impl Walk<'_> {
         let called = of.as_ref().and_then(|of| self.method(of, &name));
         let mut is_other_thread = false;
         if let Some(called) = called {
-            self.add(Callee::Known(called));
+            self.add(Callee::Indexed(called));
         } else if let Some(of) = of {
             let of = match of.path.as_str() {
                 "std::path::PathBuf" => "std::path::Path",

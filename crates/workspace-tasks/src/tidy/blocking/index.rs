@@ -132,8 +132,8 @@ impl Index {
                 }
                 Item::Use(item) => self.add_imports(module, Vec::new(), &item.tree),
                 Item::Impl(item) => {
-                    let place = (file.to_owned(), module.to_owned(), item);
-                    self.implementations.push(place);
+                    let key = (file.to_owned(), module.to_owned(), item);
+                    self.implementations.push(key);
                 }
                 _ => {}
             }

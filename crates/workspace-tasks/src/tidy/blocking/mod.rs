@@ -244,11 +244,11 @@ impl<'i> Graph<'i> {
 
     /// Whether the call is made in the function, and waits.
     fn waits(&self, call: &Call) -> bool {
-        let is_made = call.closures_of.iter().all(|of| self.runs_closure[*of]);
-        is_made
+        let is_called = call.closures_of.iter().all(|of| self.runs_closure[*of]);
+        is_called
             && match &call.callee {
                 Callee::Primitive(_) => true,
-                Callee::Known(number) => self.blocks_by[*number].is_some(),
+                Callee::Indexed(number) => self.blocks_by[*number].is_some(),
             }
     }
 
@@ -266,7 +266,7 @@ impl<'i> Graph<'i> {
                 if waiting.count() > 0 {
                     self.excepted.insert(file);
                 }
-            } else if PLACES.iter().any(|place| file.starts_with(place)) {
+            } else if PLACES.iter().any(|key| file.starts_with(key)) {
                 calls.extend(waiting);
             }
         }
@@ -275,7 +275,7 @@ impl<'i> Graph<'i> {
 
     fn path<'c>(&'c self, callee: &'c Callee) -> &'c str {
         match callee {
-            Callee::Known(number) => &self.index.functions[*number].path,
+            Callee::Indexed(number) => &self.index.functions[*number].path,
             Callee::Primitive(path) => path,
         }
     }
@@ -284,7 +284,7 @@ impl<'i> Graph<'i> {
     fn chain<'c>(&'c self, callee: &'c Callee) -> Vec<&'c str> {
         let mut chain = vec![self.path(callee)];
         let mut callee = callee;
-        while let Callee::Known(number) = callee
+        while let Callee::Indexed(number) = callee
             && let Some(next) = &self.blocks_by[*number]
         {
             chain.push(self.path(next));
@@ -376,7 +376,7 @@ mod tests {
     // findings-2 R35
     #[test]
     fn every_crate_of_the_servers_process_is_checked() {
-        for place in [
+        for key in [
             "control-plane",
             "data-directory",
             "node-identity",
@@ -385,9 +385,9 @@ mod tests {
         ] {
             let text = "fn load() { std::fs::read(path)?; }\nasync fn a() { load() }";
             assert_eq!(
-                findings(&[(&format!("{place}/src/lib.rs"), text)]),
+                findings(&[(&format!("{key}/src/lib.rs"), text)]),
                 1,
-                "{place}"
+                "{key}"
             );
         }
     }

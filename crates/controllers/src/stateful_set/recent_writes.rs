@@ -10,7 +10,7 @@ use resource_kinds::MetadataIdentity;
 
 /// The written sets. Bounded by the number of sets, and by the versions that are not in the cache yet.
 #[derive(Default)]
-pub(super) struct OwnWrites(Mutex<BTreeMap<ObjectKey, Written>>);
+pub(super) struct RecentWrites(Mutex<BTreeMap<ObjectKey, Written>>);
 
 struct Written {
     /// The versions before `set`. The API server accepts a status only over the version that the plan was computed for,
@@ -21,7 +21,7 @@ struct Written {
     set: Arc<StatefulSet>,
 }
 
-impl OwnWrites {
+impl RecentWrites {
     fn all(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Written>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn an_own_write_is_read_until_the_cache_has_it() {
-        let (writes, key) = (OwnWrites::default(), ObjectKey::new("default", "web"));
+        let (writes, key) = (RecentWrites::default(), ObjectKey::new("default", "web"));
         let newer = |version: &str| {
             let newer = writes.newer(&key, Arc::new(set(version))).unwrap();
             newer.metadata.resource_version.clone().expect("a version")
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_set_of_the_same_name_is_another_set() {
-        let (writes, key) = (OwnWrites::default(), ObjectKey::new("default", "web"));
+        let (writes, key) = (RecentWrites::default(), ObjectKey::new("default", "web"));
         writes.record(&key, &set("1"), set("2")).unwrap();
         let mut other = set("1");
         other.metadata.uid = Some("other".to_owned());
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_write_that_changed_nothing_is_not_waited_for() {
-        let (writes, key) = (OwnWrites::default(), ObjectKey::new("default", "web"));
+        let (writes, key) = (RecentWrites::default(), ObjectKey::new("default", "web"));
         writes.record(&key, &set("1"), set("1")).unwrap();
         assert!(writes.all().is_empty());
     }

@@ -36,7 +36,7 @@ pub struct Behaviour {
     pub bad_disk: bool,
 }
 
-pub struct World {
+pub struct Harness {
     pub pod: Pod,
     pub record: PodRecord,
     pub status: PodStatus,
@@ -82,13 +82,13 @@ pub fn origin() -> Moment {
     Moment::aligned(Timestamp::from_second(1_800_000_000).unwrap())
 }
 
-impl World {
+impl Harness {
     pub fn new(spec: json_tree::Value) -> Self {
         let pod = json_tree::from_value(json_tree::json!({
             "metadata": {"name": "web-0", "namespace": "default", "uid": "u-1"}, "spec": spec
         }))
         .unwrap();
-        World {
+        Harness {
             pod,
             record: PodRecord {
                 started_at: Some(origin()),

@@ -15,7 +15,7 @@ pub fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
 }
 
-pub struct World {
+pub struct Cluster {
     pub observed: Observed,
     spec: Value,
     /// The API server's refusal of a rescale.
@@ -25,7 +25,7 @@ pub struct World {
     seconds: i64,
 }
 
-impl World {
+impl Cluster {
     pub fn new(replicas: i32, mut spec: Value) -> Self {
         spec["scaleTargetRef"] = json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "name": "web"});
@@ -39,7 +39,7 @@ impl World {
             samples: Ok(Vec::new()),
             selecting: vec!["default/web".to_owned()],
         };
-        let mut world = Self {
+        let mut cluster = Self {
             observed,
             spec,
             refusal: None,
@@ -47,8 +47,8 @@ impl World {
             notices: Vec::new(),
             seconds: 0,
         };
-        world.apply_spec();
-        world
+        cluster.apply_spec();
+        cluster
     }
 
     /// The spec, for changes before the next round.
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// The events of the last round.
-    pub fn told(&self) -> String {
+    pub fn event_texts(&self) -> String {
         let notices = self.notices.iter();
         let lines: Vec<String> = notices
             .map(|notice| format!("{}: {}", notice.reason, notice.message))

@@ -20,7 +20,7 @@ use node_agent::{
     Config, Eviction, ImageGcPolicy, KubeletApi, LeaseLength, LogLimits, NodeAgent, OnShutdown,
     ShutdownOrder, Thresholds,
 };
-use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges, reserve_ranges};
+use pod_network::{PodNetwork, PodNetworkOptions, Ranges, RequestedRanges, reserve_ranges};
 use process_telemetry::{Health, SlowPolls};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ impl NodeConnector for Connector {
     }
 }
 
-pub struct World {
+pub struct Harness {
     pub client: Client,
     pub server: Arc<ApiServer>,
     pub dir: PathBuf,
@@ -155,17 +155,17 @@ fn images() -> ImageStore {
     STORE.get_or_init(open).clone()
 }
 
-impl World {
+impl Harness {
     pub async fn new(name: &str) -> Self {
         // The id is unique, so that the remains of a failed test do not disturb other tests.
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed) % 128;
+        static CREATED: AtomicUsize = AtomicUsize::new(0);
+        let number = CREATED.fetch_add(1, Ordering::Relaxed) % 128;
         let unique = format!("{:06x}", std::process::id() as usize * 128 + number);
         let instance_id = unique[unique.len() - 6..].to_owned();
         let dir =
             std::env::temp_dir().join(format!("mainstay-agent-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let requested_ranges = WantedRanges {
+        let requested_ranges = RequestedRanges {
             pod: "10.213.0.0/24".parse().unwrap(),
             service: "10.214.0.0/16".parse().unwrap(),
             pod_fixed: false,
@@ -203,7 +203,7 @@ impl World {
         let connector = Arc::new(Connector::default());
         let api = api(connector.clone()).await;
         let admin = UserInfo::new("admin", ["system:masters"]);
-        let world = Self {
+        let harness = Self {
             client: Client::new(api.local(admin.clone()), "default"),
             user: admin,
             server: api,
@@ -230,17 +230,17 @@ impl World {
             away: Arc::default(),
             slow_polls: SlowPolls::new(POLL_MAX),
         };
-        world
+        harness
             .create::<k8s_openapi::api::core::v1::ServiceAccount>(json!({"metadata":
             {"name": "default", "namespace": "default"}}))
             .await;
-        world
+        harness
     }
 
     pub async fn started(name: &str) -> Self {
-        let mut world = Self::new(name).await;
-        world.start(OnShutdown::StopPods).await;
-        world
+        let mut harness = Self::new(name).await;
+        harness.start(OnShutdown::StopPods).await;
+        harness
     }
 
     pub async fn start(&mut self, on_shutdown: OnShutdown) {
@@ -503,7 +503,7 @@ async fn pause(begun: Instant) {
     tokio::time::sleep((begun.elapsed() / 8).clamp(least, most)).await;
 }
 
-impl Drop for World {
+impl Drop for Harness {
     /// Cleans up, even if the test has failed.
     fn drop(&mut self) {
         if !std::thread::panicking() {

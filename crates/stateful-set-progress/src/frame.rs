@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use cluster_inspection::pod_row::{PodRow, in_namespace};
 use command_output::terminal::{Size, clip};
 
-use super::view::SetProgress;
-use cluster_inspection::pod_row::{PodRow, in_namespace};
+use crate::view::SetProgress;
 
 /// Maximum width of a column: one long text must not push the other columns out of the screen.
 const COLUMN_MAX: usize = 40;
@@ -96,8 +96,8 @@ pub fn changes(printed: &mut BTreeMap<String, String>, views: &[SetProgress]) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::WatchedSet;
     use super::*;
+    use crate::view::WatchedSet;
 
     fn row(pod: &str, state: &str, ready: bool) -> PodRow {
         PodRow {

@@ -28,7 +28,7 @@ pub const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
 
 /// A host with two pods, `a` (10.244.0.2) and `b` (10.244.0.3), which serve their names on port
 /// 8080, and a machine outside.
-pub struct World {
+pub struct Harness {
     pub host: Namespace,
     pub a: Namespace,
     pub b: Namespace,
@@ -39,13 +39,13 @@ pub struct World {
     _dir: tempfile::TempDir,
 }
 
-impl World {
-    pub fn new() -> World {
-        World::on(|_| {})
+impl Harness {
+    pub fn new() -> Harness {
+        Harness::on(|_| {})
     }
 
     /// A world on a prepared host.
-    pub fn on(prepare: impl FnOnce(&Namespace)) -> World {
+    pub fn on(prepare: impl FnOnce(&Namespace)) -> Harness {
         let [host, a, b, outside] = std::array::from_fn(|_| Namespace::new());
         let dir = tempfile::tempdir().unwrap();
         connect(&host, &outside);
@@ -67,7 +67,7 @@ impl World {
         b.serve(8080, "b");
         outside.serve(8080, "outside");
         let kernel = host.run(|| Kernel::open("a1b2c3")).unwrap();
-        World {
+        Harness {
             host,
             a,
             b,
@@ -117,7 +117,7 @@ impl World {
         slice: &EndpointSlice,
         on: &[PublishedPort],
     ) {
-        let mut table = table(&ports([service], [slice], "here"), &World::settings());
+        let mut table = table(&ports([service], [slice], "here"), &Harness::settings());
         publish(&mut table, on);
         self.apply(table);
     }
@@ -170,10 +170,10 @@ pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
     Config {
         instance_id: "a1b2c3".to_owned(),
         node_name: "here".to_owned(),
-        pod_cidr: World::settings().pod_range,
-        cluster_cidr: World::settings().cluster_range,
-        service_cidr: World::settings().service_range,
-        unmanaged: World::settings().unmanaged,
+        pod_cidr: Harness::settings().pod_range,
+        cluster_cidr: Harness::settings().cluster_range,
+        service_cidr: Harness::settings().service_range,
+        unmanaged: Harness::settings().unmanaged,
         pod_link_prefix: pod_network::link_prefix("a1b2c3"),
         encrypted_link: None,
         switch: None,

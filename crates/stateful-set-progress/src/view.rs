@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use cluster_inspection::pod_row::{PodRow, PodRows, in_namespace};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-
-use cluster_inspection::pod_row::{PodRow, PodRows, in_namespace};
 
 /// A set whose progress is printed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,7 +13,7 @@ use container_runtime::spec::{
 use container_runtime::{Runtime, RuntimeOptions, Sandbox};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-pub struct World {
+pub struct Harness {
     pub runtime: Runtime,
     pub dir: PathBuf,
     options: RuntimeOptions,
@@ -90,7 +90,7 @@ pub fn copy_libraries(program: &str, root: &Path) {
     }
 }
 
-impl Drop for World {
+impl Drop for Harness {
     /// Cleans up, even if the test has failed.
     fn drop(&mut self) {
         let runtime = self.runtime.clone();
@@ -112,8 +112,8 @@ impl Drop for World {
     }
 }
 
-impl World {
-    pub fn new(name: &str) -> World {
+impl Harness {
+    pub fn new(name: &str) -> Harness {
         let dir = std::env::temp_dir().join(format!("mainstay-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let options = RuntimeOptions {
@@ -122,7 +122,7 @@ impl World {
             shim_command: vec![SHIM.to_owned()],
             cgroup_parent: String::new(),
         };
-        World {
+        Harness {
             runtime: Runtime::open(options.clone()).unwrap(),
             dir,
             options,

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::situation;
 
-pub struct World {
+pub struct Cluster {
     pub set: StatefulSet,
     pub pods: BTreeMap<String, Pod>,
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
@@ -25,10 +25,10 @@ pub struct World {
     uids: u64,
 }
 
-impl World {
+impl Cluster {
     pub fn new(situation: &str) -> Self {
         let observed = situation::parse(situation);
-        let mut world = Self {
+        let mut cluster = Self {
             set: (*observed.set).clone(),
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -38,16 +38,16 @@ impl World {
             uids: 0,
         };
         for pod in situation::pods(situation) {
-            world.pods.insert(pod.metadata.name.clone().unwrap(), pod);
+            cluster.pods.insert(pod.metadata.name.clone().unwrap(), pod);
         }
         for revision in observed.revisions {
             let name = revision.metadata.name.clone().unwrap();
-            world.revisions.insert(name, (*revision).clone());
+            cluster.revisions.insert(name, (*revision).clone());
         }
         for (name, claim) in observed.claims {
-            world.claims.insert(name, (*claim).clone());
+            cluster.claims.insert(name, (*claim).clone());
         }
-        world
+        cluster
     }
 
     pub fn observed(&self) -> Observed {

@@ -15,7 +15,7 @@ use super::{replica, rollout};
 const NAMED_MAX: usize = 1000;
 
 /// Gives a reason for each pod that is neither in its desired state nor being changed.
-pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
+pub(super) fn explain(parsed: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     let Some(blocker) = draft.blocker.as_deref().map(Arc::from) else {
         return;
     };
@@ -24,14 +24,14 @@ pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &m
     };
     let explained: BTreeSet<i64> = draft.waiting.iter().filter_map(|w| w.ordinal).collect();
     let silent = |ordinal: &i64| !explained.contains(ordinal) && !draft.changes(*ordinal);
-    let desired = world.spec.ordinals().filter(silent).filter_map(|ordinal| {
-        let cause = match world.members.get(ordinal) {
-            Some(member) => of_member(world, chosen, member, after)?,
+    let desired = parsed.spec.ordinals().filter(silent).filter_map(|ordinal| {
+        let cause = match parsed.members.get(ordinal) {
+            Some(member) => of_member(parsed, chosen, member, after)?,
             None => after(),
         };
         Some((ordinal, cause))
     });
-    let surplus = world
+    let surplus = parsed
         .condemned
         .iter()
         .rev()
@@ -55,7 +55,7 @@ pub(super) fn explain(world: &ParsedSet<'_>, chosen: &ChosenRevisions, draft: &m
 
 /// The reason why a desired pod is not in its desired state; `None` if the pod is in its desired state.
 fn of_member(
-    world: &ParsedSet<'_>,
+    parsed: &ParsedSet<'_>,
     chosen: &ChosenRevisions,
     member: &Member<'_>,
     after: impl Fn() -> Cause,
@@ -65,5 +65,5 @@ fn of_member(
     if !ended && let Some(cause) = replica::unhealthy(member) {
         return Some(cause);
     }
-    (ended || rollout::awaits_update(world, chosen, member)).then(after)
+    (ended || rollout::awaits_update(parsed, chosen, member)).then(after)
 }

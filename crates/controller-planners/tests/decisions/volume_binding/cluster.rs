@@ -68,7 +68,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
 
 /// A small cluster: at most one claim, volumes, classes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct World {
+pub struct Cluster {
     pub claim: Option<Value>,
     pub volumes: Vec<Value>,
     pub classes: Vec<Value>,
@@ -76,7 +76,7 @@ pub struct World {
     pub is_driver_absent: bool,
 }
 
-impl World {
+impl Cluster {
     pub fn new(claim: Value, volumes: &[Value], classes: &[Value]) -> Self {
         let (volumes, classes) = (volumes.to_vec(), classes.to_vec());
         Self {

@@ -1,14 +1,17 @@
-//! The progress of each ordinal: `view` computes it, `frame` formats it, and a thin loop prints it at the
-//! bottom of a terminal, or as a line for each change elsewhere.
+//! The progress of StatefulSets for the user of `mainstay up`: `view` computes the state of each ordinal, `frame` formats
+//! the states, and a thin loop prints them at the bottom of a terminal, or as a line for each change elsewhere.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod frame;
-pub mod hints;
+mod http_url;
 mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster_inspection::pod_row::PodRows;
 use command_output::output::{keep_at_foot, print_line};
 use command_output::terminal::{self, Size};
 use controller_framework::{Cache, WatchConfig};
@@ -19,7 +22,6 @@ use kube_api_client::{Api, Client};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use cluster_inspection::pod_row::PodRows;
 use frame::{changes, frame};
 pub use view::WatchedSet;
 use view::{SetProgress, view};
@@ -99,7 +101,7 @@ fn first_url(view: &SetProgress, pods: &[Arc<Pod>]) -> Option<String> {
     let first = view.rows.first()?;
     let mut pods = pods.iter();
     let pod = pods.find(|pod| pod.metadata.name.as_deref() == Some(&first.pod))?;
-    hints::http_url(pod)
+    http_url::http_url(pod)
 }
 
 /// Waits until the size of the terminal changes.

@@ -8,7 +8,7 @@ use json_tree::{Value, json};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub struct World {
+pub struct Cluster {
     pub observed: Observed,
     now: Timestamp,
     versions: u64,
@@ -41,7 +41,7 @@ fn image(set: &ReplicaSet) -> String {
         .unwrap_or_default()
 }
 
-impl World {
+impl Cluster {
     pub fn new(replicas: i32, strategy: Value) -> Self {
         let deployment = json!({
             "metadata": {"name": "web", "namespace": "d", "uid": "u", "generation": 1},
