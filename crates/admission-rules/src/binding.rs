@@ -7,7 +7,7 @@ use json_tree::Value;
 use object_model::LabelSelector;
 use resource_kinds::ObjectReader;
 
-use crate::error::RuleError;
+use crate::error::{ConfigurationError, RuleError};
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, ResourceAndKind};
 
@@ -69,10 +69,21 @@ impl<R> BoundPolicy<R> {
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
-    ) -> Result<Option<usize>, RuleError> {
-        let of_policy = holds(&self.spec["matchConstraints"], request, subjects, false)?;
-        let of_binding = holds(&self.bound["matchResources"], request, subjects, true)?;
-        Ok(of_policy.filter(|_| of_binding.is_some()))
+    ) -> Result<Option<usize>, ConfigurationError> {
+        let of_policy = holds(&self.spec["matchConstraints"], request, subjects, false)
+            .map_err(ConfigurationError::Policy)?;
+        let Some(index) = of_policy else {
+            return Ok(None);
+        };
+        let of_binding = holds(&self.bound["matchResources"], request, subjects, true)
+            .map_err(ConfigurationError::Binding)?;
+        Ok(of_binding.map(|_| index))
+    }
+
+    /// The compiled rules.
+    pub fn rules(&self) -> Result<&R, ConfigurationError> {
+        let rules = self.rules.as_ref();
+        rules.map_err(|error| ConfigurationError::Policy(error.clone().into()))
     }
 
     /// Whether the request passes if the evaluation fails: `failurePolicy: Ignore`.
@@ -85,7 +96,7 @@ impl<R> BoundPolicy<R> {
         &self,
         request: &Request<'_>,
         cluster: &ParameterSource<'_>,
-    ) -> Result<Vec<Value>, RuleError> {
+    ) -> Result<Vec<Value>, ConfigurationError> {
         let (kind, reference) = (&self.spec["paramKind"], &self.bound["paramRef"]);
         if !kind.is_object() || !reference.is_object() {
             return Ok(vec![Value::Null]);
@@ -93,10 +104,16 @@ impl<R> BoundPolicy<R> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (version, name) = (text(&kind["apiVersion"]), text(&kind["kind"]));
         let Some((group, plural)) = (cluster.plural_of)(&version, &name) else {
-            return Err(RuleError::ParameterKind {
+            // As upstream, a version of the core group has a leading slash here.
+            let version = match version.contains('/') {
+                true => version,
+                false => format!("/{version}"),
+            };
+            let error = RuleError::ParameterKind {
                 version,
                 kind: name,
-            });
+            };
+            return Err(ConfigurationError::Policy(error));
         };
         let namespace = match text(&reference["namespace"]) {
             none if none.is_empty() => request.namespace.to_owned(),
@@ -110,14 +127,15 @@ impl<R> BoundPolicy<R> {
                 .into_iter()
                 .collect(),
             _ => {
-                let selector = LabelSelector::from_json(&reference["selector"])?;
+                let selector = LabelSelector::from_json(&reference["selector"])
+                    .map_err(|error| ConfigurationError::Binding(error.into()))?;
                 let mut all = cluster.objects.list(&group, &plural, &namespace);
                 all.retain(|object| selector.matches_object(object));
                 all.into_iter().map(Arc::unwrap_or_clone).collect()
             }
         };
         if objects.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
-            return Err(RuleError::NoParameters);
+            return Err(ConfigurationError::Binding(RuleError::NoParameters));
         }
         Ok(objects)
     }

@@ -21,13 +21,22 @@ pub enum RuleError {
     ConditionNotBoolean(String),
     #[error(transparent)]
     Selector(#[from] SelectorError),
-    #[error("paramKind {version}, Kind={kind} is not served")]
+    #[error("failed to find resource referenced by paramKind: '{version}, Kind={kind}'")]
     ParameterKind { version: String, kind: String },
     #[error("no params found for policy binding with `Deny` parameterNotFoundAction")]
     NoParameters,
     /// The object cannot be converted to another version.
     #[error(transparent)]
     Conversion(#[from] DecodeError),
+}
+
+/// The reason why a policy cannot be applied to a request, by its fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigurationError {
+    #[error("failed to configure policy: {0}")]
+    Policy(RuleError),
+    #[error("failed to configure binding: {0}")]
+    Binding(RuleError),
 }
 
 /// The reason why the response of a webhook is not valid.

@@ -1,20 +1,15 @@
 //! Expressions in webhooks and policies. They are compiled at the creation, so that invalid expressions are refused.
 
 use custom_resources::{Expression, ExpressionError, Values};
-use json_tree::Value;
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::ObjectReader;
 use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
 use resource_kinds::admissionregistration::GROUP;
 
+use crate::environment::{CheckFailure, Environment, Expected, VARIABLES, names};
 use crate::error::RuleError;
-
-/// The variables of conditions and rules.
-const ABOUT: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
-/// The variable of policies with parameters.
-const PARAMS: &str = "params";
-/// The variable that contains the policy's computed variables.
-const VARIABLES: &str = "variables";
+use crate::type_checking::{KindTypes, type_checking};
 
 /// A match condition: a CEL expression, and its name for messages.
 #[derive(Clone, Debug)]
@@ -94,13 +89,6 @@ pub(crate) fn met(conditions: &[Condition], values: &Values) -> MatchResult {
     unknown.map_or(MatchResult::Yes, MatchResult::Unknown)
 }
 
-pub(crate) fn names(params: bool, variables: bool) -> Vec<&'static str> {
-    let mut names = ABOUT.to_vec();
-    names.extend(params.then_some(PARAMS));
-    names.extend(variables.then_some(VARIABLES));
-    names
-}
-
 pub(crate) fn compile(source: &Value, names: &[&str]) -> Result<Expression, ExpressionError> {
     Expression::compile_with(source.as_str().unwrap_or_default(), names)
 }
@@ -123,9 +111,23 @@ pub(crate) fn refuse(group: &str, object: &Value, errors: &[FieldError]) -> Resu
     Err(Status::invalid(group, kind, name, errors))
 }
 
-/// The plug-in that refuses webhooks and policies with expressions that do not compile.
+/// The resource in whose status the type check has its warnings.
+const CHECKED: &str = "validatingadmissionpolicies";
+
+/// The plug-in that refuses webhooks and policies with expressions that do not compile, and that checks the
+/// expressions of a ValidatingAdmissionPolicy against the schemas of the matched kinds.
 #[derive(Debug)]
-pub struct Expressions;
+pub struct Expressions {
+    kinds: Box<dyn KindTypes>,
+}
+
+impl Expressions {
+    pub fn new(kinds: impl KindTypes + 'static) -> Self {
+        Self {
+            kinds: Box::new(kinds),
+        }
+    }
+}
 
 impl Admission for Expressions {
     fn name(&self) -> &'static str {
@@ -142,108 +144,306 @@ impl Admission for Expressions {
         if request.group != GROUP || !writes || !request.subresource.is_empty() {
             return Ok(());
         }
-        refuse(GROUP, object, &unreadable(object))
+        // Stored expressions were checked when they were written; later versions may check more.
+        let is_same = |old: &Value| {
+            ["spec", "webhooks"]
+                .iter()
+                .all(|part| old[*part] == object[*part])
+        };
+        if request.old.is_some_and(is_same) {
+            return Ok(());
+        }
+        refuse(GROUP, object, &unreadable(object))?;
+        if request.plural == CHECKED {
+            let generation = request.old.map_or(Some(1), |old| {
+                let before = old["metadata"]["generation"].as_i64()?;
+                before.checked_add(1)
+            });
+            object["status"]["typeChecking"] = type_checking(&object["spec"], self.kinds.as_ref());
+            if let Some(generation) = generation {
+                object["status"]["observedGeneration"] = json!(generation);
+            }
+        }
+        Ok(())
     }
 }
 
-/// The errors of all expressions of an object that do not compile.
+/// The errors of all expressions of an object.
 fn unreadable(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let root = FieldPath::default();
     for (index, hook) in items(&object["webhooks"]) {
-        let at = root.child("webhooks").index(index).child("matchConditions");
-        check(
-            &hook["matchConditions"],
-            &at,
-            "expression",
-            &names(false, false),
-            &mut errors,
+        let at = root.child("webhooks").index(index);
+        let environment = Environment::of_any_object(false);
+        check_conditions(hook, &at, &environment, &mut errors);
+    }
+    let (spec, at) = (&object["spec"], root.child("spec"));
+    let params = spec["paramKind"].is_object();
+    let mut environment = Environment::of_any_object(params);
+    check_conditions(spec, &at, &environment, &mut errors);
+    if items(&spec["variables"]).next().is_some() {
+        environment = environment.with_variables();
+    }
+    let compile: Compile = Expression::compile_with;
+    for (index, variable) in items(&spec["variables"]) {
+        let name = variable["name"].as_str().unwrap_or_default();
+        let source = variable["expression"].as_str().unwrap_or_default();
+        let checked = environment.add_variable(name, source);
+        let field = at.child("variables").index(index).child("expression");
+        record(source, &field, checked, compile, &mut errors);
+    }
+    check_mutations(spec, &at, &environment, &mut errors);
+    let mut check = |list: &str, name: &str, expected, has_authorizer| {
+        for (index, item) in items(&spec[list]) {
+            let source = item[name].as_str().unwrap_or_default();
+            let field = at.child(list).index(index).child(name);
+            let checked = environment.check(source, expected, has_authorizer);
+            record(source, &field, checked, compile, &mut errors);
+        }
+    };
+    check("validations", "expression", Expected::Bool, true);
+    check("validations", "messageExpression", Expected::Text, false);
+    check(
+        "auditAnnotations",
+        "valueExpression",
+        Expected::TextOrNull,
+        true,
+    );
+    errors
+}
+
+/// Checks the match conditions, which do not see the variables of a policy.
+fn check_conditions(
+    part: &Value,
+    at: &FieldPath,
+    environment: &Environment,
+    errors: &mut Vec<FieldError>,
+) {
+    let at = at.child("matchConditions");
+    for (index, condition) in items(&part["matchConditions"]) {
+        let source = condition["expression"].as_str().unwrap_or_default().trim();
+        let checked = environment.check(source, Expected::Bool, true);
+        record(
+            source,
+            &at.index(index).child("expression"),
+            checked,
+            Expression::compile_with,
+            errors,
         );
     }
-    let spec = &object["spec"];
-    let (at, params) = (root.child("spec"), spec["paramKind"].is_object());
-    let (plain, all) = (names(params, false), names(params, true));
+}
+
+fn check_mutations(
+    spec: &Value,
+    at: &FieldPath,
+    environment: &Environment,
+    errors: &mut Vec<FieldError>,
+) {
+    let patches = [
+        ("applyConfiguration", Expected::Object),
+        ("jsonPatch", Expected::Patch),
+    ];
     for (index, mutation) in items(&spec["mutations"]) {
         let at = at.child("mutations").index(index);
-        for patch in ["applyConfiguration", "jsonPatch"] {
+        for (patch, expected) in patches {
+            let source = mutation[patch]["expression"].as_str().unwrap_or_default();
+            let checked = environment.check(source, expected, true);
             let field = at.child(patch).child("expression");
-            let read = |source: &Value| compile_constructing(source, &all);
-            check_one(&mutation[patch]["expression"], &field, read, &mut errors);
+            record(
+                source,
+                &field,
+                checked,
+                Expression::compile_constructing,
+                errors,
+            );
         }
     }
-    for (list, field, names) in [
-        ("matchConditions", "expression", &plain),
-        ("variables", "expression", &all),
-        ("validations", "expression", &all),
-        ("validations", "messageExpression", &all),
-        ("auditAnnotations", "valueExpression", &all),
-    ] {
-        check(&spec[list], &at.child(list), field, names, &mut errors);
-    }
-    errors
 }
 
 fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
     list.as_array().into_iter().flatten().enumerate()
 }
 
-fn check(list: &Value, at: &FieldPath, field: &str, names: &[&str], errors: &mut Vec<FieldError>) {
-    for (index, item) in items(list) {
-        let path = at.index(index).child(field);
-        check_one(&item[field], &path, |source| compile(source, names), errors);
-    }
-}
+/// The compilation of an expression for its evaluation.
+type Compile = fn(&str, &[&str]) -> Result<Expression, ExpressionError>;
 
-/// Records the errors of an expression. The kind's validation reports a missing expression.
-fn check_one(
-    source: &Value,
+/// Records the error of an expression. The kind's validation reports a missing expression.
+fn record(
+    source: &str,
     field: &FieldPath,
-    read: impl Fn(&Value) -> Result<Expression, ExpressionError>,
+    checked: Result<(), CheckFailure>,
+    compile: Compile,
     errors: &mut Vec<FieldError>,
 ) {
-    let text = source.as_str().unwrap_or_default();
-    if text.trim().is_empty() {
+    if source.trim().is_empty() {
         return;
     }
-    if let Err(why) = read(source) {
-        let text = format!("compilation failed: {why}");
-        errors.push(FieldError::invalid(field, source.clone(), text));
+    // The evaluation may lack a function of the type check, and has bounds of its own.
+    let compiled = || compile(source, &names(true, true)).map(drop);
+    let checked = checked.and_then(|()| compiled().map_err(CheckFailure::Compilation));
+    if let Err(failure) = checked {
+        errors.push(FieldError::invalid(field, source, failure.to_string()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use json_tree::json;
-
     use super::*;
 
+    #[derive(Debug)]
+    struct NoKinds;
+
+    impl KindTypes for NoKinds {
+        fn kind(&self, _: &str, _: &str, _: &str) -> Option<String> {
+            None
+        }
+
+        fn document(&self, _: &str) -> Option<Value> {
+            None
+        }
+    }
+
+    struct NoObjects;
+
+    impl ObjectReader for NoObjects {
+        fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<std::sync::Arc<Value>> {
+            None
+        }
+
+        fn list(&self, _: &str, _: &str, _: &str) -> Vec<std::sync::Arc<Value>> {
+            Vec::new()
+        }
+    }
+
+    fn admitted(plural: &str, object: Value, old: Option<&Value>) -> Result<Value, String> {
+        let mut object = object;
+        let request = AdmissionRequest {
+            operation: if old.is_some() {
+                Operation::Update
+            } else {
+                Operation::Create
+            },
+            group: GROUP,
+            plural,
+            subresource: "",
+            namespace: "",
+            name: "p",
+            user: "me",
+            old,
+        };
+        let plugin = Expressions::new(NoKinds);
+        let admitted = plugin.admit(&request, &mut object, &NoObjects);
+        admitted.map(|()| object).map_err(|status| status.message)
+    }
+
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn expressions_with_errors_are_named() {
         let object = json!({"webhooks": [{"matchConditions": [
-            {"name": "a", "expression": "request.operation == 'CREATE'"},
-            {"name": "b", "expression": "params.x"}]}],
-            "spec": {"validations": [{"expression": "variables.a ==", "messageExpression": "1"}],
-                "mutations": [{"jsonPatch": {"expression": "[JSONPatch{op: variables.op}]"}},
-                    {"applyConfiguration": {"expression": "Thing{a: object}"}}],
-                "variables": [{"name": "a", "expression": "authorizer.path('/')"}]}});
-        let errors: Vec<String> = unreadable(&object)
+            {"name": "a", "expression": "request.operation == 'CREATE' && \
+                authorizer.requestResource.check('get').allowed()"},
+            {"name": "b", "expression": " params.x "}]}],
+            "spec": {
+                "variables": [{"name": "a", "expression": "authorizer.path('/').nope()"},
+                    {"name": "b", "expression": "variables.c"}, {"name": "c", "expression": "1"}],
+                "matchConditions": [{"name": "c", "expression": "variables.c == 1"}],
+                "validations": [{"expression": "variables.c", "messageExpression": "1"},
+                    {"expression": "variables.c ==", "messageExpression": "string(authorizer)"}],
+                "auditAnnotations": [{"key": "k", "valueExpression": "has(object.a) ? 'a' : ''"},
+                    {"key": "l", "valueExpression": "variables.c"}],
+                "mutations": [{"jsonPatch": {"expression": "[JSONPatch{op: string(variables.c)}]"}},
+                    {"applyConfiguration": {"expression": "Thing{a: object}"}},
+                    {"applyConfiguration": {"expression": "object"}}]}});
+        let errors = unreadable(&object);
+        let named: Vec<(String, String)> = errors
             .iter()
-            .map(ToString::to_string)
+            .map(|error| (error.field.to_string(), error.to_string()))
             .collect();
-        assert_eq!(errors.len(), 4, "{errors:?}");
-        assert!(errors[0].starts_with("webhooks[0].matchConditions[1].expression: Invalid value"));
+        let expected = [
+            (
+                "webhooks[0].matchConditions[1].expression",
+                "undeclared reference to 'params'",
+            ),
+            (
+                "spec.matchConditions[0].expression",
+                "undeclared reference to 'variables'",
+            ),
+            (
+                "spec.variables[0].expression",
+                "undeclared reference to 'nope'",
+            ),
+            ("spec.variables[1].expression", "undefined field 'c'"),
+            (
+                "spec.mutations[1].applyConfiguration.expression",
+                "undeclared reference to 'Thing'",
+            ),
+            (
+                "spec.mutations[2].applyConfiguration.expression",
+                "must evaluate to Object but got dyn",
+            ),
+            (
+                "spec.validations[0].expression",
+                "\"variables.c\": must evaluate to bool but got int",
+            ),
+            ("spec.validations[1].expression", "compilation failed: "),
+            (
+                "spec.validations[0].messageExpression",
+                "must evaluate to string but got int",
+            ),
+            (
+                "spec.validations[1].messageExpression",
+                "undeclared reference to 'authorizer'",
+            ),
+            (
+                "spec.auditAnnotations[1].valueExpression",
+                "must evaluate to one of [string null_type] but got int",
+            ),
+        ];
+        assert_eq!(named.len(), expected.len(), "{named:#?}");
+        for ((field, text), (expected_field, expected_text)) in named.iter().zip(expected) {
+            assert_eq!(field, expected_field, "{text}");
+            assert!(text.contains(expected_text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_conditional_of_two_types_has_an_error() {
+        let object = json!({"spec": {"auditAnnotations": [{"key": "k",
+            "valueExpression": "has(object.a) ? 'a' : 1"}]}});
+        let errors = unreadable(&object);
         assert!(
-            errors[1].starts_with("spec.mutations[1].applyConfiguration.expression")
-                && errors[1].contains("undeclared reference to 'Thing'"),
-            "{errors:?}"
+            errors[0]
+                .to_string()
+                .contains("no matching overload for '_?_:_'")
         );
-        assert!(
-            errors[2].contains("undeclared reference to 'authorizer'"),
-            "{errors:?}"
+    }
+
+    #[test]
+    fn a_stored_spec_is_not_checked_again() {
+        let wrong = json!({"kind": "ValidatingAdmissionPolicy", "metadata": {"name": "p", "generation": 3},
+            "spec": {"validations": [{"expression": "object.a"}]}});
+        assert!(admitted(CHECKED, wrong.clone(), None).is_err());
+        let mut labelled = wrong.clone();
+        labelled["metadata"]["labels"] = json!({"a": "b"});
+        assert_eq!(
+            admitted(CHECKED, labelled.clone(), Some(&wrong)),
+            Ok(labelled)
         );
-        assert!(
-            errors[3].starts_with("spec.validations[0].expression"),
-            "{errors:?}"
-        );
+        let mut changed = wrong.clone();
+        changed["spec"]["validations"][0]["expression"] = json!("object.b");
+        assert!(admitted(CHECKED, changed.clone(), Some(&wrong)).is_err());
+        changed["spec"]["validations"][0]["expression"] = json!("has(object.b)");
+        let status = admitted(CHECKED, changed, Some(&wrong)).unwrap()["status"].clone();
+        assert_eq!(status, json!({"typeChecking": {}, "observedGeneration": 4}));
+    }
+
+    #[test]
+    fn the_status_of_a_validating_policy_has_the_type_check() {
+        let policy = json!({"metadata": {"name": "p"},
+            "spec": {"validations": [{"expression": "has(object.a)"}]}});
+        let status =
+            |plural: &str| admitted(plural, policy.clone(), None).unwrap()["status"].clone();
+        let checked = json!({"typeChecking": {}, "observedGeneration": 1});
+        assert_eq!(status(CHECKED), checked);
+        assert_eq!(status("mutatingadmissionpolicies"), Value::Null);
     }
 }

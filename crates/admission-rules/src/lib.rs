@@ -3,6 +3,7 @@
 
 mod binding;
 mod device_selectors;
+mod environment;
 mod error;
 mod expressions;
 mod matching;
@@ -10,16 +11,18 @@ mod mutation;
 mod policy;
 mod request;
 mod review;
+mod type_checking;
 mod webhook;
 
 pub use binding::{ParameterSource, PluralOf};
 pub use device_selectors::DeviceSelectors;
-pub use error::{ReviewError, RuleError};
+pub use error::{ConfigurationError, ReviewError, RuleError};
 pub use expressions::Expressions;
 pub use matching::TargetResource;
-pub use mutation::{MutatingPolicies, MutatingPolicy, Patch, RefusedObject};
+pub use mutation::{MutatingPolicies, MutatingPolicy, Patch, PolicyFailures, RefusedObject};
 pub use policy::{AdmissionObjects, AsVersion, Policies, PolicyJudgement};
 pub use request::{ObjectKind, Request, ResourceAndKind};
 pub use resource_kinds::Scope;
-pub use review::{WebhookVerdict, review, verdict};
-pub use webhook::{Client, Webhook, webhooks};
+pub use review::{WebhookResponse, WebhookVerdict, response, review};
+pub use type_checking::KindTypes;
+pub use webhook::{Webhook, webhooks};

@@ -141,6 +141,7 @@ mod tests {
             dry_run: false,
             options: Value::Null,
             namespace_object: namespace,
+            authorizer: None,
         }
     }
 

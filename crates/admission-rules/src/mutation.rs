@@ -7,9 +7,10 @@ use json_tree::Value;
 use object_model::{Cause, Status, StatusReason};
 
 use crate::binding::{BoundPolicy, ParameterSource};
-use crate::error::RuleError;
+use crate::environment::names;
+use crate::error::{ConfigurationError, RuleError};
 use crate::expressions::{
-    Condition, MatchResult, Variables, compile_constructing, conditions, met, names,
+    Condition, MatchResult, Variables, compile_constructing, conditions, met,
 };
 use crate::matching::TargetResource;
 use crate::request::{Request, ResourceAndKind};
@@ -53,15 +54,6 @@ pub struct RefusedObject<'a> {
     /// The resource of the refused request.
     pub target: TargetResource<'a>,
     pub name: &'a str,
-}
-
-impl<'a> RefusedObject<'a> {
-    fn from_request(request: &Request<'a>) -> Self {
-        Self {
-            target: request.requested.target,
-            name: request.name,
-        }
-    }
 }
 
 impl MutatingPolicies {
@@ -112,6 +104,14 @@ impl MutatingPolicy {
         self.0.spec["reinvocationPolicy"] == "IfNeeded"
     }
 
+    /// The message of a refusal.
+    fn denial(&self, why: &dyn Display) -> String {
+        let BoundPolicy {
+            policy, binding, ..
+        } = &self.0;
+        format!("policy '{policy}' with binding '{binding}' denied request: {why}")
+    }
+
     /// The number of mutations.
     pub fn changes(&self) -> usize {
         self.0
@@ -124,40 +124,35 @@ impl MutatingPolicy {
     /// parameter objects: a single null if the policy has no parameters. `None` if the policy does not apply.
     ///
     /// # Errors
-    /// The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.
+    /// The match could not be evaluated, or the parameters do not exist.
     pub fn match_request(
         &self,
         request: &Request<'_>,
         subjects: &[ResourceAndKind<'_>],
         cluster: &ParameterSource<'_>,
-    ) -> Result<Option<(usize, Vec<Value>)>, Status> {
-        let match_request = || -> Result<Option<(usize, Vec<Value>)>, RuleError> {
-            let Some(index) = self.0.match_request(request, subjects)? else {
-                return Ok(None);
-            };
-            self.0.rules.as_ref().map_err(Clone::clone)?;
-            Ok(Some((index, self.0.settings(request, cluster)?)))
+    ) -> Result<Option<(usize, Vec<Value>)>, ConfigurationError> {
+        let Some(index) = self.0.match_request(request, subjects)? else {
+            return Ok(None);
         };
-        self.unless_it_may_fail(&RefusedObject::from_request(request), match_request())
+        self.0.rules()?;
+        Ok(Some((index, self.0.settings(request, cluster)?)))
     }
 
     /// Whether the match conditions are true with these parameters.
     ///
     /// # Errors
-    /// As of [`match_request`](Self::match_request).
-    pub fn applies(&self, request: &Request<'_>, settings: &Value) -> Result<bool, Status> {
+    /// A condition could not be evaluated, and no other condition is false.
+    pub fn applies(&self, request: &Request<'_>, settings: &Value) -> Result<bool, RuleError> {
         let Ok(rules) = &self.0.rules else {
             return Ok(false);
         };
         let mut values = request.values();
         values.add("params", settings);
-        let applies = match met(&rules.conditions, &values) {
-            MatchResult::Yes => Ok(Some(true)),
-            MatchResult::No => Ok(None),
+        match met(&rules.conditions, &values) {
+            MatchResult::Yes => Ok(true),
+            MatchResult::No => Ok(false),
             MatchResult::Unknown(why) => Err(why),
-        };
-        let applies = self.unless_it_may_fail(&RefusedObject::from_request(request), applies)?;
-        Ok(applies.is_some())
+        }
     }
 
     /// Evaluates one mutation for a request's object.
@@ -186,36 +181,63 @@ impl MutatingPolicy {
             }
         }
     }
+}
 
-    /// The value; `None` if its evaluation failed and `failurePolicy` is `Ignore`.
-    ///
-    /// # Errors
-    /// The refusal, if the evaluation failed and `failurePolicy` is `Fail`.
-    pub fn unless_it_may_fail<T, E: Display>(
-        &self,
-        about: &RefusedObject<'_>,
-        result: Result<Option<T>, E>,
-    ) -> Result<Option<T>, Status> {
-        match result {
-            Ok(value) => Ok(value),
-            Err(_) if self.0.may_fail() => Ok(None),
-            Err(error) => Err(self.refusal(about, &error.to_string())),
-        }
+/// The failures of mutating policies for a request. The request is refused for all of them together.
+#[derive(Debug, Default)]
+pub struct PolicyFailures {
+    /// The messages in the order of the policies.
+    messages: Vec<String>,
+    /// The reason of the refusal, from the first failure.
+    reason: Option<StatusReason>,
+}
+
+impl PolicyFailures {
+    /// Adds the failure of a policy's evaluation, unless its `failurePolicy` is `Ignore`.
+    pub fn add(&mut self, policy: &MutatingPolicy, error: &dyn Display) {
+        let message = policy.denial(error);
+        self.push(policy, message, StatusReason::Invalid);
     }
 
-    fn refusal(&self, about: &RefusedObject<'_>, why: &str) -> Status {
-        let BoundPolicy {
-            policy, binding, ..
-        } = &self.0;
-        let text = format!("policy '{policy}' with binding '{binding}' denied request: {why}");
+    /// Adds a failure of the configuration of a policy, unless its `failurePolicy` is `Ignore`.
+    pub fn add_configuration(&mut self, policy: &MutatingPolicy, error: &ConfigurationError) {
+        let message = match error {
+            ConfigurationError::Policy(_) => {
+                let name = &policy.0.policy;
+                format!("policy {name:?} denied request: {error}")
+            }
+            ConfigurationError::Binding(_) => policy.denial(error),
+        };
+        self.push(policy, message, StatusReason::Forbidden);
+    }
+
+    fn push(&mut self, policy: &MutatingPolicy, message: String, reason: StatusReason) {
+        if policy.0.may_fail() {
+            return;
+        }
+        self.messages.push(message);
+        self.reason.get_or_insert(reason);
+    }
+
+    /// Refuses the request if there are failures.
+    ///
+    /// # Errors
+    /// The refusal: the message of the first failure, with a cause for each.
+    pub fn settle(&self, about: &RefusedObject<'_>) -> Result<(), Status> {
+        let (Some(first), Some(reason)) = (self.messages.first(), self.reason) else {
+            return Ok(());
+        };
         let target = &about.target;
-        let mut status = Status::forbidden(target.group, target.plural, about.name, why);
-        status.reason = StatusReason::Invalid;
-        status.message.clone_from(&text);
-        status.with_cause(Cause {
-            message: text,
-            ..Cause::default()
-        })
+        let mut status = Status::forbidden(target.group, target.plural, about.name, first);
+        status.reason = reason;
+        status.message.clone_from(first);
+        for message in &self.messages {
+            status = status.with_cause(Cause {
+                message: message.clone(),
+                ..Cause::default()
+            });
+        }
+        Err(status)
     }
 }
 
@@ -290,6 +312,7 @@ mod tests {
             dry_run: false,
             options: Value::Null,
             namespace_object: &Value::Null,
+            authorizer: None,
         };
         let plural_of = |_: &str, kind: &str| {
             (kind == "ConfigMap").then(|| (String::new(), "configmaps".into()))
@@ -299,23 +322,35 @@ mod tests {
             plural_of: &plural_of,
         };
         let mut patches = Vec::new();
+        let mut failures = PolicyFailures::default();
         for policy in policies.iter() {
-            let Some((_, all)) = policy.match_request(&request, &[subject], &cluster)? else {
-                continue;
-            };
-            for settings in all {
-                if !policy.applies(&request, &settings)? {
+            let all = match policy.match_request(&request, &[subject], &cluster) {
+                Ok(Some((_, all))) => all,
+                Ok(None) => continue,
+                Err(error) => {
+                    failures.add_configuration(policy, &error);
                     continue;
                 }
+            };
+            for settings in all {
+                match policy.applies(&request, &settings) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(error) => failures.add(policy, &error),
+                }
                 for number in 0..policy.changes() {
-                    let patch = policy.change(number, &request, &settings);
-                    patches.extend(
-                        policy.unless_it_may_fail(&RefusedObject::from_request(&request), patch)?,
-                    );
+                    match policy.change(number, &request, &settings) {
+                        Ok(patch) => patches.extend(patch),
+                        Err(error) => failures.add(policy, &error),
+                    }
                 }
             }
         }
-        Ok(patches)
+        let about = RefusedObject {
+            target: subject.target,
+            name: request.name,
+        };
+        failures.settle(&about).map(|()| patches)
     }
 
     fn applying(expression: &str) -> Value {
@@ -344,7 +379,14 @@ mod tests {
             ]
         );
         let other = patches(spec, json!({"paramRef": {"name": "other"}})).unwrap_err();
-        assert!(other.message.contains("no params found"), "{other:?}");
+        assert_eq!(
+            (other.reason, other.message.as_str()),
+            (
+                StatusReason::Forbidden,
+                "policy 'p' with binding 'b' denied request: failed to configure binding: no params found for policy \
+                 binding with `Deny` parameterNotFoundAction"
+            )
+        );
     }
 
     #[test]
@@ -386,5 +428,30 @@ mod tests {
             refused.message
         );
         assert_eq!(patches(spec("Ignore"), json!({})), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn all_failures_are_in_one_refusal() {
+        let failing =
+            |field: &str| format!("Object{{spec: Object.spec{{a: object.spec.{field}}}}}");
+        let mutations: Vec<Value> = ["one", "two"]
+            .iter()
+            .flat_map(|field| {
+                applying(&failing(field))
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default()
+            })
+            .collect();
+        let refused = patches(json!({"mutations": mutations}), json!({})).unwrap_err();
+        let causes: Vec<&str> = refused
+            .details
+            .iter()
+            .flat_map(|details| &details.causes)
+            .map(|cause| cause.message.as_str())
+            .collect();
+        assert_eq!(causes.len(), 2, "{refused:?}");
+        assert_eq!(refused.message, causes[0]);
+        assert!(causes[1].contains("two"), "{causes:?}");
     }
 }

@@ -1,6 +1,8 @@
 //! A request as webhooks and admission policies receive it.
 
-use custom_resources::Values;
+use std::sync::Arc;
+
+use custom_resources::{RequestAuthorizer, ResourceAccess, Values};
 use json_tree::{Value, json};
 
 use crate::matching::TargetResource;
@@ -52,6 +54,8 @@ pub struct Request<'a> {
     pub options: Value,
     /// The Namespace object; null for cluster scope.
     pub namespace_object: &'a Value,
+    /// The rights of the user, for expressions; `None` if expressions have no `authorizer`.
+    pub authorizer: Option<&'a Arc<RequestAuthorizer>>,
 }
 
 impl Request<'_> {
@@ -99,13 +103,29 @@ impl Request<'_> {
         values.add("object", self.object);
         values.add("oldObject", self.old);
         let mut facts = self.facts();
-        for field in ["subResource", "name", "namespace"] {
+        for field in ["subResource", "requestSubResource", "name", "namespace"] {
             if facts[field].is_null() {
                 facts[field] = json!("");
             }
         }
         values.add("request", &facts);
         values.add("namespaceObject", self.namespace_object);
+        if let Some(authorizer) = self.authorizer {
+            values.add_authorizer(authorizer, self.access());
+        }
         values
+    }
+
+    /// The requested resource, as `authorizer.requestResource` checks it.
+    fn access(&self) -> ResourceAccess {
+        let target = &self.requested.target;
+        ResourceAccess {
+            group: target.group.to_owned(),
+            resource: target.plural.to_owned(),
+            subresource: target.subresource.to_owned(),
+            namespace: self.namespace.to_owned(),
+            name: self.name.to_owned(),
+            ..ResourceAccess::default()
+        }
     }
 }

@@ -9,18 +9,22 @@ use crate::webhook::Webhook;
 
 /// The response of a webhook.
 #[derive(Clone, Debug, PartialEq)]
+pub struct WebhookResponse {
+    pub verdict: WebhookVerdict,
+    /// Warnings for the client.
+    pub warnings: Vec<String>,
+    /// Annotations of the audit event: the keys, with the name of the webhook, and the values.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// The decision of a webhook.
+#[derive(Clone, Debug, PartialEq)]
 pub enum WebhookVerdict {
     Allowed {
         /// A JSON patch in base64; `None` if the object is unchanged.
         patch: Option<String>,
-        /// Warnings for the client.
-        warnings: Vec<String>,
     },
-    Denied {
-        status: Status,
-        /// Warnings for the client.
-        warnings: Vec<String>,
-    },
+    Denied(Status),
 }
 
 /// The AdmissionReview that is sent to a webhook.
@@ -35,15 +39,15 @@ pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
     })
 }
 
-/// The verdict in the AdmissionReview that a webhook returned.
+/// The response in the AdmissionReview that a webhook returned.
 ///
 /// # Errors
 /// The response is malformed, has another UID, or a patch of another type.
-pub fn verdict(
+pub fn response(
     webhook: &Webhook,
     uid: &str,
     review: &Value,
-) -> Result<WebhookVerdict, ReviewError> {
+) -> Result<WebhookResponse, ReviewError> {
     let version = format!("admission.k8s.io/{}", webhook.version);
     let response = &review["response"];
     if webhook.version == "v1" {
@@ -68,9 +72,22 @@ pub fn verdict(
     let warnings = list
         .filter_map(|text| text.as_str().map(str::to_owned))
         .collect();
+    let annotations = response["auditAnnotations"]
+        .as_object()
+        .into_iter()
+        .flatten();
+    let annotations = annotations.filter_map(|(key, value)| {
+        let key = format!("{}/{key}", webhook.name);
+        Some((key, value.as_str()?.to_owned()))
+    });
+    let answer = |verdict| WebhookResponse {
+        verdict,
+        warnings,
+        annotations: annotations.collect(),
+    };
     if response["allowed"] != true {
         let status = denied(&webhook.name, &response["status"]);
-        return Ok(WebhookVerdict::Denied { status, warnings });
+        return Ok(answer(WebhookVerdict::Denied(status)));
     }
     let patch = response["patch"].as_str().filter(|patch| !patch.is_empty());
     match (patch, response["patchType"].as_str()) {
@@ -83,10 +100,9 @@ pub fn verdict(
             });
         }
     }
-    Ok(WebhookVerdict::Allowed {
+    Ok(answer(WebhookVerdict::Allowed {
         patch: patch.map(str::to_owned),
-        warnings,
-    })
+    }))
 }
 
 /// The refusal, with the webhook's message if the response contains one.
@@ -140,14 +156,16 @@ mod tests {
 
     #[test]
     fn an_answer_is_to_the_question() {
-        let decide = |review: &Value| verdict(&hook("v1"), "u", review);
+        let decide = |review: &Value| response(&hook("v1"), "u", review);
         let fine = admission_review(
             "v1",
-            json!({"uid": "u", "allowed": true, "warnings": ["w"]}),
+            json!({"uid": "u", "allowed": true, "warnings": ["w"],
+                "auditAnnotations": {"k": "v", "n": 1}}),
         );
-        let allowed = WebhookVerdict::Allowed {
-            patch: None,
+        let allowed = WebhookResponse {
+            verdict: WebhookVerdict::Allowed { patch: None },
             warnings: vec!["w".to_owned()],
+            annotations: vec![("a.b.c/k".to_owned(), "v".to_owned())],
         };
         assert_eq!(decide(&fine), Ok(allowed));
         for (review, why) in [
@@ -170,15 +188,16 @@ mod tests {
         }
         // The older form contains no UID of the request.
         let older = admission_review("v1beta1", json!({"allowed": true, "patch": "W10="}));
-        assert!(verdict(&hook("v1beta1"), "u", &older).is_ok());
+        assert!(response(&hook("v1beta1"), "u", &older).is_ok());
     }
 
     #[test]
     fn a_refusal_has_the_webhooks_words_and_never_a_code_of_success() {
         let refusal = |status: Value| {
             let response = json!({"uid": "u", "allowed": false, "status": status});
-            match verdict(&hook("v1"), "u", &admission_review("v1", response)) {
-                Ok(WebhookVerdict::Denied { status, .. }) => (status.code, status.message),
+            let review = admission_review("v1", response);
+            match super::response(&hook("v1"), "u", &review).map(|response| response.verdict) {
+                Ok(WebhookVerdict::Denied(status)) => (status.code, status.message),
                 other => panic!("{other:?}"),
             }
         };

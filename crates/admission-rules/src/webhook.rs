@@ -1,30 +1,13 @@
 //! Webhooks from their configurations.
 
 use custom_resources::ExpressionError;
+use custom_resources::conversion::WebhookClient;
 use json_tree::Value;
 
 use crate::error::RuleError;
 use crate::expressions::{Condition, MatchResult, conditions, met};
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, ResourceAndKind};
-
-/// The address of a webhook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// At a URL.
-    Url(String),
-    /// As a Service of the cluster.
-    Service {
-        /// Namespace of the Service.
-        namespace: String,
-        /// Name of the Service.
-        name: String,
-        /// Port of the Service; 443 by default.
-        port: u16,
-        /// Path of the request, with a leading slash.
-        path: String,
-    },
-}
 
 /// One webhook of a ValidatingWebhookConfiguration or MutatingWebhookConfiguration.
 #[derive(Clone, Debug)]
@@ -34,7 +17,7 @@ pub struct Webhook {
     /// The name of the configuration that contains the webhook.
     pub configuration: String,
     /// The URL or the Service (`clientConfig`).
-    pub client: Client,
+    pub client: WebhookClient,
     /// The CA certificates that sign the webhook's server certificate, in PEM and base64; if empty, the certificates
     /// that the machine trusts.
     pub ca_bundle: String,
@@ -44,6 +27,8 @@ pub struct Webhook {
     pub must_succeed: bool,
     /// Whether the webhook is called again after later webhooks have changed the object (`reinvocationPolicy`).
     pub is_reinvoked: bool,
+    /// Whether the webhook may be called for a dry run: its `sideEffects` are `None` or `NoneOnDryRun`.
+    pub supports_dry_run: bool,
     /// The version of the AdmissionReview: `v1` or `v1beta1`.
     pub version: &'static str,
     exact: bool,
@@ -83,7 +68,7 @@ impl Webhook {
             name: text(&hook["name"]),
             configuration: configuration.to_owned(),
             client: if service.is_object() {
-                Client::Service {
+                WebhookClient::Service {
                     namespace: text(&service["namespace"]),
                     name: text(&service["name"]),
                     port: service["port"]
@@ -96,12 +81,13 @@ impl Webhook {
                     },
                 }
             } else {
-                Client::Url(text(&client["url"]))
+                WebhookClient::Url(text(&client["url"]))
             },
             ca_bundle: text(&client["caBundle"]),
             timeout_seconds: hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30),
             must_succeed: hook["failurePolicy"] != "Ignore",
             is_reinvoked: hook["reinvocationPolicy"] == "IfNeeded",
+            supports_dry_run: matches!(hook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")),
             version: if first == Some("v1beta1") {
                 "v1beta1"
             } else {

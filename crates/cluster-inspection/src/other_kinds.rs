@@ -75,19 +75,28 @@ pub async fn check_readable(
     }
 }
 
-/// The kind of that name, in the preferred version of the first group that has it.
+/// The kind of that name, in the preferred version of the first group that has it. Groups of an extension API server that
+/// does not respond are left out, unless no other group has the kind.
 async fn find(server: &Server, word: &str) -> kube_api_client::Result<Option<ServedResource>> {
+    let mut unread = None;
     for group in server.client.served_groups().await? {
         for version in &group.versions {
             let served = server.client.served_resources(&group.name, version);
-            let mut served = served.await?.into_iter();
+            let mut served = match served.await {
+                Ok(served) => served.into_iter(),
+                Err(error) if error.code() == Some(503) => {
+                    unread = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let kind = served.find(|kind| kind.can("get") && is_called(kind, word));
             if kind.is_some() {
                 return Ok(kind);
             }
         }
     }
-    Ok(None)
+    unread.map_or(Ok(None), Err)
 }
 
 /// Whether kubectl means the kind by the word: `widgets`, `Widget`, `widgets.example.org`.

@@ -211,6 +211,9 @@ pub struct Device {
     pub container_path: PathBuf,
     /// Any combination of `r`, `w`, `m`.
     pub access: String,
+    /// Permission bits in the container; if absent, those on the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
     /// The owner in the container; if absent, the owner on the node.
     #[serde(default)]
     pub uid: Option<u32>,

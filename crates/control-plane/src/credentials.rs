@@ -1,4 +1,5 @@
-//! The certificates of the server: that of the API server, and that of the administrator in the kubeconfig.
+//! The certificates of the server: that of the API server, that of the administrator in the kubeconfig, and those for
+//! nodes and for extension API servers.
 //!
 //! A certificate is renewed when a third of its year is left; that of the API server also when the addresses
 //! of the host change. Clients receive a renewed certificate with their next connection; a client reads the
@@ -35,6 +36,9 @@ const WARN_CA_LEFT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The user name of the API server for the kubelet APIs of its nodes.
 const NODE_CLIENT: &str = "kube-apiserver-kubelet-client";
 
+/// The user name of the API server for extension API servers (as kubeadm).
+const FRONT_PROXY: &str = "front-proxy-client";
+
 type DialNodes = dyn Fn(&Identity, &str) -> Result<()> + Send + Sync;
 
 type Show = dyn Fn(&Identity) -> Result<()> + Send + Sync;
@@ -43,6 +47,9 @@ type Show = dyn Fn(&Identity) -> Result<()> + Send + Sync;
 pub struct Credentials {
     /// The certificate authority that signs the certificates.
     pub authority: Arc<Authority>,
+    /// The certificate authority of the front proxy. It signs no other certificate, because its certificates may name
+    /// any user to an extension API server.
+    pub front_proxy: Arc<Authority>,
     /// The host's name, a name of the server.
     pub host_name: String,
     /// Addresses of the server in addition to the host's.
@@ -65,6 +72,8 @@ pub struct Credentials {
     /// Replaces the client certificate for new connections to nodes; also receives the certificate of the
     /// authority (PEM).
     pub dial_nodes: Box<DialNodes>,
+    /// Replaces the client certificate for new connections to extension API servers.
+    pub show_front_proxy: Box<Show>,
 }
 
 impl Credentials {
@@ -112,8 +121,15 @@ impl Credentials {
     /// Renews expiring certificates, and uses them. A failure does not stop the other renewals. Returns the
     /// failures; the next check tries again.
     pub fn renew(&self, now: SystemTime) -> Vec<anyhow::Error> {
-        let authority = self.authority.ends();
-        warn_of_expiry("the certificate authority", authority, WARN_CA_LEFT, now);
+        for (whose, authority) in [
+            ("the certificate authority", &self.authority),
+            (
+                "the certificate authority of the front proxy",
+                &self.front_proxy,
+            ),
+        ] {
+            warn_of_expiry(whose, authority.ends(), WARN_CA_LEFT, now);
+        }
         let mut failures = Vec::new();
         for (whose, renewed) in [
             ("the API server's certificate", self.renew_server(now)),
@@ -124,6 +140,10 @@ impl Credentials {
             (
                 "the API server's certificate for nodes",
                 self.renew_node_client(now),
+            ),
+            (
+                "the API server's certificate for extension API servers",
+                self.renew_front_proxy(now),
             ),
         ] {
             match renewed {
@@ -147,6 +167,20 @@ impl Credentials {
             .client_at(NODE_CLIENT, &[], now)
             .context("prepare the certificate for nodes")?;
         (self.dial_nodes)(&client, self.authority.ca_pem())?;
+        Ok(client)
+    }
+
+    /// The client certificate of the API server for extension API servers, renewed if it expires.
+    pub fn front_proxy_client(&self, now: SystemTime) -> Result<Identity> {
+        self.front_proxy
+            .client_at(FRONT_PROXY, &[], now)
+            .context("prepare the certificate for extension API servers")
+    }
+
+    /// Uses the client certificate of the API server for new connections to extension API servers.
+    fn renew_front_proxy(&self, now: SystemTime) -> Result<Identity> {
+        let client = self.front_proxy_client(now)?;
+        (self.show_front_proxy)(&client)?;
         Ok(client)
     }
 
@@ -241,9 +275,12 @@ mod tests {
             Ok(())
         };
         let dial = show.clone();
+        let proxy = show.clone();
         let authority = Authority::open_or_create(&directory.join("certificates")).unwrap();
+        let proxy_authority = Authority::open_or_create(&directory.join("front-proxy")).unwrap();
         Credentials {
             authority: Arc::new(authority),
+            front_proxy: Arc::new(proxy_authority),
             host_name: "host".to_owned(),
             server_addresses: Vec::new(),
             further_names: Vec::new(),
@@ -254,6 +291,7 @@ mod tests {
             kubeconfig: directory.join("kubeconfig"),
             show: Box::new(move |_| show("server")),
             dial_nodes: Box::new(move |_, _| dial("nodes")),
+            show_front_proxy: Box::new(move |_| proxy("front proxy")),
         }
     }
 
@@ -261,7 +299,13 @@ mod tests {
     #[test]
     fn a_renewal_that_fails_holds_back_no_other() {
         cov_mark::check!(findings_2_r32);
-        for fails in [&["server"][..], &["nodes"], &["server", "nodes"], &[]] {
+        for fails in [
+            &["server"][..],
+            &["nodes"],
+            &["front proxy"],
+            &["server", "nodes"],
+            &[],
+        ] {
             for file in [true, false] {
                 let temp = tempfile::tempdir().unwrap();
                 let served: Arc<Mutex<Vec<_>>> = Arc::default();
@@ -274,7 +318,7 @@ mod tests {
                 let failures: Vec<String> = failures.iter().map(|one| format!("{one:#}")).collect();
                 let expected = fails.len() + usize::from(!file);
                 assert_eq!(failures.len(), expected, "{failures:?}");
-                assert_eq!(*served.lock().unwrap(), ["server", "nodes"]);
+                assert_eq!(*served.lock().unwrap(), ["server", "nodes", "front proxy"]);
                 assert_eq!(temp.path().join("kubeconfig").is_file(), file);
                 // The next check tries again.
                 if !file {
@@ -317,10 +361,12 @@ mod tests {
         cov_mark::check!(findings_r24);
         let temp = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(&temp.path().join("certificates")).unwrap();
+        let proxy_authority = Authority::open_or_create(&temp.path().join("front-proxy")).unwrap();
         let served_until = Arc::new(Mutex::new(None));
         let recorder = served_until.clone();
         let credentials = Credentials {
             authority: Arc::new(authority),
+            front_proxy: Arc::new(proxy_authority),
             host_name: "host".to_owned(),
             server_addresses: vec![[10, 96, 0, 1].into()],
             further_names: Vec::new(),
@@ -334,6 +380,7 @@ mod tests {
                 Ok(())
             }),
             dial_nodes: Box::new(|_, _| Ok(())),
+            show_front_proxy: Box::new(|_| Ok(())),
         };
         let file = || std::fs::read_to_string(temp.path().join("kubeconfig")).unwrap();
         let start = SystemTime::now();
@@ -363,8 +410,10 @@ mod tests {
     fn a_certificate_follows_the_addresses() {
         let temp = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(temp.path()).unwrap();
+        let proxy_authority = Authority::open_or_create(&temp.path().join("front-proxy")).unwrap();
         let credentials = Credentials {
             authority: Arc::new(authority),
+            front_proxy: Arc::new(proxy_authority),
             host_name: "host".to_owned(),
             server_addresses: Vec::new(),
             further_names: vec!["api.example.org".parse().unwrap()],
@@ -375,6 +424,7 @@ mod tests {
             kubeconfig: temp.path().join("kubeconfig"),
             show: Box::new(|_| Ok(())),
             dial_nodes: Box::new(|_, _| Ok(())),
+            show_front_proxy: Box::new(|_| Ok(())),
         };
         let now = SystemTime::now();
         let before = credentials.server(now).unwrap();

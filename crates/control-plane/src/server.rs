@@ -17,7 +17,8 @@ use json_tree::Value;
 use kube_api_client::Client;
 use kube_api_server::encryption::{self, EncryptionConfig};
 use kube_api_server::{
-    ApiServer, Component, NodeConnection, NodeConnector, NodeService, TlsMaterial, UserInfo,
+    ApiServer, Component, FrontProxyMaterial, NodeConnection, NodeConnector, NodeService,
+    TlsMaterial, UserInfo,
 };
 use mvcc_store::Store;
 use pod_network::Cidr;
@@ -145,10 +146,19 @@ impl Server {
         let authority =
             Authority::open_or_create(&certificates).context("prepare the certificates")?;
         let authority = Arc::new(authority);
+        let front_proxy = Authority::open_or_create(&certificates.join(FRONT_PROXY))
+            .context("prepare the certificates for extension API servers")?;
+        let front_proxy = Arc::new(front_proxy);
         let service_ip = nth(config.service_range, 1)?;
         let started = StartedApi::default();
-        let credentials = Arc::new(credentials(&config, &authority, service_ip, &started)?);
+        let credentials = Arc::new(credentials(
+            &config,
+            (&authority, &front_proxy),
+            service_ip,
+            &started,
+        )?);
         let identity = credentials.server(SystemTime::now())?;
+        let proxy = credentials.front_proxy_client(SystemTime::now())?;
         let cluster = ClusterConfig {
             service_range: service_range(config.service_range)?,
             pod_ranges: config.pod_ranges,
@@ -172,6 +182,11 @@ impl Server {
                 certificate_pem: chain(&identity, &authority),
                 key_pem: identity.key_pem().to_owned(),
                 client_ca_pem: authority.ca_pem().to_owned(),
+            }),
+            front_proxy: Some(FrontProxyMaterial {
+                certificate_pem: proxy.certificate_pem().to_owned(),
+                key_pem: proxy.key_pem().to_owned(),
+                ca_pem: front_proxy.ca_pem().to_owned(),
             }),
             tokens: Some(Arc::new(signer)),
             token_audiences: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
@@ -336,6 +351,9 @@ impl Server {
     }
 }
 
+/// The directory, below that of the certificates, of the authority for extension API servers. Each server has its own.
+const FRONT_PROXY: &str = "front-proxy";
+
 /// The API server of these credentials, after its start.
 type StartedApi = Arc<OnceLock<Weak<ApiServer>>>;
 
@@ -353,7 +371,7 @@ async fn check_keys(config: &ServerConfig<'_>, certificates: &Path) -> Result<()
 /// The credentials of a server; they pass renewed certificates to the server in `started`.
 fn credentials(
     config: &ServerConfig<'_>,
-    authority: &Arc<Authority>,
+    (authority, front_proxy): (&Arc<Authority>, &Arc<Authority>),
     service_ip: Ipv4Addr,
     started: &StartedApi,
 ) -> Result<Credentials> {
@@ -366,10 +384,11 @@ fn credentials(
         everywhere if everywhere.is_unspecified() => config.kubeconfig_host,
         one => one,
     };
-    let (serving, dialling) = (started.clone(), started.clone());
+    let (serving, dialling, proxying) = (started.clone(), started.clone(), started.clone());
     let served_with = authority.clone();
     Ok(Credentials {
         authority: authority.clone(),
+        front_proxy: front_proxy.clone(),
         host_name: config.host_name.to_owned(),
         server_addresses,
         further_names: config.further_names.to_vec(),
@@ -391,6 +410,12 @@ fn credentials(
             };
             api.dial_nodes_with(identity.certificate_pem(), identity.key_pem(), ca_pem)
                 .context("use the certificate for nodes")
+        }),
+        show_front_proxy: Box::new(move |identity| {
+            if let Some(api) = proxying.get().and_then(Weak::upgrade) {
+                api.show_front_proxy(identity.certificate_pem(), identity.key_pem());
+            }
+            Ok(())
         }),
     })
 }

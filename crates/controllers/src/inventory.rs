@@ -1,6 +1,6 @@
 //! The metadata of all objects, for garbage collection and the deletion of namespaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use json_text::{Cursor, SyntaxError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, ServedResource};
 use object_model::{IncompleteMetadata, ObjectIdentity, ResourceVersion, Uid};
-use process_telemetry::Component;
+use process_telemetry::{Component, Health};
 use resource_kinds::MetadataIdentity;
 use resource_kinds::annotations::MALFORMED_METADATA;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Error;
+
+use crate::remote_groups::{GroupVersion, RemoteGroups};
 
 /// The metadata of an object of any kind.
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
@@ -185,10 +187,18 @@ fn list<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Box<[T]>> {
     serde_json::from_slice::<Vec<T>>(text).map(Vec::into)
 }
 
+/// The longest time for the list of kinds of an extension API server.
+const REMOTE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The name of the watches of objects of extension API servers.
+const REMOTE: &str = "extension API servers";
+
 /// All served resources that can be listed and deleted, with their objects' metadata.
 pub(crate) struct Inventory {
     client: Client,
     pub resources: Vec<Resource>,
+    /// The group versions of extension API servers whose kinds were read.
+    pub remote: BTreeSet<GroupVersion>,
     by_kind: BTreeMap<(String, String), usize>,
 }
 
@@ -198,6 +208,8 @@ pub(crate) struct Resource {
     pub namespaced: bool,
     /// Whether the resource has the verb `deletecollection`.
     pub deletes_collections: bool,
+    /// Whether an extension API server has the objects.
+    pub is_remote: bool,
     watched: Option<Watched>,
 }
 
@@ -217,10 +229,15 @@ pub(crate) struct ListedObject {
 }
 
 impl Inventory {
-    /// Discovers the resources, with retries, and starts to watch them. `None` after a shutdown.
-    pub async fn open(client: Client, component: &Component) -> Option<Self> {
-        let served = loop {
-            match served(&client).await {
+    /// Discovers the resources, with retries, and starts to watch them. Resources of an extension API server that does
+    /// not respond are left out. `None` after a shutdown.
+    pub async fn open(
+        client: Client,
+        component: &Component,
+        remote: &RemoteGroups,
+    ) -> Option<Self> {
+        let (served, read) = loop {
+            match served(&client, remote).await {
                 Ok(served) => break served,
                 Err(error) => tracing::debug!(error = %error, "discovery failed"),
             }
@@ -231,7 +248,7 @@ impl Inventory {
         };
         let resources: Vec<Resource> = served
             .into_iter()
-            .map(|served| resource(&client, served, component))
+            .map(|(served, is_remote)| resource(&client, served, is_remote, component))
             .collect();
         let by_kind = resources
             .iter()
@@ -246,9 +263,11 @@ impl Inventory {
         let inventory = Self {
             client,
             resources,
+            remote: read,
             by_kind,
         };
-        for resource in &inventory.resources {
+        // An extension API server must not delay the collection of all other objects.
+        for resource in inventory.resources.iter().filter(|one| !one.is_remote) {
             if let Some(watched) = &resource.watched
                 && !watched.cache.wait_synced().await
             {
@@ -343,26 +362,59 @@ impl Inventory {
 
 /// One version of each kind that can be listed and deleted: the preferred version of its group, or the first other
 /// version with the kind.
-async fn served(client: &Client) -> kube_api_client::Result<Vec<ServedResource>> {
+/// The kinds of extension API servers are marked, and their group versions are returned.
+async fn served(
+    client: &Client,
+    remote: &RemoteGroups,
+) -> kube_api_client::Result<(Vec<(ServedResource, bool)>, BTreeSet<GroupVersion>)> {
     let mut served = BTreeMap::new();
+    let mut read = BTreeSet::new();
     for group in client.served_groups().await? {
         for version in &group.versions {
-            for one in client.served_resources(&group.name, version).await? {
+            let name = (group.name.clone(), version.clone());
+            let is_remote = match remote.all().get(&name) {
+                Some(false) => continue,
+                Some(true) => true,
+                None => false,
+            };
+            let resources = client.served_resources(&group.name, version);
+            let resources = match is_remote {
+                false => resources.await?,
+                true => match tokio::time::timeout(REMOTE_LIMIT, resources).await {
+                    Ok(Ok(resources)) => resources,
+                    Ok(Err(_)) | Err(_) => continue,
+                },
+            };
+            if is_remote {
+                read.insert(name);
+            }
+            for one in resources {
                 let names = (group.name.clone(), one.resource.plural.clone());
-                served.entry(names).or_insert(one);
+                served.entry(names).or_insert((one, is_remote));
             }
         }
     }
-    served.retain(|_, one| one.can("list") && one.can("delete"));
-    Ok(served.into_values().collect())
+    served.retain(|_, (one, _)| one.can("list") && one.can("delete"));
+    Ok((served.into_values().collect(), read))
 }
 
-fn resource(client: &Client, served: ServedResource, component: &Component) -> Resource {
+fn resource(
+    client: &Client,
+    served: ServedResource,
+    is_remote: bool,
+    component: &Component,
+) -> Resource {
     let namespaced = served.namespaced;
     let deletes_collections = served.can("deletecollection");
     // Events are not watched, because they have no owners and are numerous.
     let watch = served.can("watch") && served.resource.plural != "events";
     let api = served.resource;
+    // The failures of an extension API server are reported by its APIService, and this program is healthy.
+    let unreported = Health::watched_by(None).component(REMOTE, component.shutdown.clone());
+    let component = match is_remote {
+        true => &unreported,
+        false => component,
+    };
     let watched = watch.then(|| {
         let all: Api<Metadata> = Api::all_with(client.clone(), &api);
         let config = WatchConfig::default();
@@ -392,6 +444,7 @@ fn resource(client: &Client, served: ServedResource, component: &Component) -> R
     Resource {
         namespaced,
         deletes_collections,
+        is_remote,
         api,
         watched,
     }

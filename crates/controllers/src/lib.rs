@@ -34,6 +34,7 @@ mod pod_gc;
 mod pod_writer;
 mod rbd_provisioner;
 mod recent_pod_writes;
+mod remote_groups;
 mod replica_set;
 mod resource_claims;
 mod root_ca_publisher;
@@ -64,6 +65,7 @@ pub use node_lifecycle::SilenceStorage;
 pub use node_reach::NodeReach;
 
 use inventory::Inventory;
+use remote_groups::RemoteGroups;
 
 /// The reason why the controllers ended.
 #[derive(Debug, thiserror::Error)]
@@ -156,32 +158,44 @@ fn controller(
 
 /// Runs the garbage collector and the namespace controller, which share one inventory.
 ///
-/// Both restart when other custom kinds are served, because objects without a watch cannot be collected.
+/// Both restart when other custom kinds, or kinds of other extension API servers, are served, because objects without a
+/// watch cannot be collected.
 async fn collect(context: Context) {
     let definitions = context.caches.definitions.clone();
     if !definitions.wait_synced().await {
         return;
     }
-    let mut changes = definitions.subscribe();
+    let remote = RemoteGroups::of(&context);
+    if !remote.wait_synced().await {
+        return;
+    }
+    let (mut changes, mut remote_changes) = (definitions.subscribe(), remote.subscribe());
     loop {
         let served = crd_names::served(&definitions);
         let round = context.with_shutdown(context.shutdown.child_token());
         let _ended = round.shutdown.clone().drop_guard();
+        let (client, component) = (round.client.clone(), round.component());
+        let opening = Inventory::open(client, component, &remote);
+        let inventory = tokio::select! {
+            opened = opening => match opened {
+                Some(inventory) => Arc::new(inventory),
+                None => return,
+            },
+            () = crd_names::changed(&definitions, &served, &mut changes) => continue,
+        };
+        let read = inventory.remote.clone();
         tokio::select! {
-            () = collect_once(round) => return,
+            () = collect_once(round, inventory, remote.clone()) => return,
             () = crd_names::changed(&definitions, &served, &mut changes) => {}
+            () = remote.differ(&read, &mut remote_changes) => {}
         }
     }
 }
 
-async fn collect_once(context: Context) {
-    let opened = Inventory::open(context.client.clone(), context.component()).await;
-    let Some(inventory) = opened.map(Arc::new) else {
-        return;
-    };
+async fn collect_once(context: Context, inventory: Arc<Inventory>, remote: RemoteGroups) {
     tokio::join!(
         garbage_collection::run(context.clone(), inventory.clone()),
-        namespaces::run(context, inventory),
+        namespaces::run(context, inventory, remote),
     );
 }
 

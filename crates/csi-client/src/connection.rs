@@ -1,13 +1,11 @@
 //! Calls over the Unix socket of a driver.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
 
 use prost::Message;
-use rpc_channel::{Channel, ChannelOptions, Method, RpcError};
-use tokio::net::UnixStream;
+use rpc_channel::{Channel, ChannelOptions, Method, RpcError, unix};
 
 use crate::CsiError;
 
@@ -20,17 +18,6 @@ const OPTIONS: ChannelOptions = ChannelOptions {
 /// Time limit for a driver to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects to a socket through a descriptor of its directory, because the kernel limits the path of a socket to 107 bytes,
-/// and the path of a data directory may be longer.
-async fn connect(socket: &Path) -> io::Result<UnixStream> {
-    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let directory = tokio::fs::File::open(directory).await?;
-    let number = directory.as_raw_fd().to_string();
-    UnixStream::connect(Path::new("/proc/self/fd").join(number).join(name)).await
-}
-
 /// Sends a call over a new connection to the socket.
 pub(crate) async fn call<Q: Message, A: Message + Default>(
     socket: &Path,
@@ -42,7 +29,7 @@ pub(crate) async fn call<Q: Message, A: Message + Default>(
         socket: socket.to_owned(),
         source,
     };
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(socket));
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, unix::connect(socket));
     let stream = match connecting.await {
         Ok(connected) => connected.map_err(unreachable)?,
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),

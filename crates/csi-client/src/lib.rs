@@ -18,4 +18,4 @@ pub use messages::{
     AccessMode, AccessType, ExpandRequest, NodeCapabilities, NodeInfo, PluginInfo, PublishRequest,
     StageRequest, Usage, VolumeCapability, VolumeStats,
 };
-pub use registration::{Plugin, RegistrationInfo};
+pub use registration::{Plugin, PluginType, RegistrationInfo};

@@ -1,4 +1,4 @@
-//! Registration of a driver with the node (`pluginregistration` of `k8s.io/kubelet`): the registrar of the driver
+//! Registration of a plugin with the node (`pluginregistration` of `k8s.io/kubelet`): the registrar of the plugin
 //! listens on a socket in a directory of the node.
 
 use std::path::PathBuf;
@@ -10,8 +10,28 @@ use crate::CsiError;
 use crate::connection::call;
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// The plugin type of CSI drivers.
-const CSI_PLUGIN: &str = "CSIPlugin";
+
+/// A type of plugins that register with the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PluginType {
+    /// A CSI driver.
+    Csi,
+    /// A plugin of the device plugin API, which may register by this directory, too.
+    Device,
+    /// A driver of dynamic resource allocation.
+    Dra,
+}
+
+impl PluginType {
+    fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "CSIPlugin" => Some(Self::Csi),
+            "DevicePlugin" => Some(Self::Device),
+            "DRAPlugin" => Some(Self::Dra),
+            _ => None,
+        }
+    }
+}
 
 /// A socket in the registration directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,33 +40,41 @@ pub struct Plugin {
     pub socket: PathBuf,
 }
 
-/// A driver that requests its registration.
+/// A plugin that requests its registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistrationInfo {
-    /// The driver's name, for instance `hostpath.csi.k8s.io`.
+    pub plugin_type: PluginType,
+    /// The driver's name, for instance `hostpath.csi.k8s.io`; the resource of a device plugin.
     pub name: String,
-    /// The path of its socket in the file system of pods.
+    /// The path of its socket in the file system of pods. Empty if the plugin listens at the socket of its
+    /// registration; never empty for CSI drivers.
     pub endpoint: PathBuf,
+    /// The supported versions, in the form of the plugin type.
+    pub versions: Vec<String>,
 }
 
 impl Plugin {
-    /// The driver behind the socket.
+    /// The plugin behind the socket.
     ///
     /// # Errors
-    /// The registrar does not respond, has another plugin type, or supports no common version of CSI.
+    /// The registrar does not respond, has an unknown plugin type or an invalid name, or is a CSI driver that supports
+    /// no common version.
     pub async fn info(&self) -> Result<RegistrationInfo, CsiError> {
         let method = registration::GET_INFO;
         let response = call(&self.socket, method, &InfoRequest {}, LIMIT).await?;
         let method = method.path();
         let invalid = |reason| Err(CsiError::Invalid { method, reason });
-        if response.r#type != CSI_PLUGIN {
-            return invalid(format!("\"{}\" is no plugin for volumes", response.r#type));
-        }
-        if !is_driver_name(&response.name) {
+        let Some(plugin_type) = PluginType::of_name(&response.r#type) else {
+            return invalid(format!(
+                "\"{}\" is no plugin for volumes or devices",
+                response.r#type
+            ));
+        };
+        if plugin_type != PluginType::Device && !is_driver_name(&response.name) {
             return invalid(format!("\"{}\" is no name of a driver", response.name));
         }
         let versions = response.supported_versions;
-        if !versions.iter().any(|version| is_supported(version)) {
+        if plugin_type == PluginType::Csi && !versions.iter().any(|version| is_supported(version)) {
             let versions = match versions.is_empty() {
                 true => "no version".to_owned(),
                 false => format!("versions {}", versions.join(", ")),
@@ -54,8 +82,10 @@ impl Plugin {
             return invalid(format!("{versions} of CSI, but only 1.x is supported"));
         }
         Ok(RegistrationInfo {
+            plugin_type,
             name: response.name,
             endpoint: response.endpoint.into(),
+            versions,
         })
     }
 

@@ -1,4 +1,4 @@
-//! CSI drivers for tests.
+//! CSI drivers for tests, and plugins for devices ([`devices`]).
 //!
 //! [`NodeDriver`] has only the node service and runs in the process of a test: directories of the machine are
 //! its volumes. As with real drivers, its state is the mounts, so a restarted driver still knows its work.
@@ -8,6 +8,7 @@
 //! records all calls in a journal, and fails where a test has ordered a fault.
 
 mod caller;
+pub mod devices;
 mod driver;
 mod faults;
 mod node;

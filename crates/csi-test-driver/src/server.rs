@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use host_kernel::blocking;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rpc_channel::framing::framed;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,6 +32,8 @@ pub(crate) enum CallOutcome {
     Dies,
     /// The call gets no response until the caller cancels it.
     Hangs,
+    /// Encoded responses, one after the other.
+    Stream(BoxStream<'static, Vec<u8>>),
 }
 
 /// A server on a socket; dropping it stops the server. The socket file stays, as after a crash.
@@ -98,7 +102,7 @@ where
 async fn exchange<A>(
     request: Request<Incoming>,
     respond: Arc<A>,
-) -> Result<Response<BoxBody<Bytes, Infallible>>, io::Error>
+) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, io::Error>
 where
     A: Fn(&str, &[u8]) -> CallOutcome + Send + Sync + 'static,
 {
@@ -114,15 +118,16 @@ where
         CallOutcome::Done(done) => done,
         CallOutcome::Dies => return Err(io::Error::other("dies")),
         CallOutcome::Hangs => std::future::pending().await,
+        CallOutcome::Stream(messages) => {
+            let frames = messages.map(|message| Ok(Frame::data(framed(&message))));
+            return grpc_response(StreamBody::new(frames).boxed_unsync());
+        }
     };
     let mut trailers = HeaderMap::new();
     let mut frames = Vec::new();
     match response {
         Ok(message) => {
-            let mut framed = vec![0];
-            framed.extend((message.len() as u32).to_be_bytes());
-            framed.extend(message);
-            frames.push(Ok(Frame::data(Bytes::from(framed))));
+            frames.push(Ok(Frame::data(framed(&message))));
             trailers.insert("grpc-status", 0.into());
         }
         Err((code, words)) => {
@@ -133,8 +138,12 @@ where
         }
     }
     frames.push(Ok(Frame::trailers(trailers)));
+    grpc_response(StreamBody::new(stream::iter(frames)).boxed_unsync())
+}
+
+fn grpc_response(
+    body: UnsyncBoxBody<Bytes, Infallible>,
+) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, io::Error> {
     let response = Response::builder().header("content-type", "application/grpc");
-    response
-        .body(BoxBody::new(StreamBody::new(stream::iter(frames))))
-        .map_err(io::Error::other)
+    response.body(body).map_err(io::Error::other)
 }

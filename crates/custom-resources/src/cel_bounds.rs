@@ -2,13 +2,71 @@
 //! evaluated and dropped, and a stack overflow ends the whole process: an expression that is too
 //! deep is refused before it is parsed.
 
+use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr};
+
 use crate::ExpressionError;
 
-pub(crate) const BYTES_MAX: usize = 16 * 1024;
+pub(crate) const BYTES_MAX: usize = 64 * 1024;
 /// Maximum nesting of brackets.
-pub(crate) const DEPTH_MAX: usize = 12;
-/// Maximum number of operators, selections and calls, because each can be a nesting level (`a + a + a`).
-pub(crate) const OPERATORS_MAX: usize = 200;
+pub(crate) const DEPTH_MAX: usize = 24;
+/// Maximum number of operators, selections and calls. A chain of operators is a nesting of the syntax tree, which is
+/// dropped with recursion.
+pub(crate) const OPERATORS_MAX: usize = 2_000;
+/// Maximum nesting of the syntax tree, which is checked, compiled and evaluated with recursion. A loop is a nesting of
+/// five. Chains of `&&` and of `||` are balanced trees.
+pub(crate) const TREE_DEPTH_MAX: usize = 160;
+
+/// Checks the nesting of a syntax tree.
+///
+/// # Errors
+/// The tree is nested too deeply.
+pub(crate) fn check_depth(expression: &IdedExpr) -> Result<(), ExpressionError> {
+    match depth(expression) <= TREE_DEPTH_MAX {
+        true => Ok(()),
+        false => Err(ExpressionError::TooDeep),
+    }
+}
+
+fn depth(expression: &IdedExpr) -> usize {
+    let below = match &expression.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 0,
+        Expr::Select(select) => depth(&select.operand),
+        Expr::Call(call) => deepest(call.target.as_deref().into_iter().chain(&call.args)),
+        Expr::List(list) => deepest(&list.elements),
+        Expr::Map(map) => map
+            .entries
+            .iter()
+            .map(entry_depth)
+            .max()
+            .unwrap_or_default(),
+        Expr::Struct(all) => all
+            .entries
+            .iter()
+            .map(entry_depth)
+            .max()
+            .unwrap_or_default(),
+        Expr::Comprehension(all) => deepest([
+            &all.iter_range,
+            &all.accu_init,
+            &all.loop_cond,
+            &all.loop_step,
+            &all.result,
+        ]),
+    };
+    below + 1
+}
+
+fn deepest<'e>(expressions: impl IntoIterator<Item = &'e IdedExpr>) -> usize {
+    let depths = expressions.into_iter().map(depth);
+    depths.max().unwrap_or_default()
+}
+
+fn entry_depth(entry: &IdedEntryExpr) -> usize {
+    match &entry.expr {
+        EntryExpr::StructField(field) => depth(&field.value),
+        EntryExpr::MapEntry(entry) => depth(&entry.key).max(depth(&entry.value)),
+    }
+}
 
 /// Checks the size of an expression.
 ///
@@ -139,7 +197,7 @@ mod tests {
             ("(true ? ", "1", " : 2)"),
             ("n.starts(n, ", "", ""),
         ] {
-            for times in [4, 6, 12, 13, 200, 100_000] {
+            for times in [4, 6, 12, 20, 24, 25, 200, 100_000] {
                 let _result = judged(nested(open, inner, close, times));
             }
             assert!(judged(nested(open, inner, close, 200)).is_err(), "{open}");
@@ -154,16 +212,20 @@ mod tests {
             (".map(i, i)", "self.l"),
             (" in self.l", "1"),
         ] {
-            for times in [10, 99, 199, 201, 5000] {
+            for times in [10, 99, 155, 165, 900, 1_900, 2_100, 30_000] {
                 let _result = judged(format!("{first}{}", link.repeat(times)));
             }
         }
         for prefix in ["!", "-", "- "] {
-            for times in [10, 100, 200, 5000] {
+            for times in [10, 90, 100, 200, 1_900, 30_000] {
                 let _result = judged(format!("{}1", prefix.repeat(times)));
             }
         }
-        assert_eq!(judged(format!("1{} == 91", " + 1".repeat(90))), Ok(()));
+        assert_eq!(judged(format!("1{} == 151", " + 1".repeat(150))), Ok(()));
+        assert_eq!(
+            judged(format!("true{}", " && self.a > 0".repeat(450))),
+            Ok(())
+        );
     }
 
     #[test]
@@ -175,7 +237,7 @@ mod tests {
         );
         assert_eq!(check(&format!("'\\'{}'", "(".repeat(1000))), Ok(()));
         assert!(check(&format!("'a'{}", "(".repeat(1000))).is_err());
-        assert!(check(&"x".repeat(20_000)).is_err());
+        assert!(check(&"x".repeat(70_000)).is_err());
     }
 
     /// The parser continues in the middle of an invalid literal, so text that this check treats as a literal would be

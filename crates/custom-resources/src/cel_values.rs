@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use cel::Value as Cel;
-use cel::objects::{Key, Map as CelMap};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cel_checker::{escape, is_reserved};
+use cel_evaluator::{Key, List, ListKind, Time, Value as Cel, nanoseconds};
 use json_tree::{Map, Value};
 
-use crate::schema::{Schema, Type};
+use crate::schema::{ListType, Schema, Type};
 
 /// The CEL value of a part of an object.
 pub(crate) fn typed(value: &Value, schema: Option<&Schema>) -> Cel {
@@ -18,10 +19,27 @@ pub(crate) fn typed(value: &Value, schema: Option<&Schema>) -> Cel {
         Value::String(text) => typed_text(text, schema),
         Value::Array(items) => {
             let below = schema.and_then(|schema| schema.items.as_deref());
-            let items = items.iter().map(|item| typed(item, below)).collect();
-            Cel::List(Arc::new(items))
+            Cel::List(Arc::new(List {
+                items: items.iter().map(|item| typed(item, below)).collect(),
+                kind: schema.map_or(ListKind::Atomic, list_kind),
+            }))
         }
         Value::Object(map) => typed_map(map, schema),
+    }
+}
+
+/// How a list is compared and added.
+fn list_kind(schema: &Schema) -> ListKind {
+    match &schema.list_type {
+        ListType::Atomic => ListKind::Atomic,
+        ListType::Set => {
+            cov_mark::hit!(findings_2_e6);
+            ListKind::Set
+        }
+        ListType::Map(keys) => {
+            let keys = keys.iter().filter_map(|key| escape(key));
+            ListKind::Keyed(keys.map(Arc::from).collect())
+        }
     }
 }
 
@@ -34,63 +52,23 @@ fn typed_number(number: &json_tree::Number, schema: Option<&Schema>) -> Cel {
             let integer = schema.is_some_and(|schema| schema.kind == Some(Type::Integer));
             match integer.then(|| format!("{value:.0}").parse::<i64>().ok()) {
                 Some(Some(whole)) => Cel::Int(whole),
-                _ => Cel::Float(value),
+                _ => Cel::Double(value),
             }
         }
     }
 }
 
+/// A text whose format has a type of its own. A text that does not have its format stays a text.
 fn typed_text(text: &str, schema: Option<&Schema>) -> Cel {
     let format = schema.and_then(|schema| schema.limits.format.as_deref());
     let parsed = match format {
-        Some("date-time") => time(text),
-        Some("date") => time(&format!("{text}T00:00:00Z")),
-        Some("duration") => cel_duration(text),
+        Some("byte") => STANDARD.decode(text).ok().map(|bytes| Cel::bytes(&bytes)),
+        Some("date-time") => Time::parse(text).map(Cel::Timestamp),
+        Some("date") => Time::parse(&format!("{text}T00:00:00Z")).map(Cel::Timestamp),
+        Some("duration") => nanoseconds(text).map(Cel::Duration),
         _ => None,
     };
-    parsed.unwrap_or_else(|| Cel::String(Arc::new(text.to_owned())))
-}
-
-fn time(text: &str) -> Option<Cel> {
-    chrono::DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(Cel::Timestamp)
-}
-
-fn cel_duration(text: &str) -> Option<Cel> {
-    nanoseconds(text).map(|nanos| Cel::Duration(chrono::Duration::nanoseconds(nanos)))
-}
-
-/// The nanoseconds of a duration such as `1h15m30.5s`.
-fn nanoseconds(text: &str) -> Option<i64> {
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text),
-    };
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at_checked(digits)?;
-        let letters = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(letters)?;
-        let unit = match unit {
-            "ns" => 1.0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * unit;
-        rest = after;
-    }
-    format!("{:.0}", sign * total)
-        .parse()
-        .ok()
-        .filter(|_| !text.is_empty())
+    parsed.unwrap_or_else(|| Cel::text(text))
 }
 
 /// Fields in the schema have escaped names in expressions; keys of maps have their own names. The field of a reserved
@@ -106,21 +84,10 @@ fn typed_map(map: &Map<String, Value>, schema: Option<&Schema>) -> Cel {
         let reserved = (named && is_reserved(name)).then(|| name.clone());
         let below = schema.and_then(|schema| schema.field(name));
         let value = typed(value, below);
-        let entry = move |key| (Key::String(Arc::new(key)), value.clone());
+        let entry = move |key: String| (Key::text(&key), value.clone());
         key.into_iter().chain(reserved).map(entry)
     });
-    Cel::Map(CelMap {
-        map: Arc::new(entries.collect()),
-    })
-}
-
-/// The number of values in a tree.
-pub(crate) fn size(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => items.iter().map(size).sum::<usize>() + 1,
-        Value::Object(map) => map.values().map(size).sum::<usize>() + 1,
-        _ => 1,
-    }
+    Cel::map(entries.collect())
 }
 
 #[cfg(test)]
@@ -128,14 +95,6 @@ mod tests {
     use json_tree::json;
 
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(nanoseconds("1h1.5s"), Some(3_601_500_000_000));
-        assert_eq!(nanoseconds("-2ms"), Some(-2_000_000));
-        assert_eq!(nanoseconds("5"), None);
-        assert_eq!(nanoseconds(""), None);
-    }
 
     #[test]
     fn fields_of_reserved_words_have_two_names() {
@@ -150,9 +109,36 @@ mod tests {
             ("x__dash__y", Some(2)),
             ("x-y", None),
         ] {
-            let key = Key::String(Arc::new(name.to_owned()));
-            let value = map.map.get(&key).cloned();
-            assert_eq!(value, expected.map(Cel::Int), "{name}");
+            let number = match map.get(&Key::text(name)) {
+                Some(Cel::Int(number)) => Some(*number),
+                _ => None,
+            };
+            assert_eq!(number, expected, "{name}");
         }
+    }
+
+    // findings-2 E6
+    #[test]
+    fn formats_and_lists_have_the_types_of_the_schema() {
+        cov_mark::check!(findings_2_e6);
+        let schema = json!({"properties": {"bytes": {"type": "string", "format": "byte"},
+            "time": {"type": "string", "format": "date-time"}, "day": {"type": "string", "format": "date"},
+            "period": {"type": "string", "format": "duration"}, "ratio": {"type": "number"},
+            "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}}});
+        let object = json!({"bytes": "aGVsbG8=", "time": "2023-01-02T03:04:05Z", "day": "2023-01-02",
+            "period": "1h1.5s", "ratio": 1, "set": ["a"]});
+        let Cel::Map(map) = typed(&object, Some(&Schema::parse(&schema))) else {
+            panic!("not a map");
+        };
+        let value = |name: &str| map.get(&Key::text(name)).unwrap();
+        assert!(matches!(value("bytes"), Cel::Bytes(bytes) if **bytes == *b"hello"));
+        assert!(matches!(value("time"), Cel::Timestamp(_)));
+        assert!(matches!(value("day"), Cel::Timestamp(_)));
+        assert!(matches!(value("period"), Cel::Duration(3_601_500_000_000)));
+        assert!(matches!(value("ratio"), Cel::Double(_)));
+        assert!(
+            matches!(value("set"), Cel::List(list) if matches!(list.kind, ListKind::Set)),
+            "the list is no set"
+        );
     }
 }

@@ -4,15 +4,9 @@
 //! Types are not declared: each name that is `Object`, or starts with `Object.`, is a type. The conversion to JSON
 //! checks that the type name of each part fits its path in the object.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use cel::common::types::{CelOptional, CelString, CelStruct, Type};
-use cel::common::value::{CowVal, Val};
-use cel::objects::Key;
-use cel::{Env, ExecutionError, StructType, Value as Cel};
+use cel_evaluator::{Key, Object, Value as Cel};
 use json_tree::{Map, Value};
 
-use crate::cel_library::environment;
 use crate::expression_error::ExpressionError;
 
 /// The type of one operation of a patch.
@@ -21,66 +15,9 @@ const PATCH_FIELDS: [&str; 4] = ["op", "path", "from", "value"];
 /// The type of a whole object.
 const OBJECT: &str = "Object";
 
-/// An environment in which values of these types can be constructed.
-///
-/// # Errors
-/// The first name that is not such a type.
-pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, ExpressionError> {
-    let mut environment = environment();
-    for name in names {
-        if name != PATCH && name != OBJECT && !name.starts_with("Object.") {
-            return Err(ExpressionError::Undeclared(name.clone()));
-        }
-        environment
-            .add_type(Constructed(Type::new_struct(name.clone())))
-            .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
-    }
-    cel::add_overload!(
-        &mut environment,
-        fn escape_key: (CelString<'_>) -> CelString<'static>,
-        name = "jsonpatch.escapeKey"
-    )
-    .map_err(|error| ExpressionError::Syntax(error.to_string()))?;
-    Ok(environment)
-}
-
-/// A map key as a segment of a path in a patch.
-fn escape_key(key: &CelString<'_>) -> CelString<'static> {
-    key.inner().replace('~', "~0").replace('/', "~1").into()
-}
-
-/// A type whose values accept any fields.
-struct Constructed(Type);
-
-impl StructType for Constructed {
-    fn get_type(&self) -> &Type {
-        &self.0
-    }
-
-    fn new_value<'b, 'v>(
-        &self,
-        fields: BTreeMap<String, CowVal<'b, 'v>>,
-    ) -> Result<Box<dyn Val + 'v>, ExecutionError> {
-        let name = self.0.name();
-        let mut object = CelStruct::new(name.to_owned());
-        for (field, value) in fields {
-            if name == PATCH && !PATCH_FIELDS.contains(&field.as_str()) {
-                let text = format!("undefined field '{field}'");
-                return Err(ExecutionError::function_error(name, text));
-            }
-            // An optional field `?field: …` may have no value.
-            match value.downcast_ref::<CelOptional<'_>>() {
-                None => object.add_field_value(field, value),
-                Some(optional) => {
-                    if let Some(value) = optional.option() {
-                        let value = CowVal::Owned(value.clone_as_boxed());
-                        object.add_field_value(field, value);
-                    }
-                }
-            }
-        }
-        Ok(Box::new(object))
-    }
+/// Whether values of the type with this name can be constructed.
+pub(crate) fn is_type(name: &str) -> bool {
+    name == PATCH || name == OBJECT || name.starts_with("Object.")
 }
 
 /// Converts an `Object{…}` to JSON.
@@ -89,11 +26,8 @@ impl StructType for Constructed {
 /// The value is not an object, a part has the type of another field, or has no JSON form.
 pub(crate) fn object(value: &Cel) -> Result<Value, ExpressionError> {
     match value {
-        Cel::Struct(object) if object.name() == OBJECT => json(value, OBJECT),
-        other => Err(ExpressionError::UnexpectedType {
-            expected: "an Object",
-            actual: type_name_of(other),
-        }),
+        Cel::Object(object) if &*object.name == OBJECT => json(value, OBJECT),
+        other => Err(unexpected("an Object", other)),
     }
 }
 
@@ -103,51 +37,44 @@ pub(crate) fn object(value: &Cel) -> Result<Value, ExpressionError> {
 /// As [`object`].
 pub(crate) fn patch(value: &Cel) -> Result<Value, ExpressionError> {
     let Cel::List(list) = value else {
-        return Err(ExpressionError::UnexpectedType {
-            expected: "a list of JSONPatch",
-            actual: type_name_of(value),
-        });
+        return Err(unexpected("a list of JSONPatch", value));
     };
-    let operations = list.iter().map(|operation| match operation {
-        Cel::Struct(operation) if operation.name() == PATCH => fields(operation, |field, value| {
+    let operations = list.items.iter().map(|operation| match operation {
+        Cel::Object(operation) if &*operation.name == PATCH => fields(operation, |field, value| {
+            if !PATCH_FIELDS.contains(&field) {
+                let text = format!("undefined field '{field}'");
+                return Err(ExpressionError::Evaluation(text));
+            }
             // The value has a constructed type, or is a plain value.
             let path = match value {
-                Cel::Struct(part) => part.name().to_owned(),
-                _ => field.to_owned(),
+                Cel::Object(part) => &*part.name,
+                _ => field,
             };
-            json(value, &path)
+            json(value, path)
         }),
-        other => Err(ExpressionError::UnexpectedType {
-            expected: "a JSONPatch",
-            actual: type_name_of(other),
-        }),
+        other => Err(unexpected("a JSONPatch", other)),
     });
     operations.collect()
 }
 
-fn type_name_of(value: &Cel) -> String {
-    match value {
-        Cel::Struct(structure) => structure.name().to_owned(),
-        other => other.type_of().to_string(),
+fn unexpected(expected: &'static str, actual: &Cel) -> ExpressionError {
+    ExpressionError::UnexpectedType {
+        expected,
+        actual: actual.type_name().to_owned(),
     }
 }
 
 fn fields(
-    structure: &CelStruct<'_>,
-    mut to_json: impl FnMut(&str, &Cel) -> Result<Value, ExpressionError>,
+    object: &Object,
+    to_json: impl Fn(&str, &Cel) -> Result<Value, ExpressionError>,
 ) -> Result<Value, ExpressionError> {
-    let fields = structure.field_values().into_iter().map(|(name, value)| {
-        let value: Cel = value.as_ref().try_into().map_err(evaluation)?;
-        let value = to_json(&name, &value)?;
-        Ok((name, value))
-    });
+    let fields = object
+        .fields
+        .iter()
+        .map(|(name, value)| Ok((name.to_string(), to_json(name, value)?)));
     fields
         .collect::<Result<Map<_, _>, ExpressionError>>()
         .map(Value::Object)
-}
-
-fn evaluation(error: ExecutionError) -> ExpressionError {
-    ExpressionError::Evaluation(error.to_string())
 }
 
 /// Converts a value to JSON; `path` is the type name that an object must have here.
@@ -156,40 +83,37 @@ fn json(value: &Cel, path: &str) -> Result<Value, ExpressionError> {
         Cel::Null => Ok(Value::Null),
         Cel::Bool(flag) => Ok((*flag).into()),
         Cel::Int(number) => Ok((*number).into()),
-        Cel::UInt(number) => Ok((*number).into()),
-        Cel::Float(number) => json_tree::Number::from_f64(*number)
+        Cel::Uint(number) => Ok((*number).into()),
+        Cel::Double(number) => json_tree::Number::from_f64(*number)
             .map(Value::Number)
             .ok_or_else(|| ExpressionError::NotJson(format!("{number} is no number in JSON"))),
-        Cel::String(text) => Ok(text.as_str().into()),
-        Cel::Timestamp(time) => {
-            let seconds = chrono::SecondsFormat::AutoSi;
-            Ok(time.to_utc().to_rfc3339_opts(seconds, true).into())
-        }
-        Cel::List(list) => list.iter().map(|item| json(item, path)).collect(),
+        Cel::String(text) => Ok((&**text).into()),
+        Cel::Timestamp(time) => Ok(time.moment.to_string().into()),
+        Cel::List(list) => list.items.iter().map(|item| json(item, path)).collect(),
         Cel::Map(map) => {
-            let entries = map.map.iter().map(|(key, value)| match key {
-                Key::String(key) => Ok((key.as_ref().clone(), json(value, path)?)),
+            let entries = map.iter().map(|(key, value)| match key {
+                Key::String(key) => Ok((key.to_string(), json(value, path)?)),
                 other => {
                     let text = format!("the key {other:?} of a map is no text");
                     Err(ExpressionError::NotJson(text))
                 }
             });
-            let entries: Result<BTreeMap<String, Value>, ExpressionError> = entries.collect();
-            Ok(Value::Object(entries?.into_iter().collect()))
+            let entries: Result<Map<String, Value>, ExpressionError> = entries.collect();
+            entries.map(Value::Object)
         }
-        Cel::Struct(structure) => {
-            if structure.name() != path {
+        Cel::Object(object) => {
+            if *object.name != *path {
                 return Err(ExpressionError::UnexpectedTypeName {
-                    actual: structure.name().to_owned(),
+                    actual: object.name.to_string(),
                     expected: path.to_owned(),
                 });
             }
-            fields(structure, |field, value| {
+            fields(object, |field, value| {
                 json(value, &format!("{path}.{field}"))
             })
         }
         other => {
-            let text = format!("a {} has no form in JSON", other.type_of());
+            let text = format!("a {} has no form in JSON", other.type_name());
             Err(ExpressionError::NotJson(text))
         }
     }

@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use json_tree::{Map, Value, json};
-use object_model::{FieldError, FieldPath};
+use object_model::{FieldError, FieldErrorType, FieldPath};
 use resource_kinds::{
     Cell, Column, DecodeError, Kind, KindInfo, Printer, Scalable, Selectable, StatusUpdate, Words,
 };
 
 use crate::columns::Columns;
-use crate::definition::{condition, is_terminating, versions};
+use crate::combinations::NO_FIELD;
+use crate::conversion::StorageForm;
+use crate::definition_fields::{condition, is_terminating, versions};
 use crate::deprecation;
 use crate::facts::Facts;
 use crate::json_path::JsonPath;
 use crate::object_meta;
 use crate::rules::broken_rules;
 use crate::schema::Schema;
-use crate::shape::{default, drop_nulls, prune};
+use crate::shape::{Fields, default, drop_nulls, prune, unknown};
 use crate::validate::validate;
 
 /// A kind for one version of a definition.
@@ -45,6 +47,8 @@ pub struct DefinedVersion {
     pub kind: Arc<dyn Kind>,
     /// `openAPIV3Schema` of the version, unchanged.
     pub schema: Value,
+    /// The stored form of the objects; `None` if the definition has no storage version.
+    pub storage: Option<Arc<StorageForm>>,
 }
 
 /// The versions of a definition that are served; empty until its names are accepted.
@@ -78,24 +82,26 @@ fn versions_where(definition: &Value, which: impl Fn(&Value) -> bool) -> Vec<Def
     if !holds("NamesAccepted") && !ends {
         return Vec::new();
     }
+    let storage = StorageForm::from_definition(definition).map(Arc::new);
     let chosen = versions(definition).iter().filter(|version| which(version));
     chosen
         .map(|version| DefinedVersion {
             kind: Arc::new(CustomKind::new(definition, version)),
             schema: version["schema"]["openAPIV3Schema"].clone(),
+            storage: storage.clone(),
         })
         .collect()
 }
 
 impl CustomKind {
     fn new(definition: &Value, version: &Value) -> Self {
-        let path = |value: &Value| JsonPath::parse(value.as_str()?);
+        let path = |value: &Value| JsonPath::of_names(value.as_str()?);
         let scale = &version["subresources"]["scale"];
         let selectable = version["selectableFields"].as_array().into_iter().flatten();
         let (selectable, selected) = selectable
             .filter_map(|field| {
                 let name = field["jsonPath"].as_str()?;
-                let path = JsonPath::parse(name)?;
+                let path = JsonPath::of_names(name)?;
                 Some((name.trim_start_matches('.').to_owned(), path))
             })
             .unzip();
@@ -123,11 +129,32 @@ impl CustomKind {
 
     fn judge(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = validate(object, old, &self.schema);
-        if errors.is_empty() {
-            errors = broken_rules(object, old, &self.schema);
+        if !self.schema.has_rules {
+            return errors;
+        }
+        // As upstream, rules are not evaluated for a value of another type or size than they expect.
+        match errors.iter().any(blocks_rules) {
+            true => errors.push(FieldError::invalid(
+                &FieldPath::root(NO_FIELD),
+                "null",
+                "some validation rules were not checked because the object was invalid; correct the existing errors \
+                 to complete validation",
+            )),
+            false => errors.extend(broken_rules(object, old, &self.schema)),
         }
         errors
     }
+}
+
+fn blocks_rules(error: &FieldError) -> bool {
+    matches!(
+        error.kind,
+        FieldErrorType::NotSupported
+            | FieldErrorType::Required
+            | FieldErrorType::TooLong
+            | FieldErrorType::TooMany
+            | FieldErrorType::TypeInvalid
+    )
 }
 
 /// Maximum number of unknown fields that are named, as for other kinds.
@@ -158,14 +185,13 @@ impl Kind for CustomKind {
     }
 
     fn unknown_fields(&self, object: &Value) -> Option<Vec<String>> {
-        let mut object = object.clone();
-        let mut unknown = object_meta::unknown(&object);
-        let mut pruned = prune(&mut object, &self.schema);
+        let mut paths = object_meta::unknown(object);
+        let mut pruned = unknown(object, &self.schema, Fields::OfObject);
         pruned.sort_unstable();
-        unknown.extend(pruned);
-        unknown.extend(object_meta::unknown_in_embedded(&mut object, &self.schema));
-        unknown.truncate(UNKNOWN_FIELDS_MAX);
-        Some(unknown)
+        paths.extend(pruned);
+        paths.extend(object_meta::unknown_in_embedded(object, &self.schema));
+        paths.truncate(UNKNOWN_FIELDS_MAX);
+        Some(paths)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,20 +1,19 @@
 //! apiextensions.k8s.io/v1 CustomResourceDefinition.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use json_tree::{Map, Value, json};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
-use object_model::{FieldError, FieldPath, names};
+use object_model::{FieldError, FieldPath};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use resource_kinds::info::{ALL, STATUS};
 use resource_kinds::{
-    Cell, Column, DecodeError, Kind, KindInfo, Printer, Scope, Words, WriteRules, table,
+    Cell, Column, DecodeError, Kind, KindInfo, Printer, Scope, StatusUpdate, Words, WriteRules,
+    decode_object_meta, table,
 };
 
-use crate::deprecation;
-use crate::json_path::JsonPath;
-use crate::structural;
+use crate::conversion::settings;
+use crate::definition_fields::{condition, storage_version};
+use crate::{definition_form, definition_parts, stored_versions};
 
 /// The API group of CustomResourceDefinitions.
 pub const GROUP: &str = "apiextensions.k8s.io";
@@ -64,23 +63,24 @@ impl Kind for Definition {
     }
 
     fn decode(&self, object: Value) -> Result<Value, DecodeError> {
-        // Schemas are stored unchanged: the defaults of the API's types do not apply to them.
+        let mut object = object;
+        if !object.is_object() {
+            return Err(DecodeError::DefinitionNotObject(
+                "v1.CustomResourceDefinition",
+            ));
+        }
+        definition_form::bring_into_form(&mut object);
+        if let Some(metadata) = object.get_mut("metadata") {
+            decode_object_meta(metadata)?;
+        }
+        // The types are only checked: their defaults do not apply to schemas.
         json_tree::from_value::<api::CustomResourceDefinition>(with_required(&object)).map_err(
             |error| DecodeError::Definition {
                 kind: "CustomResourceDefinition",
                 reason: error.to_string(),
             },
         )?;
-        let Value::Object(map) = object else {
-            return Err(DecodeError::DefinitionNotObject(
-                "v1.CustomResourceDefinition",
-            ));
-        };
-        let supported = ["apiVersion", "kind", "metadata", "spec", "status"];
-        let fields = map
-            .into_iter()
-            .filter(|(name, value)| supported.contains(&name.as_str()) && !value.is_null());
-        Ok(Value::Object(fields.collect()))
+        Ok(object)
     }
 
     fn default(&self, object: &mut Value) {
@@ -89,25 +89,11 @@ impl Kind for Definition {
         };
         let conversion = spec.entry("conversion").or_insert_with(|| json!({}));
         fill(conversion, "strategy", "None");
+        settings::default(conversion);
         if let Some(names) = spec.get_mut("names") {
             let kind = names["kind"].as_str().unwrap_or_default().to_owned();
             fill(names, "singular", &kind.to_lowercase());
             fill(names, "listKind", &format!("{kind}List"));
-        }
-        for version in spec
-            .get_mut("versions")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            for column in version
-                .get_mut("additionalPrinterColumns")
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
-                fill(column, "type", "string");
-            }
         }
     }
 
@@ -119,24 +105,17 @@ impl Kind for Definition {
 
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         let mut status = old.get("status").cloned().unwrap_or_else(|| json!({}));
-        let stored = storage_version(object).unwrap_or_default();
-        if let Some(list) = status
-            .get_mut("storedVersions")
-            .and_then(Value::as_array_mut)
-            && !list.contains(&stored)
-        {
-            list.push(stored);
-        }
+        stored_versions::add_storage_version(&mut status, object);
         object["status"] = status;
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
-        validate(object)
+        validate(object, None)
     }
 
     fn validate_content_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = self.validate_content(object);
-        retain_new_rule_errors(&mut errors, old);
+        let mut errors = validate(object, Some(old));
+        retain_new_errors(&mut errors, old);
         let spec = FieldPath::root("spec");
         let established = condition(old, "Established") == Some("True");
         let mut retain = |names: &[&str]| {
@@ -156,39 +135,31 @@ impl Kind for Definition {
             retain(&["scope"]);
             retain(&["names", "kind"]);
         }
-        let present: BTreeSet<&str> = versions(object)
-            .iter()
-            .filter_map(|v| v["name"].as_str())
-            .collect();
-        let stored = old["status"]["storedVersions"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice);
-        for (index, name) in stored.iter().enumerate() {
-            let name = name.as_str().unwrap_or_default();
-            if !present.contains(name) {
-                let at = FieldPath::root("status")
-                    .child("storedVersions")
-                    .index(index);
-                errors.push(FieldError::invalid(&at, name, "missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions".replace("v1", name)));
-            }
-        }
+        errors.extend(stored_versions::validate(object, old));
         errors
+    }
+
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
     }
 }
 
-/// Removes the errors of rules that the stored definition has at the same field with the same value. A program version
-/// that did not check the types of rules may have stored them, and labels and finalizers must remain writable.
+impl StatusUpdate for Definition {
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        stored_versions::validate(object, old)
+    }
+}
+
+/// Removes the errors that the stored definition has at the same field with the same value. An earlier version may have
+/// stored a definition that is not valid, and labels, finalizers and other schemas must remain writable.
 ///
-/// As kube-apiserver, which does not check stored expressions again.
-fn retain_new_rule_errors(errors: &mut Vec<FieldError>, old: &Value) {
+/// As kube-apiserver for rules, for the types of lists and for the defaults of earlier versions.
+fn retain_new_errors(errors: &mut Vec<FieldError>, old: &Value) {
     if errors.is_empty() {
         return;
     }
-    let stored = validate(old);
-    errors.retain(|error| {
-        let is_of_rule = error.field.to_string().contains("x-kubernetes-validations");
-        !(is_of_rule && stored.contains(error))
-    });
+    let stored = validate(old, None);
+    errors.retain(|error| !stored.contains(error));
 }
 
 impl Printer for Definition {
@@ -258,33 +229,7 @@ fn with_required(object: &Value) -> Value {
     object
 }
 
-pub(crate) fn versions(object: &Value) -> &[Value] {
-    object["spec"]["versions"]
-        .as_array()
-        .map_or(&[], Vec::as_slice)
-}
-
-fn storage_version(object: &Value) -> Option<Value> {
-    let stored = versions(object)
-        .iter()
-        .find(|version| version["storage"] == true);
-    stored.map(|version| version["name"].clone())
-}
-
-pub(crate) fn is_terminating(object: &Value) -> bool {
-    !object["metadata"]["deletionTimestamp"].is_null()
-}
-
-/// The status of the condition of this type.
-pub(crate) fn condition<'o>(object: &'o Value, kind: &str) -> Option<&'o str> {
-    let conditions = object["status"]["conditions"].as_array()?;
-    conditions
-        .iter()
-        .find(|condition| condition["type"] == kind)?["status"]
-        .as_str()
-}
-
-fn validate(object: &Value) -> Vec<FieldError> {
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let spec = &object["spec"];
     let at = FieldPath::root("spec");
@@ -299,35 +244,11 @@ fn validate(object: &Value) -> Vec<FieldError> {
             "must be spec.names.plural+\".\"+spec.group",
         ));
     }
-    if group.is_empty() {
-        errors.push(FieldError::required(&at.child("group"), ""));
-    } else {
-        for clause in names::dns_subdomain(&group) {
-            errors.push(FieldError::invalid(
-                &at.child("group"),
-                group.as_str(),
-                clause,
-            ));
-        }
-        if !group.contains('.') {
-            let detail = "should be a domain with at least one dot";
-            errors.push(FieldError::invalid(
-                &at.child("group"),
-                group.as_str(),
-                detail,
-            ));
-        }
-    }
-    match text(&spec["scope"]).as_str() {
-        "" => errors.push(FieldError::required(&at.child("scope"), "")),
-        "Cluster" | "Namespaced" => {}
-        other => {
-            let error =
-                FieldError::not_supported(&at.child("scope"), other, &["Cluster", "Namespaced"]);
-            errors.push(error);
-        }
-    }
-    validate_names(&spec["names"], &at.child("names"), &mut errors);
+    definition_parts::validate_group_and_scope(spec, &at, &mut errors);
+    definition_parts::validate_versions(object, &at, &mut errors);
+    definition_parts::validate_names(&spec["names"], &at.child("names"), &mut errors);
+    errors.extend(settings::validate(object, old, &at.child("conversion")));
+    errors.extend(definition_parts::approval_error(object, old));
     if spec["preserveUnknownFields"] == true {
         let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.push(FieldError::invalid(
@@ -336,134 +257,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
             detail,
         ));
     }
-    let strategy = &at.child("conversion").child("strategy");
-    match text(&spec["conversion"]["strategy"]).as_str() {
-        "None" | "" => {}
-        other => errors.push(FieldError::not_supported(strategy, other, &["None"])),
-    }
-    validate_versions(object, &at.child("versions"), &mut errors);
     errors
-}
-
-fn validate_names(value: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
-    for name in ["plural", "singular", "kind", "listKind"] {
-        let text = value[name].as_str().unwrap_or_default();
-        if text.is_empty() {
-            errors.push(FieldError::required(&at.child(name), ""));
-            continue;
-        }
-        for clause in names::dns_1035_label(&text.to_lowercase()) {
-            errors.push(FieldError::invalid(&at.child(name), text, clause));
-        }
-    }
-    if value["kind"] == value["listKind"] && value["kind"].is_string() {
-        let detail = "kind and listKind may not be the same";
-        errors.push(FieldError::invalid(
-            &at.child("listKind"),
-            value["listKind"].clone(),
-            detail,
-        ));
-    }
-    for list in ["shortNames", "categories"] {
-        let items = value[list].as_array().map_or(&[][..], Vec::as_slice);
-        for (index, item) in items.iter().enumerate() {
-            let text = item.as_str().unwrap_or_default();
-            for clause in names::dns_1035_label(text) {
-                errors.push(FieldError::invalid(
-                    &at.child(list).index(index),
-                    text,
-                    clause,
-                ));
-            }
-        }
-    }
-}
-
-fn validate_versions(object: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
-    let versions = versions(object);
-    if versions.is_empty() {
-        errors.push(FieldError::required(at, "must have at least one version"));
-        return;
-    }
-    let mut unique_names = BTreeSet::new();
-    for (index, version) in versions.iter().enumerate() {
-        let at = at.index(index);
-        let name = version["name"].as_str().unwrap_or_default();
-        for clause in names::dns_1035_label(name) {
-            errors.push(FieldError::invalid(&at.child("name"), name, clause));
-        }
-        if !unique_names.insert(name) {
-            errors.push(FieldError::duplicate(&at.child("name"), name));
-        }
-        for complaint in deprecation::complaints(version) {
-            let text = version["deprecationWarning"].clone();
-            let at = at.child("deprecationWarning");
-            errors.push(FieldError::invalid(&at, text, complaint));
-        }
-        let schema = &version["schema"]["openAPIV3Schema"];
-        let path = at.child("schema").child("openAPIV3Schema");
-        if schema.is_object() {
-            errors.extend(structural::check(schema, &path));
-        } else {
-            errors.push(FieldError::required(&path, "schemas are required"));
-        }
-        validate_parts(version, &at, errors);
-    }
-    if versions
-        .iter()
-        .filter(|version| version["storage"] == true)
-        .count()
-        != 1
-    {
-        let detail = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid(at, Value::Array(Vec::new()), detail));
-    }
-}
-
-fn validate_parts(version: &Value, at: &FieldPath, errors: &mut Vec<FieldError>) {
-    let columns = version["additionalPrinterColumns"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    for (index, column) in columns.iter().enumerate() {
-        let at = at.child("additionalPrinterColumns").index(index);
-        if column["name"].as_str().is_none_or(str::is_empty) {
-            errors.push(FieldError::required(&at.child("name"), ""));
-        }
-        let kinds = ["boolean", "date", "integer", "number", "string"];
-        let kind = column["type"].as_str().unwrap_or_default();
-        if !kinds.contains(&kind) {
-            errors.push(FieldError::not_supported(&at.child("type"), kind, &kinds));
-        }
-        let path = column["jsonPath"].as_str().unwrap_or_default();
-        if path.is_empty() {
-            errors.push(FieldError::required(&at.child("jsonPath"), ""));
-        } else if JsonPath::parse(path).is_none() {
-            let detail = "is an invalid json path";
-            errors.push(FieldError::invalid(&at.child("jsonPath"), path, detail));
-        }
-    }
-    let scale = &version["subresources"]["scale"];
-    if !scale.is_object() {
-        return;
-    }
-    let at = at.child("subresources").child("scale");
-    for (name, start, needed) in [
-        ("specReplicasPath", ".spec.", true),
-        ("statusReplicasPath", ".status.", true),
-        ("labelSelectorPath", ".s", false),
-    ] {
-        let text = scale[name].as_str().unwrap_or_default();
-        if text.is_empty() {
-            if needed {
-                errors.push(FieldError::required(&at.child(name), ""));
-            }
-        } else if !text.starts_with(start)
-            || !JsonPath::parse(text).is_some_and(|path| path.is_plain())
-        {
-            let detail = "should be a json path under .spec or .status, made of names";
-            errors.push(FieldError::invalid(&at.child(name), text, detail));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -513,9 +307,9 @@ mod tests {
             [
                 r#"metadata.name: Invalid value: "boat.example.org": must be spec.names.plural+"."+spec.group"#,
                 r#"spec.scope: Unsupported value: "World": supported values: "Cluster", "Namespaced""#,
+                "spec.versions[0].schema.openAPIV3Schema: Required value",
                 r#"spec.versions[0].deprecationWarning: Invalid value: "old": can only be set for deprecated versions"#,
-                "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
-                "spec.versions: Invalid value: []: must have exactly one version marked as storage version",
+                r#"spec.versions: Invalid value: ["v1"]: must have exactly one version marked as storage version"#,
             ]
         );
     }
@@ -527,6 +321,7 @@ mod tests {
         let mut new = old.clone();
         new["spec"]["names"]["kind"] = json!("Ship");
         new["spec"]["versions"][0]["name"] = json!("v2");
+        Definition.prepare_update(&mut new, &old);
         let errors = Definition.validate_update(&new, &old);
         let fields: Vec<String> = errors.iter().map(|error| error.field.to_string()).collect();
         assert_eq!(fields, ["spec.names.kind", "status.storedVersions[0]"]);

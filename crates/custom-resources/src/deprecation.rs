@@ -2,7 +2,7 @@
 
 use json_tree::Value;
 
-use crate::definition::versions;
+use crate::definition_fields::versions;
 use crate::version_order::rank;
 
 /// Maximum length of the warning text in a definition, in bytes.

@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cel::Value as Cel;
-use cel::objects::{Key, Map as CelMap};
+use cel_evaluator::{Key, Value as Cel};
 use json_tree::Value;
-use object_model::Semver;
+use object_model::{Quantity, Semver};
 
-use crate::cel_library::{amount, version};
 use crate::expression::{Expression, Values};
 use crate::expression_error::ExpressionError;
 
@@ -40,17 +38,18 @@ impl DeviceSelector {
     pub fn selects(&self, driver: &str, device: &Value) -> Result<bool, ExpressionError> {
         let attributes = self.by_domain(driver, &device["attributes"], attribute);
         let capacity = self.by_domain(driver, &device["capacity"], |entry| {
-            amount(entry["value"].as_str()?)
+            let quantity = entry["value"].as_str()?.parse::<Quantity>();
+            quantity.ok().map(Cel::Quantity)
         });
         let shared = device["allowMultipleAllocations"].as_bool() == Some(true);
         let entries = [
-            ("driver", Cel::String(Arc::new(driver.to_owned()))),
+            ("driver", Cel::text(driver)),
             ("attributes", attributes),
             ("capacity", capacity),
             ("allowMultipleAllocations", Cel::Bool(shared)),
         ];
         let mut values = Values::default();
-        values.add_value("device", map(entries), size(device));
+        values.add_value("device", map(entries));
         let result = self.expression.evaluate(&values)?;
         let result = result.as_bool();
         result.ok_or_else(|| {
@@ -90,21 +89,19 @@ fn attribute(entry: &Value) -> Option<Cel> {
         return Some(Cel::Bool(flag));
     }
     if let Some(text) = entry["string"].as_str() {
-        return Some(Cel::String(Arc::new(text.to_owned())));
+        return Some(Cel::text(text));
     }
-    Semver::parse(entry["version"].as_str()?).map(version)
+    let version = Semver::parse(entry["version"].as_str()?)?;
+    Some(Cel::Version(Arc::new(version)))
 }
 
 fn map<'e>(entries: impl IntoIterator<Item = (&'e str, Cel)>) -> Cel {
     let entries = entries.into_iter();
-    let entries = entries.map(|(key, value)| (Key::String(Arc::new(key.to_owned())), value));
-    Cel::Map(CelMap {
-        map: Arc::new(entries.collect()),
-    })
-}
-
-fn size(device: &Value) -> u64 {
-    crate::cel_values::size(device) as u64
+    Cel::map(
+        entries
+            .map(|(key, value)| (Key::text(key), value))
+            .collect(),
+    )
 }
 
 #[cfg(test)]

@@ -1,47 +1,47 @@
 //! Compiled CEL expressions, and their evaluation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, operators};
-use cel::objects::{Key, Map};
-use cel::{Context, Env, Program, Value as Cel};
+use cel::Env;
+use cel_evaluator::{CompileError, EvaluationError, Key, Names, Program, Value as Cel, Variables};
 use json_tree::Value;
 
+use crate::authorization::{RequestAuthorizer, ResourceAccess};
+use crate::authorizer_values;
 use crate::cel_bounds;
-use crate::cel_library::{add_functions, environment};
-use crate::cel_meter::{self, Meter, OBJECT_UNITS_MAX, metered};
-use crate::cel_values::{size, typed};
+use crate::cel_values::typed;
 use crate::construction;
 use crate::expression_error::ExpressionError;
 
-/// The functions and macros of every expression.
-pub(crate) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
+/// Maximum units of cost of one expression (upstream's value).
+pub(crate) const RULE_UNITS_MAX: u64 = 1_000_000;
+/// Maximum units of cost of all expressions about one object (upstream's value).
+pub(crate) const OBJECT_UNITS_MAX: u64 = 10_000_000;
+
+/// The macros of every expression.
+static ENVIRONMENT: LazyLock<Env> = LazyLock::new(cel_evaluator::environment);
 
 /// Parses an expression.
 ///
 /// # Errors
 /// A syntax error with its position, or an exceeded limit.
-pub(crate) fn parse(source: &str) -> Result<Program, ExpressionError> {
+pub(crate) fn parse(source: &str) -> Result<cel::Program, ExpressionError> {
     cel_bounds::check(source)?;
     let program = ENVIRONMENT.compile(source);
-    program.map_err(|error| ExpressionError::Syntax(error.to_string()))
+    let program = program.map_err(|error| ExpressionError::Syntax(error.to_string()))?;
+    cel_bounds::check_depth(program.expression())?;
+    Ok(program)
 }
 
 /// A compiled expression.
 #[derive(Clone)]
 pub struct Expression {
-    /// The metered syntax tree.
-    tree: Arc<IdedExpr>,
-    /// The number of nodes outside of its loops.
-    nodes: u64,
-    environment: Arc<Env>,
+    program: Arc<Program>,
     /// Whether the expression uses the previous value (`oldSelf`).
     pub(crate) compares: bool,
-    /// The literal keys in the expression: `a['key']`.
-    keys: Arc<BTreeSet<String>>,
 }
 
 impl fmt::Debug for Expression {
@@ -59,12 +59,21 @@ impl Expression {
         Self::compile_with(source, RULE_VARIABLES)
     }
 
-    /// Compiles a parsed rule of a definition.
+    /// Compiles a parsed rule of a definition. `duration_sums` has the identifiers of calls of `sum` on lists of
+    /// durations.
     ///
     /// # Errors
     /// An undeclared name.
-    pub(crate) fn of_rule(program: &Program) -> Result<Self, ExpressionError> {
-        Self::of_program(program, RULE_VARIABLES)
+    pub(crate) fn of_rule(
+        program: &cel::Program,
+        duration_sums: &BTreeSet<u64>,
+    ) -> Result<Self, ExpressionError> {
+        let names = Names {
+            variables: RULE_VARIABLES,
+            constructs: |_| false,
+            duration_sums,
+        };
+        Self::of_program(program, names)
     }
 
     /// Compiles an expression with these variables.
@@ -72,15 +81,7 @@ impl Expression {
     /// # Errors
     /// A syntax error with its position, an undeclared name, or an exceeded limit.
     pub fn compile_with(source: &str, names: &[&str]) -> Result<Self, ExpressionError> {
-        Self::of_program(&parse(source)?, names)
-    }
-
-    fn of_program(program: &Program, names: &[&str]) -> Result<Self, ExpressionError> {
-        let (expression, types) = Self::read(program, names)?;
-        match types.first() {
-            None => Ok(expression),
-            Some(name) => Err(ExpressionError::Undeclared(name.clone())),
-        }
+        Self::untyped(source, names, |_| false)
     }
 
     /// Compiles an expression with these variables that may construct objects and patches: `Object{spec:
@@ -89,46 +90,37 @@ impl Expression {
     /// # Errors
     /// A syntax error with its position, an undeclared name, or an exceeded limit.
     pub fn compile_constructing(source: &str, names: &[&str]) -> Result<Self, ExpressionError> {
-        let names = [names, &["jsonpatch"]].concat();
-        let (expression, types) = Self::read(&parse(source)?, &names)?;
-        Ok(Self {
-            environment: Arc::new(construction::environment_with(&types)?),
-            ..expression
-        })
+        Self::untyped(source, names, construction::is_type)
     }
 
-    /// A compiled expression, and the names of the types that it constructs.
-    fn read(
-        program: &Program,
-        names: &[&str],
-    ) -> Result<(Self, BTreeSet<String>), ExpressionError> {
-        let references = program.references();
-        let mut shape = Shape::default();
-        shape.visit(program.expression());
-        let is_declared = |name: &str| {
-            LIBRARIES.contains(&name)
-                || names.contains(&name)
-                || shape.bound.iter().any(|bound| bound == name)
+    fn untyped(
+        source: &str,
+        variables: &[&str],
+        constructs: fn(&str) -> bool,
+    ) -> Result<Self, ExpressionError> {
+        let names = Names {
+            variables,
+            constructs,
+            duration_sums: &BTreeSet::new(),
         };
-        let mut strangers = references.variables().into_iter();
-        if let Some(stranger) = strangers.find(|name| !is_declared(name)) {
-            return Err(ExpressionError::Undeclared(stranger.to_owned()));
-        }
-        let constructed = std::mem::take(&mut shape.constructed);
-        let (tree, nodes) = metered(program.expression());
-        let expression = Self {
-            compares: references.has_variable("oldSelf"),
-            keys: Arc::new(std::mem::take(&mut shape.keys)),
-            tree: Arc::new(tree),
-            nodes,
-            environment: ENVIRONMENT.clone(),
-        };
-        Ok((expression, constructed))
+        Self::of_program(&parse(source)?, names)
+    }
+
+    fn of_program(program: &cel::Program, names: Names<'_>) -> Result<Self, ExpressionError> {
+        let program = Program::compile(program.expression(), names);
+        let program = program.map_err(|error| match error {
+            CompileError::Undeclared(name) => ExpressionError::Undeclared(name),
+            CompileError::Incomplete => ExpressionError::Syntax(error.to_string()),
+        })?;
+        Ok(Self {
+            compares: program.uses("oldSelf"),
+            program: Arc::new(program),
+        })
     }
 
     /// The literal keys in the expression: `a['key']`.
     pub(crate) fn literal_keys(&self) -> &BTreeSet<String> {
-        &self.keys
+        self.program.literal_keys()
     }
 
     /// Evaluates the expression with these variables.
@@ -137,59 +129,39 @@ impl Expression {
     /// A function failed, a field does not exist, or the budget of the expression or of all expressions about these
     /// values is exhausted.
     pub fn evaluate(&self, values: &Values) -> Result<EvaluationResult, ExpressionError> {
-        let meter = Arc::new(Meter::new(values.units.load(Ordering::Relaxed)));
-        let mut context = context(&self.environment, &meter);
-        for (name, value) in &values.all {
-            context.add_variable_from_value(name.as_str(), value.clone());
+        let remaining = values.units.load(Ordering::Relaxed);
+        let limit = remaining.min(RULE_UNITS_MAX);
+        let evaluation = self.program.evaluate(&values.all, limit);
+        let left = remaining - evaluation.cost.min(limit);
+        values.units.store(left, Ordering::Relaxed);
+        match evaluation.result {
+            Ok(result) => Ok(EvaluationResult(result)),
+            Err(EvaluationError::CostLimit) => Err(ExpressionError::OutOfBudget),
+            Err(error) => Err(ExpressionError::Evaluation(error.to_string())),
         }
-        let result = self.evaluate_in(&context, &meter, values.nodes);
-        values.units.store(meter.units_left(), Ordering::Relaxed);
-        result.map(EvaluationResult)
     }
 
-    /// Evaluates the expression with the variables of a context that [`context`] created with this meter; `size` is
-    /// the number of values of these variables.
+    /// Evaluates the expression with these variables, at most at this cost.
     pub(crate) fn evaluate_in(
         &self,
-        context: &Context<'_, '_>,
-        meter: &Meter,
-        size: u64,
-    ) -> Result<Cel, ExpressionError> {
-        let begun = meter.begin(self.nodes, size);
-        let result = begun.and_then(|()| Cel::resolve(&self.tree, context));
-        if meter.is_spent() {
-            return Err(ExpressionError::OutOfBudget);
-        }
-        result.map_err(|error| ExpressionError::Evaluation(error.to_string()))
+        variables: &Variables,
+        limit: u64,
+    ) -> cel_evaluator::Evaluation {
+        self.program.evaluate(variables, limit)
     }
-}
-
-/// The context of expressions, with the functions that they may call.
-pub(crate) fn context(environment: &Arc<Env>, meter: &Arc<Meter>) -> Context<'static, 'static> {
-    let mut context = Context::with_env(environment.clone());
-    add_functions(&mut context);
-    cel_meter::add_functions(&mut context, meter);
-    context
-}
-
-/// The context of the validation rules of definitions.
-pub(crate) fn rules_context(meter: &Arc<Meter>) -> Context<'static, 'static> {
-    context(&ENVIRONMENT, meter)
 }
 
 /// The variables of expressions by name, and the remaining budget of all expressions about these variables.
 #[derive(Clone, Debug)]
 pub struct Values {
-    all: BTreeMap<String, Cel>,
-    nodes: u64,
+    all: Variables,
     units: Arc<AtomicU64>,
 }
 
 impl Default for Values {
     fn default() -> Self {
         Self {
-            all: BTreeMap::new(),
-            nodes: 0,
+            all: Variables::default(),
             units: Arc::new(AtomicU64::new(OBJECT_UNITS_MAX)),
         }
     }
@@ -198,27 +170,28 @@ impl Default for Values {
 impl Values {
     /// Adds a variable. A null value declares the variable, too.
     pub fn add(&mut self, name: &str, value: &Value) {
-        self.nodes += size(value) as u64;
-        self.all.insert(name.to_owned(), typed(value, None));
+        self.all.insert(name, typed(value, None));
     }
 
-    /// Adds a CEL value, and the number of values inside of it.
-    pub(crate) fn add_value(&mut self, name: &str, value: Cel, nodes: u64) {
-        self.nodes += nodes;
-        self.all.insert(name.to_owned(), value);
+    /// Adds a CEL value.
+    pub(crate) fn add_value(&mut self, name: &str, value: Cel) {
+        self.all.insert(name, value);
+    }
+
+    /// Adds `authorizer` with the rights of the requesting user, and the check of the requested resource.
+    pub fn add_authorizer(&mut self, request: &Arc<RequestAuthorizer>, resource: ResourceAccess) {
+        let authorizer = authorizer_values::authorizer(request, resource);
+        self.add_value(authorizer_values::AUTHORIZER, authorizer);
     }
 
     /// Adds the result of an expression as an entry of the map with this name.
     pub fn add_entry(&mut self, name: &str, key: &str, result: &EvaluationResult) {
         let mut entries = match self.all.remove(name) {
-            Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
-            _ => Default::default(),
+            Some(Cel::Map(map)) => Arc::unwrap_or_clone(map),
+            _ => cel_evaluator::Map::default(),
         };
-        entries.insert(Key::String(Arc::new(key.to_owned())), result.0.clone());
-        let map = Map {
-            map: Arc::new(entries),
-        };
-        self.all.insert(name.to_owned(), Cel::Map(map));
+        entries.insert(Key::text(key), result.0.clone());
+        self.all.insert(name, Cel::map(entries));
     }
 }
 
@@ -233,6 +206,10 @@ impl EvaluationResult {
             Cel::Bool(value) => Some(value),
             _ => None,
         }
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(self.0, Cel::Null)
     }
 
     /// The constructed object, as JSON.
@@ -263,85 +240,6 @@ impl EvaluationResult {
 /// The variables of the rules of a definition.
 const RULE_VARIABLES: &[&str] = &["self", "oldSelf"];
 
-/// The namespaces of types and libraries that every expression may use.
-const LIBRARIES: [&str; 18] = [
-    "base64",
-    "bool",
-    "bytes",
-    "cel",
-    "double",
-    "duration",
-    "dyn",
-    "google",
-    "int",
-    "list",
-    "lists",
-    "map",
-    "math",
-    "null_type",
-    "optional",
-    "string",
-    "strings",
-    "uint",
-];
-
-/// The properties of an expression's syntax tree.
-#[derive(Default)]
-struct Shape {
-    /// The variable names of its loops.
-    bound: Vec<String>,
-    /// The types of which the expression constructs values.
-    constructed: BTreeSet<String>,
-    /// The literal keys of lookups.
-    keys: BTreeSet<String>,
-}
-
-impl Shape {
-    fn visit(&mut self, expression: &IdedExpr) {
-        match &expression.expr {
-            Expr::Comprehension(all) => {
-                self.visit(&all.iter_range);
-                self.bound.push(all.iter_var.clone());
-                self.bound.extend(all.iter_var2.clone());
-                self.bound.push(all.accu_var.clone());
-                for part in [&all.accu_init, &all.loop_cond, &all.loop_step, &all.result] {
-                    self.visit(part);
-                }
-            }
-            Expr::Call(call) => {
-                if let Some(target) = &call.target {
-                    self.visit(target);
-                }
-                if call.func_name == operators::INDEX
-                    && let Some(Expr::Literal(LiteralValue::String(key))) =
-                        call.args.get(1).map(|key| &key.expr)
-                {
-                    self.keys.insert(key.inner().to_owned());
-                }
-                call.args.iter().for_each(|part| self.visit(part));
-            }
-            Expr::List(list) => list.elements.iter().for_each(|part| self.visit(part)),
-            Expr::Map(map) => map.entries.iter().for_each(|entry| self.visit_entry(entry)),
-            Expr::Struct(all) => {
-                self.constructed.insert(all.type_name.clone());
-                all.entries.iter().for_each(|entry| self.visit_entry(entry));
-            }
-            Expr::Select(select) => self.visit(&select.operand),
-            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
-        }
-    }
-
-    fn visit_entry(&mut self, entry: &IdedEntryExpr) {
-        match &entry.expr {
-            EntryExpr::StructField(field) => self.visit(&field.value),
-            EntryExpr::MapEntry(entry) => {
-                self.visit(&entry.key);
-                self.visit(&entry.value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use json_tree::json;
@@ -353,6 +251,8 @@ mod tests {
         assert!(Expression::compile("self.a +").is_err());
         let error = Expression::compile("other.a == 1").unwrap_err();
         assert_eq!(error, ExpressionError::Undeclared("other".to_owned()));
+        let error = Expression::compile("self.nosuch()").unwrap_err();
+        assert_eq!(error, ExpressionError::Undeclared("nosuch".to_owned()));
     }
 
     #[test]

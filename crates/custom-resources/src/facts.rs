@@ -4,7 +4,7 @@ use json_tree::Value;
 use resource_kinds::info::{ALL, SCALE, STATUS, WITHOUT_CREATE};
 use resource_kinds::{KindInfo, Scope, Subresource, Verb, Words, WriteRules};
 
-use crate::definition::is_terminating;
+use crate::definition_fields::is_terminating;
 
 /// The properties of one version of a definition. The struct owns its strings, which are dropped with the kind.
 #[derive(Debug)]

@@ -2,9 +2,11 @@
 //! in its embedded objects (`x-kubernetes-embedded-resource`).
 
 use json_tree::{Map, Value};
+use object_model::{FieldError, FieldPath, names};
 use resource_kinds::annotations::MALFORMED_METADATA;
 use resource_kinds::{
     DecodeError, decode_object_meta, repair_object_meta, unknown_object_meta_fields,
+    validate_embedded_metadata,
 };
 
 use crate::schema::Schema;
@@ -37,16 +39,57 @@ pub(crate) fn unknown(object: &Value) -> Vec<String> {
 }
 
 /// The paths of the unknown fields in the metadata of embedded objects, sorted by name.
-pub(crate) fn unknown_in_embedded(object: &mut Value, schema: &Schema) -> Vec<String> {
+pub(crate) fn unknown_in_embedded(object: &Value, schema: &Schema) -> Vec<String> {
     let mut unknown = Vec::new();
-    let mut visitor = |map: &mut Map<String, Value>, path: &str| {
-        name_unknown(map, &format!("{path}."), &mut unknown);
-        Ok(())
-    };
-    // The visitor never fails.
-    let _: Result<(), DecodeError> = visit(object, schema, &mut String::new(), &mut visitor);
+    name_unknown_below(object, schema, &mut String::new(), &mut unknown);
     unknown.sort_unstable();
     unknown
+}
+
+fn name_unknown_below(value: &Value, schema: &Schema, path: &mut String, paths: &mut Vec<String>) {
+    if !schema.has_embedded {
+        return;
+    }
+    let length = path.len();
+    let mut below = |value: &Value, below: &Schema, path: &mut String| {
+        if below.embedded
+            && let Value::Object(map) = value
+        {
+            name_unknown(map, &format!("{path}."), paths);
+        }
+        name_unknown_below(value, below, path, paths);
+        path.truncate(length);
+    };
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                if let Some(field) = schema.field(name) {
+                    enter(path, name, schema);
+                    below(value, field, path);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                if let Some(schema) = schema.items.as_deref() {
+                    path.push_str(&format!("[{index}]"));
+                    below(item, schema, path);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Appends a field to a path: in brackets if its name is free.
+fn enter(path: &mut String, name: &str, schema: &Schema) {
+    if !schema.properties.contains_key(name) {
+        path.extend(["[", name, "]"]);
+    } else if path.is_empty() {
+        path.push_str(name);
+    } else {
+        path.extend([".", name]);
+    }
 }
 
 fn name_unknown(object: &Map<String, Value>, prefix: &str, paths: &mut Vec<String>) {
@@ -63,6 +106,75 @@ pub(crate) fn repair(object: &mut Value) -> Vec<String> {
     match object.get_mut("metadata") {
         Some(metadata) => repair_object_meta(metadata),
         None => Vec::new(),
+    }
+}
+
+/// Checks the metadata of a value that is not a whole resource, for instance a default, and removes unknown fields.
+///
+/// # Errors
+/// The first mismatch.
+pub(crate) fn decode_value(value: &mut Value, schema: &Schema) -> Result<(), DecodeError> {
+    if schema.embedded
+        && let Value::Object(map) = value
+    {
+        decode_embedded(map, "")?;
+    }
+    visit(value, schema, &mut String::new(), &mut decode_embedded)
+}
+
+/// Checks the fields of an embedded object that each object has.
+///
+/// # Errors
+/// The messages, with paths in the object.
+pub(crate) fn check_embedded(map: &mut Map<String, Value>) -> Result<(), Vec<String>> {
+    decode_embedded(map, "").map_err(|error| vec![error.to_string()])?;
+    let mut errors = Vec::new();
+    validate_embedded(map, &FieldPath::default(), &mut errors);
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(errors.iter().map(ToString::to_string).collect()),
+    }
+}
+
+/// Adds the errors of an embedded object's type and metadata, with the texts of
+/// `pkg/apiserver/schema/objectmeta` in k8s.io/apiextensions-apiserver.
+pub(crate) fn validate_embedded(
+    map: &Map<String, Value>,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    for name in ["apiVersion", "kind"] {
+        let at = path.child(name);
+        match map.get(name) {
+            None => errors.push(FieldError::required(&at, "")),
+            Some(Value::String(text)) if text.is_empty() => {
+                errors.push(FieldError::invalid(&at, "", "must not be empty"));
+            }
+            Some(Value::String(text)) if name == "apiVersion" => {
+                if text.matches('/').count() > 1 {
+                    let detail = format!("unexpected GroupVersion string: {text}");
+                    errors.push(FieldError::invalid(&at, text.as_str(), detail));
+                }
+            }
+            Some(Value::String(text)) => {
+                let clauses = names::dns_1035_label(&text.to_lowercase());
+                if !clauses.is_empty() {
+                    let detail = format!(
+                        "may have mixed case, but should otherwise match: {}",
+                        clauses.join(",")
+                    );
+                    errors.push(FieldError::invalid(&at, text.as_str(), detail));
+                }
+            }
+            Some(other) => errors.push(FieldError::invalid(&at, other.clone(), "must be a string")),
+        }
+    }
+    if let Some(metadata) = map.get("metadata").filter(|value| value.is_object()) {
+        let of_metadata = validate_embedded_metadata(metadata).into_iter();
+        errors.extend(of_metadata.map(|error| FieldError {
+            field: path.child(&error.field.to_string()),
+            ..error
+        }));
     }
 }
 
@@ -98,13 +210,7 @@ fn visit(
                 let Some(field) = schema.field(name) else {
                     continue;
                 };
-                if !schema.properties.contains_key(name) {
-                    path.extend(["[", name, "]"]);
-                } else if length == 0 {
-                    path.push_str(name);
-                } else {
-                    path.extend([".", name]);
-                }
+                enter(path, name, schema);
                 below(value, field, path)?;
             }
         }

@@ -1,15 +1,13 @@
 //! Validation rules of custom kinds (`x-kubernetes-validations`), evaluated for each value of an object that has
 //! rules.
 
-use std::sync::Arc;
-
-use cel::{Context, Value as Cel};
+use cel_evaluator::{EvaluationError, Value as Cel, Variables};
 use json_tree::Value;
 use object_model::{FieldError, FieldErrorType, FieldPath};
 
-use crate::cel_meter::{Meter, OBJECT_UNITS_MAX};
-use crate::cel_values::{size, typed};
-use crate::expression::rules_context;
+use crate::cel_values::typed;
+use crate::expression::{Expression, OBJECT_UNITS_MAX, RULE_UNITS_MAX};
+use crate::rule_types::compile_rule;
 use crate::schema::{ListType, Schema, Validation};
 
 /// The errors of all rules that an object violates; `old` is the object before an update.
@@ -26,10 +24,8 @@ fn broken_within(
     if !schema.has_rules {
         return Vec::new();
     }
-    let meter = Arc::new(Meter::new(units));
     let mut judge = Judge {
-        context: &rules_context(&meter),
-        meter: &meter,
+        units,
         ended: false,
         errors: Vec::new(),
     };
@@ -40,6 +36,21 @@ fn broken_within(
         &FieldPath::default(),
     );
     judge.errors
+}
+
+/// The compiled rule; `None` if it does not compile. The first call compiles it, so that a server with many definitions
+/// starts without compiling all rules.
+fn compiled<'v>(validation: &'v Validation, schema: &Schema) -> Option<&'v Expression> {
+    let compile = || compile_rule(&validation.rule, schema, validation.optional_old_self).ok();
+    let has_rule = !validation.rule.is_empty();
+    has_rule.then(|| validation.compiled.get_or_init(compile).as_ref())?
+}
+
+/// The compiled `messageExpression`; `None` if it is absent or does not compile.
+fn compiled_message<'v>(validation: &'v Validation, schema: &Schema) -> Option<&'v Expression> {
+    let source = validation.message_expression.as_deref()?;
+    let compile = || compile_rule(source, schema, validation.optional_old_self).ok();
+    validation.compiled_message.get_or_init(compile).as_ref()
 }
 
 /// The state of a value before an update.
@@ -81,38 +92,39 @@ impl<'v> Before<'v> {
     }
 }
 
-/// A value with rules: as JSON and as a CEL value, now and before the update.
+/// A value with rules: as JSON, and as the variables of its rules.
 struct RuleSite<'v> {
     value: &'v Value,
+    schema: &'v Schema,
     path: &'v FieldPath,
-    /// The number of values inside of it.
-    size: u64,
-    variables: Context<'v, 'static>,
+    /// With `oldSelf` as it was, if it is known.
+    plain: Variables,
+    /// With `oldSelf` as an optional value.
+    optional: Variables,
 }
 
-struct Judge<'c> {
-    context: &'c Context<'static, 'static>,
-    meter: &'c Meter,
-    /// Whether the budget of the object is exhausted.
+struct Judge {
+    /// The remaining budget of the object.
+    units: u64,
+    /// Whether the budget of the object or of a rule is exhausted.
     ended: bool,
     errors: Vec<FieldError>,
 }
 
-impl Judge<'_> {
+impl Judge {
     fn walk(&mut self, value: &Value, before: Before<'_>, schema: &Schema, path: &FieldPath) {
         if !schema.has_rules || (value.is_null() && schema.nullable) || self.ended {
             return;
         }
         // Transition rules are also evaluated for unchanged values; other rules are not evaluated again (as
         // kube-apiserver, `CRDValidationRatcheting`).
-        let applies = |validation: &&Validation| match validation.compiled() {
-            Some(rule) if rule.compares => before.value.is_some(),
+        let applies = |validation: &&Validation| match compiled(validation, schema) {
+            Some(rule) if rule.compares => before.value.is_some() || validation.optional_old_self,
             _ => !before.is_same,
         };
         let mut rules = schema.validations.iter().filter(applies).peekable();
         if rules.peek().is_some() {
-            let context = self.context;
-            let location = RuleSite::new(context, value, before.value, schema, path);
+            let location = RuleSite::new(value, before.value, schema, path);
             for rule in rules {
                 self.judge(&location, rule);
             }
@@ -144,21 +156,12 @@ impl Judge<'_> {
         if self.ended {
             return;
         }
-        let Some(rule) = validation.compiled() else {
+        let Some(rule) = compiled(validation, location.schema) else {
             let text = format!("rule cannot be compiled: {}", validation.rule.trim());
             self.refuse(location.path, location.value, None, text);
             return;
         };
-        let result = rule.evaluate_in(&location.variables, self.meter, location.size);
-        self.ended = self.meter.is_object_spent();
-        if self.ended {
-            cov_mark::hit!(findings_2_c25);
-            let text = "validation failed due to running out of cost budget, no further \
-                        validation rules will be run";
-            self.refuse(location.path, location.value, None, text.to_owned());
-            return;
-        }
-        match result {
+        match self.evaluate(rule, location.variables(validation)) {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => {
                 let text = self.message(location, validation);
@@ -176,16 +179,34 @@ impl Judge<'_> {
                 self.refuse(location.path, location.value, None, text);
             }
             Err(error) => {
-                let text = format!("{error} evaluating rule: {}", title(validation));
+                let text = error.text(&title(validation));
                 self.refuse(location.path, location.value, None, text);
             }
         }
     }
 
+    /// The result of an expression, whose cost is taken from the budget of the object.
+    fn evaluate(&mut self, rule: &Expression, variables: &Variables) -> Result<Cel, RuleError> {
+        let evaluation = rule.evaluate_in(variables, self.units.min(RULE_UNITS_MAX));
+        // The limit of a rule is the rule's own, unless less than that is left for the object.
+        let is_object_spent = evaluation.cost > self.units && self.units < RULE_UNITS_MAX;
+        self.units = self.units.saturating_sub(evaluation.cost);
+        let result = evaluation.result;
+        let is_rule_spent = matches!(&result, Err(error) if error.is_cost_limit());
+        if is_object_spent || is_rule_spent {
+            cov_mark::hit!(findings_2_c25);
+            self.ended = true;
+        }
+        match result {
+            _ if is_object_spent => Err(RuleError::ObjectBudget),
+            result => result.map_err(RuleError::Evaluation),
+        }
+    }
+
     /// The message of a violated rule.
-    fn message(&self, location: &RuleSite<'_>, validation: &Validation) -> String {
-        let message = validation.compiled_message().and_then(|expression| {
-            let result = expression.evaluate_in(&location.variables, self.meter, location.size);
+    fn message(&mut self, location: &RuleSite<'_>, validation: &Validation) -> String {
+        let message = compiled_message(validation, location.schema).and_then(|expression| {
+            let result = self.evaluate(expression, location.variables(validation));
             result.ok()
         });
         if let Some(Cel::String(text)) = message
@@ -219,24 +240,58 @@ impl Judge<'_> {
     }
 }
 
+/// The reason why a rule has no result.
+enum RuleError {
+    /// The rules of the object cost more than all of them together may.
+    ObjectBudget,
+    Evaluation(EvaluationError),
+}
+
+impl RuleError {
+    /// The message, with the texts of upstream (`schema/cel/validation.go`).
+    fn text(&self, title: &str) -> String {
+        match self {
+            Self::ObjectBudget => {
+                "validation failed due to running out of cost budget, no further validation rules \
+                                   will be run"
+                    .to_owned()
+            }
+            Self::Evaluation(error @ EvaluationError::CostLimit) => format!(
+                "'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {title}"
+            ),
+            Self::Evaluation(error @ EvaluationError::NoOverload) => format!(
+                "'{error}': call arguments did not match a supported operator, function or macro signature for rule: \
+                 {title}"
+            ),
+            Self::Evaluation(error) => format!("{error} evaluating rule: {title}"),
+        }
+    }
+}
+
 impl<'v> RuleSite<'v> {
-    fn new(
-        context: &'v Context<'static, 'static>,
-        value: &'v Value,
-        old: Option<&Value>,
-        schema: &Schema,
-        path: &'v FieldPath,
-    ) -> Self {
-        let mut variables = context.new_inner_scope();
-        variables.add_variable_from_value("self", typed(value, Some(schema)));
+    fn new(value: &'v Value, old: Option<&Value>, schema: &'v Schema, path: &'v FieldPath) -> Self {
+        let mut plain = Variables::default();
+        plain.insert("self", typed(value, Some(schema)));
+        let old = old.map(|old| typed(old, Some(schema)));
+        let mut optional = plain.clone();
+        optional.insert("oldSelf", Cel::Optional(old.clone().map(Into::into)));
         if let Some(old) = old {
-            variables.add_variable_from_value("oldSelf", typed(old, Some(schema)));
+            plain.insert("oldSelf", old);
         }
         Self {
             value,
+            schema,
             path,
-            size: (size(value) + old.map_or(0, size)) as u64,
-            variables,
+            plain,
+            optional,
+        }
+    }
+
+    /// The variables of a rule.
+    fn variables(&self, validation: &Validation) -> &Variables {
+        match validation.optional_old_self {
+            true => &self.optional,
+            false => &self.plain,
         }
     }
 }
@@ -405,7 +460,8 @@ mod tests {
 
     #[test]
     fn a_budget_that_is_spent_lets_nothing_pass() {
-        let rules = json!([{"rule": "true"}, {"rule": "false"}, {"rule": "false"}]);
+        let rules =
+            json!([{"rule": "true"}, {"rule": "size('a') == 2"}, {"rule": "size('a') == 2"}]);
         let schema = json!({"type": "object", "x-kubernetes-validations": rules});
         let errors = broken_within(1, &json!({}), None, &Schema::parse(&schema));
         assert_eq!(errors.len(), 1, "{errors:?}");
@@ -423,7 +479,6 @@ mod tests {
         let list = json!(vec![1; 200]);
         for rule in [
             "self.all(a, self.all(b, self.all(c, a == a)))",
-            "self.all(a, self.all(b, self.all(c, a == b) || true) || true)",
             "self.map(a, self.map(b, self.map(c, a))).size() > 0",
             "self.exists_one(a, self.exists_one(b, self.exists_one(c, a == 2)))",
             "self.filter(a, self.filter(b, self.filter(c, true).size() > 0).size() > 0).size() > 0",
@@ -441,7 +496,10 @@ mod tests {
         ] {
             let messages = texts(numbers(rule), list.clone(), None);
             assert_eq!(messages.len(), 1, "{rule}: {messages:?}");
-            assert!(messages[0].contains("cost budget"), "{rule}: {messages:?}");
+            assert!(
+                messages[0].contains("call cost exceeds limit for rule"),
+                "{rule}: {messages:?}"
+            );
         }
     }
 
@@ -477,6 +535,22 @@ mod tests {
         let list = (0..64).map(|number| json!({"name": format!("n{number}"), "ports": [1, 2]}));
         let messages = texts(schema, list.collect(), None);
         assert_eq!(messages, [""; 0]);
+    }
+
+    // findings-2 E6
+    #[test]
+    fn the_sum_of_no_durations_is_a_duration() {
+        let schema = json!({"type": "object", "properties": {
+            "periods": {"type": "array", "items": {"type": "string", "format": "duration"}},
+            "bytes": {"type": "string", "format": "byte"}},
+            "x-kubernetes-validations": [
+                {"rule": "self.periods.sum() < duration('1h')"},
+                {"rule": "self.periods.filter(p, p > duration('5h')).sum() == duration('0s')"},
+                {"rule": "self.bytes == b'hello'"}]});
+        let object = json!({"periods": [], "bytes": "aGVsbG8="});
+        assert_eq!(texts(schema.clone(), object, None), [""; 0]);
+        let object = json!({"periods": ["30m", "31m"], "bytes": "aGVsbG8="});
+        assert_eq!(texts(schema, object, None).len(), 1);
     }
 
     // findings-2 E3

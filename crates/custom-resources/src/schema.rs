@@ -8,6 +8,7 @@ use json_tree::{Map, Value};
 use regex::Regex;
 
 use crate::expression::Expression;
+use crate::pattern;
 
 /// The JSON type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,25 +79,10 @@ pub struct Validation {
     pub reason: Option<String>,
     /// The path, relative to the value with the rule, that the error is reported for.
     pub field_path: Option<String>,
-    compiled: OnceLock<Option<Expression>>,
-    compiled_message: OnceLock<Option<Expression>>,
-}
-
-impl Validation {
-    /// The compiled rule; `None` if it does not compile. The first call compiles it, so that a server with many
-    /// definitions starts without compiling all rules.
-    pub fn compiled(&self) -> Option<&Expression> {
-        let compile = || Expression::compile(&self.rule).ok();
-        let has_rule = !self.rule.is_empty();
-        has_rule.then(|| self.compiled.get_or_init(compile).as_ref())?
-    }
-
-    /// The compiled `messageExpression`; `None` if it is absent or does not compile.
-    pub fn compiled_message(&self) -> Option<&Expression> {
-        let source = self.message_expression.as_deref()?;
-        let compile = || Expression::compile(source).ok();
-        self.compiled_message.get_or_init(compile).as_ref()
-    }
+    /// Whether `oldSelf` is an optional value, so that a rule about it is evaluated for a new value, too.
+    pub optional_old_self: bool,
+    pub(crate) compiled: OnceLock<Option<Expression>>,
+    pub(crate) compiled_message: OnceLock<Option<Expression>>,
 }
 
 /// The schema of one value.
@@ -142,7 +128,8 @@ pub struct Schema {
 /// The schema of fields that are not in `properties`.
 #[derive(Clone, Debug)]
 pub enum AdditionalProperties {
-    Anything,
+    /// A boolean: whether other fields are valid.
+    Allowed(bool),
     Like(Box<Schema>),
 }
 
@@ -182,7 +169,7 @@ impl Pattern {
     /// The compiled pattern; `None` if its syntax is not supported: it then matches every text. The first call
     /// compiles it.
     pub fn regex(&self) -> Option<&Regex> {
-        let compile = || Regex::new(&self.source).ok();
+        let compile = || pattern::compile(&self.source).ok();
         self.regex.get_or_init(compile).as_ref()
     }
 }
@@ -203,11 +190,6 @@ impl Schema {
             Some(AdditionalProperties::Like(schema)) => Some(schema),
             _ => None,
         })
-    }
-
-    /// Whether a field with this name is preserved.
-    pub fn keeps(&self, name: &str) -> bool {
-        self.preserve_unknown || self.additional.is_some() || self.properties.contains_key(name)
     }
 }
 
@@ -233,16 +215,16 @@ fn parse(value: &Value, depth: usize) -> Schema {
             .map(|(name, schema)| (name.clone(), part(schema)))
             .collect(),
         additional: match map.get("additionalProperties") {
-            Some(Value::Bool(true)) => Some(AdditionalProperties::Anything),
-            Some(Value::Object(schema)) if schema.is_empty() => {
-                Some(AdditionalProperties::Anything)
-            }
+            Some(Value::Bool(allowed)) => Some(AdditionalProperties::Allowed(*allowed)),
             Some(schema @ Value::Object(_)) => {
                 Some(AdditionalProperties::Like(Box::new(part(schema))))
             }
             _ => None,
         },
-        items: map.get("items").map(|schema| Box::new(part(schema))),
+        items: map
+            .get("items")
+            .filter(|schema| schema.is_object())
+            .map(|schema| Box::new(part(schema))),
         default: map.get("default").filter(|value| !value.is_null()).cloned(),
         list_type: list_type(map),
         atomic_map: text(map, "x-kubernetes-map-type").as_deref() == Some("atomic"),
@@ -262,7 +244,7 @@ fn parse(value: &Value, depth: usize) -> Schema {
 
 /// Words in expressions whose cost is not limited by the length of the expression: loops, and functions on texts and
 /// lists.
-const COSTLY: [&str; 17] = [
+const COSTLY: [&str; 25] = [
     "all(",
     "exists(",
     "exists_one(",
@@ -280,6 +262,14 @@ const COSTLY: [&str; 17] = [
     "split(",
     "sum(",
     "distinct(",
+    "existsOne(",
+    "flatten(",
+    "max(",
+    "min(",
+    "reverse(",
+    "sets.",
+    "transform",
+    "validate(",
 ];
 
 fn has_loops(schema: &Schema) -> bool {
@@ -356,6 +346,7 @@ fn limits(map: &Map<String, Value>, depth: usize) -> Limits {
         one_of: schemas("oneOf"),
         not: map
             .get("not")
+            .filter(|schema| schema.is_object())
             .map(|schema| Box::new(parse(schema, depth - 1))),
     }
 }
@@ -386,6 +377,7 @@ fn validations(map: &Map<String, Value>) -> Vec<Validation> {
                 message_expression: nonempty("messageExpression"),
                 reason: nonempty("reason"),
                 field_path: nonempty("fieldPath"),
+                optional_old_self: map.get("optionalOldSelf") == Some(&Value::Bool(true)),
                 compiled: OnceLock::new(),
                 compiled_message: OnceLock::new(),
             }

@@ -1,97 +1,149 @@
 //! Pruning (removal of unknown fields) and defaulting of an object by its schema.
 
-use json_tree::{Map, Value};
+use json_tree::Value;
 
-use crate::schema::Schema;
+use crate::schema::{AdditionalProperties, Schema};
 
 /// Fields that every object of the API has.
 const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Removes fields that are not in the schema; returns their paths (`spec.ports[0].nme`).
-pub fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
-    let mut dropped = Vec::new();
-    prune_value(object, schema, Preserved::ObjectFields, "", &mut dropped);
-    dropped
+/// The known fields of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// Those of its schema.
+    OfSchema,
+    /// Those of its schema, and those of each API object.
+    OfObject,
 }
 
-/// The fields, besides those in a schema, that are preserved.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Preserved {
-    None,
-    /// The fields of every API object.
-    ObjectFields,
-    /// All fields: the value is an element of a list whose unknown fields are preserved.
-    All,
+/// The rule for the fields of a value.
+#[derive(Clone, Copy)]
+struct Rule<'s> {
+    /// `None` below `additionalProperties: true` and similar: no field is known.
+    schema: Option<&'s Schema>,
+    /// Whether unknown fields are preserved, also those of the elements of a list.
+    preserves: bool,
+    is_object: bool,
 }
 
-fn prune_value(
-    value: &mut Value,
-    schema: &Schema,
-    preserved: Preserved,
-    path: &str,
-    dropped: &mut Vec<String>,
-) {
-    match value {
-        Value::Object(map) => {
-            let preserved = match preserved {
-                Preserved::None if schema.embedded => Preserved::ObjectFields,
-                preserved => preserved,
-            };
-            prune_map(map, schema, preserved, path, dropped);
+/// The treatment of one field.
+enum Member<'s> {
+    Unknown,
+    /// The field and all fields inside of it are preserved.
+    Whole,
+    Known(Rule<'s>),
+}
+
+impl<'s> Rule<'s> {
+    fn new(schema: Option<&'s Schema>) -> Self {
+        Self {
+            schema,
+            preserves: schema.is_some_and(|schema| schema.preserve_unknown),
+            is_object: schema.is_some_and(|schema| schema.embedded),
         }
-        Value::Array(items) => {
-            let preserved = match schema.preserve_unknown || preserved == Preserved::All {
-                true => {
-                    cov_mark::hit!(findings_2_k10);
-                    Preserved::All
-                }
-                false => Preserved::None,
-            };
-            let Some(schema) = &schema.items else {
-                return;
-            };
-            for (index, item) in items.iter_mut().enumerate() {
-                prune_value(
-                    item,
-                    schema,
-                    preserved,
-                    &format!("{path}[{index}]"),
-                    dropped,
-                );
+    }
+
+    fn root(schema: &'s Schema, fields: Fields) -> Self {
+        let mut rule = Self::new(Some(schema));
+        rule.is_object |= fields == Fields::OfObject;
+        rule
+    }
+
+    fn member(self, name: &str) -> Member<'s> {
+        if self.is_object && OBJECT_FIELDS.contains(&name) {
+            return Member::Whole;
+        }
+        let known = self.schema.and_then(|schema| match &schema.additional {
+            _ if schema.properties.contains_key(name) => Some(schema.properties.get(name)),
+            Some(AdditionalProperties::Like(below)) => Some(Some(below.as_ref())),
+            // The names are free, but the values have no known fields.
+            Some(AdditionalProperties::Allowed(_)) => Some(None),
+            None => None,
+        });
+        match known {
+            Some(below) => Member::Known(Self::new(below)),
+            None if self.preserves => Member::Whole,
+            None => Member::Unknown,
+        }
+    }
+
+    fn element(self) -> Self {
+        let rule = Self::new(self.schema.and_then(|schema| schema.items.as_deref()));
+        if self.preserves {
+            cov_mark::hit!(findings_2_k10);
+        }
+        Self {
+            preserves: rule.preserves || self.preserves,
+            ..rule
+        }
+    }
+}
+
+/// Removes the fields of an object that are not in the schema.
+pub fn prune(object: &mut Value, schema: &Schema) {
+    prune_value(object, Rule::root(schema, Fields::OfObject));
+}
+
+fn prune_value(value: &mut Value, rule: Rule<'_>) {
+    match value {
+        Value::Object(map) => map.retain(|name, value| match rule.member(name) {
+            Member::Unknown => false,
+            Member::Whole => true,
+            Member::Known(below) => {
+                prune_value(value, below);
+                true
             }
+        }),
+        Value::Array(items) => {
+            let rule = rule.element();
+            items.iter_mut().for_each(|item| prune_value(item, rule));
         }
         _ => {}
     }
 }
 
-fn prune_map(
-    map: &mut Map<String, Value>,
-    schema: &Schema,
-    preserved: Preserved,
-    path: &str,
-    dropped: &mut Vec<String>,
-) {
-    let is_object = preserved == Preserved::ObjectFields || schema.embedded;
-    let at = |name: &str| {
-        if path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{path}.{name}")
+/// The paths of the fields that [`prune`] would remove (`spec.ports[0].nme`).
+pub fn unknown(value: &Value, schema: &Schema, fields: Fields) -> Vec<String> {
+    let mut paths = Vec::new();
+    name_unknown(
+        value,
+        Rule::root(schema, fields),
+        &mut String::new(),
+        &mut paths,
+    );
+    paths
+}
+
+fn name_unknown(value: &Value, rule: Rule<'_>, path: &mut String, paths: &mut Vec<String>) {
+    let length = path.len();
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                let member = rule.member(name);
+                if matches!(member, Member::Whole) {
+                    continue;
+                }
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(name);
+                match member {
+                    Member::Known(below) => name_unknown(value, below, path, paths),
+                    Member::Unknown | Member::Whole => paths.push(path.clone()),
+                }
+                path.truncate(length);
+            }
         }
-    };
-    map.retain(|name, value| {
-        if is_object && OBJECT_FIELDS.contains(&name.as_str()) {
-            return true;
+        Value::Array(items) => {
+            let rule = rule.element();
+            for (index, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                name_unknown(item, rule, path, paths);
+                path.truncate(length);
+            }
         }
-        if preserved != Preserved::All && !schema.keeps(name) {
-            dropped.push(at(name));
-            return false;
-        }
-        if let Some(schema) = schema.field(name) {
-            prune_value(value, schema, Preserved::None, &at(name), dropped);
-        }
-        true
-    });
+        _ => {}
+    }
 }
 
 /// Removes null fields if null is not a valid value, because clients send null for fields without a value.
@@ -198,7 +250,8 @@ mod tests {
             "spec": {"size": 1, "sise": 2, "free": {"any": 1, "known": {"no": 1}},
                      "limits": {"cpu": {"max": 1, "mx": 2}}, "parts": [{"name": "a", "nme": "b"}],
                      "template": {"kind": "Pod", "metadata": {}, "spec": {}}}});
-        let dropped = prune(&mut object, &schema());
+        let dropped = unknown(&object, &schema(), Fields::OfObject);
+        prune(&mut object, &schema());
         let expected = [
             "junk",
             "spec.free.known.no",
@@ -215,7 +268,7 @@ mod tests {
             object["spec"]["template"],
             json!({"kind": "Pod", "metadata": {}})
         );
-        assert_eq!(prune(&mut object, &schema()), [""; 0]);
+        assert_eq!(unknown(&object, &schema(), Fields::OfObject), [""; 0]);
     }
 
     // findings-2 K10
@@ -230,10 +283,40 @@ mod tests {
                 "items": {"type": "array", "items": {"type": "object"}}}}}));
         let mut object = json!({"pipelines": [{"id": "main", "known": {"a": "b", "no": 1}}],
             "nested": [[{"id": 1}]]});
-        assert_eq!(prune(&mut object, &schema), ["pipelines[0].known.no"]);
+        let dropped = unknown(&object, &schema, Fields::OfObject);
+        assert_eq!(dropped, ["pipelines[0].known.no"]);
+        prune(&mut object, &schema);
         let expected =
             json!({"pipelines": [{"id": "main", "known": {"a": "b"}}], "nested": [[{"id": 1}]]});
         assert_eq!(object, expected);
+    }
+
+    /// As upstream's pruning: the names are free, but no field of a value is known.
+    #[test]
+    fn values_of_any_type_have_no_known_fields() {
+        for allowed in [true, false] {
+            let schema = Schema::parse(&json!({"type": "object", "properties": {
+                "map": {"type": "object", "additionalProperties": allowed},
+                "kept": {"type": "object", "additionalProperties": allowed,
+                    "x-kubernetes-preserve-unknown-fields": true}}}));
+            let mut object = json!({"map": {"a": {"b": 1}, "c": [{"d": 1}], "e": 1},
+                "kept": {"a": {"b": 1}}});
+            let mut dropped = unknown(&object, &schema, Fields::OfObject);
+            dropped.sort_unstable();
+            assert_eq!(dropped, ["kept.a.b", "map.a.b", "map.c[0].d"]);
+            prune(&mut object, &schema);
+            let expected = json!({"map": {"a": {}, "c": [{}], "e": 1}, "kept": {"a": {}}});
+            assert_eq!(object, expected);
+        }
+    }
+
+    #[test]
+    fn the_fields_of_an_object_are_known_in_objects_only() {
+        let schema =
+            Schema::parse(&json!({"type": "object", "properties": {"a": {"type": "string"}}}));
+        let value = json!({"a": "b", "kind": "A"});
+        assert_eq!(unknown(&value, &schema, Fields::OfSchema), ["kind"]);
+        assert_eq!(unknown(&value, &schema, Fields::OfObject), [""; 0]);
     }
 
     // findings-2 E4

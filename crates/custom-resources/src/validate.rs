@@ -6,10 +6,14 @@ use std::collections::BTreeSet;
 use json_tree::{Map, Value};
 use object_model::{FieldError, FieldErrorType, FieldPath};
 
+use crate::combinations::{check_combinations, of_schema};
 use crate::format;
+use crate::object_meta;
 use crate::rules::counterpart;
-use crate::schema::{ListType, Schema, Type};
+use crate::schema::{AdditionalProperties, ListType, Schema, Type};
 
+/// The first number above the range of int64.
+const INT64_END: f64 = 9_223_372_036_854_775_808.0;
 /// Maximum number of reported errors.
 const ERRORS_MAX: usize = 100;
 
@@ -26,7 +30,7 @@ pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<Fie
     errors
 }
 
-fn check(
+pub(crate) fn check(
     value: &Value,
     old: Option<&Value>,
     schema: &Schema,
@@ -177,11 +181,47 @@ fn check_number(
             refuse(format!("should be a multiple of {factor}"));
         }
     }
-    let whole = number.as_i64();
-    let name = limits.format.as_deref();
-    if name == Some("int32") && whole.is_some_and(|whole| i32::try_from(whole).is_err()) {
-        refuse(format!("must be of type int32: {:?}", number.to_string()));
+    check_range(number, schema, path, errors);
+}
+
+/// Checks that a number fits into its type. Formats of other types have no effect.
+fn check_range(
+    number: &json_tree::Number,
+    schema: &Schema,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    let is_integer = schema.int_or_string || schema.kind == Some(Type::Integer);
+    let format = schema.limits.format.as_deref();
+    let format = format.filter(|format| match is_integer {
+        true => matches!(*format, "int32" | "int64"),
+        false => schema.kind == Some(Type::Number) && matches!(*format, "float" | "double"),
+    });
+    let fits = match format {
+        Some("int32") => number
+            .as_i64()
+            .is_some_and(|whole| i32::try_from(whole).is_ok()),
+        Some("float") => number
+            .as_f64()
+            .is_some_and(|number| number.abs() <= f64::from(f32::MAX)),
+        _ if is_integer => number.is_i64() || number.as_f64().is_some_and(|n| n.abs() < INT64_END),
+        _ => true,
+    };
+    // A whole number may have a fraction of zero.
+    let is_small = number
+        .as_f64()
+        .is_some_and(|number| number.abs() <= f64::from(i32::MAX));
+    if fits || (format == Some("int32") && is_small) {
+        return;
     }
+    let kind = if is_integer { "integer" } else { "number" };
+    let form = match format {
+        Some(format) => format!("with format {format}"),
+        None => "(default format)".to_owned(),
+    };
+    errors.push(of_schema(format!(
+        "Checked value must be of type {kind} {form} in {path}"
+    )));
 }
 
 fn check_list(
@@ -275,15 +315,7 @@ fn check_map(
         errors.push(FieldError::required(&path.child(name), ""));
     }
     if schema.embedded {
-        for name in ["apiVersion", "kind"] {
-            if map
-                .get(name)
-                .and_then(Value::as_str)
-                .is_none_or(str::is_empty)
-            {
-                errors.push(FieldError::required(&path.child(name), "must not be empty"));
-            }
-        }
+        object_meta::validate_embedded(map, path, errors);
     }
     let count = map.len() as u64;
     if let Some(max) = limits.max_properties.filter(|max| count > *max) {
@@ -308,6 +340,14 @@ fn check_map(
         if let Some(below) = schema.field(name) {
             let old = old.and_then(|old| old.get(name));
             check(value, old, below, &path.child(name), errors);
+        } else if matches!(
+            schema.additional,
+            Some(AdditionalProperties::Allowed(false))
+        ) && !(schema.embedded
+            && ["apiVersion", "kind", "metadata"].contains(&name.as_str()))
+        {
+            let detail = format!("{path}.{name} in body is a forbidden property");
+            errors.push(FieldError::invalid(path, name.as_str(), detail));
         }
     }
 }
@@ -336,47 +376,6 @@ fn same(one: &Value, other: &Value) -> bool {
     match (one.as_f64(), other.as_f64()) {
         (Some(one), Some(other)) => one.total_cmp(&other).is_eq(),
         _ => one == other,
-    }
-}
-
-fn check_combinations(
-    value: &Value,
-    schema: &Schema,
-    path: &FieldPath,
-    errors: &mut Vec<FieldError>,
-) {
-    let limits = &schema.limits;
-    let fits = |schema: &Schema| {
-        let mut matching = Vec::new();
-        check(value, None, schema, path, &mut matching);
-        matching.is_empty()
-    };
-    let mut refuse = |detail: String| {
-        let text = format!("{:?} {detail}", path.to_string());
-        errors.push(FieldError::invalid(path, value.clone(), text));
-    };
-    if !limits.any_of.is_empty() && !limits.any_of.iter().any(fits) {
-        refuse("must validate at least one schema (anyOf)".to_owned());
-    }
-    if !limits.one_of.is_empty() {
-        match limits.one_of.iter().filter(|schema| fits(schema)).count() {
-            1 => {}
-            0 => {
-                refuse("must validate one and only one schema (oneOf). Found none valid".to_owned())
-            }
-            count => refuse(format!(
-                "must validate one and only one schema (oneOf). Found {count} valid alternatives"
-            )),
-        }
-    }
-    if limits.not.as_deref().is_some_and(fits) {
-        refuse("must not validate the schema (not)".to_owned());
-    }
-    if !limits.all_of.iter().all(fits) {
-        refuse("must validate all the schemas (allOf)".to_owned());
-        for schema in &limits.all_of {
-            check(value, None, schema, path, errors);
-        }
     }
 }
 
@@ -536,9 +535,10 @@ mod tests {
         assert_eq!(
             messages,
             [
-                r#"spec.x: Invalid value: 4: "spec.x" must validate at least one schema (anyOf)"#,
-                r#"spec.x: Invalid value: 4: "spec.x" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
-                r#"spec.x: Invalid value: 4: "spec.x" must not validate the schema (not)"#,
+                r#"<nil>: Invalid value: "": "spec.x" must validate at least one schema (anyOf)"#,
+                r#"<nil>: Invalid value: "": "spec.x" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
+                r#"<nil>: Invalid value: "": "spec.x" must not validate the schema (not)"#,
+                "spec.x: Invalid value: 4: spec.x in body should be greater than or equal to 10",
             ]
         );
         assert_eq!(texts(schema, json!({"spec": {"x": 10}})), [""; 0]);

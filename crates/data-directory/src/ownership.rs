@@ -89,15 +89,21 @@ fn check_as(data: &Path, user: Owner) -> Result<()> {
         }
         require_owned(&path, &metadata, user)?;
         if WITH_KEYS.contains(&name) && metadata.is_dir() {
-            let entries =
-                fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
-            for entry in entries {
-                let path = entry
-                    .with_context(|| format!("read {}", path.display()))?
-                    .path();
-                if let Some(metadata) = inspect(&path)? {
-                    require_owned(&path, &metadata, user)?;
-                }
+            check_entries(&path, user)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks the entries of a directory with keys, and of its subdirectories.
+fn check_entries(directory: &Path, user: Owner) -> Result<()> {
+    let read = || format!("read {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if let Some(metadata) = inspect(&path)? {
+            require_owned(&path, &metadata, user)?;
+            if metadata.is_dir() {
+                check_entries(&path, user)?;
             }
         }
     }
@@ -263,7 +269,7 @@ mod tests {
     fn keys_are_not_behind_links_and_not_in_files_of_others() {
         let around = tempfile::tempdir().unwrap();
         let (data, elsewhere) = (around.path().join("data"), around.path().join("elsewhere"));
-        fs::create_dir_all(data.join("certificates")).unwrap();
+        fs::create_dir_all(data.join("certificates/front-proxy")).unwrap();
         fs::create_dir_all(data.join("node")).unwrap();
         fs::create_dir(&elsewhere).unwrap();
         fs::write(elsewhere.join("file"), "").unwrap();
@@ -276,6 +282,7 @@ mod tests {
             ("nodes", "."),
             ("network", "."),
             ("certificates/ca.key", "file"),
+            ("certificates/front-proxy/ca.key", "file"),
             ("certificates/service-accounts.key", "absent"),
             ("node/client.pem", "file"),
         ] {

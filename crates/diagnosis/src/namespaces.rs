@@ -37,11 +37,17 @@ pub(super) fn explain(
     ];
     if let Some(failed) = failed.into_iter().find_map(&holds) {
         let reason = failed.reason.clone().unwrap_or_default();
-        builder.link(object.clone(), reason, message_of(Some(failed)), None);
-        builder.remedy(
-            Remedy::new("a part of the API that does not answer has to answer again, or to go")
+        let message = message_of(Some(failed));
+        builder.link(object.clone(), reason, &*message, None);
+        builder.remedy(match api_services(&message).as_slice() {
+            [] => Remedy::new("a part of the API that does not answer has to answer again, or to go")
                 .with("kubectl get apiservices"),
-        );
+            services => Remedy::new(format!(
+                "the extension API server must respond; if it was removed permanently, delete its APIService: {}",
+                services.join(", ")
+            ))
+            .with(format!("kubectl delete apiservice {}", services.join(" "))),
+        });
     }
     let left = message_of(holds("NamespaceContentRemaining"));
     if !left.is_empty() {
@@ -84,6 +90,21 @@ fn malformed(observed: &ObservedNamespace) -> Vec<String> {
         .collect()
 }
 
+/// The APIServices of the group versions in `… server APIs: group/version: stale GroupVersion discovery: group/version, …`.
+fn api_services(message: &str) -> Vec<String> {
+    let (_, list) = message.split_once("server APIs: ").unwrap_or_default();
+    let failed = list.split(", ").filter_map(|one| one.split_once(": "));
+    let versions = failed.filter_map(|(name, _)| name.split_once('/'));
+    let names = versions.filter(|(group, version)| {
+        [group, version]
+            .iter()
+            .all(|word| !word.is_empty() && !word.contains(' '))
+    });
+    names
+        .map(|(group, version)| format!("{version}.{group}"))
+        .collect()
+}
+
 /// The resources of `Some resources are remaining: pods. has 1 resource instances, …`.
 fn resources(left: &str) -> Vec<String> {
     let (_, list) = left.split_once(": ").unwrap_or(("", left));
@@ -94,4 +115,17 @@ fn resources(left: &str) -> Vec<String> {
         .map(|resource| resource.trim_end_matches('.').to_owned())
         .filter(|resource| !resource.is_empty())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_condition_names_the_api_services() {
+        let message = "Discovery failed for some groups, 2 failing: unable to retrieve the complete list of server \
+             APIs: a.example/v1: stale GroupVersion discovery: a.example/v1, b.example/v2: no response";
+        assert_eq!(api_services(message), ["v1.a.example", "v2.b.example"]);
+        assert_eq!(api_services("something else"), [""; 0]);
+    }
 }

@@ -93,6 +93,15 @@ impl Client {
         self.request(request::get(path.to_owned())?).await
     }
 
+    /// Reads the path of these segments with a query, and decodes the response. Segments and query are percent-encoded.
+    pub async fn get_at<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T> {
+        self.get(&request::encoded_uri(segments, query)).await
+    }
+
     /// The version of the server.
     pub async fn apiserver_version(&self) -> Result<Info> {
         self.get("/version").await

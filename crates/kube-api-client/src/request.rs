@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request};
 use url::form_urlencoded::Serializer;
+use url::{Position, Url};
 
 use crate::error::{Error, Result};
 
@@ -34,6 +35,21 @@ pub(crate) fn uri(path: &str, add: impl FnOnce(&mut Query)) -> String {
     query.finish()
 }
 
+/// The path of these segments with a query; both are percent-encoded.
+pub(crate) fn encoded_uri(segments: &[&str], query: &[(&str, &str)]) -> String {
+    // The host is no part of the result.
+    let Ok(mut url) = Url::parse("http://localhost") else {
+        return String::new();
+    };
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.extend(segments);
+    }
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    url[Position::BeforePath..].to_owned()
+}
+
 /// The path of an object in its collection, or of a subresource of the object.
 pub(crate) fn object_path(collection: &str, name: &str, subresource: &str) -> Result<String> {
     match (name, subresource) {
@@ -59,7 +75,15 @@ pub(crate) fn get_as(uri: String, accept: Option<&str>) -> Result<Request<Bytes>
     request.map_err(Error::Request)
 }
 
-/// A request with a JSON body: POST, PUT or DELETE.
+/// A DELETE request. The client reads no more than the metadata of deleted objects, which the server has in any
+/// version.
+pub(crate) fn delete(uri: String, accept: &str, options: Vec<u8>) -> Result<Request<Bytes>> {
+    let request = Request::delete(uri).header(ACCEPT, accept);
+    let request = request.header(CONTENT_TYPE, JSON).body(options.into());
+    request.map_err(Error::Request)
+}
+
+/// A request with a JSON body: POST or PUT.
 pub(crate) fn write(method: Method, uri: String, body: Vec<u8>) -> Result<Request<Bytes>> {
     let request = Request::builder().method(method).uri(uri);
     let request = request.header(CONTENT_TYPE, JSON).body(body.into());

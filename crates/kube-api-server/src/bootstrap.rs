@@ -207,7 +207,9 @@ pub(crate) fn write_request<'a>(
         applied: false,
         extent: EditedFields::Part,
         is_reviewed: false,
+        metadata_only: false,
         warnings: None,
+        annotations: None,
         cached: None,
     }
 }

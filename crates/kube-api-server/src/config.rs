@@ -11,6 +11,23 @@ use crate::admission::configuration::AdmissionConfiguration;
 use crate::handlers::nodes::{NoNodes, NodeConnector};
 use crate::http::limits::Limits;
 
+/// The client certificate for requests to extension API servers, each as PEM text.
+#[derive(Clone)]
+pub struct FrontProxyMaterial {
+    /// The certificate, with the common name `front-proxy-client`.
+    pub certificate_pem: String,
+    pub key_pem: String,
+    /// The authority that signed the certificate. It must sign no other client certificates: whoever has a certificate
+    /// of this authority may name any user to an extension API server.
+    pub ca_pem: String,
+}
+
+impl std::fmt::Debug for FrontProxyMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrontProxyMaterial").finish_non_exhaustive()
+    }
+}
+
 pub struct Config {
     pub store: Arc<dyn Store>,
     /// The kinds that are served; usually `resource_kinds::all()`.
@@ -24,6 +41,8 @@ pub struct Config {
     /// The server's certificate, and the authorities of client certificates. Without this material the server only
     /// accepts [`local`](crate::ApiServer::local) callers.
     pub tls: Option<TlsMaterial>,
+    /// The certificate by which extension API servers recognise this server; `None` if it presents no certificate.
+    pub front_proxy: Option<FrontProxyMaterial>,
     /// Signs and verifies ServiceAccount tokens; `None` disables such tokens.
     pub tokens: Option<Arc<certificates::TokenSigner>>,
     /// The audiences of tokens whose request names no audience; also the names by which tokens address this server.
@@ -51,6 +70,7 @@ impl Config {
             admission_configuration: AdmissionConfiguration::default(),
             default_objects: resource_kinds::bootstrap::default_objects(),
             tls: None,
+            front_proxy: None,
             tokens: None,
             token_audiences: Vec::new(),
             service_ip: cluster.service_range.api().into(),

@@ -1,4 +1,4 @@
-//! Watches of CustomResourceDefinitions, webhooks, policies and FlowSchemas. The watches apply stored objects,
+//! Watches of CustomResourceDefinitions, APIServices, webhooks, policies and FlowSchemas. The watches apply stored objects,
 //! including those of another server. A request that writes such an object also applies it before its response
 //! (`routing.rs`).
 
@@ -13,6 +13,7 @@ use process_telemetry::backoff::Backoff;
 use process_telemetry::health::FailureStreak;
 use resource_kinds::{admissionregistration, flowcontrol};
 
+use crate::aggregation::state;
 use crate::flow_control::config_sync;
 use crate::group_services;
 use crate::objects::definitions;
@@ -27,9 +28,15 @@ enum What {
     Definitions,
     Registrations,
     Flows,
+    ApiServices,
 }
 
-const ALL: [What; 3] = [What::Definitions, What::Registrations, What::Flows];
+const ALL: [What; 4] = [
+    What::Definitions,
+    What::Registrations,
+    What::Flows,
+    What::ApiServices,
+];
 
 impl What {
     fn text(self) -> &'static str {
@@ -37,6 +44,7 @@ impl What {
             Self::Definitions => "the kinds of the definitions",
             Self::Registrations => "the webhooks and policies",
             Self::Flows => "the flows of requests",
+            Self::ApiServices => "the extension API servers",
         }
     }
 }
@@ -141,6 +149,7 @@ fn watch(server: &ApiServer) -> Result<SelectAll<Changes>, StoreError> {
             (custom_resources::GROUP, custom_resources::PLURAL) => What::Definitions,
             (admissionregistration::GROUP, _) => What::Registrations,
             (flowcontrol::GROUP, _) => What::Flows,
+            (state::GROUP, state::PLURAL) => What::ApiServices,
             _ => continue,
         };
         let events = server.objects.store.watch(resource.prefix(""), next)?;
@@ -155,6 +164,10 @@ async fn put_in_force(server: &Arc<ApiServer>, what: What) -> Result<(), Status>
         What::Flows => config_sync::follow(&server.flows, server.writer()).await?,
         What::Definitions => {
             definitions::follow(&server.objects).await?;
+            group_services::follow(server.writer()).await?;
+        }
+        What::ApiServices => {
+            server.aggregation.follow(&server.objects).await?;
             group_services::follow(server.writer()).await?;
         }
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use admission_rules::{Webhook, WebhookVerdict, verdict};
+use admission_rules::{Webhook, WebhookVerdict};
 use bytes::Bytes;
 use certificates::TokenSigner;
+use custom_resources::conversion::{Conversion, ReviewVersion};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -13,15 +14,18 @@ use mvcc_store::Revision;
 use mvcc_store::embedded::EmbeddedStore;
 use tower::ServiceExt;
 
-use crate::admission::dynamic_admission::{call, responses};
+use crate::admission::dynamic_admission::responses;
+use crate::catalog::remote;
 use crate::handlers::subresources::proxy;
 use crate::handlers::verbs::list::Page;
+use crate::http::configured_servers::authorities;
 use crate::http::decode;
 use crate::http::negotiate::Representation;
 use crate::http::protobuf;
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
+use crate::objects::version_conversion::call;
 use crate::{ApiServer, Config, LocalService};
 
 /// Decodes a request body in JSON; `None` if it is malformed.
@@ -75,10 +79,14 @@ pub fn request(target: &str, accept: &str) {
 /// is invalid.
 pub fn webhook_response(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
     let review = responses::body(bytes).ok()?;
-    match verdict(webhook, "u", &review).ok()? {
-        WebhookVerdict::Allowed { patch: None, .. } => Some(object),
-        WebhookVerdict::Allowed { patch, .. } => responses::patched(object, &patch?).ok(),
-        WebhookVerdict::Denied { .. } => None,
+    let response = admission_rules::response(webhook, "u", &review).ok()?;
+    match response.verdict {
+        WebhookVerdict::Allowed { patch: None } => Some(object),
+        WebhookVerdict::Allowed { patch } => {
+            let patch = responses::patch(&patch?).ok()?;
+            responses::apply(object, &patch).ok()
+        }
+        WebhookVerdict::Denied(_) => None,
     }
 }
 
@@ -119,9 +127,31 @@ impl Server {
     }
 }
 
+/// The objects in the response of a conversion webhook to a request with one object; `None` if the response is invalid.
+pub fn conversion_response(original: &Value, bytes: &[u8]) -> Option<Vec<Value>> {
+    let accept = |version| {
+        let conversion = Conversion {
+            version,
+            uid: "u".parse().ok()?,
+            desired_api_version: "example.org/v2",
+            objects: std::slice::from_ref(original),
+        };
+        call::accepted(&conversion, bytes).ok()
+    };
+    accept(ReviewVersion::V1Beta1);
+    accept(ReviewVersion::V1)
+}
+
+/// Reads the discovery document of an extension API server, and the same bytes as its index of OpenAPI documents;
+/// returns the number of resources.
+pub fn extension_discovery(bytes: &[u8]) -> usize {
+    let documents = remote::documents("a.example", "v1", bytes, Some(bytes));
+    documents.map_or(0, |documents| documents.resources.len())
+}
+
 /// Whether the `caBundle` of a webhook configuration contains usable trust anchors.
 pub fn webhook_trust(bundle: &str) -> bool {
-    call::authorities(bundle).is_ok()
+    authorities(bundle).is_ok()
 }
 
 /// The target and port of a proxy request.

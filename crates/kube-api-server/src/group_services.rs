@@ -1,5 +1,5 @@
 //! APIService objects of the served groups and versions (`kubectl get apiservices`), created and deleted together
-//! with the group versions.
+//! with the group versions. An APIService of a user, which names an extension API server, stays.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,15 @@ use object_model::{Status, StatusReason};
 use resource_kinds::apiregistration::local_service;
 use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
 
+use crate::aggregation::state::{GROUP, PLURAL};
 use crate::bootstrap::{ensure, this_server, write_request};
 use crate::handlers::verbs::delete::{DeleteOptions, delete};
+use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
 use crate::objects::metadata;
 use crate::objects::storage::reading;
+use crate::objects::write_request::ObjectPart;
 use crate::server::StartError;
-
-const GROUP: &str = "apiregistration.k8s.io";
-const PLURAL: &str = "apiservices";
 
 /// Creates missing APIServices and removes obsolete ones that the server created.
 ///
@@ -53,14 +53,30 @@ pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
     }
     let ours = |object: &&Value| object["metadata"]["labels"][API_SERVICE_AUTOMANAGED] == "true";
     for object in existing.iter().filter(ours) {
+        let request = write_request(&resource, &user, "", metadata::text(object, "name"));
         if is_there(&desired, object) {
+            if object["spec"]["service"].is_object() {
+                let mut local = |there: &Value| Ok(without_service(there));
+                update(writer, &request, ObjectPart::Whole, &mut local).await?;
+            }
             continue;
         }
-        let request = write_request(&resource, &user, "", metadata::text(object, "name"));
         match delete(writer, &request, &DeleteOptions::default()).await {
             Err(status) if status.reason != StatusReason::NotFound => return Err(status),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// An APIService that the server maintains, as the server creates it: a user who wants another server for the group
+/// version removes the label.
+fn without_service(there: &Value) -> Value {
+    let mut object = there.clone();
+    if let Some(spec) = object["spec"].as_object_mut() {
+        for field in ["service", "caBundle", "insecureSkipTLSVerify"] {
+            spec.remove(field);
+        }
+    }
+    object
 }

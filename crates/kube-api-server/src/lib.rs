@@ -12,13 +12,14 @@
 //! 4. `access`: authentication, authorisation, auditing,
 //! 5. `admission`: plug-ins, webhooks and policies,
 //! 6. `handlers`: verbs, subresources, reviews, health and metrics,
-//! 7. `flow_control`: flows, priority levels and the queues of requests; and the files next to the folders: the
-//!    server, its start, the pipeline and the routing of requests.
+//! 7. `flow_control`: flows, priority levels and the queues of requests; `aggregation`: extension API servers; and the
+//!    files next to the folders: the server, its start, the pipeline and the routing of requests.
 //!
 //! Read `pipeline.rs` first, then `handlers/verbs/create.rs`.
 
 mod access;
 mod admission;
+mod aggregation;
 mod bootstrap;
 mod catalog;
 mod config;
@@ -49,7 +50,7 @@ pub use crate::http::user::UserInfo;
 pub use crate::http::version::{git_commit, git_version, set_git_commit};
 pub use access::tls::TlsMaterial;
 pub use admission::configuration::{AdmissionConfiguration, AdmissionConfigurationError};
-pub use config::Config;
+pub use config::{Config, FrontProxyMaterial};
 pub use local::LocalService;
 pub use objects::{encryption, rewrite};
 pub use process_telemetry::SlowPolls;

@@ -333,6 +333,7 @@ async fn handle(
         parts,
         limits: server.limits.clone(),
         warnings,
+        annotations: resources.record.as_ref().map(AuditRecord::annotations),
     };
     routing::route(server, call, body).await
 }

@@ -10,6 +10,7 @@ use process_telemetry::prometheus;
 use resource_kinds::{Verb, admissionregistration, flowcontrol};
 
 use crate::access::oidc;
+use crate::aggregation::{proxy, state};
 use crate::catalog::discovery;
 use crate::catalog::openapi;
 use crate::catalog::registry::Resource;
@@ -57,6 +58,11 @@ pub(crate) async fn route(
     if call.info.path == node_tunnel::PATH {
         return remote_nodes::accept(server.nodes.tunnels(), &server.objects, call);
     }
+    if let Some(service) = proxy::destination(&server.aggregation, &call.info) {
+        let (aggregation, objects) = (&server.aggregation, &server.objects);
+        let forwarding = proxy::forward(aggregation, objects, &service, call, body);
+        return forwarding.boxed().await;
+    }
     if !call.info.is_resource {
         let page = page(server, &call).boxed();
         return page.await.map(ApiResponse::Reply);
@@ -72,7 +78,7 @@ pub(crate) async fn route(
     let verb = destination.verb(&call.parts.method, &call.info)?;
     let handling = match destination {
         Destination::Review(review) => {
-            let handling = reviews::respond(&server.access, review, call, body);
+            let handling = reviews::respond(server.writer(), review, call, body);
             handling.boxed().await
         }
         Destination::Metrics(kind) => {
@@ -107,6 +113,8 @@ async fn stored(
             == (custom_resources::GROUP, custom_resources::PLURAL);
     let bounds = writes && info.group == flowcontrol::GROUP;
     let changes_admission = writes && info.group == admissionregistration::GROUP;
+    let registers =
+        writes && (info.group.as_str(), info.resource.as_str()) == (state::GROUP, state::PLURAL);
     let deprecation = resource.kind.deprecation();
     call.warnings.add(deprecation.map(str::to_owned));
     freshness::reach(server.objects.store.as_ref(), &call).await?;
@@ -122,6 +130,10 @@ async fn stored(
     };
     if defines && handling.is_ok() {
         definitions::follow(&server.objects).boxed().await?;
+        group_services::follow(server.writer()).boxed().await?;
+    }
+    if registers && handling.is_ok() {
+        server.aggregation.follow(&server.objects).boxed().await?;
         group_services::follow(server.writer()).boxed().await?;
     }
     if changes_admission && handling.is_ok() {

@@ -13,7 +13,10 @@ use crate::access::authorize::Authorizer;
 use crate::access::tls::{Tls, TlsError};
 use crate::access::tokens::Tokens;
 use crate::admission::Admission;
+use crate::admission::kind_types::ServedTypes;
 use crate::admission::plugins::Plugins;
+use crate::aggregation::authentication_config::Authorities;
+use crate::aggregation::state::Aggregation;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::flow_control::FlowControl;
@@ -50,6 +53,9 @@ pub struct ApiServer {
     pub(crate) access: Access,
     pub(crate) admission: Admission,
     pub(crate) nodes: Nodes,
+    pub(crate) aggregation: Aggregation,
+    /// The authorities that extension API servers trust.
+    pub(crate) authorities: Authorities,
     pub(crate) health: Health,
     pub(crate) components: Components,
     pub(crate) metrics: Arc<Metrics>,
@@ -69,17 +75,26 @@ impl ApiServer {
     pub(crate) fn assemble(config: Config, background: DropGuard) -> Result<Self, StartError> {
         let tls = config.tls.as_ref().map(Tls::new).transpose()?;
         let limits = Arc::new(config.limits);
+        let aggregation = Aggregation::default();
+        if let Some(identity) = &config.front_proxy {
+            aggregation.present(&identity.certificate_pem, &identity.key_pem);
+        }
+        let authorities = Authorities {
+            clients: config.tls.map(|tls| tls.client_ca_pem),
+            front_proxy: config.front_proxy.map(|identity| identity.ca_pem),
+        };
         let mut kinds = config.kinds;
         kinds.push(Arc::new(custom_resources::Definition));
-        let mut admission = config.admission;
-        admission.push(Box::new(admission_rules::Expressions));
-        admission.push(Box::new(admission_rules::DeviceSelectors));
         let catalog = Catalog::new(kinds);
         let objects = Arc::new(Objects::new(
             config.store,
             catalog,
             config.admission_configuration.limited_resources,
         ));
+        let mut admission = config.admission;
+        let types = ServedTypes::new(objects.clone());
+        admission.push(Box::new(admission_rules::Expressions::new(types)));
+        admission.push(Box::new(admission_rules::DeviceSelectors));
         let authorizer = Arc::new(Authorizer::new(objects.clone()));
         let plugins = Plugins::new(admission, objects.clone(), authorizer.clone());
         Ok(Self {
@@ -88,6 +103,8 @@ impl ApiServer {
                 tokens: Tokens::new(config.tokens, config.token_audiences, objects.clone()),
                 audit: OnceLock::new(),
             },
+            aggregation,
+            authorities,
             admission: Admission::new(plugins, objects.clone()),
             nodes: Nodes::new(config.nodes, objects.clone()),
             objects,
@@ -131,6 +148,11 @@ impl ApiServer {
         ca_pem: &str,
     ) -> Result<(), StartError> {
         Ok(self.nodes.show(certificate_pem, key_pem, ca_pem)?)
+    }
+
+    /// Replaces the client certificate (PEM) for new connections to extension API servers. Its authority is unchanged.
+    pub fn show_front_proxy(&self, certificate_pem: &str, key_pem: &str) {
+        self.aggregation.present(certificate_pem, key_pem);
     }
 
     /// Tests the connection to a node of another machine; `None` for a node of this process, and for a node that does

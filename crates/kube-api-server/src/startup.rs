@@ -10,6 +10,7 @@ use process_telemetry::polls::watched;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::authorize::{self, Sources};
+use crate::aggregation::{authentication_config, availability};
 use crate::bootstrap;
 use crate::config::Config;
 use crate::config_watches;
@@ -50,6 +51,13 @@ impl ApiServer {
             store_space::unless_full(&server, result)?;
             let result = bootstrap::run(server.writer(), &cluster).await;
             store_space::unless_full(&server, result)?;
+            let result = authentication_config::keep(server.writer(), &server.authorities)
+                .await
+                .map_err(|source| StartError::DefaultObject {
+                    what: "the configuration for extension API servers".to_owned(),
+                    source,
+                });
+            store_space::unless_full(&server, result)?;
             // All default roles exist now. The index reads them while the other components start.
             let sources = Sources::of(&server.objects.catalog.snapshot().registry);
             let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
@@ -84,6 +92,10 @@ impl ApiServer {
             let health = server.health.components.clone();
             server.add_metrics(move |page| health.write(page));
             server.start("flows", config_sync::run(Arc::downgrade(&server)));
+            server.start(
+                "extension API servers",
+                availability::run(Arc::downgrade(&server)),
+            );
             server.start("room", store_space::watch(Arc::downgrade(&server)));
             server.start(
                 "quotas",

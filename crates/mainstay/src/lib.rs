@@ -16,6 +16,7 @@ mod install;
 mod kubeconfig;
 mod logs;
 mod manual;
+mod migrate;
 mod node;
 mod node_parts;
 mod own_node;
@@ -76,6 +77,8 @@ enum Command {
     Logs(logs::LogsArguments),
     /// List the volumes of claims, and move them to other nodes
     Volume(volume::VolumeArguments),
+    /// Write the objects of CustomResourceDefinitions in their storage version
+    Migrate(migrate::MigrateArguments),
     /// Create, list and delete the tokens by which new nodes ask for certificates
     Token(token::TokenArguments),
     /// Measure a disk with the writes of a database
@@ -194,6 +197,10 @@ fn run(command: Command) -> Result<()> {
         Command::Volume(arguments) => {
             prepare("off");
             on_one_thread(Box::pin(volume::run(arguments)))
+        }
+        Command::Migrate(arguments) => {
+            prepare("off");
+            on_one_thread(Box::pin(migrate::run(arguments)))
         }
         Command::Token(arguments) => {
             prepare("off");

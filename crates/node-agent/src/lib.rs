@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod containers;
 mod csi_volumes;
+mod devices;
 mod error;
 mod images;
 mod kubelet_api;

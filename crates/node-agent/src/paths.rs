@@ -44,6 +44,11 @@ impl PodDir {
         self.state().join("services.json")
     }
 
+    /// The file with the devices that plugins have allocated to the pod.
+    pub fn devices(&self) -> PathBuf {
+        self.state().join("devices.json")
+    }
+
     /// The file mounted as `/etc/hosts`.
     pub fn hosts(&self) -> PathBuf {
         self.state().join("hosts")
@@ -117,6 +122,16 @@ pub const DEADLINE_PAGE: &str = "deadline-";
 
 pub fn pods_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pods")
+}
+
+/// The file with the names of the resources of device plugins.
+pub fn device_resources(data_dir: &Path) -> PathBuf {
+    data_dir.join("kubelet/device-plugin-resources.json")
+}
+
+/// The directory with the records of prepared ResourceClaims.
+pub fn device_claims(data_dir: &Path) -> PathBuf {
+    data_dir.join("kubelet/device-claims")
 }
 
 /// The directory of the seccomp profiles of type `Localhost`.

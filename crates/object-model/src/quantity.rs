@@ -104,6 +104,11 @@ impl Quantity {
         self.scaled(NANOS / 1000)
     }
 
+    /// The nearest floating-point number.
+    pub fn approximate(&self) -> f64 {
+        self.nanos as f64 / NANOS as f64
+    }
+
     /// Whether the amount is a whole number.
     pub fn is_integer(&self) -> bool {
         self.nanos % NANOS == 0

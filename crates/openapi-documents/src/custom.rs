@@ -1,7 +1,7 @@
 //! Kinds whose schema comes from a CustomResourceDefinition.
 
 use json_tree::{Map, Value, json};
-use resource_kinds::KindInfo;
+use resource_kinds::{KindInfo, Words};
 
 use crate::definitions::REFERENCE_PREFIX;
 use crate::facts::{Facts, ListType, MapType};
@@ -20,6 +20,8 @@ const METADATA_DESCRIPTION: &str = "Standard object's metadata. More info: \
     https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 const OF_EVERY_OBJECT: [&str; 3] = ["apiVersion", "kind", "metadata"];
+/// Only documents of version 3 have this extension.
+const SELECTABLE_FIELDS: &str = "x-kubernetes-selectable-fields";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A custom kind, for the OpenAPI documents.
@@ -29,6 +31,8 @@ pub struct CustomKind<'a> {
     pub info: KindInfo<'a>,
     /// The `openAPIV3Schema` of the version.
     pub schema: &'a Value,
+    /// The fields of field selectors, without a dot at the start.
+    pub selectable: Words<'a>,
 }
 
 impl CustomKind<'_> {
@@ -52,6 +56,11 @@ impl CustomKind<'_> {
             "version": self.info.version,
         }]);
         map.insert("x-kubernetes-group-version-kind".into(), kinds);
+        if !self.selectable.is_empty() {
+            let fields = self.selectable.iter();
+            let fields = fields.map(|field| json!({"fieldPath": field})).collect();
+            map.insert(SELECTABLE_FIELDS.into(), fields);
+        }
         schema
     }
 }
@@ -77,14 +86,49 @@ fn add_identity(schema: &mut Map<String, Value>) {
     }
 }
 
-/// Adds the common fields to embedded objects inside of a schema.
+/// Adds the fields that an embedded object must have to its required fields.
+fn require_type(schema: &mut Map<String, Value>) {
+    let required = schema.entry("required").or_insert_with(|| json!([]));
+    let Some(required) = required.as_array_mut() else {
+        return;
+    };
+    for name in ["kind", "apiVersion"] {
+        if !required.iter().any(|other| other == name) {
+            required.push(name.into());
+        }
+    }
+}
+
+/// Adds the types of an int-or-string, which the published schema states although the definition need not.
+fn state_types(schema: &mut Map<String, Value>) {
+    let types = json!([{"type": "integer"}, {"type": "string"}]);
+    let states = |part: Option<&Value>| part.is_some_and(|part| *part == types);
+    let first = schema.get("allOf").and_then(|parts| parts.get(0));
+    if states(schema.get("anyOf")) || states(first.and_then(|part| part.get("anyOf"))) {
+        return;
+    }
+    if !schema.contains_key("anyOf") {
+        schema.insert("anyOf".into(), types);
+        return;
+    }
+    let parts = schema.entry("allOf").or_insert_with(|| json!([]));
+    if let Some(parts) = parts.as_array_mut() {
+        parts.insert(0, json!({"anyOf": types}));
+    }
+}
+
+/// Adds the common fields to embedded objects inside of a schema, and the types of int-or-strings.
 fn embed(schema: &mut Map<String, Value>) {
     let mut visit = |below: &mut Value| {
         let Some(below) = below.as_object_mut() else {
             return;
         };
+        if below.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+            state_types(below);
+        }
         if below.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true)) {
             add_identity(below);
+            require_type(below);
         } else {
             embed(below);
         }
@@ -217,7 +261,15 @@ fn facts(schema: &Value) -> Facts {
 
 /// Removes parts that OpenAPI 2.0 cannot express; any value is allowed there.
 pub(crate) fn for_v2(schema: &Value) -> Value {
-    const UNKNOWN: [&str; 6] = ["nullable", "oneOf", "anyOf", "allOf", "not", "default"];
+    const UNKNOWN: [&str; 7] = [
+        "nullable",
+        "oneOf",
+        "anyOf",
+        "allOf",
+        "not",
+        "default",
+        SELECTABLE_FIELDS,
+    ];
     let Value::Object(map) = schema else {
         return schema.clone();
     };

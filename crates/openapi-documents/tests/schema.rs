@@ -452,6 +452,7 @@ mod custom {
         let boat = CustomKind {
             info: BOAT,
             schema: &definition,
+            selectable: Words::Fixed(&[]),
         };
         let document = Schema::published().openapi_v2_document(&[BOAT], &[boat]);
         let document: Value = serde_json::from_slice(&document).unwrap();
@@ -467,6 +468,7 @@ mod custom {
         let custom = [CustomKind {
             info: BOAT,
             schema: &definition,
+            selectable: Words::Fixed(&["spec.name"]),
         }];
         let published = Schema::published();
         let read = |bytes: Vec<u8>| -> Value { serde_json::from_slice(&bytes).unwrap() };
@@ -477,6 +479,16 @@ mod custom {
         );
         let boat = &v3["components"]["schemas"]["org.example.v1.Boat"];
         assert_eq!(boat["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
+        // findings-2 E14: as upstream.
+        let selectable = json!([{"fieldPath": "spec.name"}]);
+        assert_eq!(boat["x-kubernetes-selectable-fields"], selectable);
+        let port = &boat["properties"]["spec"]["properties"]["port"];
+        assert_eq!(
+            port["anyOf"],
+            json!([{"type": "integer"}, {"type": "string"}])
+        );
+        let required = &boat["properties"]["spec"]["properties"]["engine"]["required"];
+        assert_eq!(*required, json!(["kind", "apiVersion"]));
         assert_eq!(boat["properties"]["spec"]["required"], json!(["name"]));
         assert!(v3["components"]["schemas"]["org.example.v1.BoatList"].is_object());
         // findings C5, C23: the descriptions for `kubectl explain`, also of embedded objects.

@@ -42,10 +42,12 @@ pub enum Budget {
     ImagePulls,
     /// Choices of a node for a claim that the provisioner of the claim has rejected.
     NodeChoices,
+    /// Requests to extension API servers.
+    ExtensionRequests,
 }
 
 /// All limits, in the order of their counters.
-pub const BUDGETS: [Budget; 15] = [
+pub const BUDGETS: [Budget; 16] = [
     Budget::ApiConnections,
     Budget::KubeletConnections,
     Budget::DnsConnections,
@@ -61,6 +63,7 @@ pub const BUDGETS: [Budget; 15] = [
     Budget::Events,
     Budget::ImagePulls,
     Budget::NodeChoices,
+    Budget::ExtensionRequests,
 ];
 
 static COUNTS: [AtomicU64; BUDGETS.len()] = [const { AtomicU64::new(0) }; BUDGETS.len()];
@@ -84,6 +87,7 @@ impl Budget {
             Self::Events => "events",
             Self::ImagePulls => "image_pulls",
             Self::NodeChoices => "node_choices",
+            Self::ExtensionRequests => "extension_requests",
         }
     }
 }

@@ -37,7 +37,7 @@ pub use kind::{
 
 pub use printing::{Cell, Column, Printer, table};
 pub use validation::mainstay_annotations;
-pub use validation::metadata::validate_labels_and_annotations;
+pub use validation::metadata::{validate_embedded_metadata, validate_labels_and_annotations};
 pub use well_known::node_accounts::{NODE_NAME_EXTRA, NodeAccount};
 pub use well_known::{annotations, labels, limits, namespaces, reasons, sysctls};
 

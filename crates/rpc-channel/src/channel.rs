@@ -190,13 +190,33 @@ impl Channel {
         let first = sending.unbounded_send(framed(&request.encode_to_vec()));
         let request = self.request(method.path(), body.boxed_unsync())?;
         first.map_err(RpcError::broken)?;
-        let mut sender = self.sender.clone();
-        let response = tokio::time::timeout(limit, sender.send_request(request)).await;
-        let response = response.map_err(|_| RpcError::TimedOut(limit))?;
-        let (head, receiving) = response.map_err(RpcError::broken)?.into_parts();
-        check(&head.headers)?;
+        let responses = tokio::time::timeout(limit, self.responses(request)).await;
         Ok(Stream {
             sending,
+            responses: responses.map_err(|_| RpcError::TimedOut(limit))??,
+            messages: PhantomData,
+        })
+    }
+
+    /// A stream of responses to one request. Servers may send the head of the response only with the first response,
+    /// so the future may be pending as long as there is no response.
+    ///
+    /// # Errors
+    /// As [`Channel::call`].
+    pub async fn subscribe<Q: Message, A: Message + Default>(
+        &self,
+        method: StreamMethod<Q, A>,
+        request: &Q,
+    ) -> Result<Responses<A>, RpcError> {
+        let body = Full::new(framed(&request.encode_to_vec())).boxed_unsync();
+        self.responses(self.request(method.path(), body)?).await
+    }
+
+    async fn responses<A>(&self, request: Request<Body>) -> Result<Responses<A>, RpcError> {
+        let response = self.sender.clone().send_request(request).await;
+        let (head, receiving) = response.map_err(RpcError::broken)?.into_parts();
+        check(&head.headers)?;
+        Ok(Responses {
             receiving,
             received: BytesMut::new(),
             message_bytes_max: self.options.message_bytes_max,
@@ -209,10 +229,17 @@ impl Channel {
 #[derive(Debug)]
 pub struct Stream<Q, A> {
     sending: mpsc::UnboundedSender<Bytes>,
+    responses: Responses<A>,
+    messages: PhantomData<fn(Q)>,
+}
+
+/// The received direction of a stream. Dropping it ends the stream.
+#[derive(Debug)]
+pub struct Responses<A> {
     receiving: Incoming,
     received: BytesMut,
     message_bytes_max: usize,
-    messages: PhantomData<fn(Q) -> A>,
+    messages: PhantomData<fn() -> A>,
 }
 
 impl<Q: Message, A: Message + Default> Stream<Q, A> {
@@ -227,6 +254,16 @@ impl<Q: Message, A: Message + Default> Stream<Q, A> {
         sent.map_err(RpcError::broken)
     }
 
+    /// The next response. Can be cancelled without loss of a response.
+    ///
+    /// # Errors
+    /// As [`Responses::next`].
+    pub async fn next(&mut self) -> Result<A, RpcError> {
+        self.responses.next().await
+    }
+}
+
+impl<A: Message + Default> Responses<A> {
     /// The next response. Can be cancelled without loss of a response.
     ///
     /// # Errors

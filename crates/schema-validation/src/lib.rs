@@ -88,6 +88,9 @@ impl Walk<'_> {
         if let Some([only]) = schema["allOf"].as_array().map(Vec::as_slice) {
             return self.value(only, value);
         }
+        if value.is_null() && schema["nullable"] == true {
+            return;
+        }
         let fits = match (schema["type"].as_str(), schema["format"].as_str()) {
             (Some("string"), Some("int-or-string")) => value.is_string() || value.is_i64(),
             // Upstream's encoder writes null for a time that is not set.
@@ -191,6 +194,7 @@ mod tests {
                     "port": {"type": "string", "format": "int-or-string"},
                     "labels": {"type": "object", "additionalProperties": {"type": "string"}},
                     "raw": {"type": "object"},
+                    "note": {"type": "string", "nullable": true},
                 },
             },
         }}))
@@ -202,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_a_strict_client_reads_passes() {
-        let spec = json!({"replicas": 3, "port": 80, "labels": {"a": "b"}, "raw": {"x": [1]}});
+        let spec = json!({"replicas": 3, "port": 80, "labels": {"a": "b"}, "raw": {"x": [1]}, "note": null});
         let set = json!({"apiVersion": "apps/v1", "kind": "Set", "spec": spec});
         assert!(violations(set.clone()).is_empty());
         let list = json!({"apiVersion": "apps/v1", "kind": "SetList", "items": [set]});

@@ -46,6 +46,10 @@ fn each_protocol_has_decoders() {
         ("/etcdserverpb.Maintenance/", 8),
         ("/grpc.health.v1.Health/", 2),
         ("/pluginregistration.Registration/", 2),
+        ("/v1beta1.DevicePlugin/", 5),
+        // The response, and the request that the program serves.
+        ("/v1beta1.Registration/", 2),
+        ("/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin/", 2),
     ] {
         let of_service = answers().filter(|decoder| decoder.path.starts_with(service));
         assert_eq!(of_service.count(), methods, "{service}");

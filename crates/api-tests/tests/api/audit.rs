@@ -6,6 +6,7 @@ use json_tree::{Value, json};
 use kube_api_server::{Audit, AuditLogOptions};
 
 use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
+use crate::hook::{Hook, MUTATING, VALIDATING, make, patch};
 
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 
@@ -135,6 +136,75 @@ async fn each_request_is_noted_as_its_rule_says() {
         let [start, end] = times.map(|key| event[key].as_str().unwrap().parse::<jiff::Timestamp>());
         assert!(start.unwrap() <= end.unwrap());
     }
+}
+
+/// A policy and a webhook, and the annotations that they add to the events of writes.
+#[tokio::test]
+async fn what_admission_notes_is_in_the_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, path) = audited(folder.path(), POLICY).await;
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "few"},
+        "spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE", "UPDATE"],
+            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps", "secrets"]}]},
+            "validations": [{"expression": "true"},
+                {"expression": "object.metadata.name != 'a'", "message": "not a"}],
+            "auditAnnotations": [{"key": "named", "valueExpression": "'name ' + object.metadata.name"},
+                {"key": "absent", "valueExpression": "null"}]}});
+    make(&api, "validatingadmissionpolicies", policy).await;
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "here"},
+        "spec": {"policyName": "few", "validationActions": ["Audit"]}});
+    make(&api, "validatingadmissionpolicybindings", binding).await;
+    let hook = Hook::start(|_| {
+        let mut answer =
+            patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"x": "y"}}]));
+        answer["auditAnnotations"] = json!({"seen": "yes", "in/valid": "no"});
+        answer
+    })
+    .await;
+    let more = json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""],
+        "apiVersions": ["v1"], "resources": ["configmaps", "secrets"]}]});
+    let configuration = hook.configuration("MutatingWebhookConfiguration", "hook", more);
+    make(&api, MUTATING, configuration).await;
+    let nobody =
+        json!({"clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": "Ignore"});
+    let configuration = hook.configuration("ValidatingWebhookConfiguration", "nobody", nobody);
+    make(&api, VALIDATING, configuration).await;
+    let before = events(&path).len();
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    api.create(SECRETS, json!({"metadata": {"name": "s"}}))
+        .await;
+    let read = events(&path);
+    let [of_map, of_secret] = &read[before..] else {
+        panic!("{read:?}");
+    };
+    let failure = json!([{"message": "not a", "policy": "few", "binding": "here",
+        "expressionIndex": 1, "validationActions": ["Audit"]}]);
+    let mutation = json!({"configuration": "hook", "webhook": "hook.example.com", "mutated": true});
+    let patch = json!({"configuration": "hook", "webhook": "hook.example.com",
+        "patch": [{"op": "add", "path": "/metadata/labels", "value": {"x": "y"}}], "patchType": "JSONPatch"});
+    let of_webhook = "webhook.admission.k8s.io/round_0_index_0";
+    let expected = json!({
+        "authorization.k8s.io/decision": "allow",
+        "few/named": "name a",
+        "hook.example.com/seen": "yes",
+        "validation.policy.admission.k8s.io/validation_failure": failure.to_string(),
+        (format!("mutation.{of_webhook}")): mutation.to_string(),
+        (format!("patch.{of_webhook}")): patch.to_string(),
+        (format!("failed-open.validating.{of_webhook}")): "nobody.example.com",
+    });
+    assert_eq!(of_map["annotations"], expected);
+    // The patch has parts of the object, which is not in an event of the level `Metadata`.
+    assert_eq!(
+        of_secret["annotations"],
+        json!({
+            "authorization.k8s.io/decision": "allow",
+            "few/named": "name s",
+            "hook.example.com/seen": "yes",
+            (format!("mutation.{of_webhook}")): mutation.to_string(),
+        })
+    );
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ fn version(name: &str, storage: bool) -> Value {
             "spec": {"type": "object", "properties": {
                 "crew": {"type": "integer", "default": 2, "maximum": 9},
                 "ropes": {"type": "array", "x-kubernetes-list-type": "map",
-                    "x-kubernetes-list-map-keys": ["name"], "items": {"type": "object",
+                    "x-kubernetes-list-map-keys": ["name"], "items": {"type": "object", "required": ["name"],
                         "properties": {"name": {"type": "string"}, "length": {"type": "integer"}}}}},
                 "x-kubernetes-validations": [{"rule": "self.crew != 7", "message": "not seven"}]},
             "status": {"type": "object", "properties": {"crew": {"type": "integer"}}}}}}})
@@ -313,6 +313,7 @@ async fn a_definition_that_is_none_is_refused_and_changes_nothing() {
     assert_eq!(
         fields,
         [
+            "spec.versions[0].schema.openAPIV3Schema.type",
             "spec.versions[0].schema.openAPIV3Schema.type",
             "spec.versions"
         ]

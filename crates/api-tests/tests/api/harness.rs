@@ -172,7 +172,7 @@ impl Api {
         Self::configured(store, config).await
     }
 
-    async fn configured(store: Arc<EmbeddedStore>, config: Config) -> Self {
+    pub async fn configured(store: Arc<EmbeddedStore>, config: Config) -> Self {
         let mut limits = config.limits;
         let slow_polls = SlowPolls::new(POLL_MAX);
         limits.slow_polls = Some(slow_polls.clone());
@@ -311,13 +311,8 @@ impl Api {
             .find(|item| item.key.ends_with(end.as_bytes()))
             .unwrap();
         let text = change(std::str::from_utf8(&item.value).unwrap());
-        let put = Operation::Put {
-            key: item.key.to_vec(),
-            value: mvcc_store::Value::Plain(text.into_bytes().into()),
-            lease: None,
-        };
         let txn = Txn {
-            operations: vec![put],
+            operations: vec![put_stored(item.key.to_vec(), &text)],
             ..Txn::default()
         };
         self.store.txn(txn).await.unwrap();
@@ -412,5 +407,25 @@ impl Events {
         let event = self.next().await.expect("an event");
         let name = event["object"]["metadata"]["name"].as_str().unwrap_or("-");
         format!("{} {name}", event["type"].as_str().unwrap())
+    }
+}
+
+/// A write of a stored object, whose `resourceVersion` becomes that of the write if the text has one.
+pub fn put_stored(key: Vec<u8>, text: &str) -> Operation {
+    const MARK: &str = "\"resourceVersion\":\"";
+    let parts = text.split_once(MARK);
+    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once('"')?.1)));
+    let value = match parts {
+        Some((before, after)) => mvcc_store::Value::Stamped {
+            before: format!("{before}{MARK}").into_bytes().into(),
+            after: format!("\"{after}").into_bytes().into(),
+            omittable: mvcc_store::Omittable::UNKNOWN,
+        },
+        None => mvcc_store::Value::Plain(text.to_owned().into_bytes().into()),
+    };
+    Operation::Put {
+        key,
+        value,
+        lease: None,
     }
 }

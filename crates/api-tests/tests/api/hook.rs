@@ -17,25 +17,23 @@ use crate::harness::Api;
 
 pub const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
-type Rule = dyn Fn(&Value) -> Value + Send + Sync;
+type Respond = dyn Fn(Value) -> Value + Send + Sync;
 
-/// A webhook, and the requests that it got.
-pub struct Hook {
+/// An HTTPS server on the loopback address that answers JSON documents.
+pub struct JsonServer {
     address: SocketAddr,
     bundle: String,
-    requests: Arc<Mutex<Vec<Value>>>,
     serving: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Hook {
+impl Drop for JsonServer {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-impl Hook {
-    /// A webhook whose responses contain the members that `rule` returns.
-    pub async fn start(rule: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+impl JsonServer {
+    pub async fn start(respond: impl Fn(Value) -> Value + Send + Sync + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(directory.path()).unwrap();
         let names = SubjectAltNames {
@@ -55,18 +53,18 @@ impl Hook {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let requests: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let (rule, recorded): (Arc<Rule>, _) = (Arc::new(rule), requests.clone());
+        let respond: Arc<Respond> = Arc::new(respond);
         let serving = tokio::spawn(async move {
+            // The connections end with the server.
+            let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, rule, recorded) = (acceptor.clone(), rule.clone(), recorded.clone());
-                tokio::spawn(async move {
+                let (acceptor, respond) = (acceptor.clone(), respond.clone());
+                connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else {
                         return;
                     };
-                    let service = hyper::service::service_fn(move |request| {
-                        answer(request, rule.clone(), recorded.clone())
-                    });
+                    let service =
+                        hyper::service::service_fn(move |request| answer(request, respond.clone()));
                     let http = hyper::server::conn::http1::Builder::new();
                     drop(http.serve_connection(TokioIo::new(stream), service).await);
                 });
@@ -75,9 +73,39 @@ impl Hook {
         Self {
             address,
             bundle: STANDARD.encode(authority.ca_pem()),
-            requests,
             serving,
         }
+    }
+
+    /// The `clientConfig` of a webhook.
+    pub fn client_config(&self) -> Value {
+        json!({"url": format!("https://{}/x", self.address), "caBundle": self.bundle})
+    }
+}
+
+/// A webhook, and the requests that it got.
+pub struct Hook {
+    server: JsonServer,
+    requests: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Hook {
+    /// A webhook whose responses contain the members that `rule` returns.
+    pub async fn start(rule: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        let requests: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let recorded = requests.clone();
+        let server = JsonServer::start(move |review| {
+            let request = &review["request"];
+            let mut response = rule(request);
+            if response["uid"].is_null() {
+                response["uid"] = request["uid"].clone();
+            }
+            recorded.lock().unwrap().push(request.clone());
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "response": response})
+        })
+        .await;
+        Self { server, requests }
     }
 
     pub fn requests(&self) -> Vec<Value> {
@@ -88,8 +116,7 @@ impl Hook {
     pub fn configuration(&self, kind: &str, name: &str, more: Value) -> Value {
         let mut hook = json!({"name": format!("{name}.example.com"), "sideEffects": "None",
             "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
-            "clientConfig": {"url": format!("https://{}/x", self.address),
-                "caBundle": self.bundle},
+            "clientConfig": self.server.client_config(),
             "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
                 "resources": ["configmaps"]}]});
         for (field, value) in more.as_object().into_iter().flatten() {
@@ -102,21 +129,11 @@ impl Hook {
 
 async fn answer(
     request: Request<Incoming>,
-    rule: Arc<Rule>,
-    requests: Arc<Mutex<Vec<Value>>>,
+    respond: Arc<Respond>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let body = request.into_body().collect().await?.to_bytes();
-    let review: Value = serde_json::from_slice(&body).unwrap();
-    let mut response = rule(&review["request"]);
-    if response["uid"].is_null() {
-        response["uid"] = review["request"]["uid"].clone();
-    }
-    requests.lock().unwrap().push(review["request"].clone());
-    let response_body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "response": response});
-    Ok(Response::new(Full::new(Bytes::from(
-        response_body.to_string(),
-    ))))
+    let response = respond(serde_json::from_slice(&body).unwrap());
+    Ok(Response::new(Full::new(Bytes::from(response.to_string()))))
 }
 
 /// A response that changes the object.

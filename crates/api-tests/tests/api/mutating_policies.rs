@@ -233,3 +233,25 @@ async fn objects_of_other_versions_are_changed_too() {
         "{created}"
     );
 }
+
+#[tokio::test]
+async fn all_failures_of_policies_are_in_one_refusal() {
+    let api = Api::new().await;
+    for name in ["first", "second"] {
+        let expression = format!("Object{{data: {{'x': object.data.{name}}}}}");
+        let policy = policy(name, "configmaps", json!([applying(&expression)]));
+        enforce(&api, policy).await;
+    }
+    let (code, refused) = api.send("POST", MAPS, config_map("a")).await;
+    assert_eq!((code, &refused["reason"]), (403, &json!("Invalid")));
+    let causes = refused["details"]["causes"].as_array().unwrap();
+    assert_eq!(causes.len(), 2, "{refused}");
+    for (cause, name) in causes.iter().zip(["first", "second"]) {
+        let start = format!("policy '{name}' with binding '{name}' denied request: ");
+        assert!(
+            cause["message"].as_str().unwrap().starts_with(&start),
+            "{cause}"
+        );
+    }
+    assert_eq!(refused["message"], causes[0]["message"]);
+}

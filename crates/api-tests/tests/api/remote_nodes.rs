@@ -201,7 +201,7 @@ async fn the_port_of_a_node_proxy_is_asked_where_it_may_be() {
 }
 
 /// An address of this machine that other machines could use; `None` on a machine without a network.
-fn own_address() -> Option<IpAddr> {
+pub fn own_address() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
     // The call sends no packet.
     socket.connect(("192.0.2.1", 9)).ok()?;

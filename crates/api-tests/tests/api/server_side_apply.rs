@@ -405,18 +405,20 @@ async fn clients_may_edit_and_reset_the_managers() {
     assert_ne!(version(&migrated), version(&created));
     let (code, _) = api.patch(MAP, "json", patch).await;
     assert_eq!(code, 409);
-    for reset in [json!([]), json!([{}])] {
-        let patch = json!({"metadata": {"managedFields": reset}});
-        let (_, object) = api.patch(MAP, "merge", patch).await;
-        assert_eq!(owners(&object), []);
-        // No manager is recorded until the next apply.
-        let change = json!({"data": {"b": "1"}});
-        let (_, object) = api.patch(MAP, "merge", change).await;
-        assert_eq!(owners(&object), []);
-        let (_, object) = apply(&api, MAP, "", map(json!({"c": "1"}))).await;
-        let names: Vec<String> = owners(&object).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["me Apply", "before-first-apply Update"]);
-    }
+    // findings-2 E11: an empty list has no effect.
+    let patch = json!({"metadata": {"managedFields": []}});
+    let (_, object) = api.patch(MAP, "merge", patch).await;
+    assert_eq!(owners(&object)[0].0, "kubectl Apply");
+    let patch = json!({"metadata": {"managedFields": [{}]}});
+    let (_, object) = api.patch(MAP, "merge", patch).await;
+    assert_eq!(owners(&object), []);
+    // No manager is recorded until the next apply.
+    let change = json!({"data": {"b": "1"}});
+    let (_, object) = api.patch(MAP, "merge", change).await;
+    assert_eq!(owners(&object), []);
+    let (_, object) = apply(&api, MAP, "", map(json!({"c": "1"}))).await;
+    let names: Vec<String> = owners(&object).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["me Apply", "before-first-apply Update"]);
     let lost = json!({"metadata": {"managedFields": null}});
     let (_, object) = api.patch(MAP, "merge", lost).await;
     assert_eq!(owners(&object).len(), 2);

@@ -36,6 +36,21 @@ pub enum NodeKind {
     },
 }
 
+impl NodeKind {
+    /// The kind of a schema without parts; `None` for arrays, objects and unknown types.
+    pub fn scalar(json_type: &str, format: Option<&str>) -> Option<Self> {
+        Some(match json_type {
+            "boolean" => Self::Boolean,
+            "integer" => Self::Integer,
+            "number" => Self::Number,
+            "string" => Self::String {
+                format: format.map(str::to_owned),
+            },
+            _ => return None,
+        })
+    }
+}
+
 /// The type of the values of a schema; `None` if expressions cannot use them. `name` is the name of the type. The root
 /// of a resource has the fields that each resource has.
 pub fn schema_type(node: &SchemaNode, name: &str, is_root: bool) -> Option<Type> {

@@ -28,6 +28,7 @@ impl Disk {
             host_path: self.path().to_owned(),
             container_path: path.into(),
             access: access.to_owned(),
+            mode: None,
             uid: Some(1000),
             gid: Some(1001),
         }

@@ -25,6 +25,9 @@ pub struct Observed {
     pub pods: Vec<PodFacts>,
     /// The measurements of the pods, or the error of reading them.
     pub samples: Result<Vec<PodMeasurement>, String>,
+    /// The values of the custom and external metrics APIs, or the errors of reading them, in the order of the
+    /// autoscaler's metrics; `None` for a metric of the resource metrics API.
+    pub measured: Vec<Option<Result<MetricSamples, String>>>,
     /// The autoscalers that select one of these pods (`namespace/name`), including this autoscaler.
     pub selecting: Vec<String>,
 }
@@ -160,6 +163,44 @@ impl PodMeasurement {
             Some(sum.saturating_add(*usage.get(resource)?))
         })
     }
+}
+
+/// The values of a metric of the custom or external metrics API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricSamples {
+    /// One value for each pod, as the usage of a resource with an empty name.
+    Pods(Vec<PodMeasurement>),
+    /// The value of an object, or the sum of the values of an external metric, in thousandths.
+    Value(i64),
+}
+
+/// Parses a MetricValueList of `custom.metrics.k8s.io` about pods; malformed items are skipped.
+pub fn pod_values(list: &Value) -> Vec<PodMeasurement> {
+    let items = list["items"].as_array().into_iter().flatten();
+    let values = items.filter_map(|item| {
+        let usage = Amounts::from([(String::new(), value_of(item)?)]);
+        let seconds = item["windowSeconds"].as_i64().unwrap_or(60);
+        Some(PodMeasurement {
+            pod: item["describedObject"]["name"].as_str()?.to_owned(),
+            at: item["timestamp"].as_str()?.parse().ok()?,
+            window: SignedDuration::from_secs(seconds),
+            containers: vec![(String::new(), usage)],
+        })
+    });
+    values.collect()
+}
+
+/// The sum of the values of a MetricValueList or an ExternalMetricValueList, in thousandths; `None` without a value, or
+/// if a value is malformed, because the sum of the others would be too small.
+pub fn total_value(list: &Value) -> Option<i64> {
+    let items = list["items"].as_array().filter(|items| !items.is_empty())?;
+    let mut values = items.iter().map(value_of);
+    values.try_fold(0_i64, |sum, value| Some(sum.saturating_add(value?)))
+}
+
+fn value_of(item: &Value) -> Option<i64> {
+    let value = Quantity::from_json(&item["value"]).ok()?;
+    Some(value.milli_value())
 }
 
 /// Parses a PodMetricsList of `metrics.k8s.io/v1beta1`; malformed items are skipped.

@@ -66,13 +66,29 @@ pub fn pause_after(contents: &[RemainingObjects]) -> Duration {
     PAUSE_OF_OBJECT.saturating_mul(left).min(PAUSE_MAX)
 }
 
+/// The observed state of a deletion.
+#[derive(Clone, Copy, Debug)]
+pub struct ObservedDeletion<'a> {
+    /// The remaining objects.
+    pub contents: &'a [RemainingObjects],
+    /// The group versions and kinds of extension API servers that cannot be read, each with the reason. Their objects
+    /// are unknown, so the namespace stays.
+    pub undiscovered: &'a [String],
+    /// The kinds whose objects could not be deleted, each with the reason.
+    pub failures: &'a [String],
+}
+
 /// The conditions about the remaining objects. A transition time changes only with its condition.
 pub fn conditions(
     present: &[NamespaceCondition],
-    contents: &[RemainingObjects],
-    failures: &[String],
+    observed: &ObservedDeletion<'_>,
     now: Timestamp,
 ) -> Vec<NamespaceCondition> {
+    let ObservedDeletion {
+        contents,
+        undiscovered,
+        failures,
+    } = *observed;
     let remaining: Vec<String> = contents
         .iter()
         .filter(|content| content.count > 0)
@@ -92,11 +108,15 @@ pub fn conditions(
         .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"))
         .collect();
     let number = failures.len();
+    let unread = format!(
+        "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: ",
+        undiscovered.len()
+    );
     let failed = format!("Failed to delete all resource types, {number} remaining: ");
     KINDS
         .iter()
         .zip([
-            None,
+            message(&unread, undiscovered),
             None,
             message(&failed, failures),
             message("Some resources are remaining: ", &remaining),
@@ -215,7 +235,13 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         let mut left = content("persistentvolumeclaims.", 2);
         left.finalizers = [("kubernetes.io/pvc-protection".to_owned(), 2)].into();
-        let first = conditions(&[], &[left], &[], at(1));
+        let observed = |contents| ObservedDeletion {
+            contents,
+            undiscovered: &[],
+            failures: &[],
+        };
+        let left = [left];
+        let first = conditions(&[], &observed(&left), at(1));
         let text = |conditions: &[NamespaceCondition], at: usize| {
             let condition = &conditions[at];
             format!(
@@ -230,11 +256,36 @@ mod tests {
         let expected = "True Some content in the namespace has finalizers remaining: \
             kubernetes.io/pvc-protection in 2 resource instances";
         assert_eq!(text(&first, 4), expected);
-        let second = conditions(&first, &[], &[], at(9));
+        let second = conditions(&first, &observed(&[]), at(9));
         assert_eq!(
             second[0].last_transition_time,
             first[0].last_transition_time
         );
         assert_eq!(second[3].last_transition_time, Some(Time(at(9))));
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_read_has_its_condition_until_it_goes() {
+        let (first, second) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+        let undiscovered = ["g/v1: stale GroupVersion discovery: g/v1".to_owned()];
+        let mut observed = ObservedDeletion {
+            contents: &[],
+            undiscovered: &undiscovered,
+            failures: &[],
+        };
+        let before = conditions(&[], &observed, first);
+        let message = "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server \
+            APIs: g/v1: stale GroupVersion discovery: g/v1";
+        let holding = |conditions: &[NamespaceCondition]| -> Vec<String> {
+            let holding = conditions.iter().filter(|one| one.status == "True");
+            holding.filter_map(|one| one.message.clone()).collect()
+        };
+        assert_eq!(before[0].type_, "NamespaceDeletionDiscoveryFailure");
+        assert_eq!(holding(&before), [message]);
+        assert_eq!(conditions(&before, &observed, second), before);
+        observed.undiscovered = &[];
+        let after = conditions(&before, &observed, second);
+        assert_eq!(holding(&after), [""; 0]);
+        assert_eq!(after[0].last_transition_time, Some(Time(second)));
     }
 }

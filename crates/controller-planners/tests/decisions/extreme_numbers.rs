@@ -298,6 +298,7 @@ fn scalers_stay_within_their_bounds() {
                         ..PodFacts::default()
                     }],
                     samples: Ok(samples(&listed)),
+                    measured: Vec::new(),
                     selecting: vec!["d/x".to_owned()],
                 };
                 let plan = horizontal_pod_autoscaler::plan(&observed, &Memory::default(), now());

@@ -1,6 +1,7 @@
 //! The HorizontalPodAutoscaler controller: reads scales and measurements, and writes scales.
 
 mod observe;
+mod other_metrics;
 mod target;
 
 use std::collections::BTreeMap;

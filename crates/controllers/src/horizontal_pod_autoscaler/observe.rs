@@ -14,6 +14,7 @@ use object_model::{LabelSelector, ObjectKey, Uid};
 use resource_kinds::pod_view::PodView;
 
 use super::Worker;
+use super::other_metrics;
 use super::target::ScaleTarget;
 
 impl Worker {
@@ -32,6 +33,7 @@ impl Worker {
             scale,
             pods: Vec::new(),
             samples: Ok(Vec::new()),
+            measured: Vec::new(),
             selecting: Vec::new(),
         };
         let selector = observed.scale.as_ref().ok();
@@ -51,6 +53,9 @@ impl Worker {
             if autoscaler.spec.metrics.iter().flatten().any(is_measured) {
                 observed.samples = self.samples(&key.namespace, &text).await;
             }
+            let client = &self.context.client;
+            observed.measured =
+                other_metrics::measured(client, &key.namespace, autoscaler, &text).await;
         }
         (observed, target)
     }

@@ -49,7 +49,7 @@ impl ScaleTarget {
 }
 
 /// The served resource of a kind: in the named version, or in the preferred version.
-async fn resource(
+pub(super) async fn resource(
     client: &Client,
     reference: &CrossVersionObjectReference,
 ) -> Result<ServedResource, String> {

@@ -5,7 +5,9 @@ mod execute;
 use std::sync::Arc;
 
 use controller_framework::{Cache, ObjectChange, Queue, ReconcileResult, object_key};
-use controller_planners::namespaces::{DeletionStep, FINALIZER, PAUSE_MAX, pause_after, step};
+use controller_planners::namespaces::{
+    DeletionStep, FINALIZER, ObservedDeletion, PAUSE_MAX, pause_after, step,
+};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -14,6 +16,7 @@ use object_model::ObjectKey;
 use crate::Context;
 use crate::inventory::Inventory;
 use crate::pacing::Pacing;
+use crate::remote_groups::RemoteGroups;
 use execute::{Error, Executor};
 
 struct Namespaces {
@@ -23,12 +26,13 @@ struct Namespaces {
     looks: Pacing,
 }
 
-pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
+pub(crate) async fn run(context: Context, inventory: Arc<Inventory>, remote: RemoteGroups) {
     let controller = Namespaces {
         namespaces: context.caches.namespaces.clone(),
         executor: Executor {
             client: context.client.clone(),
             inventory,
+            remote,
         },
         looks: Pacing::default(),
     };
@@ -49,6 +53,7 @@ impl controller_framework::Controller for Namespaces {
     /// Queues namespaces that are being deleted, and the namespaces of removed objects.
     async fn feed(&self, queue: &Queue<ObjectKey>) {
         let mut namespaces = self.namespaces.subscribe();
+        let mut remote = self.executor.remote.subscribe();
         let mut contents = self
             .executor
             .inventory
@@ -71,6 +76,14 @@ impl controller_framework::Controller for Namespaces {
                         let key = ObjectKey::cluster(&*old.namespace);
                         let pause = self.looks.rest(&key).unwrap_or_default();
                         queue.add_after(key, pause);
+                    }
+                }
+                Some(_) = remote.next() => {
+                    // A namespace may wait for an extension API server, or for the deletion of its APIService.
+                    for namespace in self.namespaces.list() {
+                        if is_going(&namespace) {
+                            queue.add(object_key(namespace.as_ref()));
+                        }
                     }
                 }
                 else => return,
@@ -99,17 +112,27 @@ impl Namespaces {
         namespace: &Namespace,
     ) -> Result<ReconcileResult, Error> {
         let (executor, name) = (&self.executor, &key.name);
-        let contents = executor.contents(name).await?;
+        let mut remote = executor.discover().await;
+        let contents = executor.contents(name, &mut remote).await?;
         let failures = match step(&contents) {
             DeletionStep::Finish => Vec::new(),
-            DeletionStep::DeletePods => executor.delete_contents(name, true).await,
-            DeletionStep::DeleteAll => executor.delete_contents(name, false).await,
+            DeletionStep::DeletePods => executor.delete_contents(name, &[], true).await,
+            DeletionStep::DeleteAll => executor.delete_contents(name, &remote.kinds, false).await,
         };
-        let contents = executor.contents(name).await?;
+        let contents = executor.contents(name, &mut remote).await?;
+        let observed = ObservedDeletion {
+            contents: &contents,
+            undiscovered: &remote.undiscovered,
+            failures: &failures,
+        };
         executor
-            .write_conditions(namespace, &contents, &failures, Timestamp::now())
+            .write_conditions(namespace, &observed, Timestamp::now())
             .await?;
         match step(&contents) {
+            // Kinds that could not be read may have objects.
+            DeletionStep::Finish if !remote.undiscovered.is_empty() => {
+                Ok(ReconcileResult::RequeueAfter(PAUSE_MAX))
+            }
             DeletionStep::Finish => {
                 self.looks.forget(key);
                 let finished = executor.finish(namespace).await;

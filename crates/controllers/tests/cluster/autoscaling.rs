@@ -149,3 +149,52 @@ async fn a_scaler_of_the_first_version_is_the_same_object() {
         changed.metadata
     );
 }
+
+/// A metric of another API is read with its selector: here, the objects of a custom kind have the form of its values.
+#[tokio::test]
+async fn an_external_metric_scales_its_target() {
+    let cluster = Cluster::new().await;
+    let crd = json!({"metadata": {"name": "queues.external.metrics.k8s.io",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}},
+        "spec": {"group": "external.metrics.k8s.io", "scope": "Namespaced",
+            "names": {"plural": "queues", "singular": "queue", "kind": "Queue",
+                "listKind": "QueueList"},
+            "versions": [{"name": "v1beta1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object",
+                    "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    let crd: CustomResourceDefinition = json_tree::from_value(crd).unwrap();
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let params = PostParams::default();
+    definitions.create(&params, &crd).await.unwrap();
+    let kind = ApiResource::new("external.metrics.k8s.io", "v1beta1", "Queue", "queues");
+    let queues: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &kind);
+    for (name, of, value) in [("a", "web", "12"), ("b", "web", "12"), ("c", "other", "99")] {
+        let queue = json!({"metadata": {"name": name, "labels": {"of": of}}, "value": value});
+        let queue: DynamicObject = json_tree::from_value(queue).unwrap();
+        let mut created = queues.create(&params, &queue).await;
+        for _ in 0..12_000 {
+            if created.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            created = queues.create(&params, &queue).await;
+        }
+        created.unwrap();
+    }
+    cluster.create::<StatefulSet>(set(1)).await;
+    let target = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"});
+    let mut scaler = scaler(target, (1, 9));
+    scaler["spec"]["metrics"] = json!([{"type": "External", "external": {
+        "metric": {"name": "queues", "selector": {"matchLabels": {"of": "web"}}},
+        "target": {"type": "AverageValue", "averageValue": "8"}}}]);
+    cluster.create::<HorizontalPodAutoscaler>(scaler).await;
+    wait_for(&cluster, "3", replicas).await;
+    let reported = |scalers: &[HorizontalPodAutoscaler]| {
+        let status = scalers[0].status.clone().unwrap_or_default();
+        let metrics = status.current_metrics.unwrap_or_default();
+        let metric = metrics.into_iter().next().and_then(|one| one.external);
+        let value = metric.and_then(|one| one.current.average_value);
+        value.map(|value| value.0).unwrap_or_default()
+    };
+    wait_for(&cluster, "24", reported).await;
+}

@@ -14,6 +14,7 @@ mod definitions;
 mod deployments;
 mod disruption;
 mod endpoints;
+mod extension_servers;
 mod extreme_numbers;
 mod jobs;
 mod nodes;

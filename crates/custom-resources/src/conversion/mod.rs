@@ -6,6 +6,7 @@
 
 mod metadata;
 mod response;
+pub(crate) mod settings;
 
 use json_tree::{Value, json};
 use object_model::Uid;
@@ -13,6 +14,7 @@ use thiserror::Error;
 
 use metadata::restored;
 use response::converted_objects;
+pub use settings::{StorageForm, WebhookClient, WebhookConversion};
 
 /// The group of `ConversionReview`.
 const GROUP: &str = "apiextensions.k8s.io";

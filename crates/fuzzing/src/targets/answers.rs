@@ -49,6 +49,41 @@ pub const WEBHOOK: Target = Target {
     },
 };
 
+pub const CONVERSION: Target = Target {
+    name: "conversion-answer",
+    seeds: &[
+        br#"{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"u","result":{"status":"Success"},"convertedObjects":[{"apiVersion":"example.org/v2","kind":"Boat","metadata":{"name":"a","uid":"i","labels":{"a":"b"},"annotations":null},"spec":{}}]}}"#,
+        br#"{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"u","result":{"status":"Failure","message":"m"}}}"#,
+    ],
+    words: &[
+        "response", "result", "status", "Success", "message", "convertedObjects", "uid", "metadata",
+        "labels", "annotations", "apiVersion", "example.org/v2", "kind", "null", "[]", "{}",
+    ],
+    run: |bytes| {
+        let original = json!({"apiVersion": "example.org/v1", "kind": "Boat",
+            "metadata": {"name": "a", "uid": "i", "finalizers": ["example.org/f"]}, "spec": {}});
+        for object in decoders::conversion_response(&original, bytes).unwrap_or_default() {
+            assert_eq!(object["metadata"]["finalizers"], original["metadata"]["finalizers"]);
+            assert_eq!(object["apiVersion"], "example.org/v2");
+        }
+    },
+};
+
+pub const EXTENSION: Target = Target {
+    name: "extension-discovery",
+    seeds: &[
+        br#"{"resources":[{"name":"a","kind":"A","namespaced":true,"verbs":["get"],"shortNames":["x"]},{"name":"a/status","kind":"A","group":"g","version":"v","verbs":["update"]}],"paths":{"apis/a.example/v1":{"serverRelativeURL":"/openapi/v3/apis/a.example/v1?hash=0A"}}}"#,
+        br#"{"resources":[{"name":"pods/metric","kind":"MetricValueList"}]}"#,
+    ],
+    words: &[
+        "resources", "name", "kind", "namespaced", "verbs", "group", "version", "singularName", "/", "paths",
+        "apis/a.example/v1", "serverRelativeURL", "?hash=", "null",
+    ],
+    run: |bytes| {
+        assert!(decoders::extension_discovery(bytes) <= bytes.len());
+    },
+};
+
 fn authority() -> &'static Authority {
     static AUTHORITY: OnceLock<Authority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {

@@ -20,12 +20,16 @@ pub const CEL: Target = Target {
         b"semver('1.2.3-rc.1+b').isLessThan(semver('2.0.0')) && cel.bind(x, self.names, x.size() > 0)",
         b"device.attributes['d.example.com'].model == 'a' && device.capacity['d.example.com'].memory.isLessThan(quantity('1Gi'))",
         b"quantity('1Gi').isGreaterThan(quantity('100M')) && ip('10.0.0.1').family() == 4",
+        b"url('https://[::1]:8/a%20b?x=y#z').getQuery().size() > 0 && cidr('10.0.0.0/8').containsIP(ip('10.1.2.3'))",
+        b"format.dns1123Label().validate('a-').hasValue() || '%.3f %e %s'.format([1.5, 2.5, [b'x', null]]) != ''",
+        b"self.names.transformMap(i, v, {v: i}).all(k, v, sets.contains([k], [0])) || 'a,b'.split(',', 2).sort()[?5].hasValue()",
         b"oldSelf.replicas - self.replicas < 3 && dyn(self) != null && [1, 2u, 3.0, b'x', {'a': 1}].size() == 5",
     ],
     words: &[
         "self", "oldSelf", ".all(", ".map(", "exists_one(", "has(", "size(", "&&", "||", "?", ":", "in", "[",
         "]", "{", "}", "(", ")", "'", "r'", "b\"", "\\u0041", "1u", "0x1", "9223372036854775807", "-", "*", "/", "%",
         ".matches('(a+)+$')", "duration(", "timestamp(", ".repeat(", ".split('')", ".replace(", "optional", "null",
+        "lists.range(", ".flatten(", ".sortBy(x, ", ".substring(", ".lastIndexOf(", ".findAll(", "math.", "\u{e9}",
     ],
     run: |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else {

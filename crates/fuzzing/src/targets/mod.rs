@@ -71,6 +71,8 @@ pub const ALL: &[Target] = &[
     images::ENV_FILE,
     archives::ARCHIVE,
     answers::WEBHOOK,
+    answers::CONVERSION,
+    answers::EXTENSION,
     answers::REQUEST,
     answers::CERTIFICATE,
     answers::BUNDLE,

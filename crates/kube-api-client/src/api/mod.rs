@@ -467,13 +467,13 @@ impl Objects {
 
     async fn delete(&self, name: &str, params: &DeleteParams) -> Result<()> {
         let path = object_path(&self.path, name, "")?;
-        let request = request::write(Method::DELETE, path, encode(params)?);
+        let request = request::delete(path, METADATA, encode(params)?);
         self.send(request).await.map(drop)
     }
 
     fn delete_page(&self, page: &ListParams, params: Vec<u8>) -> ResponseFuture {
         let uri = uri(&self.path, |query| page.add(query));
-        self.send(request::write(Method::DELETE, uri, params))
+        self.send(request::delete(uri, METADATA_LIST, params))
     }
 }
 

@@ -63,7 +63,9 @@ async fn requests_are_those_of_the_kubernetes_api() {
     maps.replace("a", &post, &map).await.unwrap();
     assert_eq!(note(), format!("PUT {root}/a? {json} {empty}"));
     maps.delete("a", &DeleteParams::default()).await.unwrap();
-    assert_eq!(note(), format!("DELETE {root}/a {json} {{}}"));
+    let deleted = format!("[{metadata};g=meta.k8s.io;v=v1 application/json]");
+    assert_eq!(note(), format!("DELETE {root}/a {deleted} {{}}"));
+    let deleted = format!("[{metadata}List;g=meta.k8s.io;v=v1 application/json]");
     let odd = ListParams::default().labels("odd=1").limit(2);
     let background = DeleteParams::background();
     let next = maps.delete_page(&background, odd).await.unwrap();
@@ -71,7 +73,7 @@ async fn requests_are_those_of_the_kubernetes_api() {
     let policy = r#"{"propagationPolicy":"Background"}"#;
     assert_eq!(
         note(),
-        format!("DELETE {root}?labelSelector=odd%3D1&limit=2 {json} {policy}")
+        format!("DELETE {root}?labelSelector=odd%3D1&limit=2 {deleted} {policy}")
     );
     let change = Patch::Merge(json!({"status": 1}));
     nodes.patch_status("a", &patch, &change).await.unwrap();

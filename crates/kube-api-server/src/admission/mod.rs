@@ -3,6 +3,7 @@
 pub(crate) mod configuration;
 pub(crate) mod default_account;
 pub(crate) mod dynamic_admission;
+pub(crate) mod kind_types;
 pub(crate) mod plugins;
 
 pub(crate) use dynamic_admission::Admission;

@@ -30,6 +30,10 @@ impl Plugins {
             authorizer,
         }
     }
+
+    pub(crate) fn authorizer(&self) -> &Arc<Authorizer> {
+        &self.authorizer
+    }
 }
 
 /// Read access to the cluster for the plug-ins of one request.

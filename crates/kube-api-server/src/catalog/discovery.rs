@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use custom_resources::DefinedVersion;
 use custom_resources::version_order::rank;
 use http::StatusCode;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
@@ -17,9 +18,8 @@ use resource_kinds::{KindInfo, Scope, Verb};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::etag::etag;
-use crate::catalog::registry::Registry;
+use crate::catalog::remote::RemoteVersion;
 use crate::catalog::snapshot::Snapshot;
-use crate::catalog::virtual_resources;
 use crate::http::negotiate;
 use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply};
@@ -67,7 +67,8 @@ pub(crate) fn respond(served: &Snapshot, path: &str, parts: &Parts) -> Result<Re
     let Document { body, etag } = match cached {
         Some(document) => document,
         None => {
-            let value = document(&kinds(&served.registry), path, form).ok_or_else(unknown_path)?;
+            let value = Groups::of(served).document(path, form);
+            let value = value.ok_or_else(unknown_path)?;
             let body = Bytes::from(value.to_string());
             let etag = etag(&body);
             let document = Document { body, etag };
@@ -114,63 +115,171 @@ fn form(accept: &str) -> Form {
     Form::Legacy
 }
 
-/// The kinds with their own paths, ordered by group and version.
-fn kinds(registry: &Registry) -> Vec<KindInfo<'_>> {
-    let stored = registry.infos().filter(|info| !info.verbs.is_empty());
-    stored.chain(virtual_resources::infos().copied()).collect()
+/// The priority of the groups of this server among those of extension API servers (upstream gives its groups 16,600 to
+/// 18,000).
+const OWN_PRIORITY: i64 = 17_000;
+
+/// The priority of the groups of CustomResourceDefinitions (as upstream).
+const CUSTOM_PRIORITY: i64 = 1000;
+
+/// The priority of this server's versions in a group that an extension API server serves in another version (upstream's
+/// value for CustomResourceDefinitions).
+const OWN_VERSION_PRIORITY: i64 = 100;
+
+/// The served groups.
+struct Groups<'a> {
+    /// The kinds of this server, ordered by group and version.
+    kinds: Vec<KindInfo<'a>>,
+    custom: &'a [DefinedVersion],
+    remote: &'a [RemoteVersion],
 }
 
-fn document(kinds: &[KindInfo<'_>], path: &str, form: Form) -> Option<Value> {
-    let words: Vec<&str> = path.split('/').skip(1).collect();
-    match (words.as_slice(), form) {
-        (["api"], Form::Aggregated(version)) => Some(aggregated(kinds, version, true)),
-        (["apis"], Form::Aggregated(version)) => Some(aggregated(kinds, version, false)),
-        (["api"], Form::Legacy) => Some(json!({
-            "kind": "APIVersions",
-            "versions": ["v1"],
-            "serverAddressByClientCIDRs": [],
-        })),
-        (["apis"], Form::Legacy) => {
-            let groups: Vec<Value> = groups(kinds)
-                .into_iter()
-                .filter(|g| !g.is_empty())
-                .map(|g| group(kinds, g))
-                .collect();
-            Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+impl<'a> Groups<'a> {
+    fn of(served: &'a Snapshot) -> Self {
+        let mut kinds = served.kinds();
+        kinds.retain(|info| !info.verbs.is_empty());
+        Self {
+            kinds,
+            custom: &served.custom,
+            remote: &served.remote,
         }
-        (["api", version], _) => resource_list(kinds, "", version),
-        (["apis", name], _) => groups(kinds).contains(name).then(|| {
-            let mut one = group(kinds, name);
-            one["kind"] = json!("APIGroup");
-            one["apiVersion"] = json!("v1");
-            one
-        }),
-        (["apis", name, version], _) => resource_list(kinds, name, version),
-        _ => None,
     }
-}
 
-/// The groups in the order of their kinds; the core group is first.
-fn groups<'a>(kinds: &[KindInfo<'a>]) -> Vec<&'a str> {
-    let mut groups: Vec<&'a str> = Vec::new();
-    for info in kinds {
-        if !groups.contains(&info.group) {
-            groups.push(info.group);
+    fn document(&self, path: &str, form: Form) -> Option<Value> {
+        let words: Vec<&str> = path.split('/').skip(1).collect();
+        match (words.as_slice(), form) {
+            (["api"], Form::Aggregated(version)) => Some(self.aggregated(version, true)),
+            (["apis"], Form::Aggregated(version)) => Some(self.aggregated(version, false)),
+            (["api"], Form::Legacy) => Some(json!({
+                "kind": "APIVersions",
+                "versions": ["v1"],
+                "serverAddressByClientCIDRs": [],
+            })),
+            (["apis"], Form::Legacy) => {
+                let groups: Vec<Value> = self
+                    .names()
+                    .into_iter()
+                    .filter(|name| !name.is_empty())
+                    .map(|name| self.group(name))
+                    .collect();
+                Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+            }
+            (["api", version], _) => resource_list(&self.kinds, "", version),
+            (["apis", name], _) => self.names().contains(name).then(|| {
+                let mut one = self.group(name);
+                one["kind"] = json!("APIGroup");
+                one["apiVersion"] = json!("v1");
+                one
+            }),
+            (["apis", name, version], _) => resource_list(&self.kinds, name, version),
+            _ => None,
         }
     }
-    groups
-}
 
-/// The versions of a group. The preferred version is first, because clients use the first version by default.
-fn versions<'a>(kinds: &[KindInfo<'a>], group: &str) -> Vec<&'a str> {
-    let mut versions: Vec<&'a str> = Vec::new();
-    for info in kinds.iter().filter(|info| info.group == group) {
-        if !versions.contains(&info.version) {
-            versions.push(info.version);
+    /// The groups by their priority. Groups of this server with equal priority have the order of their kinds, and the
+    /// core group is first.
+    fn names(&self) -> Vec<&'a str> {
+        let mut names: Vec<&'a str> = Vec::new();
+        let own = self.kinds.iter().map(|info| info.group);
+        let remote = self.remote.iter().map(|version| version.group.as_str());
+        for group in own.chain(remote) {
+            if !names.contains(&group) {
+                names.push(group);
+            }
         }
+        if !self.remote.is_empty() {
+            names.sort_by_key(|group| Reverse(self.priority(group)));
+        }
+        names
     }
-    versions.sort_by_key(|version| Reverse(rank(version)));
-    versions
+
+    fn priority(&self, group: &str) -> i64 {
+        if group.is_empty() {
+            return i64::MAX;
+        }
+        let remote = self.remote.iter().filter(|version| version.group == group);
+        let remote = remote.map(|version| version.group_priority).max();
+        let is_custom = self.custom.iter().any(|one| one.kind.info().group == group);
+        let is_own = self.kinds.iter().any(|info| info.group == group);
+        let own = match (is_own, is_custom) {
+            (true, false) => Some(OWN_PRIORITY),
+            (true, true) => Some(CUSTOM_PRIORITY),
+            (false, _) => None,
+        };
+        own.max(remote).unwrap_or_default()
+    }
+
+    /// The versions of a group. The preferred version is first, because clients use the first version by default.
+    fn versions(&self, group: &str) -> Vec<&'a str> {
+        let remote = || self.remote.iter().filter(|version| version.group == group);
+        let own = self.kinds.iter().filter(|info| info.group == group);
+        let own = own.map(|info| info.version);
+        let mut versions: Vec<&'a str> = Vec::new();
+        for version in own.chain(remote().map(|version| version.version.as_str())) {
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        let priority = |name: &str| {
+            let one = remote().find(|version| version.version == name);
+            one.map_or(OWN_VERSION_PRIORITY, |one| one.version_priority)
+        };
+        versions.sort_by_key(|version| Reverse((priority(version), rank(version))));
+        versions
+    }
+
+    fn group(&self, name: &str) -> Value {
+        let versions: Vec<Value> = self
+            .versions(name)
+            .into_iter()
+            .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
+            .collect();
+        let preferred = versions.first().cloned();
+        json!({"name": name, "versions": versions, "preferredVersion": preferred})
+    }
+
+    fn aggregated(&self, form: &str, core: bool) -> Value {
+        let items: Vec<Value> = self
+            .names()
+            .into_iter()
+            .filter(|group| group.is_empty() == core)
+            .map(|group| {
+                let versions = self.versions(group).into_iter();
+                let versions: Vec<Value> = versions
+                    .map(|version| self.aggregated_version(group, version))
+                    .collect();
+                let metadata = if group.is_empty() {
+                    json!({})
+                } else {
+                    json!({"name": group})
+                };
+                json!({"metadata": metadata, "versions": versions})
+            })
+            .collect();
+        json!({
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": format!("apidiscovery.k8s.io/{form}"),
+            "metadata": {},
+            "items": items,
+        })
+    }
+
+    fn aggregated_version(&self, group: &str, version: &str) -> Value {
+        let mut remote = self.remote.iter();
+        if let Some(one) = remote.find(|one| one.is(group, version)) {
+            let resources = one.documents.as_ref().map(|one| one.resources.clone());
+            let freshness = match one.is_fresh {
+                true => "Current",
+                false => "Stale",
+            };
+            return json!({"version": version, "resources": resources.unwrap_or_default(),
+                "freshness": freshness});
+        }
+        let resources: Vec<Value> = in_version(&self.kinds, group, version)
+            .map(aggregated_resource)
+            .collect();
+        json!({"version": version, "resources": resources, "freshness": "Current"})
+    }
 }
 
 fn in_version<'k>(
@@ -181,45 +290,6 @@ fn in_version<'k>(
     kinds
         .iter()
         .filter(move |info| info.group == group && info.version == version)
-}
-
-fn group(kinds: &[KindInfo<'_>], name: &str) -> Value {
-    let versions: Vec<Value> = versions(kinds, name)
-        .into_iter()
-        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
-        .collect();
-    let preferred = versions.first().cloned();
-    json!({"name": name, "versions": versions, "preferredVersion": preferred})
-}
-
-fn aggregated(kinds: &[KindInfo<'_>], form: &str, core: bool) -> Value {
-    let items: Vec<Value> = groups(kinds)
-        .into_iter()
-        .filter(|group| group.is_empty() == core)
-        .map(|group| {
-            let versions: Vec<Value> = versions(kinds, group)
-                .into_iter()
-                .map(|version| {
-                    let resources: Vec<Value> = in_version(kinds, group, version)
-                        .map(aggregated_resource)
-                        .collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
-                })
-                .collect();
-            let metadata = if group.is_empty() {
-                json!({})
-            } else {
-                json!({"name": group})
-            };
-            json!({"metadata": metadata, "versions": versions})
-        })
-        .collect();
-    json!({
-        "kind": "APIGroupDiscoveryList",
-        "apiVersion": format!("apidiscovery.k8s.io/{form}"),
-        "metadata": {},
-        "items": items,
-    })
 }
 
 fn aggregated_resource(info: &KindInfo<'_>) -> Value {

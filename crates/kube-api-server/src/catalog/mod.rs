@@ -4,6 +4,7 @@ pub(crate) mod discovery;
 mod etag;
 pub(crate) mod openapi;
 pub(crate) mod registry;
+pub(crate) mod remote;
 pub(crate) mod snapshot;
 pub(crate) mod virtual_resources;
 
@@ -15,6 +16,7 @@ use resource_kinds::Kind;
 use tokio::sync::Mutex;
 
 use crate::catalog::registry::Resource;
+use crate::catalog::remote::RemoteVersion;
 use crate::catalog::snapshot::Snapshot;
 
 /// The API resources that the server serves now.
@@ -51,7 +53,16 @@ impl Catalog {
     /// Replaces the custom kinds by the kinds of these definitions. `revisions` contains the keys and revisions of the
     /// definitions.
     pub(crate) fn replace(&self, definitions: &[Value], revisions: Vec<(Arc<[u8]>, Revision)>) {
-        let next = Arc::new(Snapshot::new(&self.kinds, definitions, revisions));
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        let next = Snapshot::new(&self.kinds, definitions, revisions);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(next.with_remote(current.remote.clone()));
+    }
+
+    /// Replaces the group versions of extension API servers.
+    pub(crate) fn replace_remote(&self, remote: Vec<RemoteVersion>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if *current.remote != *remote {
+            *current = Arc::new(current.with_remote(remote.into()));
+        }
     }
 }

@@ -9,13 +9,14 @@ use host_kernel::blocking_value;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
+use json_tree::{Value, json};
 use object_model::{Status, StatusReason};
 use openapi_documents::{CustomKind, Schema, v3_hash};
 use resource_kinds::KindInfo;
 
 use crate::catalog::etag::etag;
+use crate::catalog::remote::RemoteVersion;
 use crate::catalog::snapshot::Snapshot;
-use crate::catalog::virtual_resources;
 use crate::http::body::{Unpacked, boxed};
 use crate::http::negotiate::clauses;
 use crate::http::query::Query;
@@ -183,21 +184,32 @@ async fn document(
     Ok(document)
 }
 
-fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
-    let schema = Schema::published();
-    let stored = served.registry.infos();
-    let kinds: Vec<KindInfo<'_>> = stored.chain(virtual_resources::infos().copied()).collect();
+/// The kinds in the documents: all kinds of this server, and the custom kinds among them.
+fn kinds(served: &Snapshot) -> (Vec<KindInfo<'_>>, Vec<CustomKind<'_>>) {
     let custom = served.custom.iter().map(|version| CustomKind {
         info: version.kind.info(),
         schema: &version.schema,
+        selectable: version.kind.selectable().selectable_fields(),
     });
-    let custom: Vec<CustomKind<'_>> = custom.collect();
+    (served.kinds(), custom.collect())
+}
+
+/// The document of one group version (`v1`, `apps/v1`), in JSON; `None` if the group version is not served. The call
+/// takes tens of milliseconds.
+pub(crate) fn v3_document(served: &Snapshot, group_version: &str) -> Option<Vec<u8>> {
+    let (kinds, custom) = kinds(served);
+    Schema::published().openapi_v3_document(group_version, &kinds, &custom)
+}
+
+fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
+    let schema = Schema::published();
+    let (kinds, custom) = kinds(served);
     let bytes = match path.strip_prefix("/openapi/")? {
         "v2" => match encoding {
             Encoding::Json => schema.openapi_v2_document(&kinds, &custom),
             Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds, &custom),
         },
-        "v3" => schema.openapi_v3_index(&kinds, &custom),
+        "v3" => with_remote(schema.openapi_v3_index(&kinds, &custom), &served.remote),
         other => {
             let group_version = other.strip_prefix("v3/")?;
             let group_version = group_version
@@ -215,6 +227,27 @@ fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Documen
         etag,
         hash,
     }))
+}
+
+/// The index with the documents of extension API servers, which are requested from these servers.
+fn with_remote(index: Vec<u8>, remote: &[RemoteVersion]) -> Vec<u8> {
+    let documents = remote.iter().filter_map(|one| {
+        let query = one.documents.as_ref()?.openapi.as_ref()?;
+        let path = format!("apis/{}/{}", one.group, one.version);
+        let url = format!("/openapi/v3/{path}{query}");
+        Some((path, json!({ "serverRelativeURL": url })))
+    });
+    let mut documents = documents.peekable();
+    if documents.peek().is_none() {
+        return index;
+    }
+    let Ok(mut all) = serde_json::from_slice::<Value>(&index) else {
+        return index;
+    };
+    for (path, document) in documents {
+        all["paths"][path.as_str()] = document;
+    }
+    all.to_string().into_bytes()
 }
 
 #[cfg(test)]

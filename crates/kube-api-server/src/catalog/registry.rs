@@ -3,10 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use custom_resources::conversion::{StorageForm, WebhookConversion};
 use json_tree::Value;
 use object_model::{FieldError, Status};
 use openapi_documents::Schema;
 use resource_kinds::{DecodeError, Kind, KindInfo, Scope, Subresource};
+
+/// The parts of a resource that come from a definition.
+pub(crate) struct CustomParts {
+    pub(crate) schema: Schema,
+    /// The stored form of the objects, which is equal for all versions.
+    pub(crate) storage: Option<Arc<StorageForm>>,
+    /// A hash of the spec of a definition with a webhook; objects that were converted under another spec are stale.
+    pub(crate) spec_hash: u64,
+}
 
 /// A kind in one version, as a resource of the API.
 pub(crate) struct Resource {
@@ -14,15 +24,15 @@ pub(crate) struct Resource {
     /// Whether another kind has its objects under the same keys, so that a stored object may have the form of that
     /// kind.
     pub(crate) shared: bool,
-    /// The schema of a custom kind; `None` for a built-in kind.
-    custom: Option<Schema>,
+    /// `None` for a built-in kind.
+    custom: Option<CustomParts>,
     /// The prefix of the store keys of all objects.
     prefix: Vec<u8>,
     is_namespaced: bool,
 }
 
 impl Resource {
-    fn new(kind: Arc<dyn Kind>, shared: bool, custom: Option<Schema>) -> Self {
+    fn new(kind: Arc<dyn Kind>, shared: bool, custom: Option<CustomParts>) -> Self {
         let info = kind.info();
         Self {
             shared,
@@ -33,6 +43,11 @@ impl Resource {
         }
     }
 
+    /// The resource of a kind that is not stored, for admission.
+    pub(crate) fn computed(kind: Arc<dyn Kind>) -> Self {
+        Self::new(kind, false, None)
+    }
+
     pub(crate) fn info(&self) -> KindInfo<'_> {
         self.kind.info()
     }
@@ -40,7 +55,7 @@ impl Resource {
     /// The schema that contains the kind.
     pub(crate) fn schema(&self) -> &Schema {
         match &self.custom {
-            Some(schema) => schema,
+            Some(custom) => &custom.schema,
             None => Schema::published(),
         }
     }
@@ -59,6 +74,23 @@ impl Resource {
     /// Whether the kind comes from a CustomResourceDefinition.
     pub(crate) fn is_custom(&self) -> bool {
         self.custom.is_some()
+    }
+
+    /// Group and version in which objects are stored; `None` for a built-in kind.
+    pub(crate) fn storage_version(&self) -> Option<&str> {
+        let storage = self.custom.as_ref()?.storage.as_ref()?;
+        Some(&storage.api_version)
+    }
+
+    /// The webhook that converts objects of other versions.
+    pub(crate) fn webhook(&self) -> Option<&WebhookConversion> {
+        let storage = self.custom.as_ref()?.storage.as_ref()?;
+        storage.webhook.as_ref()
+    }
+
+    /// See [`CustomParts::spec_hash`]; 0 for a built-in kind.
+    pub(crate) fn spec_hash(&self) -> u64 {
+        self.custom.as_ref().map_or(0, |custom| custom.spec_hash)
     }
 
     /// Whether every stored object has the form that clients get: no other kind uses the same keys, and no definition
@@ -159,7 +191,7 @@ pub(crate) struct Registry {
     /// The indices of the resources with a plural name.
     by_plural: HashMap<String, Vec<usize>>,
     /// Versions of custom kinds that a definition describes but does not serve.
-    withdrawn: Vec<Resource>,
+    withdrawn: Vec<Arc<Resource>>,
     /// The built-in kinds, in the order of the configuration.
     kinds: Vec<Arc<dyn Kind>>,
 }
@@ -168,12 +200,14 @@ impl Registry {
     /// Builds the registry from the built-in kinds, the custom kinds with their schemas, and the versions that are
     /// not served.
     pub(crate) fn new(
-        kinds: Vec<(Arc<dyn Kind>, Option<Schema>)>,
-        withdrawn: Vec<(Arc<dyn Kind>, Option<Schema>)>,
+        kinds: Vec<(Arc<dyn Kind>, Option<CustomParts>)>,
+        withdrawn: Vec<(Arc<dyn Kind>, Option<CustomParts>)>,
     ) -> Self {
         let all: Vec<Arc<dyn Kind>> = kinds.iter().map(|(kind, _)| kind.clone()).collect();
         let mut users: BTreeMap<&str, usize> = BTreeMap::new();
-        for kind in all.iter().filter(|kind| !kind.info().verbs.is_empty()) {
+        let described = withdrawn.iter().map(|(kind, _)| kind);
+        let users_of_keys = all.iter().filter(|kind| !kind.info().verbs.is_empty());
+        for kind in users_of_keys.chain(described) {
             *users.entry(kind.info().storage).or_default() += 1;
         }
         let resources: Vec<Arc<Resource>> = kinds
@@ -186,7 +220,7 @@ impl Registry {
             })
             .collect();
         let withdrawn = withdrawn.into_iter();
-        let withdrawn = withdrawn.map(|(kind, custom)| Resource::new(kind, true, custom));
+        let withdrawn = withdrawn.map(|(kind, custom)| Arc::new(Resource::new(kind, true, custom)));
         let mut by_plural: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, resource) in resources.iter().enumerate() {
             let plural = resource.info().plural.to_owned();
@@ -201,8 +235,12 @@ impl Registry {
     }
 
     /// The resource in another version, which need not be served.
-    pub(crate) fn in_version(&self, resource: &Resource, api_version: &str) -> Option<&Resource> {
-        let candidates = self.resources().map(Arc::as_ref).chain(&self.withdrawn);
+    pub(crate) fn in_version(
+        &self,
+        resource: &Resource,
+        api_version: &str,
+    ) -> Option<&Arc<Resource>> {
+        let candidates = self.resources().chain(&self.withdrawn);
         let mut same = candidates.filter(|other| other.info().storage == resource.info().storage);
         same.find(|other| other.info().api_version() == api_version)
     }

@@ -97,6 +97,11 @@ impl Selection {
         })
     }
 
+    /// Whether the selection reads fields outside of the metadata.
+    pub(crate) fn needs_objects(&self) -> bool {
+        self.deep != Deep::Nothing
+    }
+
     pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
     }

@@ -13,7 +13,7 @@ use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::work;
 use crate::objects::storage::{self, DecodedObject, Managers, Objects, Parts};
-use crate::objects::write_request::{EditedFields, WriteRequest};
+use crate::objects::write_request::{EditedFields, ObjectPart, WriteRequest};
 
 /// The parts of the server that a write needs.
 #[derive(Clone, Copy)]
@@ -36,6 +36,37 @@ impl Writer<'_> {
         work::announce(stored.value.len())?;
         work::expect(stored.value.len()).await;
         Ok(stored)
+    }
+
+    /// The written object in the version of the request, if the caller reads more than its metadata.
+    ///
+    /// *Errors.* 500 if the webhook of the kind fails.
+    pub(crate) async fn answer(
+        self,
+        request: &WriteRequest<'_>,
+        stored: KeyValue,
+    ) -> Result<KeyValue, Status> {
+        match request.metadata_only {
+            true => Ok(stored),
+            false => self.objects.one_in_version(request.resource, stored).await,
+        }
+    }
+
+    /// The resource in the version in which an object is stored, for a write of metadata by a component of this server:
+    /// garbage collection must not depend on the conversion webhooks of users.
+    pub(crate) fn edits_as_stored(
+        self,
+        request: &WriteRequest<'_>,
+        part: ObjectPart,
+        stored: &KeyValue,
+    ) -> Option<Arc<Resource>> {
+        let is_of_metadata = request.metadata_only && request.extent == EditedFields::Metadata;
+        let is_own = request.source.is_none() && part == ObjectPart::Whole;
+        let is_converted = self.objects.has_conversion(request.resource);
+        match is_of_metadata && is_own && is_converted {
+            true => self.objects.stored_as(request.resource, stored),
+            false => None,
+        }
     }
 
     /// The tree of a stored object and its managed fields, for a write of the object. `reads` are the parts of which
@@ -61,7 +92,12 @@ impl Writer<'_> {
     /// Whether only field tracking reads the managed fields in this write, so that they may stay text outside of the
     /// tree.
     pub(crate) fn has_separate_managers(self, request: &WriteRequest<'_>) -> bool {
-        let read = request.applied || request.extent == EditedFields::Any || request.dry_run;
+        // The webhook of a kind gets the whole object.
+        let is_converted = self.objects.has_conversion(request.resource);
+        let read = is_converted
+            || request.applied
+            || request.extent == EditedFields::Any
+            || request.dry_run;
         // An error of the registrations is reported later, when admission calls them.
         !read && !dynamic_admission::concerns(self.admission, request).unwrap_or(true)
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Response;
 use http::request::Parts;
 
+use crate::http::audit_annotations::AuditAnnotations;
 use crate::http::body::BoxBody;
 use crate::http::limits::Limits;
 use crate::http::query::Query;
@@ -23,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) limits: Arc<Limits>,
     /// The warnings in the response.
     pub(crate) warnings: Arc<Warnings>,
+    /// The annotations of the audit event; `None` if the request has no audit event.
+    pub(crate) annotations: Option<Arc<AuditAnnotations>>,
 }
 
 /// The address of the client.

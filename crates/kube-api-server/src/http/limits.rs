@@ -215,6 +215,32 @@ pub(crate) const LIST_CHUNK_MIN: usize = 500;
 /// Maximum number of concurrent deletions in the deletion of a collection.
 pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 
+/// Maximum number of requests to extension API servers that have no response yet, or whose response is not a stream.
+/// Such a request has a seat, so its sender waits in the place of others.
+pub(crate) const EXTENSION_REQUESTS: ShareBounds = ShareBounds {
+    per_sender_max: 32,
+    in_all_max: 256,
+    guaranteed: 2,
+};
+
+/// Maximum number of such requests to one APIService, so that a slow extension API server does not use the seats of
+/// requests to others.
+pub(crate) const EXTENSION_REQUESTS_PER_SERVICE_MAX: usize = 64;
+
+/// Maximum number of upgraded connections to extension API servers.
+pub(crate) const EXTENSION_STREAMS: ShareBounds = ShareBounds {
+    per_sender_max: 128,
+    in_all_max: 1024,
+    guaranteed: 2,
+};
+
+/// Maximum size of a response of an extension API server to a component of this process: more than a page of large
+/// objects.
+pub(crate) const EXTENSION_LOCAL_RESPONSE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Maximum size of a document of an extension API server that is read for discovery.
+pub(crate) const EXTENSION_DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
+
 /// Connect timeout of a proxied request.
 pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -240,6 +266,32 @@ pub(crate) const NODE_CONNECTIONS: ShareBounds = ShareBounds {
 
 /// Maximum size of a webhook response.
 pub(crate) const WEBHOOK_RESPONSE_BYTES_MAX: usize = 8 << 20;
+
+/// Timeout of a call of a conversion webhook.
+pub(crate) const CONVERSION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Maximum number of objects in a call of a conversion webhook.
+pub(crate) const CONVERSION_OBJECTS_MAX: usize = 256;
+
+/// Maximum size of the objects in a call of a conversion webhook, before the conversion. A call has at least one
+/// object.
+pub(crate) const CONVERSION_BYTES_MAX: usize = 4 << 20;
+
+/// Maximum size of the response to a conversion: objects may grow, by default values of new fields for example.
+pub(crate) const CONVERSION_RESPONSE_BYTES_MAX: usize = 16 << 20;
+
+/// Maximum number of concurrent calls of the conversion webhook of a kind.
+pub(crate) const CONVERSION_CALLS_MAX: usize = 4;
+
+/// Maximum size of the cached objects that were converted.
+pub(crate) const CONVERTED_BYTES_MAX: usize = 32 << 20;
+
+/// The memory for a cached object without its bytes and its key.
+pub(crate) const CONVERTED_OBJECT_BYTES: usize = 256;
+
+/// The attempts to convert the events of a watch, and the delay between two attempts.
+pub(crate) const WATCH_CONVERSION_ATTEMPTS: usize = 3;
+pub(crate) const WATCH_CONVERSION_DELAY: Duration = Duration::from_millis(2500);
 
 /// Timeout of the request for a node's summary. Without a response the node is skipped.
 pub(crate) const NODE_SUMMARY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,7 +1,9 @@
 //! Requests and responses as bytes and headers: independent of the cluster.
 
+pub(crate) mod audit_annotations;
 pub(crate) mod body;
 pub(crate) mod call;
+pub(crate) mod configured_servers;
 pub(crate) mod connection;
 pub(crate) mod counted_body;
 pub(crate) mod decode;

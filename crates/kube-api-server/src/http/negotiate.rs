@@ -70,6 +70,16 @@ impl Representation {
         Self::choose(headers, exists, accepted)
     }
 
+    /// Whether the response contains no more of an object than its metadata.
+    pub(crate) fn is_metadata_only(self) -> bool {
+        matches!(self, Self::Partial(_) | Self::PartialProtobuf(_))
+    }
+
+    /// Whether a client requests no more of an object than its metadata.
+    pub(crate) fn requests_metadata_only(headers: &HeaderMap) -> bool {
+        Self::of(headers, || true).is_ok_and(Self::is_metadata_only)
+    }
+
     /// Chooses the encoding of a result without table form.
     ///
     /// *Errors.* As of [`of`](Self::of).

@@ -9,11 +9,13 @@ use structured_merge::apply::{self, ObjectType, OwnableFields, Versions, Writer}
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Registry, Resource};
+use crate::catalog::snapshot::Snapshot;
 use crate::http::call::Call;
 use crate::http::limits::MANAGER_NAME_BYTES_MAX;
 use crate::http::query::Query;
+use crate::objects::manager_versions::ManagerVersions;
 use crate::objects::metadata;
-use crate::objects::storage::{ManagedFields, Managers};
+use crate::objects::storage::{ManagedFields, Managers, Objects};
 use crate::objects::write_request::ObjectPart;
 use crate::objects::write_request::WriteRequest;
 
@@ -63,6 +65,18 @@ pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
 struct Others<'a> {
     registry: &'a Registry,
     resource: &'a Resource,
+    /// The results of the conversion webhook.
+    converted: &'a ManagerVersions,
+}
+
+impl<'a> Others<'a> {
+    fn new(served: &'a Snapshot, resource: &'a Resource, converted: &'a ManagerVersions) -> Self {
+        Self {
+            registry: &served.registry,
+            resource,
+            converted,
+        }
+    }
 }
 
 impl Versions for Others<'_> {
@@ -74,19 +88,60 @@ impl Versions for Others<'_> {
 
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
         let other = self.registry.in_version(self.resource, api_version)?;
-        other.convert(object.clone()).ok()
+        match other.webhook() {
+            Some(_) => self.converted.get(object, api_version),
+            None => other.convert(object.clone()).ok(),
+        }
     }
 }
 
 /// Records the changes since `old` (`None` for a new object) by manager. `managers` are the managers of `old`;
 /// returns the managers of the object. They are in the tree or apart, as before.
-pub(crate) fn track(
+///
+/// *Errors.* 500 if a conversion webhook fails.
+pub(crate) async fn track(
+    objects: &Objects,
+    request: &WriteRequest<'_>,
+    part: ObjectPart,
+    object: &mut Value,
+    old: Option<&Value>,
+    managers: Managers,
+) -> Result<Managers, Status> {
+    let versions = ManagerVersions::default();
+    if !objects.has_conversion(request.resource) {
+        let catalog = &objects.catalog;
+        return Ok(track_once(
+            catalog, request, part, object, old, managers, &versions,
+        ));
+    }
+    loop {
+        let mut tracked = object.clone();
+        let attempt = managers.clone();
+        let catalog = &objects.catalog;
+        let result = track_once(
+            catalog,
+            request,
+            part,
+            &mut tracked,
+            old,
+            attempt,
+            &versions,
+        );
+        if !versions.complete(objects, request.resource).await? {
+            *object = tracked;
+            return Ok(result);
+        }
+    }
+}
+
+fn track_once(
     catalog: &Catalog,
     request: &WriteRequest<'_>,
     part: ObjectPart,
     object: &mut Value,
     old: Option<&Value>,
     managers: Managers,
+    versions: &ManagerVersions,
 ) -> Managers {
     // The merge of an applied object has recorded its owners already.
     if request.applied || matches!(part, ObjectPart::Trusted(_)) {
@@ -100,10 +155,7 @@ pub(crate) fn track(
             let (version, now) = (info.api_version(), now());
             let writer = writer(request, &version, &now);
             let served = catalog.snapshot();
-            let others = Others {
-                registry: &served.registry,
-                resource: request.resource,
-            };
+            let others = Others::new(&served, request.resource, versions);
             let object_type = ObjectType::with_others(object_type, &others);
             let reach = reach(request, part);
             match managers {
@@ -129,7 +181,8 @@ pub(crate) fn track(
     }
 }
 
-/// Merges an applied configuration into `old` (`None` if the object does not exist).
+/// Merges an applied configuration into `old` (`None` if the object does not exist). The result is incomplete if
+/// `versions` lacks an object.
 ///
 /// *Errors.* 400 if the configuration does not fit the object's type, 409 with the conflicts.
 pub(crate) fn merge(
@@ -139,6 +192,7 @@ pub(crate) fn merge(
     config: &Value,
     old: Option<&Value>,
     force: bool,
+    versions: &ManagerVersions,
 ) -> Result<Value, Status> {
     let info = request.resource.info();
     let schema = request.resource.schema();
@@ -154,10 +208,7 @@ pub(crate) fn merge(
     let writer = writer(request, &version, &now);
     let reach = reach(request, part);
     let served = catalog.snapshot();
-    let others = Others {
-        registry: &served.registry,
-        resource: request.resource,
-    };
+    let others = Others::new(&served, request.resource, versions);
     let object_type = ObjectType::with_others(object_type, &others);
     apply::apply(old, config, object_type, &writer, reach, force).map_err(|error| error.status())
 }

@@ -194,7 +194,7 @@ async fn recount(
         let items = objects.read_range(range).await?.items;
         work::expect(items.iter().map(|item| item.value.len()).sum()).await;
         for item in &items {
-            let object = storage::decode(&kind, item)?;
+            let object = objects.decode_unconverted(&kind, item)?;
             listed.push((group.clone(), plural.clone(), object));
         }
     }

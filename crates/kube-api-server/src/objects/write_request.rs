@@ -10,8 +10,10 @@ use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::{FieldRead, KindInfo};
 
 use crate::catalog::registry::Resource;
+use crate::http::audit_annotations::{AnnotationLevel, AuditAnnotations};
 use crate::http::call::Call;
 use crate::http::decode::Decoded;
+use crate::http::negotiate::Representation;
 use crate::http::query::Query;
 use crate::http::warnings::Warnings;
 use crate::objects::field_managers;
@@ -233,8 +235,8 @@ pub(crate) enum ObjectPart {
     Status,
     /// The part that the kind allows for the sub-resource (`resize`).
     Subresource,
-    /// The handler itself makes the change (`binding`, `finalize`, `eviction`): webhooks and policies, the kind's
-    /// validation and field managers are skipped. The handler reads and sets only these fields of the listed parts,
+    /// The handler itself makes the change (`binding`, `finalize`, `eviction`): the kind's validation and field
+    /// managers are skipped, and webhooks and policies too, except those for `finalize`. The handler reads and sets only these fields of the listed parts,
     /// and removes none; with an empty list, it may read and change all of the object.
     Trusted(&'static [FieldRead]),
 }
@@ -269,8 +271,12 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) extent: EditedFields,
     /// Whether webhooks and policies were called already, for the request that this write belongs to.
     pub(crate) is_reviewed: bool,
+    /// Whether the caller reads no more of the written object than its metadata, which every version has.
+    pub(crate) metadata_only: bool,
     /// Collects warnings; `None` for the server's own writes.
     pub(crate) warnings: Option<&'a Warnings>,
+    /// Collects annotations of the audit event; `None` if there is no event.
+    pub(crate) annotations: Option<&'a AuditAnnotations>,
     /// The objects that the admission of this request has read before; `None` if every read goes to the store.
     pub(crate) cached: Option<&'a ReadObjects>,
 }
@@ -293,8 +299,18 @@ impl<'a> WriteRequest<'a> {
             applied: false,
             extent: EditedFields::Part,
             is_reviewed: false,
+            // Versions of built-in kinds have no webhook.
+            metadata_only: resource.is_custom()
+                && Representation::requests_metadata_only(&call.parts.headers),
             warnings: Some(&call.warnings),
+            annotations: call.annotations.as_deref(),
             cached: None,
+        }
+    }
+
+    pub(crate) fn annotate(&self, key: &str, value: &str, level: AnnotationLevel) {
+        if let Some(annotations) = self.annotations {
+            annotations.add(key, value, level);
         }
     }
 

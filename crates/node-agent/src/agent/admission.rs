@@ -84,8 +84,13 @@ impl Admission {
         let view = PodView::try_from(pod).ok()?;
         let others = self.other_pods(&identity.uid);
         let mut failure = misfit(&view, &node, &others);
-        if failure == Some(AdmissionFailure::NodeAffinity) {
-            // The scheduler may have read newer labels than the agent's cache has.
+        let depends_on_node = match &failure {
+            Some(AdmissionFailure::NodeAffinity) => true,
+            Some(AdmissionFailure::Resource { name, .. }) => name.contains('/'),
+            _ => false,
+        };
+        if depends_on_node {
+            // The scheduler may have read newer labels or devices than the agent's cache has.
             let api: Api<Node> = Api::all(self.client.clone());
             match api.get(&self.node.config.node_name).await {
                 Ok(node) => failure = misfit(&view, &node, &others),

@@ -29,6 +29,7 @@ use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::csi_volumes::{CsiVolumes, LivePod, clean_up, keep_csi_node, keep_up, watch_plugins};
+use crate::devices::{DeviceClaims, DevicePlugins, NodeDevices, PluginRegistry};
 use crate::error::Error;
 use crate::images::Puller;
 use crate::kubelet_api::{
@@ -37,9 +38,9 @@ use crate::kubelet_api::{
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
 use crate::node::lease::{self, LeaseFiles, NodeLease};
-use crate::node::registration::NodeKeeper;
+use crate::node::registration::{NodeKeeper, NodeReports};
 use crate::node_context::NodeContext;
-use crate::paths::pods_dir;
+use crate::paths::{PodDir, device_claims, device_resources, pods_dir};
 use crate::pods::recovery::{self, RecordedPod};
 use crate::response_cache::CachedResponse;
 use crate::volumes::{fs_group, keep_images_growing};
@@ -100,6 +101,7 @@ impl NodeAgent {
             CsiVolumes::open(client.clone(), node, &config.data_dir)
         });
         let csi = Arc::new(csi.map_err(of_directory(&config.data_dir))?);
+        let devices = open_devices(&config, &csi, &recorded)?;
         let keeper = NodeKeeper::register(
             client.clone(),
             config.clone(),
@@ -107,7 +109,10 @@ impl NodeAgent {
             monitor.clone(),
             clock,
             lease,
-            csi.in_use().changes(),
+            NodeReports {
+                volumes_in_use: csi.in_use().changes(),
+                devices: devices.plugins.reported(),
+            },
         )
         .await?;
         // Watches, events and heartbeats continue while pods are being stopped.
@@ -119,6 +124,7 @@ impl NodeAgent {
             clock,
             monitor: monitor.clone(),
             csi: csi.clone(),
+            devices: devices.clone(),
             gate,
         };
         let (kubelet, context) = parts.contexts(config, &background);
@@ -127,7 +133,8 @@ impl NodeAgent {
             let serve = server.serve(service, background.shutdown.clone());
             tokio::spawn(background.watched("kubelet API", serve));
         }
-        spawn_volume_tasks(&context, csi, keeper.uid_changes(), &background);
+        spawn_volume_tasks(&context, csi.clone(), keeper.uid_changes(), &background);
+        spawn_device_tasks(csi, devices, &background);
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);
         let run = dispatcher.run(DispatcherStart {
             recorded,
@@ -239,6 +246,7 @@ struct AgentParts {
     clock: Clock,
     monitor: Arc<Monitor>,
     csi: Arc<CsiVolumes>,
+    devices: NodeDevices,
     gate: LeaseGate,
 }
 
@@ -284,6 +292,7 @@ impl AgentParts {
             api_objects,
             images: Arc::new(images),
             csi: self.csi,
+            devices: self.devices,
             pods: kubelet.pods.clone(),
             monitor: self.monitor,
             disk: kubelet.disk.clone(),
@@ -319,8 +328,45 @@ fn spawn_volume_tasks(
     tokio::spawn(background.watched("shown CSI drivers", csi_node));
     let left_over = clean_up(csi.clone(), shutdown());
     tokio::spawn(background.watched("left CSI volumes", left_over));
-    let plugins = watch_plugins(csi, shutdown());
-    tokio::spawn(background.watched("CSI drivers", plugins));
+}
+
+/// The devices of the pods that a former agent has left.
+fn open_devices(
+    config: &Config,
+    csi: &CsiVolumes,
+    recorded: &BTreeMap<Uid, RecordedPod>,
+) -> Result<NodeDevices, Error> {
+    let data_dir = &config.data_dir;
+    let dirs = recorded.values().map(|pod| {
+        let dir = PodDir::new(data_dir, &pod.identity);
+        (pod.identity.uid.clone(), dir)
+    });
+    let (directory, names) = (csi.directory().clone(), device_resources(data_dir));
+    let plugins = block_in_place(|| DevicePlugins::open(directory, names, dirs));
+    let pods = recorded.keys().cloned().collect();
+    let claims = block_in_place(|| DeviceClaims::open(device_claims(data_dir), &pods));
+    Ok(NodeDevices {
+        plugins: Arc::new(plugins.map_err(of_directory(data_dir))?),
+        claims: Arc::new(claims.map_err(of_directory(data_dir))?),
+    })
+}
+
+/// Starts the registration of all plugins, and the tasks of those for devices.
+fn spawn_device_tasks(csi: Arc<CsiVolumes>, devices: NodeDevices, background: &Component) {
+    let shutdown = || background.shutdown.clone();
+    let NodeDevices { plugins, claims } = devices;
+    let serve = plugins.clone().serve();
+    tokio::spawn(background.watched("device plugins", serve));
+    let left_over = claims.clone().clean_up(shutdown());
+    tokio::spawn(background.watched("left device claims", left_over));
+    let directory = csi.directory().clone();
+    let registry = PluginRegistry {
+        directory,
+        plugins,
+        claims,
+    };
+    let registered = watch_plugins(csi, Arc::new(registry), shutdown());
+    tokio::spawn(background.watched("registration of plugins", registered));
 }
 
 /// The pods whose volumes are ready, and stay.

@@ -37,6 +37,7 @@ pub fn devices(inputs: &ContainerInputs<'_>) -> Result<Vec<Device>, SpecError> {
             host_path: volume.path.clone(),
             container_path: PathBuf::from(path),
             access: if volume.read_only { "r" } else { "rwm" }.to_owned(),
+            mode: None,
             uid,
             gid,
         })

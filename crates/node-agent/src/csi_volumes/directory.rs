@@ -51,6 +51,11 @@ impl KubeletDir {
         self.root.join("plugins_registry")
     }
 
+    /// The directory with the sockets of device plugins and of their registration.
+    pub fn device_plugins(&self) -> PathBuf {
+        self.root.join("device-plugins")
+    }
+
     pub fn at(&self, path: &KubeletPath) -> PathBuf {
         self.root.join(&path.0)
     }
@@ -65,7 +70,7 @@ impl KubeletDir {
     pub fn create(&self) -> io::Result<()> {
         static CREATION: Mutex<()> = Mutex::new(());
         let _guard = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
-        for part in ["plugins_registry", "plugins", "pods"] {
+        for part in ["plugins_registry", "plugins", "pods", "device-plugins"] {
             fs::create_dir_all(self.root.join(part))?;
         }
         let real = fs::canonicalize(&self.root)?;

@@ -23,9 +23,10 @@ mod volume_stats;
 mod volumes;
 
 pub use csi_node_sync::keep_csi_node;
+pub use directory::KubeletDir;
 pub use error::CsiVolumeError;
 pub use left_over::clean_up;
-pub use registration::watch_plugins;
+pub use registration::{DevicePluginRegistry, watch_plugins};
 pub use request::CsiVolume;
 pub use upkeep::{LivePod, keep_up};
 pub use volumes::CsiVolumes;

@@ -1,5 +1,5 @@
-//! Registration of drivers: a registrar creates a socket in a directory, and its driver is registered while
-//! the socket exists.
+//! Registration of plugins: a registrar creates a socket in a directory, and its plugin is registered while
+//! the socket exists. CSI drivers are registered here, plugins for devices by [`DevicePluginRegistry`].
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use csi_client::{Driver, Plugin, RegistrationInfo};
+use csi_client::{Driver, Plugin, PluginType, RegistrationInfo};
+use futures::future::BoxFuture;
 use host_kernel::block_in_place;
 use process_telemetry::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
@@ -55,14 +56,48 @@ struct SocketRegistration {
     task: AbortOnDropHandle<()>,
 }
 
-/// Registers drivers until `shutdown`. Each socket has a task, so a socket that does not respond delays no
+/// The plugins for devices that register by the directory.
+pub trait DevicePluginRegistry: Send + Sync {
+    /// Registers a plugin. The error is for the registrar.
+    fn register<'a>(
+        &'a self,
+        registration_socket: &'a Path,
+        info: RegistrationInfo,
+    ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Removes the plugin that registered by the socket.
+    fn remove(&self, registration_socket: &Path);
+}
+
+/// The registered plugins of all types.
+#[derive(Clone)]
+struct Registries {
+    volumes: Arc<CsiVolumes>,
+    devices: Arc<dyn DevicePluginRegistry>,
+}
+
+impl Registries {
+    fn remove(&self, registration_socket: &Path) {
+        self.devices.remove(registration_socket);
+        if let Some(driver) = self.volumes.drivers().remove(registration_socket) {
+            tracing::info!(driver, "a CSI driver is no longer registered");
+        }
+    }
+}
+
+/// Registers plugins until `shutdown`. Each socket has a task, so a socket that does not respond delays no
 /// other socket.
-pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken) {
+pub async fn watch_plugins(
+    volumes: Arc<CsiVolumes>,
+    devices: Arc<dyn DevicePluginRegistry>,
+    shutdown: CancellationToken,
+) {
     let registry = volumes.directory().registry();
+    let registries = Registries { volumes, devices };
     let mut registrations: BTreeMap<PathBuf, SocketRegistration> = BTreeMap::new();
     loop {
         match block_in_place(|| sockets(&registry)) {
-            Ok(present) => update_tasks(&volumes, &mut registrations, &present).await,
+            Ok(present) => update_tasks(&registries, &mut registrations, &present).await,
             Err(error) => tracing::warn!(%error, "the directory of drivers cannot be read"),
         }
         tokio::select! {
@@ -74,7 +109,7 @@ pub async fn watch_plugins(volumes: Arc<CsiVolumes>, shutdown: CancellationToken
 
 /// Starts tasks for new sockets, and stops the tasks of deleted sockets.
 async fn update_tasks(
-    volumes: &Arc<CsiVolumes>,
+    registries: &Registries,
     registrations: &mut BTreeMap<PathBuf, SocketRegistration>,
     present: &BTreeMap<PathBuf, SocketId>,
 ) {
@@ -98,16 +133,13 @@ async fn update_tasks(
         .keys()
         .filter(|path| !registrations.contains_key(*path))
         .collect();
-    volumes
-        .drivers()
-        .record_sockets(new_sockets.iter().copied(), &deleted);
+    let drivers = registries.volumes.drivers();
+    drivers.record_sockets(new_sockets.iter().copied(), &deleted);
     for path in &deleted {
-        if let Some(driver) = volumes.drivers().remove(path) {
-            tracing::info!(driver, "a CSI driver is no longer registered");
-        }
+        registries.remove(path);
     }
     for path in new_sockets {
-        let task = tokio::spawn(keep_registering(volumes.clone(), path.clone()));
+        let task = tokio::spawn(keep_registering(registries.clone(), path.clone()));
         let registration = SocketRegistration {
             id: present[path],
             task: AbortOnDropHandle::new(task),
@@ -135,13 +167,17 @@ enum NotRegistered {
         name: String,
         registration_socket: PathBuf,
     },
+    /// The reason why a plugin for devices is not registered.
+    #[error("{0}")]
+    DevicePlugin(String),
 }
 
 /// Registers the driver of a socket. Retries until the registration succeeds.
-async fn keep_registering(volumes: Arc<CsiVolumes>, socket: PathBuf) {
+async fn keep_registering(registries: Registries, socket: PathBuf) {
     let mut backoff = Backoff::new(FIRST_DELAY, DELAY_MAX);
+    let volumes = &registries.volumes;
     loop {
-        let result = register(&volumes, &socket).await;
+        let result = register(&registries, &socket).await;
         volumes.drivers().record_response(&socket);
         let Err(error) = result else {
             return;
@@ -166,7 +202,7 @@ async fn keep_registering(volumes: Arc<CsiVolumes>, socket: PathBuf) {
     }
 }
 
-async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegistered> {
+async fn register(registries: &Registries, socket: &Path) -> Result<(), NotRegistered> {
     let plugin = Plugin {
         socket: socket.to_owned(),
     };
@@ -175,19 +211,25 @@ async fn register(volumes: &CsiVolumes, socket: &Path) -> Result<(), NotRegister
         Err(error) => {
             if !error.is_silence() {
                 // A new program may listen at the socket.
-                volumes.drivers().remove(socket);
+                registries.remove(socket);
                 notify(&plugin, Err(&error.to_string())).await;
             }
             return Err(error.into());
         }
     };
-    let name = info.name.clone();
-    let result = register_driver(volumes, socket, info).await;
+    let (plugin_type, name) = (info.plugin_type, info.name.clone());
+    let result = match plugin_type {
+        PluginType::Csi => register_driver(&registries.volumes, socket, info).await,
+        PluginType::Device | PluginType::Dra => {
+            let registered = registries.devices.register(socket, info).await;
+            registered.map_err(NotRegistered::DevicePlugin)
+        }
+    };
     let refusal = result.as_ref().err().map(ToString::to_string);
     notify(&plugin, refusal.as_deref().map_or(Ok(()), Err)).await;
     result?;
-    tracing::info!(driver = name, "a CSI driver is registered");
-    volumes.left_over().retry_now();
+    tracing::info!(plugin = name, ?plugin_type, "a plugin is registered");
+    registries.volumes.left_over().retry_now();
     Ok(())
 }
 
@@ -202,7 +244,7 @@ async fn notify(plugin: &Plugin, result: Result<(), &str>) {
 async fn register_driver(
     volumes: &CsiVolumes,
     registration_socket: &Path,
-    RegistrationInfo { name, endpoint }: RegistrationInfo,
+    RegistrationInfo { name, endpoint, .. }: RegistrationInfo,
 ) -> Result<(), NotRegistered> {
     let socket = volumes.directory().node_path(&endpoint);
     let socket = socket.ok_or(NotRegistered::SocketOutside(endpoint))?;

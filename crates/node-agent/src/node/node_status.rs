@@ -11,21 +11,26 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::resources::eviction::Condition;
 
+use crate::devices::plugins::ReportedDevices;
+
 /// The conditions that the node sets.
 const NODE_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
 /// Extended resources that other programs write, as allocatable resources; `None` for removed resources.
 pub type ExtendedResources = BTreeMap<String, Option<Quantity>>;
 
-/// The extended resources in a status. Operators write extended resources into the capacity. As with
-/// kubelet, the whole amount is allocatable.
+/// The extended resources in a status that neither the node nor its device plugins report. Operators write extended
+/// resources into the capacity. As with kubelet, the whole amount is allocatable.
 pub fn extended(
     status: &NodeStatus,
     node_resources: &BTreeMap<String, Quantity>,
+    devices: &ReportedDevices,
 ) -> ExtendedResources {
     let foreign = |amounts: &Option<BTreeMap<String, Quantity>>| {
         let all = amounts.clone().into_iter().flatten();
-        all.filter(|(name, _)| name.contains('/') && !node_resources.contains_key(name))
+        let is_foreign =
+            |name: &String| !node_resources.contains_key(name) && !devices.contains_key(name);
+        all.filter(move |(name, _)| name.contains('/') && is_foreign(name))
     };
     let removed = foreign(&status.allocatable).map(|(name, _)| (name, None));
     let present = foreign(&status.capacity).map(|(name, quantity)| (name, Some(quantity)));
@@ -150,8 +155,15 @@ mod tests {
             ("example.com/a".to_owned(), Some(Quantity("3".to_owned()))),
             ("example.com/b".to_owned(), None),
         ];
-        assert_eq!(extended(&status, &node_resources), BTreeMap::from(expected));
-        assert!(extended(&NodeStatus::default(), &node_resources).is_empty());
+        let mut devices = ReportedDevices::new();
+        let resources = |devices: &ReportedDevices| extended(&status, &node_resources, devices);
+        assert_eq!(resources(&devices), BTreeMap::from(expected));
+        // A plugin reports the first resource now.
+        devices.insert("example.com/a".to_owned(), Default::default());
+        let names: Vec<String> = resources(&devices).into_keys().collect();
+        assert_eq!(names, ["example.com/b"]);
+        let empty = extended(&NodeStatus::default(), &node_resources, &devices);
+        assert!(empty.is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::api::objects::in_time;
 use crate::api::stored_status::StoredStatus;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::devices::plugins::ReportedDevices;
 use crate::error::Error;
 use crate::limits::{NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REGISTRATION_PATIENCE};
 use crate::machine::machine_info::{MachineInfo, architecture};
@@ -45,11 +46,19 @@ pub struct NodeKeeper {
     uid: watch::Sender<Option<String>>,
     is_registered: bool,
     lease: NodeLease,
-    volumes_in_use: watch::Receiver<BTreeSet<String>>,
+    reports: NodeReports,
     stored: StoredStatus<NodeStatus>,
     reported: NodeObservation,
     /// The node's part of the stored status after the last write.
     last_written: Option<Value>,
+}
+
+/// Parts of the node's status that other parts of the agent report.
+#[derive(Clone)]
+pub struct NodeReports {
+    pub volumes_in_use: watch::Receiver<BTreeSet<String>>,
+    /// The devices of plugins.
+    pub devices: watch::Receiver<ReportedDevices>,
 }
 
 /// The observed state that the node's status reports.
@@ -61,6 +70,7 @@ struct NodeObservation {
     images: Vec<ContainerImage>,
     address: Option<IpAddr>,
     extended: ExtendedResources,
+    devices: ReportedDevices,
     volumes_in_use: BTreeSet<String>,
 }
 
@@ -85,11 +95,11 @@ impl NodeKeeper {
         monitor: Arc<Monitor>,
         clock: Clock,
         lease: NodeLease,
-        volumes_in_use: watch::Receiver<BTreeSet<String>>,
+        reports: NodeReports,
     ) -> Result<Self, Error> {
         let mut keeper = Self {
             lease,
-            volumes_in_use,
+            reports,
             client,
             config,
             machine,
@@ -141,7 +151,13 @@ impl NodeKeeper {
         let mut object = self.object();
         // A new object has `volumesInUse` from its first version on, so that no volume is detached in
         // between.
-        let in_use = self.volumes_in_use.borrow().iter().cloned().collect();
+        let in_use = self
+            .reports
+            .volumes_in_use
+            .borrow()
+            .iter()
+            .cloned()
+            .collect();
         object.status.get_or_insert_default().volumes_in_use = Some(in_use);
         let node = match api.create(&PostParams::default(), &object).await {
             Ok(node) => {
@@ -177,6 +193,7 @@ impl NodeKeeper {
     }
 
     fn observe(&self) -> NodeObservation {
+        let devices = self.reports.devices.borrow().clone();
         let images = block_in_place(|| self.config.images.list()).unwrap_or_else(|error| {
             tracing::warn!(%error, "images not listed");
             Vec::new()
@@ -189,8 +206,10 @@ impl NodeKeeper {
             extended: extended(
                 self.stored.get(),
                 &self.machine.capacity(self.config.pods_max),
+                &devices,
             ),
-            volumes_in_use: self.volumes_in_use.borrow().clone(),
+            devices,
+            volumes_in_use: self.reports.volumes_in_use.borrow().clone(),
         }
     }
 
@@ -209,7 +228,7 @@ impl NodeKeeper {
         let mut record_errors = self.monitor.record_errors();
         let mut group_errors = self.monitor.group_errors();
         let mut address = self.config.node_ip.clone();
-        let mut volumes_in_use = self.volumes_in_use.clone();
+        let mut reports = self.reports.clone();
         let mut changes = nodes.subscribe();
         let mut written = Instant::now();
         let mut retry = (!self.is_registered).then(Instant::now);
@@ -229,7 +248,8 @@ impl NodeKeeper {
                 Ok(()) = record_errors.changed() => {}
                 Ok(()) = group_errors.changed() => {}
                 Ok(()) = address.changed() => {}
-                Ok(()) = volumes_in_use.changed() => {}
+                Ok(()) = reports.volumes_in_use.changed() => {}
+                Ok(()) = reports.devices.changed() => {}
                 Some(_) = changes.next() => {}
             }
             retry = None;
@@ -414,6 +434,10 @@ impl NodeKeeper {
         status["volumesInUse"] = json!(in_use);
         for (name, quantity) in &observation.extended {
             status["allocatable"][name] = json!(quantity);
+        }
+        for (name, amounts) in &observation.devices {
+            status["capacity"][name] = json!(amounts.capacity.to_string());
+            status["allocatable"][name] = json!(amounts.allocatable.to_string());
         }
         let api: Api<Node> = Api::all(self.client.clone());
         let patch = Patch::Strategic(json!({"status": status}));

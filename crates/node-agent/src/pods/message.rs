@@ -17,7 +17,7 @@ use crate::api::status_writer::{StatusWriteError, StatusWriteResult};
 use crate::containers::lifecycle_hooks::{HookError, HookOutcome};
 use crate::containers::sandbox_error::SandboxError;
 use crate::images::ImageTrouble;
-use crate::volumes::device_claims::NotPrepared;
+use crate::volumes::device_claims::{NotPrepared, NotReleased};
 use crate::volumes::{PreparedVolumes, ReadObjects};
 
 /// The result of a container's start.
@@ -75,7 +75,7 @@ pub enum Message {
     /// from.
     VolumesPrepared(Result<PreparedVolumes, NotPrepared>, ReadObjects),
     /// The result of the release of the volumes.
-    VolumesReleased(Result<(), String>),
+    VolumesReleased(Result<(), NotReleased>),
     /// An object that a volume was built from has changed, or a token must be renewed.
     VolumesOutdated,
     /// The files of the volumes were refreshed.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use container_runtime::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use object_model::ObjectKey;
+use object_model::{ObjectKey, Uid};
 use pod_lifecycle::{PodIdentity, PodRecord};
 use tokio::sync::mpsc;
 
@@ -56,6 +56,14 @@ pub struct PodManager {
 }
 
 impl PodManager {
+    /// Whether a pod of the node has reached a final phase. `false` for a pod without a view.
+    pub fn has_ended(&self, uid: &Uid) -> bool {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all = views.values().flatten();
+        let view = all.find(|view| view.identity.uid == *uid);
+        view.is_some_and(|view| view.has_ended())
+    }
+
     pub fn publish(&self, view: PodView) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
         let namesakes = views.entry(view.identity.key.clone()).or_default();

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::objects::ApiObjects;
 use crate::csi_volumes::CsiVolumes;
+use crate::devices::NodeDevices;
 use crate::images::Puller;
 use crate::machine::disk_figures::DiskFigures;
 use crate::machine::pressure::Monitor;
@@ -23,6 +24,8 @@ pub struct WorkerContext {
     /// Pulls the images of containers.
     pub images: Arc<Puller>,
     pub csi: Arc<CsiVolumes>,
+    /// The devices of plugins and of claims.
+    pub devices: NodeDevices,
     pub pods: Arc<PodManager>,
     pub monitor: Arc<Monitor>,
     pub disk: Arc<DiskFigures>,

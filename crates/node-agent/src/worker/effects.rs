@@ -7,6 +7,7 @@ use std::time::Duration;
 use host_kernel::block_in_place;
 use host_kernel::blocking;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use object_model::Uid;
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::references;
 use pod_lifecycle::messages;
@@ -27,7 +28,8 @@ use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::{PodDir, runtime_id};
 use crate::pods::message::{Message, RefreshResult};
 use crate::probes::prober::{self, ProbeTarget};
-use crate::volumes::{self, ReadObjects, VolumeContext, device_claims};
+use crate::volumes::device_claims::{self, NotReleased};
+use crate::volumes::{self, ReadObjects, VolumeContext};
 
 /// A [`VolumeContext`] with owned values, for a task.
 struct VolumeInputs {
@@ -147,10 +149,14 @@ impl Worker {
         // removed.
         self.publish();
         let (inputs, sender) = (VolumeInputs::new(self), self.sender.clone());
+        let (devices, pods) = (self.context.devices.clone(), self.context.pods.clone());
         self.tasks.delay(async move {
             let context = inputs.context();
             let mut read_objects = ReadObjects::default();
-            let result = match device_claims::prepare(context.api_objects, context.pod).await {
+            let has_ended = |uid: &Uid| pods.has_ended(uid);
+            let (objects, pod, dir) = (context.api_objects, context.pod, context.dir);
+            let result = match device_claims::prepare(&devices, objects, pod, dir, &has_ended).await
+            {
                 Ok(()) => volumes::prepare(context, &mut read_objects)
                     .await
                     .map_err(Into::into),
@@ -166,20 +172,25 @@ impl Worker {
             watch.abort();
         }
         let (dir, sender) = (self.dir.clone(), self.sender.clone());
-        let csi = self.context.csi.clone();
+        let (csi, devices) = (self.context.csi.clone(), self.context.devices.clone());
         let uid = self.identity.uid.clone();
         let retained = match comes_back {
             true => volumes::empty_dirs(&self.pod),
             false => BTreeSet::new(),
         };
         self.tasks.spawn(async move {
-            let result = match csi.release(&uid, comes_back).await {
-                Ok(()) => {
-                    let release = move || volumes::release(&dir, &retained);
-                    blocking(move || release().map_err(|error| error.to_string())).await
+            let released = async {
+                // The pod of a node that stops keeps its devices: their drivers may have been stopped already.
+                if !comes_back {
+                    device_claims::release(&devices, &uid, &dir).await?;
                 }
-                Err(error) => Err(error.to_string()),
+                let csi_released = csi.release(&uid, comes_back).await;
+                csi_released.map_err(|error| NotReleased::Volumes(error.to_string()))?;
+                let release = move || volumes::release(&dir, &retained);
+                let released = blocking(move || release().map_err(|error| error.to_string()));
+                released.await.map_err(NotReleased::Volumes)
             };
+            let result = released.await;
             send(&sender, Message::VolumesReleased(result)).await;
         });
     }

@@ -1,6 +1,7 @@
 //! Creation and start of one instance of a container.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use container_runtime::spec::{Resources, StartError, StartErrorKind};
@@ -19,6 +20,8 @@ use crate::containers::instance::{create_message_file, image_id, public_id, stop
 use crate::containers::logs;
 use crate::containers::runtime_spec::{ContainerInputs, container_spec};
 use crate::containers::service_variables;
+use crate::devices::cdi::{self, CdiEdits};
+use crate::devices::container::{self, ContainerDevices};
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::pods::message::{Message, StartResult};
 use crate::volumes::{BlockVolume, Prepared, PreparedVolumes, block, text_file};
@@ -249,6 +252,7 @@ impl Start {
         block_in_place(|| create_message_file(&message_file))
             .map_err(|error| Refusal::creation(format!("make the termination log: {error}")))?;
         let volumes = self.attached_volumes().await.map_err(Refusal::config)?;
+        let (devices, cdi_edits) = self.devices().await?;
         let spec = container_spec(&ContainerInputs {
             pod: &self.pod,
             container: &self.container,
@@ -264,7 +268,36 @@ impl Start {
             node_memory_bytes: self.context.node.machine.memory_bytes,
             process_target,
         });
-        Ok((spec.map_err(Refusal::config)?, image))
+        let mut spec = spec.map_err(Refusal::config)?;
+        let directory = self.context.csi.directory();
+        let node_path = |path: &Path| directory.node_path(path).unwrap_or_else(|| path.to_owned());
+        container::add(&mut spec, &devices, &cdi_edits, &env, &node_path)
+            .map_err(Refusal::creation)?;
+        Ok((spec, image))
+    }
+
+    /// The devices of the container, and the effect of those that are named by CDI. Plugins are called before the start
+    /// if they request it.
+    async fn devices(&self) -> Result<(ContainerDevices, CdiEdits), Refusal> {
+        let (uid, devices) = (&self.identity.uid, &self.context.devices);
+        let claimed = devices.claims.of_container(uid, &self.container);
+        let edits = devices
+            .plugins
+            .before_start(uid, &self.container.name)
+            .await;
+        let devices = ContainerDevices {
+            claimed: claimed.map_err(Refusal::creation)?,
+            edits: edits.map_err(Refusal::creation)?,
+        };
+        let names = devices.cdi_devices();
+        if names.is_empty() {
+            return Ok((devices, CdiEdits::default()));
+        }
+        let edits = blocking(move || {
+            let edits = cdi::read().and_then(|index| index.edits(&names));
+            edits.map_err(|error| error.to_string())
+        });
+        Ok((devices, edits.await.map_err(Refusal::creation)?))
     }
 
     /// The environment variables of the container.

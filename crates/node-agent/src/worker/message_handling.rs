@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::messages;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Sandbox, Volumes};
+use pod_lifecycle::resources::admission::PodRejection;
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Instant as At, PodConfirmation, PodFailure};
 
@@ -22,7 +23,7 @@ use crate::containers::sandbox_error::SandboxError;
 use crate::images::ImageTrouble;
 use crate::paths::runtime_id;
 use crate::pods::message::{CreatedSandbox, Message, StartResult};
-use crate::volumes::device_claims::NotPrepared;
+use crate::volumes::device_claims::{NotPrepared, NotReleased};
 use crate::volumes::{PreparedVolumes, ReadObjects};
 
 impl Worker {
@@ -228,18 +229,23 @@ impl Worker {
             }
             Err(error) => {
                 let message = error.to_string();
-                self.events.warning(error.reason(), message.clone());
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
-                    message,
+                    message: message.clone(),
                     at: self.context.node.clock.instant(),
                 };
+                self.events.warning(error.reason(), message.clone());
+                if error.is_final() {
+                    let reason = error.reason().to_owned();
+                    let failure = PodRejection { reason, message }.failure();
+                    self.record.failure.get_or_insert(failure);
+                }
             }
         }
         self.watch_sources(&read_objects.versions);
     }
 
-    fn volumes_released(&mut self, result: Result<(), String>) {
+    fn volumes_released(&mut self, result: Result<(), NotReleased>) {
         self.volume_refresh.cancel_request();
         match result {
             Ok(()) => {
@@ -247,9 +253,9 @@ impl Worker {
                 self.record.volume_failures = 0;
                 self.volumes.clear();
             }
-            Err(message) => {
-                self.events
-                    .warning("FailedUnMount", format!("UnmountVolume failed: {message}"));
+            Err(error) => {
+                let message = error.to_string();
+                self.events.warning(error.reason(), message.clone());
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message,

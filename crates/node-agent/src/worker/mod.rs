@@ -283,7 +283,7 @@ impl Worker {
 
     /// Starts to write the status if it has changed and no write is in progress.
     fn write_status(&mut self) {
-        if self.is_removed() {
+        if self.is_removed() || self.has_claims_of_an_ended_pod() {
             return;
         }
         let Some(patch) = self.status_writes.begin(&self.status) else {
@@ -295,6 +295,16 @@ impl Worker {
             let result = status_writer::write(&client, &identity, patch).await;
             send(&sender, Message::StatusWritten(result)).await;
         });
+    }
+
+    /// Whether the pod has ended, and its claims may still be prepared. The final phase is written later, because
+    /// claims of a pod with a final phase may be allocated to pods of other nodes.
+    fn has_claims_of_an_ended_pod(&self) -> bool {
+        let spec = self.pod.spec.as_ref();
+        let claims = spec.and_then(|spec| spec.resource_claims.as_deref());
+        let has_ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let is_released = self.record.volumes == pod_lifecycle::record::Volumes::None;
+        has_ended && !is_released && claims.is_some_and(|claims| !claims.is_empty())
     }
 
     /// Cleans up after the pod is removed.

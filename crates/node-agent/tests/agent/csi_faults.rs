@@ -76,7 +76,7 @@ pub async fn a_registrar_that_is_refused_hears_why() {
     let mut disks = Disks::new(&harness);
     let driver = |name: &str| Registrant::driver(name, &endpoint());
     let old = driver("old.example.com").with_versions(&["0.3.0"]);
-    let device = driver("gpu.example.com").with_kind("DevicePlugin");
+    let device = driver("gpu.example.com").with_kind("OtherPlugin");
     let outside = Registrant::driver("out.example.com", "/run/csi.sock");
     std::fs::write(disks.kubelet.join("plugins_registry/file.sock"), "x").unwrap();
     let silent = driver("silent.example.com").with_versions(&[]);
@@ -97,7 +97,10 @@ pub async fn a_registrar_that_is_refused_hears_why() {
         (file, "connect to "),
         (Registrant::Nonsense, "malformed answer"),
         (Registrant::Error(13), "on purpose"),
-        (device, "\"DevicePlugin\" is no plugin for volumes"),
+        (
+            device,
+            "\"OtherPlugin\" is no plugin for volumes or devices",
+        ),
         (driver("../escape"), "\"../escape\" is no name of a driver"),
         (outside, "is not below /var/lib/kubelet"),
         (driver("none.example.com"), "connect to "),

@@ -546,6 +546,7 @@ async fn api(nodes: Arc<Connector>) -> Arc<ApiServer> {
         tls: None,
         tokens: Some(Arc::new(authority.token_signer().unwrap())),
         token_audiences: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
+        front_proxy: None,
         service_ip: "10.214.0.1".parse().unwrap(),
         advertise: vec!["192.0.2.1:6443".parse().unwrap()],
         nodes,

@@ -16,6 +16,7 @@ mod csi_block;
 mod csi_faults;
 mod csi_limits;
 mod csi_speed;
+mod devices;
 mod endings;
 mod ephemeral;
 mod faults;
@@ -101,6 +102,10 @@ const TESTS: &[(&str, Test)] = tests![
     csi_block::a_device_of_a_driver_is_one_of_the_pods,
     csi_limits::a_pod_waits_until_the_driver_takes_its_volume_too,
     csi_speed::a_pod_costs_the_calls_that_a_hand_would_make,
+    devices::devices_are_one_pods_until_it_ends_even_after_a_restart,
+    devices::a_plugin_that_is_wrong_fails_only_pods_with_its_devices,
+    devices::claims_are_prepared_for_their_pods_and_reverted_after_the_last,
+    devices::a_device_that_no_specification_has_is_named,
     quota::a_volume_with_a_project_is_limited_and_stays_in_it,
     admission::what_does_not_fit_is_refused_once,
     admission::ports_of_the_node_are_one_pods,

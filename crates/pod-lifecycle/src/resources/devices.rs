@@ -1,4 +1,4 @@
-//! Devices that a pod claims: the reason why the node cannot prepare them. A pod never runs without
+//! Devices that a pod claims: the reason why the node cannot prepare them yet. A pod never runs without
 //! its devices.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,9 +74,7 @@ fn trouble(pod: &Pod, claim: &ResourceClaim, drivers: &BTreeSet<String>) -> Opti
         .find(|result| !drivers.contains(&result.driver))?;
     cov_mark::hit!(findings_c50);
     let driver = &missing.driver;
-    Some(format!(
-        "DRA driver {driver} is not registered: drivers of devices cannot register with this node"
-    ))
+    Some(format!("DRA driver {driver} is not registered"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use json_tree::Value;
+use json_tree::{Value, json};
 use object_model::{FieldError, FieldPath, names};
 
 use crate::validation::field::{Field, Rules};
@@ -59,6 +59,22 @@ fn validate_free_parts(metadata: &Field<'_, '_>) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// The validation errors of the metadata of an object inside of another object, which may have no name; the paths start
+/// with `metadata`.
+pub fn validate_embedded_metadata(metadata: &Value) -> Vec<FieldError> {
+    let has = |name: &str| {
+        let text = metadata.get(name).and_then(Value::as_str);
+        text.is_some_and(|text| !text.is_empty())
+    };
+    let (has_namespace, has_name) = (has("namespace"), has("name"));
+    let mut metadata = metadata.clone();
+    if !has_name && let Some(map) = metadata.as_object_mut() {
+        map.insert("name".to_owned(), "any".into());
+    }
+    let object = json!({"metadata": metadata});
+    validate(has_namespace, &names::path_segment, &object)
 }
 
 /// The validation errors of `metadata.labels` and `metadata.annotations`.

@@ -26,7 +26,9 @@ impl<'s> MergeForm<'s> {
         match (value.shape(), field.list_type()) {
             (Shape::List, Some(ListType::Set)) => Self::Set,
             (Shape::List, Some(ListType::Map)) => Self::Keyed(field),
-            (Shape::Object | Shape::Map, _) if field.map_type() == Some(MapType::Atomic) => {
+            (Shape::Object | Shape::Map | Shape::Any, _)
+                if field.map_type() == Some(MapType::Atomic) =>
+            {
                 Self::Leaf
             }
             _ => Self::of_type(value),

@@ -13,8 +13,8 @@ use super::{OwnableFields, Writer};
 /// Records the writer's changes in the managed fields of `object`: the writer becomes the only owner of the changed
 /// fields. `live` is the object before the write, `None` for a new object.
 ///
-/// `object` may contain managed fields (clients send back the fields that they read, and may edit them). An empty
-/// list, or a single empty entry, resets the managed fields. An object without managed fields is not tracked until
+/// `object` may contain managed fields (clients send back the fields that they read, and may edit them). A
+/// single empty entry resets the managed fields. An object without managed fields is not tracked until
 /// the first apply.
 pub fn track<'t>(
     live: Option<&Value>,

@@ -23,6 +23,29 @@ const BOAT: KindInfo<'static> = KindInfo {
 };
 
 #[test]
+fn an_open_object_that_is_atomic_has_one_owner() {
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "x-kubernetes-map-type": "atomic",
+            "x-kubernetes-preserve-unknown-fields": true}}});
+    let schema: &'static Schema = Box::leak(Box::new(Schema::custom(&BOAT, &schema)));
+    let boats = Bench {
+        object_type: schema
+            .lookup("example.org", "v1", "Boat")
+            .expect("the kind"),
+        api_version: "example.org/v1",
+        now: T0,
+    };
+    let boat = |spec: json_tree::Value| {
+        json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": "b"},
+            "spec": spec})
+    };
+    let object = boats.apply(None, "one", &boat(json!({"a": {"x": 1}})));
+    assert_eq!(owner(&object, "one Apply"), json!({"f:spec": {}}));
+    let refused = boats.try_apply(Some(&object), "two", &boat(json!({"b": 1})), false);
+    assert_eq!(conflicts(refused)[0].1, ".spec");
+}
+
+#[test]
 fn what_a_definition_leaves_open_is_owned_entry_by_entry() {
     let schema = json!({"type": "object", "properties": {
         "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},

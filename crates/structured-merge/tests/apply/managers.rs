@@ -44,18 +44,24 @@ fn an_object_without_managers_belongs_to_those_before_the_first_apply() {
     );
 }
 
+// findings-2 E11
 #[test]
-fn an_empty_list_of_managers_makes_the_server_forget() {
+fn an_empty_entry_of_managers_makes_the_server_forget() {
+    cov_mark::check!(findings_2_e11);
     let maps = Bench::config_maps();
     let live = maps.apply(None, "one", &config_map(json!({"a": "1"})));
-    for reset in [json!([]), json!([{}])] {
-        let object = maps.edit(&live, "editor", |map| {
-            map["metadata"]["managedFields"] = reset;
-        });
-        assert_eq!(object["metadata"].get("managedFields"), None);
-    }
+    let object = maps.edit(&live, "editor", |map| {
+        map["metadata"]["managedFields"] = json!([{}]);
+    });
+    assert_eq!(object["metadata"].get("managedFields"), None);
     // A client may omit managed fields or send an invalid value.
-    for lost in [json!(null), json!("x"), json!([{"manager": "x"}])] {
+    let lost = [
+        json!(null),
+        json!([]),
+        json!("x"),
+        json!([{"manager": "x"}]),
+    ];
+    for lost in lost {
         let object = maps.edit(&live, "editor", |map| {
             map["metadata"]["managedFields"] = lost;
         });

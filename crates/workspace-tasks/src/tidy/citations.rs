@@ -118,13 +118,6 @@ const OPEN_FINDINGS_2: &[(&str, &str)] = &[
         "R35",
         "the rule about calls that wait shows it, in the folder of tidy itself",
     ),
-    ("E6", OF_THE_API),
-    ("E7", OF_THE_API),
-    ("E8", OF_THE_API),
-    ("E11", OF_THE_API),
-    ("E12", OF_THE_API),
-    ("E13", OF_THE_API),
-    ("E14", OF_THE_API),
     ("U15", OF_USE),
     ("U16", OF_USE),
     ("U17", OF_USE),
@@ -148,12 +141,7 @@ const OPEN_FINDINGS_2: &[(&str, &str)] = &[
     ("K3", OF_THE_API),
     ("K4", OF_THE_API),
     ("K5", OF_THE_API),
-    ("K6", OF_THE_API),
     ("K7", OF_THE_API),
-    ("K8", OF_THE_API),
-    ("K9", OF_THE_API),
-    ("K12", OF_THE_API),
-    ("K13", OF_THE_API),
 ];
 
 /// The reason of a finding of the second audit that is still to be corrected.

@@ -62,6 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "images",
             "probes",
             "csi_volumes",
+            "devices",
             "volumes",
             "containers",
             "pods",

@@ -79,8 +79,13 @@ const UNMARKED: &[(NoMark, &str, &[&str])] = &[
         &["E9", "C27", "C33", "C35", "C39"],
     ),
     (Data, "findings-2", &["C37", "C38"]),
+    (Property, "findings-2", &["K6", "K12"]),
     (Tool, "findings-2", &["S48", "R39", "R40"]),
-    (Later, "findings-2", &["R38", "I3", "I5", "C36"]),
+    (
+        Later,
+        "findings-2",
+        &["R38", "I3", "I5", "C36", "E14", "K9"],
+    ),
 ];
 
 /// The file of this list.

@@ -97,6 +97,21 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "directories that the agent makes, one level each; only drivers, which are trusted, write there",
     ),
     (
+        "crates/node-agent/src/devices/cdi/files.rs",
+        "read_dir(",
+        "directories of the administrator, one level",
+    ),
+    (
+        "crates/node-agent/src/devices/claims/records.rs",
+        "read_dir(",
+        "a directory of the agent's own, one level",
+    ),
+    (
+        "crates/node-agent/src/devices/plugins/registration.rs",
+        "read_dir(",
+        "the directory of device plugins, which are trusted, one level",
+    ),
+    (
         "crates/node-agent/src/csi_volumes/registration.rs",
         "read_dir(",
         "the directory of drivers, which are trusted, one level",

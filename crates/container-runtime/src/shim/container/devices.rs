@@ -139,11 +139,13 @@ pub(crate) fn node(device: &Device) -> Result<DeviceNode, DeviceError> {
         kind if kind.is_block_device() => DeviceKind::Block,
         _ => return Err(failed(io::Error::other("is no device"))),
     };
-    let for_group = match device.gid {
-        Some(_) => (metadata.mode() & 0o700) >> 3,
-        None => 0,
+    let on_node = metadata.mode() & 0o777;
+    let mut mode = match (device.mode, device.gid) {
+        (Some(mode), _) => mode & 0o777,
+        // The group has the rights of the owner.
+        (None, Some(_)) => on_node | (on_node & 0o700) >> 3,
+        (None, None) => on_node,
     };
-    let mut mode = metadata.mode() & 0o777 | for_group;
     if is_read_only(device) {
         mode &= 0o555;
     }
@@ -187,6 +189,7 @@ mod tests {
             host_path: "/dev/zero".into(),
             container_path: NULL.into(),
             access: "r".to_owned(),
+            mode: Some(0o640),
             uid: Some(7),
             gid: None,
         };
@@ -195,7 +198,7 @@ mod tests {
         assert_eq!(list.len(), USUAL.len());
         let null = &list[0];
         assert_eq!((null.major, null.minor, null.uid), (1, 5, 7));
-        assert_eq!(null.mode & 0o222, 0);
+        assert_eq!(null.mode, 0o440);
         assert!(list[1..].iter().all(|node| node.path != Path::new(NULL)));
     }
 }

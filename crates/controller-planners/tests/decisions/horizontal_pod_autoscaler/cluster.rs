@@ -37,6 +37,7 @@ impl Cluster {
             }),
             pods: Vec::new(),
             samples: Ok(Vec::new()),
+            measured: Vec::new(),
             selecting: vec!["default/web".to_owned()],
         };
         let mut cluster = Self {

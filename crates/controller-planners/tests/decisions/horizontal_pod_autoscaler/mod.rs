@@ -1,6 +1,7 @@
 //! The number of replicas that an autoscaler demands (kubectl.md 10.2).
 
 mod cluster;
+mod other_apis;
 
 use json_tree::{Value, json};
 use proptest::prelude::*;

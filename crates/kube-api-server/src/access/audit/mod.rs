@@ -17,6 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
 use json_tree::{Value, json};
 
+use crate::http::audit_annotations::AuditAnnotations;
 use crate::http::body::{BoxBody, BoxError, boxed};
 use crate::http::call::Peer;
 use crate::http::decode;
@@ -84,6 +85,7 @@ impl Audit {
             long,
             headers: parts.headers.get(CONTENT_TYPE).cloned(),
             body: Arc::default(),
+            annotations: Arc::default(),
             done: false,
         };
         record.note(AuditStage::RequestReceived);
@@ -156,6 +158,8 @@ pub(crate) struct AuditRecord {
     long: bool,
     headers: Option<HeaderValue>,
     body: Arc<Mutex<Vec<u8>>>,
+    /// The annotations that admission adds.
+    annotations: Arc<AuditAnnotations>,
     done: bool,
 }
 
@@ -169,6 +173,11 @@ impl AuditRecord {
             body,
             copy: self.body.clone(),
         })
+    }
+
+    /// The annotations of the events, for admission.
+    pub(crate) fn annotations(&self) -> Arc<AuditAnnotations> {
+        self.annotations.clone()
     }
 
     /// Records `impersonatedUser` in the event.
@@ -259,6 +268,10 @@ impl AuditRecord {
             return;
         }
         let mut event = self.event.clone();
+        let has_request = self.verdict.level >= AuditLevel::Request;
+        for (key, value) in self.annotations.of_event(has_request) {
+            event["annotations"][&key] = json!(value);
+        }
         event["stage"] = json!(stage.name());
         event["stageTimestamp"] = json!(time());
         self.audit.write(&event);

@@ -2,113 +2,30 @@
 //! their verdicts.
 //!
 //! Webhooks and policies do not apply to writes of webhook and policy configurations, so that an administrator can
-//! always correct an error in a configuration. They also do not apply to the server's own writes at its start.
+//! always correct an error in a configuration. They also do not apply to the server's own writes at its start, because
+//! no webhook can be reached then, and the server must start with any configuration. Policies do not apply to reviews
+//! of identity and access.
 
-pub(crate) mod call;
+mod call;
+mod registrations;
 pub(crate) mod responses;
+mod rights;
 mod round;
 
-use std::sync::{Arc, PoisonError, RwLock};
-
-use admission_rules::{MutatingPolicies, Policies, Webhook, webhooks};
 use json_tree::Value;
 use object_model::Status;
 use resource_kinds::admission::Operation;
-use resource_kinds::admissionregistration::GROUP;
 use resource_kinds::info::SCALE;
 
-use self::round::{AdmissionReviewer, MutationStep};
-use crate::admission::plugins::{Plugins, admit};
+pub(crate) use self::registrations::Admission;
+
+use self::registrations::{MutationStep, Registrations};
+use self::round::AdmissionReviewer;
+use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::http::work;
-use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
-
-#[derive(Default)]
-pub(crate) struct Registrations {
-    changing: MutatingPolicies,
-    mutating: Vec<Webhook>,
-    validating: Vec<Webhook>,
-    policies: Policies,
-    /// The error of the last read of the configurations.
-    unreadable: Option<Status>,
-}
-
-impl Registrations {
-    /// Whether a webhook or policy applies to a write.
-    ///
-    /// *Errors.* 500 if the registrations could not be read.
-    fn concern(&self, request: &WriteRequest<'_>) -> Result<bool, Status> {
-        if request.is_reviewed || request.resource.info().group == GROUP {
-            return Ok(false);
-        }
-        if let Some(status) = &self.unreadable {
-            return Err(status.clone());
-        }
-        let nobody =
-            self.steps().next().is_none() && self.validating.is_empty() && self.policies.is_empty();
-        Ok(!nobody)
-    }
-
-    /// The mutating policies and webhooks in their order of execution.
-    fn steps(&self) -> impl Iterator<Item = MutationStep<'_>> {
-        let policies = self.changing.iter().map(MutationStep::Policy);
-        policies.chain(self.mutating.iter().map(MutationStep::Hook))
-    }
-}
-
-/// All admission: the built-in plug-ins, webhooks and policies.
-pub(crate) struct Admission {
-    pub(crate) plugins: Plugins,
-    registrations: RwLock<Arc<Registrations>>,
-    objects: Arc<Objects>,
-}
-
-impl Admission {
-    /// Without webhooks and policies until the first call of [`follow_registrations`](Self::follow_registrations).
-    pub(crate) fn new(plugins: Plugins, objects: Arc<Objects>) -> Self {
-        Self {
-            plugins,
-            registrations: RwLock::default(),
-            objects,
-        }
-    }
-
-    /// Reads changed webhooks and policies. They are in force when the call returns.
-    pub(crate) fn follow_registrations(&self) {
-        // The lock is held during the read, so that an older read never replaces a newer result.
-        let mut current = self
-            .registrations
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let read = reading(&self.objects, |reads| {
-            let list = |plural: &str| reads.all(GROUP, plural, "");
-            let changing = list("mutatingadmissionpolicies");
-            let policies = list("validatingadmissionpolicies");
-            let bindings = list("mutatingadmissionpolicybindings");
-            Ok(Registrations {
-                changing: MutatingPolicies::new(&changing, &bindings),
-                mutating: webhooks(&list("mutatingwebhookconfigurations")),
-                validating: webhooks(&list("validatingwebhookconfigurations")),
-                policies: Policies::new(&policies, &list("validatingadmissionpolicybindings")),
-                unreadable: None,
-            })
-        });
-        // If the registrations are unreadable, all writes that they could concern must fail: otherwise the server
-        // would allow too much.
-        let read = read.unwrap_or_else(|status| Registrations {
-            unreadable: Some(status),
-            ..Registrations::default()
-        });
-        *current = Arc::new(read);
-    }
-
-    fn registrations(&self) -> Arc<Registrations> {
-        let current = self.registrations.read();
-        current.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// Whether a webhook or policy applies to the request.
 ///
@@ -138,7 +55,7 @@ pub(crate) async fn admit_and_change(
     if is_scale(request) {
         return change_scale(admission, request, &registrations, object, old).await;
     }
-    let mut round = AdmissionReviewer::new(&admission.objects, request, word(operation), old)?;
+    let mut round = AdmissionReviewer::new(admission, request, word(operation), old)?;
     let Some(last) = round.change(registrations.steps(), object).await? else {
         return Ok(());
     };
@@ -183,12 +100,33 @@ pub(crate) async fn validate(
         Some((object, old)) => (object, old.as_ref()),
         _ => (object, old),
     };
-    let mut round = AdmissionReviewer::new(&admission.objects, request, word(operation), old)?;
+    let round = AdmissionReviewer::new(admission, request, word(operation), old)?;
     round.judge(&registrations, object).await
 }
 
-/// Admits an object of a sub-resource that has its own kind: a Binding, an Eviction, a TokenRequest. Mutations are
-/// applied.
+/// Calls the mutating webhooks for a deletion, which has no object that they could change. Mutating policies do not
+/// apply to deletions.
+///
+/// *Errors.* As [`admit_and_change`].
+pub(crate) async fn admit_deletion(
+    admission: &Admission,
+    request: &WriteRequest<'_>,
+    old: &Value,
+) -> Result<(), Status> {
+    let registrations = admission.registrations();
+    if registrations.mutating.is_empty() || !registrations.concern(request)? {
+        return Ok(());
+    }
+    let mut round = AdmissionReviewer::new(admission, request, "DELETE", Some(old))?;
+    let changed = round
+        .change(registrations.hooks(), &mut Value::Null)
+        .await?;
+    debug_assert!(changed.is_none());
+    Ok(())
+}
+
+/// Admits an object that is not stored under its own kind: a Binding, an Eviction, a TokenRequest, a review. Mutations
+/// are applied.
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn admit_part(
@@ -232,7 +170,7 @@ async fn admit_all(
     }
     // Policy expressions may need much processor time.
     work::expect(usize::MAX).await;
-    let mut round = AdmissionReviewer::new(&admission.objects, request, operation, None)?;
+    let mut round = AdmissionReviewer::new(admission, request, operation, None)?;
     round.name_kind(object);
     change_all(&mut round, &registrations, object).await?;
     round.judge(&registrations, object).await
@@ -252,7 +190,7 @@ async fn change_scale(
     };
     let mut scale = scalable.scale(object);
     let before = old.map(|old| scalable.scale(old));
-    let mut round = AdmissionReviewer::new(&admission.objects, request, "UPDATE", before.as_ref())?;
+    let mut round = AdmissionReviewer::new(admission, request, "UPDATE", before.as_ref())?;
     if change_all(&mut round, registrations, &mut scale).await? {
         let errors = scalable.set_scale(object, &scale);
         if !errors.is_empty() {

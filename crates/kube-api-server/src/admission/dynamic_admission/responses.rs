@@ -22,11 +22,15 @@ pub(crate) fn body(bytes: &[u8]) -> Result<Value, ResponseError> {
     Ok(serde_json::from_slice(bytes)?)
 }
 
-/// The object after a JSON patch, which is a base64 text.
+/// The JSON patch in a base64 text.
+pub(crate) fn patch(text: &str) -> Result<Value, ResponseError> {
+    let decoded = STANDARD.decode(text)?;
+    Ok(serde_json::from_slice(&decoded)?)
+}
+
+/// The object after a JSON patch.
 ///
 /// *Errors.* The error of the patch.
-pub(crate) fn patched(object: Value, patch: &str) -> Result<Value, ResponseError> {
-    let decoded = STANDARD.decode(patch)?;
-    let patch: Value = serde_json::from_slice(&decoded)?;
-    Ok(json_patch(object, &patch)?)
+pub(crate) fn apply(object: Value, patch: &Value) -> Result<Value, ResponseError> {
+    Ok(json_patch(object, patch)?)
 }

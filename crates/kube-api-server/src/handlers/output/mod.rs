@@ -16,7 +16,7 @@ use crate::http::negotiate::{Representation, wants_managed_fields};
 use crate::http::protobuf::{self, PROTOBUF, WriteError};
 use crate::http::reply::{JSON, Reply};
 use crate::http::work;
-use crate::objects::storage;
+use crate::objects::storage::{self, Objects};
 use crate::objects::write_request::CompletedWrite;
 
 pub(crate) use table::{Include, TableStyle};
@@ -130,6 +130,23 @@ impl ListMeta {
             meta["remainingItemCount"] = json!(remaining);
         }
         meta
+    }
+}
+
+/// A stored object in the version of a response, if the response contains more than the metadata.
+///
+/// *Errors.* 500 if the webhook of the kind fails.
+pub(crate) async fn answer(
+    objects: &Objects,
+    resource: &Resource,
+    call: &Call,
+    stored: KeyValue,
+) -> Result<KeyValue, Status> {
+    let is_converted = objects.has_conversion(resource)
+        && !Representation::requests_metadata_only(&call.parts.headers);
+    match is_converted {
+        true => objects.one_in_version(resource, stored).await,
+        false => Ok(stored),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::catalog::virtual_resources::{METRICS, POD_METRICS};
 use crate::handlers::nodes::{NodeConnector, empty_body};
 use crate::handlers::output;
 use crate::handlers::selection::Selection;
-use crate::handlers::verbs::list::{self, Page};
+use crate::handlers::verbs::list::{self, Page, ReadForm};
 use crate::http::body::{BoxBody, BoxError, read_up_to};
 use crate::http::call::Call;
 use crate::http::limits::{NODE_SUMMARIES_AT_ONCE, NODE_SUMMARY_BYTES_MAX, NODE_SUMMARY_TIMEOUT};
@@ -104,7 +104,15 @@ async fn selected(
     let selection = Selection::of(call, resource)?;
     let namespace = &call.info.namespace;
     let page = Page::default();
-    let (items, _) = list::read(objects, resource, namespace, &selection, &page).await?;
+    let (items, _) = list::read(
+        objects,
+        resource,
+        namespace,
+        &selection,
+        &page,
+        ReadForm::Stored,
+    )
+    .await?;
     items
         .iter()
         .map(|item| storage::decode(resource, item))

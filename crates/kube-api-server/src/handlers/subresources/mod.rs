@@ -95,6 +95,7 @@ async fn part(
     match verb {
         Verb::Get => {
             let stored = stored(writer, resource, call).await?;
+            let stored = output::answer(writer.objects, resource, call, stored).await?;
             output::object(call, resource, &stored, StatusCode::OK)
         }
         Verb::Update => {

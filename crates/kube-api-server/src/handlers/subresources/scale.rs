@@ -19,6 +19,7 @@ use crate::http::decode;
 use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::objects::field_managers;
+use crate::objects::manager_versions::ManagerVersions;
 use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::ObjectPart;
@@ -52,6 +53,7 @@ pub(super) async fn respond(
     match verb {
         Verb::Get => {
             let stored = stored(writer, resource, call).await?;
+            let stored = writer.objects.one_in_version(resource, stored).await?;
             let scale = scale_of(resource, &storage::decode(resource, &stored)?)?;
             output::value(call, &scale, StatusCode::OK)
         }
@@ -82,7 +84,10 @@ async fn write(
     options: WriteOptions,
     change: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
 ) -> Result<Reply, Status> {
-    let request = WriteRequest::of(call, resource, options);
+    let request = WriteRequest {
+        metadata_only: false,
+        ..WriteRequest::of(call, resource, options)
+    };
     let mut apply = |old: &Value| {
         let scale = change(&scale_of(resource, old)?)?;
         let mut object = old.clone();
@@ -112,24 +117,36 @@ async fn apply(
     call.warnings.add(config.warnings);
     let request = WriteRequest {
         applied: true,
+        metadata_only: false,
         ..WriteRequest::of(call, resource, options)
     };
     let force = call.query.flag("force");
     let scale = &config.value;
     let configuration = configuration_of(resource, scale);
+    let versions = ManagerVersions::default();
     let mut merge = |old: &Value| {
         // This call only reports the errors of the Scale itself.
         set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
-        field_managers::merge(
+        let merged = field_managers::merge(
             &writer.objects.catalog,
             &request,
             ObjectPart::Whole,
             &configuration,
             Some(old),
             force,
-        )
+            &versions,
+        );
+        match versions.is_incomplete() {
+            true => Err(Status::internal("the object is not converted yet")),
+            false => merged,
+        }
     };
-    let written = update(writer, &request, ObjectPart::Whole, &mut merge).await?;
+    let written = loop {
+        let written = update(writer, &request, ObjectPart::Whole, &mut merge).await;
+        if !versions.complete(writer.objects, resource).await? {
+            break written?;
+        }
+    };
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
 }

@@ -17,6 +17,7 @@ use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::refusals::not_allowed;
 use crate::http::reply::Reply;
 use crate::objects::field_managers;
+use crate::objects::manager_versions::ManagerVersions;
 use crate::objects::metadata::{self, RequiredVersion};
 use crate::objects::write_request::{
     CompletedWrite, ObjectPart, Validation, WriteOptions, WriteRequest, accept,
@@ -101,6 +102,7 @@ pub(super) async fn respond(
         },
         config: &config.value,
         force: call.query.flag("force"),
+        versions: ManagerVersions::default(),
     };
     let (written, code) = apply.run().await?;
     output::written(call, resource, &written, code)
@@ -114,6 +116,8 @@ struct Apply<'a> {
     request: WriteRequest<'a>,
     config: &'a Value,
     force: bool,
+    /// The object in the versions of its managers.
+    versions: ManagerVersions,
 }
 
 impl Apply<'_> {
@@ -121,7 +125,12 @@ impl Apply<'_> {
     async fn run(&self) -> Result<(CompletedWrite, StatusCode), Status> {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let mut change = |old: &Value| self.merged(Some(old));
-            match update(self.writer, &self.request, self.part, &mut change).await {
+            let updated = update(self.writer, &self.request, self.part, &mut change).await;
+            let objects = self.writer.objects;
+            if self.versions.complete(objects, self.resource).await? {
+                continue;
+            }
+            match updated {
                 Err(status) if self.creates(&status) => {}
                 done => return done.map(|written| (written, StatusCode::OK)),
             }
@@ -173,7 +182,12 @@ impl Apply<'_> {
             config,
             old,
             self.force,
-        )?;
+            &self.versions,
+        );
+        if self.versions.is_incomplete() {
+            return Err(Status::internal("the object is not converted yet"));
+        }
+        let value = value?;
         let (object, _) = accept(self.resource, value.into(), Validation::Ignore)?;
         self.writer
             .check_escalation(self.call, self.resource, &object, old)?;

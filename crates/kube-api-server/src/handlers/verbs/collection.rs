@@ -4,9 +4,10 @@ use futures::future::{BoxFuture, try_join_all};
 use object_model::{Status, StatusReason};
 
 use super::delete::{DeleteOptions, delete};
-use super::{list, namespace};
+use super::list::{self, ReadForm};
+use super::namespace;
 use crate::catalog::registry::Resource;
-use crate::handlers::output;
+use crate::handlers::output::{self, OutputFormat};
 use crate::handlers::selection::Selection;
 use crate::handlers::writer::Writer;
 use crate::http::call::Call;
@@ -26,7 +27,10 @@ pub(crate) async fn respond(
     let selection = Selection::of(call, resource)?;
     let page = list::Page::parse(&call.query, writer.objects.store.current_revision())?;
     let space = namespace(resource, call);
-    let (items, meta) = list::read(writer.objects, resource, space, &selection, &page).await?;
+    // The objects are converted before they are deleted, so that a failure has no effect.
+    let form = ReadForm::of_answer(OutputFormat::of(call, resource)?.form, &selection);
+    let objects = writer.objects;
+    let (items, meta) = list::read(objects, resource, space, &selection, &page, form).await?;
     let write = WriteOptions {
         dry_run,
         validation: Validation::Ignore,

@@ -74,13 +74,14 @@ pub(crate) async fn create(
         false => Managers::Within,
     };
     let managers = field_managers::track(
-        &writer.objects.catalog,
+        writer.objects,
         request,
         ObjectPart::Whole,
         &mut object,
         None,
         managers,
-    );
+    )
+    .await?;
     metadata::prepare_create(resource, request.namespace, &mut object, Timestamp::now())?;
     let prefix = metadata::text(&object, "generateName").to_owned();
     let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
@@ -166,13 +167,14 @@ async fn create_named(
         advise(&writer.admission.plugins, request, create, &object, None);
         dynamic_admission::validate(writer.admission, request, create, &object, None).await?;
         let allocations = kind.allocating().allocations(&object);
+        let converted = writer.objects.storage_form(resource, &object).await?;
         let write = ObjectWrite {
             subresource: request.subresource,
-            resource,
+            resource: converted.as_ref().map_or(resource, |(storage, _)| storage),
             namespace: request.namespace,
             name: request.name,
             old: None,
-            new: &object,
+            new: converted.as_ref().map_or(&object, |(_, object)| object),
             managers,
             parts: Parts::NONE,
             allocated: &allocations,
@@ -185,7 +187,7 @@ async fn create_named(
         match outcome {
             Outcome::Stored(stored) => {
                 return Ok(CompletedWrite {
-                    stored,
+                    stored: writer.answer(request, stored).await?,
                     is_deleted: false,
                 });
             }

@@ -268,7 +268,7 @@ pub(crate) async fn respond(
     };
     let request = WriteRequest::of(call, resource, write);
     options.warn(&request);
-    let deleted = delete(writer, &request, &options).await?;
+    let mut deleted = delete(writer, &request, &options).await?;
     if deleted.is_deleted && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
         // The object is deleted already, so an unreadable UID must not make the response an error.
         let uid = json_text::find_string(&deleted.stored.value, &["metadata", "uid"]);
@@ -279,6 +279,16 @@ pub(crate) async fn respond(
         StatusCode::OK
     } else {
         options.code_of_pending()
+    };
+    deleted.stored = match writer.answer(&request, deleted.stored.clone()).await {
+        Ok(stored) => stored,
+        // The deletion has been stored, so the response is not an error.
+        Err(error) => {
+            tracing::warn!(%error, "a deleted object could not be converted for the response");
+            let uid = json_text::find_string(&deleted.stored.value, &["metadata", "uid"]);
+            let status = success(resource, request.name, uid.unwrap_or_default().as_deref());
+            return output::value(call, &status, code);
+        }
     };
     output::written(call, resource, &deleted, code)
 }
@@ -334,12 +344,19 @@ pub(crate) async fn delete(
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
+        // A deletion needs no more than the metadata, so the object stays in the version in which it is stored, and the
+        // webhook of its kind is not called.
+        let stored_as = writer.objects.stored_as(resource, &stored);
+        let as_stored = &WriteRequest {
+            resource: stored_as.as_deref().unwrap_or(resource),
+            ..*request
+        };
         let reads = resource.kind.deletion().reads();
         let DecodedObject {
             tree: mut object,
             managers,
             parts,
-        } = writer.decoded(request, &stored, reads)?;
+        } = writer.decoded(as_stored, &stored, reads)?;
         options.check(resource, &object)?;
         admit(
             &writer.admission.plugins,
@@ -350,9 +367,9 @@ pub(crate) async fn delete(
         )?;
         // As for an update: webhooks and policies get the whole decoded object.
         if matches!(managers, Managers::Within) {
-            let (operation, nothing, old) = (Operation::Delete, &Value::Null, Some(&object));
-            dynamic_admission::validate(writer.admission, request, operation, nothing, old).await?;
+            review(writer, request, as_stored, &object).await?;
         }
+        let resource = as_stored.resource;
         let mark = Mark::of(resource, &object, options, Timestamp::now());
         let is_removed = mark.lets_go(resource, &object);
         if request.dry_run || (!is_removed && mark.is_empty()) {
@@ -384,6 +401,31 @@ pub(crate) async fn delete(
         work::let_others_go_first().await;
     }
     Err(resource.conflict(request.name, MODIFIED))
+}
+
+/// Calls the webhooks and policies for a deletion. They get the object in the version of the request; those for a
+/// deletion by a component of this server get the version in which it is stored, because garbage collection must not
+/// depend on the conversion webhooks of users.
+async fn review(
+    writer: Writer<'_>,
+    request: &WriteRequest<'_>,
+    as_stored: &WriteRequest<'_>,
+    object: &Value,
+) -> Result<(), Status> {
+    let (admission, operation, nothing) = (writer.admission, Operation::Delete, &Value::Null);
+    let is_in_version = as_stored.resource.info().version == request.resource.info().version;
+    if is_in_version
+        || request.source.is_none()
+        || !dynamic_admission::concerns(admission, request)?
+    {
+        let old = Some(object);
+        dynamic_admission::admit_deletion(admission, as_stored, object).await?;
+        return dynamic_admission::validate(admission, as_stored, operation, nothing, old).await;
+    }
+    let objects = writer.objects;
+    let object = objects.object_in(request.resource, object.clone()).await?;
+    dynamic_admission::admit_deletion(admission, request, &object).await?;
+    dynamic_admission::validate(admission, request, operation, nothing, Some(&object)).await
 }
 
 /// The changes of a deletion to an object that is not removed at once.

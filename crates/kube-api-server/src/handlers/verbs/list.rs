@@ -27,17 +27,19 @@ pub(crate) async fn respond(
 ) -> Result<Reply, Status> {
     let selection = Selection::of(call, resource)?;
     let page = Page::parse(&call.query, objects.store.current_revision())?;
+    let form = OutputFormat::of(call, resource)?.form;
     let (items, meta) = read(
         objects,
         resource,
         namespace(resource, call),
         &selection,
         &page,
+        ReadForm::of_answer(form, &selection),
     )
     .await?;
     // YAML is written from a tree of all objects, so the memory contains each object twice: as stored text and as a
     // tree.
-    let copies = match OutputFormat::of(call, resource)?.form {
+    let copies = match form {
         Representation::Yaml => 3,
         _ => 1,
     };
@@ -213,6 +215,26 @@ pub(crate) fn span(
     (start, Some(end))
 }
 
+/// The version of the objects that a read returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadForm {
+    /// The version in which each object is stored: for the metadata only.
+    Stored,
+    /// The version of the resource; the webhook of the kind is called for objects of other versions.
+    Requested,
+}
+
+impl ReadForm {
+    /// The metadata of an object do not depend on its version, except for labels and annotations that a webhook
+    /// changes.
+    pub(crate) fn of_answer(form: Representation, selection: &Selection) -> Self {
+        match form.is_metadata_only() && !selection.needs_objects() {
+            true => Self::Stored,
+            false => Self::Requested,
+        }
+    }
+}
+
 /// Reads the selected objects of a page.
 pub(crate) async fn read(
     objects: &Objects,
@@ -220,6 +242,7 @@ pub(crate) async fn read(
     namespace: &str,
     selection: &Selection,
     page: &Page,
+    form: ReadForm,
 ) -> Result<(Vec<KeyValue>, ListMeta), Status> {
     let (mut start, end) = span(resource, namespace, selection);
     let base = resource.prefix("");
@@ -257,7 +280,11 @@ pub(crate) async fn read(
         work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
         let count = read.count;
         let (mut visited, mut last) = (0, None);
-        for item in read.items {
+        let read_items = match form {
+            ReadForm::Stored => read.items,
+            ReadForm::Requested => objects.in_version(resource, read.items).await?,
+        };
+        for item in read_items {
             if items.len() >= page_size {
                 break;
             }

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 mod collection;
+mod conversion;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
@@ -107,5 +108,6 @@ async fn get(objects: &Objects, resource: &Resource, call: &Call) -> Result<Repl
         .await?;
     work::announce(stored.value.len())?;
     work::expect(stored.value.len()).await;
+    let stored = output::answer(objects, resource, call, stored).await?;
     output::object(call, resource, &stored, StatusCode::OK)
 }

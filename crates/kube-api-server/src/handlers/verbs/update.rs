@@ -1,7 +1,9 @@
 //! Update: PUT, and the write that PATCH and the subresources share with it.
 
+use std::sync::Arc;
+
 use http::StatusCode;
-use json_tree::Value;
+use json_tree::{Value, json};
 use mvcc_store::{KeyValue, Omittable};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
@@ -33,6 +35,9 @@ use crate::objects::write_request::{
 /// The text of a 409 for an object that has changed since the client read it.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
      the latest version and try again";
+
+/// The sub-resource of a namespace's finalizers, whose writes webhooks and policies review.
+const FINALIZE: &str = "finalize";
 
 /// Computes the new object from the stored object; called again after each conflict.
 pub(crate) type ObjectEdit<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
@@ -122,8 +127,24 @@ pub(crate) async fn update(
     };
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer.stored(request).await?;
-        let current = writer.decoded(request, &stored, reads)?;
-        let object = change(&current.tree)?;
+        // A component of this server edits metadata without the webhook of the kind.
+        let stored_as = writer.edits_as_stored(request, part, &stored);
+        let request = &WriteRequest {
+            resource: stored_as.as_deref().unwrap_or(resource),
+            ..*request
+        };
+        let shown = match &stored_as {
+            Some(_) => stored.clone(),
+            None => {
+                let objects = writer.objects;
+                objects.one_in_version(resource, stored.clone()).await?
+            }
+        };
+        let current = writer.decoded(request, &shown, reads)?;
+        let object = match &stored_as {
+            Some(_) => edit_metadata(resource, &current.tree, change)?,
+            None => change(&current.tree)?,
+        };
         if !RequiredVersion::of(&object).permits(stored.mod_revision) {
             return Err(resource.conflict(request.name, MODIFIED));
         }
@@ -143,12 +164,19 @@ pub(crate) async fn update(
             )?;
         }
         let is_unchanged = metadata::same(&draft.object, &current.tree);
-        if is_unchanged && draft.managers.same(&current.managers)? {
+        // An update without a change migrates an object to the storage version.
+        let is_migrated =
+            stored_as.is_some() || writer.objects.is_in_storage_version(resource, &stored);
+        if is_unchanged && is_migrated && draft.managers.same(&current.managers)? {
             return Ok(CompletedWrite {
-                stored,
+                stored: shown,
                 is_deleted: false,
             });
         }
+        let converted = match &stored_as {
+            Some(_) => None,
+            None => writer.objects.storage_form(resource, &draft.object).await?,
+        };
         let DecodedObject {
             tree: old, parts, ..
         } = current;
@@ -156,7 +184,13 @@ pub(crate) async fn update(
             ObjectPart::Trusted(_) => parts.changed(&old, &draft.object)?,
             _ => parts,
         };
-        if let Some(written) = write(writer, request, &stored, &old, &parts, draft).await? {
+        let states = WriteStates {
+            stored: &stored,
+            old: &old,
+            parts: &parts,
+            converted: converted.as_ref(),
+        };
+        if let Some(written) = write(writer, request, states, draft).await? {
             return Ok(written);
         }
         work::let_others_go_first().await;
@@ -201,18 +235,24 @@ impl Update<'_> {
         self.default(&mut object);
         let mut object = self.with_old_parts(object)?;
         let managers = field_managers::track(
-            &writer.objects.catalog,
+            writer.objects,
             request,
             part,
             &mut object,
             Some(old),
             current.managers.clone(),
-        );
+        )
+        .await?;
         // A webhook or policy for the request needs the object decoded as a whole. A webhook or policy that becomes
         // active after the check does not apply to this request, because it would get an incomplete object.
         let is_whole = matches!(managers, Managers::Within);
-        let is_reviewed = !matches!(part, ObjectPart::Trusted(_)) && is_whole;
+        let is_finalised = request.subresource == FINALIZE;
+        let is_trusted = matches!(part, ObjectPart::Trusted(_)) && !is_finalised;
+        let is_reviewed = !is_trusted && is_whole;
+        // The handler's own change is valid; a change of a webhook or policy is validated.
+        let unchanged = is_finalised.then(|| object.clone());
         self.admit(&mut object, is_reviewed).await?;
+        let is_changed = unchanged.is_some_and(|unchanged| unchanged != object);
         self.default(&mut object);
         let requested = kind.allocating().allocations(&object);
         if kind.validates_long() {
@@ -220,6 +260,9 @@ impl Update<'_> {
         }
         let mut errors = metadata::validate_update(&object, old);
         errors.extend(self.validate(&mut object)?);
+        if is_changed {
+            errors.extend(kind.validate_update(&object, old));
+        }
         errors.extend(mainstay_annotations::validate(
             kind.info().kind,
             &object,
@@ -329,15 +372,47 @@ fn without(list: &[Allocation], excluded: &[Allocation]) -> Vec<Allocation> {
     remaining.cloned().collect()
 }
 
+/// The object after a change of the metadata. `change` gets an object of the version of the request that has only
+/// metadata; `stored` is the object in the version in which it is stored.
+fn edit_metadata(
+    resource: &Resource,
+    stored: &Value,
+    change: &mut ObjectEdit<'_>,
+) -> Result<Value, Status> {
+    let info = resource.info();
+    let shell = json!({
+        "apiVersion": info.api_version(), "kind": info.kind, "metadata": stored["metadata"],
+    });
+    let mut edited = change(&shell)?;
+    let mut object = stored.clone();
+    object["metadata"] = edited["metadata"].take();
+    Ok(object)
+}
+
+/// The states of an object around a write.
+struct WriteStates<'a> {
+    stored: &'a KeyValue,
+    /// The stored object in the version of the request.
+    old: &'a Value,
+    /// The parts of both objects that are not in their trees.
+    parts: &'a Parts,
+    /// The new object in the storage version, if it is not the version of the request.
+    converted: Option<&'a (Arc<Resource>, Value)>,
+}
+
 /// Writes the draft; `None` if the stored object has changed meanwhile.
 async fn write(
     writer: Writer<'_>,
     request: &WriteRequest<'_>,
-    stored: &KeyValue,
-    old: &Value,
-    parts: &Parts,
+    states: WriteStates<'_>,
     draft: Draft,
 ) -> Result<Option<CompletedWrite>, Status> {
+    let WriteStates {
+        stored,
+        old,
+        parts,
+        converted,
+    } = states;
     let resource = request.resource;
     let Draft {
         mut object,
@@ -348,11 +423,11 @@ async fn write(
     } = draft;
     let write = ObjectWrite {
         subresource: request.subresource,
-        resource,
+        resource: converted.map_or(resource, |(storage, _)| storage),
         namespace: request.namespace,
         name: request.name,
         old: Some((stored, old)),
-        new: &object,
+        new: converted.map_or(&object, |(_, object)| object),
         managers: &managers,
         parts,
         allocated: &allocated,
@@ -384,7 +459,7 @@ async fn write(
     }
     match write.store(writer.objects).await? {
         WriteResult::Stored(stored) => Ok(Some(CompletedWrite {
-            stored,
+            stored: writer.answer(request, stored).await?,
             is_deleted: false,
         })),
         WriteResult::Refused {

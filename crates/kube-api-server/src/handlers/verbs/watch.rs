@@ -20,6 +20,7 @@ use rand::RngExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::conversion;
 use super::list::{parse_version, span};
 use super::namespace;
 use crate::catalog::registry::Resource;
@@ -231,7 +232,14 @@ impl Watcher {
                 self.processed = read.revision;
                 work::announce(read.items.len() * UNREAD_ITEM_BYTES)?;
                 work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
-                for item in &read.items {
+                let items = match self.needs_conversion() {
+                    true => {
+                        let converted = self.objects.in_version(&self.resource, read.items);
+                        Box::pin(converted).await?
+                    }
+                    false => read.items,
+                };
+                for item in &items {
                     let item = storage::readable(&self.resource, item);
                     if self.selection.matches(&self.resource, &item)? {
                         self.ready.push_back(Ready::Added(item.into_owned()));
@@ -284,6 +292,11 @@ impl Watcher {
                 biased;
                 () = stopped => return None,
                 change = changes.next() => {
+                    if self.needs_conversion() {
+                        // In a box, because few watches convert, and each watch holds the room of its future.
+                        Box::pin(self.queue_converted(change)).await;
+                        continue;
+                    }
                     self.queue_change(change);
                     self.accept_waiting();
                 }
@@ -296,6 +309,58 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Whether the events contain objects that the webhook of the kind may convert.
+    fn needs_conversion(&self) -> bool {
+        let reads_metadata = self.view.form.is_metadata_only() && !self.selection.needs_objects();
+        !reads_metadata && self.objects.has_conversion(&self.resource)
+    }
+
+    /// Converts a change, and the changes that are available already, and adds their events. A slow webhook delays this
+    /// watch only, because the store keeps the later changes.
+    async fn queue_converted(&mut self, first: Option<Result<WatchEvents, StoreError>>) {
+        let mut changes = vec![first];
+        let mut bytes = 0;
+        while let Some(Some(Ok(WatchEvents::Events(events)))) = changes.last() {
+            bytes += conversion::bytes(events);
+            let more = self.changes.as_mut().filter(|_| bytes < WATCH_BATCH_BYTES);
+            match more.and_then(|more| more.next().now_or_never()) {
+                Some(change) => changes.push(change),
+                None => break,
+            }
+        }
+        let (objects, resource) = (self.objects.clone(), self.resource.clone());
+        let is_selective = !self.selection.is_everything();
+        let mut events = self.watched_events(&mut changes);
+        let conversion = conversion::convert(&objects, &resource, &mut events, is_selective);
+        if let Err(status) = conversion.await {
+            self.push_error(&status);
+            self.has_ended = true;
+            return;
+        }
+        for change in changes {
+            if !self.has_ended {
+                self.queue_change(change);
+            }
+        }
+    }
+
+    fn watched_events<'c>(
+        &self,
+        changes: &'c mut [Option<Result<WatchEvents, StoreError>>],
+    ) -> Vec<&'c mut Event> {
+        let mut events: Vec<&mut Event> = Vec::new();
+        for change in changes {
+            if let Some(Ok(WatchEvents::Events(list))) = change {
+                events.extend(list.iter_mut());
+            }
+        }
+        events.retain(|event| match &self.exact {
+            Some(key) => event.key.as_ref() == key.as_slice(),
+            None => true,
+        });
+        events
     }
 
     /// Receives the changes that are available already, up to the size of a batch, so that a burst of changes is sent

@@ -155,7 +155,10 @@ impl SyncReads<'_> {
         self.stored(&resource, namespace)
             .iter()
             .filter(|item| words.iter().all(|word| word.find(&item.value).is_some()))
-            .filter_map(|item| self.readable(item, super::decode(&resource, item)))
+            .filter_map(|item| {
+                let object = self.objects.decode_unconverted(&resource, item);
+                self.readable(item, object)
+            })
             .collect()
     }
 

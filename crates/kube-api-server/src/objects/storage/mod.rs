@@ -24,6 +24,8 @@ use resource_kinds::quota::limited::LimitedResource;
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
+use crate::http::configured_servers::ServerPools;
+use crate::objects::converted_objects::ConvertedObjects;
 use crate::objects::field_text_cache::FieldTextCache;
 use crate::objects::metadata;
 use crate::objects::namespace_share::{self, PendingBytes};
@@ -54,6 +56,9 @@ pub(crate) struct Objects {
     /// Resources and scopes that a namespace may use only if a quota covers them.
     pub(crate) limited_resources: Vec<LimitedResource>,
     pub(crate) field_text_cache: FieldTextCache,
+    pub(crate) converted_objects: ConvertedObjects,
+    /// The connections to webhooks.
+    pub(crate) server_pools: ServerPools,
 }
 
 impl Objects {
@@ -71,6 +76,8 @@ impl Objects {
             watch_event_cache: WatchEventCache::default(),
             field_text_cache: FieldTextCache::default(),
             pending_bytes: PendingBytes::default(),
+            converted_objects: ConvertedObjects::default(),
+            server_pools: ServerPools::default(),
             limited_resources,
         }
     }
@@ -126,9 +133,42 @@ impl Objects {
         // The form of such objects depends on the requested version, or on the present definition, so they are not
         // cached.
         if !resource.is_shown_as_stored() {
-            return decode(resource, stored).map(Arc::new);
+            return self.decode_unconverted(resource, stored).map(Arc::new);
         }
         self.decoded.get(stored, || decode(resource, stored))
+    }
+
+    /// The resource in the version in which an object is stored.
+    pub(crate) fn stored_as(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+    ) -> Option<Arc<Resource>> {
+        if !resource.is_custom() {
+            return None;
+        }
+        let api_version = json_text::find_string(&stored.value, &["apiVersion"]);
+        let api_version = api_version.ok().flatten()?;
+        let served = self.catalog.snapshot();
+        served.registry.in_version(resource, &api_version).cloned()
+    }
+
+    /// Decodes a stored object, for code that reads it inside of the server. The webhook of its kind is not called: the
+    /// object has the version in which it is stored.
+    ///
+    /// *Errors.* As [`decode`].
+    pub(crate) fn decode_unconverted(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+    ) -> Result<Value, Status> {
+        if resource.webhook().is_none() {
+            return decode(resource, stored);
+        }
+        let stored_as = self.stored_as(resource, stored);
+        let stored_as = stored_as.as_deref().unwrap_or(resource);
+        let object = parse(&stored.value).map(|object| with_defaults(stored_as, object));
+        object.map_err(|why| unreadable(resource, stored, &why))
     }
 
     /// Reads a range of keys in their stored form.
@@ -138,7 +178,7 @@ impl Objects {
 }
 
 /// Decodes a stored object into the form of the given resource. A custom resource gets the present
-/// defaults of its definition.
+/// defaults of its definition. An object whose kind has a conversion webhook must be converted before.
 pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, Status> {
     let object = parse(&stored.value).and_then(|object| present(resource, object));
     object.map_err(|why| unreadable(resource, stored, &why))
@@ -149,6 +189,14 @@ fn present(resource: &Resource, mut object: Value) -> Result<Value, Status> {
     let info = resource.info();
     let is_own =
         |object: &Value| object["kind"] == info.kind && object["apiVersion"] == info.api_version();
+    if resource.webhook().is_some() {
+        if is_own(&object) {
+            return Ok(object);
+        }
+        return Err(Status::internal(
+            "the object is not converted to the version",
+        ));
+    }
     if resource.shared && !is_own(&object) {
         object = resource
             .kind
@@ -156,10 +204,16 @@ fn present(resource: &Resource, mut object: Value) -> Result<Value, Status> {
             .map_err(|error| Status::internal(format!("convert a stored object: {error}")))?;
     }
     if resource.is_custom() {
-        resource.kind.repair(&mut object);
-        resource.kind.default(&mut object);
+        object = with_defaults(resource, object);
     }
     Ok(object)
+}
+
+/// A custom resource with the present defaults of its definition, and without malformed metadata.
+fn with_defaults(resource: &Resource, mut object: Value) -> Value {
+    resource.kind.repair(&mut object);
+    resource.kind.default(&mut object);
+    object
 }
 
 /// A stored custom resource in a form that clients can read. As kube-apiserver, metadata fields of a wrong type,
@@ -245,7 +299,7 @@ fn decode_parts(
     })
 }
 
-fn parse(json: &[u8]) -> Result<Value, Status> {
+pub(crate) fn parse(json: &[u8]) -> Result<Value, Status> {
     tree(utf8(json)?).map_err(undecodable)
 }
 
@@ -271,7 +325,12 @@ pub(crate) fn bytes_without_managed_fields(
 
 fn converted(resource: &Resource, stored: &KeyValue) -> Result<(Bytes, Omittable), Status> {
     let is_own = || is_of_type(&stored.value, &resource.info());
-    if !resource.is_custom() && (!resource.shared || is_own()) {
+    let is_ready = match resource.is_custom() {
+        // The conversion has set the defaults.
+        true => resource.webhook().is_some() && is_own(),
+        false => !resource.shared || is_own(),
+    };
+    if is_ready {
         return Ok((stored.value.clone(), stored.omittable));
     }
     let object = decode(resource, stored)?;

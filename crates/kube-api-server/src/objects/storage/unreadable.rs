@@ -3,7 +3,7 @@
 use mvcc_store::{Compare, KeyValue, Operation as Write, Range, Txn, TxnResult};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 
-use super::{Objects, decode, refusal};
+use super::{Objects, refusal};
 use crate::catalog::registry::{Resource, end_of};
 
 /// The field of `DeleteOptions` that allows the deletion of an object that cannot be decoded.
@@ -88,7 +88,7 @@ impl Objects {
     ) -> Result<(), Status> {
         loop {
             let stored = self.must_read(resource, namespace, name).await?;
-            if decode(resource, &stored).is_ok() {
+            if self.decode_unconverted(resource, &stored).is_ok() {
                 let why =
                     "unsafe deletion is not allowed because the object is decodable from storage";
                 return Err(resource.conflict(name, why));

@@ -231,6 +231,8 @@ impl Dispatcher {
         match on_shutdown {
             OnShutdown::StopPods => {
                 self.stop_pods(pods).await;
+                // An open socket would keep the mount of the directory busy.
+                self.context.devices.plugins.close().await;
                 let directory = self.context.csi.directory();
                 if let Err(error) = block_in_place(|| directory.unmount()) {
                     tracing::warn!(%error, "the mount of the drivers' directory is left");
@@ -239,7 +241,10 @@ impl Dispatcher {
                     tracing::warn!(%error, "container runtime not closed");
                 }
             }
-            OnShutdown::LeavePods => self.context.abandon.cancel(),
+            OnShutdown::LeavePods => {
+                self.context.abandon.cancel();
+                self.context.devices.plugins.close().await;
+            }
         }
         while self.tasks.join_next().await.is_some() {}
     }

@@ -34,6 +34,15 @@ const INFO: KindInfo<'static> = KindInfo {
     })
 };
 
+/// Maximum number of audit annotations of a policy (upstream's value).
+const ANNOTATIONS_MAX: usize = 20;
+/// Maximum length of the expression of an audit annotation (upstream's value).
+const ANNOTATION_BYTES_MAX: usize = 5 * 1024;
+
+/// The words that are no identifiers in expressions, with one space between them.
+const RESERVED: &str = "true false null in as break const continue else for function \
+    if import let loop package namespace return var void while";
+
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Validations", "How many rules there are."),
@@ -57,7 +66,8 @@ impl Kind for ValidatingAdmissionPolicy {
     }
 
     fn validate_content(&self, object: &Value) -> Vec<FieldError> {
-        validate(&Field::of(object, "spec"))
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        validate(&Field::of(object, "spec"), name)
     }
 }
 
@@ -88,9 +98,10 @@ pub(super) fn settings_kind(spec: &Value) -> String {
     }
 }
 
-fn validate(spec: &Field<'_, '_>) -> Vec<FieldError> {
+fn validate(spec: &Field<'_, '_>, name: &str) -> Vec<FieldError> {
     let mut errors = check_common(spec);
     check_validations(spec, &mut errors);
+    check_annotations(&spec.get("auditAnnotations"), name, &mut errors);
     errors
 }
 
@@ -160,10 +171,25 @@ fn check_validations(spec: &Field<'_, '_>, errors: &mut Vec<FieldError>) {
         ];
         errors.check_one_of_if_set(&validation.get("reason"), &reasons);
     }
-    errors.extend(metadata::duplicates(&annotations, "key"));
+}
+
+/// Checks the audit annotations of a policy; its name is the prefix of their keys.
+fn check_annotations(annotations: &Field<'_, '_>, name: &str, errors: &mut Vec<FieldError>) {
+    if annotations.items().count() > ANNOTATIONS_MAX {
+        let text = format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations");
+        errors.push(annotations.invalid(text));
+    }
+    errors.extend(metadata::duplicates(annotations, "key"));
     for annotation in annotations.items() {
-        errors.check_text(&annotation.get("key"), names::qualified_name);
-        check_expression(&annotation.get("valueExpression"), errors);
+        let key = annotation.get("key");
+        let problems = names::qualified_name(&format!("{name}/{}", key.text()));
+        errors.extend(problems.into_iter().map(|text| key.invalid(text)));
+        let expression = annotation.get("valueExpression");
+        check_expression(&expression, errors);
+        if expression.text().trim().len() > ANNOTATION_BYTES_MAX {
+            let text = format!("must not exceed {ANNOTATION_BYTES_MAX} bytes in length");
+            errors.push(expression.required(&text));
+        }
     }
 }
 
@@ -181,7 +207,8 @@ fn identifier(name: &str) -> Vec<String> {
     let first = letters
         .next()
         .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-    if first && letters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+    let is_plain = first && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if is_plain && !RESERVED.split(' ').any(|word| word == name) {
         Vec::new()
     } else {
         vec!["name is not a valid CEL identifier".to_owned()]
@@ -230,6 +257,23 @@ mod tests {
             (
                 json!({"variables": [{"name": "a-b", "expression": "1"}]}),
                 "CEL identifier",
+            ),
+            (
+                json!({"variables": [{"name": "namespace", "expression": "1"}]}),
+                "CEL identifier",
+            ),
+            (
+                json!({"auditAnnotations": [{"key": "a/b", "valueExpression": "'c'"}]}),
+                "auditAnnotations[0].key: Invalid value",
+            ),
+            (
+                json!({"auditAnnotations": [{"key": "a", "valueExpression": "'c'".repeat(2000)}]}),
+                "auditAnnotations[0].valueExpression: Required value: must not exceed 5120 bytes in length",
+            ),
+            (
+                json!({"auditAnnotations": (0..21).map(|n| json!({"key": format!("k{n}"),
+                    "valueExpression": "'c'"})).collect::<Value>()}),
+                "must not have more than 20 auditAnnotations",
             ),
             (
                 json!({"validations": [{"expression": " "}]}),
