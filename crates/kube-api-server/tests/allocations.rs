@@ -47,7 +47,7 @@ const BOUNDS: [(Sent, usize); 11] = [
 const _: () = assert!(size_of::<Value>() == 32);
 
 /// Maximum number of bytes that a watch holds.
-const WATCH_BYTES: usize = 1770;
+const WATCH_BYTES: usize = 1750;
 
 /// Pods of a list: so many that constant allocations do not matter.
 const LISTED: usize = 1000;

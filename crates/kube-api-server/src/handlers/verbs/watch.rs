@@ -288,25 +288,25 @@ impl Watcher {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let change = tokio::select! {
                 biased;
                 () = stopped => return None,
-                change = changes.next() => {
-                    if self.needs_conversion() {
-                        // In a box, because few watches convert, and each watch holds the room of its future.
-                        Box::pin(self.queue_converted(change)).await;
-                        continue;
-                    }
-                    self.queue_change(change);
-                    self.accept_waiting();
-                }
+                change = changes.next() => change,
                 () = &mut self.alarm => {
                     let now = Instant::now();
                     self.has_ended = now >= self.deadline;
                     let next = self.deadline.min(now + BOOKMARK_INTERVAL);
                     self.alarm.as_mut().reset(next);
                     self.queue_bookmark();
+                    continue;
                 }
+            };
+            if self.needs_conversion() {
+                // In a box, because few watches convert, and each watch holds the room of its future.
+                Box::pin(self.queue_converted(change)).await;
+            } else {
+                self.queue_change(change);
+                self.accept_waiting();
             }
         }
     }
