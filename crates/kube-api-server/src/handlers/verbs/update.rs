@@ -166,8 +166,8 @@ pub(crate) async fn update(
         let is_unchanged = metadata::same(&draft.object, &current.tree);
         // An update without a change migrates an object to the storage version.
         let is_migrated =
-            stored_as.is_some() || writer.objects.is_in_storage_version(resource, &stored);
-        if is_unchanged && is_migrated && draft.managers.same(&current.managers)? {
+            || stored_as.is_some() || writer.objects.is_in_storage_version(resource, &stored);
+        if is_unchanged && is_migrated() && draft.managers.same(&current.managers)? {
             return Ok(CompletedWrite {
                 stored: shown,
                 is_deleted: false,

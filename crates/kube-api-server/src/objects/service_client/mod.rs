@@ -10,9 +10,7 @@ use http::{Request, Response, header};
 use http_body_util::Full;
 use outbound_http::Body;
 
-#[allow(unused_imports, reason = "the addresses of extension API servers")]
-pub(crate) use destination::Address;
-pub(crate) use destination::Destination;
+pub(crate) use destination::{Address, Destination};
 
 use crate::http::body::{BoxBody, boxed};
 use crate::http::configured_servers::{CallError, ServerPools};

@@ -40,11 +40,12 @@ fn present(served: &Snapshot, resource: &Resource) -> Option<Arc<Resource>> {
 impl Objects {
     /// Whether stored objects of the resource must go through [`in_version`](Self::in_version).
     pub(crate) fn has_conversion(&self, resource: &Resource) -> bool {
-        if !resource.is_custom() || resource.webhook().is_some() {
-            return resource.is_custom();
-        }
-        let present = present(&self.catalog.snapshot(), resource);
-        present.is_some_and(|present| present.webhook().is_some())
+        let has_webhook = |resource: &Resource| resource.webhook().is_some();
+        let is_now = || {
+            let present = present(&self.catalog.snapshot(), resource);
+            present.as_deref().is_some_and(has_webhook)
+        };
+        resource.is_custom() && (has_webhook(resource) || is_now())
     }
 
     /// Whether an object is stored in the storage version of its kind.
@@ -221,6 +222,9 @@ impl Objects {
         resource: &Resource,
         object: &Value,
     ) -> Result<Option<(Arc<Resource>, Value)>, Status> {
+        if !resource.is_custom() {
+            return Ok(None);
+        }
         let served = self.catalog.snapshot();
         let present = present(&served, resource);
         let version = present.as_deref().unwrap_or(resource).storage_version();
