@@ -246,10 +246,10 @@ mod tests {
     use std::sync::Arc;
 
     use json_tree::json;
-    use resource_kinds::{ObjectReader, Scope};
+    use resource_kinds::ObjectReader;
 
     use super::*;
-    use crate::request::ObjectKind;
+    use crate::request::samples::{PODS, creation};
 
     /// A cluster with one parameter object.
     struct Settings;
@@ -284,36 +284,8 @@ mod tests {
             bound["spec"][field] = value.clone();
         }
         let policies = MutatingPolicies::new(&[policy(spec)], &[bound]);
-        let subject = ResourceAndKind {
-            target: TargetResource {
-                group: "",
-                version: "v1",
-                plural: "pods",
-                subresource: "",
-                scope: Scope::Namespaced,
-            },
-            kind: ObjectKind {
-                group: "",
-                version: "v1",
-                kind: "Pod",
-            },
-        };
         let object = json!({"metadata": {"name": "web"}, "spec": {"priority": 3}});
-        let request = Request {
-            uid: "u",
-            operation: "CREATE",
-            subject,
-            requested: subject,
-            namespace: "d",
-            name: "web",
-            user: json!({"username": "me"}),
-            object: &object,
-            old: &Value::Null,
-            dry_run: false,
-            options: Value::Null,
-            namespace_object: &Value::Null,
-            authorizer: None,
-        };
+        let request = creation(&object);
         let plural_of = |_: &str, kind: &str| {
             (kind == "ConfigMap").then(|| (String::new(), "configmaps".into()))
         };
@@ -324,7 +296,7 @@ mod tests {
         let mut patches = Vec::new();
         let mut failures = PolicyFailures::default();
         for policy in policies.iter() {
-            let all = match policy.match_request(&request, &[subject], &cluster) {
+            let all = match policy.match_request(&request, &[PODS], &cluster) {
                 Ok(Some((_, all))) => all,
                 Ok(None) => continue,
                 Err(error) => {
@@ -347,7 +319,7 @@ mod tests {
             }
         }
         let about = RefusedObject {
-            target: subject.target,
+            target: PODS.target,
             name: request.name,
         };
         failures.settle(&about).map(|()| patches)

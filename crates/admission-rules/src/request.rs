@@ -129,3 +129,47 @@ impl Request<'_> {
         }
     }
 }
+
+/// Requests of tests.
+#[cfg(test)]
+pub(crate) mod samples {
+    use json_tree::{Value, json};
+    use resource_kinds::Scope;
+
+    use super::{ObjectKind, Request, ResourceAndKind};
+    use crate::matching::TargetResource;
+
+    pub(crate) const PODS: ResourceAndKind<'static> = ResourceAndKind {
+        target: TargetResource {
+            group: "",
+            version: "v1",
+            plural: "pods",
+            subresource: "",
+            scope: Scope::Namespaced,
+        },
+        kind: ObjectKind {
+            group: "",
+            version: "v1",
+            kind: "Pod",
+        },
+    };
+
+    /// The creation of a pod with the name `web`.
+    pub(crate) fn creation(pod: &Value) -> Request<'_> {
+        Request {
+            uid: "u",
+            operation: "CREATE",
+            subject: PODS,
+            requested: PODS,
+            namespace: "d",
+            name: "web",
+            user: json!({"username": "me"}),
+            object: pod,
+            old: &Value::Null,
+            dry_run: false,
+            options: Value::Null,
+            namespace_object: &Value::Null,
+            authorizer: None,
+        }
+    }
+}

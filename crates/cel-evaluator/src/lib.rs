@@ -17,6 +17,7 @@ mod macros;
 mod meter;
 mod node;
 mod pattern;
+mod re2;
 mod url;
 mod value;
 

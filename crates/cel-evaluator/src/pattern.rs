@@ -1,13 +1,14 @@
-//! Regular expressions in the dialect of RE2, which CEL and Kubernetes use.
-//!
-//! The crate `regex` has the same syntax but for character classes: there `[` begins a nested class, and `&&`, `--`
-//! and `~~` are operators. In RE2 all of these are characters.
+//! Compiled regular expressions, with bounds for their size and their work.
 
 use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 
 use crate::error::EvaluationError;
 use crate::meter::Meter;
+use crate::re2;
+
+/// Maximum size of a compiled pattern of a schema, in bytes.
+const COMPILED_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("error parsing regexp: {0}")]
@@ -18,8 +19,11 @@ pub struct PatternError(String);
 /// # Errors
 /// The pattern is malformed or too large.
 pub fn compile_pattern(source: &str) -> Result<Regex, PatternError> {
-    let translated = translated(source);
-    Regex::new(&translated).map_err(|error| PatternError(error.to_string()))
+    let translated = re2::translate(source).map_err(PatternError)?;
+    let built = RegexBuilder::new(&translated)
+        .size_limit(COMPILED_BYTES_MAX)
+        .build();
+    built.map_err(|error| PatternError(error.to_string()))
 }
 
 /// A compiled pattern, and the work of a search for each byte of a text.
@@ -43,7 +47,7 @@ impl CompiledPattern {
     /// # Errors
     /// The pattern is malformed or too large, or the work is more than an evaluation may do.
     pub(crate) fn compile(source: &str, meter: &mut Meter) -> Result<Self, EvaluationError> {
-        let translated = translated(source);
+        let translated = re2::translate(source).map_err(refused)?;
         let mut failure = None;
         for (bytes, work, work_per_byte) in TIERS {
             meter.work(work + source.len())?;
@@ -64,123 +68,6 @@ impl CompiledPattern {
 
 fn refused(text: String) -> EvaluationError {
     EvaluationError::Function(PatternError(text).to_string())
-}
-
-/// The pattern in the syntax of the crate `regex`.
-fn translated(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(letter) = rest.chars().next() {
-        let length = match letter {
-            '\\' => escape(rest, &mut result),
-            '[' => class(rest, &mut result),
-            _ => {
-                result.push(letter);
-                letter.len_utf8()
-            }
-        };
-        rest = &rest[length..];
-    }
-    result
-}
-
-/// The ASCII class that an escape stands for in RE2.
-fn ascii_class(letter: char) -> Option<&'static str> {
-    Some(match letter {
-        'd' => "0-9",
-        'D' => "^0-9",
-        's' => "\\t\\n\\x0c\\r ",
-        'S' => "^\\t\\n\\x0c\\r ",
-        'w' => "0-9A-Za-z_",
-        'W' => "^0-9A-Za-z_",
-        _ => return None,
-    })
-}
-
-/// Translates the escape sequence at the start of a text, outside of a class. Returns its length.
-fn escape(rest: &str, result: &mut String) -> usize {
-    let Some(letter) = rest[1..].chars().next() else {
-        result.push('\\');
-        return rest.len();
-    };
-    let length = 1 + letter.len_utf8();
-    if let Some(class) = ascii_class(letter) {
-        result.extend(["[", class, "]"]);
-    } else if letter == 'b' {
-        result.push_str(r"(?-u:\b)");
-    } else if letter == 'Q' {
-        let quoted = &rest[length..];
-        let end = quoted.find(r"\E").unwrap_or(quoted.len());
-        result.push_str(&regex::escape(&quoted[..end]));
-        return (length + end + 2).min(rest.len());
-    } else {
-        result.push_str(&rest[..length]);
-    }
-    length
-}
-
-/// Translates the character class at the start of a text. Returns its length.
-fn class(rest: &str, result: &mut String) -> usize {
-    result.push('[');
-    let mut at = 1;
-    if rest[at..].starts_with('^') {
-        result.push('^');
-        at += 1;
-    }
-    let first = at;
-    while at < rest.len() {
-        let here = &rest[at..];
-        if here.starts_with(']') && at > first {
-            result.push(']');
-            return at + 1;
-        }
-        if here.starts_with("[:")
-            && let Some(end) = here.find(":]")
-        {
-            result.push_str(&here[..end + 2]);
-            at += end + 2;
-            continue;
-        }
-        let escaped = here.strip_prefix('\\').and_then(|rest| rest.chars().next());
-        if let Some(class) = escaped.and_then(ascii_class) {
-            result.extend(["[", class, "]"]);
-            at += 2;
-            continue;
-        }
-        at += class_character(here, result);
-        // A `-` before the end of the class is a character.
-        let here = &rest[at..];
-        if here.starts_with('-') && here.len() > 1 && !here.starts_with("-]") {
-            result.push('-');
-            at += 1 + class_character(&here[1..], result);
-        }
-    }
-    rest.len()
-}
-
-/// Copies one character of a class, so that it is no operator. Returns its length.
-fn class_character(rest: &str, result: &mut String) -> usize {
-    let mut letters = rest.chars();
-    match (letters.next(), letters.next()) {
-        (Some('\\'), Some(letter)) => {
-            let length = 1 + letter.len_utf8();
-            result.push_str(&rest[..length]);
-            // The number or name in braces: `\x{7f}`, `\p{Greek}`.
-            let braces = rest[length..].starts_with('{');
-            let end = rest[length..].find('}').filter(|_| braces);
-            let end = end.map_or(length, |end| length + end + 1);
-            result.push_str(&rest[length..end]);
-            end
-        }
-        (Some(letter), _) => {
-            if letter.is_ascii_punctuation() {
-                result.push('\\');
-            }
-            result.push(letter);
-            letter.len_utf8()
-        }
-        (None, _) => 0,
-    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ mod facts;
 mod format;
 mod json_path;
 mod object_meta;
-mod pattern;
 #[cfg(test)]
 mod rule_corpus;
 mod rule_costs;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use cel_evaluator::compile_pattern;
 use json_tree::{Map, Value};
 use regex::Regex;
 
 use crate::expression::Expression;
-use crate::pattern;
 
 /// The JSON type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ impl Pattern {
     /// The compiled pattern; `None` if its syntax is not supported: it then matches every text. The first call
     /// compiles it.
     pub fn regex(&self) -> Option<&Regex> {
-        let compile = || pattern::compile(&self.source).ok();
+        let compile = || compile_pattern(&self.source).ok();
         self.regex.get_or_init(compile).as_ref()
     }
 }

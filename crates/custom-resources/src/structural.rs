@@ -2,11 +2,11 @@
 //! of schemas (apiextensions.k8s.io/v1, "Specifying a structural schema"). Rules and texts are those of
 //! `pkg/apiserver/schema` in k8s.io/apiextensions-apiserver.
 
+use cel_evaluator::compile_pattern;
 use json_tree::Value;
 use object_model::{FieldError, FieldPath};
 
 use crate::expression::parse;
-use crate::pattern;
 use crate::rule_types::RuleTypes;
 use crate::schema_node::{Additional, Node};
 
@@ -236,7 +236,7 @@ fn values(schema: Node<'_>, skipped: Skipped, path: &FieldPath, errors: &mut Vec
     }
     let source = schema.text("pattern");
     if !source.is_empty()
-        && let Err(error) = pattern::compile(source)
+        && let Err(error) = compile_pattern(source)
     {
         let detail = format!("must be a valid regular expression, but isn't: {error}");
         errors.push(FieldError::invalid(&path.child("pattern"), source, detail));

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use resource_kinds::{ObjectReader, Scope};
+use resource_kinds::ObjectReader;
 
 use super::*;
-use crate::matching::TargetResource;
-use crate::request::ObjectKind;
+use crate::request::samples::{PODS, creation};
 
 /// A cluster with two ConfigMaps.
 struct Cluster;
@@ -40,36 +39,8 @@ fn judged(spec: &Value, binding: &Value) -> PolicyJudgement {
         &[json!({"metadata": {"name": "p"}, "spec": full})],
         &[json!({"metadata": {"name": "b"}, "spec": bound})],
     );
-    let subject = ResourceAndKind {
-        target: TargetResource {
-            group: "",
-            version: "v1",
-            plural: "pods",
-            subresource: "",
-            scope: Scope::Namespaced,
-        },
-        kind: ObjectKind {
-            group: "",
-            version: "v1",
-            kind: "Pod",
-        },
-    };
     let object = json!({"metadata": {"name": "web"}, "spec": {"priority": 3}});
-    let request = Request {
-        uid: "u",
-        operation: "CREATE",
-        subject,
-        requested: subject,
-        namespace: "d",
-        name: "web",
-        user: json!({"username": "me"}),
-        object: &object,
-        old: &Value::Null,
-        dry_run: false,
-        options: Value::Null,
-        namespace_object: &Value::Null,
-        authorizer: None,
-    };
+    let request = creation(&object);
     let plural_of =
         |_: &str, kind: &str| (kind == "ConfigMap").then(|| (String::new(), "configmaps".into()));
     let cluster = ParameterSource {
@@ -82,7 +53,7 @@ fn judged(spec: &Value, binding: &Value) -> PolicyJudgement {
             old: Value::Null,
         })
     };
-    policies.judge(&request, &[subject], &unchanged, &cluster)
+    policies.judge(&request, &[PODS], &unchanged, &cluster)
 }
 
 fn message(judgement: &PolicyJudgement) -> &str {

@@ -39,10 +39,6 @@ const ANNOTATIONS_MAX: usize = 20;
 /// Maximum length of the expression of an audit annotation (upstream's value).
 const ANNOTATION_BYTES_MAX: usize = 5 * 1024;
 
-/// The words that are no identifiers in expressions, with one space between them.
-const RESERVED: &str = "true false null in as break const continue else for function \
-    if import let loop package namespace return var void while";
-
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Validations", "How many rules there are."),
@@ -208,7 +204,7 @@ fn identifier(name: &str) -> Vec<String> {
         .next()
         .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     let is_plain = first && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if is_plain && !RESERVED.split(' ').any(|word| word == name) {
+    if is_plain && !cel_checker::is_reserved(name) {
         Vec::new()
     } else {
         vec!["name is not a valid CEL identifier".to_owned()]
